@@ -1,0 +1,73 @@
+"""Everything that is run on this project, one session each: ``nox -s tests``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["tests", "lint", "typing", "docs"]
+
+NODE_TESTS = Path("tests/interop/node")
+LOWEST = ["trio==0.27.0", "trio-websocket==0.12.1", "msgspec==0.19.0"]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test-suite with branch coverage: all of wire/ and core/ has to be covered."""
+    session.install("-e", ".[tests]")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report")
+    if not session.posargs:
+        floors = "trio_responses/wire/*,trio_responses/core/*,trio_responses/errors.py"
+        session.run("coverage", "report", f"--include={floors}", "--fail-under=100")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the test-suite with the lowest versions of the run-time dependencies."""
+    session.install("-e", ".[tests]", *LOWEST)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check with every rule of ruff."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the types: mypy and pyright, both strict, and the completeness of the public ones."""
+    session.install(".[typing]", "nox")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "trio_responses", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Check that the links of the documentation lead somewhere in this repository."""
+    session.run("python", "docs/check_links.py")
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Run against the official SDKs and other servers."""
+    session.install("-e", ".[interop]")
+    if shutil.which("npm"):
+        with session.chdir(NODE_TESTS):
+            session.run("npm", "install", "--no-audit", "--no-fund", external=True)
+    session.run("pytest", "-m", "interop", "-rs", "tests/interop", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against the peers, all in one run."""
+    session.install(".[bench]")
+    session.run("python", "benchmarks/burst.py", *session.posargs)

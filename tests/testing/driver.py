@@ -1,0 +1,137 @@
+"""A raw WebSocket client over any stream: what the tests of the server drive it with."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from trio_responses.testing import ResponsesServer
+
+Json = dict[str, Any]
+
+
+def _run_without_waiting(main: Callable[[], Awaitable[Any]], **options: Any) -> Any:
+    options["clock"] = trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(main, **options)
+
+
+# pytest-trio takes a clock only from a parameter of the test itself; this mark runs a module's
+# tests under a clock that jumps, whether they look at it or not.
+NO_WAITING = pytest.mark.trio(run=_run_without_waiting)
+
+
+class Client:
+    def __init__(self, websocket: WebSocketConnection, stream: trio.abc.Stream) -> None:
+        self.websocket = websocket
+        self.stream = stream
+
+    async def send(self, **fields: Any) -> None:
+        await self.send_json({"type": "response.create", "model": "gpt-test", **fields})
+
+    async def send_json(self, value: Any) -> None:
+        await self.websocket.send_message(msgspec.json.encode(value).decode())
+
+    async def send_frame(self, frame: str | bytes) -> None:
+        await self.websocket.send_message(frame)
+
+    async def receive(self) -> Json:
+        frame = await self.websocket.get_message()
+        assert isinstance(frame, str)
+        value: Json = msgspec.json.decode(frame)
+        return value
+
+    async def events(self) -> list[Json]:
+        """Read to the end of one response, or to an error."""
+        events = [await self.receive()]
+        while events[-1]["type"] not in _TERMINAL:
+            events.append(await self.receive())
+        return events
+
+    async def turn(self, **fields: Any) -> Json:
+        """Do one turn and return its last event."""
+        await self.send(**fields)
+        return (await self.events())[-1]
+
+    async def response(self, **fields: Any) -> Json:
+        """Do one turn that completes, and return its response."""
+        event = await self.turn(**fields)
+        assert event["type"] == "response.completed", event
+        response: Json = event["response"]
+        return response
+
+    async def error(self, **fields: Any) -> Json:
+        """Do one turn that ends in an error frame, and return the frame."""
+        event = await self.turn(**fields)
+        assert event["type"] == "error", event
+        return event
+
+    async def close_code(self) -> int:
+        """Read until the connection ends."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await self.websocket.get_message()
+        assert self.websocket.closed is not None
+        return self.websocket.closed.code
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with trio.move_on_after(1):
+            await self.websocket.aclose()
+        await trio.aclose_forcefully(self.stream)
+
+
+_TERMINAL = ("response.completed", "response.failed", "response.incomplete", "error")
+
+
+@asynccontextmanager
+async def connect(
+    server: ResponsesServer,
+    *,
+    path: str = "/v1/responses",
+    headers: dict[str, str] | None = None,
+    stream: trio.abc.Stream | None = None,
+) -> AsyncGenerator[Client, None]:
+    if stream is None:
+        stream = await server.connect_stream()
+    extra = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    async with trio.open_nursery() as nursery:
+        websocket = await wrap_client_stream(
+            nursery,
+            stream,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            "localhost",
+            path,
+            extra_headers=extra,
+        )
+        async with Client(websocket, stream) as client:
+            yield client
+        nursery.cancel_scope.cancel()
+
+
+def text_of(response: Json) -> str:
+    return "".join(
+        part["text"]
+        for item in response["output"]
+        if item["type"] == "message"
+        for part in item["content"]
+    )
+
+
+async def http(stream: trio.abc.Stream, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send a raw HTTP request and read the whole answer."""
+    await stream.send_all(request)
+    data = b""
+    while received := await stream.receive_some():
+        data += received
+    await stream.aclose()
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    pairs = (line.partition(": ") for line in lines)
+    return int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs}, body

@@ -1,0 +1,185 @@
+"""What the server remembers, for whom, and what makes it forget."""
+
+import trio
+
+from tests.testing.driver import NO_WAITING, Json, connect, text_of
+from trio_responses.testing import Reply, ResponsesServer
+
+pytestmark = NO_WAITING
+
+
+def assert_not_found(frame: Json, response_id: str) -> None:
+    assert frame["type"] == "error"
+    assert frame["status"] == 400
+    assert frame["error"] == {
+        "type": "invalid_request_error",
+        "code": "previous_response_not_found",
+        "message": f"Previous response with id '{response_id}' not found.",
+        "param": "previous_response_id",
+    }
+
+
+async def test_an_unknown_id_is_not_found(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        frame = await client.error(input="hi", previous_response_id="resp_nowhere")
+        assert_not_found(frame, "resp_nowhere")
+        assert "stream_id" not in frame
+        await client.response(input="the socket stays open")
+
+
+async def test_a_stored_response_is_found_from_every_connection(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        first = await client.response(input="one")
+        await client.response(input="something else")
+        await client.response(input="two", previous_response_id=first["id"])
+    async with connect(server) as other:
+        await other.response(input="two", stream_id="x", previous_response_id=first["id"])
+    assert server.requests[-1].turn == 2
+
+
+async def test_an_unstored_response_dies_with_its_connection(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        first = await client.response(input="one", store=False)
+    async with connect(server) as other:
+        frame = await other.error(input="two", previous_response_id=first["id"], store=False)
+    assert_not_found(frame, first["id"])
+
+
+async def test_a_lane_remembers_only_its_latest_response(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        first = await client.response(input="one", store=False)
+        second = await client.response(input="two", previous_response_id=first["id"], store=False)
+        frame = await client.error(input="x", previous_response_id=first["id"], store=False)
+        assert_not_found(frame, first["id"])
+        await client.response(input="three", previous_response_id=second["id"], store=False)
+    assert server.requests[-1].turn == 3
+
+
+async def test_every_lane_has_a_memory_of_its_own(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        main = await client.response(input="one", store=False)
+        side = await client.response(input="uno", store=False, stream_id="side")
+        await client.response(input="two", store=False, previous_response_id=main["id"])
+        await client.response(
+            input="dos", store=False, previous_response_id=side["id"], stream_id="side"
+        )
+    assert [request.turn for request in server.requests] == [1, 1, 2, 2]
+
+
+async def test_no_parent_begins_a_new_chain_on_a_used_lane(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        await client.response(input="one", stream_id="a")
+        await client.response(input="two", stream_id="a", previous_response_id=None)
+    assert server.requests[-1].turn == 1
+
+
+async def test_another_lane_may_fork_what_is_still_cached(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        parent = await client.response(input="one", store=False)
+        fork = await client.response(
+            input="two", store=False, stream_id="fork", previous_response_id=parent["id"]
+        )
+        again = await client.response(input="2", store=False, previous_response_id=parent["id"])
+        gone = await client.error(
+            input="x", store=False, stream_id="late", previous_response_id=parent["id"]
+        )
+    assert text_of(fork).startswith("Turn 2")
+    assert text_of(again).startswith("Turn 2")
+    assert_not_found(gone, parent["id"])
+    assert gone["stream_id"] == "late"
+
+
+async def test_a_failed_continuation_evicts_its_parent(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        for status, after_events in ((500, 2), (400, 0)):
+            parent = await client.response(input="one", store=False)
+            server.fail(status=status, after_events=after_events)
+            await client.error(input="two", store=False, previous_response_id=parent["id"])
+            frame = await client.error(input="2", store=False, previous_response_id=parent["id"])
+            assert_not_found(frame, parent["id"])
+
+
+async def test_a_response_that_fails_evicts_its_parent(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        parent = await client.response(input="one", store=False)
+        server.reply("x", status="failed")
+        await client.turn(input="two", store=False, previous_response_id=parent["id"])
+        frame = await client.error(input="2", store=False, previous_response_id=parent["id"])
+    assert_not_found(frame, parent["id"])
+
+
+async def test_a_refused_continuation_evicts_its_parent_too(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        parent = await client.response(input="one", store=False)
+        await client.error(input=5, store=False, previous_response_id=parent["id"])
+        frame = await client.error(input="2", store=False, previous_response_id=parent["id"])
+    assert_not_found(frame, parent["id"])
+
+
+async def test_a_stored_parent_survives_a_failed_continuation(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        parent = await client.response(input="one")
+        server.fail()
+        await client.error(input="two", previous_response_id=parent["id"])
+        await client.response(input="two", previous_response_id=parent["id"])
+
+
+async def test_a_failure_without_a_parent_evicts_nothing(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        parent = await client.response(input="one", store=False)
+        server.fail()
+        await client.error(input="new chain", store=False)
+        await client.response(input="two", store=False, previous_response_id=parent["id"])
+
+
+async def test_a_failed_fork_keeps_the_parent(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        parent = await client.response(input="one", store=False)
+        server.fail()
+        await client.error(
+            input="two", store=False, previous_response_id=parent["id"], stream_id="fork"
+        )
+        await client.response(input="two", store=False, previous_response_id=parent["id"])
+
+
+async def test_a_fork_that_has_started_does_not_need_its_parent_any_more(
+    server: ResponsesServer,
+) -> None:
+    gate = trio.Event()
+    async with connect(server) as client:
+        parent = await client.response(input="one", store=False)
+        server.reply("forked").on_lane("fork").hold(gate)
+        await client.send(
+            input="two", store=False, previous_response_id=parent["id"], stream_id="fork"
+        )
+        assert (await client.receive())["type"] == "response.created"
+        assert (await client.receive())["type"] == "response.in_progress"
+        server.respond_with(lambda _: Reply("on the main lane", events="terminal"))
+        await client.send(input="2", store=False, previous_response_id=parent["id"])
+        while (await client.receive())["type"] != "response.completed":
+            pass
+        gate.set()
+        assert text_of((await client.events())[-1]["response"]) == "forked"
+
+
+async def test_a_conversation_and_a_parent_exclude_each_other(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        parent = await client.response(input="one")
+        frame = await client.error(
+            input="x", previous_response_id=parent["id"], conversation="conv_1"
+        )
+        await client.response(input="x", conversation="conv_1")
+    assert frame["error"]["code"] == "mutually_exclusive_parameters"
+
+
+async def test_a_cut_response_is_not_remembered(server: ResponsesServer) -> None:
+    server.reply("a b c").drop(after_events=-1)
+    async with connect(server) as client:
+        await client.send(input="one")
+        created = await client.receive()
+        assert await client.close_code() == 1006
+    async with connect(server) as client:
+        response_id = created["response"]["id"]
+        assert_not_found(
+            await client.error(input="x", previous_response_id=response_id), response_id
+        )

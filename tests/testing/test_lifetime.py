@@ -1,0 +1,120 @@
+"""The block that owns the server, and real sockets."""
+
+import ssl
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from tests.testing.driver import connect, http, text_of
+from trio_responses.testing import ResponsesServer, open_test_server
+
+
+async def test_nothing_of_the_server_outlives_its_block(server: ResponsesServer) -> None:
+    async with open_test_server() as inner:
+        stream = await inner.connect_stream()
+        await trio.testing.wait_all_tasks_blocked()
+    assert await stream.receive_some() == b""
+    assert server.statistics().handshakes == 0
+
+
+async def test_an_exception_of_the_block_leaves_it_unwrapped() -> None:
+    with pytest.raises(KeyError) as caught:
+        async with open_test_server() as server:
+            await server.connect_stream()
+            raise KeyError("mine")
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+async def test_the_block_can_be_cancelled() -> None:
+    with trio.CancelScope() as scope:
+        async with open_test_server() as server, connect(server):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_a_crash_of_one_connection_leaves_the_others_alone() -> None:
+    async with open_test_server() as server, connect(server) as client:
+        # Bytes that are no head at all, then frames that break WebSocket.
+        stream = await server.connect_stream()
+        await stream.send_all(
+            b"GET /v1/responses HTTP/1.1\r\nHost: \xff\x00\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n\xff\xff\xff\xff"
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        await client.response(input="hi")
+        await stream.aclose()
+
+
+async def test_the_statistics_tell_what_was_seen(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        await client.response(input="hi")
+        server.fail()
+        await client.error(input="hi")
+        now = server.statistics()
+    assert (now.handshakes, now.open, now.requests, now.responses) == (1, 1, 2, 1)
+    assert (now.active, now.max_active, now.crashes, now.refused) == (0, 1, 0, 0)
+    assert "requests=2" in repr(server)
+
+
+async def test_it_serves_over_tcp() -> None:
+    async with open_test_server() as server:
+        assert server.url == "http://localhost/v1"
+        url = await server.serve_tcp()
+        assert url == server.url
+        port = int(url.removeprefix("http://127.0.0.1:").removesuffix("/v1"))
+        assert server.websocket_url == f"ws://127.0.0.1:{port}/v1/responses"
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with connect(server, stream=stream) as client:
+            assert text_of(await client.response(input="hi")) == 'Turn 1: you said "hi".'
+        plain = await trio.open_tcp_stream("127.0.0.1", port)
+        status, _, _ = await http(
+            plain, b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+        )
+        assert status == 426
+
+
+async def test_a_reset_over_tcp_is_a_reset() -> None:
+    async with open_test_server() as server:
+        server.drop_handshake("reset")
+        url = await server.serve_tcp()
+        stream = await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+        await stream.send_all(b"GET /v1/responses HTTP/1.1\r\n\r\n")
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("how", ["reset", "fin", 1012])
+async def test_a_drop_over_tcp_ends_the_socket(how: str | int) -> None:
+    async with open_test_server() as server:
+        server.drop(after_events=2, how=how)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        url = await server.serve_tcp()
+        stream = await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+        with trio.fail_after(5):
+            async with connect(server, stream=stream) as client:
+                await client.send(input="hi")
+                assert await client.close_code() == (how if isinstance(how, int) else 1006)
+
+
+async def test_it_serves_over_tls() -> None:
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    async with open_test_server() as server:
+        url = await server.serve_tcp(ssl_context=server_context)
+        assert url.startswith("https://")
+        assert server.websocket_url.startswith("wss://")
+        stream = await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", int(url.split(":")[2].split("/")[0]), ssl_context=client_context
+        )
+        stream = trio.SSLStream(
+            stream.transport_stream, client_context, server_hostname="localhost"
+        )
+        async with connect(server, stream=stream) as client:
+            await client.response(input="hi")

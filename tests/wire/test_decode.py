@@ -1,0 +1,326 @@
+"""P8: whatever a server sends, decode() returns an event for it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import example, given
+
+from trio_responses import wire
+from trio_responses.wire import (
+    ErrorEvent,
+    OutputTextDelta,
+    ResponseCompleted,
+    UndecodableFrame,
+    UnknownEvent,
+    decode,
+    undecodable,
+)
+from trio_responses.wire.events import EVENTS
+
+CAPTURES = sorted((Path(__file__).parent.parent / "data" / "captures").glob("*.jsonl"))
+ODD: list[Any] = [[[1]], {"a": {}}, "x", True]
+SERVER_EVENTS = {tag: event for tag, event in EVENTS.items() if tag != "error"}
+
+
+def frame(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()
+
+
+VALUES: dict[str, Any] = {
+    "response": {"id": "resp_1", "output": []},
+    "item": {"type": "message", "role": "assistant"},
+    "part": {"type": "output_text", "text": "x"},
+    "steer": {"id": "steer_1"},
+    "output": [{"stdout": "x"}],
+}
+
+
+def minimal(tag: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {"type": tag}
+    for field in msgspec.structs.fields(EVENTS[tag]):
+        if field.required:
+            fields[field.encode_name] = VALUES.get(field.encode_name, "x")
+    if tag == "response.shell_call_output_content.delta":
+        fields["delta"] = {"stdout": "x"}
+    return fields
+
+
+@pytest.mark.parametrize("tag", SERVER_EVENTS)
+def test_an_event_needs_its_essential_fields_alone(tag: str) -> None:
+    event = decode(frame(**minimal(tag)))
+    assert type(event) is EVENTS[tag]
+    assert event.type == tag
+    assert event.sequence_number is None
+    assert event.stream_id is None
+
+
+@pytest.mark.parametrize("tag", SERVER_EVENTS)
+def test_a_null_is_as_good_as_a_missing_field(tag: str) -> None:
+    plain = decode(frame(**minimal(tag)))
+    for field in msgspec.structs.fields(EVENTS[tag]):
+        if not field.required:
+            assert decode(frame(**minimal(tag), **{field.encode_name: None})) == plain
+
+
+@pytest.mark.parametrize("tag", SERVER_EVENTS)
+def test_a_field_of_an_odd_type_costs_only_itself(tag: str) -> None:
+    for field in msgspec.structs.fields(EVENTS[tag]):
+        if not field.required:
+            for odd in ODD:
+                event = decode(frame(**minimal(tag), **{field.encode_name: odd}))
+                assert type(event) is EVENTS[tag]
+
+
+@pytest.mark.parametrize("tag", SERVER_EVENTS)
+def test_an_event_without_its_essence_is_undecodable_and_still_has_its_type(tag: str) -> None:
+    fields = minimal(tag)
+    for name in set(fields) - {"type"}:
+        fields = minimal(tag)
+        del fields[name]
+        event = decode(frame(**fields, stream_id="lane", sequence_number=3))
+        assert isinstance(event, UndecodableFrame)
+        assert (event.type, event.stream_id, event.sequence_number) == (tag, "lane", 3)
+        assert event.error == f"Object missing required field `{name}`"
+
+
+@pytest.mark.parametrize("tag", SERVER_EVENTS)
+def test_new_fields_are_passed_over(tag: str) -> None:
+    assert decode(frame(**minimal(tag), brand_new={"a": [1]})) == decode(frame(**minimal(tag)))
+
+
+def received(path: Path) -> list[bytes]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.dumps(line["frame"]).encode() for line in lines if line["dir"] == "recv"]
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
+def test_every_captured_frame_is_a_known_event(path: Path) -> None:
+    for captured in received(path):
+        event = decode(captured)
+        assert not isinstance(event, UnknownEvent | UndecodableFrame)
+        if isinstance(event, wire.OutputItemDone):
+            assert not isinstance(event.item, wire.UnknownItem)
+        if isinstance(event, wire.TERMINAL_EVENTS):
+            assert not any(isinstance(item, wire.UnknownItem) for item in event.response.output)
+
+
+def test_an_unknown_event_keeps_its_frame() -> None:
+    raw = b'{"type": "codex.rate_limits", "sequence_number": 7, "stream_id": "a", "plan_type": 1}'
+    event = decode(raw)
+    assert event == UnknownEvent(
+        type="codex.rate_limits", stream_id="a", sequence_number=7, raw=raw
+    )
+    assert isinstance(event, UnknownEvent)
+    assert event.json()["plan_type"] == 1
+
+
+@pytest.mark.parametrize("kind", ["keepalive", "ping", "responsesapi.websocket_timing", ""])
+def test_what_is_seen_outside_the_sdk_is_an_unknown_event(kind: str) -> None:
+    assert decode(frame(type=kind)) == UnknownEvent(type=kind, raw=frame(type=kind))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("completed", ResponseCompleted),
+        ("failed", wire.ResponseFailed),
+        ("incomplete", wire.ResponseIncomplete),
+        (None, ResponseCompleted),
+        (["?"], ResponseCompleted),
+    ],
+)
+def test_response_done_ends_a_response_as_its_status_says(status: Any, kind: type[Any]) -> None:
+    event = decode(frame(type="response.done", response={"id": "resp_1", "status": status}))
+    assert type(event) is kind
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        (b"", "truncated"),
+        (b"{not json", "malformed"),
+        (b"[]", "Expected `object`"),
+        (b"null", "Expected `object`"),
+        (b"{}", "no `type`"),
+        (b'{"type": 3}', "no `type`"),
+        (b'{"type":"response.audio.done"} x', "malformed"),
+        (b"\xff", "malformed"),
+        (b"[" * 100_000, "nests too deeply|Expected `object`"),
+        (b'{"type":"x","a":' + b"[" * 100_000, "nests too deeply"),
+    ],
+)
+def test_what_is_no_event_says_so(raw: bytes, error: str) -> None:
+    event = decode(raw)
+    assert isinstance(event, UndecodableFrame)
+    assert event.raw == raw
+    assert any(words in event.error for words in error.split("|"))
+
+
+def test_invalid_utf8_in_a_delta_is_undecodable_and_says_where() -> None:
+    event = decode(b'{"type":"response.output_text.delta","delta":"secret\xff"}')
+    assert isinstance(event, UndecodableFrame)
+    assert event.type == "response.output_text.delta"
+    assert event.error.startswith("Invalid UTF-8 at byte")
+
+
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (rb"a\ud83d", "a\ufffd"),
+        (rb"\uDE00a", "\ufffda"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\\ud83d \ud83d", "\\ud83d \ufffd"),
+        (rb"\ud7ff\ud83dx", "\ud7ff\ufffdx"),
+    ],
+)
+def test_half_of_a_surrogate_pair_becomes_a_replacement_character(
+    escaped: bytes, text: str
+) -> None:
+    event = decode(b'{"type":"response.output_text.delta","delta":"%s"}' % escaped)
+    assert event == OutputTextDelta(delta=text)
+
+
+def test_half_of_a_surrogate_pair_does_not_lose_a_finished_message() -> None:
+    event = decode(
+        b'{"type":"response.completed","response":{"output":[{"type":"message",'
+        b'"role":"assistant","content":[{"type":"output_text","text":"hi\\ud83d"}]}]}}'
+    )
+    assert isinstance(event, ResponseCompleted)
+    assert event.response.output_text == "hi\ufffd"
+
+
+def test_deep_json_in_a_field_that_echoes_a_setting_costs_only_that_field() -> None:
+    deep = b'{"a":' * 900 + b"1" + b"}" * 900
+    event = decode(b'{"type":"response.completed","response":{"id":"r","tools":' + deep + b"}}")
+    assert isinstance(event, ResponseCompleted)
+    assert event.response.id == "r"
+
+
+def test_the_last_of_two_equal_keys_counts() -> None:
+    assert decode(
+        b'{"type":"response.output_text.delta","delta":"a","delta":"b"}'
+    ) == OutputTextDelta(delta="b")
+
+
+def test_numbers_of_any_size_and_form_are_no_error() -> None:
+    """A number that is a float or a text counts, one that is out of range takes the default."""
+
+    def index(text: str) -> int:
+        event = decode(
+            b'{"type":"response.output_text.delta","delta":"a","output_index":%s}' % text.encode()
+        )
+        assert isinstance(event, OutputTextDelta)
+        return event.output_index
+
+    assert index("3.0") == 3
+    assert index('"3"') == 3
+    assert index("1" * 30) == int("1" * 30)
+    assert index("1" * 5000) == 0
+    assert index("1e999") == 0
+    assert index("1.5") == 0
+
+
+def test_a_new_part_in_an_event_is_an_unknown_part() -> None:
+    event = decode(frame(type="response.content_part.added", part={"type": "hologram", "x": 1}))
+    assert isinstance(event, wire.ContentPartAdded)
+    assert event.part == wire.UnknownPart("hologram", msgspec.Raw(b'{"type": "hologram", "x": 1}'))
+
+
+def test_a_steer_that_failed_has_an_error_even_if_the_server_gives_none() -> None:
+    event = decode(frame(type="response.steer.failed", steer={}, error=None))
+    assert isinstance(event, wire.SteerFailed)
+    assert event.error.code is None
+
+
+def test_required_input_of_a_pending_steer_keeps_its_kind() -> None:
+    stubs = [
+        {"type": "function_call_output", "call_id": "call_1", "name": "f"},
+        {"type": "mcp_approval_response", "approval_request_id": "req_1"},
+        {"type": "brand_new"},
+    ]
+    event = decode(frame(type="response.steer.pending", steer={}, required_input=stubs))
+    assert isinstance(event, wire.SteerPending)
+    assert event.required_input == [
+        wire.RequiredInput(type="function_call_output", call_id="call_1", name="f"),
+        wire.RequiredInput(type="mcp_approval_response", approval_request_id="req_1"),
+        wire.RequiredInput(type="brand_new"),
+    ]
+
+
+def test_frames_are_printed_without_their_content() -> None:
+    """P9."""
+    for event in (
+        decode(b'{"type":"x","secret":1}'),
+        decode(b'{"secret":1}'),
+        decode(b'{"type":"response.output_text.delta","delta":["secret"]}'),
+        decode(b'{"type":"error","message":"secret"}'),
+        decode(frame(type="response.failed", response={"error": {"message": "secret"}})),
+        undecodable(b"secret", "Binary frame"),
+    ):
+        assert "secret" not in repr(event)
+
+
+def test_a_frame_can_be_called_undecodable_by_others() -> None:
+    assert undecodable(b"\0", "Binary frame") == UndecodableFrame(raw=b"\0", error="Binary frame")
+
+
+def test_terminal_events_are_those_that_end_a_response() -> None:
+    assert {event.__name__ for event in wire.TERMINAL_EVENTS} == {
+        "ResponseCompleted",
+        "ResponseFailed",
+        "ResponseIncomplete",
+    }
+
+
+words = st.sampled_from(
+    ["", "message", "output_text", "function_call", "url_citation", "3", "\ud83d", "\0"]
+)
+inner_keys = st.sampled_from(
+    ["type", "id", "item", "output", "content", "text", "part", "annotations", "usage", "message"]
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(inner_keys, inner, max_size=4),
+    max_leaves=8,
+)
+keys = st.sampled_from(
+    sorted({name for event in EVENTS.values() for name in event.__struct_encode_fields__})
+)
+
+
+def look_at(event: wire.ServerEvent) -> None:
+    """Touch all that is decoded late."""
+    repr(event)
+    assert event.type is None or isinstance(event.type, str)
+    if isinstance(event, wire.OutputItemAdded | wire.OutputItemDone):
+        repr(event.item)
+    if isinstance(event, wire.TERMINAL_EVENTS):
+        repr(event.response.output)
+        assert isinstance(event.response.output_text, str)
+    if isinstance(event, ErrorEvent):
+        repr(event.retry_after)
+
+
+@given(st.binary())
+@example(b"\xef\xbb\xbf{}")
+def test_no_bytes_make_decode_raise(raw: bytes) -> None:
+    look_at(decode(raw))
+
+
+@given(
+    st.sampled_from([*EVENTS, "response.done", "response.error"]),
+    st.dictionaries(keys, anything, max_size=4),
+)
+@example("error", {"status": float("nan"), "headers": {"retry-after": float("inf")}})
+@example("error", {"error": {"message": [float("nan")], "headers": {"Retry-After": "-1"}}})
+def test_no_object_of_a_known_type_makes_decode_raise(kind: str, fields: dict[str, Any]) -> None:
+    look_at(decode(json.dumps({**fields, "type": kind}).encode()))
+
+
+@given(anything)
+def test_no_json_makes_decode_raise(value: Any) -> None:
+    look_at(decode(json.dumps(value).encode()))

@@ -1,0 +1,195 @@
+"""Every shape in which servers wrap an error is one ErrorEvent."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trio_responses.wire import ErrorEvent, SteerFailed, UndecodableFrame, decode, parse_retry_after
+from trio_responses.wire.retry import retry_after_in
+
+SHAPES: dict[str, Any] = json.loads(
+    (Path(__file__).parent.parent / "data" / "wire_schema.json").read_text()
+)["errors"]["shapes"]
+
+
+def read(**fields: Any) -> ErrorEvent:
+    event = decode(json.dumps(fields).encode())
+    assert isinstance(event, ErrorEvent)
+    return event
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_listed_shape_is_an_error(name: str) -> None:
+    shape = {key.removesuffix("?"): value for key, value in SHAPES[name].items()}
+    event = decode(json.dumps(shape).encode())
+    assert isinstance(event, SteerFailed if name == "steer_failed" else ErrorEvent)
+
+
+def test_the_documented_shape_is_read_in_full() -> None:
+    raw = (
+        b'{"type":"error","status":400,"stream_id":"main","sequence_number":5,"error":{"type":'
+        b'"invalid_request_error","code":"previous_response_not_found","message":"Not found.",'
+        b'"param":"previous_response_id","misalignment":{"error_type":"x"}}}'
+    )
+    assert decode(raw) == ErrorEvent(
+        status=400,
+        stream_id="main",
+        sequence_number=5,
+        code="previous_response_not_found",
+        message="Not found.",
+        param="previous_response_id",
+        error_type="invalid_request_error",
+        misalignment={"error_type": "x"},
+        raw=raw,
+    )
+
+
+def test_headers_are_read_at_both_places_with_lower_case_names_and_text_values() -> None:
+    event = read(
+        type="error",
+        error={"headers": {"Retry-After": "1", "X-Inner": True, "x-null": None}},
+        headers={"X-Percent": 99.5, "x-minutes": 15, "retry-after": "2", "x-list": []},
+    )
+    assert event.headers == {
+        "retry-after": "2",
+        "x-inner": "true",
+        "x-percent": "99.5",
+        "x-minutes": "15",
+    }
+    assert read(type="error", headers="?").headers == {}
+
+
+def test_an_error_in_the_middle_of_a_stream_needs_no_status() -> None:
+    error = {"type": "service_unavailable_error", "code": "server_is_overloaded", "param": None}
+    event = read(type="error", error=error, sequence_number=2)
+    assert (event.status, event.code, event.sequence_number) == (None, "server_is_overloaded", 2)
+    assert event.error_type == "service_unavailable_error"
+
+
+@pytest.mark.parametrize("status", [429, "429", 429.0])
+def test_a_status_has_two_names_and_any_type(status: Any) -> None:
+    assert read(type="error", status_code=status).status == 429
+    assert read(type="error", status=status).status == 429
+    assert read(type="error", error={"status": status}).status == 429
+
+
+@pytest.mark.parametrize("status", ["failed", None, [], 1.5])
+def test_a_status_that_is_no_number_is_dropped(status: Any) -> None:
+    assert read(type="error", status=status, error={"code": "x"}).status is None
+
+
+def test_a_flat_error_is_read() -> None:
+    event = read(type="error", code="x", message="m", param="p", sequence_number=0)
+    assert (event.code, event.message, event.param, event.sequence_number) == ("x", "m", "p", 0)
+
+
+def test_a_detail_is_the_message() -> None:
+    assert read(type="error", error={"detail": "Unsupported"}).message == "Unsupported"
+    assert read(type="error", detail="Unsupported").message == "Unsupported"
+    assert read(detail=[{"msg": "bad"}]).message == '[{"msg":"bad"}]'
+
+
+def test_an_error_needs_no_type() -> None:
+    assert read(error={"code": "x", "message": "m"}).code == "x"
+    assert read(detail="Not found").message == "Not found"
+
+
+def test_an_error_may_be_plain_text() -> None:
+    assert read(type="error", error="broken").message == "broken"
+    event = read(error="invalid_key", message="The key is wrong")
+    assert (event.code, event.message) == ("invalid_key", "The key is wrong")
+
+
+def test_the_other_name_of_the_error_event_is_known() -> None:
+    event = read(type="response.error", error={"code": "x"})
+    assert event.code == "x"
+    assert event.type == "error"
+
+
+def test_a_numeric_code_is_text() -> None:
+    assert read(type="error", error={"code": 404}).code == "404"
+    assert read(type="error", error={"code": ["?"]}, code="x").code == "x"
+
+
+def test_an_error_whose_fields_have_odd_types_is_still_an_error() -> None:
+    event = read(type="error", stream_id=5, sequence_number="x", raw=1, headers=[], error=[1])
+    assert event.message == "[1]"
+    assert (event.stream_id, event.sequence_number) == (None, None)
+
+
+def test_an_error_that_nests_too_deeply_is_still_an_error() -> None:
+    deep = b"[" * 900 + b"]" * 900
+    event = decode(b'{"type":"error","status":500,"error":{"code":"x","message":' + deep + b"}}")
+    assert isinstance(event, ErrorEvent)
+    assert event.status == 500
+    too_deep = decode(b'{"type":"error","error":' + b"[" * 100_000)
+    assert isinstance(too_deep, UndecodableFrame)
+
+
+def test_an_error_that_is_not_utf8_never_raises() -> None:
+    event = decode(b'{"type":"error","status":500,"detail":"\xff"}')
+    assert isinstance(event, ErrorEvent)
+    assert (event.status, event.message) == (500, "")
+    assert isinstance(decode(b'{"type":"error","\xff":1,"detail":"\xff"}'), UndecodableFrame)
+
+
+def test_the_headers_say_when_to_come_back() -> None:
+    assert read(type="error", headers={"Retry-After": 3}).retry_after == 3.0
+    assert read(type="error", error={}).retry_after is None
+
+
+def test_the_message_of_a_rate_limit_says_when_to_come_back() -> None:
+    message = "Rate limit reached. Please try again in 350ms."
+    assert read(type="error", code="rate_limit_exceeded", message=message).retry_after == 0.35
+    assert read(type="error", code="server_error", message=message).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "delay"),
+    [
+        ({}, None),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"Retry-After": "7", "Retry-After-Ms": "250"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
+        ({"retry-after": "-4"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, 10.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:40 -0000"}, 10.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
+        ({"retry-after": "Thu, 99 Jan 1970 00:00:00 GMT"}, None),
+    ],
+)
+def test_headers_give_seconds_milliseconds_or_a_date(
+    headers: dict[str, str], delay: float | None
+) -> None:
+    assert parse_retry_after(headers, now=lambda: 90.0) == delay
+
+
+@pytest.mark.parametrize(
+    ("message", "delay"),
+    [
+        ("Please try again in 1.2s. Visit ...", 1.2),
+        ("please Try Again in 350ms", 0.35),
+        ("try again in 6m0s", 360.0),
+        ("try again in 1h2m3s.", 3723.0),
+        ("Try again in 20 seconds", 20.0),
+        ("try again in 2 minutes", 120.0),
+        ("try again later", None),
+        ("try again in " + "9" * 400 + "s", None),
+    ],
+)
+def test_a_message_gives_its_delay_in_words(message: str, delay: float | None) -> None:
+    found = retry_after_in(message)
+    assert found == (pytest.approx(delay) if delay is not None else None)
+
+
+def test_an_error_is_printed_without_its_message() -> None:
+    event = read(type="error", status=400, error={"code": "x", "message": "secret"})
+    assert repr(event) == (
+        "ErrorEvent(status=400, code='x', error_type=None, param=None,"
+        " stream_id=None, sequence_number=None)"
+    )

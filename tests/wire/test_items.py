@@ -1,0 +1,280 @@
+"""Items keep what they came with, and are read as far as they are known."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from trio_responses import wire
+from trio_responses.wire import (
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+    OutputText,
+    Refusal,
+    ResponseCompleted,
+    UnknownItem,
+    UnknownPart,
+    UrlCitation,
+    decode,
+    decode_item,
+)
+
+
+def item(**fields: Any) -> Any:
+    return decode_item(json.dumps(fields).encode())
+
+
+def completed(output: Any) -> wire.Response:
+    event = decode(json.dumps({"type": "response.completed", "response": output}).encode())
+    assert isinstance(event, ResponseCompleted)
+    return event.response
+
+
+def test_output_comes_back_raw_with_fields_that_nobody_knows() -> None:
+    sent: list[Any] = [
+        {"type": "message", "role": "assistant", "content": [], "brand_new": {"a": [1, None]}},
+        {"type": "hologram", "x": 1},
+    ]
+    response = completed({"output": sent})
+    assert [json.loads(bytes(raw)) for raw in response.raw_output or ()] == sent
+    message, hologram = response.output
+    assert message == Message(role="assistant", content=[])
+    assert isinstance(hologram, UnknownItem)
+    assert (hologram.type, hologram.json()) == ("hologram", {"type": "hologram", "x": 1})
+
+
+def test_output_is_decoded_once() -> None:
+    response = completed({"output": [{"type": "message", "role": "assistant"}]})
+    assert response.output is response.output
+
+
+@pytest.mark.parametrize("fields", [{}, {"output": None}, {"output": "?"}])
+def test_a_missing_output_is_told_from_an_empty_one(fields: dict[str, Any]) -> None:
+    assert completed(fields).raw_output is None
+    assert completed(fields).output == ()
+    assert completed({"output": []}).raw_output == []
+
+
+def test_a_response_reads_its_text_its_refusals_and_its_calls() -> None:
+    call = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
+    response = completed(
+        {
+            "output": [
+                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+                {
+                    "type": "message",
+                    "role": "assistant",
+                    "content": [
+                        {"type": "output_text", "text": "Hello "},
+                        {"type": "refusal", "refusal": "no"},
+                        {"type": "output_text", "text": "world"},
+                    ],
+                },
+                call,
+                {"type": "message", "role": "assistant", "content": "!"},
+                {"type": "message", "role": "assistant"},
+            ]
+        }
+    )
+    assert response.output_text == "Hello world!"
+    assert response.refusal == "no"
+    assert response.function_calls == (FunctionCall(call_id="call_1", name="f", arguments="{}"),)
+
+
+def test_the_item_of_an_event_is_decoded_once_and_kept_raw() -> None:
+    for kind in ("response.output_item.added", "response.output_item.done"):
+        event = decode(
+            b'{"type":"%s","item":{"type":"message","role":"assistant","new":1}}' % kind.encode()
+        )
+        assert isinstance(event, wire.OutputItemAdded | wire.OutputItemDone)
+        assert event.item == Message(role="assistant")
+        assert event.item is event.item
+        assert bytes(event.raw_item) == b'{"type":"message","role":"assistant","new":1}'
+
+
+def test_usage_may_lack_its_details() -> None:
+    usage = completed({"usage": {"input_tokens": 3, "input_tokens_details": None}}).usage
+    assert usage is not None
+    assert usage == wire.Usage(input_tokens=3)
+    assert usage.input_tokens_details.cached_tokens == 0
+    assert usage.output_tokens_details.reasoning_tokens == 0
+    assert completed({"usage": "?"}).usage is None
+
+
+def test_an_echo_of_any_shape_costs_no_turn() -> None:
+    for odd in (1, "x", [1], {"type": "?"}, None):
+        fields = dict.fromkeys(wire.Response.__struct_encode_fields__, odd)
+        assert completed({**fields, "id": "resp_1"}).id == "resp_1"
+
+
+def test_new_words_are_passed_on() -> None:
+    assert completed({"status": "pondering"}).status == "pondering"
+    assert item(type="message", role="oracle", status="?", phase="?").role == "oracle"
+
+
+def test_a_rate_limited_response_says_when_to_come_back() -> None:
+    error = {"code": "rate_limit_exceeded", "message": "Please try again in 1.5s."}
+    found = completed({"error": error}).error
+    assert found is not None
+    assert found.retry_after == 1.5
+    assert repr(found) == "ResponseError(code='rate_limit_exceeded', param=None, type=None)"
+    assert wire.ResponseError(code="server_error", message="try again in 1s").retry_after is None
+
+
+def test_an_item_of_a_known_type_and_a_wrong_shape_is_unknown() -> None:
+    for wrong in (
+        {"type": "function_call", "name": "f", "arguments": {"a": 1}, "call_id": "c"},
+        {"type": "function_call"},
+        {"type": 3},
+        {},
+    ):
+        found = item(**wrong)
+        assert isinstance(found, UnknownItem)
+        assert found.json() == wrong
+
+
+@pytest.mark.parametrize("raw", [b"", b"null", b"[", b"5", b"\xff", b"[" * 100_000])
+def test_what_is_no_item_is_unknown(raw: bytes) -> None:
+    assert decode_item(raw) == UnknownItem("", msgspec.Raw(raw))
+
+
+def test_a_field_that_does_not_fit_is_left_out() -> None:
+    assert item(type="message", role="assistant", content={"a": 1}, id=[5]) == Message(
+        role="assistant"
+    )
+
+
+def test_an_unknown_part_does_not_spoil_its_message() -> None:
+    found = item(
+        type="message",
+        role="assistant",
+        content=[
+            {"type": "hologram"},
+            {"type": "output_text", "text": "x"},
+            5,
+            {"type": "refusal"},
+        ],
+    )
+    assert found.content == [
+        UnknownPart("hologram", msgspec.Raw(b'{"type": "hologram"}')),
+        OutputText(text="x"),
+        UnknownPart("", msgspec.Raw(b"5")),
+        UnknownPart("refusal", msgspec.Raw(b'{"type": "refusal"}')),
+    ]
+    assert found.output_text == "x"
+
+
+def test_an_unknown_annotation_does_not_spoil_its_part() -> None:
+    cited = {"type": "url_citation", "url": "https://example.org", "start_index": 0}
+    found = item(
+        type="message",
+        role="assistant",
+        content=[
+            {"type": "output_text", "text": "x", "annotations": [cited, {"type": "rune", "n": 1}]}
+        ],
+    )
+    assert found.content[0].annotations == [
+        UrlCitation(url="https://example.org", start_index=0),
+        UnknownPart("rune", msgspec.Raw(b'{"type": "rune", "n": 1}')),
+    ]
+
+
+def test_unknown_actions_outcomes_and_callers_stay_inside_their_calls() -> None:
+    click = {"type": "click", "x": 1, "y": 2}
+    computer = item(type="computer_call", call_id="c", action=click, actions=[{"type": "juggle"}])
+    assert computer.action == wire.ClickAction(x=1, y=2)
+    assert computer.actions[0].type == "juggle"
+    output = [{"stdout": "x", "outcome": {"type": "exploded"}}]
+    shell = item(type="shell_call_output", call_id="c", output=output, caller={"type": "moon"})
+    assert isinstance(shell.output[0].outcome, UnknownPart)
+    assert isinstance(shell.caller, UnknownPart)
+    call = item(type="local_shell_call", call_id="c", action={"type": "exec", "command": ["ls"]})
+    assert call.action == wire.ExecAction(command=["ls"])
+    call = item(type="local_shell_call", call_id="c", action={"type": "dance"})
+    assert isinstance(call.action, UnknownPart)
+
+
+def test_an_mcp_error_may_be_text() -> None:
+    call = {"type": "mcp_call", "name": "f", "arguments": "{}"}
+    assert item(**call, error="broken").error == "broken"
+    assert item(**call, error={"type": "http_error", "code": 500}).error == wire.HttpError(code=500)
+    assert isinstance(item(**call, error={"type": "?"}).error, UnknownPart)
+
+
+def test_a_message_has_a_refusal_only_in_parts() -> None:
+    assert Message(role="assistant", content="hi").refusal == ""
+    assert Message(role="assistant", content=[Refusal(refusal="no")]).refusal == "no"
+    assert Message(role="assistant").refusal == ""
+
+
+@pytest.mark.parametrize(
+    ("made", "sent"),
+    [
+        (
+            Message(role="user", content="hi"),
+            {"type": "message", "role": "user", "content": "hi"},
+        ),
+        (
+            Message(role="user", content=[wire.InputText(text="hi")]),
+            {
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "hi"}],
+            },
+        ),
+        (
+            FunctionCallOutput(call_id="c", output="21"),
+            {"type": "function_call_output", "call_id": "c", "output": "21"},
+        ),
+        (
+            FunctionCall(call_id="c", name="f", arguments="", async_=True),
+            {
+                "type": "function_call",
+                "call_id": "c",
+                "name": "f",
+                "arguments": "",
+                "async": True,
+            },
+        ),
+        (
+            wire.McpApprovalResponse(approval_request_id="r", approve=False),
+            {"type": "mcp_approval_response", "approval_request_id": "r", "approve": False},
+        ),
+        (
+            wire.FunctionTool(name="f", parameters={"type": "object"}, strict=False),
+            {
+                "type": "function",
+                "name": "f",
+                "parameters": {"type": "object"},
+                "strict": False,
+            },
+        ),
+    ],
+)
+def test_an_item_is_sent_with_what_was_set_and_nothing_else(made: Any, sent: Any) -> None:
+    assert json.loads(msgspec.json.encode(made)) == sent
+    assert made.type == sent["type"]
+
+
+def test_unknown_objects_are_equal_if_their_json_is() -> None:
+    one = UnknownPart("a", msgspec.Raw(b'{"type":"a"}'))
+    assert one == UnknownPart("a", msgspec.Raw(b'{"type":"a"}'))
+    assert hash(one) == hash(UnknownPart("a", msgspec.Raw(b'{"type":"a"}')))
+    assert one != UnknownItem("a", msgspec.Raw(b'{"type":"a"}'))
+    assert one != "a"
+    assert repr(one) == "UnknownPart(type='a', size=12)"
+    match one:
+        case UnknownPart(type="a", raw=raw):
+            assert bytes(raw) == b'{"type":"a"}'
+        case _:
+            pytest.fail("no match")
+
+
+def test_nothing_grows_with_the_width_or_depth_of_a_bad_item() -> None:
+    """The slow path reads each level a fixed number of times: 5,000 odd parts in under a second."""
+    parts = [{"type": "output_text", "text": "x", "annotations": [{"type": "?"}]}] * 5_000
+    found = item(type="message", role="assistant", content=parts)
+    assert len(found.content) == 5_000
+    assert found.output_text == "x" * 5_000

@@ -1,0 +1,679 @@
+"""The supervised connection: one face, and one socket after the other behind it.
+
+Two tasks do the work. The *receive task* runs for each socket: it reads batches, decodes them
+and gives every event to its owner. The *supervisor task* runs for the whole connection: it sees
+to it that there is a socket, and knows when to stop trying.
+
+What belongs elsewhere: bytes and handshakes (`transport.py`), what one socket owes to whom
+(`link.py`, `core/lanes.py`), what a turn is (`stream.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, final
+
+import msgspec
+import trio
+
+from trio_responses import wire
+from trio_responses.core.backoff import Backoff, ReconnectPolicy, closes_for_good
+from trio_responses.core.lanes import Request
+from trio_responses.dispatch import Dispatcher
+from trio_responses.endpoint import Endpoint, api_key_for, checked_headers, handshake_headers
+from trio_responses.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    Delivery,
+    ReconnectFailed,
+    RequestTooLarge,
+    ResponseFailedError,
+    ResponsesError,
+    UnexpectedOutput,
+)
+from trio_responses.inbox import Budget, Inbox
+from trio_responses.lifecycle import ConnectionRestored, ConnectionState, ConnectionStatistics
+from trio_responses.link import Link
+from trio_responses.nurseries import open_plain_nursery
+from trio_responses.settings import Keepalive, Limits, Timeouts
+from trio_responses.stream import ResponseStream, Turn
+from trio_responses.transport import Terms, dial_tcp, open_transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from typing import Self
+
+    from trio_responses.core.delivery import DeliveryChoice
+    from trio_responses.endpoint import ApiKey, Headers
+    from trio_responses.lifecycle import Event
+    from trio_responses.stream import AbandonChoice
+    from trio_responses.transport import Dial, Transport
+    from trio_responses.wire import ClientEvent, Response, ResponseCreate, ServerEvent
+
+__all__ = ["ResponsesConnection", "connect_responses", "open_responses"]
+
+UNAUTHORIZED: Final = 401
+CREATE_FIELDS: Final = frozenset(wire.ResponseCreate.__struct_fields__)
+MAX_ACTIVE: Final = 16
+LANE_NAMES: Final = tuple(f"lane-{number}" for number in range(1, 33))
+"""The server counts 32 distinct names a socket, and never forgets one (guide)."""
+
+
+@asynccontextmanager
+async def open_responses(
+    url: str | None = None,
+    *,
+    api_key: ApiKey | None = None,
+    endpoint: Endpoint | None = None,
+    headers: Headers = (),
+    ssl_context: ssl.SSLContext | None = None,
+    reconnect: ReconnectPolicy | Iterable[float] | None = None,
+    timeouts: Timeouts | None = None,
+    keepalive: Keepalive | None = None,
+    limits: Limits | None = None,
+    allow_insecure: bool = False,
+    dial: Dial = dial_tcp,
+) -> AsyncIterator[ResponsesConnection]:
+    """Open a supervised connection for the length of a block.
+
+    For example::
+
+        async with open_responses() as connection:
+            response = await connection.create(model=MODEL, input="Hello")
+
+    The socket is open when the block begins. If it is lost, another one is opened behind the
+    scenes; turns under way are told. Nothing outlives the block: no task, no socket, no timer.
+    When the block is cancelled or fails, the connection still works in its ``finally`` clauses;
+    then it is closed within ``timeouts.close`` seconds.
+
+    :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
+        ``OPENAI_BASE_URL``, or OpenAI's own.
+    :param api_key: the key, or an async callable that gives it, called for every handshake; by
+        default the endpoint's variable, ``OPENAI_API_KEY`` for most. An empty string sends none.
+    :param endpoint: a server's profile, instead of ``url``.
+    :param headers: more headers for every handshake; they go before those of the library.
+    :param ssl_context: what TLS trusts and shows; by default what the system trusts.
+    :param reconnect: a `ReconnectPolicy`, or delays in seconds.
+    :param timeouts: how long each phase may take.
+    :param keepalive: how a dead server is noticed.
+    :param limits: how many bytes may be in one place.
+    :param allow_insecure: allow ``ws://`` to other machines: everybody on the way can read the
+        key and the content.
+    :param dial: opens the byte stream, where TCP is not the way.
+    :raises ConfigurationError: when the arguments cannot work.
+    :raises ConnectError: when the server cannot be reached, and another attempt cannot help.
+    :raises ReconnectFailed: when the policy's attempts are spent.
+    """
+    connection = ResponsesConnection(
+        _terms(
+            url=url,
+            endpoint=endpoint,
+            ssl_context=ssl_context,
+            timeouts=timeouts,
+            keepalive=keepalive,
+            limits=limits,
+            dial=dial,
+            allow_insecure=allow_insecure,
+        ),
+        api_key,
+        checked_headers(headers),
+        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
+    )
+    async with open_plain_nursery() as nursery:
+        try:
+            await nursery.start(partial(connection._run, shielded=True))  # noqa: SLF001 - its own opener
+            await connection.wait_open()
+            yield connection
+        finally:
+            await connection.aclose()
+
+
+async def connect_responses(
+    nursery: trio.Nursery,
+    url: str | None = None,
+    *,
+    api_key: ApiKey | None = None,
+    endpoint: Endpoint | None = None,
+    headers: Headers = (),
+    ssl_context: ssl.SSLContext | None = None,
+    reconnect: ReconnectPolicy | Iterable[float] | None = None,
+    timeouts: Timeouts | None = None,
+    keepalive: Keepalive | None = None,
+    limits: Limits | None = None,
+    allow_insecure: bool = False,
+    dial: Dial = dial_tcp,
+) -> ResponsesConnection:
+    """Open a supervised connection in a nursery of your own.
+
+    As `open_responses`, but it lives until ``connection.aclose()`` or until the nursery is
+    cancelled, which closes it, too. When this call is cancelled or fails, nothing is left.
+
+    :param nursery: where its tasks run.
+    """
+    connection = ResponsesConnection(
+        _terms(
+            url=url,
+            endpoint=endpoint,
+            ssl_context=ssl_context,
+            timeouts=timeouts,
+            keepalive=keepalive,
+            limits=limits,
+            dial=dial,
+            allow_insecure=allow_insecure,
+        ),
+        api_key,
+        checked_headers(headers),
+        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
+    )
+    try:
+        await nursery.start(connection._run)  # noqa: SLF001 - its own opener
+        await connection.wait_open()
+    except BaseException:
+        await connection.aclose()
+        raise
+    return connection
+
+
+def _terms(
+    *,
+    url: str | None,
+    endpoint: Endpoint | None,
+    ssl_context: ssl.SSLContext | None,
+    timeouts: Timeouts | None,
+    keepalive: Keepalive | None,
+    limits: Limits | None,
+    dial: Dial,
+    allow_insecure: bool,
+) -> Terms:
+    if url is not None and endpoint is not None:
+        raise ConfigurationError("give a url or an endpoint, not both")
+    endpoint = endpoint or Endpoint.of(url)
+    if not endpoint.secure and not endpoint.loopback and not allow_insecure:
+        raise ConfigurationError(
+            f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"
+            " use wss:// or allow_insecure=True"
+        )
+    if endpoint.secure and ssl_context is None:
+        ssl_context = ssl.create_default_context()
+    return Terms(
+        endpoint=endpoint,
+        dial=dial,
+        ssl_context=ssl_context,
+        timeouts=timeouts or Timeouts(),
+        keepalive=keepalive or Keepalive(),
+        limits=limits or Limits(),
+    )
+
+
+@final
+class ResponsesConnection(trio.abc.Channel[Any]):
+    """A connection to a Responses server. Made by `open_responses` and `connect_responses` only.
+
+    Turns are the usual way: `create` and `stream`. Underneath it is a `trio.abc.Channel`: send
+    `ResponseCreate`, receive events. What belongs to no turn arrives there: the answers to
+    what was sent there, in order; and, once somebody has begun to use it, what the server says
+    unasked, and `ConnectionLost` and `ConnectionRestored`, each in its place among the events.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        api_key: ApiKey | None,
+        headers: tuple[tuple[str, str], ...],
+        backoff: Backoff,
+    ) -> None:
+        self._terms = terms
+        self._api_key = api_key_for(terms.endpoint, api_key)
+        self._headers = headers
+        self._backoff = backoff
+        self._budget = Budget(terms.limits)
+        self._dispatcher = Dispatcher(self._budget, terms.limits)
+        self._state = ConnectionState.CONNECTING
+        self._link: Link | None = None
+        self._links: set[Link] = set()
+        self._end: ResponsesError | None = None
+        self._turnstile = trio.Lock()
+        self._changed = trio.Event()
+        self._tasks = trio.CancelScope()
+        self._started = False
+        self._finished = trio.Event()
+        self._sockets_opened = 0
+        self._requests_sent = 0
+        self._bytes_sent = 0
+
+    def __repr__(self) -> str:
+        """Show where and in what state: nothing secret."""
+        return f"<ResponsesConnection to {self._terms.endpoint.host} {self._state}>"
+
+    # --- Turns ---------------------------------------------------------------------------
+
+    async def create(self, *, delivery: DeliveryChoice = "at_most_once", **params: Any) -> Response:
+        """Run one turn and give its Response: completed, or incomplete.
+
+        Any number of tasks may do so at once; where the endpoint has lanes, they run side by
+        side, else one after the other, in the order they asked. Without a socket it waits for
+        one. When cancelled, the rest of the response is dropped.
+
+        :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
+            it ran.
+        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
+        :raises ResponseFailedError: when the response failed.
+        :raises APIError: when the server refused the request.
+        :raises ResponsesError: when there is no Response; its ``delivery`` says how far it came.
+        """
+        async with self.stream(delivery=delivery, snapshot=False, **params) as stream:
+            response = await stream.until_done()
+        if response.status == "failed":
+            error = ResponseFailedError(response)
+            error.delivery = Delivery.ACCEPTED
+            raise error
+        return response
+
+    def stream(
+        self,
+        *,
+        delivery: DeliveryChoice = "at_most_once",
+        abandon: AbandonChoice = "drain",
+        snapshot: bool = True,
+        **params: Any,
+    ) -> ResponseStream:
+        """Run one turn as a scope, event by event.
+
+        For example::
+
+            async with connection.stream(model=MODEL, input=prompt) as stream:
+                async for event in stream:
+                    ...
+            response = stream.response
+
+        :param delivery: as for `create`.
+        :param abandon: what becomes of the default lane when the block is left early, where there
+            are no other lanes: with ``"drain"`` the next turn waits until the rest of the
+            response has passed; with ``"replace"`` the socket is replaced, and with it the
+            server's caches. Either way nobody gets the rest.
+        :param snapshot: whether text is kept for ``stream.snapshot``.
+        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
+        :raises ConfigurationError: for ``stream_id``: lanes are the connection's.
+        """
+        command = _command(params)
+        if command.stream_id is not msgspec.UNSET:
+            raise ConfigurationError("a turn's lane is chosen by the connection, not by stream_id")
+        return ResponseStream(self, command, delivery=delivery, abandon=abandon, snapshot=snapshot)
+
+    async def warm_up(self, **params: Any) -> Response:
+        """Have the server prepare model, instructions and tools, without output.
+
+        It waits for its own end, so that a turn after it cannot overtake it. The Response's id
+        may be the parent of a turn. Whether it makes anything faster depends on the server.
+
+        :param params: the fields of `ResponseCreate`, ``generate`` excepted.
+        :raises UnexpectedOutput: when the server generated all the same.
+        :raises ResponsesError: as `create` does.
+        """
+        response = await self.create(**{"input": [], **params, "generate": False})
+        if response.raw_output:
+            error = UnexpectedOutput(response)
+            error.delivery = Delivery.ACCEPTED
+            raise error
+        return response
+
+    # --- The channel underneath ----------------------------------------------------------
+
+    async def send(self, value: ClientEvent) -> None:
+        """Send a command; the answer comes to `receive`. Without a socket it waits for one.
+
+        A checkpoint; when cancelled before the first byte is out, nothing was sent.
+
+        :raises RequestTooLarge: when it is over ``limits.max_request_bytes``.
+        :raises ConnectionLost: when the socket ended before all of it was written.
+        :raises ConnectionClosed: after `aclose`.
+        """
+        self._dispatcher.listening = True
+        payload = self._encode(value)
+        link = await self._open_link()
+        request: Request | None = None
+        if isinstance(value, wire.ResponseCreate):
+            request = Request(_given(value.stream_id), _given(value.previous_response_id))
+            link.lanes.admit(request)
+        await self._transmit(link, request, payload)
+
+    async def receive(self) -> Event:
+        """Wait for the next event of the channel. A checkpoint; when cancelled, none is lost.
+
+        :raises ConnectionClosed: after `aclose`.
+        :raises ReconnectFailed: when the connection is over, behind its last event.
+        :raises ResponsesError: likewise, for other reasons.
+        """
+        self._dispatcher.listening = True
+        return await self._dispatcher.channel.receive()
+
+    def __aiter__(self) -> Self:
+        """Iterate over the channel."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """Wait for the next event; the iteration ends where the connection is closed."""
+        try:
+            return await self.receive()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Close the connection: idempotent, within ``timeouts.close``, with close code 1000.
+
+        Turns under way raise `ConnectionClosed`. Cancelling does not shorten it.
+        """
+        if self._end is None:
+            self._conclude(ConnectionClosed("the connection was closed"))
+        self._tasks.cancel()
+        if self._started:
+            with trio.CancelScope(shield=True):
+                await self._finished.wait()
+        await trio.lowlevel.checkpoint()
+
+    # --- What there is to see ------------------------------------------------------------
+
+    @property
+    def state(self) -> ConnectionState:
+        """What the connection is doing."""
+        return self._state
+
+    async def wait_open(self) -> None:
+        """Wait until there is a socket. A checkpoint.
+
+        :raises ResponsesError: when there will be none: what the connection ended with.
+        """
+        await self._open_link()
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def previous_response_id(self) -> str | None:
+        """The last completed response of this socket.
+
+        `None` after a reconnect, or where an error has evicted it from the server's cache.
+        """
+        return self._link.lanes.previous_response_id if self._link is not None else None
+
+    @property
+    def handshake_headers(self) -> dict[str, str]:
+        """The headers of the server's last upgrade response, names in lower case."""
+        return dict(self._link.transport.handshake_headers) if self._link is not None else {}
+
+    def statistics(self) -> ConnectionStatistics:
+        """Count what has happened so far."""
+        heard = self._dispatcher
+        return ConnectionStatistics(
+            state=self._state,
+            sockets_opened=self._sockets_opened,
+            attempts=self._backoff.attempts,
+            events_received=heard.events_received,
+            bytes_received=heard.bytes_received,
+            requests_sent=self._requests_sent,
+            bytes_sent=self._bytes_sent,
+            requests_active=sum(link.lanes.count() for link in self._links),
+            undecodable_frames=heard.undecodable_frames,
+            unclaimed_events=heard.unclaimed_events,
+            dropped_events=heard.dropped_events,
+            unread_bytes=self._budget.unread_bytes,
+        )
+
+    # --- The supervisor task -------------------------------------------------------------
+
+    async def _run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
+        """Run all tasks of the connection until `aclose`."""
+        self._started = True
+        task_status.started()
+        try:
+            with trio.CancelScope(shield=shielded), self._tasks:
+                async with open_plain_nursery() as nursery:
+                    try:
+                        await self._supervise(nursery)
+                    except ResponsesError as error:
+                        self._conclude(error)
+        finally:
+            if self._end is None:
+                self._conclude(ConnectionClosed("the connection's nursery has ended"))
+            self._change(ConnectionState.CLOSED)
+            self._finished.set()
+
+    async def _supervise(self, nursery: trio.Nursery) -> None:
+        """See to it that there is a socket, until that is hopeless: the supervisor task."""
+        setback: ResponsesError | None = None
+        while True:
+            link = await self._open_next_link(nursery, setback)
+            await link.over.wait()
+            self._link = None
+            self._change(ConnectionState.RECONNECTING)
+            setback = link.setback
+            if isinstance(setback, ConnectionLost) and closes_for_good(setback.code):
+                raise setback
+
+    async def _open_next_link(self, nursery: trio.Nursery, setback: ResponsesError | None) -> Link:
+        """Open a socket, in as many attempts as the policy has. A failed one is a value."""
+        failure = setback
+        since = trio.current_time()
+        refreshed = False
+        while True:
+            if failure is not None:
+                await self._back_off(failure)
+            try:
+                link: Link = await nursery.start(self._receive)
+            except AuthenticationError as error:
+                if error.status != UNAUTHORIZED or refreshed or not callable(self._api_key):
+                    raise
+                refreshed, failure = True, None  # it may give a fresh key
+            except ConnectError as error:
+                if not error.retryable:
+                    raise
+                failure = error
+            else:
+                if isinstance(setback, ConnectionLost):
+                    attempts, outage = self._backoff.attempts, trio.current_time() - since
+                    self._dispatcher.tell(ConnectionRestored(attempts=attempts, outage=outage))
+                self._link = link
+                self._change(ConnectionState.OPEN)
+                return link
+
+    async def _back_off(self, failure: ResponsesError) -> None:
+        floor = failure.retry_after if isinstance(failure, ConnectError) else None
+        attempts = self._backoff.attempts
+        delay = self._backoff.next_delay(floor)
+        if delay is None:
+            raise ReconnectFailed(attempts, failure)
+        await trio.sleep(delay)
+
+    # --- The receive task ----------------------------------------------------------------
+
+    async def _receive(self, *, task_status: trio.TaskStatus[Link]) -> None:
+        """Run one socket from its handshake to its last frame: the receive task."""
+        headers = await handshake_headers(self._terms.endpoint, self._api_key, self._headers)
+        async with open_transport(self._terms, headers) as transport:
+            link = self._adopt(transport)
+            task_status.started(link)
+            try:
+                while not link.drained:
+                    with link.watch():
+                        await self._read(link)
+                    link.expire()
+            except ConnectionLost as lost:
+                self._drop(link, lost)
+            finally:
+                self._drop(link, self._end or ConnectionClosed("the connection was cancelled"))
+
+    async def _read(self, link: Link) -> None:
+        """Read batch after batch, until the next deadline or until the socket is done with."""
+        while not link.drained:
+            batch = await link.transport.receive()
+            ends, responses = link.lanes.ends, link.lanes.responses
+            self._dispatcher.dispatch(link, batch)
+            if link.lanes.responses != responses:
+                self._backoff.succeeded()
+            if link.lanes.ends != ends:
+                self._change()
+            if self._budget.tight:
+                await self._make_room(link)
+
+    async def _make_room(self, link: Link) -> None:
+        """Leave the socket alone while too much is unread (P6).
+
+        One full inbox is enough for that, unless the reader of another turn waits for events of
+        its own: then the connection's whole budget is there for the difference. Where even that
+        is spent and readers starve for ``timeouts.stall``, the fullest inbox pays: a turn that
+        waits for another one's events while holding up the socket would wait for ever.
+        """
+        patience = self._terms.timeouts.stall
+        while self._budget.full or (self._budget.tight and not link.starves()):
+            paused_at = trio.current_time()
+            try:
+                with trio.move_on_after(patience if link.starves() else math.inf) as waiting:
+                    await self._budget.wait_for_change()
+            finally:
+                link.resume(trio.current_time() - paused_at)
+            if waiting.cancelled_caught:
+                self._dispatcher.give_up_fullest()
+
+    def _adopt(self, transport: Transport) -> Link:
+        self._sockets_opened += 1
+        replace = self._terms.endpoint.after_error == "replace"
+        link = Link(transport, replace_after_error=replace)
+        self._links.add(link)
+        return link
+
+    def _drop(self, link: Link, why: ResponsesError) -> None:
+        """Say that a socket is gone: to its turns, to the channel, to whoever waits."""
+        if link.lost is not None:
+            return
+        if link.transport.age >= self._backoff.policy.healthy_after:
+            self._backoff.succeeded()
+        if isinstance(why, ConnectionLost):
+            self._dispatcher.tell(why)
+        link.lose(why)
+        self._links.discard(link)
+        self._change()
+
+    # --- Sending -------------------------------------------------------------------------
+
+    async def begin_turn(self, command: ResponseCreate) -> Turn:
+        """Send a turn's request, as soon as there is a socket and a lane for it.
+
+        A socket that turns out dead while writing has seen no complete request: the next one
+        gets it, once.
+        """
+        payload = self._encode(command)
+        try:
+            return await self._try_turn(command, payload)
+        except ConnectionLost as lost:
+            if lost.delivery is not Delivery.NOT_SENT or self._end is not None:
+                raise
+        return await self._try_turn(command, payload)
+
+    async def _try_turn(self, command: ResponseCreate, payload: bytes) -> Turn:
+        async with self._turnstile:  # fair: whoever asks first goes first
+            link, turn = await self._lease(command)
+        turn.size = len(payload)
+        if turn.lane is not None:
+            payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
+        await self._transmit(link, turn, payload)
+        turn.sent_at = trio.current_time()
+        link.watch_for(turn)
+        return turn
+
+    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+        """Drop what is still to come of a turn."""
+        for link in self._links:
+            if turn in link.lanes.unfinished():
+                link.leave(turn, replace=abandon == "replace" and not self._terms.endpoint.lanes)
+        turn.inbox.discard()
+
+    async def _lease(self, command: ResponseCreate) -> tuple[Link, Turn]:
+        """Wait for an open socket with a clean lane, and take it for a turn."""
+        while True:
+            link = await self._open_link()
+            lanes = [None, *LANE_NAMES] if self._terms.endpoint.lanes else [None]
+            free = [lane for lane in lanes if link.lanes.is_idle(lane)]
+            if free and link.lanes.count() < MAX_ACTIVE:
+                inbox: Inbox[ServerEvent] = Inbox(self._budget)
+                turn = Turn(
+                    inbox, self._terms.timeouts, free[0], _given(command.previous_response_id)
+                )
+                link.lanes.admit(turn)
+                return link, turn
+            await self._changed.wait()
+
+    async def _open_link(self) -> Link:
+        """Wait for a socket that takes requests."""
+        while self._link is None or self._link.over.is_set():
+            if self._end is not None:
+                raise self._ended()
+            await self._changed.wait()
+        return self._link
+
+    async def _transmit(self, link: Link, request: Request | None, payload: bytes) -> None:
+        try:
+            await link.transport.send(payload)
+        except BaseException as error:
+            if request is not None:
+                link.lanes.withdraw(request)
+                self._change()
+            if isinstance(error, ResponsesError):
+                error.delivery = Delivery.NOT_SENT
+            raise
+        self._requests_sent += 1
+        self._bytes_sent += len(payload)
+
+    def _encode(self, command: ClientEvent) -> bytes:
+        payload = wire.encode(command)
+        limit = self._terms.limits.max_request_bytes
+        if len(payload) > limit:
+            error = RequestTooLarge(len(payload), limit)
+            error.delivery = Delivery.NOT_SENT
+            raise error
+        return payload
+
+    # --- State ---------------------------------------------------------------------------
+
+    def _change(self, state: ConnectionState | None = None) -> None:
+        """Note that something has changed, and let those who wait for it look again."""
+        if state is not None and self._state is not ConnectionState.CLOSED:
+            self._state = state
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _conclude(self, end: ResponsesError) -> None:
+        """Note what everybody is told from now on."""
+        if self._end is None:
+            self._end = end
+            self._dispatcher.channel.close(self._ended())
+            closing = isinstance(end, ConnectionClosed) and bool(self._links)
+            self._change(ConnectionState.DRAINING if closing else ConnectionState.CLOSED)
+
+    def _ended(self) -> ResponsesError:
+        """Say why there will be no more sockets; to every caller by an exception of its own."""
+        assert self._end is not None  # noqa: S101 - asked for only then
+        if isinstance(self._end, ConnectionClosed):
+            error: ResponsesError = ConnectionClosed(*self._end.args)
+        elif isinstance(self._end, ConnectionLost):
+            error = self._end.twin()
+        else:
+            error = self._end
+        error.delivery = Delivery.NOT_SENT
+        return error
+
+
+def _command(params: dict[str, Any]) -> ResponseCreate:
+    """Make a command of keyword arguments: what it has no field for goes into ``extra``."""
+    known = {name: params[name] for name in params if name in CREATE_FIELDS}
+    unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}
+    if unknown:
+        known["extra"] = {**unknown, **known.get("extra", {})}
+    return wire.ResponseCreate(**known)
+
+
+def _given(value: str | msgspec.UnsetType | None) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,181 @@
+"""The events of one response, added up: a snapshot on the way, the Response at the end.
+
+The terminal event carries the whole output, or leaves it out: then the finished items are the
+output (protocol, section "Server events"). Over a socket the events that set an item up may be
+missing, so whatever mentions an item makes it known.
+
+What belongs elsewhere: which events belong together (`lanes.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trio_responses import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Accumulator", "ItemSnapshot", "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemSnapshot:
+    """What there is so far of one output item."""
+
+    output_index: int
+    """Its place in the output."""
+    item_id: str
+    """Its id; empty where no event said it."""
+    text: str
+    """Output text."""
+    refusal: str
+    """What the model says instead, where it refuses."""
+    reasoning_summary: str
+    """The summary of its reasoning, parts joined by an empty line."""
+    arguments: str
+    """Arguments of a function or MCP call, or input of a custom tool."""
+    item: wire.OutputItem | None
+    """The finished item, once it is finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What there is so far of a response."""
+
+    items: tuple[ItemSnapshot, ...]
+    """The output items that were mentioned, in the order of their places."""
+
+    @property
+    def text(self) -> str:
+        """The output text of all items, joined."""
+        return "".join(item.text for item in self.items)
+
+    @property
+    def refusal(self) -> str:
+        """The refusals of all items, joined."""
+        return "".join(item.refusal for item in self.items)
+
+    @property
+    def reasoning_summary(self) -> str:
+        """The reasoning summaries of all items, joined by an empty line."""
+        return "\n\n".join(item.reasoning_summary for item in self.items if item.reasoning_summary)
+
+
+@dataclass(slots=True)
+class _Item:
+    """One output item under way: its texts by kind and part, as lists of pieces."""
+
+    item_id: str = ""
+    pieces: dict[tuple[str, int], list[str]] = field(default_factory=dict[Any, Any])
+    done: wire.OutputItemDone | None = None
+
+    def joined(self, kind: str, separator: str = "") -> str:
+        parts = sorted((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
+        return separator.join("".join(pieces) for _, pieces in parts)
+
+
+class Accumulator:
+    """Adds up the events of one response.
+
+    :param keep_text: whether the pieces of text are kept for `snapshot`. The Response at the end
+        needs none of them.
+    """
+
+    def __init__(self, *, keep_text: bool = True) -> None:
+        self._items: dict[int, _Item] = {}
+        self._rules = _ALL_RULES if keep_text else _ITEM_RULES
+
+    def feed(self, event: wire.ServerEvent) -> None:
+        """Add one event."""
+        rule = self._rules.get(type(event))
+        if rule is not None:
+            rule(self, event)
+
+    def finish(self, response: wire.Response) -> wire.Response:
+        """Complete the Response of the terminal event: its own output wins where it has one."""
+        if response.raw_output:
+            return response
+        done = [item.done.raw_item for _, item in sorted(self._items.items()) if item.done]
+        return msgspec.structs.replace(response, raw_output=done) if done else response
+
+    def snapshot(self) -> Snapshot:
+        """Show what there is so far."""
+        return Snapshot(
+            items=tuple(
+                ItemSnapshot(
+                    output_index=index,
+                    item_id=item.item_id,
+                    text=item.joined("text"),
+                    refusal=item.joined("refusal"),
+                    reasoning_summary=item.joined("summary", "\n\n"),
+                    arguments=item.joined("arguments"),
+                    item=item.done.item if item.done is not None else None,
+                )
+                for index, item in sorted(self._items.items())
+            )
+        )
+
+    def _item(self, index: int, item_id: str | None) -> _Item:
+        item = self._items.get(index)
+        if item is None:
+            item = self._items[index] = _Item()
+        if item_id and not item.item_id:
+            item.item_id = item_id
+        return item
+
+    def _on_added(self, event: Any) -> None:
+        self._item(event.output_index, getattr(event.item, "id", None))
+
+    def _on_done(self, event: Any) -> None:
+        self._item(event.output_index, getattr(event.item, "id", None)).done = event
+
+
+def _delta(kind: str, part: str | None) -> Callable[[Accumulator, Any], None]:
+    """Make the rule for an event that adds a piece: ``part`` names the field of its part."""
+
+    def rule(accumulator: Accumulator, event: Any) -> None:
+        item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - its own rule
+        place = (kind, getattr(event, part) if part is not None else 0)
+        pieces = item.pieces.get(place)
+        if pieces is None:
+            item.pieces[place] = [event.delta]
+        else:
+            pieces.append(event.delta)
+
+    return rule
+
+
+def _whole(kind: str, part: str | None, source: str) -> Callable[[Accumulator, Any], None]:
+    """Make the rule for an event that says a part as a whole: it replaces the pieces."""
+
+    def rule(accumulator: Accumulator, event: Any) -> None:
+        item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - its own rule
+        place = (kind, getattr(event, part) if part is not None else 0)
+        item.pieces[place] = [getattr(event, source)]
+
+    return rule
+
+
+_ITEM_RULES: dict[type, Callable[[Accumulator, Any], None]] = {
+    wire.OutputItemAdded: Accumulator._on_added,  # noqa: SLF001 - its own table
+    wire.OutputItemDone: Accumulator._on_done,  # noqa: SLF001 - likewise
+}
+_ALL_RULES: dict[type, Callable[[Accumulator, Any], None]] = {
+    **_ITEM_RULES,
+    wire.OutputTextDelta: _delta("text", "content_index"),
+    wire.OutputTextDone: _whole("text", "content_index", "text"),
+    wire.RefusalDelta: _delta("refusal", "content_index"),
+    wire.RefusalDone: _whole("refusal", "content_index", "refusal"),
+    wire.ReasoningSummaryTextDelta: _delta("summary", "summary_index"),
+    wire.ReasoningSummaryTextDone: _whole("summary", "summary_index", "text"),
+    wire.FunctionCallArgumentsDelta: _delta("arguments", None),
+    wire.FunctionCallArgumentsDone: _whole("arguments", None, "arguments"),
+    wire.McpCallArgumentsDelta: _delta("arguments", None),
+    wire.McpCallArgumentsDone: _whole("arguments", None, "arguments"),
+    wire.CustomToolCallInputDelta: _delta("arguments", None),
+    wire.CustomToolCallInputDone: _whole("arguments", None, "input"),
+}

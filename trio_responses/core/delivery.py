@@ -1,0 +1,78 @@
+"""What is known of a request whose turn ended badly, and whether it may be sent again.
+
+Exactly-once does not exist on this wire: a request that was written and not answered may have
+run, and been paid for. So what is known is said (`Delivery`), and what is sent again without
+being asked for is only what cannot have run:
+
+=============  ===============================  ==============  ==================
+delivery       it means                         at most once    at least once
+=============  ===============================  ==============  ==================
+``not_sent``   no complete message left         sent again      sent again
+``rejected``   the server refused to start      some codes      some codes
+``ambiguous``  written, and nothing came back   raised          sent again
+``accepted``   an event of the response came    raised          sent again
+=============  ===============================  ==============  ==================
+
+What belongs elsewhere: the sending (`stream.py`), and repairs that need another input than the
+first one (`continuation.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from trio_responses.errors import (
+    ConnectionLimitReached,
+    ConnectionLost,
+    Delivery,
+    FirstEventTimeout,
+)
+
+if TYPE_CHECKING:
+    from trio_responses.errors import (
+        ResponsesError,
+    )
+    from trio_responses.wire import ErrorEvent
+
+__all__ = ["DeliveryChoice", "delivery_of_error", "may_send_again"]
+
+DeliveryChoice: TypeAlias = Literal["at_most_once", "at_least_once"]
+"""What the caller wants of a turn whose outcome is unknown."""
+
+CLIENT_ERRORS = range(400, 500)
+REFUSALS = frozenset(
+    {
+        "invalid_stream_id",
+        "previous_response_not_found",
+        "rate_limit_exceeded",
+        "websocket_connection_limit_reached",
+        "websocket_stream_limit_reached",
+    }
+)
+"""Codes that come instead of a start, with whatever status (protocol, section "Codes")."""
+
+
+def delivery_of_error(event: ErrorEvent, *, started: bool) -> Delivery:
+    """Say what an error frame proves about the request it ends.
+
+    :param started: whether an event of the response came before.
+    """
+    if started:
+        return Delivery.ACCEPTED
+    if event.code in REFUSALS or event.status in CLIENT_ERRORS:
+        return Delivery.REJECTED
+    return Delivery.AMBIGUOUS
+
+
+def may_send_again(error: ResponsesError, choice: DeliveryChoice) -> bool:
+    """Whether the same request may go out once more after this end of its turn."""
+    match error.delivery:
+        case Delivery.NOT_SENT:
+            return isinstance(error, ConnectionLost)
+        case Delivery.REJECTED:
+            return isinstance(error, ConnectionLimitReached)
+        case Delivery.AMBIGUOUS | Delivery.ACCEPTED:
+            lost = isinstance(error, ConnectionLost | FirstEventTimeout | ConnectionLimitReached)
+            return lost and choice == "at_least_once"
+        case _:
+            return False

@@ -1,0 +1,199 @@
+"""Whose event is it? The lanes of one socket, as a table of queues.
+
+The server answers the requests of a lane one after the other, in order, and answers lanes side
+by side (guide, "WebSocket mode"). Deltas carry no response id. So the oldest unfinished request
+of an event's lane owns it, from its first event to the one that ends it:
+
+* ``response.created`` names the response. A terminal event of the response before, which an
+  ``error`` frame had ended already, is stale and ends nothing.
+* ``response.completed``, ``.failed`` and ``.incomplete`` end the request, as does an ``error``
+  frame, and as does a frame of one of these types that cannot be decoded.
+* An error without a lane belongs to the default lane; where that is idle, to the only request
+  there is; where there are several, to nobody.
+* What the server says unasked (types that do not begin with ``response.``) belongs to nobody.
+
+A request whose turn was left early stays in its queue, *abandoned*: the rest of its response
+has to go somewhere. Its lane is dirty until then.
+
+What belongs elsewhere: names to lease and turns that wait for one (`connection.py`), what the
+events add up to (`accumulator.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from trio_responses.wire import (
+    ErrorEvent,
+    ResponseCompleted,
+    ResponseCreated,
+    ResponseFailed,
+    ResponseIncomplete,
+    UndecodableFrame,
+    UnknownEvent,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trio_responses.wire import ServerEvent
+
+__all__ = ["Lanes", "Request"]
+
+ENDING_TYPES = frozenset({"response.completed", "response.failed", "response.incomplete", "error"})
+CONNECTION_LIMIT = "websocket_connection_limit_reached"
+
+
+class Request:
+    """One ``response.create`` on its way. `stream.py` derives the turn from it."""
+
+    __slots__ = ("abandoned", "ended", "lane", "parent", "response_id")
+
+    def __init__(self, lane: str | None = None, parent: str | None = None) -> None:
+        self.lane = lane
+        """The ``stream_id``; `None` for the default lane."""
+        self.parent = parent
+        """The ``previous_response_id`` that went along."""
+        self.response_id: str | None = None
+        """The response's id, once the server has said it."""
+        self.ended = False
+        """Whether nothing more will come."""
+        self.abandoned = False
+        """Whether nobody wants the rest."""
+
+
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+class Lanes(Generic[RequestT]):
+    """The unfinished requests of one socket."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str | None, deque[RequestT]] = {}
+        self._ended: dict[str | None, str | None] = {}
+        self._rules: dict[type, Callable[[ServerEvent], RequestT | None]] = {
+            ResponseCreated: self._name,
+            ResponseCompleted: self._complete,
+            ResponseFailed: self._end,
+            ResponseIncomplete: self._end,
+            ErrorEvent: self._err,
+            UnknownEvent: self._look_up_unknown,
+            UndecodableFrame: self._look_up_undecodable,
+        }
+        self.previous_response_id: str | None = None
+        """The last response of this socket that was completed and not evicted since."""
+        self.ends = 0
+        """Requests that have ended."""
+        self.responses = 0
+        """Those of them that ended with a Response, of whatever status."""
+
+    def admit(self, request: RequestT) -> None:
+        """Queue a request on its lane: before its bytes go out, so that no answer is too early."""
+        self._queues.setdefault(request.lane, deque()).append(request)
+
+    def withdraw(self, request: RequestT) -> None:
+        """Take back a request whose bytes did not go out; nothing to do once the socket is lost."""
+        with suppress(ValueError):
+            self._queues.get(request.lane, deque()).remove(request)
+
+    def abandon(self, request: RequestT) -> None:
+        """Drop the rest of a request's events; its lane is dirty until the last of them."""
+        request.abandoned = True
+
+    def is_idle(self, lane: str | None) -> bool:
+        """Whether a lane has no unfinished request, abandoned ones included."""
+        return not self._queues.get(lane)
+
+    def unfinished(self) -> Iterator[RequestT]:
+        """Give all requests that are not ended, lane by lane."""
+        for queue in self._queues.values():
+            yield from queue
+
+    def count(self) -> int:
+        """Count the requests that are not ended."""
+        return sum(map(len, self._queues.values()))
+
+    def clear(self) -> list[RequestT]:
+        """Forget everything, since the socket is gone; give the requests somebody waits for."""
+        waiting = [request for request in self.unfinished() if not request.abandoned]
+        self._queues.clear()
+        self.previous_response_id = None
+        return waiting
+
+    def route(self, event: ServerEvent) -> RequestT | None:
+        """Find the owner of an event; `None` where there is none. It may be abandoned.
+
+        A request that the event ends has `Request.ended` set and has left its lane.
+        """
+        rule = self._rules.get(type(event))
+        if rule is not None:
+            return rule(event)
+        queue = self._queues.get(event.stream_id)
+        return queue[0] if queue else None
+
+    # One rule for each type of event that is more than a step of a response.
+
+    def _oldest(self, lane: str | None) -> RequestT | None:
+        queue = self._queues.get(lane)
+        return queue[0] if queue else None
+
+    def _name(self, event: ServerEvent) -> RequestT | None:
+        request = self._oldest(event.stream_id)
+        if request is not None and isinstance(event, ResponseCreated):
+            request.response_id = event.response.id or None
+        return request
+
+    def _end(self, event: ServerEvent) -> RequestT | None:
+        request = self._oldest(event.stream_id)
+        if request is None or not isinstance(
+            event, ResponseCompleted | ResponseFailed | ResponseIncomplete
+        ):
+            return None
+        response_id = event.response.id or request.response_id
+        if response_id != request.response_id and response_id == self._ended.get(request.lane):
+            return None
+        request.response_id = response_id
+        self.responses += 1
+        return self._finish(request)
+
+    def _complete(self, event: ServerEvent) -> RequestT | None:
+        request = self._end(event)
+        if request is not None:
+            self.previous_response_id = request.response_id
+        return request
+
+    def _err(self, event: ServerEvent) -> RequestT | None:
+        assert isinstance(event, ErrorEvent)  # noqa: S101 - the table says so
+        request = self._oldest(event.stream_id)
+        if request is None and event.stream_id is None:
+            request = self._only_one()
+        if request is None:
+            return None
+        if event.code == CONNECTION_LIMIT and request.response_id is not None:
+            return None  # it ends the socket, which tells the turn; the response may yet finish
+        if self.previous_response_id in {request.parent, request.response_id}:
+            self.previous_response_id = None  # evicted (guide, "WebSocket mode")
+        return self._finish(request)
+
+    def _only_one(self) -> RequestT | None:
+        return next(self.unfinished()) if self.count() == 1 else None
+
+    def _look_up_unknown(self, event: ServerEvent) -> RequestT | None:
+        if event.stream_id is None and not (event.type or "").startswith("response."):
+            return None
+        return self._oldest(event.stream_id)
+
+    def _look_up_undecodable(self, event: ServerEvent) -> RequestT | None:
+        request = self._oldest(event.stream_id)
+        if request is None or event.type not in ENDING_TYPES:
+            return None
+        return self._finish(request)
+
+    def _finish(self, request: RequestT) -> RequestT:
+        self._queues[request.lane].popleft()
+        self._ended[request.lane] = request.response_id
+        self.ends += 1
+        request.ended = True
+        return request

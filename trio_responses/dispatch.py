@@ -1,0 +1,143 @@
+"""From a batch of messages to the inboxes of their owners: the middle of a frame's way.
+
+Every message is decoded, routed and counted here, without waiting; each owner is woken once a
+batch. What belongs to no turn goes to the connection's own channel.
+
+What belongs elsewhere: reading (`transport.py`), who owns what (`core/lanes.py`), what an error
+means for the socket (`link.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trio_responses import wire
+from trio_responses.core.frames import BinaryMessage
+from trio_responses.errors import BufferExceeded, Delivery, MessageTooLarge
+from trio_responses.inbox import Inbox
+from trio_responses.stream import Turn
+
+if TYPE_CHECKING:
+    from trio_responses.core.frames import Message, OversizeMessage
+    from trio_responses.core.lanes import Request
+    from trio_responses.inbox import Budget
+    from trio_responses.lifecycle import Event
+    from trio_responses.link import Link
+    from trio_responses.settings import Limits
+    from trio_responses.wire import ServerEvent
+
+__all__ = ["Dispatcher"]
+
+TYPE: Final = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
+STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
+
+
+class Dispatcher:
+    """Gives the events of all sockets of a connection to their owners, and counts them.
+
+    :param budget: the connection's account of unread bytes.
+    """
+
+    def __init__(self, budget: Budget, limits: Limits) -> None:
+        self._budget = budget
+        self._limits = limits
+        self.channel: Inbox[Event] = Inbox(budget)
+        """The connection's own channel: what belongs to no turn."""
+        self.listening = False
+        """Whether somebody has begun to use the channel."""
+        self.events_received = 0
+        self.bytes_received = 0
+        self.undecodable_frames = 0
+        self.unclaimed_events = 0
+        self.dropped_events = 0
+
+    def dispatch(self, link: Link, batch: list[Message]) -> None:
+        """Give the events of one batch to their owners."""
+        route = link.lanes.route
+        shares: dict[Request | None, _Share] = {}
+        last: Request | None = None
+        share = shares[None] = _Share()
+        for message in batch:
+            size = len(message) if type(message) is bytes else 0
+            event = wire.decode(message) if type(message) is bytes else self._odd(link, message)  # type: ignore[arg-type]
+            request = route(event)
+            if request is not last:
+                last = request
+                share = shares.get(request) or shares.setdefault(request, _Share())
+            share.events.append(event)
+            share.size += size
+            if type(event) is wire.ErrorEvent:
+                link.heed(event, request)
+            self.bytes_received += size
+        self.events_received += len(batch)
+        self._hand_over(shares)
+
+    def tell(self, event: Event) -> None:
+        """Say something on the channel that no request has asked for."""
+        self._offer([event], 0)
+
+    def give_up_fullest(self) -> None:
+        """Drop what is unread in the fullest inbox, and say so to its reader."""
+        fullest = self._budget.fullest()
+        if fullest is None:
+            return
+        error = BufferExceeded(fullest.unread_bytes)
+        error.delivery = Delivery.ACCEPTED
+        fullest.discard()
+        if fullest is self.channel:
+            self.channel.put([error], 0)
+        else:
+            fullest.close(error)
+
+    def _hand_over(self, shares: dict[Request | None, _Share]) -> None:
+        now = trio.current_time()
+        for request, share in shares.items():
+            if request is None:
+                self._count_undecodable(share.events)
+                self._offer(share.events, share.size)
+            elif not isinstance(request, Turn):
+                self._count_undecodable(share.events)
+                self.channel.put(list(share.events), share.size)
+            elif request.abandoned:
+                request.heard_at = now
+                self.dropped_events += len(share.events)
+            else:
+                request.take_batch(share.events, share.size, now)
+
+    def _offer(self, events: list[ServerEvent] | list[Event], size: int) -> None:
+        """Put events on the channel that nobody asked for: only where somebody reads it."""
+        self.unclaimed_events += len(events)
+        has_room = self.channel.unread_bytes < self._limits.turn_buffer_bytes
+        if events and self.listening and has_room:
+            self.channel.put(list(events), size)
+
+    def _count_undecodable(self, events: list[ServerEvent]) -> None:
+        self.undecodable_frames += sum(type(event) is wire.UndecodableFrame for event in events)
+
+    def _odd(self, link: Link, message: BinaryMessage | OversizeMessage) -> ServerEvent:
+        """Make an event of a message that is no text, or too large to be kept."""
+        if isinstance(message, BinaryMessage):
+            return wire.undecodable(message.data, "the message is binary")
+        kind = TYPE.search(message.head)
+        lanes = STREAM_ID.findall(message.head + message.tail)
+        lane = lanes[-1].decode() if lanes else None
+        link.fail_oversize(lane, MessageTooLarge(message.size, self._limits.max_message_bytes))
+        return wire.UndecodableFrame(
+            raw=message.head,
+            error=f"the message of {message.size} bytes is over the limit",
+            type=kind[1].decode() if kind is not None else None,
+            stream_id=lane,
+        )
+
+
+class _Share:
+    """What one owner gets of a batch."""
+
+    __slots__ = ("events", "size")
+
+    def __init__(self) -> None:
+        self.events: list[ServerEvent] = []
+        self.size = 0

@@ -1,0 +1,165 @@
+"""Where events wait for their reader: bounded in bytes, filled by batches, read one by one.
+
+The receive task puts a batch in without waiting and wakes the reader once; the reader takes
+event by event. What is unread counts against a budget, and a spent budget stops the receive
+task, never the other way round: nothing is dropped (P6).
+
+What belongs elsewhere: whose event it is (`core/lanes.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import trio
+
+if TYPE_CHECKING:
+    from trio_responses.settings import Limits
+
+__all__ = ["Budget", "Inbox"]
+
+T = TypeVar("T")
+
+EVENTS_PER_TURN_OF_THE_LOOP: Final = 32
+"""A full checkpoint costs 2.8 us, a look for cancellation 0.14 us: so every event looks, and
+every 32nd lets the others run."""
+
+
+class Budget:
+    """The unread bytes of all inboxes of one connection."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._changed = trio.Event()
+        self._overfull: set[Inbox[Any]] = set()
+        self.unread_bytes = 0
+        """Bytes in all inboxes together."""
+
+    @property
+    def full(self) -> bool:
+        """Whether all inboxes together have reached the connection's limit."""
+        return self.unread_bytes >= self._limits.connection_buffer_bytes
+
+    @property
+    def tight(self) -> bool:
+        """Whether an inbox has reached its own limit, or all together theirs."""
+        return bool(self._overfull) or self.full
+
+    def account(self, inbox: Inbox[Any], size: int) -> None:
+        """Count bytes that came into an inbox, or, negative, that were read from it."""
+        self.unread_bytes += size
+        inbox.unread_bytes += size
+        if inbox.unread_bytes >= self._limits.turn_buffer_bytes:
+            self._overfull.add(inbox)
+        elif self._overfull:
+            self._overfull.discard(inbox)
+        if size < 0:
+            self.note_change()
+
+    def note_change(self) -> None:
+        """Let whoever waits for room look again."""
+        self._changed.set()
+
+    async def wait_for_change(self) -> None:
+        """Wait until something was read, or a reader came to wait."""
+        self._changed = trio.Event()
+        await self._changed.wait()
+
+    def fullest(self) -> Inbox[Any] | None:
+        """Give the inbox with the most unread bytes, if one has reached its own limit."""
+        return max(self._overfull, key=lambda inbox: inbox.unread_bytes, default=None)
+
+
+class Inbox(Generic[T]):
+    """The events of one turn, or of the raw channel, in order.
+
+    :param budget: the connection's account of unread bytes.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._events: deque[T] = deque()
+        self._batches: deque[tuple[int, int]] = deque()
+        self._left_in_batch = 0
+        self._batch_bytes = 0
+        self._arrived = trio.Event()
+        self._since_checkpoint = 0
+        self._end: BaseException | None = None
+        self.unread_bytes = 0
+        """Bytes of the frames behind the unread events; kept by the budget."""
+        self.awaited = False
+        """Whether a reader waits for the next event."""
+
+    def __len__(self) -> int:
+        """Count the unread events."""
+        return len(self._events)
+
+    @property
+    def end(self) -> BaseException | None:
+        """What readers are told behind the last event."""
+        return self._end
+
+    def put(self, events: list[T], size: int) -> None:
+        """Add the events of one batch and wake the reader.
+
+        :param size: the bytes of their frames.
+        """
+        self._events.extend(events)
+        self._batches.append((len(events), size))
+        self._budget.account(self, size)
+        self._arrived.set()
+
+    def close(self, end: BaseException) -> None:
+        """Let no more events come: behind the last one, readers get this exception."""
+        if self._end is None:
+            self._end = end
+        self._arrived.set()
+
+    def discard(self) -> None:
+        """Throw away what is unread and give its bytes back."""
+        self._events.clear()
+        self._batches.clear()
+        self._left_in_batch = self._batch_bytes = 0
+        self._budget.account(self, -self.unread_bytes)
+
+    def take(self) -> T:
+        """Take the next event, which must be there."""
+        if self._left_in_batch == 0:
+            self._left_in_batch, self._batch_bytes = self._batches.popleft()
+        self._left_in_batch -= 1
+        if self._left_in_batch == 0:
+            self._budget.account(self, -self._batch_bytes)
+        return self._events.popleft()
+
+    async def receive(self) -> T:
+        """Wait for the next event. A checkpoint; when cancelled, no event is lost.
+
+        :raises BaseException: what `close` was given, once all events are read.
+        """
+        while True:
+            if self._events:
+                self._since_checkpoint += 1
+                if self._since_checkpoint < EVENTS_PER_TURN_OF_THE_LOOP:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                else:
+                    self._since_checkpoint = 0
+                    await trio.lowlevel.checkpoint()
+                if self._events:  # another reader may have been faster meanwhile
+                    return self.take()
+            elif self._end is not None:
+                await trio.lowlevel.checkpoint()
+                raise self._end
+            else:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        self._since_checkpoint = 0
+        if self._arrived.is_set():
+            self._arrived = trio.Event()
+        self.awaited = True
+        self._budget.note_change()
+        try:
+            await self._arrived.wait()
+        finally:
+            self.awaited = False

@@ -1,0 +1,74 @@
+"""What the connection itself says on its channel, between the server's events.
+
+The loss of a socket is said by `ConnectionLost`, the same record that a turn raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from trio_responses.errors import BufferExceeded, ConnectionLost
+from trio_responses.wire import ServerEvent
+
+__all__ = ["ConnectionRestored", "ConnectionState", "ConnectionStatistics", "Event"]
+
+
+class ConnectionState(StrEnum):
+    """What a connection is doing."""
+
+    CONNECTING = "connecting"
+    """The first socket is being opened."""
+    OPEN = "open"
+    """There is a socket to send on."""
+    RECONNECTING = "reconnecting"
+    """There was one, and another is being opened."""
+    DRAINING = "draining"
+    """It is closing: the closing handshake is under way."""
+    CLOSED = "closed"
+    """It will not open again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRestored:
+    """A new socket is open in the place of the lost one; the server's caches are empty."""
+
+    attempts: int
+    """How many attempts it took."""
+    outage: float
+    """Seconds without a socket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStatistics:
+    """What a connection has counted; made by ``connection.statistics()``."""
+
+    state: ConnectionState
+    """What it is doing."""
+    sockets_opened: int
+    """Sockets that came through their handshake."""
+    attempts: int
+    """Attempts to reconnect since the server last proved itself well."""
+    events_received: int
+    """Events of all kinds, `UndecodableFrame` among them."""
+    bytes_received: int
+    """Bytes of their frames."""
+    requests_sent: int
+    """Requests that were written as a whole."""
+    bytes_sent: int
+    """Bytes of their frames."""
+    requests_active: int
+    """Requests whose response has not ended, abandoned ones among them."""
+    undecodable_frames: int
+    """Frames that were no event."""
+    unclaimed_events: int
+    """Events that belonged to no request, whether or not the channel took them."""
+    dropped_events: int
+    """Events of turns that were left early."""
+    unread_bytes: int
+    """Bytes of events that wait for their readers."""
+
+
+Event: TypeAlias = ServerEvent | ConnectionLost | ConnectionRestored | BufferExceeded
+"""What the channel of a connection gives."""

@@ -1,0 +1,87 @@
+"""Options: small frozen records of numbers, each with its unit and its reason.
+
+What belongs elsewhere: where to connect and what that place can do (`endpoint.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from trio_responses.errors import ConfigurationError
+
+__all__ = ["Keepalive", "Limits", "Timeouts"]
+
+
+def _require_positive(record: Any) -> None:
+    for field in fields(record):
+        number = getattr(record, field.name)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ConfigurationError(f"{field.name} must be a number, not {number!r}")
+        if math.isnan(number) or number <= 0:
+            raise ConfigurationError(f"{field.name} must be positive, not {number!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long each phase may take, in seconds; `math.inf` for no limit."""
+
+    connect: float = 15.0
+    """Dial, TLS and upgrade together."""
+    send: float = 60.0
+    """One frame, from its first byte to its last."""
+    first_event: float = 60.0
+    """From the request's last byte to the first event of its response."""
+    stall: float = 600.0
+    """Between two events of one response: reasoning is silent for minutes."""
+    close: float = 5.0
+    """The closing handshake; after it the socket is dropped."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a duration.
+
+        :raises ConfigurationError: for zero, negative numbers, NaN and non-numbers.
+        """
+        _require_positive(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keepalive:
+    """Pings, so that a dead peer is noticed. Any inbound byte is a sign of life."""
+
+    interval: float = 20.0
+    """Seconds of silence before a ping is sent; `math.inf` to send none."""
+    timeout: float = 20.0
+    """Seconds that may pass after a ping without any byte from the server."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a duration.
+
+        :raises ConfigurationError: for zero, negative numbers, NaN and non-numbers.
+        """
+        _require_positive(self)
+
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many bytes may be in one place at a time."""
+
+    max_message_bytes: int = 64 * MIB
+    """One message from the server; a larger one is discarded as it comes."""
+    max_request_bytes: int = 16 * MIB - 1
+    """One request: servers close with 1009 at 16 MiB (protocol, section "Close codes")."""
+    turn_buffer_bytes: int = 8 * MIB
+    """Unread events of one turn, or of the raw channel."""
+    connection_buffer_bytes: int = 64 * MIB
+    """Unread events of all turns of one connection together."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a size.
+
+        :raises ConfigurationError: for zero, negative numbers, NaN and non-numbers.
+        """
+        _require_positive(self)

@@ -1,0 +1,187 @@
+"""The tap: what trio-websocket sees of a socket, and what it does not.
+
+trio-websocket does the handshake, answers pings and closes; a data frame costs it 15 to 25 us.
+So the tap stands between the two: it hands the upgrade response and the control frames up, and
+leaves the data frames to `core/frames.py`. Whoever receives reads the socket and feeds the tap.
+
+What belongs elsewhere: when to dial, ping and give up (`transport.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from trio_responses.errors import (
+    AuthenticationError,
+    ConnectError,
+    HandshakeRejected,
+    UpgradeUnsupported,
+)
+from trio_responses.wire import parse_retry_after
+
+__all__ = ["Tap"]
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_BODY_BYTES: Final = 16 * 1024
+BODY_GRACE: Final = 1.0
+SWITCHING_PROTOCOLS: Final = 101
+FIRST_FINAL_STATUS: Final = 200
+REJECTIONS: Final[dict[int, type[HandshakeRejected]]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
+    404: UpgradeUnsupported,
+    426: UpgradeUnsupported,
+}
+
+
+class Tap(trio.abc.Stream):
+    """A stream for trio-websocket that carries no data frames.
+
+    :param stream: the real stream.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._pending = bytearray()
+        self._arrived = trio.Event()
+        self._ended = False
+        self.upgrading = True
+        """Whether the upgrade response is still to come."""
+        self.upgrade = trio.CancelScope()
+        """The scope of the upgrade: cancelled as soon as it has failed."""
+        self.refusal: ConnectError | None = None
+        """Why the upgrade failed."""
+        self.crash: Exception | None = None
+        """What trio-websocket crashed with."""
+        self.after_upgrade = b""
+        """The first bytes of the protocol, where they came along with the upgrade response."""
+
+    def feed(self, control: bytes) -> None:
+        """Pass the raw control frames of one read up."""
+        self._pending += control
+        self._arrived.set()
+
+    def feed_end(self) -> None:
+        """Tell trio-websocket that no more bytes will come."""
+        self._ended = True
+        self._arrived.set()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Give trio-websocket its bytes: the upgrade response, then control frames."""
+        del max_bytes  # handshakes and control frames are small
+        if self.upgrading:
+            return await self._receive_upgrade()
+        while not self._pending and not self._ended:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        taken = bytes(self._pending)
+        self._pending.clear()
+        return taken
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Pass bytes down: the upgrade request, frames, and answers to control frames."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket takes bytes."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the socket; an upgrade that was under way has failed."""
+        if self.upgrading:
+            self._refuse(ConnectError("the server's upgrade response was not valid"))
+        self.feed_end()
+        await self._stream.aclose()
+
+    async def break_off(self, crash: Exception) -> None:
+        """Drop the socket: trio-websocket cannot go on."""
+        self.crash = crash
+        await trio.aclose_forcefully(self._stream)
+
+    def _refuse(self, error: ConnectError) -> None:
+        self.refusal = self.refusal or error
+        self._ended = True
+        self.upgrade.cancel()
+
+    async def _receive_upgrade(self) -> bytes:
+        """Read the server's answer to the upgrade request.
+
+        A 101 is given to trio-websocket, byte for byte, up to its empty line. Everything else
+        is the refusal, kept for `transport.py`: trio-websocket would wait for the end of a body
+        that may never come.
+        """
+        received = bytearray()
+        while True:
+            end = received.find(b"\r\n\r\n") + 4
+            if end < 4:  # noqa: PLR2004 - find() gave -1
+                if not await self._read_more(received):
+                    return b""
+                continue
+            status, headers = _parse_head(bytes(received[:end]))
+            if status == SWITCHING_PROTOCOLS:
+                self.upgrading = False
+                self.after_upgrade = bytes(received[end:])
+                return bytes(received[:end])
+            if SWITCHING_PROTOCOLS < status < FIRST_FINAL_STATUS or status == 100:  # noqa: PLR2004
+                del received[:end]  # an interim response: the final one follows (RFC 9110, 15.2)
+                continue
+            if status == 0:
+                self._refuse(ConnectError("the server did not answer in HTTP"))
+                return b""
+            await self._refuse_by_status(status, headers, received[end:])
+            return b""
+
+    async def _read_more(self, received: bytearray) -> bool:
+        try:
+            data = await self._stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            refusal = ConnectError("the connection broke during the upgrade")
+            refusal.__cause__ = error
+            self._refuse(refusal)
+            return False
+        received += data
+        if not data:
+            self._refuse(ConnectError("the server closed the connection during the upgrade"))
+        elif len(received) > MAX_HEAD_BYTES:
+            self._refuse(ConnectError("the server's upgrade response has no end"))
+        elif not received.startswith(b"HTTP/1."[: len(received)]):
+            self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
+        return self.refusal is None
+
+    async def _refuse_by_status(
+        self, status: int, headers: dict[str, str], body: bytearray
+    ) -> None:
+        """Keep as much of the body as comes.
+
+        It ends by its length, the end of the stream, the limit, or the end of our patience.
+        """
+        length = headers.get("content-length", "")
+        wanted = min(int(length) if length.isdecimal() else MAX_BODY_BYTES, MAX_BODY_BYTES)
+        with trio.move_on_after(BODY_GRACE):
+            while len(body) < wanted:
+                try:
+                    data = await self._stream.receive_some()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    break
+                if not data:
+                    break
+                body += data
+        kind = REJECTIONS.get(status, HandshakeRejected)
+        self._refuse(
+            kind(status, headers, bytes(body[:wanted]), retry_after=parse_retry_after(headers))
+        )
+
+
+def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """Take status and headers out of a response head; status 0 where there is none."""
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    words = status_line.split(" ", 2)
+    status = words[1] if len(words) > 1 else ""
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip().lower()] = value.strip()
+    return (int(status) if status.isdecimal() and len(status) == 3 else 0), headers  # noqa: PLR2004

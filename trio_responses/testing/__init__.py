@@ -1,0 +1,40 @@
+"""The Responses server that trio_responses ships: for tests, examples and the command line."""
+
+from trio_responses.testing.errors import ERROR_SHAPES, ErrorShape
+from trio_responses.testing.request import Connection, Request
+from trio_responses.testing.responder import default_answer
+from trio_responses.testing.scripts import (
+    Answer,
+    Call,
+    Fail,
+    Frame,
+    How,
+    Reply,
+    Responder,
+    Script,
+    WireBytes,
+)
+from trio_responses.testing.server import ResponsesServer, ServerStatistics, open_test_server
+from trio_responses.testing.streams import MemoryStream, memory_connection
+
+__all__ = [
+    "ERROR_SHAPES",
+    "Answer",
+    "Call",
+    "Connection",
+    "ErrorShape",
+    "Fail",
+    "Frame",
+    "How",
+    "MemoryStream",
+    "Reply",
+    "Request",
+    "Responder",
+    "ResponsesServer",
+    "Script",
+    "ServerStatistics",
+    "WireBytes",
+    "default_answer",
+    "memory_connection",
+    "open_test_server",
+]

@@ -1,0 +1,136 @@
+"""What a client's frame must look like: pure functions from JSON to a refusal or None."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias, cast
+
+import msgspec
+
+from trio_responses.testing.errors import (
+    Json,
+    Refusal,
+    invalid_stream_id,
+    unsupported_stream_id,
+)
+
+_LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
+_Types: TypeAlias = tuple[type, ...]
+
+_NUMBER: Final[_Types] = (int, float)
+_FIELD_TYPES: Final[Mapping[str, tuple[_Types, str]]] = {
+    "previous_response_id": ((str,), "a string"),
+    "instructions": ((str, list), "a string or an array"),
+    "store": ((bool,), "a boolean"),
+    "generate": ((bool,), "a boolean"),
+    "background": ((bool,), "a boolean"),
+    "parallel_tool_calls": ((bool,), "a boolean"),
+    "temperature": (_NUMBER, "a number"),
+    "top_p": (_NUMBER, "a number"),
+    "top_logprobs": ((int,), "an integer"),
+    "max_output_tokens": ((int,), "an integer"),
+    "max_tool_calls": ((int,), "an integer"),
+    "metadata": ((dict,), "an object"),
+    "reasoning": ((dict,), "an object"),
+    "text": ((dict,), "an object"),
+    "prompt_cache_options": ((dict,), "an object"),
+    "tools": ((list,), "an array"),
+    "include": ((list,), "an array"),
+    "tool_choice": ((str, dict), "a string or an object"),
+    "conversation": ((str, dict), "a string or an object"),
+}
+
+
+def parse_frame(frame: str | bytes) -> Json | Refusal:
+    """Return the JSON object in ``frame``, or why it is none."""
+    if isinstance(frame, bytes):
+        return Refusal(message="Expected a text frame, got a binary one.")
+    try:
+        value = msgspec.json.decode(frame)
+    except msgspec.DecodeError:
+        return Refusal(message="The frame is not valid JSON.")
+    if not isinstance(value, dict):
+        return Refusal(message="The frame must be a JSON object.")
+    return cast("Json", value)
+
+
+def check_lane(body: Json, *, lanes: bool) -> Refusal | None:
+    """Check ``stream_id``, which is refused before the request joins a lane."""
+    if "stream_id" not in body:
+        return None
+    if not lanes:
+        return unsupported_stream_id()
+    name = body["stream_id"]
+    if isinstance(name, str) and _LANE_NAME.fullmatch(name):
+        return None
+    return invalid_stream_id()
+
+
+def check_create(body: Json) -> Refusal | None:
+    """Check the body of a ``response.create``; unknown fields are left alone."""
+    model = body.get("model")
+    if model is None or model == "":
+        return _missing("model")
+    if not isinstance(model, str):
+        return _invalid_type("model", "a string")
+    for name, (types, words) in _FIELD_TYPES.items():
+        value = body.get(name)
+        if value is not None and not _is(value, types):
+            return _invalid_type(name, words)
+    if body.get("background"):
+        return Refusal(
+            message="Background mode is not supported over WebSocket.",
+            code="unsupported_parameter",
+            param="background",
+        )
+    if body.get("conversation") is not None and body.get("previous_response_id") is not None:
+        return Refusal(
+            message="'conversation' and 'previous_response_id' exclude each other.",
+            code="mutually_exclusive_parameters",
+            param="previous_response_id",
+        )
+    return _check_input(body.get("input")) or _check_tools(body.get("tools"))
+
+
+def _check_input(value: Any) -> Refusal | None:
+    if value is None or isinstance(value, str):
+        return None
+    if not isinstance(value, list):
+        return _invalid_type("input", "a string or an array")
+    items: list[Any] = value
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            return _invalid_type(f"input[{index}]", "an object")
+    return None
+
+
+def _check_tools(value: Any) -> Refusal | None:
+    for index, tool in enumerate(cast("list[Any]", value or [])):
+        if not isinstance(tool, dict):
+            return _invalid_type(f"tools[{index}]", "an object")
+        fields = cast("Json", tool)
+        if not isinstance(fields.get("type"), str):
+            return _missing(f"tools[{index}].type")
+        if fields["type"] == "function" and not isinstance(fields.get("name"), str):
+            return _missing(f"tools[{index}].name")
+    return None
+
+
+def _is(value: Any, types: _Types) -> bool:
+    # JSON's true is no number, Python's is.
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _missing(param: str) -> Refusal:
+    return Refusal(
+        message=f"Missing required parameter: '{param}'.",
+        code="missing_required_parameter",
+        param=param,
+    )
+
+
+def _invalid_type(param: str, expected: str) -> Refusal:
+    return Refusal(
+        message=f"Invalid type for '{param}': expected {expected}.",
+        code="invalid_type",
+        param=param,
+    )

@@ -1,0 +1,279 @@
+"""The events of a response, as JSON: pure functions from a request and a reply to frames."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from trio_responses.testing.errors import Json, error_frame
+from trio_responses.testing.request import Request, count_words
+from trio_responses.testing.scripts import Call, Fail, Frame, Reply
+
+_ECHOED: Final[Mapping[str, Any]] = {
+    "background": False,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "store": True,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+_NOT_ESSENTIAL: Final = (".added", "in_progress", "_text.done", "_part.done", "arguments.done")
+
+
+class Ids:
+    """Ids that are unique on one server and the same in every run."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def new(self, prefix: str) -> str:
+        """Return the next id, such as ``resp_000000000000000000000001``."""
+        self._count += 1
+        return f"{prefix}_{self._count:024x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will go out for one request, in order."""
+
+    frames: Sequence[Frame]
+    delay: float = 0.0
+    remembered: tuple[str, Sequence[Json]] | None = None
+    """The id and the output to remember when the last frame goes out; None for a failure."""
+
+
+def plan_reply(request: Request, reply: Reply, *, ids: Ids, now: float, cached: int) -> Plan:
+    """Return the events of ``reply``.
+
+    :param now: The time of creation, in Unix seconds.
+    :param cached: How many items of the history the connection had in its cache.
+    """
+    response = _response(request, ids, now)
+    body = list(_items(request, reply, ids))
+    output = [event["item"] for event in body if event["type"] == "response.output_item.done"]
+    final = _final_response(reply, response, output, now)
+    final["usage"] = _usage(request, reply, output, cached)
+    events = [
+        {"type": "response.created", "response": response},
+        {"type": "response.in_progress", "response": response},
+        *body,
+        {"type": f"response.{reply.status}", "response": _shown(final, reply.final_output)},
+    ]
+    frames = [_numbered(event, n, request) for n, event in enumerate(_chosen(events, reply.events))]
+    remembered = None if reply.status == "failed" else (response["id"], output)
+    return Plan(frames, reply.delay, remembered)
+
+
+def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
+    """Return the events that go out before an error, and the error."""
+    refusal = fail.refusal()
+    started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
+    frames: list[Frame] = list(started[: fail.after_events])
+    if fail.shape == "failed":
+        response = _response(request, ids, now)
+        response |= {"id": request.response_id, "status": "failed"}
+        response["error"] = {"code": refusal.code, "message": refusal.message}
+        frames.append(
+            _numbered({"type": "response.failed", "response": response}, len(frames), request)
+        )
+    else:
+        frames.append(error_frame(refusal, lane=request.lane, sequence_number=len(frames)))
+    return Plan(frames)
+
+
+def plan_raw(frames: Sequence[Frame]) -> Plan:
+    """Return frames as they are; a response that they complete is remembered."""
+    last: Frame | None = frames[-1] if frames else None
+    if isinstance(last, Mapping) and last.get("type") == "response.completed":
+        response: Json = last.get("response") or {}
+        if isinstance(response.get("id"), str):
+            return Plan(frames, remembered=(response["id"], response.get("output") or []))
+    return Plan(frames)
+
+
+def _response(request: Request, ids: Ids, now: float) -> Json:
+    if request.response_id is None:
+        request.response_id = ids.new("resp")
+    echoed = {
+        name: default if request.get(name) is None else request[name]
+        for name, default in _ECHOED.items()
+    }
+    return {
+        "id": request.response_id,
+        "object": "response",
+        "created_at": int(now),
+        "status": "in_progress",
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "model": request["model"],
+        "output": [],
+        "service_tier": "default",
+        "tools": [_tool(tool) for tool in request.tools],
+        "usage": None,
+        **echoed,
+    }
+
+
+def _tool(tool: Json) -> Json:
+    if tool["type"] != "function":
+        return tool
+    return {"description": None, "parameters": None, "strict": True, **tool}
+
+
+def _final_response(reply: Reply, response: Json, output: list[Json], now: float) -> Json:
+    final = response | {"status": reply.status, "output": output}
+    if reply.status == "completed":
+        final["completed_at"] = int(now)
+    elif reply.status == "incomplete":
+        final["incomplete_details"] = {"reason": reply.reason}
+    else:
+        final["error"] = {"code": reply.error, "message": f"The response failed ({reply.error})."}
+    return final
+
+
+def _usage(request: Request, reply: Reply, output: list[Json], cached: int) -> Json:
+    fixed = count_words(request.get("instructions")) + count_words(request.get("tools"))
+    reasoning = reply.usage.get("reasoning_tokens", count_words(reply.reasoning))
+    tokens_in = reply.usage.get("input_tokens", fixed + count_words(request.history))
+    tokens_out = reply.usage.get("output_tokens", count_words(output))
+    tokens_cached = reply.usage.get("cached_tokens", count_words(request.history[:cached]))
+    return {
+        "input_tokens": tokens_in,
+        "input_tokens_details": {"cached_tokens": tokens_cached, "cache_write_tokens": 0},
+        "output_tokens": tokens_out,
+        "output_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": tokens_in + tokens_out,
+    }
+
+
+def _shown(final: Json, how: str) -> Json:
+    match how:
+        case "empty":
+            return final | {"output": []}
+        case "null":
+            return final | {"output": None}
+        case "missing":
+            return {name: value for name, value in final.items() if name != "output"}
+        case _:
+            return final
+
+
+def _chosen(events: list[Json], which: str) -> list[Json]:
+    match which:
+        case "deltas":
+            return [event for event in events if not event["type"].endswith(_NOT_ESSENTIAL)]
+        case "items":
+            items = [event for event in events if event["type"] == "response.output_item.done"]
+            return [events[0], *items, events[-1]]
+        case "terminal":
+            return events[-1:]
+        case _:
+            return events
+
+
+def _numbered(event: Json, number: int, request: Request) -> Json:
+    frame = event | {"sequence_number": number}
+    if request.lane is not None:
+        frame["stream_id"] = request.lane
+    return frame
+
+
+def _items(request: Request, reply: Reply, ids: Ids) -> Iterator[Json]:
+    index = 0
+    if reply.reasoning is not None:
+        encrypted = None
+        if request.wants_encrypted_reasoning:
+            encrypted = ids.new("encrypted")
+        yield from _reasoning(reply.reasoning, encrypted, index, ids.new("rs"))
+        index += 1
+    if reply.text is not None or reply.chunks is not None:
+        yield from _message(_chunks(reply), index, ids.new("msg"), reply.status)
+        index += 1
+    for call in reply.calls:
+        call_id = call.call_id or ids.new("call")
+        yield from _call(call, call_id, index, ids.new("fc"))
+        index += 1
+
+
+def _reasoning(summary: str, encrypted: str | None, index: int, item_id: str) -> Iterator[Json]:
+    item: Json = {"id": item_id, "type": "reasoning", "summary": [], "encrypted_content": encrypted}
+    at = {"item_id": item_id, "output_index": index, "summary_index": 0}
+    prefix = "response.reasoning_summary"
+    part = {"type": "summary_text", "text": summary}
+    yield {"type": "response.output_item.added", "output_index": index, "item": item}
+    yield {"type": f"{prefix}_part.added", **at, "part": part | {"text": ""}}
+    for delta in _words(summary):
+        yield {"type": f"{prefix}_text.delta", **at, "delta": delta}
+    yield {"type": f"{prefix}_text.done", **at, "text": summary}
+    yield {"type": f"{prefix}_part.done", **at, "part": part}
+    done = item | {"summary": [part]}
+    yield {"type": "response.output_item.done", "output_index": index, "item": done}
+
+
+def _message(chunks: Sequence[str], index: int, item_id: str, status: str) -> Iterator[Json]:
+    text = "".join(chunks)
+    item: Json = {"id": item_id, "type": "message", "role": "assistant", "content": []}
+    at = {"item_id": item_id, "output_index": index, "content_index": 0}
+    part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    yield {
+        "type": "response.output_item.added",
+        "output_index": index,
+        "item": item | {"status": "in_progress"},
+    }
+    yield {"type": "response.content_part.added", **at, "part": part | {"text": ""}}
+    for delta in chunks:
+        yield {"type": "response.output_text.delta", **at, "delta": delta, "logprobs": []}
+    yield {"type": "response.output_text.done", **at, "text": text, "logprobs": []}
+    yield {"type": "response.content_part.done", **at, "part": part}
+    done = item | {"content": [part]}
+    done["status"] = "completed" if status == "completed" else "incomplete"
+    yield {"type": "response.output_item.done", "output_index": index, "item": done}
+
+
+def _call(call: Call, call_id: str, index: int, item_id: str) -> Iterator[Json]:
+    arguments = call.arguments
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments).decode()
+    item: Json = {"id": item_id, "type": "function_call", "name": call.name, "call_id": call_id}
+    at = {"item_id": item_id, "output_index": index}
+    prefix = "response.function_call_arguments"
+    yield {
+        "type": "response.output_item.added",
+        "output_index": index,
+        "item": item | {"arguments": "", "status": "in_progress"},
+    }
+    for delta in _pieces(arguments, 16):
+        yield {"type": f"{prefix}.delta", **at, "delta": delta}
+    yield {"type": f"{prefix}.done", **at, "arguments": arguments, "name": call.name}
+    done = item | {"arguments": arguments, "status": "completed"}
+    yield {"type": "response.output_item.done", "output_index": index, "item": done}
+
+
+def _chunks(reply: Reply) -> Sequence[str]:
+    if reply.chunks is not None:
+        return reply.chunks
+    text = reply.text or ""
+    return _words(text) if reply.chunk_size is None else _pieces(text, reply.chunk_size)
+
+
+def _words(text: str) -> list[str]:
+    first, *rest = text.split(" ")
+    return [piece for piece in (first, *(f" {word}" for word in rest)) if piece]
+
+
+def _pieces(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]

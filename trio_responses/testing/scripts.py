@@ -1,0 +1,258 @@
+"""The words in which a test tells the server what to do: answers, and scripts of faults."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal, Self, TypeAlias, TypedDict, final
+
+import trio
+
+from trio_responses.testing.errors import ErrorShape, Refusal, usual_message
+from trio_responses.testing.request import Request
+
+How: TypeAlias = Literal["reset", "fin"] | int
+"""How a connection ends: a TCP reset, a TCP end without a close frame, or a close code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function call by the model."""
+
+    name: str
+    arguments: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
+    """The arguments; a string goes out as it is, valid JSON or not."""
+    _: KW_ONLY
+    call_id: str | None = None
+    """The ``call_id``; None lets the server make one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response of the model: reasoning, then text, then calls, each only if given."""
+
+    text: str | None = None
+    _: KW_ONLY
+    calls: Sequence[Call] = ()
+    reasoning: str | None = None
+    """The summary of a reasoning item."""
+    chunks: Sequence[str] | None = None
+    """The deltas of the text, in place of one a word; ``text`` may be left out then."""
+    chunk_size: int | None = None
+    """Characters a delta, in place of one delta a word."""
+    delay: float = 0.0
+    """Seconds between one event and the next."""
+    usage: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Numbers in place of the counted ones: ``input_tokens``, ``cached_tokens``,
+    ``output_tokens``, ``reasoning_tokens``."""
+    status: Literal["completed", "incomplete", "failed"] = "completed"
+    reason: str = "max_output_tokens"
+    """Why it is incomplete."""
+    error: str = "server_error"
+    """The code with which it failed."""
+    events: Literal["all", "deltas", "items", "terminal"] = "all"
+    """Which events go out: all of them; without those that only set up or sum up; only
+    created, finished items and the terminal one; or the terminal one alone."""
+    final_output: Literal["full", "empty", "null", "missing"] = "full"
+    """What the terminal event shows as ``output``."""
+
+
+class ReplyOptions(TypedDict, total=False):
+    """The fields of :class:`Reply` besides its text, as keywords."""
+
+    calls: Sequence[Call]
+    reasoning: str | None
+    chunks: Sequence[str] | None
+    chunk_size: int | None
+    delay: float
+    usage: Mapping[str, int]
+    status: Literal["completed", "incomplete", "failed"]
+    reason: str
+    error: str
+    events: Literal["all", "deltas", "items", "terminal"]
+    final_output: Literal["full", "empty", "null", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A request that ends in an error.
+
+    ``after_events`` 0 is before ``response.created``, 1 right after it, and so on into the
+    events of a reply with ``text``, which stops there.
+    """
+
+    code: str | None = "server_error"
+    _: KW_ONLY
+    status: int | None = 500
+    message: str | None = None
+    param: str | None = None
+    type: str | None = None
+    shape: ErrorShape = "nested"
+    headers: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, Any])
+    after_events: int = 0
+    text: str = "These words are cut short."
+
+    def refusal(self) -> Refusal:
+        """Return the error itself, without the place where it comes."""
+        return Refusal(
+            message=self.message or usual_message(self.code),
+            code=self.code,
+            status=self.status,
+            param=self.param,
+            type=self.type,
+            shape=self.shape,
+            headers=self.headers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WireBytes:
+    """Bytes written to the connection below WebSocket, as they are.
+
+    :meth:`frame` makes a WebSocket frame of any content, valid or not.
+    """
+
+    data: bytes
+
+    @classmethod
+    def frame(cls, payload: bytes, *, opcode: int = 1, final: bool = True) -> Self:
+        """Return one unmasked frame: by default a text frame, whatever the bytes are."""
+        size = len(payload)
+        first = bytes([(0x80 if final else 0) | opcode])
+        if size < 126:  # noqa: PLR2004 - RFC 6455, section 5.2
+            header = first + bytes([size])
+        elif size < 1 << 16:
+            header = first + b"\x7e" + size.to_bytes(2)
+        else:
+            header = first + b"\x7f" + size.to_bytes(8)
+        return cls(header + payload)
+
+
+Frame: TypeAlias = Mapping[str, Any] | str | bytes | WireBytes
+"""Something to send: JSON, a text frame, a binary frame, or bytes below WebSocket."""
+
+Answer: TypeAlias = Reply | Fail | Call | str | Sequence[Call] | Sequence[Frame]
+"""What a request may be answered with; a string is a :class:`Reply` of that text."""
+
+Responder: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """End the connection."""
+
+    how: How
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Send nothing on this lane for some seconds, or for ever."""
+
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Go half-open: keep the connection, and neither read nor write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Send a frame that is none of the response's."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SlowDown:
+    """Write a few bytes at a time."""
+
+    piece: int | None
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Wait for something before going on."""
+
+    until: trio.Event
+
+
+Step: TypeAlias = Drop | Stall | Freeze | Inject | SlowDown | Hold
+
+
+@final
+class Script:
+    """What happens to one request: an answer, and faults at places between its events.
+
+    A place is ``after_events``: the number of events of the response that have gone out.
+    Negative numbers count from the end (-1 is before the last event), None is after all.
+    Every method returns the script, so that a script reads as one sentence::
+
+        server.reply("one two three").stall(after_events=3, seconds=60)
+    """
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.answer = answer
+        """The answer; None is what the server would answer without a script."""
+        self.finished = trio.Event()
+        """Set when the answer has gone out, or the connection is lost over it."""
+        self._steps: list[tuple[int | None, Step]] = []
+        self._lane: str | None = None
+        self._any_lane = True
+        self._for_warm_up = False
+
+    def on_lane(self, name: str | None) -> Self:
+        """Keep this script for the next request of one lane; None is the default lane."""
+        self._lane, self._any_lane = name, False
+        return self
+
+    def for_warm_up(self) -> Self:
+        """Keep this script for the next warm-up, which other scripts leave alone."""
+        self._for_warm_up = True
+        return self
+
+    def drop(self, *, after_events: int | None = 0, how: How = "reset", reason: str = "") -> Self:
+        """End the connection at that place; ``reason`` goes with a close code."""
+        return self._at(after_events, Drop(how, reason))
+
+    def stall(self, *, after_events: int | None = 0, seconds: float | None = None) -> Self:
+        """Fall silent at that place, for some seconds or (None) for ever; pings are answered."""
+        return self._at(after_events, Stall(seconds))
+
+    def half_open(self, *, after_events: int | None = 0) -> Self:
+        """Stop reading and writing at that place and keep the socket: pings go unanswered."""
+        return self._at(after_events, Freeze())
+
+    def inject(self, frame: Frame, *, after_events: int | None = 0) -> Self:
+        """Send a frame of your own at that place: a keepalive, bad JSON, a binary frame."""
+        return self._at(after_events, Inject(frame))
+
+    def slow_writes(
+        self, *, piece: int | None = 1, delay: float = 0.01, after_events: int | None = 0
+    ) -> Self:
+        """Write ``piece`` bytes every ``delay`` seconds from that place on; None ends it."""
+        return self._at(after_events, SlowDown(piece, delay))
+
+    def hold(self, until: "trio.Event | Script", *, after_events: int | None = -1) -> Self:
+        """Wait at that place for an event, or for another script to finish."""
+        event = until.finished if isinstance(until, Script) else until
+        return self._at(after_events, Hold(event))
+
+    def _at(self, after_events: int | None, step: Step) -> Self:
+        self._steps.append((after_events, step))
+        return self
+
+    def fits(self, request: Request) -> bool:
+        """Whether this script is meant for ``request``."""
+        lane_fits = self._any_lane or request.lane == self._lane
+        return lane_fits and request.is_warm_up == self._for_warm_up
+
+    def steps_at(self, sent: int, total: int) -> list[Step]:
+        """Return what happens when ``sent`` of ``total`` events have gone out, in order."""
+        return [step for place, step in self._steps if _resolve(place, total) == sent]
+
+
+def _resolve(place: int | None, total: int) -> int:
+    if place is None or place >= total:
+        return total
+    return max(place + total, 0) if place < 0 else place

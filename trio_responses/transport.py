@@ -1,0 +1,345 @@
+"""One WebSocket, from dial to close: batches of messages in, whole frames out.
+
+`open_transport()` dials, secures and upgrades under one timeout; `Transport.receive()` gives
+every message that one read of the socket brought. This is the only file that knows of
+trio-websocket.
+
+What belongs elsewhere: what the messages mean (`wire/`), whose they are (`core/lanes.py`), and
+what to do when the socket is gone (`connection.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+import trio_websocket
+
+from trio_responses.core.frames import FrameReader
+from trio_responses.errors import (
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectTimeout,
+    KeepaliveTimeout,
+    SendTimeout,
+)
+from trio_responses.nurseries import open_plain_nursery
+from trio_responses.tap import Tap
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio_responses.core.frames import Message
+    from trio_responses.endpoint import Endpoint
+    from trio_responses.settings import Keepalive, Limits, Timeouts
+
+__all__ = ["Dial", "Transport", "dial_tcp", "open_transport"]
+
+Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""Opens a byte stream to a host and port."""
+
+READ_BYTES: Final = 64 * 1024
+NORMAL_CLOSURE: Final = 1000
+ABNORMAL_CLOSURE: Final = 1006
+
+
+async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
+    """Dial by TCP, all of the host's addresses in turn (RFC 8305)."""
+    return await trio.open_tcp_stream(host, port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for every socket of a connection."""
+
+    endpoint: Endpoint
+    dial: Dial
+    ssl_context: ssl.SSLContext | None
+    timeouts: Timeouts
+    keepalive: Keepalive
+    limits: Limits
+
+
+@asynccontextmanager
+async def open_transport(
+    terms: Terms, headers: tuple[tuple[str, str], ...]
+) -> AsyncIterator[Transport]:
+    """Open one WebSocket for the length of a block.
+
+    Leaving the block closes it: with a closing handshake where the socket still lives, within
+    ``timeouts.close`` in any case, and also when the block is cancelled.
+
+    :param headers: the headers of this handshake.
+    :raises ConnectTimeout: when dial, TLS and upgrade take longer than ``timeouts.connect``.
+    :raises HandshakeRejected: when the server answers with another status than 101.
+    :raises ConnectError: when it cannot be reached, trusted or understood.
+    """
+    async with open_plain_nursery() as nursery:
+        transport = await _connect(nursery, terms, headers)
+        try:
+            nursery.start_soon(transport._keep_alive)  # noqa: SLF001 - its own opener
+            yield transport
+        finally:
+            await transport.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def _connect(
+    nursery: trio.Nursery, terms: Terms, headers: tuple[tuple[str, str], ...]
+) -> Transport:
+    phase = "dial"
+    stream: trio.abc.Stream | None = None
+    try:
+        with trio.move_on_after(terms.timeouts.connect):
+            stream = await _dial(terms)
+            if terms.endpoint.secure:
+                phase = "tls"
+                stream = await _secure(stream, terms)
+            phase = "upgrade"
+            tap = Tap(stream)
+            websocket = await nursery.start(_run_websocket, tap, terms.endpoint, headers)
+            return Transport(stream, tap, websocket, terms)
+        raise ConnectTimeout(phase, terms.timeouts.connect)
+    except BaseException:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _dial(terms: Terms) -> trio.abc.Stream:
+    try:
+        return await terms.dial(terms.endpoint.host, terms.endpoint.port)
+    except (OSError, trio.BrokenResourceError) as error:
+        raise ConnectError(f"cannot dial: {error}") from error
+
+
+async def _secure(stream: trio.abc.Stream, terms: Terms) -> trio.abc.Stream:
+    secured = trio.SSLStream(
+        stream,
+        terms.ssl_context or ssl.create_default_context(),
+        server_hostname=terms.endpoint.host,
+        https_compatible=True,
+    )
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        reason = error.__cause__
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            message = f"the server's certificate is not trusted: {reason.verify_message}"
+            raise ConnectError(message, retryable=False) from reason
+        raise ConnectError(f"the TLS handshake failed: {reason or error}") from error
+    return secured
+
+
+async def _run_websocket(
+    tap: Tap,
+    endpoint: Endpoint,
+    headers: tuple[tuple[str, str], ...],
+    *,
+    task_status: trio.TaskStatus[trio_websocket.WebSocketConnection],
+) -> None:
+    """Run trio-websocket's reader until the socket ends, and contain what it raises."""
+    try:
+        async with open_plain_nursery() as nursery:
+            with tap.upgrade:
+                websocket = await trio_websocket.wrap_client_stream(
+                    nursery,
+                    tap,  # type: ignore[arg-type]  # "an arbitrary stream", it says itself
+                    endpoint.authority,
+                    endpoint.resource,
+                    extra_headers=[
+                        (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
+                    ],
+                )
+                task_status.started(websocket)
+            if tap.refusal is not None:
+                raise tap.refusal
+    except ConnectError:
+        raise
+    except Exception as error:  # its reader crashes on some input: that is a lost socket
+        if tap.upgrading:
+            raise ConnectError("the server's upgrade response was not valid") from error
+        await tap.break_off(error)
+
+
+class Transport:
+    """An open WebSocket. Made by `open_transport()` only."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        tap: Tap,
+        websocket: trio_websocket.WebSocketConnection,
+        terms: Terms,
+    ) -> None:
+        self._stream = stream
+        self._tap = tap
+        self._websocket = websocket
+        self._terms = terms
+        self._frames = FrameReader(terms.limits.max_message_bytes)
+        self._unread = tap.after_upgrade
+        self._send_lock = trio.Lock()
+        self._closing = False
+        self._death: ConnectionLost | None = None
+        self._close_code = NORMAL_CLOSURE
+        self._reading_since = math.inf
+        self.opened_at = trio.current_time()
+        self.heard_at = self.opened_at
+        """When the last byte came, on Trio's clock."""
+        self.handshake_headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in websocket.handshake_headers
+        }
+        """The headers of the server's upgrade response, names in lower case."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the upgrade."""
+        return trio.current_time() - self.opened_at
+
+    async def receive(self) -> list[Message]:
+        """Wait for the next batch: all messages that one read of the socket completed.
+
+        Safe to cancel: no byte is lost. One task at a time.
+
+        :raises ConnectionLost: when the socket has ended, after everything that came before
+            the end was given out; the same one each time.
+        """
+        while self._death is None:
+            data, self._unread = self._unread, b""
+            if not data:
+                data = await self._read()
+            if not data:
+                self._death = await self._diagnose()
+                break
+            messages, control = self._frames.feed(data)
+            if control:
+                self._tap.feed(control)
+            if messages:
+                return messages
+        assert self._death is not None  # noqa: S101 - the loop ends so
+        raise self._death
+
+    async def _read(self) -> bytes:
+        """Read the socket once; empty when it has ended, for whatever reason."""
+        if self._frames.closed or self._frames.error is not None:
+            return b""
+        self._reading_since = trio.current_time()
+        try:
+            data = bytes(await self._stream.receive_some(READ_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+        finally:
+            self._reading_since = math.inf
+        self.heard_at = trio.current_time()
+        return data
+
+    async def _diagnose(self) -> ConnectionLost:
+        """Find out how the socket ended."""
+        violation = self._frames.error
+        if violation is not None:
+            self._close_code = violation.code
+            return ConnectionLost(violation.code, violation.reason, age=self.age)
+        self._tap.feed_end()
+        with trio.move_on_after(self._terms.timeouts.close):
+            # No message ever gets there: it ends when trio-websocket has seen the close frame.
+            with suppress(trio_websocket.ConnectionClosed):
+                await self._websocket.get_message()
+        return self._death or self._as_closed()
+
+    def _as_closed(self) -> ConnectionLost:
+        """Say what trio-websocket knows of the end."""
+        closed = self._websocket.closed
+        if closed is None:
+            lost = ConnectionLost(ABNORMAL_CLOSURE, age=self.age)
+        else:
+            lost = ConnectionLost(int(closed.code), closed.reason or "", age=self.age)
+        lost.__cause__ = self._tap.crash
+        return lost
+
+    async def send(self, payload: bytes) -> None:
+        """Write one text message.
+
+        Cancelling works while other messages go first; once the first byte of this one is out,
+        it is finished, or the socket is given up after ``timeouts.send``. When this raises, no
+        complete message has left: the server cannot act on it.
+
+        :param payload: UTF-8.
+        :raises ConnectionLost: when the socket has ended.
+        :raises SendTimeout: when it took too long; the socket is gone with it.
+        """
+        text = payload.decode()
+        async with self._send_lock:
+            if self._death is not None:
+                raise self._death
+            if self._closing:
+                raise ConnectionClosed("the socket is closing")
+            with trio.move_on_after(self._terms.timeouts.send, shield=True) as scope:
+                try:
+                    await self._websocket.send_message(text)
+                except trio_websocket.ConnectionClosed:
+                    raise self._as_closed() from None
+            if scope.cancelled_caught:
+                await self._give_up(SendTimeout(len(payload), age=self.age))
+                raise SendTimeout(len(payload), age=self.age)
+
+    async def _give_up(self, death: ConnectionLost) -> None:
+        """End the socket here and now, with what is to be said of it."""
+        self._death = self._death or death
+        self._tap.feed_end()
+        await trio.aclose_forcefully(self._stream)
+
+    async def _keep_alive(self) -> None:
+        """Ping a silent server, and give the socket up where nothing comes back.
+
+        While nobody receives, nothing can be heard: that time does not count (P6).
+        """
+        interval, timeout = self._terms.keepalive.interval, self._terms.keepalive.timeout
+        while interval < math.inf:
+            await trio.sleep_until(self.heard_at + interval)
+            if trio.current_time() < self.heard_at + interval:
+                continue
+            asked_at = trio.current_time()
+            try:
+                with trio.move_on_after(timeout) as waiting:
+                    await self._websocket.ping()
+            except trio_websocket.ConnectionClosed:
+                return
+            if not waiting.cancelled_caught or self.heard_at > asked_at:
+                continue
+            if self._reading_since <= asked_at:
+                silence = trio.current_time() - self.heard_at
+                await self._give_up(KeepaliveTimeout(silence, age=self.age))
+                return
+            await trio.sleep(interval)
+
+    async def aclose(self) -> None:
+        """Close the socket within ``timeouts.close``; idempotent.
+
+        Where it still lives, a close frame goes out (1000, or the code of the violation that
+        was found) and the server's is waited for. Cancelling does not shorten that: it is
+        bounded already.
+        """
+        self._closing = True
+        if self._death is None or self._frames.error is not None:
+            with trio.move_on_after(self._terms.timeouts.close, shield=True):
+                async with open_plain_nursery() as nursery:
+                    nursery.start_soon(self._discard)
+                    await self._websocket.aclose(self._close_code)
+                    nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self._stream)
+
+    async def _discard(self) -> None:
+        """Read on behind the close frame, so that the server's one is heard."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await self._stream.receive_some(READ_BYTES):
+                _, control = self._frames.feed(data)
+                self._tap.feed(control)
+        self._tap.feed_end()

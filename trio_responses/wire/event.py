@@ -1,0 +1,14 @@
+"""The base of all server events."""
+
+from .base import Tagged
+
+
+class Event(Tagged, frozen=True, kw_only=True):
+    """What a server said.
+
+    ``sequence_number`` counts within one response. ``stream_id`` names the lane; it is absent on
+    the default lane (guide, WebSocket mode). Servers leave either out.
+    """
+
+    sequence_number: int | None = None
+    stream_id: str | None = None

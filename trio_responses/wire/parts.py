@@ -1,0 +1,137 @@
+"""What stands inside messages, tool outputs and reasoning: content parts and annotations.
+
+Each has a ``type`` on the wire and is named after it. The items that hold them are in
+:mod:`~trio_responses.wire.items`.
+"""
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from .base import JSON, Part, Record
+
+if TYPE_CHECKING:
+    from .base import UnknownPart
+
+
+class TopLogprob(Record, frozen=True, kw_only=True):
+    """One of the likeliest tokens at a position, with its log probability."""
+
+    token: str = ""
+    logprob: float | None = None
+    bytes: list[int] | None = None
+
+
+class Logprob(Record, frozen=True, kw_only=True):
+    """The log probability of a token of the output."""
+
+    token: str = ""
+    logprob: float | None = None
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprob] | None = None
+
+
+class FileCitation(Part, frozen=True, kw_only=True, tag="file_citation"):
+    """A citation of a file that file search found."""
+
+    file_id: str
+    filename: str | None = None
+    index: int | None = None
+
+
+class UrlCitation(Part, frozen=True, kw_only=True, tag="url_citation"):
+    """A citation of a web page, for the text between two indices."""
+
+    url: str
+    title: str | None = None
+    start_index: int | None = None
+    end_index: int | None = None
+
+
+class ContainerFileCitation(Part, frozen=True, kw_only=True, tag="container_file_citation"):
+    """A citation of a file in a code interpreter's container."""
+
+    file_id: str
+    container_id: str | None = None
+    filename: str | None = None
+    start_index: int | None = None
+    end_index: int | None = None
+
+
+class FilePath(Part, frozen=True, kw_only=True, tag="file_path"):
+    """A file that the model wrote and names in its text."""
+
+    file_id: str
+    index: int | None = None
+
+
+# msgspec builds its decoders from the right-hand side of each `else` in this package: it accepts
+# tagged Structs alone in such a union, and `tolerance` puts the unknown ones in.
+_KnownAnnotation: TypeAlias = FileCitation | UrlCitation | ContainerFileCitation | FilePath
+if TYPE_CHECKING:
+    Annotation: TypeAlias = _KnownAnnotation | UnknownPart
+else:
+    Annotation = _KnownAnnotation
+
+
+class InputText(Part, frozen=True, kw_only=True, tag="input_text"):
+    """Text for the model."""
+
+    text: str
+    prompt_cache_breakpoint: JSON = None
+
+
+class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
+    """An image for the model: a URL, a data URL or the id of an uploaded file.
+
+    ``detail`` is ``low``, ``high``, ``auto`` or ``original``.
+    """
+
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: str | None = None
+    prompt_cache_breakpoint: JSON = None
+
+
+class InputFile(Part, frozen=True, kw_only=True, tag="input_file"):
+    """A file for the model: its URL, its data in base64 or the id of an uploaded file."""
+
+    file_id: str | None = None
+    file_url: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+    detail: str | None = None
+    prompt_cache_breakpoint: JSON = None
+
+
+class OutputText(Part, frozen=True, kw_only=True, tag="output_text"):
+    """Text that the model wrote."""
+
+    text: str
+    annotations: list[Annotation] | None = None
+    logprobs: list[Logprob] | None = None
+
+
+class Refusal(Part, frozen=True, kw_only=True, tag="refusal"):
+    """The model's words where it would not answer."""
+
+    refusal: str
+
+
+class ReasoningText(Part, frozen=True, kw_only=True, tag="reasoning_text"):
+    """A piece of the model's reasoning, where the model shows it."""
+
+    text: str
+
+
+class SummaryText(Part, frozen=True, kw_only=True, tag="summary_text"):
+    """A piece of the summary of the model's reasoning."""
+
+    text: str
+
+
+_KnownContentPart: TypeAlias = (
+    InputText | InputImage | InputFile | OutputText | Refusal | ReasoningText | SummaryText
+)
+if TYPE_CHECKING:
+    ContentPart: TypeAlias = _KnownContentPart | UnknownPart
+else:
+    ContentPart = _KnownContentPart
