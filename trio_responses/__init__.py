@@ -4,11 +4,7 @@ This is the front door: names, and no code. The architecture is in the folder na
 of a frame begins in `connection.py`.
 """
 
-from trio_responses.connection import (
-    ResponsesConnection,
-    connect_responses,
-    open_responses,
-)
+from trio_responses.connection import ResponsesConnection
 from trio_responses.core.accumulator import (
     ItemSnapshot,
     Snapshot,
@@ -60,6 +56,7 @@ from trio_responses.lifecycle import (
     ConnectionStatistics,
     Event,
 )
+from trio_responses.opening import connect_responses, open_responses
 from trio_responses.settings import (
     Keepalive,
     Limits,
@@ -72,6 +69,7 @@ from trio_responses.stream import (
 from trio_responses.transport import (
     Dial,
 )
+from trio_responses.turns import Lane
 from trio_responses.wire import (
     TERMINAL_EVENTS,
     AdditionalTools,
@@ -380,6 +378,7 @@ __all__ = [
     "KeepaliveTimeout",
     "KeypressAction",
     "KnownEvent",
+    "Lane",
     "Limits",
     "LocalShellAction",
     "LocalShellCall",

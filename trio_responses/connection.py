@@ -11,19 +11,17 @@ What belongs elsewhere: bytes and handshakes (`transport.py`), what one socket o
 from __future__ import annotations
 
 import math
-import ssl
+import re
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
-import msgspec
 import trio
 
 from trio_responses import wire
-from trio_responses.core.backoff import Backoff, ReconnectPolicy, closes_for_good
+from trio_responses.core.backoff import closes_for_good
 from trio_responses.core.lanes import Request
 from trio_responses.dispatch import Dispatcher
-from trio_responses.endpoint import Endpoint, api_key_for, checked_headers, handshake_headers
+from trio_responses.endpoint import api_key_for, handshake_headers
 from trio_responses.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -33,186 +31,41 @@ from trio_responses.errors import (
     Delivery,
     ReconnectFailed,
     RequestTooLarge,
-    ResponseFailedError,
     ResponsesError,
-    UnexpectedOutput,
 )
 from trio_responses.inbox import Budget, Inbox
 from trio_responses.lifecycle import ConnectionRestored, ConnectionState, ConnectionStatistics
 from trio_responses.link import Link
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.settings import Keepalive, Limits, Timeouts
 from trio_responses.stream import ResponseStream, Turn
-from trio_responses.transport import Terms, dial_tcp, open_transport
+from trio_responses.transport import open_transport
+from trio_responses.turns import Lane, Turns, create_command
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator
     from typing import Self
 
+    import msgspec
+
+    from trio_responses.core.backoff import Backoff
     from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.endpoint import ApiKey, Headers
+    from trio_responses.endpoint import ApiKey
     from trio_responses.lifecycle import Event
     from trio_responses.stream import AbandonChoice
-    from trio_responses.transport import Dial, Transport
-    from trio_responses.wire import ClientEvent, Response, ResponseCreate, ServerEvent
+    from trio_responses.transport import Terms, Transport
+    from trio_responses.wire import ClientEvent, ResponseCreate, ServerEvent
 
-__all__ = ["ResponsesConnection", "connect_responses", "open_responses"]
+__all__ = ["ResponsesConnection"]
 
 UNAUTHORIZED: Final = 401
-CREATE_FIELDS: Final = frozenset(wire.ResponseCreate.__struct_fields__)
 MAX_ACTIVE: Final = 16
+LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 LANE_NAMES: Final = tuple(f"lane-{number}" for number in range(1, 33))
 """The server counts 32 distinct names a socket, and never forgets one (guide)."""
 
 
-@asynccontextmanager
-async def open_responses(
-    url: str | None = None,
-    *,
-    api_key: ApiKey | None = None,
-    endpoint: Endpoint | None = None,
-    headers: Headers = (),
-    ssl_context: ssl.SSLContext | None = None,
-    reconnect: ReconnectPolicy | Iterable[float] | None = None,
-    timeouts: Timeouts | None = None,
-    keepalive: Keepalive | None = None,
-    limits: Limits | None = None,
-    allow_insecure: bool = False,
-    dial: Dial = dial_tcp,
-) -> AsyncIterator[ResponsesConnection]:
-    """Open a supervised connection for the length of a block.
-
-    For example::
-
-        async with open_responses() as connection:
-            response = await connection.create(model=MODEL, input="Hello")
-
-    The socket is open when the block begins. If it is lost, another one is opened behind the
-    scenes; turns under way are told. Nothing outlives the block: no task, no socket, no timer.
-    When the block is cancelled or fails, the connection still works in its ``finally`` clauses;
-    then it is closed within ``timeouts.close`` seconds.
-
-    :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
-        ``OPENAI_BASE_URL``, or OpenAI's own.
-    :param api_key: the key, or an async callable that gives it, called for every handshake; by
-        default the endpoint's variable, ``OPENAI_API_KEY`` for most. An empty string sends none.
-    :param endpoint: a server's profile, instead of ``url``.
-    :param headers: more headers for every handshake; they go before those of the library.
-    :param ssl_context: what TLS trusts and shows; by default what the system trusts.
-    :param reconnect: a `ReconnectPolicy`, or delays in seconds.
-    :param timeouts: how long each phase may take.
-    :param keepalive: how a dead server is noticed.
-    :param limits: how many bytes may be in one place.
-    :param allow_insecure: allow ``ws://`` to other machines: everybody on the way can read the
-        key and the content.
-    :param dial: opens the byte stream, where TCP is not the way.
-    :raises ConfigurationError: when the arguments cannot work.
-    :raises ConnectError: when the server cannot be reached, and another attempt cannot help.
-    :raises ReconnectFailed: when the policy's attempts are spent.
-    """
-    connection = ResponsesConnection(
-        _terms(
-            url=url,
-            endpoint=endpoint,
-            ssl_context=ssl_context,
-            timeouts=timeouts,
-            keepalive=keepalive,
-            limits=limits,
-            dial=dial,
-            allow_insecure=allow_insecure,
-        ),
-        api_key,
-        checked_headers(headers),
-        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
-    )
-    async with open_plain_nursery() as nursery:
-        try:
-            await nursery.start(partial(connection._run, shielded=True))  # noqa: SLF001 - its own opener
-            await connection.wait_open()
-            yield connection
-        finally:
-            await connection.aclose()
-
-
-async def connect_responses(
-    nursery: trio.Nursery,
-    url: str | None = None,
-    *,
-    api_key: ApiKey | None = None,
-    endpoint: Endpoint | None = None,
-    headers: Headers = (),
-    ssl_context: ssl.SSLContext | None = None,
-    reconnect: ReconnectPolicy | Iterable[float] | None = None,
-    timeouts: Timeouts | None = None,
-    keepalive: Keepalive | None = None,
-    limits: Limits | None = None,
-    allow_insecure: bool = False,
-    dial: Dial = dial_tcp,
-) -> ResponsesConnection:
-    """Open a supervised connection in a nursery of your own.
-
-    As `open_responses`, but it lives until ``connection.aclose()`` or until the nursery is
-    cancelled, which closes it, too. When this call is cancelled or fails, nothing is left.
-
-    :param nursery: where its tasks run.
-    """
-    connection = ResponsesConnection(
-        _terms(
-            url=url,
-            endpoint=endpoint,
-            ssl_context=ssl_context,
-            timeouts=timeouts,
-            keepalive=keepalive,
-            limits=limits,
-            dial=dial,
-            allow_insecure=allow_insecure,
-        ),
-        api_key,
-        checked_headers(headers),
-        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
-    )
-    try:
-        await nursery.start(connection._run)  # noqa: SLF001 - its own opener
-        await connection.wait_open()
-    except BaseException:
-        await connection.aclose()
-        raise
-    return connection
-
-
-def _terms(
-    *,
-    url: str | None,
-    endpoint: Endpoint | None,
-    ssl_context: ssl.SSLContext | None,
-    timeouts: Timeouts | None,
-    keepalive: Keepalive | None,
-    limits: Limits | None,
-    dial: Dial,
-    allow_insecure: bool,
-) -> Terms:
-    if url is not None and endpoint is not None:
-        raise ConfigurationError("give a url or an endpoint, not both")
-    endpoint = endpoint or Endpoint.of(url)
-    if not endpoint.secure and not endpoint.loopback and not allow_insecure:
-        raise ConfigurationError(
-            f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"
-            " use wss:// or allow_insecure=True"
-        )
-    if endpoint.secure and ssl_context is None:
-        ssl_context = ssl.create_default_context()
-    return Terms(
-        endpoint=endpoint,
-        dial=dial,
-        ssl_context=ssl_context,
-        timeouts=timeouts or Timeouts(),
-        keepalive=keepalive or Keepalive(),
-        limits=limits or Limits(),
-    )
-
-
 @final
-class ResponsesConnection(trio.abc.Channel[Any]):
+class ResponsesConnection(Turns, trio.abc.Channel[Any]):
     """A connection to a Responses server. Made by `open_responses` and `connect_responses` only.
 
     Turns are the usual way: `create` and `stream`. Underneath it is a `trio.abc.Channel`: send
@@ -238,6 +91,7 @@ class ResponsesConnection(trio.abc.Channel[Any]):
         self._link: Link | None = None
         self._links: set[Link] = set()
         self._end: ResponsesError | None = None
+        self._leased: set[str | None] = set()
         self._turnstile = trio.Lock()
         self._changed = trio.Event()
         self._tasks = trio.CancelScope()
@@ -252,28 +106,6 @@ class ResponsesConnection(trio.abc.Channel[Any]):
         return f"<ResponsesConnection to {self._terms.endpoint.host} {self._state}>"
 
     # --- Turns ---------------------------------------------------------------------------
-
-    async def create(self, *, delivery: DeliveryChoice = "at_most_once", **params: Any) -> Response:
-        """Run one turn and give its Response: completed, or incomplete.
-
-        Any number of tasks may do so at once; where the endpoint has lanes, they run side by
-        side, else one after the other, in the order they asked. Without a socket it waits for
-        one. When cancelled, the rest of the response is dropped.
-
-        :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
-            it ran.
-        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ResponseFailedError: when the response failed.
-        :raises APIError: when the server refused the request.
-        :raises ResponsesError: when there is no Response; its ``delivery`` says how far it came.
-        """
-        async with self.stream(delivery=delivery, snapshot=False, **params) as stream:
-            response = await stream.until_done()
-        if response.status == "failed":
-            error = ResponseFailedError(response)
-            error.delivery = Delivery.ACCEPTED
-            raise error
-        return response
 
     def stream(
         self,
@@ -292,36 +124,42 @@ class ResponsesConnection(trio.abc.Channel[Any]):
                     ...
             response = stream.response
 
-        :param delivery: as for `create`.
+        Any number of tasks may do so at once; where the endpoint has lanes, their turns run side
+        by side, else one after the other, in the order they asked. Without a socket they wait
+        for one, as long as the reconnect policy goes on.
+
+        :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
+            it ran.
         :param abandon: what becomes of the default lane when the block is left early, where there
             are no other lanes: with ``"drain"`` the next turn waits until the rest of the
             response has passed; with ``"replace"`` the socket is replaced, and with it the
             server's caches. Either way nobody gets the rest.
         :param snapshot: whether text is kept for ``stream.snapshot``.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ConfigurationError: for ``stream_id``: lanes are the connection's.
+        :raises ConfigurationError: for ``stream_id``: see `lane`.
         """
-        command = _command(params)
-        if command.stream_id is not msgspec.UNSET:
-            raise ConfigurationError("a turn's lane is chosen by the connection, not by stream_id")
+        command = create_command(params)
         return ResponseStream(self, command, delivery=delivery, abandon=abandon, snapshot=snapshot)
 
-    async def warm_up(self, **params: Any) -> Response:
-        """Have the server prepare model, instructions and tools, without output.
+    @asynccontextmanager
+    async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
+        """Have a lane of one's own for the length of a block.
 
-        It waits for its own end, so that a turn after it cannot overtake it. The Response's id
-        may be the parent of a turn. Whether it makes anything faster depends on the server.
+        Turns of one lane run one after the other, and the server keeps the latest response of
+        each lane in its fast cache (guide, "WebSocket mode"): so a chain of turns stays on a lane
+        that nobody else uses. Where the endpoint has no lanes, the turns share the default lane.
 
-        :param params: the fields of `ResponseCreate`, ``generate`` excepted.
-        :raises UnexpectedOutput: when the server generated all the same.
-        :raises ResponsesError: as `create` does.
+        :param name: letters, digits, ``_``, ``-`` and ``.``, at most 256; by default a free name
+            is chosen. The server counts 32 names a socket and forgets none, so do not
+            make up new ones all the time.
+        :raises ConfigurationError: for a name outside the grammar, or one that is in use; and for
+            any name where the endpoint has no lanes.
         """
-        response = await self.create(**{"input": [], **params, "generate": False})
-        if response.raw_output:
-            error = UnexpectedOutput(response)
-            error.delivery = Delivery.ACCEPTED
-            raise error
-        return response
+        lane = self._lease_lane(name)
+        try:
+            yield lane
+        finally:
+            self._leased.discard(lane.name)
 
     # --- The channel underneath ----------------------------------------------------------
 
@@ -559,23 +397,27 @@ class ResponsesConnection(trio.abc.Channel[Any]):
 
     # --- Sending -------------------------------------------------------------------------
 
-    async def begin_turn(self, command: ResponseCreate) -> Turn:
+    async def begin_turn(self, command: ResponseCreate, lane: Lane | None = None) -> Turn:
         """Send a turn's request, as soon as there is a socket and a lane for it.
 
         A socket that turns out dead while writing has seen no complete request: the next one
         gets it, once.
         """
         payload = self._encode(command)
+        parent = _given(command.previous_response_id)
         try:
-            return await self._try_turn(command, payload)
+            return await self._try_turn(payload, parent, lane)
         except ConnectionLost as lost:
             if lost.delivery is not Delivery.NOT_SENT or self._end is not None:
                 raise
-        return await self._try_turn(command, payload)
+        return await self._try_turn(payload, parent, lane)
 
-    async def _try_turn(self, command: ResponseCreate, payload: bytes) -> Turn:
-        async with self._turnstile:  # fair: whoever asks first goes first
-            link, turn = await self._lease(command)
+    async def _try_turn(self, payload: bytes, parent: str | None, lane: Lane | None) -> Turn:
+        if lane is None or lane.name is None:
+            link, turn = await self._admit(parent, None)
+        else:
+            async with lane.turnstile:
+                link, turn = await self._admit(parent, lane.name)
         turn.size = len(payload)
         if turn.lane is not None:
             payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
@@ -584,27 +426,66 @@ class ResponsesConnection(trio.abc.Channel[Any]):
         link.watch_for(turn)
         return turn
 
-    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Drop what is still to come of a turn."""
-        for link in self._links:
-            if turn in link.lanes.unfinished():
-                link.leave(turn, replace=abandon == "replace" and not self._terms.endpoint.lanes)
-        turn.inbox.discard()
+    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Link, Turn]:
+        """Wait for an open socket with a place for one more turn, and take it.
 
-    async def _lease(self, command: ResponseCreate) -> tuple[Link, Turn]:
-        """Wait for an open socket with a clean lane, and take it for a turn."""
+        The turnstile is fair: whoever comes first goes first. A turn whose lane is leased waits
+        for that lane outside, so that it holds up nobody else.
+        """
         while True:
             link = await self._open_link()
-            lanes = [None, *LANE_NAMES] if self._terms.endpoint.lanes else [None]
-            free = [lane for lane in lanes if link.lanes.is_idle(lane)]
-            if free and link.lanes.count() < MAX_ACTIVE:
-                inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                turn = Turn(
-                    inbox, self._terms.timeouts, free[0], _given(command.previous_response_id)
-                )
-                link.lanes.admit(turn)
-                return link, turn
+            if lane is None or link.lanes.is_idle(lane):
+                async with self._turnstile:
+                    turn = await self._admit_first(parent, lane)
+                if turn is not None:
+                    return turn
+            else:
+                await self._changed.wait()
+
+    async def _admit_first(self, parent: str | None, lane: str | None) -> tuple[Link, Turn] | None:
+        """Wait for a place as the first in the queue; `None` where a leased lane is not clean."""
+        while True:
+            link = await self._open_link()
+            if lane is not None and not link.lanes.is_idle(lane):
+                return None
+            if link.lanes.count() < MAX_ACTIVE:
+                free = [lane] if lane is not None else link.lanes.free(self._names(), parent)
+                if free:
+                    inbox: Inbox[ServerEvent] = Inbox(self._budget)
+                    turn = Turn(inbox, self._terms.timeouts, free[0], parent)
+                    link.lanes.admit(turn)
+                    return link, turn
             await self._changed.wait()
+
+    def _names(self) -> list[str | None]:
+        """Give the lanes that any turn may take: the default lane first."""
+        names = LANE_NAMES if self._terms.endpoint.lanes else ()
+        return [None, *(name for name in names if name not in self._leased)]
+
+    def _lease_lane(self, name: str | None) -> Lane:
+        if not self._terms.endpoint.lanes:
+            if name is not None:
+                raise ConfigurationError("this endpoint has no lanes to name: see Endpoint.lanes")
+            return Lane(self, None)
+        if name is None:
+            # From the end of the names, since turns without a lease take them from the beginning.
+            name = next((name for name in reversed(LANE_NAMES) if name not in self._leased), None)
+            if name is None:
+                raise ConfigurationError(f"all {len(LANE_NAMES)} lanes are leased")
+        elif not LANE_NAME.fullmatch(name):
+            raise ConfigurationError(f"not a lane name: {name!r}")
+        elif name in self._leased:
+            raise ConfigurationError(f"lane {name!r} is leased already")
+        self._leased.add(name)
+        return Lane(self, name)
+
+    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+        """Drop what is still to come of a turn."""
+        replace = abandon == "replace" and not self._terms.endpoint.lanes
+        turn.inbox.discard()
+        for link in self._links:
+            if turn in link.lanes.unfinished():
+                link.leave(turn, replace=replace)
 
     async def _open_link(self) -> Link:
         """Wait for a socket that takes requests."""
@@ -664,15 +545,6 @@ class ResponsesConnection(trio.abc.Channel[Any]):
             error = self._end
         error.delivery = Delivery.NOT_SENT
         return error
-
-
-def _command(params: dict[str, Any]) -> ResponseCreate:
-    """Make a command of keyword arguments: what it has no field for goes into ``extra``."""
-    known = {name: params[name] for name in params if name in CREATE_FIELDS}
-    unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}
-    if unknown:
-        known["extra"] = {**unknown, **known.get("extra", {})}
-    return wire.ResponseCreate(**known)
 
 
 def _given(value: str | msgspec.UnsetType | None) -> str | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from trio_responses.errors import ConfigurationError, ConnectError
@@ -31,8 +31,12 @@ OFFICIAL_URL = "https://api.openai.com/v1"
 OFFICIAL_HOST = re.compile(r"(?:(?:us|eu|ae|au|in|jp)\.)?api\.openai\.com")
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 PORTS = {"ws": 80, "wss": 443}
+URL_TEXT = re.compile(r"[\x21-\x7e]+")
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+HEADER_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])")
+HANDSHAKE_HEADER = re.compile(
+    r"host|connection|upgrade|sec-websocket-.*|content-length|transfer-encoding", re.IGNORECASE
+)
 HOUR = 3600.0
 
 
@@ -60,7 +64,7 @@ class Endpoint:
     """Whether it makes no sense to dial without a key."""
     instructions_with_parent: bool = True
     """Whether ``instructions`` may go along with ``previous_response_id``."""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Headers that every handshake with this server carries."""
 
     def __post_init__(self) -> None:
@@ -147,7 +151,7 @@ class Endpoint:
     @classmethod
     def of(cls, url: str | None) -> Self:
         """Choose the profile for a URL, or for ``OPENAI_BASE_URL`` where there is none."""
-        url = url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL
+        url = websocket_url(url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL)
         if OFFICIAL_HOST.fullmatch(urlsplit(url).hostname or ""):
             return cls.openai(url)
         return cls.compatible(url)
@@ -196,14 +200,16 @@ def websocket_url(url: str) -> str:
     ``http`` becomes ``ws``, ``https`` becomes ``wss``, ``/responses`` is appended where it is
     missing, and a query is kept, all as the official SDK does it.
 
-    :raises ConfigurationError: for other schemes, no host, a port that is none, user names or
-        passwords (they would be sent nowhere), fragments, spaces and control characters.
+    :raises ConfigurationError: for other schemes, no host or a name that cannot be one, a port
+        that is none, user names or passwords (they would be sent nowhere), fragments, spaces,
+        control characters, and what is not ASCII.
     """
-    if not isinstance(url, str) or re.search(r"[\x00-\x20\x7f]", url):
-        raise ConfigurationError("a URL is a string without spaces or control characters")
+    if not _matches(URL_TEXT, url):
+        raise ConfigurationError("a URL is a string of printable ASCII, without spaces")
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as the resolver will do
     except ValueError as error:
         raise ConfigurationError(f"not a URL that can be dialled: {error}") from None
     if parts.scheme not in SCHEMES:
@@ -224,12 +230,17 @@ def checked_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
     """Bring headers into pairs.
 
     :raises ConfigurationError: for names and values outside HTTP's grammar: CR and LF above
-        all. The value is not quoted in the message: it may be a secret.
+        all, and white space at the ends of a value; and for the headers that the handshake itself
+        writes. The value is not quoted in the message: it may be a secret.
     """
-    pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    if isinstance(headers, Mapping):
+        headers = cast("Mapping[str, str]", headers).items()
+    pairs = tuple(headers)
     for name, value in pairs:
         if not _matches(HEADER_NAME, name):
             raise ConfigurationError(f"not a header name: {name!r}")
+        if HANDSHAKE_HEADER.fullmatch(name):
+            raise ConfigurationError(f"header {name!r} is the handshake's own")
         if not _matches(HEADER_VALUE, value):
             raise ConfigurationError(f"header {name!r} has a value that HTTP does not allow")
     return pairs
@@ -270,6 +281,8 @@ async def handshake_headers(
             api_key = await api_key()
         except Exception as error:
             raise ConnectError(f"api_key() raised {type(error).__name__}") from error
+        if not isinstance(api_key, str):
+            raise ConfigurationError("api_key() did not give a string")
     own = [("User-Agent", USER_AGENT), *endpoint.headers]
     if api_key:
         bearer = endpoint.key_header == "Authorization"

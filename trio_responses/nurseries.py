@@ -12,37 +12,28 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 __all__ = ["open_plain_nursery"]
 
 
 @asynccontextmanager
-async def open_plain_nursery() -> AsyncIterator[trio.Nursery]:
+async def open_plain_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Open a nursery that raises a lone exception as it is.
 
     Several at once still make a group; cancellations beside an exception are not counted, as
-    Trio itself sees to.
+    Trio itself sees to. A group that the block raises of its own accord is a lone exception.
     """
     try:
         async with trio.open_nursery() as nursery:
             yield nursery
     except BaseExceptionGroup as group:
-        lone = _only_leaf(group)
-        if lone is None:
+        if len(group.exceptions) > 1:
             raise
+        (lone,) = group.exceptions
         # The group's own context is the nursery's business, not the reader's.
         context = lone.__context__
         try:
             raise lone
         finally:
             lone.__context__ = context
-
-
-def _only_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    leaf: BaseException = group
-    while isinstance(leaf, BaseExceptionGroup):
-        if len(leaf.exceptions) != 1:
-            return None
-        leaf = leaf.exceptions[0]
-    return leaf

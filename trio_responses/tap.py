@@ -28,6 +28,7 @@ MAX_BODY_BYTES: Final = 16 * 1024
 BODY_GRACE: Final = 1.0
 SWITCHING_PROTOCOLS: Final = 101
 FIRST_FINAL_STATUS: Final = 200
+HEADER_BYTES: Final = 2
 REJECTIONS: Final[dict[int, type[HandshakeRejected]]] = {
     401: AuthenticationError,
     403: AuthenticationError,
@@ -49,8 +50,8 @@ class Tap(trio.abc.Stream):
         self._ended = False
         self.upgrading = True
         """Whether the upgrade response is still to come."""
-        self.upgrade = trio.CancelScope()
-        """The scope of the upgrade: cancelled as soon as it has failed."""
+        self.service = trio.CancelScope()
+        """The scope of trio-websocket's tasks: cancelled as soon as the upgrade has failed."""
         self.refusal: ConnectError | None = None
         """Why the upgrade failed."""
         self.crash: Exception | None = None
@@ -63,26 +64,42 @@ class Tap(trio.abc.Stream):
         self._pending += control
         self._arrived.set()
 
+    def drop_pending(self) -> None:
+        """Leave the control frames that wait unanswered: a close frame is going out."""
+        self._pending.clear()
+
     def feed_end(self) -> None:
         """Tell trio-websocket that no more bytes will come."""
         self._ended = True
         self._arrived.set()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Give trio-websocket its bytes: the upgrade response, then control frames."""
+        """Give trio-websocket its bytes: the upgrade response, then one control frame a time.
+
+        One, since it crashes on a ping that it took before our close frame and answers after it.
+        """
         del max_bytes  # handshakes and control frames are small
         if self.upgrading:
             return await self._receive_upgrade()
         while not self._pending and not self._ended:
             self._arrived = trio.Event()
             await self._arrived.wait()
-        taken = bytes(self._pending)
-        self._pending.clear()
+        size = HEADER_BYTES + self._pending[1] if self._pending else 0
+        taken = bytes(self._pending[:size])
+        del self._pending[:size]
         return taken
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Pass bytes down: the upgrade request, frames, and answers to control frames."""
-        await self._stream.send_all(data)
+        """Pass bytes down: the upgrade request, frames, and answers to control frames.
+
+        When cancelled, part of them may be out, and nothing that followed could be read: so the
+        socket is dropped.
+        """
+        try:
+            await self._stream.send_all(data)
+        except trio.Cancelled:
+            await trio.aclose_forcefully(self._stream)
+            raise
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes bytes."""
@@ -103,7 +120,7 @@ class Tap(trio.abc.Stream):
     def _refuse(self, error: ConnectError) -> None:
         self.refusal = self.refusal or error
         self._ended = True
-        self.upgrade.cancel()
+        self.service.cancel()
 
     async def _receive_upgrade(self) -> bytes:
         """Read the server's answer to the upgrade request.
@@ -128,12 +145,15 @@ class Tap(trio.abc.Stream):
                 del received[:end]  # an interim response: the final one follows (RFC 9110, 15.2)
                 continue
             if status == 0:
-                self._refuse(ConnectError("the server did not answer in HTTP"))
+                self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
                 return b""
             await self._refuse_by_status(status, headers, received[end:])
             return b""
 
     async def _read_more(self, received: bytearray) -> bool:
+        if len(received) > MAX_HEAD_BYTES:
+            self._refuse(ConnectError("the server's upgrade response has no end"))
+            return False
         try:
             data = await self._stream.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -144,8 +164,6 @@ class Tap(trio.abc.Stream):
         received += data
         if not data:
             self._refuse(ConnectError("the server closed the connection during the upgrade"))
-        elif len(received) > MAX_HEAD_BYTES:
-            self._refuse(ConnectError("the server's upgrade response has no end"))
         elif not received.startswith(b"HTTP/1."[: len(received)]):
             self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
         return self.refusal is None

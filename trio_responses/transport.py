@@ -33,7 +33,7 @@ from trio_responses.nurseries import open_plain_nursery
 from trio_responses.tap import Tap
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from trio_responses.core.frames import Message
     from trio_responses.endpoint import Endpoint
@@ -69,7 +69,7 @@ class Terms:
 @asynccontextmanager
 async def open_transport(
     terms: Terms, headers: tuple[tuple[str, str], ...]
-) -> AsyncIterator[Transport]:
+) -> AsyncGenerator[Transport, None]:
     """Open one WebSocket for the length of a block.
 
     Leaving the block closes it: with a closing handshake where the socket still lives, within
@@ -104,6 +104,7 @@ async def _connect(
             phase = "upgrade"
             tap = Tap(stream)
             websocket = await nursery.start(_run_websocket, tap, terms.endpoint, headers)
+            tap.service.shield = True  # the closing handshake needs it, also under cancellation
             return Transport(stream, tap, websocket, terms)
         raise ConnectTimeout(phase, terms.timeouts.connect)
     except BaseException:
@@ -145,9 +146,10 @@ async def _run_websocket(
     task_status: trio.TaskStatus[trio_websocket.WebSocketConnection],
 ) -> None:
     """Run trio-websocket's reader until the socket ends, and contain what it raises."""
+    opened = False
     try:
-        async with open_plain_nursery() as nursery:
-            with tap.upgrade:
+        with tap.service:
+            async with open_plain_nursery() as nursery:
                 websocket = await trio_websocket.wrap_client_stream(
                     nursery,
                     tap,  # type: ignore[arg-type]  # "an arbitrary stream", it says itself
@@ -157,15 +159,14 @@ async def _run_websocket(
                         (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
                     ],
                 )
+                opened = True
                 task_status.started(websocket)
-            if tap.refusal is not None:
-                raise tap.refusal
-    except ConnectError:
-        raise
     except Exception as error:  # its reader crashes on some input: that is a lost socket
-        if tap.upgrading:
+        if not opened:
             raise ConnectError("the server's upgrade response was not valid") from error
         await tap.break_off(error)
+    if tap.refusal is not None:
+        raise tap.refusal
 
 
 class Transport:
@@ -247,10 +248,11 @@ class Transport:
             self._close_code = violation.code
             return ConnectionLost(violation.code, violation.reason, age=self.age)
         self._tap.feed_end()
-        with trio.move_on_after(self._terms.timeouts.close):
-            # No message ever gets there: it ends when trio-websocket has seen the close frame.
-            with suppress(trio_websocket.ConnectionClosed):
-                await self._websocket.get_message()
+        if self._frames.closed:
+            with trio.move_on_after(self._terms.timeouts.close):
+                # No message ever gets there: it ends when trio-websocket has seen the close frame.
+                with suppress(trio_websocket.ConnectionClosed):
+                    await self._websocket.get_message()
         return self._death or self._as_closed()
 
     def _as_closed(self) -> ConnectionLost:
@@ -284,7 +286,7 @@ class Transport:
                 try:
                     await self._websocket.send_message(text)
                 except trio_websocket.ConnectionClosed:
-                    raise self._as_closed() from None
+                    raise (self._death or self._as_closed()) from self._tap.crash
             if scope.cancelled_caught:
                 await self._give_up(SendTimeout(len(payload), age=self.age))
                 raise SendTimeout(len(payload), age=self.age)
@@ -313,7 +315,8 @@ class Transport:
                 return
             if not waiting.cancelled_caught or self.heard_at > asked_at:
                 continue
-            if self._reading_since <= asked_at:
+            # A long write holds the ping up; it has a deadline of its own.
+            if self._reading_since <= asked_at and not self._send_lock.locked():
                 silence = trio.current_time() - self.heard_at
                 await self._give_up(KeepaliveTimeout(silence, age=self.age))
                 return
@@ -328,6 +331,7 @@ class Transport:
         """
         self._closing = True
         if self._death is None or self._frames.error is not None:
+            self._tap.drop_pending()
             with trio.move_on_after(self._terms.timeouts.close, shield=True):
                 async with open_plain_nursery() as nursery:
                     nursery.start_soon(self._discard)
@@ -335,11 +339,18 @@ class Transport:
                     nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
+        self._tap.service.cancel()
 
     async def _discard(self) -> None:
-        """Read on behind the close frame, so that the server's one is heard."""
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while data := await self._stream.receive_some(READ_BYTES):
-                _, control = self._frames.feed(data)
-                self._tap.feed(control)
+        """Read on behind our close frame, up to the server's one or the end of the stream.
+
+        trio-websocket is told of the end only: a pong cannot follow a close frame, and it
+        crashes where it has to send one. A task that still receives reads that end itself.
+        """
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            while not self._frames.closed:
+                data = await self._stream.receive_some(READ_BYTES)
+                if not data:
+                    break
+                self._frames.feed(data)
         self._tap.feed_end()

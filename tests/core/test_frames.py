@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import sys
 import tracemalloc
+from codecs import utf_8_decode
 from dataclasses import FrozenInstanceError, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
@@ -107,7 +108,8 @@ class Ours:
         memory.clear()  # raises BufferError if a view of it is held
         self.messages += messages
         self.raw_control += control
-        assert self.reader.buffered <= max(self._limit + HELD_FOR_A_HEADER, BOTH_ENDS + 4096)
+        discarding = BOTH_ENDS + min(self._limit, 4096)  # and a small frame that waits
+        assert self.reader.buffered <= max(self._limit, discarding) + HELD_FOR_A_HEADER
 
     @property
     def reading(self) -> Reading:
@@ -421,6 +423,7 @@ def test_a_violation_is_named_and_what_came_before_it_is_delivered(
     error = ours.reader.error
     assert error is not None
     assert (error.code, error.reason) == (code, reason)
+    assert ours.reader.buffered == 0
     assert read_by_wsproto(stream).refused == code
 
 
@@ -527,6 +530,15 @@ def test_a_frame_of_any_size_may_be_cut_near_its_ends(size: int, kind: Kind) -> 
         assert ours.messages == [b"x" * size, b"next"]
 
 
+@pytest.mark.parametrize("character", ["é", "世", "🎈"])
+def test_a_large_text_may_have_characters_anywhere(character: str) -> None:
+    """The check goes in steps, and no step may take its end for the end of the text."""
+    for shift in range(5):
+        text = b"-" * shift + character.encode() * 70_000
+        assert read([frame(FIN | TEXT, text)]).messages == [text]
+        assert read([frame(TEXT, text[:-1]), frame(FIN, text[-1:])]).messages == [text]
+
+
 def test_text_is_handed_over_as_immutable_bytes() -> None:
     for kind in KINDS:
         for stream in (frame(FIN | TEXT, b"x" * 9), frame(TEXT, b"x" * 9) + frame(FIN)):
@@ -588,6 +600,17 @@ def test_the_next_message_after_a_discarded_one_starts_anew() -> None:
         "123é".encode(),
         BinaryMessage(b"\xff"),
     ]
+
+
+def test_what_was_kept_of_a_message_goes_when_it_grows_too_large() -> None:
+    ours = Ours(limit=10_000)
+    ours.feed(frame(BINARY, b"x" * 9_000))
+    assert ours.reader.buffered == 9_000
+    ours.feed(frame(0, b"y" * 1_001) + frame(0, b"z"))
+    assert ours.reader.buffered == BOTH_ENDS
+    ours.feed(frame(FIN))
+    assert ours.messages == [OversizeMessage(10_002, b"x" * 1024, b"x" * 22 + b"y" * 1001 + b"z")]
+    assert ours.reader.buffered == 0
 
 
 def test_violations_and_close_count_inside_a_discarded_message() -> None:
@@ -661,12 +684,29 @@ def test_a_large_frame_in_small_pieces_is_copied_once() -> None:
     assert message == stream[10:]
 
 
+def test_a_fragmented_text_is_checked_once() -> None:
+    checked: list[int] = []
+
+    def check(payload: memoryview, errors: str, final: bool) -> tuple[str, int]:  # noqa: FBT001
+        checked.append(len(payload))
+        return utf_8_decode(payload, errors, final)
+
+    reader = FrameReader(NO_LIMIT)
+    with mock.patch.object(frames, "utf_8_decode", check):
+        reader.feed(frame(TEXT) + frame(0, b"\xc3") + frame(0, b"\xa9" + b"x" * 998 + b"\xc3") * 99)
+        [message] = reader.feed(frame(FIN, b"\xa9"))[0]
+    assert message == b"\xc3" + (b"\xa9" + b"x" * 998 + b"\xc3") * 99 + b"\xa9"
+    assert sum(checked) <= len(message) + 3 * len(checked)  # up to three bytes of a cut character
+
+
 def test_what_waits_for_its_other_half_is_small(small_frames: int) -> None:
     reader = FrameReader(NO_LIMIT)
     for size in (10, 200, 4096, 4097, 70_000):
         one = frame(FIN | TEXT, b"x" * size)
         assert reader.feed(one[:-1])[0] == []
-        assert len(reader._rest) == (len(one) - 1 if size <= small_frames else 0)
+        waits = size <= small_frames
+        assert len(reader._rest) == (len(one) - 1 if waits else 0)
+        assert reader.buffered == (len(one) - 1 if waits else size - 1)
         assert reader.feed(one[-1:])[0] == [b"x" * size]
 
 

@@ -208,13 +208,29 @@ async def test_the_age_limit_cuts_a_running_response(server: ResponsesServer) ->
         events = await read_until_closed(client)
     assert len(events) == 5
     assert events[-1]["error"]["code"] == "websocket_connection_limit_reached"
+    await trio.testing.wait_all_tasks_blocked()
     assert server.statistics().active == 0
+    assert server.statistics().responses == 0
+
+
+async def test_a_response_that_still_runs_when_its_connection_closes_is_cut(
+    server: ResponsesServer,
+) -> None:
+    server.reply("a b c").stall(after_events=6, seconds=2)
+    async with connect(server) as client:
+        await client.send(input="one")
+        created = await client.receive()
+        await trio.testing.wait_all_tasks_blocked()
+        # Nobody reads, so nobody answers the close frame, and meanwhile the stall ends.
+        await server.close_all(1001)
+    async with connect(server) as client:
+        await client.error(input="two", previous_response_id=created["response"]["id"])
     assert server.statistics().responses == 0
 
 
 async def test_without_a_maximum_age_a_connection_lives_on() -> None:
     async with open_test_server(max_age=None) as server, connect(server) as client:
-        await trio.sleep(1_000_000)
+        await trio.sleep(80_000)
         await client.response(input="hi")
 
 

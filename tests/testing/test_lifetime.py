@@ -20,12 +20,18 @@ async def test_nothing_of_the_server_outlives_its_block(server: ResponsesServer)
 
 
 async def test_an_exception_of_the_block_leaves_it_unwrapped() -> None:
-    with pytest.raises(KeyError) as caught:
+    mine = KeyError("mine")
+
+    async def fail() -> None:
         async with open_test_server() as server:
             await server.connect_stream()
-            raise KeyError("mine")
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
+            raise mine
+
+    with pytest.raises(KeyError) as caught:
+        await fail()
+    assert caught.value is mine
+    assert mine.__cause__ is None
+    assert mine.__context__ is None
 
 
 async def test_the_block_can_be_cancelled() -> None:
@@ -103,9 +109,9 @@ async def test_a_drop_over_tcp_ends_the_socket(how: str | int) -> None:
 async def test_it_serves_over_tls() -> None:
     authority = trustme.CA()
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_context)
+    authority.issue_cert("localhost").configure_cert(server_context)  # pyright: ignore[reportUnknownMemberType]
     client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
+    authority.configure_trust(client_context)  # pyright: ignore[reportUnknownMemberType]
     async with open_test_server() as server:
         url = await server.serve_tcp(ssl_context=server_context)
         assert url.startswith("https://")

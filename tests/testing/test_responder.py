@@ -4,10 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.testing.driver import NO_WAITING, connect, text_of
+from tests.testing.driver import connect, text_of
 from trio_responses.testing import Request, ResponsesServer, default_answer
-
-pytestmark = NO_WAITING
 
 
 def tool(name: str, **properties: Any) -> dict[str, Any]:

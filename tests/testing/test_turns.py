@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.testing.driver import NO_WAITING, Json, connect, text_of
+from tests.testing.driver import NO_WAITING, connect, text_of
 from trio_responses.testing import Call, Request, ResponsesServer, open_test_server
 
 pytestmark = NO_WAITING
@@ -126,7 +126,7 @@ async def test_set_up_events_and_final_output_can_be_left_out(server: ResponsesS
     server.reply("a b", events="deltas", final_output="empty")
     server.reply("a b", events="terminal", final_output="missing")
     async with connect(server) as client:
-        seen: list[list[Json]] = []
+        seen: list[list[dict[str, Any]]] = []
         for _ in range(3):
             await client.send(input="hi")
             seen.append(await client.events())
@@ -217,7 +217,10 @@ async def test_the_responder_sees_the_whole_conversation(server: ResponsesServer
 async def test_an_async_responder_may_return_calls_failures_and_raw_frames(
     server: ResponsesServer,
 ) -> None:
-    raw: Json = {"type": "response.completed", "response": {"id": "resp_mine", "output": []}}
+    raw: dict[str, Any] = {
+        "type": "response.completed",
+        "response": {"id": "resp_mine", "output": []},
+    }
     answers: list[Any] = [Call("f"), [Call("f"), Call("g")], [{"type": "keepalive"}, raw]]
 
     async def answer(_: Request) -> Any:

@@ -164,9 +164,8 @@ class FrameReader:
     @property
     def buffered(self) -> int:
         """How many bytes are held for a frame or message that has not ended."""
-        if self._discarded is not None:
-            return len(self._rest) + len(self._discarded.head) + len(self._discarded.tail)
-        return len(self._rest) + self._message.tell()
+        ends = len(self._discarded.head + self._discarded.tail) if self._discarded else 0
+        return len(self._rest) + self._message.tell() + ends
 
     def feed(self, data: bytes | bytearray | memoryview) -> tuple[list[Message], bytes]:
         """Read on.
@@ -269,7 +268,7 @@ class FrameReader:
             self.closed = opcode == _CLOSE
             return len(data) if self.closed else end
 
-        fits = self._discarded is None and self._message.tell() + length <= self._limit
+        fits = self._message.tell() + length <= self._limit
         if end > len(data):
             if fits and length <= _WAITS:
                 return position
@@ -326,7 +325,6 @@ class FrameReader:
     def _fail(self, error: FrameError) -> None:
         self.error = error
         self._rest = b""
-        self._missing = 0
         self._forget_message()
 
     def _forget_message(self) -> None:
@@ -342,11 +340,11 @@ class _Discarded:
     __slots__ = ("head", "size", "tail")
 
     def __init__(self, begun: bytes) -> None:
-        self.size = len(begun)
-        self.head = begun[:_KEPT]
-        self.tail = begun[-_KEPT:]
+        self.size = 0
+        self.head = self.tail = b""
+        self.add(begun)
 
-    def add(self, piece: memoryview) -> None:
+    def add(self, piece: bytes | memoryview) -> None:
         self.size += len(piece)
         self.head += piece[: _KEPT - len(self.head)]
         self.tail = (self.tail + piece[-_KEPT:])[-_KEPT:]

@@ -36,7 +36,7 @@ from trio_responses.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from trio_responses.wire import ServerEvent
 
@@ -105,6 +105,15 @@ class Lanes(Generic[RequestT]):
     def is_idle(self, lane: str | None) -> bool:
         """Whether a lane has no unfinished request, abandoned ones included."""
         return not self._queues.get(lane)
+
+    def free(self, names: Iterable[str | None], parent: str | None) -> list[str | None]:
+        """Give the idle ones of some lanes.
+
+        The one whose latest response is the parent goes first: the server has it in that lane's
+        fast cache.
+        """
+        idle = [name for name in names if self.is_idle(name)]
+        return sorted(idle, key=lambda name: parent is None or self._ended.get(name) != parent)
 
     def unfinished(self) -> Iterator[RequestT]:
         """Give all requests that are not ended, lane by lane."""

@@ -87,8 +87,8 @@ class Acceptor:
     ) -> None:
         async with trio.open_nursery() as nursery:
             websocket = await self._accept(stream, nursery)
+            record.status = 400 if websocket is None else 101
             if websocket is not None:
-                record.status = 101
                 session = Session(self._state, record, websocket, stream)
                 if fault is not None:
                     nursery.start_soon(session.drop, fault.how, fault.reason)

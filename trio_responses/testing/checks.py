@@ -96,8 +96,7 @@ def _check_input(value: Any) -> Refusal | None:
         return None
     if not isinstance(value, list):
         return _invalid_type("input", "a string or an array")
-    items: list[Any] = value
-    for index, item in enumerate(items):
+    for index, item in enumerate(cast("Any", value)):
         if not isinstance(item, dict):
             return _invalid_type(f"input[{index}]", "an object")
     return None

@@ -58,8 +58,6 @@ class Refusal:
     """The word in ``error.type``; None takes the usual one of the status."""
     shape: ErrorShape = "nested"
     headers: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, Any])
-    labelled: bool = True
-    """Whether the frame names its lane: a bad lane name is refused without one."""
 
     def error_object(self) -> Json:
         """Return the object that stands under ``error``."""
@@ -107,7 +105,7 @@ def error_frame(refusal: Refusal, *, lane: str | None = None, sequence_number: i
             frame["error"] = refusal.error_object()
     if refusal.headers or refusal.shape == "headers":
         frame["headers"] = dict(refusal.headers)
-    if lane is not None and refusal.labelled:
+    if lane is not None:
         frame["stream_id"] = lane
     return frame
 
@@ -127,7 +125,6 @@ def connection_limit_reached(minutes: float) -> Refusal:
         message=f"Responses websocket connection limit reached ({minutes:g} minutes). "
         "Create a new websocket connection to continue.",
         code="websocket_connection_limit_reached",
-        labelled=False,
     )
 
 
@@ -147,10 +144,9 @@ def invalid_stream_id() -> Refusal:
         "numbers, underscores, hyphens and periods.",
         code="invalid_stream_id",
         param="stream_id",
-        labelled=False,
     )
 
 
 def unsupported_stream_id() -> Refusal:
     """Refuse any lane name, as endpoints without lanes do (protocol.md 5.2)."""
-    return Refusal(message="Unsupported parameter: stream_id", shape="detail", labelled=False)
+    return Refusal(message="Unsupported parameter: stream_id", shape="detail")

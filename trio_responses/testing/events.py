@@ -258,7 +258,7 @@ def _call(call: Call, call_id: str, index: int, item_id: str) -> Iterator[Json]:
     }
     for delta in _pieces(arguments, 16):
         yield {"type": f"{prefix}.delta", **at, "delta": delta}
-    yield {"type": f"{prefix}.done", **at, "arguments": arguments, "name": call.name}
+    yield {"type": f"{prefix}.done", **at, "arguments": arguments}
     done = item | {"arguments": arguments, "status": "completed"}
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 

@@ -131,8 +131,7 @@ def _strings(value: Any) -> Iterator[str]:
             if name in _TEXT_FIELDS:
                 yield from _strings(inner)
     elif isinstance(value, list):
-        items: list[Any] = value
-        for inner in items:
+        for inner in cast("Any", value):
             yield from _strings(inner)
 
 

@@ -2,13 +2,16 @@
 
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, Unpack, final
 
 import trio
 
+from trio_responses.connection import ResponsesConnection
+from trio_responses.endpoint import ApiKey, Endpoint
+from trio_responses.opening import open_responses
 from trio_responses.testing.acceptor import Acceptor
 from trio_responses.testing.errors import ErrorShape, usual_message
 from trio_responses.testing.handshake import (
@@ -323,6 +326,21 @@ class ResponsesServer:
         :raises ConnectionRefusedError: after :meth:`stop_accepting`.
         """
         return await self.connect_stream()
+
+    def open_client(
+        self, *, api_key: ApiKey | None = None, **options: Any
+    ) -> AbstractAsyncContextManager[ResponsesConnection]:
+        """Open a connection to this server, in memory, for the length of a block.
+
+        :param api_key: by default the key that the server wants, or any.
+        :param options: those of :func:`~trio_responses.open_responses`.
+        """
+        state = self._state.options
+        profile = Endpoint.compatible(
+            self.url, lanes=state.lanes, max_age=state.max_age, after_error="reuse"
+        )
+        settings = {"endpoint": profile, "dial": self.dial, **options}
+        return open_responses(api_key=api_key or state.api_key or "any", **settings)
 
     def stop_accepting(self) -> None:
         """Refuse new connections in memory, as if no server ran; open ones go on."""

@@ -65,7 +65,7 @@ class MemoryStream(HalfCloseableStream):
             self._check_send()
             pipe, rest = self._outgoing, memoryview(data)
             while rest:
-                await self.wait_send_all_might_not_block_unlocked()
+                await self._wait_room()
                 size = len(rest) if pipe.capacity is None else pipe.capacity - len(pipe.buffer)
                 pipe.buffer += rest[:size]
                 rest = rest[size:]
@@ -75,9 +75,9 @@ class MemoryStream(HalfCloseableStream):
         """Wait until there is room to send in."""
         with _exclusive(self._send_conflict, "another task is sending on this stream"):
             await trio.lowlevel.checkpoint()
-            await self.wait_send_all_might_not_block_unlocked()
+            await self._wait_room()
 
-    async def wait_send_all_might_not_block_unlocked(self) -> None:
+    async def _wait_room(self) -> None:
         """Wait for room for a caller that owns the sending side already."""
         self._check_send()
         while not self._outgoing.has_room():

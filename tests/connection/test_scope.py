@@ -1,0 +1,526 @@
+"""P1, one scope: nothing outlives the block, and what happens in it leaves as itself."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_responses import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectionState,
+    Delivery,
+    Keepalive,
+    ReconnectFailed,
+    ReconnectPolicy,
+    ResponsesConnection,
+    Timeouts,
+    connect_responses,
+    open_responses,
+)
+from trio_responses.testing import ResponsesServer
+
+if TYPE_CHECKING:
+    from tests.connection.conftest import Connect
+
+
+@asynccontextmanager
+async def nothing_is_left(server: ResponsesServer) -> AsyncGenerator[None, None]:
+    """Count Trio's tasks and the server's sockets before and after, at rest."""
+    await wait_all_tasks_blocked()
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    yield
+    await wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+    assert server.statistics().open == 0
+
+
+class Spy:
+    """A dialler that remembers what it has opened."""
+
+    def __init__(self, dial: Callable[[str, int], Awaitable[trio.abc.Stream]]) -> None:
+        self._dial = dial
+        self.calls: list[tuple[str, int]] = []
+        self.times: list[float] = []
+
+    async def __call__(self, host: str, port: int) -> trio.abc.Stream:
+        self.calls.append((host, port))
+        self.times.append(trio.current_time())
+        return await self._dial(host, port)
+
+
+async def test_nothing_outlives_the_block(server: ResponsesServer, connect: "Connect") -> None:
+    """P1: no task and no socket, and the server hears close code 1000."""
+    async with nothing_is_left(server):
+        async with connect() as connection:
+            await connection.create(model="m", input="hi")
+        assert connection.state is ConnectionState.CLOSED
+        assert server.connections[0].close_code == 1000
+
+
+async def test_no_timer_outlives_the_block(server: ResponsesServer, connect: "Connect") -> None:
+    """P1: with every deadline running, leaving takes no time."""
+    server.stall(after_events=1)
+    async with nothing_is_left(server):
+        async with connect() as connection:
+            stream = connection.stream(model="m", input="hi")
+            await stream.__aenter__()
+            await stream.__anext__()
+            left_at = trio.current_time()
+        assert trio.current_time() == left_at
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 3600
+
+
+async def test_a_block_left_while_a_turn_runs_fails_the_turn(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1, P3: the waiting task is told at once, and how far its request had come."""
+    server.stall(after_events=2)
+    failures: list[ConnectionClosed] = []
+
+    async def ask(connection: ResponsesConnection) -> None:
+        with pytest.raises(ConnectionClosed) as failure:
+            await connection.create(model="m", input="hi")
+        failures.append(failure.value)
+
+    async with nothing_is_left(server), trio.open_nursery() as nursery:
+        async with connect() as connection:
+            nursery.start_soon(ask, connection)
+            await wait_all_tasks_blocked()
+    assert [failure.delivery for failure in failures] == [Delivery.ACCEPTED]
+    assert isinstance(failures[0], trio.ClosedResourceError)
+
+
+async def test_a_failure_of_the_block_leaves_as_itself(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: never wrapped in an ExceptionGroup."""
+    boom = ValueError("boom")
+    async with nothing_is_left(server):
+        with pytest.raises(ValueError, match="boom") as failure:
+            async with connect():
+                raise boom
+        assert failure.value is boom
+        assert failure.value.__context__ is None
+        assert server.connections[0].close_code == 1000
+
+
+async def test_an_api_error_of_the_block_leaves_as_itself(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: a turn's failure, too."""
+    server.drop(after_events=1)
+    async with nothing_is_left(server):
+        with pytest.raises(ConnectionLost):
+            async with connect() as connection:
+                await connection.create(model="m", input="hi")
+
+
+async def test_groups_of_the_block_stay_what_they_are(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: a group of two that the user made is not taken apart."""
+    async with nothing_is_left(server):
+        with pytest.raises(ExceptionGroup) as failure:
+            async with connect():
+                raise ExceptionGroup("two", [ValueError("a"), KeyError("b")])
+        assert [type(error) for error in failure.value.exceptions] == [ValueError, KeyError]
+
+
+async def test_a_cancelled_turn_is_cancelled_and_nothing_else(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: cancellation is never turned into an API error."""
+    server.stall(after_events=2)
+    async with connect() as connection:
+        caught: list[BaseException] = []
+        with trio.move_on_after(7) as scope:
+            try:
+                await connection.create(model="m", input="hi")
+            except BaseException as error:
+                caught.append(error)
+                raise
+        assert scope.cancelled_caught
+        assert [type(error) for error in caught] == [trio.Cancelled]
+        assert trio.current_time() == 7
+
+
+async def test_a_cancelled_block_is_cancelled_and_nothing_else(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: the whole block, with a turn under way."""
+    server.stall(after_events=2)
+    async with nothing_is_left(server):
+        with trio.move_on_after(7) as scope:
+            async with connect() as connection:
+                await connection.create(model="m", input="hi")
+        assert scope.cancelled_caught
+        assert trio.current_time() == 7
+        assert server.connections[0].close_code == 1000
+
+
+async def test_opening_can_be_cancelled(server: ResponsesServer, connect: "Connect") -> None:
+    """P1: in a handshake, with nothing left."""
+    server.hang_handshake()
+    async with nothing_is_left(server):
+        with trio.move_on_after(3) as scope:
+            async with connect():
+                pytest.fail("the block began")  # pragma: no cover
+        assert scope.cancelled_caught
+        assert trio.current_time() == 3
+
+
+async def test_opening_can_be_cancelled_between_attempts(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: in a backoff, with nothing left."""
+    server.stop_accepting()
+    async with nothing_is_left(server):
+        with trio.move_on_after(5) as scope:
+            async with connect():
+                pytest.fail("the block began")  # pragma: no cover
+        assert scope.cancelled_caught
+        assert trio.current_time() == 5
+
+
+async def test_the_connection_works_in_a_finally_clause_of_a_cancelled_block(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: the body is cancelled before the tasks behind it."""
+    texts: list[str] = []
+    async with nothing_is_left(server):
+        with trio.move_on_after(1):
+            async with connect() as connection:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        response = await connection.create(model="m", input="goodbye")
+                        texts.append(response.output_text)
+        assert texts == ['Turn 1: you said "goodbye".']
+        assert server.connections[0].close_code == 1000
+
+
+async def test_the_connection_even_reconnects_in_a_finally_clause(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: the supervisor lives as long as the block."""
+    with trio.move_on_after(1):
+        async with connect() as connection:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await server.reset_all()
+                    await connection.create(model="m", input="goodbye")
+    assert server.statistics().handshakes == 2
+    assert trio.current_time() == 2
+
+
+async def test_aclose_is_idempotent(server: ResponsesServer, connect: "Connect") -> None:
+    """P1: twice, ten at once, and after the block."""
+    async with nothing_is_left(server):
+        async with connect() as connection:
+            await connection.aclose()
+            assert server.connections[0].close_code == 1000
+            async with trio.open_nursery() as nursery:
+                for _ in range(10):
+                    nursery.start_soon(connection.aclose)
+        await connection.aclose()
+        assert server.statistics().handshakes == 1
+        assert trio.current_time() == 0
+
+
+async def test_aclose_is_a_checkpoint(connect: "Connect") -> None:
+    """Trio's rule, also where there is nothing to do."""
+    async with connect() as connection:
+        await connection.aclose()
+        with trio.testing.assert_checkpoints():
+            await connection.aclose()
+
+
+async def test_aclose_is_bounded_against_a_half_open_server(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: ``timeouts.close`` seconds to the instant, and then the socket is dropped."""
+    async with connect(timeouts=Timeouts(close=3.5)) as connection:
+        server.freeze_all()
+        started = trio.current_time()
+        await connection.aclose()
+        assert trio.current_time() - started == 3.5
+        assert connection.state is ConnectionState.CLOSED
+        await connection.aclose()
+        assert trio.current_time() - started == 3.5
+
+
+async def test_leaving_the_block_is_bounded_even_while_it_is_cancelled(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: the close of a cancelled block takes ``timeouts.close`` at most."""
+    with trio.move_on_after(1):
+        async with connect(timeouts=Timeouts(close=2.0), keepalive=Keepalive(interval=1000)):
+            server.freeze_all()
+            await trio.sleep_forever()
+    assert trio.current_time() == 3
+
+
+async def test_the_state_while_closing_is_draining(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """The closing handshake can be seen."""
+    async with connect() as connection:
+        server.freeze_all()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.aclose)
+            await wait_all_tasks_blocked()
+            assert str(connection.state) == "draining"
+        assert str(connection.state) == "closed"
+
+
+async def test_aclose_ends_a_reconnect_that_is_under_way(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: no attempt follows a close."""
+    async with nothing_is_left(server):
+        async with connect() as connection:
+            server.stop_accepting()
+            await server.reset_all()
+            await trio.sleep(2)
+            assert connection.state is ConnectionState.RECONNECTING
+            await connection.aclose()
+            assert trio.current_time() == 2
+            server.accept_again()
+            await trio.sleep(100)
+        assert server.statistics().handshakes == 1
+
+
+async def test_aclose_ends_a_dial_that_hangs(server: ResponsesServer, connect: "Connect") -> None:
+    """P1: a handshake under way is cancelled."""
+    async with nothing_is_left(server):
+        async with connect() as connection:
+            server.hang_handshake()
+            await server.reset_all()
+            await trio.sleep(2)
+            assert server.statistics().handshakes == 2
+            await connection.aclose()
+            assert trio.current_time() == 2
+
+
+async def test_a_failed_opening_leaves_nothing(server: ResponsesServer, connect: "Connect") -> None:
+    """P1: the exception is the whole outcome."""
+    server.refuse(401)
+    async with nothing_is_left(server):
+        with pytest.raises(AuthenticationError) as failure:
+            async with connect():
+                pytest.fail("the block began")  # pragma: no cover
+        await trio.sleep(1000)
+        assert server.statistics().handshakes == 1
+        assert failure.value.status == 401
+
+
+async def test_a_policy_that_fails_leaves_as_itself(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: a bug in the user's own iterable is the user's exception, alone."""
+
+    def delays() -> Iterator[float]:
+        yield 1
+        raise LookupError("a bug in the policy")
+
+    server.stop_accepting()
+    async with nothing_is_left(server):
+        with pytest.raises(LookupError, match="a bug in the policy"):
+            async with connect(reconnect=delays()):
+                pytest.fail("the block began")  # pragma: no cover
+
+
+async def test_a_dialler_that_fails_leaves_as_itself(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: what is no failure of the network is not retried, and not wrapped."""
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise LookupError(f"a bug in the dialler of {host}:{port}")
+
+    async with nothing_is_left(server):
+        with pytest.raises(LookupError, match="localhost:80"):
+            async with connect(dial=dial):
+                pytest.fail("the block began")  # pragma: no cover
+
+
+async def test_a_dialler_that_fails_later_ends_the_block_as_itself(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: a bug in a background task cancels the body, and is the only exception."""
+    works = True
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        if works:
+            return await server.dial(host, port)
+        raise LookupError("a bug in the dialler")
+
+    async with nothing_is_left(server):
+        with pytest.raises(LookupError, match="a bug in the dialler"):
+            async with connect(dial=dial) as connection:
+                works = False
+                await server.reset_all()
+                await connection.create(model="m", input="hi")
+
+
+@pytest.mark.parametrize("use", ["create", "send", "receive", "stream", "wait_open", "warm_up"])
+async def test_a_closed_connection_says_so_at_once(connect: "Connect", use: str) -> None:
+    """P1: every call, without waiting, and catchable as Trio's own word."""
+    async with connect() as connection:
+        await connection.aclose()
+        with pytest.raises(ConnectionClosed) as failure:
+            await call(connection, use)
+        assert isinstance(failure.value, trio.ClosedResourceError)
+        assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize("use", ["create", "send", "stream", "wait_open", "warm_up"])
+async def test_what_the_connection_failed_with_is_said_at_once_by_every_call(
+    server: ResponsesServer, connect: "Connect", use: str
+) -> None:
+    """P2: after the last attempt nobody waits any more."""
+    async with connect(reconnect=[]) as connection:
+        await server.reset_all()
+        await wait_all_tasks_blocked()
+        assert connection.state is ConnectionState.CLOSED
+        for _ in range(2):
+            with pytest.raises(ReconnectFailed) as failure:
+                await call(connection, use)
+            assert failure.value.delivery is Delivery.NOT_SENT
+            assert trio.current_time() == 0
+
+
+async def call(connection: ResponsesConnection, use: str) -> None:
+    match use:
+        case "stream":
+            async with connection.stream(model="m", input="hi"):
+                pass
+        case "send":
+            from trio_responses import ResponseCreate  # noqa: PLC0415 - the one user
+
+            await connection.send(ResponseCreate(model="m", input="hi"))
+        case "create" | "warm_up":
+            await getattr(connection, use)(model="m", input="hi")
+        case _:
+            await getattr(connection, use)()
+
+
+async def test_two_callers_of_a_failed_connection_get_exceptions_of_their_own(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """Two tasks that raise one object grow one traceback, and mark each other's delivery."""
+    async with connect(reconnect=[]) as connection:
+        await server.reset_all()
+        await wait_all_tasks_blocked()
+        failures: list[ReconnectFailed] = []
+        for _ in range(2):
+            with pytest.raises(ReconnectFailed) as failure:
+                await connection.wait_open()
+            failures.append(failure.value)
+        assert failures[0] is not failures[1]
+        assert failures[0].attempts == failures[1].attempts == 0
+        assert failures[0].__cause__ is failures[1].__cause__
+
+
+# --- In a nursery of one's own -------------------------------------------------------------
+
+
+async def test_a_connection_in_a_nursery_lives_until_it_is_closed(server: ResponsesServer) -> None:
+    """P1: ``connect_responses`` beside ``open_responses``, as trio-websocket has both."""
+    async with nothing_is_left(server), trio.open_nursery() as nursery:
+        connection = await connect_responses(
+            nursery, server.url, api_key="k", dial=server.dial, reconnect=[1, 1]
+        )
+        await connection.create(model="m", input="hi")
+        await server.reset_all()
+        await connection.create(model="m", input="hi")
+        await connection.aclose()
+        assert server.connections[-1].close_code == 1000
+
+
+async def test_a_connection_in_a_nursery_ends_with_it(server: ResponsesServer) -> None:
+    """P1: cancelling the nursery closes it, with code 1000."""
+    async with nothing_is_left(server):
+        async with trio.open_nursery() as nursery:
+            connection = await connect_responses(
+                nursery, server.url, api_key="k", dial=server.dial
+            )
+            nursery.cancel_scope.cancel()
+        assert server.connections[0].close_code == 1000
+        assert connection.state is ConnectionState.CLOSED
+        with pytest.raises(ConnectionClosed):
+            await connection.create(model="m", input="hi")
+
+
+async def test_a_failed_opening_in_a_nursery_leaves_nothing(server: ResponsesServer) -> None:
+    """P1: the exception comes from the call, and the nursery goes on."""
+    server.refuse(403)
+    async with trio.open_nursery() as nursery:
+        async with nothing_is_left(server):
+            with pytest.raises(AuthenticationError):
+                await connect_responses(nursery, server.url, api_key="k", dial=server.dial)
+        assert not nursery.child_tasks
+        assert not nursery.cancel_scope.cancel_called
+
+
+async def test_a_cancelled_opening_in_a_nursery_leaves_nothing(server: ResponsesServer) -> None:
+    """P1: likewise."""
+    server.hang_handshake()
+    async with trio.open_nursery() as nursery:
+        async with nothing_is_left(server):
+            with trio.move_on_after(3) as scope:
+                await connect_responses(nursery, server.url, api_key="k", dial=server.dial)
+            assert scope.cancelled_caught
+            assert trio.current_time() == 3
+        assert not nursery.child_tasks
+
+
+async def test_a_connection_in_a_nursery_that_gives_up_does_not_cancel_the_nursery(
+    server: ResponsesServer,
+) -> None:
+    """P2: the failure is told to whoever uses the connection."""
+    async with trio.open_nursery() as nursery:
+        connection = await connect_responses(
+            nursery, server.url, api_key="k", dial=server.dial, reconnect=[]
+        )
+        await server.reset_all()
+        await wait_all_tasks_blocked()
+        assert not nursery.cancel_scope.cancel_called
+        with pytest.raises(ReconnectFailed):
+            await connection.create(model="m", input="hi")
+
+
+async def test_sockets_are_opened_one_at_a_time(server: ResponsesServer) -> None:
+    """P2: one supervisor; the server never sees two of them."""
+    spy = Spy(server.dial)
+    async with open_responses(
+        server.url, api_key="k", dial=spy, reconnect=ReconnectPolicy(jitter=0.0)
+    ) as connection:
+        for _ in range(3):
+            await server.reset_all()
+            await connection.create(model="m", input="hi")
+    assert server.statistics().max_open == 1
+    assert spy.times == [0, 1, 2, 3]
+    assert spy.calls == [("localhost", 80)] * 4
+
+
+async def test_an_unreachable_server_is_a_connect_error_behind_reconnect_failed(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P2: what the dialler raised can be found."""
+    server.stop_accepting()
+    with pytest.raises(ReconnectFailed) as failure:
+        async with connect(reconnect=[]):
+            pytest.fail("the block began")  # pragma: no cover
+    assert isinstance(failure.value.__cause__, ConnectError)
+    assert isinstance(failure.value.__cause__.__cause__, ConnectionRefusedError)

@@ -1,0 +1,159 @@
+"""Clients of others behind one face: send a command, receive an event, both as JSON.
+
+The face is thin on purpose: what is tested are the clients' own ways of connecting, sending,
+receiving, parsing and closing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Json: TypeAlias = dict[str, Any]
+
+KEY = "sk-interop"
+MODEL = "gpt-5.5"
+ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
+CLOSE_SECONDS = 10
+
+
+class Wire(Protocol):
+    """What a counterpart does for us."""
+
+    def send(self, command: Json) -> None: ...
+
+    def receive(self) -> Json: ...
+
+
+class Client:
+    """Turns over a wire."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def send(self, text: str | list[Json], **fields: Any) -> None:
+        self._wire.send({"type": "response.create", "model": MODEL, "input": text, **fields})
+
+    def receive(self) -> Json:
+        return self._wire.receive()
+
+    def events(self, text: str | list[Json], **fields: Any) -> list[Json]:
+        """Run one turn, and give its events."""
+        self.send(text, **fields)
+        events = [self.receive()]
+        while events[-1]["type"] not in ENDS:
+            events.append(self.receive())
+        return events
+
+    def respond(self, text: str | list[Json], **fields: Any) -> Json:
+        """Run one turn, and give its completed response."""
+        last = self.events(text, **fields)[-1]
+        assert last["type"] == "response.completed", last
+        response: Json = last["response"]
+        return response
+
+
+class SyncWire:
+    """``OpenAI().responses.connect()``."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def send(self, command: Json) -> None:
+        self._connection.send(command)
+
+    def receive(self) -> Json:
+        return checked(self._connection.recv())
+
+
+class AsyncWire:
+    """``AsyncOpenAI().responses.connect()``, in an event loop that runs while it is used."""
+
+    def __init__(self, runner: asyncio.Runner, connection: Any) -> None:
+        self._runner = runner
+        self._connection = connection
+
+    def send(self, command: Json) -> None:
+        self._runner.run(self._connection.send(command))
+
+    def receive(self) -> Json:
+        return checked(self._runner.run(self._connection.recv()))
+
+
+class NodeWire:
+    """``new ResponsesWS(...)``, in a process that reads and writes lines of JSON."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+
+    def send(self, command: Json) -> None:
+        self._stdin.write(json.dumps(command) + "\n")
+        self._stdin.flush()
+
+    def receive(self) -> Json:
+        said: Json = json.loads(self._stdout.readline() or '{"ended": true}')
+        assert isinstance(said.get("event"), dict), f"the npm client said {said}"
+        return cast("Json", said["event"])
+
+
+def checked(event: Any) -> Json:
+    """Give an event of openai-python as JSON.
+
+    The SDK does not validate what it receives; here it has to, so that its own types say what
+    is missing in a frame.
+    """
+    value: Json = event.to_dict()
+    type(event).model_validate(value)
+    assert type(event).__name__.startswith("Response"), type(event)
+    return value
+
+
+@contextmanager
+def sync_client(openai: Any, url: str) -> Iterator[Client]:
+    with (
+        openai.OpenAI(api_key=KEY, base_url=url) as sdk,
+        sdk.responses.connect() as connection,
+    ):
+        yield Client(SyncWire(connection))
+
+
+@contextmanager
+def async_client(openai: Any, url: str) -> Iterator[Client]:
+    with asyncio.Runner() as runner:
+        sdk = openai.AsyncOpenAI(api_key=KEY, base_url=url)
+        manager = sdk.responses.connect()
+        connection = runner.run(manager.__aenter__())
+        try:
+            yield Client(AsyncWire(runner, connection))
+        finally:
+            runner.run(manager.__aexit__(None, None, None))
+            runner.run(sdk.close())
+
+
+@contextmanager
+def node_client(script: tuple[str, str], modules: Path, url: str) -> Iterator[Client]:
+    process = subprocess.Popen(  # noqa: S603 - this folder's own script
+        [*script, str(modules), url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wire = NodeWire(process)
+    try:
+        yield Client(wire)
+        rest, _ = process.communicate(timeout=CLOSE_SECONDS)
+        assert json.loads(rest.splitlines()[-1]) == {"closed": 1000}
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()

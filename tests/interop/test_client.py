@@ -1,0 +1,497 @@
+"""Our client, against servers of others: `aimock` itself, and `agentic-api` with aimock behind it.
+
+The two differ in what they know of the protocol, and each is taken as it is: aimock has neither
+lanes nor warm-ups nor statuses in its errors, and ignores parents; agentic has them all.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import pytest
+import trio
+
+from trio_responses import (
+    APIError,
+    ConnectionLost,
+    ConnectionRestored,
+    ContentPartAdded,
+    ContentPartDone,
+    Delivery,
+    Endpoint,
+    ErrorEvent,
+    FunctionCall,
+    FunctionCallArgumentsDelta,
+    FunctionCallArgumentsDone,
+    FunctionCallOutput,
+    FunctionTool,
+    OutputItemAdded,
+    OutputItemDone,
+    OutputTextDelta,
+    OutputTextDone,
+    PreviousResponseNotFound,
+    RateLimited,
+    Reasoning,
+    ResponseCompleted,
+    ResponseCreate,
+    ResponseCreated,
+    ResponseInProgress,
+    UndecodableFrame,
+    UnexpectedOutput,
+    UnknownEvent,
+    UnknownItem,
+    UnknownPart,
+    UpgradeUnsupported,
+    open_responses,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.interop.programs import Program
+    from trio_responses import Event, ResponsesConnection, ResponseStream, ServerEvent
+
+AfterError: TypeAlias = Literal["reuse", "replace"]
+StartAgentic: TypeAlias = "Callable[..., tuple[Program, str]]"
+
+MODEL = "gpt-5.5"
+PATIENCE = 60
+PONG = "pong: hello from the server, in several chunks of text."
+SLOW = "slow slow slow slow slow slow slow slow"
+MANY = 20
+SOON = [0.01] * 1000
+"""Delays for reconnecting to a server that is about to come back."""
+WEATHER = FunctionTool(
+    name="get_weather",
+    description="Tell the weather in a city.",
+    strict=False,
+    parameters={
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
+)
+
+both = pytest.mark.parametrize("url", ["aimock_url", "agentic_url"], indirect=True)
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+@asynccontextmanager
+async def opened(
+    url: str, *, lanes: bool = False, after_error: AfterError = "replace"
+) -> AsyncIterator[ResponsesConnection]:
+    """Open a connection, and see at its end that it understood every frame."""
+    endpoint = Endpoint.compatible(url, lanes=lanes, after_error=after_error)
+    with trio.fail_after(PATIENCE):
+        async with open_responses(endpoint=endpoint, api_key="sk-interop", reconnect=SOON) as it:
+            yield it
+            statistics = it.statistics()
+            assert statistics.undecodable_frames == 0
+            assert statistics.unclaimed_events == 0
+            assert statistics.unread_bytes == 0
+
+
+def is_typed(event: Event) -> bool:
+    match event:
+        case UnknownEvent() | UndecodableFrame():
+            return False
+        case OutputItemAdded(item=thing) | OutputItemDone(item=thing):
+            return not isinstance(thing, UnknownItem)
+        case ContentPartAdded(part=part) | ContentPartDone(part=part):
+            return not isinstance(part, UnknownPart)
+        case _:
+            return True
+
+
+async def events_of(stream: ResponseStream) -> list[ServerEvent]:
+    events = [event async for event in stream]
+    assert [event for event in events if not is_typed(event)] == []
+    return events
+
+
+# --- Turns -------------------------------------------------------------------------------
+
+
+@both
+async def test_a_turn_gives_its_response(url: str) -> None:
+    async with opened(url) as connection:
+        response = await connection.create(model=MODEL, input="ping-text", store=False)
+        assert response.output_text == PONG
+        assert response.status == "completed"
+        assert response.model == MODEL
+        assert response.usage is not None
+        assert connection.previous_response_id == response.id
+
+
+@both
+async def test_a_stream_gives_every_event_in_order_and_typed(url: str) -> None:
+    async with opened(url) as connection:
+        async with connection.stream(model=MODEL, input="ping-text") as stream:
+            events = await events_of(stream)
+        deltas = [event for event in events if isinstance(event, OutputTextDelta)]
+        assert [type(event) for event in events if event not in deltas] == [
+            ResponseCreated,
+            ResponseInProgress,
+            OutputItemAdded,
+            ContentPartAdded,
+            OutputTextDone,
+            ContentPartDone,
+            OutputItemDone,
+            ResponseCompleted,
+        ]
+        assert len(deltas) > 1
+        assert "".join(delta.delta for delta in deltas) == PONG
+        assert stream.response.output_text == stream.snapshot.output_text == PONG
+        assert stream.response_id == stream.response.id
+
+
+@both
+async def test_the_channel_underneath_gives_the_same_events(url: str) -> None:
+    async with opened(url) as connection:
+        await connection.send(ResponseCreate(model=MODEL, input="ping-text"))
+        events = [await connection.receive()]
+        while not isinstance(events[-1], ResponseCompleted):
+            events.append(await connection.receive())
+        assert all(is_typed(event) for event in events)
+        assert isinstance(events[0], ResponseCreated)
+        assert events[-1].response.output_text == PONG
+
+
+@both
+@pytest.mark.parametrize("store", [True, False])
+async def test_a_chain_goes_on_from_its_parent(url: str, *, store: bool) -> None:
+    async with opened(url) as connection:
+        first = await connection.create(model=MODEL, input="remember-me", store=store)
+        assert first.output_text == "I will remember the colour teal."
+        second = await connection.create(
+            model=MODEL, input="what-colour", store=store, previous_response_id=first.id
+        )
+        assert second.output_text == "The colour was teal."
+        assert second.id != first.id
+        assert connection.previous_response_id == second.id
+        if "agentic" in (second.metadata or {}) or second.previous_response_id is not None:
+            assert second.previous_response_id == first.id
+
+
+@both
+async def test_a_tool_turn_calls_and_takes_the_output(url: str) -> None:
+    async with opened(url) as connection:
+        async with connection.stream(
+            model=MODEL, input="weather-tool", tools=[WEATHER]
+        ) as stream:
+            events = await events_of(stream)
+        pieces = [e.delta for e in events if isinstance(e, FunctionCallArgumentsDelta)]
+        done = [e.arguments for e in events if isinstance(e, FunctionCallArgumentsDone)]
+        [call] = stream.response.output
+        assert isinstance(call, FunctionCall)
+        assert (call.name, call.arguments) == ("get_weather", '{"city":"Paris"}')
+        assert ["".join(pieces)] == done == [call.arguments]
+        response = await connection.create(
+            model=MODEL,
+            previous_response_id=stream.response.id,
+            input=[FunctionCallOutput(call_id=call.call_id, output='{"celsius": 21}')],
+            tools=[WEATHER],
+        )
+        assert response.output_text == "It is 21 degrees in Paris."
+
+
+@both
+async def test_reasoning_is_an_item_of_its_own(url: str) -> None:
+    async with opened(url) as connection:
+        async with connection.stream(
+            model=MODEL, input="reason-first", reasoning={"effort": "low", "summary": "auto"}
+        ) as stream:
+            await events_of(stream)
+        [reasoning, _] = stream.response.output
+        assert isinstance(reasoning, Reasoning)
+        summary = "".join(part.text for part in reasoning.summary if part.type == "summary_text")
+        assert summary == "Thinking about it step by step."
+        assert stream.response.output_text == "42."
+
+
+async def test_agentic_warms_up(agentic_url: str) -> None:
+    async with opened(agentic_url) as connection:
+        warm = await connection.warm_up(model=MODEL, instructions="Be brief.", tools=[WEATHER])
+        assert warm.output == ()
+        response = await connection.create(
+            model=MODEL, input="ping-text", previous_response_id=warm.id
+        )
+        assert response.output_text == PONG
+        assert response.previous_response_id == warm.id
+
+
+async def test_aimock_does_not_know_warm_ups_and_we_say_so(aimock_url: str) -> None:
+    async with opened(aimock_url) as connection:
+        with pytest.raises(APIError) as refused:
+            await connection.warm_up(model=MODEL)
+        assert refused.value.code == "no_fixture_match"
+        with pytest.raises(UnexpectedOutput) as generated:
+            await connection.warm_up(model=MODEL, input="ping-text")
+        assert generated.value.response.output_text == PONG
+        assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
+
+
+# --- Errors ------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("after_error", ["reuse", "replace"])
+async def test_an_error_frame_costs_one_turn(url: str, after_error: AfterError) -> None:
+    async with opened(url, after_error=after_error) as connection:
+        for model, text in (
+            ("no-such-model", "unmatched words here"),
+            (MODEL, "error-429"),
+            (MODEL, "error-500"),
+        ):
+            with pytest.raises(APIError) as caught:
+                await connection.create(model=model, input=text)
+            assert isinstance(caught.value.event, ErrorEvent)
+            assert caught.value.code
+            assert caught.value.message
+            response = await connection.create(model=MODEL, input="ping-text")
+            assert response.output_text == PONG
+        sockets = {"reuse": 1, "replace": 4}
+        assert connection.statistics().sockets_opened == sockets[after_error]
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "status"),
+    [("no-such-model", "unmatched words here", 404), (MODEL, "error-429", 429)],
+)
+async def test_agentic_says_what_was_refused(
+    agentic_url: str, model: str, text: str, status: int
+) -> None:
+    async with opened(agentic_url) as connection:
+        with pytest.raises(APIError) as caught:
+            await connection.create(model=model, input=text)
+        assert (caught.value.status, caught.value.code) == (status, "upstream_error")
+        assert isinstance(caught.value, RateLimited) == (status == 429)
+        assert caught.value.delivery is Delivery.REJECTED
+
+
+async def test_aimock_says_no_status_so_that_it_may_have_run(aimock_url: str) -> None:
+    async with opened(aimock_url) as connection:
+        with pytest.raises(APIError) as caught:
+            await connection.create(model="no-such-model", input="unmatched words here")
+        assert (caught.value.status, caught.value.code) == (None, "no_fixture_match")
+        assert caught.value.delivery is Delivery.AMBIGUOUS
+        with pytest.raises(RateLimited) as limited:
+            await connection.create(model=MODEL, input="error-429")
+        assert limited.value.delivery is Delivery.REJECTED
+
+
+@pytest.mark.parametrize("after_error", ["reuse", "replace"])
+async def test_agentic_does_not_find_an_unknown_parent(
+    agentic_url: str, after_error: AfterError
+) -> None:
+    async with opened(agentic_url, after_error=after_error) as connection:
+        with pytest.raises(PreviousResponseNotFound) as caught:
+            await connection.create(
+                model=MODEL, input="ping-text", previous_response_id="resp_does_not_exist"
+            )
+        assert (caught.value.status, caught.value.param) == (400, "previous_response_id")
+        assert caught.value.delivery is Delivery.REJECTED
+        assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
+
+
+async def test_agentic_refuses_a_parameter_of_the_wrong_type(agentic_url: str) -> None:
+    async with opened(agentic_url) as connection:
+        with pytest.raises(APIError) as caught:
+            await connection.create(model=MODEL, input="ping-text", extra={"temperature": "hot"})
+        assert (caught.value.status, caught.value.code) == (400, "invalid_request_error")
+        assert "hot" in caught.value.message
+        assert "hot" not in str(caught.value)
+        assert caught.value.delivery is Delivery.REJECTED
+        assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
+
+
+async def test_aimock_takes_unknown_parents_and_parameters(aimock_url: str) -> None:
+    async with opened(aimock_url) as connection:
+        response = await connection.create(
+            model=MODEL,
+            input="ping-text",
+            previous_response_id="resp_does_not_exist",
+            extra={"temperature": "hot"},
+        )
+        assert response.output_text == PONG
+
+
+@both
+async def test_a_path_without_a_websocket_is_not_tried_again(url: str) -> None:
+    with pytest.raises(UpgradeUnsupported) as caught:
+        async with opened(f"{url}/nowhere"):
+            pass
+    assert caught.value.status == 404
+
+
+# --- Many at once ------------------------------------------------------------------------
+
+
+@both
+async def test_turns_queue_where_there_is_one_lane(url: str) -> None:
+    texts: list[str] = []
+
+    async def ask() -> None:
+        texts.append((await connection.create(model=MODEL, input="ping-text")).output_text)
+
+    async with opened(url) as connection:
+        async with trio.open_nursery() as nursery:
+            for _ in range(MANY):
+                nursery.start_soon(ask)
+        assert texts == [PONG] * MANY
+        assert connection.statistics().requests_sent == MANY
+        assert connection.statistics().sockets_opened == 1
+
+
+async def test_agentic_answers_lanes_side_by_side(agentic_url: str) -> None:
+    begun: list[int] = []
+    begun_at_first_end: list[int] = []
+    lanes: set[str | None] = set()
+
+    async def ask(number: int) -> None:
+        slow = number % 2 == 0
+        async with connection.stream(model=MODEL, input="slow-text" if slow else "ping-text") as s:
+            events: list[ServerEvent] = []
+            async for event in s:
+                if not events:
+                    begun.append(number)
+                events.append(event)
+                assert is_typed(event)
+        if not begun_at_first_end:
+            begun_at_first_end.extend(begun)
+        assert s.response.output_text == (SLOW if slow else PONG)
+        assert {event.stream_id for event in events} == {events[0].stream_id}
+        lanes.add(events[0].stream_id)
+
+    async with opened(agentic_url, lanes=True, after_error="reuse") as connection:
+        async with trio.open_nursery() as nursery:
+            for number in range(MANY):
+                nursery.start_soon(ask, number)
+        assert len(begun) == MANY
+        assert len(lanes) == 16
+        assert len(begun_at_first_end) > 1
+        assert connection.statistics().requests_sent == MANY
+        assert connection.statistics().sockets_opened == 1
+
+
+async def test_agentic_answers_20_creates_on_its_lanes(agentic_url: str) -> None:
+    texts: list[str] = []
+
+    async def ask() -> None:
+        texts.append((await connection.create(model=MODEL, input="slow-text")).output_text)
+
+    async with opened(agentic_url, lanes=True, after_error="reuse") as connection:
+        async with trio.open_nursery() as nursery:
+            for _ in range(MANY):
+                nursery.start_soon(ask)
+        assert texts == [SLOW] * MANY
+        assert connection.statistics().sockets_opened == 1
+
+
+async def test_an_error_on_one_lane_of_agentic_leaves_the_others_alone(agentic_url: str) -> None:
+    texts: list[str] = []
+
+    async def ask() -> None:
+        texts.append((await connection.create(model=MODEL, input="slow-text")).output_text)
+
+    async def fail() -> None:
+        with pytest.raises(PreviousResponseNotFound) as caught:
+            await connection.create(
+                model=MODEL, input="ping-text", previous_response_id="resp_does_not_exist"
+            )
+        assert caught.value.delivery is Delivery.REJECTED
+
+    async with opened(agentic_url, lanes=True, after_error="reuse") as connection:
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(ask)
+                nursery.start_soon(fail)
+        assert texts == [SLOW] * 4
+        assert connection.statistics().sockets_opened == 1
+
+
+@pytest.mark.parametrize("abandon", ["drain", "replace"])
+@both
+async def test_a_turn_left_early_leaves_nothing_to_the_next(
+    url: str, abandon: Literal["drain", "replace"]
+) -> None:
+    async with opened(url) as connection:
+        async with connection.stream(model=MODEL, input="slow-text", abandon=abandon) as stream:
+            async for event in stream:
+                if isinstance(event, OutputTextDelta):
+                    break
+        async with connection.stream(model=MODEL, input="ping-text") as stream:
+            events = await events_of(stream)
+        assert isinstance(events[0], ResponseCreated)
+        assert stream.response.output_text == PONG
+        assert connection.statistics().sockets_opened == {"drain": 1, "replace": 2}[abandon]
+
+
+# --- Losing the socket -------------------------------------------------------------------
+
+
+async def test_aimock_cuts_the_socket_in_the_middle(aimock_url: str) -> None:
+    async with opened(aimock_url) as connection:
+        events: list[ServerEvent] = []
+        stream = connection.stream(model=MODEL, input="cut-off")
+        with pytest.raises(ConnectionLost) as caught:
+            async with stream:
+                async for event in stream:
+                    events.append(event)  # noqa: PERF401 - they stay when it raises
+        assert isinstance(events[0], ResponseCreated)
+        assert isinstance(events[-1], OutputTextDelta)
+        assert caught.value.delivery is Delivery.ACCEPTED
+        assert caught.value.code == 1006
+        assert stream.response_id is not None
+        assert connection.previous_response_id is None
+        assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
+        assert connection.statistics().sockets_opened == 2
+
+
+async def test_a_cut_is_told_in_order_on_the_channel(aimock_url: str) -> None:
+    endpoint = Endpoint.compatible(aimock_url)
+    with trio.fail_after(PATIENCE):
+        async with open_responses(endpoint=endpoint, api_key="", reconnect=SOON) as connection:
+            await connection.send(ResponseCreate(model=MODEL, input="cut-off"))
+            events = [await connection.receive()]
+            while not isinstance(events[-1], ConnectionRestored):
+                events.append(await connection.receive())
+            *answer, lost, restored = events
+            assert isinstance(answer[0], ResponseCreated)
+            assert isinstance(answer[-1], OutputTextDelta)
+            assert isinstance(lost, ConnectionLost)
+            assert isinstance(restored, ConnectionRestored)
+            assert restored.attempts == 1
+            assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
+
+
+async def test_agentic_is_killed_and_comes_back(start_agentic: StartAgentic) -> None:
+    program, url = start_agentic()
+    port = int(url.split(":")[2].split("/")[0])
+    async with opened(url, lanes=True, after_error="reuse") as connection:
+        stream = connection.stream(model=MODEL, input="slow-text")
+        with pytest.raises(ConnectionLost) as caught:
+            async with stream:
+                async for event in stream:
+                    if isinstance(event, OutputTextDelta):
+                        await trio.to_thread.run_sync(program.kill)
+        assert caught.value.delivery is Delivery.ACCEPTED
+        assert connection.previous_response_id is None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, start_agentic, port)
+            response = await connection.create(model=MODEL, input="ping-text")
+        assert response.output_text == PONG
+        assert connection.statistics().sockets_opened == 2
+
+
+async def test_agentic_says_when_its_upstream_is_cut(agentic_url: str) -> None:
+    async with opened(agentic_url) as connection:
+        with pytest.raises(APIError) as caught:
+            await connection.create(model=MODEL, input="cut-off")
+        assert caught.value.status == 502
+        assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG

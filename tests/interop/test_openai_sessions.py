@@ -1,0 +1,119 @@
+"""Our server, driven by openai-python's session helper: lanes, accumulation, errors."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.interop.clients import KEY, MODEL
+
+PATIENCE = 30
+
+
+@pytest.fixture
+def helpers(openai_sdk: Any) -> Any:
+    assert openai_sdk
+    return pytest.importorskip("openai.lib.responses_websocket")
+
+
+def limits(helpers: Any) -> Any:
+    return helpers.ResponsesWebSocketLimits(
+        max_lanes=8,
+        max_events_per_lane=10_000,
+        max_events=20_000,
+        max_bytes_per_lane=2**24,
+        max_bytes=2**25,
+    )
+
+
+def create(text: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "response.create", "model": MODEL, "input": text, "store": False, **fields}
+
+
+def test_a_sync_session_routes_lanes_and_chains_them(
+    openai_sdk: Any, helpers: Any, our_url: str
+) -> None:
+    with (
+        openai_sdk.OpenAI(api_key=KEY, base_url=our_url) as sdk,
+        sdk.responses.connect(websocket_connection_options={"max_size": None}) as connection,
+        helpers.ResponsesWebSocketSession(connection, limits=limits(helpers)) as session,
+    ):
+        lanes = [session.default, session.lane("one"), session.lane("two")]
+        parents: list[Any] = [None] * len(lanes)
+        for turn in (1, 2):
+            for number, lane in enumerate(lanes):
+                lane.send(create(f"lane {number}", previous_response_id=parents[number]))
+            for number, lane in enumerate(lanes):
+                response = lane.get_final_response(timeout=PATIENCE)
+                assert response.output_text == f'Turn {turn}: you said "lane {number}".'
+                parents[number] = response.id
+
+
+def test_an_async_session_routes_lanes_warms_up_and_outlives_errors(
+    openai_sdk: Any, helpers: Any, our_url: str
+) -> None:
+    async def run() -> None:
+        async with (
+            openai_sdk.AsyncOpenAI(api_key=KEY, base_url=our_url) as sdk,
+            sdk.responses.connect(websocket_connection_options={"max_size": None}) as connection,
+            helpers.AsyncResponsesWebSocketSession(connection, limits=limits(helpers)) as session,
+        ):
+            one, two = session.lane("one"), session.lane("two")
+            await one.send(create("", input=[], generate=False))
+            warm = await one.get_final_response()
+            assert warm.output == []
+            await one.send(create("first", previous_response_id=warm.id))
+            await two.send(create("second", previous_response_id="resp_unknown"))
+            assert (await one.get_final_response()).output_text == 'Turn 1: you said "first".'
+            with pytest.raises(helpers.ResponsesWebSocketError) as caught:
+                await two.get_final_response()
+            assert caught.value.event.status == 400
+            assert caught.value.event.stream_id == "two"
+            assert caught.value.event.error.code == "previous_response_not_found"
+            await two.send(create("second"))
+            assert (await two.get_final_response()).output_text == 'Turn 1: you said "second".'
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+
+
+def test_a_fork_starts_from_the_parent_of_another_lane(
+    openai_sdk: Any, helpers: Any, our_url: str
+) -> None:
+    """As the SDK's README has it: wait for the fork's in_progress before the source goes on."""
+
+    async def run() -> None:
+        async with (
+            openai_sdk.AsyncOpenAI(api_key=KEY, base_url=our_url) as sdk,
+            sdk.responses.connect() as connection,
+            helpers.AsyncResponsesWebSocketSession(connection, limits=limits(helpers)) as session,
+        ):
+            source, fork = session.lane("source"), session.lane("fork")
+            await source.send(create("root"))
+            root = await source.get_final_response()
+            await fork.send(create("left", previous_response_id=root.id))
+            while (await fork.recv()).type != "response.in_progress":
+                pass
+            await source.send(create("right", previous_response_id=root.id))
+            assert (await fork.get_final_response()).output_text == 'Turn 2: you said "left".'
+            assert (await source.get_final_response()).output_text == 'Turn 2: you said "right".'
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+
+
+def test_the_accumulator_agrees_with_the_final_response(
+    openai_sdk: Any, helpers: Any, our_url: str
+) -> None:
+    with (
+        openai_sdk.OpenAI(api_key=KEY, base_url=our_url) as sdk,
+        sdk.responses.connect() as connection,
+    ):
+        connection.send(create("Say hello"))
+        accumulator = helpers.ResponsesWebSocketAccumulator()
+        for event in connection:
+            accumulator.add_event(event)
+            if event.type == "response.completed":
+                break
+        assert accumulator.snapshot().output_text == 'Turn 1: you said "Say hello".'
+        assert accumulator.get_final_response() == event.response

@@ -1,0 +1,242 @@
+"""A server's end that says exactly what a test tells it to, and reads every bit of what it gets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trio
+
+from trio_responses.endpoint import Endpoint
+from trio_responses.settings import Keepalive, Limits, Timeouts
+from trio_responses.testing import MemoryStream, memory_connection
+from trio_responses.transport import Dial, Terms, Transport, open_transport
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+KEY: Final = "sk-secret-7hU9"
+HEADERS: Final = (("Authorization", f"Bearer {KEY}"), ("User-Agent", "test"))
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+NO_WAITING: Final = pytest.mark.usefixtures("autojump_clock")
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    """Write a server's frame, its length in the shortest form."""
+    size = len(payload)
+    head = bytes([(0x80 if fin else 0) | opcode])
+    if size < 126:
+        head += bytes([size])
+    elif size < 65536:
+        head += b"\x7e" + struct.pack("!H", size)
+    else:
+        head += b"\x7f" + struct.pack("!Q", size)
+    return head + payload
+
+
+def text(payload: str | bytes) -> bytes:
+    return frame(TEXT, payload.encode() if isinstance(payload, str) else payload)
+
+
+def close(code: int | None = None, reason: str = "") -> bytes:
+    return frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode())
+
+
+@dataclass(frozen=True)
+class ClientFrame:
+    opcode: int
+    payload: bytes
+    mask: bytes
+
+    @property
+    def code(self) -> int | None:
+        assert self.opcode == CLOSE
+        return struct.unpack("!H", self.payload[:2])[0] if self.payload else None
+
+
+class Peer:
+    """The server's end of one socket."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.head = ""
+        self._received = bytearray()
+
+    async def read_head(self) -> str:
+        """Read the upgrade request."""
+        while b"\r\n\r\n" not in self._received:
+            assert await self._read_more()
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        self.head = head.decode("ascii")
+        return self.head
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        pairs = [line.partition(": ") for line in self.head.split("\r\n")[1:]]
+        return [(name, value) for name, _, value in pairs]
+
+    def switching(self, *extra: str, token: str | None = None) -> bytes:
+        """Write the head of the 101 that answers the request."""
+        key = dict(self.headers)["Sec-WebSocket-Key"]
+        digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()  # noqa: S324
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Accept: {token or base64.b64encode(digest).decode()}",
+            *extra,
+        ]
+        return "\r\n".join([*lines, "\r\n"]).encode()
+
+    async def accept(self) -> None:
+        """Do the upgrade."""
+        await self.read_head()
+        await self.send(self.switching())
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def read_frame(self) -> ClientFrame:
+        """Read one frame; raises EOFError at the end of the stream."""
+        await self._need(2)
+        first, second = self._received[:2]
+        assert first & 0x70 == 0
+        assert second & 0x80, "a client masks"
+        size, start = second & 0x7F, 2
+        if size > 125:
+            start = 4 if size == 126 else 10
+            await self._need(start)
+            size = int.from_bytes(self._received[2:start], "big")
+        await self._need(start + 4 + size)
+        mask = bytes(self._received[start : start + 4])
+        masked = self._received[start + 4 : start + 4 + size]
+        pattern = (mask * (size // 4 + 1))[:size]
+        number = int.from_bytes(masked, "big") ^ int.from_bytes(pattern, "big")
+        del self._received[: start + 4 + size]
+        assert first & 0x80, "one frame a message"
+        return ClientFrame(first & 0x0F, number.to_bytes(size, "big"), mask)
+
+    async def read_frames(self) -> list[ClientFrame]:
+        """Read all that comes until the end of the stream."""
+        frames: list[ClientFrame] = []
+        try:
+            while True:
+                frames.append(await self.read_frame())
+        except EOFError:
+            return frames
+
+    @property
+    def unfinished(self) -> bytes:
+        """What was received and is no whole frame."""
+        return bytes(self._received)
+
+    async def _need(self, size: int) -> None:
+        while len(self._received) < size:
+            if not await self._read_more():
+                raise EOFError
+
+    async def _read_more(self) -> bool:
+        try:
+            data = await self.stream.receive_some()
+        except trio.BrokenResourceError:
+            return False
+        self._received += data
+        return bool(data)
+
+
+def terms(
+    dial: Dial,
+    *,
+    url: str = "ws://127.0.0.1/v1",
+    ssl_context: ssl.SSLContext | None = None,
+    timeouts: Timeouts | None = None,
+    keepalive: Keepalive | None = None,
+    limits: Limits | None = None,
+) -> Terms:
+    return Terms(
+        endpoint=Endpoint.compatible(url),
+        dial=dial,
+        ssl_context=ssl_context,
+        timeouts=timeouts or Timeouts(),
+        keepalive=keepalive or Keepalive(),
+        limits=limits or Limits(),
+    )
+
+
+class Net:
+    """What a dial leads to: a stream in memory with a scripted server behind it."""
+
+    def __init__(
+        self, nursery: trio.Nursery, script: Callable[[Peer], Awaitable[None]], capacity: int | None
+    ) -> None:
+        self._nursery = nursery
+        self._script = script
+        self._capacity = capacity
+        self.dialled: list[tuple[str, int]] = []
+        self.clients: list[MemoryStream] = []
+        self.peers: list[Peer] = []
+
+    async def dial(self, host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        client, server = memory_connection(self._capacity)
+        self.dialled.append((host, port))
+        self.clients.append(client)
+        self.peers.append(Peer(server))
+        self._nursery.start_soon(self._script, self.peers[-1])
+        return client
+
+
+@asynccontextmanager
+async def open_net(
+    script: Callable[[Peer], Awaitable[None]], *, capacity: int | None = None
+) -> AsyncGenerator[Net, None]:
+    """Let every dial in the block meet `script`; at its end, no socket may be open."""
+    async with trio.open_nursery() as nursery:
+        net = Net(nursery, script, capacity)
+        yield net
+        for client in net.clients:
+            with pytest.raises(trio.ClosedResourceError):
+                await client.receive_some()
+        nursery.cancel_scope.cancel()
+
+
+async def connect(
+    script: Callable[[Peer], Awaitable[None]],
+    *,
+    url: str = "ws://127.0.0.1/v1",
+    headers: Sequence[tuple[str, str]] = HEADERS,
+    timeouts: Timeouts | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+) -> None:
+    """Try to open a socket to `script`, and leave nothing behind, however it ends."""
+    async with open_net(script) as net:
+        before = trio.lowlevel.current_statistics().tasks_living
+        try:
+            options = terms(net.dial, url=url, timeouts=timeouts, ssl_context=ssl_context)
+            async with open_transport(options, tuple(headers)):
+                pass
+        finally:
+            assert len(net.clients) <= 1
+            scripts = len(net.peers)
+            assert trio.lowlevel.current_statistics().tasks_living <= before + scripts
+
+
+@asynccontextmanager
+async def open_pair(
+    *,
+    capacity: int | None = None,
+    timeouts: Timeouts | None = None,
+    keepalive: Keepalive | None = None,
+    limits: Limits | None = None,
+) -> AsyncGenerator[tuple[Transport, Peer], None]:
+    """Open a transport over memory, with a peer that says nothing by itself."""
+    async with open_net(Peer.accept, capacity=capacity) as net:
+        options = terms(net.dial, timeouts=timeouts, keepalive=keepalive, limits=limits)
+        async with open_transport(options, HEADERS) as transport:
+            yield transport, net.peers[0]

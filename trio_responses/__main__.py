@@ -1,0 +1,8 @@
+"""``python -m trio_responses``: the command line, where its script is not on the PATH."""
+
+import sys
+
+from trio_responses.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""How a connection is opened: for a block, or in a nursery of the caller's own.
+
+What belongs elsewhere: what it does once it is there (`connection.py`).
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from trio_responses.connection import ResponsesConnection
+from trio_responses.core.backoff import Backoff, ReconnectPolicy
+from trio_responses.endpoint import Endpoint, checked_headers
+from trio_responses.errors import ConfigurationError
+from trio_responses.nurseries import open_plain_nursery
+from trio_responses.settings import Keepalive, Limits, Timeouts
+from trio_responses.transport import Terms, dial_tcp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable
+
+    import trio
+
+    from trio_responses.endpoint import ApiKey, Headers
+    from trio_responses.transport import Dial
+
+__all__ = ["connect_responses", "open_responses"]
+
+
+@asynccontextmanager
+async def open_responses(
+    url: str | None = None,
+    *,
+    api_key: ApiKey | None = None,
+    endpoint: Endpoint | None = None,
+    headers: Headers = (),
+    ssl_context: ssl.SSLContext | None = None,
+    reconnect: ReconnectPolicy | Iterable[float] | None = None,
+    timeouts: Timeouts | None = None,
+    keepalive: Keepalive | None = None,
+    limits: Limits | None = None,
+    allow_insecure: bool = False,
+    dial: Dial = dial_tcp,
+) -> AsyncGenerator[ResponsesConnection, None]:
+    """Open a supervised connection for the length of a block.
+
+    For example::
+
+        async with open_responses() as connection:
+            response = await connection.create(model=MODEL, input="Hello")
+
+    The socket is open when the block begins. If it is lost, another one is opened behind the
+    scenes; turns under way are told. Nothing outlives the block: no task, no socket, no timer.
+    When the block is cancelled or fails, the connection still works in its ``finally`` clauses;
+    then it is closed within ``timeouts.close`` seconds.
+
+    :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
+        ``OPENAI_BASE_URL``, or OpenAI's own.
+    :param api_key: the key, or an async callable that gives it, called for every handshake; by
+        default the endpoint's variable, ``OPENAI_API_KEY`` for most. An empty string sends none.
+    :param endpoint: a server's profile, instead of ``url``.
+    :param headers: more headers for every handshake; they go before those of the library.
+    :param ssl_context: what TLS trusts and shows; by default what the system trusts.
+    :param reconnect: a `ReconnectPolicy`, or delays in seconds.
+    :param timeouts: how long each phase may take.
+    :param keepalive: how a dead server is noticed.
+    :param limits: how many bytes may be in one place.
+    :param allow_insecure: allow ``ws://`` to other machines: everybody on the way can read the
+        key and the content.
+    :param dial: opens the byte stream, where TCP is not the way.
+    :raises ConfigurationError: when the arguments cannot work.
+    :raises ConnectError: when the server cannot be reached, and another attempt cannot help.
+    :raises ReconnectFailed: when the policy's attempts are spent.
+    """
+    connection = ResponsesConnection(
+        _terms(
+            url=url,
+            endpoint=endpoint,
+            ssl_context=ssl_context,
+            timeouts=timeouts,
+            keepalive=keepalive,
+            limits=limits,
+            dial=dial,
+            allow_insecure=allow_insecure,
+        ),
+        api_key,
+        checked_headers(headers),
+        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
+    )
+    async with open_plain_nursery() as nursery:
+        try:
+            await nursery.start(partial(connection._run, shielded=True))  # noqa: SLF001 - its own opener
+            await connection.wait_open()
+            yield connection
+        finally:
+            await connection.aclose()
+
+
+async def connect_responses(
+    nursery: trio.Nursery,
+    url: str | None = None,
+    *,
+    api_key: ApiKey | None = None,
+    endpoint: Endpoint | None = None,
+    headers: Headers = (),
+    ssl_context: ssl.SSLContext | None = None,
+    reconnect: ReconnectPolicy | Iterable[float] | None = None,
+    timeouts: Timeouts | None = None,
+    keepalive: Keepalive | None = None,
+    limits: Limits | None = None,
+    allow_insecure: bool = False,
+    dial: Dial = dial_tcp,
+) -> ResponsesConnection:
+    """Open a supervised connection in a nursery of your own.
+
+    As `open_responses`, but it lives until ``connection.aclose()`` or until the nursery is
+    cancelled, which closes it, too. When this call is cancelled or fails, nothing is left.
+
+    :param nursery: where its tasks run.
+    """
+    connection = ResponsesConnection(
+        _terms(
+            url=url,
+            endpoint=endpoint,
+            ssl_context=ssl_context,
+            timeouts=timeouts,
+            keepalive=keepalive,
+            limits=limits,
+            dial=dial,
+            allow_insecure=allow_insecure,
+        ),
+        api_key,
+        checked_headers(headers),
+        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
+    )
+    try:
+        await nursery.start(connection._run)  # noqa: SLF001 - its own opener
+        await connection.wait_open()
+    except BaseException:
+        await connection.aclose()
+        raise
+    return connection
+
+
+def _terms(
+    *,
+    url: str | None,
+    endpoint: Endpoint | None,
+    ssl_context: ssl.SSLContext | None,
+    timeouts: Timeouts | None,
+    keepalive: Keepalive | None,
+    limits: Limits | None,
+    dial: Dial,
+    allow_insecure: bool,
+) -> Terms:
+    if url is not None and endpoint is not None:
+        raise ConfigurationError("give a url or an endpoint, not both")
+    endpoint = endpoint or Endpoint.of(url)
+    if not endpoint.secure and not endpoint.loopback and not allow_insecure:
+        raise ConfigurationError(
+            f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"
+            " use wss:// or allow_insecure=True"
+        )
+    if endpoint.secure and ssl_context is None:
+        ssl_context = ssl.create_default_context()
+    return Terms(
+        endpoint=endpoint,
+        dial=dial,
+        ssl_context=ssl_context,
+        timeouts=timeouts or Timeouts(),
+        keepalive=keepalive or Keepalive(),
+        limits=limits or Limits(),
+    )

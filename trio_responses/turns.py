@@ -1,0 +1,147 @@
+"""Ways to run a turn, wherever it runs: on the connection, or on a lane of one's own.
+
+Everything is made of one method, ``stream``; what it needs of the connection is `stream.Lines`.
+
+What belongs elsewhere: the turn itself (`stream.py`), which lane it gets (`connection.py`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+import msgspec
+import trio
+
+from trio_responses import wire
+from trio_responses.errors import (
+    ConfigurationError,
+    Delivery,
+    ResponseFailedError,
+    UnexpectedOutput,
+)
+from trio_responses.stream import ResponseStream
+
+if TYPE_CHECKING:
+    from trio_responses.core.delivery import DeliveryChoice
+    from trio_responses.stream import AbandonChoice, Turn
+    from trio_responses.wire import Response, ResponseCreate
+
+__all__ = ["Lane", "Turns"]
+
+CREATE_FIELDS: Final = frozenset(wire.ResponseCreate.__struct_fields__)
+
+
+class Turns:
+    """What can be done with turns where there is a ``stream`` method."""
+
+    @abstractmethod
+    def stream(
+        self, *, delivery: DeliveryChoice = "at_most_once", snapshot: bool = True, **params: Any
+    ) -> ResponseStream:
+        """Run one turn as a scope, event by event."""
+        raise NotImplementedError
+
+    async def create(self, *, delivery: DeliveryChoice = "at_most_once", **params: Any) -> Response:
+        """Run one turn and give its Response: completed, or incomplete.
+
+        When cancelled, the rest of the response is dropped.
+
+        :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
+            it ran.
+        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
+        :raises ResponseFailedError: when the response failed.
+        :raises APIError: when the server refused the request.
+        :raises ResponsesError: when there is no Response; its ``delivery`` says how far it came.
+        """
+        async with self.stream(delivery=delivery, snapshot=False, **params) as stream:
+            response = await stream.until_done()
+        if response.status == "failed":
+            error = ResponseFailedError(response)
+            error.delivery = Delivery.ACCEPTED
+            raise error
+        return response
+
+    async def warm_up(self, **params: Any) -> Response:
+        """Have the server prepare model, instructions and tools, without output.
+
+        It waits for its own end, so that a turn after it cannot overtake it. The Response's id
+        may be the parent of a turn. Whether it makes anything faster depends on the server.
+
+        :param params: the fields of `ResponseCreate`, ``generate`` excepted.
+        :raises UnexpectedOutput: when the server generated all the same.
+        :raises ResponsesError: as `create` does.
+        """
+        settings: dict[str, Any] = {"input": [], **params, "generate": False}
+        response = await self.create(**settings)
+        if response.raw_output:
+            error = UnexpectedOutput(response)
+            error.delivery = Delivery.ACCEPTED
+            raise error
+        return response
+
+
+class LaneLines(Protocol):
+    """What a lane needs of its connection."""
+
+    async def begin_turn(self, command: ResponseCreate, lane: Lane | None = None) -> Turn:
+        """Send a request as soon as there is a socket and a place on the lane."""
+        ...
+
+    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+        """Drop what is still to come of a turn."""
+        ...
+
+
+@final
+class Lane(Turns):
+    """A lane of one's own: turns on it run one after the other. Made by ``connection.lane()``.
+
+    A turn that is left early makes the next one wait until the rest of its response has passed.
+    """
+
+    def __init__(self, lines: LaneLines, name: str | None) -> None:
+        self._lines = lines
+        self.name = name
+        """The ``stream_id``; `None` where the endpoint has no lanes."""
+        self.turnstile = trio.Lock()
+        """Where the turns of this lane queue."""
+
+    def __repr__(self) -> str:
+        """Show its name."""
+        return f"<Lane {self.name!r}>"
+
+    async def begin_turn(self, command: ResponseCreate) -> Turn:
+        """Send a request on this lane."""
+        return await self._lines.begin_turn(command, self)
+
+    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+        """Drop what is still to come of a turn."""
+        self._lines.leave_turn(turn, abandon)
+
+    def stream(
+        self,
+        *,
+        delivery: DeliveryChoice = "at_most_once",
+        abandon: AbandonChoice = "drain",
+        snapshot: bool = True,
+        **params: Any,
+    ) -> ResponseStream:
+        """Run one turn on this lane as a scope, event by event: as ``connection.stream``."""
+        command = create_command(params)
+        return ResponseStream(self, command, delivery=delivery, abandon=abandon, snapshot=snapshot)
+
+
+def create_command(params: dict[str, Any]) -> ResponseCreate:
+    """Make a command of keyword arguments: what it has no field for goes into ``extra``.
+
+    :raises ConfigurationError: for ``stream_id``, which is the connection's business.
+    """
+    known = {name: params[name] for name in params if name in CREATE_FIELDS}
+    unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}
+    if unknown:
+        known["extra"] = {**unknown, **known.get("extra", {})}
+    command = wire.ResponseCreate(**known)
+    if command.stream_id is not msgspec.UNSET:
+        raise ConfigurationError("not stream_id: connection.lane(name) gives a lane of one's own")
+    return command
