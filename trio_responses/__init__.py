@@ -52,6 +52,7 @@ from trio_responses.errors import (
 )
 from trio_responses.lifecycle import (
     ConnectionRestored,
+    ConnectionRotated,
     ConnectionState,
     ConnectionStatistics,
     Event,
@@ -312,6 +313,7 @@ __all__ = [
     "ConnectionLimitReached",
     "ConnectionLost",
     "ConnectionRestored",
+    "ConnectionRotated",
     "ConnectionState",
     "ConnectionStatistics",
     "ContainerFileCitation",

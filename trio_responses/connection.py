@@ -34,7 +34,12 @@ from trio_responses.errors import (
     ResponsesError,
 )
 from trio_responses.inbox import Budget, Inbox
-from trio_responses.lifecycle import ConnectionRestored, ConnectionState, ConnectionStatistics
+from trio_responses.lifecycle import (
+    ConnectionRestored,
+    ConnectionRotated,
+    ConnectionState,
+    ConnectionStatistics,
+)
 from trio_responses.link import Link
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.stream import ResponseStream, Turn
@@ -178,7 +183,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         request: Request | None = None
         if isinstance(value, wire.ResponseCreate):
             request = Request(_given(value.stream_id), _given(value.previous_response_id))
-            link.lanes.admit(request)
+            link.admit(request)
         await self._transmit(link, request, payload)
 
     async def receive(self) -> Event:
@@ -314,6 +319,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
                 if isinstance(setback, ConnectionLost):
                     attempts, outage = self._backoff.attempts, trio.current_time() - since
                     self._dispatcher.tell(ConnectionRestored(attempts=attempts, outage=outage))
+                elif self._sockets_opened > 1:
+                    self._dispatcher.tell(ConnectionRotated())
                 self._link = link
                 self._change(ConnectionState.OPEN)
                 return link
@@ -449,18 +456,25 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             if lane is not None and not link.lanes.is_idle(lane):
                 return None
             if link.lanes.count() < MAX_ACTIVE:
-                free = [lane] if lane is not None else link.lanes.free(self._names(), parent)
+                free = [lane] if lane is not None else link.lanes.free(self._names(link), parent)
                 if free:
                     inbox: Inbox[ServerEvent] = Inbox(self._budget)
                     turn = Turn(inbox, self._terms.timeouts, free[0], parent)
-                    link.lanes.admit(turn)
+                    link.admit(turn)
                     return link, turn
             await self._changed.wait()
 
-    def _names(self) -> list[str | None]:
-        """Give the lanes that any turn may take: the default lane first."""
-        names = LANE_NAMES if self._terms.endpoint.lanes else ()
-        return [None, *(name for name in names if name not in self._leased)]
+    def _names(self, link: Link) -> list[str | None]:
+        """Give the lanes that any turn may take: the default lane first.
+
+        Names that are new to the server leave room for those that were leased.
+        """
+        if not self._terms.endpoint.lanes:
+            return [None]
+        taken = (link.names | self._leased) - {None}
+        known = [name for name in LANE_NAMES if name in link.names - self._leased]
+        fresh = [name for name in LANE_NAMES if name not in taken]
+        return [None, *known, *fresh[: max(0, len(LANE_NAMES) - len(taken))]]
 
     def _lease_lane(self, name: str | None) -> Lane:
         if not self._terms.endpoint.lanes:
@@ -537,12 +551,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
     def _ended(self) -> ResponsesError:
         """Say why there will be no more sockets; to every caller by an exception of its own."""
         assert self._end is not None  # noqa: S101 - asked for only then
-        if isinstance(self._end, ConnectionClosed):
-            error: ResponsesError = ConnectionClosed(*self._end.args)
-        elif isinstance(self._end, ConnectionLost):
-            error = self._end.twin()
-        else:
-            error = self._end
+        error = self._end.twin()
         error.delivery = Delivery.NOT_SENT
         return error
 

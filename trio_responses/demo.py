@@ -27,6 +27,7 @@ from trio_responses import (
     FunctionTool,
     PreviousResponseNotFound,
     ReconnectPolicy,
+    ResponsesError,
     connect_responses,
     open_responses,
 )
@@ -117,13 +118,20 @@ class Demo:
         self._nursery.start_soon(self._read_channel, self._connection)
 
     async def _read_channel(self, connection: ResponsesConnection) -> None:
-        async for event in connection:
-            self.screen.notice(_describe(event))
-            await self._news.send(event)
+        async with self._news:
+            try:
+                async for event in connection:
+                    self.screen.notice(_describe(event))
+                    await self._news.send(event)
+            except ResponsesError as error:  # the last that it says: there will be no more sockets
+                self.screen.notice(_reason(error))
 
     async def next_news(self) -> Event:
         """Wait for what the channel says next."""
-        return await self._old_news.receive()
+        try:
+            return await self._old_news.receive()
+        except trio.EndOfChannel:
+            raise PromiseBroken("there will be no more sockets") from None
 
     async def converse(self, text: str, **params: Any) -> Response:
         """Run one turn, and show its text as it comes."""
@@ -406,8 +414,8 @@ async def _comes_out(demo: Demo, step: Callable[[Demo], Awaitable[str]]) -> bool
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ExceptionGroup):
-        leaves = cast("tuple[Exception, ...]", error.exceptions)
-        return "; ".join(map(_reason, leaves))
+        group = cast("ExceptionGroup[Exception]", error)
+        return "; ".join(map(_reason, group.exceptions))
     if type(error) is trio.TooSlowError:
         return f"it did not come to its end within {STEP_SECONDS:g} s"
     return str(error) if isinstance(error, PromiseBroken) else f"{type(error).__name__}: {error}"
@@ -423,7 +431,7 @@ def _user(text: str) -> dict[str, str]:
 
 
 def _count_slowly(request: Request) -> Reply:
-    return Reply(NUMBERS[request.text.split()[-1]], delay=0.04)
+    return Reply(NUMBERS[request.text.split()[-1]], delay=0.025)
 
 
 def _describe(event: Event) -> str:

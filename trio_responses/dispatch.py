@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 TYPE: Final = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
+NOTEWORTHY: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame})
 STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
 
 
@@ -56,23 +57,25 @@ class Dispatcher:
 
     def dispatch(self, link: Link, batch: list[Message]) -> None:
         """Give the events of one batch to their owners."""
-        route = link.lanes.route
-        shares: dict[Request | None, _Share] = {}
+        decode, route = wire.decode, link.lanes.route
         last: Request | None = None
-        share = shares[None] = _Share()
+        share = _Share()
+        shares: dict[Request | None, _Share] = {None: share}
         for message in batch:
-            size = len(message) if type(message) is bytes else 0
-            event = wire.decode(message) if type(message) is bytes else self._odd(link, message)  # type: ignore[arg-type]
+            if isinstance(message, bytes):
+                event = decode(message)
+                size = len(message)
+            else:
+                event = self._odd(link, message)
+                size = 0
             request = route(event)
             if request is not last:
                 last = request
                 share = shares.get(request) or shares.setdefault(request, _Share())
             share.events.append(event)
             share.size += size
-            if type(event) is wire.ErrorEvent:
-                link.heed(event, request)
-            self.bytes_received += size
-        self.events_received += len(batch)
+            if type(event) in NOTEWORTHY:
+                self._note(event, request, link)
         self._hand_over(shares)
 
     def tell(self, event: Event) -> None:
@@ -95,11 +98,11 @@ class Dispatcher:
     def _hand_over(self, shares: dict[Request | None, _Share]) -> None:
         now = trio.current_time()
         for request, share in shares.items():
+            self.events_received += len(share.events)
+            self.bytes_received += share.size
             if request is None:
-                self._count_undecodable(share.events)
                 self._offer(share.events, share.size)
             elif not isinstance(request, Turn):
-                self._count_undecodable(share.events)
                 self.channel.put(list(share.events), share.size)
             elif request.abandoned:
                 request.heard_at = now
@@ -114,8 +117,12 @@ class Dispatcher:
         if events and self.listening and has_room:
             self.channel.put(list(events), size)
 
-    def _count_undecodable(self, events: list[ServerEvent]) -> None:
-        self.undecodable_frames += sum(type(event) is wire.UndecodableFrame for event in events)
+    def _note(self, event: ServerEvent, owner: Request | None, link: Link) -> None:
+        """Count what is no event, and let the socket's keeper know of errors."""
+        if isinstance(event, wire.UndecodableFrame):
+            self.undecodable_frames += 1
+        elif isinstance(event, wire.ErrorEvent):
+            link.heed(event, owner)
 
     def _odd(self, link: Link, message: BinaryMessage | OversizeMessage) -> ServerEvent:
         """Make an event of a message that is no text, or too large to be kept."""

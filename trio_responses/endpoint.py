@@ -231,14 +231,14 @@ def checked_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
 
     :raises ConfigurationError: for names and values outside HTTP's grammar: CR and LF above
         all, and white space at the ends of a value; and for the headers that the handshake itself
-        writes. The value is not quoted in the message: it may be a secret.
+        writes. What is refused is not quoted in the message: it may be a secret.
     """
     if isinstance(headers, Mapping):
         headers = cast("Mapping[str, str]", headers).items()
     pairs = tuple(headers)
     for name, value in pairs:
         if not _matches(HEADER_NAME, name):
-            raise ConfigurationError(f"not a header name: {name!r}")
+            raise ConfigurationError("a header has a name that HTTP does not allow")
         if HANDSHAKE_HEADER.fullmatch(name):
             raise ConfigurationError(f"header {name!r} is the handshake's own")
         if not _matches(HEADER_VALUE, value):

@@ -73,6 +73,14 @@ class ResponsesError(Exception):
 
     delivery: Delivery | None = None
 
+    def twin(self) -> Self:
+        """Make an exception of its own for one more task that is told the same."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.args = self.args
+        twin.__dict__.update(self.__dict__)
+        twin.__cause__ = self.__cause__
+        return twin
+
 
 class ConfigurationError(ResponsesError, ValueError):
     """The arguments or the environment cannot work: nothing was dialled or sent."""
@@ -181,14 +189,6 @@ class ConnectionLost(ResponsesError, trio.BrokenResourceError):
         self.code = code
         self.reason = reason
         self.age = age
-
-    def twin(self) -> Self:
-        """Make an exception of its own for one more turn that this socket takes along."""
-        twin = type(self).__new__(type(self), *self.args)
-        twin.args = self.args
-        twin.__dict__.update(self.__dict__)
-        twin.__cause__ = self.__cause__
-        return twin
 
 
 class KeepaliveTimeout(ConnectionLost, trio.TooSlowError):

@@ -79,7 +79,8 @@ class Inbox(Generic[T]):
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._events: deque[T] = deque()
+        self.unread: deque[T] = deque()
+        """The events themselves; only to be looked at."""
         self._batches: deque[tuple[int, int]] = deque()
         self._left_in_batch = 0
         self._batch_bytes = 0
@@ -91,10 +92,6 @@ class Inbox(Generic[T]):
         self.awaited = False
         """Whether a reader waits for the next event."""
 
-    def __len__(self) -> int:
-        """Count the unread events."""
-        return len(self._events)
-
     @property
     def end(self) -> BaseException | None:
         """What readers are told behind the last event."""
@@ -105,7 +102,7 @@ class Inbox(Generic[T]):
 
         :param size: the bytes of their frames.
         """
-        self._events.extend(events)
+        self.unread.extend(events)
         self._batches.append((len(events), size))
         self._budget.account(self, size)
         self._arrived.set()
@@ -118,7 +115,7 @@ class Inbox(Generic[T]):
 
     def discard(self) -> None:
         """Throw away what is unread and give its bytes back."""
-        self._events.clear()
+        self.unread.clear()
         self._batches.clear()
         self._left_in_batch = self._batch_bytes = 0
         self._budget.account(self, -self.unread_bytes)
@@ -130,7 +127,7 @@ class Inbox(Generic[T]):
         self._left_in_batch -= 1
         if self._left_in_batch == 0:
             self._budget.account(self, -self._batch_bytes)
-        return self._events.popleft()
+        return self.unread.popleft()
 
     async def receive(self) -> T:
         """Wait for the next event. A checkpoint; when cancelled, no event is lost.
@@ -138,14 +135,14 @@ class Inbox(Generic[T]):
         :raises BaseException: what `close` was given, once all events are read.
         """
         while True:
-            if self._events:
+            if self.unread:
                 self._since_checkpoint += 1
                 if self._since_checkpoint < EVENTS_PER_TURN_OF_THE_LOOP:
                     await trio.lowlevel.checkpoint_if_cancelled()
                 else:
                     self._since_checkpoint = 0
                     await trio.lowlevel.checkpoint()
-                if self._events:  # another reader may have been faster meanwhile
+                if self.unread:  # another reader may have been faster meanwhile
                     return self.take()
             elif self._end is not None:
                 await trio.lowlevel.checkpoint()

@@ -12,7 +12,13 @@ from typing import TypeAlias
 from trio_responses.errors import BufferExceeded, ConnectionLost
 from trio_responses.wire import ServerEvent
 
-__all__ = ["ConnectionRestored", "ConnectionState", "ConnectionStatistics", "Event"]
+__all__ = [
+    "ConnectionRestored",
+    "ConnectionRotated",
+    "ConnectionState",
+    "ConnectionStatistics",
+    "Event",
+]
 
 
 class ConnectionState(StrEnum):
@@ -41,6 +47,11 @@ class ConnectionRestored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRotated:
+    """A new socket has replaced one that still lived; what was under way goes on there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatistics:
     """What a connection has counted; made by ``connection.statistics()``."""
 
@@ -63,12 +74,15 @@ class ConnectionStatistics:
     undecodable_frames: int
     """Frames that were no event."""
     unclaimed_events: int
-    """Events that belonged to no request, whether or not the channel took them."""
+    """Events that belonged to no request, lifecycle events among them, whether or not the
+    channel took them."""
     dropped_events: int
     """Events of turns that were left early."""
     unread_bytes: int
     """Bytes of events that wait for their readers."""
 
 
-Event: TypeAlias = ServerEvent | ConnectionLost | ConnectionRestored | BufferExceeded
+Event: TypeAlias = (
+    ServerEvent | ConnectionLost | ConnectionRestored | ConnectionRotated | BufferExceeded
+)
 """What the channel of a connection gives."""

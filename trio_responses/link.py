@@ -49,6 +49,8 @@ class Link:
     def __init__(self, transport: Transport, *, replace_after_error: bool) -> None:
         self.transport = transport
         self.lanes: Lanes[Request] = Lanes()
+        self.names: set[str | None] = set()
+        """The lanes that were used: the server counts their names, and forgets none."""
         self.over = trio.Event()
         """Set when it takes no new requests: retired or lost."""
         self.lost: ResponsesError | None = None
@@ -64,17 +66,23 @@ class Link:
         """Whether it takes no new requests, and owes nobody an answer to the old ones."""
         return self.over.is_set() and all(request.abandoned for request in self.lanes.unfinished())
 
+    def admit(self, request: Request) -> None:
+        """Queue a request on its lane: before its bytes go out."""
+        self.names.add(request.lane)
+        self.lanes.admit(request)
+
     # --- Deadlines -----------------------------------------------------------------------
 
     def watch(self) -> trio.CancelScope:
-        """Open the scope to read the socket in: it ends at the next deadline of a turn."""
-        deadline = min((turn.deadline for turn in self.turns()), default=math.inf)
+        """Open the scope to read the socket in: it ends before a turn can be overdue."""
+        now = trio.current_time()
+        deadline = min((turn.look_up_at(now) for turn in self.turns()), default=math.inf)
         self._watch = trio.CancelScope(deadline=deadline)
         return self._watch
 
     def watch_for(self, turn: Turn) -> None:
-        """Read no longer than the deadline of a turn that was just sent."""
-        self._watch.deadline = min(self._watch.deadline, turn.deadline)
+        """Read no longer than until a turn that was just sent can be overdue."""
+        self._watch.deadline = min(self._watch.deadline, turn.look_up_at(trio.current_time()))
 
     def stop_watching(self) -> None:
         """End the scope now, so that the receive task looks up from the socket."""

@@ -28,9 +28,9 @@ async def open_plain_nursery() -> AsyncGenerator[trio.Nursery, None]:
         async with trio.open_nursery() as nursery:
             yield nursery
     except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
+        lone, *others = group.exceptions
+        if others:
             raise
-        (lone,) = group.exceptions
         # The group's own context is the nursery's business, not the reader's.
         context = lone.__context__
         try:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+import trio
+
 from trio_responses.core.accumulator import Accumulator
 from trio_responses.core.delivery import delivery_of_error, may_send_again
 from trio_responses.core.lanes import Request
@@ -52,7 +54,16 @@ AbandonChoice: TypeAlias = Literal["drain", "replace"]
 class Turn(Request):
     """One attempt at a turn: the request on the wire, and the inbox of its response."""
 
-    __slots__ = ("_given_up", "_timeouts", "heard_at", "inbox", "last_type", "sent_at", "size")
+    __slots__ = (
+        "_given_up",
+        "_timeouts",
+        "heard_at",
+        "inbox",
+        "last_type",
+        "sent_at",
+        "size",
+        "started",
+    )
 
     def __init__(
         self,
@@ -73,13 +84,17 @@ class Turn(Request):
         """When the last event came."""
         self.last_type: str | None = None
         """The type of that event."""
+        self.started = False
+        """Whether an event came that is no error."""
 
     @property
     def delivery(self) -> Delivery:
-        """How far it has come."""
-        if self.heard_at is not None:
-            return Delivery.ACCEPTED
-        return Delivery.NOT_SENT if self.sent_at is None else Delivery.AMBIGUOUS
+        """How far it has come, as soon as its writing has begun.
+
+        What cannot be written is said by the exception of the write itself: only that knows
+        whether the last byte was out.
+        """
+        return Delivery.AMBIGUOUS if self.heard_at is None else Delivery.ACCEPTED
 
     @property
     def deadline(self) -> float:
@@ -92,10 +107,15 @@ class Turn(Request):
             return self.sent_at + self._timeouts.first_event
         return math.inf
 
+    def look_up_at(self, now: float) -> float:
+        """When to look at the deadline again: the first event may bring it nearer."""
+        return math.inf if self._given_up else min(self.deadline, now + self._timeouts.stall)
+
     def take_batch(self, events: list[ServerEvent], size: int, now: float) -> None:
         """Take the events of one batch."""
         self.heard_at = now
         self.last_type = events[-1].type
+        self.started = self.started or not isinstance(events[0], ErrorEvent)
         self.inbox.put(events, size)
 
     def overdue(self, now: float) -> ResponsesError:
@@ -104,7 +124,8 @@ class Turn(Request):
             return StallTimeout(
                 self._timeouts.stall, last_event=self.last_type, silence=now - self.heard_at
             )
-        return FirstEventTimeout(self._timeouts.first_event, sent=now - (self.sent_at or now))
+        sent_at = now if self.sent_at is None else self.sent_at
+        return FirstEventTimeout(self._timeouts.first_event, sent=now - sent_at)
 
     def give_up(self) -> None:
         """Wait for it no more."""
@@ -162,6 +183,10 @@ class ResponseStream:
         self._keeps_snapshot = snapshot
         self._accumulator = Accumulator(keep_text=snapshot)
         self._turn: Turn | None = None
+        self._left = False
+        self._reading = False
+        self._lost_to: ResponsesError | None = None
+        """What the turn is to be sent again after."""
         self._used_causes: set[type[ResponsesError]] = set()
         self._response: Response | None = None
         self._failure: ResponsesError | None = None
@@ -183,6 +208,7 @@ class ResponseStream:
         traceback: TracebackType | None,
     ) -> None:
         """Leave the turn; it does not wait for anything."""
+        self._left = True
         if self._turn is not None:
             self._lines.leave_turn(self._turn, self._abandon)
 
@@ -197,26 +223,35 @@ class ResponseStream:
         and the exception that it means is raised behind it.
 
         :raises ResponsesError: when the turn has failed.
+        :raises trio.BusyResourceError: while another task waits for the next event.
         """
         if self._response is not None:
             raise StopAsyncIteration
-        while True:
-            if self._failure is not None:
-                raise self._failure
-            if self._turn is None:
-                raise RuntimeError("a stream is iterated over inside its async with block")
-            try:
-                event = await self._turn.inbox.receive()
-            except ResponsesError as error:
-                await self._send_again_or_fail(error)
-                continue
-            self._accumulator.feed(event)
-            if self._turn.ended and not self._turn.inbox:
-                failure = self._conclude(event)
-                if failure is not None and self._may_send_again(failure):
-                    await self._send_again_or_fail(failure)
+        if self._reading:
+            raise trio.BusyResourceError("another task is reading this stream")
+        self._reading = True
+        try:
+            while True:
+                if self._failure is not None:
+                    raise self._failure
+                if self._turn is None or self._left:
+                    raise RuntimeError("a stream is iterated over inside its async with block")
+                if self._lost_to is not None:
+                    await self._send_again(self._lost_to)
                     continue
-            return event
+                try:
+                    event = await self._turn.inbox.receive()
+                except ResponsesError as error:
+                    self._fail(error)
+                    continue
+                self._accumulator.feed(event)
+                if self._turn.ended and not self._turn.inbox.unread:
+                    self._conclude(event)
+                    if self._lost_to is not None:
+                        continue
+                return event
+        finally:
+            self._reading = False
 
     async def until_done(self) -> Response:
         """Read to the end, and give the `Response`: completed, incomplete or failed.
@@ -227,14 +262,12 @@ class ResponseStream:
             pass
         return self.response
 
-    async def text_deltas(self) -> AsyncIterator[str]:
+    def text_deltas(self) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece.
 
         :raises ResponsesError: as the iteration over events does.
         """
-        async for event in self:
-            if isinstance(event, OutputTextDelta):
-                yield event.delta
+        return _TextDeltas(self)
 
     @property
     def response(self) -> Response:
@@ -259,37 +292,57 @@ class ResponseStream:
         """What there is so far, item by item."""
         return self._accumulator.snapshot()
 
-    def _conclude(self, event: ServerEvent) -> ResponsesError | None:
-        """End the turn by its last event; give the exception, if it means one."""
+    def _conclude(self, event: ServerEvent) -> None:
+        """End the turn by its last event."""
         assert self._turn is not None  # noqa: S101 - an event has come
         if isinstance(event, ResponseCompleted | ResponseFailed | ResponseIncomplete):
             self._response = self._accumulator.finish(event.response)
-            return None
-        if isinstance(event, UndecodableFrame):
-            self._failure = UndecodableResponse(event)
-            self._failure.delivery = Delivery.ACCEPTED
+        elif isinstance(event, UndecodableFrame):
+            undecodable = UndecodableResponse(event)
+            undecodable.delivery = Delivery.ACCEPTED
+            self._fail(undecodable)
         elif isinstance(event, ErrorEvent):
-            self._failure = api_error(event)
-            started = self._turn.response_id is not None
-            self._failure.delivery = delivery_of_error(event, started=started)
-        return self._failure
+            error = api_error(event)
+            error.delivery = delivery_of_error(event, started=self._turn.started)
+            self._fail(error)
 
-    def _may_send_again(self, error: ResponsesError) -> bool:
-        return type(error) not in self._used_causes and may_send_again(error, self._choice)
+    def _fail(self, error: ResponsesError) -> None:
+        """Fail, or have the turn begin anew where that is safe or wished for.
 
-    async def _send_again_or_fail(self, error: ResponsesError) -> None:
-        """Begin the same turn anew where that is safe or wished for: once for each cause."""
+        Once for each cause.
+        """
         assert self._turn is not None  # noqa: S101 - it has failed
-        if not self._may_send_again(error):
+        if type(error) in self._used_causes or not may_send_again(error, self._choice):
             self._failure = error
             return
         self._used_causes.add(type(error))
         self._lines.leave_turn(self._turn, "replace")
-        self._failure = None
-        self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+        self._lost_to = error
+
+    async def _send_again(self, lost_to: ResponsesError) -> None:
+        """Begin the same turn anew. When cancelled, the next read tries again."""
         try:
             self._turn = await self._lines.begin_turn(self._command)
-        except ResponsesError as later:
-            later.__cause__ = later.__cause__ or error
-            later.delivery = error.delivery
-            self._failure = later
+        except ResponsesError as error:
+            error.__context__ = lost_to
+            error.__cause__ = error.__cause__ or lost_to
+            error.delivery = lost_to.delivery
+            self._failure = error
+        self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+        self._lost_to = None
+
+
+class _TextDeltas:
+    """The text of a stream, piece by piece: no generator, so that it may be left by ``break``."""
+
+    def __init__(self, stream: ResponseStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await self._stream.__anext__()
+            if isinstance(event, OutputTextDelta):
+                return event.delta

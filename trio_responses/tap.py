@@ -56,6 +56,8 @@ class Tap(trio.abc.Stream):
         """Why the upgrade failed."""
         self.crash: Exception | None = None
         """What trio-websocket crashed with."""
+        self.cut = False
+        """Whether a write was cancelled: after half a frame, nothing can be read any more."""
         self.after_upgrade = b""
         """The first bytes of the protocol, where they came along with the upgrade response."""
 
@@ -90,15 +92,15 @@ class Tap(trio.abc.Stream):
         return taken
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Pass bytes down: the upgrade request, frames, and answers to control frames.
-
-        When cancelled, part of them may be out, and nothing that followed could be read: so the
-        socket is dropped.
-        """
+        """Pass bytes down: the upgrade request, frames, and answers to control frames."""
         try:
             await self._stream.send_all(data)
         except trio.Cancelled:
-            await trio.aclose_forcefully(self._stream)
+            self.cut = True
+            raise
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self.upgrading:
+                self._refuse_broken(error)
             raise
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -106,9 +108,7 @@ class Tap(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Close the socket; an upgrade that was under way has failed."""
-        if self.upgrading:
-            self._refuse(ConnectError("the server's upgrade response was not valid"))
+        """Close the socket."""
         self.feed_end()
         await self._stream.aclose()
 
@@ -121,6 +121,11 @@ class Tap(trio.abc.Stream):
         self.refusal = self.refusal or error
         self._ended = True
         self.service.cancel()
+
+    def _refuse_broken(self, cause: Exception) -> None:
+        refusal = ConnectError("the connection broke during the upgrade")
+        refusal.__cause__ = cause
+        self._refuse(refusal)
 
     async def _receive_upgrade(self) -> bytes:
         """Read the server's answer to the upgrade request.
@@ -157,9 +162,7 @@ class Tap(trio.abc.Stream):
         try:
             data = await self._stream.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            refusal = ConnectError("the connection broke during the upgrade")
-            refusal.__cause__ = error
-            self._refuse(refusal)
+            self._refuse_broken(error)
             return False
         received += data
         if not data:

@@ -47,6 +47,7 @@ Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 READ_BYTES: Final = 64 * 1024
 NORMAL_CLOSURE: Final = 1000
 ABNORMAL_CLOSURE: Final = 1006
+PING_BYTES: Final = 4
 
 
 async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
@@ -253,10 +254,12 @@ class Transport:
                 # No message ever gets there: it ends when trio-websocket has seen the close frame.
                 with suppress(trio_websocket.ConnectionClosed):
                     await self._websocket.get_message()
-        return self._death or self._as_closed()
+        return self._as_lost()
 
-    def _as_closed(self) -> ConnectionLost:
-        """Say what trio-websocket knows of the end."""
+    def _as_lost(self) -> ConnectionLost:
+        """Say how the socket ended, as far as this side or trio-websocket knows."""
+        if self._death is not None:
+            return self._death
         closed = self._websocket.closed
         if closed is None:
             lost = ConnectionLost(ABNORMAL_CLOSURE, age=self.age)
@@ -286,10 +289,11 @@ class Transport:
                 try:
                     await self._websocket.send_message(text)
                 except trio_websocket.ConnectionClosed:
-                    raise (self._death or self._as_closed()) from self._tap.crash
-            if scope.cancelled_caught:
-                await self._give_up(SendTimeout(len(payload), age=self.age))
-                raise SendTimeout(len(payload), age=self.age)
+                    raise self._as_lost() from self._tap.crash
+            if not scope.cancelled_caught:
+                return
+            await self._give_up(SendTimeout(len(payload), age=self.age))
+            raise SendTimeout(len(payload), age=self.age)
 
     async def _give_up(self, death: ConnectionLost) -> None:
         """End the socket here and now, with what is to be said of it."""
@@ -313,6 +317,9 @@ class Transport:
                     await self._websocket.ping()
             except trio_websocket.ConnectionClosed:
                 return
+            if self._tap.cut:
+                await self._give_up(SendTimeout(PING_BYTES, age=self.age))
+                return
             if not waiting.cancelled_caught or self.heard_at > asked_at:
                 continue
             # A long write holds the ping up; it has a deadline of its own.
@@ -330,7 +337,8 @@ class Transport:
         bounded already.
         """
         self._closing = True
-        if self._death is None or self._frames.error is not None:
+        alive = self._death is None or self._frames.error is not None
+        if alive and not self._tap.cut:
             self._tap.drop_pending()
             with trio.move_on_after(self._terms.timeouts.close, shield=True):
                 async with open_plain_nursery() as nursery:

@@ -614,7 +614,6 @@ def test_what_was_kept_of_a_message_goes_when_it_grows_too_large() -> None:
 
 
 def test_violations_and_close_count_inside_a_discarded_message() -> None:
-    huge = header(TEXT, 2**40) + b"x" * 5000
     ours = Ours(limit=10)
     ours.feed(frame(TEXT, b"x" * 11) + frame(FIN | TEXT))
     assert ours.reader.error is not None
@@ -622,10 +621,15 @@ def test_violations_and_close_count_inside_a_discarded_message() -> None:
     ours.feed(frame(TEXT, b"x" * 11) + frame(FIN | PING, b"?") + frame(FIN | CLOSE))
     assert (ours.messages, ours.reader.closed) == ([], True)
     assert ours.raw_control == frame(FIN | PING, b"?") + frame(FIN | CLOSE)
-    ours = Ours(limit=10)
-    ours.feed(huge)
-    assert ours.reader.buffered == BOTH_ENDS
-    assert (ours.messages, ours.reader.error) == ([], None)
+
+
+@pytest.mark.parametrize("announced", [11, 126, 4096, 2**40])
+def test_a_frame_above_the_limit_is_discarded_as_soon_as_it_is_announced(announced: int) -> None:
+    reader = FrameReader(10)
+    there = min(announced - 1, 4000)
+    assert reader.feed(header(FIN | TEXT, announced) + b"x" * there) == ([], b"")
+    assert reader.buffered == 2 * min(there, 1024)
+    assert reader.error is None
 
 
 @pytest.mark.parametrize("fragment", [None, 1, 1000, 5000])
@@ -695,8 +699,9 @@ def test_a_fragmented_text_is_checked_once() -> None:
     with mock.patch.object(frames, "utf_8_decode", check):
         reader.feed(frame(TEXT) + frame(0, b"\xc3") + frame(0, b"\xa9" + b"x" * 998 + b"\xc3") * 99)
         [message] = reader.feed(frame(FIN, b"\xa9"))[0]
-    assert message == b"\xc3" + (b"\xa9" + b"x" * 998 + b"\xc3") * 99 + b"\xa9"
-    assert sum(checked) <= len(message) + 3 * len(checked)  # up to three bytes of a cut character
+    text = b"\xc3" + (b"\xa9" + b"x" * 998 + b"\xc3") * 99 + b"\xa9"
+    assert message == text
+    assert sum(checked) <= len(text) + 3 * len(checked)  # up to three bytes of a cut character
 
 
 def test_what_waits_for_its_other_half_is_small(small_frames: int) -> None:

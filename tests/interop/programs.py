@@ -28,7 +28,7 @@ POLL_SECONDS = 0.02
 
 
 class Program:
-    """A program in a process group of its own, and the file that it prints to."""
+    """A running program, and the file that it prints to."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
         self.name = name
@@ -41,7 +41,6 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
 
     def printed(self) -> str:
@@ -56,18 +55,25 @@ class Program:
         self._poll(lambda: answers(port), f"an open port {port}")
 
     def kill(self) -> None:
-        """End it as a crash would: at once, its children included."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End it as a crash would: at once, and its children with it."""
+        children = self._children()
+        self._process.kill()
+        kill_all(children)
         self._process.wait()
 
     def end(self) -> None:
-        """Ask it to end, as Ctrl-C or a service would, and kill what does not."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
-        self.kill()
+        """Ask it to end, as a service manager would, and kill what does not."""
+        children = self._children()
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_SECONDS)
+        self._process.kill()
+        kill_all(children)
+        self._process.wait()
+
+    def _children(self) -> list[int]:
+        return children_of(self._process.pid) if self._process.poll() is None else []
 
     def _poll(self, look: Callable[[], T | None], what: str) -> T:
         give_up_at = time.monotonic() + START_SECONDS
@@ -82,6 +88,27 @@ class Program:
             f"{self.name} gave no sign of {what}; exit code {self._process.poll()}, it printed:\n"
             f"{self.printed()[-4000:]}"
         )
+
+
+def children_of(pid: int) -> list[int]:
+    """Give what a process has started, and they in turn: a launcher ends before its children."""
+    table = subprocess.run(  # noqa: S603 - of POSIX
+        [shutil.which("ps") or "ps", "-A", "-o", "pid=,ppid="],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    rows = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
+    family = [pid]
+    for member in family:
+        family.extend(child for child, parent in rows if parent == member)
+    return family[1:]
+
+
+def kill_all(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def answers(port: int) -> bool:
@@ -131,4 +158,5 @@ def agentic_command(port: int, *, upstream: str) -> list[str]:
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--vllm-base-url", upstream),
         *("--startup-timeout-s", str(START_SECONDS)),
+        *("--shutdown-timeout-s", str(END_SECONDS / 2)),
     ]

@@ -118,7 +118,7 @@ def test_two_lanes_run_at_once(client: Client) -> None:
     client.send(long, stream_id="long-lane")
     client.send("hello", stream_id="short-lane")
     lanes: dict[str, list[Json]] = {"long-lane": [], "short-lane": []}
-    finished = []
+    finished: list[str] = []
     while len(finished) < len(lanes):
         event = client.receive()
         lane = event["stream_id"]

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import struct
-from contextlib import asynccontextmanager
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pytest
 import trio
+import trio.testing
 
 from trio_responses.endpoint import Endpoint
+from trio_responses.errors import ConnectError, ConnectionLost
+from trio_responses.nurseries import open_plain_nursery
 from trio_responses.settings import Keepalive, Limits, Timeouts
 from trio_responses.testing import MemoryStream, memory_connection
-from trio_responses.transport import Dial, Terms, Transport, open_transport
+from trio_responses.transport import Terms, open_transport
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
+
+    from trio_responses.transport import Dial, Transport
 
 KEY: Final = "sk-secret-7hU9"
 HEADERS: Final = (("Authorization", f"Bearer {KEY}"), ("User-Agent", "test"))
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
-NO_WAITING: Final = pytest.mark.usefixtures("autojump_clock")
+CLIENT_HAS_LEFT: Final = (EOFError, trio.BrokenResourceError, trio.ClosedResourceError)
+LOCAL: Final = "ws://127.0.0.1/v1"
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
@@ -69,9 +78,10 @@ class Peer:
         self._received = bytearray()
 
     async def read_head(self) -> str:
-        """Read the upgrade request."""
+        """Read the upgrade request; raises EOFError at the end of the stream."""
         while b"\r\n\r\n" not in self._received:
-            assert await self._read_more()
+            if not await self._read_more():
+                raise EOFError
         head, _, self._received = self._received.partition(b"\r\n\r\n")
         self.head = head.decode("ascii")
         return self.head
@@ -150,10 +160,14 @@ class Peer:
         return bool(data)
 
 
+Script: TypeAlias = Callable[[Peer], Awaitable[object]]
+"""What a server does with a socket."""
+
+
 def terms(
     dial: Dial,
     *,
-    url: str = "ws://127.0.0.1/v1",
+    url: str = LOCAL,
     ssl_context: ssl.SSLContext | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
@@ -164,7 +178,7 @@ def terms(
         dial=dial,
         ssl_context=ssl_context,
         timeouts=timeouts or Timeouts(),
-        keepalive=keepalive or Keepalive(),
+        keepalive=keepalive or Keepalive(interval=math.inf),
         limits=limits or Limits(),
     )
 
@@ -172,9 +186,7 @@ def terms(
 class Net:
     """What a dial leads to: a stream in memory with a scripted server behind it."""
 
-    def __init__(
-        self, nursery: trio.Nursery, script: Callable[[Peer], Awaitable[None]], capacity: int | None
-    ) -> None:
+    def __init__(self, nursery: trio.Nursery, script: Script, capacity: int | None) -> None:
         self._nursery = nursery
         self._script = script
         self._capacity = capacity
@@ -182,22 +194,35 @@ class Net:
         self.clients: list[MemoryStream] = []
         self.peers: list[Peer] = []
 
+    async def _run(self, peer: Peer) -> None:
+        with suppress(*CLIENT_HAS_LEFT):
+            await self._script(peer)
+
+    def reset_soon(self) -> None:
+        """Break the newest connection, once everybody waits for it."""
+
+        async def reset() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            stream = self.peers[-1].stream
+            assert isinstance(stream, MemoryStream)
+            stream.reset()
+
+        self._nursery.start_soon(reset)
+
     async def dial(self, host: str, port: int) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         client, server = memory_connection(self._capacity)
         self.dialled.append((host, port))
         self.clients.append(client)
         self.peers.append(Peer(server))
-        self._nursery.start_soon(self._script, self.peers[-1])
+        self._nursery.start_soon(self._run, self.peers[-1])
         return client
 
 
 @asynccontextmanager
-async def open_net(
-    script: Callable[[Peer], Awaitable[None]], *, capacity: int | None = None
-) -> AsyncGenerator[Net, None]:
-    """Let every dial in the block meet `script`; at its end, no socket may be open."""
-    async with trio.open_nursery() as nursery:
+async def open_net(script: Script, *, capacity: int | None = None) -> AsyncGenerator[Net, None]:
+    """Let every dial in the block meet `script`; at its end, no socket may be open (P1)."""
+    async with open_plain_nursery() as nursery:
         net = Net(nursery, script, capacity)
         yield net
         for client in net.clients:
@@ -206,37 +231,64 @@ async def open_net(
         nursery.cancel_scope.cancel()
 
 
-async def connect(
-    script: Callable[[Peer], Awaitable[None]],
+async def refused(
+    script: Script,
     *,
-    url: str = "ws://127.0.0.1/v1",
+    url: str = LOCAL,
     headers: Sequence[tuple[str, str]] = HEADERS,
     timeouts: Timeouts | None = None,
     ssl_context: ssl.SSLContext | None = None,
-) -> None:
-    """Try to open a socket to `script`, and leave nothing behind, however it ends."""
+) -> ConnectError:
+    """Fail to open a socket to `script`, and show that nothing is left and nothing was said."""
     async with open_net(script) as net:
-        before = trio.lowlevel.current_statistics().tasks_living
+        options = terms(net.dial, url=url, timeouts=timeouts, ssl_context=ssl_context)
         try:
-            options = terms(net.dial, url=url, timeouts=timeouts, ssl_context=ssl_context)
             async with open_transport(options, tuple(headers)):
                 pass
-        finally:
-            assert len(net.clients) <= 1
-            scripts = len(net.peers)
-            assert trio.lowlevel.current_statistics().tasks_living <= before + scripts
+        except ConnectError as error:
+            assert len(net.dialled) == 1
+            assert_secret_kept(error)
+            return error
+    raise AssertionError("it opened")
 
 
 @asynccontextmanager
 async def open_pair(
     *,
+    script: Script = Peer.accept,
     capacity: int | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
 ) -> AsyncGenerator[tuple[Transport, Peer], None]:
     """Open a transport over memory, with a peer that says nothing by itself."""
-    async with open_net(Peer.accept, capacity=capacity) as net:
+    async with open_net(script, capacity=capacity) as net:
         options = terms(net.dial, timeouts=timeouts, keepalive=keepalive, limits=limits)
         async with open_transport(options, HEADERS) as transport:
             yield transport, net.peers[0]
+
+
+@asynccontextmanager
+async def takes(seconds: float) -> AsyncGenerator[None, None]:
+    """Measure a block, exactly."""
+    start = trio.current_time()
+    yield
+    assert trio.current_time() - start == seconds
+
+
+async def lost(transport: Transport) -> ConnectionLost:
+    """Receive to the end, where no message may be left."""
+    with pytest.raises(ConnectionLost) as caught:
+        await transport.receive()
+    assert_secret_kept(caught.value)
+    return caught.value
+
+
+def assert_secret_kept(error: BaseException) -> None:
+    """See to it that the key is in nothing that one would print of an exception (P9)."""
+    shown = ["".join(traceback.format_exception(error))]
+    link: BaseException | None = error
+    while link is not None:
+        shown += [repr(link), str(link), repr(link.args), repr(vars(link))]
+        link = link.__cause__ or link.__context__
+    assert not [text for text in shown if KEY in text]

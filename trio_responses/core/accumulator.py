@@ -127,6 +127,16 @@ class Accumulator:
             item.item_id = item_id
         return item
 
+    def _on_text(self, event: wire.OutputTextDelta) -> None:
+        """Add a piece of text: the one rule that most events come to."""
+        item = self._items.get(event.output_index)
+        pieces = item.pieces.get(("text", event.content_index)) if item is not None else None
+        if pieces is not None:
+            pieces.append(event.delta)
+        else:
+            item = self._item(event.output_index, event.item_id)
+            item.pieces["text", event.content_index] = [event.delta]
+
     def _on_added(self, event: Any) -> None:
         self._item(event.output_index, getattr(event.item, "id", None))
 
@@ -166,7 +176,7 @@ _ITEM_RULES: dict[type, Callable[[Accumulator, Any], None]] = {
 }
 _ALL_RULES: dict[type, Callable[[Accumulator, Any], None]] = {
     **_ITEM_RULES,
-    wire.OutputTextDelta: _delta("text", "content_index"),
+    wire.OutputTextDelta: Accumulator._on_text,  # noqa: SLF001 - likewise
     wire.OutputTextDone: _whole("text", "content_index", "text"),
     wire.RefusalDelta: _delta("refusal", "content_index"),
     wire.RefusalDone: _whole("refusal", "content_index", "refusal"),

@@ -98,9 +98,14 @@ def plan_raw(frames: Sequence[Frame]) -> Plan:
     """Return frames as they are; a response that they complete is remembered."""
     last: Frame | None = frames[-1] if frames else None
     if isinstance(last, Mapping) and last.get("type") == "response.completed":
-        response: Json = last.get("response") or {}
-        if isinstance(response.get("id"), str):
-            return Plan(frames, remembered=(response["id"], response.get("output") or []))
+        match last.get("response"):
+            case {"id": str(response_id), "output": list(output)}:
+                items: list[Any] = output
+                return Plan(frames, remembered=(response_id, items))
+            case {"id": str(response_id)}:
+                return Plan(frames, remembered=(response_id, []))
+            case _:
+                pass
     return Plan(frames)
 
 

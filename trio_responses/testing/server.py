@@ -339,7 +339,7 @@ class ResponsesServer:
         profile = Endpoint.compatible(
             self.url, lanes=state.lanes, max_age=state.max_age, after_error="reuse"
         )
-        settings = {"endpoint": profile, "dial": self.dial, **options}
+        settings: dict[str, Any] = {"endpoint": profile, "dial": self.dial, **options}
         return open_responses(api_key=api_key or state.api_key or "any", **settings)
 
     def stop_accepting(self) -> None:

@@ -125,7 +125,7 @@ class Session:
     def _note_close(self) -> None:
         if self.record.close_code is None:
             closed = self._websocket.closed
-            self.record.close_code = 1006 if closed is None else closed.code
+            self.record.close_code = 1006 if closed is None else int(closed.code)
             self.record.close_reason = None if closed is None else closed.reason
 
     async def _grow_old(self) -> None:

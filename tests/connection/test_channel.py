@@ -1,0 +1,356 @@
+"""The channel underneath: raw requests, and what the server says unasked."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_responses import (
+    ErrorEvent,
+    Keepalive,
+    Limits,
+    MessageTooLarge,
+    RequestTooLarge,
+    ResponseCompleted,
+    ResponseCreate,
+    ResponseCreated,
+    ResponsesConnection,
+    Timeouts,
+    UndecodableFrame,
+    UnknownEvent,
+)
+from trio_responses.lifecycle import Event
+from trio_responses.testing import Frame, ResponsesServer, WireBytes, open_test_server
+
+if TYPE_CHECKING:
+    from tests.connection.conftest import Connect
+
+
+async def listen(connection: ResponsesConnection) -> None:
+    """Begin to use the channel, on which nothing has come yet."""
+    with trio.move_on_after(0) as scope:
+        await connection.receive()
+    assert scope.cancelled_caught
+
+
+async def well(connection: ResponsesConnection) -> None:
+    response = await connection.create(model="m", input="still there?")
+    assert response.output_text == 'Turn 1: you said "still there?".'
+
+
+async def read_all(connection: ResponsesConnection) -> list[Event]:
+    """Take what is there."""
+    events: list[Event] = []
+    await wait_all_tasks_blocked()
+    with trio.move_on_after(0):
+        while True:
+            events.append(await connection.receive())
+    return events
+
+
+async def test_it_is_a_trio_channel(connect: "Connect") -> None:
+    """Design 2: whatever takes a channel takes a connection."""
+    async with connect() as connection:
+        channel: trio.abc.Channel[object] = connection
+        await channel.send(ResponseCreate(model="m", input="hi"))
+        assert isinstance(await channel.receive(), ResponseCreated)
+
+
+async def test_answers_to_raw_requests_come_in_order(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """Design 2: several may be on their way; the server answers one after the other."""
+    async with connect() as connection:
+        for text in ("one", "two"):
+            await connection.send(ResponseCreate(model="m", input=text))
+        events: list[Event] = []
+        while sum(isinstance(event, ResponseCompleted) for event in events) < 2:
+            events.append(await connection.receive())
+        done = [event for event in events if isinstance(event, ResponseCompleted)]
+        assert [event.response.output_text for event in done] == [
+            'Turn 1: you said "one".',
+            'Turn 1: you said "two".',
+        ]
+        assert connection.previous_response_id == done[1].response.id
+    assert server.statistics().requests == 2
+
+
+async def test_an_answer_to_a_turn_is_not_on_the_channel(connect: "Connect") -> None:
+    """P5: nor the other way round."""
+    async with connect() as connection:
+        await connection.send(ResponseCreate(model="m", input="raw"))
+        response = await connection.create(model="m", input="turn")
+        assert response.output_text == 'Turn 1: you said "turn".'
+        events = await read_all(connection)
+        done = [event for event in events if isinstance(event, ResponseCompleted)]
+        assert [event.response.output_text for event in done] == ['Turn 1: you said "raw".']
+
+
+async def test_an_error_to_a_raw_request_is_an_event(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """Design 2: the channel yields it, and nothing is raised."""
+    server.fail("rate_limit_exceeded", status=429)
+    async with connect() as connection:
+        await connection.send(ResponseCreate(model="m", input="hi"))
+        event = await connection.receive()
+        assert isinstance(event, ErrorEvent)
+        assert (event.code, event.status) == ("rate_limit_exceeded", 429)
+        await well(connection)
+
+
+UNASKED = [
+    {"type": "keepalive", "sequence_number": 3},
+    {"type": "codex.rate_limits", "rate_limits": {"primary": {"used_percent": 1}}},
+    {"type": "no.such.type"},
+]
+
+
+@pytest.mark.parametrize("frame", UNASKED)
+async def test_what_nobody_asked_for_comes_to_those_who_listen(
+    server: ResponsesServer, connect: "Connect", frame: Frame
+) -> None:
+    """Design 2: and is only counted before that."""
+    async with connect() as connection:
+        await server.send_raw(frame)
+        await wait_all_tasks_blocked()
+        assert connection.statistics().unclaimed_events == 1
+        assert connection.statistics().unread_bytes == 0
+        await listen(connection)
+        await server.send_raw(frame)
+        (event,) = await read_all(connection)
+        assert isinstance(frame, dict)
+        assert getattr(event, "type", None) == frame["type"]
+        assert connection.statistics().unclaimed_events == 2
+
+
+@pytest.mark.parametrize("frame", UNASKED)
+async def test_what_nobody_asked_for_ends_no_turn(
+    server: ResponsesServer, connect: "Connect", frame: Frame
+) -> None:
+    """P5: in the middle of one."""
+    server.reply("one two three").inject(frame, after_events=5)
+    async with connect() as connection:
+        async with connection.stream(model="m", input="hi") as stream:
+            events = [event async for event in stream]
+        assert stream.response.output_text == "one two three"
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
+async def test_an_unread_channel_never_stops_a_turn(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """Design 2: somebody has begun to read, and then forgot about it."""
+    frame = {"type": "keepalive", "padding": "x" * 10_000}
+    limits = Limits(turn_buffer_bytes=50_000, connection_buffer_bytes=100_000)
+    async with connect(limits=limits) as connection:
+        await listen(connection)
+        for _ in range(30):
+            await server.send_raw(frame)
+            await well(connection)
+        statistics = connection.statistics()
+        assert statistics.unclaimed_events == 30
+        assert 50_000 <= statistics.unread_bytes <= 100_000
+        assert trio.current_time() == 0
+        assert len(await read_all(connection)) == 5
+
+
+UNDECODABLE = [
+    b"\x00\x01binary",
+    "not json",
+    "[1, 2]",
+    '"text"',
+    "{}",
+    '{"type": 5}',
+    WireBytes.frame(b"binary", opcode=2),
+    '{"type":"response.output_text.delta","delta":{"no":"text"}}',
+]
+
+
+@pytest.mark.parametrize("frame", UNDECODABLE)
+async def test_what_cannot_be_decoded_kills_nothing(
+    server: ResponsesServer, connect: "Connect", frame: Frame
+) -> None:
+    """P8, D14, D22: counted, and on the channel as it came."""
+    async with connect() as connection:
+        await listen(connection)
+        await server.send_raw(frame)
+        (event,) = await read_all(connection)
+        assert isinstance(event, UndecodableFrame | UnknownEvent)
+        if isinstance(event, UndecodableFrame):
+            assert connection.statistics().undecodable_frames == 1
+        await well(connection)
+    assert server.statistics().handshakes == 1
+
+
+async def test_bad_frames_are_counted_where_nobody_listens(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P8: in one place each."""
+    async with connect() as connection:
+        for frame in UNDECODABLE[:4]:
+            await server.send_raw(frame)
+        await wait_all_tasks_blocked()
+        statistics = connection.statistics()
+        assert (statistics.undecodable_frames, statistics.unclaimed_events) == (4, 4)
+        await well(connection)
+
+
+@pytest.mark.parametrize("frame", UNDECODABLE[:4])
+async def test_what_cannot_be_decoded_ends_no_turn(
+    server: ResponsesServer, connect: "Connect", frame: Frame
+) -> None:
+    """P8, D22: in the middle of one."""
+    server.reply("one two three").inject(frame, after_events=5)
+    async with connect() as connection:
+        response = await connection.create(model="m", input="hi")
+        assert response.output_text == "one two three"
+        assert connection.statistics().undecodable_frames == 1
+
+
+# --- Sizes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after_events", [0, 3])
+async def test_a_message_over_the_limit_ends_its_turn_and_not_the_connection(
+    server: ResponsesServer, connect: "Connect", after_events: int
+) -> None:
+    """P10, row 13: typed, with the sizes."""
+    delta = {"type": "response.output_text.delta", "delta": "x" * 20_000}
+    server.reply("hello").inject(delta, after_events=after_events)
+    async with connect(limits=Limits(max_message_bytes=10_000)) as connection:
+        with pytest.raises(MessageTooLarge) as failure:
+            await connection.create(model="m", input="hi")
+        assert failure.value.limit == 10_000
+        assert 20_000 < failure.value.size < 20_100
+        assert failure.value.delivery is not None
+        assert trio.current_time() == 0
+        await well(connection)
+    assert server.statistics().handshakes == 1
+
+
+async def test_a_last_event_over_the_limit_leaves_the_lane_clean(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P10: the end of the response was in it."""
+    server.reply("x" * 20_000, events="terminal")
+    async with connect(limits=Limits(max_message_bytes=10_000)) as connection:
+        with pytest.raises(MessageTooLarge):
+            await connection.create(model="m", input="hi")
+        await well(connection)
+        assert trio.current_time() == 0
+        assert connection.statistics().requests_active == 0
+    assert server.statistics().handshakes == 1
+
+
+async def test_a_message_over_the_limit_that_nobody_asked_for_is_an_event(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P10: it costs no turn and no socket."""
+    async with connect(limits=Limits(max_message_bytes=10_000)) as connection:
+        await listen(connection)
+        await server.send_raw({"type": "keepalive", "padding": "x" * 20_000})
+        (event,) = await read_all(connection)
+        assert isinstance(event, UndecodableFrame)
+        assert len(event.raw) < 10_000
+        await well(connection)
+    assert server.statistics().handshakes == 1
+
+
+@pytest.mark.parametrize("use", ["create", "send"])
+async def test_a_request_over_the_limit_is_not_sent(
+    server: ResponsesServer, connect: "Connect", use: str
+) -> None:
+    """P10, row 13."""
+    async with connect(limits=Limits(max_request_bytes=1000)) as connection:
+        with pytest.raises(RequestTooLarge) as failure:
+            if use == "create":
+                await connection.create(model="m", input="x" * 1000)
+            else:
+                await connection.send(ResponseCreate(model="m", input="x" * 1000))
+        assert failure.value.limit == 1000
+        assert 1000 < failure.value.size < 1100
+        assert str(failure.value.delivery) == "not_sent"
+        await well(connection)
+    assert server.statistics().requests == 1
+
+
+async def test_a_request_over_the_servers_limit_is_too_large_and_not_repeated() -> None:
+    """P10, row 13: close code 1009 is permanent for that request, even at least once."""
+    async with open_test_server(max_message_size=5000) as server:
+        async with server.open_client(reconnect=[1, 1]) as connection:
+            with pytest.raises(RequestTooLarge) as failure:
+                await connection.create(
+                    model="m", input="x" * 6000, delivery="at_least_once"
+                )
+            assert failure.value.limit is None
+            assert failure.value.size > 6000
+            assert str(failure.value.delivery) == "rejected"
+            assert trio.current_time() == 0
+            await well(connection)
+            assert trio.current_time() == 1
+        assert server.statistics().handshakes == 2
+
+
+async def test_a_slow_reader_slows_the_server_down_and_loses_nothing(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P6, D10, row 25: unread bytes are bounded, and pings are not taken for death."""
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        assert (host, port) == ("localhost", 80)
+        return await server.connect_stream(capacity=10_000)
+
+    chunks = [f"{number:05d} " * 100 for number in range(500)]
+    server.reply(chunks=chunks)
+    limits = Limits(turn_buffer_bytes=50_000)
+    options = {
+        "limits": limits,
+        "dial": dial,
+        "keepalive": Keepalive(interval=5, timeout=5),
+        "timeouts": Timeouts(stall=20),
+    }
+    async with connect(**options) as connection:
+        async with connection.stream(model="m", input="hi") as stream:
+            most = 0
+            async for _ in stream:
+                await trio.sleep(1)
+                most = max(most, connection.statistics().unread_bytes)
+        assert stream.response.output_text == "".join(chunks)
+        assert 50_000 <= most <= 50_000 + 2 * 65_536
+    assert server.statistics().handshakes == 1
+
+
+# --- Counting ------------------------------------------------------------------------------
+
+
+async def test_statistics_add_up(server: ResponsesServer, connect: "Connect") -> None:
+    """Design 2: Trio's own habit."""
+    server.reply("one two three")
+    server.reply("four five six").drop(after_events=4)
+    async with connect() as connection:
+        before = connection.statistics()
+        assert (before.state, before.sockets_opened, before.requests_sent) == ("open", 1, 0)
+        async with connection.stream(model="m", input="hi") as stream:
+            await wait_all_tasks_blocked()
+            waiting = connection.statistics()
+            assert waiting.unread_bytes == waiting.bytes_received > 1000
+            assert waiting.requests_sent == 1
+            events = [event async for event in stream]
+        read = connection.statistics()
+        assert read.events_received == len(events) == 11
+        assert read.unread_bytes == read.requests_active == read.dropped_events == 0
+        async with connection.stream(model="m", input="hi") as stream:
+            await stream.__anext__()
+            assert connection.statistics().requests_active == 1
+        await connection.wait_open()
+        await server.send_raw({"type": "keepalive"})
+        await wait_all_tasks_blocked()
+        after = connection.statistics()
+        assert after.events_received == 11 + 4 + 1
+        assert after.unclaimed_events - after.sockets_opened <= 1
+        assert after.requests_active == 0
+        assert after.bytes_sent == 2 * waiting.bytes_sent
+    assert connection.statistics().state == "closed"
+    assert server.statistics().requests == 2

@@ -1,0 +1,534 @@
+"""P2, one supervisor: when it tries again, when it stops, and what it counts."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_responses import (
+    APIError,
+    ConfigurationError,
+    ConnectionLost,
+    ConnectionRestored,
+    ConnectionState,
+    ConnectTimeout,
+    HandshakeRejected,
+    ReconnectFailed,
+    ReconnectPolicy,
+    ResponsesConnection,
+    Timeouts,
+)
+from trio_responses.testing import How, Reply, ResponsesServer
+
+if TYPE_CHECKING:
+    from tests.connection.conftest import Connect
+
+
+class Clockwork:
+    """A dialler that notes when it was called."""
+
+    def __init__(self, server: ResponsesServer) -> None:
+        self._server = server
+        self.times: list[float] = []
+
+    async def __call__(self, host: str, port: int) -> trio.abc.Stream:
+        self.times.append(trio.current_time())
+        return await self._server.dial(host, port)
+
+
+@pytest.fixture
+def clockwork(server: ResponsesServer) -> Clockwork:
+    return Clockwork(server)
+
+
+async def open_in_vain(connect: "Connect", **options: object) -> ReconnectFailed:
+    with pytest.raises(ReconnectFailed) as failure:
+        async with connect(**options):
+            pytest.fail("the block began")  # pragma: no cover
+    return failure.value
+
+
+async def lose(server: ResponsesServer, connection: ResponsesConnection) -> None:
+    """Reset the socket and let the supervisor see it."""
+    await server.reset_all()
+    await wait_all_tasks_blocked()
+    assert connection.state is not ConnectionState.OPEN
+
+
+# --- Delays --------------------------------------------------------------------------------
+
+
+async def test_the_first_connect_follows_the_default_delays(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: 1, 2, 4, 8, 16 s, then the end, at the instant of the last failure."""
+    server.stop_accepting()
+    failure = await open_in_vain(connect, dial=clockwork)
+    assert clockwork.times == [0, 1, 3, 7, 15, 31]
+    assert trio.current_time() == 31
+    assert failure.attempts == 5
+    assert isinstance(failure.__cause__, HandshakeRejected | Exception)
+    assert str(failure).startswith("gave up after 5 attempts")
+
+
+async def test_a_lost_socket_follows_the_default_delays(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: the same ladder after a loss."""
+    async with connect(dial=clockwork) as connection:
+        await trio.sleep(10)
+        server.stop_accepting()
+        await server.reset_all()
+        with pytest.raises(ReconnectFailed) as failure:
+            await connection.create(model="m", input="hi")
+        assert trio.current_time() == 41
+        assert failure.value.attempts == 5
+        assert connection.state is ConnectionState.CLOSED
+    assert clockwork.times == [0, 11, 13, 17, 25, 41]
+
+
+async def test_the_delays_are_capped(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: initial, factor, cap and attempts are the policy's."""
+    server.stop_accepting()
+    policy = ReconnectPolicy(initial=2, factor=3, cap=10, attempts=4, jitter=0)
+    failure = await open_in_vain(connect, dial=clockwork, reconnect=policy)
+    assert clockwork.times == [0, 2, 8, 18, 28]
+    assert failure.attempts == 4
+
+
+async def test_the_usual_delays_are_shortened_by_chance_up_to_a_quarter(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: many clients do not come back at once."""
+    server.stop_accepting()
+    await open_in_vain(connect, dial=clockwork, reconnect=None)
+    slept = [later - earlier for earlier, later in itertools.pairwise(clockwork.times)]
+    assert len(slept) == 5
+    for delay, full in zip(slept, [1, 2, 4, 8, 16], strict=True):
+        assert 0.75 * full <= delay <= full
+    assert slept != [1, 2, 4, 8, 16]
+
+
+async def test_zero_attempts_never_try_again(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2, row 3: no off-by-one at none."""
+    server.stop_accepting()
+    failure = await open_in_vain(connect, dial=clockwork, reconnect=ReconnectPolicy(attempts=0))
+    assert clockwork.times == [0]
+    assert failure.attempts == 0
+    assert trio.current_time() == 0
+
+
+def one_shot() -> Iterator[float]:
+    yield 5
+    yield 0.5
+
+
+@pytest.mark.parametrize("delays", [[5, 0.5], (5, 0.5), one_shot(), {5: "a", 0.5: "b"}])
+async def test_any_iterable_of_delays_will_do(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork, delays: Iterable[float]
+) -> None:
+    """P2: they are taken as they are, without jitter."""
+    server.stop_accepting()
+    failure = await open_in_vain(connect, dial=clockwork, reconnect=delays)
+    assert clockwork.times == [0, 5, 5.5]
+    assert failure.attempts == 2
+
+
+async def test_a_generator_is_remembered_for_the_next_walk(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: an iterator that can be read once serves every outage."""
+    async with connect(dial=clockwork, reconnect=one_shot()) as connection:
+        for _ in range(3):
+            await server.reset_all()
+            await connection.create(model="m", input="hi")
+        await server.reset_all()
+        server.stop_accepting()
+        with pytest.raises(ReconnectFailed):
+            await connection.wait_open()
+    assert clockwork.times == [0, 5, 10, 15, 20, 20.5]
+
+
+async def test_endless_delays_wait_for_as_long_as_it_takes(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: `itertools.repeat` never gives up."""
+    server.refuse(503, times=1000)
+    async with connect(dial=clockwork, reconnect=itertools.repeat(30)) as connection:
+        assert connection.state is ConnectionState.OPEN
+        assert trio.current_time() == 30_000
+        assert connection.statistics().attempts == 1000
+    assert len(clockwork.times) == 1001
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "1", True])
+async def test_a_delay_that_is_none_is_the_users_mistake(
+    server: ResponsesServer, connect: "Connect", delay: object
+) -> None:
+    """P2: nothing is guessed."""
+    server.stop_accepting()
+    with pytest.raises(ConfigurationError, match="a delay must be seconds"):
+        async with connect(reconnect=[delay]):
+            pytest.fail("the block began")  # pragma: no cover
+
+
+# --- What is retried -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520])
+async def test_passing_statuses_are_retried(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork, status: int
+) -> None:
+    """P2, row 15."""
+    server.refuse(status, times=2)
+    async with connect(dial=clockwork):
+        assert clockwork.times == [0, 1, 3]
+
+
+@pytest.mark.parametrize("how", ["fin", "reset"])
+async def test_a_broken_handshake_is_retried(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork, how: str
+) -> None:
+    """P2."""
+    server.drop_handshake(how, times=2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with connect(dial=clockwork):
+        assert clockwork.times == [0, 1, 3]
+
+
+async def test_a_handshake_that_hangs_is_retried_after_its_timeout(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: one timeout over dial, TLS and upgrade."""
+    server.hang_handshake(times=2)
+    async with connect(dial=clockwork, timeouts=Timeouts(connect=10)):
+        assert clockwork.times == [0, 11, 23]
+
+
+async def test_a_handshake_that_always_hangs_is_given_up(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P2: with the last attempt's failure as the cause."""
+    server.hang_handshake(times=None)
+    failure = await open_in_vain(connect, timeouts=Timeouts(connect=10))
+    assert trio.current_time() == 31 + 6 * 10
+    assert isinstance(failure.__cause__, ConnectTimeout)
+    assert failure.__cause__.phase == "upgrade"
+
+
+async def test_an_answer_that_is_no_http_is_not_retried(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P2: something else lives at that port."""
+    server.garble_handshake(times=None)
+    with pytest.raises(Exception, match="did not answer in HTTP"):
+        async with connect():
+            pytest.fail("the block began")  # pragma: no cover
+    assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize("url", ["ftp://host/v1", "http://", "no url", "http://u:p@host/", "http://h:x"])
+async def test_a_bad_url_fails_at_once(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork, url: str
+) -> None:
+    """P2: nothing is dialled for it."""
+    with pytest.raises(ConfigurationError):
+        async with connect(url=url, dial=clockwork):
+            pytest.fail("the block began")  # pragma: no cover
+    assert clockwork.times == []
+    assert server.statistics().handshakes == 0
+
+
+# --- Retry-After ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_is_a_floor(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork, status: int
+) -> None:
+    """P2, D6: the server's word goes before a shorter delay, and not before a longer one."""
+    server.refuse(status, headers={"Retry-After": "30"})
+    server.refuse(status, headers={"Retry-After": "1"})
+    server.refuse(status)
+    async with connect(dial=clockwork):
+        assert clockwork.times == [0, 30, 32, 36]
+
+
+async def test_retry_after_is_not_shortened_by_chance(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: jitter ends at the floor."""
+    server.refuse(503, headers={"Retry-After": "30"})
+    async with connect(dial=clockwork, reconnect=ReconnectPolicy(initial=31, cap=31, jitter=1.0)):
+        assert 30 <= clockwork.times[1] <= 31
+
+
+async def test_a_retry_after_beyond_patience_gives_up_at_once(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P2: ``max_retry_after``, to the second."""
+    policy = ReconnectPolicy(jitter=0, max_retry_after=60)
+    server.refuse(503, headers={"Retry-After": "60"})
+    server.refuse(503, headers={"Retry-After": "61"})
+    failure = await open_in_vain(connect, reconnect=policy)
+    assert trio.current_time() == 60
+    assert failure.attempts == 1
+    assert isinstance(failure.__cause__, HandshakeRejected)
+    assert failure.__cause__.retry_after == 61
+
+
+async def test_retry_after_holds_for_own_delays_too(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: a list of delays is not a licence to hammer."""
+    server.refuse(503, headers={"Retry-After": "7"})
+    async with connect(dial=clockwork, reconnect=[0]):
+        assert clockwork.times == [0, 7]
+
+
+# --- The counter ---------------------------------------------------------------------------
+
+
+async def test_a_server_that_accepts_and_drops_is_given_up(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2, D4, row 4: an open socket proves nothing."""
+    server.drop_on_accept(times=None)
+    with pytest.raises(ReconnectFailed) as failure:
+        async with connect(dial=clockwork) as connection:
+            while True:
+                await connection.wait_open()
+                await trio.sleep(0.125)
+    assert failure.value.attempts == 5
+    assert clockwork.times == [0, 1, 3, 7, 15, 31]
+    assert isinstance(failure.value.__cause__, ConnectionLost)
+
+
+async def test_a_server_that_accepts_and_refuses_every_turn_is_no_reason_to_count(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """An error frame is not a failed socket: the turns fail, the connection lives."""
+    server.respond_with(lambda _request: [{"type": "error", "status": 400, "error": {"code": "x"}}])
+    async with connect() as connection:
+        for _ in range(20):
+            with pytest.raises(APIError):
+                await connection.create(model="m", input="hi")
+        assert connection.statistics().attempts == 0
+        assert trio.current_time() == 0
+
+
+async def test_a_drop_after_each_finished_turn_is_survived_for_ever(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: a finished response is proof of health."""
+    server.respond_with(lambda request: Reply(f"{request.text}!"))
+    async with connect(dial=clockwork) as connection:
+        for number in range(50):
+            server.answer().drop(after_events=None)
+            response = await connection.create(model="m", input=f"turn {number}")
+            assert response.status == "completed"
+            await wait_all_tasks_blocked()
+    assert clockwork.times == list(range(50))
+
+
+async def test_a_drop_in_each_turn_is_given_up(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: events alone prove nothing: the turn must end."""
+    async with connect(dial=clockwork) as connection:
+        for _ in range(6):
+            server.drop(after_events=5)
+            with pytest.raises(ConnectionLost):
+                await connection.create(model="m", input="hi")
+        with pytest.raises(ReconnectFailed):
+            await connection.create(model="m", input="hi")
+    assert clockwork.times == [0, 1, 3, 7, 15, 31]
+
+
+@pytest.mark.parametrize(("life", "delays"), [(60, [1, 1, 1]), (59, [1, 2, 4])])
+async def test_sixty_seconds_of_life_are_proof_of_health(
+    server: ResponsesServer,
+    connect: "Connect",
+    clockwork: Clockwork,
+    life: float,
+    delays: list[float],
+) -> None:
+    """P2: without any turn; and not a second earlier."""
+    async with connect(dial=clockwork) as connection:
+        for _ in delays:
+            await trio.sleep(life)
+            await lose(server, connection)
+            await connection.wait_open()
+    slept = [later - earlier - life for earlier, later in itertools.pairwise(clockwork.times)]
+    assert slept == delays
+
+
+async def test_health_is_the_policys_to_say(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: ``healthy_after``."""
+    policy = ReconnectPolicy(jitter=0, healthy_after=5)
+    async with connect(dial=clockwork, reconnect=policy) as connection:
+        for _ in range(3):
+            await trio.sleep(5)
+            await lose(server, connection)
+            await connection.wait_open()
+    assert clockwork.times == [0, 6, 12, 18]
+
+
+async def test_attempts_within_one_outage_add_up_across_accepted_sockets(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: refused, accepted and dropped, refused: one walk through the policy."""
+    async with connect(dial=clockwork) as connection:
+        server.refuse(503)
+        server.drop_on_accept()
+        server.refuse(503)
+        await server.reset_all()
+        await trio.sleep(20)
+        assert connection.state is ConnectionState.OPEN
+        assert connection.statistics().attempts == 4
+    assert clockwork.times == [0, 1, 3, 7, 15]
+
+
+# --- Close codes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1008, 4000, 4001, 4401, 4999])
+async def test_some_close_codes_end_the_connection(
+    server: ResponsesServer, connect: "Connect", code: int
+) -> None:
+    """P2, D5: a policy violation stays one."""
+    async with connect() as connection:
+        await server.close_all(code, "go away")
+        with pytest.raises(ConnectionLost) as failure:
+            await connection.create(model="m", input="hi")
+        assert (failure.value.code, failure.value.reason) == (code, "go away")
+        assert "go away" not in str(failure.value)
+        await trio.sleep(1000)
+        assert connection.state is ConnectionState.CLOSED
+    assert server.statistics().handshakes == 1
+
+
+@pytest.mark.parametrize(
+    "how", ["fin", "reset", 1000, 1001, 1009, 1011, 1012, 1013, 3000, 3999]
+)
+async def test_other_ends_are_reconnected_from(
+    server: ResponsesServer, connect: "Connect", how: How
+) -> None:
+    """P2: after the first delay."""
+    server.answer().drop(after_events=None, how=how)
+    async with connect() as connection:
+        await connection.create(model="m", input="hi")
+        await wait_all_tasks_blocked()
+        await connection.create(model="m", input="hi again")
+    assert trio.current_time() == 1
+    assert server.statistics().handshakes == 2
+
+
+# --- What there is to see ------------------------------------------------------------------
+
+
+async def test_the_states_can_be_watched(server: ResponsesServer, connect: "Connect") -> None:
+    """Design 2: state is visible."""
+    async with connect() as connection:
+        seen = [connection.state]
+        await lose(server, connection)
+        seen.append(connection.state)
+        await connection.wait_open()
+        seen.append(connection.state)
+        await connection.aclose()
+        seen.append(connection.state)
+    S = ConnectionState  # noqa: N806 - short for the table
+    assert seen == [S.OPEN, S.RECONNECTING, S.OPEN, S.CLOSED]
+    assert repr(connection) == "<ResponsesConnection to localhost closed>"
+
+
+async def test_wait_open_waits_for_the_next_socket(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """Design 2: and returns at once where there is one."""
+    async with connect() as connection:
+        await connection.wait_open()
+        assert trio.current_time() == 0
+        await lose(server, connection)
+        server.stop_accepting()
+        with trio.move_on_after(2) as scope:
+            await connection.wait_open()
+        assert scope.cancelled_caught
+        server.accept_again()
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(connection.wait_open)
+        assert trio.current_time() == 3
+        assert connection.state is ConnectionState.OPEN
+
+
+async def test_wait_open_is_a_checkpoint(connect: "Connect") -> None:
+    """Trio's rule."""
+    async with connect() as connection:
+        with trio.testing.assert_checkpoints():
+            await connection.wait_open()
+
+
+async def test_a_lost_socket_is_noticed_in_the_very_wait_open(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """A socket that is known to be lost does not count as open."""
+    async with connect() as connection:
+        await lose(server, connection)
+        await connection.wait_open()
+        assert trio.current_time() == 1
+
+
+async def test_the_restored_event_says_what_it_took(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """Design 2: attempts and seconds of the outage."""
+    async with connect() as connection:
+        with trio.move_on_after(0):
+            await connection.receive()
+        server.refuse(503, times=2)
+        await server.reset_all()
+        lost = await connection.receive()
+        assert isinstance(lost, ConnectionLost)
+        assert (lost.code, lost.age) == (1006, 0)
+        restored = await connection.receive()
+        assert restored == ConnectionRestored(attempts=3, outage=7.0)
+        assert trio.current_time() == 7
+
+
+async def test_a_server_that_reports_its_age_limit_at_once_is_not_hammered(
+    server: ResponsesServer, connect: "Connect", clockwork: Clockwork
+) -> None:
+    """P2: a socket that is retired without having served anything is a failed one."""
+    limit = {
+        "type": "error",
+        "status": 400,
+        "error": {"code": "websocket_connection_limit_reached", "message": "too old"},
+    }
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        stream = await clockwork(host, port)
+        nursery.start_soon(tell_its_age)
+        return stream
+
+    async def tell_its_age() -> None:
+        while not server.statistics().open:
+            await trio.lowlevel.checkpoint()
+        await server.send_raw(limit)
+
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(100), pytest.raises(ReconnectFailed):
+            async with connect(dial=dial) as connection:
+                while len(clockwork.times) < 20:
+                    await connection.wait_open()
+                    await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert len(clockwork.times) <= 6

@@ -1,0 +1,203 @@
+"""How a dead server is noticed, and a living one left in peace. D21, problems 9 and 11."""
+
+from __future__ import annotations
+
+import math
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.testing.driver import NO_WAITING
+from tests.transport.peer import PING, PONG, frame, lost, open_pair, takes, text
+from trio_responses.errors import ConnectionLost, KeepaliveTimeout, SendTimeout
+from trio_responses.settings import Keepalive
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tests.transport.peer import Peer
+    from trio_responses.transport import Transport
+
+pytestmark = NO_WAITING
+
+EVERY_20 = Keepalive(interval=20.0, timeout=10.0)
+
+
+@asynccontextmanager
+async def open_watched(
+    keepalive: Keepalive = EVERY_20, *, answers: bool = True, capacity: int | None = None
+) -> AsyncGenerator[tuple[Transport, Peer, list[float]], None]:
+    """Open a pair that notes when pings came, and may answer them in the same instant."""
+    pings: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while True:
+            received = await peer.read_frame()
+            if received.opcode == PING:
+                pings.append(trio.current_time() - start)
+                if answers:
+                    await peer.send(frame(PONG, received.payload))
+
+    start = trio.current_time()
+    async with open_pair(script=script, keepalive=keepalive, capacity=capacity) as pair:
+        yield (*pair, pings)
+
+
+async def receive_for(seconds: float, transport: Transport) -> int:
+    """Count the messages of some time."""
+    count = 0
+    with trio.move_on_after(seconds):
+        while True:
+            count += len(await transport.receive())
+    return count
+
+
+async def test_a_server_that_answers_in_the_same_instant_is_asked_once_an_interval() -> None:
+    async with open_watched() as (transport, _, pings):
+        await receive_for(100.0, transport)
+        assert pings == [20.0, 40.0, 60.0, 80.0]
+
+
+async def test_a_silent_server_is_given_up_after_interval_and_timeout() -> None:
+    async with open_watched(answers=False) as (transport, _, pings):
+        async with takes(30.0):
+            error = await lost(transport)
+        assert isinstance(error, KeepaliveTimeout)
+        assert (error.code, error.silence, error.age) == (1006, 30.0, 30.0)
+        assert isinstance(error, trio.TooSlowError)
+        assert pings == [20.0]
+        assert await lost(transport) is error
+        with pytest.raises(KeepaliveTimeout):
+            await transport.send(b"x")
+
+
+async def test_the_silence_is_counted_from_the_last_byte() -> None:
+    async with open_watched(answers=False) as (transport, peer, _):
+        await trio.sleep(7.0)
+        await peer.send(text("one"))
+        await transport.receive()
+        async with takes(30.0):
+            assert isinstance(await lost(transport), KeepaliveTimeout)
+
+
+async def test_a_server_that_talks_is_not_asked() -> None:
+    async with open_watched() as (transport, peer, pings):
+
+        async def talk() -> None:
+            for _ in range(20):
+                await trio.sleep(19.0)
+                await peer.send(text("one"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk)
+            assert await receive_for(385.0, transport) == 20
+        assert pings == []
+
+
+async def test_half_a_frame_is_a_sign_of_life() -> None:
+    """A large message over a slow line must not look like silence."""
+    async with open_watched(answers=False) as (transport, peer, pings):
+
+        async def talk() -> None:
+            for byte in text("x" * 20):
+                await trio.sleep(15.0)
+                await peer.send(bytes([byte]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk)
+            assert await transport.receive() == [b"x" * 20]
+        assert pings == []
+
+
+async def test_a_byte_after_the_ping_is_as_good_as_its_pong() -> None:
+    async with open_watched(answers=False) as (transport, peer, pings):
+        await trio.sleep(0.0)
+
+        async def talk() -> None:
+            await trio.sleep(29.0)
+            await peer.send(text("one"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk)
+            assert await transport.receive() == [b"one"]
+            async with takes(30.0):
+                assert isinstance(await lost(transport), KeepaliveTimeout)
+        assert pings == [20.0, 49.0]
+
+
+async def test_while_nobody_receives_the_server_is_not_judged() -> None:
+    """P6: backpressure suspends liveness."""
+    async with open_watched() as (transport, peer, _):
+        await peer.send(text("waits"))
+        await trio.sleep(1000.0)
+        assert await transport.receive() == [b"waits"]
+        assert await receive_for(1000.0, transport) == 0
+
+
+async def test_a_dead_server_is_noticed_soon_after_somebody_receives_again() -> None:
+    async with open_watched(answers=False) as (transport, _, _):
+        await trio.sleep(1000.0)
+        start = trio.current_time()
+        assert isinstance(await lost(transport), KeepaliveTimeout)
+        assert 10.0 <= trio.current_time() - start <= 2 * 30.0
+
+
+async def test_a_receiver_that_begins_just_as_the_ping_goes_out_is_early_enough() -> None:
+    async with open_watched(answers=False) as (transport, _, _):
+        await trio.sleep(19.0)
+        async with takes(11.0):
+            assert isinstance(await lost(transport), KeepaliveTimeout)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_an_infinite_interval_sends_no_pings(*, answers: bool) -> None:
+    async with open_watched(Keepalive(interval=math.inf), answers=answers) as (transport, _, pings):
+        await receive_for(100_000.0, transport)
+        assert pings == []
+
+
+async def test_a_ping_that_waits_behind_a_long_upload_is_not_held_against_the_server() -> None:
+    async with (
+        open_pair(capacity=1000, keepalive=EVERY_20) as (transport, peer),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(transport.send, b"x" * 5000)
+        nursery.start_soon(receive_for, 59.0, transport)
+        await trio.sleep(55.0)
+        assert (await peer.read_frame()).payload == b"x" * 5000
+
+
+async def test_a_ping_that_cannot_be_written_ends_the_socket() -> None:
+    """Whatever followed half a ping, the server would read it as the rest of it."""
+    async with open_pair(capacity=5, keepalive=EVERY_20) as (transport, peer):
+
+        async def talk() -> None:
+            await trio.sleep(25.0)
+            await peer.send(text("one"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk)
+            assert await transport.receive() == [b"one"]
+            async with takes(5.0):
+                assert isinstance(await lost(transport), SendTimeout)
+        with pytest.raises(ConnectionLost):
+            await transport.send(b"x")
+
+
+async def test_no_ping_follows_a_close() -> None:
+    async with open_watched() as (transport, _, pings):
+        await transport.aclose()
+        await trio.sleep(100.0)
+        assert pings == []
+        assert (await lost(transport)).code == 1000
+
+
+async def test_a_ping_under_way_does_not_hold_up_the_exit() -> None:
+    async with open_watched(answers=False) as (transport, _, pings):
+        await receive_for(25.0, transport)
+        assert pings == [20.0]
+        async with takes(5.0):
+            await transport.aclose()

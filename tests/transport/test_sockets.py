@@ -1,0 +1,196 @@
+"""Over real sockets and real TLS: the few things that memory cannot show."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trustme
+
+from tests.transport.peer import (
+    CLIENT_HAS_LEFT,
+    HEADERS,
+    PING,
+    Peer,
+    assert_secret_kept,
+    close,
+    frame,
+    lost,
+    terms,
+    text,
+)
+from trio_responses.errors import ConnectError, HandshakeRejected
+from trio_responses.settings import Timeouts
+from trio_responses.transport import dial_tcp, open_transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tests.transport.peer import (
+        Script,
+    )
+
+PROMPT = Timeouts(connect=5.0, send=5.0, close=2.0)
+
+
+@asynccontextmanager
+async def serve(script: Script, tls: ssl.SSLContext | None = None) -> AsyncGenerator[int, None]:
+    """Run `script` for every connection to a port of 127.0.0.1."""
+
+    async def run(stream: trio.SocketStream) -> None:
+        whole = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
+        with suppress(*CLIENT_HAS_LEFT):
+            await script(Peer(whole))
+        await trio.aclose_forcefully(whole)
+
+    async with trio.open_nursery() as nursery:
+        open_port = partial(trio.serve_tcp, run, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(open_port)
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def polite(peer: Peer) -> None:
+    await peer.accept()
+    await peer.send(text("hello") + frame(PING, b"p"))
+    while (received := await peer.read_frame()).opcode != 8:
+        if received.opcode == 1:
+            await peer.send(text(received.payload))
+    await peer.send(close(received.code))
+
+
+def reset(peer: Peer) -> None:
+    assert isinstance(peer.stream, trio.SocketStream)
+    peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.stream.socket.close()
+
+
+async def fails(url: str, ssl_context: ssl.SSLContext | None = None) -> ConnectError:
+    options = terms(dial_tcp, url=url, ssl_context=ssl_context, timeouts=PROMPT)
+    with trio.fail_after(2.0), pytest.raises(ConnectError) as caught:
+        async with open_transport(options, HEADERS):
+            pass
+    assert_secret_kept(caught.value)
+    return caught.value
+
+
+async def test_a_whole_life_over_tcp() -> None:
+    large = b"x" * 1024 * 1024
+    async with serve(polite) as port, trio.open_nursery() as nursery:
+        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
+        with trio.fail_after(5.0):
+            async with open_transport(options, HEADERS) as transport:
+                assert await transport.receive() == [b"hello"]
+                nursery.start_soon(transport.send, large)
+                assert await transport.receive() == [large]
+
+
+async def test_a_port_that_nobody_listens_on_is_refused() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        error = await fails(f"ws://127.0.0.1:{unused.getsockname()[1]}/v1")
+    assert isinstance(error.__cause__, OSError)
+    assert error.retryable
+
+
+async def test_a_server_that_closes_tcp_in_the_handshake_is_noticed() -> None:
+    """Surprise 1 of trio-websocket: it hangs until its timeout."""
+    async with serve(Peer.read_head) as port:
+        assert type(await fails(f"ws://127.0.0.1:{port}/v1")) is ConnectError
+
+
+async def test_a_server_that_resets_tcp_in_the_handshake_is_noticed() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        reset(peer)
+
+    async with serve(script) as port:
+        assert (await fails(f"ws://127.0.0.1:{port}/v1")).retryable
+
+
+async def test_a_reset_of_an_open_socket_is_noticed() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.read_frame()
+        reset(peer)
+
+    async with serve(script) as port:
+        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
+        with trio.fail_after(2.0):
+            async with open_transport(options, HEADERS) as transport:
+                await transport.send(b"x")
+                assert (await lost(transport)).code == 1006
+
+
+# --- TLS ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
+    return context
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
+    return context
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_whole_life_over_tls(authority: trustme.CA, host: str) -> None:
+    async with serve(polite, server_context(authority, host)) as port:
+
+        async def dial(name: str, number: int) -> trio.abc.Stream:
+            assert name == host
+            return await dial_tcp("127.0.0.1", number)
+
+        options = terms(
+            dial,
+            url=f"wss://{host}:{port}/v1",
+            ssl_context=trusting(authority),
+            timeouts=PROMPT,
+        )
+        with trio.fail_after(5.0):
+            async with open_transport(options, HEADERS) as transport:
+                assert await transport.receive() == [b"hello"]
+                await transport.send(b"over TLS")
+                assert await transport.receive() == [b"over TLS"]
+
+
+async def test_a_certificate_of_an_unknown_authority_is_not_trusted(authority: trustme.CA) -> None:
+    """P2: it stays bad, so it is not tried again."""
+    async with serve(polite, server_context(authority, "127.0.0.1")) as port:
+        error = await fails(f"wss://127.0.0.1:{port}/v1", trusting(trustme.CA()))
+        assert "certificate" in str(error)
+        assert not error.retryable
+        assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+        assert not (await fails(f"wss://127.0.0.1:{port}/v1")).retryable
+
+
+async def test_a_certificate_for_another_host_is_not_trusted(authority: trustme.CA) -> None:
+    async with serve(polite, server_context(authority, "other.test")) as port:
+        error = await fails(f"wss://127.0.0.1:{port}/v1", trusting(authority))
+        assert not error.retryable
+
+
+async def test_a_rejection_over_tls_is_a_rejection(authority: trustme.CA) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\n{}")
+
+    async with serve(script, server_context(authority, "127.0.0.1")) as port:
+        error = await fails(f"wss://127.0.0.1:{port}/v1", trusting(authority))
+        assert isinstance(error, HandshakeRejected)
+        assert error.body == b"{}"
