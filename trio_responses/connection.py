@@ -98,6 +98,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         self._end: ResponsesError | None = None
         self._leased: set[str | None] = set()
         self._turnstile = trio.Lock()
+        self._waiting = 0
         self._changed = trio.Event()
         self._tasks = trio.CancelScope()
         self._started = False
@@ -305,25 +306,28 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         while True:
             if failure is not None:
                 await self._back_off(failure)
-            try:
-                link: Link = await nursery.start(self._receive)
-            except AuthenticationError as error:
-                if error.status != UNAUTHORIZED or refreshed or not callable(self._api_key):
-                    raise
-                refreshed, failure = True, None  # it may give a fresh key
-            except ConnectError as error:
-                if not error.retryable:
-                    raise
-                failure = error
+            opened: Link | ConnectError = await nursery.start(self._receive)
+            if isinstance(opened, Link):
+                break
+            if opened.retryable:
+                failure = opened
+            elif self._may_be_an_old_key(opened) and not refreshed:
+                refreshed, failure = True, None
             else:
-                if isinstance(setback, ConnectionLost):
-                    attempts, outage = self._backoff.attempts, trio.current_time() - since
-                    self._dispatcher.tell(ConnectionRestored(attempts=attempts, outage=outage))
-                elif self._sockets_opened > 1:
-                    self._dispatcher.tell(ConnectionRotated())
-                self._link = link
-                self._change(ConnectionState.OPEN)
-                return link
+                raise opened
+        if isinstance(setback, ConnectionLost):
+            attempts, outage = self._backoff.attempts, trio.current_time() - since
+            self._dispatcher.tell(ConnectionRestored(attempts=attempts, outage=outage))
+        elif self._sockets_opened > 1:
+            self._dispatcher.tell(ConnectionRotated())
+        self._link = opened
+        self._change(ConnectionState.OPEN)
+        return opened
+
+    def _may_be_an_old_key(self, error: ConnectError) -> bool:
+        """Whether a callable key, asked once more, may give one that is accepted."""
+        unauthorized = isinstance(error, AuthenticationError) and error.status == UNAUTHORIZED
+        return unauthorized and callable(self._api_key)
 
     async def _back_off(self, failure: ResponsesError) -> None:
         floor = failure.retry_after if isinstance(failure, ConnectError) else None
@@ -335,25 +339,34 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     # --- The receive task ----------------------------------------------------------------
 
-    async def _receive(self, *, task_status: trio.TaskStatus[Link]) -> None:
+    async def _receive(self, *, task_status: trio.TaskStatus[Link | ConnectError]) -> None:
         """Run one socket from its handshake to its last frame: the receive task."""
-        headers = await handshake_headers(self._terms.endpoint, self._api_key, self._headers)
-        async with open_transport(self._terms, headers) as transport:
-            link = self._adopt(transport)
-            task_status.started(link)
-            try:
-                while not link.drained:
-                    with link.watch():
-                        await self._read(link)
-                    link.expire()
-            except ConnectionLost as lost:
-                self._drop(link, lost)
-            finally:
-                self._drop(link, self._end or ConnectionClosed("the connection was cancelled"))
+        try:
+            headers = await handshake_headers(self._terms.endpoint, self._api_key, self._headers)
+            async with open_transport(self._terms, headers) as transport:
+                link = self._adopt(transport)
+                task_status.started(link)
+                await self._read_until_done(link)
+        except ConnectError as error:
+            task_status.started(error)
+
+    async def _read_until_done(self, link: Link) -> None:
+        try:
+            while not link.drained:
+                with link.watch():
+                    await self._read(link)
+                link.expire()
+        except ConnectionLost as lost:
+            self._drop(link, lost)
+        finally:
+            self._drop(link, self._end or ConnectionClosed("the connection was cancelled"))
 
     async def _read(self, link: Link) -> None:
         """Read batch after batch, until the next deadline or until the socket is done with."""
         while not link.drained:
+            if self._budget.tight:
+                await self._make_room(link)
+            link.starved_since = math.inf
             batch = await link.transport.receive()
             ends, responses = link.lanes.ends, link.lanes.responses
             self._dispatcher.dispatch(link, batch)
@@ -361,27 +374,34 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
                 self._backoff.succeeded()
             if link.lanes.ends != ends:
                 self._change()
-            if self._budget.tight:
-                await self._make_room(link)
 
     async def _make_room(self, link: Link) -> None:
         """Leave the socket alone while too much is unread (P6).
 
-        One full inbox is enough for that, unless the reader of another turn waits for events of
-        its own: then the connection's whole budget is there for the difference. Where even that
-        is spent and readers starve for ``timeouts.stall``, the fullest inbox pays: a turn that
-        waits for another one's events while holding up the socket would wait for ever.
+        One full inbox is enough for that, unless somebody waits for events of his own, or for a
+        place on this socket: then the connection's whole budget is there for the difference.
+        Where even that is spent, nobody reads, and others starve for ``timeouts.stall``, the
+        fullest inbox pays: a turn that waits for another one's events while holding up the
+        socket would wait for ever.
         """
-        patience = self._terms.timeouts.stall
-        while self._budget.full or (self._budget.tight and not link.starves()):
-            paused_at = trio.current_time()
+        while self._budget.full or (self._budget.tight and not self._starves(link)):
+            paused_at, unread = trio.current_time(), self._budget.unread_bytes
+            starved_since = min(link.starved_since, paused_at)
+            link.starved_since = starved_since if self._starves(link) else math.inf
+            patience = trio.CancelScope(deadline=link.starved_since + self._terms.timeouts.stall)
             try:
-                with trio.move_on_after(patience if link.starves() else math.inf) as waiting:
+                with patience:
                     await self._budget.wait_for_change()
             finally:
                 link.resume(trio.current_time() - paused_at)
-            if waiting.cancelled_caught:
-                self._dispatcher.give_up_fullest()
+            if patience.cancelled_caught:
+                self._dispatcher.give_up_fullest(self._links)
+            if self._budget.unread_bytes < unread:
+                link.starved_since = math.inf
+
+    def _starves(self, link: Link) -> bool:
+        """Whether somebody waits for what is unread in a socket: for events, or for a place."""
+        return link.starves() or (self._waiting > 0 and link is self._link)
 
     def _adopt(self, transport: Transport) -> Link:
         self._sockets_opened += 1
@@ -439,15 +459,20 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         The turnstile is fair: whoever comes first goes first. A turn whose lane is leased waits
         for that lane outside, so that it holds up nobody else.
         """
-        while True:
-            link = await self._open_link()
-            if lane is None or link.lanes.is_idle(lane):
-                async with self._turnstile:
-                    turn = await self._admit_first(parent, lane)
-                if turn is not None:
-                    return turn
-            else:
-                await self._changed.wait()
+        self._waiting += 1
+        self._budget.note_change()
+        try:
+            while True:
+                link = await self._open_link()
+                if lane is None or link.lanes.is_idle(lane):
+                    async with self._turnstile:
+                        turn = await self._admit_first(parent, lane)
+                    if turn is not None:
+                        return turn
+                else:
+                    await self._changed.wait()
+        finally:
+            self._waiting -= 1
 
     async def _admit_first(self, parent: str | None, lane: str | None) -> tuple[Link, Turn] | None:
         """Wait for a place as the first in the queue; `None` where a leased lane is not clean."""
@@ -516,6 +541,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             if request is not None:
                 link.lanes.withdraw(request)
                 self._change()
+            if isinstance(error, ConnectionLost):
+                link.close_to_requests(error)
             if isinstance(error, ResponsesError):
                 error.delivery = Delivery.NOT_SENT
             raise

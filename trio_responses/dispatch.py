@@ -21,6 +21,8 @@ from trio_responses.inbox import Inbox
 from trio_responses.stream import Turn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trio_responses.core.frames import Message, OversizeMessage
     from trio_responses.core.lanes import Request
     from trio_responses.inbox import Budget
@@ -79,11 +81,12 @@ class Dispatcher:
         self._hand_over(shares)
 
     def tell(self, event: Event) -> None:
-        """Say something on the channel that no request has asked for."""
-        self._offer([event], 0)
+        """Say on the channel what became of a socket: never left out, for want of an answer."""
+        if self.listening:
+            self.channel.put([event], 0)
 
-    def give_up_fullest(self) -> None:
-        """Drop what is unread in the fullest inbox, and say so to its reader."""
+    def give_up_fullest(self, links: Iterable[Link]) -> None:
+        """Drop what is unread in the fullest inbox, and what is still to come; tell its reader."""
         fullest = self._budget.fullest()
         if fullest is None:
             return
@@ -92,8 +95,12 @@ class Dispatcher:
         fullest.discard()
         if fullest is self.channel:
             self.channel.put([error], 0)
-        else:
-            fullest.close(error)
+            return
+        fullest.close(error)
+        for link in links:
+            for turn in link.turns():
+                if turn.inbox is fullest:
+                    link.lanes.abandon(turn)
 
     def _hand_over(self, shares: dict[Request | None, _Share]) -> None:
         now = trio.current_time()
@@ -113,7 +120,7 @@ class Dispatcher:
     def _offer(self, events: list[ServerEvent] | list[Event], size: int) -> None:
         """Put events on the channel that nobody asked for: only where somebody reads it."""
         self.unclaimed_events += len(events)
-        has_room = self.channel.unread_bytes < self._limits.turn_buffer_bytes
+        has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
         if events and self.listening and has_room:
             self.channel.put(list(events), size)
 

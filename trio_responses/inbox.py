@@ -32,6 +32,7 @@ class Budget:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._changed = trio.Event()
+        self._unread: set[Inbox[Any]] = set()
         self._overfull: set[Inbox[Any]] = set()
         self.unread_bytes = 0
         """Bytes in all inboxes together."""
@@ -50,6 +51,10 @@ class Budget:
         """Count bytes that came into an inbox, or, negative, that were read from it."""
         self.unread_bytes += size
         inbox.unread_bytes += size
+        if inbox.unread_bytes:
+            self._unread.add(inbox)
+        else:
+            self._unread.discard(inbox)
         if inbox.unread_bytes >= self._limits.turn_buffer_bytes:
             self._overfull.add(inbox)
         elif self._overfull:
@@ -62,13 +67,14 @@ class Budget:
         self._changed.set()
 
     async def wait_for_change(self) -> None:
-        """Wait until something was read, or a reader came to wait."""
-        self._changed = trio.Event()
+        """Wait until something was read, or somebody came to wait. Several tasks may do so."""
+        if self._changed.is_set():
+            self._changed = trio.Event()
         await self._changed.wait()
 
     def fullest(self) -> Inbox[Any] | None:
-        """Give the inbox with the most unread bytes, if one has reached its own limit."""
-        return max(self._overfull, key=lambda inbox: inbox.unread_bytes, default=None)
+        """Give the inbox with the most unread bytes."""
+        return max(self._unread, key=lambda inbox: inbox.unread_bytes, default=None)
 
 
 class Inbox(Generic[T]):

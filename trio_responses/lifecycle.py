@@ -74,8 +74,7 @@ class ConnectionStatistics:
     undecodable_frames: int
     """Frames that were no event."""
     unclaimed_events: int
-    """Events that belonged to no request, lifecycle events among them, whether or not the
-    channel took them."""
+    """Events that belonged to no request, whether or not the channel took them."""
     dropped_events: int
     """Events of turns that were left early."""
     unread_bytes: int

@@ -58,6 +58,8 @@ class Link:
         self.setback: ResponsesError | None = None
         """What speaks against opening the next socket at once."""
         self._replace_after_error = replace_after_error
+        self.starved_since = math.inf
+        """Since when somebody waits for what is in the socket, and nobody makes room for it."""
         self._watch = trio.CancelScope()
         self._last_error: APIError | None = None
 
@@ -122,6 +124,15 @@ class Link:
         self.over.set()
         self.stop_watching()
 
+    def close_to_requests(self, lost: ConnectionLost) -> None:
+        """Take no new requests, since one could not be written.
+
+        The receive task finds the end of the socket behind what is still there to be read.
+        """
+        if not self.over.is_set():
+            self.setback = lost.twin()
+            self.over.set()
+
     def leave(self, turn: Turn, *, replace: bool) -> None:
         """Drop what is still to come of a turn."""
         turn.inbox.discard()
@@ -147,10 +158,11 @@ class Link:
 
         Those are the ones of its lane, or all, where the lane is not known.
         """
-        turns = [turn for turn in self.turns() if not turn.abandoned]
-        for turn in [turn for turn in turns if turn.lane == lane] or turns:
-            turn.fail(MessageTooLarge(error.size, error.limit))
-            self.lanes.abandon(turn)
+        requests = list(self.lanes.unfinished())
+        for request in [one for one in requests if one.lane == lane] or requests:
+            if isinstance(request, Turn) and not request.abandoned:
+                request.fail(MessageTooLarge(error.size, error.limit))
+                self.lanes.abandon(request)
 
     def lose(self, lost: ResponsesError) -> None:
         """End it: every turn under way is told, each with its own delivery."""

@@ -9,6 +9,7 @@ What belongs elsewhere: when to dial, ping and give up (`transport.py`).
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import trio
@@ -29,6 +30,8 @@ BODY_GRACE: Final = 1.0
 SWITCHING_PROTOCOLS: Final = 101
 FIRST_FINAL_STATUS: Final = 200
 HEADER_BYTES: Final = 2
+CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
+LAST_CHUNK: Final = b"0\r\n\r\n"
 REJECTIONS: Final[dict[int, type[HandshakeRejected]]] = {
     401: AuthenticationError,
     403: AuthenticationError,
@@ -93,6 +96,8 @@ class Tap(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Pass bytes down: the upgrade request, frames, and answers to control frames."""
+        if self.cut:
+            raise trio.BrokenResourceError("a frame was cut short")
         try:
             await self._stream.send_all(data)
         except trio.Cancelled:
@@ -176,12 +181,14 @@ class Tap(trio.abc.Stream):
     ) -> None:
         """Keep as much of the body as comes.
 
-        It ends by its length, the end of the stream, the limit, or the end of our patience.
+        It ends by its length or its last chunk, the end of the stream, the limit, or the end of
+        our patience.
         """
+        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         length = headers.get("content-length", "")
         wanted = min(int(length) if length.isdecimal() else MAX_BODY_BYTES, MAX_BODY_BYTES)
         with trio.move_on_after(BODY_GRACE):
-            while len(body) < wanted:
+            while len(body) < wanted and not (chunked and body.endswith(LAST_CHUNK)):
                 try:
                     data = await self._stream.receive_some()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -189,10 +196,23 @@ class Tap(trio.abc.Stream):
                 if not data:
                     break
                 body += data
+        if chunked:
+            body = _join_chunks(body)
         kind = REJECTIONS.get(status, HandshakeRejected)
         self._refuse(
             kind(status, headers, bytes(body[:wanted]), retry_after=parse_retry_after(headers))
         )
+
+
+def _join_chunks(raw: bytearray) -> bytearray:
+    """Take the framing of chunks out of a body, as far as it came (RFC 9112, 7.1)."""
+    body = bytearray()
+    position = 0
+    while size := CHUNK_SIZE.match(raw, position):
+        position = size.end() + int(size[1], 16)
+        body += raw[size.end() : position]
+        position += len(b"\r\n")
+    return body
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:

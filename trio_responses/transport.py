@@ -105,6 +105,8 @@ async def _connect(
             phase = "upgrade"
             tap = Tap(stream)
             websocket = await nursery.start(_run_websocket, tap, terms.endpoint, headers)
+            if isinstance(websocket, ConnectError):
+                raise websocket
             tap.service.shield = True  # the closing handshake needs it, also under cancellation
             return Transport(stream, tap, websocket, terms)
         raise ConnectTimeout(phase, terms.timeouts.connect)
@@ -144,9 +146,13 @@ async def _run_websocket(
     endpoint: Endpoint,
     headers: tuple[tuple[str, str], ...],
     *,
-    task_status: trio.TaskStatus[trio_websocket.WebSocketConnection],
+    task_status: trio.TaskStatus[trio_websocket.WebSocketConnection | ConnectError],
 ) -> None:
-    """Run trio-websocket's reader until the socket ends, and contain what it raises."""
+    """Run trio-websocket's reader until the socket ends, and contain what it raises.
+
+    A refusal is a value: an exception would lose its cause on the way through ``start()``, which
+    raises it ``from None`` before Trio 0.33.
+    """
     opened = False
     try:
         with tap.service:
@@ -162,12 +168,14 @@ async def _run_websocket(
                 )
                 opened = True
                 task_status.started(websocket)
-    except Exception as error:  # its reader crashes on some input: that is a lost socket
-        if not opened:
-            raise ConnectError("the server's upgrade response was not valid") from error
-        await tap.break_off(error)
+    except Exception as error:  # noqa: BLE001 - its reader crashes on some input: a lost socket
+        if opened:
+            await tap.break_off(error)
+        else:
+            tap.refusal = ConnectError("the server's upgrade response was not valid")
+            tap.refusal.__cause__ = error
     if tap.refusal is not None:
-        raise tap.refusal
+        task_status.started(tap.refusal)
 
 
 class Transport:
@@ -337,8 +345,7 @@ class Transport:
         bounded already.
         """
         self._closing = True
-        alive = self._death is None or self._frames.error is not None
-        if alive and not self._tap.cut:
+        if self._death is None or self._frames.error is not None:
             self._tap.drop_pending()
             with trio.move_on_after(self._terms.timeouts.close, shield=True):
                 async with open_plain_nursery() as nursery:

@@ -1,5 +1,6 @@
 """What the tests of the connection share: a clock that jumps, a server in memory, the way to it."""
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from inspect import iscoroutinefunction
@@ -13,7 +14,7 @@ from trio.testing import MockClock
 from trio_responses import ReconnectPolicy, ResponsesConnection, open_responses
 from trio_responses.testing import ResponsesServer, open_test_server
 
-A_LONG_TIME = 10_000_000.0
+A_LONG_TIME = 50_000.0
 KEY = "sk-opens-nothing"
 
 
@@ -48,6 +49,51 @@ class Connect(Protocol):
     """Opens a connection to the server of the test; options are those of `open_responses`."""
 
     def __call__(self, **options: Any) -> AbstractAsyncContextManager[ResponsesConnection]: ...
+
+
+class BreakableStream(trio.abc.Stream):
+    """A stream that can go stale: nothing is heard of its end, but nothing can be written."""
+
+    def __init__(self, stream: trio.abc.Stream, writes_left: float = math.inf) -> None:
+        self._stream = stream
+        self.writes_left = writes_left
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes_left -= 1
+        if self.writes_left < 0:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError("stale")
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Dialler:
+    """Dials the server of the test, notes when, and keeps what it has opened."""
+
+    def __init__(self, server: ResponsesServer) -> None:
+        self._server = server
+        self.times: list[float] = []
+        self.streams: list[BreakableStream] = []
+        self.writes = math.inf
+        """How many writes the streams to come have: the upgrade is one."""
+
+    async def __call__(self, host: str, port: int) -> trio.abc.Stream:
+        self.times.append(trio.current_time())
+        self.streams.append(BreakableStream(await self._server.dial(host, port), self.writes))
+        return self.streams[-1]
+
+
+@pytest.fixture
+def dialler(server: ResponsesServer) -> Dialler:
+    return Dialler(server)
 
 
 @pytest.fixture

@@ -83,10 +83,8 @@ async def test_nobody_has_to_read_for_a_deadline_to_count(
             await wait_all_tasks_blocked()
             assert not server.connections[0].is_open
             await trio.sleep(1000)
-            events: list[str] = []
             with pytest.raises(kind):
-                events.extend([event.type async for event in stream])
-            assert len(events) == 0
+                await stream.until_done()
             assert trio.current_time() == 1000 + seconds
         await well(connection)
 
@@ -134,7 +132,7 @@ async def test_a_timeout_of_one_turn_leaves_the_others_alone(
 
     async with connect(endpoint=endpoint, timeouts=TIMEOUTS) as connection:
         async with trio.open_nursery() as nursery:
-            with pytest.raises(StallTimeout):
+            with pytest.raises(StallTimeout):  # noqa: PT012 - a turn is a scope
                 async with connection.stream(model="m", input="hi") as stream:
                     nursery.start_soon(ask, connection)
                     await stream.until_done()
@@ -172,7 +170,7 @@ async def test_at_least_once_goes_on_after_a_first_event_timeout(
 
 
 async def test_a_reader_that_takes_its_time_does_not_stall_its_turn(
-    server: ResponsesServer, connect: "Connect"
+    connect: "Connect",
 ) -> None:
     """P3, row 9: what counts is what came, not what was read."""
     async with connect(timeouts=TIMEOUTS) as connection:

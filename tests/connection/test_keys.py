@@ -138,9 +138,7 @@ async def test_a_final_status_is_not_retried(
     assert trio.current_time() == 0
 
 
-async def test_a_final_status_ends_a_reconnect(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
+async def test_a_final_status_ends_a_reconnect(server: ResponsesServer, connect: "Connect") -> None:
     """P2: whoever waits is told."""
     async with connect() as connection:
         server.refuse(403, times=None)
@@ -170,7 +168,7 @@ async def test_401_asks_a_callable_key_once_only(
 ) -> None:
     """P2: the second refusal is final."""
     vault = Vault("old", "new", "newer")
-    server.refuse(401, times=None)
+    server.refuse(401, times=9)
     with pytest.raises(AuthenticationError):
         async with connect(api_key=vault):
             pytest.fail("the block began")  # pragma: no cover
@@ -198,7 +196,7 @@ async def test_401_and_then_503_and_then_401_is_final(
     vault = Vault("1", "2", "3", "4")
     server.refuse(401)
     server.refuse(503)
-    server.refuse(401, times=None)
+    server.refuse(401, times=9)
     with pytest.raises(AuthenticationError):
         async with connect(api_key=vault):
             pytest.fail("the block began")  # pragma: no cover
@@ -259,6 +257,7 @@ async def test_the_key_is_nowhere(
         show(loss.value)
         server.stop_accepting()
         await server.reset_all()
+        await wait_all_tasks_blocked()
         with pytest.raises(ReconnectFailed) as end:
             await connection.wait_open()
         show(end.value)

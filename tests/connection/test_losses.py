@@ -23,11 +23,11 @@ from trio_responses import (
     SendTimeout,
     Timeouts,
 )
-from trio_responses.lifecycle import Event
 from trio_responses.testing import How, ResponsesServer
 
 if TYPE_CHECKING:
-    from tests.connection.conftest import Connect
+    from tests.connection.conftest import Connect, Dialler
+    from trio_responses.lifecycle import Event
 
 
 @pytest.mark.parametrize("how", ["reset", "fin", 1001, 1011])
@@ -76,17 +76,30 @@ async def test_a_waiting_create_raises_at_once_and_says_how_far_it_came(
     assert server.statistics().requests == 1
 
 
-async def test_a_request_that_could_not_be_written_is_not_sent_and_written_again(
-    server: ResponsesServer, connect: "Connect"
+async def test_a_request_that_could_not_be_written_is_written_to_the_next_socket(
+    server: ResponsesServer, connect: "Connect", dialler: "Dialler"
 ) -> None:
     """P4, row 11: a stale socket is found out by writing; the user need not know."""
-    async with connect(timeouts=Timeouts(send=5)) as connection:
-        await server.reset_all()  # nobody has read that yet: the socket looks open
-        assert connection.state is ConnectionState.OPEN
+    async with connect(dial=dialler) as connection:
+        dialler.streams[0].writes_left = 0
         response = await connection.create(model="m", input="hi")
         assert response.output_text == 'Turn 1: you said "hi".'
+        assert dialler.times == [0, 1]
         assert trio.current_time() == 1
     assert [request.connection for request in server.requests] == [2]
+
+
+async def test_a_request_that_cannot_be_written_twice_says_not_sent(
+    server: ResponsesServer, connect: "Connect", dialler: "Dialler"
+) -> None:
+    """P4, row 11: once is enough."""
+    dialler.writes = 1
+    async with connect(dial=dialler) as connection:
+        with pytest.raises(ConnectionLost) as failure:
+            await connection.create(model="m", input="hi")
+        assert failure.value.delivery is Delivery.NOT_SENT
+        assert dialler.times == [0, 1]
+    assert server.requests == []
 
 
 async def test_a_frame_that_cannot_be_written_in_time_says_not_sent(
@@ -138,7 +151,7 @@ async def test_killed_for_good_it_gives_up_to_the_second(
     ends: list[tuple[str, float, ReconnectFailed]] = []
 
     async def note(name: str, connection: ResponsesConnection) -> None:
-        with pytest.raises(ReconnectFailed) as failure:
+        with pytest.raises(ReconnectFailed) as failure:  # noqa: PT012 - one of these calls
             if name == "create":
                 await connection.create(model="m", input="hi")
             elif name == "wait_open":
@@ -209,16 +222,15 @@ async def test_send_and_async_for_go_on_across_sockets(
     async def read(connection: ResponsesConnection) -> None:
         got.extend([event async for event in connection])
 
-    async with trio.open_nursery() as nursery:
-        async with connect() as connection:
-            nursery.start_soon(read, connection)
+    async with trio.open_nursery() as nursery, connect() as connection:
+        nursery.start_soon(read, connection)
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            await connection.send(ResponseCreate(model="m", input="hi"))
             await wait_all_tasks_blocked()
-            for _ in range(3):
-                await connection.send(ResponseCreate(model="m", input="hi"))
-                await wait_all_tasks_blocked()
-                await server.reset_all()
-                await wait_all_tasks_blocked()
-                await connection.wait_open()
+            await server.reset_all()
+            await wait_all_tasks_blocked()
+            await connection.wait_open()
     kinds = [type(event) for event in got]
     ends = (ResponseCompleted, ConnectionLost, ConnectionRestored)
     assert [kind for kind in kinds if kind in ends] == [*ends] * 3
@@ -230,7 +242,7 @@ async def test_the_iteration_ends_where_the_connection_is_closed(connect: "Conne
         await connection.send(ResponseCreate(model="m", input="hi"))
         await wait_all_tasks_blocked()
         await connection.aclose()
-        types = [event.type async for event in connection]
+        types = [getattr(event, "type", None) async for event in connection]
         assert types[0] == "response.created"
         assert types[-1] == "response.completed"
 
@@ -296,9 +308,9 @@ async def test_a_turn_on_a_dead_server_is_told_by_the_keepalive(
 
 
 async def test_a_quiet_connection_lives_on(server: ResponsesServer, connect: "Connect") -> None:
-    """D21, row 2: idle for a day, and the same socket answers."""
+    """D21, row 2: idle for hours, and the same socket answers."""
     async with connect() as connection:
-        await trio.sleep(86_400)
+        await trio.sleep(10_000)
         await connection.create(model="m", input="hi")
     assert server.statistics().handshakes == 1
 
@@ -313,9 +325,7 @@ async def test_at_least_once_sends_again(server: ResponsesServer, connect: "Conn
     assert server.statistics().requests == 2
 
 
-async def test_cancelled_receives_lose_nothing(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
+async def test_cancelled_receives_lose_nothing(server: ResponsesServer, connect: "Connect") -> None:
     """Design 2: a cancelled read leaves the event for the next one."""
     server.reply("one two three four", delay=1.0)
     async with connect() as connection:
@@ -334,15 +344,14 @@ async def test_two_readers_share_the_channel(server: ResponsesServer, connect: "
 
     async def read(name: str, connection: ResponsesConnection) -> None:
         async for event in connection:
-            got[name].append(event.sequence_number)
+            got[name].append(getattr(event, "sequence_number", -1))
 
     server.reply("one two three four", delay=0.5)
-    async with trio.open_nursery() as nursery:
-        async with connect() as connection:
-            nursery.start_soon(partial(read, "a", connection))
-            nursery.start_soon(partial(read, "b", connection))
-            await connection.send(ResponseCreate(model="m", input="hi"))
-            await trio.sleep(60)
+    async with trio.open_nursery() as nursery, connect() as connection:
+        nursery.start_soon(partial(read, "a", connection))
+        nursery.start_soon(partial(read, "b", connection))
+        await connection.send(ResponseCreate(model="m", input="hi"))
+        await trio.sleep(60)
     assert sorted(got["a"] + got["b"]) == list(range(12))
     assert got["a"] == sorted(got["a"])
     assert got["b"] == sorted(got["b"])

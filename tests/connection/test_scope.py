@@ -1,6 +1,6 @@
 """P1, one scope: nothing outlives the block, and what happens in it leaves as itself."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -17,16 +17,14 @@ from trio_responses import (
     Delivery,
     Keepalive,
     ReconnectFailed,
-    ReconnectPolicy,
     ResponsesConnection,
     Timeouts,
     connect_responses,
-    open_responses,
 )
 from trio_responses.testing import ResponsesServer
 
 if TYPE_CHECKING:
-    from tests.connection.conftest import Connect
+    from tests.connection.conftest import Connect, Dialler
 
 
 @asynccontextmanager
@@ -38,20 +36,6 @@ async def nothing_is_left(server: ResponsesServer) -> AsyncGenerator[None, None]
     await wait_all_tasks_blocked()
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     assert server.statistics().open == 0
-
-
-class Spy:
-    """A dialler that remembers what it has opened."""
-
-    def __init__(self, dial: Callable[[str, int], Awaitable[trio.abc.Stream]]) -> None:
-        self._dial = dial
-        self.calls: list[tuple[str, int]] = []
-        self.times: list[float] = []
-
-    async def __call__(self, host: str, port: int) -> trio.abc.Stream:
-        self.calls.append((host, port))
-        self.times.append(trio.current_time())
-        return await self._dial(host, port)
 
 
 async def test_nothing_outlives_the_block(server: ResponsesServer, connect: "Connect") -> None:
@@ -88,10 +72,9 @@ async def test_a_block_left_while_a_turn_runs_fails_the_turn(
             await connection.create(model="m", input="hi")
         failures.append(failure.value)
 
-    async with nothing_is_left(server), trio.open_nursery() as nursery:
-        async with connect() as connection:
-            nursery.start_soon(ask, connection)
-            await wait_all_tasks_blocked()
+    async with nothing_is_left(server), trio.open_nursery() as nursery, connect() as connection:
+        nursery.start_soon(ask, connection)
+        await wait_all_tasks_blocked()
     assert [failure.delivery for failure in failures] == [Delivery.ACCEPTED]
     assert isinstance(failures[0], trio.ClosedResourceError)
 
@@ -301,14 +284,13 @@ async def test_aclose_ends_a_reconnect_that_is_under_way(
 
 async def test_aclose_ends_a_dial_that_hangs(server: ResponsesServer, connect: "Connect") -> None:
     """P1: a handshake under way is cancelled."""
-    async with nothing_is_left(server):
-        async with connect() as connection:
-            server.hang_handshake()
-            await server.reset_all()
-            await trio.sleep(2)
-            assert server.statistics().handshakes == 2
-            await connection.aclose()
-            assert trio.current_time() == 2
+    async with nothing_is_left(server), connect() as connection:
+        server.hang_handshake()
+        await server.reset_all()
+        await trio.sleep(2)
+        assert server.statistics().handshakes == 2
+        await connection.aclose()
+        assert trio.current_time() == 2
 
 
 async def test_a_failed_opening_leaves_nothing(server: ResponsesServer, connect: "Connect") -> None:
@@ -366,7 +348,7 @@ async def test_a_dialler_that_fails_later_ends_the_block_as_itself(
         raise LookupError("a bug in the dialler")
 
     async with nothing_is_left(server):
-        with pytest.raises(LookupError, match="a bug in the dialler"):
+        with pytest.raises(LookupError, match="a bug in the dialler"):  # noqa: PT012 - all of it
             async with connect(dial=dial) as connection:
                 works = False
                 await server.reset_all()
@@ -452,9 +434,7 @@ async def test_a_connection_in_a_nursery_ends_with_it(server: ResponsesServer) -
     """P1: cancelling the nursery closes it, with code 1000."""
     async with nothing_is_left(server):
         async with trio.open_nursery() as nursery:
-            connection = await connect_responses(
-                nursery, server.url, api_key="k", dial=server.dial
-            )
+            connection = await connect_responses(nursery, server.url, api_key="k", dial=server.dial)
             nursery.cancel_scope.cancel()
         assert server.connections[0].close_code == 1000
         assert connection.state is ConnectionState.CLOSED
@@ -500,18 +480,16 @@ async def test_a_connection_in_a_nursery_that_gives_up_does_not_cancel_the_nurse
             await connection.create(model="m", input="hi")
 
 
-async def test_sockets_are_opened_one_at_a_time(server: ResponsesServer) -> None:
+async def test_sockets_are_opened_one_at_a_time(
+    server: ResponsesServer, connect: "Connect", dialler: "Dialler"
+) -> None:
     """P2: one supervisor; the server never sees two of them."""
-    spy = Spy(server.dial)
-    async with open_responses(
-        server.url, api_key="k", dial=spy, reconnect=ReconnectPolicy(jitter=0.0)
-    ) as connection:
+    async with connect(dial=dialler) as connection:
         for _ in range(3):
             await server.reset_all()
             await connection.create(model="m", input="hi")
     assert server.statistics().max_open == 1
-    assert spy.times == [0, 1, 2, 3]
-    assert spy.calls == [("localhost", 80)] * 4
+    assert dialler.times == [0, 1, 2, 3]
 
 
 async def test_an_unreachable_server_is_a_connect_error_behind_reconnect_failed(

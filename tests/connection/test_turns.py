@@ -321,7 +321,7 @@ async def test_an_error_evicts_the_parent(server: ResponsesServer, connect: "Con
         assert connection.previous_response_id is None
 
 
-async def test_an_unknown_parent_is_told(server: ResponsesServer, connect: "Connect") -> None:
+async def test_an_unknown_parent_is_told(connect: "Connect") -> None:
     """Row 8: typed, as rejected, and the connection goes on."""
     async with connect() as connection:
         with pytest.raises(PreviousResponseNotFound) as failure:
@@ -392,13 +392,15 @@ async def test_every_shape_of_error_ends_the_turn(
 async def test_codes_have_classes(
     server: ResponsesServer, connect: "Connect", code: str | None, kind: type[APIError]
 ) -> None:
-    """Design 5."""
+    """Design 5: on a lane, since one of them is about its name."""
     server.fail(code, status=500)
-    async with connect() as connection:
+    endpoint = Endpoint.compatible(server.url, lanes=True)
+    async with connect(endpoint=endpoint) as connection, connection.lane("mine") as lane:
         with pytest.raises(APIError) as failure:
-            await connection.create(model="m", input="hi")
+            await lane.create(model="m", input="hi")
         assert type(failure.value) is kind
         assert failure.value.code == code
+        assert trio.current_time() == 0
 
 
 async def test_a_server_error_before_the_start_is_ambiguous(
@@ -493,19 +495,16 @@ async def test_sparse_streams_end_as_well(
         assert response.output_text == "all of it"
 
 
-@pytest.mark.parametrize(
-    "kind", ["response.completed", "response.failed", "response.incomplete"]
-)
+@pytest.mark.parametrize("kind", ["response.completed", "response.failed", "response.incomplete"])
 async def test_a_last_event_that_cannot_be_decoded_ends_the_turn(
     server: ResponsesServer, connect: "Connect", kind: str
 ) -> None:
     """P3, P8: no hang; and its bytes are there."""
-    server.answer(
-        [
-            {"type": "response.created", "response": {"id": "resp_1"}},
-            {"type": kind, "response": 5},
-        ]
-    )
+    frames: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {"id": "resp_1"}},
+        {"type": kind, "response": 5},
+    ]
+    server.answer(frames)
     async with connect() as connection:
         with pytest.raises(UndecodableResponse) as failure:
             await connection.create(model="m", input="hi")
@@ -579,7 +578,7 @@ async def test_a_replaced_socket_finishes_its_other_turns(
     assert server.statistics().handshakes == 2
 
 
-def limit_frame() -> dict[str, object]:
+def limit_frame() -> dict[str, Any]:
     return {"type": "error", "status": 400, "error": {"code": LIMIT, "message": "60 minutes"}}
 
 

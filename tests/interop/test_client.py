@@ -86,20 +86,16 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def opened(
-    url: str, *, lanes: bool = False, after_error: AfterError = "replace", outages: int = 0
+    url: str, *, lanes: bool = False, after_error: AfterError = "replace"
 ) -> AsyncIterator[ResponsesConnection]:
-    """Open a connection, and see at its end that it understood every frame, and closes well.
-
-    :param outages: how often its socket was to be lost: each is told by two events that belong
-        to no turn.
-    """
+    """Open a connection, and see at its end that it understood every frame, and closes well."""
     endpoint = Endpoint.compatible(url, lanes=lanes, after_error=after_error)
     with trio.fail_after(PATIENCE):
         async with open_responses(endpoint=endpoint, api_key="sk-interop", reconnect=SOON) as it:
             yield it
             statistics = it.statistics()
             assert statistics.undecodable_frames == 0
-            assert statistics.unclaimed_events == 2 * outages
+            assert statistics.unclaimed_events == 0
             assert statistics.unread_bytes == 0
             closing_since = trio.current_time()
         assert trio.current_time() - closing_since < CLOSE_SECONDS
@@ -403,6 +399,26 @@ async def test_agentic_answers_20_creates_on_its_lanes(agentic_url: str) -> None
         assert connection.statistics().sockets_opened == 1
 
 
+async def test_agentic_answers_200_creates_at_once_and_mixes_none(agentic_url: str) -> None:
+    answers = {"ping-text": PONG, "slow-text": SLOW, "reason-first": "42."}
+    asked = [list(answers)[number % 3] for number in range(200)]
+    got: dict[int, str] = {}
+    active: list[int] = []
+
+    async def ask(number: int) -> None:
+        response = await connection.create(model=MODEL, input=asked[number])
+        got[number] = response.output_text
+        active.append(connection.statistics().requests_active)
+
+    async with opened(agentic_url, lanes=True, after_error="reuse") as connection:
+        async with trio.open_nursery() as nursery:
+            for number in range(200):
+                nursery.start_soon(ask, number)
+        assert [got[number] for number in range(200)] == [answers[text] for text in asked]
+        assert 1 < max(active) <= 16
+        assert connection.statistics().sockets_opened == 1
+
+
 async def test_an_error_on_one_lane_of_agentic_leaves_the_others_alone(agentic_url: str) -> None:
     texts: list[str] = []
 
@@ -452,7 +468,7 @@ async def read_into(events: list[ServerEvent], stream: ResponseStream) -> None:
 
 
 async def test_aimock_cuts_the_socket_in_the_middle(aimock_url: str) -> None:
-    async with opened(aimock_url, outages=1) as connection:
+    async with opened(aimock_url) as connection:
         events: list[ServerEvent] = []
         stream = connection.stream(model=MODEL, input="cut-off")
         with pytest.raises(ConnectionLost) as caught:
@@ -494,7 +510,7 @@ async def test_agentic_is_killed_and_comes_back(start_agentic: StartAgentic) -> 
                 if isinstance(event, OutputTextDelta):
                     await trio.to_thread.run_sync(program.kill)
 
-    async with opened(url, lanes=True, after_error="reuse", outages=1) as connection:
+    async with opened(url, lanes=True, after_error="reuse") as connection:
         with pytest.raises(ConnectionLost) as caught:
             await ask_and_kill()
         assert caught.value.delivery is Delivery.ACCEPTED

@@ -25,7 +25,7 @@ from tests.transport.peer import (
     text,
 )
 from trio_responses.errors import ConnectionLost
-from trio_responses.settings import Timeouts
+from trio_responses.settings import Keepalive, Timeouts
 from trio_responses.testing import MemoryStream
 from trio_responses.transport import open_transport
 
@@ -234,6 +234,27 @@ async def test_a_cut_frame_is_not_followed_by_a_close_frame() -> None:
         with pytest.raises(ConnectionLost):
             await transport.send(b"x" * 5000)
     assert await peer.read_frames() == []
+
+
+async def test_a_ping_that_the_exit_cuts_short_is_not_followed_by_a_close_frame() -> None:
+    frames: list[ClientFrame] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await trio.sleep(13.0)
+        frames.extend(await peer.read_frames())
+
+    keepalive = Keepalive(interval=10.0, timeout=10.0)
+    async with open_net(script, capacity=5) as net:
+        async with takes(12.0):
+            with trio.move_on_after(12.0):
+                async with open_transport(
+                    terms(net.dial, keepalive=keepalive), HEADERS
+                ) as transport:
+                    await transport.receive()
+        await trio.sleep(2.0)
+        assert frames == []
+        assert len(net.peers[0].unfinished) == 5
 
 
 async def test_an_infinite_close_timeout_waits_for_the_server() -> None:

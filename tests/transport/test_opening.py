@@ -308,6 +308,26 @@ async def test_a_large_body_is_kept_up_to_16_kib(length: str) -> None:
     assert error.body == b"x" * 16 * 1024
 
 
+@pytest.mark.parametrize(
+    ("chunks", "body", "seconds"),
+    [
+        ([b"4\r\ndown\r\n0\r\n\r\n"], b"down", 0.0),
+        ([b"A;x=y\r\n0123456789\r\n", b"2\r\nab\r", b"\n0\r\n", b"\r\n"], b"0123456789ab", 0.0),
+        ([b"0\r\n\r\n"], b"", 0.0),
+        ([b"A\r\nhalf"], b"half", 1.0),
+        ([b"4\r\ndown\r\n-1\r\nx"], b"down", 1.0),
+    ],
+)
+async def test_a_body_in_chunks_is_joined_and_ends_with_the_last_one(
+    chunks: list[bytes], body: bytes, seconds: float
+) -> None:
+    head = b"HTTP/1.1 503 Down\r\nTransfer-Encoding: Chunked\r\n\r\n"
+    async with takes(seconds):
+        error = await refused(answer(head, *chunks))
+    assert isinstance(error, HandshakeRejected)
+    assert error.body == body
+
+
 async def test_a_body_that_has_no_end_is_waited_for_a_second() -> None:
     """Surprise 1 of trio-websocket: a close-delimited 502 hangs it."""
     async with takes(1.0):

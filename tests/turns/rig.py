@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Self, TypeAlias
 
+import msgspec
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -31,8 +32,13 @@ LIMIT_REACHED: Final[Json] = {
 
 
 def created(response_id: str = "resp_raw") -> Json:
-    response = {"id": response_id, "object": "response", "status": "in_progress", "output": []}
+    response: Json = {"id": response_id, "object": "response", "status": "in_progress"}
+    response["output"] = []
     return {"type": "response.created", "sequence_number": 0, "response": response}
+
+
+def encoded(frame: Json) -> str:
+    return msgspec.json.encode(frame).decode()
 
 
 def delta(text: str, **place: Any) -> Json:
@@ -41,7 +47,7 @@ def delta(text: str, **place: Any) -> Json:
 
 
 def message(text: str, item_id: str = "msg_raw") -> Json:
-    content = [{"type": "output_text", "text": text, "annotations": []}]
+    content: list[Json] = [{"type": "output_text", "text": text, "annotations": []}]
     return {"id": item_id, "type": "message", "role": "assistant", "content": content}
 
 

@@ -8,7 +8,16 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import STEADY, ask, ask_strictly, assert_at_rest, created, heard, open_through, stuck
+from tests.turns.rig import (
+    STEADY,
+    ask,
+    ask_strictly,
+    assert_at_rest,
+    created,
+    heard,
+    open_through,
+    stuck,
+)
 from trio_responses import (
     Delivery,
     FirstEventTimeout,

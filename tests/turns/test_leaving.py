@@ -1,6 +1,6 @@
 """P5: a turn left early, at whatever await, leaves nothing to anybody."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -21,7 +21,6 @@ from tests.turns.rig import (
 from trio_responses import ResponsesConnection
 from trio_responses.stream import AbandonChoice
 from trio_responses.testing import (
-    Answer,
     Fail,
     Reply,
     Request,
@@ -33,6 +32,9 @@ from trio_responses.turns import Turns
 
 if TYPE_CHECKING:
     from trio_responses.stream import ResponseStream
+    from trio_responses.testing import (
+        Answer,
+    )
 
 pytestmark = NO_WAITING
 
@@ -131,7 +133,7 @@ Place: TypeAlias = Literal["lanes", "default lane", "leased lane"]
 
 
 @asynccontextmanager
-async def open_house(place: Place, capacity: int | None = None) -> AsyncIterator[House]:
+async def open_house(place: Place, capacity: int | None = None) -> AsyncGenerator[House, None]:
     async with open_test_server(max_age=None, lanes=place != "default lane") as server:
 
         async def dial(_host: str, _port: int) -> trio.abc.Stream:
@@ -347,9 +349,11 @@ async def test_leaving_the_connection_does_not_wait_for_the_rest(
 ) -> None:
     """P1: a dirty lane holds no block open."""
     narrow_server.stall(after_events=1, seconds=100)
-    async with narrow_server.open_client() as connection:
-        async with connection.stream(model="m", input="first") as stream:
-            await stream.__anext__()
+    async with (
+        narrow_server.open_client() as connection,
+        connection.stream(model="m", input="first") as stream,
+    ):
+        await stream.__anext__()
     assert trio.current_time() == 0
 
 

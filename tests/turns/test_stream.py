@@ -14,6 +14,7 @@ from tests.turns.rig import (
     assert_at_rest,
     created,
     delta,
+    encoded,
     ended,
     heard,
     item_done,
@@ -90,7 +91,7 @@ async def test_a_snapshot_grows_and_stays(server: "ResponsesServer") -> None:
     )
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
-            assert stream.snapshot.items == ()
+            assert not stream.snapshot.items
             text = ""
             async for event in stream:
                 if isinstance(event, OutputTextDelta):
@@ -129,12 +130,14 @@ async def test_a_snapshot_has_the_refusal(server: "ResponsesServer") -> None:
     assert stream.snapshot.text == ""
 
 
-async def test_without_a_snapshot_there_is_no_text_in_it(server: "ResponsesServer") -> None:
+async def test_without_a_snapshot_no_pieces_are_kept(server: "ResponsesServer") -> None:
+    """P6: a long answer costs its finished items, once."""
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi", snapshot=False) as stream:
-            response = await stream.until_done()
-        assert stream.snapshot.text == ""
-        assert response.output_text == heard("hi")
+            async for event in stream:
+                if isinstance(event, OutputTextDelta):
+                    assert stream.snapshot.text == ""
+        assert stream.response.output_text == heard("hi")
 
 
 async def test_text_deltas_are_the_text_alone(server: "ResponsesServer") -> None:
@@ -366,7 +369,7 @@ async def test_a_final_frame_that_cannot_be_decoded_ends_the_turn(
     server: "ResponsesServer",
 ) -> None:
     """P3, P8: there is no Response, but the bytes are there."""
-    server.answer([created(), '{"type": "response.completed", "response": 7}'])
+    server.answer([encoded(created()), '{"type": "response.completed", "response": 7}'])
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
             await stream.__anext__()

@@ -2,7 +2,7 @@
 
 The terminal event carries the whole output, or leaves it out: then the finished items are the
 output (protocol, section "Server events"). Over a socket the events that set an item up may be
-missing, so whatever mentions an item makes it known.
+missing, so whatever brings a piece of an item makes it known.
 
 What belongs elsewhere: which events belong together (`lanes.py`).
 """
@@ -73,9 +73,38 @@ class _Item:
     pieces: dict[tuple[str, int], list[str]] = field(default_factory=dict[Any, Any])
     done: wire.OutputItemDone | None = None
 
-    def joined(self, kind: str, separator: str = "") -> str:
+    def snapshot(self, index: int) -> ItemSnapshot:
+        item = self.done.item if self.done is not None else None
+        whole = _texts(item)
+        return ItemSnapshot(
+            output_index=index,
+            item_id=self.item_id,
+            text=whole.get("text") or self._joined("text"),
+            refusal=whole.get("refusal") or self._joined("refusal"),
+            reasoning_summary=whole.get("summary") or self._joined("summary", "\n\n"),
+            arguments=whole.get("arguments") or self._joined("arguments"),
+            item=item,
+        )
+
+    def _joined(self, kind: str, separator: str = "") -> str:
         parts = sorted((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
         return separator.join("".join(pieces) for _, pieces in parts)
+
+
+def _texts(item: wire.OutputItem | None) -> dict[str, str]:
+    """Give the texts of a finished item: servers may say them there and nowhere else."""
+    match item:
+        case wire.Message():
+            return {"text": item.output_text, "refusal": item.refusal}
+        case wire.Reasoning():
+            parts = [part.text for part in item.summary or () if isinstance(part, wire.SummaryText)]
+            return {"summary": "\n\n".join(parts)}
+        case wire.FunctionCall() | wire.McpCall():
+            return {"arguments": item.arguments}
+        case wire.CustomToolCall():
+            return {"arguments": item.input}
+        case _:
+            return {}
 
 
 class Accumulator:
@@ -105,18 +134,7 @@ class Accumulator:
     def snapshot(self) -> Snapshot:
         """Show what there is so far."""
         return Snapshot(
-            items=tuple(
-                ItemSnapshot(
-                    output_index=index,
-                    item_id=item.item_id,
-                    text=item.joined("text"),
-                    refusal=item.joined("refusal"),
-                    reasoning_summary=item.joined("summary", "\n\n"),
-                    arguments=item.joined("arguments"),
-                    item=item.done.item if item.done is not None else None,
-                )
-                for index, item in sorted(self._items.items())
-            )
+            items=tuple(item.snapshot(index) for index, item in sorted(self._items.items()))
         )
 
     def _item(self, index: int, item_id: str | None) -> _Item:

@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from trio_responses.errors import ConfigurationError
@@ -69,13 +69,15 @@ class ReconnectPolicy:
 
         :raises ConfigurationError: for negative or endless numbers and jitter beyond 0 to 1.
         """
-        for name in ("initial", "factor", "cap", "attempts", "max_retry_after", "healthy_after"):
-            number = getattr(self, name)
+        for field in fields(self):
+            name, number = field.name, getattr(self, field.name)
             if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
                 raise ConfigurationError(f"{name} must be zero or more, not {number!r}")
+        if math.inf in (self.initial, self.factor, self.cap):
+            raise ConfigurationError("initial, factor and cap must be finite")
         if not isinstance(self.attempts, int):
             raise ConfigurationError(f"attempts must be a whole number, not {self.attempts!r}")
-        if not 0 <= self.jitter <= 1:
+        if self.jitter > 1:
             raise ConfigurationError(f"jitter must be from 0 to 1, not {self.jitter!r}")
 
     def delays(self) -> Iterator[float]:

@@ -13,6 +13,9 @@ delivery       it means                         at most once    at least once
 ``accepted``   an event of the response came    raised          sent again
 =============  ===============================  ==============  ==================
 
+The last two rows are about ends that leave open how the request fared: a lost socket, or silence.
+What the server answers, and what a limit of our own ends, is raised whatever the choice.
+
 What belongs elsewhere: the sending (`stream.py`), and repairs that need another input than the
 first one (`continuation.py`).
 """
@@ -26,6 +29,7 @@ from trio_responses.errors import (
     ConnectionLost,
     Delivery,
     FirstEventTimeout,
+    StallTimeout,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +54,8 @@ REFUSALS = frozenset(
     }
 )
 """Codes that come instead of a start, with whatever status (protocol, section "Codes")."""
+OPEN_ENDS = (ConnectionLost, ConnectionLimitReached, FirstEventTimeout, StallTimeout)
+"""What ends a turn and leaves open how the request fared."""
 
 
 def delivery_of_error(event: ErrorEvent, *, started: bool) -> Delivery:
@@ -72,7 +78,6 @@ def may_send_again(error: ResponsesError, choice: DeliveryChoice) -> bool:
         case Delivery.REJECTED:
             return isinstance(error, ConnectionLimitReached)
         case Delivery.AMBIGUOUS | Delivery.ACCEPTED:
-            lost = isinstance(error, ConnectionLost | FirstEventTimeout | ConnectionLimitReached)
-            return lost and choice == "at_least_once"
+            return isinstance(error, OPEN_ENDS) and choice == "at_least_once"
         case _:
             return False

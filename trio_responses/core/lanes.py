@@ -8,9 +8,13 @@ of an event's lane owns it, from its first event to the one that ends it:
   ``error`` frame had ended already, is stale and ends nothing.
 * ``response.completed``, ``.failed`` and ``.incomplete`` end the request, as does an ``error``
   frame, and as does a frame of one of these types that cannot be decoded.
-* An error without a lane belongs to the default lane; where that is idle, to the only request
-  there is; where there are several, to nobody.
-* What the server says unasked (types that do not begin with ``response.``) belongs to nobody.
+* An ``error`` frame in the middle of a response cuts it off. What may still come of it belongs
+  to nobody: the next response of the lane begins with its ``response.created``.
+* An error without a lane belongs to the default lane; where that is idle, to the only lane that
+  is not; where there are several, to nobody. One that refuses a lane's name is not about the
+  default lane, nor about a lane whose response has begun.
+* What the server says unasked (no lane, and a type that does not begin with ``response.``)
+  belongs to nobody.
 
 A request whose turn was left early stays in its queue, *abandoned*: the rest of its response
 has to go somewhere. Its lane is dirty until then.
@@ -42,8 +46,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes", "Request"]
 
-ENDING_TYPES = frozenset({"response.completed", "response.failed", "response.incomplete", "error"})
+ERROR_TYPES = frozenset({"error", "response.error"})
+TERMINAL_TYPES = frozenset(
+    {"response.completed", "response.done", "response.failed", "response.incomplete"}
+)
 CONNECTION_LIMIT = "websocket_connection_limit_reached"
+INVALID_NAME = "invalid_stream_id"
 
 
 class Request:
@@ -73,6 +81,7 @@ class Lanes(Generic[RequestT]):
     def __init__(self) -> None:
         self._queues: dict[str | None, deque[RequestT]] = {}
         self._ended: dict[str | None, str | None] = {}
+        self._cut_off: set[str | None] = set()
         self._rules: dict[type, Callable[[ServerEvent], RequestT | None]] = {
             ResponseCreated: self._name,
             ResponseCompleted: self._complete,
@@ -82,6 +91,7 @@ class Lanes(Generic[RequestT]):
             UnknownEvent: self._look_up_unknown,
             UndecodableFrame: self._look_up_undecodable,
         }
+        self._home: str | None = None
         self.previous_response_id: str | None = None
         """The last response of this socket that was completed and not evicted since."""
         self.ends = 0
@@ -128,6 +138,8 @@ class Lanes(Generic[RequestT]):
         """Forget everything, since the socket is gone; give the requests somebody waits for."""
         waiting = [request for request in self.unfinished() if not request.abandoned]
         self._queues.clear()
+        self._ended.clear()
+        self._cut_off.clear()
         self.previous_response_id = None
         return waiting
 
@@ -140,7 +152,7 @@ class Lanes(Generic[RequestT]):
         if rule is not None:
             return rule(event)
         queue = self._queues.get(event.stream_id)
-        return queue[0] if queue else None
+        return queue[0] if queue and event.stream_id not in self._cut_off else None
 
     # One rule for each type of event that is more than a step of a response.
 
@@ -152,6 +164,7 @@ class Lanes(Generic[RequestT]):
         request = self._oldest(event.stream_id)
         if request is not None and isinstance(event, ResponseCreated):
             request.response_id = event.response.id or None
+            self._cut_off.discard(request.lane)
         return request
 
     def _end(self, event: ServerEvent) -> RequestT | None:
@@ -171,37 +184,53 @@ class Lanes(Generic[RequestT]):
         request = self._end(event)
         if request is not None:
             self.previous_response_id = request.response_id
+            self._home = request.lane
         return request
 
     def _err(self, event: ServerEvent) -> RequestT | None:
         assert isinstance(event, ErrorEvent)  # noqa: S101 - the table says so
-        request = self._oldest(event.stream_id)
-        if request is None and event.stream_id is None:
-            request = self._only_one()
+        request = self._blamed(event, event.code)
         if request is None:
             return None
         if event.code == CONNECTION_LIMIT and request.response_id is not None:
             return None  # it ends the socket, which tells the turn; the response may yet finish
-        if self.previous_response_id in {request.parent, request.response_id}:
-            self.previous_response_id = None  # evicted (guide, "WebSocket mode")
-        return self._finish(request)
+        return self._break_off(request)
 
-    def _only_one(self) -> RequestT | None:
-        return next(self.unfinished()) if self.count() == 1 else None
+    def _blamed(self, event: ServerEvent, code: str | None = None) -> RequestT | None:
+        """Find whom an error is about."""
+        oldest = self._oldest(event.stream_id)
+        if event.stream_id is not None or (oldest is not None and code != INVALID_NAME):
+            return oldest
+        eldest = [queue[0] for queue in self._queues.values() if queue]
+        if code == INVALID_NAME:
+            eldest = [one for one in eldest if one.lane is not None and one.response_id is None]
+        return eldest[0] if len(eldest) == 1 else None
+
+    def _break_off(self, request: RequestT) -> RequestT:
+        if request.parent == self.previous_response_id and request.lane == self._home:
+            self.previous_response_id = None  # evicted; by a fork it is not (guide, likewise)
+        self._finish(request)
+        if request.response_id is not None:
+            self._cut_off.add(request.lane)
+        return request
 
     def _look_up_unknown(self, event: ServerEvent) -> RequestT | None:
         if event.stream_id is None and not (event.type or "").startswith("response."):
             return None
-        return self._oldest(event.stream_id)
+        return self._oldest(event.stream_id) if event.stream_id not in self._cut_off else None
 
     def _look_up_undecodable(self, event: ServerEvent) -> RequestT | None:
+        if event.type in ERROR_TYPES:
+            request = self._blamed(event)
+            return self._break_off(request) if request is not None else None
         request = self._oldest(event.stream_id)
-        if request is None or event.type not in ENDING_TYPES:
+        if request is None or event.type not in TERMINAL_TYPES:
             return None
         return self._finish(request)
 
     def _finish(self, request: RequestT) -> RequestT:
         self._queues[request.lane].popleft()
+        self._cut_off.discard(request.lane)
         self._ended[request.lane] = request.response_id
         self.ends += 1
         request.ended = True

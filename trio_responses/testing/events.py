@@ -94,18 +94,22 @@ def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
     return Plan(frames)
 
 
+class _Final(msgspec.Struct):
+    """What is remembered of a response that is written by hand."""
+
+    id: str
+    output: list[Any] | None = None
+
+
 def plan_raw(frames: Sequence[Frame]) -> Plan:
     """Return frames as they are; a response that they complete is remembered."""
     last: Frame | None = frames[-1] if frames else None
     if isinstance(last, Mapping) and last.get("type") == "response.completed":
-        match last.get("response"):
-            case {"id": str(response_id), "output": list(output)}:
-                items: list[Any] = output
-                return Plan(frames, remembered=(response_id, items))
-            case {"id": str(response_id)}:
-                return Plan(frames, remembered=(response_id, []))
-            case _:
-                pass
+        try:
+            final = msgspec.convert(last.get("response"), _Final)
+        except msgspec.ValidationError:
+            return Plan(frames)  # it is wrong on purpose
+        return Plan(frames, remembered=(final.id, final.output or []))
     return Plan(frames)
 
 
