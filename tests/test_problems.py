@@ -3,6 +3,7 @@
 Those about conversations, proxies and pools are with them.
 """
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -44,6 +45,7 @@ from trio_responses import (
     RequestTooLarge,
     ResponseFailedError,
     ResponsesConnection,
+    RotationPolicy,
     StallTimeout,
     Timeouts,
     UnexpectedOutput,
@@ -58,6 +60,9 @@ from trio_responses.testing import (
     ResponsesServer,
     open_test_server,
 )
+
+NEVER = RotationPolicy(max_age=math.inf)
+"""The server ends the socket, since nobody replaces it before."""
 
 
 @asynccontextmanager
@@ -236,7 +241,7 @@ async def test_problem_09_long_reasoning_is_no_hang_either() -> None:
 @NO_WAITING
 async def test_problem_10_the_hour_ends_no_turn() -> None:
     """P4: the server says that it did not start, so the next socket gets it."""
-    async with open_pair(max_age=3600) as (server, connection):
+    async with open_pair(max_age=3600, rotation=NEVER) as (server, connection):
         await ask_strictly(connection, "first")
         await trio.sleep(3599)
         server.stall(seconds=10)
@@ -247,7 +252,7 @@ async def test_problem_10_the_hour_ends_no_turn() -> None:
 @NO_WAITING
 async def test_problem_10_a_turn_on_a_rested_socket_is_no_turn_on_a_dead_one() -> None:
     """P2: it ends idle, and another one is there before anybody asks."""
-    async with open_pair(max_age=3600) as (server, connection):
+    async with open_pair(max_age=3600, rotation=NEVER) as (server, connection):
         await ask_strictly(connection, "first")
         await trio.sleep(3 * 3600 + 60)
         await ask_strictly(connection, "after three hours")

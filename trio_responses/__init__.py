@@ -5,6 +5,7 @@ of a frame begins in `connection.py`.
 """
 
 from trio_responses.connection import ResponsesConnection
+from trio_responses.conversation import Conversation, ConversationStatistics
 from trio_responses.core.accumulator import (
     ItemSnapshot,
     Snapshot,
@@ -58,11 +59,7 @@ from trio_responses.lifecycle import (
     Event,
 )
 from trio_responses.opening import connect_responses, open_responses
-from trio_responses.settings import (
-    Keepalive,
-    Limits,
-    Timeouts,
-)
+from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
 from trio_responses.stream import (
     AbandonChoice,
     ResponseStream,
@@ -320,6 +317,8 @@ __all__ = [
     "ContentPart",
     "ContentPartAdded",
     "ContentPartDone",
+    "Conversation",
+    "ConversationStatistics",
     "CreateFileOperation",
     "CustomTool",
     "CustomToolCall",
@@ -455,6 +454,7 @@ __all__ = [
     "ResponseStream",
     "ResponsesConnection",
     "ResponsesError",
+    "RotationPolicy",
     "SafetyCheck",
     "ScreenshotAction",
     "ScrollAction",

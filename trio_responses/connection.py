@@ -11,20 +11,21 @@ What belongs elsewhere: bytes and handshakes (`transport.py`), what one socket o
 from __future__ import annotations
 
 import math
-import re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
 from trio_responses import wire
+from trio_responses.conversation import Conversation
 from trio_responses.core.backoff import closes_for_good
+from trio_responses.core.continuation import Continuation, Place
 from trio_responses.core.lanes import Request
+from trio_responses.core.leases import Leases
 from trio_responses.dispatch import Dispatcher
 from trio_responses.endpoint import api_key_for, handshake_headers
 from trio_responses.errors import (
     AuthenticationError,
-    ConfigurationError,
     ConnectError,
     ConnectionClosed,
     ConnectionLost,
@@ -44,10 +45,10 @@ from trio_responses.link import Link
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.stream import ResponseStream, Turn
 from trio_responses.transport import open_transport
-from trio_responses.turns import Lane, Turns, create_command
+from trio_responses.turns import Lane, PlainDraft, Turns, create_command
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Generator, Mapping
     from typing import Self
 
     import msgspec
@@ -56,17 +57,15 @@ if TYPE_CHECKING:
     from trio_responses.core.delivery import DeliveryChoice
     from trio_responses.endpoint import ApiKey
     from trio_responses.lifecycle import Event
-    from trio_responses.stream import AbandonChoice
+    from trio_responses.settings import RotationPolicy
+    from trio_responses.stream import AbandonChoice, Draft
     from trio_responses.transport import Terms, Transport
-    from trio_responses.wire import ClientEvent, ResponseCreate, ServerEvent
+    from trio_responses.wire import ClientEvent, ServerEvent
 
 __all__ = ["ResponsesConnection"]
 
 UNAUTHORIZED: Final = 401
 MAX_ACTIVE: Final = 16
-LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
-LANE_NAMES: Final = tuple(f"lane-{number}" for number in range(1, 33))
-"""The server counts 32 distinct names a socket, and never forgets one (guide)."""
 
 
 @final
@@ -85,18 +84,20 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         api_key: ApiKey | None,
         headers: tuple[tuple[str, str], ...],
         backoff: Backoff,
+        rotation: RotationPolicy,
     ) -> None:
         self._terms = terms
         self._api_key = api_key_for(terms.endpoint, api_key)
         self._headers = headers
         self._backoff = backoff
+        self._rotation = rotation
         self._budget = Budget(terms.limits)
         self._dispatcher = Dispatcher(self._budget, terms.limits)
         self._state = ConnectionState.CONNECTING
         self._link: Link | None = None
         self._links: set[Link] = set()
         self._end: ResponsesError | None = None
-        self._leased: set[str | None] = set()
+        self._leases = Leases(offered=terms.endpoint.lanes)
         self._turnstile = trio.Lock()
         self._waiting = 0
         self._changed = trio.Event()
@@ -144,8 +145,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
         :raises ConfigurationError: for ``stream_id``: see `lane`.
         """
-        command = create_command(params)
-        return ResponseStream(self, command, delivery=delivery, abandon=abandon, snapshot=snapshot)
+        draft = PlainDraft(create_command(params))
+        return ResponseStream(self, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
@@ -161,11 +162,46 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         :raises ConfigurationError: for a name outside the grammar, or one that is in use; and for
             any name where the endpoint has no lanes.
         """
-        lane = self._lease_lane(name)
+        lane = Lane(self, self._leases.lease(name))
         try:
             yield lane
         finally:
-            self._leased.discard(lane.name)
+            self._leases.give_back(lane.name)
+
+    @asynccontextmanager
+    async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
+        """Have a conversation for the length of a block: a history that outlives its socket.
+
+        For example::
+
+            async with connection.conversation(model=MODEL, store=False) as conversation:
+                response = await conversation.create("Is it warmer in Paris or in Oslo?")
+
+        It has a lane of its own where the endpoint has lanes, and so has each of its forks.
+
+        :param settings: the fields of `ResponseCreate` that hold for every turn, ``model`` and
+            ``instructions`` among them; others go into its ``extra``.
+        :raises ConfigurationError: for fields that are no setting.
+        """
+        async with self._resume(settings, Continuation()) as conversation:
+            yield conversation
+
+    @asynccontextmanager
+    async def _resume(
+        self, settings: Mapping[str, Any], continuation: Continuation
+    ) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation that may have a history."""
+        leased: list[str | None] = []
+
+        def lease() -> Lane:
+            leased.append(self._leases.lease(None))
+            return Lane(self, leased[-1])
+
+        try:
+            yield Conversation(lease, self._terms.endpoint, settings, continuation)
+        finally:
+            for name in leased:
+                self._leases.give_back(name)
 
     # --- The channel underneath ----------------------------------------------------------
 
@@ -179,13 +215,16 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         :raises ConnectionClosed: after `aclose`.
         """
         self._dispatcher.listening = True
-        payload = self._encode(value)
+        payload = wire.encode(value)
+        self._check_size(payload)
         link = await self._open_link()
-        request: Request | None = None
-        if isinstance(value, wire.ResponseCreate):
-            request = Request(_given(value.stream_id), _given(value.previous_response_id))
-            link.admit(request)
-        await self._transmit(link, request, payload)
+        if not isinstance(value, wire.ResponseCreate):
+            await self._transmit(link, payload)
+            return
+        request = Request(_given(value.stream_id), _given(value.previous_response_id))
+        link.admit(request)
+        with self._withdrawing(link, request):
+            await self._transmit(link, payload)
 
     async def receive(self) -> Event:
         """Wait for the next event of the channel. A checkpoint; when cancelled, none is lost.
@@ -291,7 +330,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         setback: ResponsesError | None = None
         while True:
             link = await self._open_next_link(nursery, setback)
-            await link.over.wait()
+            link = await self._rotate(nursery, link)
             self._link = None
             self._change(ConnectionState.RECONNECTING)
             setback = link.setback
@@ -328,6 +367,30 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         """Whether a callable key, asked once more, may give one that is accepted."""
         unauthorized = isinstance(error, AuthenticationError) and error.status == UNAUTHORIZED
         return unauthorized and callable(self._api_key)
+
+    async def _rotate(self, nursery: trio.Nursery, link: Link) -> Link:
+        """Replace sockets by fresh ones before the server ends them, until one is over.
+
+        The new one is open before the old one takes no more requests. Where it cannot be opened,
+        the old one goes on, and it is tried again after the longest delay of the policy.
+        """
+        while True:
+            age = self._rotation.age_for(self._terms.endpoint.rotate_after)
+            with trio.move_on_after(age):
+                await link.over.wait()
+            while not link.over.is_set():
+                fresh: Link | ConnectError = await nursery.start(self._receive)
+                if isinstance(fresh, Link):
+                    self._link = fresh
+                    link.retire()
+                    self._dispatcher.tell(ConnectionRotated())
+                    self._change()
+                    link = fresh
+                    break
+                with trio.move_on_after(self._backoff.policy.cap):
+                    await link.over.wait()
+            else:
+                return link
 
     async def _back_off(self, failure: ResponsesError) -> None:
         floor = failure.retry_after if isinstance(failure, ConnectError) else None
@@ -424,31 +487,31 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     # --- Sending -------------------------------------------------------------------------
 
-    async def begin_turn(self, command: ResponseCreate, lane: Lane | None = None) -> Turn:
+    async def begin_turn(self, draft: Draft, lane: Lane | None = None) -> Turn:
         """Send a turn's request, as soon as there is a socket and a lane for it.
 
         A socket that turns out dead while writing has seen no complete request: the next one
         gets it, once.
         """
-        payload = self._encode(command)
-        parent = _given(command.previous_response_id)
         try:
-            return await self._try_turn(payload, parent, lane)
+            return await self._try_turn(draft, lane)
         except ConnectionLost as lost:
             if lost.delivery is not Delivery.NOT_SENT or self._end is not None:
                 raise
-        return await self._try_turn(payload, parent, lane)
+        return await self._try_turn(draft, lane)
 
-    async def _try_turn(self, payload: bytes, parent: str | None, lane: Lane | None) -> Turn:
+    async def _try_turn(self, draft: Draft, lane: Lane | None) -> Turn:
         if lane is None or lane.name is None:
-            link, turn = await self._admit(parent, None)
+            link, turn = await self._admit(draft.parent, None)
         else:
             async with lane.turnstile:
-                link, turn = await self._admit(parent, lane.name)
-        turn.size = len(payload)
-        if turn.lane is not None:
-            payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
-        await self._transmit(link, turn, payload)
+                link, turn = await self._admit(draft.parent, lane.name)
+        with self._withdrawing(link, turn):
+            payload = draft.write(Place(socket=link, lane=turn.lane), link.lanes.latest)
+            turn.parent, turn.size = draft.parent, len(payload)
+            if turn.lane is not None:
+                payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
+            await self._transmit(link, payload)
         turn.sent_at = trio.current_time()
         link.watch_for(turn)
         return turn
@@ -481,42 +544,17 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             if lane is not None and not link.lanes.is_idle(lane):
                 return None
             if link.lanes.count() < MAX_ACTIVE:
-                free = [lane] if lane is not None else link.lanes.free(self._names(link), parent)
+                free = (
+                    [lane]
+                    if lane is not None
+                    else link.lanes.free(self._leases.unleased(link.names), parent)
+                )
                 if free:
                     inbox: Inbox[ServerEvent] = Inbox(self._budget)
                     turn = Turn(inbox, self._terms.timeouts, free[0], parent)
                     link.admit(turn)
                     return link, turn
             await self._changed.wait()
-
-    def _names(self, link: Link) -> list[str | None]:
-        """Give the lanes that any turn may take: the default lane first.
-
-        Names that are new to the server leave room for those that were leased.
-        """
-        if not self._terms.endpoint.lanes:
-            return [None]
-        taken = (link.names | self._leased) - {None}
-        known = [name for name in LANE_NAMES if name in link.names - self._leased]
-        fresh = [name for name in LANE_NAMES if name not in taken]
-        return [None, *known, *fresh[: max(0, len(LANE_NAMES) - len(taken))]]
-
-    def _lease_lane(self, name: str | None) -> Lane:
-        if not self._terms.endpoint.lanes:
-            if name is not None:
-                raise ConfigurationError("this endpoint has no lanes to name: see Endpoint.lanes")
-            return Lane(self, None)
-        if name is None:
-            # From the end of the names, since turns without a lease take them from the beginning.
-            name = next((name for name in reversed(LANE_NAMES) if name not in self._leased), None)
-            if name is None:
-                raise ConfigurationError(f"all {len(LANE_NAMES)} lanes are leased")
-        elif not LANE_NAME.fullmatch(name):
-            raise ConfigurationError(f"not a lane name: {name!r}")
-        elif name in self._leased:
-            raise ConfigurationError(f"lane {name!r} is leased already")
-        self._leased.add(name)
-        return Lane(self, name)
 
     def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Drop what is still to come of a turn."""
@@ -534,29 +572,33 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             await self._changed.wait()
         return self._link
 
-    async def _transmit(self, link: Link, request: Request | None, payload: bytes) -> None:
+    @contextmanager
+    def _withdrawing(self, link: Link, request: Request) -> Generator[None, None, None]:
+        """Take a request back if it does not go out."""
         try:
+            yield
+        except BaseException:
+            link.lanes.withdraw(request)
+            self._change()
+            raise
+
+    async def _transmit(self, link: Link, payload: bytes) -> None:
+        try:
+            self._check_size(payload)
             await link.transport.send(payload)
-        except BaseException as error:
-            if request is not None:
-                link.lanes.withdraw(request)
-                self._change()
+        except ResponsesError as error:
             if isinstance(error, ConnectionLost):
                 link.close_to_requests(error)
-            if isinstance(error, ResponsesError):
-                error.delivery = Delivery.NOT_SENT
+            error.delivery = Delivery.NOT_SENT
             raise
         self._requests_sent += 1
         self._bytes_sent += len(payload)
 
-    def _encode(self, command: ClientEvent) -> bytes:
-        payload = wire.encode(command)
-        limit = self._terms.limits.max_request_bytes
-        if len(payload) > limit:
-            error = RequestTooLarge(len(payload), limit)
+    def _check_size(self, payload: bytes) -> None:
+        if len(payload) > self._terms.limits.max_request_bytes:
+            error = RequestTooLarge(len(payload), self._terms.limits.max_request_bytes)
             error.delivery = Delivery.NOT_SENT
             raise error
-        return payload
 
     # --- State ---------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class Dispatcher:
         self._limits = limits
         self.channel: Inbox[Event] = Inbox(budget)
         """The connection's own channel: what belongs to no turn."""
+        self._overrun = False
         self.listening = False
         """Whether somebody has begun to use the channel."""
         self.events_received = 0
@@ -94,6 +95,7 @@ class Dispatcher:
         error.delivery = Delivery.ACCEPTED
         fullest.discard()
         if fullest is self.channel:
+            self._overrun = True
             self.channel.put([error], 0)
             return
         fullest.close(error)
@@ -110,7 +112,7 @@ class Dispatcher:
             if request is None:
                 self._offer(share.events, share.size)
             elif not isinstance(request, Turn):
-                self.channel.put(list(share.events), share.size)
+                self._put(list(share.events), share.size)
             elif request.abandoned:
                 request.heard_at = now
                 self.dropped_events += len(share.events)
@@ -122,7 +124,15 @@ class Dispatcher:
         self.unclaimed_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
         if events and self.listening and has_room:
-            self.channel.put(list(events), size)
+            self._put(list(events), size)
+
+    def _put(self, events: list[Event], size: int) -> None:
+        """Put events on the channel: behind an overrun only when its reader has come back."""
+        self._overrun = self._overrun and bool(self.channel.unread)
+        if self._overrun and size > 0:
+            self.dropped_events += len(events)
+        else:
+            self.channel.put(events, size)
 
     def _note(self, event: ServerEvent, owner: Request | None, link: Link) -> None:
         """Count what is no event, and let the socket's keeper know of errors."""

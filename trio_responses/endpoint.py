@@ -54,6 +54,8 @@ class Endpoint:
     """Whether ``stream_id`` is understood; many servers ignore or refuse it."""
     max_age: float | None = None
     """Seconds after which the server ends a socket; `None` where it does not."""
+    rotate_after: float | None = None
+    """Seconds after which a socket is replaced, some time before ``max_age``."""
     after_error: Literal["reuse", "replace"] = "reuse"
     """What an error frame does to the socket: some servers fall silent after one."""
     key_header: str = "Authorization"
@@ -87,6 +89,7 @@ class Endpoint:
             url=url,
             lanes=True,
             max_age=HOUR,
+            rotate_after=50 * 60.0,
             requires_key=True,
             headers=tuple((name, value) for name, value in headers.items() if value),
         )
@@ -98,11 +101,15 @@ class Endpoint:
         :param resource: the resource's name, or a whole URL.
         :param token: whether the key is an Entra token, sent as a Bearer token, rather than a
             resource key, sent as ``api-key``.
+        :raises ConfigurationError: for what cannot be a resource's name.
         """
         whole = "://" in resource
+        if not whole and not re.fullmatch(r"[A-Za-z0-9-]+", resource):
+            raise ConfigurationError("the resource's name has letters, digits and hyphens only")
         return cls(
             url=resource if whole else f"https://{resource}.openai.azure.com/openai/v1",
             max_age=HOUR,
+            rotate_after=50 * 60.0,
             key_header="Authorization" if token else "api-key",
             key_variable="AZURE_OPENAI_AD_TOKEN" if token else "AZURE_OPENAI_API_KEY",
             requires_key=True,
@@ -114,6 +121,7 @@ class Endpoint:
         return cls(
             url="https://api.x.ai/v1",
             max_age=25 * 60.0,
+            rotate_after=24 * 60.0,
             key_variable="XAI_API_KEY",
             after_error="replace",
             requires_key=True,
@@ -134,7 +142,7 @@ class Endpoint:
 
         :param url: as ``OPENAI_BASE_URL`` has it, or the WebSocket URL itself.
         :param lanes: whether it understands ``stream_id``.
-        :param max_age: seconds after which it ends a socket.
+        :param max_age: seconds after which it ends a socket; it is replaced after 5/6 of them.
         :param after_error: ``"replace"`` opens a new socket after an error frame, since some
             servers fall silent after one; ``"reuse"`` trusts the old one.
         :param instructions_with_parent: whether ``instructions`` may go along with
@@ -144,6 +152,7 @@ class Endpoint:
             url=url,
             lanes=lanes,
             max_age=max_age,
+            rotate_after=None if max_age is None else max_age * 5 / 6,
             after_error=after_error,
             instructions_with_parent=instructions_with_parent,
         )

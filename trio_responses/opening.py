@@ -15,7 +15,7 @@ from trio_responses.core.backoff import Backoff, ReconnectPolicy
 from trio_responses.endpoint import Endpoint, checked_headers
 from trio_responses.errors import ConfigurationError
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.settings import Keepalive, Limits, Timeouts
+from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
 from trio_responses.transport import Terms, dial_tcp
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ async def open_responses(
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
+    rotation: RotationPolicy | None = None,
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesConnection, None]:
@@ -67,6 +68,7 @@ async def open_responses(
     :param timeouts: how long each phase may take.
     :param keepalive: how a dead server is noticed.
     :param limits: how many bytes may be in one place.
+    :param rotation: when a socket is replaced before the server ends it.
     :param allow_insecure: allow ``ws://`` to other machines: everybody on the way can read the
         key and the content.
     :param dial: opens the byte stream, where TCP is not the way.
@@ -88,6 +90,7 @@ async def open_responses(
         api_key,
         checked_headers(headers),
         Backoff(ReconnectPolicy() if reconnect is None else reconnect),
+        rotation or RotationPolicy(),
     )
     async with open_plain_nursery() as nursery:
         try:
@@ -110,6 +113,7 @@ async def connect_responses(
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
+    rotation: RotationPolicy | None = None,
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
 ) -> ResponsesConnection:
@@ -134,6 +138,7 @@ async def connect_responses(
         api_key,
         checked_headers(headers),
         Backoff(ReconnectPolicy() if reconnect is None else reconnect),
+        rotation or RotationPolicy(),
     )
     try:
         await nursery.start(connection._run)  # noqa: SLF001 - its own opener

@@ -6,12 +6,13 @@ What belongs elsewhere: where to connect and what that place can do (`endpoint.p
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass, fields
 from typing import Any
 
 from trio_responses.errors import ConfigurationError
 
-__all__ = ["Keepalive", "Limits", "Timeouts"]
+__all__ = ["Keepalive", "Limits", "RotationPolicy", "Timeouts"]
 
 
 def _require_positive(record: Any) -> None:
@@ -61,6 +62,42 @@ class Keepalive:
         :raises ConfigurationError: for zero, negative numbers, NaN and non-numbers.
         """
         _require_positive(self)
+
+
+SHORTEST_LIFE = 1.0
+"""Seconds for which a socket is kept at least: a server that ends them sooner is not raced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationPolicy:
+    """When a socket is replaced before the server ends it.
+
+    The new one is open before the old one takes no more turns; those under way finish there.
+    """
+
+    max_age: float | None = None
+    """Seconds after which a socket is replaced; by default the endpoint's ``rotate_after``."""
+    stagger: float = 0.1
+    """The part of the age, from 0 to 1, that chance may take off: many connections that were
+    opened together are not replaced together."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not an age or a part of one.
+
+        :raises ConfigurationError: for an age that is not positive, and a part beyond 0 to 1.
+        """
+        if self.max_age is not None and not self.max_age > 0:
+            raise ConfigurationError(f"max_age must be positive, not {self.max_age!r}")
+        if not 0 <= self.stagger <= 1:
+            raise ConfigurationError(f"stagger must be from 0 to 1, not {self.stagger!r}")
+
+    def age_for(self, endpoint_age: float | None) -> float:
+        """Choose the age at which one socket is replaced, in seconds; `math.inf` for never."""
+        age = self.max_age if self.max_age is not None else endpoint_age
+        if age is None:
+            return math.inf
+        part = 1 - self.stagger * random.random()  # noqa: S311 - no secret depends on it
+        return max(age * part, SHORTEST_LIFE)
 
 
 MIB = 1024 * 1024

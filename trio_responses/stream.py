@@ -10,7 +10,8 @@ What belongs elsewhere: sockets and lanes to send on (`connection.py`), whose ev
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 import trio
 
@@ -29,8 +30,10 @@ from trio_responses.wire import (
     ErrorEvent,
     OutputTextDelta,
     ResponseCompleted,
+    ResponseCreated,
     ResponseFailed,
     ResponseIncomplete,
+    ResponseQueued,
     UndecodableFrame,
 )
 
@@ -40,12 +43,16 @@ if TYPE_CHECKING:
     from typing import Self
 
     from trio_responses.core.accumulator import Snapshot
+    from trio_responses.core.continuation import Place
     from trio_responses.core.delivery import DeliveryChoice
     from trio_responses.inbox import Inbox
     from trio_responses.settings import Timeouts
-    from trio_responses.wire import Response, ResponseCreate, ServerEvent
+    from trio_responses.wire import Response, ServerEvent
 
 __all__ = ["AbandonChoice", "ResponseStream", "Turn"]
+
+BEGINNINGS: Final = (ResponseCreated, ResponseQueued)
+"""What comes before the server works on a response."""
 
 AbandonChoice: TypeAlias = Literal["drain", "replace"]
 """What becomes of a default lane whose turn was left early."""
@@ -55,8 +62,10 @@ class Turn(Request):
     """One attempt at a turn: the request on the wire, and the inbox of its response."""
 
     __slots__ = (
+        "_gate",
         "_given_up",
         "_timeouts",
+        "_under_way",
         "heard_at",
         "inbox",
         "last_type",
@@ -75,6 +84,8 @@ class Turn(Request):
         super().__init__(lane, parent)
         self._timeouts = timeouts
         self._given_up = False
+        self._under_way = False
+        self._gate: trio.Event | None = None
         self.inbox = inbox
         self.size = 0
         """Bytes of the encoded request."""
@@ -116,7 +127,20 @@ class Turn(Request):
         self.heard_at = now
         self.last_type = events[-1].type
         self.started = self.started or not isinstance(events[0], ErrorEvent)
+        if not self._under_way and not all(isinstance(event, BEGINNINGS) for event in events):
+            self._get_under_way()
         self.inbox.put(events, size)
+
+    def tell_when_under_way(self, gate: trio.Event) -> None:
+        """Have an event set as soon as the server works on the response, or will not."""
+        self._gate = gate
+        if self._under_way:
+            gate.set()
+
+    def _get_under_way(self) -> None:
+        self._under_way = True
+        if self._gate is not None:
+            self._gate.set()
 
     def overdue(self, now: float) -> ResponsesError:
         """Say what it has waited for in vain."""
@@ -141,13 +165,39 @@ class Turn(Request):
     def fail(self, error: ResponsesError) -> None:
         """End it with an exception, which readers get behind the events that came."""
         error.delivery = error.delivery or self.delivery
+        self._get_under_way()
         self.inbox.close(error)
+
+
+Latest: TypeAlias = Callable[[str | None], str | None]
+"""Tells the latest response of a lane, on the socket in question."""
+
+
+class Draft(Protocol):
+    """A request that is written when it is known where it goes."""
+
+    @property
+    def parent(self) -> str | None:
+        """The response that it continues."""
+        ...
+
+    def write(self, place: Place, latest: Latest) -> bytes:
+        """Write it for a place; once for every attempt."""
+        ...
+
+    def repairs(self, error: ResponsesError) -> bool:
+        """Whether writing it anew mends this."""
+        ...
+
+    def settle(self, response: Response) -> None:
+        """Take note of the Response that it ended with."""
+        ...
 
 
 class Lines(Protocol):
     """What a stream needs of its connection."""
 
-    async def begin_turn(self, command: ResponseCreate) -> Turn:
+    async def begin_turn(self, draft: Draft) -> Turn:
         """Send a request as soon as there is a socket and a lane for it."""
         ...
 
@@ -170,14 +220,14 @@ class ResponseStream:
     def __init__(
         self,
         lines: Lines,
-        command: ResponseCreate,
+        draft: Draft,
         *,
         delivery: DeliveryChoice,
         abandon: AbandonChoice,
         snapshot: bool,
     ) -> None:
         self._lines = lines
-        self._command = command
+        self._draft = draft
         self._choice: DeliveryChoice = delivery
         self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
@@ -198,7 +248,7 @@ class ResponseStream:
         """
         if self._turn is not None:
             raise RuntimeError("a stream is entered once")
-        self._turn = await self._lines.begin_turn(self._command)
+        self._turn = await self._lines.begin_turn(self._draft)
         return self
 
     async def __aexit__(
@@ -297,6 +347,7 @@ class ResponseStream:
         assert self._turn is not None  # noqa: S101 - an event has come
         if isinstance(event, ResponseCompleted | ResponseFailed | ResponseIncomplete):
             self._response = self._accumulator.finish(event.response)
+            self._draft.settle(self._response)
         elif isinstance(event, UndecodableFrame):
             undecodable = UndecodableResponse(event)
             undecodable.delivery = Delivery.ACCEPTED
@@ -312,7 +363,8 @@ class ResponseStream:
         Once for each cause.
         """
         assert self._turn is not None  # noqa: S101 - it has failed
-        if type(error) in self._used_causes or not may_send_again(error, self._choice):
+        again = may_send_again(error, self._choice) or self._draft.repairs(error)
+        if type(error) in self._used_causes or not again:
             self._failure = error
             return
         self._used_causes.add(type(error))
@@ -322,7 +374,7 @@ class ResponseStream:
     async def _send_again(self, lost_to: ResponsesError) -> None:
         """Begin the same turn anew. When cancelled, the next read tries again."""
         try:
-            self._turn = await self._lines.begin_turn(self._command)
+            self._turn = await self._lines.begin_turn(self._draft)
         except ResponsesError as error:
             error.__context__ = lost_to
             error.__cause__ = error.__cause__ or lost_to

@@ -23,8 +23,10 @@ from trio_responses.errors import (
 from trio_responses.stream import ResponseStream
 
 if TYPE_CHECKING:
+    from trio_responses.core.continuation import Place
     from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.stream import AbandonChoice, Turn
+    from trio_responses.errors import ResponsesError
+    from trio_responses.stream import AbandonChoice, Draft, Latest, Turn
     from trio_responses.wire import Response, ResponseCreate
 
 __all__ = ["Lane", "Turns"]
@@ -84,7 +86,7 @@ class Turns:
 class LaneLines(Protocol):
     """What a lane needs of its connection."""
 
-    async def begin_turn(self, command: ResponseCreate, lane: Lane | None = None) -> Turn:
+    async def begin_turn(self, draft: Draft, lane: Lane | None = None) -> Turn:
         """Send a request as soon as there is a socket and a place on the lane."""
         ...
 
@@ -111,9 +113,9 @@ class Lane(Turns):
         """Show its name."""
         return f"<Lane {self.name!r}>"
 
-    async def begin_turn(self, command: ResponseCreate) -> Turn:
+    async def begin_turn(self, draft: Draft) -> Turn:
         """Send a request on this lane."""
-        return await self._lines.begin_turn(command, self)
+        return await self._lines.begin_turn(draft, self)
 
     def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Drop what is still to come of a turn."""
@@ -128,8 +130,28 @@ class Lane(Turns):
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event: as ``connection.stream``."""
-        command = create_command(params)
-        return ResponseStream(self, command, delivery=delivery, abandon=abandon, snapshot=snapshot)
+        draft = PlainDraft(create_command(params))
+        return ResponseStream(self, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
+
+
+class PlainDraft:
+    """A request that is the same wherever it goes."""
+
+    def __init__(self, command: ResponseCreate) -> None:
+        parent = command.previous_response_id
+        self.parent = parent if isinstance(parent, str) else None
+        self._payload = wire.encode(command)
+
+    def write(self, place: Place, latest: Latest) -> bytes:  # noqa: ARG002 - the form of a Draft
+        """Give it."""
+        return self._payload
+
+    def repairs(self, error: ResponsesError) -> bool:  # noqa: ARG002 - likewise
+        """Nothing can be mended by sending the same again."""
+        return False
+
+    def settle(self, response: Response) -> None:
+        """Nothing depends on it."""
 
 
 def create_command(params: dict[str, Any]) -> ResponseCreate:

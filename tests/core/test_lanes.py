@@ -354,6 +354,8 @@ class LanesBesideAServer(RuleBasedStateMachine):
     @invariant()
     def the_latest_response_is_known(self) -> None:
         assert self.lanes.previous_response_id == self.latest[0]
+        for lane in LANES:
+            assert self.lanes.latest(lane) == self.last_ids.get(lane)
 
     @invariant()
     def the_home_of_the_parent_is_free_first(self) -> None:
@@ -765,6 +767,17 @@ class TestFreeLanes:
             complete(lanes, response_id, "lane-1")
         assert lanes.free(LANES, "resp_1") == list(LANES)
         assert lanes.free(LANES, "resp_2")[0] == "lane-1"
+        assert lanes.latest("lane-1") == "resp_2"
+
+    def test_an_error_in_place_of_a_response_leaves_a_lane_without_a_latest_one(
+        self, lanes: Lanes[Request]
+    ) -> None:
+        """Design P7: the next turn has no baseline there, and sends its full input."""
+        admit(lanes)
+        complete(lanes, "resp_1")
+        admit(lanes, parent="resp_1")
+        lanes.route(say_error())
+        assert lanes.latest(None) is None
 
     def test_a_busy_home_is_not_free(self, lanes: Lanes[Request]) -> None:
         admit(lanes, "lane-1")

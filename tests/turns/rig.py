@@ -106,7 +106,7 @@ def assert_at_rest(connection: ResponsesConnection) -> None:
     assert counted.requests_active == 0
     assert counted.unread_bytes == 0
     assert not connection._turnstile.locked()
-    assert connection._leased == set()
+    assert connection._leases._leased == set()
     assert not connection._budget.tight
 
 

@@ -65,6 +65,16 @@ def answer(request: Request) -> Reply:
     return Reply(heard(text))
 
 
+async def starve(connection: ResponsesConnection) -> None:
+    """Ask until a turn had to wait, for ``timeouts.stall``, and a few times more."""
+    while trio.current_time() == 0:
+        await ask_strictly(connection, "other")
+    assert trio.current_time() == 30
+    for _ in range(5):
+        await ask_strictly(connection, "other")
+    assert trio.current_time() == 30
+
+
 async def collect(stream: "ResponseStream", pieces: list[str]) -> None:
     """Read on, and keep what came also where that fails."""
     async for piece in stream.text_deltas():
@@ -268,9 +278,7 @@ async def test_a_hog_that_starves_the_others_is_given_up(server: ResponsesServer
         async with connection.stream(model="m", input="hog") as stream:
             await stream.__anext__()
             await wait_all_tasks_blocked()
-            for number in range(5):
-                await ask_strictly(connection, str(number))
-            assert trio.current_time() == 30
+            await starve(connection)
             with pytest.raises(BufferExceeded, match="unread bytes held up") as failure:
                 await stream.__anext__()
             assert 20_000 <= failure.value.buffered <= 20_000 + CAPACITY
@@ -288,8 +296,7 @@ async def test_a_hog_that_was_given_up_gets_no_more_events(server: ResponsesServ
         pieces: list[str] = []
         async with connection.stream(model="m", input="hog") as stream:
             pieces.append(await anext(stream.text_deltas()))
-            for number in range(5):
-                await ask_strictly(connection, str(number))
+            await starve(connection)
             await trio.sleep(100)
             assert connection.statistics().requests_active == 0
             assert connection.statistics().unread_bytes == 0
@@ -423,9 +430,7 @@ async def test_a_channel_that_starves_the_turns_is_told_what_it_missed(
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
         await connection.send(ResponseCreate(model="m", input="hog"))
         await wait_all_tasks_blocked()
-        for number in range(5):
-            await ask_strictly(connection, str(number))
-        assert trio.current_time() == 30
+        await starve(connection)
         assert isinstance(await connection.receive(), BufferExceeded)
 
 

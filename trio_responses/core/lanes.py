@@ -125,6 +125,10 @@ class Lanes(Generic[RequestT]):
         idle = [name for name in names if self.is_idle(name)]
         return sorted(idle, key=lambda name: parent is None or self._ended.get(name) != parent)
 
+    def latest(self, lane: str | None) -> str | None:
+        """Give the response that a lane ended with last: what the server has in its fast cache."""
+        return self._ended.get(lane)
+
     def unfinished(self) -> Iterator[RequestT]:
         """Give all requests that are not ended, lane by lane."""
         for queue in self._queues.values():

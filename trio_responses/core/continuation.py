@@ -1,0 +1,135 @@
+"""Delta or full input: what a conversation sends for its next turn.
+
+The server of a chain holds the latest response of each lane of each socket, in memory, and loses
+it with the socket (guide, "WebSocket mode"). So there are two ways to go on:
+
+* **Delta**: the new items alone, with ``previous_response_id``. Only where this very socket is
+  known to hold what the conversation has: the lane's latest response is the conversation's, and
+  every setting is equal to the request's before, since settings are not inherited.
+* **Full input**: the whole history and the new items, as a new chain. In every other case.
+
+The history is the raw JSON that went over the wire, in both directions: what this version does not
+know goes back as it came. It changes only when a turn has ended well.
+
+What belongs elsewhere: sending, and what is done about refusals (`conversation.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Baseline", "Continuation", "Place", "Plan"]
+
+ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a request would go: one lane of one socket."""
+
+    socket: object
+    """The socket, known by its identity."""
+    lane: str | None
+    """The ``stream_id``; `None` for the default lane."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """What a server is known to hold of a conversation."""
+
+    place: Place
+    """Whose latest response it is."""
+    response_id: str
+    """The response to continue from."""
+    settings: bytes
+    """Every setting of its request, in one canonical form."""
+    length: int
+    """How many items of the history it covers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What goes out: the input items, and what they continue."""
+
+    input: list[msgspec.Raw]
+    previous_response_id: str | None
+    """`None` for full input."""
+
+
+@dataclass(slots=True)
+class Continuation:
+    """The history of a conversation, and what the server holds of it."""
+
+    history: list[msgspec.Raw] = field(default_factory=list[msgspec.Raw])
+    baseline: Baseline | None = None
+    last_response_id: str | None = None
+    """The response of the last turn that ended well, whoever holds it."""
+
+    def plan(
+        self, new: Sequence[msgspec.Raw], settings: bytes, place: Place, latest: str | None
+    ) -> Plan:
+        """Decide what the next request carries.
+
+        :param new: the new items.
+        :param settings: `canonical` settings of the request.
+        :param place: where it goes. A fork goes to another lane of the baseline's socket.
+        :param latest: the latest response of the *baseline's* lane, on that socket, now.
+        """
+        baseline = self.baseline
+        if (
+            baseline is not None
+            and baseline.place.socket is place.socket
+            and baseline.response_id == latest
+            and baseline.settings == settings
+        ):
+            unsent = self.history[baseline.length :]
+            return Plan(input=[*unsent, *new], previous_response_id=baseline.response_id)
+        return Plan(input=[*self.history, *new], previous_response_id=None)
+
+    def commit(
+        self,
+        new: Sequence[msgspec.Raw],
+        output: Sequence[msgspec.Raw],
+        response_id: str,
+        settings: bytes,
+        place: Place,
+    ) -> None:
+        """Take a turn that has ended well into the history."""
+        self.history += [*new, *output]
+        self.last_response_id = response_id or None
+        self.baseline = (
+            Baseline(
+                place=place, response_id=response_id, settings=settings, length=len(self.history)
+            )
+            if response_id
+            else None
+        )
+
+    def branch(self) -> Continuation:
+        """Copy it: what one of the two does later does not concern the other."""
+        return Continuation(list(self.history), self.baseline, self.last_response_id)
+
+
+def canonical(settings: Mapping[str, Any]) -> bytes:
+    """Bring settings into a form in which equal ones are equal bytes."""
+    return _encoder.encode(msgspec.to_builtins(settings, order="deterministic"))
+
+
+def with_encrypted_reasoning(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask for reasoning in a form that can be replayed, where the server stores nothing.
+
+    Without it, a chain that has to be sent in full would go on without its reasoning.
+    """
+    asked = dict(settings)
+    if asked.get("store") is False:
+        include: list[str] = list(asked.get("include") or ())
+        if ENCRYPTED_REASONING not in include:
+            asked["include"] = [*include, ENCRYPTED_REASONING]
+    return asked
