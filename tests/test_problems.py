@@ -1,4 +1,4 @@
-"""What goes wrong elsewhere (problems.md, section 1), and not here: a test for each complaint.
+"""What goes wrong elsewhere (docs/problems.md), and not here: a test for each complaint.
 
 Those about conversations, proxies and pools are with them.
 """

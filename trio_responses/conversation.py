@@ -18,7 +18,7 @@ import trio
 
 from trio_responses import wire
 from trio_responses.core.continuation import Continuation, canonical, with_encrypted_reasoning
-from trio_responses.errors import ConfigurationError, PreviousResponseNotFound
+from trio_responses.errors import ConfigurationError, Delivery, PreviousResponseNotFound
 from trio_responses.stream import ResponseStream
 from trio_responses.turns import Turns, create_command
 
@@ -88,19 +88,20 @@ class Conversation(Turns):
         settings: Mapping[str, Any],
         continuation: Continuation,
     ) -> None:
+        settings = _without_unset(settings)
         wrong = NOT_SETTINGS.intersection(settings)
         if wrong:
             raise ConfigurationError(f"not a setting of a conversation: {', '.join(sorted(wrong))}")
-        create_command(dict(settings))  # what cannot be sent is refused here
+        create_command(settings)  # what cannot be sent is refused here
         self._lease = lease
         self._lines = lease()
         self._endpoint = endpoint
-        self._settings = dict(settings)
+        self._settings = settings
         self._continuation = continuation
         self._floor = trio.Semaphore(1)
         self._source: Conversation | None = None
-        self._forked = trio.Event()
-        self._forked.set()
+        self._gates: list[trio.Event] = []
+        """For each fork whose first turn has not begun at the server: set when it has."""
         self._counts = _Counts()
 
     def __repr__(self) -> str:
@@ -125,7 +126,7 @@ class Conversation(Turns):
             whose settings differ from those of the turn before is sent with full input.
         :raises ConfigurationError: for what is no setting of a turn.
         """
-        settings = {**self._settings, **params}
+        settings = _without_unset({**self._settings, **params})
         generate = settings.pop("generate", None)
         draft = _Draft(self, _raw_items(input), settings, generate=generate)
         return _FloorStream(
@@ -158,7 +159,10 @@ class Conversation(Turns):
         return self._continuation.last_response_id
 
     def reset(self) -> None:
-        """Forget everything but the settings: the next turn begins a new chain."""
+        """Forget everything but the settings: the next turn begins a new chain.
+
+        A turn that is under way belongs to the old chain, and is forgotten with it.
+        """
         self._continuation = Continuation()
 
     def adopt(self, items: Sequence[OutputItem | Mapping[str, Any] | msgspec.Raw]) -> None:
@@ -196,7 +200,7 @@ class Conversation(Turns):
             _Checkpoint(
                 format=CHECKPOINT_FORMAT,
                 version=CHECKPOINT_VERSION,
-                settings=msgspec.to_builtins(self._settings),
+                settings=self._settings,
                 items=self._continuation.history,
                 last_response_id=self._continuation.last_response_id,
             )
@@ -217,14 +221,16 @@ class Conversation(Turns):
         """
         await self._floor.acquire()
         try:
-            await self._forked.wait()
+            while self._gates:
+                await self._gates[0].wait()
+                del self._gates[0]
         except BaseException:
             self._floor.release()
             raise
         gate = trio.Event()
         source, self._source = self._source, None
         if source is not None and self._settings.get("store") is False:
-            source._forked = gate  # noqa: SLF001 - its own kind
+            source._gates.append(gate)  # noqa: SLF001 - its own kind
         return gate
 
     def give_floor(self) -> None:
@@ -233,9 +239,9 @@ class Conversation(Turns):
 
     def compose(self, draft: _Draft, place: Place, latest: Latest) -> bytes:
         """Write a turn's request: as a delta, where that place knows the rest."""
-        baseline = self._continuation.baseline
-        held = latest(baseline.place.lane) if baseline is not None else None
-        plan = self._continuation.plan(draft.new, draft.canonical, place, held)
+        draft.chain = chain = self._continuation
+        held = latest(chain.baseline.place.lane) if chain.baseline is not None else None
+        plan = chain.plan(draft.new, draft.canonical, place, held)
         settings = dict(draft.settings)
         draft.parent = plan.previous_response_id
         if draft.parent is not None:
@@ -251,15 +257,12 @@ class Conversation(Turns):
         self._counts.bytes_sent += len(payload)
         return payload
 
-    def forget_baseline(self) -> None:
-        """Send the next request with full input: the server does not hold what was thought."""
-        self._continuation.baseline = None
-
     def settle(self, draft: _Draft, response: Response) -> None:
         """Take a turn that has ended well into the history."""
-        assert draft.place is not None  # noqa: S101 - it was sent
+        assert draft.chain is not None  # noqa: S101 - it was sent
+        assert draft.place is not None  # noqa: S101 - likewise
         output = [raw.copy() for raw in response.raw_output or () if bytes(raw) != b"null"]
-        self._continuation.commit(draft.new, output, response.id, draft.canonical, draft.place)
+        draft.chain.commit(draft.new, output, response.id, draft.canonical, draft.place)
         self._counts.turns += 1
         if response.usage is not None:
             self._counts.input_tokens += response.usage.input_tokens
@@ -325,9 +328,11 @@ class _Draft:
         self._conversation = conversation
         self.new = new
         """The new items."""
-        self.settings = with_encrypted_reasoning(settings)
-        self.canonical = canonical(self.settings)
+        self.settings: dict[str, Any] = with_encrypted_reasoning(settings)
+        self.canonical: bytes = canonical(self.settings)
         self.generate = generate
+        self.chain: Continuation | None = None
+        """What the last attempt continues: after a ``reset`` no longer the conversation's."""
         self.place: Place | None = None
         """Where the last attempt went."""
         self.parent: str | None = None
@@ -340,9 +345,10 @@ class _Draft:
 
     def repairs(self, error: ResponsesError) -> bool:
         """Whether another attempt, with full input, can mend this: the parent is gone."""
-        if self.parent is None or not isinstance(error, PreviousResponseNotFound):
+        gone = isinstance(error, PreviousResponseNotFound) and error.delivery is Delivery.REJECTED
+        if self.parent is None or self.chain is None or not gone:
             return False
-        self._conversation.forget_baseline()
+        self.chain.baseline = None
         return True
 
     def settle(self, response: Response) -> None:
@@ -350,7 +356,8 @@ class _Draft:
         details = response.incomplete_details
         reason = details.reason if details is not None else None
         cut_short = response.status == "incomplete" and reason in GOOD_ENDINGS
-        if response.status == "completed" or cut_short:
+        disobeyed = self.generate is False and bool(response.raw_output)  # `warm_up` raises it
+        if (response.status == "completed" or cut_short) and not disobeyed:
             self._conversation.settle(self, response)
 
 
@@ -397,6 +404,11 @@ class _FloorStream(ResponseStream):
         if self._gate is not None:
             self._gate.set()
         self._conversation.give_floor()
+
+
+def _without_unset(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is as good as not given: so one turn can do without a setting."""
+    return {name: value for name, value in settings.items() if value is not msgspec.UNSET}
 
 
 def _raw_items(given: Input) -> list[msgspec.Raw]:

@@ -53,7 +53,10 @@ STEP_SECONDS: Final = 15.0
 """A step that takes longer hangs."""
 EVENTS_BEFORE_CUT: Final = 7
 
-WEATHER: Final = {"Oslo": {"celsius": -4, "sky": "snow"}, "Paris": {"celsius": 12, "sky": "rain"}}
+WEATHER: Final[dict[str, dict[str, Any]]] = {
+    "Oslo": {"celsius": -4, "sky": "snow"},
+    "Paris": {"celsius": 12, "sky": "rain"},
+}
 GET_WEATHER: Final = FunctionTool(
     name="get_weather",
     description="The weather in a city, now.",

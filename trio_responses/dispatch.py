@@ -52,11 +52,11 @@ class Dispatcher:
         self._overrun = False
         self.listening = False
         """Whether somebody has begun to use the channel."""
-        self.events_received = 0
-        self.bytes_received = 0
-        self.undecodable_frames = 0
-        self.unclaimed_events = 0
-        self.dropped_events = 0
+        self.events_received: int = 0
+        self.bytes_received: int = 0
+        self.undecodable_frames: int = 0
+        self.unclaimed_events: int = 0
+        self.dropped_events: int = 0
 
     def dispatch(self, link: Link, batch: list[Message]) -> None:
         """Give the events of one batch to their owners."""

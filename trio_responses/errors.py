@@ -165,7 +165,7 @@ class ReconnectFailed(ResponsesError):
     def __init__(self, attempts: int, cause: BaseException) -> None:
         super().__init__(f"gave up after {attempts} attempts to reconnect: {cause}")
         self.attempts = attempts
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
 
 # --- Losing ------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class KeepaliveTimeout(ConnectionLost, trio.TooSlowError):
 
     def __init__(self, silence: float, *, age: float) -> None:
         super().__init__(1006, "keepalive timeout", age=age)
-        self.args = (f"no sign of life from the server for {silence:.1f} s",)
+        self.args: tuple[object, ...] = (f"no sign of life from the server for {silence:.1f} s",)
         self.silence = silence
 
 
@@ -213,7 +213,7 @@ class SendTimeout(ConnectionLost, trio.TooSlowError):
 
     def __init__(self, size: int, *, age: float) -> None:
         super().__init__(1006, "send timeout", age=age)
-        self.args = (f"a frame of {size} bytes could not be written in time",)
+        self.args: tuple[object, ...] = (f"a frame of {size} bytes could not be written in time",)
         self.size = size
 
 

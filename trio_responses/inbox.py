@@ -34,7 +34,7 @@ class Budget:
         self._changed = trio.Event()
         self._unread: set[Inbox[Any]] = set()
         self._overfull: set[Inbox[Any]] = set()
-        self.unread_bytes = 0
+        self.unread_bytes: int = 0
         """Bytes in all inboxes together."""
 
     @property
@@ -93,9 +93,9 @@ class Inbox(Generic[T]):
         self._arrived = trio.Event()
         self._since_checkpoint = 0
         self._end: BaseException | None = None
-        self.unread_bytes = 0
+        self.unread_bytes: int = 0
         """Bytes of the frames behind the unread events; kept by the budget."""
-        self.awaited = False
+        self.awaited: bool = False
         """Whether a reader waits for the next event."""
 
     @property

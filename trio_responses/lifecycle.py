@@ -76,7 +76,7 @@ class ConnectionStatistics:
     unclaimed_events: int
     """Events that belonged to no request, whether or not the channel took them."""
     dropped_events: int
-    """Events of turns that were left early."""
+    """Events of turns that were left early, and of answers that nobody read for too long."""
     unread_bytes: int
     """Bytes of events that wait for their readers."""
 

@@ -51,14 +51,14 @@ class Link:
         self.lanes: Lanes[Request] = Lanes()
         self.names: set[str | None] = set()
         """The lanes that were used: the server counts their names, and forgets none."""
-        self.over = trio.Event()
+        self.over: trio.Event = trio.Event()
         """Set when it takes no new requests: retired or lost."""
         self.lost: ResponsesError | None = None
         """Why it ended, once it has."""
         self.setback: ResponsesError | None = None
         """What speaks against opening the next socket at once."""
         self._replace_after_error = replace_after_error
-        self.starved_since = math.inf
+        self.starved_since: float = math.inf
         """Since when somebody waits for what is in the socket, and nobody makes room for it."""
         self._watch = trio.CancelScope()
         self._last_error: APIError | None = None

@@ -60,7 +60,8 @@ async def open_responses(
     :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
         ``OPENAI_BASE_URL``, or OpenAI's own.
     :param api_key: the key, or an async callable that gives it, called for every handshake; by
-        default the endpoint's variable, ``OPENAI_API_KEY`` for most. An empty string sends none.
+        default the endpoint's variable, ``OPENAI_API_KEY`` for most. An empty string sends none,
+        where the endpoint can do without.
     :param endpoint: a server's profile, instead of ``url``.
     :param headers: more headers for every handshake; they go before those of the library.
     :param ssl_context: what TLS trusts and shows; by default what the system trusts.

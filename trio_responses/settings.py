@@ -15,10 +15,14 @@ from trio_responses.errors import ConfigurationError
 __all__ = ["Keepalive", "Limits", "RotationPolicy", "Timeouts"]
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _require_positive(record: Any) -> None:
     for field in fields(record):
         number = getattr(record, field.name)
-        if isinstance(number, bool) or not isinstance(number, int | float):
+        if not _is_number(number):
             raise ConfigurationError(f"{field.name} must be a number, not {number!r}")
         if math.isnan(number) or number <= 0:
             raise ConfigurationError(f"{field.name} must be positive, not {number!r}")
@@ -86,9 +90,9 @@ class RotationPolicy:
 
         :raises ConfigurationError: for an age that is not positive, and a part beyond 0 to 1.
         """
-        if self.max_age is not None and not self.max_age > 0:
+        if self.max_age is not None and not (_is_number(self.max_age) and self.max_age > 0):
             raise ConfigurationError(f"max_age must be positive, not {self.max_age!r}")
-        if not 0 <= self.stagger <= 1:
+        if not (_is_number(self.stagger) and 0 <= self.stagger <= 1):
             raise ConfigurationError(f"stagger must be from 0 to 1, not {self.stagger!r}")
 
     def age_for(self, endpoint_age: float | None) -> float:
@@ -110,7 +114,7 @@ class Limits:
     max_message_bytes: int = 64 * MIB
     """One message from the server; a larger one is discarded as it comes."""
     max_request_bytes: int = 16 * MIB - 1
-    """One request: servers close with 1009 at 16 MiB (protocol, section "Close codes")."""
+    """One request: servers close with 1009 at 16 MiB (docs/protocol.md, 5.9)."""
     turn_buffer_bytes: int = 8 * MIB
     """Unread events of one turn, or of the raw channel."""
     connection_buffer_bytes: int = 64 * MIB

@@ -86,8 +86,8 @@ class Turn(Request):
         self._given_up = False
         self._under_way = False
         self._gate: trio.Event | None = None
-        self.inbox = inbox
-        self.size = 0
+        self.inbox: Inbox[ServerEvent] = inbox
+        self.size: int = 0
         """Bytes of the encoded request."""
         self.sent_at: float | None = None
         """When its last byte was written, on Trio's clock."""
@@ -95,7 +95,7 @@ class Turn(Request):
         """When the last event came."""
         self.last_type: str | None = None
         """The type of that event."""
-        self.started = False
+        self.started: bool = False
         """Whether an event came that is no error."""
 
     @property

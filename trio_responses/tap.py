@@ -51,17 +51,17 @@ class Tap(trio.abc.Stream):
         self._pending = bytearray()
         self._arrived = trio.Event()
         self._ended = False
-        self.upgrading = True
+        self.upgrading: bool = True
         """Whether the upgrade response is still to come."""
-        self.service = trio.CancelScope()
+        self.service: trio.CancelScope = trio.CancelScope()
         """The scope of trio-websocket's tasks: cancelled as soon as the upgrade has failed."""
         self.refusal: ConnectError | None = None
         """Why the upgrade failed."""
         self.crash: Exception | None = None
         """What trio-websocket crashed with."""
-        self.cut = False
+        self.cut: bool = False
         """Whether a write was cancelled: after half a frame, nothing can be read any more."""
-        self.after_upgrade = b""
+        self.after_upgrade: bytes = b""
         """The first bytes of the protocol, where they came along with the upgrade response."""
 
     def feed(self, control: bytes) -> None:

@@ -199,10 +199,10 @@ class Transport:
         self._death: ConnectionLost | None = None
         self._close_code = NORMAL_CLOSURE
         self._reading_since = math.inf
-        self.opened_at = trio.current_time()
-        self.heard_at = self.opened_at
+        self.opened_at: float = trio.current_time()
+        self.heard_at: float = self.opened_at
         """When the last byte came, on Trio's clock."""
-        self.handshake_headers = {
+        self.handshake_headers: dict[str, str] = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in websocket.handshake_headers
         }
@@ -312,12 +312,16 @@ class Transport:
     async def _keep_alive(self) -> None:
         """Ping a silent server, and give the socket up where nothing comes back.
 
-        While nobody receives, nothing can be heard: that time does not count (P6).
+        While nobody receives, nothing can be heard: that time does not count (P6). Nor is a ping
+        sent then: a server that waits to write may not read.
         """
         interval, timeout = self._terms.keepalive.interval, self._terms.keepalive.timeout
         while interval < math.inf:
             await trio.sleep_until(self.heard_at + interval)
             if trio.current_time() < self.heard_at + interval:
+                continue
+            if self._reading_since == math.inf:
+                await trio.sleep(interval)
                 continue
             asked_at = trio.current_time()
             try:

@@ -106,7 +106,7 @@ class Lane(Turns):
         self._lines = lines
         self.name = name
         """The ``stream_id``; `None` where the endpoint has no lanes."""
-        self.turnstile = trio.Lock()
+        self.turnstile: trio.Lock = trio.Lock()
         """Where the turns of this lane queue."""
 
     def __repr__(self) -> str:
@@ -139,7 +139,7 @@ class PlainDraft:
 
     def __init__(self, command: ResponseCreate) -> None:
         parent = command.previous_response_id
-        self.parent = parent if isinstance(parent, str) else None
+        self.parent: str | None = parent if isinstance(parent, str) else None
         self._payload = wire.encode(command)
 
     def write(self, place: Place, latest: Latest) -> bytes:  # noqa: ARG002 - the form of a Draft

@@ -1,6 +1,6 @@
 """The faults D1 to D24 of the connection manager that this library replaces: none is possible.
 
-Each test is named after its fault (problems.md, section 2).
+Each test is named after its fault (docs/problems.md).
 """
 
 import logging

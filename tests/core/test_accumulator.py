@@ -225,7 +225,7 @@ class TestBesideAResponse:
         terminal: str,
         keep_text: bool,  # noqa: FBT001
     ) -> None:
-        """Row 20 of problems.md: whether the end carries the output, or only the items' ends."""
+        """Row 20 of the problems: whether the end carries the output, or only the items' ends."""
         accumulator = Accumulator(keep_text=keep_text)
         finished = terminal != "full" or data.draw(st.booleans())
         for saying in data.draw(interleaved(items, finished=finished)):
@@ -303,7 +303,7 @@ class TestTheEnd:
     def test_the_finished_items_are_the_output_where_the_end_has_none(
         self, accumulator: Accumulator, output: object
     ) -> None:
-        """Row 20 of problems.md."""
+        """Row 20 of docs/problems.md."""
         feed(accumulator, item_done(message("a"), output_index=0))
         response = finish(accumulator, output)
         assert output_of(response) == [message("a")]
@@ -321,7 +321,7 @@ class TestTheEnd:
     def test_where_there_is_no_output_none_is_made_up(
         self, accumulator: Accumulator, output: object
     ) -> None:
-        """Row 21 of problems.md: `None` says that nothing is known, which an empty list is not."""
+        """Row 21 of the problems: `None` says that nothing is known, which an empty list is not."""
         feed(accumulator, delta("half a"), {"type": "response.created", "response": {"id": "r"}})
         assert output_of(finish(accumulator, output)) == output
 

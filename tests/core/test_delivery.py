@@ -22,7 +22,7 @@ CHOICES: tuple[DeliveryChoice, ...] = get_args(DeliveryChoice)
 
 # --- What an error frame proves ---------------------------------------------------------------
 
-# protocol.md, section 4, "Codes": the column "Generation started?" says no, for every status.
+# docs/protocol.md, 4, "Codes": the column "Generation started?" says no, for every status.
 NEVER_STARTED = (
     "invalid_stream_id",
     "previous_response_not_found",
@@ -170,14 +170,14 @@ def test_answers_and_our_own_limits_are_raised_whatever_the_choice(
 def test_a_request_that_may_have_run_is_never_sent_again_without_asking(
     error: ResponsesError,
 ) -> None:
-    """Row 7 of problems.md: a replay is billed."""
+    """Row 7 of docs/problems.md: a replay is billed."""
     for delivery in (AMBIGUOUS, ACCEPTED):
         error.delivery = delivery
         assert not may_send_again(error, "at_most_once")
 
 
 def test_the_connection_limit_costs_no_turn() -> None:
-    """Row 10 of problems.md: the server says that it did not start, so the next socket gets it."""
+    """Row 10 of the problems: the server says that it did not start, so the next socket gets it."""
     event = frame("websocket_connection_limit_reached", 400)
     error = errors.api_error(event)
     error.delivery = delivery_of_error(event, started=False)

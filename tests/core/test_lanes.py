@@ -71,7 +71,7 @@ def say_response(type_: str, response_id: str | None, lane: Lane = None) -> Serv
 
 
 def say_error(code: str | None = None, lane: Lane = None, shape: str = "nested") -> ServerEvent:
-    """Make an error in one of the shapes of protocol.md, section 4."""
+    """Make an error in one of the shapes of docs/protocol.md, 4."""
     body: dict[str, Any] = {"message": "no", "param": None} | ({"code": code} if code else {})
     if shape == "garbled":
         return garble("error" if lane is None else "response.error", lane)
@@ -432,7 +432,7 @@ class TestOwnership:
         assert lanes.is_idle(None)
 
     def test_a_withdrawn_request_leaves_no_debris(self, lanes: Lanes[Request]) -> None:
-        """Row 6 of problems.md: what was not sent is not waited for."""
+        """Row 6 of docs/problems.md: what was not sent is not waited for."""
         first, withdrawn = admit(lanes), admit(lanes)
         lanes.withdraw(withdrawn)
         lanes.withdraw(Request("lane-9"))
@@ -444,7 +444,7 @@ class TestOwnership:
     def test_the_events_of_an_abandoned_turn_do_not_answer_the_next_one(
         self, lanes: Lanes[Request]
     ) -> None:
-        """Row 5 of problems.md: the lane is dirty until the terminal event, and then clean."""
+        """Row 5 of docs/problems.md: the lane is dirty until the terminal event, and then clean."""
         left, following = admit(lanes), admit(lanes)
         begin(lanes, "resp_1")
         lanes.abandon(left)
@@ -470,7 +470,7 @@ class TestResponses:
 
     @pytest.mark.parametrize("type_", TERMINAL)
     def test_a_terminal_event_ends_its_request(self, lanes: Lanes[Request], type_: str) -> None:
-        """P3, and row 21 of problems.md: all three are ends, and all three are Responses."""
+        """P3, and row 21 of docs/problems.md: all three are ends, and all three are Responses."""
         request = admit(lanes)
         assert lanes.route(say_response(type_, "resp_1")) is request
         assert request.ended
@@ -546,13 +546,13 @@ class TestUndecodableFrames:
 
 
 class TestErrors:
-    """The attribution of protocol.md, section 4."""
+    """The attribution of docs/protocol.md, 4."""
 
     @pytest.mark.parametrize("shape", ["nested", "without status", "flat"])
     def test_an_error_of_any_shape_ends_the_request_of_its_lane(
         self, lanes: Lanes[Request], shape: str
     ) -> None:
-        """Row 1 of problems.md."""
+        """Row 1 of docs/problems.md."""
         other, request = admit(lanes), admit(lanes, "lane-1")
         assert lanes.route(say_error(None, "lane-1", shape)) is request
         assert request.ended
@@ -582,7 +582,7 @@ class TestErrors:
         assert lanes.count() == 2
 
     def test_an_error_on_an_idle_socket_belongs_to_nobody(self, lanes: Lanes[Request]) -> None:
-        """Row 2 of problems.md."""
+        """Row 2 of docs/problems.md."""
         assert lanes.route(say_error(LIMIT)) is None
         assert lanes.ends == 0
 
@@ -614,7 +614,7 @@ class TestErrors:
     def test_the_connection_limit_refuses_a_response_that_has_not_begun(
         self, lanes: Lanes[Request]
     ) -> None:
-        """Row 10 of problems.md."""
+        """Row 10 of docs/problems.md."""
         request = admit(lanes)
         assert lanes.route(say_error(LIMIT)) is request
         assert request.ended
@@ -693,7 +693,7 @@ class TestUnknownEvents:
 
 
 class TestPreviousResponse:
-    """Row 16 of problems.md, and the cache rules of protocol.md, section 5.1."""
+    """Row 16 of docs/problems.md, and the cache rules of docs/protocol.md, 5.1."""
 
     def test_a_completed_response_is_remembered(self, lanes: Lanes[Request]) -> None:
         admit(lanes)

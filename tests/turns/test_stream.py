@@ -323,7 +323,7 @@ async def test_a_final_output_that_is_there_wins(server: "ResponsesServer") -> N
 
 @pytest.mark.parametrize("events", ["deltas", "items", "terminal"])
 async def test_events_that_set_up_may_be_missing(server: "ResponsesServer", events: Any) -> None:
-    """The wire allows that (protocol, section "Server events")."""
+    """The wire allows that (docs/protocol.md, 3)."""
     server.reply("one two", calls=[Call("f", {"a": 1})], events=events)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:

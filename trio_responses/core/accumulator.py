@@ -1,7 +1,7 @@
 """The events of one response, added up: a snapshot on the way, the Response at the end.
 
 The terminal event carries the whole output, or leaves it out: then the finished items are the
-output (protocol, section "Server events"). Over a socket the events that set an item up may be
+output (docs/protocol.md, 3). Over a socket the events that set an item up may be
 missing, so whatever brings a piece of an item makes it known.
 
 What belongs elsewhere: which events belong together (`lanes.py`).

@@ -103,7 +103,7 @@ class Backoff:
         chance: Callable[[], float] = random.random,
     ) -> None:
         if isinstance(policy, ReconnectPolicy):
-            self.policy = policy
+            self.policy: ReconnectPolicy = policy
             self._source = policy.delays()
         elif isinstance(policy, Iterable):
             self.policy = ReconnectPolicy(jitter=0.0)
@@ -112,7 +112,7 @@ class Backoff:
             raise ConfigurationError(f"reconnect must be a policy or delays, not {policy!r}")
         self._chance = chance
         self._known: list[float] = []
-        self.attempts = 0
+        self.attempts: int = 0
         """Attempts since the last proof of health."""
 
     def next_delay(self, floor: float | None = None) -> float | None:

@@ -119,7 +119,8 @@ class Continuation:
 
 def canonical(settings: Mapping[str, Any]) -> bytes:
     """Bring settings into a form in which equal ones are equal bytes."""
-    return _encoder.encode(msgspec.to_builtins(settings, order="deterministic"))
+    # Twice: the first time brings records and raw JSON into plain JSON.
+    return _encoder.encode(msgspec.json.decode(_encoder.encode(settings)))
 
 
 def with_encrypted_reasoning(settings: Mapping[str, Any]) -> dict[str, Any]:

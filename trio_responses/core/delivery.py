@@ -53,7 +53,7 @@ REFUSALS = frozenset(
         "websocket_stream_limit_reached",
     }
 )
-"""Codes that come instead of a start, with whatever status (protocol, section "Codes")."""
+"""Codes that come instead of a start, with whatever status (docs/protocol.md, 4)."""
 OPEN_ENDS = (ConnectionLost, ConnectionLimitReached, FirstEventTimeout, StallTimeout)
 """What ends a turn and leaves open how the request fared."""
 

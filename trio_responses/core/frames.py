@@ -147,7 +147,7 @@ class FrameReader:
     def __init__(self, max_message_bytes: int) -> None:
         self.error: FrameError | None = None
         """The violation that ended the reading, if one did."""
-        self.closed = False
+        self.closed: bool = False
         """Whether a close frame ended the reading. Its bytes were among the control bytes."""
         self._limit = max_message_bytes
         # Between two frames: the bytes of a header, or of a small frame, that is not all there.

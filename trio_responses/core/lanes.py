@@ -60,15 +60,15 @@ class Request:
     __slots__ = ("abandoned", "ended", "lane", "parent", "response_id")
 
     def __init__(self, lane: str | None = None, parent: str | None = None) -> None:
-        self.lane = lane
+        self.lane: str | None = lane
         """The ``stream_id``; `None` for the default lane."""
-        self.parent = parent
+        self.parent: str | None = parent
         """The ``previous_response_id`` that went along."""
         self.response_id: str | None = None
         """The response's id, once the server has said it."""
-        self.ended = False
+        self.ended: bool = False
         """Whether nothing more will come."""
-        self.abandoned = False
+        self.abandoned: bool = False
         """Whether nobody wants the rest."""
 
 
@@ -94,9 +94,9 @@ class Lanes(Generic[RequestT]):
         self._home: str | None = None
         self.previous_response_id: str | None = None
         """The last response of this socket that was completed and not evicted since."""
-        self.ends = 0
+        self.ends: int = 0
         """Requests that have ended."""
-        self.responses = 0
+        self.responses: int = 0
         """Those of them that ended with a Response, of whatever status."""
 
     def admit(self, request: RequestT) -> None:

@@ -43,15 +43,15 @@ class Leases:
             if name is not None:
                 raise ConfigurationError("this endpoint has no lanes to name: see Endpoint.lanes")
             return None
+        if name is not None and not LANE_NAME.fullmatch(name):
+            raise ConfigurationError(f"not a lane name: {name!r}")
+        if name in self._leased:
+            raise ConfigurationError(f"lane {name!r} is leased already")
+        if len(self._leased) >= len(LANE_NAMES):
+            raise ConfigurationError(f"all {len(LANE_NAMES)} lanes are leased")
         if name is None:
             # From the end of the names, since turns without a lease take them from the beginning.
-            name = next((name for name in reversed(LANE_NAMES) if name not in self._leased), None)
-            if name is None:
-                raise ConfigurationError(f"all {len(LANE_NAMES)} lanes are leased")
-        elif not LANE_NAME.fullmatch(name):
-            raise ConfigurationError(f"not a lane name: {name!r}")
-        elif name in self._leased:
-            raise ConfigurationError(f"lane {name!r} is leased already")
+            name = next(name for name in reversed(LANE_NAMES) if name not in self._leased)
         self._leased.add(name)
         return name
 

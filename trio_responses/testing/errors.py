@@ -111,7 +111,7 @@ def error_frame(refusal: Refusal, *, lane: str | None = None, sequence_number: i
 
 
 def previous_response_not_found(response_id: str) -> Refusal:
-    """Refuse an id that is in no cache and not persisted (protocol.md 4)."""
+    """Refuse an id that is in no cache and not persisted (docs/protocol.md 4)."""
     return Refusal(
         message=f"Previous response with id '{response_id}' not found.",
         code="previous_response_not_found",
@@ -120,7 +120,7 @@ def previous_response_not_found(response_id: str) -> Refusal:
 
 
 def connection_limit_reached(minutes: float) -> Refusal:
-    """Refuse everything further on a connection that has reached its age (protocol.md 4)."""
+    """Refuse everything further on a connection that has reached its age (docs/protocol.md 4)."""
     return Refusal(
         message=f"Responses websocket connection limit reached ({minutes:g} minutes). "
         "Create a new websocket connection to continue.",
@@ -129,7 +129,7 @@ def connection_limit_reached(minutes: float) -> Refusal:
 
 
 def stream_limit_reached(limit: int) -> Refusal:
-    """Refuse one distinct lane name too many (protocol.md 4)."""
+    """Refuse one distinct lane name too many (docs/protocol.md 4)."""
     return Refusal(
         message=f"A websocket connection supports at most {limit} distinct stream IDs.",
         code="websocket_stream_limit_reached",
@@ -138,7 +138,7 @@ def stream_limit_reached(limit: int) -> Refusal:
 
 
 def invalid_stream_id() -> Refusal:
-    """Refuse a lane name outside the grammar; the frame names no lane (protocol.md 4)."""
+    """Refuse a lane name outside the grammar; the frame names no lane (docs/protocol.md 4)."""
     return Refusal(
         message="stream_id must be a non-empty string of at most 256 characters: letters, "
         "numbers, underscores, hyphens and periods.",
@@ -148,5 +148,5 @@ def invalid_stream_id() -> Refusal:
 
 
 def unsupported_stream_id() -> Refusal:
-    """Refuse any lane name, as endpoints without lanes do (protocol.md 5.2)."""
+    """Refuse any lane name, as endpoints without lanes do (docs/protocol.md 5.2)."""
     return Refusal(message="Unsupported parameter: stream_id", shape="detail")

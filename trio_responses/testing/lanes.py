@@ -2,7 +2,7 @@
 
 A lane runs its requests one after the other; lanes run side by side, at most ``max_active``
 responses at once, and a connection knows at most ``max_names`` lane names for its life.
-Each lane remembers its latest response, and nothing older (protocol.md 5.1, 5.2).
+Each lane remembers its latest response, and nothing older (docs/protocol.md 5.1, 5.2).
 """
 
 from collections import deque
@@ -45,8 +45,8 @@ class Lanes(Generic[_RequestT]):
         self._lanes: dict[str | None, _Lane[_RequestT]] = {None: _Lane(None)}
         self._persisted = persisted
         self._arrivals: deque[str | None] = deque()
-        self.active = 0
-        self.max_active = 0
+        self.active: int = 0
+        self.max_active: int = 0
 
     def knows(self, name: str | None) -> bool:
         """Whether a request may use this name: a known one, or one within the limit."""

@@ -68,7 +68,7 @@ class Request:
 
     @property
     def is_warm_up(self) -> bool:
-        """Whether the request asks for no output (protocol.md 5.4)."""
+        """Whether the request asks for no output (docs/protocol.md 5.4)."""
         options = cast("Json", self.body.get("prompt_cache_options") or {})
         return self.body.get("generate") is False or options.get("prewarm") is True
 

@@ -194,7 +194,7 @@ class Script:
     def __init__(self, answer: Answer | None = None) -> None:
         self.answer = answer
         """The answer; None is what the server would answer without a script."""
-        self.finished = trio.Event()
+        self.finished: trio.Event = trio.Event()
         """Set when the answer has gone out, or the connection is lost over it."""
         self._steps: list[tuple[int | None, Step]] = []
         self._lane: str | None = None

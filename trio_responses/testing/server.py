@@ -40,7 +40,7 @@ from trio_responses.testing.state import Options, ServerState
 from trio_responses.testing.streams import MemoryStream, memory_connection
 
 MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024 - 1
-"""The largest request that is read; one byte more is closed with 1009 (protocol.md 4)."""
+"""The largest request that is read; one byte more is closed with 1009 (docs/protocol.md 5.9)."""
 
 
 @dataclass(frozen=True, slots=True)

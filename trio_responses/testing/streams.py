@@ -20,7 +20,7 @@ class _Pipe:
     """One direction of a memory connection."""
 
     def __init__(self, capacity: int | None) -> None:
-        self.buffer = bytearray()
+        self.buffer: bytearray = bytearray()
         self.capacity = capacity
         self.sender_closed = False
         self.receiver_closed = False
@@ -181,7 +181,7 @@ class FaultyStream(Stream):
         self._frozen = False
         self._piece: int | None = None
         self._delay = 0.0
-        self.closed = trio.Event()
+        self.closed: trio.Event = trio.Event()
 
     def push_back(self, data: bytes) -> None:
         """Let the next receive return ``data`` again."""
