@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import msgspec
 import trio
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from trio_responses.wire import Input, OutputItem, Response
 
 __all__ = ["Conversation", "ConversationStatistics"]
+
+T = TypeVar("T")
 
 CHECKPOINT_FORMAT: Final = "trio-responses conversation"
 CHECKPOINT_VERSION: Final = 1
@@ -65,9 +67,12 @@ class ConversationStatistics:
     """Items of the history."""
 
 
-class _Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+class _Heading(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     version: int
+
+
+class _Checkpoint(_Heading, frozen=True, kw_only=True):
     settings: dict[str, Any]
     items: list[msgspec.Raw]
     last_response_id: str | None = None
@@ -283,17 +288,17 @@ class Conversation(Turns):
 
         :raises ConfigurationError: for what is no checkpoint, or one of a later version.
         """
-        try:
-            saved = msgspec.json.decode(checkpoint, type=_Checkpoint)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise ConfigurationError(f"not a checkpoint: {error}") from None
-        if saved.format != CHECKPOINT_FORMAT:
+        heading = _read(checkpoint, _Heading)
+        if heading.format != CHECKPOINT_FORMAT:
             raise ConfigurationError("the JSON is not the checkpoint of a conversation")
-        if saved.version > CHECKPOINT_VERSION:
+        if heading.version > CHECKPOINT_VERSION:
             raise ConfigurationError(
-                f"the checkpoint has version {saved.version}, which a later release wrote;"
+                f"the checkpoint has version {heading.version}, which a later release wrote;"
                 f" this one reads up to {CHECKPOINT_VERSION}"
             )
+        saved = _read(checkpoint, _Checkpoint)
+        for raw in saved.items:
+            _read(raw, dict)
         history = [raw.copy() for raw in saved.items]
         continuation = Continuation(history, last_response_id=saved.last_response_id)
         return connection._resume(saved.settings, continuation)  # noqa: SLF001 - its opener
@@ -404,6 +409,14 @@ class _FloorStream(ResponseStream):
         if self._gate is not None:
             self._gate.set()
         self._conversation.give_floor()
+
+
+def _read(saved: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Decode a part of a checkpoint."""
+    try:
+        return msgspec.json.decode(saved, type=kind)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"not a checkpoint: {error}") from None
 
 
 def _without_unset(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from trio_responses.settings import Limits
 
 __all__ = ["Budget", "Inbox"]
@@ -135,6 +137,17 @@ class Inbox(Generic[T]):
             self._budget.account(self, -self._batch_bytes)
         return self.unread.popleft()
 
+    def checkpoint(self) -> Awaitable[None]:
+        """Give what to await before an event is taken: every 32nd time a whole checkpoint.
+
+        Another reader may have been faster meanwhile.
+        """
+        self._since_checkpoint += 1
+        if self._since_checkpoint < EVENTS_PER_TURN_OF_THE_LOOP:
+            return trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105 - the caller awaits it
+        self._since_checkpoint = 0
+        return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - likewise
+
     async def receive(self) -> T:
         """Wait for the next event. A checkpoint; when cancelled, no event is lost.
 
@@ -142,12 +155,7 @@ class Inbox(Generic[T]):
         """
         while True:
             if self.unread:
-                self._since_checkpoint += 1
-                if self._since_checkpoint < EVENTS_PER_TURN_OF_THE_LOOP:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                else:
-                    self._since_checkpoint = 0
-                    await trio.lowlevel.checkpoint()
+                await self.checkpoint()
                 if self.unread:  # another reader may have been faster meanwhile
                     return self.take()
             elif self._end is not None:

@@ -275,6 +275,25 @@ class ResponseStream:
         :raises ResponsesError: when the turn has failed.
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
+        turn = self._turn
+        if turn is None or self._reading or not turn.inbox.unread:
+            return await self._wait_for_next()
+        await turn.inbox.checkpoint()
+        if turn.inbox.unread:
+            event = turn.inbox.take()
+            if self._is_for_reader(turn, event):
+                return event
+        return await self._wait_for_next()
+
+    def _is_for_reader(self, turn: Turn, event: ServerEvent) -> bool:
+        """Add an event up; all are for the reader but an end after which the turn begins anew."""
+        self._accumulator.feed(event)
+        if turn.ended and not turn.inbox.unread:
+            self._conclude(event)
+        return self._lost_to is None
+
+    async def _wait_for_next(self) -> ServerEvent:
+        """Wait where there is no event: for one, for the end, or for another attempt."""
         if self._response is not None:
             raise StopAsyncIteration
         if self._reading:
@@ -294,12 +313,8 @@ class ResponseStream:
                 except ResponsesError as error:
                     self._fail(error)
                     continue
-                self._accumulator.feed(event)
-                if self._turn.ended and not self._turn.inbox.unread:
-                    self._conclude(event)
-                    if self._lost_to is not None:
-                        continue
-                return event
+                if self._is_for_reader(self._turn, event):
+                    return event
         finally:
             self._reading = False
 

@@ -161,7 +161,7 @@ async def test_a_forgotten_parent_costs_one_full_resend(
     assert sizes(server) == [1, 1, 3, 1]
 
 
-async def test_the_reader_sees_the_events_of_the_resent_turn_alone_behind_the_error(
+async def test_the_reader_sees_the_events_of_the_resent_turn_alone(
     server: ResponsesServer,
 ) -> None:
     async with open_talk(server) as talk:

@@ -1,6 +1,6 @@
 """P7: what a conversation sends for its turns, and which of them it keeps."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -32,6 +32,9 @@ from trio_responses import (
 )
 from trio_responses.testing import Reply, ResponsesServer, open_test_server
 from trio_responses.wire import FunctionCall, Reasoning
+
+if TYPE_CHECKING:
+    from tests.turns.rig import Json
 
 
 async def test_the_second_turn_sends_the_new_item_alone(server: ResponsesServer) -> None:
@@ -226,9 +229,10 @@ async def test_what_a_conversation_decides_is_no_setting(
 async def test_what_a_conversation_decides_is_no_setting_of_a_turn(
     server: ResponsesServer, name: str
 ) -> None:
+    wrong: Json = {name: "x"}
     async with open_talk(server) as talk:
         with pytest.raises(ConfigurationError, match=name):
-            await talk.create("one", **{name: "x"})
+            await talk.create("one", **wrong)
         await talk.create("one")
     assert len(server.requests) == 1
 
@@ -317,7 +321,7 @@ async def test_a_turn_that_ended_badly_leaves_no_trace(
 async def test_an_incomplete_turn_without_a_reason_leaves_no_trace(
     narrow_server: ResponsesServer,
 ) -> None:
-    response = {"id": "resp_x", "object": "response", "status": "incomplete", "output": []}
+    response: Json = {"id": "resp_x", "object": "response", "status": "incomplete", "output": []}
     narrow_server.answer([{"type": "response.incomplete", "response": response}])
     async with open_talk(narrow_server) as talk:
         await talk.create("one")

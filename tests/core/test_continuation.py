@@ -1,5 +1,7 @@
 """P7, without I/O: when a delta goes out, what it carries, and what the history keeps."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -239,11 +241,21 @@ def test_the_order_of_keys_does_not_matter(
 
 
 def test_the_order_of_inner_keys_does_not_matter_however_they_are_given() -> None:
-    parameters = {"type": "object", "properties": {}}
-    plain = {"type": "function", "name": "f", "strict": True, "parameters": parameters}
+    parameters: dict[str, Any] = {"type": "object", "properties": {}}
+    plain: dict[str, Any] = {
+        "type": "function",
+        "name": "f",
+        "strict": True,
+        "parameters": parameters,
+    }
     mixed = {name: plain[name] for name in reversed(plain)}
     encoded = Raw(msgspec.json.format(msgspec.json.encode(mixed), indent=2))
-    forms = [plain, mixed, encoded, FunctionTool(name="f", strict=True, parameters=parameters)]
+    forms: list[Any] = [
+        plain,
+        mixed,
+        encoded,
+        FunctionTool(name="f", strict=True, parameters=parameters),
+    ]
     assert len({canonical({"tools": [form]}) for form in forms}) == 1
 
 

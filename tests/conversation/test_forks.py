@@ -1,0 +1,329 @@
+"""Design, section 4: a conversation goes on in two ways, and neither knows of the other."""
+
+from contextlib import suppress
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.conversation.rig import deltas, history, open_steady, open_talk, parent, said
+from trio_responses import (
+    APIError,
+    ConfigurationError,
+    ConnectionLost,
+    Conversation,
+    ResponsesError,
+)
+from trio_responses.testing import ResponsesServer
+
+FORK = "lane-31"
+"""The lane of the first fork."""
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize("fork_first", [True, False])
+async def test_both_go_on_from_the_common_parent_as_deltas(
+    server: ResponsesServer, *, store: bool, fork_first: bool
+) -> None:
+    async with open_talk(server, store=store) as talk:
+        first = await talk.create("one")
+        branch = talk.fork()
+        assert history(branch) == history(talk)
+        assert branch.last_response_id == first.id
+        async with trio.open_nursery() as nursery:
+            for turn in [branch, talk] if fork_first else [talk, branch]:
+                nursery.start_soon(turn.create, "b" if turn is branch else "two")
+                await wait_all_tasks_blocked()
+        await branch.create("c")
+        await talk.create("three")
+        assert said(talk)[::2] == ["one", "two", "three"]
+        assert said(branch)[::2] == ["one", "b", "c"]
+        assert said(branch)[5] == 'Turn 3: you said "c".'
+        lanes = {request.lane: parent(request) for request in server.requests[1:3]}
+    if fork_first:
+        assert lanes == {"lane-32": first.id, FORK: first.id}
+        assert deltas(server) == [False, True, True, True, True]
+
+
+async def test_a_fork_whose_source_has_gone_on_sends_its_first_turn_in_full(
+    server: ResponsesServer,
+) -> None:
+    """The server holds the latest response of a lane only."""
+    async with open_talk(server, store=False) as talk:
+        await talk.create("one")
+        branch = talk.fork()
+        await talk.create("two")
+        assert (await branch.create("b")).output_text == 'Turn 2: you said "b".'
+        await branch.create("c")
+    assert deltas(server) == [False, True, False, True]
+
+
+async def test_a_fork_outlives_the_socket(server: ResponsesServer) -> None:
+    async with open_talk(server, store=False) as talk:
+        await talk.create("one")
+        branch = talk.fork()
+        await server.reset_all()
+        assert (await branch.create("b")).output_text == 'Turn 2: you said "b".'
+        assert (await talk.create("two")).output_text == 'Turn 2: you said "two".'
+    assert deltas(server) == [False, False, False]
+
+
+async def test_an_empty_conversation_forks_too(server: ResponsesServer) -> None:
+    async with open_talk(server, store=False) as talk:
+        branch = talk.fork()
+        await branch.create("b")
+        await talk.create("one")
+        assert said(talk)[0] == "one"
+        assert said(branch)[0] == "b"
+
+
+async def test_a_fork_forks(server: ResponsesServer) -> None:
+    async with open_talk(server, store=False) as talk:
+        await talk.create("one")
+        branch = talk.fork()
+        twig = branch.fork()
+        await twig.create("c")
+        await branch.create("b")
+        await talk.create("two")
+        assert [said(one)[2] for one in (talk, branch, twig)] == ["two", "b", "c"]
+    assert deltas(server) == [False, True, True, True]
+
+
+async def test_reset_of_one_leaves_the_other_alone(server: ResponsesServer) -> None:
+    async with open_talk(server) as talk:
+        await talk.create("one")
+        branch = talk.fork()
+        talk.reset()
+        await branch.create("b")
+        assert said(branch)[::2] == ["one", "b"]
+        assert talk.items == ()
+    assert deltas(server) == [False, True]
+
+
+async def test_a_fork_has_the_settings_of_its_source(server: ResponsesServer) -> None:
+    async with open_talk(server, instructions="Be brief.") as talk:
+        await talk.fork().create("b")
+    assert server.requests[0]["instructions"] == "Be brief."
+
+
+async def test_a_failed_fork_does_not_evict_the_common_parent(server: ResponsesServer) -> None:
+    async with open_talk(server, store=False) as talk:
+        await talk.create("one")
+        branch = talk.fork()
+        server.fail("some_code", status=400)
+        with pytest.raises(APIError):
+            await branch.create("b")
+        await branch.create("c")
+        await talk.create("two")
+        assert said(branch)[::2] == ["one", "c"]
+    assert deltas(server) == [False, True, True, True]
+
+
+async def test_forks_have_lanes_until_the_block_of_their_source_ends(
+    server: ResponsesServer,
+) -> None:
+    async with open_steady(server) as connection:
+        async with connection.conversation(model="m") as talk:
+            for _ in range(31):
+                talk.fork()
+            with pytest.raises(ConfigurationError, match="32 lanes are leased"):
+                talk.fork()
+        assert connection._leases._leased == set()
+
+
+async def test_without_lanes_forks_share_the_default_lane(narrow_server: ResponsesServer) -> None:
+    async with open_talk(narrow_server, store=False) as talk:
+        await talk.create("one")
+        branch = talk.fork()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(branch.create, "b")
+            nursery.start_soon(talk.create, "two")
+        await branch.create("c")
+        await talk.create("three")
+        assert said(branch)[::2] == ["one", "b", "c"]
+        assert said(talk)[::2] == ["one", "two", "three"]
+    assert {request.lane for request in narrow_server.requests} == {None}
+
+
+# --- The source waits --------------------------------------------------------------------
+
+
+def requests_on(server: ResponsesServer, lane: str) -> int:
+    return sum(request.lane == lane for request in server.requests)
+
+
+async def attempt(talk: Conversation, text: str) -> None:
+    with suppress(ResponsesError):
+        await talk.create(text)
+
+
+@pytest.mark.parametrize("after_events", [0, 1])
+async def test_without_a_store_the_source_waits_until_the_fork_is_in_progress(
+    server: ResponsesServer, after_events: int
+) -> None:
+    """The server would forget the common parent with the source's next turn."""
+    server.answer().on_lane(FORK).stall(after_events=after_events, seconds=10)
+    server.answer()
+    async with open_talk(server, store=False) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        branch = talk.fork()
+        nursery.start_soon(branch.create, "b")
+        await wait_all_tasks_blocked()
+        nursery.start_soon(talk.create, "two")
+        await trio.sleep(9)
+        assert (requests_on(server, FORK), requests_on(server, "lane-32")) == (1, 1)
+        await trio.sleep(2)
+        assert requests_on(server, "lane-32") == 2
+    assert deltas(server) == [False, True, True]
+
+
+async def test_the_source_does_not_wait_for_the_end_of_the_fork(server: ResponsesServer) -> None:
+    server.answer().on_lane(FORK).stall(after_events=2, seconds=40)
+    async with open_talk(server, store=False) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        branch = talk.fork()
+        nursery.start_soon(branch.create, "b")
+        await wait_all_tasks_blocked()
+        with trio.fail_after(20):
+            await talk.create("two")
+        nursery.cancel_scope.cancel()
+
+
+async def test_with_a_store_the_source_does_not_wait(server: ResponsesServer) -> None:
+    """What is stored can be found when the lane has gone on."""
+    server.answer().on_lane(FORK).stall(seconds=40)
+    async with open_talk(server) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        branch = talk.fork()
+        nursery.start_soon(branch.create, "b")
+        await wait_all_tasks_blocked()
+        with trio.fail_after(20):
+            await talk.create("two")
+
+
+async def test_the_source_waits_for_each_of_its_forks(server: ResponsesServer) -> None:
+    server.answer().on_lane(FORK).stall(after_events=1, seconds=10)
+    async with open_talk(server, store=False) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        slow, fast = talk.fork(), talk.fork()
+        nursery.start_soon(slow.create, "b")
+        await wait_all_tasks_blocked()
+        await fast.create("c")
+        started = trio.current_time()
+        await talk.create("two")
+        assert trio.current_time() - started == 10
+    assert deltas(server) == [False, True, True, True]
+
+
+async def test_a_fork_that_never_starts_is_not_waited_for(server: ResponsesServer) -> None:
+    async with open_talk(server, store=False) as talk:
+        await talk.create("one")
+        talk.fork()
+        with trio.fail_after(1):
+            await talk.create("two")
+
+
+async def test_the_source_waits_for_the_first_turn_of_a_fork_only(server: ResponsesServer) -> None:
+    async with open_talk(server, store=False) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        branch = talk.fork()
+        await branch.create("b")
+        server.answer().on_lane(FORK).stall(seconds=40)
+        nursery.start_soon(branch.create, "c")
+        await wait_all_tasks_blocked()
+        with trio.fail_after(20):
+            await talk.create("two")
+
+
+@pytest.mark.parametrize("how", ["error", "response.failed", "cut off"])
+async def test_a_fork_that_fails_is_not_waited_for(server: ResponsesServer, how: str) -> None:
+    async with open_talk(server, store=False) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        branch = talk.fork()
+        if how == "cut off":
+            server.drop().stall(seconds=5)
+        else:
+            server.fail(shape="nested" if how == "error" else "failed").stall(seconds=5)
+        nursery.start_soon(attempt, branch, "b")
+        await wait_all_tasks_blocked()
+        with trio.fail_after(20):
+            response = await talk.create("two")
+        assert response.output_text == 'Turn 2: you said "two".'
+        await branch.create("c")
+        assert said(branch)[::2] == ["one", "c"]
+
+
+@pytest.mark.parametrize("after_events", [0, 1])
+async def test_a_fork_that_is_cancelled_is_not_waited_for(
+    server: ResponsesServer, after_events: int
+) -> None:
+    server.answer().on_lane(FORK).stall(after_events=after_events, seconds=40)
+    async with open_talk(server, store=False) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        branch = talk.fork()
+        nursery.start_soon(branch.create, "b")
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.deadline = trio.current_time() + 5
+        with trio.CancelScope(shield=True), trio.fail_after(20):
+            started = trio.current_time()
+            await talk.create("two")
+            assert trio.current_time() - started == 5
+
+
+async def test_a_fork_that_waits_for_a_socket_is_waited_for_and_cancelled(
+    server: ResponsesServer,
+) -> None:
+    async with open_talk(server, store=False) as talk:
+        await talk.create("one")
+        branch = talk.fork()
+        server.stop_accepting()
+        await server.reset_all()
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(0.5) as scope:
+            await branch.create("b")
+        assert scope.cancelled_caught
+        server.accept_again()
+        assert (await talk.create("two")).output_text == 'Turn 2: you said "two".'
+
+
+async def test_a_source_that_is_cancelled_while_it_waits_has_sent_nothing(
+    server: ResponsesServer,
+) -> None:
+    """And waits again, the next time."""
+    server.answer().on_lane(FORK).stall(seconds=10)
+    async with open_talk(server, store=False) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        branch = talk.fork()
+        nursery.start_soon(branch.create, "b")
+        await wait_all_tasks_blocked()
+        started = trio.current_time()
+        with trio.move_on_after(3) as scope:
+            await talk.create("lost")
+        assert scope.cancelled_caught
+        await talk.create("two")
+        assert trio.current_time() - started == 10
+        assert said(talk)[::2] == ["one", "two"]
+    assert deltas(server) == [False, True, True]
+
+
+async def test_a_fork_that_is_lost_with_its_socket_is_sent_again_in_full(
+    server: ResponsesServer,
+) -> None:
+    server.drop().on_lane(FORK).stall(seconds=1)
+    async with open_talk(server, store=False) as talk, trio.open_nursery() as nursery:
+        await talk.create("one")
+        branch = talk.fork()
+        nursery.start_soon(lambda: branch.create("b", delivery="at_least_once"))
+        await wait_all_tasks_blocked()
+        await talk.create("two")
+        await branch.create("c")
+        assert said(branch)[::2] == ["one", "b", "c"]
+
+
+async def test_a_lost_fork_says_so(server: ResponsesServer) -> None:
+    server.drop().on_lane(FORK)
+    async with open_talk(server, store=False) as talk:
+        await talk.create("one")
+        with pytest.raises(ConnectionLost):
+            await talk.fork().create("b")
+        await talk.create("two")
