@@ -145,11 +145,19 @@ async def test_a_dead_server_is_noticed_soon_after_somebody_receives_again() -> 
         assert 10.0 <= trio.current_time() - start <= 2 * 30.0
 
 
-async def test_a_receiver_that_begins_just_as_the_ping_goes_out_is_early_enough() -> None:
+async def test_a_receiver_that_begins_just_before_the_ping_goes_out_is_early_enough() -> None:
     async with open_watched(answers=False) as (transport, _, _):
-        await trio.sleep(20.0)
-        async with takes(10.0):
+        await trio.sleep(19.5)
+        async with takes(10.5):
             assert isinstance(await lost(transport), KeepaliveTimeout)
+
+
+async def test_no_ping_goes_out_while_nobody_receives() -> None:
+    """P6: a server that waits to write may not read, and the ping would be stuck."""
+    async with open_watched(answers=False) as (transport, _, pings):
+        await trio.sleep(1000.0)
+        assert pings == []
+        assert transport.age == 1000.0
 
 
 @pytest.mark.parametrize("answers", [True, False])
