@@ -515,7 +515,7 @@ async def test_problem_25_turns_by_the_hundred_leave_nothing_behind() -> None:
     """P6: no cache, no listener, no record grows with the turns."""
     async with open_pair() as (_server, connection):
         await ask(connection, "first")
-        link = next(iter(connection._links))
+        link = next(iter(connection._sockets.links))
         before = (len(link.lanes._queues), len(link.lanes._ended), len(link.names))
         for number in range(300):
             await ask(connection, str(number))

@@ -11,17 +11,14 @@ What belongs elsewhere: bytes and handshakes (`transport.py`), what one socket o
 from __future__ import annotations
 
 import math
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
-from trio_responses import wire
 from trio_responses.conversation import Conversation
 from trio_responses.core.backoff import closes_for_good
-from trio_responses.core.continuation import Continuation, Place
-from trio_responses.core.lanes import Request
-from trio_responses.core.leases import Leases
+from trio_responses.core.continuation import Continuation
 from trio_responses.dispatch import Dispatcher
 from trio_responses.endpoint import api_key_for, handshake_headers
 from trio_responses.errors import (
@@ -29,12 +26,10 @@ from trio_responses.errors import (
     ConnectError,
     ConnectionClosed,
     ConnectionLost,
-    Delivery,
     ReconnectFailed,
-    RequestTooLarge,
     ResponsesError,
 )
-from trio_responses.inbox import Budget, Inbox
+from trio_responses.inbox import Budget
 from trio_responses.lifecycle import (
     ConnectionRestored,
     ConnectionRotated,
@@ -43,29 +38,28 @@ from trio_responses.lifecycle import (
 )
 from trio_responses.link import Link
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.stream import ResponseStream, Turn
+from trio_responses.sending import Sender
+from trio_responses.sockets import Sockets
+from trio_responses.stream import ResponseStream
 from trio_responses.transport import open_transport
 from trio_responses.turns import Lane, PlainDraft, Turns, create_command
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
     from typing import Self
-
-    import msgspec
 
     from trio_responses.core.backoff import Backoff
     from trio_responses.core.delivery import DeliveryChoice
     from trio_responses.endpoint import ApiKey
     from trio_responses.lifecycle import Event
     from trio_responses.settings import RotationPolicy
-    from trio_responses.stream import AbandonChoice, Draft
+    from trio_responses.stream import AbandonChoice
     from trio_responses.transport import Terms, Transport
-    from trio_responses.wire import ClientEvent, ServerEvent
+    from trio_responses.wire import ClientEvent
 
 __all__ = ["ResponsesConnection"]
 
 UNAUTHORIZED: Final = 401
-MAX_ACTIVE: Final = 16
 
 
 @final
@@ -93,24 +87,16 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         self._rotation = rotation
         self._budget = Budget(terms.limits)
         self._dispatcher = Dispatcher(self._budget, terms.limits)
-        self._state = ConnectionState.CONNECTING
-        self._link: Link | None = None
-        self._links: set[Link] = set()
-        self._end: ResponsesError | None = None
-        self._leases = Leases(offered=terms.endpoint.lanes)
-        self._turnstile = trio.Lock()
-        self._waiting = 0
-        self._changed = trio.Event()
+        self._sockets = Sockets()
+        self._sender = Sender(terms, self._sockets, self._budget)
         self._tasks = trio.CancelScope()
         self._started = False
         self._finished = trio.Event()
         self._sockets_opened = 0
-        self._requests_sent = 0
-        self._bytes_sent = 0
 
     def __repr__(self) -> str:
         """Show where and in what state: nothing secret."""
-        return f"<ResponsesConnection to {self._terms.endpoint.host} {self._state}>"
+        return f"<ResponsesConnection to {self._terms.endpoint.host} {self._sockets.state}>"
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -146,7 +132,9 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         :raises ConfigurationError: for ``stream_id``: see `lane`.
         """
         draft = PlainDraft(create_command(params))
-        return ResponseStream(self, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
+        return ResponseStream(
+            self._sender, draft, delivery=delivery, abandon=abandon, snapshot=snapshot
+        )
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
@@ -162,11 +150,11 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         :raises ConfigurationError: for a name outside the grammar, or one that is in use; and for
             any name where the endpoint has no lanes.
         """
-        lane = Lane(self, self._leases.lease(name))
+        lane = Lane(self._sender, self._sender.leases.lease(name))
         try:
             yield lane
         finally:
-            self._leases.give_back(lane.name)
+            self._sender.leases.give_back(lane.name)
 
     @asynccontextmanager
     async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
@@ -194,14 +182,14 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         leased: list[str | None] = []
 
         def lease() -> Lane:
-            leased.append(self._leases.lease(None))
-            return Lane(self, leased[-1])
+            leased.append(self._sender.leases.lease(None))
+            return Lane(self._sender, leased[-1])
 
         try:
             yield Conversation(lease, self._terms.endpoint, settings, continuation)
         finally:
             for name in leased:
-                self._leases.give_back(name)
+                self._sender.leases.give_back(name)
 
     # --- The channel underneath ----------------------------------------------------------
 
@@ -215,16 +203,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         :raises ConnectionClosed: after `aclose`.
         """
         self._dispatcher.listening = True
-        payload = wire.encode(value)
-        self._check_size(payload)
-        link = await self._open_link()
-        if not isinstance(value, wire.ResponseCreate):
-            await self._transmit(link, payload)
-            return
-        request = Request(_given(value.stream_id), _given(value.previous_response_id))
-        link.admit(request)
-        with self._withdrawing(link, request):
-            await self._transmit(link, payload)
+        await self._sender.send_command(value)
 
     async def receive(self) -> Event:
         """Wait for the next event of the channel. A checkpoint; when cancelled, none is lost.
@@ -252,7 +231,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
         Turns under way raise `ConnectionClosed`. Cancelling does not shorten it.
         """
-        if self._end is None:
+        if self._sockets.end is None:
             self._conclude(ConnectionClosed("the connection was closed"))
         self._tasks.cancel()
         if self._started:
@@ -265,14 +244,14 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
     @property
     def state(self) -> ConnectionState:
         """What the connection is doing."""
-        return self._state
+        return self._sockets.state
 
     async def wait_open(self) -> None:
         """Wait until there is a socket. A checkpoint.
 
         :raises ResponsesError: when there will be none: what the connection ended with.
         """
-        await self._open_link()
+        await self._sockets.wait_open()
         await trio.lowlevel.checkpoint()
 
     @property
@@ -281,25 +260,27 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
         `None` after a reconnect, or where an error has evicted it from the server's cache.
         """
-        return self._link.lanes.previous_response_id if self._link is not None else None
+        link = self._sockets.current
+        return link.lanes.previous_response_id if link is not None else None
 
     @property
     def handshake_headers(self) -> dict[str, str]:
         """The headers of the server's last upgrade response, names in lower case."""
-        return dict(self._link.transport.handshake_headers) if self._link is not None else {}
+        link = self._sockets.current
+        return dict(link.transport.handshake_headers) if link is not None else {}
 
     def statistics(self) -> ConnectionStatistics:
         """Count what has happened so far."""
         heard = self._dispatcher
         return ConnectionStatistics(
-            state=self._state,
+            state=self._sockets.state,
             sockets_opened=self._sockets_opened,
             attempts=self._backoff.attempts,
             events_received=heard.events_received,
             bytes_received=heard.bytes_received,
-            requests_sent=self._requests_sent,
-            bytes_sent=self._bytes_sent,
-            requests_active=sum(link.lanes.count() for link in self._links),
+            requests_sent=self._sender.requests_sent,
+            bytes_sent=self._sender.bytes_sent,
+            requests_active=sum(link.lanes.count() for link in self._sockets.links),
             undecodable_frames=heard.undecodable_frames,
             unclaimed_events=heard.unclaimed_events,
             dropped_events=heard.dropped_events,
@@ -320,9 +301,9 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
                     except ResponsesError as error:
                         self._conclude(error)
         finally:
-            if self._end is None:
+            if self._sockets.end is None:
                 self._conclude(ConnectionClosed("the connection's nursery has ended"))
-            self._change(ConnectionState.CLOSED)
+            self._sockets.change(ConnectionState.CLOSED)
             self._finished.set()
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
@@ -331,8 +312,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         while True:
             link = await self._open_next_link(nursery, setback)
             link = await self._rotate(nursery, link)
-            self._link = None
-            self._change(ConnectionState.RECONNECTING)
+            self._sockets.current = None
+            self._sockets.change(ConnectionState.RECONNECTING)
             setback = link.setback
             if isinstance(setback, ConnectionLost) and closes_for_good(setback.code):
                 raise setback
@@ -359,8 +340,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             self._dispatcher.tell(ConnectionRestored(attempts=attempts, outage=outage))
         elif self._sockets_opened > 1:
             self._dispatcher.tell(ConnectionRotated())
-        self._link = opened
-        self._change(ConnectionState.OPEN)
+        self._sockets.current = opened
+        self._sockets.change(ConnectionState.OPEN)
         return opened
 
     def _may_be_an_old_key(self, error: ConnectError) -> bool:
@@ -381,10 +362,10 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             while not link.over.is_set():
                 fresh: Link | ConnectError = await nursery.start(self._receive)
                 if isinstance(fresh, Link):
-                    self._link = fresh
+                    self._sockets.current = fresh
                     link.retire()
                     self._dispatcher.tell(ConnectionRotated())
-                    self._change()
+                    self._sockets.change()
                     link = fresh
                     break
                 with trio.move_on_after(self._backoff.policy.cap):
@@ -422,7 +403,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         except ConnectionLost as lost:
             self._drop(link, lost)
         finally:
-            self._drop(link, self._end or ConnectionClosed("the connection was cancelled"))
+            self._drop(link, self._sockets.end or ConnectionClosed("the connection was cancelled"))
 
     async def _read(self, link: Link) -> None:
         """Read batch after batch, until the next deadline or until the socket is done with."""
@@ -436,7 +417,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             if link.lanes.responses != responses:
                 self._backoff.succeeded()
             if link.lanes.ends != ends:
-                self._change()
+                self._sockets.change()
 
     async def _make_room(self, link: Link) -> None:
         """Leave the socket alone while too much is unread (P6).
@@ -458,19 +439,19 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             finally:
                 link.resume(trio.current_time() - paused_at)
             if patience.cancelled_caught:
-                self._dispatcher.give_up_fullest(self._links)
+                self._dispatcher.give_up_fullest(self._sockets.links)
             if self._budget.unread_bytes < unread:
                 link.starved_since = math.inf
 
     def _starves(self, link: Link) -> bool:
         """Whether somebody waits for what is unread in a socket: for events, or for a place."""
-        return link.starves() or (self._waiting > 0 and link is self._link)
+        return link.starves() or (self._sender.waiting > 0 and link is self._sockets.current)
 
     def _adopt(self, transport: Transport) -> Link:
         self._sockets_opened += 1
         replace = self._terms.endpoint.after_error == "replace"
         link = Link(transport, replace_after_error=replace)
-        self._links.add(link)
+        self._sockets.links.add(link)
         return link
 
     def _drop(self, link: Link, why: ResponsesError) -> None:
@@ -482,148 +463,10 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         if isinstance(why, ConnectionLost):
             self._dispatcher.tell(why)
         link.lose(why)
-        self._links.discard(link)
-        self._change()
-
-    # --- Sending -------------------------------------------------------------------------
-
-    async def begin_turn(self, draft: Draft, lane: Lane | None = None) -> Turn:
-        """Send a turn's request, as soon as there is a socket and a lane for it.
-
-        A socket that turns out dead while writing has seen no complete request: the next one
-        gets it, once.
-        """
-        try:
-            return await self._try_turn(draft, lane)
-        except ConnectionLost as lost:
-            if lost.delivery is not Delivery.NOT_SENT or self._end is not None:
-                raise
-        return await self._try_turn(draft, lane)
-
-    async def _try_turn(self, draft: Draft, lane: Lane | None) -> Turn:
-        if lane is None or lane.name is None:
-            link, turn = await self._admit(draft.parent, None)
-        else:
-            async with lane.turnstile:
-                link, turn = await self._admit(draft.parent, lane.name)
-        with self._withdrawing(link, turn):
-            payload = draft.write(Place(socket=link, lane=turn.lane), link.lanes.latest)
-            turn.parent, turn.size = draft.parent, len(payload)
-            if turn.lane is not None:
-                payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
-            await self._transmit(link, payload)
-        turn.sent_at = trio.current_time()
-        link.watch_for(turn)
-        return turn
-
-    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Link, Turn]:
-        """Wait for an open socket with a place for one more turn, and take it.
-
-        The turnstile is fair: whoever comes first goes first. A turn whose lane is leased waits
-        for that lane outside, so that it holds up nobody else.
-        """
-        self._waiting += 1
-        self._budget.note_change()
-        try:
-            while True:
-                link = await self._open_link()
-                if lane is None or link.lanes.is_idle(lane):
-                    async with self._turnstile:
-                        turn = await self._admit_first(parent, lane)
-                    if turn is not None:
-                        return turn
-                else:
-                    await self._changed.wait()
-        finally:
-            self._waiting -= 1
-
-    async def _admit_first(self, parent: str | None, lane: str | None) -> tuple[Link, Turn] | None:
-        """Wait for a place as the first in the queue; `None` where a leased lane is not clean."""
-        while True:
-            link = await self._open_link()
-            if lane is not None and not link.lanes.is_idle(lane):
-                return None
-            if link.lanes.count() < MAX_ACTIVE:
-                free = (
-                    [lane]
-                    if lane is not None
-                    else link.lanes.free(self._leases.unleased(link.names), parent)
-                )
-                if free:
-                    inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                    turn = Turn(inbox, self._terms.timeouts, free[0], parent)
-                    link.admit(turn)
-                    return link, turn
-            await self._changed.wait()
-
-    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Drop what is still to come of a turn."""
-        replace = abandon == "replace" and not self._terms.endpoint.lanes
-        turn.inbox.discard()
-        for link in self._links:
-            if turn in link.lanes.unfinished():
-                link.leave(turn, replace=replace)
-
-    async def _open_link(self) -> Link:
-        """Wait for a socket that takes requests."""
-        while self._link is None or self._link.over.is_set():
-            if self._end is not None:
-                raise self._ended()
-            await self._changed.wait()
-        return self._link
-
-    @contextmanager
-    def _withdrawing(self, link: Link, request: Request) -> Generator[None, None, None]:
-        """Take a request back if it does not go out."""
-        try:
-            yield
-        except BaseException:
-            link.lanes.withdraw(request)
-            self._change()
-            raise
-
-    async def _transmit(self, link: Link, payload: bytes) -> None:
-        try:
-            self._check_size(payload)
-            await link.transport.send(payload)
-        except ResponsesError as error:
-            if isinstance(error, ConnectionLost):
-                link.close_to_requests(error)
-            error.delivery = Delivery.NOT_SENT
-            raise
-        self._requests_sent += 1
-        self._bytes_sent += len(payload)
-
-    def _check_size(self, payload: bytes) -> None:
-        if len(payload) > self._terms.limits.max_request_bytes:
-            error = RequestTooLarge(len(payload), self._terms.limits.max_request_bytes)
-            error.delivery = Delivery.NOT_SENT
-            raise error
-
-    # --- State ---------------------------------------------------------------------------
-
-    def _change(self, state: ConnectionState | None = None) -> None:
-        """Note that something has changed, and let those who wait for it look again."""
-        if state is not None and self._state is not ConnectionState.CLOSED:
-            self._state = state
-        self._changed.set()
-        self._changed = trio.Event()
+        self._sockets.links.discard(link)
+        self._sockets.change()
 
     def _conclude(self, end: ResponsesError) -> None:
-        """Note what everybody is told from now on."""
-        if self._end is None:
-            self._end = end
-            self._dispatcher.channel.close(self._ended())
-            closing = isinstance(end, ConnectionClosed) and bool(self._links)
-            self._change(ConnectionState.DRAINING if closing else ConnectionState.CLOSED)
-
-    def _ended(self) -> ResponsesError:
-        """Say why there will be no more sockets; to every caller by an exception of its own."""
-        assert self._end is not None  # noqa: S101 - asked for only then
-        error = self._end.twin()
-        error.delivery = Delivery.NOT_SENT
-        return error
-
-
-def _given(value: str | msgspec.UnsetType | None) -> str | None:
-    return value if isinstance(value, str) else None
+        """Note what everybody is told from now on, the reader of the channel among them."""
+        self._sockets.conclude(end)
+        self._dispatcher.channel.close(self._sockets.ended())

@@ -18,7 +18,8 @@ def open_steady(
     server: ResponsesServer, **options: Any
 ) -> AbstractAsyncContextManager[ResponsesConnection]:
     """Open a client without chance in it."""
-    return server.open_client(**{"reconnect": STEADY, **options})
+    options.setdefault("reconnect", STEADY)
+    return server.open_client(**options)
 
 
 @asynccontextmanager

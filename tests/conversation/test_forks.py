@@ -128,7 +128,7 @@ async def test_forks_have_lanes_until_the_block_of_their_source_ends(
                 talk.fork()
             with pytest.raises(ConfigurationError, match="32 lanes are leased"):
                 talk.fork()
-        assert connection._leases._leased == set()
+        assert connection._sender.leases._leased == set()
 
 
 async def test_without_lanes_forks_share_the_default_lane(narrow_server: ResponsesServer) -> None:

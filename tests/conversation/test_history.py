@@ -187,8 +187,8 @@ async def test_a_restored_conversation_gives_its_lane_back(server: ResponsesServ
         async with connection.conversation(model="m") as talk:
             saved = talk.checkpoint()
         async with Conversation.restore(connection, saved):
-            assert connection._leases._leased == {"lane-32"}
-        assert connection._leases._leased == set()
+            assert connection._sender.leases._leased == {"lane-32"}
+        assert connection._sender.leases._leased == set()
 
 
 async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
@@ -274,7 +274,7 @@ async def test_what_is_no_checkpoint_is_refused_with_the_reason(
         with pytest.raises(ConfigurationError, match=words):
             async with Conversation.restore(connection, saved):
                 pass
-        assert connection._leases._leased == set()
+        assert connection._sender.leases._leased == set()
 
 
 # --- What there is to see ----------------------------------------------------------------

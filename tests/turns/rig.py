@@ -105,8 +105,8 @@ def assert_at_rest(connection: ResponsesConnection) -> None:
     counted = connection.statistics()
     assert counted.requests_active == 0
     assert counted.unread_bytes == 0
-    assert not connection._turnstile.locked()
-    assert connection._leases._leased == set()
+    assert not connection._sender._turnstile.locked()
+    assert connection._sender.leases._leased == set()
     assert not connection._budget.tight
 
 
