@@ -119,6 +119,18 @@ async def test_a_failed_fork_does_not_evict_the_common_parent(server: ResponsesS
     assert deltas(server) == [False, True, True, True]
 
 
+async def test_a_fork_whose_parent_is_forgotten_costs_one_full_resend(
+    server: ResponsesServer,
+) -> None:
+    """The lane of the source still seems to hold it, and that is not asked a second time."""
+    async with open_talk(server, store=False) as talk:
+        await talk.create("one")
+        branch = talk.fork()
+        server.fail("previous_response_not_found", status=400)
+        assert (await branch.create("b")).output_text == 'Turn 2: you said "b".'
+    assert deltas(server) == [False, True, False]
+
+
 async def test_forks_have_lanes_until_the_block_of_their_source_ends(
     server: ResponsesServer,
 ) -> None:
