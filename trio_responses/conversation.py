@@ -199,7 +199,8 @@ class Conversation(Turns):
     def checkpoint(self) -> bytes:
         """Save it as JSON that another process, machine or release can read.
 
-        It holds the settings and the history, and no key.
+        It holds the settings and the history, and neither the connection's key nor its headers.
+        What the settings hold is in it: the headers of an MCP tool, for one.
         """
         return msgspec.json.encode(
             _Checkpoint(
