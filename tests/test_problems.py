@@ -210,6 +210,22 @@ async def test_problem_07_what_may_have_run_is_not_run_again_unasked() -> None:
 
 
 @NO_WAITING
+async def test_problem_08_a_parent_that_is_not_found_costs_a_resend_and_no_turn() -> None:
+    """P7: the conversation has the whole history at hand, and sends it once."""
+    async with (
+        open_pair() as (server, connection),
+        connection.conversation(model="m", store=False) as conversation,
+    ):
+        await conversation.create("first")
+        server.fail("previous_response_not_found", status=400)
+        await conversation.create("second")
+        parents = [request.get("previous_response_id") for request in server.requests]
+        assert [parent is not None for parent in parents] == [False, True, False]
+        assert server.requests[-1].turn == 2
+        assert conversation.statistics().turns == 2
+
+
+@NO_WAITING
 async def test_problem_09_no_answer_is_no_hang() -> None:
     """P3: whether or not anybody reads."""
     async with open_pair() as (server, connection):
@@ -389,6 +405,21 @@ async def test_problem_16_chains_of_two_tasks_have_their_own_parents() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(chain, "one")
             nursery.start_soon(chain, "two")
+
+
+@NO_WAITING
+async def test_problem_17_a_delta_goes_out_only_where_every_setting_is_equal() -> None:
+    """P7: settings are not inherited, so another one is another chain."""
+    async with (
+        open_pair() as (server, connection),
+        connection.conversation(model="m", instructions="be brief") as conversation,
+    ):
+        await conversation.create("first")
+        await conversation.create("second")
+        await conversation.create("third", instructions="be long")
+        parents = [request.get("previous_response_id") for request in server.requests]
+        assert [parent is not None for parent in parents] == [False, True, False]
+        assert len(server.requests[-1].body["input"]) == 5
 
 
 @NO_WAITING
