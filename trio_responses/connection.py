@@ -231,8 +231,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
         Turns under way raise `ConnectionClosed`. Cancelling does not shorten it.
         """
-        if self._sockets.end is None:
-            self._conclude(ConnectionClosed("the connection was closed"))
+        self._conclude(ConnectionClosed("the connection was closed"))
         self._tasks.cancel()
         if self._started:
             with trio.CancelScope(shield=True):
@@ -301,8 +300,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
                     except ResponsesError as error:
                         self._conclude(error)
         finally:
-            if self._sockets.end is None:
-                self._conclude(ConnectionClosed("the connection's nursery has ended"))
+            self._conclude(ConnectionClosed("the connection's nursery has ended"))
             self._sockets.change(ConnectionState.CLOSED)
             self._finished.set()
 
@@ -467,6 +465,9 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         self._sockets.change()
 
     def _conclude(self, end: ResponsesError) -> None:
-        """Note what everybody is told from now on, the reader of the channel among them."""
+        """Note what everybody is told from now on, the reader of the channel among them.
+
+        The first end is the one that counts.
+        """
         self._sockets.conclude(end)
         self._dispatcher.channel.close(self._sockets.ended())

@@ -21,7 +21,7 @@ from trio_responses.inbox import Inbox
 from trio_responses.stream import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from trio_responses.core.frames import Message, OversizeMessage
     from trio_responses.core.lanes import Request
@@ -112,21 +112,21 @@ class Dispatcher:
             if request is None:
                 self._offer(share.events, share.size)
             elif not isinstance(request, Turn):
-                self._put(list(share.events), share.size)
+                self._put(share.events, share.size)
             elif request.abandoned:
                 request.heard_at = now
                 self.dropped_events += len(share.events)
             else:
                 request.take_batch(share.events, share.size, now)
 
-    def _offer(self, events: list[ServerEvent] | list[Event], size: int) -> None:
+    def _offer(self, events: Sequence[ServerEvent], size: int) -> None:
         """Put events on the channel that nobody asked for: only where somebody reads it."""
         self.unclaimed_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
         if events and self.listening and has_room:
-            self._put(list(events), size)
+            self._put(events, size)
 
-    def _put(self, events: list[Event], size: int) -> None:
+    def _put(self, events: Sequence[Event], size: int) -> None:
         """Put events on the channel: behind an overrun only when its reader has come back."""
         self._overrun = self._overrun and bool(self.channel.unread)
         if self._overrun and size > 0:

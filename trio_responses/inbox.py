@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     from trio_responses.settings import Limits
 
@@ -105,7 +105,7 @@ class Inbox(Generic[T]):
         """What readers are told behind the last event."""
         return self._end
 
-    def put(self, events: list[T], size: int) -> None:
+    def put(self, events: Sequence[T], size: int) -> None:
         """Add the events of one batch and wake the reader.
 
         :param size: the bytes of their frames.

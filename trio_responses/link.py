@@ -19,7 +19,6 @@ from trio_responses.errors import (
     ConnectionLimitReached,
     ConnectionLost,
     Delivery,
-    MessageTooLarge,
     RequestTooLarge,
     api_error,
 )
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from trio_responses.core.lanes import Request
     from trio_responses.errors import (
         APIError,
+        MessageTooLarge,
         ResponsesError,
     )
     from trio_responses.transport import Transport
@@ -161,7 +161,7 @@ class Link:
         requests = list(self.lanes.unfinished())
         for request in [one for one in requests if one.lane == lane] or requests:
             if isinstance(request, Turn) and not request.abandoned:
-                request.fail(MessageTooLarge(error.size, error.limit))
+                request.fail(error.twin())
                 self.lanes.abandon(request)
 
     def lose(self, lost: ResponsesError) -> None:

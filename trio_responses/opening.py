@@ -77,21 +77,19 @@ async def open_responses(
     :raises ConnectError: when the server cannot be reached, and another attempt cannot help.
     :raises ReconnectFailed: when the policy's attempts are spent.
     """
-    connection = ResponsesConnection(
-        _terms(
-            url=url,
-            endpoint=endpoint,
-            ssl_context=ssl_context,
-            timeouts=timeouts,
-            keepalive=keepalive,
-            limits=limits,
-            dial=dial,
-            allow_insecure=allow_insecure,
-        ),
-        api_key,
-        checked_headers(headers),
-        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
-        rotation or RotationPolicy(),
+    connection = _prepare(
+        url,
+        api_key=api_key,
+        endpoint=endpoint,
+        headers=headers,
+        ssl_context=ssl_context,
+        reconnect=reconnect,
+        timeouts=timeouts,
+        keepalive=keepalive,
+        limits=limits,
+        rotation=rotation,
+        allow_insecure=allow_insecure,
+        dial=dial,
     )
     async with open_plain_nursery() as nursery:
         try:
@@ -125,21 +123,19 @@ async def connect_responses(
 
     :param nursery: where its tasks run.
     """
-    connection = ResponsesConnection(
-        _terms(
-            url=url,
-            endpoint=endpoint,
-            ssl_context=ssl_context,
-            timeouts=timeouts,
-            keepalive=keepalive,
-            limits=limits,
-            dial=dial,
-            allow_insecure=allow_insecure,
-        ),
-        api_key,
-        checked_headers(headers),
-        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
-        rotation or RotationPolicy(),
+    connection = _prepare(
+        url,
+        api_key=api_key,
+        endpoint=endpoint,
+        headers=headers,
+        ssl_context=ssl_context,
+        reconnect=reconnect,
+        timeouts=timeouts,
+        keepalive=keepalive,
+        limits=limits,
+        rotation=rotation,
+        allow_insecure=allow_insecure,
+        dial=dial,
     )
     try:
         await nursery.start(connection._run)  # noqa: SLF001 - its own opener
@@ -150,17 +146,22 @@ async def connect_responses(
     return connection
 
 
-def _terms(
-    *,
+def _prepare(
     url: str | None,
+    *,
+    api_key: ApiKey | None,
     endpoint: Endpoint | None,
+    headers: Headers,
     ssl_context: ssl.SSLContext | None,
+    reconnect: ReconnectPolicy | Iterable[float] | None,
     timeouts: Timeouts | None,
     keepalive: Keepalive | None,
     limits: Limits | None,
-    dial: Dial,
+    rotation: RotationPolicy | None,
     allow_insecure: bool,
-) -> Terms:
+    dial: Dial,
+) -> ResponsesConnection:
+    """Make a connection of its options, with the defaults of those that were not given."""
     if url is not None and endpoint is not None:
         raise ConfigurationError("give a url or an endpoint, not both")
     endpoint = endpoint or Endpoint.of(url)
@@ -171,11 +172,18 @@ def _terms(
         )
     if endpoint.secure and ssl_context is None:
         ssl_context = ssl.create_default_context()
-    return Terms(
+    terms = Terms(
         endpoint=endpoint,
         dial=dial,
         ssl_context=ssl_context,
         timeouts=timeouts or Timeouts(),
         keepalive=keepalive or Keepalive(),
         limits=limits or Limits(),
+    )
+    return ResponsesConnection(
+        terms,
+        api_key,
+        checked_headers(headers),
+        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
+        rotation or RotationPolicy(),
     )
