@@ -1,48 +1,16 @@
-"""What the tests of the connection share: a clock that jumps, a server in memory, the way to it."""
+"""What the tests of the connection share: the way to the server, and what may go wrong on it."""
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from inspect import iscoroutinefunction
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from trio_responses import ReconnectPolicy, ResponsesConnection, open_responses
-from trio_responses.testing import ResponsesServer, open_test_server
+from trio_responses.testing import ResponsesServer
 
-A_LONG_TIME = 50_000.0
 KEY = "sk-opens-nothing"
-
-
-def _run(test: Callable[[], Awaitable[None]], **options: Any) -> None:
-    """Run a test under a clock that jumps, and end it where it would wait for ever.
-
-    A clock jumps only to somebody's deadline, so that without one a deadlock would hang.
-    """
-
-    async def bounded() -> None:
-        with trio.fail_after(A_LONG_TIME):
-            await test()
-
-    options["clock"] = MockClock(autojump_threshold=0)
-    trio.run(bounded, **options)
-
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    # pytest-trio takes a clock from the parameters of the test itself only: a fixture's has no
-    # effect. Its marker comes first here, before pytest-trio's own.
-    here = Path(__file__).parent
-    for item in items:
-        if (
-            item.path.parent == here
-            and isinstance(item, pytest.Function)
-            and iscoroutinefunction(item.obj)
-        ):
-            item.add_marker(pytest.mark.trio(run=_run), append=False)
 
 
 class Connect(Protocol):
@@ -94,13 +62,6 @@ class Dialler:
 @pytest.fixture
 def dialler(server: ResponsesServer) -> Dialler:
     return Dialler(server)
-
-
-@pytest.fixture
-async def server() -> AsyncGenerator[ResponsesServer, None]:
-    async with open_test_server(max_age=None) as server:
-        yield server
-        assert server.crashes == []
 
 
 @pytest.fixture

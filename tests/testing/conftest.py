@@ -1,15 +1,8 @@
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
 import pytest
 
-from tests.testing.driver import NO_WAITING
 from trio_responses.testing import ResponsesServer, open_test_server
-
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    for item in items:
-        if NO_WAITING.mark in item.iter_markers("trio"):
-            item.add_marker(NO_WAITING, append=False)  # before the one of pytest-trio's own
 
 
 @pytest.fixture

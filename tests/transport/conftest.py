@@ -1,15 +1,8 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
-from tests.testing.driver import NO_WAITING
 from tests.transport.peer import KEY
-
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    for item in items:
-        if NO_WAITING.mark in item.iter_markers("trio"):
-            item.add_marker(NO_WAITING, append=False)  # before the one of pytest-trio's own
 
 
 @pytest.fixture(autouse=True)

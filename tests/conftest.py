@@ -1,21 +1,25 @@
-"""What the tests of conversations share: a clock that jumps, and a server in memory."""
+"""What all tests share: a clock that jumps, and a server in memory."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from inspect import iscoroutinefunction
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.testing.driver import NO_WAITING
 from trio_responses.testing import ResponsesServer, open_test_server
 
 A_LONG_TIME = 50_000.0
+BOUNDED_FOLDERS = frozenset({"connection", "conversation"})
 
 
-def _run(test: Callable[[], Awaitable[None]], **options: Any) -> None:
-    """Run a test under a clock that jumps, and end it where it would wait for ever."""
+def _run_bounded(test: Callable[[], Awaitable[None]], **options: Any) -> None:
+    """Run a test under a clock that jumps, and end it where it would wait for ever.
+
+    A clock jumps only to somebody's deadline, so that without one a deadlock would hang.
+    """
 
     async def bounded() -> None:
         with trio.fail_after(A_LONG_TIME):
@@ -26,14 +30,14 @@ def _run(test: Callable[[], Awaitable[None]], **options: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    here = Path(__file__).parent
+    # pytest-trio takes a clock from the parameters of the test itself only: a fixture's has no
+    # effect. The markers come first here, before pytest-trio's own.
     for item in items:
-        if (
-            item.path.parent == here
-            and isinstance(item, pytest.Function)
-            and iscoroutinefunction(item.obj)
-        ):
-            item.add_marker(pytest.mark.trio(run=_run), append=False)
+        is_async = isinstance(item, pytest.Function) and iscoroutinefunction(item.obj)
+        if is_async and item.path.parent.name in BOUNDED_FOLDERS:
+            item.add_marker(pytest.mark.trio(run=_run_bounded), append=False)
+        elif NO_WAITING.mark in item.iter_markers("trio"):
+            item.add_marker(NO_WAITING, append=False)
 
 
 @pytest.fixture
