@@ -5,6 +5,7 @@ Most tests call `main` in this process; those about signals, pipes and ports sta
 
 import io
 import json
+import os
 import re
 import signal
 import socket
@@ -57,10 +58,11 @@ def order(monkeypatch: Patch) -> Callable[[Orders], list[ResponsesServer]]:
 
 @contextmanager
 def running(*arguments: str) -> Generator[subprocess.Popen[str], None, None]:
-    """Run the command line in a process of its own."""
+    """Run the command line in a process of its own, with its output buffered as a user has it."""
     command = [sys.executable, "-m", "trio_responses", *arguments]
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(  # noqa: S603 - our own program
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=usual
     ) as process:
         try:
             yield process

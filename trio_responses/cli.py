@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -131,11 +132,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        return BROKEN_PIPE  # whoever read the output has left
+    except BrokenPipeError:  # whoever read the output has left
+        _forget_output()
+        return BROKEN_PIPE
     except (ResponsesError, OSError, UnicodeError) as error:
         _complain(error)
         return FAILED
+
+
+def _forget_output() -> None:
+    """Let what is still buffered go nowhere.
+
+    The interpreter writes it at exit, fails once more, and would make status 120 of that.
+    """
+    with suppress(OSError, ValueError):  # a stream that is no file has nothing to redirect
+        output = sys.stdout.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, output)
+        os.close(nowhere)
 
 
 # --- serve -------------------------------------------------------------------------------
