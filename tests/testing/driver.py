@@ -34,6 +34,10 @@ class Client:
     async def send(self, **fields: Any) -> None:
         await self.send_json({"type": "response.create", "model": "gpt-test", **fields})
 
+    async def steer(self, response_id: object, input: object, **fields: Any) -> None:  # noqa: A002
+        frame = {"type": "response.steer", "previous_response_id": response_id, "input": input}
+        await self.send_json({**frame, **fields})
+
     async def send_json(self, value: Any) -> None:
         await self.websocket.send_message(msgspec.json.encode(value).decode())
 
@@ -50,6 +54,13 @@ class Client:
         """Read to the end of one response, or to an error."""
         events = [await self.receive()]
         while events[-1]["type"] not in _TERMINAL:
+            events.append(await self.receive())
+        return events
+
+    async def until(self, kind: str) -> list[Json]:
+        """Read up to the next event of a type, which comes without its ``response.``."""
+        events = [await self.receive()]
+        while events[-1]["type"].removeprefix("response.") != kind:
             events.append(await self.receive())
         return events
 
@@ -135,3 +146,9 @@ async def http(stream: trio.abc.Stream, request: bytes) -> tuple[int, dict[str, 
     first, *lines = head.decode().split("\r\n")
     pairs = (line.partition(": ") for line in lines)
     return int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs}, body
+
+
+def kinds(events: list[Json]) -> list[str]:
+    """Return the types of events, without the ``response.`` in front and without deltas."""
+    types = [event["type"].removeprefix("response.") for event in events]
+    return [kind for kind in types if not kind.startswith(("output", "content", "function"))]

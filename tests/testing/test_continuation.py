@@ -183,3 +183,40 @@ async def test_a_cut_response_is_not_remembered(server: ResponsesServer) -> None
         assert_not_found(
             await client.error(input="x", previous_response_id=response_id), response_id
         )
+
+
+async def test_a_response_can_be_forgotten_by_order(server: ResponsesServer) -> None:
+    async with connect(server) as client:
+        for store in (True, False):
+            kept = await client.response(input="one", store=store, stream_id="kept")
+            parent = await client.response(input="one", store=store)
+            server.forget(parent["id"])
+            frame = await client.error(input="x", previous_response_id=parent["id"])
+            assert_not_found(frame, parent["id"])
+            await client.response(input="x", previous_response_id=kept["id"], stream_id="kept")
+
+
+async def test_all_responses_can_be_forgotten_by_order(server: ResponsesServer) -> None:
+    async with connect(server) as one, connect(server) as two:
+        parents = [
+            (one, (await one.response(input="one"))["id"]),
+            (one, (await one.response(input="one", store=False, stream_id="a"))["id"]),
+            (two, (await two.response(input="one", store=False))["id"]),
+        ]
+        server.forget_all()
+        for client, parent in parents:
+            assert_not_found(await client.error(input="x", previous_response_id=parent), parent)
+        again = await one.response(input="one", store=False)
+        await one.response(input="two", previous_response_id=again["id"])
+
+
+async def test_an_older_response_of_a_lane_is_found_only_if_it_was_stored(
+    server: ResponsesServer,
+) -> None:
+    async with connect(server) as client:
+        stored = await client.response(input="one", stream_id="a")
+        unstored = await client.response(input="one", store=False, stream_id="a")
+        await client.response(input="later", store=False, stream_id="a")
+        await client.response(input="x", previous_response_id=stored["id"], stream_id="b")
+        frame = await client.error(input="x", previous_response_id=unstored["id"], stream_id="b")
+    assert_not_found(frame, unstored["id"])

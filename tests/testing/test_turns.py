@@ -257,3 +257,30 @@ async def test_two_servers_give_the_same_frames_for_the_same_requests() -> None:
             return await client.events()
 
     assert await frames() == await frames()
+
+
+async def test_one_response_can_hold_several_messages(server: ResponsesServer) -> None:
+    server.reply("one two", more=["three", "four"], chunk_size=4, status="incomplete")
+    async with connect(server) as client:
+        await client.send(input="hi")
+        events = await client.events()
+    output = events[-1]["response"]["output"]
+    assert [item["content"][0]["text"] for item in output] == ["one two", "three", "four"]
+    assert [item["status"] for item in output] == ["completed", "completed", "incomplete"]
+    assert len({item["id"] for item in output}) == 3
+    deltas = [event for event in events if event["type"] == "response.output_text.delta"]
+    assert [(event["output_index"], event["delta"]) for event in deltas] == [
+        (0, "one "),
+        (0, "two"),
+        (1, "thre"),
+        (1, "e"),
+        (2, "four"),
+    ]
+
+
+async def test_frames_of_your_own_keep_their_numbers(server: ResponsesServer) -> None:
+    frames = [{"type": "keepalive", "sequence_number": 7}, {"type": "error", "sequence_number": 3}]
+    server.answer(frames)
+    async with connect(server) as client:
+        await client.send(input="hi")
+        assert await client.events() == frames

@@ -1,7 +1,7 @@
 """The Responses server that trio_responses ships: for tests, examples and the command line."""
 
 from trio_responses.testing.errors import ERROR_SHAPES, ErrorShape
-from trio_responses.testing.request import Connection, Request
+from trio_responses.testing.request import Connection, Request, Steer, SteerState
 from trio_responses.testing.responder import default_answer
 from trio_responses.testing.scripts import (
     Answer,
@@ -12,13 +12,16 @@ from trio_responses.testing.scripts import (
     Reply,
     Responder,
     Script,
+    WhenSteered,
     WireBytes,
 )
 from trio_responses.testing.server import ResponsesServer, ServerStatistics, open_test_server
+from trio_responses.testing.steering import MAX_PENDING_STEERS
 from trio_responses.testing.streams import MemoryStream, memory_connection
 
 __all__ = [
     "ERROR_SHAPES",
+    "MAX_PENDING_STEERS",
     "Answer",
     "Call",
     "Connection",
@@ -33,6 +36,9 @@ __all__ = [
     "ResponsesServer",
     "Script",
     "ServerStatistics",
+    "Steer",
+    "SteerState",
+    "WhenSteered",
     "WireBytes",
     "default_answer",
     "memory_connection",

@@ -37,7 +37,9 @@ _FIELD_TYPES: Final[Mapping[str, tuple[_Types, str]]] = {
     "include": ((list,), "an array"),
     "tool_choice": ((str, dict), "a string or an object"),
     "conversation": ((str, dict), "a string or an object"),
+    "context_management": ((list,), "an array"),
 }
+_USER_PARTS: Final = ("input_text", "input_image", "input_file")
 
 
 def parse_frame(frame: str | bytes) -> Json | Refusal:
@@ -88,7 +90,47 @@ def check_create(body: Json) -> Refusal | None:
             code="mutually_exclusive_parameters",
             param="previous_response_id",
         )
-    return _check_input(body.get("input")) or _check_tools(body.get("tools"))
+    return (
+        _check_input(body.get("input"))
+        or _check_tools(body.get("tools"))
+        or _check_context_management(body.get("context_management"))
+    )
+
+
+def check_steer(body: Json) -> str | None:
+    """Return what is wrong with the form of a ``response.steer``, or None."""
+    unknown = set(body) - {"type", "previous_response_id", "input"}
+    if unknown:
+        return f"Unknown parameters: {', '.join(sorted(unknown))}."
+    if not isinstance(body.get("previous_response_id"), str):
+        return "'previous_response_id' must be a string."
+    value: Any = body.get("input")
+    if isinstance(value, str) and value:
+        return None
+    if not isinstance(value, list) or not value:
+        return "'input' must be text or a non-empty array of user messages."
+    if all(_is_user_message(item) for item in cast("Any", value)):
+        return None
+    return "'input' may hold user messages only, of text, images and files."
+
+
+def _is_user_message(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    fields = cast("Json", item)
+    if set(fields) - {"type", "role", "content"} or fields.get("type", "message") != "message":
+        return False
+    content: Any = fields.get("content")
+    if isinstance(content, list):
+        parts = cast("list[object]", content)
+        good = len(parts) > 0 and all(_is_user_part(part) for part in parts)
+    else:
+        good = isinstance(content, str)
+    return good and fields.get("role") == "user"
+
+
+def _is_user_part(part: Any) -> bool:
+    return isinstance(part, dict) and cast("Json", part).get("type") in _USER_PARTS
 
 
 def _check_input(value: Any) -> Refusal | None:
@@ -114,6 +156,24 @@ def _check_tools(value: Any) -> Refusal | None:
     return None
 
 
+def _check_context_management(value: Any) -> Refusal | None:
+    for index, rule in enumerate(cast("list[Any]", value or [])):
+        at = f"context_management[{index}]"
+        if not isinstance(rule, dict):
+            return _invalid_type(at, "an object")
+        fields = cast("Json", rule)
+        if fields.get("type") is None:
+            return _missing(f"{at}.type")
+        if fields["type"] != "compaction":
+            return _invalid_value(f"{at}.type", "'compaction'")
+        threshold: Any = fields.get("compact_threshold")
+        if threshold is not None and not _is(threshold, (int,)):
+            return _invalid_type(f"{at}.compact_threshold", "an integer")
+        if threshold is not None and threshold < 1:
+            return _invalid_value(f"{at}.compact_threshold", "1 or more")
+    return None
+
+
 def _is(value: Any, types: _Types) -> bool:
     # JSON's true is no number, Python's is.
     return isinstance(value, types) and (bool in types or not isinstance(value, bool))
@@ -131,5 +191,13 @@ def _invalid_type(param: str, expected: str) -> Refusal:
     return Refusal(
         message=f"Invalid type for '{param}': expected {expected}.",
         code="invalid_type",
+        param=param,
+    )
+
+
+def _invalid_value(param: str, expected: str) -> Refusal:
+    return Refusal(
+        message=f"Invalid value for '{param}': expected {expected}.",
+        code="invalid_value",
         param=param,
     )

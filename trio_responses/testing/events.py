@@ -1,14 +1,19 @@
 """The events of a response, as JSON: pure functions from a request and a reply to frames."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from trio_responses.testing.compaction import is_due, make_item
 from trio_responses.testing.errors import Json, error_frame
-from trio_responses.testing.request import Request, count_words
+from trio_responses.testing.items import count_words
+from trio_responses.testing.request import Request
 from trio_responses.testing.scripts import Call, Fail, Frame, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ECHOED: Final[Mapping[str, Any]] = {
     "background": False,
@@ -53,6 +58,13 @@ class Plan:
     delay: float = 0.0
     remembered: tuple[str, Sequence[Json]] | None = None
     """The id and the output to remember when the last frame goes out; None for a failure."""
+    is_by_hand: bool = False
+    """Whether the frames go out as they are, with numbers of their own."""
+    response_id: str | None = None
+    """The id that frames written by hand show; None if they show none."""
+    cut: "Callable[[int], Plan] | None" = None
+    """Returns the plan for an end after so many output items, because of steering; None where
+    the response must not be cut: it holds calls, or is no :class:`Reply`."""
 
 
 def plan_reply(request: Request, reply: Reply, *, ids: Ids, now: float, cached: int) -> Plan:
@@ -64,17 +76,25 @@ def plan_reply(request: Request, reply: Reply, *, ids: Ids, now: float, cached: 
     response = _response(request, ids, now)
     body = list(_items(request, reply, ids))
     output = [event["item"] for event in body if event["type"] == "response.output_item.done"]
-    final = _final_response(reply, response, output, now)
-    final["usage"] = _usage(request, reply, output, cached)
+
+    def end(reply: Reply, output: list[Json]) -> Json:
+        final = _final_response(reply, response, output, now)
+        final["usage"] = _usage(request, reply, output, cached)
+        return {"type": f"response.{reply.status}", "response": _shown(final, reply.final_output)}
+
+    def cut(items: int) -> Plan:
+        steered = end(replace(reply, status="incomplete", reason="steered"), output[:items])
+        return Plan([_numbered(steered, 0, request)], remembered=(response["id"], output[:items]))
+
     events = [
         {"type": "response.created", "response": response},
         {"type": "response.in_progress", "response": response},
         *body,
-        {"type": f"response.{reply.status}", "response": _shown(final, reply.final_output)},
+        end(reply, output),
     ]
     frames = [_numbered(event, n, request) for n, event in enumerate(_chosen(events, reply.events))]
     remembered = None if reply.status == "failed" else (response["id"], output)
-    return Plan(frames, reply.delay, remembered)
+    return Plan(frames, reply.delay, remembered, cut=None if reply.calls else cut)
 
 
 def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
@@ -94,23 +114,32 @@ def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
     return Plan(frames)
 
 
-class _Final(msgspec.Struct):
-    """What is remembered of a response that is written by hand."""
+class _Shown(msgspec.Struct):
+    """What is read of a response that is written by hand."""
 
     id: str
-    output: list[Any] | None = None
+    output: list[dict[str, Any]] | None = None
 
 
 def plan_raw(frames: Sequence[Frame]) -> Plan:
     """Return frames as they are; a response that they complete is remembered."""
-    last: Frame | None = frames[-1] if frames else None
+    shown = [_shown_by_hand(frame) for frame in frames]
+    response_id = next((response.id for response in shown if response is not None), None)
+    last = frames[-1] if frames else None
+    remembered: tuple[str, Sequence[Json]] | None = None
     if isinstance(last, Mapping) and last.get("type") == "response.completed":
-        try:
-            final = msgspec.convert(last.get("response"), _Final)
-        except msgspec.ValidationError:
-            return Plan(frames)  # it is wrong on purpose
-        return Plan(frames, remembered=(final.id, final.output or []))
-    return Plan(frames)
+        final = shown[-1]
+        remembered = None if final is None else (final.id, final.output or [])
+    return Plan(frames, remembered=remembered, is_by_hand=True, response_id=response_id)
+
+
+def _shown_by_hand(frame: Frame) -> _Shown | None:
+    if not isinstance(frame, Mapping):
+        return None
+    try:
+        return msgspec.convert(frame.get("response"), _Shown)
+    except msgspec.ValidationError:
+        return None  # none there, or wrong on purpose
 
 
 def _response(request: Request, ids: Ids, now: float) -> Json:
@@ -203,19 +232,30 @@ def _numbered(event: Json, number: int, request: Request) -> Json:
 
 def _items(request: Request, reply: Reply, ids: Ids) -> Iterator[Json]:
     index = 0
+    if is_due(request.body, request.history) and not request.is_warm_up:
+        yield from _compaction(make_item(request.history, ids.new("cmp")), index)
+        index += 1
     if reply.reasoning is not None:
         encrypted = None
         if request.wants_encrypted_reasoning:
             encrypted = ids.new("encrypted")
         yield from _reasoning(reply.reasoning, encrypted, index, ids.new("rs"))
         index += 1
-    if reply.text is not None or reply.chunks is not None:
-        yield from _message(_chunks(reply), index, ids.new("msg"), reply.status)
+    texts = _texts(reply)
+    for number, chunks in enumerate(texts, 1):
+        status = reply.status if number == len(texts) else "completed"
+        yield from _message(chunks, index, ids.new("msg"), status)
         index += 1
     for call in reply.calls:
         call_id = call.call_id or ids.new("call")
         yield from _call(call, call_id, index, ids.new("fc"))
         index += 1
+
+
+def _compaction(item: Json, index: int) -> Iterator[Json]:
+    yield {"type": "response.output_item.added", "output_index": index, "item": item}
+    yield {"type": "response.compaction.compacting", "output_index": index, "item_id": item["id"]}
+    yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
 def _reasoning(summary: str, encrypted: str | None, index: int, item_id: str) -> Iterator[Json]:
@@ -272,11 +312,18 @@ def _call(call: Call, call_id: str, index: int, item_id: str) -> Iterator[Json]:
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 
 
-def _chunks(reply: Reply) -> Sequence[str]:
+def _texts(reply: Reply) -> list[Sequence[str]]:
+    """Return the deltas of each message."""
+    texts: list[Sequence[str]] = [_split(text, reply.chunk_size) for text in reply.more]
     if reply.chunks is not None:
-        return reply.chunks
-    text = reply.text or ""
-    return _words(text) if reply.chunk_size is None else _pieces(text, reply.chunk_size)
+        return [reply.chunks, *texts]
+    if reply.text is not None:
+        return [_split(reply.text, reply.chunk_size), *texts]
+    return texts
+
+
+def _split(text: str, size: int | None) -> list[str]:
+    return _words(text) if size is None else _pieces(text, size)
 
 
 def _words(text: str) -> list[str]:

@@ -24,7 +24,8 @@ class Remembered:
 
     id: str
     history: tuple[Json, ...]
-    """Every input item and output item of the chain that ends here, oldest first."""
+    """Every input item and output item of the chain that ends here, oldest first; of a chain
+    that was compacted, what came since."""
 
 
 @dataclass(slots=True)
@@ -57,6 +58,11 @@ class Lanes(Generic[_RequestT]):
         lane = self._lanes.setdefault(name, _Lane(name))
         lane.queue.append(request)
         self._arrivals.append(name)
+
+    def next_of(self, name: str | None) -> _RequestT | None:
+        """Return the request that waits next on a lane, or None."""
+        queue = self._lanes[name].queue
+        return queue[0] if queue else None
 
     def start_next(self) -> _RequestT | None:
         """Take the oldest request whose lane is free, or None; it is active from now on."""
@@ -95,3 +101,9 @@ class Lanes(Generic[_RequestT]):
         lane = self._lanes[name]
         if lane.latest is not None and lane.latest.id == parent_id:
             lane.latest = None
+
+    def forget(self, response_id: str | None) -> None:
+        """Forget a response on all lanes; None is every response. What is persisted stays."""
+        for lane in self._lanes.values():
+            if lane.latest is not None and response_id in {None, lane.latest.id}:
+                lane.latest = None

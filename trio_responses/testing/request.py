@@ -1,15 +1,68 @@
-"""What the server remembers of what it was sent: requests and connections."""
+"""What the server remembers of what it was sent: requests, steering input and connections."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
+from trio_responses.testing.compaction import count_turns
 from trio_responses.testing.errors import Json
+from trio_responses.testing.items import item_text, items_of
+
+SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
+
+
+@dataclass(slots=True)
+class Steer:
+    """One ``response.steer`` as it came, and what became of it."""
+
+    body: Json
+    """The frame as it came."""
+
+    connection: int
+    """The number of the connection."""
+
+    lane: str | None = None
+    """The lane of the response that it is for; None is the default lane, or an unknown one."""
+
+    id: str | None = None
+    """The id that the server gave it; None for one that was refused."""
+
+    state: SteerState = "accepted"
+    """Accepted, and waiting for a safe place; pending, and waiting for tool outputs; committed
+    by a response; or failed, whether refused at once or later."""
+
+    code: str | None = None
+    """Why it failed."""
+
+    successor: str | None = None
+    """The id of the response that committed it."""
+
+    @property
+    def previous_response_id(self) -> Any:
+        """The response that it is for."""
+        return self.body.get("previous_response_id")
+
+    @property
+    def input(self) -> Any:
+        """The input as it came."""
+        return self.body.get("input", "")
+
+    @property
+    def input_items(self) -> list[Json]:
+        """The input as items, once it was accepted."""
+        return items_of(self.input)
+
+    @property
+    def text(self) -> str:
+        """The text of the input, once it was accepted."""
+        return "".join(item_text(item) for item in self.input_items)
 
 
 @dataclass(slots=True)
 class Request:
     """One ``response.create`` as it came, with the conversation that it continues.
+
+    The successor of a steered response has one, too: the create of its parent, with the steering
+    input in place of the input.
 
     ``request["model"]`` reads a field of the frame; ``request.get("store")`` one that may be
     missing.
@@ -32,6 +85,10 @@ class Request:
     response_id: str | None = None
     """The id of the response that answers it, once started."""
 
+    steers: list[Steer] = field(default_factory=list[Steer])
+    """The steering input that it answers: all of the input of a successor, or what was put
+    before the tool outputs that a pending input had waited for."""
+
     def __getitem__(self, name: str) -> Any:
         return self.body[name]
 
@@ -42,11 +99,7 @@ class Request:
     @property
     def input_items(self) -> list[Json]:
         """The items of this request alone; a string input is one user message."""
-        value: Any = self.body.get("input")
-        if isinstance(value, str):
-            content = [{"type": "input_text", "text": value}]
-            return [{"type": "message", "role": "user", "content": content}]
-        return list(cast("list[Json]", value or []))
+        return items_of(self.body.get("input"))
 
     @property
     def text(self) -> str:
@@ -58,8 +111,8 @@ class Request:
 
     @property
     def turn(self) -> int:
-        """How many user messages the history holds."""
-        return sum(item.get("role") == "user" for item in self.history or self.input_items)
+        """How many user messages the history holds, those of a compaction item included."""
+        return count_turns(self.history or self.input_items)
 
     @property
     def tools(self) -> list[Json]:
@@ -104,37 +157,3 @@ class Connection:
     close_code: int | None = None
     """The close code that ended it: the client's, or the one the server sent; 1006 for none."""
     close_reason: str | None = None
-
-
-def item_text(item: Json) -> str:
-    """Return the text of a message or of a tool output."""
-    content: Any = item.get("content", item.get("output"))
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    parts = cast("list[Json | None]", content)
-    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
-
-
-def count_words(value: Any) -> int:
-    """Count the words in every string of some JSON: what this server takes for tokens."""
-    return sum(len(text.split()) for text in _strings(value))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        fields = cast("Json", value)
-        for name, inner in fields.items():
-            if name in _TEXT_FIELDS:
-                yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in cast("Any", value):
-            yield from _strings(inner)
-
-
-_TEXT_FIELDS = frozenset(
-    {"content", "text", "output", "arguments", "input", "summary", "description", "refusal"}
-)

@@ -10,7 +10,8 @@ from itertools import takewhile
 from typing import Any, Final, cast
 
 from trio_responses.testing.errors import Json
-from trio_responses.testing.request import Request, item_text
+from trio_responses.testing.items import item_text
+from trio_responses.testing.request import Request
 from trio_responses.testing.scripts import Call, Reply
 
 _OUTPUT_TYPES: Final = ("function_call_output", "custom_tool_call_output")

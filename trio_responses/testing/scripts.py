@@ -31,6 +31,8 @@ class Reply:
 
     text: str | None = None
     _: KW_ONLY
+    more: Sequence[str] = ()
+    """Further messages after the text, each an output item of its own."""
     calls: Sequence[Call] = ()
     reasoning: str | None = None
     """The summary of a reasoning item."""
@@ -58,6 +60,7 @@ class Reply:
 class ReplyOptions(TypedDict, total=False):
     """The fields of :class:`Reply` besides its text, as keywords."""
 
+    more: Sequence[str]
     calls: Sequence[Call]
     reasoning: str | None
     chunks: Sequence[str] | None
@@ -180,6 +183,12 @@ class Hold:
 Step: TypeAlias = Drop | Stall | Freeze | Inject | SlowDown | Hold
 
 
+WhenSteered: TypeAlias = Literal["interrupt", "finish", "fail"]
+"""What a response does with accepted steering input: end before its next item, end after its
+last one, or give the input back (docs/protocol.md 5.7). Calls are never cut off: they go out, and
+the input waits for their outputs."""
+
+
 @final
 class Script:
     """What happens to one request: an answer, and faults at places between its events.
@@ -196,6 +205,10 @@ class Script:
         """The answer; None is what the server would answer without a script."""
         self.finished: trio.Event = trio.Event()
         """Set when the answer has gone out, or the connection is lost over it."""
+        self.steered: WhenSteered = "interrupt"
+        """What the response does when it is steered."""
+        self.steer_code: str = "successor_creation_failed"
+        """The code with which it gives steering input back."""
         self._steps: list[tuple[int | None, Step]] = []
         self._lane: str | None = None
         self._any_lane = True
@@ -237,6 +250,18 @@ class Script:
         """Wait at that place for an event, or for another script to finish."""
         event = until.finished if isinstance(until, Script) else until
         return self._at(after_events, Hold(event))
+
+    def when_steered(self, how: WhenSteered, *, code: str = "successor_creation_failed") -> Self:
+        """Say what the response does when it is steered; without this, it is interrupted.
+
+        Places that an interruption leaves out are skipped; None stays the place after all.
+
+        :param how: ``interrupt`` ends it before its next output item, ``finish`` after its last
+            one, each with a successor; ``fail`` lets it finish and gives the input back.
+        :param code: ``error.code`` of ``fail``.
+        """
+        self.steered, self.steer_code = how, code
+        return self
 
     def _at(self, after_events: int | None, step: Step) -> Self:
         self._steps.append((after_events, step))

@@ -23,7 +23,7 @@ from trio_responses.testing.handshake import (
     HttpRefusal,
     json_refusal,
 )
-from trio_responses.testing.request import Connection, Request
+from trio_responses.testing.request import Connection, Request, Steer
 from trio_responses.testing.responder import default_answer
 from trio_responses.testing.scripts import (
     Answer,
@@ -56,7 +56,8 @@ class ServerStatistics:
     max_open: int
     """The most WebSockets that were open at once."""
     requests: int
-    """``response.create`` frames received."""
+    """Requests that stand in ``server.requests``: ``response.create`` frames received, and
+    successors that steering made."""
     responses: int
     """Responses that went out to their end, warm-ups included, failures not."""
     active: int
@@ -92,8 +93,13 @@ class ResponsesServer:
 
     @property
     def requests(self) -> list[Request]:
-        """Every ``response.create`` received, in the order of arrival."""
+        """Every ``response.create`` received and every successor, in the order of arrival."""
         return self._state.requests
+
+    @property
+    def steers(self) -> list[Steer]:
+        """Every ``response.steer`` received, refused ones included, in the order of arrival."""
+        return self._state.steers
 
     @property
     def connections(self) -> list[Connection]:
@@ -198,10 +204,29 @@ class ResponsesServer:
         """Stop reading and writing in the next response, with the socket kept open."""
         return self.answer().half_open(after_events=after_events)
 
+    def refuse_steers(self, code: str = "steering_not_supported", *, times: int | None = 1) -> None:
+        """Refuse the next steering inputs, whatever they are.
+
+        :param code: ``error.code``.
+        :param times: How many; None is for ever.
+        """
+        self._state.steer_refusals.append((code, times))
+
     def forget_orders(self) -> None:
-        """Drop all orders for requests and handshakes that are still waiting."""
+        """Drop all orders for requests, steering and handshakes that are still waiting."""
         self._state.scripts.clear()
+        self._state.steer_refusals.clear()
         self._state.handshake_faults.clear()
+
+    # What it remembers
+
+    def forget(self, response_id: str) -> None:
+        """Forget a response, in memory and stored: who goes on from it is told so."""
+        self._state.forget(response_id)
+
+    def forget_all(self) -> None:
+        """Forget every response."""
+        self._state.forget(None)
 
     # What is to happen to handshakes
 
@@ -379,6 +404,7 @@ async def open_test_server(
     api_key: str | None = None,
     max_age: float | None = 3600,
     lanes: bool = True,
+    steering: bool = True,
     ping_interval: float | None = None,
     ping_timeout: float = 20,
     max_message_size: int = MAX_MESSAGE_SIZE,
@@ -402,6 +428,8 @@ async def open_test_server(
         ``websocket_connection_limit_reached`` and closed; None for no limit.
     :param lanes: Whether ``stream_id`` is understood; otherwise it is refused, as by servers
         that know one lane.
+    :param steering: Whether ``response.steer`` is accepted; otherwise it is refused, as for
+        models without it.
     :param ping_interval: Seconds between pings of the server; None sends none.
     :param ping_timeout: Seconds without a pong before it closes with 1011.
     :param max_message_size: Characters in the largest frame that is read; a larger one is
@@ -419,6 +447,7 @@ async def open_test_server(
         max_message_size=max_message_size,
         close_timeout=close_timeout,
         wall_clock=wall_clock,
+        steering=steering,
     )
     try:
         async with trio.open_nursery() as nursery:

@@ -4,19 +4,21 @@ import inspect
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from trio_responses.testing.events import Ids
 from trio_responses.testing.handshake import HandshakeFault
 from trio_responses.testing.lanes import Remembered
-from trio_responses.testing.request import Connection, Request
+from trio_responses.testing.request import Connection, Request, Steer
 from trio_responses.testing.responder import default_answer
 from trio_responses.testing.scripts import Answer, Responder, Script
 
 if TYPE_CHECKING:
     from trio_responses.testing.session import Session
+
+_OrderT = TypeVar("_OrderT")
 
 _EPOCH: Final = 1_790_000_000.0
 """The wall clock of a server starts here, so that two runs give the same frames."""
@@ -34,6 +36,7 @@ class Options:
     max_message_size: int
     close_timeout: float
     wall_clock: Callable[[], float] | None
+    steering: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,8 +50,13 @@ class ServerState:
         default_factory=deque[tuple[HandshakeFault, int | None]]
     )
     """What happens to the next handshakes, and how many times; None is for ever."""
+    steer_refusals: deque[tuple[str, int | None]] = field(
+        default_factory=deque[tuple[str, int | None]]
+    )
+    """The codes with which the next steering inputs are refused, and how many times."""
     stored: dict[str, Remembered] = field(default_factory=dict[str, Remembered])
     requests: list[Request] = field(default_factory=list[Request])
+    steers: list[Steer] = field(default_factory=list[Steer])
     connections: list[Connection] = field(default_factory=list[Connection])
     sessions: "list[Session]" = field(default_factory=list["Session"])
     """The open connections, oldest first."""
@@ -68,14 +76,11 @@ class ServerState:
 
     def take_handshake_fault(self) -> HandshakeFault | None:
         """Return what is to happen to this handshake, or None."""
-        if not self.handshake_faults:
-            return None
-        fault, times = self.handshake_faults.popleft()
-        if times is None:
-            self.handshake_faults.appendleft((fault, None))
-        elif times > 1:
-            self.handshake_faults.appendleft((fault, times - 1))
-        return fault
+        return _take(self.handshake_faults)
+
+    def take_steer_refusal(self) -> str | None:
+        """Return the code with which this steering input is to be refused, or None."""
+        return _take(self.steer_refusals)
 
     def take_script(self, request: Request) -> Script:
         """Take the first script that fits ``request``, or one without any order in it."""
@@ -101,3 +106,22 @@ class ServerState:
         """Count a response that ends."""
         self.active -= 1
         self.responses += well
+
+    def forget(self, response_id: str | None) -> None:
+        """Forget a response everywhere; None is every response."""
+        if response_id is None:
+            self.stored.clear()
+        else:
+            self.stored.pop(response_id, None)
+        for session in self.sessions:
+            session.forget(response_id)
+
+
+def _take(orders: deque[tuple[_OrderT, int | None]]) -> _OrderT | None:
+    """Take one order off the front, where each stands with the times it is good for."""
+    if not orders:
+        return None
+    order, times = orders.popleft()
+    if times is None or times > 1:
+        orders.appendleft((order, None if times is None else times - 1))
+    return order

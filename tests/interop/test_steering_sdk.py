@@ -1,0 +1,159 @@
+"""Steering of our server by openai-python: its connections send, its types judge what comes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+import trio
+
+from tests.interop.clients import ENDS, KEY, MODEL, AsyncWire, SyncWire
+from trio_responses.testing import Call, open_test_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.interop.clients import Json, Wire
+    from trio_responses.testing import ResponsesServer
+
+    Program: TypeAlias = Callable[[Wire, Callable[[], None]], list[Json]]
+
+WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1")
+OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "21 degrees"}
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request: pytest.FixtureRequest, openai_sdk: Any) -> Callable[..., Any]:
+    """Run a program of the SDK in a thread, beside the server that it talks to."""
+    pytest.importorskip("openai.types.responses.response_steer_accepted_event")
+    open_wire = sync_wire if request.param == "sync" else async_wire
+
+    async def run(server: ResponsesServer, program: Program, gate: trio.Event) -> list[Json]:
+        url = await server.serve_tcp()
+
+        def work() -> list[Json]:
+            with open_wire(openai_sdk, url) as wire:
+                return program(wire, lambda: trio.from_thread.run_sync(gate.set))
+
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+    return run
+
+
+@contextmanager
+def sync_wire(openai: Any, url: str) -> Iterator[Wire]:
+    with (
+        openai.OpenAI(api_key=KEY, base_url=url) as sdk,
+        sdk.responses.connect() as connection,
+    ):
+        yield SyncWire(connection)
+
+
+@contextmanager
+def async_wire(openai: Any, url: str) -> Iterator[Wire]:
+    with asyncio.Runner() as runner:
+        sdk = openai.AsyncOpenAI(api_key=KEY, base_url=url)
+        manager = sdk.responses.connect()
+        connection = runner.run(manager.__aenter__())
+        try:
+            yield AsyncWire(runner, connection)
+        finally:
+            runner.run(manager.__aexit__(None, None, None))
+            runner.run(sdk.close())
+
+
+def create(wire: Wire, value: object, **fields: Any) -> None:
+    wire.send({"type": "response.create", "model": MODEL, "input": value, **fields})
+
+
+def steer(wire: Wire, response_id: str, value: object) -> Json:
+    wire.send({"type": "response.steer", "previous_response_id": response_id, "input": value})
+    return wire.receive()
+
+
+def read(wire: Wire, *ends: str) -> list[Json]:
+    events = [wire.receive()]
+    while events[-1]["type"] not in ends:
+        events.append(wire.receive())
+    return events
+
+
+async def test_an_interruption_and_its_successor(run: Callable[..., Any]) -> None:
+    gate = trio.Event()
+
+    def program(wire: Wire, go_on: Callable[[], None]) -> list[Json]:
+        create(wire, "hi", stream_id="a")
+        events = read(wire, "response.in_progress")
+        events.append(steer(wire, events[0]["response"]["id"], "shorter"))
+        go_on()
+        return [*events, *read(wire, *ENDS), *read(wire, *ENDS)]
+
+    async with open_test_server() as server:
+        server.reply("one", more=["two"]).hold(gate, after_events=2)
+        events = await run(server, program, gate)
+    assert events[2]["type"] == "response.steer.accepted"
+    assert events[2]["steer"]["id"] == server.steers[0].id
+    assert events[3]["type"] == "response.incomplete"
+    assert events[3]["response"]["incomplete_details"] == {"reason": "steered"}
+    assert events[4]["type"] == "response.created"
+    assert events[-1]["type"] == "response.completed"
+    assert {event["stream_id"] for event in events} == {"a"}
+
+
+async def test_input_that_waits_for_a_tool(run: Callable[..., Any]) -> None:
+    gate = trio.Event()
+
+    def program(wire: Wire, go_on: Callable[[], None]) -> list[Json]:
+        create(wire, "hi")
+        parent = read(wire, "response.in_progress")[0]["response"]["id"]
+        message = {"type": "message", "role": "user", "content": "in French"}
+        steer(wire, parent, [message])
+        go_on()
+        pending = read(wire, "response.steer.pending")[-1]
+        create(wire, [OUTPUT], previous_response_id=parent)
+        return [pending, *read(wire, *ENDS)]
+
+    async with open_test_server() as server:
+        server.calls(WEATHER).hold(gate, after_events=2)
+        events = await run(server, program, gate)
+    [stub] = events[0]["required_input"]
+    assert stub == {"type": "function_call_output", "call_id": "call_1", "name": "get_weather"}
+    assert events[-1]["type"] == "response.completed"
+    assert server.steers[0].state == "committed"
+
+
+async def test_input_that_comes_back(run: Callable[..., Any]) -> None:
+    gate = trio.Event()
+
+    def program(wire: Wire, go_on: Callable[[], None]) -> list[Json]:
+        create(wire, "hi")
+        parent = read(wire, "response.in_progress")[0]["response"]["id"]
+        refused = [steer(wire, parent, ""), steer(wire, "resp_nowhere", "more")]
+        steer(wire, parent, "more")
+        go_on()
+        return [*refused, read(wire, "response.steer.failed")[-1]]
+
+    async with open_test_server() as server:
+        server.reply("one").when_steered("fail").hold(gate, after_events=2)
+        events = await run(server, program, gate)
+    assert [event["type"] for event in events] == ["response.steer.failed"] * 3
+    assert [event["error"]["code"] for event in events] == [
+        "invalid_input",
+        "response_not_found",
+        "successor_creation_failed",
+    ]
+    assert [event["steer"]["input"] for event in events] == ["", "more", "more"]
+
+
+async def test_a_compaction_passes_the_types_of_the_sdk(run: Callable[..., Any]) -> None:
+    def program(wire: Wire, _: Callable[[], None]) -> list[Json]:
+        rules = [{"type": "compaction", "compact_threshold": 2}]
+        create(wire, "one two three", context_management=rules)
+        return read(wire, *ENDS)
+
+    async with open_test_server() as server:
+        events = await run(server, program, trio.Event())
+    assert events[3]["type"] == "response.compaction.compacting"
+    assert events[-1]["response"]["output"][0]["type"] == "compaction"
