@@ -16,6 +16,7 @@ from trio_responses.core.backoff import (
 from trio_responses.core.delivery import (
     DeliveryChoice,
 )
+from trio_responses.core.steering import SteerState
 from trio_responses.endpoint import (
     ApiKey,
     Endpoint,
@@ -38,6 +39,7 @@ from trio_responses.errors import (
     KeepaliveTimeout,
     MessageTooLarge,
     PreviousResponseNotFound,
+    ProxyError,
     RateLimited,
     ReconnectFailed,
     RequestTooLarge,
@@ -60,6 +62,7 @@ from trio_responses.lifecycle import (
 )
 from trio_responses.opening import connect_responses, open_responses
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
+from trio_responses.steering import SteerReceipt
 from trio_responses.stream import (
     AbandonChoice,
     ResponseStream,
@@ -424,6 +427,7 @@ __all__ = [
     "ProgramCaller",
     "ProgramOutput",
     "ProgrammaticToolCallingTool",
+    "ProxyError",
     "RateLimited",
     "Reasoning",
     "ReasoningSummaryPartAdded",
@@ -480,6 +484,8 @@ __all__ = [
     "SteerAccepted",
     "SteerFailed",
     "SteerPending",
+    "SteerReceipt",
+    "SteerState",
     "StreamLimitReached",
     "SummaryText",
     "TimeoutOutcome",

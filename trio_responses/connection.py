@@ -20,6 +20,7 @@ from trio_responses.conversation import Conversation
 from trio_responses.core.backoff import closes_for_good
 from trio_responses.core.continuation import Continuation
 from trio_responses.dispatch import Dispatcher
+from trio_responses.drafts import PlainDraft, create_command
 from trio_responses.endpoint import api_key_for, handshake_headers
 from trio_responses.errors import (
     AuthenticationError,
@@ -42,7 +43,7 @@ from trio_responses.sending import Sender
 from trio_responses.sockets import Sockets
 from trio_responses.stream import ResponseStream
 from trio_responses.transport import open_transport
-from trio_responses.turns import Lane, PlainDraft, Turns, create_command
+from trio_responses.turns import Lane, Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping

@@ -17,10 +17,17 @@ import msgspec
 import trio
 
 from trio_responses import wire
-from trio_responses.core.continuation import Continuation, canonical, with_encrypted_reasoning
+from trio_responses.core.continuation import (
+    Continuation,
+    Place,
+    canonical,
+    with_encrypted_reasoning,
+)
+from trio_responses.core.steering import SteerState
+from trio_responses.drafts import create_command, raw_items
 from trio_responses.errors import ConfigurationError, Delivery, PreviousResponseNotFound
 from trio_responses.stream import ResponseStream
-from trio_responses.turns import Turns, create_command
+from trio_responses.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +36,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from trio_responses.connection import ResponsesConnection
-    from trio_responses.core.continuation import Place
     from trio_responses.core.delivery import DeliveryChoice
+    from trio_responses.core.steering import Submission
+    from trio_responses.drafts import Latest
     from trio_responses.endpoint import Endpoint
     from trio_responses.errors import ResponsesError
-    from trio_responses.stream import AbandonChoice, Latest, Lines
+    from trio_responses.stream import AbandonChoice, Lines
     from trio_responses.wire import Input, OutputItem, Response
 
 __all__ = ["Conversation", "ConversationStatistics"]
@@ -105,6 +113,8 @@ class Conversation(Turns):
         self._continuation = continuation
         self._floor = trio.Semaphore(1)
         self._source: Conversation | None = None
+        self._queued: Sequence[Submission] = ()
+        """What the server holds back for the next turn: steering inputs that are pending."""
         self._gates: list[trio.Event] = []
         """For each fork whose first turn has not begun at the server: set when it has."""
         self._counts = _Counts()
@@ -133,7 +143,7 @@ class Conversation(Turns):
         """
         settings = _without_unset({**self._settings, **params})
         generate = settings.pop("generate", None)
-        draft = _Draft(self, _raw_items(input), settings, generate=generate)
+        draft = _Draft(self, raw_items(input), settings, generate=generate)
         return _FloorStream(
             self, self._lines, draft, delivery=delivery, abandon=abandon, snapshot=snapshot
         )
@@ -168,7 +178,7 @@ class Conversation(Turns):
 
         A turn that is under way belongs to the old chain, and is forgotten with it.
         """
-        self._continuation = Continuation()
+        self._continuation, self._queued = Continuation(), ()
 
     def adopt(self, items: Sequence[OutputItem | Mapping[str, Any] | msgspec.Raw]) -> None:
         """Take a window from ``/responses/compact`` as the history: a new chain begins.
@@ -176,7 +186,7 @@ class Conversation(Turns):
         Such a window is the whole output of the compaction, and its id is nothing to continue
         from (guide, "Compaction").
         """
-        self._continuation = Continuation(_raw_items(items))
+        self._continuation, self._queued = Continuation(raw_items(items)), ()
 
     def fork(self) -> Conversation:
         """Go on in two ways from here: give a conversation with a copy of the history.
@@ -247,7 +257,9 @@ class Conversation(Turns):
         """Write a turn's request: as a delta, where that place knows the rest."""
         draft.chain = chain = self._continuation
         held = latest(chain.baseline.place.lane) if chain.baseline is not None else None
-        plan = chain.plan(draft.new, draft.canonical, place, held)
+        self._queued = [one for one in self._queued if one.state is SteerState.PENDING]
+        # What is pending goes on with its very parent, whatever the settings of the turn are.
+        plan = chain.plan(draft.new, None if self._queued else draft.canonical, place, held)
         settings = dict(draft.settings)
         draft.parent = plan.previous_response_id
         if draft.parent is not None:
@@ -263,12 +275,18 @@ class Conversation(Turns):
         self._counts.bytes_sent += len(payload)
         return payload
 
-    def settle(self, draft: _Draft, response: Response) -> None:
-        """Take a turn that has ended well into the history."""
+    def settle(self, draft: _Draft, response: Response, waiting: Sequence[Submission]) -> None:
+        """Take a turn that has ended well into the history.
+
+        The server has put what was pending before the new items, in the order it was sent.
+        """
         assert draft.chain is not None  # noqa: S101 - it was sent
         assert draft.place is not None  # noqa: S101 - likewise
-        output = [raw.copy() for raw in response.raw_output or () if bytes(raw) != b"null"]
-        draft.chain.commit(draft.new, output, response.id, draft.canonical, draft.place)
+        steered = [raw for one in self._queued if one.successor is not None for raw in one.items]
+        items = [*steered, *draft.new, *draft.superseded, *_output(response)]
+        stored = draft.settings.get("store") is True
+        draft.chain.commit(items, response.id, draft.canonical, draft.place, stored=stored)
+        self._queued = waiting
         self._counts.turns += 1
         if response.usage is not None:
             self._counts.input_tokens += response.usage.input_tokens
@@ -285,7 +303,7 @@ class Conversation(Turns):
             async with Conversation.restore(connection, saved) as conversation:
                 ...
 
-        Its first turn is sent with full input.
+        Its first turn is sent with full input, unless the server stored the last response.
 
         :raises ConfigurationError: for what is no checkpoint, or one of a later version.
         """
@@ -300,9 +318,15 @@ class Conversation(Turns):
         saved = _read(checkpoint, _Checkpoint)
         for raw in saved.items:
             _read(raw, dict)
-        history = [raw.copy() for raw in saved.items]
-        continuation = Continuation(history, last_response_id=saved.last_response_id)
-        return connection._resume(saved.settings, continuation)  # noqa: SLF001 - its opener
+        history, settings = [raw.copy() for raw in saved.items], saved.settings
+        continuation = Continuation()
+        if saved.last_response_id is not None:
+            equal = canonical(with_encrypted_reasoning(settings))
+            nowhere, stored = Place(socket=None, lane=None), settings.get("store") is True
+            continuation.commit(history, saved.last_response_id, equal, nowhere, stored=stored)
+        else:
+            continuation.history = history
+        return connection._resume(settings, continuation)  # noqa: SLF001 - its opener
 
 
 @dataclass(slots=True)
@@ -343,10 +367,13 @@ class _Draft:
         """Where the last attempt went."""
         self.parent: str | None = None
         """The ``previous_response_id`` of the last attempt."""
+        self.superseded: list[msgspec.Raw] = []
+        """Where the turn was steered: the output before, and what it was steered with."""
 
     def write(self, place: Place, latest: Latest) -> bytes:
         """Write the request for a place."""
         self.place = place
+        self.superseded.clear()
         return self._conversation.compose(self, place, latest)
 
     def repairs(self, error: ResponsesError) -> bool:
@@ -357,14 +384,20 @@ class _Draft:
         self.chain.baseline = None
         return True
 
-    def settle(self, response: Response) -> None:
+    def advance(self, response: Response, steers: Sequence[Submission]) -> None:
+        """Remember what came before a successor: it is part of the turn."""
+        self.superseded += _output(response)
+        for one in steers:
+            self.superseded += one.items
+
+    def settle(self, response: Response, waiting: Sequence[Submission]) -> None:
         """Take a turn that has ended into the history, if it ended well."""
         details = response.incomplete_details
         reason = details.reason if details is not None else None
         cut_short = response.status == "incomplete" and reason in GOOD_ENDINGS
         disobeyed = self.generate is False and bool(response.raw_output)  # `warm_up` raises it
         if (response.status == "completed" or cut_short) and not disobeyed:
-            self._conversation.settle(self, response)
+            self._conversation.settle(self, response, waiting)
 
 
 class _FloorStream(ResponseStream):
@@ -420,21 +453,11 @@ def _read(saved: bytes | msgspec.Raw, kind: type[T]) -> T:
         raise ConfigurationError(f"not a checkpoint: {error}") from None
 
 
+def _output(response: Response) -> list[msgspec.Raw]:
+    """Give the raw output of a Response, on its own: it outlives the frame that it came in."""
+    return [raw.copy() for raw in response.raw_output or () if bytes(raw) != b"null"]
+
+
 def _without_unset(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what is as good as not given: so one turn can do without a setting."""
     return {name: value for name, value in settings.items() if value is not msgspec.UNSET}
-
-
-def _raw_items(given: Input) -> list[msgspec.Raw]:
-    """Bring input into the raw JSON of its items.
-
-    :raises TypeError: for what cannot be JSON; the message names the place.
-    """
-    if isinstance(given, str):
-        given = [wire.Message(role="user", content=given)]
-    command = wire.encode(wire.ResponseCreate(input=given))
-    return msgspec.json.decode(command, type=_Input).input
-
-
-class _Input(msgspec.Struct):
-    input: list[msgspec.Raw]

@@ -18,7 +18,7 @@ from trio_responses import wire
 from trio_responses.core.frames import BinaryMessage
 from trio_responses.errors import BufferExceeded, Delivery, MessageTooLarge
 from trio_responses.inbox import Inbox
-from trio_responses.stream import Turn
+from trio_responses.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

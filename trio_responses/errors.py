@@ -37,6 +37,7 @@ __all__ = [
     "KeepaliveTimeout",
     "MessageTooLarge",
     "PreviousResponseNotFound",
+    "ProxyError",
     "RateLimited",
     "ReconnectFailed",
     "RequestTooLarge",
@@ -154,6 +155,28 @@ class AuthenticationError(HandshakeRejected):
 
 class UpgradeUnsupported(HandshakeRejected):
     """HTTP 404 or 426: this endpoint does not offer the WebSocket mode."""
+
+
+class ProxyError(ConnectError):
+    """The proxy opened no way to the server. The server itself was not dialled.
+
+    :ivar proxy: its host and port.
+    :ivar status: the HTTP status of its answer; `None` where there was none, as with SOCKS5.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        proxy: str,
+        status: int | None = None,
+        retryable: bool = True,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"the proxy {proxy}: {what}", retryable=retryable)
+        self.proxy = proxy
+        self.status = status
+        self.retry_after = retry_after
 
 
 class ReconnectFailed(ResponsesError):

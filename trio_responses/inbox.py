@@ -97,8 +97,8 @@ class Inbox(Generic[T]):
         self._end: BaseException | None = None
         self.unread_bytes: int = 0
         """Bytes of the frames behind the unread events; kept by the budget."""
-        self.awaited: bool = False
-        """Whether a reader waits for the next event."""
+        self.awaited: int = 0
+        """How many tasks wait for something that is to come: the next event, for one."""
 
     @property
     def end(self) -> BaseException | None:
@@ -168,9 +168,13 @@ class Inbox(Generic[T]):
         self._since_checkpoint = 0
         if self._arrived.is_set():
             self._arrived = trio.Event()
-        self.awaited = True
+        await self.wait_for(self._arrived)
+
+    async def wait_for(self, event: trio.Event) -> None:
+        """Wait for what events that are still to come will bring: for them there must be room."""
+        self.awaited += 1
         self._budget.note_change()
         try:
-            await self._arrived.wait()
+            await event.wait()
         finally:
-            self.awaited = False
+            self.awaited -= 1

@@ -22,7 +22,7 @@ from trio_responses.errors import (
     RequestTooLarge,
     api_error,
 )
-from trio_responses.stream import Turn
+from trio_responses.turn import Turn
 
 if TYPE_CHECKING:
     from trio_responses.core.lanes import Request

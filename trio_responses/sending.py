@@ -15,19 +15,23 @@ from trio_responses import wire
 from trio_responses.core.continuation import Place
 from trio_responses.core.lanes import Request
 from trio_responses.core.leases import Leases
+from trio_responses.core.steering import Submission
+from trio_responses.drafts import raw_items
 from trio_responses.errors import ConnectionLost, Delivery, RequestTooLarge, ResponsesError
 from trio_responses.inbox import Inbox
-from trio_responses.stream import Turn
+from trio_responses.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     import msgspec
 
+    from trio_responses.drafts import Draft
     from trio_responses.inbox import Budget
     from trio_responses.link import Link
     from trio_responses.sockets import Sockets
-    from trio_responses.stream import AbandonChoice, Draft
+    from trio_responses.steering import SteerReceipt
+    from trio_responses.stream import AbandonChoice
     from trio_responses.transport import Terms
     from trio_responses.turns import Lane
     from trio_responses.wire import ClientEvent, ServerEvent
@@ -58,13 +62,46 @@ class Sender:
         payload = wire.encode(command)
         self._check_size(payload)
         link = await self._sockets.wait_open()
-        if not isinstance(command, wire.ResponseCreate):
-            await self._transmit(link, payload)
+        if isinstance(command, wire.ResponseSteer):
+            await self._send_steer(command, link, payload)
             return
         request = Request(_given(command.stream_id), _given(command.previous_response_id))
         link.admit(request)
         with self._withdrawing(link, request):
             await self._transmit(link, payload)
+
+    async def _send_steer(self, command: wire.ResponseSteer, link: Link, payload: bytes) -> None:
+        """Send it, after noting it: the response that it is for does not end its request then."""
+        request = link.lanes.find(command.previous_response_id)
+        if request is None:
+            await self._transmit(link, payload)
+            return
+        submission = Submission(request, raw_items(command.input))
+        await self._submit(submission, link, payload)
+
+    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+        """Put something into a response that is under way; when it has ended, refuse it here."""
+        command = wire.ResponseSteer(
+            previous_response_id=turn.response_id or "", input=receipt.items
+        )
+        payload = wire.encode(command)
+        self._check_size(payload)
+        link = self._sockets.holding(turn)
+        if link is None:
+            receipt.refuse("response_already_completed", "the turn has ended")
+        else:
+            await self._submit(receipt, link, payload)
+        await trio.lowlevel.checkpoint()
+
+    async def _submit(self, submission: Submission, link: Link, payload: bytes) -> None:
+        """Send a steering input, whole: what is noted as sent is not cancelled."""
+        link.lanes.steering.submit(submission)
+        try:
+            with trio.CancelScope(shield=True):
+                await self._transmit(link, payload)
+        except BaseException:
+            link.lanes.steering.withdraw(submission)
+            raise
 
     async def begin_turn(self, draft: Draft, lane: Lane | None = None) -> Turn:
         """Send a turn's request, as soon as there is a socket and a lane for it.
@@ -139,9 +176,9 @@ class Sender:
         """Drop what is still to come of a turn."""
         replace = abandon == "replace" and not self._terms.endpoint.lanes
         turn.inbox.discard()
-        for link in self._sockets.links:
-            if turn in link.lanes.unfinished():
-                link.leave(turn, replace=replace)
+        link = self._sockets.holding(turn)
+        if link is not None:
+            link.leave(turn, replace=replace)
 
     @contextmanager
     def _withdrawing(self, link: Link, request: Request) -> Generator[None, None, None]:

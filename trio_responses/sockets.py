@@ -16,6 +16,7 @@ from trio_responses.lifecycle import ConnectionState
 if TYPE_CHECKING:
     from trio_responses.errors import ResponsesError
     from trio_responses.link import Link
+    from trio_responses.turn import Turn
 
 __all__ = ["Sockets"]
 
@@ -54,6 +55,10 @@ class Sockets:
                 raise self.ended()
             await self._changed.wait()
         return self.current
+
+    def holding(self, turn: Turn) -> Link | None:
+        """Find the socket that has a turn under way."""
+        return next((link for link in self.links if turn in link.lanes.unfinished()), None)
 
     def conclude(self, end: ResponsesError) -> None:
         """Note what everybody is told from now on."""

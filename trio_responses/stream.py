@@ -1,31 +1,29 @@
 """One turn as a scope: a request that goes out, and the events of its response.
 
-`Turn` is the receive side's half: it takes batches, and knows when it has waited too long.
-`ResponseStream` is the reader's half: an async context manager and iterator.
+`ResponseStream` is the reader's half: an async context manager and iterator. The receive side's
+half is in `turn.py`.
 
-What belongs elsewhere: sockets and lanes to send on (`connection.py`), whose event it is
-(`core/lanes.py`), what may be sent again (`core/delivery.py`).
+What belongs elsewhere: what it says (`drafts.py`), sockets and lanes to send on (`sending.py`),
+whose event it is (`core/lanes.py`), what may be sent again (`core/delivery.py`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 import trio
 
 from trio_responses.core.accumulator import Accumulator
 from trio_responses.core.delivery import delivery_of_error, may_send_again
-from trio_responses.core.lanes import Request
+from trio_responses.core.steering import SteerState
+from trio_responses.drafts import raw_items
 from trio_responses.errors import (
     Delivery,
-    FirstEventTimeout,
     ResponsesError,
-    StallTimeout,
     UndecodableResponse,
     api_error,
 )
+from trio_responses.steering import SteerReceipt
 from trio_responses.wire import (
     ErrorEvent,
     OutputTextDelta,
@@ -33,7 +31,6 @@ from trio_responses.wire import (
     ResponseCreated,
     ResponseFailed,
     ResponseIncomplete,
-    ResponseQueued,
     UndecodableFrame,
 )
 
@@ -43,155 +40,16 @@ if TYPE_CHECKING:
     from typing import Self
 
     from trio_responses.core.accumulator import Snapshot
-    from trio_responses.core.continuation import Place
     from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.inbox import Inbox
-    from trio_responses.settings import Timeouts
-    from trio_responses.wire import Response, ServerEvent
+    from trio_responses.drafts import Draft
+    from trio_responses.turn import Turn
+    from trio_responses.wire import Input, Response, ServerEvent
 
-__all__ = ["AbandonChoice", "ResponseStream", "Turn"]
+__all__ = ["AbandonChoice", "ResponseStream"]
 
-BEGINNINGS: Final = (ResponseCreated, ResponseQueued)
-"""What comes before the server works on a response."""
-
+ENDINGS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 AbandonChoice: TypeAlias = Literal["drain", "replace"]
 """What becomes of a default lane whose turn was left early."""
-
-
-class Turn(Request):
-    """One attempt at a turn: the request on the wire, and the inbox of its response."""
-
-    __slots__ = (
-        "_gate",
-        "_given_up",
-        "_timeouts",
-        "_under_way",
-        "heard_at",
-        "inbox",
-        "last_type",
-        "sent_at",
-        "size",
-        "started",
-    )
-
-    def __init__(
-        self,
-        inbox: Inbox[ServerEvent],
-        timeouts: Timeouts,
-        lane: str | None = None,
-        parent: str | None = None,
-    ) -> None:
-        super().__init__(lane, parent)
-        self._timeouts = timeouts
-        self._given_up = False
-        self._under_way = False
-        self._gate: trio.Event | None = None
-        self.inbox: Inbox[ServerEvent] = inbox
-        self.size: int = 0
-        """Bytes of the encoded request."""
-        self.sent_at: float | None = None
-        """When its last byte was written, on Trio's clock."""
-        self.heard_at: float | None = None
-        """When the last event came."""
-        self.last_type: str | None = None
-        """The type of that event."""
-        self.started: bool = False
-        """Whether an event came that is no error."""
-
-    @property
-    def delivery(self) -> Delivery:
-        """How far it has come, as soon as its writing has begun.
-
-        What cannot be written is said by the exception of the write itself: only that knows
-        whether the last byte was out.
-        """
-        return Delivery.AMBIGUOUS if self.heard_at is None else Delivery.ACCEPTED
-
-    @property
-    def deadline(self) -> float:
-        """When it has been silent for too long, on Trio's clock."""
-        if self._given_up:
-            return math.inf
-        if self.heard_at is not None:
-            return self.heard_at + self._timeouts.stall
-        if self.sent_at is not None:
-            return self.sent_at + self._timeouts.first_event
-        return math.inf
-
-    def look_up_at(self, now: float) -> float:
-        """When to look at the deadline again: the first event may bring it nearer."""
-        return math.inf if self._given_up else min(self.deadline, now + self._timeouts.stall)
-
-    def take_batch(self, events: list[ServerEvent], size: int, now: float) -> None:
-        """Take the events of one batch."""
-        self.heard_at = now
-        self.last_type = events[-1].type
-        self.started = self.started or not isinstance(events[0], ErrorEvent)
-        if not self._under_way and not all(isinstance(event, BEGINNINGS) for event in events):
-            self._get_under_way()
-        self.inbox.put(events, size)
-
-    def tell_when_under_way(self, gate: trio.Event) -> None:
-        """Have an event set as soon as the server works on the response, or will not."""
-        self._gate = gate
-        if self._under_way:
-            gate.set()
-
-    def _get_under_way(self) -> None:
-        self._under_way = True
-        if self._gate is not None:
-            self._gate.set()
-
-    def overdue(self, now: float) -> ResponsesError:
-        """Say what it has waited for in vain."""
-        if self.heard_at is not None and self.last_type is not None:
-            return StallTimeout(
-                self._timeouts.stall, last_event=self.last_type, silence=now - self.heard_at
-            )
-        sent_at = now if self.sent_at is None else self.sent_at
-        return FirstEventTimeout(self._timeouts.first_event, sent=now - sent_at)
-
-    def give_up(self) -> None:
-        """Wait for it no more."""
-        self._given_up = True
-
-    def pause(self, seconds: float) -> None:
-        """Do not count a time in which nothing could be heard."""
-        if self.heard_at is not None:
-            self.heard_at += seconds
-        elif self.sent_at is not None:
-            self.sent_at += seconds
-
-    def fail(self, error: ResponsesError) -> None:
-        """End it with an exception, which readers get behind the events that came."""
-        error.delivery = error.delivery or self.delivery
-        self._get_under_way()
-        self.inbox.close(error)
-
-
-Latest: TypeAlias = Callable[[str | None], str | None]
-"""Tells the latest response of a lane, on the socket in question."""
-
-
-class Draft(Protocol):
-    """A request that is written when it is known where it goes."""
-
-    @property
-    def parent(self) -> str | None:
-        """The response that it continues."""
-        ...
-
-    def write(self, place: Place, latest: Latest) -> bytes:
-        """Write it for a place; once for every attempt."""
-        ...
-
-    def repairs(self, error: ResponsesError) -> bool:
-        """Whether writing it anew mends this."""
-        ...
-
-    def settle(self, response: Response) -> None:
-        """Take note of the Response that it ended with."""
-        ...
 
 
 class Lines(Protocol):
@@ -205,6 +63,10 @@ class Lines(Protocol):
         """Drop what is still to come of a turn."""
         ...
 
+    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+        """Put something into a response that is under way."""
+        ...
+
 
 class ResponseStream:
     """The events of one response, for the length of an ``async with`` block.
@@ -214,7 +76,8 @@ class ResponseStream:
     the response then reaches nobody, and the next turn gets only its own events.
 
     A turn ends in exactly one way: with a `Response` (completed, incomplete or failed), or with
-    an exception, whose ``delivery`` says how far the request had come.
+    an exception, whose ``delivery`` says how far the request had come. Where it was steered, the
+    Response is that of the last successor; all are in ``responses``.
     """
 
     def __init__(
@@ -238,6 +101,9 @@ class ResponseStream:
         self._lost_to: ResponsesError | None = None
         """What the turn is to be sent again after."""
         self._used_causes: set[type[ResponsesError]] = set()
+        self._earlier: list[Response] = []
+        self._ended_by: Response | None = None
+        """The last Response that has ended, while no successor has begun."""
         self._response: Response | None = None
         self._failure: ResponsesError | None = None
 
@@ -260,6 +126,7 @@ class ResponseStream:
         """Leave the turn; it does not wait for anything."""
         self._left = True
         if self._turn is not None:
+            self._turn.open_gates()
             self._lines.leave_turn(self._turn, self._abandon)
 
     def __aiter__(self) -> Self:
@@ -287,6 +154,8 @@ class ResponseStream:
 
     def _is_for_reader(self, turn: Turn, event: ServerEvent) -> bool:
         """Add an event up; all are for the reader but an end after which the turn begins anew."""
+        if turn.steers:
+            self._follow(turn, event)
         self._accumulator.feed(event)
         if turn.ended and not turn.inbox.unread:
             self._conclude(event)
@@ -294,13 +163,13 @@ class ResponseStream:
 
     async def _wait_for_next(self) -> ServerEvent:
         """Wait where there is no event: for one, for the end, or for another attempt."""
-        if self._response is not None:
-            raise StopAsyncIteration
         if self._reading:
             raise trio.BusyResourceError("another task is reading this stream")
         self._reading = True
         try:
             while True:
+                if self._response is not None:
+                    raise StopAsyncIteration
                 if self._failure is not None:
                     raise self._failure
                 if self._turn is None or self._left:
@@ -348,8 +217,14 @@ class ResponseStream:
         return self._response
 
     @property
+    def responses(self) -> tuple[Response, ...]:
+        """The Responses that have ended so far: more than one where the turn was steered."""
+        latest = self._ended_by or self._response
+        return (*self._earlier, *((latest,) if latest is not None else ()))
+
+    @property
     def response_id(self) -> str | None:
-        """The response's id, as soon as an event said it."""
+        """The id of the response, or of its latest successor, as soon as an event said it."""
         return self._turn.response_id if self._turn is not None else None
 
     @property
@@ -357,12 +232,55 @@ class ResponseStream:
         """What there is so far, item by item."""
         return self._accumulator.snapshot()
 
+    async def steer(self, input: Input) -> SteerReceipt:  # noqa: A002 - the protocol's word
+        """Put something into the response that is under way (guide, "Steering").
+
+        The server takes it in at the next safe boundary, and goes on with a successor: its events
+        follow in the same iteration, behind those of the response so far. A response that ends
+        with calls of client tools does not: the input is ``pending`` then, until the next turn
+        brings the outputs on the same lane.
+
+        It waits until the response has begun. Once the input is noted as sent, its frame is
+        finished; a cancellation has its effect behind that (within ``timeouts.send``).
+
+        :param input: text, or messages of the user. No outputs of tools.
+        :return: what became of it. Nothing is raised for an input that the server refuses, nor
+            for a turn that has ended: the receipt has ``failed`` then, and ``error``.
+        :raises RequestTooLarge: when it is over ``limits.max_request_bytes``.
+        :raises ConnectionLost: when the socket ended before all of it was written.
+        :raises RuntimeError: outside of the stream's block.
+        """
+        items = raw_items(input)
+        if self._turn is None or self._left:
+            raise RuntimeError("a stream is steered inside its async with block")
+        begun = trio.Event()
+        self._turn.tell_when_under_way(begun)
+        await self._turn.inbox.wait_for(begun)
+        receipt = SteerReceipt(self._turn, items)
+        if self._turn.response_id is None:
+            receipt.refuse("response_not_active", "the response has not begun")
+        else:
+            await self._lines.steer(self._turn, receipt)
+        return receipt
+
+    def _follow(self, turn: Turn, event: ServerEvent) -> None:
+        """Follow a steered turn from one response to its successor."""
+        if isinstance(event, ENDINGS):
+            self._ended_by = self._accumulator.finish(event.response)
+        elif isinstance(event, ResponseCreated) and self._ended_by is not None:
+            steers = [one for one in turn.steers if one.successor == event.response.id]
+            self._draft.advance(self._ended_by, steers)
+            self._earlier.append(self._ended_by)
+            self._ended_by = None
+            self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+
     def _conclude(self, event: ServerEvent) -> None:
         """End the turn by its last event."""
         assert self._turn is not None  # noqa: S101 - an event has come
-        if isinstance(event, ResponseCompleted | ResponseFailed | ResponseIncomplete):
-            self._response = self._accumulator.finish(event.response)
-            self._draft.settle(self._response)
+        if isinstance(event, ENDINGS):
+            self._ended_by = self._ended_by or self._accumulator.finish(event.response)
+        if self._ended_by is not None:
+            self._end(self._ended_by)
         elif isinstance(event, UndecodableFrame):
             undecodable = UndecodableResponse(event)
             undecodable.delivery = Delivery.ACCEPTED
@@ -372,12 +290,22 @@ class ResponseStream:
             error.delivery = delivery_of_error(event, started=self._turn.started)
             self._fail(error)
 
+    def _end(self, response: Response) -> None:
+        """End the turn well."""
+        assert self._turn is not None  # noqa: S101 - an event has come
+        self._response, self._ended_by = response, None
+        waiting = [one for one in self._turn.steers if one.state is SteerState.PENDING]
+        self._draft.settle(response, waiting)
+
     def _fail(self, error: ResponsesError) -> None:
         """Fail, or have the turn begin anew where that is safe or wished for.
 
         Once for each cause.
         """
         assert self._turn is not None  # noqa: S101 - it has failed
+        if self._ended_by is not None:  # only whether a successor began is not known
+            self._end(self._ended_by)
+            return
         again = may_send_again(error, self._choice) or self._draft.repairs(error)
         if type(error) in self._used_causes or not again:
             self._failure = error
@@ -396,6 +324,7 @@ class ResponseStream:
             error.delivery = lost_to.delivery
             self._failure = error
         self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+        self._earlier.clear()
         self._lost_to = None
 
 

@@ -8,14 +8,12 @@ What belongs elsewhere: the turn itself (`stream.py`), which lane it gets (`conn
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
-import msgspec
 import trio
 
-from trio_responses import wire
+from trio_responses.drafts import PlainDraft, create_command
 from trio_responses.errors import (
-    ConfigurationError,
     Delivery,
     ResponseFailedError,
     UnexpectedOutput,
@@ -23,15 +21,14 @@ from trio_responses.errors import (
 from trio_responses.stream import ResponseStream
 
 if TYPE_CHECKING:
-    from trio_responses.core.continuation import Place
     from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.errors import ResponsesError
-    from trio_responses.stream import AbandonChoice, Draft, Latest, Turn
-    from trio_responses.wire import Response, ResponseCreate
+    from trio_responses.drafts import Draft
+    from trio_responses.steering import SteerReceipt
+    from trio_responses.stream import AbandonChoice
+    from trio_responses.turn import Turn
+    from trio_responses.wire import Response
 
 __all__ = ["Lane", "Turns"]
-
-CREATE_FIELDS: Final = frozenset(wire.ResponseCreate.__struct_fields__)
 
 
 class Turns:
@@ -94,6 +91,10 @@ class LaneLines(Protocol):
         """Drop what is still to come of a turn."""
         ...
 
+    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+        """Put something into a response that is under way."""
+        ...
+
 
 @final
 class Lane(Turns):
@@ -121,6 +122,10 @@ class Lane(Turns):
         """Drop what is still to come of a turn."""
         self._lines.leave_turn(turn, abandon)
 
+    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+        """Put something into a response that is under way on this lane."""
+        await self._lines.steer(turn, receipt)
+
     def stream(
         self,
         *,
@@ -132,38 +137,3 @@ class Lane(Turns):
         """Run one turn on this lane as a scope, event by event: as ``connection.stream``."""
         draft = PlainDraft(create_command(params))
         return ResponseStream(self, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
-
-
-class PlainDraft:
-    """A request that is the same wherever it goes."""
-
-    def __init__(self, command: ResponseCreate) -> None:
-        parent = command.previous_response_id
-        self.parent: str | None = parent if isinstance(parent, str) else None
-        self._payload = wire.encode(command)
-
-    def write(self, place: Place, latest: Latest) -> bytes:  # noqa: ARG002 - the form of a Draft
-        """Give it."""
-        return self._payload
-
-    def repairs(self, error: ResponsesError) -> bool:  # noqa: ARG002 - likewise
-        """Nothing can be mended by sending the same again."""
-        return False
-
-    def settle(self, response: Response) -> None:
-        """Nothing depends on it."""
-
-
-def create_command(params: dict[str, Any]) -> ResponseCreate:
-    """Make a command of keyword arguments: what it has no field for goes into ``extra``.
-
-    :raises ConfigurationError: for ``stream_id``, which is the connection's business.
-    """
-    known = {name: params[name] for name in params if name in CREATE_FIELDS}
-    unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}
-    if unknown:
-        known["extra"] = {**unknown, **known.get("extra", {})}
-    command = wire.ResponseCreate(**known)
-    if command.stream_id is not msgspec.UNSET:
-        raise ConfigurationError("not stream_id: connection.lane(name) gives a lane of one's own")
-    return command

@@ -1,6 +1,7 @@
 """P7: what a user does not see: sockets and memories that are lost cost one full resend."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from tests.turns.rig import LIMIT_REACHED, open_through
 from trio_responses import (
     ConnectionLimitReached,
     ConnectionLost,
+    Conversation,
     Delivery,
     PreviousResponseNotFound,
     RotationPolicy,
@@ -46,11 +48,11 @@ LOSSES: dict[str, Callable[[ResponsesServer], Awaitable[None]]] = {
 
 @pytest.mark.parametrize("how", LOSSES)
 @pytest.mark.parametrize("late", [True, False])
-@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"store": False}])
 async def test_a_socket_lost_between_turns_costs_one_full_resend(
-    server: ResponsesServer, how: str, *, late: bool, store: bool
+    server: ResponsesServer, how: str, *, late: bool, settings: dict[str, Any]
 ) -> None:
-    async with open_talk(server, store=store) as talk:
+    async with open_talk(server, **settings) as talk:
         await talk.create("one")
         before = history(talk)
         await LOSSES[how](server)
@@ -63,6 +65,28 @@ async def test_a_socket_lost_between_turns_costs_one_full_resend(
     assert server.requests[1]["input"][:2] == before
     counted = talk.statistics()
     assert (counted.turns, counted.full_turns, counted.delta_turns) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("how", LOSSES)
+async def test_what_is_stored_goes_on_by_its_id_on_a_new_socket(
+    server: ResponsesServer, how: str
+) -> None:
+    """Docs/protocol.md, 5.8; some servers refuse items that they have stored already."""
+    async with open_talk(server, store=True) as talk:
+        await talk.create("one")
+        await LOSSES[how](server)
+        assert (await talk.create("two")).output_text == ONCE
+        saved = talk.checkpoint()
+    async with (
+        open_steady(server) as connection,
+        Conversation.restore(connection, saved) as talk,
+    ):
+        assert (await talk.create("three")).output_text == 'Turn 3: you said "three".'
+        server.forget_all()
+        assert (await talk.create("four")).output_text == 'Turn 4: you said "four".'
+    assert deltas(server) == [False, True, True, True, False]
+    assert connections(server) == [1, 2, 3, 3, 3]
+    assert sizes(server)[-1] == 7
 
 
 async def test_a_delta_that_could_not_be_written_is_written_anew_for_the_next_socket(

@@ -34,7 +34,7 @@ def texts(items: list[Raw]) -> list[str]:
 
 def after_one_turn() -> Continuation:
     chain = Continuation()
-    chain.commit(raw("1"), raw("2"), "resp_1", SETTINGS, PLACE)
+    chain.commit(raw("1") + raw("2"), "resp_1", SETTINGS, PLACE)
     return chain
 
 
@@ -74,8 +74,25 @@ class EqualToAll:
 def test_another_socket_gets_full_input(socket: object) -> None:
     place = Place(socket=socket, lane="lane-1")
     chain = Continuation()
-    chain.commit(raw("1"), raw("2"), "resp_1", SETTINGS, Place(socket=EqualToAll(), lane="lane-1"))
+    chain.commit(raw("1") + raw("2"), "resp_1", SETTINGS, Place(socket=EqualToAll(), lane="lane-1"))
     assert shown(chain.plan(raw("3"), SETTINGS, place, "resp_1")) == (["1", "2", "3"], None)
+
+
+@pytest.mark.parametrize(("socket", "latest"), [(object(), None), (SOCKET, "resp_2")])
+def test_what_is_stored_can_be_continued_from_everywhere(
+    socket: object, latest: str | None
+) -> None:
+    """``store=True`` and a finished response: by id on a new socket (docs/protocol.md, 5.8)."""
+    chain, place = Continuation(), Place(socket=socket, lane="lane-2")
+    chain.commit(raw("1") + raw("2"), "resp_1", SETTINGS, PLACE, stored=True)
+    assert shown(chain.plan(raw("3"), SETTINGS, place, latest)) == (["3"], "resp_1")
+    assert shown(chain.plan(raw("3"), b"other", place, latest)) == (["1", "2", "3"], None)
+
+
+def test_what_is_held_back_for_the_next_turn_goes_on_with_any_settings() -> None:
+    chain = after_one_turn()
+    assert shown(chain.plan(raw("3"), None, PLACE, "resp_1")) == (["3"], "resp_1")
+    assert shown(chain.plan(raw("3"), None, PLACE, "resp_2"))[1] is None
 
 
 @pytest.mark.parametrize("latest", [None, "", "resp_2"])
@@ -92,7 +109,7 @@ def test_other_settings_get_full_input() -> None:
 def test_a_turn_without_new_items_is_an_empty_delta() -> None:
     """After a warm-up that brought the input, for one."""
     chain = Continuation()
-    chain.commit(raw("1"), [], "resp_1", SETTINGS, PLACE)
+    chain.commit(raw("1"), "resp_1", SETTINGS, PLACE)
     assert shown(chain.plan([], SETTINGS, PLACE, "resp_1")) == ([], "resp_1")
 
 
@@ -115,7 +132,7 @@ def test_a_plan_changes_nothing() -> None:
 
 def test_a_turn_that_ended_well_is_in_the_history_and_is_the_baseline() -> None:
     chain = after_one_turn()
-    chain.commit(raw("3"), raw("4"), "resp_2", SETTINGS, PLACE)
+    chain.commit(raw("3") + raw("4"), "resp_2", SETTINGS, PLACE)
     assert texts(chain.history) == ["1", "2", "3", "4"]
     assert chain.last_response_id == "resp_2"
     assert shown(chain.plan([], SETTINGS, PLACE, "resp_1"))[1] is None
@@ -124,7 +141,7 @@ def test_a_turn_that_ended_well_is_in_the_history_and_is_the_baseline() -> None:
 
 def test_a_response_without_an_id_is_nothing_to_continue_from() -> None:
     chain = Continuation()
-    chain.commit(raw("1"), raw("2"), "", SETTINGS, PLACE)
+    chain.commit(raw("1") + raw("2"), "", SETTINGS, PLACE)
     assert chain.last_response_id is None
     assert chain.baseline is None
     assert shown(chain.plan(raw("3"), SETTINGS, PLACE, "")) == (["1", "2", "3"], None)
@@ -134,8 +151,8 @@ def test_a_branch_has_the_same_past_and_a_future_of_its_own() -> None:
     chain = after_one_turn()
     branch = chain.branch()
     assert shown(branch.plan([], SETTINGS, PLACE, "resp_1")) == ([], "resp_1")
-    branch.commit(raw("b"), [], "resp_b", SETTINGS, PLACE)
-    chain.commit(raw("c"), [], "resp_c", SETTINGS, PLACE)
+    branch.commit(raw("b"), "resp_b", SETTINGS, PLACE)
+    chain.commit(raw("c"), "resp_c", SETTINGS, PLACE)
     assert (texts(branch.history), branch.last_response_id) == (["1", "2", "b"], "resp_b")
     assert (texts(chain.history), chain.last_response_id) == (["1", "2", "c"], "resp_c")
     assert branch.baseline != chain.baseline
@@ -164,7 +181,10 @@ def test_deltas_and_full_input_tell_the_same_story(
         answer = [Raw(msgspec.json.encode(item)) for item in output]
         held += answer
         chain.commit(
-            [Raw(msgspec.json.encode(item)) for item in new], answer, f"r{number}", SETTINGS, PLACE
+            [*(Raw(msgspec.json.encode(item)) for item in new), *answer],
+            f"r{number}",
+            SETTINGS,
+            PLACE,
         )
         assert texts(chain.history) == texts(held)
     said = [item for new, output, _ in turns for item in (*new, *output)]
@@ -184,7 +204,7 @@ def test_deltas_and_full_input_tell_the_same_story(
 def test_an_item_goes_back_as_it_came(item: str) -> None:
     """Order, spaces, escapes, large numbers: raw JSON is not read on its way."""
     chain = Continuation()
-    chain.commit([], raw(item), "resp_1", SETTINGS, PLACE)
+    chain.commit(raw(item), "resp_1", SETTINGS, PLACE)
     assert texts(chain.plan([], SETTINGS, PLACE, None).input) == [item]
 
 

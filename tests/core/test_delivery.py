@@ -107,6 +107,7 @@ FINAL: list[ResponsesError] = [
     errors.HandshakeRejected(503, {}, b""),
     errors.AuthenticationError(401, {}, b""),
     errors.UpgradeUnsupported(426, {}, b""),
+    errors.ProxyError("refused", proxy="127.0.0.1:3128"),
     errors.ReconnectFailed(5, OSError()),
     errors.ConnectionClosed("closed"),
     errors.APIError(frame("server_error", 500)),

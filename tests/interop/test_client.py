@@ -37,6 +37,7 @@ from trio_responses import (
     ResponseCreate,
     ResponseCreated,
     ResponseInProgress,
+    SteerState,
     SummaryText,
     UndecodableFrame,
     UnexpectedOutput,
@@ -459,6 +460,21 @@ async def test_a_turn_left_early_leaves_nothing_to_the_next(
 
 
 # --- Losing the socket -------------------------------------------------------------------
+
+
+@both
+async def test_a_server_without_steering_refuses_the_input_and_not_the_turn(url: str) -> None:
+    """Neither of the two knows the command; the response goes on, and so does the socket."""
+    async with (
+        opened(url) as connection,
+        connection.stream(model=MODEL, input="slow-text") as stream,
+    ):
+        receipt = await stream.steer("A short one.")
+        response = await stream.until_done()
+        assert response.status == "completed"
+        assert await receipt.settled() is SteerState.FAILED
+        assert receipt.error is not None
+        assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 
 
 async def read_into(events: list[ServerEvent], stream: ResponseStream) -> None:

@@ -3,9 +3,10 @@
 The server of a chain holds the latest response of each lane of each socket, in memory, and loses
 it with the socket (guide, "WebSocket mode"). So there are two ways to go on:
 
-* **Delta**: the new items alone, with ``previous_response_id``. Only where this very socket is
-  known to hold what the conversation has: the lane's latest response is the conversation's, and
-  every setting is equal to the request's before, since settings are not inherited.
+* **Delta**: the new items alone, with ``previous_response_id``. Only where every setting is equal
+  to the request's before, since settings are not inherited, and the server is known to hold what
+  the conversation has: the latest response of this very socket and lane is the conversation's,
+  or its response was stored for any socket (``store=True``, said and not left to a default).
 * **Full input**: the whole history and the new items, as a new chain. In every other case.
 
 The history is the raw JSON that went over the wire, in both directions: what this version does not
@@ -52,6 +53,8 @@ class Baseline:
     """Every setting of its request, in one canonical form."""
     length: int
     """How many items of the history it covers."""
+    stored: bool = False
+    """Whether every socket can continue from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,40 +76,53 @@ class Continuation:
     """The response of the last turn that ended well, whoever holds it."""
 
     def plan(
-        self, new: Sequence[msgspec.Raw], settings: bytes, place: Place, latest: str | None
+        self, new: Sequence[msgspec.Raw], settings: bytes | None, place: Place, latest: str | None
     ) -> Plan:
         """Decide what the next request carries.
 
         :param new: the new items.
-        :param settings: `canonical` settings of the request.
+        :param settings: `canonical` settings of the request; `None` for a delta with any.
         :param place: where it goes. A fork goes to another lane of the baseline's socket.
         :param latest: the latest response of the *baseline's* lane, on that socket, now.
         """
         baseline = self.baseline
         if (
             baseline is not None
-            and baseline.place.socket is place.socket
-            and baseline.response_id == latest
-            and baseline.settings == settings
+            and (baseline.stored or self._is_held(baseline, place, latest))
+            and settings in {None, baseline.settings}
         ):
             unsent = self.history[baseline.length :]
             return Plan(input=[*unsent, *new], previous_response_id=baseline.response_id)
         return Plan(input=[*self.history, *new], previous_response_id=None)
 
+    @staticmethod
+    def _is_held(baseline: Baseline, place: Place, latest: str | None) -> bool:
+        """Whether a socket has the baseline in its memory."""
+        return baseline.place.socket is place.socket and baseline.response_id == latest
+
     def commit(
         self,
-        new: Sequence[msgspec.Raw],
-        output: Sequence[msgspec.Raw],
+        items: Sequence[msgspec.Raw],
         response_id: str,
         settings: bytes,
         place: Place,
+        *,
+        stored: bool = False,
     ) -> None:
-        """Take a turn that has ended well into the history."""
-        self.history += [*new, *output]
+        """Take a turn that has ended well into the history.
+
+        :param items: its input and its output.
+        :param stored: whether the server keeps its response for every socket.
+        """
+        self.history += items
         self.last_response_id = response_id or None
         self.baseline = (
             Baseline(
-                place=place, response_id=response_id, settings=settings, length=len(self.history)
+                place=place,
+                response_id=response_id,
+                settings=settings,
+                length=len(self.history),
+                stored=stored,
             )
             if response_id
             else None

@@ -8,6 +8,8 @@ of an event's lane owns it, from its first event to the one that ends it:
   ``error`` frame had ended already, is stale and ends nothing.
 * ``response.completed``, ``.failed`` and ``.incomplete`` end the request, as does an ``error``
   frame, and as does a frame of one of these types that cannot be decoded.
+* A response that ends does not end its request while a steering input for it is under way
+  (`steering.py`): its successor follows on the same lane, and belongs to the same request.
 * An ``error`` frame in the middle of a response cuts it off. What may still come of it belongs
   to nobody: the next response of the lane begins with its ``response.created``.
 * An error without a lane belongs to the default lane; where that is idle, to the only lane that
@@ -29,12 +31,16 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from trio_responses.core.steering import Steering
 from trio_responses.wire import (
     ErrorEvent,
     ResponseCompleted,
     ResponseCreated,
     ResponseFailed,
     ResponseIncomplete,
+    SteerAccepted,
+    SteerFailed,
+    SteerPending,
     UndecodableFrame,
     UnknownEvent,
 )
@@ -42,6 +48,7 @@ from trio_responses.wire import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from trio_responses.core.steering import Submission
     from trio_responses.wire import ServerEvent
 
 __all__ = ["Lanes", "Request"]
@@ -57,7 +64,7 @@ INVALID_NAME = "invalid_stream_id"
 class Request:
     """One ``response.create`` on its way. `stream.py` derives the turn from it."""
 
-    __slots__ = ("abandoned", "ended", "lane", "parent", "response_id")
+    __slots__ = ("abandoned", "answered", "ended", "lane", "parent", "response_id", "steers")
 
     def __init__(self, lane: str | None = None, parent: str | None = None) -> None:
         self.lane: str | None = lane
@@ -65,11 +72,15 @@ class Request:
         self.parent: str | None = parent
         """The ``previous_response_id`` that went along."""
         self.response_id: str | None = None
-        """The response's id, once the server has said it."""
+        """The id of the response, or of its latest successor, once the server has said it."""
+        self.answered: bool = False
+        """Whether its response has ended, and a successor may follow."""
         self.ended: bool = False
         """Whether nothing more will come."""
         self.abandoned: bool = False
         """Whether nobody wants the rest."""
+        self.steers: list[Submission] = []
+        """What was put in while its responses were under way."""
 
 
 RequestT = TypeVar("RequestT", bound=Request)
@@ -82,12 +93,16 @@ class Lanes(Generic[RequestT]):
         self._queues: dict[str | None, deque[RequestT]] = {}
         self._ended: dict[str | None, str | None] = {}
         self._cut_off: set[str | None] = set()
+        self.steering: Steering = Steering()
         self._rules: dict[type, Callable[[ServerEvent], RequestT | None]] = {
             ResponseCreated: self._name,
             ResponseCompleted: self._complete,
             ResponseFailed: self._end,
             ResponseIncomplete: self._end,
             ErrorEvent: self._err,
+            SteerAccepted: self._steer,
+            SteerPending: self._steer,
+            SteerFailed: self._steer,
             UnknownEvent: self._look_up_unknown,
             UndecodableFrame: self._look_up_undecodable,
         }
@@ -120,10 +135,15 @@ class Lanes(Generic[RequestT]):
         """Give the idle ones of some lanes.
 
         The one whose latest response is the parent goes first: the server has it in that lane's
-        fast cache.
+        fast cache. One where the server waits for another parent's continuation goes last.
         """
-        idle = [name for name in names if self.is_idle(name)]
-        return sorted(idle, key=lambda name: parent is None or self._ended.get(name) != parent)
+
+        def reluctance(name: str | None) -> tuple[bool, bool]:
+            awaited = self.steering.awaits(name)
+            cached = parent is not None and self._ended.get(name) == parent
+            return (awaited not in {None, parent}, not cached)
+
+        return sorted((name for name in names if self.is_idle(name)), key=reluctance)
 
     def latest(self, lane: str | None) -> str | None:
         """Give the response that a lane ended with last: what the server has in its fast cache."""
@@ -134,6 +154,10 @@ class Lanes(Generic[RequestT]):
         for queue in self._queues.values():
             yield from queue
 
+    def find(self, response_id: str) -> RequestT | None:
+        """Find the request whose response is under way, by the response's id."""
+        return next((one for one in self.unfinished() if one.response_id == response_id), None)
+
     def count(self) -> int:
         """Count the requests that are not ended."""
         return sum(map(len, self._queues.values()))
@@ -141,6 +165,7 @@ class Lanes(Generic[RequestT]):
     def clear(self) -> list[RequestT]:
         """Forget everything, since the socket is gone; give the requests somebody waits for."""
         waiting = [request for request in self.unfinished() if not request.abandoned]
+        self.steering.lose({request.parent for request in self.unfinished()})
         self._queues.clear()
         self._ended.clear()
         self._cut_off.clear()
@@ -168,6 +193,8 @@ class Lanes(Generic[RequestT]):
         request = self._oldest(event.stream_id)
         if request is not None and isinstance(event, ResponseCreated):
             request.response_id = event.response.id or None
+            request.answered = False
+            self.steering.commit(request, request.response_id)
             self._cut_off.discard(request.lane)
         return request
 
@@ -180,9 +207,32 @@ class Lanes(Generic[RequestT]):
         response_id = event.response.id or request.response_id
         if response_id != request.response_id and response_id == self._ended.get(request.lane):
             return None
+        if request.answered:
+            if response_id == request.response_id:
+                return None
+            self.steering.commit(request, response_id)  # its beginning was not seen
         request.response_id = response_id
         self.responses += 1
-        return self._finish(request)
+        if not self.steering.owes(request):
+            return self._finish(request)
+        request.answered = True
+        self._ended[request.lane] = response_id
+        return request
+
+    def _steer(self, event: ServerEvent) -> RequestT | None:
+        """Note what became of a steering input; the last one ends a request that is answered."""
+        assert isinstance(event, SteerAccepted | SteerPending | SteerFailed)  # noqa: S101 - likewise
+        submission = self.steering.find(event)
+        lane = submission.request.lane if submission is not None else event.stream_id
+        request = self._oldest(lane) if lane not in self._cut_off else None
+        if submission is not None:
+            self.steering.note(submission, event)
+        return self._finish_if_answered(request) if request is not None else None
+
+    def _finish_if_answered(self, request: RequestT) -> RequestT:
+        if request.answered and not self.steering.owes(request):
+            self._finish(request)
+        return request
 
     def _complete(self, event: ServerEvent) -> RequestT | None:
         request = self._end(event)
@@ -198,6 +248,8 @@ class Lanes(Generic[RequestT]):
             return None
         if event.code == CONNECTION_LIMIT and request.response_id is not None:
             return None  # it ends the socket, which tells the turn; the response may yet finish
+        if self.steering.refuse(request, event):
+            return self._finish_if_answered(request)
         return self._break_off(request)
 
     def _blamed(self, event: ServerEvent, code: str | None = None) -> RequestT | None:
