@@ -70,4 +70,5 @@ def interop(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure against the peers, all in one run."""
     session.install(".[bench]")
+    session.run("python", "benchmarks/bytes.py")
     session.run("python", "benchmarks/burst.py", *session.posargs)

@@ -1,4 +1,4 @@
-"""The README's examples, run as they stand there."""
+"""The examples of the README and of the page on conversations, run as they stand there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,29 @@ if TYPE_CHECKING:
     import pytest
     from trio.testing import MockClock
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-FIRST, CONVERSATION, TEST = re.findall(
-    r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
+    from trio_responses import ResponsesConnection
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def examples(page: str) -> list[str]:
+    """Give the Python blocks of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+FIRST, CONVERSATION, TEST = examples("README.md")
+DELTA, LOSS, AGAIN, FORK, STEERING, COMPACTION, CHECKPOINT, ROTATION = examples(
+    "docs/conversations.md"
 )
+
+
+async def run(example: str, connection: ResponsesConnection | None = None) -> None:
+    """Run a block that stands in an async function and has a connection."""
+    lines = "".join(f"    {line}\n" for line in example.splitlines())
+    namespace: dict[str, Any] = {}
+    exec(f"async def example(connection):\n{lines}", namespace)  # noqa: S102 - our own page
+    await namespace["example"](connection)
 
 
 @NO_WAITING
@@ -37,11 +56,8 @@ async def test_the_first_example_streams_its_answers(
 
 @NO_WAITING
 async def test_the_conversation_sends_the_new_items_only() -> None:
-    lines = "".join(f"    {line}\n" for line in CONVERSATION.splitlines())
-    namespace: dict[str, Any] = {}
-    exec(f"async def talk(connection):\n{lines}", namespace)  # noqa: S102 - our own page
     async with open_test_server() as server, server.open_client() as connection:
-        await namespace["talk"](connection)
+        await run(CONVERSATION, connection)
         assert [len(request.body["input"]) for request in server.requests] == [1, 1]
         assert server.requests[1].turn == 2
 
@@ -50,3 +66,76 @@ async def test_the_test_passes(autojump_clock: MockClock) -> None:
     namespace: dict[str, Any] = {}
     exec(TEST, namespace)  # noqa: S102 - our own page
     await namespace["test_the_weather"](autojump_clock)
+
+
+# --- Conversations -----------------------------------------------------------------------
+
+
+@NO_WAITING
+async def test_the_second_turn_is_a_delta(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(DELTA, connection)
+    assert capsys.readouterr().out == "1 in full, 1 as deltas\n"
+
+
+@NO_WAITING
+async def test_a_lost_turn_is_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        server.answer()
+        server.drop(after_events=3)
+        await run(LOSS, connection)
+    said = capsys.readouterr().out
+    assert said == 'it may have run: accepted\nTurn 2: you said "What is my name?".\n'
+
+
+@NO_WAITING
+async def test_a_lost_turn_is_sent_again_where_that_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        server.drop(after_events=3)
+        await run(AGAIN, connection)
+        assert len(server.requests) == 2
+    assert capsys.readouterr().out == 'Turn 1: you said "What is a nursery?".\n'
+
+
+@NO_WAITING
+async def test_a_fork_and_its_source_go_on_as_deltas() -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(FORK, connection)
+        assert [len(request.input_items) for request in server.requests] == [1, 1, 1]
+        assert [request.turn for request in server.requests] == [1, 2, 2]
+
+
+@NO_WAITING
+async def test_a_steered_response_goes_on_with_a_successor(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        server.reply("A poem, ", more=["and another one."], delay=0.1)
+        server.reply("A haiku.")
+        await run(STEERING, connection)
+    assert capsys.readouterr().out.endswith("A haiku.committed 2\n")
+
+
+@NO_WAITING
+async def test_a_window_begins_a_new_chain() -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(COMPACTION, connection)
+        assert [len(request.input_items) for request in server.requests] == [1, 3]
+
+
+@NO_WAITING
+async def test_a_checkpoint_goes_on_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(CHECKPOINT, connection)
+        assert [len(request.input_items) for request in server.requests] == [1, 3]
+    assert capsys.readouterr().out == 'Turn 2: you said "What is my name?".\n'
+
+
+@NO_WAITING
+async def test_a_rotation_policy_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_test_server() as server:
+        monkeypatch.setattr(trio_responses, "open_responses", server.open_client)
+        await run(ROTATION)
+        assert len(server.requests) == 1

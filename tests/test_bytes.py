@@ -1,0 +1,75 @@
+"""P7: what deltas are for. A long tool conversation sends a tenth of what full input sends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.bytes import (
+    CLIENTS,
+    DELTAS,
+    FULL,
+    LOST,
+    USUAL,
+    Sent,
+    Size,
+    measure,
+    open_rig,
+    rows_of_one,
+    table,
+)
+from tests.testing.driver import NO_WAITING
+
+if TYPE_CHECKING:
+    from benchmarks.bytes import Client
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "conversations.md"
+SHORT = Size(turns=4, output=500)
+
+
+async def known(client: Client) -> list[object]:
+    """Give what the model knows in the end."""
+    async with open_rig() as rig:
+        await client(rig, SHORT)
+        history = rig.server.requests[-1].history
+    ids = {"id", "call_id"}
+    return [{name: item[name] for name in item if name not in ids} for item in history]
+
+
+@NO_WAITING
+async def test_every_client_tells_the_model_the_same() -> None:
+    everything = await known(CLIENTS[FULL])
+    assert len(everything) == 4 * SHORT.turns - 1
+    assert await known(CLIENTS[DELTAS]) == everything
+    assert await known(CLIENTS[LOST]) == everything
+
+
+@NO_WAITING
+async def test_30_tool_turns_send_a_tenth_of_the_bytes_as_the_page_says() -> None:
+    size = Size(*USUAL)
+    sent = {name: await measure(client, size) for name, client in CLIENTS.items()}
+    assert sent[FULL].size >= 10 * sent[DELTAS].size
+    assert [sent[name].full for name in CLIENTS] == [60, 1, 2]
+    assert sent[LOST].size > sent[DELTAS].size
+    assert table(rows_of_one(size, sent), markdown=True) in PAGE.read_text(encoding="utf-8")
+
+
+def test_a_table_is_written_as_markdown_or_in_columns() -> None:
+    rows = [["what", "bytes"], ["a", "1"], ["long one", "1,000"]]
+    assert table(rows, markdown=True).splitlines() == [
+        "| what | bytes |",
+        "| --- | ---: |",
+        "| a | 1 |",
+        "| long one | 1,000 |",
+    ]
+    assert table(rows, markdown=False).splitlines() == [
+        "what      bytes",
+        "a             1",
+        "long one  1,000",
+    ]
+
+
+def test_a_ratio_says_how_many_times_fewer() -> None:
+    sent = {FULL: Sent(2, 0, 2, 30_000), DELTAS: Sent(2, 1, 1, 12_000)}
+    _, *rows = rows_of_one(SHORT, sent)
+    assert [row[-2:] for row in rows] == [["30 KB", "1.0"], ["12 KB", "2.5"]]
