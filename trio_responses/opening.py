@@ -17,6 +17,7 @@ from trio_responses.errors import ConfigurationError
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
 from trio_responses.transport import Terms, dial_tcp
+from trio_responses.tunnel import choose_dial
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import trio
 
     from trio_responses.endpoint import ApiKey, Headers
+    from trio_responses.proxy import ProxyChoice
     from trio_responses.transport import Dial
 
 __all__ = ["connect_responses", "open_responses"]
@@ -37,6 +39,7 @@ async def open_responses(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
+    proxy: ProxyChoice = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
@@ -64,7 +67,12 @@ async def open_responses(
         where the endpoint can do without.
     :param endpoint: a server's profile, instead of ``url``.
     :param headers: more headers for every handshake; they go before those of the library.
-    :param ssl_context: what TLS trusts and shows; by default what the system trusts.
+    :param ssl_context: what TLS trusts and shows; by default what the system trusts. It is for the
+        server: a proxy that is reached over TLS itself is checked against the system's trust.
+    :param proxy: the URL of a proxy (``http://``, ``https://``, ``socks5://`` or ``socks5h://``),
+        with ``user:password@`` where it asks for them; `False` for none. By default what the
+        environment says, here and now: ``HTTPS_PROXY`` and its kin, and ``NO_PROXY``
+        (docs/proxies.md).
     :param reconnect: a `ReconnectPolicy`, or delays in seconds.
     :param timeouts: how long each phase may take.
     :param keepalive: how a dead server is noticed.
@@ -72,9 +80,11 @@ async def open_responses(
     :param rotation: when a socket is replaced before the server ends it.
     :param allow_insecure: allow ``ws://`` to other machines: everybody on the way can read the
         key and the content.
-    :param dial: opens the byte stream, where TCP is not the way.
+    :param dial: opens the byte stream, where TCP is not the way. The environment's proxies are
+        not for it.
     :raises ConfigurationError: when the arguments cannot work.
-    :raises ConnectError: when the server cannot be reached, and another attempt cannot help.
+    :raises ConnectError: when the server cannot be reached, and another attempt cannot help; a
+        `ProxyError` where a proxy is in the way.
     :raises ReconnectFailed: when the policy's attempts are spent.
     """
     connection = _prepare(
@@ -83,6 +93,7 @@ async def open_responses(
         endpoint=endpoint,
         headers=headers,
         ssl_context=ssl_context,
+        proxy=proxy,
         reconnect=reconnect,
         timeouts=timeouts,
         keepalive=keepalive,
@@ -108,6 +119,7 @@ async def connect_responses(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
+    proxy: ProxyChoice = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
@@ -129,6 +141,7 @@ async def connect_responses(
         endpoint=endpoint,
         headers=headers,
         ssl_context=ssl_context,
+        proxy=proxy,
         reconnect=reconnect,
         timeouts=timeouts,
         keepalive=keepalive,
@@ -153,6 +166,7 @@ def _prepare(
     endpoint: Endpoint | None,
     headers: Headers,
     ssl_context: ssl.SSLContext | None,
+    proxy: ProxyChoice,
     reconnect: ReconnectPolicy | Iterable[float] | None,
     timeouts: Timeouts | None,
     keepalive: Keepalive | None,
@@ -174,7 +188,7 @@ def _prepare(
         ssl_context = ssl.create_default_context()
     terms = Terms(
         endpoint=endpoint,
-        dial=dial,
+        dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),
         ssl_context=ssl_context,
         timeouts=timeouts or Timeouts(),
         keepalive=keepalive or Keepalive(),
