@@ -1,0 +1,613 @@
+"""Schemas keep the rules of strict mode, and what they allow is decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+from collections.abc import Callable
+from decimal import Decimal
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Optional,
+    TypedDict,
+    TypeVar,
+)
+from uuid import UUID
+
+import msgspec
+import pytest
+from msgspec import UNSET, Meta, UnsetType
+
+from trio_responses.errors import ConfigurationError, ResponsesError
+from trio_responses.schema import InvalidJSON, JSONType, strict_schema, text_format
+from trio_responses.typed.json_schema import STRICT_KEYWORDS
+
+T = TypeVar("T")
+
+
+class Colour(enum.Enum):
+    """A colour."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Size(enum.IntEnum):
+    LARGE = 3
+    SMALL = 1
+
+
+class Point(msgspec.Struct):
+    """A place on the map."""
+
+    x: float
+    y: float = 0.0
+
+
+class Circle(msgspec.Struct, tag="circle"):
+    centre: Point
+    radius: Annotated[float, Meta(gt=0, description="in metres")] = 1.0
+
+
+class Square(msgspec.Struct, tag="square"):
+    side: float
+    turned: float = 0.0
+
+
+class Tree(msgspec.Struct, kw_only=True):
+    label: str = "leaf"
+    left: Tree | None = None
+    more: list[Tree] = []
+
+
+class Box(msgspec.Struct, Generic[T]):
+    content: T
+
+
+class Row(NamedTuple):
+    name: str
+    point: Point
+    tags: list[str] = []  # noqa: RUF012 - msgspec gives it back as it is
+
+
+class Pair(msgspec.Struct, array_like=True):
+    first: Point
+    second: int = 2
+
+
+class Add(msgspec.Struct, array_like=True, tag="add"):
+    to: Point
+
+
+class Remove(msgspec.Struct, array_like=True, tag="remove"):
+    index: int
+
+
+class Options(TypedDict, total=False):
+    depth: int
+    note: str | None
+
+
+class Query(TypedDict):
+    text: str
+    options: NotRequired[Options]
+
+
+@dataclasses.dataclass
+class Job:
+    when: dt.datetime
+    size: Size = Size.SMALL
+    points: list[Point] = dataclasses.field(default_factory=list[Point])
+    labels: dict[str, int] | None = None
+
+
+def property_of(annotation: Any) -> Any:
+    """Give the schema of a type that stands alone, under the key ``value``."""
+    schema = strict_schema(annotation)
+    assert schema.strict, schema.reason
+    return schema.schema["properties"]["value"]
+
+
+def nodes(schema: Any) -> list[dict[str, Any]]:
+    inner = [
+        *schema.get("properties", {}).values(),
+        *schema.get("$defs", {}).values(),
+        *schema.get("anyOf", ()),
+        *([schema["items"]] if "items" in schema else ()),
+    ]
+    return [schema, *(node for each in inner for node in nodes(each))]
+
+
+STRICT_TYPES: list[Any] = [
+    *[Point, Circle, Square, Tree, Box[int], Query, Options, Colour, Size, Row, Pair, Add],
+    *[int, float, str, bool, None, bytes, dt.datetime, dt.date, dt.time],
+    *[dt.timedelta, UUID, Decimal, list[int], set[str], frozenset[int], tuple[int, ...]],
+    *[tuple[int, str], tuple[int, int], Circle | Square, Circle | Square | None, int | str],
+    *[Point | None, Literal["a", 1] | None, Literal["only"], Add | Remove, list[Tree]],
+    *[Annotated[Point, Meta(description="here")], Annotated[str, Meta(min_length=1)]],
+    *[Annotated[list[int], Meta(min_length=1, max_length=3)], int | UnsetType],
+]
+
+
+@pytest.mark.parametrize("annotation", STRICT_TYPES, ids=str)
+def test_a_strict_schema_keeps_every_rule_of_strict_mode(annotation: Any) -> None:
+    schema = strict_schema(annotation)
+    assert (schema.strict, schema.reason) == (True, None)
+    assert schema.schema["type"] == "object"
+    for node in nodes(schema.schema):
+        assert set(node) - {"$defs"} <= STRICT_KEYWORDS
+        assert len({"type", "anyOf", "$ref"} & set(node)) == 1
+        if "$ref" in node:
+            assert set(node) == {"$ref"}
+            assert node["$ref"].removeprefix("#/$defs/") in schema.schema["$defs"]
+        if node.get("type") == "object":
+            assert node["required"] == list(node["properties"])
+            assert node["additionalProperties"] is False
+        if node.get("type") == "array":
+            assert node["items"]
+
+
+def test_an_object_is_the_root_as_it_is() -> None:
+    assert strict_schema(Point).schema == {
+        "type": "object",
+        "description": "A place on the map.",
+        "properties": {
+            "x": {"type": "number"},
+            "y": {"anyOf": [{"type": "number"}, {"type": "null"}], "description": "default: 0.0"},
+        },
+        "required": ["x", "y"],
+        "additionalProperties": False,
+    }
+
+
+def test_what_is_no_object_is_put_under_a_key() -> None:
+    assert strict_schema(list[int]).schema == {
+        "type": "object",
+        "properties": {"value": {"type": "array", "items": {"type": "integer"}}},
+        "required": ["value"],
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("annotation", "expected"),
+    [
+        (dt.datetime, {"type": "string", "format": "date-time"}),
+        (dt.date, {"type": "string", "format": "date"}),
+        (dt.time, {"type": "string", "format": "time"}),
+        (dt.timedelta, {"type": "string", "format": "duration"}),
+        (UUID, {"type": "string", "format": "uuid"}),
+        (Decimal, {"type": "string", "description": 'format: "decimal"'}),
+        (bytes, {"type": "string", "description": 'contentEncoding: "base64"'}),
+        (
+            Annotated[dt.datetime, Meta(tz=False)],
+            {"type": "string", "description": 'format: "date-time-local"'},
+        ),
+        (
+            Annotated[dt.time, Meta(tz=False)],
+            {"type": "string", "description": 'format: "time-local"'},
+        ),
+        (Annotated[dt.datetime, Meta(tz=True)], {"type": "string", "format": "date-time"}),
+        (
+            Annotated[int, Meta(ge=1, le=9, multiple_of=2)],
+            {"type": "integer", "minimum": 1, "maximum": 9, "multipleOf": 2},
+        ),
+        (
+            Annotated[float, Meta(gt=1, lt=9)],
+            {"type": "number", "exclusiveMinimum": 1, "exclusiveMaximum": 9},
+        ),
+        (Annotated[str, Meta(pattern="^a+$")], {"type": "string", "pattern": "^a+$"}),
+        (
+            Annotated[str, Meta(pattern="^(?!b)", max_length=3, title="T", description="Not b")],
+            {"type": "string", "description": 'Not b (maxLength: 3, pattern: "^(?!b)")'},
+        ),
+        (
+            Annotated[set[int], Meta(min_length=1, max_length=2)],
+            {
+                "type": "array",
+                "items": {"type": "integer"},
+                "minItems": 1,
+                "maxItems": 2,
+                "description": "uniqueItems: true",
+            },
+        ),
+        (
+            Annotated[Annotated[str, Meta(description="inner")], Meta(description="outer")],
+            {"type": "string", "description": "outer"},
+        ),
+        (
+            Annotated[str, Meta(extra_json_schema={"format": "email"})],
+            {"type": "string", "format": "email"},
+        ),
+        (Colour, {"type": "string", "enum": ["red", "blue"], "description": "A colour."}),
+        (Size, {"type": "integer", "enum": [3, 1]}),
+        (Literal["only"], {"type": "string", "enum": ["only"]}),
+        (
+            Literal["a", 1] | None,
+            {
+                "anyOf": [
+                    {"type": "integer", "enum": [1]},
+                    {"type": "string", "enum": ["a"]},
+                    {"type": "null"},
+                ]
+            },
+        ),
+        (None | int, {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+        (
+            tuple[int, int],
+            {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+        ),
+        (
+            tuple[int, str],
+            {
+                "type": "array",
+                "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+                "minItems": 2,
+                "maxItems": 2,
+                "description": 'order: ["integer","string"]',
+            },
+        ),
+    ],
+    ids=str,
+)
+def test_the_strict_form_of_a_type(annotation: Any, expected: Any) -> None:
+    assert property_of(annotation) == expected
+
+
+def test_a_named_tuple_and_a_struct_as_an_array_say_their_order() -> None:
+    row = property_of(Row)
+    assert (row["minItems"], row["maxItems"]) == (2, 3)
+    assert row["description"] == 'order: ["name","point","tags"]'
+    assert property_of(Add)["description"] == 'order: ["type","to"]'
+    assert (property_of(Add)["minItems"], property_of(Add)["maxItems"]) == (2, 2)
+    assert property_of(Add)["items"]["anyOf"][0] == {"type": "string", "enum": ["add"]}
+    assert property_of(tuple[Point, int, int | None])["description"] == (
+        'order: ["Point","integer","one of several"]'
+    )
+
+
+def test_a_described_reference_stands_inside_an_any_of() -> None:
+    described = property_of(list[Annotated[Point, Meta(description="here")]])
+    maybe = property_of(list[Optional[Annotated[Point, Meta(description="here")]]])  # noqa: UP045
+    assert maybe["items"] == {"anyOf": [described["items"], {"type": "null"}]}
+    assert described["items"] == {"anyOf": [{"$ref": "#/$defs/Point"}], "description": "here"}
+
+
+def test_a_description_of_the_root_stands_at_the_root() -> None:
+    described = strict_schema(Annotated[Point, Meta(description="here")]).schema
+    assert described == {**strict_schema(Point).schema, "description": "here"}
+
+
+def test_a_typed_dict_keeps_its_order() -> None:
+    class Unordered(TypedDict):
+        z: int
+        a: int
+
+    class More(Unordered):
+        m: int
+
+    assert list(strict_schema(More).schema["properties"]) == ["z", "a", "m"]
+
+
+def test_a_recursive_type_refers_to_itself() -> None:
+    schema = strict_schema(Tree).schema
+    assert schema["properties"]["left"] == {
+        "anyOf": [{"$ref": "#/$defs/Tree"}, {"type": "null"}],
+    }
+    assert schema["$defs"]["Tree"]["properties"] == schema["properties"]
+
+
+def test_definitions_of_one_name_are_kept_apart() -> None:
+    first, second = (msgspec.defstruct("Same", [(name, int)]) for name in "ab")
+    both = msgspec.defstruct("Both", [("one", first), ("two", second), ("box", Box[int])])
+    definitions = strict_schema(both).schema["$defs"]
+    assert list(definitions) == ["Same", "Same_2", "Box_int"]
+    assert list(definitions["Same_2"]["properties"]) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        (dict[str, int], "schema: an object with free keys"),
+        (dict[str, Any], "schema: an object with free keys"),
+        (Job, "schema.labels: an object with free keys"),
+        (Any, "schema.value: any value at all"),
+        (msgspec.Raw, "schema.value: any value at all"),
+        (list, "schema.value[]: any value at all"),
+        (list[dict[str, int]], "schema.value[]: an object with free keys"),
+        (tuple[()], "schema.value: an array that is always empty"),
+        (tuple[int, Any], "schema.value[1]: any value at all"),
+        (Box[Any], "schema.content: any value at all"),
+    ],
+    ids=str,
+)
+def test_a_type_without_a_strict_form_says_where(annotation: Any, reason: str) -> None:
+    schema = strict_schema(annotation)
+    assert (schema.strict, schema.reason) == (False, reason)
+    assert schema.schema["type"] == "object"
+    with pytest.raises(ConfigurationError, match="no strict schema: schema"):
+        JSONType(annotation, strict=True)
+
+
+def test_a_schema_in_full_keeps_its_keywords() -> None:
+    schema = JSONType(Job, strict=False).schema
+    assert schema.reason == "schema.labels: an object with free keys"
+    assert schema.schema["required"] == ["when"]
+    assert "additionalProperties" not in schema.schema
+    assert schema.schema["properties"]["size"] == {
+        "type": "integer",
+        "enum": [3, 1],
+        "default": 1,
+    }
+    assert schema.schema["properties"]["labels"]["default"] is None
+    keys = strict_schema(dict[Annotated[str, Meta(pattern="^a")], int]).schema
+    assert keys == {
+        "type": "object",
+        "propertyNames": {"pattern": "^a"},
+        "additionalProperties": {"type": "integer"},
+    }
+    row = JSONType(Row, strict=False).schema
+    assert row.reason == "not asked for"
+    assert len(row.schema["properties"]["value"]["prefixItems"]) == 3
+
+
+def test_a_closed_struct_is_closed_in_full_as_well() -> None:
+    closed = msgspec.defstruct("Closed", [("a", int)], forbid_unknown_fields=True)
+    assert JSONType(closed, strict=False).schema.schema["additionalProperties"] is False
+
+
+def test_a_default_that_json_cannot_say_is_not_said() -> None:
+    odd = msgspec.defstruct("Odd", [("a", int, object()), ("b", dict[str, int] | None, {})])
+    schema = JSONType(odd, strict=False).schema.schema["properties"]
+    assert "default" not in schema["a"]
+    assert schema["b"]["default"] == {}
+
+
+class Opaque: ...
+
+
+UNRESOLVED = msgspec.defstruct("Unresolved", [("a", "Nowhere")])
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (Opaque, "answer.value: JSON has no form for Opaque"),
+        (Box[Opaque], "answer.content: JSON has no form for Opaque"),
+        (Callable[[], int], "answer.value: JSON has no form for"),
+        (msgspec.msgpack.Ext, "answer.value: JSON has no form for"),
+        (list[int] | set[int], "answer: no JSON schema: Type unions may not"),
+        (UNRESOLVED, "answer: no JSON schema: name 'Nowhere'"),
+    ],
+    ids=str,
+)
+def test_a_type_without_json_is_refused_with_its_place(annotation: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        JSONType(annotation, place="answer")
+    assert str(refusal.value).startswith(words)
+
+
+def flat(count: int) -> Any:
+    return msgspec.defstruct("Flat", [(f"field_{n}", int) for n in range(count)])
+
+
+def nested(depth: int) -> Any:
+    inner: Any = int
+    for level in range(depth):
+        inner = msgspec.defstruct(f"Level{level}", [("inner", inner)])
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("fits", "too_large", "reason"),
+    [
+        (flat(5_000), flat(5_001), "schema: 5001 properties, and the limit is 5000"),
+        (nested(10), nested(11), "schema: 11 levels of objects, and the limit is 10"),
+        (
+            Literal[tuple(range(1_000))],
+            Literal[tuple(range(1_001))],
+            "schema: 1001 values of enumerations, and the limit is 1000",
+        ),
+        (
+            Literal[tuple(f"{n:060}" for n in range(250))],
+            Literal[tuple(f"{n:060}" for n in range(251))],
+            "schema: 15060 characters in one enumeration, and the limit is 15000",
+        ),
+        (
+            msgspec.defstruct("Wordy", [("a" * 120_000, int)]),
+            msgspec.defstruct("Wordy", [("a" * 120_001, int)]),
+            "schema: 120001 characters of names, and the limit is 120000",
+        ),
+    ],
+    ids=["properties", "levels", "values", "enumeration", "characters"],
+)
+def test_the_limits_of_strict_mode(fits: Any, too_large: Any, reason: str) -> None:
+    assert strict_schema(fits).strict
+    assert strict_schema(too_large).reason == reason
+
+
+# --- Decoding ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("annotation", "json", "expected"),
+    [
+        (Point, '{"x": 1, "y": null}', Point(1.0, 0.0)),
+        (Point, b'{"x": 1, "y": null}', Point(1.0, 0.0)),
+        (Point, '{"x": 1.5}', Point(1.5)),
+        (list[int], '{"value": [1, 2]}', [1, 2]),
+        (int | None, '{"value": null}', None),
+        (Literal["a", 1] | None, '{"value": null}', None),
+        (Colour, '{"value": "red"}', Colour.RED),
+        (
+            Circle | Square,
+            '{"value": {"type": "circle", "centre": {"x": 1, "y": null}, "radius": null}}',
+            Circle(Point(1.0)),
+        ),
+        (
+            Circle | Square | None,
+            '{"value": {"type": "square", "side": 1, "turned": null}}',
+            Square(1.0),
+        ),
+        (
+            Tree,
+            '{"label": null, "left": {"label": null, "left": null, "more": null}, "more": []}',
+            Tree(left=Tree()),
+        ),
+        (
+            Query,
+            '{"text": "a", "options": {"depth": null, "note": null}}',
+            {"text": "a", "options": {"note": None}},
+        ),
+        (Query, '{"text": "a", "options": null}', {"text": "a"}),
+        (
+            Job,
+            '{"when": "2026-01-01T00:00:00", "size": null, "points": [{"x": 1, "y": null}]}',
+            Job(dt.datetime(2026, 1, 1), points=[Point(1)]),  # noqa: DTZ001
+        ),
+        (dict[str, Point], '{"a": {"x": 1, "y": null}}', {"a": Point(1.0)}),
+        (tuple[Point, int], '{"value": [{"x": 1, "y": null}, 2]}', (Point(1.0), 2)),
+        (Row, '{"value": ["a", {"x": 1, "y": null}]}', Row("a", Point(1.0))),
+        (Pair, '{"value": [{"x": 1, "y": null}]}', Pair(Point(1.0))),
+        (Add | Remove, '{"value": ["add", {"x": 1, "y": null}]}', Add(Point(1.0))),
+        (
+            list[Annotated[Point, Meta(description="here")]],
+            '{"value": [{"x": 1, "y": null}]}',
+            [Point(1.0)],
+        ),
+        (list[Any], '{"value": [null, {"a": null}]}', [None, {"a": None}]),
+    ],
+    ids=str,
+)
+def test_null_stands_for_a_default(annotation: Any, json: str, expected: Any) -> None:
+    assert JSONType(annotation).decode(json) == expected
+
+
+class Given(msgspec.Struct, tag=True):
+    x: int | None
+    y: int = 1
+
+
+class Left(msgspec.Struct, tag=True):
+    x: int = 2
+
+
+class Loose(msgspec.Struct):
+    x: int | None
+    y: int = 1
+
+
+class LooseRow(msgspec.Struct, tag=True, array_like=True):
+    one: Loose
+
+
+class TightRow(msgspec.Struct, tag=True, array_like=True):
+    one: Tight
+
+
+class Tight(msgspec.Struct):
+    x: int = 2
+
+
+@pytest.mark.parametrize(
+    ("json", "expected"),
+    [
+        ('{"type": "Given", "x": null, "y": null}', Given(None)),
+        ('{"type": "Left", "x": null}', Left()),
+        ('["LooseRow", {"x": null, "y": null}]', LooseRow(Loose(None))),
+        ('["TightRow", {"x": null}]', TightRow(Tight())),
+    ],
+)
+def test_null_is_read_as_the_tag_says(json: str, expected: Any) -> None:
+    either = Given | Left if json[0] == "{" else LooseRow | TightRow
+    assert JSONType[Any](either).decode(f'{{"value": {json}}}') == expected
+
+
+def test_null_for_an_unset_field_leaves_it_unset() -> None:
+    maybe = msgspec.defstruct("Maybe", [("a", int | UnsetType, UNSET)])
+    assert JSONType(maybe).decode('{"a": null}') == maybe()
+
+
+def test_no_digit_is_lost_where_null_is_taken_out() -> None:
+    precise = msgspec.defstruct("Precise", [("a", Decimal), ("b", int), ("c", int, 3)])
+    digits = "1.00000000000000000000000000000000001"
+    whole = "123456789012345678901234567890"
+    value = JSONType(precise).decode(f'{{"a": {digits}, "b": {whole}, "c": null}}')
+    assert value == precise(Decimal(digits), int(whole), 3)
+
+
+@pytest.mark.parametrize(
+    ("json", "message", "place"),
+    [
+        ("{", "Input data was truncated", None),
+        ('{"y": null}', "Object missing required field `x`", None),
+        ('{"x": "1"}', "Expected `float`, got `str` at `$.x`", "$.x"),
+        ('{"x": null}', "Expected `float`, got `null` at `$.x`", "$.x"),
+        ('{"x": 1, "y": "null"}', "Expected `float`, got `str` at `$.y`", "$.y"),
+        ("[null]", "Expected `object`, got `array`", None),
+        ('"\ud800"', "the text is not valid JSON", None),
+        (b'{"x": "\xff", "y": null}', "the text is not valid JSON", None),
+        ('{"x": 1e400}', "Number out of range at `$.x`", "$.x"),
+        ('{"x": 1e99999999999999999999, "y": null}', "the text is not valid JSON", None),
+        ('{"x": ' + "[" * 100_000 + ', "y": null}', "the JSON nests too deeply", None),
+    ],
+    ids=range(11),
+)
+def test_what_does_not_fit_is_said_with_its_place(
+    json: str | bytes, message: str, place: str | None
+) -> None:
+    with pytest.raises(InvalidJSON) as refusal:
+        JSONType(Point).decode(json)
+    assert (refusal.value.message, refusal.value.place) == (message, place)
+    assert isinstance(refusal.value, ResponsesError)
+    assert isinstance(refusal.value, ValueError)
+
+
+def test_an_error_does_not_quote_the_json() -> None:
+    with pytest.raises(InvalidJSON) as refusal:
+        JSONType(Colour).decode('{"value": "secret"}')
+    assert "secret" in refusal.value.message
+    assert str(refusal.value) == "the JSON does not fit its type at $.value"
+
+
+# --- Answers -------------------------------------------------------------------------------
+
+
+def test_the_format_of_a_typed_answer() -> None:
+    text, answer = text_format(Point, description="a point")
+    assert text == {
+        "type": "json_schema",
+        "name": "Point",
+        "description": "a point",
+        "schema": strict_schema(Point).schema,
+        "strict": True,
+    }
+    assert answer.decode('{"x": 1, "y": 2}') == Point(1.0, 2.0)
+    assert repr(answer) == "<JSONType strict>"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "name"),
+    [(list[int], "list"), (int | str, "answer"), (flat(1), "Flat"), (Box[int], "Box")],
+)
+def test_the_name_of_an_answer(annotation: Any, name: str) -> None:
+    assert text_format(annotation)[0]["name"] == name
+
+
+def test_a_name_is_cut_to_what_the_api_takes() -> None:
+    assert text_format(int, name="my answer: é" + "x" * 100)[0]["name"] == ("my_answer_" + "x" * 54)
+
+
+def test_an_answer_with_free_keys_is_not_strict() -> None:
+    text, answer = text_format(dict[str, int])
+    assert text["strict"] is False
+    assert answer.decode('{"a": 1}') == {"a": 1}
+    assert repr(answer) == "<JSONType not strict>"
+    with pytest.raises(ConfigurationError, match="answer: an object with free keys"):
+        text_format(dict[str, int], strict=True)

@@ -1,0 +1,460 @@
+"""Functions as tools: what the model is told, and how its calls are run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator  # noqa: TC003 - read at run time
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import pytest
+import trio
+from msgspec import Meta
+from trio.testing import wait_all_tasks_blocked
+
+from trio_responses import wire
+from trio_responses.errors import ConfigurationError, ResponsesError
+from trio_responses.tools import (
+    FunctionTool,
+    InvalidArguments,
+    InvalidResult,
+    encode_output,
+    function_tool,
+)
+from trio_responses.wire import FunctionCallOutput, InputFile, InputImage, InputText, OutputText
+
+if TYPE_CHECKING:
+    from nowhere import Missing  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
+
+
+class Unit(Enum):
+    CELSIUS = "c"
+    KELVIN = "k"
+
+
+class Place(msgspec.Struct):
+    name: str
+    country: str = "Norway"
+
+
+@function_tool
+async def forecast(
+    place: Place, /, days: int = 1, *, unit: Unit = Unit.CELSIUS, note: str | None = "none"
+) -> list[Any]:
+    """Forecast the weather.
+
+    :param place: where
+    :param days: how many days
+    """
+    return [place.name, place.country, days, unit, note]
+
+
+def test_the_definition_is_what_the_wire_takes() -> None:
+    definition = json.loads(msgspec.json.encode(forecast.definition))
+    parameters = definition.pop("parameters")
+    assert definition == {
+        "type": "function",
+        "name": "forecast",
+        "description": "Forecast the weather.",
+        "strict": True,
+    }
+    assert isinstance(forecast.definition, wire.FunctionTool)
+    assert parameters == forecast.schema.schema
+    assert parameters["required"] == ["place", "days", "unit", "note"]
+    assert parameters["additionalProperties"] is False
+    assert parameters["properties"]["place"]["description"] == "where"
+    assert parameters["properties"]["days"] == {
+        "anyOf": [{"type": "integer"}, {"type": "null"}],
+        "description": "how many days (default: 1)",
+    }
+    assert parameters["properties"]["unit"]["description"] == 'default: "c"'
+
+
+async def test_a_tool_can_still_be_called_as_its_function() -> None:
+    assert await forecast(Place("Oslo"), 2) == ["Oslo", "Norway", 2, Unit.CELSIUS, "none"]
+    assert (forecast.__name__, forecast.__doc__) == ("forecast", forecast.__wrapped__.__doc__)
+    assert list(inspect.signature(forecast).parameters) == ["place", "days", "unit", "note"]
+    assert repr(forecast) == "<FunctionTool 'forecast'>"
+    assert forecast.is_async
+
+
+async def test_a_call_gives_text_for_the_model() -> None:
+    arguments = (
+        '{"place": {"name": "Rome", "country": "Italy"}, "days": 2, "unit": "k", "note": "x"}'
+    )
+    assert await forecast.invoke(arguments) == '["Rome","Italy",2,"k","x"]'
+    assert await forecast.invoke(arguments.encode()) == '["Rome","Italy",2,"k","x"]'
+
+
+async def test_null_and_absence_are_the_default_unless_none_is_a_value() -> None:
+    nulls = '{"place": {"name": "Oslo", "country": null}, "days": null, "unit": null, "note": null}'
+    assert await forecast.invoke(nulls) == '["Oslo","Norway",1,"c",null]'
+    assert await forecast.invoke('{"place": {"name": "Oslo"}}') == '["Oslo","Norway",1,"c","none"]'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "Object missing required field `place`"),
+        ("{", "Input data was truncated"),
+        ("null", "Expected `object`, got `null`"),
+        ('{"place": {"name": 1}}', "Expected `str`, got `int` at `$.place.name`"),
+        ('{"place": null}', "Expected `object`, got `null` at `$.place`"),
+        ('{"place": {"name": "a"}, "unit": "f"}', "Invalid enum value 'f' at `$.unit`"),
+        ('{"place": {"name": "a"}, "sauce": 1}', "Object contains unknown field `sauce`"),
+        ('{"place": {"name": "\\ud800"}}', "Input data was truncated"),
+    ],
+)
+async def test_arguments_that_do_not_fit_are_refused(arguments: str, message: str) -> None:
+    with pytest.raises(InvalidArguments) as refusal:
+        await forecast.invoke(arguments)
+    assert refusal.value.message.startswith(message)
+    assert refusal.value.tool == "forecast"
+    assert isinstance(refusal.value, ResponsesError)
+    assert "'f'" not in str(refusal.value)
+
+
+async def test_no_arguments_at_all_may_be_no_text() -> None:
+    @function_tool
+    async def ping() -> str:
+        return "pong"
+
+    assert [await ping.invoke(text) for text in ("", " \n", "{}", b"")] == ["pong"] * 4
+    assert ping.description is None
+    assert ping.schema.schema == {
+        "type": "object",
+        "properties": {},
+        "required": [],
+        "additionalProperties": False,
+    }
+
+
+async def test_what_the_function_raises_comes_out_as_it_is() -> None:
+    error = InvalidArguments("its own", tool="inner")
+
+    @function_tool(cheap=True)
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(InvalidArguments) as raised:
+        await fail.invoke("{}")
+    assert raised.value is error
+
+
+async def test_a_sync_function_runs_in_a_thread_and_a_cheap_one_does_not() -> None:
+    def where() -> bool:
+        return threading.current_thread() is threading.main_thread()
+
+    assert await FunctionTool(where).invoke("{}") == "false"
+    assert await FunctionTool(where, cheap=True).invoke("{}") == "true"
+
+
+async def test_a_cancelled_sync_function_is_left_to_itself() -> None:
+    goes_on, done = threading.Event(), threading.Event()
+
+    @function_tool
+    def work() -> None:
+        goes_on.wait(10)
+        done.set()
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work.invoke, "{}")
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert not done.is_set()
+    goes_on.set()
+    await trio.to_thread.run_sync(done.wait)
+
+
+async def test_a_cheap_function_is_not_called_in_a_cancelled_scope() -> None:
+    called: list[int] = []
+    tool = FunctionTool(lambda: called.append(1), name="note", cheap=True)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await tool.invoke("{}")
+    assert scope.cancelled_caught
+    assert not called
+
+
+async def test_a_mutable_default_is_the_functions_own() -> None:
+    own, frozen = [1], Place("Oslo")
+    seen: list[Any] = []
+
+    @function_tool(cheap=True)
+    def add(to: list[int] = own, at: Place = frozen, more: list[int] = []) -> None:  # noqa: B006
+        seen.append((to, at, more))
+
+    await add.invoke('{"to": null}')
+    ((to, at, more),) = seen
+    assert to is own
+    assert at is frozen
+    assert more == []
+    assert add.schema.schema["properties"]["more"]["description"] == "default: []"
+
+
+def test_options_of_a_tool() -> None:
+    @function_tool(name="other-name", description="Other.", timeout=2.5, strict=False)
+    def named(x: int = 3) -> int:
+        """Text that is not used."""
+        return x
+
+    assert (named.name, named.description, named.timeout) == ("other-name", "Other.", 2.5)
+    assert named.__name__ == "named"
+    assert named(2) == 2
+    assert not named.is_async
+    assert named.definition.strict is False
+    assert named.schema.schema == {
+        "type": "object",
+        "properties": {"x": {"type": "integer", "default": 3}},
+        "required": [],
+        "additionalProperties": False,
+    }
+
+
+def test_attributes_of_the_function_do_not_hide_those_of_the_tool() -> None:
+    def function() -> None: ...
+
+    function.name = "wrong"  # type: ignore[attr-defined]
+    function.mine = "kept"  # type: ignore[attr-defined]
+    tool: Any = FunctionTool(function)
+    assert (tool.name, tool.mine) == ("function", "kept")
+
+
+def test_parameters_without_a_strict_form() -> None:
+    def search(filters: dict[str, int]) -> None: ...
+
+    tool = FunctionTool(search)
+    assert tool.definition.strict is False
+    assert tool.schema.reason == "parameters.filters: an object with free keys"
+    assert tool.bind('{"filters": {"a": 1}}').kwargs == {}
+    assert tool.bind('{"filters": {"a": 1}}').args == ({"a": 1},)
+    with pytest.raises(ConfigurationError, match=r"parameters\.filters: an object with free keys"):
+        FunctionTool(search, strict=True)
+
+
+def test_an_annotations_description_wins_over_the_docstrings() -> None:
+    def describe(
+        a: Annotated[int, "text of a"],
+        b: Annotated[int, Meta(description="text of b", ge=1), "not this"],
+        c: Annotated[int, Meta(ge=1)],
+        d: Annotated[int | None, "text of d"] = None,
+    ) -> None:
+        """Describe.
+
+        Args:
+            a: no
+            b: no
+            c: text of c
+            d: no
+        """
+
+    properties = FunctionTool(describe).schema.schema["properties"]
+    assert [properties[name]["description"] for name in "abcd"] == [
+        "text of a",
+        "text of b",
+        "text of c",
+        "text of d",
+    ]
+    assert properties["b"]["minimum"] == properties["c"]["minimum"] == 1
+
+
+def test_any_name_may_be_a_parameters() -> None:
+    def odd(__init__: int, self: int, p0: int, größe: int) -> None: ...  # noqa: PLC2401 - any name
+
+    tool = FunctionTool(odd)
+    assert tool.bind('{"__init__": 1, "self": 2, "p0": 3, "größe": 4}').args == (1, 2, 3, 4)
+
+
+def test_a_bound_method_is_a_tool() -> None:
+    class Shop:
+        def buy(self, what: Annotated[str, "a thing"]) -> str:
+            return what
+
+    tool = FunctionTool(Shop().buy)
+    assert list(tool.schema.schema["properties"]) == ["what"]
+    with pytest.raises(ConfigurationError, match="the parameter 'self' of buy has no annotation"):
+        FunctionTool(Shop.buy)
+
+
+def test_annotations_may_name_what_only_the_outer_function_knows() -> None:
+    class Local(msgspec.Struct):
+        x: int
+
+    def make() -> FunctionTool[[Local], None]:
+        @function_tool
+        def inner(local: Local) -> None:
+            """Take a type that stands two functions further out."""
+
+        return inner
+
+    assert make().bind('{"local": {"x": 1}}').args == (Local(1),)
+
+
+def test_the_innermost_of_two_names_is_meant() -> None:
+    class Local(msgspec.Struct):
+        far: int
+
+    outer = Local
+
+    def make() -> FunctionTool[..., None]:
+        class Local(msgspec.Struct):
+            near: int
+
+        @function_tool
+        def inner(local: Local) -> None: ...
+
+        return inner
+
+    assert not isinstance(make().bind('{"local": {"near": 1}}').args[0], outer)
+
+
+def test_a_wrapped_function_is_read_through() -> None:
+    def twice(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return [function(*args, **kwargs)] * 2
+
+        return wrapper
+
+    @function_tool
+    @twice
+    def one(place: Place) -> str:
+        return place.name
+
+    assert one(*one.bind('{"place": {"name": "Oslo"}}').args) == ["Oslo", "Oslo"]
+
+
+def no_annotation(x) -> None: ...  # type: ignore[no-untyped-def]  # pyright: ignore  # noqa: ANN001, PGH003
+
+
+def many(*args: int) -> None: ...
+
+
+def many_named(**options: int) -> None: ...
+
+
+def unknown_type(x: Missing) -> None: ...  # pyright: ignore[reportUnknownParameterType]
+
+
+def unknown_result(x: int) -> Missing:  # pyright: ignore[reportUnknownParameterType]
+    return x
+
+
+def test_what_a_function_returns_need_not_be_known() -> None:
+    tool: FunctionTool[[int], Any] = FunctionTool(unknown_result)  # pyright: ignore[reportUnknownArgumentType]
+    assert tool(1) == 1
+
+
+def opaque(x: int, y: Iterator[int]) -> None: ...
+
+
+def generates() -> Iterator[int]:
+    yield 1
+
+
+async def generates_async() -> AsyncIterator[int]:
+    yield 1
+
+
+NO_TOOLS: list[tuple[Any, str]] = [
+    (no_annotation, "the parameter 'x' of no_annotation has no annotation"),
+    (many, "the parameter 'args' of many takes any number"),
+    (many_named, "the parameter 'options' of many_named takes any number"),
+    (
+        unknown_type,
+        "the parameter 'x' of unknown_type: the annotation 'Missing' cannot be read",
+    ),
+    (opaque, "parameters.y: JSON has no form for Iterator"),
+    (generates, "generates: a tool returns its result"),
+    (generates_async, "generates_async: a tool returns its result"),
+    (functools.partial(many), "a tool is made of a function"),
+    (Place, "a tool is made of a function"),
+    (lambda: None, "the name '<lambda>' of a tool"),
+    (dict.fromkeys, "the parameter 'iterable' of fromkeys has no annotation"),
+    (getattr, "getattr has no signature"),
+]
+
+
+@pytest.mark.parametrize(("function", "words"), NO_TOOLS)
+def test_what_cannot_be_a_tool_is_refused(function: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        FunctionTool(function)
+    assert str(refusal.value).startswith(words)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 65, "a\n"])
+def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="of a tool: 1 to 64 of the characters"):
+        FunctionTool(many, name=name)
+    assert FunctionTool(unit_of, name="x" * 64).name == "x" * 64
+
+
+def unit_of(x: int) -> int:
+    return x
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_is_above_zero(timeout: float) -> None:
+    with pytest.raises(ConfigurationError, match="it must be above 0 seconds"):
+        FunctionTool(unit_of, timeout=timeout)
+
+
+class Word(str, Enum):  # noqa: UP042 - str() of it is not its value, as with StrEnum
+    YES = "yes"
+
+
+PARTS = [InputText(text="a"), InputImage(file_id="f"), InputFile(file_id="g")]
+
+
+@pytest.mark.parametrize(
+    ("result", "output"),
+    [
+        ("text", "text"),
+        ("", ""),
+        (Word.YES, "yes"),
+        (None, "null"),
+        (True, "true"),
+        (Place("Oslo"), '{"name":"Oslo","country":"Norway"}'),
+        ([], "[]"),
+        ({"a": [1, b"b"]}, '{"a":[1,"Yg=="]}'),
+        (PARTS[0], [PARTS[0]]),
+        (PARTS, PARTS),
+        ([PARTS[0], 1], '[{"type":"input_text","text":"a"},1]'),
+        ([OutputText(text="a")], '[{"type":"output_text","text":"a"}]'),
+    ],
+)
+def test_the_output_for_the_model(result: Any, output: Any) -> None:
+    made = encode_output(result)
+    assert made == output
+    assert type(made) is type(output)
+    assert msgspec.json.encode(FunctionCallOutput(call_id="c", output=made))
+
+
+def endless() -> list[Any]:
+    inner: list[Any] = []
+    inner.append(inner)
+    return inner
+
+
+@pytest.mark.parametrize(
+    "result",
+    [b"a", bytearray(b"a"), memoryview(b"a"), "\ud800", object(), [object()], 10**5000, endless()],
+    ids=range(8),
+)
+def test_a_result_that_cannot_be_sent_is_refused(result: Any) -> None:
+    with pytest.raises(InvalidResult, match="the tool 'it' returned") as refusal:
+        encode_output(result, tool="it")
+    assert isinstance(refusal.value, ResponsesError)
+    assert isinstance(refusal.value, TypeError)
+
+
+async def test_a_result_is_refused_in_the_name_of_its_tool() -> None:
+    tool = FunctionTool(lambda: b"", name="raw")
+    with pytest.raises(InvalidResult, match="the tool 'raw' returned bytes"):
+        await tool.invoke("{}")
