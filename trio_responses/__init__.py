@@ -4,6 +4,7 @@ This is the front door: names, and no code. The architecture is in the folder na
 of a frame begins in `connection.py`.
 """
 
+from trio_responses.answers import ParsedResponse
 from trio_responses.connection import ResponsesConnection
 from trio_responses.conversation import Conversation, ConversationStatistics
 from trio_responses.core.accumulator import (
@@ -23,6 +24,10 @@ from trio_responses.endpoint import (
     Headers,
 )
 from trio_responses.errors import (
+    AnswerError,
+    AnswerIncomplete,
+    AnswerMismatch,
+    AnswerRefused,
     APIError,
     AuthenticationError,
     BufferExceeded,
@@ -45,10 +50,12 @@ from trio_responses.errors import (
     RequestTooLarge,
     ResponseFailedError,
     ResponsesError,
+    RoundsExceeded,
     SendTimeout,
     ServerOverloaded,
     StallTimeout,
     StreamLimitReached,
+    UnanswerableCall,
     UndecodableResponse,
     UnexpectedOutput,
     UpgradeUnsupported,
@@ -61,12 +68,16 @@ from trio_responses.lifecycle import (
     Event,
 )
 from trio_responses.opening import connect_responses, open_responses
+from trio_responses.run import RunEvent, RunStream
+from trio_responses.schema import InvalidJSON, JSONType, Schema, strict_schema
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
 from trio_responses.steering import SteerReceipt
 from trio_responses.stream import (
     AbandonChoice,
     ResponseStream,
 )
+from trio_responses.toolbox import ToolFinished, ToolStarted
+from trio_responses.tools import FunctionTool, InvalidArguments, InvalidResult, function_tool
 from trio_responses.transport import (
     Dial,
 )
@@ -134,7 +145,6 @@ from trio_responses.wire import (
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
     FunctionCallOutput,
-    FunctionTool,
     HttpError,
     ImageGenerationCall,
     ImageGenerationCallCompleted,
@@ -274,6 +284,10 @@ __all__ = [
     "AbandonChoice",
     "AdditionalTools",
     "Annotation",
+    "AnswerError",
+    "AnswerIncomplete",
+    "AnswerMismatch",
+    "AnswerRefused",
     "ApiKey",
     "ApplyPatchCall",
     "ApplyPatchCallOutput",
@@ -375,9 +389,13 @@ __all__ = [
     "InputItem",
     "InputText",
     "InputTokensDetails",
+    "InvalidArguments",
+    "InvalidJSON",
+    "InvalidResult",
     "InvalidStreamId",
     "ItemReference",
     "ItemSnapshot",
+    "JSONType",
     "Keepalive",
     "KeepaliveTimeout",
     "KeypressAction",
@@ -420,6 +438,7 @@ __all__ = [
     "OutputTextDelta",
     "OutputTextDone",
     "OutputTokensDetails",
+    "ParsedResponse",
     "PatchOperation",
     "Point",
     "PreviousResponseNotFound",
@@ -459,7 +478,11 @@ __all__ = [
     "ResponsesConnection",
     "ResponsesError",
     "RotationPolicy",
+    "RoundsExceeded",
+    "RunEvent",
+    "RunStream",
     "SafetyCheck",
+    "Schema",
     "ScreenshotAction",
     "ScrollAction",
     "SearchAction",
@@ -491,11 +514,14 @@ __all__ = [
     "TimeoutOutcome",
     "Timeouts",
     "Tool",
+    "ToolFinished",
     "ToolSearchCall",
     "ToolSearchOutput",
     "ToolSearchTool",
+    "ToolStarted",
     "TopLogprob",
     "TypeAction",
+    "UnanswerableCall",
     "UndecodableFrame",
     "UndecodableResponse",
     "UnexpectedOutput",
@@ -518,5 +544,7 @@ __all__ = [
     "WebSearchSource",
     "WebSearchTool",
     "connect_responses",
+    "function_tool",
     "open_responses",
+    "strict_schema",
 ]

@@ -31,6 +31,7 @@ from trio_responses.errors import (
     ResponsesError,
 )
 from trio_responses.inbox import Budget
+from trio_responses.ledger import Ledger
 from trio_responses.lifecycle import (
     ConnectionRestored,
     ConnectionRotated,
@@ -46,8 +47,10 @@ from trio_responses.transport import open_transport
 from trio_responses.turns import Lane, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from typing import Self
+
+    import msgspec
 
     from trio_responses.core.backoff import Backoff
     from trio_responses.core.delivery import DeliveryChoice
@@ -177,7 +180,10 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     @asynccontextmanager
     async def _resume(
-        self, settings: Mapping[str, Any], continuation: Continuation
+        self,
+        settings: Mapping[str, Any],
+        continuation: Continuation,
+        answers: Sequence[msgspec.Raw] = (),
     ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation that may have a history."""
         leased: list[str | None] = []
@@ -187,7 +193,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             return Lane(self._sender, leased[-1])
 
         try:
-            yield Conversation(lease, self._terms.endpoint, settings, continuation)
+            ledger = Ledger(self._terms.endpoint, continuation, answers)
+            yield Conversation(lease, self._terms.endpoint, settings, ledger)
         finally:
             for name in leased:
                 self._sender.leases.give_back(name)

@@ -24,7 +24,6 @@ from trio_responses import (
     ErrorEvent,
     Event,
     FunctionCallOutput,
-    FunctionTool,
     PreviousResponseNotFound,
     ReconnectPolicy,
     ResponsesError,
@@ -33,6 +32,7 @@ from trio_responses import (
 )
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.testing import Reply, open_test_server
+from trio_responses.wire import FunctionTool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

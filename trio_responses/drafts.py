@@ -15,6 +15,7 @@ import msgspec
 
 from trio_responses import wire
 from trio_responses.errors import ConfigurationError
+from trio_responses.toolbox import plain_tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +96,8 @@ def create_command(params: dict[str, Any]) -> ResponseCreate:
     unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}
     if unknown:
         known["extra"] = {**unknown, **known.get("extra", {})}
+    if known.get("tools"):
+        known["tools"] = plain_tools(known["tools"])
     command = wire.ResponseCreate(**known)
     if command.stream_id is not msgspec.UNSET:
         raise ConfigurationError("not stream_id: connection.lane(name) gives a lane of one's own")

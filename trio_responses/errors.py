@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIError",
+    "AnswerError",
+    "AnswerIncomplete",
+    "AnswerMismatch",
+    "AnswerRefused",
     "AuthenticationError",
     "BufferExceeded",
     "ConfigurationError",
@@ -43,10 +47,12 @@ __all__ = [
     "RequestTooLarge",
     "ResponseFailedError",
     "ResponsesError",
+    "RoundsExceeded",
     "SendTimeout",
     "ServerOverloaded",
     "StallTimeout",
     "StreamLimitReached",
+    "UnanswerableCall",
     "UndecodableResponse",
     "UnexpectedOutput",
     "UpgradeUnsupported",
@@ -370,6 +376,81 @@ class UnexpectedOutput(ResponsesError):
     def __init__(self, response: Response) -> None:
         super().__init__(f"the warm-up {response.id} produced output")
         self.response = response
+
+
+class AnswerError(ResponsesError):
+    """A response is no answer of the type that was asked for.
+
+    :ivar response: what came back.
+    """
+
+    def __init__(self, what: str, response: Response) -> None:
+        super().__init__(f"the response {response.id} {what}")
+        self.response = response
+
+
+class AnswerRefused(AnswerError):
+    """The model refused to answer.
+
+    :ivar refusal: its words; they are not in ``str()``.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__("is a refusal", response)
+        self.refusal = response.refusal
+
+
+class AnswerIncomplete(AnswerError):
+    """The answer was cut off.
+
+    :ivar reason: why, such as ``max_output_tokens``.
+    """
+
+    def __init__(self, response: Response) -> None:
+        details = response.incomplete_details
+        self.reason: str | None = details.reason if details is not None else None
+        super().__init__(f"is incomplete: {self.reason}", response)
+
+
+class AnswerMismatch(AnswerError, ValueError):
+    """The answer does not fit the type, or there is none.
+
+    :ivar text: the answer; it is not in ``str()``.
+    :ivar message: what is wrong with it, and where; it may quote the text.
+    """
+
+    def __init__(self, response: Response, message: str) -> None:
+        super().__init__("does not fit the type that was asked for", response)
+        self.text = response.output_text
+        self.message = message
+
+
+class RoundsExceeded(ResponsesError):
+    """The model went on calling tools through all rounds of a run.
+
+    The conversation is intact: the next run answers the calls of the last response first.
+
+    :ivar rounds: how many there were.
+    :ivar response: the last one.
+    """
+
+    def __init__(self, rounds: int, response: Response) -> None:
+        super().__init__(f"after {rounds} rounds the model still calls tools")
+        self.rounds = rounds
+        self.response = response
+
+
+class UnanswerableCall(ResponsesError):
+    """A call was declined, and its kind of answer has no place to say so.
+
+    :ivar kind: the type of the call.
+    :ivar reason: why it was declined.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"a {kind} was declined, and cannot be answered: {reason}")
+        self.kind = kind
+        self.reason = reason
 
 
 class FirstEventTimeout(ResponsesError, trio.TooSlowError):

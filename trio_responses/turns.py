@@ -8,10 +8,11 @@ What belongs elsewhere: the turn itself (`stream.py`), which lane it gets (`conn
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
 
 import trio
 
+from trio_responses.answers import ask_for, read_answer
 from trio_responses.drafts import PlainDraft, create_command
 from trio_responses.errors import (
     Delivery,
@@ -21,6 +22,7 @@ from trio_responses.errors import (
 from trio_responses.stream import ResponseStream
 
 if TYPE_CHECKING:
+    from trio_responses.answers import ParsedResponse
     from trio_responses.core.delivery import DeliveryChoice
     from trio_responses.drafts import Draft
     from trio_responses.steering import SteerReceipt
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from trio_responses.wire import Response
 
 __all__ = ["Lane", "Turns"]
+
+T = TypeVar("T")
 
 
 class Turns:
@@ -78,6 +82,43 @@ class Turns:
             error.delivery = Delivery.ACCEPTED
             raise error
         return response
+
+    @overload
+    async def parse(
+        self, answer: type[T], *, delivery: DeliveryChoice = "at_most_once", **params: Any
+    ) -> ParsedResponse[T]: ...
+    @overload
+    async def parse(
+        self, answer: Any, *, delivery: DeliveryChoice = "at_most_once", **params: Any
+    ) -> ParsedResponse[Any]: ...
+    async def parse(
+        self, answer: Any, *, delivery: DeliveryChoice = "at_most_once", **params: Any
+    ) -> ParsedResponse[Any]:
+        """Run one turn whose answer is a value of a type.
+
+        For example::
+
+            class Weather(msgspec.Struct):
+                city: str
+                degrees: float
+
+            answer = await connection.parse(Weather, model=MODEL, input="Is it warm in Oslo?")
+            print(answer.parsed.degrees)
+
+        The model is held to the type's JSON schema, in strict mode where that has a form for it
+        (`schema.JSONType`).
+
+        :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param params: the fields of `ResponseCreate`; ``text`` may have others beside its
+            ``format``.
+        :raises AnswerRefused: when the model refuses.
+        :raises AnswerIncomplete: when the answer is cut off.
+        :raises AnswerMismatch: when the text does not fit the type.
+        :raises ConfigurationError: for a type that has no JSON schema.
+        :raises ResponsesError: as `create` does.
+        """
+        settings, reader = ask_for(answer, params)
+        return read_answer(await self.create(delivery=delivery, **settings), reader)
 
 
 class LaneLines(Protocol):

@@ -25,7 +25,6 @@ from trio_responses import (
     Endpoint,
     ErrorEvent,
     FunctionCallArgumentsDelta,
-    FunctionTool,
     HandshakeRejected,
     KeepaliveTimeout,
     Limits,
@@ -44,6 +43,7 @@ from trio_responses import (
     wire,
 )
 from trio_responses.testing import ResponsesServer
+from trio_responses.wire import FunctionTool
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler

@@ -17,7 +17,6 @@ from trio_responses import (
     Endpoint,
     ErrorEvent,
     FunctionCall,
-    FunctionTool,
     OutputTextDelta,
     ReconnectFailed,
     ReconnectPolicy,
@@ -29,6 +28,7 @@ from trio_responses import (
     open_responses,
 )
 from trio_responses.testing import ResponsesServer
+from trio_responses.wire import FunctionTool
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler

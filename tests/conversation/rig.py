@@ -43,7 +43,7 @@ def user(text: str) -> Json:
 
 def history(conversation: Conversation) -> list[Json]:
     """Give the raw history of a conversation."""
-    return [msgspec.json.decode(item) for item in conversation._continuation.history]
+    return [msgspec.json.decode(item) for item in conversation._ledger.history]
 
 
 def said(conversation: Conversation) -> list[str]:

@@ -56,7 +56,7 @@ async def test_what_the_server_sent_goes_back_as_it_came(
     server.answer(by_hand("lane-32", ODD_ITEMS, where=where))
     async with open_talk(server) as talk:
         await talk.create("one")
-        kept = [bytes(item).decode() for item in talk._continuation.history]
+        kept = [bytes(item).decode() for item in talk._ledger.history]
         assert kept[1:] == ODD_ITEMS
         assert isinstance(talk.items[1], UnknownItem)
         await server.reset_all()
@@ -201,6 +201,7 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
             "settings": {"model": "m"},
             "items": history(talk),
             "last_response_id": response.id,
+            "answers": [],
         }
 
 

@@ -24,14 +24,13 @@ from trio_responses import (
     ConfigurationError,
     Endpoint,
     FunctionCallOutput,
-    FunctionTool,
     Message,
     ResponseFailedError,
     ResponsesConnection,
     UnexpectedOutput,
 )
 from trio_responses.testing import Reply, ResponsesServer, open_test_server
-from trio_responses.wire import FunctionCall, Reasoning
+from trio_responses.wire import FunctionCall, FunctionTool, Reasoning
 
 if TYPE_CHECKING:
     from tests.turns.rig import Json

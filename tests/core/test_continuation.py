@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from trio_responses import FunctionTool
 from trio_responses.core.continuation import (
     Baseline,
     Continuation,
@@ -17,6 +16,7 @@ from trio_responses.core.continuation import (
     canonical,
     with_encrypted_reasoning,
 )
+from trio_responses.wire import FunctionTool
 
 ENCRYPTED = "reasoning.encrypted_content"
 SOCKET = object()

@@ -25,7 +25,6 @@ from trio_responses import (
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
     FunctionCallOutput,
-    FunctionTool,
     OutputItemAdded,
     OutputItemDone,
     OutputTextDelta,
@@ -47,6 +46,7 @@ from trio_responses import (
     UpgradeUnsupported,
     open_responses,
 )
+from trio_responses.wire import FunctionTool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

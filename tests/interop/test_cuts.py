@@ -32,10 +32,10 @@ from trio_responses import (
     Delivery,
     Endpoint,
     FunctionCallOutput,
-    FunctionTool,
     ReconnectPolicy,
     open_responses,
 )
+from trio_responses.wire import FunctionTool
 
 if TYPE_CHECKING:
     from trio_responses import Conversation, ConversationStatistics

@@ -157,11 +157,14 @@ async def test_a_turn_goes_through_a_proxy(proxy: Running, our_url: str) -> None
             assert connection.statistics().sockets_opened == 1
 
 
+DISGUISE = "0.0.0.0"  # noqa: S104 - this machine, by a name that is not loopback
+
+
 async def test_the_environment_is_enough(
     proxy: Running, our_url: str, environment: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"api_key": "any", "allow_insecure": True}
-    elsewhere = our_url.replace("127.0.0.1", "0.0.0.0")  # this machine, in disguise
+    elsewhere = our_url.replace("127.0.0.1", DISGUISE)
     assert elsewhere != our_url
     environment.setenv("ALL_PROXY", proxy.url())
     with trio.fail_after(PATIENCE):
@@ -171,7 +174,7 @@ async def test_the_environment_is_enough(
         with pytest.raises(ProxyError):
             async with open_responses(elsewhere, **options):
                 pass
-        environment.setenv("NO_PROXY", "0.0.0.0")
+        environment.setenv("NO_PROXY", DISGUISE)
         async with open_responses(elsewhere, **options) as connection:
             assert (await connection.create(model=MODEL, input="hi")).output_text
 

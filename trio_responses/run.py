@@ -1,0 +1,263 @@
+"""A run: the model's turns and the calls of its tools in turn, until it answers.
+
+The reader's task reads the model's events itself, as from any stream; between two turns the calls
+of a response run side by side in the nursery of the run's block, and tell of themselves through a
+channel. An answer belongs to the conversation as soon as it is there: whatever happens to the
+run, a call that was begun is not run again.
+
+What belongs elsewhere: one turn (`exchange.py`), who answers which call (`toolbox.py`).
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+import trio
+
+from trio_responses.core.calls import make_refusal
+from trio_responses.errors import (
+    Delivery,
+    ResponseFailedError,
+    RoundsExceeded,
+    UnanswerableCall,
+)
+from trio_responses.exchange import TurnDraft, TurnStream
+from trio_responses.nurseries import open_plain_nursery
+from trio_responses.toolbox import INTERRUPTED, ToolFinished, ToolStarted
+from trio_responses.wire import ServerEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from typing import Self
+
+    import msgspec
+
+    from trio_responses import wire
+    from trio_responses.core.calls import Key
+    from trio_responses.core.delivery import DeliveryChoice
+    from trio_responses.errors import ResponsesError
+    from trio_responses.exchange import Floor
+    from trio_responses.ledger import Ledger
+    from trio_responses.stream import AbandonChoice, Lines, ResponseStream
+    from trio_responses.toolbox import Toolbox
+    from trio_responses.wire import Response
+
+__all__ = ["RunEvent", "RunStream", "RunTerms", "open_run"]
+
+StartTurn: TypeAlias = "Callable[[list[msgspec.Raw], Mapping[str, Any]], TurnStream]"
+RunEvent: TypeAlias = ServerEvent | ToolStarted | ToolFinished
+"""What happens in a run: the model's events, and what becomes of its calls."""
+
+FORCED: Final = frozenset({"required", "any"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTerms:
+    """How a run goes."""
+
+    toolbox: Toolbox
+    max_rounds: int
+    max_concurrency: float
+    settings: Mapping[str, Any]
+    delivery: DeliveryChoice
+    abandon: AbandonChoice
+    snapshot: bool
+
+
+@final
+class RunStream:
+    """The events of a run, for the length of an ``async with`` block.
+
+    Made by ``conversation.run_stream()``. Iterate over it once, in one task, and leave whenever
+    you like: what is still to come of a response is dropped then, and tools are cancelled.
+    """
+
+    def __init__(
+        self,
+        start_turn: StartTurn,
+        ledger: Ledger,
+        nursery: trio.Nursery,
+        terms: RunTerms,
+        new: Sequence[msgspec.Raw],
+    ) -> None:
+        self._start_turn = start_turn
+        self._ledger = ledger
+        self._nursery = nursery
+        self._terms = terms
+        self._new = list(new)
+        self._limiter = trio.CapacityLimiter(terms.max_concurrency)
+        self._events = self._go()
+        self._response: Response | None = None
+        self.responses: list[Response] = []
+        """The responses of all rounds that have ended, in order."""
+        self.stream: ResponseStream | None = None
+        """The turn under way: to steer it, for one. `None` while tools run."""
+
+    def __aiter__(self) -> Self:
+        """Iterate over the events."""
+        return self
+
+    async def __anext__(self) -> RunEvent:
+        """Wait for the next event. A checkpoint; a cancellation ends the run.
+
+        :raises RoundsExceeded: when the model goes on calling; the conversation is intact.
+        :raises ResponseFailedError: when a response failed.
+        :raises ResponsesError: when a turn ended without a Response.
+        :raises Exception: what a tool raised, with ``on_tool_error="raise"``.
+        """
+        return await self._events.__anext__()
+
+    async def until_done(self) -> Response:
+        """Run to the end, and give the last `Response`."""
+        async for _ in self:
+            pass
+        return self.response
+
+    @property
+    def response(self) -> Response:
+        """The last `Response`: the model's answer, or one with calls that nobody here answers.
+
+        :raises RuntimeError: when the run has not ended well, or not yet.
+        """
+        if self._response is None:
+            raise RuntimeError("the run is not finished: read it to its end first")
+        return self._response
+
+    async def aclose(self) -> None:
+        """End it: nothing more comes."""
+        await self._events.aclose()
+
+    async def _go(self) -> AsyncGenerator[RunEvent, None]:
+        """Take turns and run tools, until a response has no call that is answered here."""
+        ledger, terms, new = self._ledger, self._terms, self._new
+        while True:
+            owed = ledger.owed_calls(but=new)
+            if len(self.responses) >= terms.max_rounds:
+                raise RoundsExceeded(terms.max_rounds, self.responses[-1])
+            for_us = {key: call for key, call in owed.items() if terms.toolbox.takes(call)}
+            async for told in self._run_calls(for_us):
+                if isinstance(told, Exception):
+                    raise told
+                yield told
+            if self.responses and len(for_us) < len(owed):
+                break
+            input_items = [*ledger.answers_to(owed), *new]
+            new = []
+            async with self._start_turn(input_items, self._settings()) as stream:
+                self.stream = stream
+                async for event in stream:
+                    yield event
+            self.stream = None
+            self.responses.append(_checked(stream.response))
+            if stream.response.status != "completed" or not ledger.owed_calls():
+                break
+        self._response = self.responses[-1]
+
+    def _settings(self) -> Mapping[str, Any]:
+        """Give the settings of the next turn: a choice that forces a call is for the first one."""
+        settings = self._terms.settings
+        choice = settings.get("tool_choice")
+        forced = choice in FORCED if isinstance(choice, str) else choice is not None
+        if forced and self.responses:
+            return {**settings, "tool_choice": "auto"}
+        return settings
+
+    def _run_calls(
+        self, calls: Mapping[Key, wire.OutputItem]
+    ) -> trio.MemoryReceiveChannel[ToolStarted | ToolFinished | Exception]:
+        """Begin to run calls, side by side; what comes of them is told on the channel."""
+        tell: trio.MemorySendChannel[ToolStarted | ToolFinished | Exception]
+        tell, told = trio.open_memory_channel(2 * len(calls) + 1)
+        self._nursery.start_soon(self._run_together, calls, tell)
+        return told
+
+    async def _run_together(
+        self,
+        calls: Mapping[Key, wire.OutputItem],
+        tell: trio.MemorySendChannel[ToolStarted | ToolFinished | Exception],
+    ) -> None:
+        """Run calls until all are answered, or until one of them raises."""
+        with tell:
+            try:
+                async with open_plain_nursery() as nursery:
+                    for key, call in calls.items():
+                        if not self._ledger.is_answered(key):
+                            nursery.start_soon(self._answer, key, call, tell)
+            except Exception as error:  # noqa: BLE001 - it goes on in the reader's task
+                tell.send_nowait(error)
+
+    async def _answer(
+        self,
+        key: Key,
+        call: wire.OutputItem,
+        tell: trio.MemorySendChannel[ToolStarted | ToolFinished | Exception],
+    ) -> None:
+        """Answer one call, as soon as it may run; it is noted before it begins."""
+        toolbox, keep = self._terms.toolbox, self._ledger.keep_answer
+        refusal = await toolbox.refusal(call)
+        if refusal is not None:
+            declined = make_refusal(call, refusal)
+            if declined is None:
+                raise UnanswerableCall(call.type, refusal)
+            keep(key, declined)
+            tell.send_nowait(ToolFinished(call=call, answer=declined, error=None, seconds=0.0))
+            return
+        async with self._limiter:
+            tell.send_nowait(ToolStarted(call=call))
+            since = trio.current_time()
+            interrupted = make_refusal(call, INTERRUPTED)
+            if interrupted is not None:
+                keep(key, interrupted)
+            answer, failure = await self._try(call)
+            keep(key, answer)
+            seconds = trio.current_time() - since
+        tell.send_nowait(ToolFinished(call=call, answer=answer, error=failure, seconds=seconds))
+        if failure is not None and toolbox.raises(failure):
+            raise failure
+
+    async def _try(self, call: wire.OutputItem) -> tuple[msgspec.Raw, Exception | None]:
+        """Run a call; give its answer, and the error that the answer tells of."""
+        try:
+            return await self._terms.toolbox.run(call), None
+        except Exception as error:
+            answer = self._terms.toolbox.explain(call, error)
+            if answer is None:
+                raise
+            return answer, error
+
+
+def _checked(response: Response) -> Response:
+    """Give a Response back, if it did not fail."""
+    if response.status == "failed":
+        error: ResponsesError = ResponseFailedError(response)
+        error.delivery = Delivery.ACCEPTED
+        raise error
+    return response
+
+
+@asynccontextmanager
+async def open_run(
+    floor: Floor, lines: Lines, ledger: Ledger, terms: RunTerms, new: Sequence[msgspec.Raw]
+) -> AsyncGenerator[RunStream, None]:
+    """Have the floor of a conversation for a run, and a nursery for its tools."""
+
+    def start_turn(items: list[msgspec.Raw], settings: Mapping[str, Any]) -> TurnStream:
+        return TurnStream(
+            floor,
+            lines,
+            TurnDraft(ledger, items, settings),
+            delivery=terms.delivery,
+            abandon=terms.abandon,
+            snapshot=terms.snapshot,
+            within_run=True,
+        )
+
+    async with floor.held(), open_plain_nursery() as nursery:
+        run = RunStream(start_turn, ledger, nursery, terms, new)
+        try:
+            yield run
+        finally:
+            await run.aclose()
+            nursery.cancel_scope.cancel()

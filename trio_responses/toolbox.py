@@ -1,0 +1,193 @@
+"""Who answers which call, and what the model is told where that fails.
+
+What belongs elsewhere: tools made of functions (`tools.py`), which items are calls and answers
+(`core/calls.py`), when calls are run (`run.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import trio
+
+from trio_responses import wire
+from trio_responses.core.calls import make_answer, make_refusal
+from trio_responses.errors import ConfigurationError
+from trio_responses.tools import FunctionTool, InvalidArguments, encode_output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import msgspec
+
+    from trio_responses.wire import OutputItem
+
+__all__ = [
+    "Approve",
+    "Handler",
+    "OnToolError",
+    "ToolFinished",
+    "ToolLike",
+    "ToolStarted",
+    "Toolbox",
+    "plain_tools",
+]
+
+Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
+"""Answers calls of one kind: gets the item, and gives the answer's item, or what stands in it."""
+
+Approve: TypeAlias = Callable[[Any], Awaitable[bool | str]]
+"""Asked before a call is run: `True` runs it; `False`, or text with the reason, does not."""
+
+OnToolError: TypeAlias = Literal["return", "raise"]
+
+ToolLike: TypeAlias = FunctionTool[..., Any] | wire.Tool | Mapping[str, Any]
+"""A tool to offer: a function, or the definition of any tool."""
+
+DECLINED = "The call was declined."
+CUT_OFF = "The call was cut off by a limit, and not run."
+INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolStarted:
+    """A call is being run: it was approved, and it was its turn."""
+
+    call: OutputItem
+    """The model's call, as its item."""
+
+    @property
+    def name(self) -> str:
+        """The tool's name; the type of the call where it has none."""
+        return _name_of(self.call)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFinished:
+    """A call was answered, by whatever way."""
+
+    call: OutputItem
+    """The model's call, as its item."""
+    answer: msgspec.Raw
+    """The item that answers it, as raw JSON."""
+    error: Exception | None
+    """What the tool raised, or why its arguments did not fit."""
+    seconds: float
+    """How long it ran, on Trio's clock; 0 where it did not run."""
+
+    @property
+    def name(self) -> str:
+        """The tool's name; the type of the call where it has none."""
+        return _name_of(self.call)
+
+
+def _name_of(call: OutputItem) -> str:
+    return str(getattr(call, "name", call.type))
+
+
+def plain_tools(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]]:
+    """Give the definitions that go over the wire."""
+    return [tool.definition if isinstance(tool, FunctionTool) else tool for tool in tools]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolbox:
+    """The tools of a run, and how they are used."""
+
+    tools: Sequence[ToolLike]
+    handlers: Mapping[str, Handler]
+    approve: Approve | None
+    timeout: float | None
+    on_error: OnToolError
+    functions: dict[str, FunctionTool[..., Any]] = field(init=False)
+    """Those of the tools that are functions of ours, by name."""
+    declared: frozenset[str] = field(init=False)
+    """The names of all functions that the model was told of."""
+
+    def __post_init__(self) -> None:
+        ours = [tool for tool in self.tools if isinstance(tool, FunctionTool)]
+        functions = {tool.name: tool for tool in ours}
+        if len(functions) < len(ours):
+            raise ConfigurationError("two tools have the same name")
+        names = [_declared_name(tool) for tool in plain_tools(self.tools)]
+        object.__setattr__(self, "functions", functions)
+        object.__setattr__(self, "declared", frozenset(names))
+
+    def takes(self, call: OutputItem) -> bool:
+        """Whether a call is answered here. A function that nobody offered is, by saying so."""
+        match call:
+            case wire.FunctionCall() if call.name not in self.declared:
+                return True
+            case wire.FunctionCall() if call.name in self.functions:
+                return True
+            case wire.McpApprovalRequest() if self.approve is not None:
+                return True
+            case _:
+                return self._handler(call) is not None
+
+    def _handler(self, call: OutputItem) -> Handler | None:
+        if isinstance(call, wire.FunctionCall | wire.CustomToolCall) and call.name in self.handlers:
+            return self.handlers[call.name]
+        return self.handlers.get(call.type)
+
+    async def refusal(self, call: OutputItem) -> str | None:
+        """Say why a call is not run: it cannot be, or may not."""
+        if getattr(call, "status", None) == "incomplete":
+            return CUT_OFF
+        if isinstance(call, wire.FunctionCall) and call.name not in self.declared:
+            return f"There is no tool named {call.name!r}."
+        if self.approve is None or isinstance(call, wire.McpApprovalRequest):
+            return None
+        leave = await self.approve(call)
+        return None if leave is True else leave or DECLINED
+
+    async def run(self, call: OutputItem) -> msgspec.Raw:
+        """Run a call within its deadline, and make its answer.
+
+        :raises InvalidArguments: if the model's arguments do not fit: nothing was run.
+        :raises trio.TooSlowError: when it took too long.
+        :raises Exception: what the tool itself raises.
+        """
+        handler, timeout = self._handler(call), self.timeout
+        function = self.functions.get(call.name) if isinstance(call, wire.FunctionCall) else None
+        if function is not None and function.timeout is not None:
+            timeout = function.timeout
+        with trio.fail_after(float("inf") if timeout is None else timeout):
+            if function is not None and isinstance(call, wire.FunctionCall):
+                result = await function.call(function.bind(call.arguments))
+                return make_answer(call, encode_output(result, tool=function.name))
+            if handler is None:
+                assert self.approve is not None  # noqa: S101 - `takes` says so
+                return make_answer(call, await self.approve(call))
+            result = await handler(call)
+            if isinstance(call, wire.FunctionCall | wire.CustomToolCall):
+                result = result if _is_item(result) else encode_output(result, tool=call.name)
+            return make_answer(call, result)
+
+    def explain(self, call: OutputItem, error: Exception) -> msgspec.Raw | None:
+        """Make the answer that tells the model of an error; `None` where there is no place for it.
+
+        What the model got wrong itself is explained in full, and so is what a tool raised.
+        """
+        if isinstance(error, InvalidArguments):
+            text = error.message
+        elif isinstance(error, trio.TooSlowError):
+            text = "the tool took too long"
+        else:
+            text = f"{type(error).__name__}: {error}"
+        return make_refusal(call, f"Error: {text}")
+
+    def raises(self, error: Exception) -> bool:
+        """Whether an error ends the run; what the model got wrong never does."""
+        return self.on_error == "raise" and not isinstance(error, InvalidArguments)
+
+
+def _declared_name(tool: wire.Tool | Mapping[str, Any]) -> str:
+    name = tool.get("name") if isinstance(tool, Mapping) else getattr(tool, "name", None)
+    return str(name)
+
+
+def _is_item(result: Any) -> bool:
+    return isinstance(result, wire.Item) or (isinstance(result, dict) and "type" in result)
