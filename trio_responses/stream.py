@@ -94,7 +94,7 @@ class ResponseStream:
         self._choice: DeliveryChoice = delivery
         self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
-        self._accumulator = Accumulator(keep_text=snapshot)
+        self._listen_anew()
         self._turn: Turn | None = None
         self._left = False
         self._reading = False
@@ -143,20 +143,27 @@ class ResponseStream:
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
         turn = self._turn
-        if turn is None or self._reading or not turn.inbox.unread:
+        if turn is None or not turn.inbox.ready or turn.steers:
             return await self._wait_for_next()
-        await turn.inbox.checkpoint()
-        if turn.inbox.unread:
-            event = turn.inbox.take()
-            if self._is_for_reader(turn, event):
-                return event
-        return await self._wait_for_next()
+        # The way of most events. None of them is the last one that is there.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        inbox = turn.inbox
+        inbox.ready -= 1
+        event = inbox.unread.popleft()
+        self._hear(event)
+        return event
+
+    def _listen_anew(self) -> None:
+        """Begin to add up a response."""
+        self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+        self._hear = self._accumulator.feed
 
     def _is_for_reader(self, turn: Turn, event: ServerEvent) -> bool:
         """Add an event up; all are for the reader but an end after which the turn begins anew."""
         if turn.steers:
             self._follow(turn, event)
-        self._accumulator.feed(event)
+        self._hear(event)
+        self._accumulator.fold()
         if turn.ended and not turn.inbox.unread:
             self._conclude(event)
         return self._lost_to is None
@@ -272,7 +279,7 @@ class ResponseStream:
             self._draft.advance(self._ended_by, steers)
             self._earlier.append(self._ended_by)
             self._ended_by = None
-            self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+            self._listen_anew()
 
     def _conclude(self, event: ServerEvent) -> None:
         """End the turn by its last event."""
@@ -323,7 +330,7 @@ class ResponseStream:
             error.__cause__ = error.__cause__ or lost_to
             error.delivery = lost_to.delivery
             self._failure = error
-        self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+        self._listen_anew()
         self._earlier.clear()
         self._lost_to = None
 

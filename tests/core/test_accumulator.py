@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_responses import wire
-from trio_responses.core.accumulator import Accumulator, Snapshot
+from trio_responses.core.accumulator import MANY, Accumulator, Snapshot
 
 if TYPE_CHECKING:
     from trio_responses.core.accumulator import ItemSnapshot
@@ -487,6 +487,7 @@ class TestMemory:
             before, _ = tracemalloc.get_traced_memory()
             for frame in frames * 50:
                 accumulator.feed(wire.decode(frame))
+                accumulator.fold()
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -506,3 +507,15 @@ class TestMemory:
             feed(accumulator, {"type": f"response.{kind}.delta", "delta": "x", "output_index": at})
         assert all("x" in shown(item).values() for item in accumulator.snapshot().items)
         assert len(accumulator.snapshot().items) == len(self.KINDS)
+
+    def test_what_is_kept_as_it_came_does_not_grow_with_the_response(self) -> None:
+        """Adding up waits until somebody looks, and never for long."""
+        accumulator = Accumulator()
+        frame = json.dumps({"type": "response.output_text.delta", "delta": "xy"}).encode()
+        for number in range(5 * MANY):
+            accumulator.feed(wire.decode(frame))
+            if number % 32 == 0:
+                accumulator.fold()
+            assert len(accumulator._heard) < MANY + 32
+        assert accumulator.snapshot().text == "xy" * 5 * MANY
+        assert accumulator._heard == []

@@ -1,5 +1,8 @@
 """The events of one response, added up: a snapshot on the way, the Response at the end.
 
+Most readers take the text from the events, and never look at a snapshot. So events are kept as
+they come, and added up when somebody looks, or when there are many.
+
 The terminal event carries the whole output, or leaves it out: then the finished items are the
 output (docs/protocol.md, 3). Over a socket the events that set an item up may be
 missing, so whatever brings a piece of an item makes it known.
@@ -10,7 +13,7 @@ What belongs elsewhere: which events belong together (`lanes.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Accumulator", "ItemSnapshot", "Snapshot"]
+
+MANY: Final = 1024
+"""Events that are kept before they are added up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,22 +123,34 @@ class Accumulator:
     def __init__(self, *, keep_text: bool = True) -> None:
         self._items: dict[int, _Item] = {}
         self._rules = _ALL_RULES if keep_text else _ITEM_RULES
-
-    def feed(self, event: wire.ServerEvent) -> None:
+        self._many = MANY if keep_text else 1
+        self._heard: list[wire.ServerEvent] = []
+        self.feed: Callable[[wire.ServerEvent], None] = self._heard.append
         """Add one event."""
-        rule = self._rules.get(type(event))
-        if rule is not None:
-            rule(self, event)
+
+    def fold(self) -> None:
+        """Add up, if it is time: so that what is kept does not grow with the response."""
+        if len(self._heard) >= self._many:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        for event in self._heard:
+            rule = self._rules.get(type(event))
+            if rule is not None:
+                rule(self, event)
+        self._heard.clear()
 
     def finish(self, response: wire.Response) -> wire.Response:
         """Complete the Response of the terminal event: its own output wins where it has one."""
         if response.raw_output:
             return response
+        self._add_up()
         done = [item.done.raw_item for _, item in sorted(self._items.items()) if item.done]
         return msgspec.structs.replace(response, raw_output=done) if done else response
 
     def snapshot(self) -> Snapshot:
         """Show what there is so far."""
+        self._add_up()
         return Snapshot(
             items=tuple(item.snapshot(index) for index, item in sorted(self._items.items()))
         )
