@@ -67,8 +67,29 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Throw arbitrary bytes at the decoder, the frame reader and the socket: --seconds 120."""
+    session.install("-e", ".[tests]")
+    session.run("python", "-m", "tests.fuzz.campaign", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run many connections against a faulty server for long: --seconds 600 --connections 50."""
+    session.install(".")
+    session.run("python", "benchmarks/soak.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
-    """Measure against the peers, all in one run."""
+    """Measure against the peers, all in one run: --only burst,rtt --plot docs/_static."""
     session.install(".[bench]")
     session.run("python", "benchmarks/bytes.py")
-    session.run("python", "benchmarks/burst.py", *session.posargs)
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def guard(session: nox.Session) -> None:
+    """Count what a burst and a turn cost in calls and bytecodes, and compare."""
+    session.install(".")
+    session.run("python", "-m", "benchmarks.guard")

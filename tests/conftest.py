@@ -8,11 +8,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.secrets_watch import SecretsWatch
 from tests.testing.driver import NO_WAITING
 from trio_responses.testing import ResponsesServer, open_test_server
 
 A_LONG_TIME = 50_000.0
-BOUNDED_FOLDERS = frozenset({"connection", "conversation"})
+BOUNDED_FOLDERS = frozenset({"connection", "conversation", "runs"})
 
 
 def _run_bounded(test: Callable[[], Awaitable[None]], **options: Any) -> None:
@@ -27,6 +28,12 @@ def _run_bounded(test: Callable[[], Awaitable[None]], **options: Any) -> None:
 
     options["clock"] = MockClock(autojump_threshold=0)
     trio.run(bounded, **options)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    watch = SecretsWatch()
+    watch.start()
+    config.pluginmanager.register(watch, "secrets-watch")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -101,6 +101,32 @@ class Request:
         """The items of this request alone; a string input is one user message."""
         return items_of(self.body.get("input"))
 
+    def output_of(self, call: str) -> Any:
+        """Return what a tool has answered, as it stands in this request's input.
+
+        :param call: the ``call_id``, or the name of a function that was called once.
+        :return: the ``output``: text, or a list of content parts.
+        :raises AssertionError: when there is no such output here, naming those that are.
+        """
+        items = [item for item in (*self.history, *self.input_items) if "call_id" in item]
+        names = {item["call_id"]: item.get("name") for item in items if "output" not in item}
+        new = {item["call_id"] for item in self.input_items if "call_id" in item}
+        outputs = {
+            item["call_id"]: item["output"]
+            for item in items
+            if "output" in item and item["call_id"] in new
+        }
+        if call in outputs:
+            return outputs[call]
+        fitting = [call_id for call_id in outputs if names.get(call_id) == call]
+        if len(fitting) == 1:
+            return outputs[fitting[0]]
+        known = [f"{call_id} ({names.get(call_id) or 'no name'})" for call_id in outputs]
+        raise AssertionError(
+            f"the request has {len(fitting) or 'no'} outputs of {call!r};"
+            f" it has: {', '.join(known) or 'none at all'}"
+        )
+
     @property
     def text(self) -> str:
         """The newest user text in the history."""

@@ -214,6 +214,11 @@ class Script:
         self._any_lane = True
         self._for_warm_up = False
 
+    def __repr__(self) -> str:
+        answer = "the usual answer" if self.answer is None else repr(self.answer)
+        steps = [f"{step!r} at {'the end' if at is None else at}" for at, step in self._steps]
+        return f"<Script: {', '.join([answer, *steps])}>"
+
     def on_lane(self, name: str | None) -> Self:
         """Keep this script for the next request of one lane; None is the default lane."""
         self._lane, self._any_lane = name, False

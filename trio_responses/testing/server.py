@@ -97,6 +97,16 @@ class ResponsesServer:
         return self._state.requests
 
     @property
+    def last_request(self) -> Request:
+        """The request that came last.
+
+        :raises AssertionError: when none has come.
+        """
+        if not self.requests:
+            raise AssertionError("no request has come")
+        return self.requests[-1]
+
+    @property
     def steers(self) -> list[Steer]:
         """Every ``response.steer`` received, refused ones included, in the order of arrival."""
         return self._state.steers
@@ -217,6 +227,20 @@ class ResponsesServer:
         self._state.scripts.clear()
         self._state.steer_refusals.clear()
         self._state.handshake_faults.clear()
+
+    def assert_all_orders_used(self) -> None:
+        """See that nothing is left of what was ordered: no answer, no refusal, no fault.
+
+        Orders that are good for ever are no debt. For the end of a test::
+
+            server.assert_all_orders_used()
+
+        :raises AssertionError: naming what is left, and what came in its place.
+        """
+        left = self._state.unused_orders()
+        if left:
+            seen = f"{len(self.requests)} requests and {len(self.connections)} handshakes came"
+            raise AssertionError(f"left of the orders: {', '.join(left)}; {seen}")
 
     # What it remembers
 

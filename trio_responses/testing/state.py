@@ -90,6 +90,17 @@ class ServerState:
                 return script
         return Script()
 
+    def unused_orders(self) -> list[str]:
+        """Name the orders that nothing has taken, but those that are good for ever."""
+        orders = [repr(script) for script in self.scripts]
+        for code, times in self.steer_refusals:
+            if times is not None:
+                orders.append(f"refuse_steers({code!r}, times={times})")
+        for fault, times in self.handshake_faults:
+            if times is not None:
+                orders.append(f"{fault!r} for {times} handshakes")
+        return orders
+
     async def answer(self, request: Request) -> Answer:
         """Return what the responder answers."""
         answer = self.responder(request)

@@ -13,6 +13,8 @@ import trio
 from trio.abc import HalfCloseableStream, Stream
 
 _RECEIVE_SIZE: Final = 65536
+CLOSED: Final = -1
+"""The file descriptor of a closed socket."""
 _LINGER_SECONDS: Final = 1.0
 
 
@@ -238,7 +240,7 @@ class FaultyStream(Stream):
         transport = self._transport()
         if isinstance(transport, MemoryStream):
             transport.reset()
-        elif isinstance(transport, trio.SocketStream):
+        elif isinstance(transport, trio.SocketStream) and transport.socket.fileno() != CLOSED:
             linger_zero = struct.pack("ii", 1, 0)
             transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_zero)
             transport.socket.close()

@@ -73,6 +73,9 @@ class _Envelope(Record, frozen=True, kw_only=True):
 # The old name of `response.completed` tells by its status alone how the response ended.
 _DONE = {"failed": ResponseFailed, "incomplete": ResponseIncomplete}
 
+# Where an object or an array begins.
+_OPENING = re.compile(rb"[\[{]")
+
 # An escape of a string: a whole surrogate pair, half of one, or any other.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[dD][89a-fA-F][\da-fA-F]{2}|.)",
@@ -104,6 +107,8 @@ def _decode_slowly(frame: bytes) -> ServerEvent:
             event: ServerEvent = tolerance.read_struct(frame, kind)
             return event
     except _UNREADABLE as error:
+        if isinstance(error, RecursionError) and envelope.type is None:
+            envelope = _beginning(frame)
         return _undecodable(frame, envelope, _reason(error))
     if envelope.type is None:
         return _undecodable(frame, envelope, "The object has no `type`")
@@ -113,6 +118,20 @@ def _decode_slowly(frame: bytes) -> ServerEvent:
         sequence_number=envelope.sequence_number,
         raw=frame,
     )
+
+
+def _beginning(frame: bytes) -> _Envelope:
+    """Read what stands before the first value that nests, where the rest nests too deeply.
+
+    A turn whose last frame is such a one ends then, and need not wait for a time-out.
+    """
+    _, flat, _ = _OPENING.split(frame, 2)
+    flat, _, _ = flat.rpartition(b",")
+    try:
+        envelope: _Envelope = tolerance.read(b"{" + flat + b"}", _Envelope)
+    except _UNREADABLE:
+        return _Envelope()
+    return envelope
 
 
 def _kind(envelope: _Envelope) -> type[Any] | None:

@@ -1,0 +1,158 @@
+"""Soak: many connections for many minutes over loopback TCP, against a server that misbehaves.
+
+``python benchmarks/soak.py --seconds 600 --connections 50`` (or ``nox -s soak``). Each connection
+has tasks that run turns on lanes, conversations with forks, and the raw channel; they are slow,
+impatient, steer, and leave early, all by chance. At the end it prints a table and says whether
+
+- every turn ended in exactly one way: with a `Response`, with a typed error that carries its
+  ``delivery``, or cancelled; and no text was another turn's;
+- each conversation's history is that of its turns that ended well;
+- memory is flat: the resident size in the last quarter of the time against the second quarter;
+- at the end no request, byte, task or file descriptor is left.
+
+What belongs elsewhere: what the connections do (`soak_clients.py`), the server and its faults
+(`soak_server.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+from soak_clients import TIMEOUTS, Ledger, live
+
+SERVER: Final = Path(__file__).with_name("soak_server.py")
+MIB: Final = 1024 * 1024
+GROWTH_BYTES: Final = 8 * MIB
+LEEWAY: Final = 1.0
+PULSE: Final = 0.05
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident() -> int:
+    """Give the resident size of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+def descriptors() -> int:
+    """Count the open files and sockets of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def sample(ledger: Ledger, seconds: float) -> None:
+    """Note the memory sixty times, and print it twenty times."""
+    started = trio.current_time()
+    for number in range(60):
+        await trio.sleep_until(started + (number + 0.99) * seconds / 60)
+        ledger.samples.append(resident())
+        if number % 3 == 2:
+            print(
+                f"{trio.current_time() - started:>6.0f} s {resident() / MIB:>7.1f} MiB"
+                f" {ledger.turns:>8,} turns {len(ledger.wrong):>3} wrong",
+                flush=True,
+            )
+
+
+async def feel_pulse(ledger: Ledger) -> None:
+    """Measure how late the event loop is: a machine that is busy is late for its own reasons."""
+    while True:
+        due = trio.current_time() + PULSE
+        await trio.sleep_until(due)
+        ledger.lag = max(ledger.lag, trio.current_time() - due)
+
+
+async def soak(ledger: Ledger, seconds: float, connections: int, pause: float, seed: int) -> Any:
+    """Run everything, and give what the server has counted."""
+    server = await trio.lowlevel.open_process(
+        [sys.executable, str(SERVER), str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert server.stdin is not None  # noqa: S101 - as asked for
+    assert server.stdout is not None  # noqa: S101 - likewise
+    url = bytes(await server.stdout.receive_some()).decode().strip()
+    tasks, files = trio.lowlevel.current_statistics().tasks_living, descriptors()
+    until = trio.current_time() + seconds
+    with trio.move_on_after(seconds + 30) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feel_pulse, ledger)
+            async with trio.open_nursery() as clients:
+                clients.start_soon(sample, ledger, seconds)
+                for number in range(connections):
+                    clients.start_soon(live, ledger, url, number, pause, until)
+            nursery.cancel_scope.cancel()
+    ledger.check(not scope.cancelled_caught, "the connections did not end")
+    await trio.sleep(0.5)
+    gc.collect()
+    left = trio.lowlevel.current_statistics().tasks_living - tasks, descriptors() - files
+    ledger.check(left == (0, 0), f"left behind: {left[0]} tasks, {left[1]} file descriptors")
+    await server.stdin.aclose()
+    report = b"".join([bytes(data) async for data in server.stdout])
+    await server.wait()
+    await server.stdout.aclose()
+    return json.loads(report)
+
+
+def judge(ledger: Ledger) -> None:
+    """Draw the last conclusions."""
+    ended = sum(ledger.endings.values())
+    ledger.check(ended == ledger.turns, f"{ledger.turns} turns, {ended} endings")
+    ledger.check(not ledger.endings["NEVER ENDED"], "turns without an end")
+    growth = statistics.median(ledger.samples[45:]) - statistics.median(ledger.samples[15:30])
+    ledger.check(growth < GROWTH_BYTES, f"memory grew by {growth / MIB:.1f} MiB")
+    slowest = max(ledger.leaving, default=0.0)
+    ledger.check(
+        slowest < TIMEOUTS.close + LEEWAY + 2 * ledger.lag, f"leaving took {slowest:.1f} s"
+    )
+
+
+def print_table(ledger: Ledger, report: Any) -> None:
+    """Print what happened."""
+
+    def rows(title: str, counts: Any) -> None:
+        print(f"\n{title}")
+        for name, count in sorted(counts.items(), key=lambda row: -row[1]):
+            print(f"    {name:<42} {count:>10,}")
+
+    rows(f"{ledger.turns:,} turns ended with", +ledger.endings)
+    rows("connections", ledger.connections)
+    rows("besides", ledger.extras)
+    rows("faults of the server", report["faults"])
+    quarters = [ledger.samples[at : at + 15] for at in range(0, 60, 15)]
+    sizes = " ".join(f"{statistics.median(part) / MIB:.1f}" for part in quarters)
+    print(f"\nmedian resident size of each quarter: {sizes} MiB; now {resident() / MIB:.1f}")
+    print(f"slowest leaving of a connection: {max(ledger.leaving, default=0.0):.2f} s;"
+          f" the event loop was late by up to {ledger.lag:.2f} s")  # fmt: skip
+    print(f"handshakes at the server: {report['handshakes']:,}; sockets at once: up to"
+          f" {report['most sockets at once']}")  # fmt: skip
+    print(f"exceptions in the server, which it survives: {report['crashes'] or 'none'}")
+    print("", *ledger.wrong[:20], f"{len(ledger.wrong)} things wrong", sep="\n")
+
+
+def main() -> int:
+    """Read the command line, run, and judge."""
+    parser = argparse.ArgumentParser(description="Many connections, many faults, many minutes.")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--connections", type=int, default=50)
+    parser.add_argument("--pause", type=float, default=1.5, help="mean seconds between turns")
+    parser.add_argument("--seed", type=int, default=None, help="of chance; by the clock")
+    options = parser.parse_args()
+    seed = int(time.time()) if options.seed is None else options.seed
+    ledger = Ledger(random.Random(seed))  # noqa: S311 - no secret depends on it
+    print(f"{options.connections} connections, {options.seconds:.0f} s, seed {seed}")
+    report = trio.run(soak, ledger, options.seconds, options.connections, options.pause, seed)
+    judge(ledger)
+    print_table(ledger, report)
+    return 1 if ledger.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Watches the whole suite for keys that come to light (P9): a plugin that `conftest.py` registers.
+
+Keys of the tests begin with one of `MARKERS`. While a test runs, these are searched for them:
+
+- every log record, with its exception; of this library's loggers and those below it (`LOGGERS`)
+  at every level;
+- the message and arguments of every exception of this library, as it is made;
+- `repr()` and `str()` of this library's objects that hold keys or headers, as they are made;
+- every checkpoint; every warning; what a test wrote to its output.
+
+A test in which one of them is seen fails, and says where.
+
+What belongs elsewhere: direct tests, of tracebacks among others (`test_secrets.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from trio_responses import Conversation, Endpoint, ResponsesConnection, ResponseStream
+from trio_responses.errors import ResponsesError
+from trio_responses.proxy import Proxy
+from trio_responses.testing import ResponsesServer
+from trio_responses.transport import Terms, Transport
+from trio_responses.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    import warnings
+    from collections.abc import Callable, Generator
+
+MARKERS: Final = ("sk-secret", "sk-SECRET", "sk-opens-nothing", "sk-interop")
+"""How the keys of the tests begin."""
+LOGGERS: Final = ("trio_responses", "trio-websocket", "wsproto", "h11", "python_socks", "trio")
+WATCHED: Final[tuple[type[Any], ...]] = (
+    Conversation,
+    Endpoint,
+    Proxy,
+    ResponsesConnection,
+    ResponsesServer,
+    ResponseStream,
+    Terms,
+    Transport,
+    Tunnel,
+)
+
+
+class SecretsWatch:
+    """Notes where a key was seen."""
+
+    def __init__(self, markers: tuple[str, ...] = MARKERS) -> None:
+        self._markers = markers
+        self._undo: list[Callable[[], None]] = []
+        self.seen: list[str] = []
+        """Where a key was seen, since `take` was called last."""
+        self.looked: int = 0
+        """How many texts were searched."""
+
+    def look(self, where: str, *texts: object) -> None:
+        """Search texts for keys."""
+        for text in texts:
+            self.looked += 1
+            shown = str(text)
+            if any(marker in shown for marker in self._markers):
+                self.seen.append(f"{where}: {shown[:500]}")
+
+    def take(self) -> list[str]:
+        """Give what was seen, and forget it."""
+        seen, self.seen = self.seen, []
+        return seen
+
+    # --- What it listens at --------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to listen."""
+        make = logging.getLogRecordFactory()
+
+        def watched_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = make(*args, **kwargs)
+            self._look_at_record(record)
+            return record
+
+        logging.setLogRecordFactory(watched_record)
+        self._undo.append(lambda: logging.setLogRecordFactory(make))
+        for name in LOGGERS:
+            self._open(logging.getLogger(name))
+        self._after(ResponsesError, "__init__", lambda error, _: (repr(error), str(error)))
+        self._after(Conversation, "checkpoint", lambda _, saved: (saved,))
+        for kind in WATCHED:
+            self._after(kind, "__init__", lambda made, _: (repr(made), str(made)))
+
+    def _open(self, logger: logging.Logger) -> None:
+        """Have a logger make all its records, and pass on those that it would have made anyway."""
+        level = logger.level
+
+        def passes(record: logging.LogRecord) -> bool:
+            return record.levelno >= (level or logging.getLogger().level)
+
+        def undo() -> None:
+            logger.removeFilter(passes)
+            logger.setLevel(level)
+
+        logger.addFilter(passes)
+        logger.setLevel(logging.DEBUG)
+        self._undo.append(undo)
+
+    def stop(self) -> None:
+        """Leave everything as it was."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _look_at_record(self, record: logging.LogRecord) -> None:
+        where = f"a log record of {record.name}"
+        self.look(where, record.msg, repr(record.args))
+        if record.exc_info and record.exc_info[1] is not None:
+            self.look(where, repr(record.exc_info[1]), str(record.exc_info[1]))
+
+    def _after(self, kind: type[Any], name: str, show: Callable[[Any, Any], Any]) -> None:
+        """Look at something each time that a method of a class has run."""
+        method = getattr(kind, name)
+        was_own = name in vars(kind)
+
+        @functools.wraps(method)
+        def watched(self_: Any, *args: Any, **kwargs: Any) -> Any:
+            result = method(self_, *args, **kwargs)
+            self.look(f"{type(self_).__name__}, after {name}", *show(self_, result))
+            return result
+
+        def undo() -> None:
+            if was_own:
+                setattr(kind, name, method)
+            else:
+                delattr(kind, name)
+
+        setattr(kind, name, watched)
+        self._undo.append(undo)
+
+    # --- Hooks of pytest -----------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """Fail a test in which a key was seen."""
+        result = yield
+        seen = self.take()
+        if seen:
+            pytest.fail("\n".join(["a key came to light (P9)", *seen]), pytrace=False)
+        return result
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        """Look at a warning."""
+        self.look("a warning", warning_message.message)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Look at what a test wrote, except where it failed: pytest shows the test's own lines."""
+        if report.passed:
+            self.look(f"the output of {report.nodeid}", *(text for _, text in report.sections))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail the session for what came to light outside of tests."""
+        if self.seen:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what came to light outside of tests."""
+        for line in self.seen:
+            terminalreporter.write_line(f"a key came to light (P9): {line}", red=True)
+
+    def pytest_unconfigure(self) -> None:
+        """Stop listening."""
+        self.stop()
