@@ -35,6 +35,8 @@ __all__ = ["Dispatcher"]
 
 TYPE: Final = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
 NOTEWORTHY: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame})
+NOWHERE: Final = ""
+"""No lane has this name."""
 STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
 
 
@@ -61,24 +63,29 @@ class Dispatcher:
     def dispatch(self, link: Link, batch: list[Message]) -> None:
         """Give the events of one batch to their owners."""
         decode, route = wire.decode, link.lanes.route
-        last: Request | None = None
+        turning_points = link.lanes.turning_points
+        lane: str | None = NOWHERE
         share = _Share()
-        shares: dict[Request | None, _Share] = {None: share}
+        shares: dict[Request | None, _Share] = {}
         for message in batch:
             if isinstance(message, bytes):
                 event = decode(message)
                 size = len(message)
             else:
+                self._hand_over(shares)  # what comes before it was heard before it
+                lane, shares = NOWHERE, {}
                 event = self._odd(link, message)
                 size = 0
-            request = route(event)
-            if request is not last:
-                last = request
+            kind = type(event)
+            if kind in turning_points or event.stream_id != lane:
+                request = route(event)
                 share = shares.get(request) or shares.setdefault(request, _Share())
+                # A step of a response has the same owner as the one before it on its lane.
+                lane = NOWHERE if kind in turning_points else event.stream_id
+                if kind in NOTEWORTHY:
+                    self._note(event, request, link)
             share.events.append(event)
             share.size += size
-            if type(event) in NOTEWORTHY:
-                self._note(event, request, link)
         self._hand_over(shares)
 
     def tell(self, event: Event) -> None:
@@ -148,7 +155,9 @@ class Dispatcher:
         kind = TYPE.search(message.head)
         lanes = STREAM_ID.findall(message.head + message.tail)
         lane = lanes[-1].decode() if lanes else None
-        link.fail_oversize(lane, MessageTooLarge(message.size, self._limits.max_message_bytes))
+        answer = kind is not None and kind[1].startswith(b"response.")
+        error = MessageTooLarge(message.size, self._limits.max_message_bytes)
+        link.fail_oversize(lane, error, answer=answer)
         return wire.UndecodableFrame(
             raw=message.head,
             error=f"the message of {message.size} bytes is over the limit",

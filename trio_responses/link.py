@@ -62,6 +62,7 @@ class Link:
         """Since when somebody waits for what is in the socket, and nobody makes room for it."""
         self._watch = trio.CancelScope()
         self._last_error: APIError | None = None
+        self._refused: Turn | None = None
 
     @property
     def drained(self) -> bool:
@@ -153,15 +154,22 @@ class Link:
         elif self._replace_after_error and isinstance(owner, Turn):
             self.retire()
 
-    def fail_oversize(self, lane: str | None, error: MessageTooLarge) -> None:
+    def fail_oversize(
+        self, lane: str | None, error: MessageTooLarge, *, answer: bool = False
+    ) -> None:
         """Fail the turns whose message was discarded.
 
         Those are the ones of its lane, or all, where the lane is not known.
+
+        :param answer: whether it was an event of a response: then that has begun.
         """
         requests = list(self.lanes.unfinished())
-        for request in [one for one in requests if one.lane == lane] or requests:
+        own = [one for one in requests if one.lane == lane]
+        for request in own or requests:
             if isinstance(request, Turn) and not request.abandoned:
-                request.fail(error.twin())
+                told = error.twin()
+                told.delivery = Delivery.ACCEPTED if own and answer else None
+                request.fail(told)
                 self.lanes.abandon(request)
 
     def lose(self, lost: ResponsesError) -> None:
@@ -174,21 +182,26 @@ class Link:
             if not self.over.is_set():
                 self.setback = lost
         turns = [request for request in self.lanes.clear() if isinstance(request, Turn)]
-        too_large = self._too_large(turns)
+        if isinstance(lost, ConnectionLost):
+            self._refuse_too_large(turns, lost)
         for turn in turns:
-            if turn is too_large:
-                error: ResponsesError = RequestTooLarge(turn.size, None)
-                error.delivery = Delivery.REJECTED
-                turn.fail(error)
-            elif isinstance(lost, ConnectionLost):
+            if isinstance(lost, ConnectionLost):
                 turn.fail(lost.twin())
             else:
                 turn.fail(ConnectionClosed(str(lost)))
         self.over.set()
 
-    def _too_large(self, turns: list[Turn]) -> Turn | None:
-        """Find the request that a close with 1009 is about: the largest without an answer."""
-        if not isinstance(self.lost, ConnectionLost) or self.lost.code != MESSAGE_TOO_BIG:
-            return None
+    def note_unwritten(self, turn: Turn, lost: ConnectionLost) -> None:
+        """Note why a turn's request could not be written: it may be the one that is too large."""
+        if self.lost is None:
+            self._refuse_too_large([turn, *self.turns()], lost)
+
+    def _refuse_too_large(self, turns: list[Turn], lost: ConnectionLost) -> None:
+        """Fail the request that a close with 1009 is about: the largest without an answer."""
         silent = [turn for turn in turns if turn.heard_at is None]
-        return max(silent, key=lambda turn: turn.size, default=None)
+        if lost.code != MESSAGE_TOO_BIG or self._refused is not None or not silent:
+            return
+        self._refused = max(silent, key=lambda turn: turn.size)
+        error = RequestTooLarge(self._refused.size, None)
+        error.delivery = Delivery.REJECTED
+        self._refused.fail(error)

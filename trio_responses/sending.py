@@ -127,7 +127,13 @@ class Sender:
             turn.parent, turn.size = draft.parent, len(payload)
             if turn.lane is not None:
                 payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
-            await self._transmit(link, payload)
+            try:
+                await self._transmit(link, payload)
+            except ConnectionLost as lost:
+                link.note_unwritten(turn, lost)
+                if isinstance(turn.inbox.end, RequestTooLarge):
+                    raise turn.inbox.end from lost
+                raise
         turn.sent_at = trio.current_time()
         link.watch_for(turn)
         return turn

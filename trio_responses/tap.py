@@ -27,6 +27,10 @@ __all__ = ["Tap"]
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
 BODY_GRACE: Final = 1.0
+MAX_LENGTH_DIGITS: Final = 18
+MAX_PENDING_BYTES: Final = 128 * 1024
+LAST_WORDS_TURNS: Final = 16
+"""Turns of Trio's loop to read what is there, and to heed a close frame in it; two are enough."""
 SWITCHING_PROTOCOLS: Final = 101
 FIRST_FINAL_STATUS: Final = 200
 HEADER_BYTES: Final = 2
@@ -65,8 +69,17 @@ class Tap(trio.abc.Stream):
         """The first bytes of the protocol, where they came along with the upgrade response."""
 
     def feed(self, control: bytes) -> None:
-        """Pass the raw control frames of one read up."""
+        """Pass the raw control frames of one read up.
+
+        Where they come faster than the answers can be written, the oldest are left out: to answer
+        the latest ping is enough (RFC 6455, 5.5.3).
+        """
         self._pending += control
+        if len(self._pending) > MAX_PENDING_BYTES:
+            surplus = 0
+            while len(self._pending) - surplus > MAX_PENDING_BYTES // 2:
+                surplus += HEADER_BYTES + self._pending[surplus + 1]
+            del self._pending[:surplus]
         self._arrived.set()
 
     def drop_pending(self) -> None:
@@ -106,7 +119,19 @@ class Tap(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if self.upgrading:
                 self._refuse_broken(error)
+            elif isinstance(error, trio.BrokenResourceError):
+                await self._hear_out()
             raise
+
+    async def _hear_out(self) -> None:
+        """Let be read what came before a write failed: a close frame says why it did.
+
+        trio-websocket is told of the failure after that, and so keeps the server's close code.
+        """
+        for _ in range(LAST_WORDS_TURNS):
+            if self._ended and not self._pending:
+                break
+            await trio.lowlevel.checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes bytes."""
@@ -186,7 +211,8 @@ class Tap(trio.abc.Stream):
         """
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         length = headers.get("content-length", "")
-        wanted = min(int(length) if length.isdecimal() else MAX_BODY_BYTES, MAX_BODY_BYTES)
+        says = length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
+        wanted = min(int(length) if says else MAX_BODY_BYTES, MAX_BODY_BYTES)
         with trio.move_on_after(BODY_GRACE):
             while len(body) < wanted and not (chunked and body.endswith(LAST_CHUNK)):
                 try:

@@ -309,6 +309,18 @@ class Transport:
         self._tap.feed_end()
         await trio.aclose_forcefully(self._stream)
 
+    async def _give_up_unwritable(self, patience: float) -> None:
+        """End a socket that cannot be written to, where reading does not find its end.
+
+        What is still there to be read comes first: it takes a read that has been waiting for long.
+        """
+        while self._death is None:
+            if trio.current_time() - self._reading_since >= patience:
+                break
+            await trio.sleep(patience)
+        if self._death is None and not self._closing:
+            await self._give_up(self._as_lost())
+
     async def _keep_alive(self) -> None:
         """Ping a silent server, and give the socket up where nothing comes back.
 
@@ -328,6 +340,7 @@ class Transport:
                 with trio.move_on_after(timeout) as waiting:
                     await self._websocket.ping()
             except trio_websocket.ConnectionClosed:
+                await self._give_up_unwritable(timeout)
                 return
             if self._tap.cut:
                 await self._give_up(SendTimeout(PING_BYTES, age=self.age))

@@ -268,6 +268,7 @@ class Lanes(Generic[RequestT]):
         if request.parent == self.previous_response_id and request.lane == self._home:
             self.previous_response_id = None  # evicted; by a fork it is not (guide, likewise)
         self._finish(request)
+        self.steering.break_off(request)
         if request.response_id is not None:
             self._cut_off.add(request.lane)
         return request

@@ -48,7 +48,8 @@ class SteerState(StrEnum):
     FAILED = "failed"
     """It was refused, or could not be committed: it has had no effect."""
     UNKNOWN = "unknown"
-    """The socket ended, or its response broke off, before the server said."""
+    """The socket ended, or its response broke off, before the server said. In the latter case the
+    server may still say that it failed."""
 
 
 OWED: Final = frozenset({SteerState.SENT, SteerState.ACCEPTED})
@@ -155,6 +156,12 @@ class Steering:
             self._settle(one, SteerState.FAILED)
         return bool(refused)
 
+    def break_off(self, request: Request) -> None:
+        """Note that a response broke off: what it owes an answer to may never get one."""
+        for one in self._open:
+            if one.request is request and one.state in OWED:
+                one.become(SteerState.UNKNOWN)
+
     def commit(self, request: Request, successor: str | None) -> None:
         """Note that a response has begun, with all inputs that were there for it."""
         for one in list(self._open):
@@ -167,8 +174,8 @@ class Steering:
             if follows or continues:
                 one.successor = successor
                 self._settle(one, SteerState.COMMITTED)
-            elif one.request.lane == request.lane and one.request.ended and one.state in OWED:
-                self._settle(one, SteerState.UNKNOWN)  # its response broke off
+            elif one.request.lane == request.lane and one.state is SteerState.UNKNOWN:
+                self._open.remove(one)  # the server says no more of what broke off
 
     def lose(self, continued: set[str | None]) -> None:
         """Note that the socket is gone.

@@ -1,0 +1,174 @@
+"""Write docs/faults.md from the fault matrix of the tests: ``python docs/make_faults.py``.
+
+The tables are in ``tests/faults``, where each of their cells is run; so the page says what is
+tested, and a test sees to it that the page is this script's.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.faults.cells import DELAYS, STEADY  # noqa: E402 - found by the line above
+from tests.faults.table import (  # noqa: E402 - likewise
+    CLOSINGS,
+    OPENINGS,
+    STEERED,
+    TURNS,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.faults.cells import Cell, Closing, Opening, Steered
+
+PAGE = ROOT / "docs" / "faults.md"
+PHASES = ("idle", "sending", "before the first event", "mid-stream", "terminal")
+
+ROWS = len([*OPENINGS, *TURNS, *STEERED, *CLOSINGS])
+HEADING = f"""\
+# What can go wrong
+
+Each of the {ROWS} rows is run by `tests/faults/test_matrix.py`, over memory streams and on a clock
+that jumps; some of them again over real sockets (`tests/faults/test_sockets.py`). The page is
+written from the same table, by `docs/make_faults.py`.
+
+What holds in every row: nothing hangs. A turn ends once. The next turn works, unless the connection
+has ended, and gets its own events only. Leaving `open_responses` takes at most `timeouts.close`,
+and leaves no task and no socket. Nothing goes out again but what the row says.
+
+*At once* means: with no wait at all, on the clock. The first delay of the reconnect policy is one
+second.
+"""
+ON_THE_WAY = f"""\
+## On the way to a socket
+
+The same fault may be met at the first connect or after a loss, once or for good. Met once, a turn
+that waits for a socket is answered by the next attempt and knows nothing of it. Met for good, the
+policy's {len(DELAYS)} attempts are spent, and `ReconnectFailed` is raised, with the exception of
+the table as its cause; where nothing is tried again, that exception itself is. It leaves
+`open_responses`, or the turn that waits for a socket, with delivery `not_sent`. A `Retry-After` is
+a floor under the delay; above {STEADY.max_retry_after:g} s it ends the attempts. A key that is a
+function is asked once more after HTTP 401 (`tests/connection/test_keys.py`).
+"""
+AT_WORK = """\
+## On an open socket
+
+*Sent again* has two answers: for `delivery="at_most_once"`, which is the default, and for
+`"at_least_once"`. Where the request is sent again, the turn ends with the second answer.
+"""
+STEERING = """\
+### steering
+
+The steering input itself is never sent again. Its receipt says what became of it; where the turn
+ends before the server said so, at the latest when the next response begins or the socket ends.
+"""
+CLOSING = """\
+### closing
+
+A turn under way raises `ConnectionClosed`, and says how far it had come.
+"""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def name(kind: type | None, otherwise: str) -> str:
+    """Name an exception."""
+    return otherwise if kind is None else f"`{kind.__name__}`"
+
+
+def opening_row(cell: Opening) -> list[str]:
+    """Say what one attempt fails with, when, and whether there is another."""
+    error = name(cell.error, "none: it is waited for")
+    again = "yes" if cell.passes else "no"
+    if cell.retried and not cell.passes:
+        again = "no: the wait is too long"
+    elif cell.retry_after is not None:
+        again = f"yes, after {cell.retry_after:g} s at least"
+    return [cell.fault, error, cell.takes.words, again if cell.error is not None else "-"]
+
+
+def sent_again(cell: Cell | Steered) -> str:
+    """Say whether a request goes out again: by default, and by choice."""
+    by_default = getattr(cell, "repeated", False)
+    ends = cell.then.ended_by is not None
+    by_choice = by_default or (cell.at_least_once and not ends)
+    return f"{'yes' if by_default else 'no'} / {'yes' if by_choice else 'no'}"
+
+
+def turn_row(cell: Cell) -> list[str]:
+    """Say what becomes of a turn, and of the connection."""
+    ends_well = "its Response"
+    if cell.status != "completed":
+        ends_well += f": {cell.status}"
+    if cell.raises is None and cell.repeated:
+        ends_well = "its Response, of the second sending"
+    if "create" in cell.ways:
+        ends_well += "; `create()` raises `ResponseFailedError`"
+    return [
+        cell.fault,
+        name(cell.raises, ends_well),
+        f"`{cell.delivery}`" if cell.delivery is not None else "-",
+        cell.after.words,
+        cell.then.words,
+        sent_again(cell),
+    ]
+
+
+def steered_row(cell: Steered) -> list[str]:
+    """Say what becomes of a turn that is steered, and of its input."""
+    ends_well = "its Response" if cell.responses == 1 else "the successor's Response"
+    return [
+        cell.fault,
+        name(cell.raises, ends_well),
+        f"`{cell.receipt}`",
+        cell.after.words,
+        cell.then.words,
+        sent_again(cell),
+    ]
+
+
+def closing_row(cell: Closing) -> list[str]:
+    """Say how long leaving takes."""
+    return [cell.fault, cell.after.words]
+
+
+def page() -> str:
+    """Write the page."""
+    parts = [HEADING, ON_THE_WAY]
+    for phase, cells in groupby(OPENINGS, key=attrgetter("phase")):
+        heads = ("fault", "an attempt fails with", "after", "tried again")
+        parts += [f"### {phase}\n", table(heads, [opening_row(cell) for cell in cells])]
+    parts.append(AT_WORK)
+    for phase in PHASES:
+        when = "noticed" if phase == "idle" else "after"
+        gets = "the next turn gets" if phase == "idle" else "the turn gets"
+        heads = ("fault", gets, "delivery", when, "the connection", "sent again")
+        rows = [turn_row(cell) for cell in TURNS if cell.phase == phase]
+        if phase == "idle":
+            heads, rows = heads[:-1], [row[:-1] for row in rows]
+        parts += [f"### {phase}\n", table(heads, rows)]
+    heads = ("fault", "the turn gets", "the receipt", "after", "the connection", "sent again")
+    parts += [STEERING, table(heads, [steered_row(cell) for cell in STEERED])]
+    parts += [CLOSING, table(("fault", "leaving takes"), [closing_row(cell) for cell in CLOSINGS])]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Write the file."""
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)} is written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The cells of error frames, in all their shapes, before a response has begun and within it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.faults import faults
+from tests.faults.cells import (
+    BEFORE,
+    FRESH,
+    MID_STREAM,
+    Cell,
+)
+from trio_responses import (
+    APIError,
+    Delivery,
+    InvalidStreamId,
+    PreviousResponseNotFound,
+    RateLimited,
+    ServerOverloaded,
+    StreamLimitReached,
+)
+
+if TYPE_CHECKING:
+    from tests.faults.cells import Strike
+    from tests.faults.servers import Json, Seat
+
+
+def wrapped(code: str | None, status: int | None, **more: Any) -> Json:
+    inner = {"type": "some_error", "code": code, "message": "No.", "param": None}
+    frame: Json = {"type": "error", "error": inner, **more}
+    return frame if status is None else {**frame, "status": status}
+
+
+def answering(error: Json, *, within: bool = False) -> Strike:
+    async def strike(seat: Seat) -> None:
+        if within:
+            await seat.begin()
+        await seat.say(error)
+
+    return strike
+
+
+SHAPES: Final[dict[str, Json]] = {
+    "documented error": wrapped("server_error", 400),
+    "error with headers": wrapped("server_error", 400, headers={"retry-after": 2}),
+    "error with `status_code`": wrapped("server_error", None, status_code=400),
+    "error with a bare `detail`": {
+        "type": "error",
+        "status": 400,
+        "error": {"detail": "Unsupported parameter: generate"},
+    },
+    "flat error": {"type": "error", "code": "invalid_prompt", "message": "No.", "status": 400},
+    "error without a type": {"error": {"code": "server_error", "message": "No."}, "status": 400},
+    "`detail` alone": {"detail": "No.", "status": 400},
+    "error that is a word": {"type": "error", "error": "No.", "status": 400},
+    "`response.error`": {**wrapped("server_error", 400), "type": "response.error"},
+}
+UNSAID: Final[dict[str, Json]] = {
+    "nested error without a status": wrapped("server_error", None),
+    "flat error without a status": {"type": "error", "code": "server_error", "message": "No."},
+    "empty error": {"type": "error"},
+    "error of status 500": wrapped("server_error", 500),
+}
+CODES: Final[list[tuple[str, int | None, type[APIError], Delivery]]] = [
+    ("rate_limit_exceeded", 429, RateLimited, Delivery.REJECTED),
+    ("rate_limit_exceeded", None, RateLimited, Delivery.REJECTED),
+    ("insufficient_quota", 429, RateLimited, Delivery.REJECTED),
+    ("context_length_exceeded", 400, APIError, Delivery.REJECTED),
+    ("websocket_stream_limit_reached", 400, StreamLimitReached, Delivery.REJECTED),
+    ("server_is_overloaded", 503, ServerOverloaded, Delivery.AMBIGUOUS),
+    ("server_is_overloaded", None, ServerOverloaded, Delivery.AMBIGUOUS),
+    ("slow_down", 503, ServerOverloaded, Delivery.AMBIGUOUS),
+]
+
+
+def refused(
+    fault: str, error: Json, kind: type[APIError], delivery: Delivery, **more: Any
+) -> list[Cell]:
+    """A refusal ends its turn, before its start or within; the socket goes on."""
+    before = Cell(
+        phase=BEFORE,
+        fault=fault,
+        strike=answering(error),
+        raises=kind,
+        delivery=delivery,
+        **more,
+    )
+    within = replace(
+        before,
+        phase=MID_STREAM,
+        strike=answering(error, within=True),
+        delivery=Delivery.ACCEPTED,
+    )
+    return [before, within]
+
+
+ERRORS: Final = [
+    cell
+    for cells in (
+        *(refused(name, error, APIError, Delivery.REJECTED) for name, error in SHAPES.items()),
+        *(refused(name, error, APIError, Delivery.AMBIGUOUS) for name, error in UNSAID.items()),
+        *(
+            refused(
+                f"`{code}`, {f'status {status}' if status else 'no status'}",
+                wrapped(code, status),
+                kind,
+                delivery,
+            )
+            for code, status, kind, delivery in CODES
+        ),
+    )
+    for cell in cells
+]
+NO_PARENT: Final = wrapped("previous_response_not_found", 400)
+LIMIT: Final = wrapped("websocket_connection_limit_reached", 400)
+SPECIAL: Final = [
+    Cell(
+        phase=BEFORE,
+        fault="`previous_response_not_found`, in a conversation",
+        strike=answering(NO_PARENT),
+        repeated=True,
+        ways=("conversation",),
+    ),
+    Cell(
+        phase=BEFORE,
+        fault="`previous_response_not_found`, elsewhere",
+        strike=answering(NO_PARENT),
+        raises=PreviousResponseNotFound,
+        delivery=Delivery.REJECTED,
+        ways=("stream",),
+    ),
+    Cell(
+        phase=BEFORE,
+        fault="`invalid_stream_id`, without the lane",
+        strike=faults.say_raw(wrapped("invalid_stream_id", 400)),
+        raises=InvalidStreamId,
+        delivery=Delivery.REJECTED,
+        ways=("conversation",),
+    ),
+    Cell(
+        phase=BEFORE,
+        fault="`websocket_connection_limit_reached`",
+        strike=answering(LIMIT),
+        then=FRESH,
+        repeated=True,
+    ),
+    *(
+        replace(
+            cell,
+            fault="error, where sockets fall silent after one",
+            then=FRESH,
+            silent_after_error=True,
+            ways=("stream",),
+        )
+        for cell in refused("", wrapped("server_error", 400), APIError, Delivery.REJECTED)
+    ),
+]
+
+REFUSALS: Final = [*ERRORS, *SPECIAL]

@@ -1,0 +1,294 @@
+"""A server over memory that answers every turn, but for the one thing that it does wrong.
+
+What belongs elsewhere: what may go wrong (`faults.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+import trio
+import trustme
+
+from tests.faults.cells import KEEPALIVE, STEADY, THE_TURN, TIMEOUTS
+from tests.transport.peer import CLIENT_HAS_LEFT, CLOSE, PING, PONG, TEXT, Peer, close, frame, text
+from tests.transport.proxies import ESTABLISHED, secured, server_context, trusting
+from tests.turns.rig import created, delta, ended, item_done, message
+from trio_responses import Endpoint, Limits, open_responses
+from trio_responses.proxy import Proxy
+from trio_responses.testing import MemoryStream, memory_connection
+from trio_responses.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from tests.faults.cells import Strike
+    from trio_responses import ResponsesConnection
+
+Json = dict[str, Any]
+Route = Literal["plain", "proxy", "tls"]
+
+AUTHORITY: Final = trustme.CA()
+HOST: Final = "models.test"
+LIMITS: Final = Limits(max_message_bytes=50_000)
+
+
+@cache
+def trust() -> ssl.SSLContext:
+    """Make the client's context, once: it takes 30 ms."""
+    return trusting(AUTHORITY)
+
+
+def said_in(command: Json) -> str:
+    """Give the text of a request, which is all of its input or the last item of it."""
+    given: Any = command.get("input", "")
+    content = given if isinstance(given, str) else given[-1]["content"]
+    return str(content).partition(" ...")[0]
+
+
+def heard(words: str) -> str:
+    """Give the answer to a text."""
+    return f"You said {words}."
+
+
+class Seat(Peer):
+    """The server's end of one socket."""
+
+    def __init__(self, stream: trio.abc.Stream, site: Site, number: int) -> None:
+        super().__init__(stream)
+        self.site = site
+        self.number = number
+        self.wire = stream
+        """The stream below TLS."""
+        self.command: Json = {}
+        """The command that was read last."""
+        self.deaf = False
+        """Whether nothing more is read."""
+        self.has_closed = False
+        """Whether a close frame was sent."""
+        self.response_id = ""
+        """The response that was begun last."""
+        self._given: set[str] = set()
+
+    # --- Reading -------------------------------------------------------------------------
+
+    async def serve(self, strike: Strike | None = None) -> None:
+        """Answer every turn; where the turn of the fault comes, strike instead, once.
+
+        Where the fault happens while a request is written, that is the one behind the first.
+        """
+        while True:
+            await self.read_command()
+            met = strike is not None and said_in(self.command) == THE_TURN
+            if not met:
+                await self.answer()
+            if strike is not None and (met or self.site.while_written):
+                strike_now, strike = strike, None
+                await strike_now(self)
+
+    async def read_command(self) -> Json:
+        """Read to the next command; answer pings and closes meanwhile."""
+        while True:
+            received = await self.read_frame()
+            if self.deaf:
+                await trio.sleep_forever()
+            if received.opcode == CLOSE:
+                if not self.has_closed:
+                    await self.send(close(received.code))
+                await self.stream.aclose()
+                raise EOFError
+            if received.opcode == PING:
+                await self.send(frame(PONG, received.payload))
+            elif received.opcode == TEXT:
+                self.command = msgspec.json.decode(received.payload)
+                self._note(self.command)
+                if not self.has_closed:
+                    return self.command
+
+    async def read_to_the_close(self) -> None:
+        """Read to the client's close frame, and leave it unanswered."""
+        while True:
+            received = await self.read_frame()
+            if received.opcode == CLOSE:
+                assert received.code == 1000
+                return
+            if received.opcode == TEXT:
+                self.command = msgspec.json.decode(received.payload)
+                await self.begin()
+
+    def _note(self, command: Json) -> None:
+        """Note a request, and whether it continues what this very socket has answered (P7)."""
+        self.site.commands.append((self.number, command))
+        parent = command.get("previous_response_id")
+        if parent is not None and parent not in self._given:
+            self.site.strangers.append(parent)
+
+    # --- Answering -----------------------------------------------------------------------
+
+    async def say(self, *events: Json) -> None:
+        """Send events, all in one write."""
+        await self.send(self.encode(*events))
+
+    def encode(self, *events: Json) -> bytes:
+        """Write events as frames, on the lane of the command."""
+        lane = {"stream_id": self.command["stream_id"]} if "stream_id" in self.command else {}
+        return b"".join(text(msgspec.json.encode({**event, **lane})) for event in events)
+
+    def events(self) -> list[Json]:
+        """Make the events that answer the command."""
+        words = heard(said_in(self.command))
+        self.response_id = self.site.new_id()
+        item = message(words, f"msg_{self.response_id}")
+        events = [
+            created(self.response_id),
+            {**created(self.response_id), "type": "response.in_progress"},
+            delta(words[:4], item_id=item["id"]),
+            delta(words[4:], item_id=item["id"]),
+            item_done(item),
+            ended([item], self.response_id),
+        ]
+        return [{**event, "sequence_number": n} for n, event in enumerate(events)]
+
+    async def answer(self) -> None:
+        """Answer as one should."""
+        await self.say(*self.events())
+        self._given.add(self.response_id)
+
+    async def begin(self) -> list[Json]:
+        """Begin to answer, and give the events that are still to come."""
+        events = self.events()
+        await self.say(*events[:3])
+        return events[3:]
+
+    async def finish(self, rest: Sequence[Json]) -> None:
+        """Send the rest of an answer."""
+        await self.say(*rest)
+        self._given.add(self.response_id)
+
+    # --- Ending --------------------------------------------------------------------------
+
+    async def wait_written(self) -> None:
+        """Wait until a request has begun to come in."""
+        if not self._received:
+            await self._read_more()
+
+    def stop_taking(self) -> None:
+        """Let every write to this socket fail; nothing else is heard of its end."""
+        assert isinstance(self.wire, MemoryStream)
+        pipe = self.wire._incoming
+        pipe.receiver_closed = True
+        pipe.wake()
+
+    def reset(self) -> None:
+        """Send a TCP RST."""
+        assert isinstance(self.wire, MemoryStream)
+        self.wire.reset()
+
+    async def send_eof(self) -> None:
+        """Send a TCP FIN."""
+        assert isinstance(self.wire, MemoryStream)
+        await self.wire.send_eof()
+
+
+class Site:
+    """All sockets of one test, in the order they were dialled."""
+
+    def __init__(self, nursery: trio.Nursery, route: Route, capacity: int | None) -> None:
+        self._nursery = nursery
+        self._route: Route = route
+        self._capacity = capacity
+        self._ids = 0
+        self.seats: list[Seat] = []
+        self.clients: list[MemoryStream] = []
+        self.dialled: list[float] = []
+        """When."""
+        self.commands: list[tuple[int, Json]] = []
+        """What was received whole, with the number of the socket."""
+        self.while_written = False
+        """Whether the strikes happen while a request is written."""
+        self.strangers: list[str] = []
+        """Parents that a request named on a socket that did not know them."""
+        self.dial_faults: deque[Callable[[], Awaitable[object]]] = deque()
+        """What the next dials do."""
+        self.faults: deque[Strike] = deque()
+        """What the next sockets do instead of the upgrade."""
+        self.strikes: deque[Strike] = deque()
+        """What the next sockets do with the turn of the fault."""
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"resp_{self._ids}"
+
+    def times_asked(self, words: str = THE_TURN) -> int:
+        """Count how often a request came in whole."""
+        creates = (one for _, one in self.commands if one["type"] == "response.create")
+        return sum(said_in(command) == words for command in creates)
+
+    async def dial(self, host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        assert host
+        assert port
+        self.dialled.append(trio.current_time())
+        if self.dial_faults:
+            await self.dial_faults.popleft()()
+        client, server = memory_connection(self._capacity)
+        seat = Seat(server, self, len(self.seats) + 1)
+        self.clients.append(client)
+        self.seats.append(seat)
+        self._nursery.start_soon(self._run, seat)
+        return client
+
+    async def _run(self, seat: Seat) -> None:
+        with suppress(*CLIENT_HAS_LEFT):
+            if self.faults:
+                await self.faults.popleft()(seat)
+            await self.greet(seat)
+            await seat.accept()
+            await seat.serve(self.strikes.popleft() if self.strikes else None)
+        await trio.aclose_forcefully(seat.wire)
+
+    async def greet(self, seat: Seat) -> None:
+        """Do what comes before the upgrade."""
+        if self._route == "proxy":
+            await seat.read_head()
+            await seat.send(ESTABLISHED)
+        elif self._route == "tls":
+            seat.stream = (await secured(seat, server_context(AUTHORITY, HOST))).stream
+
+    def open_client(
+        self, *, silent_after_error: bool = False, **options: Any
+    ) -> AbstractAsyncContextManager[ResponsesConnection]:
+        """Open a connection to this place, with the times of `cells.py`."""
+        secure = self._route == "tls"
+        endpoint = Endpoint.compatible(
+            f"wss://{HOST}/v1" if secure else "ws://127.0.0.1/v1",
+            lanes=not silent_after_error,
+            after_error="replace" if silent_after_error else "reuse",
+        )
+        proxied = self._route == "proxy"
+        settings: Any = {
+            "api_key": "",
+            "dial": Tunnel(Proxy.of("http://proxy.test:3128"), self.dial) if proxied else self.dial,
+            "ssl_context": trust() if secure else None,
+            "reconnect": STEADY,
+            "timeouts": TIMEOUTS,
+            "keepalive": KEEPALIVE,
+            "limits": LIMITS,
+        }
+        return open_responses(endpoint=endpoint, **{**settings, **options})
+
+
+@asynccontextmanager
+async def open_site(
+    route: Route = "plain", *, capacity: int | None = None
+) -> AsyncGenerator[Site, None]:
+    """Open a place to dial for the length of a block."""
+    async with trio.open_nursery() as nursery:
+        yield Site(nursery, route, capacity)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,165 @@
+"""The cells of a response that is steered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.faults import faults
+from tests.faults.cells import DEAD, FRESH, OVER, REOPENED, STALL, Steered
+from tests.faults.refusals import wrapped
+from trio_responses import (
+    APIError,
+    ConnectionLost,
+    Delivery,
+    KeepaliveTimeout,
+    StallTimeout,
+    SteerState,
+)
+
+if TYPE_CHECKING:
+    from tests.faults.cells import Strike
+    from tests.faults.servers import Json, Seat
+
+STEER_ID: Final = "steer_1"
+
+
+class Steering:
+    """What a server does with a response that is steered, step by step."""
+
+    def __init__(self) -> None:
+        self._rest: list[Json] = []
+
+    async def begin(self, seat: Seat) -> None:
+        """Begin to answer, and read the steering input."""
+        self._rest = await seat.begin()
+        await seat.read_command()
+
+    async def accept(self, seat: Seat) -> None:
+        steer = {"id": STEER_ID, "previous_response_id": seat.response_id}
+        await seat.say({"type": "response.steer.accepted", "steer": steer})
+
+    async def fail(self, seat: Seat) -> None:
+        error = {"type": "invalid_request_error", "code": "successor_creation_failed"}
+        steer = {"id": STEER_ID, "previous_response_id": seat.response_id}
+        await seat.say({"type": "response.steer.failed", "steer": steer, "error": error})
+
+    async def refuse(self, seat: Seat) -> None:
+        """Answer as a server that knows no steering."""
+        await seat.say(wrapped("unknown_command", 400))
+
+    async def break_off(self, seat: Seat) -> None:
+        """End the response by an error."""
+        await seat.say(wrapped("server_error", 500))
+
+    async def finish(self, seat: Seat) -> None:
+        await seat.finish(self._rest)
+
+    async def succeed(self, seat: Seat) -> None:
+        """Begin the successor."""
+        seat.command = {"input": "Stop."}
+        self._rest = await seat.begin()
+
+
+def steered(fault: str, *steps: str | Strike, **expected: Any) -> Steered:
+    async def strike(seat: Seat) -> None:
+        play = Steering()
+        await play.begin(seat)
+        for step in steps:
+            await (getattr(play, step)(seat) if isinstance(step, str) else step(seat))
+
+    return Steered(fault=fault, strike=strike, **expected)
+
+
+LOST: Final[dict[str, Any]] = {
+    "raises": ConnectionLost,
+    "delivery": Delivery.ACCEPTED,
+    "then": REOPENED,
+    "receipt": SteerState.UNKNOWN,
+    "at_least_once": True,
+}
+SILENT: Final[dict[str, Any]] = {
+    "raises": StallTimeout,
+    "delivery": Delivery.ACCEPTED,
+    "after": STALL,
+    "then": FRESH,
+    "receipt": SteerState.UNKNOWN,
+    "at_least_once": True,
+}
+ANSWERED: Final[dict[str, Any]] = {**LOST, "raises": None, "delivery": None, "at_least_once": False}
+
+
+STEERED: Final = [
+    steered(
+        "none", "accept", "finish", "succeed", "finish", receipt=SteerState.COMMITTED, responses=2
+    ),
+    steered("reset before an answer to it", faults.reset, **LOST),
+    steered("FIN before an answer to it", faults.fin, **LOST),
+    steered("close 1001 before an answer to it", faults.close_with(1001), **LOST),
+    steered("close 1008 before an answer to it", faults.close_with(1008), **{**LOST, "then": OVER}),
+    steered(
+        "half-open before an answer to it",
+        faults.half_open,
+        **{**LOST, "raises": KeepaliveTimeout, "after": DEAD},
+    ),
+    steered("stall before an answer to it", **SILENT),
+    steered("reset once it is accepted", "accept", faults.reset, **LOST),
+    steered("bad UTF-8 once it is accepted", "accept", faults.bad_utf8, **LOST),
+    steered("stall once it is accepted", "accept", **SILENT),
+    steered(
+        "bad JSON in the place of an answer",
+        faults.bad_json,
+        "accept",
+        "finish",
+        "succeed",
+        "finish",
+        receipt=SteerState.COMMITTED,
+        responses=2,
+    ),
+    steered("it is given back", "accept", "finish", "fail", receipt=SteerState.FAILED),
+    steered("it is refused by an error frame", "refuse", "finish", receipt=SteerState.FAILED),
+    steered(
+        "error frame in the place of the successor",
+        "accept",
+        "finish",
+        "refuse",
+        receipt=SteerState.FAILED,
+    ),
+    steered(
+        "error frame that ends the response",
+        "accept",
+        "break_off",
+        raises=APIError,
+        delivery=Delivery.ACCEPTED,
+        receipt=SteerState.UNKNOWN,
+    ),
+    steered("reset in the place of the successor", "accept", "finish", faults.reset, **ANSWERED),
+    steered(
+        "close 1001 in the place of the successor",
+        "accept",
+        "finish",
+        faults.close_with(1001),
+        **ANSWERED,
+    ),
+    steered(
+        "stall in the place of the successor",
+        "accept",
+        "finish",
+        **{**ANSWERED, "after": STALL, "then": FRESH},
+    ),
+    steered("no word about it at all", "finish", **{**ANSWERED, "after": STALL, "then": FRESH}),
+    steered(
+        "reset within the successor",
+        "accept",
+        "finish",
+        "succeed",
+        faults.reset,
+        **{**LOST, "receipt": SteerState.COMMITTED},
+    ),
+    steered(
+        "stall within the successor",
+        "accept",
+        "finish",
+        "succeed",
+        **{**SILENT, "receipt": SteerState.COMMITTED},
+    ),
+]

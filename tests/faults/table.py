@@ -1,0 +1,23 @@
+"""The fault matrix: all cells, by the rig that runs them.
+
+What belongs elsewhere: the cells themselves, in the files of their phases.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tests.faults.closing import CLOSINGS
+from tests.faults.endings import ENDINGS
+from tests.faults.losses import OPEN
+from tests.faults.openings import OPENINGS
+from tests.faults.refusals import REFUSALS
+from tests.faults.sendings import SENDINGS
+from tests.faults.steering import STEERED
+
+if TYPE_CHECKING:
+    from tests.faults.cells import Cell
+
+__all__ = ["CLOSINGS", "OPENINGS", "STEERED", "TURNS"]
+
+TURNS: Final[list[Cell]] = [*OPEN, *REFUSALS, *SENDINGS, *ENDINGS]

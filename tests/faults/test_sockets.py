@@ -1,0 +1,300 @@
+"""Some cells of the matrix over real sockets: TCP's own resets and ends, and TLS's own alerts."""
+
+from __future__ import annotations
+
+import math
+import socket
+import ssl
+import struct
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import pytest
+import trio
+import trustme
+
+from tests.faults.servers import Seat, Site, heard
+from tests.transport.peer import CLIENT_HAS_LEFT, close
+from tests.transport.proxies import Directory, server_context, trusting
+from trio_responses import (
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    Delivery,
+    FirstEventTimeout,
+    Keepalive,
+    KeepaliveTimeout,
+    ReconnectFailed,
+    RequestTooLarge,
+    Timeouts,
+    open_responses,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from trio_responses import ResponsesConnection
+
+SHORT: Final = Timeouts(connect=0.3, send=0.3, first_event=0.2, stall=0.2, close=0.2)
+NO_PINGS: Final = Keepalive(interval=math.inf)
+GRACE: Final = 1.0
+"""Seconds that a slow machine may take on top."""
+
+
+async def rest(_: Seat) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def tcp_reset(stream: trio.abc.Stream) -> None:
+    """Send a RST: a close that does not linger."""
+    assert isinstance(stream, trio.SocketStream)
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+class Place:
+    """A port of 127.0.0.1 whose first socket does as it is told; the later ones serve well."""
+
+    def __init__(self, site: Site, play: Callable[[Seat], Awaitable[object]]) -> None:
+        self._site = site
+        self._play = play
+        self.seats: list[Seat] = []
+        self.port = 0
+
+    async def run(self, stream: trio.abc.Stream, below: trio.abc.Stream | None = None) -> None:
+        seat = Seat(stream, self._site, len(self.seats) + 1)
+        seat.wire = below or stream
+        self.seats.append(seat)
+        with suppress(*CLIENT_HAS_LEFT):
+            await seat.accept()
+            if len(self.seats) == 1:
+                await self._play(seat)
+            await seat.serve()
+        await trio.aclose_forcefully(stream)
+
+    def open_client(self, **options: Any) -> AbstractAsyncContextManager[ResponsesConnection]:
+        settings: dict[str, Any] = {
+            "url": f"ws://127.0.0.1:{self.port}/v1",
+            "timeouts": SHORT,
+            "keepalive": NO_PINGS,
+            "reconnect": [0.05],
+            "proxy": False,
+        }
+        return open_responses(api_key="", **{**settings, **options})
+
+
+@asynccontextmanager
+async def open_place(
+    play: Callable[[Seat], Awaitable[object]] = rest, context: ssl.SSLContext | None = None
+) -> AsyncGenerator[Place, None]:
+    async with trio.open_nursery() as nursery:
+        place = Place(Site(nursery, "plain", None), play)
+
+        async def run(stream: trio.SocketStream) -> None:
+            if context is None:
+                await place.run(stream)
+            else:
+                secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+                with suppress(*CLIENT_HAS_LEFT):
+                    await secured.do_handshake()
+                    await place.run(secured, stream)
+                await trio.aclose_forcefully(secured)
+
+        (listener,) = await nursery.start(partial(trio.serve_tcp, run, 0, host="127.0.0.1"))
+        place.port = listener.socket.getsockname()[1]
+        with trio.fail_after(20):
+            yield place
+        nursery.cancel_scope.cancel()
+
+
+async def lose(
+    place: Place, error: type[ConnectionLost], delivery: Delivery, **options: Any
+) -> ConnectionLost:
+    """Lose a turn, have the next one answered by the next socket, and leave in time."""
+    async with place.open_client(**options) as connection:
+        with pytest.raises(error) as failure:
+            await connection.create(model="m", input="this one")
+        assert type(failure.value) is error
+        assert failure.value.delivery is delivery
+        response = await connection.create(model="m", input="next")
+        assert response.output_text == heard("next")
+        assert len(place.seats) == 2
+        left_at = trio.current_time()
+    assert trio.current_time() - left_at < SHORT.close + GRACE
+    return failure.value
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_reset_costs_the_turn_and_not_the_connection(*, begun: bool) -> None:
+    async def play(seat: Seat) -> None:
+        await seat.read_command()
+        if begun:
+            await seat.begin()
+            await trio.sleep(0.05)
+        tcp_reset(seat.stream)
+
+    delivery = Delivery.ACCEPTED if begun else Delivery.AMBIGUOUS
+    async with open_place(play) as place:
+        lost = await lose(place, ConnectionLost, delivery)
+    assert lost.code == 1006
+
+
+async def test_a_fin_costs_the_turn_and_not_the_connection() -> None:
+    async def play(seat: Seat) -> None:
+        await seat.read_command()
+        await seat.begin()
+        assert isinstance(seat.stream, trio.SocketStream)
+        await seat.stream.send_eof()
+
+    async with open_place(play) as place:
+        lost = await lose(place, ConnectionLost, Delivery.ACCEPTED)
+    assert lost.code == 1006
+
+
+async def test_a_half_open_socket_is_noticed_by_the_keepalive() -> None:
+    async def play(seat: Seat) -> None:
+        await seat.read_command()
+        await seat.begin()
+        await trio.sleep_forever()
+
+    async with open_place(play) as place:
+        await lose(
+            place,
+            KeepaliveTimeout,
+            Delivery.ACCEPTED,
+            keepalive=Keepalive(interval=0.1, timeout=0.1),
+            timeouts=Timeouts(close=0.2),
+        )
+
+
+async def test_slow_bytes_are_waited_for() -> None:
+    async def play(seat: Seat) -> None:
+        await seat.read_command()
+        frames = seat.encode(*seat.events())
+        for start in range(0, len(frames), 40):
+            await seat.send(frames[start : start + 40])
+            await trio.sleep(0.005)
+
+    async with open_place(play) as place, place.open_client() as connection:
+        response = await connection.create(model="m", input="this one")
+        assert response.output_text == heard("this one")
+        await connection.create(model="m", input="next")
+        assert len(place.seats) == 1
+
+
+async def test_a_server_that_does_not_answer_is_given_up() -> None:
+    async def play(seat: Seat) -> None:
+        await seat.read_command()
+
+    async with open_place(play) as place, place.open_client() as connection:
+        with pytest.raises(FirstEventTimeout) as failure:
+            await connection.create(model="m", input="this one")
+        assert failure.value.delivery is Delivery.AMBIGUOUS
+        await connection.create(model="m", input="next")
+        assert len(place.seats) == 2
+
+
+async def test_a_close_with_1009_before_the_request_is_read_refuses_it() -> None:
+    """The close frame and the RST behind it come together, while the request is being written."""
+
+    async def play(seat: Seat) -> None:
+        await seat.wait_written()
+        await seat.send(close(1009))
+        tcp_reset(seat.stream)
+
+    patient = Timeouts(send=10.0, close=0.2)
+    async with open_place(play) as place, place.open_client(timeouts=patient) as connection:
+        with pytest.raises(RequestTooLarge) as failure:
+            await connection.create(model="m", input="x" * 15_000_000)
+        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.size > 15_000_000
+        await connection.create(model="m", input="next")
+        assert len(place.seats) == 2
+
+
+async def test_a_refused_port_is_tried_as_often_as_the_policy_says() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{unused.getsockname()[1]}/v1"
+        with pytest.raises(ReconnectFailed) as failure:
+            async with open_responses(url, api_key="", reconnect=[0.01, 0.01], proxy=False):
+                pytest.fail("it opened")
+    assert failure.value.attempts == 2
+    assert type(failure.value.__cause__) is ConnectError
+
+
+async def test_an_unknown_host_is_tried_as_often_as_the_policy_says() -> None:
+    directory = Directory()
+    with pytest.raises(ReconnectFailed) as failure:
+        async with open_responses(
+            "ws://nowhere.test/v1",
+            api_key="",
+            reconnect=[0.01, 0.01],
+            proxy=False,
+            allow_insecure=True,
+        ):
+            pytest.fail("it opened")
+    assert directory.asked == ["nowhere.test"] * 3
+    assert type(failure.value.__cause__) is ConnectError
+
+
+async def test_a_port_that_accepts_and_never_answers_is_given_up() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(ReconnectFailed) as failure:
+            async with open_responses(
+                url, api_key="", reconnect=[], proxy=False, timeouts=Timeouts(connect=0.1)
+            ):
+                pytest.fail("it opened")
+    assert type(failure.value.__cause__) is ConnectTimeout
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+AUTHORITY: Final = trustme.CA()
+
+
+async def test_a_certificate_that_is_not_trusted_is_not_tried_again() -> None:
+    async with open_place(context=server_context(trustme.CA(), "127.0.0.1")) as place:
+        url = f"wss://127.0.0.1:{place.port}/v1"
+        with pytest.raises(ConnectError) as failure:
+            async with place.open_client(url=url, ssl_context=trusting(AUTHORITY)):
+                pytest.fail("it opened")
+        assert type(failure.value) is ConnectError
+        assert not failure.value.retryable
+        assert not place.seats
+
+
+async def test_an_alert_behind_the_handshake_is_a_failed_attempt() -> None:
+    """TLS 1.3: a server that misses a client's certificate says so when the handshake is over."""
+    context = server_context(AUTHORITY, "127.0.0.1")
+    AUTHORITY.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with open_place(context=context) as place:
+        url = f"wss://127.0.0.1:{place.port}/v1"
+        with pytest.raises(ReconnectFailed) as failure:
+            async with place.open_client(url=url, ssl_context=trusting(AUTHORITY)):
+                pytest.fail("it opened")
+        assert type(failure.value.__cause__) is ConnectError
+        assert not place.seats
+
+
+async def test_bytes_that_are_no_tls_cost_the_turn_and_not_the_connection() -> None:
+    async def play(seat: Seat) -> None:
+        await seat.read_command()
+        await seat.begin()
+        await trio.sleep(0.05)
+        transport = cast("trio.SocketStream", seat.wire)
+        await transport.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+
+    context = server_context(AUTHORITY, "127.0.0.1")
+    async with open_place(play, context) as place:
+        url = f"wss://127.0.0.1:{place.port}/v1"
+        await lose(
+            place, ConnectionLost, Delivery.ACCEPTED, url=url, ssl_context=trusting(AUTHORITY)
+        )
