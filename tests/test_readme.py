@@ -1,4 +1,4 @@
-"""The examples of the README and of the page on conversations, run as they stand there."""
+"""The examples of the README and of the pages with examples, run as they stand there."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import trio_responses
 from tests.testing.driver import NO_WAITING
+from tests.turns.rig import created, ended, item_done
 from trio_responses.testing import open_test_server
+from trio_responses.testing.responder import default_answer
 
 if TYPE_CHECKING:
-    import pytest
     from trio.testing import MockClock
 
     from trio_responses import ResponsesConnection
+    from trio_responses.testing import Request
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,10 +29,11 @@ def examples(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-FIRST, CONVERSATION, TEST = examples("README.md")
+FIRST, CONVERSATION, TOOLS, TEST = examples("README.md")
 DELTA, LOSS, AGAIN, FORK, STEERING, COMPACTION, CHECKPOINT, ROTATION = examples(
     "docs/conversations.md"
 )
+RUN, RUN_STREAM, APPROVAL, HANDLERS, ERRORS, ANSWERS = examples("docs/tools.md")
 
 
 async def run(example: str, connection: ResponsesConnection | None = None) -> None:
@@ -66,6 +71,88 @@ async def test_the_test_passes(autojump_clock: MockClock) -> None:
     namespace: dict[str, Any] = {}
     exec(TEST, namespace)  # noqa: S102 - our own page
     await namespace["test_the_weather"](autojump_clock)
+
+
+# --- Tools -------------------------------------------------------------------------------
+
+SUNNY = "Turn 1: the tool returned sunny in Oslo, for 1 day.\n"
+
+
+@pytest.mark.parametrize("example", [TOOLS, RUN])
+@NO_WAITING
+async def test_a_tool_is_run_in_under_twenty_lines(
+    example: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len([line for line in example.splitlines() if line]) < 20
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(example, connection)
+    assert capsys.readouterr().out == SUNNY
+
+
+@NO_WAITING
+async def test_a_run_shows_its_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(RUN_STREAM, connection)
+    assert capsys.readouterr().out == (
+        '[get_weather ... done]\nTurn 1: the tool returned {"degrees":21.5}. 2 responses\n'
+    )
+
+
+@NO_WAITING
+async def test_what_is_not_approved_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(APPROVAL, connection)
+    assert capsys.readouterr().out == (
+        'delete_file with {"path":"Notes"}: no\n'
+        "Turn 1: the tool returned The user does not want that..\n"
+    )
+
+
+@NO_WAITING
+async def test_a_custom_tool_has_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
+    call = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "1", "name": "run_sql"}
+    item = {**call, "input": "select count(*)"}
+
+    def answer(request: Request) -> Any:
+        if len(request.history) > 1:
+            return default_answer(request)
+        place = {} if request.lane is None else {"stream_id": request.lane}
+        frames = [created(), item_done(item), ended([item])]
+        return [{**frame, **place} for frame in frames]
+
+    async with open_test_server() as server, server.open_client() as connection:
+        server.respond_with(answer)
+        await run(HANDLERS, connection)
+    assert capsys.readouterr().out == ("Turn 1: the tool returned 3 rows for select count(*).\n")
+
+
+@NO_WAITING
+async def test_an_error_is_told_or_raised(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(ERRORS, connection)
+        assert len(server.requests) == 4
+        assert server.requests[3].history[-1]["output"] == "Error: LookupError: no station in Rome"
+    assert capsys.readouterr().out == (
+        "Turn 1: the tool returned Error: LookupError: no station in Oslo.\n"
+        "mine: no station in Rome\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"city": "Oslo", "degrees": 21.5}', "21.5 resp_"),
+        ("Warm.", "That is no Weather: Warm.\n"),
+    ],
+)
+@NO_WAITING
+async def test_an_answer_has_a_type(
+    text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        server.reply(text)
+        await run(ANSWERS, connection)
+    assert capsys.readouterr().out.startswith(said)
 
 
 # --- Conversations -----------------------------------------------------------------------

@@ -166,15 +166,17 @@ class Conversation(Turns):
             print(run.response.output_text)
 
         The calls of one response run side by side; their answers go out together, in the order
-        of the calls. Nobody else has a turn meanwhile. A call is begun at most once, whatever
-        happens to the run: what was answered, or begun and interrupted, is said to the model in
-        the next run. Leaving the block cancels the tools; threads of sync functions run on, and
-        nobody gets what they return.
+        of the calls. Nobody else has a turn meanwhile: a tool that asks for one in this very
+        conversation waits for ever. A call is begun at most once, whatever happens to the run:
+        what was answered, or begun and interrupted, is said to the model in the next run. (The
+        answers to ``computer_call`` and ``tool_search_call`` have no words for that: such a call
+        is begun again.) Leaving the block cancels the tools; threads of sync functions run on,
+        and nobody gets what they return.
 
         :param input: as of `stream`; may be empty, to answer calls that an earlier run left.
         :param tools: functions, and definitions of other tools; by default the conversation's.
-        :param handlers: what answers calls that are no function's: by the type of the call, such
-            as ``"computer_call"``, or by the name of a custom tool.
+        :param handlers: what answers calls that none of the functions does: by the type of the
+            call, such as ``"computer_call"``, or by the name of a custom tool or a function.
         :param approve: asked before a call is run, and for MCP approvals that have no handler.
         :param max_rounds: how many responses the model may take.
         :param max_concurrency: how many tools run at once.

@@ -157,8 +157,12 @@ class Ledger:
         return key in self._answers
 
     def keep_answer(self, key: Key, answer: msgspec.Raw) -> None:
-        """Keep an answer until a turn that carries it has ended well: no call is run twice."""
-        self._answers[key] = answer
+        """Keep an answer until a turn that carries it has ended well: no call is run twice.
+
+        One to a call that the history has no more is dropped.
+        """
+        if key in self._owed:
+            self._answers[key] = answer
 
     def answers_to(self, calls: Mapping[Key, Any]) -> list[msgspec.Raw]:
         """Give the answers that there are, in the order of their calls."""

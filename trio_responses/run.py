@@ -10,9 +10,11 @@ What belongs elsewhere: one turn (`exchange.py`), who answers which call (`toolb
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import trio
 
@@ -21,7 +23,6 @@ from trio_responses.errors import (
     Delivery,
     ResponseFailedError,
     RoundsExceeded,
-    UnanswerableCall,
 )
 from trio_responses.exchange import TurnDraft, TurnStream
 from trio_responses.nurseries import open_plain_nursery
@@ -29,7 +30,7 @@ from trio_responses.toolbox import INTERRUPTED, ToolFinished, ToolStarted
 from trio_responses.wire import ServerEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from typing import Self
 
     import msgspec
@@ -49,6 +50,9 @@ __all__ = ["RunEvent", "RunStream", "RunTerms", "open_run"]
 StartTurn: TypeAlias = "Callable[[list[msgspec.Raw], Mapping[str, Any]], TurnStream]"
 RunEvent: TypeAlias = ServerEvent | ToolStarted | ToolFinished
 """What happens in a run: the model's events, and what becomes of its calls."""
+
+Told: TypeAlias = ToolStarted | ToolFinished | Exception
+"""What tools tell of themselves; an exception ends the run."""
 
 FORCED: Final = frozenset({"required", "any"})
 
@@ -89,6 +93,7 @@ class RunStream:
         self._new = list(new)
         self._limiter = trio.CapacityLimiter(terms.max_concurrency)
         self._events = self._go()
+        self._reading = False
         self._response: Response | None = None
         self.responses: list[Response] = []
         """The responses of all rounds that have ended, in order."""
@@ -106,8 +111,15 @@ class RunStream:
         :raises ResponseFailedError: when a response failed.
         :raises ResponsesError: when a turn ended without a Response.
         :raises Exception: what a tool raised, with ``on_tool_error="raise"``.
+        :raises trio.BusyResourceError: while another task waits for the next event.
         """
-        return await self._events.__anext__()
+        if self._reading:
+            raise trio.BusyResourceError("another task is reading this run")
+        self._reading = True
+        try:
+            return await self._events.__anext__()
+        finally:
+            self._reading = False
 
     async def until_done(self) -> Response:
         """Run to the end, and give the last `Response`."""
@@ -134,17 +146,21 @@ class RunStream:
         ledger, terms, new = self._ledger, self._terms, self._new
         while True:
             owed = ledger.owed_calls(but=new)
-            if len(self.responses) >= terms.max_rounds:
-                raise RoundsExceeded(terms.max_rounds, self.responses[-1])
             for_us = {key: call for key, call in owed.items() if terms.toolbox.takes(call)}
-            async for told in self._run_calls(for_us):
-                if isinstance(told, Exception):
-                    raise told
-                yield told
-            if self.responses and len(for_us) < len(owed):
+            if len(self.responses) >= terms.max_rounds and len(for_us) == len(owed):
+                raise RoundsExceeded(terms.max_rounds, self.responses[-1])
+            calls = trio.CancelScope()
+            try:
+                async for told in self._run_calls(for_us, calls):
+                    if isinstance(told, Exception):
+                        raise told
+                    yield told
+            finally:
+                calls.cancel()
+            answers = ledger.answers_to(owed)
+            if self.responses and len(answers) < len(owed):  # or the history was taken away
                 break
-            input_items = [*ledger.answers_to(owed), *new]
-            new = []
+            input_items, new = [*answers, *new], []
             async with self._start_turn(input_items, self._settings()) as stream:
                 self.stream = stream
                 async for event in stream:
@@ -158,51 +174,64 @@ class RunStream:
     def _settings(self) -> Mapping[str, Any]:
         """Give the settings of the next turn: a choice that forces a call is for the first one."""
         settings = self._terms.settings
-        choice = settings.get("tool_choice")
-        forced = choice in FORCED if isinstance(choice, str) else choice is not None
-        if forced and self.responses:
-            return {**settings, "tool_choice": "auto"}
+        if "tool_choice" in settings and self.responses:
+            return {**settings, "tool_choice": _unforced(settings["tool_choice"])}
         return settings
 
     def _run_calls(
-        self, calls: Mapping[Key, wire.OutputItem]
-    ) -> trio.MemoryReceiveChannel[ToolStarted | ToolFinished | Exception]:
+        self, calls: Mapping[Key, wire.OutputItem], scope: trio.CancelScope
+    ) -> trio.MemoryReceiveChannel[Told]:
         """Begin to run calls, side by side; what comes of them is told on the channel."""
-        tell: trio.MemorySendChannel[ToolStarted | ToolFinished | Exception]
-        tell, told = trio.open_memory_channel(2 * len(calls) + 1)
-        self._nursery.start_soon(self._run_together, calls, tell)
+        tell, told = trio.open_memory_channel[Told](3 * len(calls))
+        self._nursery.start_soon(self._run_together, calls, tell, scope)
         return told
 
     async def _run_together(
         self,
         calls: Mapping[Key, wire.OutputItem],
-        tell: trio.MemorySendChannel[ToolStarted | ToolFinished | Exception],
+        tell: trio.MemorySendChannel[Told],
+        scope: trio.CancelScope,
     ) -> None:
-        """Run calls until all are answered, or until one of them raises."""
-        with tell:
-            try:
-                async with open_plain_nursery() as nursery:
-                    for key, call in calls.items():
-                        if not self._ledger.is_answered(key):
-                            nursery.start_soon(self._answer, key, call, tell)
-            except Exception as error:  # noqa: BLE001 - it goes on in the reader's task
-                tell.send_nowait(error)
+        """Run calls until all are answered, or until the first of them raises.
+
+        They begin in their order, also where they have to wait for one another.
+        """
+        with tell, scope:
+            async with open_plain_nursery() as nursery:
+                for key, call in calls.items():
+                    if not self._ledger.is_answered(key):
+                        answer = partial(self._answer_or_fail, key, call, tell, scope)
+                        await nursery.start(answer)
+
+    async def _answer_or_fail(
+        self,
+        key: Key,
+        call: wire.OutputItem,
+        tell: trio.MemorySendChannel[Told],
+        scope: trio.CancelScope,
+        *,
+        task_status: trio.TaskStatus,
+    ) -> None:
+        """Answer one call; what it raises ends the others, and goes on in the reader's task."""
+        task_status.started()
+        try:
+            await self._answer(key, call, tell)
+        except Exception as error:  # noqa: BLE001 - the reader raises it
+            tell.send_nowait(error)
+            scope.cancel()
 
     async def _answer(
         self,
         key: Key,
         call: wire.OutputItem,
-        tell: trio.MemorySendChannel[ToolStarted | ToolFinished | Exception],
+        tell: trio.MemorySendChannel[Told],
     ) -> None:
         """Answer one call, as soon as it may run; it is noted before it begins."""
         toolbox, keep = self._terms.toolbox, self._ledger.keep_answer
-        refusal = await toolbox.refusal(call)
-        if refusal is not None:
-            declined = make_refusal(call, refusal)
-            if declined is None:
-                raise UnanswerableCall(call.type, refusal)
-            keep(key, declined)
-            tell.send_nowait(ToolFinished(call=call, answer=declined, error=None, seconds=0.0))
+        decided = await toolbox.decide(call)
+        if decided is not None:
+            keep(key, decided)
+            tell.send_nowait(ToolFinished(call=call, answer=decided, error=None, seconds=0.0))
             return
         async with self._limiter:
             tell.send_nowait(ToolStarted(call=call))
@@ -226,6 +255,14 @@ class RunStream:
             if answer is None:
                 raise
             return answer, error
+
+
+def _unforced(choice: Any) -> Any:
+    """Give a ``tool_choice`` that forces no call, and allows the same tools."""
+    if isinstance(choice, Mapping):
+        named = cast("Mapping[str, Any]", choice)
+        return {**named, "mode": "auto"} if named.get("type") == "allowed_tools" else "auto"
+    return "auto" if choice in FORCED else choice
 
 
 def _checked(response: Response) -> Response:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import trio
 
 from trio_responses import wire
-from trio_responses.core.calls import make_answer, make_refusal
-from trio_responses.errors import ConfigurationError
+from trio_responses.core.calls import is_answer, make_answer, make_refusal
+from trio_responses.errors import ConfigurationError, UnanswerableCall
 from trio_responses.tools import FunctionTool, InvalidArguments, encode_output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import msgspec
 
@@ -45,6 +46,9 @@ OnToolError: TypeAlias = Literal["return", "raise"]
 
 ToolLike: TypeAlias = FunctionTool[..., Any] | wire.Tool | Mapping[str, Any]
 """A tool to offer: a function, or the definition of any tool."""
+
+TOLD_IN_TEXT = (wire.FunctionCall, wire.CustomToolCall, wire.LocalShellCall)
+"""Calls whose answer has text for the model, where anything can be said as JSON."""
 
 DECLINED = "The call was declined."
 CUT_OFF = "The call was cut off by a limit, and not run."
@@ -111,16 +115,14 @@ class Toolbox:
         functions = {tool.name: tool for tool in ours}
         if len(functions) < len(ours):
             raise ConfigurationError("two tools have the same name")
-        names = [_declared_name(tool) for tool in plain_tools(self.tools)]
+        names = (name for tool in plain_tools(self.tools) for name in _declared_names(tool))
         object.__setattr__(self, "functions", functions)
         object.__setattr__(self, "declared", frozenset(names))
 
     def takes(self, call: OutputItem) -> bool:
         """Whether a call is answered here. A function that nobody offered is, by saying so."""
         match call:
-            case wire.FunctionCall() if call.name not in self.declared:
-                return True
-            case wire.FunctionCall() if call.name in self.functions:
+            case wire.FunctionCall() if call.name in self.functions or self._is_unknown(call):
                 return True
             case wire.McpApprovalRequest() if self.approve is not None:
                 return True
@@ -132,16 +134,38 @@ class Toolbox:
             return self.handlers[call.name]
         return self.handlers.get(call.type)
 
-    async def refusal(self, call: OutputItem) -> str | None:
-        """Say why a call is not run: it cannot be, or may not."""
+    async def decide(self, call: OutputItem) -> msgspec.Raw | None:
+        """Answer a call that is not run: it cannot be, or may not, or asks for leave alone.
+
+        :return: `None` for one that is to be run.
+        :raises UnanswerableCall: when it may not, and there is no place to say so.
+        :raises Exception: what ``approve`` raises.
+        """
+        if isinstance(call, wire.McpApprovalRequest) and self._handler(call) is None:
+            assert self.approve is not None  # noqa: S101 - `takes` says so
+            return make_answer(call, await self.approve(call))
+        reason = await self._refusal(call)
+        if reason is None:
+            return None
+        declined = make_refusal(call, reason)
+        if declined is None:
+            raise UnanswerableCall(call.type, reason)
+        return declined
+
+    async def _refusal(self, call: OutputItem) -> str | None:
+        """Say why a call is not run."""
         if getattr(call, "status", None) == "incomplete":
             return CUT_OFF
-        if isinstance(call, wire.FunctionCall) and call.name not in self.declared:
+        if isinstance(call, wire.FunctionCall) and self._is_unknown(call):
             return f"There is no tool named {call.name!r}."
         if self.approve is None or isinstance(call, wire.McpApprovalRequest):
             return None
         leave = await self.approve(call)
         return None if leave is True else leave or DECLINED
+
+    def _is_unknown(self, call: wire.FunctionCall) -> bool:
+        """Whether nobody offered a function; one that was found later has a handler."""
+        return call.name not in self.declared and self._handler(call) is None
 
     async def run(self, call: OutputItem) -> msgspec.Raw:
         """Run a call within its deadline, and make its answer.
@@ -158,12 +182,10 @@ class Toolbox:
             if function is not None and isinstance(call, wire.FunctionCall):
                 result = await function.call(function.bind(call.arguments))
                 return make_answer(call, encode_output(result, tool=function.name))
-            if handler is None:
-                assert self.approve is not None  # noqa: S101 - `takes` says so
-                return make_answer(call, await self.approve(call))
+            assert handler is not None  # noqa: S101 - `takes` says so
             result = await handler(call)
-            if isinstance(call, wire.FunctionCall | wire.CustomToolCall):
-                result = result if _is_item(result) else encode_output(result, tool=call.name)
+            if isinstance(call, TOLD_IN_TEXT) and not is_answer(result):
+                result = encode_output(result, tool=_name_of(call))
             return make_answer(call, result)
 
     def explain(self, call: OutputItem, error: Exception) -> msgspec.Raw | None:
@@ -176,7 +198,7 @@ class Toolbox:
         elif isinstance(error, trio.TooSlowError):
             text = "the tool took too long"
         else:
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {_words_of(error)}"
         return make_refusal(call, f"Error: {text}")
 
     def raises(self, error: Exception) -> bool:
@@ -184,10 +206,18 @@ class Toolbox:
         return self.on_error == "raise" and not isinstance(error, InvalidArguments)
 
 
-def _declared_name(tool: wire.Tool | Mapping[str, Any]) -> str:
-    name = tool.get("name") if isinstance(tool, Mapping) else getattr(tool, "name", None)
-    return str(name)
+def _words_of(error: Exception) -> str:
+    """Give what an exception says; some cannot even say that."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever a tool's own class does
+        return "(no words)"
 
 
-def _is_item(result: Any) -> bool:
-    return isinstance(result, wire.Item) or (isinstance(result, dict) and "type" in result)
+def _declared_names(tool: wire.Tool | Mapping[str, Any]) -> Iterator[str]:
+    """Name a tool, and what is in its namespace."""
+    get = tool.get if isinstance(tool, Mapping) else partial(getattr, tool)
+    yield str(get("name", None))
+    if get("type", None) == "namespace" or isinstance(tool, wire.NamespaceTool):
+        for inner in get("tools", None) or ():
+            yield from _declared_names(inner)

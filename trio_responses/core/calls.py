@@ -10,7 +10,7 @@ What belongs elsewhere: running them (`run.py`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -19,7 +19,7 @@ from trio_responses import wire
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Key", "key_of", "make_answer", "make_refusal", "note_items"]
+__all__ = ["Key", "is_answer", "key_of", "make_answer", "make_refusal", "note_items"]
 
 ANSWERS: Final = {
     "function_call": "function_call_output",
@@ -90,35 +90,39 @@ def _glance(raw: msgspec.Raw) -> _Glance:
         return _Glance()
 
 
+def is_answer(result: Any) -> bool:
+    """Whether a result is the whole item that answers a call, as a Struct or as a dict."""
+    if isinstance(result, dict):
+        kind = cast("dict[str, Any]", result).get("type")
+        return isinstance(kind, str) and kind in ANSWERED
+    return isinstance(result, wire.Item | wire.UnknownItem)
+
+
 def make_answer(call: wire.OutputItem, result: Any) -> msgspec.Raw:
     """Make the item that answers a call of what a function or a handler gave.
 
-    An item, as a Struct or as a dict with its ``type``, goes as it is. Everything else stands
-    where this kind of answer has it: ``output`` in most; for a patch, text is the ``output`` of
-    one that was ``completed``; for an MCP approval, `True` is leave, and `False` or text refuses it
-    for that reason.
+    A whole item goes as it is. Everything else stands where this kind of answer has it:
+    ``output`` in most; for a patch, text is the ``output`` of one that was ``completed``; for an
+    MCP approval, `True` is leave, and `False` or text refuses it for that reason. Where a program
+    of the model called, its place goes along.
 
     :raises TypeError: for what cannot be JSON.
     """
-    if isinstance(result, wire.Item | wire.UnknownItem) or (
-        isinstance(result, dict) and "type" in result and result["type"] in ANSWERED
-    ):
-        return msgspec.Raw(msgspec.json.encode(result))
-    answer: dict[str, Any] = {"type": ANSWERS[call.type]}
+    if is_answer(result):
+        return _raw(result)
+    answer = _begin_answer(call)
     match call:
         case wire.McpApprovalRequest():
-            answer |= {"approval_request_id": call.id, "approve": result is True}
+            answer["approve"] = result is True
             if isinstance(result, str):
-                answer["reason"] = result
-        case wire.LocalShellCall():
-            answer |= {"id": call.call_id, "output": result}
+                answer["reason"] = _sayable(result)
         case wire.ApplyPatchCall():
-            answer |= {"call_id": call.call_id, "status": "completed", "output": result}
+            answer |= {"status": "completed", "output": result}
         case wire.ToolSearchCall():
-            answer |= {"call_id": call.call_id, "execution": "client", "tools": result}
+            answer |= {"execution": "client", "tools": result}
         case _:
-            answer |= {"call_id": getattr(call, "call_id", None), "output": result}
-    return msgspec.Raw(msgspec.json.encode(answer))
+            answer["output"] = result
+    return _raw(answer)
 
 
 def make_refusal(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
@@ -126,6 +130,7 @@ def make_refusal(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
 
     :return: `None` where this kind of answer has no place for that: a screenshot, found tools.
     """
+    text = _sayable(text)
     match call:
         case wire.ComputerCall() | wire.ToolSearchCall():
             return None
@@ -133,7 +138,41 @@ def make_refusal(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
             outcome = {"type": "exit", "exit_code": 1}
             return make_answer(call, [{"stdout": "", "stderr": text, "outcome": outcome}])
         case wire.ApplyPatchCall():
-            failed = wire.ApplyPatchCallOutput(call_id=call.call_id, status="failed", output=text)
-            return make_answer(call, failed)
+            return _raw({**_begin_answer(call), "status": "failed", "output": text})
         case _:
             return make_answer(call, text)
+
+
+def _begin_answer(call: wire.OutputItem) -> dict[str, Any]:
+    """Begin an answer with what ties it to its call."""
+    answer: dict[str, Any] = {"type": ANSWERS[call.type]}
+    match call:
+        case wire.McpApprovalRequest():
+            answer["approval_request_id"] = call.id
+        case wire.LocalShellCall():
+            answer["id"] = call.call_id
+        case _:
+            answer["call_id"] = getattr(call, "call_id", None)
+    caller = getattr(call, "caller", None)
+    if caller is not None:
+        answer["caller"] = caller
+    return answer
+
+
+def _raw(item: Any) -> msgspec.Raw:
+    return msgspec.Raw(_encoder.encode(item))
+
+
+def _as_it_came(value: Any) -> msgspec.Raw:
+    """Give back what this version does not know, such as a caller of another kind."""
+    if isinstance(value, wire.UnknownItem | wire.UnknownPart):
+        return value.raw
+    raise TypeError(f"{type(value).__qualname__} has no JSON form")
+
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=_as_it_came)
+
+
+def _sayable(text: str) -> str:
+    """Replace what JSON cannot say: the lone surrogates of a file's name, for one."""
+    return text.encode(errors="replace").decode()
