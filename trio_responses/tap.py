@@ -22,7 +22,7 @@ from trio_responses.errors import (
 )
 from trio_responses.wire import parse_retry_after
 
-__all__ = ["Tap"]
+__all__ = ["Tap", "take_turn"]
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
@@ -34,6 +34,7 @@ LAST_WORDS_TURNS: Final = 16
 SWITCHING_PROTOCOLS: Final = 101
 FIRST_FINAL_STATUS: Final = 200
 HEADER_BYTES: Final = 2
+CLOSE_FRAME: Final = 0x88
 CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
 LAST_CHUNK: Final = b"0\r\n\r\n"
 REJECTIONS: Final[dict[int, type[HandshakeRejected]]] = {
@@ -65,6 +66,8 @@ class Tap(trio.abc.Stream):
         """What trio-websocket crashed with."""
         self.cut: bool = False
         """Whether a write was cancelled: after half a frame, nothing can be read any more."""
+        self._turn = trio.Lock()  # data frames do not pass through trio-websocket
+        self._closing = False
         self.after_upgrade: bytes = b""
         """The first bytes of the protocol, where they came along with the upgrade response."""
 
@@ -108,7 +111,32 @@ class Tap(trio.abc.Stream):
         return taken
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Pass bytes down: the upgrade request, frames, and answers to control frames."""
+        """Pass trio-websocket's bytes down: the upgrade request, and control frames."""
+        try:
+            async with self._turn:
+                await self._write(data)
+                self._closing = self._closing or data[0] == CLOSE_FRAME
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self.upgrading:
+                self._refuse_broken(error)
+            elif isinstance(error, trio.BrokenResourceError):
+                await self.hear_out()
+            raise
+
+    async def send_frame(self, frame: bytes) -> bool:
+        """Write a whole data frame: `False` where the socket takes no more."""
+        await take_turn(self._turn)
+        try:
+            if self._closing:
+                return False
+            await self._write(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        finally:
+            self._turn.release()
+        return True
+
+    async def _write(self, data: bytes | bytearray | memoryview) -> None:
         if self.cut:
             raise trio.BrokenResourceError("a frame was cut short")
         try:
@@ -116,14 +144,8 @@ class Tap(trio.abc.Stream):
         except trio.Cancelled:
             self.cut = True
             raise
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            if self.upgrading:
-                self._refuse_broken(error)
-            elif isinstance(error, trio.BrokenResourceError):
-                await self._hear_out()
-            raise
 
-    async def _hear_out(self) -> None:
+    async def hear_out(self) -> None:
         """Let be read what came before a write failed: a close frame says why it did.
 
         trio-websocket is told of the failure after that, and so keeps the server's close code.
@@ -228,6 +250,15 @@ class Tap(trio.abc.Stream):
         self._refuse(
             kind(status, headers, bytes(body[:wanted]), retry_after=parse_retry_after(headers))
         )
+
+
+async def take_turn(lock: trio.Lock) -> None:
+    """Acquire a lock: without a full checkpoint, where it is free."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()
 
 
 def _join_chunks(raw: bytearray) -> bytearray:

@@ -21,6 +21,7 @@ import trio
 import trio_websocket
 
 from trio_responses.core.frames import FrameReader
+from trio_responses.core.masking import masked_text_frame
 from trio_responses.errors import (
     ConnectError,
     ConnectionClosed,
@@ -30,7 +31,7 @@ from trio_responses.errors import (
     SendTimeout,
 )
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.tap import Tap
+from trio_responses.tap import Tap, take_turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -287,21 +288,24 @@ class Transport:
         :raises ConnectionLost: when the socket has ended.
         :raises SendTimeout: when it took too long; the socket is gone with it.
         """
-        text = payload.decode()
-        async with self._send_lock:
+        frame = masked_text_frame(payload)
+        await take_turn(self._send_lock)
+        try:
             if self._death is not None:
                 raise self._death
             if self._closing:
                 raise ConnectionClosed("the socket is closing")
             with trio.move_on_after(self._terms.timeouts.send, shield=True) as scope:
-                try:
-                    await self._websocket.send_message(text)
-                except trio_websocket.ConnectionClosed:
-                    raise self._as_lost() from self._tap.crash
-            if not scope.cancelled_caught:
-                return
+                written = await self._tap.send_frame(frame)
+        finally:
+            self._send_lock.release()
+        if scope.cancelled_caught:
             await self._give_up(SendTimeout(len(payload), age=self.age))
             raise SendTimeout(len(payload), age=self.age)
+        if not written:
+            with trio.CancelScope(shield=True):
+                await self._tap.hear_out()
+            raise self._as_lost() from self._tap.crash
 
     async def _give_up(self, death: ConnectionLost) -> None:
         """End the socket here and now, with what is to be said of it."""
