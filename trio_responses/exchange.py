@@ -5,7 +5,7 @@ What belongs elsewhere: what there is to say it with (`ledger.py`), the turn its
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -18,7 +18,7 @@ from trio_responses.stream import ResponseStream
 from trio_responses.toolbox import plain_tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -118,6 +118,8 @@ class Floor:
 
     def __init__(self, source: Floor | None = None) -> None:
         self._free = trio.Semaphore(1)
+        self._holder: trio.lowlevel.Task | None = None
+        self._barred: set[trio.lowlevel.Task] = set()
         self._source = source
         self._gates: list[trio.Event] = []
         """For each fork whose first turn has not begun at the server: set when it has."""
@@ -131,12 +133,31 @@ class Floor:
         finally:
             self.give()
 
+    @contextmanager
+    def barred(self) -> Generator[None, None, None]:
+        """Run a tool in this task: the run that has the floor waits for it."""
+        task = trio.lowlevel.current_task()
+        self._barred.add(task)
+        try:
+            yield
+        finally:
+            self._barred.discard(task)
+
     async def take(self) -> None:
-        """Wait until nobody else has the floor."""
+        """Wait until nobody else has the floor.
+
+        :raises RuntimeError: where that would be for ever: the task has it already, or is a tool
+            of the run that has it.
+        """
+        task = trio.lowlevel.current_task()
+        if task is self._holder or task in self._barred:
+            raise RuntimeError("a turn of this conversation cannot wait for its own end")
         await self._free.acquire()
+        self._holder = task
 
     def give(self) -> None:
         """Let the next one have it."""
+        self._holder = None
         self._free.release()
 
     async def clear(self) -> trio.Event:

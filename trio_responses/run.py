@@ -81,12 +81,15 @@ class RunStream:
     def __init__(
         self,
         start_turn: StartTurn,
+        floor: Floor,
         ledger: Ledger,
         nursery: trio.Nursery,
+        *,
         terms: RunTerms,
         new: Sequence[msgspec.Raw],
     ) -> None:
         self._start_turn = start_turn
+        self._floor = floor
         self._ledger = ledger
         self._nursery = nursery
         self._terms = terms
@@ -215,7 +218,8 @@ class RunStream:
         """Answer one call; what it raises ends the others, and goes on in the reader's task."""
         task_status.started()
         try:
-            await self._answer(key, call, tell)
+            with self._floor.barred():
+                await self._answer(key, call, tell)
         except Exception as error:  # noqa: BLE001 - the reader raises it
             tell.send_nowait(error)
             scope.cancel()
@@ -292,7 +296,7 @@ async def open_run(
         )
 
     async with floor.held(), open_plain_nursery() as nursery:
-        run = RunStream(start_turn, ledger, nursery, terms, new)
+        run = RunStream(start_turn, floor, ledger, nursery, terms=terms, new=new)
         try:
             yield run
         finally:

@@ -19,6 +19,7 @@ from trio_responses.core.steering import Submission
 from trio_responses.drafts import raw_items
 from trio_responses.errors import ConnectionLost, Delivery, RequestTooLarge, ResponsesError
 from trio_responses.inbox import Inbox
+from trio_responses.locks import QuickLock
 from trio_responses.turn import Turn
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Sender:
         self._terms = terms
         self._sockets = sockets
         self._budget = budget
-        self._turnstile = trio.Lock()
+        self._turnstile = QuickLock()
         self.leases: Leases = Leases(offered=terms.endpoint.lanes)
         """The lanes that somebody has for himself."""
         self.waiting: int = 0

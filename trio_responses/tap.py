@@ -20,9 +20,10 @@ from trio_responses.errors import (
     HandshakeRejected,
     UpgradeUnsupported,
 )
+from trio_responses.locks import QuickLock
 from trio_responses.wire import parse_retry_after
 
-__all__ = ["Tap", "take_turn"]
+__all__ = ["Tap"]
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
@@ -66,7 +67,7 @@ class Tap(trio.abc.Stream):
         """What trio-websocket crashed with."""
         self.cut: bool = False
         """Whether a write was cancelled: after half a frame, nothing can be read any more."""
-        self._turn = trio.Lock()  # data frames do not pass through trio-websocket
+        self._turn = QuickLock()  # data frames do not pass through trio-websocket
         self._closing = False
         self.after_upgrade: bytes = b""
         """The first bytes of the protocol, where they came along with the upgrade response."""
@@ -125,15 +126,13 @@ class Tap(trio.abc.Stream):
 
     async def send_frame(self, frame: bytes) -> bool:
         """Write a whole data frame: `False` where the socket takes no more."""
-        await take_turn(self._turn)
         try:
-            if self._closing:
-                return False
-            await self._write(frame)
+            async with self._turn:
+                if self._closing:
+                    return False
+                await self._write(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
-        finally:
-            self._turn.release()
         return True
 
     async def _write(self, data: bytes | bytearray | memoryview) -> None:
@@ -250,15 +249,6 @@ class Tap(trio.abc.Stream):
         self._refuse(
             kind(status, headers, bytes(body[:wanted]), retry_after=parse_retry_after(headers))
         )
-
-
-async def take_turn(lock: trio.Lock) -> None:
-    """Acquire a lock: without a full checkpoint, where it is free."""
-    await trio.lowlevel.checkpoint_if_cancelled()
-    try:
-        lock.acquire_nowait()
-    except trio.WouldBlock:
-        await lock.acquire()
 
 
 def _join_chunks(raw: bytearray) -> bytearray:

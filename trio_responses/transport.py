@@ -30,8 +30,9 @@ from trio_responses.errors import (
     KeepaliveTimeout,
     SendTimeout,
 )
+from trio_responses.locks import QuickLock
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.tap import Tap, take_turn
+from trio_responses.tap import Tap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -195,7 +196,7 @@ class Transport:
         self._terms = terms
         self._frames = FrameReader(terms.limits.max_message_bytes)
         self._unread = tap.after_upgrade
-        self._send_lock = trio.Lock()
+        self._send_lock = QuickLock()
         self._closing = False
         self._death: ConnectionLost | None = None
         self._close_code = NORMAL_CLOSURE
@@ -289,16 +290,13 @@ class Transport:
         :raises SendTimeout: when it took too long; the socket is gone with it.
         """
         frame = masked_text_frame(payload)
-        await take_turn(self._send_lock)
-        try:
+        async with self._send_lock:
             if self._death is not None:
                 raise self._death
             if self._closing:
                 raise ConnectionClosed("the socket is closing")
             with trio.move_on_after(self._terms.timeouts.send, shield=True) as scope:
                 written = await self._tap.send_frame(frame)
-        finally:
-            self._send_lock.release()
         if scope.cancelled_caught:
             await self._give_up(SendTimeout(len(payload), age=self.age))
             raise SendTimeout(len(payload), age=self.age)

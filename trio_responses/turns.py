@@ -10,8 +10,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
 
-import trio
-
 from trio_responses.answers import ask_for, read_answer
 from trio_responses.drafts import PlainDraft, create_command
 from trio_responses.errors import (
@@ -19,6 +17,7 @@ from trio_responses.errors import (
     ResponseFailedError,
     UnexpectedOutput,
 )
+from trio_responses.locks import QuickLock
 from trio_responses.stream import ResponseStream
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ class Lane(Turns):
         self._lines = lines
         self.name = name
         """The ``stream_id``; `None` where the endpoint has no lanes."""
-        self.turnstile: trio.Lock = trio.Lock()
+        self.turnstile: QuickLock = QuickLock()
         """Where the turns of this lane queue."""
 
     def __repr__(self) -> str:

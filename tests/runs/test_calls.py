@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.conversation.rig import history, open_steady, open_talk
+from tests.conversation.rig import history, open_steady, open_talk, user
 from tests.runs.rig import (
     DONE,
     WEATHER,
@@ -436,3 +436,34 @@ async def test_a_response_that_fails_raises_and_leaves_the_answers(server: Respo
         assert (await talk.run()).output_text == DONE
         assert is_paired(history(talk))
     assert outputs(server.requests[2])[-1:] == ["21 degrees in Oslo"]
+
+
+async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_is_told_so(
+    server: ResponsesServer,
+) -> None:
+    """It would wait for its own end; a fork, or another conversation, is free."""
+
+    @function_tool
+    async def ask_again(text: str) -> str:
+        return (await talk.create(text)).output_text
+
+    @function_tool
+    async def ask_another(text: str) -> str:
+        return (await talk.fork().create([*answers, user(text)])).output_text
+
+    answers = [
+        {"type": "function_call_output", "call_id": call_id, "output": "later"}
+        for call_id in ("call_1", "call_2")
+    ]
+    calls = [
+        Call("ask_again", {"text": "a"}, call_id="call_1"),
+        Call("ask_another", {"text": "b"}, call_id="call_2"),
+    ]
+    server.calls(*calls)
+    async with open_talk(server, tools=[ask_again, ask_another]) as talk:
+        response = await talk.run("Go.")
+        assert "RuntimeError: a turn of this conversation cannot wait" in response.output_text
+        async with talk.stream("And here?"):
+            with pytest.raises(RuntimeError, match="own end"):
+                await talk.create("Me, too?")
+        assert (await talk.create("Well.")).status == "completed"
