@@ -253,6 +253,15 @@ class TestErrors:
         assert lanes.route(refusal(steer_id="steer_1")) is None
         assert steer.state is FAILED
 
+    def test_what_breaks_off_on_one_lane_does_not_concern_another(
+        self, lanes: Lanes[Request], request_: Request
+    ) -> None:
+        steer = submit(lanes, request_)
+        admit(lanes, "lane-1")
+        begin(lanes, "resp_9", "lane-1")
+        lanes.route(say("error", "lane-1", status=500, error={"message": "no"}))
+        assert steer.state is SENT
+
     def test_one_behind_the_end_says_that_there_is_no_successor(
         self, lanes: Lanes[Request], request_: Request
     ) -> None:

@@ -324,3 +324,19 @@ def test_no_object_of_a_known_type_makes_decode_raise(kind: str, fields: dict[st
 @given(anything)
 def test_no_json_makes_decode_raise(value: Any) -> None:
     look_at(decode(json.dumps(value).encode()))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "type_"),
+    [
+        (b'{"type":"response.completed","response":', "response.completed"),
+        (b'{"text":"a, [b","type":"response.completed","response":', None),
+    ],
+)
+def test_of_a_frame_that_nests_too_deeply_the_beginning_is_read(
+    beginning: bytes, type_: str | None
+) -> None:
+    """What cannot be read of it for certain is not guessed."""
+    event = wire.decode(beginning + b"[" * 100_000)
+    assert isinstance(event, wire.UndecodableFrame)
+    assert event.type == type_

@@ -130,7 +130,7 @@ class Steering:
             case SteerPending():
                 submission.required_input = tuple(event.required_input or ())
                 submission.become(SteerState.PENDING)
-            case SteerFailed():
+            case _:
                 submission.error = event.error
                 self._settle(submission, SteerState.FAILED)
 
