@@ -15,6 +15,7 @@ The rules. wsproto 1.3.2 has the same ones, and the tests hold the two side by s
 - A message is one data frame with FIN, or a text or binary frame without it and continuations up
   to the first with FIN. Control frames may stand between these, and nothing else.
 - Text is UTF-8: judged frame by frame, so that a character may be cut by a frame boundary.
+  (wsproto does not wait for the end of a frame. RFC 6455, 8.1, leaves that open.)
 - The first violation ends the reading, and so does a close frame. What was complete before it
   counts; what comes behind it is ignored.
 

@@ -21,13 +21,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from trio_responses.wire import InputError, SteerAccepted, SteerFailed, SteerPending
+from trio_responses.wire import InputError, SteerAccepted, SteerPending
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
     from trio_responses.core.lanes import Request
-    from trio_responses.wire import ErrorEvent, RequiredInput
+    from trio_responses.wire import ErrorEvent, RequiredInput, SteerFailed
 
 __all__ = ["SteerState", "Steering", "Submission"]
 
