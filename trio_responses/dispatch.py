@@ -35,8 +35,6 @@ __all__ = ["Dispatcher"]
 
 TYPE: Final = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
 NOTEWORTHY: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame})
-NOWHERE: Final = ""
-"""No lane has this name."""
 STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
 
 
@@ -64,26 +62,31 @@ class Dispatcher:
         """Give the events of one batch to their owners."""
         decode, route = wire.decode, link.lanes.route
         turning_points = link.lanes.turning_points
-        lane: str | None = NOWHERE
-        share = _Share()
         shares: dict[Request | None, _Share] = {}
+        # A step of a response has the same owner as the one before it on its lane.
+        by_lane: dict[str | None, _Share] = {}
         for message in batch:
             if isinstance(message, bytes):
                 event = decode(message)
                 size = len(message)
             else:
                 self._hand_over(shares)  # what comes before it was heard before it
-                lane, shares = NOWHERE, {}
+                shares = {}
+                by_lane.clear()
                 event = self._odd(link, message)
                 size = 0
             kind = type(event)
-            if kind in turning_points or event.stream_id != lane:
+            turns = kind in turning_points
+            share = None if turns else by_lane.get(event.stream_id)
+            if share is None:
                 request = route(event)
                 share = shares.get(request) or shares.setdefault(request, _Share())
-                # A step of a response has the same owner as the one before it on its lane.
-                lane = NOWHERE if kind in turning_points else event.stream_id
-                if kind in NOTEWORTHY:
-                    self._note(event, request, link)
+                if not turns:
+                    by_lane[event.stream_id] = share
+                else:
+                    by_lane.clear()
+                    if kind in NOTEWORTHY:
+                        self._note(event, request, link)
             share.events.append(event)
             share.size += size
         self._hand_over(shares)
