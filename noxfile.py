@@ -52,8 +52,11 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check that the links of the documentation lead somewhere in this repository."""
+    """Build the site, without a network and with warnings as errors, into docs/_build/html."""
+    session.install(".[docs]")
     session.run("python", "docs/check_links.py")
+    strict = ("--nitpicky", "--fail-on-warning", "--keep-going", "--fresh-env", "--quiet")
+    session.run("sphinx-build", *strict, "docs", "docs/_build/html")
 
 
 @nox.session

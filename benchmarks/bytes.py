@@ -7,7 +7,7 @@ two requests. Instructions and tools go along with every request, since the prot
 settings. The server is the embedded one, over memory streams, and what is counted is every byte
 that the client writes to them: handshakes, frame headers and closing, too; TLS and TCP add theirs.
 
-What belongs elsewhere: time (`burst.py`).
+What belongs elsewhere: time (`__main__.py`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,109 @@
+"""WebSocket libraries for asyncio, each with this project's decoder: `websockets` and picows.
+
+What belongs elsewhere: the official SDK (`openai_sdk.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.clients.decoding import decode, request
+from benchmarks.clients.session import LARGEST_MESSAGE, AsyncioLoop, socket_url
+from trio_responses import OutputTextDelta, ResponseCompleted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from benchmarks.clients.session import Input, Note
+
+
+class WebsocketsSession:
+    """Turns by ``recv()``."""
+
+    def __init__(self, websocket: Any) -> None:
+        self._websocket = websocket
+
+    async def turn(self, given: Input, note: Note) -> None:
+        """Take one turn."""
+        await self._websocket.send(request(given), text=True)
+        while True:
+            event = decode(await self._websocket.recv(decode=False))
+            if type(event) is OutputTextDelta:
+                note(event.delta)
+            elif type(event) is ResponseCompleted:
+                return
+
+
+class Websockets(AsyncioLoop):
+    """`websockets`, without compression, as the official SDK opens it."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[WebsocketsSession, None]:
+        """Open a connection."""
+        from websockets.asyncio.client import connect
+
+        async with connect(
+            socket_url(url), max_size=None, compression=None, proxy=None
+        ) as websocket:
+            yield WebsocketsSession(websocket)
+
+
+class PicowsSession:
+    """Turns by a listener that decodes what comes and a consumer that waits for it."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self._events: deque[Any] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, payload: bytes) -> None:
+        """Take a message from the listener."""
+        self._events.append(decode(payload))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def turn(self, given: Input, note: Note) -> None:
+        """Take one turn."""
+        from picows import WSMsgType
+
+        self.transport.send(WSMsgType.TEXT, request(given))
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                if type(event) is OutputTextDelta:
+                    note(event.delta)
+                elif type(event) is ResponseCompleted:
+                    return
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+
+class Picows(AsyncioLoop):
+    """Picows, a WebSocket library in Cython."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[PicowsSession, None]:
+        """Open a connection."""
+        import picows
+
+        session = PicowsSession()
+
+        class Listener(picows.WSListener):  # type: ignore[misc]
+            def on_ws_frame(self, transport: Any, frame: Any) -> None:
+                del transport
+                if frame.msg_type == picows.WSMsgType.TEXT:
+                    session.put(frame.get_payload_as_bytes())
+
+        secure = ssl.create_default_context() if url.startswith("https") else None
+        session.transport, _ = await picows.ws_connect(
+            Listener, socket_url(url), ssl_context=secure, max_frame_size=LARGEST_MESSAGE
+        )
+        try:
+            yield session
+        finally:
+            session.transport.disconnect()
+            await session.transport.wait_disconnected()

@@ -1,0 +1,167 @@
+"""The official SDK and what is built upon it: typed, raw, with lanes, and the Agents SDK's model.
+
+What belongs elsewhere: other peers (`asyncio_peers.py`, `trio_peers.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from openai import AsyncOpenAI
+
+from benchmarks.clients.session import KEY, MODEL, AsyncioLoop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from benchmarks.clients.session import Input, Note
+
+
+class TypedSession:
+    """Turns by the typed connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def turn(self, given: Input, note: Note) -> None:
+        """Take one turn."""
+        await self._connection.response.create(model=MODEL, input=given)
+        async for event in self._connection:
+            if event.type == "response.output_text.delta":
+                note(event.delta)
+            elif event.type == "response.completed":
+                return
+
+
+class RawSession:
+    """Turns by ``recv_bytes()`` and the standard library's decoder."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def turn(self, given: Input, note: Note) -> None:
+        """Take one turn."""
+        request = {"type": "response.create", "model": MODEL, "input": given}
+        await self._connection.send_raw(json.dumps(request))
+        while True:
+            event = json.loads(await self._connection.recv_bytes())
+            if event["type"] == "response.output_text.delta":
+                note(event["delta"])
+            elif event["type"] == "response.completed":
+                return
+
+
+class LanesSession:
+    """Turns at once on one connection: a task reads, and fills a queue for each lane."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._queues = {f"lane-{number}": asyncio.Queue[Any]() for number in range(1, 33)}
+        self._free = list(self._queues)
+
+    async def read(self) -> None:
+        """Give each event to its lane."""
+        async for event in self._connection:
+            self._queues[event.stream_id].put_nowait(event)
+
+    async def turn(self, given: Input, note: Note) -> None:
+        """Take one turn on a free lane."""
+        lane = self._free.pop()
+        queue = self._queues[lane]
+        await self._connection.response.create(model=MODEL, input=given, stream_id=lane)
+        while True:
+            event = await queue.get()
+            if event.type == "response.output_text.delta":
+                note(event.delta)
+            elif event.type == "response.completed":
+                break
+        self._free.append(lane)
+
+
+class AgentsSession:
+    """Turns by the Agents SDK's model for this mode."""
+
+    def __init__(self, client: AsyncOpenAI) -> None:
+        from agents import ModelSettings, ModelTracing
+        from agents.models.openai_responses import OpenAIResponsesWSModel
+
+        self._model: Any = OpenAIResponsesWSModel(MODEL, client)
+        self._settings = ModelSettings()
+        self._tracing = ModelTracing.DISABLED
+
+    async def turn(self, given: Input, note: Note) -> None:
+        """Take one turn; the end of its response ends the iteration."""
+        async for event in self._model.stream_response(
+            None, given, self._settings, [], None, [], self._tracing
+        ):
+            if event.type == "response.output_text.delta":
+                note(event.delta)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._model.close()
+
+
+class Sdk(AsyncioLoop):
+    """What all of them share: one client object for all connections to a URL."""
+
+    @cached_property
+    def _client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key=KEY)
+
+    def _client_for(self, url: str) -> AsyncOpenAI:
+        if str(self._client.base_url) != f"{url}/":
+            self._client = self._client.copy(base_url=url)
+        return self._client
+
+
+class Typed(Sdk):
+    """The typed connection."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[TypedSession, None]:
+        """Open a connection."""
+        async with self._client_for(url).responses.connect() as connection:
+            yield TypedSession(connection)
+
+
+class Raw(Sdk):
+    """The same, without types."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[RawSession, None]:
+        """Open a connection."""
+        async with self._client_for(url).responses.connect() as connection:
+            yield RawSession(connection)
+
+
+class Lanes(Sdk):
+    """The typed connection with a queue for each lane."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[LanesSession, None]:
+        """Open a connection, and read it in a task."""
+        async with self._client_for(url).responses.connect() as connection:
+            session = LanesSession(connection)
+            reader = asyncio.ensure_future(session.read())
+            try:
+                yield session
+            finally:
+                reader.cancel()
+
+
+class Agents(Sdk):
+    """The Agents SDK's model."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[AgentsSession, None]:
+        """Make a model: it connects when its first turn begins."""
+        session = AgentsSession(self._client_for(url))
+        try:
+            yield session
+        finally:
+            await session.aclose()

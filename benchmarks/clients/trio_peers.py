@@ -1,0 +1,98 @@
+"""WebSocket libraries for Trio, each with this project's decoder: trio-websocket and httpx-ws.
+
+What belongs elsewhere: this library, which stands upon trio-websocket too (`ours.py`).
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.clients.decoding import decode, request
+from benchmarks.clients.session import LARGEST_MESSAGE, TrioLoop, socket_url
+from trio_responses import OutputTextDelta, ResponseCompleted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    import trio
+
+    from benchmarks.clients.session import Input, Note
+
+QUEUE: int = 64
+
+
+class TrioWebsocketSession:
+    """Turns by a task that decodes into a memory channel, which is what one writes first."""
+
+    def __init__(self, websocket: Any, events: trio.MemoryReceiveChannel[Any]) -> None:
+        self._websocket = websocket
+        self._events = events
+
+    async def turn(self, given: Input, note: Note) -> None:
+        """Take one turn."""
+        await self._websocket.send_message(request(given).decode())
+        async for event in self._events:
+            if type(event) is OutputTextDelta:
+                note(event.delta)
+            elif type(event) is ResponseCompleted:
+                return
+
+
+async def _decode_all(websocket: Any, events: trio.MemorySendChannel[Any]) -> None:
+    while True:
+        await events.send(decode(await websocket.get_message()))
+
+
+class TrioWebsocket(TrioLoop):
+    """trio-websocket as it comes, with room for large messages."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[TrioWebsocketSession, None]:
+        """Open a connection, and read it in a task."""
+        import trio
+        from trio_websocket import open_websocket_url
+
+        send, receive = trio.open_memory_channel[Any](QUEUE)
+        async with (
+            open_websocket_url(socket_url(url), max_message_size=LARGEST_MESSAGE) as websocket,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(_decode_all, websocket, send)
+            yield TrioWebsocketSession(websocket, receive)
+            nursery.cancel_scope.cancel()
+
+
+class HttpxWsSession:
+    """Turns by ``receive_text()``."""
+
+    def __init__(self, websocket: Any) -> None:
+        self._websocket = websocket
+
+    async def turn(self, given: Input, note: Note) -> None:
+        """Take one turn."""
+        await self._websocket.send_text(request(given).decode())
+        while True:
+            event = decode(await self._websocket.receive_text())
+            if type(event) is OutputTextDelta:
+                note(event.delta)
+            elif type(event) is ResponseCompleted:
+                return
+
+
+class HttpxWs(TrioLoop):
+    """httpx-ws on Trio."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[HttpxWsSession, None]:
+        """Open a connection."""
+        import httpx
+        from httpx_ws import aconnect_ws
+
+        async with (
+            httpx.AsyncClient() as client,
+            aconnect_ws(
+                f"{url}/responses", client, max_message_size_bytes=LARGEST_MESSAGE
+            ) as websocket,
+        ):
+            yield HttpxWsSession(websocket)

@@ -1,0 +1,87 @@
+"""What grows with use, and what must not: the history, events, lanes and connections beside.
+
+What belongs elsewhere: comparison with others (`worker.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import worker
+from benchmarks.clients.session import KEY, MODEL
+from trio_responses import Endpoint, OutputTextDelta, open_responses
+
+if TYPE_CHECKING:
+    from benchmarks.clients.session import Client
+    from trio_responses import Conversation, ResponsesConnection
+    from trio_responses.turns import Lane
+
+WARM: Final = 10
+
+
+async def _measure(
+    source: Conversation | ResponsesConnection | Lane, count: int, **params: Any
+) -> dict[str, float]:
+    """Take turns: time for each, after some to warm up."""
+    texts = deque[str](maxlen=worker.KEPT)
+    watch = worker.Stopwatch()
+    for number in range(WARM + count):
+        if number == WARM:
+            watch = worker.Stopwatch()
+        async with source.stream(input="go", **params) as stream:
+            async for event in stream:
+                if type(event) is OutputTextDelta:
+                    texts.append(event.delta)
+    return watch.per(count)
+
+
+async def history(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
+    """Take turns of a conversation whose history has so many items: deltas, all of them."""
+    del client
+    async with (
+        open_responses(url, api_key=KEY) as connection,
+        connection.conversation(model=MODEL) as conversation,
+    ):
+        await conversation.create(worker.input_of(0, width))
+        found = await _measure(conversation, count)
+        if conversation.statistics().full_turns != 1:
+            raise RuntimeError("a turn was sent with full input")
+        return found
+
+
+async def lanes(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
+    """Take turns while so many other lanes of the socket are leased, and have been used."""
+    del client
+    endpoint = Endpoint.compatible(url, lanes=True)
+    async with (
+        open_responses(endpoint=endpoint, api_key=KEY) as connection,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(width):
+            lane = await stack.enter_async_context(connection.lane())
+            await lane.create(model=MODEL, input="go")
+        return await _measure(connection, count, model=MODEL)
+
+
+async def connections(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
+    """Take turns while so many other connections are open, and silent."""
+    async with open_responses(url, api_key=KEY) as connection, AsyncExitStack() as stack:
+        for _ in range(width):
+            await stack.enter_async_context(client.connect(url))
+        return await _measure(connection, count, model=MODEL)
+
+
+async def events(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
+    """Take turns of so many events: time for each event."""
+    del width
+    return await worker.turns(client, url, warm=1, count=count)
+
+
+MEASURES: Final[dict[str, worker.Measure]] = {
+    "history": history,
+    "idle-lanes": lanes,
+    "idle-connections": connections,
+    "events": events,
+}

@@ -1,0 +1,231 @@
+"""A guard against getting slower that no busy machine can upset: it counts, and does not time.
+
+    python -m benchmarks.guard
+
+Counted are the calls (of Python and of C functions) and the bytecodes that the client runs for a
+fixed burst and for small turns. There is no server and no socket: a stream in memory upgrades,
+and answers each request with the same bytes, in reads of 64 KiB, so that every run counts the
+same. Where a number is over its limit by a quarter, something got slower; where it is under it by
+a quarter, the limit should follow. An interpreter of another version has other bytecodes: there the
+limits of calls alone hold.
+
+What belongs elsewhere: seconds (`__main__.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from benchmarks import answers
+from benchmarks.clients.ours import ChannelSession, ConversationSession, StreamSession
+from trio_responses import open_responses
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import FrameType
+
+    from benchmarks.clients.session import Session
+    from trio_responses import ResponsesConnection
+
+ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+KEY_HEADER: Final = b"sec-websocket-key:"
+READ_BYTES: Final = 64 * 1024
+MARGIN: Final = 1.25
+INTERPRETER: Final = (3, 11)
+"""The version whose bytecodes the limits were counted with."""
+DELTAS: Final = 2000
+TURNS: Final = 20
+
+
+@dataclass(frozen=True)
+class Count:
+    """Calls and bytecodes: of one event, or of one turn."""
+
+    calls: float
+    bytecodes: float
+
+
+LIMITS: Final = {
+    "burst, stream, an event": Count(18.7, 269),
+    "burst, channel, an event": Count(16.9, 240),
+    "small, stream, a turn": Count(641, 8300),
+    "small, conversation, a turn": Count(761, 9860),
+}
+"""What was counted when somebody last looked."""
+
+
+class Canned(trio.abc.Stream):
+    """A server without a server: bytes that were there before."""
+
+    def __init__(self, answer: Callable[[], bytes]) -> None:
+        self._answer = answer
+        self._upgraded = False
+        self._unread = b""
+        self._arrived = trio.Event()
+        self._closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the upgrade request, or a request, and have its answer ready; or a close frame."""
+        await trio.lowlevel.checkpoint()
+        if not self._upgraded:
+            self._upgraded = True
+            self._put(_accept(bytes(data)))
+        elif data[0] & 15 == 1:
+            self._put(self._answer())
+        else:
+            self._put(b"\x88\x02\x03\xe8")
+
+    def _put(self, data: bytes) -> None:
+        self._unread += data
+        self._arrived.set()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """There is always room."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Give what is there, at most 64 KiB of it."""
+        del max_bytes
+        while not self._unread and not self._closed:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        await trio.lowlevel.checkpoint()
+        taken, self._unread = self._unread[:READ_BYTES], self._unread[READ_BYTES:]
+        return taken
+
+    async def aclose(self) -> None:
+        """End it."""
+        self._closed = True
+        self._arrived.set()
+        await trio.lowlevel.checkpoint()
+
+
+def _accept(head: bytes) -> bytes:
+    """Answer an upgrade request."""
+    lines = head.split(b"\r\n")
+    key = next(line for line in lines if line.lower().startswith(KEY_HEADER))[18:].strip()
+    digest = hashlib.sha1(key + ACCEPT_SALT).digest()  # noqa: S324 - RFC 6455
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+    )
+
+
+async def count(work: Callable[[], Awaitable[object]], per: int) -> Count:
+    """Do some work twice: count its calls, then its bytecodes; of one of so many."""
+    calls = [0]
+    bytecodes = [0]
+
+    def on_call(frame: FrameType, kind: str, argument: Any) -> None:
+        del frame, argument
+        if kind in {"call", "c_call"}:
+            calls[0] += 1
+
+    def on_trace(frame: FrameType, kind: str, argument: Any) -> Any:
+        del argument
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if kind == "opcode":
+            bytecodes[0] += 1
+        return on_trace
+
+    sys.setprofile(on_call)
+    try:
+        await work()
+    finally:
+        sys.setprofile(None)
+    sys.settrace(on_trace)
+    try:
+        await work()
+    finally:
+        sys.settrace(None)
+    return Count(calls[0] / per, bytecodes[0] / per)
+
+
+def burst() -> bytes:
+    """Give the answer of a burst."""
+    return b"".join(answers.streamed(DELTAS))
+
+
+class SmallTurns:
+    """Small answers, each with an id of its own."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def __call__(self) -> bytes:
+        """Give the next answer."""
+        self._number += 1
+        number = b"%032x" % self._number
+        return b"".join(answers.streamed(2)).replace(answers.RESPONSE_DIGITS, number)
+
+
+async def count_turns(session: Session, turns: int, per: int) -> Count:
+    """Count turns, after one to warm up."""
+    note = deque[str](maxlen=1).append
+
+    async def work() -> None:
+        for _ in range(turns):
+            await session.turn("go", note)
+
+    await session.turn("go", note)
+    return await count(work, per)
+
+
+async def count_all() -> dict[str, Count]:
+    """Count everything that there are limits for."""
+    found: dict[str, Count] = {}
+    events = DELTAS + len(answers.streamed(0))
+    async with _open(burst) as connection:
+        found["burst, stream, an event"] = await count_turns(StreamSession(connection), 1, events)
+        found["burst, channel, an event"] = await count_turns(ChannelSession(connection), 1, events)
+    async with _open(SmallTurns()) as connection:
+        found["small, stream, a turn"] = await count_turns(StreamSession(connection), TURNS, TURNS)
+        async with connection.conversation(model=answers.MODEL) as conversation:
+            found["small, conversation, a turn"] = await count_turns(
+                ConversationSession(conversation), TURNS, TURNS
+            )
+    return found
+
+
+def _open(answer: Callable[[], bytes]) -> AbstractAsyncContextManager[ResponsesConnection]:
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        del host, port
+        await trio.lowlevel.checkpoint()
+        return Canned(answer)
+
+    return open_responses("http://127.0.0.1:1/v1", api_key="key", dial=dial, proxy=None)
+
+
+def verdict(counted: float, limit: float) -> str:
+    """Say what a number means."""
+    if counted > limit * MARGIN:
+        return "TOO MANY"
+    return "fewer: lower the limit" if counted * MARGIN < limit else "as before"
+
+
+def main() -> None:
+    """Count, compare, and fail where something got slower."""
+    same_bytecodes = sys.version_info[:2] == INTERPRETER
+    failed = False
+    for name, counted in trio.run(count_all).items():
+        limit = LIMITS[name]
+        pairs = [("calls", counted.calls, limit.calls)]
+        if same_bytecodes:
+            pairs.append(("bytecodes", counted.bytecodes, limit.bytecodes))
+        for kind, number, most in pairs:
+            said = verdict(number, most)
+            failed = failed or said == "TOO MANY"
+            print(f"{name:28} {kind:10} {number:9.2f}, was {most:9.2f}: {said}")
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The replay server: blocking sockets, a thread for each, frames that were encoded before.
+
+    python -m benchmarks.replay FOLDER
+
+It is a process of its own, pinned to the first processor. Its ports, one of them with TLS, are
+printed as JSON, and it writes the certificate that its clients have to trust into the folder.
+What it does is said by the path's first segment: ``/burst-2000-whole/v1/responses``.
+
+What belongs elsewhere: the frames (`answers.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import random
+import re
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import answers
+from benchmarks.processors import SERVER, pin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+LANE: Final = re.compile(rb'"stream_id"\s*:\s*"([^"]+)"')
+CERTIFICATE: Final = "ca.pem"
+STACK_BYTES: Final = 256 * 1024
+
+
+def upgrade(peer: socket.socket, stream: BinaryIO) -> list[str]:
+    """Answer the upgrade request; give what its path asks for."""
+    path, key = "", b""
+    while (line := stream.readline()) not in {b"\r\n", b""}:
+        path = path or line.split(b" ")[1].decode()
+        if line.lower().startswith(b"sec-websocket-key:"):
+            key = line.split(b":", 1)[1].strip()
+    accept = base64.b64encode(hashlib.sha1(key + ACCEPT_SALT).digest())  # noqa: S324 - RFC 6455
+    peer.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+    return path.split("/")[1].split("-") if path else []
+
+
+def requests(peer: socket.socket, stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Give the mask and the payload of each data message, to the close frame or the end."""
+    while head := stream.read(2):
+        length = head[1] & 127
+        if length == 126:
+            (length,) = struct.unpack("!H", stream.read(2))
+        elif length == 127:
+            (length,) = struct.unpack("!Q", stream.read(8))
+        mask = stream.read(4)
+        payload = stream.read(length)
+        opcode = head[0] & 15
+        if opcode == 8:
+            peer.sendall(b"\x88\x02\x03\xe8")
+            return
+        if opcode == 9:
+            peer.sendall(b"\x8a\x00")
+        elif opcode < 8 and head[0] & 128:
+            yield mask, payload
+
+
+def lane_of(mask: bytes, payload: bytes) -> str | None:
+    """Find the lane that a request is for."""
+    pad = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    plain = int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")
+    found = LANE.search(plain.to_bytes(len(payload), "big"))
+    return found[1].decode() if found else None
+
+
+class Script:
+    """What a server does with the requests of one connection."""
+
+    def __init__(self, peer: socket.socket, words: list[str]) -> None:
+        self._send = peer.sendall
+        self._words = words[1:]
+        self._numbers = itertools.count()
+        self._waiting: list[str | None] = []
+        self.answer: Callable[[bytes, bytes], None] = getattr(self, f"_{words[0]}")
+
+    def _burst(self, mask: bytes, payload: bytes) -> None:
+        """``burst-2000-whole``: all at once; or ``-single``: in one write each, one TLS record."""
+        del mask, payload
+        frames = answers.streamed(int(self._words[0]))
+        if self._words[1] == "whole":
+            self._send(b"".join(frames))
+        else:
+            for frame in frames:
+                self._send(frame)
+
+    def _turn(self, mask: bytes, payload: bytes) -> None:
+        """``turn``: nine events, and an id that no other turn of the connection has."""
+        del mask, payload
+        self._send_turn(None)
+
+    def _lane(self, mask: bytes, payload: bytes) -> None:
+        """``lane``: the same, on the lane of the request."""
+        self._send_turn(lane_of(mask, payload))
+
+    def _send_turn(self, lane: str | None) -> None:
+        number = b"%032x" % next(self._numbers)
+        answer = b"".join(answers.streamed(2, lane=lane))
+        self._send(answer.replace(answers.RESPONSE_DIGITS, number))
+
+    def _text(self, mask: bytes, payload: bytes) -> None:
+        """``text-1000000``: one text."""
+        del mask, payload
+        self._send_all(answers.one_text(int(self._words[0])))
+
+    def _items(self, mask: bytes, payload: bytes) -> None:
+        """``items-1000000``: many output items."""
+        del mask, payload
+        self._send_all(answers.many_items(int(self._words[0])))
+
+    def _side(self, mask: bytes, payload: bytes) -> None:
+        """``side-8-250``: when so many requests have come, their answers, events in turn."""
+        self._waiting.append(lane_of(mask, payload))
+        if len(self._waiting) == int(self._words[0]):
+            lanes = tuple(sorted(self._waiting, key=str))
+            self._waiting.clear()
+            self._send(answers.side_by_side(lanes, int(self._words[1])))
+
+    def _paced(self, mask: bytes, payload: bytes) -> None:
+        """``paced-1000-2000``: so many deltas a second, so many in all, each with the time."""
+        del mask, payload
+        rate, count = map(int, self._words)
+        self._send_stamped(count, 1 / rate, time.perf_counter())
+
+    def _idle(self, mask: bytes, payload: bytes) -> None:
+        """``idle-5``: one delta a second, for so many seconds, from a random moment on."""
+        del mask, payload
+        start = time.perf_counter() + random.random()  # noqa: S311 - no secret depends on it
+        self._send_stamped(int(self._words[0]), 1.0, start)
+
+    def _send_stamped(self, count: int, interval: float, start: float) -> None:
+        first, (before, after), last = answers.paced(count)
+        self._send_all(first)
+        for number in range(count):
+            pause = start + number * interval - time.perf_counter()
+            if pause > 0:
+                time.sleep(pause)
+            self._send(before + b"%017.6f" % time.perf_counter() + after)
+        self._send_all(last)
+
+    def _send_all(self, frames: tuple[bytes, ...]) -> None:
+        for frame in frames:
+            self._send(frame)
+
+
+def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
+    """Serve one connection to its end."""
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with suppress(OSError):  # a client that leaves early is no fault
+        if context is not None:
+            peer = context.wrap_socket(peer, server_side=True)
+        with peer, peer.makefile("rb") as stream:
+            words = upgrade(peer, stream)
+            if words:
+                script = Script(peer, words)
+                for mask, payload in requests(peer, stream):
+                    script.answer(mask, payload)
+
+
+def accept(listener: socket.socket, context: ssl.SSLContext | None) -> None:
+    """Serve whoever comes."""
+    while True:
+        peer, _ = listener.accept()
+        threading.Thread(target=serve, args=(peer, context), daemon=True).start()
+
+
+def secured(folder: Path) -> ssl.SSLContext | None:
+    """Make a certificate, where trustme is there to make it."""
+    try:
+        import trustme
+    except ImportError:
+        return None
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / CERTIFICATE))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate: Any = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.configure_cert(context)
+    return context
+
+
+def main() -> None:
+    """Listen, say where, and serve until the standard input ends."""
+    pin(SERVER)
+    threading.stack_size(STACK_BYTES)
+    context = secured(Path(sys.argv[1]))
+    ports: dict[str, int] = {}
+    for name, security in (("plain", None), ("secure", context)):
+        if name == "plain" or security is not None:
+            listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+            ports[name] = listener.getsockname()[1]
+            threading.Thread(target=accept, args=(listener, security), daemon=True).start()
+    print(json.dumps(ports), flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

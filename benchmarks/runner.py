@@ -1,0 +1,161 @@
+"""Running workloads: all their clients in shuffled order, round by round, in processes that stay.
+
+What belongs elsewhere: one process (`programs.py`), one sample (`worker.py`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks import catalog
+from benchmarks.programs import ROOT, Failure, clean_environment, open_stage
+from benchmarks.results import Measured, Results
+from benchmarks.workloads import IMPORT, IMPORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from benchmarks.programs import Program, Stage
+    from benchmarks.workloads import Workload
+
+SLOW_SECONDS: Final = 5.0
+"""A client whose turns take longer is sampled once."""
+TIMED_IMPORT: Final = (
+    "import time; {before}; start = time.perf_counter(); {timed}; "
+    "print(time.perf_counter() - start)"
+)
+MICROSECONDS: Final = 1e6
+
+
+class Runner:
+    """Runs workloads against one server.
+
+    :param rounds: how many samples of each client; by default each workload's own number.
+    :param clients: who takes part; everybody who is installed, if empty.
+    """
+
+    def __init__(self, stage: Stage, *, rounds: int | None, clients: set[str]) -> None:
+        self._stage = stage
+        self._rounds = rounds
+        self._programs: dict[str, Program] = {}
+        self._clients = {
+            name
+            for name, entry in catalog.CLIENTS.items()
+            if entry.version and (not clients or name in clients)
+        }
+
+    def run(self, workload: Workload) -> Measured:
+        """Measure one workload."""
+        measured = Measured()
+        clients = [name for name in workload.clients if name in self._clients]
+        slow: set[str] = set()
+        for _ in range(self._rounds or workload.rounds):
+            for client in random.sample(clients, len(clients)):
+                if client in slow or client in measured.failures:
+                    continue
+                start = time.perf_counter()
+                try:
+                    measured.add(client, self._sample(client, workload))
+                except Failure as failure:
+                    measured.failures[client] = str(failure)
+                    self.end(client)
+                took = time.perf_counter() - start
+                if workload.order.get("measure") == "turns" and took > SLOW_SECONDS:
+                    slow.add(client)
+        measured.when = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        measured.load = os.getloadavg()[0]
+        return measured
+
+    def _sample(self, client: str, workload: Workload) -> dict[str, float]:
+        if workload is IMPORT:
+            return {"wall": import_time(client)}
+        if client not in self._programs:
+            self._programs[client] = self._stage.start(client)
+        url = self._stage.url(workload.script, secure=workload.secure)
+        found = self._programs[client].ask({**workload.order, "url": url}, workload.seconds)
+        if workload.fresh:
+            self.end(client)
+        return found
+
+    def end(self, *clients: str) -> None:
+        """End the processes of these clients."""
+        for client in clients:
+            if client in self._programs:
+                self._programs.pop(client).end()
+
+    def end_all(self) -> None:
+        """End all clients."""
+        self.end(*list(self._programs))
+
+
+def import_time(client: str) -> float:
+    """Import it in a fresh process: microseconds."""
+    before, timed = IMPORTS[client]
+    finished = subprocess.run(  # noqa: S603 - the commands are this folder's own
+        [sys.executable, "-c", TIMED_IMPORT.format(before=before, timed=timed)],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise Failure(finished.stderr.strip().splitlines()[-1])
+    return float(finished.stdout) * MICROSECONDS
+
+
+def run_all(
+    workloads: Iterable[Workload], *, rounds: int | None, clients: set[str], into: Results
+) -> None:
+    """Measure workloads one after the other, and say how far it is."""
+    with open_stage() as stage:
+        runner = Runner(stage, rounds=rounds, clients=clients)
+        try:
+            for workload in workloads:
+                if workload.secure and not stage.has_tls:
+                    print(f"{workload.name}: left out, for want of trustme", file=sys.stderr)
+                    continue
+                start = time.perf_counter()
+                into.workloads[workload.name] = runner.run(workload)
+                took = time.perf_counter() - start
+                print(f"{workload.name}: {took:.0f} s", file=sys.stderr, flush=True)
+        finally:
+            runner.end_all()
+
+
+def describe(clients: Sequence[str]) -> Results:
+    """Begin a run: where it runs, and who takes part."""
+    entries = [catalog.CLIENTS[name] for name in clients]
+    versions = {entry.label: entry.version for entry in entries}
+    run = Results(
+        machine=f"{os.cpu_count()} processors ({processor()}), {platform.system()}",
+        versions={
+            "Python": platform.python_version(),
+            "trio": catalog.installed("trio") or "",
+            "msgspec": catalog.installed("msgspec") or "",
+        },
+        missing=[label for label, version in versions.items() if version is None],
+    )
+    for entry in entries:
+        if entry.version is not None and entry.package != "msgspec":
+            name = "ws (npm)" if entry.package == "ws" else entry.package
+            run.versions[name] = entry.version
+    return run
+
+
+def processor() -> str:
+    """Give the processor's name, where the system says it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,187 @@
+"""One client in a process of its own: it reads what to measure, and prints what it measured.
+
+    python -m benchmarks.worker CLIENT
+
+Both are JSON, one object a line. Each measurement opens its own connections, and takes some turns
+to warm up before it looks at a clock. All times are in microseconds.
+
+What belongs elsewhere: which measurements, and how often (`workloads.py`, `__main__.py`).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections import deque
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import catalog
+from benchmarks.processors import CLIENT, pin, resident_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from benchmarks.clients.session import Client, Input
+
+    Measure = Callable[..., Coroutine[Any, Any, dict[str, float]]]
+
+KEPT: Final = 16
+"""Texts that a consumer keeps."""
+MICROSECONDS: Final = 1e6
+
+
+class Stopwatch:
+    """Time on the wall and of this process's processor, from its making on."""
+
+    def __init__(self) -> None:
+        self._wall = time.perf_counter()
+        self._processor = time.process_time()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds on the wall."""
+        return time.perf_counter() - self._wall
+
+    def per(self, count: int) -> dict[str, float]:
+        """Give both, for one of so many."""
+        return {
+            "cpu": (time.process_time() - self._processor) / count * MICROSECONDS,
+            "wall": self.elapsed / count * MICROSECONDS,
+        }
+
+
+def input_of(size: int, items: int) -> Input:
+    """Make the input of a request: a text of so many bytes, or so many short messages."""
+    if items:
+        return [{"role": "user", "content": f"message number {n}"} for n in range(items)]
+    return "x" * size
+
+
+async def turns(
+    client: Client,
+    url: str,
+    *,
+    warm: int,
+    count: int,
+    least: float = 0.0,
+    size: int = 2,
+    items: int = 0,
+) -> dict[str, float]:
+    """Take turns, one after the other: time for each.
+
+    :param count: how many at least.
+    :param least: how long at least, in seconds, so that fast clients are measured as well.
+    """
+    given = input_of(size, items)
+    note = deque[str](maxlen=KEPT).append
+    async with client.connect(url) as session:
+        for _ in range(warm):
+            await session.turn(given, note)
+        watch = Stopwatch()
+        taken = 0
+        while taken < count or watch.elapsed < least:
+            await session.turn(given, note)
+            taken += 1
+        return watch.per(taken)
+
+
+async def lanes(client: Client, url: str, *, warm: int, count: int, width: int) -> dict[str, float]:
+    """Take turns, so many at once on one connection: time for each round of them."""
+    note = deque[str](maxlen=KEPT).append
+    async with client.connect(url) as session:
+        turn = partial(session.turn, "go", note)
+        for _ in range(warm):
+            await client.gather([turn] * width)
+        watch = Stopwatch()
+        for _ in range(count):
+            await client.gather([turn] * width)
+        return watch.per(count)
+
+
+async def paced(client: Client, url: str, *, count: int) -> dict[str, float]:
+    """Take a turn whose deltas say when they were sent: how old they are here."""
+    ages: list[float] = []
+
+    def note(text: str) -> None:
+        ages.append(time.perf_counter() - float(text))
+
+    async with client.connect(url) as session:
+        watch = Stopwatch()
+        await session.turn("go", note)
+        found = watch.per(count)
+    ages.sort()
+    found["p50"] = ages[len(ages) // 2] * MICROSECONDS
+    found["p99"] = ages[len(ages) * 99 // 100] * MICROSECONDS
+    return found
+
+
+async def connect(client: Client, url: str, *, count: int) -> dict[str, float]:
+    """Open connections, one after the other: time until each is open."""
+    total = {"cpu": 0.0, "wall": 0.0}
+    for _ in range(count):
+        watch = Stopwatch()
+        async with client.connect(url):
+            for name, one in watch.per(count).items():
+                total[name] += one
+    return total
+
+
+async def crowd(client: Client, url: str, *, width: int, quiet: float) -> dict[str, float]:
+    """Hold connections: memory of each, and time while nothing, and little, comes on them.
+
+    One is opened before, so that what is imported or made once is not counted.
+    """
+    note = deque[str](maxlen=KEPT).append
+    async with client.connect(url), AsyncExitStack() as stack:
+        gc.collect()
+        before = resident_bytes()
+        watch = Stopwatch()
+        sessions = [await stack.enter_async_context(client.connect(url)) for _ in range(width)]
+        found = {"connect": watch.per(width)["cpu"]}
+        gc.collect()
+        found["bytes"] = (resident_bytes() - before) / width
+        watch = Stopwatch()
+        await client.sleep(quiet)
+        found["idle"] = watch.per(1)["cpu"] / quiet
+        watch = Stopwatch()
+        await client.gather([partial(session.turn, "go", note) for session in sessions])
+        return {**found, **watch.per(width)}
+
+
+MEASURES: Final[dict[str, Measure]] = {
+    "turns": turns,
+    "lanes": lanes,
+    "paced": paced,
+    "connect": connect,
+    "crowd": crowd,
+}
+
+
+def measures(name: str) -> dict[str, Measure]:
+    """Give what this client can measure."""
+    if name != "growth":
+        return MEASURES
+    from benchmarks import growth
+
+    return growth.MEASURES
+
+
+def main() -> None:
+    """Measure until the standard input ends."""
+    pin(CLIENT)
+    name = sys.argv[1]
+    client = catalog.load(name)
+    known = measures(name)
+    for line in sys.stdin:
+        order: dict[str, Any] = json.loads(line)
+        measure, url = known[order.pop("measure")], order.pop("url")
+        gc.collect()
+        print(json.dumps(client.run(partial(measure, client, url, **order))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

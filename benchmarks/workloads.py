@@ -1,0 +1,285 @@
+"""What is measured: each workload with its server's script, its clients and its numbers.
+
+What belongs elsewhere: how a client does it (`worker.py`, `growth.py`), what the numbers look like
+on paper (`report.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+EVERYONE: Final = (
+    "stream",
+    "channel",
+    "conversation",
+    "openai",
+    "openai-raw",
+    "agents",
+    "websockets",
+    "picows",
+    "trio-websocket",
+    "httpx-ws",
+    "node",
+    "floor",
+)
+CROWD: Final = ("stream", "openai", "websockets", "trio-websocket")
+BURST: Final = 2000
+EVENTS_OF_A_TURN: Final = 7
+"""Those of a streamed response beside its deltas."""
+MB: Final = 1_000_000
+LEAST: Final = 0.2
+"""Seconds that a client of turns is measured for at least."""
+MILLISECOND: Final = 1e-3
+KIB: Final = 1 / 1024
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of a measurement: its key, its heading with the unit, and what it is scaled by."""
+
+    key: str
+    heading: str
+    scale: float = 1.0
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One comparison: the same work for all, in the same run.
+
+    The first column is the one that ratios are made of.
+    """
+
+    name: str
+    title: str
+    script: str
+    order: dict[str, Any]
+    columns: tuple[Column, ...]
+    clients: tuple[str, ...] = EVERYONE
+    secure: bool = False
+    fresh: bool = False
+    rounds: int = 3
+    peer: str = "openai"
+    group: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long a sample may take at most."""
+        return 180.0
+
+
+def per_event(events: int) -> tuple[Column, ...]:
+    """Give the columns of a burst of so many events a turn."""
+    return (
+        Column("cpu", "CPU, us an event", 1 / events, 2),
+        Column("wall", "wall, us an event", 1 / events, 2),
+    )
+
+
+def burst(name: str, title: str, how: str, *, secure: bool) -> Workload:
+    """Make one of the bursts."""
+    return Workload(
+        name,
+        title,
+        f"burst-{BURST}-{how}",
+        {"measure": "turns", "warm": 1, "count": 3, "least": LEAST},
+        per_event(BURST + EVENTS_OF_A_TURN),
+        secure=secure,
+        rounds=5 if secure else 7,
+    )
+
+
+def paced(rate: int) -> Workload:
+    """Make one of the paced ones: two seconds each."""
+    return Workload(
+        f"paced-{rate}",
+        f"Paced: {rate:,} events a second",
+        f"paced-{rate}-{2 * rate}",
+        {"measure": "paced", "count": 2 * rate},
+        (
+            Column("p50", "latency p50, us", digits=0),
+            Column("p99", "latency p99, us", digits=0),
+            Column("cpu", "CPU, us an event"),
+        ),
+    )
+
+
+LARGE: Final = (
+    Column("cpu", "CPU, ms a turn", MILLISECOND, 2),
+    Column("wall", "wall, ms a turn", MILLISECOND, 2),
+)
+
+
+def large(name: str, title: str, script: str) -> Workload:
+    """Make one with large responses."""
+    order = {"measure": "turns", "warm": 1, "count": 1, "least": LEAST}
+    return Workload(name, title, script, order, LARGE)
+
+
+def sent(name: str, title: str, **given: int) -> Workload:
+    """Make one with large requests."""
+    order = {"measure": "turns", "warm": 1, "count": 1, "least": LEAST, **given}
+    return Workload(name, title, "turn", order, LARGE)
+
+
+def crowd(width: int, *, secure: bool = False, rounds: int = 3) -> Workload:
+    """Make one with many connections."""
+    seconds = 3
+    return Workload(
+        f"connections-{width}{'-tls' if secure else ''}",
+        f"{width:,} connections{' over TLS' if secure else ''}",
+        f"idle-{seconds}",
+        {"measure": "crowd", "width": width, "quiet": 1.0},
+        (
+            Column("bytes", "memory, KiB each", KIB),
+            Column("cpu", "CPU, us an event", 1 / (seconds + EVENTS_OF_A_TURN - 1)),
+            Column("idle", "idle, us CPU a second", digits=0),
+            Column("connect", "connecting, ms CPU each", MILLISECOND, 2),
+        ),
+        clients=CROWD,
+        secure=secure,
+        fresh=True,
+        rounds=rounds,
+    )
+
+
+COMPARED: Final = (
+    burst("burst", f"A burst of {BURST:,} deltas", "whole", secure=False),
+    burst("burst-tls", "The same over TLS, in full records", "whole", secure=True),
+    burst("burst-records", "The same over TLS, one record an event", "single", secure=True),
+    Workload(
+        "lanes",
+        "Eight lanes at once, 250 deltas each",
+        "side-8-250",
+        {"measure": "lanes", "warm": 1, "count": 5, "width": 8},
+        per_event(8 * (250 + EVENTS_OF_A_TURN)),
+        clients=("lanes", "openai-lanes"),
+        rounds=7,
+        peer="openai-lanes",
+    ),
+    Workload(
+        "rtt",
+        "Round trip: a turn of nine events",
+        "turn",
+        {"measure": "turns", "warm": 20, "count": 100, "least": LEAST},
+        (Column("wall", "wall, us a turn", digits=0), Column("cpu", "CPU, us a turn", digits=0)),
+        rounds=7,
+    ),
+    paced(200),
+    paced(1000),
+    large("text-1mb", "A response of 1 MB: one text", f"text-{MB}"),
+    large("items-1mb", "A response of 1 MB: function calls", f"items-{MB}"),
+    large("text-16mb", "A response of 16 MB: one text", f"text-{16 * MB}"),
+    Workload(
+        "items-16mb",
+        "A response of 16 MB: function calls",
+        f"items-{16 * MB}",
+        {"measure": "turns", "warm": 0, "count": 1},
+        LARGE,
+    ),
+    sent("input-1mb", "A request of 1 MB: one string", size=MB),
+    sent("input-1000", "A request of 1,000 items", items=1000),
+    crowd(100),
+    crowd(1000),
+    crowd(300, secure=True),
+    Workload(
+        "connect",
+        "Opening a connection",
+        "turn",
+        {"measure": "connect", "count": 30},
+        (
+            Column("cpu", "CPU, ms", MILLISECOND, 2),
+            Column("wall", "wall, ms", MILLISECOND, 2),
+        ),
+        clients=tuple(name for name in EVERYONE if name not in {"agents", "conversation"}),
+    ),
+)
+
+IMPORT: Final = Workload(
+    "import",
+    "Importing it, in a fresh process",
+    "",
+    {},
+    (Column("wall", "ms", MILLISECOND),),
+    clients=("stream", "openai", "agents", "websockets", "trio-websocket"),
+    rounds=7,
+)
+IMPORTS: Final = {
+    "stream": ("import trio", "import trio_responses"),
+    "openai": ("pass", "import openai; openai.AsyncOpenAI(api_key='key').responses"),
+    "agents": ("pass", "from agents.models.openai_responses import OpenAIResponsesWSModel"),
+    "websockets": ("import asyncio", "from websockets.asyncio.client import connect"),
+    "trio-websocket": ("import trio", "import trio_websocket"),
+}
+"""What is imported before, and what is timed."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a cost changes with something that grows."""
+
+    name: str
+    title: str
+    axis: str
+    unit: str
+    steps: tuple[Workload, ...]
+
+
+def growing(
+    name: str, title: str, axis: str, widths: tuple[int, ...], script: str = "turn"
+) -> Growth:
+    """Make a growth whose steps are small turns."""
+    steps = tuple(
+        Workload(
+            f"{name}-{width}",
+            f"{width:,}",
+            script,
+            {"measure": name, "width": width, "count": 50},
+            (Column("cpu", "CPU, us a turn", digits=0),),
+            clients=("growth",),
+            group=name,
+            rounds=5,
+        )
+        for width in widths
+    )
+    return Growth(name, title, axis, "CPU, us a turn", steps)
+
+
+def events(*widths: int) -> Growth:
+    """Make the growth of a response."""
+    steps = tuple(
+        Workload(
+            f"events-{width}",
+            f"{width:,}",
+            f"burst-{width}-whole",
+            {"measure": "events", "width": width, "count": max(1, 20_000 // width)},
+            (Column("cpu", "CPU, us an event", 1 / (width + EVENTS_OF_A_TURN), 2),),
+            clients=("growth",),
+            group="events",
+            rounds=5,
+        )
+        for width in widths
+    )
+    return Growth("events", "An event, as a response grows", "deltas", "CPU, us an event", steps)
+
+
+GROWTHS: Final = (
+    growing("history", "A delta turn, as the history grows", "items", (10, 100, 1000, 10_000)),
+    events(100, 1000, 10_000, 100_000),
+    growing("idle-lanes", "A turn, as idle lanes grow", "other lanes", (1, 8, 16, 31), "lane"),
+    growing("idle-connections", "A turn, as idle connections grow", "others", (1, 10, 100, 1000)),
+)
+
+ALL: Final = (*COMPARED, IMPORT, *(step for growth in GROWTHS for step in growth.steps))
+
+
+def chosen(names: set[str]) -> list[Workload]:
+    """Find workloads by name, or growths by theirs.
+
+    :raises ValueError: for names that there are not.
+    """
+    unknown = names - {workload.name for workload in ALL} - {growth.name for growth in GROWTHS}
+    if unknown:
+        raise ValueError(f"no such workload: {', '.join(sorted(unknown))}")
+    return [one for one in ALL if not names or one.name in names or one.group in names - {""}]

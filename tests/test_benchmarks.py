@@ -1,0 +1,230 @@
+"""The parts of the benchmarks that need no clock: frames, medians, ratios, tables, pictures."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import answers, plots, report, workloads
+from benchmarks.budget import BUDGET, budget_rows, times
+from benchmarks.guard import verdict
+from benchmarks.replay import lane_of
+from benchmarks.results import Measured, Results
+from trio_responses import wire
+from trio_responses.core.frames import FrameReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+BURST = workloads.COMPARED[0]
+HISTORY = workloads.GROWTHS[0]
+
+
+def events(frames: Sequence[bytes]) -> list[wire.ServerEvent]:
+    reader = FrameReader(1 << 26)
+    messages, control = reader.feed(b"".join(frames))
+    assert reader.error is None
+    assert not control
+    assert not reader.buffered
+    return [wire.decode(message) for message in messages if isinstance(message, bytes)]
+
+
+def measured(**samples: list[float]) -> Measured:
+    found = Measured(when="today", load=0.5)
+    for client, values in samples.items():
+        for value in values:
+            found.add(client, {"cpu": value, "wall": 2 * value})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("frames", "size"),
+    [
+        (answers.streamed(2), 9),
+        (answers.streamed(100, lane="lane-1"), 107),
+        (answers.one_text(70_000), 2),
+        (answers.many_items(5000), 2),
+        ([*answers.paced(1)[0], answers.STAMP.encode().join(answers.paced(1)[1])], 4),
+    ],
+)
+def test_the_server_says_events_that_are_known(frames: Sequence[bytes], size: int) -> None:
+    said = events(frames)
+    assert len(said) == size
+    assert not [one for one in said if isinstance(one, wire.UnknownEvent | wire.UndecodableFrame)]
+
+
+def test_a_large_response_is_as_large_as_it_says() -> None:
+    for frames in (answers.one_text(100_000), answers.many_items(100_000)):
+        assert 98_000 < len(frames[-1]) < 102_000
+    completed = events(answers.many_items(100_000))[-1]
+    assert isinstance(completed, wire.ResponseCompleted)
+    assert len(completed.response.output) > 400
+
+
+def test_lanes_come_event_by_event_in_turn() -> None:
+    said = events([answers.side_by_side((None, "b"), 3)])
+    assert [one.stream_id for one in said[:4]] == [None, "b", None, "b"]
+    assert len(said) == 2 * (3 + workloads.EVENTS_OF_A_TURN)
+
+
+@pytest.mark.parametrize("mask", [bytes(4), b"\1\2\3\4"])
+def test_the_lane_of_a_request_is_read_through_its_mask(mask: bytes) -> None:
+    def masked(payload: bytes) -> bytes:
+        return bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+
+    assert lane_of(mask, masked(b'{"input":"x","stream_id":"lane-7"}')) == "lane-7"
+    assert lane_of(mask, masked(b'{"input":"x"}')) is None
+
+
+def test_medians_spreads_and_ratios() -> None:
+    found = measured(stream=[3, 1, 2], openai=[90, 100, 200])
+    assert found.median("stream", "cpu") == 2
+    assert found.spread("stream", "wall") == (2, 6)
+    assert found.ratio("openai", "stream", "cpu") == 50
+    assert found.ratio("openai", "nobody", "cpu") is None
+    assert found.ratio("stream", "stream", "p50") is None
+
+
+def test_the_later_of_two_runs_counts(tmp_path: Path) -> None:
+    first = Results(workloads={"rtt": measured(a=[1]), "burst": measured(a=[1])})
+    second = Results(machine="here", workloads={"burst": measured(b=[2])})
+    for name, run in (("1", first), ("2", second)):
+        run.write(tmp_path / "made" / name)
+    both = Results.read(tmp_path / "made" / "1", tmp_path / "made" / "2")
+    assert both.machine == "here"
+    assert both.workloads == {"rtt": measured(a=[1]), "burst": measured(b=[2])}
+
+
+def test_a_table_has_the_best_first_and_its_ratios() -> None:
+    each = 1.0 * (workloads.BURST + workloads.EVENTS_OF_A_TURN)
+    found = measured(
+        openai=[80 * each], stream=[each, 2 * each, 3 * each], floor=[each, each, each]
+    )
+    heading, *rows = report.rows_of(BURST, found)
+    assert heading[3:5] == ["openai-python / it", "it / floor"]
+    assert rows == [
+        ["floor: socket, frames, msgspec", "1.00", "1.00 to 1.00", "80.0", "1.00", "2.00"],
+        ["trio-responses, stream", "2.00", "1.00 to 3.00", "40.0", "2.00", "4.00"],
+        ["openai-python, typed", "80.00", "one sample", "1.00", "80.0", "160.00"],
+    ]
+
+
+def test_without_a_floor_or_a_peer_there_is_no_such_ratio() -> None:
+    heading, row = report.rows_of(BURST, measured(stream=[1]))
+    assert "it / floor" not in heading
+    assert row[3] == "-"
+
+
+def test_a_growth_is_told_against_its_first_step() -> None:
+    names = [step.name for step in HISTORY.steps]
+    run = Results(
+        workloads={names[0]: measured(growth=[100]), names[2]: measured(growth=[120, 150, 160])}
+    )
+    assert report.rows_of_growth(HISTORY, run)[1:] == [
+        ["10", "100", "100 to 100", "1.00"],
+        ["1,000", "150", "120 to 160", "1.50"],
+    ]
+
+
+def test_a_table_in_columns_and_as_markdown() -> None:
+    rows = [["client", "us"], ["a", "1.5"], ["longer one", "10"]]
+    assert report.in_columns(rows) == "client       us\na           1.5\nlonger one   10"
+    assert report.as_markdown(rows).splitlines()[:3] == [
+        "| client | us |",
+        "| --- | ---: |",
+        "| a | 1.5 |",
+    ]
+
+
+def test_numbers_and_multiples_have_the_digits_that_mean_something() -> None:
+    assert [report.number(value, 2) for value in (1.234, 999.5, 12345.6)] == [
+        "1.23",
+        "999.50",
+        "12,346",
+    ]
+    assert [report.multiple(value) for value in (None, 1.234, 12.34, 1234.5)] == [
+        "-",
+        "1.23",
+        "12.3",
+        "1,234",
+    ]
+
+
+def test_the_budget_says_what_is_met_and_what_is_not() -> None:
+    run = Results(workloads={"burst": measured(stream=[2], openai=[100], floor=[1])})
+    first, second, *others = budget_rows(run)[1:]
+    assert first[2:] == ["1/40", "1/50", "yes"]
+    assert second[2:] == ["1.50", "2.00", "**no**"]
+    assert {row[-1] for row in others} == {"-"}
+    assert times(0.7) == "0.70"
+
+
+def test_the_budget_names_workloads_and_clients_that_there_are() -> None:
+    known = {workload.name: workload for workload in workloads.ALL}
+    for limit in BUDGET:
+        workload = known[limit.workload]
+        assert {limit.client, limit.peer} <= set(workload.clients)
+        assert limit.key in {column.key for column in workload.columns}
+
+
+def test_workloads_are_chosen_by_name_or_growth() -> None:
+    assert workloads.chosen(set()) == list(workloads.ALL)
+    assert workloads.chosen({"history", "rtt"}) == [
+        *(one for one in workloads.ALL if one.name == "rtt"),
+        *HISTORY.steps,
+    ]
+    assert len({one.name for one in workloads.ALL}) == len(workloads.ALL)
+    with pytest.raises(ValueError, match="no such workload: brust"):
+        workloads.chosen({"brust"})
+
+
+def test_failures_are_told_under_the_table() -> None:
+    found = measured(stream=[1, 2])
+    found.failures["agents"] = "no answer within 3 s"
+    assert report.notes_on(found) == (
+        "2 rounds, today, load 0.5. openai-agents failed: no answer within 3 s."
+    )
+
+
+def test_tables_are_put_into_their_place_only() -> None:
+    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    once = report.put_into(page, "new")
+    assert once == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+    assert report.put_into(once, "new") == once
+    with pytest.raises(ValueError, match="where the tables go"):
+        report.put_into("a page", "new")
+
+
+def test_pictures_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
+    run = Results(
+        workloads={
+            "burst": measured(stream=[2, 3], openai=[90], floor=[1]),
+            **{step.name: measured(growth=[100, 110]) for step in HISTORY.steps},
+        }
+    )
+    plots.draw_all(run, tmp_path)
+    drawn = {path.name: ET.parse(path).getroot() for path in tmp_path.iterdir()}  # noqa: S314
+    assert set(drawn) == {"benchmarks-burst.svg", "benchmarks-history.svg"}
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(drawn["benchmarks-burst.svg"].findall(f"{space}rect")) == 1 + 3
+    assert len(drawn["benchmarks-history.svg"].findall(f"{space}circle")) == len(HISTORY.steps)
+
+
+def test_points_of_a_line_lie_where_their_logarithms_do() -> None:
+    places = [plots.Point(10.0**n, 1, 1, 1) for n in range(3)]
+    root = ET.fromstring(plots.line("t", "x", "y", places))  # noqa: S314
+    at = [float(one.get("cx", "nan")) for one in root.iter() if one.tag.endswith("circle")]
+    assert math.isclose(at[1] - at[0], at[2] - at[1], abs_tol=0.2)
+    assert at[0] < at[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(100, "as before"), (124, "as before"), (126, "TOO MANY"), (79, "fewer: lower the limit")],
+)
+def test_the_guard_has_a_margin_of_a_quarter(number: float, said: str) -> None:
+    assert verdict(number, 100) == said
