@@ -5,80 +5,46 @@ Most tests call `main` in this process; those about signals, pipes and ports sta
 
 import io
 import json
-import os
 import re
+import shlex
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from trio_responses import Endpoint, cli, demo
+from tests.cli_driver import (
+    SECONDS,
+    Capture,
+    Order,
+    Orders,
+    Patch,
+    forget_environment,
+    order_at,
+    running,
+    serving,
+)
+from trio_responses import Endpoint, demo
 from trio_responses.cli import main
+from trio_responses.cli import running as cli_running
+from trio_responses.cli.arguments import make_parser
 from trio_responses.screen import Screen
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
-
-Orders = Callable[[ResponsesServer], object]
-Capture = pytest.CaptureFixture[str]
-Patch = pytest.MonkeyPatch
-
-SECONDS = 20.0
-LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:[1-9]\d*/v1)\n")
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: Patch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        monkeypatch.delenv(name, raising=False)
+    forget_environment(monkeypatch)
 
 
 @pytest.fixture
-def order(monkeypatch: Patch) -> Callable[[Orders], list[ResponsesServer]]:
+def order(monkeypatch: Patch) -> Order:
     """Tell the embedded server of the next command what to do."""
-
-    def prepare(orders: Orders) -> list[ResponsesServer]:
-        servers: list[ResponsesServer] = []
-
-        @asynccontextmanager
-        async def open_prepared_server() -> AsyncGenerator[ResponsesServer, None]:
-            async with open_test_server() as server:
-                servers.append(server)
-                orders(server)
-                yield server
-
-        monkeypatch.setattr(cli, "open_test_server", open_prepared_server)
-        return servers
-
-    return prepare
-
-
-@contextmanager
-def running(*arguments: str) -> Generator[subprocess.Popen[str], None, None]:
-    """Run the command line in a process of its own, with its output buffered as a user has it."""
-    command = [sys.executable, "-m", "trio_responses", *arguments]
-    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with subprocess.Popen(  # noqa: S603 - our own program
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=usual
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
-def serving(*arguments: str) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
-    """Run ``serve``, and read where it listens."""
-    with running("serve", *arguments) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = LISTENING.fullmatch(line)
-        assert found is not None, line
-        yield process, found[1]
+    return partial(order_at, monkeypatch)
 
 
 # --- serve -------------------------------------------------------------------------------
@@ -164,9 +130,7 @@ def test_ask_without_a_key_says_what_to_do(arguments: list[str], capsys: Capture
         assert way_out in err
 
 
-def test_ask_streams_the_text_as_it_comes(
-    order: Callable[[Orders], list[ResponsesServer]], monkeypatch: Patch
-) -> None:
+def test_ask_streams_the_text_as_it_comes(order: Order, monkeypatch: Patch) -> None:
     shown: list[str] = []
 
     class Recorder(io.StringIO):
@@ -182,7 +146,7 @@ def test_ask_streams_the_text_as_it_comes(
 
 
 def test_ask_sends_what_it_was_given_and_keeps_the_key_to_itself(
-    order: Callable[[Orders], list[ResponsesServer]], monkeypatch: Patch
+    order: Order, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     servers = order(lambda _: None)
@@ -226,7 +190,7 @@ def test_ask_json_prints_the_finished_response_as_one_object(capsys: Capture) ->
 
 
 def test_ask_prints_the_answer_of_a_server_that_sends_no_deltas(
-    order: Callable[[Orders], list[ResponsesServer]], capsys: Capture
+    order: Order, capsys: Capture
 ) -> None:
     order(lambda server: server.reply("all at once", events="terminal"))
     assert main(["ask", "--embedded", "Hello"]) == 0
@@ -234,16 +198,14 @@ def test_ask_prints_the_answer_of_a_server_that_sends_no_deltas(
 
 
 def test_ask_ends_with_one_newline_where_the_answer_brings_its_own(
-    order: Callable[[Orders], list[ResponsesServer]], capsys: Capture
+    order: Order, capsys: Capture
 ) -> None:
     order(lambda server: server.reply(chunks=["a line\n"]))
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr().out == "a line\n"
 
 
-def test_ask_notes_an_incomplete_answer(
-    order: Callable[[Orders], list[ResponsesServer]], capsys: Capture
-) -> None:
+def test_ask_notes_an_incomplete_answer(order: Order, capsys: Capture) -> None:
     order(lambda server: server.reply("cut sh", status="incomplete"))
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr() == (
@@ -252,9 +214,7 @@ def test_ask_notes_an_incomplete_answer(
     )
 
 
-def test_ask_notes_a_refusal(
-    order: Callable[[Orders], list[ResponsesServer]], capsys: Capture
-) -> None:
+def test_ask_notes_a_refusal(order: Order, capsys: Capture) -> None:
     refusal = {"type": "refusal", "refusal": "I would rather not."}
     item = {"type": "message", "role": "assistant", "id": "m", "content": [refusal]}
     response = {"id": "r", "status": "completed", "model": "m", "output": [item]}
@@ -278,7 +238,7 @@ def test_an_error_is_one_line_on_stderr(
     orders: Orders,
     text: str,
     words: str,
-    order: Callable[[Orders], list[ResponsesServer]],
+    order: Order,
     capsys: Capture,
 ) -> None:
     order(orders)
@@ -291,7 +251,7 @@ def test_an_error_is_one_line_on_stderr(
 def test_ask_gives_a_server_that_is_not_there_three_chances(
     capsys: Capture, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(cli, "PATIENCE", [0, 0])
+    monkeypatch.setattr(cli_running, "PATIENCE", [0, 0])
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
     assert main(["ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello"]) == 1
@@ -431,6 +391,33 @@ def test_help_teaches(capsys: Capture) -> None:
     out = capsys.readouterr().out
     for example in ("trio-responses demo", "ask --embedded", "serve --port", "--base-url http"):
         assert example in out
+
+
+@pytest.mark.parametrize("command", ["chat", "ask", "probe", "serve", "demo", "completion"])
+def test_the_help_of_each_command_has_an_example(command: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert f"trio-responses {command}" in capsys.readouterr().out.partition("options:")[2]
+
+
+def test_what_the_page_shows_can_be_typed() -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "command-line.md"
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "".join(blocks).splitlines()
+    assert len(lines) > 10
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "trio-responses"
+        make_parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "ask"], ["ask", "--debug"]])
+def test_debug_shows_where_an_error_comes_from(arguments: list[str], capsys: Capture) -> None:
+    assert main([*arguments, "--base-url", "ftp://127.0.0.1", "Hello"]) == 1
+    _, err = capsys.readouterr()
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert re.fullmatch(r"error: .*'ftp'", err.splitlines()[-1])
 
 
 def test_the_version_is_that_of_the_package(capsys: Capture) -> None:

@@ -4,7 +4,7 @@ Read it from `STEPS` on: each step is a coroutine that uses the library as a pro
 compares what it got with what was promised, and with what the server has seen. The server is in
 this process, but the socket is a real one; `trio_responses.testing` is told where to cut it.
 
-What belongs elsewhere: arguments and exit codes (`cli.py`), what it looks like (`screen.py`).
+What belongs elsewhere: arguments and exit codes (`cli/`), what it looks like (`screen.py`).
 """
 
 from __future__ import annotations

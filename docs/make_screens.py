@@ -1,0 +1,108 @@
+"""Draw the pictures of the documentation: docs/_static/chat.svg. Needs the extra ``cli``.
+
+The chat is the real one, on the embedded server and in memory; what the person types and what the
+model answers is ordered here. Its clock jumps, so that waiting takes no time.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+from trio.testing import MockClock
+
+from trio_responses.cli.chat import Chat
+from trio_responses.cli.chat_tools import CHAT_TOOLS
+from trio_responses.cli.markdown import MarkdownFace
+from trio_responses.testing import open_test_server
+
+if TYPE_CHECKING:
+    from trio_responses.testing import ResponsesServer
+
+SCREENS = Path(__file__).parent / "_static"
+WIDTH = 88
+TITLE = "trio-responses chat --embedded --tools"
+ANSWER = """\
+A **nursery** is where child tasks live:
+
+- they start in it with `start_soon()`,
+- and the block ends only when *all of them* have ended.
+
+```python
+async with trio.open_nursery() as nursery:
+    nursery.start_soon(fetch, "a")
+    nursery.start_soon(fetch, "b")
+```
+"""
+
+
+class Typist:
+    """Somebody who types, and to whom something happens between two lines."""
+
+    def __init__(self, console: Console, server: ResponsesServer) -> None:
+        self._console = console
+        self._server = server
+        self._lines = ["What is a nursery in Trio?", "What is 6 * 7?", "", "And times ten?"]
+
+    async def read(self) -> str | None:
+        """Give the next line, and show it as a terminal would. An empty one is a lost socket."""
+        if not self._lines:
+            self._console.print(Text("/quit"))
+            return None
+        line = self._lines.pop(0)
+        if not line:
+            await self._server.reset_all()
+            await trio.sleep(5)
+            line = self._lines.pop(0)
+        self._console.print(Text(line))
+        return line
+
+
+class NoKeyboard:
+    """Nobody presses Ctrl-C."""
+
+    def __aiter__(self) -> NoKeyboard:
+        return self
+
+    async def __anext__(self) -> int:
+        await trio.sleep_forever()
+        raise StopAsyncIteration
+
+
+async def draw_chat() -> str:
+    """Hold a conversation, and give its picture as SVG."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=False)
+    async with open_test_server() as server, AsyncExitStack() as stack:
+        server.reply(ANSWER)
+        server.call("calculate", {"expression": "6 * 7"}, call_id="call_1")
+        server.reply("6 times 7 is **42**.")
+        server.call("calculate", {"expression": "42 * 10"}, call_id="call_2")
+        server.reply("That makes **420**.")
+        connection = await stack.enter_async_context(server.open_client(reconnect=[1.0]))
+        face = MarkdownFace(console, asks=True)
+        settings = {"model": "gpt-5.5", "store": False}
+        chat = Chat(connection, face, settings, tools=CHAT_TOOLS, stack=stack)
+        await chat.begin()
+        await chat.run(Typist(console, server), NoKeyboard())
+        server.assert_all_orders_used()
+    return console.export_svg(title=TITLE, theme=MONOKAI, unique_id="chat")
+
+
+def main() -> None:
+    """Write all pictures."""
+    logging.getLogger("trio_responses").addHandler(logging.NullHandler())
+    SCREENS.mkdir(exist_ok=True)
+    svg = trio.run(draw_chat, clock=MockClock(autojump_threshold=0))
+    (SCREENS / "chat.svg").write_text(svg, encoding="utf-8")
+    print(f"{SCREENS.name}/chat.svg")
+
+
+if __name__ == "__main__":
+    main()

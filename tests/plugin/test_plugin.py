@@ -1,0 +1,186 @@
+"""The pytest plugin, in projects of others: small ones, each run by a pytest of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 60
+PLUGIN = "pytest_trio_responses"
+TRIO_MARK = "import pytest\npytestmark = pytest.mark.trio\n"
+ANYIO_MARK = """
+import pytest
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture
+def anyio_backend():
+    return "trio"
+"""
+HELLO = """
+async def test_it_answers(responses_server, responses_connection):
+    responses_server.reply("Good morning!")
+    response = await responses_connection.create(model="m", input="Hello")
+    assert response.output_text == "Good morning!"
+    assert responses_server.last_request.text == "Hello"
+    responses_server.assert_all_orders_used()
+"""
+RUNNERS = {"pytest_trio": TRIO_MARK, "anyio": ANYIO_MARK}
+
+Run: TypeAlias = "Callable[..., subprocess.CompletedProcess[str]]"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a test file of a project that knows the package, and nothing of this suite."""
+
+    def run(source: str, *options: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "test_app.py").write_text(source, encoding="utf-8")
+        installed = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
+        by_hand = () if installed else ("-p", PLUGIN)  # an old install knows no entry point yet
+        kept = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+        return subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "pytest", "-q", *by_hand, "-p", "no:cacheprovider", *options],
+            cwd=tmp_path,
+            env={**kept, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_test_has_a_server_and_a_connection(runner: str, run: Run) -> None:
+    pytest.importorskip(runner)
+    done = run(RUNNERS[runner] + HELLO, "--strict-markers", "-W", "error")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_marker_says_how_the_server_behaves(runner: str, run: Run) -> None:
+    pytest.importorskip(runner)
+    source = """
+@pytest.mark.responses_server(lanes=False, api_key="right")
+async def test_it_knows_one_lane(responses_server, responses_connection):
+    await responses_connection.create(model="m", input="Hello")
+    assert responses_server.connections[0].headers["authorization"] == "Bearer right"
+    async with responses_connection.lane() as lane:
+        assert lane.name is None
+"""
+    done = run(RUNNERS[runner] + source, "--strict-markers", "-W", "error")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_crash_of_a_responder_fails_the_test(runner: str, run: Run) -> None:
+    pytest.importorskip(runner)
+    source = """
+from trio_responses import APIError
+
+def crash(request):
+    raise KeyError("no such city")
+
+async def test_it_looks_well(responses_server, responses_connection):
+    responses_server.respond_with(crash)
+    with pytest.raises(APIError):
+        await responses_connection.create(model="m", input="Hello")
+
+async def test_it_meant_that(responses_server, responses_connection):
+    responses_server.respond_with(crash)
+    with pytest.raises(APIError):
+        await responses_connection.create(model="m", input="Hello")
+    assert [str(error) for error in responses_server.crashes] == ["'no such city'"]
+    responses_server.crashes.clear()
+"""
+    done = run(RUNNERS[runner] + source)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the Responses server of the test crashed" in done.stdout
+    assert "no such city" in done.stdout
+    assert "test_it_meant_that" not in done.stdout
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_test_that_fails_fails_as_itself(runner: str, run: Run) -> None:
+    pytest.importorskip(runner)
+    source = """
+async def test_it_is_wrong(responses_connection):
+    response = await responses_connection.create(model="m", input="Hello")
+    assert response.output_text == "nothing like it"
+"""
+    done = run(RUNNERS[runner] + source)
+    assert done.returncode == 1
+    assert "nothing like it" in done.stdout
+    assert "AssertionError" in done.stdout
+    assert "the Responses server" not in done.stdout
+    assert "1 failed in" in done.stdout.splitlines()[-1]  # and no error beside it
+
+
+def test_time_jumps_where_the_test_has_such_a_clock(run: Run) -> None:
+    source = """
+import trio
+
+@pytest.mark.responses_server(max_age=3600)
+async def test_an_hour_is_short(responses_server, responses_connection, autojump_clock):
+    await responses_connection.create(model="m", input="Hello")
+    await trio.sleep(3600)
+    await responses_connection.create(model="m", input="Still there?")
+    assert responses_server.last_request.connection == 2
+"""
+    done = run(TRIO_MARK + source)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_of_the_package_is_imported_for_those_who_do_not_use_it(run: Run) -> None:
+    source = """
+import sys
+
+def test_they_are_not_there():
+    ours = {"trio_responses", "msgspec", "trio_websocket", "wsproto"}
+    assert ours.isdisjoint(name.partition(".")[0] for name in sys.modules)
+    assert "pytest_trio_responses" in sys.modules
+"""
+    done = run(source, "-p", "no:trio", "-p", "no:anyio")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_fixture_of_the_project_goes_before_ours(run: Run) -> None:
+    source = """
+import pytest
+
+@pytest.fixture
+def responses_server():
+    return "my own"
+
+def test_it_is_mine(responses_server):
+    assert responses_server == "my own"
+"""
+    assert run(source).returncode == 0
+
+
+def test_the_plugin_names_no_fixture_of_ours() -> None:
+    """The suite's own ``server`` is another one."""
+    source = (ROOT / f"{PLUGIN}.py").read_text(encoding="utf-8")
+    named = [line.split("def ")[1].split("(")[0] for line in source.splitlines() if "def " in line]
+    assert named == ["pytest_configure", "responses_server", "responses_connection"]
+
+
+def test_the_package_brings_the_plugin_along() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert PLUGIN in project["project"]["entry-points"]["pytest11"].values()
+    targets = project["tool"]["hatch"]["build"]["targets"]
+    assert f"{PLUGIN}.py" in targets["wheel"]["only-include"]
+    assert f"{PLUGIN}.py" in targets["sdist"]["include"]

@@ -1,0 +1,55 @@
+"""``serve`` and ``demo``: the embedded server for other programs, and at work.
+
+What belongs elsewhere: the server (`testing/`), the demonstration (`demo.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_responses.cli.running import FAILED, SIGNALLED, run, say_error
+from trio_responses.demo import run_demo
+from trio_responses.screen import Screen
+from trio_responses.testing import open_test_server
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["demo", "serve"]
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Run the embedded server until a signal, which is its only good end."""
+    work = partial(
+        _serve_until_signal,
+        host=arguments.host,
+        port=arguments.port,
+        api_key=arguments.api_key,
+        max_age=arguments.max_age,
+    )
+    code = run(work)
+    return 0 if code > SIGNALLED else code
+
+
+async def _serve_until_signal(host: str, port: int, api_key: str | None, max_age: float) -> int:
+    async with open_test_server(api_key=api_key, max_age=max_age) as server:
+        try:
+            url = await server.serve_tcp(host, port)
+        except (OSError, UnicodeError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            say_error(f"cannot listen on {host} port {port}: {reason}")
+        else:
+            print(f"listening on {url}", flush=True)
+            await trio.sleep_forever()
+    return FAILED
+
+
+def demo(_: argparse.Namespace) -> int:
+    """Show the library at work."""
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return run(partial(run_demo, Screen(sys.stdout, colour=colour)))
