@@ -1,0 +1,1 @@
+"""Programs to read and to begin with; README.md has one line about each."""

@@ -1,0 +1,99 @@
+"""An agent with tools: the model calls typed functions until it can answer.
+
+The calls of one response run side by side. What a tool raises goes back to the model, which may
+try something else; a call is begun at most once, whatever happens.
+
+Run it: ``python -m examples.agent "Is it warmer in Oslo or in Paris?"``.
+"""
+# ruff: noqa: T201 - printing is its work
+
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Literal
+
+import trio
+
+from examples.place import open_place, parser_for
+from trio_responses import (
+    OutputTextDelta,
+    ToolFinished,
+    ToolStarted,
+    function_tool,
+    open_responses,
+)
+from trio_responses.testing import Call, Reply, Request
+
+WEATHER = {"Oslo": (-4.0, "snow"), "Paris": (12.0, "rain")}
+
+
+@dataclass
+class Weather:
+    """What a station says; it goes to the model as JSON."""
+
+    degrees: float
+    sky: str
+
+
+@function_tool
+async def get_weather(city: str) -> Weather:
+    """Tell the weather in a city, now.
+
+    :param city: its English name, without the country.
+    """
+    await trio.sleep(0.2)  # a real one would ask somebody
+    if city not in WEATHER:
+        raise LookupError(f"there is no station in {city}")
+    degrees, sky = WEATHER[city]
+    return Weather(degrees, sky)
+
+
+@function_tool
+def convert(degrees: float, to: Literal["fahrenheit", "kelvin"]) -> float:
+    """Convert degrees Celsius; it runs in a thread, as every function that is not async."""
+    return degrees * 9 / 5 + 32 if to == "fahrenheit" else degrees + 273.15
+
+
+def play_model(request: Request) -> Reply:
+    """Answer for the embedded server: two calls, one more, then the answer."""
+    rounds = sum(item.get("type") == "function_call_output" for item in request.history)
+    if rounds == 0:
+        return Reply(calls=[Call("get_weather", {"city": city}) for city in WEATHER])
+    if rounds == len(WEATHER):
+        return Reply(calls=[Call("convert", {"degrees": 12.0, "to": "fahrenheit"})])
+    return Reply("In Paris: 12 degrees (53.6 Fahrenheit) and rain; Oslo has -4 and snow.")
+
+
+async def main(arguments: Namespace) -> None:
+    """Run one question to its answer, and show what happens."""
+    async with (
+        open_place(arguments.url, play_model) as place,
+        open_responses(**place) as connection,
+        connection.conversation(
+            model=arguments.model, store=False, tools=[get_weather, convert]
+        ) as conversation,
+        conversation.run_stream(arguments.question, tool_timeout=10) as run,
+    ):
+        async for event in run:
+            match event:
+                case ToolStarted(call=call):
+                    print(f"-> {getattr(call, 'name', call.type)} {getattr(call, 'arguments', '')}")
+                case ToolFinished(call=call, error=error, seconds=seconds):
+                    outcome = "done" if error is None else f"failed: {error}"
+                    print(f"<- {getattr(call, 'name', call.type)} {outcome} in {seconds:.1f} s")
+                case OutputTextDelta(delta=text):
+                    print(text, end="", flush=True)
+                case _:
+                    pass
+        print(f"\n[{len(run.responses)} responses, {conversation.statistics().items} items]")
+
+
+def parse() -> Namespace:
+    """Read the command line."""
+    parser = parser_for("An agent with tools: the model calls functions until it can answer.")
+    default = "Is it warmer in Oslo or in Paris, in Fahrenheit?"
+    parser.add_argument("question", nargs="?", default=default)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    trio.run(main, parse())

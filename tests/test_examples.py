@@ -1,0 +1,214 @@
+"""The examples, as programs: each is started as its docstring says, on the embedded server."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import trio
+from trio_websocket import WebSocketConnection, open_websocket_url
+
+from trio_responses.testing import open_test_server
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 30.0
+"""For one example; on a machine with nothing else to do they take one or two."""
+
+needs_quart = pytest.mark.skipif(
+    find_spec("quart_trio") is None, reason="Quart-Trio is not installed: extra 'examples'"
+)
+needs_redis = pytest.mark.skipif(
+    find_spec("coredis") is None or shutil.which("redis-server") is None,
+    reason="coredis (extra 'examples') or redis-server is not installed",
+)
+
+
+def environment() -> dict[str, str]:
+    """Give the environment without what would lead elsewhere."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+
+
+def command(example: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"examples.{example}", *arguments]
+
+
+async def run(example: str, *arguments: str, stdin: str = "") -> list[str]:
+    """Run an example to its end; give what it printed, line by line."""
+    with trio.fail_after(SECONDS):
+        done = await trio.run_process(
+            command(example, *arguments),
+            cwd=ROOT,
+            env=environment(),
+            stdin=stdin.encode(),
+            capture_stdout=True,
+        )
+    return done.stdout.decode().splitlines()
+
+
+# --- In the terminal ---------------------------------------------------------------------
+
+
+async def test_chat() -> None:
+    said = await run("chat", stdin="My name is Ada.\nWhat is my name?\n")
+    assert said[0] == 'you> Turn 1: you said "My name is Ada.".'
+    assert said[1] == 'you> Turn 2: you said "What is my name?".'
+    assert said[-1].startswith("2 turns, ")
+
+
+async def test_chat_with_another_server_goes_on_after_an_error() -> None:
+    async with open_test_server() as server:
+        server.fail("rate_limit_exceeded", status=429)
+        url = await server.serve_tcp()
+        said = await run("chat", "--url", url, "--model", "mine", stdin="Hello\nHello?\n")
+        assert server.requests[-1]["model"] == "mine"
+    assert said[0] == "you> "
+    assert said[1].startswith("[no answer: ")
+    assert said[2] == 'you> Turn 1: you said "Hello?".'
+
+
+async def test_fan_out() -> None:
+    *answers, last = await run("fan_out")
+    assert sorted(answers) == sorted(
+        f"{number:4}  {number} times {number} is {number * number}" for number in range(1, 101)
+    )
+    assert answers != sorted(answers)  # they are printed as they come
+    assert re.fullmatch(r"100 questions in \S+ s over 4 connections", last)
+
+
+async def test_agent() -> None:
+    said = await run("agent")
+    assert said[:2] == ['-> get_weather {"city":"Oslo"}', '-> get_weather {"city":"Paris"}']
+    assert [line.split()[:3] for line in said[2:4]] == [["<-", "get_weather", "done"]] * 2
+    assert said[4] == '-> convert {"degrees":12.0,"to":"fahrenheit"}'
+    assert said[6].startswith("In Paris: 12 degrees (53.6 Fahrenheit)")
+    assert said[7] == "[3 responses, 8 items]"
+
+
+# --- On the web --------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def web_service() -> AsyncGenerator[str, None]:
+    """Run the web service; give its URL, and see to it that it ends well."""
+    process = await trio.lowlevel.open_process(
+        command("web"), cwd=ROOT, env=environment(), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    with trio.fail_after(SECONDS):
+        try:
+            printed = b""
+            while b"\n" not in printed:
+                printed += await process.stdout.receive_some()
+            yield printed.split(b"\n")[0].decode().removeprefix("open ")
+            process.terminate()
+            assert await process.wait() == 0
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+                await process.stdout.aclose()
+
+
+async def read_until(url: str, end: bytes, *lines: str, path: str = "/") -> bytes:
+    """Fetch something as plainly as can be."""
+    place = url.removeprefix("http://").rstrip("/")
+    host, port = place.split(":")
+    head = "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {place}", *lines, "", ""])
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        await stream.send_all(head.encode())
+        page = b""
+        while end not in page:
+            chunk = await stream.receive_some()
+            assert chunk, page
+            page += chunk
+        return page
+
+
+async def knock(url: str, origin: str) -> bytes:
+    """Ask for the web socket as a page of some origin does; give the first line of the answer."""
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    head = await read_until(url, b"\r\n", *upgrade, key, f"Origin: {origin}", path="/chat")
+    return head.split(b"\r\n")[0]
+
+
+async def ask(browser: WebSocketConnection, question: str) -> list[dict[str, Any]]:
+    await browser.send_message(question)
+    events: list[dict[str, Any]] = []
+    while not events or "text" in events[-1]:
+        events.append(json.loads(await browser.get_message()))
+    return events
+
+
+@needs_quart
+async def test_web() -> None:
+    async with web_service() as url:
+        page = await read_until(url, b"</html>")
+        assert page.startswith(b"HTTP/1.1 200")
+        assert b'new WebSocket(location.href.replace(/^http/, "ws") + "chat")' in page
+        chat = url.replace("http", "ws") + "chat"
+        async with open_websocket_url(chat) as one, open_websocket_url(chat) as other:
+            assert await ask(one, "Hello") == [
+                *({"text": word} for word in ("Turn", " 1:", " you", " said", ' "Hello".')),
+                {"done": True},
+            ]
+            await one.send_message("I leave in the middle of this answer.")
+            await one.get_message()
+            await one.aclose()
+            answer = await ask(other, "Hello")
+            assert "".join(event.get("text", "") for event in answer) == 'Turn 1: you said "Hello".'
+        assert b"101" in await knock(url, url.rstrip("/"))
+        assert b"403" in await knock(url, "http://evil.example")
+
+
+# --- On several processes ----------------------------------------------------------------
+
+
+@pytest.fixture
+def redis() -> Iterator[str]:
+    """Run a Redis of our own, without a port; give its URL."""
+    with TemporaryDirectory() as folder:  # a socket's path must be short
+        path = Path(folder) / "redis"
+        options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
+        command = [shutil.which("redis-server") or "", *options]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:  # noqa: S603 - our own
+            try:
+                for _ in range(1000):
+                    if path.exists():
+                        break
+                    time.sleep(0.01)
+                yield f"unix://{path}"
+            finally:
+                server.terminate()
+
+
+@needs_redis
+async def test_workers(redis: str) -> None:
+    *lines, last = await run("workers", "--redis", redis, "--workers", "2")
+    talks: dict[str, list[str]] = defaultdict(list)
+    for line in lines:
+        match = re.fullmatch(r"(\w+), by \d+: (.*) -> (.*)", line)
+        assert match is not None, line
+        name, question, answer = match.groups()
+        talks[name].append(answer)
+        assert answer == f'Turn {len(talks[name])}: you said "{question}".'
+    assert {name: len(answers) for name, answers in talks.items()} == {
+        "Ada": 4,
+        "Alan": 4,
+        "Grace": 4,
+    }
+    assert re.fullmatch(r"12 turns by [12] workers", last)
+    client = [shutil.which("redis-cli") or "redis-cli", "-s", redis.removeprefix("unix://")]
+    left = await trio.run_process([*client, "keys", "*"], capture_stdout=True)
+    assert left.stdout.strip() == b""

@@ -1,0 +1,109 @@
+"""A connection of a pool with those who are there, and those who wait for a place.
+
+What belongs elsewhere: who gets which place (`spreading.py`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from trio_responses.lifecycle import ConnectionState
+
+if TYPE_CHECKING:
+    from trio_responses.connection import ResponsesConnection
+    from trio_responses.errors import ResponsesError
+    from trio_responses.stream import Lines
+    from trio_responses.turn import Turn
+
+__all__ = ["Member", "Queue", "Waiter"]
+
+REMEMBERED: Final = 64
+"""Responses remembered of each connection: a server keeps the latest one of each of 33 lanes."""
+ENDED: Final = frozenset({ConnectionState.DRAINING, ConnectionState.CLOSED})
+
+
+class Waiter:
+    """A turn or a guest without a place yet."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """In which order they came."""
+        self.told = trio.Event()
+        self.member: Member | None = None
+        self.error: ResponsesError | None = None
+        self.queue: Queue = OrderedDict()
+
+    def stand_in(self, queue: Queue) -> None:
+        """Stand at the end of a queue."""
+        self.queue = queue
+        queue[self] = None
+
+    def leave(self) -> None:
+        """Wait no more."""
+        self.queue.pop(self, None)
+
+    def tell(self, member: Member | None, error: ResponsesError | None = None) -> None:
+        """Tell where the place is, or why there is none."""
+        self.leave()
+        self.member, self.error = member, error
+        self.told.set()
+
+
+Queue: TypeAlias = OrderedDict[Waiter, None]
+"""Those who wait, longest first."""
+
+
+class Member:
+    """A connection of a pool, and who is there."""
+
+    def __init__(self, connection: ResponsesConnection) -> None:
+        self.connection = connection
+        self.lines: Lines = connection._sender  # noqa: SLF001 - what a stream of it would be given
+        self.turns: int = 0
+        """Turns of the pool that have a place here."""
+        self.guests: int = 0
+        """Lanes and conversations that are here for their whole life."""
+        self.queue: Queue = OrderedDict()
+        """Turns that continue a response of this connection, and wait for a place."""
+        self.awaited: bool = False
+        """Whether somebody waits until it has a socket again."""
+        self._responses: OrderedDict[str, None] = OrderedDict()
+        self._left: list[Turn] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a turn can go out at once."""
+        return self.connection.state is ConnectionState.OPEN
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will not open again."""
+        return self.connection.state in ENDED
+
+    @property
+    def load(self) -> int:
+        """Count who is here, and the responses of turns that were left early."""
+        known = self.turns + self.guests
+        self._left = [turn for turn in self._left if not turn.ended]
+        if not self._left:
+            return known
+        active = self.connection.statistics().requests_active
+        if not active:
+            self._left.clear()  # they went with their socket
+        return max(known, active)
+
+    def has(self, response_id: str) -> bool:
+        """Whether a response is from here, as far as that is remembered."""
+        return response_id in self._responses
+
+    def note_left(self, turn: Turn) -> None:
+        """Remember the response of a turn whose block has ended."""
+        if turn.response_id is not None:
+            self._responses[turn.response_id] = None
+            if len(self._responses) > REMEMBERED:
+                self._responses.popitem(last=False)
+        if not turn.ended:
+            self._left.append(turn)

@@ -1,0 +1,130 @@
+"""The tasks of a pool: they open its connections, wait for their return, and close them.
+
+The connections live in one nursery, which a cancellation of the pool's block does not reach: they
+are to work in its ``finally`` clauses. What opens them, or waits for them, is in another one.
+
+What belongs elsewhere: when to do so (`spreading.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import trio
+
+from trio_responses.errors import ConnectionClosed, ResponsesError
+from trio_responses.nurseries import open_plain_nursery
+from trio_responses.spreading import Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio_responses.connection import ResponsesConnection
+    from trio_responses.member import Member
+    from trio_responses.spreading import Bounds
+
+    Connect: TypeAlias = Callable[[trio.Nursery], Awaitable[ResponsesConnection]]
+
+__all__ = ["SUMS", "PoolTasks"]
+
+COUNTERS: Final = (
+    "sockets_opened",
+    "events_received",
+    "bytes_received",
+    "requests_sent",
+    "bytes_sent",
+    "undecodable_frames",
+    "unclaimed_events",
+    "dropped_events",
+)
+"""What a connection that is gone has left behind."""
+SUMS: Final = (*COUNTERS, "requests_active", "unread_bytes")
+"""What can be added up of the statistics of connections."""
+
+
+@final
+class PoolTasks:
+    """The tasks of one pool.
+
+    :param connect: opens a connection in a nursery.
+    """
+
+    def __init__(self, connect: Connect, bounds: Bounds) -> None:
+        self.spread = Spread(bounds, self)
+        self.past: Counter[str] = Counter()
+        """What connections have counted that are not there any more."""
+        self.ended: int = 0
+        """How many of them there were."""
+        self._connect = connect
+        self._closing = trio.Event()
+        self._finished = trio.Event()
+        self._connections: trio.Nursery | None = None
+        self._openers: trio.Nursery | None = None
+
+    # --- From beginning to end -----------------------------------------------------------
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Run until `finish`; it begins with one connection.
+
+        :raises ResponsesError: when that cannot be opened.
+        """
+        await nursery.start(self._run)
+        # By the demand of a turn that does not come.
+        self.spread.leave_place(await self.spread.take_place())
+
+    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                async with open_plain_nursery() as self._connections:
+                    async with open_plain_nursery() as self._openers:
+                        task_status.started()
+                        await self._closing.wait()
+                        self._openers.cancel_scope.cancel()
+                    for member in self.spread.members:
+                        self._connections.start_soon(member.connection.aclose)
+        finally:
+            self.spread.conclude(ConnectionClosed("the pool's nursery has ended"))
+            self._finished.set()
+
+    async def finish(self) -> None:
+        """End all tasks and connections, whether or not this call is cancelled."""
+        self.spread.conclude(ConnectionClosed("the pool was closed"))
+        self._closing.set()
+        if self._connections is not None:
+            with trio.CancelScope(shield=True):
+                await self._finished.wait()
+        await trio.lowlevel.checkpoint()
+
+    # --- On demand -----------------------------------------------------------------------
+
+    def open_another(self) -> None:
+        """Begin to open a connection."""
+        assert self._openers is not None  # noqa: S101 - nobody has a place before
+        self._openers.start_soon(self._open)
+
+    async def _open(self) -> None:
+        assert self._connections is not None  # noqa: S101 - this runs inside of it
+        try:
+            connection = await self._connect(self._connections)
+        except ResponsesError as error:
+            self.spread.give_up(error)
+        else:
+            self.spread.welcome(connection)
+
+    def await_return(self, member: Member) -> None:
+        """Begin to wait until a member has a socket again."""
+        assert self._openers is not None  # noqa: S101 - likewise
+        self._openers.start_soon(self._wait_for, member)
+
+    async def _wait_for(self, member: Member) -> None:
+        with suppress(ResponsesError):  # its turns are told by the connection itself
+            await member.connection.wait_open()
+        self.spread.returned(member)
+
+    def bury(self, member: Member) -> None:
+        """Keep what a connection that is over has counted."""
+        self.ended += 1
+        counted = member.connection.statistics()
+        self.past.update({name: getattr(counted, name) for name in COUNTERS})
