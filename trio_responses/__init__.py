@@ -60,6 +60,7 @@ from trio_responses.errors import (
     UnexpectedOutput,
     UpgradeUnsupported,
 )
+from trio_responses.instruments import Instrument
 from trio_responses.lifecycle import (
     ConnectionRestored,
     ConnectionRotated,
@@ -67,7 +68,12 @@ from trio_responses.lifecycle import (
     ConnectionStatistics,
     Event,
 )
+from trio_responses.logs import LoggingInstrument
 from trio_responses.opening import connect_responses, open_responses
+from trio_responses.pool import PoolStatistics, ResponsesPool, open_pool
+from trio_responses.proxy import ProxyChoice
+from trio_responses.recording import Recorder, Recording, RecordingLine, Redact
+from trio_responses.records import SocketRecord, ToolRecord, TurnRecord
 from trio_responses.run import RunEvent, RunStream
 from trio_responses.schema import InvalidJSON, JSONType, Schema, strict_schema
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
@@ -76,7 +82,14 @@ from trio_responses.stream import (
     AbandonChoice,
     ResponseStream,
 )
-from trio_responses.toolbox import ToolFinished, ToolStarted
+from trio_responses.toolbox import (
+    Approve,
+    Handler,
+    OnToolError,
+    ToolFinished,
+    ToolLike,
+    ToolStarted,
+)
 from trio_responses.tools import FunctionTool, InvalidArguments, InvalidResult, function_tool
 from trio_responses.transport import (
     Dial,
@@ -292,6 +305,7 @@ __all__ = [
     "ApplyPatchCall",
     "ApplyPatchCallOutput",
     "ApplyPatchTool",
+    "Approve",
     "AudioDelta",
     "AudioDone",
     "AudioTranscriptDelta",
@@ -369,6 +383,7 @@ __all__ = [
     "FunctionCallArgumentsDone",
     "FunctionCallOutput",
     "FunctionTool",
+    "Handler",
     "HandshakeRejected",
     "Headers",
     "HttpError",
@@ -389,6 +404,7 @@ __all__ = [
     "InputItem",
     "InputText",
     "InputTokensDetails",
+    "Instrument",
     "InvalidArguments",
     "InvalidJSON",
     "InvalidResult",
@@ -406,6 +422,7 @@ __all__ = [
     "LocalShellCall",
     "LocalShellCallOutput",
     "LocalShellTool",
+    "LoggingInstrument",
     "Logprob",
     "LogsOutput",
     "McpApprovalRequest",
@@ -429,6 +446,7 @@ __all__ = [
     "MessageTooLarge",
     "MoveAction",
     "NamespaceTool",
+    "OnToolError",
     "OpenPageAction",
     "OutputItem",
     "OutputItemAdded",
@@ -441,11 +459,13 @@ __all__ = [
     "ParsedResponse",
     "PatchOperation",
     "Point",
+    "PoolStatistics",
     "PreviousResponseNotFound",
     "Program",
     "ProgramCaller",
     "ProgramOutput",
     "ProgrammaticToolCallingTool",
+    "ProxyChoice",
     "ProxyError",
     "RateLimited",
     "Reasoning",
@@ -458,6 +478,10 @@ __all__ = [
     "ReasoningTextDone",
     "ReconnectFailed",
     "ReconnectPolicy",
+    "Recorder",
+    "Recording",
+    "RecordingLine",
+    "Redact",
     "Refusal",
     "RefusalDelta",
     "RefusalDone",
@@ -477,6 +501,7 @@ __all__ = [
     "ResponseStream",
     "ResponsesConnection",
     "ResponsesError",
+    "ResponsesPool",
     "RotationPolicy",
     "RoundsExceeded",
     "RunEvent",
@@ -502,6 +527,7 @@ __all__ = [
     "ShellOutputDelta",
     "ShellTool",
     "Snapshot",
+    "SocketRecord",
     "StallTimeout",
     "Steer",
     "SteerAccepted",
@@ -515,11 +541,14 @@ __all__ = [
     "Timeouts",
     "Tool",
     "ToolFinished",
+    "ToolLike",
+    "ToolRecord",
     "ToolSearchCall",
     "ToolSearchOutput",
     "ToolSearchTool",
     "ToolStarted",
     "TopLogprob",
+    "TurnRecord",
     "TypeAction",
     "UnanswerableCall",
     "UndecodableFrame",
@@ -545,6 +574,7 @@ __all__ = [
     "WebSearchTool",
     "connect_responses",
     "function_tool",
+    "open_pool",
     "open_responses",
     "strict_schema",
 ]

@@ -31,6 +31,7 @@ from trio_responses.errors import (
     ResponsesError,
 )
 from trio_responses.inbox import Budget
+from trio_responses.instruments import Instrument
 from trio_responses.ledger import Ledger
 from trio_responses.lifecycle import (
     ConnectionRestored,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from trio_responses.core.backoff import Backoff
     from trio_responses.core.delivery import DeliveryChoice
     from trio_responses.endpoint import ApiKey
+    from trio_responses.instruments import SocketWatch
     from trio_responses.lifecycle import Event
     from trio_responses.settings import RotationPolicy
     from trio_responses.stream import AbandonChoice
@@ -194,7 +196,13 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
         try:
             ledger = Ledger(self._terms.endpoint, continuation, answers)
-            yield Conversation(lease, self._terms.endpoint, settings, ledger)
+            yield Conversation(
+                lease,
+                self._terms.endpoint,
+                settings,
+                ledger,
+                instruments=self._terms.instruments,
+            )
         finally:
             for name in leased:
                 self._sender.leases.give_back(name)
@@ -311,6 +319,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             self._conclude(ConnectionClosed("the connection's nursery has ended"))
             self._sockets.change(ConnectionState.CLOSED)
             self._finished.set()
+            self._terms.instruments.tell(Instrument.connection_ended, self._sockets.ended())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
         """See to it that there is a socket, until that is hopeless: the supervisor task."""
@@ -345,7 +354,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             attempts, outage = self._backoff.attempts, trio.current_time() - since
             self._dispatcher.tell(ConnectionRestored(attempts=attempts, outage=outage))
         elif self._sockets_opened > 1:
-            self._dispatcher.tell(ConnectionRotated())
+            self._say_rotated(opened)
         self._sockets.current = opened
         self._sockets.change(ConnectionState.OPEN)
         return opened
@@ -370,7 +379,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
                 if isinstance(fresh, Link):
                     self._sockets.current = fresh
                     link.retire()
-                    self._dispatcher.tell(ConnectionRotated())
+                    self._say_rotated(fresh)
                     self._sockets.change()
                     link = fresh
                     break
@@ -379,24 +388,35 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             else:
                 return link
 
+    def _say_rotated(self, fresh: Link) -> None:
+        self._dispatcher.tell(ConnectionRotated())
+        if fresh.told is not None:
+            fresh.told.rotated()
+
     async def _back_off(self, failure: ResponsesError) -> None:
         floor = failure.retry_after if isinstance(failure, ConnectError) else None
         attempts = self._backoff.attempts
         delay = self._backoff.next_delay(floor)
         if delay is None:
             raise ReconnectFailed(attempts, failure)
+        tell = self._terms.instruments.tell
+        tell(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
 
     # --- The receive task ----------------------------------------------------------------
 
     async def _receive(self, *, task_status: trio.TaskStatus[Link | ConnectError]) -> None:
         """Run one socket from its handshake to its last frame: the receive task."""
+        instruments, endpoint = self._terms.instruments, self._terms.endpoint
+        rotation = self._sockets.current is not None
         try:
-            headers = await handshake_headers(self._terms.endpoint, self._api_key, self._headers)
-            async with open_transport(self._terms, headers) as transport:
-                link = self._adopt(transport)
-                task_status.started(link)
-                await self._read_until_done(link)
+            with instruments.opening(self._backoff.attempts, rotation=rotation) as watch:
+                headers = await handshake_headers(endpoint, self._api_key, self._headers)
+                async with open_transport(self._terms, headers) as transport:
+                    watch.opened()
+                    link = self._adopt(transport, watch)
+                    task_status.started(link)
+                    await self._read_until_done(link)
         except ConnectError as error:
             task_status.started(error)
 
@@ -453,10 +473,13 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         """Whether somebody waits for what is unread in a socket: for events, or for a place."""
         return link.starves() or (self._sender.waiting > 0 and link is self._sockets.current)
 
-    def _adopt(self, transport: Transport) -> Link:
+    def _adopt(self, transport: Transport, watch: SocketWatch) -> Link:
         self._sockets_opened += 1
         replace = self._terms.endpoint.after_error == "replace"
         link = Link(transport, replace_after_error=replace)
+        link.told = watch
+        if self._terms.instruments.watches_frames:
+            transport.witness = watch
         self._sockets.links.add(link)
         return link
 
@@ -471,6 +494,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         link.lose(why)
         self._sockets.links.discard(link)
         self._sockets.change()
+        if link.told is not None:
+            link.told.ended(why if isinstance(why, ConnectionLost) else None)
 
     def _conclude(self, end: ResponsesError) -> None:
         """Note what everybody is told from now on, the reader of the channel among them.

@@ -26,6 +26,7 @@ from trio_responses.core.continuation import (
 from trio_responses.drafts import create_command, raw_items
 from trio_responses.errors import ConfigurationError
 from trio_responses.exchange import Floor, TurnDraft, TurnStream, plain_settings
+from trio_responses.instruments import Instruments
 from trio_responses.run import RunTerms, open_run
 from trio_responses.toolbox import Toolbox
 from trio_responses.turns import Turns
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from trio_responses.core.delivery import DeliveryChoice
     from trio_responses.endpoint import Endpoint
     from trio_responses.ledger import Ledger
+    from trio_responses.pool import ResponsesPool
     from trio_responses.run import RunStream
     from trio_responses.stream import AbandonChoice, Lines, ResponseStream
     from trio_responses.toolbox import Approve, Handler, OnToolError, ToolLike
@@ -86,6 +88,8 @@ class Conversation(Turns):
         settings: Mapping[str, Any],
         ledger: Ledger,
         source: Floor | None = None,
+        *,
+        instruments: Instruments | None = None,
     ) -> None:
         self._tools: Sequence[ToolLike] = settings.get("tools") or ()
         self._settings = plain_settings(settings, "conversation")
@@ -95,6 +99,7 @@ class Conversation(Turns):
         self._endpoint = endpoint
         self._ledger = ledger
         self._floor = Floor(source)
+        self._instruments = instruments or Instruments()
 
     def __repr__(self) -> str:
         """Show how long it is: no content."""
@@ -208,6 +213,7 @@ class Conversation(Turns):
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
+            instruments=self._instruments,
         )
         return open_run(self._floor, self._lines, self._ledger, terms, raw_items(input))
 
@@ -326,7 +332,14 @@ class Conversation(Turns):
         """
         source = self._floor if self._settings.get("store") is False else None
         settings = {**self._settings, "tools": self._tools} if self._tools else self._settings
-        return Conversation(self._lease, self._endpoint, settings, self._ledger.branch(), source)
+        return Conversation(
+            self._lease,
+            self._endpoint,
+            settings,
+            self._ledger.branch(),
+            source,
+            instruments=self._instruments,
+        )
 
     # --- Elsewhere -----------------------------------------------------------------------
 
@@ -351,7 +364,7 @@ class Conversation(Turns):
 
     @staticmethod
     def restore(
-        connection: ResponsesConnection, checkpoint: bytes
+        connection: ResponsesConnection | ResponsesPool, checkpoint: bytes
     ) -> AbstractAsyncContextManager[Conversation]:
         """Go on with a conversation that was saved, for the length of a block.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trio_responses.core.continuation import Place
     from trio_responses.core.steering import Submission
     from trio_responses.errors import ResponsesError
+    from trio_responses.instruments import TurnWatch
     from trio_responses.wire import Input, Response, ResponseCreate
 
 __all__ = ["Draft", "Latest", "PlainDraft", "create_command", "raw_items"]
@@ -35,6 +36,14 @@ Latest: TypeAlias = Callable[[str | None], str | None]
 
 class Draft(Protocol):
     """A request that is written when it is known where it goes."""
+
+    watch: TurnWatch | None
+    """Who tells the instruments of its turn."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that it asks for."""
+        ...
 
     @property
     def parent(self) -> str | None:
@@ -70,6 +79,8 @@ class PlainDraft:
     def __init__(self, command: ResponseCreate) -> None:
         parent = command.previous_response_id
         self.parent: str | None = parent if isinstance(parent, str) else None
+        self.model: str | None = command.model if isinstance(command.model, str) else None
+        self.watch: TurnWatch | None = None
         self._payload = wire.encode(command)
 
     def write(self, place: Place, latest: Latest) -> bytes:  # noqa: ARG002 - the form of a Draft

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trio_responses.core.steering import Submission
     from trio_responses.drafts import Latest
     from trio_responses.errors import ResponsesError
+    from trio_responses.instruments import TurnWatch
     from trio_responses.ledger import Ledger
     from trio_responses.stream import AbandonChoice, Lines
     from trio_responses.wire import Response
@@ -70,6 +71,8 @@ class TurnDraft:
         self.settings: dict[str, Any] = with_encrypted_reasoning(settings)
         self.canonical: bytes = canonical(self.settings)
         self.generate = generate
+        self.watch: TurnWatch | None = None
+        """Who tells the instruments of it."""
         self.chain: Continuation | None = None
         """What the last attempt continues: after a ``reset`` no longer the conversation's."""
         self.place: Place | None = None
@@ -78,6 +81,12 @@ class TurnDraft:
         """The ``previous_response_id`` of the last attempt."""
         self.superseded: list[msgspec.Raw] = []
         """Where the turn was steered: the output before, and what it was steered with."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that it asks for."""
+        model = self.settings.get("model")
+        return model if isinstance(model, str) else None
 
     def write(self, place: Place, latest: Latest) -> bytes:
         """Write the request for a place."""

@@ -94,7 +94,7 @@ class Inbox(Generic[T]):
         self._left_in_batch = 0
         self._batch_bytes = 0
         self._arrived = trio.Event()
-        self._since_checkpoint = 0
+        self._since_checkpoint: int = 0
         self._end: BaseException | None = None
         self.unread_bytes: int = 0
         """Bytes of the frames behind the unread events; kept by the budget."""

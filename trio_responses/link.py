@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         MessageTooLarge,
         ResponsesError,
     )
+    from trio_responses.instruments import SocketWatch
     from trio_responses.transport import Transport
     from trio_responses.wire import ErrorEvent
 
@@ -48,6 +49,8 @@ class Link:
 
     def __init__(self, transport: Transport, *, replace_after_error: bool) -> None:
         self.transport = transport
+        self.told: SocketWatch | None = None
+        """Who tells the instruments of it."""
         self.lanes: Lanes[Request] = Lanes()
         self.names: set[str | None] = set()
         """The lanes that were used: the server counts their names, and forgets none."""

@@ -14,6 +14,8 @@ from trio_responses.connection import ResponsesConnection
 from trio_responses.core.backoff import Backoff, ReconnectPolicy
 from trio_responses.endpoint import Endpoint, checked_headers
 from trio_responses.errors import ConfigurationError
+from trio_responses.instruments import Instruments, Where
+from trio_responses.logs import LoggingInstrument
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
 from trio_responses.transport import Terms, dial_tcp
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import trio
 
     from trio_responses.endpoint import ApiKey, Headers
+    from trio_responses.instruments import Instrument
     from trio_responses.proxy import ProxyChoice
     from trio_responses.transport import Dial
 
@@ -46,6 +49,7 @@ async def open_responses(
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
     allow_insecure: bool = False,
+    instruments: Iterable[Instrument] | None = None,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesConnection, None]:
     """Open a supervised connection for the length of a block.
@@ -80,6 +84,8 @@ async def open_responses(
     :param rotation: when a socket is replaced before the server ends it.
     :param allow_insecure: allow ``ws://`` to other machines: everybody on the way can read the
         key and the content.
+    :param instruments: what is told of sockets, turns and tools (docs/instruments.md); by default
+        a `LoggingInstrument`, for the logger ``trio_responses``.
     :param dial: opens the byte stream, where TCP is not the way. The environment's proxies are
         not for it.
     :raises ConfigurationError: when the arguments cannot work.
@@ -100,6 +106,7 @@ async def open_responses(
         limits=limits,
         rotation=rotation,
         allow_insecure=allow_insecure,
+        instruments=instruments,
         dial=dial,
     )
     async with open_plain_nursery() as nursery:
@@ -126,6 +133,7 @@ async def connect_responses(
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
     allow_insecure: bool = False,
+    instruments: Iterable[Instrument] | None = None,
     dial: Dial = dial_tcp,
 ) -> ResponsesConnection:
     """Open a supervised connection in a nursery of your own.
@@ -148,6 +156,7 @@ async def connect_responses(
         limits=limits,
         rotation=rotation,
         allow_insecure=allow_insecure,
+        instruments=instruments,
         dial=dial,
     )
     try:
@@ -173,6 +182,7 @@ def _prepare(
     limits: Limits | None,
     rotation: RotationPolicy | None,
     allow_insecure: bool,
+    instruments: Iterable[Instrument] | None,
     dial: Dial,
 ) -> ResponsesConnection:
     """Make a connection of its options, with the defaults of those that were not given."""
@@ -193,6 +203,10 @@ def _prepare(
         timeouts=timeouts or Timeouts(),
         keepalive=keepalive or Keepalive(),
         limits=limits or Limits(),
+        instruments=Instruments(
+            [LoggingInstrument()] if instruments is None else instruments,
+            Where(endpoint.host, endpoint.port),
+        ),
     )
     return ResponsesConnection(
         terms,

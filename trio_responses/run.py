@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
@@ -25,6 +25,7 @@ from trio_responses.errors import (
     RoundsExceeded,
 )
 from trio_responses.exchange import TurnDraft, TurnStream
+from trio_responses.instruments import Instruments
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.toolbox import INTERRUPTED, ToolFinished, ToolStarted
 from trio_responses.wire import ServerEvent
@@ -68,6 +69,7 @@ class RunTerms:
     delivery: DeliveryChoice
     abandon: AbandonChoice
     snapshot: bool
+    instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 
 @final
@@ -243,7 +245,10 @@ class RunStream:
             interrupted = make_refusal(call, INTERRUPTED)
             if interrupted is not None:
                 keep(key, interrupted)
-            answer, failure = await self._try(call)
+            with self._terms.instruments.running(call) as record:
+                answer, failure = await self._try(call)
+                if record is not None:
+                    record.error = failure
             keep(key, answer)
             seconds = trio.current_time() - since
         tell.send_nowait(ToolFinished(call=call, answer=answer, error=failure, seconds=seconds))

@@ -110,6 +110,7 @@ class Sender:
         A socket that turns out dead while writing has seen no complete request: the next one
         gets it, once.
         """
+        draft.watch = draft.watch or self._terms.instruments.begin_turn(draft.model)
         try:
             return await self._try_turn(draft, lane)
         except ConnectionLost as lost:
@@ -128,6 +129,9 @@ class Sender:
             turn.parent, turn.size = draft.parent, len(payload)
             if turn.lane is not None:
                 payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
+            turn.watch = watch = draft.watch
+            if watch is not None:
+                watch.writing(turn.lane, turn.parent, len(payload))
             try:
                 await self._transmit(link, payload)
             except ConnectionLost as lost:
@@ -136,6 +140,8 @@ class Sender:
                     raise turn.inbox.end from lost
                 raise
         turn.sent_at = trio.current_time()
+        if watch is not None:
+            watch.sent()
         link.watch_for(turn)
         return turn
 

@@ -114,7 +114,11 @@ class ResponseStream:
         """
         if self._turn is not None:
             raise RuntimeError("a stream is entered once")
-        self._turn = await self._lines.begin_turn(self._draft)
+        try:
+            self._turn = await self._lines.begin_turn(self._draft)
+        except BaseException as error:
+            self._tell_end(error=error)
+            raise
         return self
 
     async def __aexit__(
@@ -128,6 +132,14 @@ class ResponseStream:
         if self._turn is not None:
             self._turn.open_gates()
             self._lines.leave_turn(self._turn, self._abandon)
+        self._tell_end()
+
+    def _tell_end(
+        self, *, responses: tuple[Response, ...] = (), error: BaseException | None = None
+    ) -> None:
+        """Tell the instruments how it has ended; with neither, it was left early."""
+        if self._draft.watch is not None:
+            self._draft.watch.end(responses, error, self.response_id)
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""
@@ -303,6 +315,7 @@ class ResponseStream:
         self._response, self._ended_by = response, None
         waiting = [one for one in self._turn.steers if one.state is SteerState.PENDING]
         self._draft.settle(response, waiting)
+        self._tell_end(responses=self.responses)
 
     def _fail(self, error: ResponsesError) -> None:
         """Fail, or have the turn begin anew where that is safe or wished for.
@@ -316,6 +329,7 @@ class ResponseStream:
         again = may_send_again(error, self._choice) or self._draft.repairs(error)
         if type(error) in self._used_causes or not again:
             self._failure = error
+            self._tell_end(error=error)
             return
         self._used_causes.add(type(error))
         self._lines.leave_turn(self._turn, "replace")
@@ -330,6 +344,7 @@ class ResponseStream:
             error.__cause__ = error.__cause__ or lost_to
             error.delivery = lost_to.delivery
             self._failure = error
+            self._tell_end(error=error)
         self._listen_anew()
         self._earlier.clear()
         self._lost_to = None

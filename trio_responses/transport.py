@@ -14,7 +14,7 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -30,6 +30,7 @@ from trio_responses.errors import (
     KeepaliveTimeout,
     SendTimeout,
 )
+from trio_responses.instruments import Instruments
 from trio_responses.locks import QuickLock
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.tap import Tap
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from trio_responses.core.frames import Message
     from trio_responses.endpoint import Endpoint
+    from trio_responses.instruments import SocketWatch
     from trio_responses.settings import Keepalive, Limits, Timeouts
 
 __all__ = ["Dial", "Transport", "dial_tcp", "open_transport"]
@@ -67,6 +69,7 @@ class Terms:
     timeouts: Timeouts
     keepalive: Keepalive
     limits: Limits
+    instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 
 @asynccontextmanager
@@ -201,6 +204,8 @@ class Transport:
         self._death: ConnectionLost | None = None
         self._close_code = NORMAL_CLOSURE
         self._reading_since = math.inf
+        self.witness: SocketWatch | None = None
+        """Who is shown every frame; `None` where nobody wants to see them."""
         self.opened_at: float = trio.current_time()
         self.heard_at: float = self.opened_at
         """When the last byte came, on Trio's clock."""
@@ -234,6 +239,8 @@ class Transport:
             if control:
                 self._tap.feed(control)
             if messages:
+                if self.witness is not None:
+                    self.witness.received(messages)
                 return messages
         assert self._death is not None  # noqa: S101 - the loop ends so
         raise self._death
@@ -290,11 +297,14 @@ class Transport:
         :raises SendTimeout: when it took too long; the socket is gone with it.
         """
         frame = masked_text_frame(payload)
+        written = False
         async with self._send_lock:
             if self._death is not None:
                 raise self._death
             if self._closing:
                 raise ConnectionClosed("the socket is closing")
+            if self.witness is not None:
+                self.witness.sent(payload)
             with trio.move_on_after(self._terms.timeouts.send, shield=True) as scope:
                 written = await self._tap.send_frame(frame)
         if scope.cancelled_caught:

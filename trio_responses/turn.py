@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trio_responses.errors import ResponsesError
     from trio_responses.inbox import Inbox
+    from trio_responses.instruments import TurnWatch
     from trio_responses.settings import Timeouts
     from trio_responses.wire import ServerEvent
 
@@ -41,6 +42,7 @@ class Turn(Request):
         "sent_at",
         "size",
         "started",
+        "watch",
     )
 
     def __init__(
@@ -66,6 +68,8 @@ class Turn(Request):
         """The type of that event."""
         self.started: bool = False
         """Whether an event came that is no error."""
+        self.watch: TurnWatch | None = None
+        """Who tells the instruments of it; `None` where nobody wants to know."""
 
     @property
     def delivery(self) -> Delivery:
@@ -95,7 +99,10 @@ class Turn(Request):
         """Take the events of one batch."""
         self.heard_at = now
         self.last_type = events[-1].type
-        self.started = self.started or not isinstance(events[0], ErrorEvent)
+        if not self.started and not isinstance(events[0], ErrorEvent):
+            self.started = True
+            if self.watch is not None:
+                self.watch.heard(self.response_id)
         if not self._under_way and not all(isinstance(event, BEGINNINGS) for event in events):
             self.open_gates()
         self.inbox.put(events, size)

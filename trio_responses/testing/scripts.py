@@ -135,6 +135,28 @@ Frame: TypeAlias = Mapping[str, Any] | str | bytes | WireBytes
 Answer: TypeAlias = Reply | Fail | Call | str | Sequence[Call] | Sequence[Frame]
 """What a request may be answered with; a string is a :class:`Reply` of that text."""
 
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What was recorded for a request, for any lane that it comes on now."""
+
+    frames: Sequence[Frame]
+    lane: str | None
+    """The lane that it was recorded on."""
+
+    def on(self, lane: str | None) -> list[Frame]:
+        """Return the frames for a lane; a server that named none in them still names none."""
+        return [self._moved(frame, lane) for frame in self.frames]
+
+    def _moved(self, frame: Frame, lane: str | None) -> Frame:
+        if not isinstance(frame, Mapping) or lane == self.lane:
+            return frame
+        if self.lane is not None and "stream_id" not in frame:
+            return frame
+        moved = {name: value for name, value in frame.items() if name != "stream_id"}
+        return moved if lane is None else {**moved, "stream_id": lane}
+
+
 Responder: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
 
 
@@ -200,7 +222,7 @@ class Script:
         server.reply("one two three").stall(after_events=3, seconds=60)
     """
 
-    def __init__(self, answer: Answer | None = None) -> None:
+    def __init__(self, answer: Answer | Recorded | None = None) -> None:
         self.answer = answer
         """The answer; None is what the server would answer without a script."""
         self.finished: trio.Event = trio.Event()

@@ -1,5 +1,6 @@
 """The Responses server: how it is opened and dialled, and what may be told to it."""
 
+import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,6 +13,7 @@ import trio
 from trio_responses.connection import ResponsesConnection
 from trio_responses.endpoint import ApiKey, Endpoint
 from trio_responses.opening import open_responses
+from trio_responses.recording import Recording
 from trio_responses.testing.acceptor import Acceptor
 from trio_responses.testing.errors import ErrorShape, usual_message
 from trio_responses.testing.handshake import (
@@ -23,6 +25,7 @@ from trio_responses.testing.handshake import (
     HttpRefusal,
     json_refusal,
 )
+from trio_responses.testing.replay import plan_replay
 from trio_responses.testing.request import Connection, Request, Steer
 from trio_responses.testing.responder import default_answer
 from trio_responses.testing.scripts import (
@@ -194,6 +197,29 @@ class ResponsesServer:
         self._state.scripts.append(script)
         return script
 
+    def replay(
+        self, recording: Recording | str | os.PathLike[str], *, timing: bool = False
+    ) -> list[Script]:
+        """Answer the next requests with what a recording has for them, one after the other.
+
+        They are answered in the order in which they come, whatever they ask, with the recorded
+        frames and ids, on the lanes that they use now. Where the server ended the socket in the
+        recording, it is ended here; steering input sets off what it set off there. Later
+        requests are answered as usual.
+
+        :param recording: what a `~trio_responses.Recorder` has written: a path, or the thing
+            itself.
+        :param timing: Whether each frame takes as long as it took.
+        :return: A script for each request, to add faults to.
+        :raises ConfigurationError: For what is no recording.
+        """
+        if not isinstance(recording, Recording):
+            recording = Recording.read(recording)
+        planned = plan_replay(recording, timing=timing)
+        self._state.replay.extend(planned.scripts)
+        self._state.steer_gates.extend(planned.gates)
+        return list(planned.scripts)
+
     def respond_with(self, responder: Responder | None) -> None:
         """Answer every request without an order by a function of it, sync or async.
 
@@ -225,6 +251,8 @@ class ResponsesServer:
     def forget_orders(self) -> None:
         """Drop all orders for requests, steering and handshakes that are still waiting."""
         self._state.scripts.clear()
+        self._state.replay.clear()
+        self._state.steer_gates.clear()
         self._state.steer_refusals.clear()
         self._state.handshake_faults.clear()
 

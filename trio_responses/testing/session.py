@@ -19,7 +19,7 @@ from trio_responses.testing.errors import (
     stream_limit_reached,
 )
 from trio_responses.testing.lanes import MAX_NAMES, Lanes
-from trio_responses.testing.request import Connection, Request
+from trio_responses.testing.request import Connection, Request, Steer
 from trio_responses.testing.scripts import Frame, How, WireBytes
 from trio_responses.testing.state import ServerState
 from trio_responses.testing.steering import Steering
@@ -155,6 +155,11 @@ class Session:
             await self._receive_on_lane(body, nursery)
 
     async def _steer(self, body: Json) -> None:
+        gate = self._state.take_steer_gate()
+        if gate is not None:
+            self._state.steers.append(Steer(body, self.record.number))
+            gate.set()
+            return
         for frame in self._steering.receive(body):
             await self.send(frame)
 
@@ -175,7 +180,7 @@ class Session:
 
     def _create(self, body: Json, lane: str | None, nursery: trio.Nursery) -> None:
         request = Request(body, self.record.number, lane)
-        self._state.requests.append(request)
+        self._state.arrived(request)
         self.record.requests += 1
         self._lanes.add(lane, request)
         self._turns.start_waiting(nursery)

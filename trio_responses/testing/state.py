@@ -66,6 +66,11 @@ class ServerState:
     active: int = 0
     max_active: int = 0
     responses: int = 0
+    replay: deque[Script] = field(default_factory=deque[Script])
+    """The scripts of a recording: one for each request that is to come, whatever it is."""
+    steer_gates: deque[trio.Event] = field(default_factory=deque[trio.Event])
+    """What goes on, in a recording, with each steering input that is to come."""
+    _replayed: dict[int, Script] = field(default_factory=dict[int, Script])
     _started: float = field(default_factory=trio.current_time)
 
     def now(self) -> float:
@@ -82,6 +87,20 @@ class ServerState:
         """Return the code with which this steering input is to be refused, or None."""
         return _take(self.steer_refusals)
 
+    def arrived(self, request: Request) -> None:
+        """Note a request; in a replay, the order of arrival says what it is answered with."""
+        self.requests.append(request)
+        if self.replay:
+            self._replayed[id(request)] = self.replay.popleft()
+
+    def take_replayed(self, request: Request) -> Script | None:
+        """Take the script that a recording has for ``request``, or None."""
+        return self._replayed.pop(id(request), None)
+
+    def take_steer_gate(self) -> trio.Event | None:
+        """Return what a steering input sets off in a replay, or None."""
+        return self.steer_gates.popleft() if self.steer_gates else None
+
     def take_script(self, request: Request) -> Script:
         """Take the first script that fits ``request``, or one without any order in it."""
         for script in self.scripts:
@@ -92,7 +111,7 @@ class ServerState:
 
     def unused_orders(self) -> list[str]:
         """Name the orders that nothing has taken, but those that are good for ever."""
-        orders = [repr(script) for script in self.scripts]
+        orders = [repr(script) for script in (*self.replay, *self.scripts)]
         for code, times in self.steer_refusals:
             if times is not None:
                 orders.append(f"refuse_steers({code!r}, times={times})")

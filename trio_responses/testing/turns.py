@@ -26,6 +26,7 @@ from trio_responses.testing.scripts import (
     Freeze,
     Hold,
     Inject,
+    Recorded,
     Reply,
     Script,
     SlowDown,
@@ -87,11 +88,12 @@ class Turns:
         parent_id: str | None = request.get("previous_response_id")
         if steered is not None and parent_id == steered.id:
             request.steers = request.steers or steered.take()
-        turn.refusal = check_create(request.body)
+        replayed = self._state.take_replayed(request)
+        turn.refusal = check_create(request.body) if replayed is None else None
         if turn.refusal is not None:
             return turn
         parent = None if parent_id is None else self._lanes.find(parent_id)
-        if parent_id is not None and parent is None:
+        if parent_id is not None and parent is None and replayed is None:
             turn.refusal = previous_response_not_found(parent_id)
             return turn
         past = () if parent is None else parent.history
@@ -99,7 +101,7 @@ class Turns:
         queued = (item for steer in steers for item in steer.input_items)
         request.history = [*past, *queued, *request.input_items]
         request.response_id = self._state.ids.new("resp")
-        turn.script, turn.cached = self._state.take_script(request), len(past)
+        turn.script, turn.cached = replayed or self._state.take_script(request), len(past)
         return turn
 
     async def _run_lane(self, turn: _Turn, nursery: trio.Nursery) -> None:
@@ -144,6 +146,8 @@ class Turns:
     async def _plan(self, turn: _Turn) -> Plan:
         state, now, request = self._state, self._state.now(), turn.request
         answer = turn.script.answer
+        if isinstance(answer, Recorded):
+            return plan_raw(answer.on(request.lane))
         if answer is None and request.is_warm_up:
             answer = Reply()
         elif answer is None:

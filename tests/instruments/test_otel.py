@@ -1,0 +1,339 @@
+"""Spans and metrics follow the conventions, have the right parents, and hold no content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+
+from tests.testing.driver import NO_WAITING
+from tests.turns.rig import STEADY, ask
+from trio_responses import (
+    APIError,
+    ConnectionLost,
+    HandshakeRejected,
+    ToolRecord,
+    TurnRecord,
+    function_tool,
+)
+from trio_responses.otel import OpenTelemetryInstrument
+from trio_responses.testing import Call
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import Tracer
+
+    from trio_responses.testing import ResponsesServer
+
+pytestmark = NO_WAITING
+CONTENT = "the-content-of-it-all"
+
+
+@dataclass
+class Telemetry:
+    instrument: OpenTelemetryInstrument
+    tracer: Tracer
+    exporter: InMemorySpanExporter
+    reader: InMemoryMetricReader
+
+    def spans(self, name: str) -> list[ReadableSpan]:
+        return [one for one in self.exporter.get_finished_spans() if one.name.startswith(name)]
+
+    def points(self) -> dict[str, list[Any]]:
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        (resource,) = data.resource_metrics
+        (scope,) = resource.scope_metrics
+        return {metric.name: list(metric.data.data_points) for metric in scope.metrics}
+
+
+@pytest.fixture
+def telemetry() -> Telemetry:
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    meters = MeterProvider([reader])
+    instrument = OpenTelemetryInstrument(tracers, meters)
+    return Telemetry(instrument, tracers.get_tracer("test"), exporter, reader)
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def is_child(span: ReadableSpan, parent: Any) -> bool:
+    return span.parent is not None and span.parent.span_id == parent.get_span_context().span_id
+
+
+# --- Turns -------------------------------------------------------------------------------
+
+
+async def test_a_turn_is_a_span_by_the_conventions(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    usage = {"input_tokens": 7, "output_tokens": 3, "cached_tokens": 2, "reasoning_tokens": 1}
+    server.reply("one", usage=usage)
+    async with server.open_client(instruments=[telemetry.instrument]) as connection:
+        with telemetry.tracer.start_as_current_span("mine") as mine:
+            response = await connection.create(model="m-1", input=CONTENT)
+    (span,) = telemetry.spans("chat")
+    assert span.name == "chat m-1"
+    assert span.kind is SpanKind.CLIENT
+    assert span.status.status_code is StatusCode.UNSET
+    assert is_child(span, mine)
+    assert attributes(span) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.request.stream": True,
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.response.id": response.id,
+        "gen_ai.response.model": "m-1",
+        "gen_ai.response.time_to_first_chunk": 0.0,
+        "gen_ai.usage.cache_read.input_tokens": 2,
+        "gen_ai.usage.input_tokens": 7,
+        "gen_ai.usage.output_tokens": 3,
+        "gen_ai.usage.reasoning.output_tokens": 1,
+        "server.address": "localhost",
+        "server.port": 80,
+        "trio_responses.attempts": 1,
+    }
+    assert [event.name for event in span.events] == ["request sent", "first event"]
+    assert telemetry.instrument._turns == {}
+
+
+async def test_turns_of_many_tasks_have_their_own_parents(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    async def turn(name: str) -> None:
+        with telemetry.tracer.start_as_current_span(f"task {name}"):
+            await ask(connection, name)
+
+    async with (
+        server.open_client(instruments=[telemetry.instrument]) as connection,
+        trio.open_nursery() as nursery,
+    ):
+        for name in "abc":
+            nursery.start_soon(turn, name)
+    parents = telemetry.spans("task")
+    assert len(parents) == 3
+    for parent in parents:
+        assert len([one for one in telemetry.spans("chat") if is_child(one, parent)]) == 1
+
+
+async def test_the_time_to_the_first_event_is_measured(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    server.answer().stall(after_events=0, seconds=2.5).stall(after_events=3, seconds=4)
+    async with server.open_client(instruments=[telemetry.instrument]) as connection:
+        await ask(connection, "Hello")
+    (span,) = telemetry.spans("chat")
+    assert attributes(span)["gen_ai.response.time_to_first_chunk"] == pytest.approx(2.5)
+    points = telemetry.points()
+    assert points["gen_ai.client.operation.time_to_first_chunk"][0].sum == pytest.approx(2.5)
+    assert points["gen_ai.client.operation.duration"][0].sum == pytest.approx(6.5)
+    assert points["gen_ai.client.operation.duration"][0].explicit_bounds[:3] == (0.01, 0.02, 0.04)
+
+
+async def test_tokens_are_counted_by_kind(server: ResponsesServer, telemetry: Telemetry) -> None:
+    server.reply("one", usage={"input_tokens": 7, "output_tokens": 3})
+    async with server.open_client(instruments=[telemetry.instrument]) as connection:
+        await ask(connection, "Hello")
+    points = telemetry.points()["gen_ai.client.token.usage"]
+    assert {one.attributes["gen_ai.token.type"]: one.sum for one in points} == {
+        "input": 7,
+        "output": 3,
+    }
+    assert points[0].attributes["gen_ai.response.model"] == "m"
+
+
+async def test_an_error_is_named_and_nothing_of_its_words_is_there(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    server.fail("rate_limit_exceeded", status=429, message=CONTENT)
+    server.drop(after_events=2, how=1011, reason=CONTENT)
+    async with server.open_client(
+        instruments=[telemetry.instrument], reconnect=STEADY
+    ) as connection:
+        with pytest.raises(APIError):
+            await connection.create(model="m", input=CONTENT)
+        with pytest.raises(ConnectionLost):
+            await connection.create(model="m", input=CONTENT)
+    refused, lost = telemetry.spans("chat")
+    assert attributes(refused)["error.type"] == "rate_limit_exceeded"
+    assert attributes(lost)["error.type"] == "ConnectionLost"
+    assert refused.status.status_code is lost.status.status_code is StatusCode.ERROR
+    shown = "".join(str(one.to_json()) for one in telemetry.exporter.get_finished_spans())
+    assert CONTENT not in shown
+    durations = telemetry.points()["gen_ai.client.operation.duration"]
+    assert {one.attributes.get("error.type") for one in durations} == {
+        "rate_limit_exceeded",
+        "ConnectionLost",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ({"status": "incomplete"}, "length"),
+        ({"status": "incomplete", "reason": "content_filter"}, "content_filter"),
+        ({"status": "incomplete", "reason": "other"}, "other"),
+        ({"status": "failed"}, "error"),
+    ],
+)
+async def test_the_finish_reason_has_the_words_of_the_conventions(
+    server: ResponsesServer, telemetry: Telemetry, reply: Any, reason: str
+) -> None:
+    server.reply("one", **reply)
+    async with (
+        server.open_client(instruments=[telemetry.instrument]) as connection,
+        connection.stream(model="m", input="Hello") as stream,
+    ):
+        await stream.until_done()
+    assert attributes(telemetry.spans("chat")[0])["gen_ai.response.finish_reasons"] == (reason,)
+
+
+async def test_a_turn_that_is_left_early_is_no_error(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    async with (
+        server.open_client(instruments=[telemetry.instrument]) as connection,
+        connection.stream(model="m", input="Hello"),
+    ):
+        pass
+    (span,) = telemetry.spans("chat")
+    assert attributes(span)["trio_responses.left_early"] is True
+    assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_each_attempt_is_an_event(server: ResponsesServer, telemetry: Telemetry) -> None:
+    server.drop(after_events=2)
+    async with server.open_client(
+        instruments=[telemetry.instrument], reconnect=STEADY
+    ) as connection:
+        await connection.create(model="m", input="Hello", delivery="at_least_once")
+    (span,) = telemetry.spans("chat")
+    assert [event.name for event in span.events] == ["request sent", "first event"] * 2
+    assert attributes(span)["trio_responses.attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "provider"),
+    [
+        ("api.openai.com", "openai"),
+        ("mine.openai.azure.com", "azure.ai.openai"),
+        ("api.x.ai", "x_ai"),
+        ("example.org", "openai"),
+    ],
+)
+async def test_the_provider_goes_by_the_host(
+    telemetry: Telemetry, host: str, provider: str
+) -> None:
+    turn = TurnRecord(host=host, port=443, model="m")
+    telemetry.instrument.turn_started(turn)
+    turn.ended_at = turn.started_at
+    telemetry.instrument.turn_ended(turn)
+    assert attributes(telemetry.spans("chat")[0])["gen_ai.provider.name"] == provider
+
+
+async def test_the_provider_may_be_given() -> None:
+    exporter = InMemorySpanExporter()
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    instrument = OpenTelemetryInstrument(tracers, provider="mine")
+    turn = TurnRecord(host="localhost", port=443)
+    instrument.turn_started(turn)
+    instrument.turn_ended(turn)
+    (span,) = exporter.get_finished_spans()
+    assert span.name == "chat"
+    assert attributes(span)["gen_ai.provider.name"] == "mine"
+
+
+# --- Tools -------------------------------------------------------------------------------
+
+
+async def test_a_tool_is_a_span_and_current_while_it_runs(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    @function_tool
+    async def look(place: str) -> str:
+        """Look."""
+        with telemetry.tracer.start_as_current_span(f"inside {place}"):
+            await trio.sleep(1)
+        return CONTENT
+
+    @function_tool
+    async def fail() -> str:
+        """Fail."""
+        raise LookupError(CONTENT)
+
+    server.calls(Call("look", {"place": "a"}, call_id="call_1"), Call("fail", {}))
+    async with (
+        server.open_client(instruments=[telemetry.instrument]) as connection,
+        connection.conversation(model="m", tools=[look, fail]) as conversation,
+    ):
+        with telemetry.tracer.start_as_current_span("mine") as mine:
+            await conversation.run("Hello")
+    (looked,) = telemetry.spans("execute_tool look")
+    (failed,) = telemetry.spans("execute_tool fail")
+    (inside,) = telemetry.spans("inside a")
+    assert is_child(looked, mine)
+    assert is_child(failed, mine)
+    assert is_child(inside, looked)
+    assert attributes(looked) == {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.call.id": "call_1",
+        "gen_ai.tool.name": "look",
+        "gen_ai.tool.type": "function",
+    }
+    assert attributes(failed)["error.type"] == "LookupError"
+    assert failed.status.status_code is StatusCode.ERROR
+    first, second = telemetry.spans("chat")
+    assert is_child(first, mine)
+    assert is_child(second, mine)
+    assert attributes(first)["gen_ai.response.finish_reasons"] == ("tool_call",)
+    shown = "".join(str(one.to_json()) for one in telemetry.exporter.get_finished_spans())
+    assert CONTENT not in shown
+
+
+async def test_behind_a_tool_its_span_is_not_current_any_more(telemetry: Telemetry) -> None:
+    before = get_current_span()
+    tool = ToolRecord(name="look", kind="function_call")
+    telemetry.instrument.tool_started(tool)
+    assert get_current_span() is not before
+    telemetry.instrument.tool_finished(tool)
+    assert get_current_span() is before
+
+
+# --- Sockets -----------------------------------------------------------------------------
+
+
+async def test_each_handshake_is_a_span(server: ResponsesServer, telemetry: Telemetry) -> None:
+    async with server.open_client(
+        instruments=[telemetry.instrument], reconnect=STEADY
+    ) as connection:
+        server.refuse(503)
+        await server.close_all(1012)
+        await ask(connection, "Hello")
+    first, refused, again = telemetry.spans("connect localhost")
+    assert [attributes(one)["trio_responses.attempt"] for one in (first, refused, again)] == [
+        0,
+        1,
+        2,
+    ]
+    assert attributes(refused)["error.type"] == HandshakeRejected.__name__
+    assert attributes(refused)["http.response.status_code"] == 503
+    assert telemetry.instrument._sockets == {}
+
+
+async def test_without_providers_it_uses_the_global_ones(server: ResponsesServer) -> None:
+    async with server.open_client(instruments=[OpenTelemetryInstrument()]) as connection:
+        await ask(connection, "Hello")

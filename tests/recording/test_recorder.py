@@ -1,0 +1,246 @@
+"""A recording has everything that went over the wire, and no key (P9)."""
+
+from __future__ import annotations
+
+import io
+import stat
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import trio
+
+from tests.testing.driver import NO_WAITING
+from tests.turns.rig import STEADY, ask, heard
+from trio_responses import ConfigurationError, Limits, Recorder, Recording, ResponsesError
+from trio_responses.testing import WireBytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio_responses import RecordingLine
+    from trio_responses.testing import ResponsesServer
+
+pytestmark = NO_WAITING
+KEY = "sk-secret-of-the-recorder"
+
+
+def directions(recording: Recording) -> list[str]:
+    return [line.dir for line in recording]
+
+
+async def test_it_has_what_went_over_the_wire_in_order(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
+    server.reply("one two", delay=0.5)
+    path = tmp_path / "session.jsonl"
+    with Recorder(path) as recorder:
+        async with server.open_client(instruments=[recorder]) as connection:
+            response = await connection.create(model="m", input="Hello")
+            received = connection.statistics().events_received
+    recording = Recording.read(path)
+    assert directions(recording) == ["open", "send", *["recv"] * received, "close"]
+    sent, first, last, closed = (recording.lines[at] for at in (1, 2, -2, -1))
+    assert sent.json["input"] == "Hello"
+    assert first.json["type"] == "response.created"
+    assert last.json["response"]["id"] == response.id
+    assert last.t == pytest.approx(0.5 * (received - 1))
+    assert (closed.by, closed.code) == ("client", 1000)
+    assert len(recording) == len(recording.lines)
+    assert repr(recording) == f"<Recording of {received + 3} lines>"
+
+
+async def test_neither_key_nor_headers_are_in_it(server: ResponsesServer, tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    tool = {
+        "type": "mcp",
+        "server_label": "mine",
+        "server_url": "https://example.org",
+        "authorization": KEY,
+        "headers": {"X-Key": KEY},
+    }
+    with Recorder(path) as recorder:
+        async with server.open_client(
+            api_key=KEY, headers={"X-Mine": KEY}, instruments=[recorder]
+        ) as connection:
+            await connection.create(model="m", input="Hello", tools=[tool])
+            assert server.last_request["tools"][0]["authorization"] == KEY
+    text = path.read_text(encoding="utf-8")
+    assert KEY not in text
+    assert "X-Key" not in text
+    assert text.count("[redacted]") > 2  # the response repeats the tools
+    assert '"server_label":"mine"' in text
+
+
+async def test_it_is_for_its_owner_only(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "session.jsonl"):
+        assert stat.S_IMODE((tmp_path / "session.jsonl").stat().st_mode) == 0o600
+
+
+async def test_content_can_be_left_out(server: ResponsesServer) -> None:
+    def redact(frame: Any) -> Any:
+        return {"type": frame["type"]}
+
+    file = io.BytesIO()
+    async with server.open_client(
+        instruments=[Recorder(file, redact=redact)], reconnect=STEADY
+    ) as connection:
+        server.reply("SECRET").inject("SECRET, but no JSON").inject(b"SECRET")
+        await ask(connection, "SECRET")
+        await server.close_all(1011, "SECRET")
+        await trio.sleep(3)
+    assert b"SECRET" not in file.getvalue()
+    recording = Recording.parse(file.getvalue())
+    assert {"open", "send", "recv", "close"} == set(directions(recording))
+    assert recording.lines[1].json == {"type": "response.create"}
+    assert [line.size for line in recording if line.size is not None] == [19, 6]
+
+
+async def test_a_redaction_that_fails_ends_the_recording_and_nothing_else(
+    server: ResponsesServer,
+) -> None:
+    def redact(frame: Any) -> Any:
+        return frame["not there"]
+
+    file = io.BytesIO()
+    async with server.open_client(instruments=[Recorder(file, redact=redact)]) as connection:
+        assert await ask(connection, "Hello") == heard("Hello")
+    assert directions(Recording.parse(file.getvalue())) == ["open"]
+
+
+async def test_every_socket_has_its_number_and_its_end(server: ResponsesServer) -> None:
+    file = io.BytesIO()
+    async with server.open_client(instruments=[Recorder(file)], reconnect=STEADY) as connection:
+        server.refuse(503)
+        await server.close_all(1012, "restart")
+        await ask(connection, "Hello")
+    lines = [line for line in Recording.parse(file.getvalue()) if line.dir not in {"send", "recv"}]
+    assert [(line.t, line.socket, line.dir) for line in lines] == [
+        (0.0, 1, "open"),
+        (0.0, 1, "close"),
+        (1.0, 2, "fail"),
+        (3.0, 3, "open"),
+        (3.0, 3, "close"),
+    ]
+    assert (lines[1].by, lines[1].code, lines[1].reason) == ("server", 1012, "restart")
+    assert (lines[2].reason, lines[2].status) == ("HandshakeRejected", 503)
+
+
+async def test_what_is_no_json_is_in_it_too(server: ResponsesServer) -> None:
+    file = io.BytesIO()
+    limits = Limits(max_message_bytes=10_000)
+    async with server.open_client(instruments=[Recorder(file)], limits=limits) as connection:
+        server.answer().inject("no JSON\nat all").inject(b"\x00\x01").inject(
+            '{"type":\r\n"keepalive"}'
+        )
+        await ask(connection, "Hello")
+        server.answer().inject({"type": "too.large", "filling": "x" * 20_000})
+        with pytest.raises(ResponsesError):
+            await ask(connection, "Hello")
+    odd: list[RecordingLine] = [
+        line for line in Recording.parse(file.getvalue()) if line.size is not None
+    ]
+    assert [(line.text, line.binary) for line in odd] == [
+        ("no JSON\nat all", None),
+        (None, "AAE="),
+        (None, None),
+    ]
+    assert odd[2].size is not None
+    assert odd[2].size > 20_000
+    assert b'{"type":  "keepalive"}' in file.getvalue()
+
+
+async def test_a_program_that_dies_leaves_a_recording(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "session.jsonl"
+    recorder = Recorder(path)
+    async with server.open_client(instruments=[recorder]) as connection:
+        await ask(connection, "Hello")
+        so_far = path.read_bytes()
+        received = connection.statistics().events_received
+    recorder.close()
+    assert directions(Recording.parse(so_far)) == ["open", "send", *["recv"] * received]
+    cut = Recording.parse(so_far[:-20])
+    assert len(cut) == len(Recording.parse(so_far)) - 1
+
+
+async def test_behind_its_block_nothing_is_recorded(
+    server: ResponsesServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "session.jsonl"
+    with Recorder(path) as recorder:
+        pass
+    async with server.open_client(instruments=[recorder]) as connection:
+        await ask(connection, "Hello")
+    assert len(Recording.read(path)) == 0
+    assert caplog.records == []
+
+
+async def test_a_file_of_the_callers_stays_open(tmp_path: Path) -> None:
+    with (tmp_path / "session.jsonl").open("w+b") as file:
+        with Recorder(file):
+            pass
+        assert not file.closed
+        file.seek(0)
+        assert len(Recording.read(file)) == 0
+
+
+async def test_one_recorder_may_hear_two_connections(server: ResponsesServer) -> None:
+    file = io.BytesIO()
+    recorder = Recorder(file)
+    async with (
+        server.open_client(instruments=[recorder]) as one,
+        server.open_client(instruments=[recorder]) as other,
+    ):
+        await ask(one, "a")
+        await ask(other, "b")
+    recording = Recording.parse(file.getvalue())
+    assert [line.socket for line in recording if line.dir == "send"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"format":"trio-responses recording","version":2}\n',
+        b'{"format":"another","version":1}\n',
+        b'{"format":1}\n',
+        b"no recording\n",
+        b'{"t":"a","dir":"send"}\n',
+        b"[]\n",
+    ],
+)
+async def test_what_is_no_recording_is_refused(data: bytes) -> None:
+    with pytest.raises(ConfigurationError, match="not a recording"):
+        Recording.parse(data)
+
+
+async def test_the_first_line_says_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    with Recorder(path):
+        pass
+    header = msgspec.json.decode(path.read_bytes())
+    assert header == {"format": "trio-responses recording", "version": 1}
+
+
+async def test_a_disk_that_is_full_breaks_nothing(
+    server: ResponsesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 3_000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    async with server.open_client(instruments=[Recorder(Full())]) as connection:
+        assert await ask(connection, "Hello") == heard("Hello")
+    assert [one.levelname for one in caplog.records] == ["ERROR"]
+    assert caplog.records[0].getMessage().startswith("Recorder raised OSError in frames_received")
+
+
+async def test_frames_below_websocket_are_in_it(server: ResponsesServer) -> None:
+    file = io.BytesIO()
+    async with server.open_client(instruments=[Recorder(file)]) as connection:
+        server.answer().inject(WireBytes.frame(b'{"type":"keepalive"}'))
+        await ask(connection, "Hello")
+    assert {"type": "keepalive"} in [line.json for line in Recording.parse(file.getvalue())]

@@ -1,0 +1,430 @@
+"""A recording of any server is a script: the client gets the events that it got then."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from tests.testing.driver import NO_WAITING
+from tests.turns.rig import NEVER_AGAIN, STEADY, ask, created, delta, ended, heard
+from trio_responses import (
+    ConnectionLost,
+    Instrument,
+    RateLimited,
+    Recorder,
+    Recording,
+    ResponsesConnection,
+    ResponsesError,
+    function_tool,
+)
+from trio_responses.testing import Call, open_test_server
+from trio_responses.testing.replay import plan_replay
+from trio_responses.testing.scripts import Recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_responses import SocketRecord
+    from trio_responses.core.frames import Message
+    from trio_responses.testing import ResponsesServer
+
+pytestmark = NO_WAITING
+CAPTURES = sorted((Path(__file__).parent.parent / "data" / "captures").glob("*.jsonl"))
+
+Session = Callable[[ResponsesConnection], Coroutine[Any, Any, Any]]
+
+
+class Frames(Instrument):
+    """Keeps what came, sorted by lanes: the order between them is chance."""
+
+    def __init__(self) -> None:
+        self.received: list[Any] = []
+
+    def frames_received(self, socket: SocketRecord, batch: Sequence[Message]) -> None:
+        del socket
+        self.received += [msgspec.json.decode(one) for one in batch if isinstance(one, bytes)]
+
+    def of_lanes(self) -> dict[str, list[Any]]:
+        lanes: dict[str, list[Any]] = {}
+        for frame in self.received:
+            lanes.setdefault(str(frame.get("stream_id")), []).append(frame)
+        return lanes
+
+
+async def record(
+    server: ResponsesServer, session: Session, **options: Any
+) -> tuple[Recording, Frames]:
+    file, frames = io.BytesIO(), Frames()
+    instruments = [Recorder(file), frames]
+    async with server.open_client(instruments=instruments, **options) as connection:
+        await session(connection)
+    return Recording.parse(file.getvalue()), frames
+
+
+async def replay(recording: Recording, session: Session, **options: Any) -> Frames:
+    frames = Frames()
+    async with open_test_server() as server:
+        server.replay(recording)
+        async with server.open_client(instruments=[frames], **options) as connection:
+            await session(connection)
+        server.assert_all_orders_used()
+        assert server.crashes == []
+    return frames
+
+
+@function_tool
+async def get_weather(city: str) -> str:
+    """Tell the weather."""
+    return f"sunny in {city}"
+
+
+async def whole_session(connection: ResponsesConnection) -> list[Any]:
+    """Text, tools, an error and two lanes; give what the program saw."""
+    seen: list[Any] = []
+    async with connection.stream(model="m", input="Hello") as stream:
+        seen += [event async for event in stream]
+    async with connection.conversation(model="m", tools=[get_weather]) as conversation:
+        seen.append(await conversation.run("Is it warm in Oslo?"))
+    with pytest.raises(RateLimited) as caught:
+        await connection.create(model="m", input="Too much")
+    seen.append(caught.value.code)
+    texts: dict[str, str] = {}
+
+    async def turn(name: str) -> None:
+        async with connection.lane(name) as lane:
+            texts[name] = (await lane.create(model="m", input=f"On {name}")).output_text
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turn, "a")
+        nursery.start_soon(turn, "b")
+    return [*seen, texts]
+
+
+async def test_the_client_gets_the_events_that_it_got_then(server: ResponsesServer) -> None:
+    server.reply("Good morning", reasoning="A greeting")
+    server.calls(Call("get_weather", {"city": "Oslo"}), Call("get_weather", {"city": "Rome"}))
+    server.reply("It is sunny.")
+    server.fail("rate_limit_exceeded", status=429)
+    seen: list[Any] = []
+
+    async def session(connection: ResponsesConnection) -> None:
+        seen.append(await whole_session(connection))
+
+    recording, then = await record(server, session)
+    now = await replay(recording, session)
+    assert seen[0][:-1] == seen[1][:-1]
+    assert then.of_lanes().keys() == now.of_lanes().keys() >= {"None", "a", "b"}
+    assert sum(map(len, then.of_lanes().values())) > 40
+    texts = {*seen[0][-1].values()}
+    assert {*seen[1][-1].values()} == texts == {heard("On a"), heard("On b")}
+
+
+async def test_the_frames_are_the_same_one_by_one(server: ResponsesServer) -> None:
+    async def session(connection: ResponsesConnection) -> None:
+        await ask(connection, "one")
+        async with connection.conversation(model="m", store=False) as conversation:
+            await conversation.warm_up()
+            await conversation.create("two")
+            await conversation.create("three")
+
+    server.answer().inject({"type": "keepalive"}, after_events=3)
+    recording, then = await record(server, session)
+    now = await replay(recording, session)
+    assert now.received == then.received
+    assert {"type": "keepalive"} in now.received
+
+
+async def test_lanes_are_those_of_the_requests(server: ResponsesServer) -> None:
+    async def on_a_lane(connection: ResponsesConnection) -> None:
+        async with connection.lane("then") as lane:
+            await ask(lane, "Hello")
+
+    async def plain(connection: ResponsesConnection) -> None:
+        await ask(connection, "Hello")
+
+    async def on_another(connection: ResponsesConnection) -> None:
+        async with connection.lane("now") as lane:
+            assert await ask(lane, "Other words") == heard("Hello")
+
+    async def on_none(connection: ResponsesConnection) -> None:
+        assert await ask(connection, "Other words") == heard("Hello")
+
+    recording, _ = await record(server, on_a_lane)
+    assert (await replay(recording, on_another)).of_lanes().keys() == {"now"}
+    assert (await replay(recording, on_none)).of_lanes().keys() == {"None"}
+    recording, _ = await record(server, plain)
+    assert (await replay(recording, on_another)).of_lanes().keys() == {"now"}
+
+
+async def test_requests_are_answered_in_the_order_of_their_coming(
+    server: ResponsesServer,
+) -> None:
+    async def session(connection: ResponsesConnection) -> None:
+        for number in range(5):
+            await ask(connection, f"{number}")
+
+    async def at_once(connection: ResponsesConnection) -> None:
+        async def turn(number: int) -> None:
+            async with connection.lane(f"lane-{number}") as lane:
+                answers[number] = await ask(lane, "Hello")
+
+        answers: dict[int, str] = {}
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(turn, number)
+                await trio.testing.wait_all_tasks_blocked()
+        assert answers == {number: heard(f"{number}") for number in range(5)}
+
+    recording, _ = await record(server, session)
+    await replay(recording, at_once)
+
+
+async def test_a_lost_socket_is_lost_again(server: ResponsesServer) -> None:
+    async def session(connection: ResponsesConnection) -> None:
+        with pytest.raises(ConnectionLost) as caught:
+            await ask(connection, "Hello")
+        assert (caught.value.code, caught.value.reason) == (1011, "crashed")
+        assert caught.value.delivery == "accepted"
+        assert await ask(connection, "Hello again") == heard("Hello again")
+
+    server.drop(after_events=4, how=1011, reason="crashed")
+    recording, then = await record(server, session, reconnect=STEADY)
+    now = await replay(recording, session, reconnect=STEADY)
+    assert now.received == then.received
+
+
+async def test_a_socket_that_was_reset_ends_without_a_code(server: ResponsesServer) -> None:
+    async def session(connection: ResponsesConnection) -> None:
+        with pytest.raises(ConnectionLost) as caught:
+            await ask(connection, "Hello")
+        assert caught.value.code == 1006
+
+    server.drop(after_events=4)
+    recording, then = await record(server, session, reconnect=NEVER_AGAIN)
+    now = await replay(recording, session, reconnect=NEVER_AGAIN)
+    assert now.received == then.received
+
+
+async def test_steering_sets_off_what_it_set_off_then(server: ResponsesServer) -> None:
+    seen: list[Any] = []
+
+    async def session(connection: ResponsesConnection) -> None:
+        async with connection.stream(model="m", input="A poem") as stream:
+            receipt = None
+            async for event in stream:
+                if event.type == "response.output_item.added" and receipt is None:
+                    receipt = await stream.steer("A haiku")
+        assert receipt is not None
+        seen.append([receipt.state, receipt.id, [one.id for one in stream.responses]])
+
+    server.reply("A poem", more=["and more"], delay=0.1)
+    recording, then = await record(server, session)
+    now = await replay(recording, session)
+    assert seen[0] == seen[1]
+    assert seen[0][0] == "committed"
+    assert len(seen[0][2]) == 2
+    assert now.received == then.received
+
+
+async def test_the_timing_may_be_kept(server: ResponsesServer) -> None:
+    async def session(connection: ResponsesConnection) -> None:
+        before = trio.current_time()
+        await ask(connection, "Hello")
+        took.append(trio.current_time() - before)
+
+    took: list[float] = []
+    server.answer().stall(after_events=0, seconds=2).stall(after_events=5, seconds=3)
+    recording, _ = await record(server, session)
+    await replay(recording, session)
+    async with open_test_server() as other:
+        other.replay(recording, timing=True)
+        async with other.open_client() as connection:
+            await session(connection)
+    assert took == [pytest.approx(5), pytest.approx(0), pytest.approx(5)]
+
+
+async def test_its_scripts_take_faults_and_later_requests_are_answered_as_usual(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
+    async def session(connection: ResponsesConnection) -> None:
+        await ask(connection, "Hello")
+
+    path = tmp_path / "session.jsonl"
+    steered = by_hand(send(), send("response.steer", previous_response_id="resp_raw", input="x"))
+    with Recorder(path) as recorder:
+        async with server.open_client(instruments=[recorder]) as connection:
+            await session(connection)
+    async with open_test_server() as other:
+        (script,) = other.replay(path)
+        script.drop(after_events=3)
+        async with other.open_client(reconnect=STEADY) as connection:
+            with pytest.raises(ConnectionLost):
+                await session(connection)
+            assert await ask(connection, "Later") == heard("Later")
+        other.replay(path)
+        with pytest.raises(AssertionError, match="left of the orders"):
+            other.assert_all_orders_used()
+        other.forget_orders()
+        other.assert_all_orders_used()
+        other.replay(steered)
+        other.forget_orders()
+        assert not other._state.steer_gates
+
+
+async def test_content_that_was_left_out_stays_out() -> None:
+    def redact(frame: Any) -> Any:
+        return {**frame, "delta": "..."} if "delta" in frame else frame
+
+    file = io.BytesIO()
+    async with open_test_server() as server:
+        server.reply("content")
+        async with server.open_client(instruments=[Recorder(file, redact=redact)]) as connection:
+            await ask(connection, "Hello")
+        server.replay(Recording.parse(file.getvalue()))
+        async with (
+            server.open_client() as connection,
+            connection.stream(model="m", input="Hello") as stream,
+        ):
+            assert [text async for text in stream.text_deltas()] == ["..."]
+
+
+# --- Recordings by hand ----------------------------------------------------------------------
+
+
+def by_hand(*lines: dict[str, Any]) -> Recording:
+    rows = [msgspec.json.encode({"t": 0.0, **line}) + b"\n" for line in lines]
+    return Recording.parse(b"".join(rows))
+
+
+def send(kind: str = "response.create", **fields: Any) -> dict[str, Any]:
+    return {"dir": "send", "frame": {"type": kind, **fields}}
+
+
+def recv(frame: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"dir": "recv", "frame": {**frame, **fields}}
+
+
+async def test_a_socket_ends_behind_what_it_gave_to_all_lanes() -> None:
+    recording = by_hand(
+        send(stream_id="a"),
+        send(stream_id="b"),
+        *[recv(created("resp_a"), stream_id="a"), recv(created("resp_b"), stream_id="b")],
+        *[recv(delta(f"{number}"), stream_id="b") for number in range(30)],
+        recv(delta("last"), stream_id="a"),
+        {"dir": "close", "by": "server", "code": 1011},
+    )
+    frames = Frames()
+
+    async def turn(name: str) -> None:
+        async with connection.lane(name) as lane:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(lane, "Hello")
+            assert caught.value.code == 1011
+
+    async with open_test_server() as server:
+        server.replay(recording)
+        options: dict[str, Any] = {"instruments": [frames], "reconnect": NEVER_AGAIN}
+        async with server.open_client(**options) as connection, trio.open_nursery() as nursery:
+            nursery.start_soon(turn, "a")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(turn, "b")
+    assert {name: len(of_lane) for name, of_lane in frames.of_lanes().items()} == {"a": 2, "b": 31}
+
+
+async def test_what_steering_set_off_waits_for_it() -> None:
+    accepted = {"type": "response.steer.accepted", "sequence_number": 9, "steer_id": "steer_1"}
+    recording = by_hand(
+        send(),
+        recv(created()),
+        recv(delta("one")),
+        send("response.steer", previous_response_id="resp_raw", input="x"),
+        recv(accepted),
+    )
+    frames = Frames()
+    async with open_test_server() as server:
+        server.replay(recording)
+        async with (
+            server.open_client(instruments=[frames]) as connection,
+            connection.stream(model="m", input="Hello") as stream,
+        ):
+            await anext(stream)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(frames.received) == 2
+            await stream.steer("Now")
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(frames.received) == 3
+        assert [steer.input[0]["content"] for steer in server.steers] == ["Now"]
+
+
+async def test_whatever_is_asked_is_answered() -> None:
+    recording = by_hand(send(), recv(created()), recv(ended()), send(), recv(ended((), "resp_2")))
+
+    async def session(connection: ResponsesConnection) -> None:
+        first = await connection.create(input="without a model")
+        second = await connection.create(model="m", previous_response_id="resp_unknown", input="")
+        assert (first.id, second.id) == ("resp_raw", "resp_2")
+
+    await replay(recording, session)
+
+
+async def test_a_request_that_has_begun_anew_has_lost_its_first_response() -> None:
+    recording = by_hand(
+        send(), recv(created("resp_1")), send(), recv(created("resp_2")), recv(ended((), "resp_2"))
+    )
+    one, two = (script.answer for script in plan_replay(recording, timing=False).scripts)
+    assert isinstance(one, Recorded)
+    assert isinstance(two, Recorded)
+    assert one.frames == [created("resp_1")]
+    assert two.frames == [created("resp_2"), ended((), "resp_2")]
+
+
+async def test_a_server_that_named_no_lanes_names_none_now() -> None:
+    frame = created()
+    assert Recorded([frame], "then").on("now") == [frame]
+    assert Recorded([frame], None).on("now") == [{**frame, "stream_id": "now"}]
+    assert Recorded([{**frame, "stream_id": "then"}, "text"], "then").on(None) == [frame, "text"]
+
+
+# --- Captures of other servers ---------------------------------------------------------------
+
+
+def recorded(path: Path) -> list[Recorded]:
+    scripts = plan_replay(Recording.read(path), timing=False).scripts
+    return [script.answer for script in scripts if isinstance(script.answer, Recorded)]
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
+async def test_a_capture_of_another_server_is_a_script(path: Path) -> None:
+    """Every request of a capture, one after the other on the default lane."""
+    expected = [answer.on(None) for answer in recorded(path)]
+    sent = [line.json for line in Recording.read(path) if line.dir == "send"]
+    assert len(expected) == [frame["type"] for frame in sent].count("response.create")
+    frames = Frames()
+    async with open_test_server() as server:
+        server.replay(path)
+        for gate in server._state.steer_gates:
+            gate.set()  # as if it was steered
+        async with server.open_client(instruments=[frames]) as connection:
+            for answer in expected:
+                frames.received.clear()
+                with trio.move_on_after(10), suppress(ResponsesError):
+                    response = await connection.create(model="m", input="Hello")
+                    assert response.id in str(answer)
+                await trio.testing.wait_all_tasks_blocked()
+                assert frames.received == answer
+                if not is_whole(answer):
+                    break  # it was cut off there
+        assert server.crashes == []
+
+
+def is_whole(answer: list[Any]) -> bool:
+    ends = {"response.completed", "response.incomplete", "response.failed", "error"}
+    return bool(answer) and answer[-1].get("type") in ends
