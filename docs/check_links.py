@@ -1,26 +1,54 @@
-"""Check that every relative link in the Markdown files leads to a file that is there."""
+"""Check the relative links of the Markdown files: each leads to a file, and to a heading in it.
+
+What belongs elsewhere: the links of docstrings, which Sphinx checks when it builds the site.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
-LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:|#)([^)#\s]+)")
 ROOT = Path(__file__).resolve().parent.parent
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
+FENCE = re.compile(r"^(```+|~~~+).*?^\1", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
 
 
 def main() -> int:
     """Print the broken links; give their number as the exit status, at most 1."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    pages = [page for page in pages if "_build" not in page.parts]
     broken = [
-        f"{page.relative_to(ROOT)}: {target}"
+        f"{page.relative_to(ROOT)}: {target}{f'#{anchor}' if anchor else ''}"
         for page in pages
-        for target in LINK.findall(page.read_text(encoding="utf-8"))
-        if not (page.parent / target).exists()
+        for target, anchor in LINK.findall(prose(page))
+        if not leads_somewhere(page, target, anchor)
     ]
     print(*broken, f"{len(pages)} pages, {len(broken)} broken links", sep="\n")
     return 1 if broken else 0
+
+
+def leads_somewhere(page: Path, target: str, anchor: str) -> bool:
+    """Whether a link has a file, and the file a heading of that name."""
+    path = page.parent / target if target else page
+    if not path.exists():
+        return False
+    return not anchor or path.suffix != ".md" or anchor in anchors(path)
+
+
+@cache
+def prose(page: Path) -> str:
+    """Give the text of a page without its blocks of code."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """Name the headings of a page as links to them do."""
+    texts = (re.sub(r"[^\w\- ]", "", title.lower()) for title in HEADING.findall(prose(page)))
+    return frozenset(text.replace(" ", "-") for text in texts)
 
 
 if __name__ == "__main__":

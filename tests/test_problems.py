@@ -144,6 +144,7 @@ async def test_problem_03_no_attempts_are_none() -> None:
     """P2: zero is not one."""
     async with open_pair(reconnect=NEVER_AGAIN) as (server, connection):
         await server.reset_all()
+        await wait_all_tasks_blocked()
         with pytest.raises(ReconnectFailed):
             await ask(connection, "hi")
         assert server.statistics().handshakes == 1

@@ -1,0 +1,118 @@
+"""The site of the documentation: what Sphinx is told.
+
+``nox -s docs`` builds it, with every warning an error and without a network: links to Python and
+Trio are resolved from the lists in `inventories/`.
+
+What belongs elsewhere: how the reference is made of docstrings (`public_names.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import zlib
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+project = "trio-responses"
+author = "The trio-responses developers"
+project_copyright = author
+release = version = version_of("trio-responses")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinxcontrib_trio",
+    "public_names",
+]
+root_doc = "index"
+exclude_patterns = ["_build"]
+nitpicky = True
+nitpick_ignore = [  # type variables, and names that stand in signatures without being public
+    *(
+        ("py:class", f"{module}{name}")
+        for module in (
+            "",
+            "trio_responses.answers.",
+            "trio_responses.conversation.",
+            "trio_responses.schema.",
+            "trio_responses.tools.",
+            "trio_responses.turns.",
+        )
+        for name in ("T", "P", "R")
+    ),
+    ("py:class", "ReplyOptions"),
+    ("py:class", "trio_responses.testing.scripts.Recorded"),
+    ("py:obj", "encode_output"),
+]
+suppress_warnings = ["ref.python"]  # ``type[T]``: the builtin, not a field of that name
+
+html_theme = "furo"
+html_title = f"trio-responses {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+templates_path: list[str] = []
+
+default_role = "py:obj"  # docstrings name things in single backticks, as Trio's do
+add_module_names = False
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+autodoc_use_legacy_class_based = True  # sphinxcontrib-trio extends those classes
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+
+
+def inventory(name: str) -> str:
+    """Make an inventory of `inventories/<name>.txt`, in the form that Sphinx reads.
+
+    A line is ``<name> <domain>:<role> <page>``; the anchor is the name, or ``module-<name>``.
+    """
+    lines: list[str] = []
+    for line in (HERE / "inventories" / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+        thing, role, page = line.split()
+        anchor = "module-$" if role == "py:module" else "$"
+        lines.append(f"{thing} {role} 1 {page}#{anchor} -\n")
+    path = HERE / "_build" / "inventories" / f"{name}.inv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"# Sphinx inventory version 2\n# Project: {name}\n# Version:\n"
+    head += "# The remainder of this file is compressed using zlib.\n"
+    path.write_bytes(head.encode() + zlib.compress("".join(lines).encode()))
+    return str(path)
+
+
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", inventory("python")),
+    "trio": ("https://trio.readthedocs.io/en/stable", inventory("trio")),
+    "msgspec": ("https://jcristharif.com/msgspec", inventory("msgspec")),
+}
+
+
+# Pages at the root of the repository are pages of the site, too: links work in both places.
+AT_THE_ROOT = {"README": "index", "CHANGELOG": "changelog", "SECURITY": "security"}
+LINK_TO_THE_ROOT = re.compile(r"\]\(((?:\.\./)*)\.\./(README|CHANGELOG|SECURITY)\.md")
+
+
+def lead_to_pages(_app: Sphinx, _name: str, content: list[str]) -> None:
+    """Have links to the repository's own pages lead to those of the site."""
+    content[0] = LINK_TO_THE_ROOT.sub(
+        lambda found: f"]({found[1]}{AT_THE_ROOT[found[2]]}.md", content[0]
+    )
+
+
+def setup(app: Sphinx) -> None:
+    """Register it."""
+    app.connect("source-read", lead_to_pages)

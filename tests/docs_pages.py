@@ -1,0 +1,119 @@
+"""Pages of the documentation as Sybil documents: each Python block is run, each output compared.
+
+A block that calls ``trio.run`` is a program, and runs as it stands. Any other block may await:
+it runs in a task of its own, under a clock that jumps, with
+
+- ``server``: the embedded server, fresh for each block;
+- ``connection``: a connection to it, with lanes;
+- ``open_responses``: reaches that server, whatever URL or endpoint it is given, with the
+  endpoint's profile in all other respects;
+- ``trio``, and what the blocks above it on the page have defined.
+
+An ``output`` block below it is compared with what was printed.
+
+What belongs elsewhere: which pages there are, and what is expected of them (`test_docs.py`).
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+from contextlib import asynccontextmanager, redirect_stdout
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+from sybil import Sybil
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
+from trio.testing import MockClock
+
+import trio_responses
+from trio_responses import Endpoint
+from trio_responses.testing import open_test_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    import pytest
+    from sybil import Document, Example
+    from sybil.typing import Parser
+
+    from trio_responses import ResponsesConnection
+    from trio_responses.testing import ResponsesServer
+
+A_LONG_TIME = 50_000.0
+PROGRAM = "trio.run("
+
+
+class Page:
+    """One page, and how its blocks are run."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._printed = ""
+        self._blocks = 0
+        parsers: list[Parser] = [
+            CodeBlockParser("python", self._run),
+            CodeBlockParser("output", self._compare),
+            SkipParser(),
+        ]
+        self.document: Document = Sybil(parsers, pattern="*.md").parse(path)
+
+    def run(self) -> int:
+        """Run all blocks, in order; give how many blocks of Python were run."""
+        for example in self.document.examples():
+            example.evaluate()
+        return self._blocks
+
+    def _run(self, example: Example) -> None:
+        self._blocks += 1
+        lines = "\n" * (example.line + example.parsed.line_offset)  # so that tracebacks fit
+        code = compile(lines + example.parsed, example.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        with redirect_stdout(io.StringIO()) as printed:
+            if PROGRAM in example.parsed:
+                eval(code, example.namespace)  # noqa: S307 - our own page
+            else:
+                clock = MockClock(autojump_threshold=0)
+                trio.run(partial(self._run_in_task, code, example.namespace), clock=clock)
+        self._printed = printed.getvalue()
+
+    async def _run_in_task(self, code: Any, namespace: dict[str, Any]) -> None:
+        with trio.fail_after(A_LONG_TIME), self._monkeypatch.context() as patch:
+            async with open_test_server() as server, server.open_client() as connection:
+                reach = partial(reach_server, server)
+                patch.setattr(trio_responses, "open_responses", reach)
+                for name in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "XAI_API_KEY"):
+                    patch.setenv(name, "sk-docs")
+                namespace |= {
+                    "connection": connection,
+                    "open_responses": reach,
+                    "server": server,
+                    "trio": trio,
+                }
+                running = eval(code, namespace)  # noqa: S307 - our own page
+                if inspect.iscoroutine(running):
+                    await running
+
+    def _compare(self, example: Example) -> str | None:
+        if self._printed == example.parsed:
+            return None
+        return f"printed:\n{self._printed}\nthe page says:\n{example.parsed}"
+
+
+@asynccontextmanager
+async def reach_server(
+    server: ResponsesServer,
+    url: str | None = None,
+    *,
+    endpoint: Endpoint | None = None,
+    **options: Any,
+) -> AsyncGenerator[ResponsesConnection, None]:
+    """Do as `open_responses` does, with the server in memory in the place of the other."""
+    profile = endpoint or Endpoint.of(url)
+    options.pop("proxy", None)
+    here = replace(profile, url=server.url)
+    async with server.open_client(endpoint=here, **options) as connection:
+        yield connection

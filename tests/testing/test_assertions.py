@@ -1,0 +1,114 @@
+"""What a test can say of a server at its end: the orders that are left, and what came."""
+
+from typing import Any
+
+import pytest
+
+from tests.testing.driver import NO_WAITING, connect
+from trio_responses.testing import Call, Request, ResponsesServer
+
+
+def call(call_id: str, name: str) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": "{}"}
+
+
+def output(call_id: str, text: Any) -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": call_id, "output": text}
+
+
+@NO_WAITING
+async def test_the_last_request_is_the_one_that_came_last(server: ResponsesServer) -> None:
+    with pytest.raises(AssertionError, match="no request has come"):
+        _ = server.last_request
+    async with connect(server) as client:
+        await client.response(input="one")
+        await client.response(input="two")
+    assert server.last_request is server.requests[1]
+
+
+@NO_WAITING
+async def test_nothing_is_left_where_nothing_was_ordered(server: ResponsesServer) -> None:
+    server.assert_all_orders_used()
+
+
+@NO_WAITING
+async def test_an_order_that_was_used_is_no_debt(server: ResponsesServer) -> None:
+    server.reply("one")
+    with pytest.raises(AssertionError, match=r"left of the orders: .*'one'.*; 0 requests and 0"):
+        server.assert_all_orders_used()
+    async with connect(server) as client:
+        await client.response(input="Hello")
+    server.assert_all_orders_used()
+
+
+@NO_WAITING
+async def test_what_is_left_is_said_as_it_was_ordered(server: ResponsesServer) -> None:
+    server.call("get_weather", {"city": "Oslo"}).stall(after_events=3)
+    server.drop(after_events=None, how=1012)
+    with pytest.raises(AssertionError) as left:
+        server.assert_all_orders_used()
+    for words in ("get_weather", "Oslo", "Stall(seconds=None) at 3", "the usual answer", "the end"):
+        assert words in str(left.value)
+
+
+@NO_WAITING
+async def test_refusals_that_nobody_met_are_left(server: ResponsesServer) -> None:
+    server.refuse(503, times=2)
+    server.refuse_steers()
+    with pytest.raises(AssertionError, match=r"refuse_steers.*times=1.*503.* for 2 handshakes"):
+        server.assert_all_orders_used()
+    server.forget_orders()
+    server.assert_all_orders_used()
+
+
+@NO_WAITING
+async def test_what_is_ordered_for_ever_is_no_debt(server: ResponsesServer) -> None:
+    server.refuse(503, times=None)
+    server.refuse_steers(times=None)
+    server.assert_all_orders_used()
+
+
+@NO_WAITING
+async def test_an_output_is_found_by_the_call_and_by_the_function(server: ResponsesServer) -> None:
+    server.calls(Call("get_weather", call_id="call_1"), Call("get_time", call_id="call_2"))
+    async with connect(server) as client:
+        first = await client.response(input="Hello")
+        await client.response(
+            input=[output("call_1", "snow"), output("call_2", "noon")],
+            previous_response_id=first["id"],
+        )
+    request = server.last_request
+    assert request.output_of("call_1") == request.output_of("get_weather") == "snow"
+    assert request.output_of("call_2") == request.output_of("get_time") == "noon"
+
+
+def test_an_output_in_a_full_history_is_found_as_well() -> None:
+    request = Request(body={"input": [call("c", "f"), output("c", "x")]}, connection=1)
+    assert request.output_of("c") == request.output_of("f") == "x"
+
+
+def test_an_output_of_parts_is_given_as_it_came() -> None:
+    parts = [{"type": "input_text", "text": "snow"}]
+    request = Request(body={"input": [output("c", parts)]}, connection=1)
+    assert request.output_of("c") == parts
+
+
+def test_the_outputs_of_earlier_requests_are_not_of_this_one() -> None:
+    history = [call("c", "f"), output("c", "old"), {"type": "message", "role": "user"}]
+    request = Request(body={"input": "Hello"}, connection=1, history=history)
+    with pytest.raises(AssertionError, match="no outputs of 'f'; it has: none at all"):
+        request.output_of("f")
+
+
+def test_a_function_that_was_called_twice_has_no_output_of_its_own() -> None:
+    items = [call("c", "f"), call("d", "f"), output("c", "x"), output("d", "y")]
+    request = Request(body={"input": items}, connection=1)
+    with pytest.raises(AssertionError, match=r"has 2 outputs of 'f'; it has: c \(f\), d \(f\)"):
+        request.output_of("f")
+    assert request.output_of("d") == "y"
+
+
+def test_outputs_without_a_call_are_named() -> None:
+    request = Request(body={"input": [output("c", "x")]}, connection=1)
+    with pytest.raises(AssertionError, match=r"no outputs of 'f'; it has: c \(no name\)"):
+        request.output_of("f")
