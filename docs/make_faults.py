@@ -147,7 +147,7 @@ def page() -> str:
     """Write the page."""
     parts = [HEADING, ON_THE_WAY]
     for phase, cells in groupby(OPENINGS, key=attrgetter("phase")):
-        heads = ("fault", "an attempt fails with", "after", "tried again")
+        heads: tuple[str, ...] = ("fault", "an attempt fails with", "after", "tried again")
         parts += [f"### {phase}\n", table(heads, [opening_row(cell) for cell in cells])]
     parts.append(AT_WORK)
     for phase in PHASES:

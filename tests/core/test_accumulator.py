@@ -216,7 +216,7 @@ OUTPUTS = st.sampled_from(["full", "empty", "null", "left out"])
 
 
 class TestBesideAResponse:
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=100)
     @given(st.data(), st.lists(told_items(), max_size=4), OUTPUTS, st.booleans())
     def test_the_events_of_a_response_add_up_to_it(
         self,
@@ -240,7 +240,7 @@ class TestBesideAResponse:
         assert response.usage == wire.Usage(input_tokens=3)
         assert len(response.output) == len(items)
 
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=100)
     @given(st.data(), st.lists(told_items(), max_size=4), st.booleans())
     def test_a_snapshot_shows_what_was_said_so_far(
         self,

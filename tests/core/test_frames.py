@@ -251,7 +251,7 @@ class TestBesideWsproto:
         assert not ours.reader.closed
         assert ours.reader.buffered == 0
 
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=100)
     @given(st.data())
     def test_what_a_bad_server_sends_is_refused_alike(self, data: st.DataObject) -> None:
         sent = data.draw(conversations(st.sampled_from([0, 1, 126, 4097]) | st.integers(0, 40)))
@@ -266,7 +266,7 @@ class TestBesideWsproto:
             stream = stream[: data.draw(st.integers(0, len(stream)))]
         event(check_beside_wsproto(stream, data.draw(cut_up(stream))))
 
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=100)
     @given(st.data())
     def test_noise_is_refused_alike(self, data: st.DataObject) -> None:
         firsts = st.sampled_from(sorted(frames._BETWEEN_MESSAGES | frames._INSIDE_A_MESSAGE))
@@ -550,7 +550,7 @@ def test_text_is_handed_over_as_immutable_bytes() -> None:
 
 
 @both_ways
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_messages_above_the_limit_are_replaced_and_no_others(data: st.DataObject) -> None:
     limit = data.draw(st.sampled_from(LIMITS))

@@ -368,7 +368,7 @@ class LanesBesideAServer(RuleBasedStateMachine):
 
 
 LanesBesideAServer.TestCase.settings = settings(
-    deadline=None, max_examples=150, stateful_step_count=50
+    deadline=None, max_examples=100, stateful_step_count=50
 )
 TestAnyOrder = LanesBesideAServer.TestCase
 

@@ -475,6 +475,6 @@ class SteeringBesideAServer(RuleBasedStateMachine):
 
 
 SteeringBesideAServer.TestCase.settings = settings(
-    deadline=None, max_examples=150, stateful_step_count=40
+    deadline=None, max_examples=100, stateful_step_count=40
 )
 TestAnyOrder = SteeringBesideAServer.TestCase

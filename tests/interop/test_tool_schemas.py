@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable  # noqa: TC003
+from importlib import import_module
 from typing import Any, TypeAlias, get_type_hints
 
 import msgspec
@@ -224,10 +225,10 @@ def test_a_tagged_union_is_as_openai_has_it(openai_sdk: Any) -> None:
 
 @pytest.mark.parametrize("answer", [Place, Trip, Tree, Filters])
 def test_a_typed_answer_is_as_openai_has_it(openai_sdk: Any, answer: Any) -> None:
-    from openai.lib._pydantic import to_strict_json_schema  # noqa: PLC0415
-
     assert openai_sdk
-    theirs = to_strict_json_schema(pydantic.TypeAdapter(answer))
+    theirs = import_module("openai.lib._pydantic").to_strict_json_schema(
+        pydantic.TypeAdapter(answer)
+    )
     ours = text_format(answer)[0]["schema"]
     if answer is Tree:  # there the root itself is a reference
         ours, theirs = ours["$defs"]["Tree"], theirs["$defs"]["Tree"]
