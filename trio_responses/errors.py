@@ -397,7 +397,7 @@ class AnswerRefused(AnswerError):
 
     def __init__(self, response: Response) -> None:
         super().__init__("is a refusal", response)
-        self.refusal = response.refusal
+        self.refusal: str = response.refusal
 
 
 class AnswerIncomplete(AnswerError):
@@ -421,7 +421,7 @@ class AnswerMismatch(AnswerError, ValueError):
 
     def __init__(self, response: Response, message: str) -> None:
         super().__init__("does not fit the type that was asked for", response)
-        self.text = response.output_text
+        self.text: str = response.output_text
         self.message = message
 
 

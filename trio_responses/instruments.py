@@ -104,8 +104,8 @@ class Where:
     __slots__ = ("host", "port")
 
     def __init__(self, host: str, port: int) -> None:
-        self.host = host
-        self.port = port
+        self.host: str = host
+        self.port: int = port
 
 
 class Instruments:
@@ -222,7 +222,7 @@ class SocketWatch:
 
     def __init__(self, instruments: Instruments, socket: SocketRecord) -> None:
         self._instruments = instruments
-        self.socket = socket
+        self.socket: SocketRecord = socket
 
     def opened(self) -> None:
         """Say that the handshake is done."""
@@ -260,7 +260,7 @@ class TurnWatch:
         self._instruments = instruments
         self._written = False
         self._heard = False
-        self.turn = turn
+        self.turn: TurnRecord = turn
 
     def writing(self, lane: str | None, parent: str | None, size: int) -> None:
         """Begin an attempt: its request is about to be written."""

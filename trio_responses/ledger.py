@@ -61,8 +61,8 @@ class Ledger:
         self._queued: Sequence[Submission] = ()
         self._owed: dict[Key, msgspec.Raw] = {}
         self._answers: dict[Key, msgspec.Raw] = {}
-        self.continuation = continuation
-        self.counts = Counts()
+        self.continuation: Continuation = continuation
+        self.counts: Counts = Counts()
         note_items(self._owed, continuation.history)
         for raw in answers:
             key = key_of(raw)
@@ -81,7 +81,8 @@ class Ledger:
 
     def begin_anew(self, history: list[msgspec.Raw]) -> None:
         """Take another history: a new chain begins. What is under way goes on with the old one."""
-        self.continuation, self._queued = Continuation(history), ()
+        self.continuation = Continuation(history)
+        self._queued = ()
         self._owed.clear()
         self._answers.clear()
         note_items(self._owed, history)

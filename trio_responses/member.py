@@ -31,7 +31,7 @@ class Waiter:
     def __init__(self, number: int) -> None:
         self.number = number
         """In which order they came."""
-        self.told = trio.Event()
+        self.told: trio.Event = trio.Event()
         self.member: Member | None = None
         self.error: ResponsesError | None = None
         self.queue: Queue = OrderedDict()

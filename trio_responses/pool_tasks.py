@@ -52,7 +52,7 @@ class PoolTasks:
     """
 
     def __init__(self, connect: Connect, bounds: Bounds) -> None:
-        self.spread = Spread(bounds, self)
+        self.spread: Spread = Spread(bounds, self)
         self.past: Counter[str] = Counter()
         """What connections have counted that are not there any more."""
         self.ended: int = 0

@@ -79,7 +79,7 @@ class InvalidJSON(ResponsesError, ValueError):
 
     def __init__(self, message: str, *, subject: str = "the JSON") -> None:
         found = re.search(r" at `([^`]*)`$", message)
-        self.place = found[1] if found else None
+        self.place: str | None = found[1] if found else None
         where = f" at {self.place}" if self.place else ""
         super().__init__(f"{subject} does not fit its type{where}")
         self.message = message

@@ -62,5 +62,6 @@ class SteerReceipt(Submission):
 
     def refuse(self, code: str, message: str) -> None:
         """Fail it without asking the server, in the server's words."""
-        self.error = InputError(code=code, message=message, type="invalid_request_error")
+        error = InputError(code=code, message=message, type="invalid_request_error")
+        self.error: InputError | None = error
         self.become(SteerState.FAILED)

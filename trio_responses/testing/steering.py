@@ -47,9 +47,9 @@ class Target:
     __slots__ = ("id", "number", "phase", "request", "required", "steers")
 
     def __init__(self, response_id: str, request: Request) -> None:
-        self.id = response_id
-        self.request = request
-        self.number = 0
+        self.id: str = response_id
+        self.request: Request = request
+        self.number: int = 0
         self.phase: Phase = "running"
         """Running; ended, and waiting for tool outputs; or past taking input."""
         self.steers: list[Steer] = []

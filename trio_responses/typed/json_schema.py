@@ -93,7 +93,7 @@ class SchemaWriter:
         self.strict = strict
         self.obstacle: str | None = None
         self.definitions: dict[str, JSONSchema] = {}
-        self.stands_in = False
+        self.stands_in: bool = False
         self._names: dict[Any, str] = {}
 
     def root(self, info: mi.Type, place: str) -> JSONSchema:
