@@ -12,7 +12,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["tests", "lint", "typing", "docs"]
 
 NODE_TESTS = Path("tests/interop/node")
-LOWEST = ["trio==0.27.0", "trio-websocket==0.12.1", "msgspec==0.19.0"]
+LOWEST = ["trio==0.27.0", "trio-websocket==0.12.1", "msgspec==0.22.0"]
 
 
 @nox.session
