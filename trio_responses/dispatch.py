@@ -10,7 +10,10 @@ means for the socket (`link.py`).
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from itertools import compress, count
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
+TEXT: Final = frozenset({bytes})
+LANE: Final = attrgetter("stream_id")
 TYPE: Final = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
 NOTEWORTHY: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame})
 STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
@@ -60,36 +65,52 @@ class Dispatcher:
 
     def dispatch(self, link: Link, batch: list[Message]) -> None:
         """Give the events of one batch to their owners."""
-        decode, route = wire.decode, link.lanes.route
-        turning_points = link.lanes.turning_points
-        shares: dict[Request | None, _Share] = {}
-        # A step of a response has the same owner as the one before it on its lane.
-        by_lane: dict[str | None, _Share] = {}
-        for message in batch:
+        if TEXT.issuperset(map(type, batch)):
+            texts = cast("list[bytes]", batch)
+            self._share_out(link, wire.decode_all(texts), list(map(len, texts)))
+            return
+        for message in batch:  # one by one: what comes before an odd one was heard before it
             if isinstance(message, bytes):
-                event = decode(message)
-                size = len(message)
+                self._share_out(link, [wire.decode(message)], [len(message)])
             else:
-                self._hand_over(shares)  # what comes before it was heard before it
-                shares = {}
-                by_lane.clear()
-                event = self._odd(link, message)
-                size = 0
-            kind = type(event)
-            turns = kind in turning_points
-            share = None if turns else by_lane.get(event.stream_id)
+                self._share_out(link, [self._odd(link, message)], [0])
+
+    def _share_out(self, link: Link, events: list[ServerEvent], sizes: list[int]) -> None:
+        """Give events to their owners, each owner all of its own at once."""
+        shares: defaultdict[Request | None, _Share] = defaultdict(_Share)
+        turns = map(link.lanes.turning_points.__contains__, map(type, events))
+        start = 0
+        for turn in compress(count(), turns):
+            self._share_steps(link, shares, events[start:turn], sizes[start:turn])
+            start = turn + 1
+            event = events[turn]
+            owner = link.lanes.route(event)
+            if type(event) in NOTEWORTHY:
+                self._note(event, owner, link)
+            shares[owner].add([event], sizes[turn])
+        self._share_steps(link, shares, events[start:], sizes[start:])
+        for owner, share in shares.items():
+            self._hand_over(owner, share.events, share.size)
+
+    def _share_steps(
+        self,
+        link: Link,
+        shares: defaultdict[Request | None, _Share],
+        events: list[ServerEvent],
+        sizes: list[int],
+    ) -> None:
+        """Share out steps of responses: on one lane, all of them have the same owner."""
+        lanes = list(map(LANE, events))
+        if events and lanes.count(lanes[0]) == len(lanes):
+            shares[link.lanes.route(events[0])].add(events, sum(sizes))
+            return
+        by_lane: dict[str | None, _Share] = {}
+        for lane, event, size in zip(lanes, events, sizes, strict=True):
+            share = by_lane.get(lane)
             if share is None:
-                request = route(event)
-                share = shares.get(request) or shares.setdefault(request, _Share())
-                if not turns:
-                    by_lane[event.stream_id] = share
-                else:
-                    by_lane.clear()
-                    if kind in NOTEWORTHY:
-                        self._note(event, request, link)
+                share = by_lane[lane] = shares[link.lanes.route(event)]
             share.events.append(event)
             share.size += size
-        self._hand_over(shares)
 
     def tell(self, event: Event) -> None:
         """Say on the channel what became of a socket: never left out, for want of an answer."""
@@ -114,31 +135,29 @@ class Dispatcher:
                 if turn.inbox is fullest:
                     link.lanes.abandon(turn)
 
-    def _hand_over(self, shares: dict[Request | None, _Share]) -> None:
-        now = trio.current_time()
-        for request, share in shares.items():
-            self.events_received += len(share.events)
-            self.bytes_received += share.size
-            if request is None:
-                self._offer(share.events, share.size)
-            elif not isinstance(request, Turn):
-                self._put(share.events, share.size)
-            elif request.abandoned:
-                request.heard_at = now
-                self.dropped_events += len(share.events)
-            else:
-                request.take_batch(share.events, share.size, now)
+    def _hand_over(self, owner: Request | None, events: list[ServerEvent], size: int) -> None:
+        self.events_received += len(events)
+        self.bytes_received += size
+        if owner is None:
+            self._offer(events, size)
+        elif not isinstance(owner, Turn):
+            self._put(events, size)
+        elif owner.abandoned:
+            owner.heard_at = trio.current_time()
+            self.dropped_events += len(events)
+        else:
+            owner.take_batch(events, size, trio.current_time())
 
     def _offer(self, events: Sequence[ServerEvent], size: int) -> None:
         """Put events on the channel that nobody asked for: only where somebody reads it."""
         self.unclaimed_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
-        if events and self.listening and has_room:
+        if self.listening and has_room:
             self._put(events, size)
 
     def _put(self, events: Sequence[Event], size: int) -> None:
         """Put events on the channel: behind an overrun only when its reader has come back."""
-        self._overrun = self._overrun and bool(self.channel.unread)
+        self._overrun = self._overrun and not self.channel.empty
         if self._overrun and size > 0:
             self.dropped_events += len(events)
         else:
@@ -177,3 +196,7 @@ class _Share:
     def __init__(self) -> None:
         self.events: list[ServerEvent] = []
         self.size = 0
+
+    def add(self, events: list[ServerEvent], size: int) -> None:
+        self.events += events
+        self.size += size

@@ -13,9 +13,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Iterator, Sequence
 
     from trio_responses.settings import Limits
 
@@ -25,8 +26,8 @@ T = TypeVar("T")
 
 EVENTS_PER_TURN_OF_THE_LOOP: Final = 32
 """A full checkpoint costs 2.8 us, a look for cancellation 0.14 us: so every event looks, and
-every 32nd lets the others run. A reader takes what is `ready` on its own, and comes here for the
-rest: the last event of each batch, and every 32nd."""
+every 32nd lets the others run. A reader takes several at once, and comes here for the last event
+of each batch, and for every 32nd."""
 
 
 class Budget:
@@ -88,90 +89,109 @@ class Inbox(Generic[T]):
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self.unread: deque[T] = deque()
-        """The events themselves; only to be looked at."""
-        self._batches: deque[tuple[int, int]] = deque()
-        self._left_in_batch = 0
+        self._batches: deque[tuple[Sequence[T], int]] = deque()
+        self._batch: Sequence[T] = ()  # the one that is being read, from here on
+        self._next = 0
         self._batch_bytes = 0
-        self._arrived = trio.Event()
+        self._ready: Iterator[T] = iter(())
         self._since_checkpoint: int = 0
-        self._end: BaseException | None = None
+        self._arrived = trio.Event()
+        self.end: BaseException | None = None
+        """What readers are told behind the last event; set by `close`."""
         self.unread_bytes: int = 0
         """Bytes of the frames behind the unread events; kept by the budget."""
-        self.ready: int = 0
-        """How many unread events may be taken right away: a look for cancellation, no more."""
         self.awaited: int = 0
         """How many tasks wait for something that is to come: the next event, for one."""
 
     @property
-    def end(self) -> BaseException | None:
-        """What readers are told behind the last event."""
-        return self._end
+    def empty(self) -> bool:
+        """Whether all that came was taken."""
+        return self._next == len(self._batch) and not self._batches
 
     def put(self, events: Sequence[T], size: int) -> None:
-        """Add the events of one batch and wake the reader.
+        """Add the events of one batch, which are some, and wake the reader.
 
         :param size: the bytes of their frames.
         """
-        self.unread.extend(events)
-        self._batches.append((len(events), size))
+        self._batches.append((events, size))
         self._budget.account(self, size)
         self._arrived.set()
 
     def close(self, end: BaseException) -> None:
         """Let no more events come: behind the last one, readers get this exception."""
-        if self._end is None:
-            self._end = end
+        if self.end is None:
+            self.end = end
         self._arrived.set()
 
     def discard(self) -> None:
         """Throw away what is unread and give its bytes back."""
-        self.unread.clear()
         self._batches.clear()
-        self._left_in_batch = self._batch_bytes = self.ready = 0
+        self._batch, self._next, self._batch_bytes = (), 0, 0
+        self._ready = iter(())
         self._budget.account(self, -self.unread_bytes)
 
-    def _take(self) -> T:
-        """Take the next event, which must be there, and see how many of its batch are ready."""
-        if self._left_in_batch == 0:
-            self._left_in_batch, self._batch_bytes = self._batches.popleft()
-        self._left_in_batch -= 1
-        if self._left_in_batch == 0:
+    def take(self) -> T:
+        """Take the next event, which must be there: `wait` has said so."""
+        if self._next == len(self._batch):
+            (self._batch, self._batch_bytes), self._next = self._batches.popleft(), 0
+        event = self._batch[self._next]
+        self._next += 1
+        if self._next == len(self._batch):
             self._budget.account(self, -self._batch_bytes)
-        else:
-            room = EVENTS_PER_TURN_OF_THE_LOOP - 1 - self._since_checkpoint
-            self.ready = max(0, min(self._left_in_batch - 1, room))
-            self._left_in_batch -= self.ready
-            self._since_checkpoint += self.ready
-        return self.unread.popleft()
+            self._batch, self._next = (), 0
+        return event
 
-    def _checkpoint(self) -> Awaitable[None]:
-        """Give what to await before an event is taken: every 32nd time a whole checkpoint."""
-        self._since_checkpoint += 1
-        if self._since_checkpoint < EVENTS_PER_TURN_OF_THE_LOOP:
-            return trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105 - the caller awaits it
-        self._since_checkpoint = 0
-        return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - likewise
+    def take_ready(self) -> Sequence[T]:
+        """Take what needs no wait, but a look for cancellation before each.
 
-    async def receive(self) -> T:
-        """Wait for the next event. A checkpoint; when cancelled, no event is lost.
+        Never the last event of a batch, and no more than up to the next turn of the loop.
+        """
+        room = EVENTS_PER_TURN_OF_THE_LOOP - 1 - self._since_checkpoint
+        end = min(self._next + room, len(self._batch) - 1)
+        ready = self._batch[self._next : end]
+        self._next += len(ready)
+        self._since_checkpoint += len(ready)
+        return ready
+
+    async def wait(self) -> None:
+        """Wait until there is an event to take. A checkpoint, every 32nd time a whole one.
 
         :raises BaseException: what `close` was given, once all events are read.
         """
-        if self.ready:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self.ready -= 1
-            return self.unread.popleft()
         while True:
-            if self.unread:
+            if not self.empty:
                 await self._checkpoint()
-                if self.unread:  # another reader may have been faster meanwhile
-                    return self._take()
-            elif self._end is not None:
-                await trio.lowlevel.checkpoint()
-                raise self._end
+                if not self.empty:  # another reader may have been faster meanwhile
+                    return
+            elif self.end is not None:
+                await checkpoint()
+                raise self.end
             else:
                 await self._wait()
+
+    async def receive(self) -> T:
+        """Wait for the next event and take it. A checkpoint; when cancelled, no event is lost.
+
+        For any number of readers.
+
+        :raises BaseException: as `wait` does.
+        """
+        await checkpoint_if_cancelled()
+        for event in self._ready:
+            return event
+        await self.wait()
+        for event in self._ready:  # another reader has taken more than it has read
+            return event
+        event = self.take()
+        self._ready = iter(self.take_ready())
+        return event
+
+    def _checkpoint(self) -> Awaitable[None]:
+        self._since_checkpoint += 1
+        if self._since_checkpoint < EVENTS_PER_TURN_OF_THE_LOOP:
+            return checkpoint_if_cancelled()  # noqa: ASYNC105 - the caller awaits it
+        self._since_checkpoint = 0
+        return checkpoint()  # noqa: ASYNC105 - likewise
 
     async def _wait(self) -> None:
         self._since_checkpoint = 0

@@ -9,9 +9,11 @@ whose event it is (`core/lanes.py`), what may be sent again (`core/delivery.py`)
 
 from __future__ import annotations
 
+from operator import length_hint
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_responses.core.accumulator import Accumulator
 from trio_responses.core.delivery import delivery_of_error, may_send_again
@@ -35,7 +37,7 @@ from trio_responses.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -129,6 +131,8 @@ class ResponseStream:
     ) -> None:
         """Leave the turn; it does not wait for anything."""
         self._left = True
+        self._add_up()
+        self._hold(())
         if self._turn is not None:
             self._turn.open_gates()
             self._lines.leave_turn(self._turn, self._abandon)
@@ -154,31 +158,41 @@ class ResponseStream:
         :raises ResponsesError: when the turn has failed.
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
-        turn = self._turn
-        if turn is None or not turn.inbox.ready or turn.steers:
-            return await self._wait_for_next()
-        # The way of most events. None of them is the last one that is there.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        inbox = turn.inbox
-        inbox.ready -= 1
-        event = inbox.unread.popleft()
-        self._hear(event)
-        return event
+        await checkpoint_if_cancelled()
+        for event in self._ready:  # the way of most events
+            return event
+        return await self._wait_for_next()
 
     def _listen_anew(self) -> None:
         """Begin to add up a response."""
         self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
-        self._hear = self._accumulator.feed
+        self._hold(())
 
-    def _is_for_reader(self, turn: Turn, event: ServerEvent) -> bool:
-        """Add an event up; all are for the reader but an end after which the turn begins anew."""
+    def _hold(self, taken: Sequence[ServerEvent]) -> None:
+        """Hold events that were taken out of the inbox, to be iterated over."""
+        self._taken = taken
+        self._ready: Iterator[ServerEvent] = iter(taken)
+        self._added = 0
+
+    def _add_up(self) -> None:
+        """Add up what was iterated over since the last time."""
+        read = len(self._taken) - length_hint(self._ready)
+        if read > self._added:
+            self._accumulator.feed(self._taken[self._added : read])
+            self._added = read
+
+    def _take(self, turn: Turn) -> ServerEvent | None:
+        """Take the next event; one after which the turn begins anew is not for the reader."""
+        self._add_up()
+        event = turn.inbox.take()
         if turn.steers:
             self._follow(turn, event)
-        self._hear(event)
-        self._accumulator.fold()
-        if turn.ended and not turn.inbox.unread:
+        self._accumulator.feed((event,))
+        if turn.ended and turn.inbox.empty:
             self._conclude(event)
-        return self._lost_to is None
+        # None of these is the last one of the turn, nor about a steer that is not there yet.
+        self._hold(() if turn.steers else turn.inbox.take_ready())
+        return event if self._lost_to is None else None
 
     async def _wait_for_next(self) -> ServerEvent:
         """Wait where there is no event: for one, for the end, or for another attempt."""
@@ -197,11 +211,12 @@ class ResponseStream:
                     await self._send_again(self._lost_to)
                     continue
                 try:
-                    event = await self._turn.inbox.receive()
+                    await self._turn.inbox.wait()
                 except ResponsesError as error:
                     self._fail(error)
                     continue
-                if self._is_for_reader(self._turn, event):
+                event = self._take(self._turn)
+                if event is not None:
                     return event
         finally:
             self._reading = False
@@ -249,6 +264,7 @@ class ResponseStream:
     @property
     def snapshot(self) -> Snapshot:
         """What there is so far, item by item."""
+        self._add_up()
         return self._accumulator.snapshot()
 
     async def steer(self, input: Input) -> SteerReceipt:  # noqa: A002 - the protocol's word

@@ -28,7 +28,7 @@ LEAVE_OUT = object()
 
 def feed(accumulator: Accumulator, *frames: JSONObject) -> None:
     for frame in frames:
-        accumulator.feed(wire.decode(json.dumps(frame).encode()))
+        accumulator.feed([wire.decode(json.dumps(frame).encode())])
 
 
 def finish(accumulator: Accumulator, output: Any = LEAVE_OUT, **fields: Any) -> wire.Response:
@@ -38,7 +38,7 @@ def finish(accumulator: Accumulator, output: Any = LEAVE_OUT, **fields: Any) -> 
     frame = {"type": "response.completed", "response": response}
     event = wire.decode(json.dumps(frame).encode())
     assert isinstance(event, wire.ResponseCompleted)
-    accumulator.feed(event)
+    accumulator.feed([event])
     return accumulator.finish(event.response)
 
 
@@ -459,7 +459,7 @@ class TestSnapshots:
     def test_other_events_change_nothing(self, accumulator: Accumulator) -> None:
         others = ("keepalive", "response.in_progress", "response.a_type_of_next_year", "error")
         feed(accumulator, *({"type": type_, "response": {"id": "resp_1"}} for type_ in others))
-        accumulator.feed(wire.UndecodableFrame(raw=b"{", error="broken"))
+        accumulator.feed([wire.UndecodableFrame(raw=b"{", error="broken")])
         assert accumulator.snapshot() == Snapshot(items=())
 
 
@@ -481,13 +481,12 @@ class TestMemory:
             json.dumps({"type": f"response.{kind}.delta", "delta": "x" * 200}).encode()
             for kind in self.KINDS
         ]
-        accumulator.feed(wire.decode(frames[0]))
+        accumulator.feed([wire.decode(frames[0])])
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()
             for frame in frames * 50:
-                accumulator.feed(wire.decode(frame))
-                accumulator.fold()
+                accumulator.feed([wire.decode(frame)])
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -512,10 +511,8 @@ class TestMemory:
         """Adding up waits until somebody looks, and never for long."""
         accumulator = Accumulator()
         frame = json.dumps({"type": "response.output_text.delta", "delta": "xy"}).encode()
-        for number in range(5 * MANY):
-            accumulator.feed(wire.decode(frame))
-            if number % 32 == 0:
-                accumulator.fold()
-            assert len(accumulator._heard) < MANY + 32
+        for _ in range(5 * MANY):
+            accumulator.feed([wire.decode(frame)])
+            assert len(accumulator._heard) < MANY
         assert accumulator.snapshot().text == "xy" * 5 * MANY
         assert accumulator._heard == []

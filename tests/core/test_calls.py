@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
 
 from trio_responses import wire
-from trio_responses.core.calls import is_answer, key_of, make_answer, make_refusal, note_items
-
-if TYPE_CHECKING:
-    from trio_responses.core.calls import Key
+from trio_responses.core.calls import is_answer, key_of, make_answer, make_refusal, note
+from trio_responses.core.history import RawItems
 
 Json = dict[str, Any]
 
@@ -94,33 +92,40 @@ def test_two_kinds_have_their_ids_elsewhere(item: Json, name: str) -> None:
     assert key[1] == name
 
 
-# --- What is owed ------------------------------------------------------------------------
+# --- Calls and answers among items -------------------------------------------------------
 
 
-def owed(*items: Any) -> list[str]:
-    left: dict[Key, msgspec.Raw] = {}
-    note_items(left, map(raw, items))
-    return [name for _, name in left]
+def noted(*items: bytes) -> list[tuple[str, bool, bytes]]:
+    found = note(RawItems.join([msgspec.Raw(item) for item in items]))
+    return [(key[1], is_call, bytes(one)) for key, is_call, one in found]
 
 
-def f(name: str, **more: Any) -> Json:
-    return {"type": "function_call", "call_id": name, **more}
+def f(name: str) -> bytes:
+    return b'{"type": "function_call", "call_id": "%b"}' % name.encode()
 
 
-def out(name: str) -> Json:
-    return {"type": "function_call_output", "call_id": name, "output": ""}
+def out(name: str) -> bytes:
+    return b'{"type":"function_call_output","call_id":"%b","output":""}' % name.encode()
 
 
-def test_calls_are_owed_in_their_order_until_they_are_answered() -> None:
-    assert owed(f("a"), {"type": "message"}, f("b"), f("c"), out("b")) == ["a", "c"]
-    assert owed(f("a"), out("a"), f("a")) == ["a"]
-    assert owed(f("a"), f("b"), f("a")) == ["a", "b"]
-    assert owed(out("a"), f("b")) == ["b"]
+MESSAGE = b'{"type":"message"}'
 
 
-def test_a_kind_is_answered_by_its_own_kind() -> None:
-    other = {"type": "custom_tool_call_output", "call_id": "a", "output": ""}
-    assert owed(f("a"), other) == ["a"]
+def test_calls_and_answers_are_found_in_their_order_as_they_came() -> None:
+    assert noted(f("a"), MESSAGE, out("a"), f("a")) == [
+        ("a", True, f("a")),
+        ("a", False, out("a")),
+        ("a", True, f("a")),
+    ]
+
+
+def test_among_items_without_calls_nothing_is_found() -> None:
+    assert noted() == noted(MESSAGE, MESSAGE) == []
+
+
+@pytest.mark.parametrize("odd", [b'{"type":3}', b"[1]", b"null", b'{"type":"\xff"}'])
+def test_an_item_of_an_odd_shape_hides_no_call(odd: bytes) -> None:
+    assert noted(f("a"), odd, out("b")) == [("a", True, f("a")), ("b", False, out("b"))]
 
 
 # --- Answers -----------------------------------------------------------------------------

@@ -9,32 +9,38 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from trio_responses.core.continuation import (
-    Baseline,
     Continuation,
     Place,
     Plan,
     canonical,
     with_encrypted_reasoning,
 )
+from trio_responses.core.history import RawItems
 from trio_responses.wire import FunctionTool
 
 ENCRYPTED = "reasoning.encrypted_content"
 SOCKET = object()
 PLACE = Place(socket=SOCKET, lane="lane-1")
-SETTINGS = canonical({"model": "m"})
+SETTINGS = b'{"model":"m"}'
 
 
-def raw(*items: str) -> list[Raw]:
-    return [Raw(item.encode()) for item in items]
+def raw(*items: str) -> RawItems:
+    return RawItems.join([Raw(item.encode()) for item in items])
 
 
-def texts(items: list[Raw]) -> list[str]:
-    return [bytes(item).decode() for item in items]
+def texts(pieces: list[RawItems]) -> list[str]:
+    return [bytes(item).decode() for items in pieces for item in items]
+
+
+def commit(
+    chain: Continuation, *items: RawItems, name: str, place: Place = PLACE, stored: bool = False
+) -> None:
+    chain.commit(*items, response_id=name, settings=SETTINGS, place=place, stored=stored)
 
 
 def after_one_turn() -> Continuation:
     chain = Continuation()
-    chain.commit(raw("1") + raw("2"), "resp_1", SETTINGS, PLACE)
+    commit(chain, raw("1"), raw("2"), name="resp_1")
     return chain
 
 
@@ -74,7 +80,8 @@ class EqualToAll:
 def test_another_socket_gets_full_input(socket: object) -> None:
     place = Place(socket=socket, lane="lane-1")
     chain = Continuation()
-    chain.commit(raw("1") + raw("2"), "resp_1", SETTINGS, Place(socket=EqualToAll(), lane="lane-1"))
+    first = Place(socket=EqualToAll(), lane="lane-1")
+    commit(chain, raw("1", "2"), name="resp_1", place=first)
     assert shown(chain.plan(raw("3"), SETTINGS, place, "resp_1")) == (["1", "2", "3"], None)
 
 
@@ -84,7 +91,7 @@ def test_what_is_stored_can_be_continued_from_everywhere(
 ) -> None:
     """``store=True`` and a finished response: by id on a new socket (docs/protocol.md, 5.8)."""
     chain, place = Continuation(), Place(socket=socket, lane="lane-2")
-    chain.commit(raw("1") + raw("2"), "resp_1", SETTINGS, PLACE, stored=True)
+    commit(chain, raw("1"), raw("2"), name="resp_1", stored=True)
     assert shown(chain.plan(raw("3"), SETTINGS, place, latest)) == (["3"], "resp_1")
     assert shown(chain.plan(raw("3"), b"other", place, latest)) == (["1", "2", "3"], None)
 
@@ -102,21 +109,15 @@ def test_a_lane_that_has_gone_on_or_forgotten_gets_full_input(latest: str | None
 
 
 def test_other_settings_get_full_input() -> None:
-    other = canonical({"model": "n"})
+    other = b'{"model":"n"}'
     assert shown(after_one_turn().plan(raw("3"), other, PLACE, "resp_1"))[1] is None
 
 
 def test_a_turn_without_new_items_is_an_empty_delta() -> None:
     """After a warm-up that brought the input, for one."""
     chain = Continuation()
-    chain.commit(raw("1"), "resp_1", SETTINGS, PLACE)
-    assert shown(chain.plan([], SETTINGS, PLACE, "resp_1")) == ([], "resp_1")
-
-
-def test_a_delta_carries_what_its_baseline_does_not_cover() -> None:
-    chain = after_one_turn()
-    chain.baseline = Baseline(place=PLACE, response_id="resp_1", settings=SETTINGS, length=1)
-    assert shown(chain.plan(raw("3"), SETTINGS, PLACE, "resp_1")) == (["2", "3"], "resp_1")
+    commit(chain, raw("1"), name="resp_1")
+    assert shown(chain.plan(raw(), SETTINGS, PLACE, "resp_1")) == ([], "resp_1")
 
 
 def test_a_plan_changes_nothing() -> None:
@@ -132,16 +133,16 @@ def test_a_plan_changes_nothing() -> None:
 
 def test_a_turn_that_ended_well_is_in_the_history_and_is_the_baseline() -> None:
     chain = after_one_turn()
-    chain.commit(raw("3") + raw("4"), "resp_2", SETTINGS, PLACE)
+    commit(chain, raw("3"), raw("4"), name="resp_2")
     assert texts(chain.history) == ["1", "2", "3", "4"]
     assert chain.last_response_id == "resp_2"
-    assert shown(chain.plan([], SETTINGS, PLACE, "resp_1"))[1] is None
-    assert shown(chain.plan([], SETTINGS, PLACE, "resp_2")) == ([], "resp_2")
+    assert shown(chain.plan(raw(), SETTINGS, PLACE, "resp_1"))[1] is None
+    assert shown(chain.plan(raw(), SETTINGS, PLACE, "resp_2")) == ([], "resp_2")
 
 
 def test_a_response_without_an_id_is_nothing_to_continue_from() -> None:
     chain = Continuation()
-    chain.commit(raw("1") + raw("2"), "", SETTINGS, PLACE)
+    commit(chain, raw("1"), raw("2"), name="")
     assert chain.last_response_id is None
     assert chain.baseline is None
     assert shown(chain.plan(raw("3"), SETTINGS, PLACE, "")) == (["1", "2", "3"], None)
@@ -150,11 +151,11 @@ def test_a_response_without_an_id_is_nothing_to_continue_from() -> None:
 def test_a_branch_has_the_same_past_and_a_future_of_its_own() -> None:
     chain = after_one_turn()
     branch = chain.branch()
-    assert shown(branch.plan([], SETTINGS, PLACE, "resp_1")) == ([], "resp_1")
-    branch.commit(raw("b"), "resp_b", SETTINGS, PLACE)
-    chain.commit(raw("c"), "resp_c", SETTINGS, PLACE)
-    assert (texts(branch.history), branch.last_response_id) == (["1", "2", "b"], "resp_b")
-    assert (texts(chain.history), chain.last_response_id) == (["1", "2", "c"], "resp_c")
+    assert shown(branch.plan(raw(), SETTINGS, PLACE, "resp_1")) == ([], "resp_1")
+    commit(branch, raw("3"), name="resp_b")
+    commit(chain, raw("4"), name="resp_c")
+    assert (texts(branch.history), branch.last_response_id) == (["1", "2", "3"], "resp_b")
+    assert (texts(chain.history), chain.last_response_id) == (["1", "2", "4"], "resp_c")
     assert branch.baseline != chain.baseline
 
 
@@ -163,6 +164,12 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+
+
+def encoded(items: list[object]) -> RawItems:
+    return RawItems.join([Raw(msgspec.json.encode(item)) for item in items])
+
+
 ITEMS = st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=4)
 TURNS = st.lists(st.tuples(ITEMS, ITEMS, st.booleans()), max_size=5)
 
@@ -172,23 +179,17 @@ def test_deltas_and_full_input_tell_the_same_story(
     turns: list[tuple[list[object], list[object], bool]],
 ) -> None:
     """P7: a server that puts deltas behind what it holds has the history, to the byte."""
-    chain, held = Continuation(), list[Raw]()
+    chain, held = Continuation(), list[RawItems]()
     for number, (new, output, forgets) in enumerate(turns):
         latest = None if forgets else chain.last_response_id
-        plan = chain.plan([Raw(msgspec.json.encode(item)) for item in new], SETTINGS, PLACE, latest)
+        asked, answer = encoded(new), encoded(output)
+        plan = chain.plan(asked, SETTINGS, PLACE, latest)
         assert (plan.previous_response_id is not None) == (number > 0 and not forgets)
-        held = [*(held if plan.previous_response_id else []), *plan.input]
-        answer = [Raw(msgspec.json.encode(item)) for item in output]
-        held += answer
-        chain.commit(
-            [*(Raw(msgspec.json.encode(item)) for item in new), *answer],
-            f"r{number}",
-            SETTINGS,
-            PLACE,
-        )
+        held = [*(held if plan.previous_response_id else []), *plan.input, answer]
+        commit(chain, asked, answer, name=f"r{number}")
         assert texts(chain.history) == texts(held)
     said = [item for new, output, _ in turns for item in (*new, *output)]
-    assert [msgspec.json.decode(item) for item in chain.history] == said
+    assert [msgspec.json.decode(item) for item in texts(chain.history)] == said
 
 
 @pytest.mark.parametrize(
@@ -204,11 +205,15 @@ def test_deltas_and_full_input_tell_the_same_story(
 def test_an_item_goes_back_as_it_came(item: str) -> None:
     """Order, spaces, escapes, large numbers: raw JSON is not read on its way."""
     chain = Continuation()
-    chain.commit(raw(item), "resp_1", SETTINGS, PLACE)
-    assert texts(chain.plan([], SETTINGS, PLACE, None).input) == [item]
+    commit(chain, raw(item), name="resp_1")
+    assert texts(chain.plan(raw(), SETTINGS, PLACE, None).input) == [item]
 
 
 # --- Settings ----------------------------------------------------------------------------
+
+
+def one_form(settings: dict[str, Any]) -> bytes:
+    return canonical(msgspec.json.encode(settings))
 
 
 EVERY_SETTING: dict[str, object] = {
@@ -241,13 +246,13 @@ def test_every_single_setting_that_differs_is_seen(name: str, change: str) -> No
     changed = {**EVERY_SETTING, name: "another value"}
     if change == "missing":
         del changed[name]
-    assert canonical(changed) != canonical(EVERY_SETTING)
+    assert one_form(changed) != one_form(EVERY_SETTING)
 
 
 def test_a_setting_that_differs_in_depth_is_seen() -> None:
     changed = {**EVERY_SETTING, "reasoning": {"effort": "high", "summary": "auto"}}
-    assert canonical(changed) != canonical(EVERY_SETTING)
-    assert canonical({"tools": [1, 2]}) != canonical({"tools": [2, 1]})
+    assert one_form(changed) != one_form(EVERY_SETTING)
+    assert one_form({"tools": [1, 2]}) != one_form({"tools": [2, 1]})
 
 
 @given(settings=st.dictionaries(st.text(), JSON, max_size=4), data=st.data())
@@ -256,8 +261,8 @@ def test_the_order_of_keys_does_not_matter(
 ) -> None:
     names = data.draw(st.permutations(list(settings)))
     shuffled = {name: settings[name] for name in names}
-    assert canonical(shuffled) == canonical(settings)
-    assert msgspec.json.decode(canonical(settings)) == settings
+    assert one_form(shuffled) == one_form(settings)
+    assert msgspec.json.decode(one_form(settings)) == settings
 
 
 def test_the_order_of_inner_keys_does_not_matter_however_they_are_given() -> None:
@@ -276,7 +281,7 @@ def test_the_order_of_inner_keys_does_not_matter_however_they_are_given() -> Non
         encoded,
         FunctionTool(name="f", strict=True, parameters=parameters),
     ]
-    assert len({canonical({"tools": [form]}) for form in forms}) == 1
+    assert len({one_form({"tools": [form]}) for form in forms}) == 1
 
 
 # --- Reasoning that can be replayed ------------------------------------------------------

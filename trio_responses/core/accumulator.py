@@ -20,7 +20,7 @@ import msgspec
 from trio_responses import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Accumulator", "ItemSnapshot", "Snapshot"]
 
@@ -125,11 +125,10 @@ class Accumulator:
         self._rules = _ALL_RULES if keep_text else _ITEM_RULES
         self._many = MANY if keep_text else 1
         self._heard: list[wire.ServerEvent] = []
-        self.feed: Callable[[wire.ServerEvent], None] = self._heard.append
-        """Add one event."""
 
-    def fold(self) -> None:
-        """Add up, if it is time: so that what is kept does not grow with the response."""
+    def feed(self, events: Sequence[wire.ServerEvent]) -> None:
+        """Add some events."""
+        self._heard += events
         if len(self._heard) >= self._many:
             self._add_up()
 

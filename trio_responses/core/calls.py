@@ -10,16 +10,16 @@ What belongs elsewhere: running them (`run.py`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
 from trio_responses import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from trio_responses.core.history import RawItems
 
-__all__ = ["Key", "is_answer", "key_of", "make_answer", "make_refusal", "note_items"]
+__all__ = ["Key", "Noted", "is_answer", "key_of", "make_answer", "make_refusal", "note"]
 
 ANSWERS: Final = {
     "function_call": "function_call_output",
@@ -46,16 +46,46 @@ class _Glance(msgspec.Struct):
     execution: str | None = None
 
 
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError)
 _decoder: Final = msgspec.json.Decoder(_Glance)
+_list_decoder: Final = msgspec.json.Decoder(list[_Glance])
 
 
 Key: TypeAlias = tuple[str, str]
 """What a call and its answer have in common: the type of the call, and its id."""
 
 
+class Noted(NamedTuple):
+    """A call, or the answer to one."""
+
+    key: Key
+    is_call: bool
+    raw: msgspec.Raw
+    """The item."""
+
+
+def note(items: RawItems) -> list[Noted]:
+    """Find the calls and the answers among items: all of them are looked at once."""
+    try:
+        glances = _list_decoder.decode(items.array)
+    except _UNREADABLE:  # one of them, so each for itself
+        glances = [_glance(raw) for raw in items]
+    keys = [_key(glance) for glance in glances]
+    if not any(keys):
+        return []
+    return [
+        Noted(key, glance.type in ANSWERS, raw)
+        for key, glance, raw in zip(keys, glances, items, strict=True)
+        if key is not None
+    ]
+
+
 def key_of(raw: msgspec.Raw) -> Key | None:
     """Give the key of a call or an answer; `None` for every other item."""
-    item = _glance(raw)
+    return _key(_glance(raw))
+
+
+def _key(item: _Glance) -> Key | None:
     kind = ANSWERED.get(item.type, item.type)
     if kind not in ANSWERS or item.execution == "server":
         return None
@@ -68,25 +98,10 @@ def key_of(raw: msgspec.Raw) -> Key | None:
     return (kind, name) if name is not None else None
 
 
-def note_items(owed: dict[Key, msgspec.Raw], items: Iterable[msgspec.Raw]) -> None:
-    """Bring the calls that are not answered up to date, in their order, by further items.
-
-    An id that comes again is a new call if the one before was answered, and else the same.
-    """
-    for raw in items:
-        key = key_of(raw)
-        if key is None:
-            continue
-        if _glance(raw).type in ANSWERS:
-            owed[key] = raw
-        else:
-            owed.pop(key, None)
-
-
 def _glance(raw: msgspec.Raw) -> _Glance:
     try:
         return _decoder.decode(raw)
-    except (msgspec.MsgspecError, ValueError):
+    except _UNREADABLE:
         return _Glance()
 
 

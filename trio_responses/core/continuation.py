@@ -12,18 +12,20 @@ it with the socket (guide, "WebSocket mode"). So there are two ways to go on:
 The history is the raw JSON that went over the wire, in both directions: what this version does not
 know goes back as it came. It changes only when a turn has ended well.
 
-What belongs elsewhere: sending, and what is done about refusals (`conversation.py`).
+What belongs elsewhere: how items are kept (`history.py`), sending, and what is done about refusals
+(`exchange.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from trio_responses.core.history import RawItems
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = ["Baseline", "Continuation", "Place", "Plan"]
 
@@ -31,8 +33,7 @@ ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a request would go: one lane of one socket."""
 
     socket: object
@@ -41,8 +42,7 @@ class Place:
     """The ``stream_id``; `None` for the default lane."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """What a server is known to hold of a conversation."""
 
     place: Place
@@ -51,33 +51,29 @@ class Baseline:
     """The response to continue from."""
     settings: bytes
     """Every setting of its request, in one canonical form."""
-    length: int
-    """How many items of the history it covers."""
     stored: bool = False
     """Whether every socket can continue from it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What goes out: the input items, and what they continue."""
 
-    input: list[msgspec.Raw]
+    input: list[RawItems]
     previous_response_id: str | None
     """`None` for full input."""
 
 
-@dataclass(slots=True)
-class Continuation:
+class Continuation(msgspec.Struct):
     """The history of a conversation, and what the server holds of it."""
 
-    history: list[msgspec.Raw] = field(default_factory=list[msgspec.Raw])
+    history: list[RawItems] = msgspec.field(default_factory=list[RawItems])
+    """None of them is empty."""
     baseline: Baseline | None = None
+    """What a server holds: the whole history, since that changes only with it."""
     last_response_id: str | None = None
     """The response of the last turn that ended well, whoever holds it."""
 
-    def plan(
-        self, new: Sequence[msgspec.Raw], settings: bytes | None, place: Place, latest: str | None
-    ) -> Plan:
+    def plan(self, new: RawItems, settings: bytes | None, place: Place, latest: str | None) -> Plan:
         """Decide what the next request carries.
 
         :param new: the new items.
@@ -91,9 +87,8 @@ class Continuation:
             and (baseline.stored or self._is_held(baseline, place, latest))
             and settings in {None, baseline.settings}
         ):
-            unsent = self.history[baseline.length :]
-            return Plan(input=[*unsent, *new], previous_response_id=baseline.response_id)
-        return Plan(input=[*self.history, *new], previous_response_id=None)
+            return Plan(input=[new], previous_response_id=baseline.response_id)
+        return Plan(input=[*self.history, new], previous_response_id=None)
 
     @staticmethod
     def _is_held(baseline: Baseline, place: Place, latest: str | None) -> bool:
@@ -102,11 +97,10 @@ class Continuation:
 
     def commit(
         self,
-        items: Sequence[msgspec.Raw],
+        *items: RawItems,
         response_id: str,
         settings: bytes,
         place: Place,
-        *,
         stored: bool = False,
     ) -> None:
         """Take a turn that has ended well into the history.
@@ -114,14 +108,13 @@ class Continuation:
         :param items: its input and its output.
         :param stored: whether the server keeps its response for every socket.
         """
-        self.history += items
+        self.history += [some for some in items if some.count]
         self.last_response_id = response_id or None
         self.baseline = (
             Baseline(
                 place=place,
                 response_id=response_id,
                 settings=settings,
-                length=len(self.history),
                 stored=stored,
             )
             if response_id
@@ -133,10 +126,9 @@ class Continuation:
         return Continuation(list(self.history), self.baseline, self.last_response_id)
 
 
-def canonical(settings: Mapping[str, Any]) -> bytes:
-    """Bring settings into a form in which equal ones are equal bytes."""
-    # Twice: the first time brings records and raw JSON into plain JSON.
-    return _encoder.encode(msgspec.json.decode(_encoder.encode(settings)))
+def canonical(settings: bytes) -> bytes:
+    """Bring settings, as JSON, into a form in which equal ones are equal bytes."""
+    return _encoder.encode(msgspec.json.decode(settings))
 
 
 def with_encrypted_reasoning(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from trio_responses.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, KeysView
+    from collections.abc import Callable, Iterable, Iterator
 
     from trio_responses.core.steering import Submission
     from trio_responses.wire import ServerEvent
@@ -106,7 +106,7 @@ class Lanes(Generic[RequestT]):
             UnknownEvent: self._look_up_unknown,
             UndecodableFrame: self._look_up_undecodable,
         }
-        self.turning_points: KeysView[type] = self._rules.keys()
+        self.turning_points: frozenset[type] = frozenset(self._rules)
         """Events that are more than a step of a response: what comes next may be another one's."""
         self._home: str | None = None
         self.previous_response_id: str | None = None

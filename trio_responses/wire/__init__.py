@@ -48,7 +48,7 @@ from .actions import (
     WebSearchSource,
 )
 from .base import JSON, Item, Part, Record, Tagged, Unknown, UnknownItem, UnknownPart
-from .codec import decode, encode, undecodable
+from .codec import decode, decode_all, encode, undecodable
 from .commands import ClientEvent, Input, ResponseCreate, ResponseSteer
 from .errors import ErrorEvent
 from .event import Event
@@ -415,6 +415,7 @@ __all__ = [
     "WebSearchSource",
     "WebSearchTool",
     "decode",
+    "decode_all",
     "decode_item",
     "encode",
     "parse_retry_after",

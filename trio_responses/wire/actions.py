@@ -27,6 +27,7 @@ class ProgramCaller(Part, frozen=True, kw_only=True, tag="program"):
 _KnownCaller: TypeAlias = DirectCaller | ProgramCaller
 if TYPE_CHECKING:
     Caller: TypeAlias = _KnownCaller | UnknownPart
+    """Who called a tool: the model itself, or a program that it wrote."""
 else:
     Caller = _KnownCaller
 
@@ -45,6 +46,7 @@ class ClickAction(Part, frozen=True, kw_only=True, tag="click"):
     y: int
     button: str | None = None
     keys: list[str] | None = None
+    """Keys that are held meanwhile; so in the other actions."""
 
 
 class DoubleClickAction(Part, frozen=True, kw_only=True, tag="double_click"):
@@ -113,6 +115,7 @@ _KnownComputerAction: TypeAlias = (
 )
 if TYPE_CHECKING:
     ComputerAction: TypeAlias = _KnownComputerAction | UnknownPart
+    """What the model does with a computer."""
 else:
     ComputerAction = _KnownComputerAction
 
@@ -121,6 +124,7 @@ class SafetyCheck(Record, frozen=True, kw_only=True):
     """A check that must be acknowledged before a computer action is done."""
 
     id: str
+    """Goes back in ``acknowledged_safety_checks``."""
     code: str | None = None
     message: str | None = None
 
@@ -134,6 +138,7 @@ class ComputerScreenshot(Part, frozen=True, kw_only=True, tag="computer_screensh
 
 if TYPE_CHECKING:
     ComputerOutput: TypeAlias = ComputerScreenshot | UnknownPart
+    """What the client shows after an action."""
 else:
     ComputerOutput = ComputerScreenshot
 
@@ -169,6 +174,7 @@ class FindInPageAction(Part, frozen=True, kw_only=True, tag="find_in_page"):
 _KnownWebSearchAction: TypeAlias = SearchAction | OpenPageAction | FindInPageAction
 if TYPE_CHECKING:
     WebSearchAction: TypeAlias = _KnownWebSearchAction | UnknownPart
+    """A step of a web search."""
 else:
     WebSearchAction = _KnownWebSearchAction
 
@@ -178,6 +184,7 @@ class CreateFileOperation(Part, frozen=True, kw_only=True, tag="create_file"):
 
     path: str
     diff: str
+    """Its content, as a diff."""
 
 
 class DeleteFileOperation(Part, frozen=True, kw_only=True, tag="delete_file"):
@@ -196,6 +203,7 @@ class UpdateFileOperation(Part, frozen=True, kw_only=True, tag="update_file"):
 _KnownPatchOperation: TypeAlias = CreateFileOperation | DeleteFileOperation | UpdateFileOperation
 if TYPE_CHECKING:
     PatchOperation: TypeAlias = _KnownPatchOperation | UnknownPart
+    """A change to a file, for the client to make."""
 else:
     PatchOperation = _KnownPatchOperation
 
@@ -215,6 +223,7 @@ class ImageOutput(Part, frozen=True, kw_only=True, tag="image"):
 _KnownCodeInterpreterOutput: TypeAlias = LogsOutput | ImageOutput
 if TYPE_CHECKING:
     CodeInterpreterOutput: TypeAlias = _KnownCodeInterpreterOutput | UnknownPart
+    """What came of code that the server ran."""
 else:
     CodeInterpreterOutput = _KnownCodeInterpreterOutput
 
@@ -225,12 +234,15 @@ class ExecAction(Part, frozen=True, kw_only=True, tag="exec"):
     command: list[str]
     env: dict[str, str] | None = None
     timeout_ms: int | None = None
+    """Milliseconds that it may take."""
     user: str | None = None
+    """Whom it runs as."""
     working_directory: str | None = None
 
 
 if TYPE_CHECKING:
     LocalShellAction: TypeAlias = ExecAction | UnknownPart
+    """What the older shell is to run."""
 else:
     LocalShellAction = ExecAction
 
@@ -256,6 +268,7 @@ class TimeoutOutcome(Part, frozen=True, kw_only=True, tag="timeout"):
 _KnownShellOutcome: TypeAlias = ExitOutcome | TimeoutOutcome
 if TYPE_CHECKING:
     ShellOutcome: TypeAlias = _KnownShellOutcome | UnknownPart
+    """How a shell command ended."""
 else:
     ShellOutcome = _KnownShellOutcome
 
@@ -267,6 +280,7 @@ class ShellOutput(Record, frozen=True, kw_only=True):
     stderr: str | None = None
     outcome: ShellOutcome | None = None
     created_by: str | None = None
+    """Who made it, where the server says so."""
 
 
 class FileSearchResult(Record, frozen=True, kw_only=True):
@@ -275,8 +289,10 @@ class FileSearchResult(Record, frozen=True, kw_only=True):
     file_id: str | None = None
     filename: str | None = None
     score: float | None = None
+    """How well it fits, from 0 to 1."""
     text: str | None = None
     attributes: JSON = None
+    """What was stored with the file: names and values."""
 
 
 class McpServerTool(Record, frozen=True, kw_only=True):
@@ -284,7 +300,9 @@ class McpServerTool(Record, frozen=True, kw_only=True):
 
     name: str
     input_schema: JSON = None
+    """The JSON schema of its arguments."""
     annotations: JSON = None
+    """Hints of the MCP server about it, as MCP has them."""
     description: str | None = None
 
 
@@ -311,5 +329,6 @@ class HttpError(Part, frozen=True, kw_only=True, tag="http_error"):
 _KnownMcpError: TypeAlias = McpProtocolError | McpToolExecutionError | HttpError
 if TYPE_CHECKING:
     McpError: TypeAlias = _KnownMcpError | UnknownPart
+    """Why a call of an MCP tool failed."""
 else:
     McpError = _KnownMcpError

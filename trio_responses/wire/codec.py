@@ -1,12 +1,14 @@
 """Frames to events and commands to frames.
 
-:func:`decode` is on the way of every frame: one msgspec decoder over the union of all events. What
+:func:`decode_all` is on the way of every frame: one msgspec decoder over the union of events. What
 that refuses goes the slow way, where an unknown type, an error in an odd wrapping and a field that
 does not fit are told from a frame that is no event at all.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, cast
 
 import msgspec
@@ -17,7 +19,6 @@ from .commands import ClientEvent, ResponseCreate
 from .errors import ErrorEvent, read_error
 from .events import (
     EVENTS,
-    KnownEvent,
     ResponseCompleted,
     ResponseFailed,
     ResponseIncomplete,
@@ -27,7 +28,22 @@ from .events import (
 )
 
 _UNREADABLE = tolerance.UNREADABLE
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(KnownEvent)
+# All but errors: those come in many wrappings, and go the slow way.
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    reduce(or_, (kind for kind in EVENTS.values() if kind is not ErrorEvent))
+)
+
+
+def decode_all(frames: Sequence[bytes]) -> list[ServerEvent]:
+    """Decode some frames, each as :func:`decode` does."""
+    events: list[ServerEvent] = []
+    left = iter(frames)
+    while len(events) < len(frames):
+        try:
+            events.extend(map(_decoder.decode, left))
+        except _UNREADABLE:  # by the frame behind those that are in
+            events.append(_decode_slowly(frames[len(events)]))
+    return events
 
 
 def decode(frame: bytes) -> ServerEvent:
@@ -38,13 +54,7 @@ def decode(frame: bytes) -> ServerEvent:
     :class:`~trio_responses.wire.events.UndecodableFrame`. Where an event keeps raw JSON it is the
     frame's own, except that half of a surrogate pair is U+FFFD there too.
     """
-    try:
-        event: ServerEvent = _decoder.decode(frame)
-    except _UNREADABLE:
-        return _decode_slowly(frame)
-    if event.__class__ is ErrorEvent:
-        return _decode_slowly(frame)
-    return event
+    return decode_all((frame,))[0]
 
 
 def undecodable(raw: bytes, reason: str) -> UndecodableFrame:

@@ -24,8 +24,10 @@ class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):
 
     status: int | None = None
     code: str | None = None
+    """The machine-readable code; the set is open (docs/protocol.md, 4)."""
     message: str = ""
     param: str | None = None
+    """The field of the request that it is about."""
     error_type: str | None = None
     headers: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     misalignment: JSON = None

@@ -11,4 +11,6 @@ class Event(Tagged, frozen=True, kw_only=True):
     """
 
     sequence_number: int | None = None
+    """Counts the events of a response, from 0 (docs/protocol.md, 3)."""
     stream_id: str | None = None
+    """The lane; `None` is the default lane (docs/protocol.md, 5.2)."""

@@ -63,7 +63,9 @@ class OutputItemAdded(
     """An output item begins."""
 
     raw_item: msgspec.Raw = msgspec.field(name="item")
+    """The item as it came: its content is still to come."""
     output_index: int = 0
+    """Its place in the output, from 0; so in the other events."""
 
     @functools.cached_property
     def item(self) -> OutputItem:
@@ -77,6 +79,7 @@ class OutputItemDone(
     """An output item is complete."""
 
     raw_item: msgspec.Raw = msgspec.field(name="item")
+    """The item as it came, for a replay."""
     output_index: int = 0
 
     @functools.cached_property
@@ -90,8 +93,10 @@ class ContentPartAdded(Event, frozen=True, kw_only=True, tag="response.content_p
 
     part: ContentPart
     item_id: str = ""
+    """The item that it belongs to; so in the other events."""
     output_index: int = 0
     content_index: int = 0
+    """Its place in the item, from 0; so in the other events."""
 
 
 class ContentPartDone(Event, frozen=True, kw_only=True, tag="response.content_part.done"):
@@ -111,6 +116,7 @@ class OutputTextDelta(Event, frozen=True, kw_only=True, tag="response.output_tex
     output_index: int = 0
     content_index: int = 0
     logprobs: list[Logprob] | None = None
+    """One for each token, where ``include`` asked for them."""
 
 
 class OutputTextDone(Event, frozen=True, kw_only=True, tag="response.output_text.done"):
@@ -449,6 +455,7 @@ class ImageGenerationCallPartialImage(
 
     partial_image_b64: str
     partial_image_index: int = 0
+    """Which one it is, from 0."""
     item_id: str = ""
     output_index: int = 0
     background: str | None = None
@@ -474,6 +481,7 @@ class ShellCallCommandAdded(
     command: str = ""
     output_index: int = 0
     command_index: int = 0
+    """Which of the commands of the call, from 0; so in the other events."""
 
 
 class ShellCallCommandDelta(
@@ -485,6 +493,7 @@ class ShellCallCommandDelta(
     output_index: int = 0
     command_index: int = 0
     obfuscation: str | None = None
+    """Padding that hides how long the delta is; means nothing."""
 
 
 class ShellCallCommandDone(
@@ -558,7 +567,9 @@ class Steer(Record, frozen=True, kw_only=True):
 
     id: str | None = None
     previous_response_id: str = ""
+    """The response that it was for."""
     input: JSON = None
+    """What was sent; only where it comes back."""
 
 
 class InputError(Record, frozen=True, kw_only=True):
@@ -583,6 +594,7 @@ class RequiredInput(Record, frozen=True, kw_only=True):
 
     type: str = ""
     call_id: str | None = None
+    """That of the call that waits for its output."""
     name: str | None = None
     execution: str | None = None
     approval_request_id: str | None = None
@@ -599,6 +611,7 @@ class SteerPending(Event, frozen=True, kw_only=True, tag="response.steer.pending
 
     steer: Steer
     required_input: list[RequiredInput] | None = None
+    """What is to be sent before it is applied."""
     reason: str | None = None
 
 
@@ -620,6 +633,7 @@ class InjectFailed(Event, frozen=True, kw_only=True, tag="response.inject.failed
 
     response_id: str
     input: JSON = None
+    """What was sent."""
     error: InputError = msgspec.field(default_factory=InputError)
 
 
@@ -630,6 +644,7 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stream_id: str | None = None
     sequence_number: int | None = None
     raw: bytes
+    """The whole frame."""
 
     def json(self) -> JSON:
         """Parse the frame.
@@ -653,6 +668,7 @@ class UndecodableFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
 
     raw: bytes
+    """The whole frame."""
     error: str
     type: str | None = None
     stream_id: str | None = None
@@ -731,7 +747,9 @@ KnownEvent: TypeAlias = (
     | InjectCreated
     | InjectFailed
 )
+"""The 64 events that have a record: 62 of the SDK, and two of its beta (docs/protocol.md, 3)."""
 ServerEvent: TypeAlias = KnownEvent | UnknownEvent | UndecodableFrame
+"""What a frame of a server becomes: no frame is an exception."""
 
 EVENTS: dict[str, type[Event]] = {
     str(event.__struct_config__.tag): event for event in get_args(KnownEvent)

@@ -45,8 +45,11 @@ class Message(Item, frozen=True, kw_only=True, tag="message"):
 
     role: str
     content: str | list[ContentPart] | None = None
+    """Text, or parts; of the model, parts."""
     id: str | None = None
+    """The server's id of the item; so in the other items. An input needs none."""
     status: str | None = None
+    """``in_progress``, ``completed`` or ``incomplete``; so in most other items."""
     phase: str | None = None
 
     @property
@@ -68,12 +71,16 @@ class FunctionCall(Item, frozen=True, kw_only=True, tag="function_call"):
     """The model calls a function: ``arguments`` is JSON text."""
 
     call_id: str
+    """Names the call: its output has the same."""
     name: str
     arguments: str
     id: str | None = None
     async_: bool | None = msgspec.field(default=None, name="async")
+    """Whether the model goes on without waiting for the output."""
     caller: Caller | None = None
+    """Who calls; `None` where that is the model."""
     namespace: str | None = None
+    """The `NamespaceTool` that it belongs to."""
     status: str | None = None
 
 
@@ -82,9 +89,11 @@ class FunctionCallOutput(Item, frozen=True, kw_only=True, tag="function_call_out
 
     output: str | list[ContentPart]
     call_id: str | None = None
+    """That of the call."""
     id: str | None = None
     caller: Caller | None = None
     created_by: str | None = None
+    """Who made it, where the server says so; so in the other items."""
     name: str | None = None
     namespace: str | None = None
     status: str | None = None
@@ -98,6 +107,7 @@ class CustomToolCall(Item, frozen=True, kw_only=True, tag="custom_tool_call"):
     input: str
     id: str | None = None
     async_: bool | None = msgspec.field(default=None, name="async")
+    """Whether the model goes on without waiting for the output."""
     caller: Caller | None = None
     namespace: str | None = None
 
@@ -119,7 +129,10 @@ class Reasoning(Item, frozen=True, kw_only=True, tag="reasoning"):
     id: str | None = None
     summary: list[ContentPart] | None = None
     content: list[ContentPart] | None = None
+    """The text, where the model shows it."""
     encrypted_content: str | None = None
+    """The reasoning for a replay, where ``include`` has ``reasoning.encrypted_content``: without
+    it, what was not stored cannot be sent again."""
     status: str | None = None
 
 
@@ -133,6 +146,7 @@ class Compaction(Item, frozen=True, kw_only=True, tag="compaction"):
     """The part of a conversation before this item, compacted and encrypted."""
 
     encrypted_content: str
+    """What stands for all that came before (docs/protocol.md, 5.5)."""
     id: str | None = None
     created_by: str | None = None
 
@@ -148,13 +162,16 @@ class ConfigurationUpdate(Item, frozen=True, kw_only=True, tag="configuration_up
 
     id: str | None = None
     reasoning: JSON = None
+    """As in `ResponseCreate`."""
     text: JSON = None
+    """As in `ResponseCreate`."""
 
 
 class AdditionalTools(Item, frozen=True, kw_only=True, tag="additional_tools"):
     """Tools that become available from here on. ``role`` is ``developer`` in an input."""
 
     tools: list[JSON]
+    """Their definitions."""
     role: str | None = None
     id: str | None = None
 
@@ -163,6 +180,7 @@ class ToolSearchCall(Item, frozen=True, kw_only=True, tag="tool_search_call"):
     """The model looks for tools. ``execution`` is ``server`` or ``client``."""
 
     arguments: JSON = None
+    """What is looked for: JSON."""
     id: str | None = None
     call_id: str | None = None
     execution: str | None = None
@@ -174,6 +192,7 @@ class ToolSearchOutput(Item, frozen=True, kw_only=True, tag="tool_search_output"
     """The tools that were found."""
 
     tools: list[JSON]
+    """Their definitions."""
     id: str | None = None
     call_id: str | None = None
     execution: str | None = None
@@ -187,6 +206,7 @@ class FileSearchCall(Item, frozen=True, kw_only=True, tag="file_search_call"):
     id: str | None = None
     queries: list[str] | None = None
     results: list[FileSearchResult] | None = None
+    """What was found, where ``include`` asked for it."""
     status: str | None = None
 
 
@@ -204,8 +224,10 @@ class ComputerCall(Item, frozen=True, kw_only=True, tag="computer_call"):
     call_id: str
     id: str | None = None
     action: ComputerAction | None = None
+    """The older form, for one action."""
     actions: list[ComputerAction] | None = None
     pending_safety_checks: list[SafetyCheck] | None = None
+    """What the client has to acknowledge with the output."""
     status: str | None = None
 
 
@@ -232,6 +254,7 @@ class ImageGenerationCall(Item, frozen=True, kw_only=True, tag="image_generation
     output_format: str | None = None
     quality: str | None = None
     revised_prompt: str | None = None
+    """The prompt as the model rewrote it."""
     size: str | None = None
     svg_usage: JSON = None
 
@@ -243,6 +266,7 @@ class CodeInterpreterCall(Item, frozen=True, kw_only=True, tag="code_interpreter
     code: str | None = None
     container_id: str | None = None
     outputs: list[CodeInterpreterOutput] | None = None
+    """What it printed and drew, where ``include`` asked for it."""
     status: str | None = None
 
 
@@ -250,6 +274,7 @@ class Program(Item, frozen=True, kw_only=True, tag="program"):
     """A program that the model wrote to call tools. ``fingerprint`` is opaque."""
 
     call_id: str
+    """Names the program: its output, and the calls that it makes, have the same."""
     code: str
     id: str | None = None
     fingerprint: str | None = None
@@ -302,6 +327,7 @@ class ShellCallOutput(Item, frozen=True, kw_only=True, tag="shell_call_output"):
     caller: Caller | None = None
     created_by: str | None = None
     max_output_length: int | None = None
+    """The limit of the call, in characters."""
     status: str | None = None
 
 
@@ -322,6 +348,7 @@ class ApplyPatchCallOutput(Item, frozen=True, kw_only=True, tag="apply_patch_cal
     call_id: str
     status: str | None = None
     output: str | None = None
+    """What there is to say of it: why it failed."""
     id: str | None = None
     caller: Caller | None = None
     created_by: str | None = None
@@ -332,11 +359,14 @@ class McpCall(Item, frozen=True, kw_only=True, tag="mcp_call"):
 
     name: str
     arguments: str
+    """JSON text."""
     server_label: str | None = None
     id: str | None = None
     approval_request_id: str | None = None
+    """The `McpApprovalRequest` that it had waited for."""
     error: McpError | str | None = None
     output: str | None = None
+    """What the tool returned."""
     status: str | None = None
 
 
@@ -347,6 +377,7 @@ class McpListTools(Item, frozen=True, kw_only=True, tag="mcp_list_tools"):
     tools: list[McpServerTool] | None = None
     id: str | None = None
     error: JSON = None
+    """Why there are none."""
 
 
 class McpApprovalRequest(Item, frozen=True, kw_only=True, tag="mcp_approval_request"):
@@ -355,6 +386,7 @@ class McpApprovalRequest(Item, frozen=True, kw_only=True, tag="mcp_approval_requ
     id: str
     name: str
     arguments: str
+    """JSON text."""
     server_label: str | None = None
 
 
@@ -362,9 +394,11 @@ class McpApprovalResponse(Item, frozen=True, kw_only=True, tag="mcp_approval_res
     """Leave for a call of an MCP tool, or not."""
 
     approval_request_id: str
+    """The ``id`` of the request."""
     approve: bool
     id: str | None = None
     reason: str | None = None
+    """Why, for the model."""
 
 
 _KnownOutputItem: TypeAlias = (
@@ -402,7 +436,9 @@ _KnownInputItem: TypeAlias = (
 )
 if TYPE_CHECKING:
     OutputItem: TypeAlias = _KnownOutputItem | UnknownItem
+    """What comes out of a response; `UnknownItem` stands for types that are not known here."""
     InputItem: TypeAlias = _KnownInputItem | UnknownItem
+    """What goes into a response: all that comes out of one, and three more."""
 else:
     OutputItem = _KnownOutputItem
     InputItem = _KnownInputItem

@@ -18,6 +18,7 @@ class TopLogprob(Record, frozen=True, kw_only=True):
     token: str = ""
     logprob: float | None = None
     bytes: list[int] | None = None
+    """The UTF-8 of the token: some are half a character."""
 
 
 class Logprob(Record, frozen=True, kw_only=True):
@@ -26,7 +27,9 @@ class Logprob(Record, frozen=True, kw_only=True):
     token: str = ""
     logprob: float | None = None
     bytes: list[int] | None = None
+    """The UTF-8 of the token: some are half a character."""
     top_logprobs: list[TopLogprob] | None = None
+    """The likeliest tokens at its place, as many as ``top_logprobs`` asked for."""
 
 
 class FileCitation(Part, frozen=True, kw_only=True, tag="file_citation"):
@@ -35,6 +38,7 @@ class FileCitation(Part, frozen=True, kw_only=True, tag="file_citation"):
     file_id: str
     filename: str | None = None
     index: int | None = None
+    """Where in the text it belongs: characters from the beginning."""
 
 
 class UrlCitation(Part, frozen=True, kw_only=True, tag="url_citation"):
@@ -43,7 +47,9 @@ class UrlCitation(Part, frozen=True, kw_only=True, tag="url_citation"):
     url: str
     title: str | None = None
     start_index: int | None = None
+    """Where the text begins that it is for: characters from the beginning."""
     end_index: int | None = None
+    """Where that ends."""
 
 
 class ContainerFileCitation(Part, frozen=True, kw_only=True, tag="container_file_citation"):
@@ -53,7 +59,9 @@ class ContainerFileCitation(Part, frozen=True, kw_only=True, tag="container_file
     container_id: str | None = None
     filename: str | None = None
     start_index: int | None = None
+    """Where the text begins that it is for: characters from the beginning."""
     end_index: int | None = None
+    """Where that ends."""
 
 
 class FilePath(Part, frozen=True, kw_only=True, tag="file_path"):
@@ -61,6 +69,7 @@ class FilePath(Part, frozen=True, kw_only=True, tag="file_path"):
 
     file_id: str
     index: int | None = None
+    """Where in the text it belongs: characters from the beginning."""
 
 
 # msgspec builds its decoders from the right-hand side of each `else` in this package: it accepts
@@ -68,6 +77,7 @@ class FilePath(Part, frozen=True, kw_only=True, tag="file_path"):
 _KnownAnnotation: TypeAlias = FileCitation | UrlCitation | ContainerFileCitation | FilePath
 if TYPE_CHECKING:
     Annotation: TypeAlias = _KnownAnnotation | UnknownPart
+    """What a text refers to."""
 else:
     Annotation = _KnownAnnotation
 
@@ -77,6 +87,7 @@ class InputText(Part, frozen=True, kw_only=True, tag="input_text"):
 
     text: str
     prompt_cache_breakpoint: JSON = None
+    """Asks for the prompt to be cached up to here; so in the other parts."""
 
 
 class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
@@ -97,6 +108,7 @@ class InputFile(Part, frozen=True, kw_only=True, tag="input_file"):
     file_id: str | None = None
     file_url: str | None = None
     file_data: str | None = None
+    """Base64, as a data URL."""
     filename: str | None = None
     detail: str | None = None
     prompt_cache_breakpoint: JSON = None
@@ -107,7 +119,9 @@ class OutputText(Part, frozen=True, kw_only=True, tag="output_text"):
 
     text: str
     annotations: list[Annotation] | None = None
+    """What it refers to; `None` where the server left that out."""
     logprobs: list[Logprob] | None = None
+    """One for each token, where ``include`` asked for them."""
 
 
 class Refusal(Part, frozen=True, kw_only=True, tag="refusal"):
@@ -133,5 +147,6 @@ _KnownContentPart: TypeAlias = (
 )
 if TYPE_CHECKING:
     ContentPart: TypeAlias = _KnownContentPart | UnknownPart
+    """A piece of a message, of a tool's output or of reasoning."""
 else:
     ContentPart = _KnownContentPart

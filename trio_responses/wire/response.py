@@ -20,8 +20,10 @@ class ResponseError(Record, frozen=True, kw_only=True):
     code: str | None = None
     message: str = ""
     param: str | None = None
+    """The field of the request that it is about."""
     type: str | None = None
     misalignment: JSON = None
+    """The server's finding, where it made one."""
 
     @property
     def retry_after(self) -> float | None:
@@ -45,7 +47,9 @@ class InputTokensDetails(Record, frozen=True, kw_only=True):
     """How many input tokens the prompt cache held, and took in."""
 
     cached_tokens: int = 0
+    """Those that the prompt cache held; they are among ``input_tokens``."""
     cache_write_tokens: int = 0
+    """Those that it took in."""
     cache_write_tokens_details: JSON = None
 
 
@@ -53,6 +57,7 @@ class OutputTokensDetails(Record, frozen=True, kw_only=True):
     """How many output tokens went into reasoning."""
 
     reasoning_tokens: int = 0
+    """They are among ``output_tokens``."""
 
 
 class Usage(Record, frozen=True, kw_only=True):
@@ -77,18 +82,25 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
     """
 
     id: str = ""
+    """What ``previous_response_id`` of the next request names."""
     status: str | None = None
     model: str = ""
     raw_output: list[msgspec.Raw] | None = msgspec.field(default=None, name="output")
     usage: Usage | None = None
+    """What it cost; only where it has ended."""
     error: ResponseError | None = None
+    """Why it failed."""
     incomplete_details: IncompleteDetails | None = None
+    """Why it ended early."""
     previous_response_id: str | None = None
     created_at: int | float | None = None
+    """Seconds since 1970."""
     completed_at: int | float | None = None
+    """Seconds since 1970."""
     object: str = "response"
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
+    """The one that was used: the request may have left the choice to the server."""
     store: bool | None = None
     background: bool | None = None
     max_output_tokens: int | None = None

@@ -20,11 +20,16 @@ class FunctionTool(Tool, frozen=True, kw_only=True, tag="function"):
     name: str
     parameters: JSON = None
     strict: bool | None = None
+    """Whether arguments keep to the schema: to the rules of strict mode."""
     description: str | None = None
     output_schema: JSON = None
+    """The JSON schema of what it returns, for programs of the model."""
     allowed_callers: list[str] | None = None
+    """``direct``, ``programmatic``: who may call it; so in the other tools."""
     async_: bool | None = msgspec.field(default=None, name="async")
+    """Whether the model may go on without waiting for the output."""
     defer_loading: bool | None = None
+    """Whether the model sees it only after a search for tools; so in the other tools."""
 
 
 class CustomTool(Tool, frozen=True, kw_only=True, tag="custom"):
@@ -35,6 +40,7 @@ class CustomTool(Tool, frozen=True, kw_only=True, tag="custom"):
     format: JSON = None
     allowed_callers: list[str] | None = None
     async_: bool | None = msgspec.field(default=None, name="async")
+    """Whether the model may go on without waiting for the output."""
     defer_loading: bool | None = None
 
 
@@ -43,6 +49,7 @@ class NamespaceTool(Tool, frozen=True, kw_only=True, tag="namespace"):
 
     name: str
     tools: list[JSON]
+    """Their definitions."""
     description: str | None = None
 
 
@@ -52,6 +59,7 @@ class ToolSearchTool(Tool, frozen=True, kw_only=True, tag="tool_search"):
     description: str | None = None
     execution: str | None = None
     parameters: JSON = None
+    """The JSON schema of a search that the client does."""
 
 
 class ProgrammaticToolCallingTool(Tool, frozen=True, kw_only=True, tag="programmatic_tool_calling"):
@@ -63,6 +71,7 @@ class FileSearchTool(Tool, frozen=True, kw_only=True, tag="file_search"):
 
     vector_store_ids: list[str]
     filters: JSON = None
+    """What attributes the files must have."""
     max_num_results: int | None = None
     ranking_options: JSON = None
 
@@ -102,7 +111,9 @@ class ComputerUsePreviewTool(Tool, frozen=True, kw_only=True, tag="computer_use_
     """A computer, in the older form. ``environment``: ``windows``, ``mac``, ``browser`` etc."""
 
     display_height: int
+    """Pixels."""
     display_width: int
+    """Pixels."""
     environment: str
 
 
@@ -110,15 +121,20 @@ class McpTool(Tool, frozen=True, kw_only=True, tag="mcp"):
     """The tools of an MCP server, by its URL, a connector or a tunnel."""
 
     server_label: str
+    """What its calls name it by."""
     server_url: str | None = None
     server_description: str | None = None
     connector_id: str | None = None
     tunnel_id: str | None = None
     authorization: str | None = None
+    """A token for the MCP server: a secret, which the model's server passes on."""
     headers: dict[str, str] | None = None
+    """Headers for the MCP server; they may hold secrets."""
     allowed_tools: JSON = None
+    """Which of its tools: names, or a filter."""
     allowed_callers: list[str] | None = None
     require_approval: JSON = None
+    """``always``, ``never``, or a filter of tools."""
     defer_loading: bool | None = None
 
 
@@ -142,8 +158,10 @@ class ImageGenerationTool(Tool, frozen=True, kw_only=True, tag="image_generation
     model: str | None = None
     moderation: str | None = None
     output_compression: int | None = None
+    """From 0 to 100."""
     output_format: str | None = None
     partial_images: int | None = None
+    """How many images come before the final one."""
     quality: str | None = None
     size: str | None = None
     svg: JSON = None
