@@ -216,6 +216,7 @@ async def _converse(rig: Rig, size: Size, *, lost_before: int | None) -> None:
         for turn in range(size.turns):
             if turn == lost_before:
                 await rig.server.reset_all()
+                await trio.testing.wait_all_tasks_blocked()  # until it is noticed
             response = await conversation.create(prompt(turn))
             await conversation.create(
                 [

@@ -34,7 +34,7 @@ class Checkpoint(_Heading, frozen=True, kw_only=True):
     version: int = VERSION
     settings: dict[str, Any]
     items: list[msgspec.Raw]
-    """The history."""
+    """The history. Where it is to be written, one may be several with commas between."""
     last_response_id: str | None = None
     answers: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
     """Answers of tools that have not gone out yet."""
@@ -60,8 +60,7 @@ class Checkpoint(_Heading, frozen=True, kw_only=True):
         read = _read(saved, cls)
         for raw in (*read.items, *read.answers):
             _read(raw, dict)
-        items, answers = ([raw.copy() for raw in some] for some in (read.items, read.answers))
-        return msgspec.structs.replace(read, items=items, answers=answers)
+        return msgspec.structs.replace(read, answers=[raw.copy() for raw in read.answers])
 
 
 def _read(saved: bytes | msgspec.Raw, kind: type[T]) -> T:

@@ -14,28 +14,25 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
+import msgspec
+
 from trio_responses import wire
 from trio_responses.answers import ask_for, read_answer
 from trio_responses.checkpoint import Checkpoint
-from trio_responses.core.continuation import (
-    Continuation,
-    Place,
-    canonical,
-    with_encrypted_reasoning,
-)
-from trio_responses.drafts import create_command, raw_items
+from trio_responses.core.continuation import Continuation, Place
+from trio_responses.core.history import RawItems
+from trio_responses.drafts import raw_input
 from trio_responses.errors import ConfigurationError
-from trio_responses.exchange import Floor, TurnDraft, TurnStream, plain_settings
+from trio_responses.exchange import Floor, TurnDraft, TurnStream
 from trio_responses.instruments import Instruments
 from trio_responses.run import RunTerms, open_run
 from trio_responses.toolbox import Toolbox
+from trio_responses.turn_settings import TurnSettings
 from trio_responses.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-
-    import msgspec
 
     from trio_responses.answers import ParsedResponse
     from trio_responses.connection import ResponsesConnection
@@ -78,7 +75,8 @@ class Conversation(Turns):
     """A chain of turns with one history. Made by ``connection.conversation()``.
 
     One turn at a time: others wait, in the order they asked. A turn that fails, is cancelled, or
-    is left before its end leaves the history as it was.
+    is left before its end leaves the history as it was. The settings are those of the moment when
+    it began: what becomes of the objects that were given changes nothing.
     """
 
     def __init__(
@@ -92,8 +90,7 @@ class Conversation(Turns):
         instruments: Instruments | None = None,
     ) -> None:
         self._tools: Sequence[ToolLike] = settings.get("tools") or ()
-        self._settings = plain_settings(settings, "conversation")
-        create_command(self._settings)  # what cannot be sent is refused here
+        self._settings = TurnSettings(settings, "conversation")  # refuses what cannot be sent
         self._lease = lease
         self._lines = lease()
         self._endpoint = endpoint
@@ -103,7 +100,7 @@ class Conversation(Turns):
 
     def __repr__(self) -> str:
         """Show how long it is: no content."""
-        return f"<Conversation of {len(self._ledger.history)} items>"
+        return f"<Conversation of {self._ledger.length} items>"
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -124,8 +121,8 @@ class Conversation(Turns):
         :raises ConfigurationError: for what is no setting of a turn.
         """
         generate = params.pop("generate", None)
-        settings = plain_settings({**self._settings, **params}, "turn")
-        draft = TurnDraft(self._ledger, raw_items(input), settings, generate=generate)
+        settings = self._settings_with(params, "turn")
+        draft = TurnDraft(self._ledger, raw_input(input), settings, generate=generate)
         return TurnStream(
             self._floor, self._lines, draft, delivery=delivery, abandon=abandon, snapshot=snapshot
         )
@@ -209,13 +206,13 @@ class Conversation(Turns):
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
-            settings=plain_settings({**self._settings, **params}, "run"),
+            settings=self._settings_with(params, "run"),
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
             instruments=self._instruments,
         )
-        return open_run(self._floor, self._lines, self._ledger, terms, raw_items(input))
+        return open_run(self._floor, self._lines, self._ledger, terms, raw_input(input))
 
     async def run(
         self,
@@ -289,9 +286,12 @@ class Conversation(Turns):
         :raises AnswerError: as ``connection.parse`` does; the answer stands in the history.
         :raises ResponsesError: as `run` does.
         """
-        settings, reader = ask_for(answer, {**self._settings, **params})
+        settings, reader = ask_for(answer, {**self._settings.plain, **params})
         params["text"] = settings["text"]
         return read_answer(await self.run(input, delivery=delivery, **params), reader)
+
+    def _settings_with(self, params: Mapping[str, Any], of: str) -> TurnSettings:
+        return TurnSettings({**self._settings.plain, **params}, of) if params else self._settings
 
     # --- History -------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Conversation(Turns):
 
         A turn that is under way belongs to the old chain, and is forgotten with it.
         """
-        self._ledger.begin_anew([])
+        self._ledger.begin_anew(RawItems())
 
     def adopt(self, items: Sequence[OutputItem | Mapping[str, Any] | msgspec.Raw]) -> None:
         """Take a window from ``/responses/compact`` as the history: a new chain begins.
@@ -318,7 +318,7 @@ class Conversation(Turns):
         Such a window is the whole output of the compaction, and its id is nothing to continue
         from (guide, "Compaction").
         """
-        self._ledger.begin_anew(raw_items(items))
+        self._ledger.begin_anew(raw_input(items))
 
     def fork(self) -> Conversation:
         """Go on in two ways from here: give a conversation with a copy of the history.
@@ -330,8 +330,10 @@ class Conversation(Turns):
 
         :raises ConfigurationError: when all lanes are leased.
         """
-        source = self._floor if self._settings.get("store") is False else None
-        settings = {**self._settings, "tools": self._tools} if self._tools else self._settings
+        settings = self._settings.plain
+        source = self._floor if settings.get("store") is False else None
+        if self._tools:
+            settings = {**settings, "tools": self._tools}
         return Conversation(
             self._lease,
             self._endpoint,
@@ -350,8 +352,8 @@ class Conversation(Turns):
         What the settings hold is in it: the headers of an MCP tool, for one.
         """
         return Checkpoint(
-            settings=self._settings,
-            items=self._ledger.history,
+            settings=self._settings.plain,
+            items=[msgspec.Raw(items.json) for items in self._ledger.continuation.history],
             last_response_id=self.last_response_id,
             answers=self._ledger.answers,
         ).write()
@@ -359,7 +361,7 @@ class Conversation(Turns):
     def statistics(self) -> ConversationStatistics:
         """Count what has happened so far."""
         return ConversationStatistics(
-            items=len(self._ledger.history), **dataclasses.asdict(self._ledger.counts)
+            items=self._ledger.length, **dataclasses.asdict(self._ledger.counts)
         )
 
     @staticmethod
@@ -378,10 +380,13 @@ class Conversation(Turns):
         :raises ConfigurationError: for what is no checkpoint, or one of a later version.
         """
         saved = Checkpoint.read(checkpoint)
-        continuation = Continuation(saved.items)
-        if saved.last_response_id is not None:
-            equal = canonical(with_encrypted_reasoning(saved.settings))
-            nowhere, stored = Place(socket=None, lane=None), saved.settings.get("store") is True
-            continuation = Continuation()
-            continuation.commit(saved.items, saved.last_response_id, equal, nowhere, stored=stored)
+        settings = TurnSettings(saved.settings, "conversation")
+        continuation = Continuation()
+        continuation.commit(
+            RawItems.join(saved.items),
+            response_id=saved.last_response_id or "",
+            settings=settings.canonical,
+            place=Place(socket=None, lane=None),
+            stored=settings.stored,
+        )
         return connection._resume(saved.settings, continuation, saved.answers)  # noqa: SLF001 - its opener

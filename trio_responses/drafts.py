@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 import msgspec
 
 from trio_responses import wire
+from trio_responses.core.history import RawItems
 from trio_responses.errors import ConfigurationError
 from trio_responses.toolbox import plain_tools
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trio_responses.instruments import TurnWatch
     from trio_responses.wire import Input, Response, ResponseCreate
 
-__all__ = ["Draft", "Latest", "PlainDraft", "create_command", "raw_items"]
+__all__ = ["Draft", "Latest", "PlainDraft", "create_command", "raw_input", "raw_items"]
 
 CREATE_FIELDS: Final = frozenset(wire.ResponseCreate.__struct_fields__)
 
@@ -120,11 +121,25 @@ def raw_items(given: Input) -> list[msgspec.Raw]:
 
     :raises TypeError: for what cannot be JSON; the message names the place.
     """
+    return list(raw_input(given))
+
+
+def raw_input(given: Input) -> RawItems:
+    """Bring input into the raw JSON of its items, in one piece.
+
+    :raises TypeError: for what cannot be JSON; the message names the place.
+    """
     if isinstance(given, str):
         given = [wire.Message(role="user", content=given)]
     command = wire.encode(wire.ResponseCreate(input=given))
-    return msgspec.json.decode(command, type=_Input).input
+    array = bytes(_decoder.decode(command).input)
+    if not array.startswith(b"["):
+        raise TypeError(f"input is text or a sequence of items, not {type(given).__qualname__}")
+    return RawItems(array[1:-1], len(given))
 
 
 class _Input(msgspec.Struct):
-    input: list[msgspec.Raw]
+    input: msgspec.Raw
+
+
+_decoder: Final = msgspec.json.Decoder(_Input)

@@ -6,19 +6,17 @@ What belongs elsewhere: what there is to say it with (`ledger.py`), the turn its
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 import trio
 
-from trio_responses.core.continuation import canonical, with_encrypted_reasoning
-from trio_responses.errors import ConfigurationError, Delivery, PreviousResponseNotFound
+from trio_responses.core.history import RawItems
+from trio_responses.errors import Delivery, PreviousResponseNotFound
 from trio_responses.ledger import output_of
 from trio_responses.stream import ResponseStream
-from trio_responses.toolbox import plain_tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -30,28 +28,13 @@ if TYPE_CHECKING:
     from trio_responses.instruments import TurnWatch
     from trio_responses.ledger import Ledger
     from trio_responses.stream import AbandonChoice, Lines
+    from trio_responses.turn_settings import TurnSettings
     from trio_responses.wire import Response
 
-__all__ = ["Floor", "TurnDraft", "TurnStream", "plain_settings"]
+__all__ = ["Floor", "TurnDraft", "TurnStream"]
 
-NOT_SETTINGS: Final = frozenset({"input", "previous_response_id", "stream_id", "generate"})
 GOOD_ENDINGS: Final = frozenset({"max_output_tokens", "max_messages", "steered"})
 """Reasons for an incomplete response that leave something to go on from."""
-
-
-def plain_settings(settings: Mapping[str, Any], of: str) -> dict[str, Any]:
-    """Bring settings into plain JSON, and leave out what is as good as not given.
-
-    :param of: whose settings they are, for the message.
-    :raises ConfigurationError: for what is no setting.
-    """
-    wrong = NOT_SETTINGS.intersection(settings)
-    if wrong:
-        raise ConfigurationError(f"not a setting of a {of}: {', '.join(sorted(wrong))}")
-    plain = {name: value for name, value in settings.items() if value is not msgspec.UNSET}
-    if plain.get("tools"):
-        plain["tools"] = plain_tools(plain["tools"])
-    return plain
 
 
 class TurnDraft:
@@ -60,17 +43,17 @@ class TurnDraft:
     def __init__(
         self,
         ledger: Ledger,
-        new: list[msgspec.Raw],
-        settings: Mapping[str, Any],
+        new: RawItems,
+        settings: TurnSettings,
         *,
         generate: bool | None = None,
     ) -> None:
         self._ledger = ledger
         self.new = new
         """The new items."""
-        self.settings: dict[str, Any] = with_encrypted_reasoning(settings)
-        self.canonical: bytes = canonical(self.settings)
+        self.settings = settings
         self.generate = generate
+        self.model = settings.model
         self.watch: TurnWatch | None = None
         """Who tells the instruments of it."""
         self.chain: Continuation | None = None
@@ -79,14 +62,8 @@ class TurnDraft:
         """Where the last attempt went."""
         self.parent: str | None = None
         """The ``previous_response_id`` of the last attempt."""
-        self.superseded: list[msgspec.Raw] = []
+        self.superseded: list[RawItems] = []
         """Where the turn was steered: the output before, and what it was steered with."""
-
-    @property
-    def model(self) -> str | None:
-        """The model that it asks for."""
-        model = self.settings.get("model")
-        return model if isinstance(model, str) else None
 
     def write(self, place: Place, latest: Latest) -> bytes:
         """Write the request for a place."""
@@ -104,9 +81,8 @@ class TurnDraft:
 
     def advance(self, response: Response, steers: Sequence[Submission]) -> None:
         """Remember what came before a successor: it is part of the turn."""
-        self.superseded += output_of(response)
-        for one in steers:
-            self.superseded += one.items
+        self.superseded.append(output_of(response))
+        self.superseded += [RawItems.join(one.items) for one in steers]
 
     def settle(self, response: Response, waiting: Sequence[Submission]) -> None:
         """Take a turn that has ended into the history, if it ended well."""
@@ -136,6 +112,7 @@ class Floor:
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[None, None]:
         """Have the floor for a block, as soon as whoever asked before has had it."""
+        await trio.lowlevel.checkpoint()
         await self.take()
         try:
             yield
@@ -153,7 +130,7 @@ class Floor:
             self._barred.discard(task)
 
     async def take(self) -> None:
-        """Wait until nobody else has the floor.
+        """Wait until nobody else has the floor. No checkpoint where it is free.
 
         :raises RuntimeError: where that would be for ever: the task has it already, or is a tool
             of the run that has it.
@@ -161,7 +138,10 @@ class Floor:
         task = trio.lowlevel.current_task()
         if task is self._holder or task in self._barred:
             raise RuntimeError("a turn of this conversation cannot wait for its own end")
-        await self._free.acquire()
+        try:
+            self._free.acquire_nowait()
+        except trio.WouldBlock:
+            await self._free.acquire()
         self._holder = task
 
     def give(self) -> None:
@@ -169,18 +149,19 @@ class Floor:
         self._holder = None
         self._free.release()
 
-    async def clear(self) -> trio.Event:
-        """Wait until the first turns of all forks have begun.
+    async def clear(self) -> trio.Event | None:
+        """Wait until the first turns of all forks have begun. No checkpoint where they have.
 
-        :return: what the turn has to set as soon as the server has begun with it.
+        :return: what a fork's first turn has to set as soon as the server has begun with it.
         """
         while self._gates:
             await self._gates[0].wait()
             del self._gates[0]
+        if self._source is None:
+            return None
         gate = trio.Event()
-        if self._source is not None:
-            self._source._gates.append(gate)  # noqa: SLF001 - its own kind
-            self._source = None
+        self._source._gates.append(gate)  # noqa: SLF001 - its own kind
+        self._source = None
         return gate
 
 
@@ -216,7 +197,7 @@ class TurnStream(ResponseStream):
         except BaseException:
             self._leave_floor()
             raise
-        if self._turn is not None:
+        if self._turn is not None and self._gate is not None:
             self._turn.tell_when_under_way(self._gate)
         return self
 

@@ -9,18 +9,18 @@ What belongs elsewhere: delta or full input (`core/continuation.py`), one turn (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from trio_responses import wire
-from trio_responses.core.calls import key_of, note_items
+from trio_responses.core.calls import key_of, note
 from trio_responses.core.continuation import Continuation
+from trio_responses.core.history import RawItems
 from trio_responses.core.steering import SteerState
-from trio_responses.drafts import create_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    import msgspec
+    from collections.abc import Mapping, Sequence
 
     from trio_responses.core.calls import Key
     from trio_responses.core.continuation import Place
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from trio_responses.wire import OutputItem, Response
 
 __all__ = ["Counts", "Ledger", "output_of"]
+
+NULL: Final = msgspec.Raw(b"null")
 
 
 @dataclass(slots=True)
@@ -55,41 +57,50 @@ class Ledger:
         self,
         endpoint: Endpoint,
         continuation: Continuation,
-        answers: Iterable[msgspec.Raw] = (),
+        answers: Sequence[msgspec.Raw] = (),
     ) -> None:
         self._endpoint = endpoint
         self._queued: Sequence[Submission] = ()
         self._owed: dict[Key, msgspec.Raw] = {}
         self._answers: dict[Key, msgspec.Raw] = {}
+        self._noted = 0
         self.continuation: Continuation = continuation
         self.counts: Counts = Counts()
-        note_items(self._owed, continuation.history)
-        for raw in answers:
-            key = key_of(raw)
-            if key is not None:
-                self._answers[key] = raw
+        if answers:
+            self._note()
+            self._answers = {key: raw for raw in answers if (key := key_of(raw)) is not None}
 
     @property
     def history(self) -> list[msgspec.Raw]:
-        """The raw items."""
-        return self.continuation.history
+        """The raw items, one by one."""
+        return [raw for items in self.continuation.history for raw in items]
+
+    @property
+    def length(self) -> int:
+        """How many items the history has."""
+        return sum(items.count for items in self.continuation.history)
 
     @property
     def answers(self) -> list[msgspec.Raw]:
         """The answers of tools that have not gone out yet."""
+        self._note()
         return list(self._answers.values())
 
-    def begin_anew(self, history: list[msgspec.Raw]) -> None:
+    def begin_anew(self, history: RawItems) -> None:
         """Take another history: a new chain begins. What is under way goes on with the old one."""
-        self.continuation = Continuation(history)
+        self.continuation = Continuation([history] if history.count else [])
         self._queued = ()
+        self._noted = 0
         self._owed.clear()
         self._answers.clear()
-        note_items(self._owed, history)
 
     def branch(self) -> Ledger:
         """Copy it, counters and what the server holds back excepted."""
-        return Ledger(self._endpoint, self.continuation.branch(), self.answers)
+        other = Ledger(self._endpoint, self.continuation.branch())
+        other._noted = self._noted
+        other._owed = self._owed.copy()
+        other._answers = self._answers.copy()
+        return other
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -99,19 +110,15 @@ class Ledger:
         held = latest(chain.baseline.place.lane) if chain.baseline is not None else None
         self._queued = [one for one in self._queued if one.state is SteerState.PENDING]
         # What is pending goes on with its very parent, whatever the settings of the turn are.
-        plan = chain.plan(draft.new, None if self._queued else draft.canonical, place, held)
-        settings = dict(draft.settings)
+        settings = None if self._queued else draft.settings.canonical
+        plan = chain.plan(draft.new, settings, place, held)
         draft.parent = plan.previous_response_id
         if draft.parent is not None:
-            settings["previous_response_id"] = draft.parent
-            if not self._endpoint.instructions_with_parent:
-                settings.pop("instructions", None)
             self.counts.delta_turns += 1
         else:
             self.counts.full_turns += 1
-        if draft.generate is not None:
-            settings["generate"] = draft.generate
-        payload = wire.encode(create_command({**settings, "input": plan.input}))
+        both = self._endpoint.instructions_with_parent
+        payload = draft.settings.request(plan, generate=draft.generate, instructions=both)
         self.counts.bytes_sent += len(payload)
         return payload
 
@@ -123,12 +130,18 @@ class Ledger:
         assert draft.chain is not None  # noqa: S101 - it was sent
         assert draft.place is not None  # noqa: S101 - likewise
         steered = [raw for one in self._queued if one.successor is not None for raw in one.items]
-        items = [*steered, *draft.new, *draft.superseded, *output_of(response)]
-        stored = draft.settings.get("store") is True
-        draft.chain.commit(items, response.id, draft.canonical, draft.place, stored=stored)
+        draft.chain.commit(
+            RawItems.join(steered),
+            draft.new,
+            *draft.superseded,
+            output_of(response),
+            response_id=response.id,
+            settings=draft.settings.canonical,
+            place=draft.place,
+            stored=draft.settings.stored,
+        )
         if draft.chain is self.continuation:
             self._queued = waiting
-            self._note(items)
         self.counts.turns += 1
         if response.usage is not None:
             self.counts.input_tokens += response.usage.input_tokens
@@ -136,25 +149,43 @@ class Ledger:
 
     # --- Calls ---------------------------------------------------------------------------
 
-    def _note(self, items: Iterable[msgspec.Raw]) -> None:
-        """Note what new items of the history call, and what they answer."""
-        note_items(self._owed, items)
-        for raw in items:
-            key = key_of(raw)
-            if key is not None:
-                self._answers.pop(key, None)
+    def _note(self) -> None:
+        """Note what the history calls and answers, as far as that was not done.
 
-    def owed_calls(self, but: Iterable[msgspec.Raw] = ()) -> dict[Key, OutputItem]:
-        """Give the calls that nothing in the history answers.
+        Only who runs tools wants to know. So it is done when somebody asks, and not by each turn.
+        """
+        history = self.continuation.history
+        for items in history[self._noted :]:
+            for key, is_call, raw in note(items):
+                if is_call:
+                    self._owed[key] = raw.copy()  # the others need not be kept for it
+                else:
+                    self._owed.pop(key, None)
+                self._answers.pop(key, None)
+        self._noted = len(history)
+
+    @property
+    def owes(self) -> bool:
+        """Whether there are calls that nothing in the history answers."""
+        self._note()
+        return bool(self._owed)
+
+    def owed_calls(self, but: RawItems | None = None) -> dict[Key, OutputItem]:
+        """Give those calls, in their order.
+
+        An id that comes again is a new call if the one before was answered, and else the same.
 
         :param but: items that go along, and may answer some.
         """
-        answered = {key_of(raw) for raw in but}
-        owed = {key: raw for key, raw in self._owed.items() if key not in answered}
-        return {key: wire.decode_item(raw) for key, raw in owed.items()}
+        self._note()
+        answered = {noted.key for noted in note(but)} if but and self._owed else ()
+        return {
+            key: wire.decode_item(raw) for key, raw in self._owed.items() if key not in answered
+        }
 
     def is_answered(self, key: Key) -> bool:
         """Whether a tool has given an answer that only has to go out."""
+        self._note()
         return key in self._answers
 
     def keep_answer(self, key: Key, answer: msgspec.Raw) -> None:
@@ -162,14 +193,19 @@ class Ledger:
 
         One to a call that the history has no more is dropped.
         """
+        self._note()
         if key in self._owed:
             self._answers[key] = answer
 
     def answers_to(self, calls: Mapping[Key, Any]) -> list[msgspec.Raw]:
         """Give the answers that there are, in the order of their calls."""
+        self._note()
         return [self._answers[key] for key in calls if key in self._answers]
 
 
-def output_of(response: Response) -> list[msgspec.Raw]:
+def output_of(response: Response) -> RawItems:
     """Give the raw output of a Response, on its own: it outlives the frame that it came in."""
-    return [raw.copy() for raw in response.raw_output or () if bytes(raw) != b"null"]
+    output = response.raw_output or []
+    if NULL in output:
+        output = [raw for raw in output if raw != NULL]
+    return RawItems.join(output)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 import trio
 
 from trio_responses.core.calls import make_refusal
+from trio_responses.core.history import RawItems
 from trio_responses.errors import (
     Delivery,
     ResponseFailedError,
@@ -28,10 +29,11 @@ from trio_responses.exchange import TurnDraft, TurnStream
 from trio_responses.instruments import Instruments
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.toolbox import INTERRUPTED, ToolFinished, ToolStarted
+from trio_responses.turn_settings import TurnSettings
 from trio_responses.wire import ServerEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable
     from typing import Self
 
     import msgspec
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunEvent", "RunStream", "RunTerms", "open_run"]
 
-StartTurn: TypeAlias = "Callable[[list[msgspec.Raw], Mapping[str, Any]], TurnStream]"
+StartTurn: TypeAlias = "Callable[[RawItems, TurnSettings], TurnStream]"
 RunEvent: TypeAlias = ServerEvent | ToolStarted | ToolFinished
 """What happens in a run: the model's events, and what becomes of its calls."""
 
@@ -65,7 +67,7 @@ class RunTerms:
     toolbox: Toolbox
     max_rounds: int
     max_concurrency: float
-    settings: Mapping[str, Any]
+    settings: TurnSettings
     delivery: DeliveryChoice
     abandon: AbandonChoice
     snapshot: bool
@@ -88,14 +90,14 @@ class RunStream:
         nursery: trio.Nursery,
         *,
         terms: RunTerms,
-        new: Sequence[msgspec.Raw],
+        new: RawItems,
     ) -> None:
         self._start_turn = start_turn
         self._floor = floor
         self._ledger = ledger
         self._nursery = nursery
         self._terms = terms
-        self._new = list(new)
+        self._new = new
         self._limiter = trio.CapacityLimiter(terms.max_concurrency)
         self._events = self._go()
         self._reading = False
@@ -149,6 +151,7 @@ class RunStream:
     async def _go(self) -> AsyncGenerator[RunEvent, None]:
         """Take turns and run tools, until a response has no call that is answered here."""
         ledger, terms, new = self._ledger, self._terms, self._new
+        settings = terms.settings
         while True:
             owed = ledger.owed_calls(but=new)
             for_us = {key: call for key, call in owed.items() if terms.toolbox.takes(call)}
@@ -165,23 +168,17 @@ class RunStream:
             answers = ledger.answers_to(owed)
             if self.responses and len(answers) < len(owed):  # or the history was taken away
                 break
-            input_items, new = [*answers, *new], []
-            async with self._start_turn(input_items, self._settings()) as stream:
+            input_items, new = RawItems.join(answers) + new, RawItems()
+            async with self._start_turn(input_items, settings) as stream:
                 self.stream = stream
                 async for event in stream:
                     yield event
             self.stream = None
             self.responses.append(_checked(stream.response))
-            if stream.response.status != "completed" or not ledger.owed_calls():
+            settings = _unforced(settings)
+            if stream.response.status != "completed" or not ledger.owes:
                 break
         self._response = self.responses[-1]
-
-    def _settings(self) -> Mapping[str, Any]:
-        """Give the settings of the next turn: a choice that forces a call is for the first one."""
-        settings = self._terms.settings
-        if "tool_choice" in settings and self.responses:
-            return {**settings, "tool_choice": _unforced(settings["tool_choice"])}
-        return settings
 
     def _run_calls(
         self, calls: Mapping[Key, wire.OutputItem], scope: trio.CancelScope
@@ -266,7 +263,16 @@ class RunStream:
             return answer, error
 
 
-def _unforced(choice: Any) -> Any:
+def _unforced(settings: TurnSettings) -> TurnSettings:
+    """Give the settings of later turns: a choice that forces a call is for the first one."""
+    choice = settings.plain.get("tool_choice")
+    free = _free(choice)
+    return (
+        settings if free == choice else TurnSettings({**settings.plain, "tool_choice": free}, "run")
+    )
+
+
+def _free(choice: Any) -> Any:
     """Give a ``tool_choice`` that forces no call, and allows the same tools."""
     if isinstance(choice, Mapping):
         named = cast("Mapping[str, Any]", choice)
@@ -285,11 +291,11 @@ def _checked(response: Response) -> Response:
 
 @asynccontextmanager
 async def open_run(
-    floor: Floor, lines: Lines, ledger: Ledger, terms: RunTerms, new: Sequence[msgspec.Raw]
+    floor: Floor, lines: Lines, ledger: Ledger, terms: RunTerms, new: RawItems
 ) -> AsyncGenerator[RunStream, None]:
     """Have the floor of a conversation for a run, and a nursery for its tools."""
 
-    def start_turn(items: list[msgspec.Raw], settings: Mapping[str, Any]) -> TurnStream:
+    def start_turn(items: RawItems, settings: TurnSettings) -> TurnStream:
         return TurnStream(
             floor,
             lines,

@@ -34,39 +34,26 @@ arguments in full        closed                                      open
 a second description     the annotation's wins                       the docstring's wins
 =======================  ==========================================  ==========================
 
-What belongs elsewhere: writing a schema (`typed/json_schema.py`), and functions (`tools.py`).
+What belongs elsewhere: how a type is written and read (`typed/forms.py`, imported with the first
+type), and functions (`tools.py`).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, overload
 
 import msgspec
-from msgspec import inspect as mi
 
-from trio_responses.errors import ConfigurationError, ResponsesError
-from trio_responses.typed.json_leaves import NoSchema
-from trio_responses.typed.json_schema import SchemaWriter, bare
-from trio_responses.typed.stand_ins import drop_stand_ins
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from trio_responses.errors import ResponsesError
 
 __all__ = ["InvalidJSON", "JSONType", "Schema", "strict_schema", "text_format"]
 
 T = TypeVar("T")
 
 MAX_NAME = 64
-MAX_PROPERTIES = 5_000
-MAX_DEPTH = 10
-MAX_ENUM_VALUES = 1_000
-MAX_ENUM_TEXT = 15_000
-MANY_ENUM_VALUES = 250
-MAX_TEXT = 120_000
-"""The limits of strict mode; one enumeration of many values has a limit of its own."""
+"""Characters that the API takes in the name of a form."""
 
 
 class InvalidJSON(ResponsesError, ValueError):
@@ -113,7 +100,9 @@ class JSONType(Generic[T]):
     """
 
     schema: Schema
+    """The schema of the JSON; of the object around it, where it is wrapped."""
     wrapped: bool
+    """Whether the JSON is ``{"value": ...}``."""
 
     @overload
     def __init__(
@@ -130,17 +119,12 @@ class JSONType(Generic[T]):
     def __init__(
         self, annotation: Any, *, strict: bool | None = None, place: str = "schema"
     ) -> None:
-        try:
-            self.wrapped = not _is_object(mi.type_info(annotation))
-            if self.wrapped:
-                annotation = _wrap(annotation)
-            self._info = mi.type_info(annotation)
-            self.schema, self._has_stand_ins = _schema_of(self._info, place, strict=strict)
-            self._decoder = msgspec.json.Decoder[Any](annotation)
-        except NoSchema as error:
-            raise ConfigurationError(str(error)) from None
-        except (TypeError, NameError, AttributeError, RecursionError) as error:
-            raise ConfigurationError(f"{place}: no JSON schema: {error}") from error
+        from trio_responses.typed.forms import form_of  # noqa: PLC0415 - many use no types
+
+        self._form = form_of(annotation, place, strict=strict)
+        self.wrapped = self._form.wrapped
+        reason = self._form.reason
+        self.schema = Schema(self._form.schema, strict=reason is None, reason=reason)
 
     def decode(self, json: str | bytes) -> T:
         """Decode what a model wrote.
@@ -149,21 +133,15 @@ class JSONType(Generic[T]):
             ``__post_init__`` raises, other than `TypeError` and `ValueError`, comes out as it is.
         """
         try:
-            if self._has_stand_ins and _has_null(json):
-                json = self._without_stand_ins(json)
-            value = self._decoder.decode(json)
+            value: T = self._form.decode(json)
         except (ValueError, ArithmeticError) as error:
             raise InvalidJSON(_explain(error)) from error
         except RecursionError as error:
             raise InvalidJSON("the JSON nests too deeply") from error
-        return cast("T", value.value if self.wrapped else value)
-
-    def _without_stand_ins(self, json: str | bytes) -> bytes:
-        value = _any_decoder.decode(json)
-        drop_stand_ins(value, self._info)
-        return _any_encoder.encode(value)
+        return value
 
     def __repr__(self) -> str:
+        """Show whether it is strict."""
         return f"<JSONType {'strict' if self.schema.strict else 'not strict'}>"
 
 
@@ -222,93 +200,6 @@ def text_format(
     if description is not None:
         text["description"] = description
     return text, answer
-
-
-# --- Writing ------------------------------------------------------------------------------
-
-
-def _is_object(info: mi.Type) -> bool:
-    match bare(info):
-        case mi.StructType(array_like=array_like):
-            return not array_like
-        case mi.TypedDictType() | mi.DataclassType() | mi.DictType():
-            return True
-        case _:
-            return False
-
-
-def _wrap(annotation: Any) -> type[msgspec.Struct]:
-    return msgspec.defstruct("Wrapped", [("value", annotation)], forbid_unknown_fields=True)
-
-
-def _schema_of(info: mi.Type, place: str, *, strict: bool | None) -> tuple[Schema, bool]:
-    writer = SchemaWriter(strict=True)
-    schema = writer.root(info, place)
-    reason = writer.obstacle or _over_limit(schema, place)
-    if reason is None and strict is not False:
-        return Schema(schema, strict=True, reason=None), writer.stands_in
-    if strict:
-        raise ConfigurationError(f"no strict schema: {reason}")
-    writer = SchemaWriter(strict=False)
-    schema = writer.root(info, place)
-    return Schema(schema, strict=False, reason=reason or "not asked for"), writer.stands_in
-
-
-def _over_limit(schema: dict[str, Any], place: str) -> str | None:
-    """Say which limit of strict mode a schema is over, if it is over one."""
-    nodes = list(_nodes(schema))
-    names = [name for node in nodes for name in node.get("properties", ())]
-    enums: list[list[Any]] = [node["enum"] for node in nodes if "enum" in node]
-    words = [str(value) for values in enums for value in values]
-    texts = [len("".join(map(str, each))) for each in enums if len(each) > MANY_ENUM_VALUES]
-    sizes = (
-        (len(names), MAX_PROPERTIES, "properties"),
-        (len(words), MAX_ENUM_VALUES, "values of enumerations"),
-        (max(texts, default=0), MAX_ENUM_TEXT, "characters in one enumeration"),
-        (len("".join([*names, *words, *schema.get("$defs", ())])), MAX_TEXT, "characters of names"),
-        (_depth(schema, schema, frozenset()), MAX_DEPTH, "levels of objects"),
-    )
-    for size, limit, what in sizes:
-        if size > limit:
-            return f"{place}: {size} {what}, and the limit is {limit}"
-    return None
-
-
-def _inside(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the schemas directly inside a schema."""
-    yield from node.get("properties", {}).values()
-    yield from node.get("anyOf", ())
-    if "items" in node:
-        yield node["items"]
-
-
-def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield schema
-    for inner in (*_inside(schema), *schema.get("$defs", {}).values()):
-        yield from _nodes(inner)
-
-
-def _depth(node: dict[str, Any], root: dict[str, Any], above: frozenset[str]) -> int:
-    """Count the objects inside one another; a recursive reference adds nothing."""
-    ref: str | None = node.get("$ref")
-    if ref in above:
-        return 0
-    if ref is not None:
-        target = root["$defs"][ref.removeprefix("#/$defs/")]
-        return _depth(target, root, above | {ref})
-    deepest = max((_depth(inner, root, above) for inner in _inside(node)), default=0)
-    return deepest + (node.get("type") == "object")
-
-
-# --- Decoding -----------------------------------------------------------------------------
-
-_any_decoder = msgspec.json.Decoder[Any](float_hook=Decimal)
-_any_encoder = msgspec.json.Encoder(decimal_format="number")
-# Decimals, so that what is decoded, changed and encoded again has lost no digit.
-
-
-def _has_null(json: str | bytes) -> bool:
-    return "null" in json if isinstance(json, str) else b"null" in json
 
 
 def _explain(error: Exception) -> str:

@@ -7,7 +7,7 @@ What belongs elsewhere: tools made of functions (`tools.py`), which items are ca
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -43,6 +43,8 @@ Approve: TypeAlias = Callable[[Any], Awaitable[bool | str]]
 """Asked before a call is run: `True` runs it; `False`, or text with the reason, does not."""
 
 OnToolError: TypeAlias = Literal["return", "raise"]
+"""What becomes of an exception of a tool: ``"return"`` tells the model that the call failed,
+``"raise"`` ends the run with it. Arguments that do not fit are told in either case."""
 
 ToolLike: TypeAlias = FunctionTool[..., Any] | wire.Tool | Mapping[str, Any]
 """A tool to offer: a function, or the definition of any tool."""
@@ -96,28 +98,36 @@ def plain_tools(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]
     return [tool.definition if isinstance(tool, FunctionTool) else tool for tool in tools]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Toolbox:
-    """The tools of a run, and how they are used."""
+    """The tools of a run, and how they are used.
 
-    tools: Sequence[ToolLike]
-    handlers: Mapping[str, Handler]
-    approve: Approve | None
-    timeout: float | None
-    on_error: OnToolError
-    functions: dict[str, FunctionTool[..., Any]] = field(init=False)
+    :raises ConfigurationError: when two tools have the same name.
+    """
+
+    functions: dict[str, FunctionTool[..., Any]]
     """Those of the tools that are functions of ours, by name."""
-    declared: frozenset[str] = field(init=False)
+    declared: frozenset[str]
     """The names of all functions that the model was told of."""
 
-    def __post_init__(self) -> None:
-        ours = [tool for tool in self.tools if isinstance(tool, FunctionTool)]
-        functions = {tool.name: tool for tool in ours}
-        if len(functions) < len(ours):
+    def __init__(
+        self,
+        *,
+        tools: Sequence[ToolLike],
+        handlers: Mapping[str, Handler],
+        approve: Approve | None,
+        timeout: float | None,
+        on_error: OnToolError,
+    ) -> None:
+        ours = [tool for tool in tools if isinstance(tool, FunctionTool)]
+        self.functions = {tool.name: tool for tool in ours}
+        if len(self.functions) < len(ours):
             raise ConfigurationError("two tools have the same name")
-        names = (name for tool in plain_tools(self.tools) for name in _declared_names(tool))
-        object.__setattr__(self, "functions", functions)
-        object.__setattr__(self, "declared", frozenset(names))
+        names = (name for tool in plain_tools(tools) for name in _declared_names(tool))
+        self.declared = frozenset(names)
+        self.handlers = handlers
+        self.approve = approve
+        self.timeout = timeout
+        self.on_error: OnToolError = on_error
 
     def takes(self, call: OutputItem) -> bool:
         """Whether a call is answered here. A function that nobody offered is, by saying so."""

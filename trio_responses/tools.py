@@ -41,8 +41,6 @@ import trio
 from trio_responses import wire
 from trio_responses.errors import ConfigurationError, ResponsesError
 from trio_responses.schema import InvalidJSON, JSONType
-from trio_responses.typed.docstrings import parse_docstring
-from trio_responses.typed.signatures import arguments_type
 from trio_responses.wire import InputFile, InputImage, InputText
 
 if TYPE_CHECKING:
@@ -137,6 +135,11 @@ class FunctionTool(Generic[P, R]):
         timeout: float | None = None,
         cheap: bool = False,
     ) -> None:
+        from trio_responses.typed.docstrings import (  # noqa: PLC0415 - many use no tools
+            parse_docstring,
+        )
+        from trio_responses.typed.signatures import arguments_type  # noqa: PLC0415 - likewise
+
         signature = _signature_of(function)
         functools.update_wrapper(cast("Callable[P, R]", self), function)
         docstring = parse_docstring(inspect.getdoc(function))
@@ -197,7 +200,8 @@ class FunctionTool(Generic[P, R]):
     async def call(self, bound: inspect.BoundArguments) -> Any:
         """Call the function with arguments that `bind` has decoded, and give what it returns.
 
-        What the function raises comes out as it is.
+        What the function raises comes out as it is. When cancelled, an async function is cancelled
+        with it, and a sync one in a thread runs on to its end, which nobody hears of.
         """
         function: Callable[..., Any] = self.__wrapped__
         if self.is_async:
@@ -209,6 +213,7 @@ class FunctionTool(Generic[P, R]):
         return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
 
     def __repr__(self) -> str:
+        """Show its name."""
         return f"<FunctionTool {self.name!r}>"
 
 

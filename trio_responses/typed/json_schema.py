@@ -3,7 +3,7 @@
 What the strict subset leaves out is said in words, in the ``description``, because the decoder
 still insists on it. Where the subset has no form at all, the place of the first obstacle is kept.
 
-What belongs elsewhere: decoding, and the choice between the two forms (`schema.py`).
+What belongs elsewhere: decoding, and the choice between the two forms (`forms.py`).
 """
 
 from __future__ import annotations

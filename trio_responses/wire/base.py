@@ -62,14 +62,17 @@ class Unknown:
         return msgspec.json.decode(self._raw)
 
     def __eq__(self, other: object) -> bool:
+        """Compare class and JSON, byte by byte."""
         if not isinstance(other, Unknown):
             return NotImplemented
         return self.__class__ is other.__class__ and bytes(self._raw) == bytes(other._raw)
 
     def __hash__(self) -> int:
+        """Hash the JSON."""
         return hash(bytes(self._raw))
 
     def __repr__(self) -> str:
+        """Show type and size: the content may be anybody's."""
         return f"{self.__class__.__name__}(type={self._type!r}, size={len(bytes(self._raw))})"
 
 

@@ -42,6 +42,7 @@ class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):
         return delay
 
     def __repr__(self) -> str:
+        """Leave out the message, which may quote the request."""
         return (
             f"ErrorEvent(status={self.status!r}, code={self.code!r},"
             f" error_type={self.error_type!r}, param={self.param!r},"

@@ -654,6 +654,7 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return msgspec.json.decode(self.raw)
 
     def __repr__(self) -> str:
+        """Show the size in place of the content."""
         return (
             f"UnknownEvent(type={self.type!r}, stream_id={self.stream_id!r},"
             f" sequence_number={self.sequence_number!r}, size={len(self.raw)})"
@@ -675,6 +676,7 @@ class UndecodableFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sequence_number: int | None = None
 
     def __repr__(self) -> str:
+        """Show the size in place of the content."""
         return (
             f"UndecodableFrame(error={self.error!r}, type={self.type!r},"
             f" stream_id={self.stream_id!r}, size={len(self.raw)})"

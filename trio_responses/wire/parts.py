@@ -69,7 +69,7 @@ class FilePath(Part, frozen=True, kw_only=True, tag="file_path"):
 
     file_id: str
     index: int | None = None
-    """Where in the text it belongs: characters from the beginning."""
+    """Its place in the list of files."""
 
 
 # msgspec builds its decoders from the right-hand side of each `else` in this package: it accepts
@@ -108,7 +108,6 @@ class InputFile(Part, frozen=True, kw_only=True, tag="input_file"):
     file_id: str | None = None
     file_url: str | None = None
     file_data: str | None = None
-    """Base64, as a data URL."""
     filename: str | None = None
     detail: str | None = None
     prompt_cache_breakpoint: JSON = None

@@ -31,6 +31,7 @@ class ResponseError(Record, frozen=True, kw_only=True):
         return retry_after_in(self.message) if self.code == "rate_limit_exceeded" else None
 
     def __repr__(self) -> str:
+        """Leave out the message, which may quote the request."""
         return f"ResponseError(code={self.code!r}, param={self.param!r}, type={self.type!r})"
 
 
@@ -152,6 +153,7 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
         return tuple(item for item in self.output if isinstance(item, FunctionCall))
 
     def __repr__(self) -> str:
+        """Count the items in place of showing them."""
         count = None if self.raw_output is None else len(self.raw_output)
         return (
             f"Response(id={self.id!r}, status={self.status!r}, model={self.model!r}, items={count})"

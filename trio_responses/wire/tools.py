@@ -158,7 +158,7 @@ class ImageGenerationTool(Tool, frozen=True, kw_only=True, tag="image_generation
     model: str | None = None
     moderation: str | None = None
     output_compression: int | None = None
-    """From 0 to 100."""
+    """How much an image is compressed: 100 by default."""
     output_format: str | None = None
     partial_images: int | None = None
     """How many images come before the final one."""
