@@ -6,6 +6,7 @@ What belongs elsewhere: who gets which place (`spreading.py`).
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -13,8 +14,11 @@ import trio
 from trio_responses.lifecycle import ConnectionState
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from trio_responses.connection import ResponsesConnection
     from trio_responses.errors import ResponsesError
+    from trio_responses.sockets import Sockets
     from trio_responses.stream import Lines
     from trio_responses.turn import Turn
 
@@ -37,9 +41,13 @@ class Waiter:
         self.queue: Queue = OrderedDict()
 
     def stand_in(self, queue: Queue) -> None:
-        """Stand at the end of a queue."""
+        """Stand in a queue, behind those who came before: hardly ever others than all."""
+        last = next(reversed(queue), None)
         self.queue = queue
         queue[self] = None
+        if last is not None and last.number > self.number:
+            for other in [one for one in queue if one.number > self.number]:
+                queue.move_to_end(other)
 
     def leave(self) -> None:
         """Wait no more."""
@@ -62,21 +70,23 @@ class Member:
     def __init__(self, connection: ResponsesConnection) -> None:
         self.connection = connection
         self.lines: Lines = connection._sender  # noqa: SLF001 - what a stream of it would be given
+        self.sockets: Sockets = connection._sockets  # noqa: SLF001 - to be told of their ends
         self.turns: int = 0
         """Turns of the pool that have a place here."""
         self.guests: int = 0
         """Lanes and conversations that are here for their whole life."""
         self.queue: Queue = OrderedDict()
         """Turns that continue a response of this connection, and wait for a place."""
-        self.awaited: bool = False
-        """Whether somebody waits until it has a socket again."""
         self._responses: OrderedDict[str, None] = OrderedDict()
         self._left: list[Turn] = []
+        self._boarding: set[trio.CancelScope] = set()
 
     @property
     def is_open(self) -> bool:
         """Whether a turn can go out at once."""
-        return self.connection.state is ConnectionState.OPEN
+        link = self.sockets.current
+        is_whole = link is not None and not link.over.is_set()
+        return is_whole and self.sockets.state is ConnectionState.OPEN
 
     @property
     def is_over(self) -> bool:
@@ -94,6 +104,26 @@ class Member:
         if not active:
             self._left.clear()  # they went with their socket
         return max(known, active)
+
+    @contextmanager
+    def boarding(self) -> Generator[None, None, None]:
+        """Send a request inside of this: it ends early where the socket is lost before.
+
+        A request whose first byte is out is not cut off: then the block ends by itself.
+        """
+        with trio.CancelScope() as scope:
+            if not self.is_open:
+                scope.cancel()
+            self._boarding.add(scope)
+            try:
+                yield
+            finally:
+                self._boarding.discard(scope)
+
+    def turn_away(self) -> None:
+        """Let the requests go that are not out yet: its socket is lost."""
+        for scope in self._boarding:
+            scope.cancel()
 
     def has(self, response_id: str) -> bool:
         """Whether a response is from here, as far as that is remembered."""

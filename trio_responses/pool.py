@@ -1,7 +1,8 @@
 """Several connections behind one face: turns go where the fewest are, more are opened on demand.
 
-What belongs elsewhere: which connection takes what (`spreading.py`), the tasks that open and
-close them (`pool_tasks.py`), what one of them does (`connection.py`).
+What belongs elsewhere: which connection takes what (`spreading.py`), how a turn gets to one
+(`route.py`), the tasks that open and close them (`pool_tasks.py`), what one of them does
+(`connection.py`).
 """
 
 from __future__ import annotations
@@ -16,15 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 from trio_responses.core.backoff import ReconnectPolicy
 from trio_responses.drafts import PlainDraft, create_command
 from trio_responses.endpoint import Endpoint, checked_headers
-from trio_responses.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    Delivery,
-    ResponsesError,
-)
+from trio_responses.errors import ConfigurationError
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.opening import connect_responses
 from trio_responses.pool_tasks import SUMS, PoolTasks
+from trio_responses.route import Route
 from trio_responses.sending import MAX_ACTIVE
 from trio_responses.spreading import Bounds
 from trio_responses.stream import ResponseStream
@@ -41,18 +38,13 @@ if TYPE_CHECKING:
     from trio_responses.conversation import Conversation
     from trio_responses.core.continuation import Continuation
     from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.drafts import Draft
     from trio_responses.endpoint import ApiKey, Headers
     from trio_responses.instruments import Instrument
     from trio_responses.lifecycle import ConnectionStatistics
-    from trio_responses.member import Member
     from trio_responses.proxy import ProxyChoice
     from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
-    from trio_responses.spreading import Spread
-    from trio_responses.steering import SteerReceipt
     from trio_responses.stream import AbandonChoice
     from trio_responses.transport import Dial
-    from trio_responses.turn import Turn
     from trio_responses.turns import Lane
 
 __all__ = ["PoolStatistics", "ResponsesPool", "open_pool"]
@@ -127,16 +119,20 @@ class ResponsesPool(Turns):
     ) -> ResponseStream:
         """Run one turn as a scope, event by event: as ``connection.stream``.
 
-        Where all places are taken it waits; who has waited longest is next. A turn that is sent
-        again may go to another connection than before.
+        Where all places are taken it waits; who has waited longest is next. Where its connection
+        loses the socket before the request is out, it goes to another one at once. A turn that is
+        sent again may go to another connection than before. Cancelled before it is out, nothing
+        was sent, and it has no place.
         """
         draft = PlainDraft(create_command(params))
-        route = _Route(self._spread)
+        route = Route(self._spread)
         return ResponseStream(route, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
         """Have a lane of one's own for the length of a block: as ``connection.lane``.
+
+        Cancelled while it waits for a place, it has none.
 
         :param name: a name for it; on every connection there may be one of that name.
         """
@@ -148,7 +144,8 @@ class ResponsesPool(Turns):
         """Have a conversation for the length of a block: as ``connection.conversation``.
 
         It stays on one connection, as do its forks. Where that is over for good, its turns raise
-        what it ended with, and its checkpoint goes on at another one.
+        what it ended with, and its checkpoint goes on at another one. Cancelled while it waits for
+        a place, it has none.
         """
         async with (
             self._at_home() as connection,
@@ -209,50 +206,6 @@ class ResponsesPool(Turns):
         )
 
 
-class _Route:
-    """The way of one turn, through the connection that it has a place on."""
-
-    def __init__(self, spread: Spread) -> None:
-        self._spread = spread
-        self._member: Member | None = None
-
-    async def begin_turn(self, draft: Draft) -> Turn:
-        """Send a request on the connection that fits it best.
-
-        Where that ends for good before the request is out, another one gets it, once.
-        """
-        member = await self._spread.take_place(draft.parent)
-        try:
-            return await self._send(draft, member)
-        except ResponsesError as error:
-            refused = isinstance(error, AuthenticationError)
-            if refused or error.delivery is not Delivery.NOT_SENT or not member.is_over:
-                raise
-        member = await self._spread.take_place(draft.parent)
-        return await self._send(draft, member)
-
-    async def _send(self, draft: Draft, member: Member) -> Turn:
-        try:
-            turn = await member.lines.begin_turn(draft)
-        except BaseException:
-            self._spread.leave_place(member)
-            raise
-        self._member = member
-        return turn
-
-    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Drop what is still to come of a turn, and give its place back."""
-        member, self._member = self._member, None
-        if member is not None:
-            member.lines.leave_turn(turn, abandon)
-            self._spread.leave_place(member, turn)
-
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Put something into a response that is under way."""
-        assert self._member is not None  # noqa: S101 - a stream is steered inside its block
-        await self._member.lines.steer(turn, receipt)
-
-
 @asynccontextmanager
 async def open_pool(
     url: str | None = None,
@@ -284,7 +237,8 @@ async def open_pool(
     The first connection is open when the block begins; the others are opened as they are needed,
     and stay. Nothing outlives the block, and in its ``finally`` clauses the connections still
     work, as with `open_responses`, whose options the others are. Each connection has its own
-    walk through ``reconnect``, its own ``limits`` and its own, staggered, ``rotation``.
+    walk through ``reconnect``, its own ``limits`` and its own, staggered, ``rotation``. When the
+    opening is cancelled, nothing is left of it.
 
     :param size: how many connections there may be.
     :param per_connection: turns, lanes and conversations on each connection before another one is

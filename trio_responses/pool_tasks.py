@@ -1,7 +1,7 @@
-"""The tasks of a pool: they open its connections, wait for their return, and close them.
+"""The tasks of a pool: they open its connections, see their sockets come and go, and close them.
 
 The connections live in one nursery, which a cancellation of the pool's block does not reach: they
-are to work in its ``finally`` clauses. What opens them, or waits for them, is in another one.
+are to work in its ``finally`` clauses. What opens and watches them is in another one: a task each.
 
 What belongs elsewhere: when to do so (`spreading.py`).
 """
@@ -9,7 +9,6 @@ What belongs elsewhere: when to do so (`spreading.py`).
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
@@ -111,17 +110,19 @@ class PoolTasks:
         except ResponsesError as error:
             self.spread.give_up(error)
         else:
-            self.spread.welcome(connection)
+            await self._watch(self.spread.welcome(connection))
 
-    def await_return(self, member: Member) -> None:
-        """Begin to wait until a member has a socket again."""
-        assert self._openers is not None  # noqa: S101 - likewise
-        self._openers.start_soon(self._wait_for, member)
-
-    async def _wait_for(self, member: Member) -> None:
-        with suppress(ResponsesError):  # its turns are told by the connection itself
-            await member.connection.wait_open()
-        self.spread.returned(member)
+    async def _watch(self, member: Member) -> None:
+        """Tell the spread of each socket that a member loses and gets, until there are no more."""
+        try:
+            while True:
+                link = await member.sockets.wait_open()
+                self.spread.serve()
+                await link.over.wait()
+                if not member.is_open:  # else it was replaced by another one that was there before
+                    self.spread.lost(member)
+        except ResponsesError as error:
+            self.spread.ended(member, error)
 
     def bury(self, member: Member) -> None:
         """Keep what a connection that is over has counted."""

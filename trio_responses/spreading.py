@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trio_responses.member import Queue
     from trio_responses.turn import Turn
 
-__all__ = ["Bounds", "Spread", "Tasks"]
+__all__ = ["Bounds", "Spread", "Tasks", "is_hopeless"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +47,11 @@ class Tasks(Protocol):
     """What the pool does for its spread."""
 
     def open_another(self) -> None:
-        """Begin to open a connection; say `Spread.welcome` or `Spread.give_up` then."""
-        ...
+        """Begin to open a connection; say `Spread.welcome` or `Spread.give_up` then.
 
-    def await_return(self, member: Member) -> None:
-        """Begin to wait until a member has a socket again; say `Spread.returned` then."""
+        After a welcome, say what becomes of it: `Spread.lost`, `Spread.serve` when it has a socket
+        again, `Spread.ended`.
+        """
         ...
 
     def bury(self, member: Member) -> None:
@@ -66,11 +66,11 @@ class Spread:
     one in the order they asked; so do guests, who would rather wait for a connection that is
     being opened than share a full one for life.
 
-    :param tasks: what begins to open a connection, and what begins to wait for one's return.
+    :param tasks: what opens the connections, and tells of them.
     """
 
     def __init__(self, bounds: Bounds, tasks: Tasks) -> None:
-        self._bounds = bounds
+        self.bounds: Bounds = bounds
         self._tasks = tasks
         self._turns: Queue = OrderedDict()
         self._guests: Queue = OrderedDict()
@@ -96,19 +96,24 @@ class Spread:
 
     # --- Coming and going ----------------------------------------------------------------
 
-    async def take_place(self, parent: str | None = None) -> Member:
+    def arrive(self) -> int:
+        """Give the number of one more who comes: the order in which places are given."""
+        return next(self._arrivals)
+
+    async def take_place(self, parent: str | None = None, arrival: int | None = None) -> Member:
         """Get a place for a turn, at once where there is one.
 
         :param parent: the response that it continues: it goes where that is from, as long as the
             socket is there, since the server may have it nowhere else.
+        :param arrival: when it came, for one that has lost its place.
         :raises ResponsesError: when there is no connection and none can be opened.
         """
-        self._look_around()
+        self._check_end()
         home = self._home_of(parent) if parent is not None else None
         queue = self._turns if home is None else home.queue
         member = self._choose_for_turn(home) if not queue else None
         if member is None:
-            return await self._wait_in(queue)
+            return await self._wait_in(queue, arrival)
         member.turns += 1
         self._grow()
         return member
@@ -118,14 +123,14 @@ class Spread:
         member.turns -= 1
         if turn is not None:
             member.note_left(turn)
-        self._serve()
+        self.serve()
 
     async def take_home(self) -> Member:
         """Get a connection for a guest, who stays there.
 
         :raises ResponsesError: when there is no connection and none can be opened.
         """
-        self._look_around()
+        self._check_end()
         member = self._choose_for_guest() if not self._guests else None
         if member is None:
             return await self._wait_in(self._guests)
@@ -135,12 +140,12 @@ class Spread:
     def leave_home(self, member: Member) -> None:
         """Let a guest go."""
         member.guests -= 1
-        self._serve()
+        self.serve()
 
-    async def _wait_in(self, queue: Queue) -> Member:
-        waiter = Waiter(next(self._arrivals))
+    async def _wait_in(self, queue: Queue, arrival: int | None = None) -> Member:
+        waiter = Waiter(self.arrive() if arrival is None else arrival)
         waiter.stand_in(queue)
-        self._serve()
+        self.serve()
         try:
             await waiter.told.wait()
         except BaseException:
@@ -156,11 +161,13 @@ class Spread:
 
     # --- What the pool's tasks have to say ---------------------------------------------------
 
-    def welcome(self, connection: ResponsesConnection) -> None:
+    def welcome(self, connection: ResponsesConnection) -> Member:
         """Add a connection that was opened."""
         self.opening -= 1
-        self.members.append(Member(connection))
-        self._serve()
+        member = Member(connection)
+        self.members.append(member)
+        self.serve()
+        return member
 
     def give_up(self, error: ResponsesError) -> None:
         """Note that a connection could not be opened.
@@ -170,17 +177,27 @@ class Spread:
         """
         self.opening -= 1
         self.failures += 1
-        self._not_before = trio.current_time() + self._bounds.pause
+        self._not_before = trio.current_time() + self.bounds.pause
         self.drop_ended()
-        hopeless = isinstance(error, ConnectError) and not error.retryable
-        if hopeless or not (self.members or self.opening):
+        if is_hopeless(error) or not (self.members or self.opening):
             self._refuse(error)
-        self._serve()
+        self.serve()
 
-    def returned(self, member: Member) -> None:
-        """Note that a member has a socket again, or never will."""
-        member.awaited = False
-        self._serve()
+    def lost(self, member: Member) -> None:
+        """Note that a member has no socket: who waits for it, or on it, may go elsewhere."""
+        member.turn_away()
+        self.serve()
+
+    def ended(self, member: Member, error: ResponsesError) -> None:
+        """Note that a member will have no socket again; another one is opened where there is need.
+
+        Not where no attempt can help: then those who wait are told.
+        """
+        member.turn_away()
+        self.drop_ended()
+        if is_hopeless(error):
+            self._refuse(error)
+        self.serve()
 
     def conclude(self, end: ResponsesError) -> None:
         """Give nobody a place any more."""
@@ -204,21 +221,21 @@ class Spread:
     def _choose_for_turn(self, home: Member | None = None) -> Member | None:
         """Find the member for a turn: the one with the fewest who has a place."""
         members = self.members if home is None else (home,)
-        free = (one for one in members if one.is_open and one.turns < self._bounds.places)
+        free = (one for one in members if one.is_open and one.turns < self.bounds.places)
         return min(free, key=lambda member: member.load, default=None)
 
     def _choose_for_guest(self) -> Member | None:
         """Find the member for a guest; `None` where one is being opened that is better."""
         present = (member for member in self.members if member.is_open)
         least = min(present, key=lambda member: member.load, default=None)
-        if least is not None and least.load >= self._bounds.comfort:
+        if least is not None and least.load >= self.bounds.comfort:
             self._grow(0 if self._guests else 1)
             return None if self.opening else least
         return least
 
     # --- Serving -------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def serve(self) -> None:
         """Give places to those who wait, longest first, and see to it that there are more."""
         self.drop_ended()
         while (pick := self._next_turn()) is not None:
@@ -229,11 +246,6 @@ class Spread:
             member.guests += 1
             next(iter(self._guests)).tell(member)
         self._grow()
-        if self._homeless:
-            for member in self.members:
-                if not member.is_open and not member.awaited:
-                    member.awaited = True
-                    self._tasks.await_return(member)
 
     def _next_turn(self) -> tuple[Waiter, Member] | None:
         """Find the turn that has waited longest of those that can have a place, and the place."""
@@ -245,14 +257,9 @@ class Spread:
                 return waiter, member
         return None
 
-    def _look_around(self) -> None:
-        """Look at what has happened since.
-
-        :raises ResponsesError: when the pool is closed.
-        """
+    def _check_end(self) -> None:
         if self.end is not None:
             raise _twin(self.end)
-        self.drop_ended()
 
     def drop_ended(self) -> None:
         """Forget members that are over; who waits for one without a socket may go anywhere."""
@@ -280,10 +287,15 @@ class Spread:
             if resting or not any(member.is_open for member in self.members):
                 return
         demand = coming + self._homeless + sum(member.load for member in self.members)
-        wanted = min(self._bounds.size, math.ceil(demand / self._bounds.comfort))
+        wanted = min(self.bounds.size, math.ceil(demand / self.bounds.comfort))
         for _ in range(wanted - len(self.members) - self.opening):
             self.opening += 1
             self._tasks.open_another()
+
+
+def is_hopeless(error: ResponsesError) -> bool:
+    """Whether no other attempt to open a connection can help."""
+    return isinstance(error, ConnectError) and not error.retryable
 
 
 def _twin(error: ResponsesError) -> ResponsesError:

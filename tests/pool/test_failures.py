@@ -18,7 +18,6 @@ from trio_responses import (
 )
 from trio_responses.pool import ResponsesPool
 from trio_responses.testing import ResponsesServer
-from trio_responses.turns import Turns
 
 
 async def open_two(pool: ResponsesPool) -> None:
@@ -213,48 +212,6 @@ async def test_a_conversation_whose_connection_is_over_says_so(server: Responses
         with pytest.raises(ConnectionLost):
             await conversation.create("on")
         assert await ask(pool, "others go on") == 'Turn 1: you said "others go on".'
-
-
-async def test_a_turn_that_did_not_go_out_goes_to_another_connection(
-    narrow_server: ResponsesServer,
-) -> None:
-    async with open_to(narrow_server, lanes=False, size=2) as pool:
-        await open_two(pool)
-        narrow_server.stall()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lose, pool.connections[0])  # nothing that the pool would know of
-            await wait_all_tasks_blocked()
-            nursery.start_soon(ask, pool, "behind it")
-            await wait_all_tasks_blocked()
-            assert per_connection(narrow_server) == {1: 1}
-            await narrow_server.send_raw(close_frame(1008), connection=1)
-        assert per_connection(narrow_server) == {1: 1, 2: 1}
-
-
-async def test_a_turn_whose_connection_is_refused_goes_nowhere_else(
-    narrow_server: ResponsesServer,
-) -> None:
-    async with open_to(narrow_server, lanes=False, size=2) as pool:
-        await open_two(pool)
-        narrow_server.stall()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lose, pool.connections[0])
-            await wait_all_tasks_blocked()
-            nursery.start_soon(be_refused, pool)
-            await wait_all_tasks_blocked()
-            narrow_server.refuse(401)
-            await narrow_server.send_raw(close_frame(1001), connection=1)
-        assert per_connection(narrow_server) == {1: 1}
-
-
-async def be_refused(turns: Turns) -> None:
-    with pytest.raises(AuthenticationError):
-        await ask(turns, "refused")
-
-
-async def lose(turns: Turns) -> None:
-    with pytest.raises(ConnectionLost):
-        await ask(turns, "lost")
 
 
 async def test_a_turn_that_is_cancelled_while_it_is_sent_again_has_left_its_place_once(
