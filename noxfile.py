@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,31 @@ def interop(session: nox.Session) -> None:
         with session.chdir(NODE_TESTS):
             session.run("npm", "install", "--no-audit", "--no-fund", external=True)
     session.run("pytest", "-m", "interop", "-rs", "tests/interop", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples, with all that they are built on; Redis where there is a redis-server."""
+    session.install("-e", ".[tests,examples]")
+    session.run("python", "-c", "import coredis, hypercorn, quart_trio")  # else tests are skipped
+    session.run("pytest", "-rs", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build wheel and sdist, check them, and run the test-suite out of the sdist."""
+    session.install("build", "twine")
+    folder = Path(session.create_tmp()).resolve() / "package"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(folder))
+    [wheel], [sdist] = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    shutil.unpack_archive(sdist, folder, filter="data")
+    session.run("python", "-m", "venv", str(folder / "venv"))
+    python = str(folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
+    with session.chdir(folder / sdist.name.removesuffix(".tar.gz")):
+        session.run(python, "-m", "pip", "install", "--quiet", ".[tests]", external=True)
+        session.run(python, "-m", "pytest", "-q", "-x", *session.posargs, external=True)
 
 
 @nox.session

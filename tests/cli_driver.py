@@ -70,9 +70,11 @@ def running(
 
 
 @contextmanager
-def serving(*arguments: str) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
-    """Run ``serve``, and read where it listens."""
-    with running("serve", *arguments) as process:
+def serving(
+    *arguments: str, command: str = "serve"
+) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
+    """Run ``serve``, or another command that listens, and read where."""
+    with running(command, *arguments) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         found = LISTENING.fullmatch(line)

@@ -393,7 +393,9 @@ def test_help_teaches(capsys: Capture) -> None:
         assert example in out
 
 
-@pytest.mark.parametrize("command", ["chat", "ask", "probe", "serve", "demo", "completion"])
+@pytest.mark.parametrize(
+    "command", ["chat", "ask", "probe", "serve", "record", "replay", "demo", "completion"]
+)
 def test_the_help_of_each_command_has_an_example(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

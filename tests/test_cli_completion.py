@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.cli_driver import Capture
 
-COMMANDS = ["chat", "ask", "probe", "serve", "demo", "completion"]
+COMMANDS = ["chat", "ask", "probe", "serve", "record", "replay", "demo", "completion"]
 SHELLS = ["bash", "zsh", "fish"]
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
@@ -56,6 +57,9 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         (["ask", "--model", ""], [""]),
         (["--debug", "chat", "--em"], ["--embedded"]),
         (["chat", "--pre"], [""]),
+        (["re"], ["record", "replay"]),
+        (["replay", "--ti"], ["--timing"]),
+        (["record", "hello.jsonl", "--fo"], ["--force"]),
     ],
 )
 def test_bash_completes(words: list[str], completed: list[str], capsys: Capture) -> None:
@@ -65,8 +69,19 @@ def test_bash_completes(words: list[str], completed: list[str], capsys: Capture)
 @needs_bash
 def test_bash_completes_files_with_spaces(capsys: Capture, tmp_path: Path) -> None:
     (tmp_path / "my chat.json").touch()
-    found = complete(script("bash", capsys), "chat", "--load", f"{tmp_path}/my")
-    assert found == [f"{tmp_path}/my chat.json"]
+    for before in (["chat", "--load"], ["ask", "--record"], ["replay"], ["record", "--force"]):
+        found = complete(script("bash", capsys), *before, f"{tmp_path}/my")
+        assert found == [f"{tmp_path}/my chat.json"]
+    assert complete(script("bash", capsys), "probe", f"{tmp_path}/my") == [""]
+
+
+def test_zsh_and_fish_complete_the_file_of_a_recording(capsys: Capture) -> None:
+    [zsh] = re.findall(r"^ *record\) _arguments (.*) ;;$", script("zsh", capsys), re.MULTILINE)
+    assert "':the recording: a new file" not in zsh  # a colon ends the words
+    assert zsh.index(":_files'") < zsh.index("'*:")
+    fish = script("fish", capsys)
+    for command in ("record", "replay"):
+        assert f"-n '__fish_seen_subcommand_from {command}' -F -d 'the recording" in fish
 
 
 @pytest.mark.parametrize("shell", SHELLS)

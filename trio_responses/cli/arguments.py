@@ -16,6 +16,8 @@ from trio_responses.cli.ask import ask
 from trio_responses.cli.chat import chat
 from trio_responses.cli.completion import SHELLS, write_script
 from trio_responses.cli.probe import MODELS, probe
+from trio_responses.cli.record import record
+from trio_responses.cli.replay import replay
 from trio_responses.cli.running import PROG
 from trio_responses.cli.serve import demo, serve
 from trio_responses.demo import MODEL
@@ -41,7 +43,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROG} {version(PROG)}")
     _add_debug(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_chat, _add_ask, _add_probe, _add_serve, _add_demo, _add_completion):
+    for add in (
+        _add_chat,
+        _add_ask,
+        _add_probe,
+        _add_serve,
+        _add_record,
+        _add_replay,
+        _add_demo,
+        _add_completion,
+    ):
         add(commands)
     return parser
 
@@ -84,6 +95,23 @@ def _add_speaker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instructions", metavar="TEXT", help="how the model is to behave")
 
 
+def _add_recording(parser: argparse.ArgumentParser) -> None:
+    about = "write all that goes over the wire into a new file, to replay it; it holds content"
+    parser.add_argument("--record", metavar=FILE, help=about)
+    _add_force(parser)
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    about = "record into a file that is there already, and overwrite it"
+    parser.add_argument("--force", action="store_true", help=about)
+
+
+def _add_listener(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="listen there (%(default)s)")
+    parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free one")
+    parser.add_argument("--api-key", metavar="K", help="accept this key only, instead of any")
+
+
 def _add_chat(commands: Any) -> None:
     it = _add_command(commands, chat, "talk with a model in the terminal", help.CHAT)
     _add_speaker(it)
@@ -96,6 +124,7 @@ def _add_chat(commands: Any) -> None:
     it.add_argument("--store", action="store_true", help=about)
     about = "with --embedded: end a socket after so many seconds; it is replaced sooner"
     it.add_argument("--max-age", metavar="S", type=_seconds, help=about)
+    _add_recording(it)
 
 
 def _add_ask(commands: Any) -> None:
@@ -105,6 +134,7 @@ def _add_ask(commands: Any) -> None:
     _add_place(it)
     about = "print the finished Response as one JSON object instead"
     it.add_argument("--json", action="store_true", help=about)
+    _add_recording(it)
 
 
 def _add_probe(commands: Any) -> None:
@@ -119,11 +149,27 @@ def _add_probe(commands: Any) -> None:
 
 def _add_serve(commands: Any) -> None:
     it = _add_command(commands, serve, "run the embedded server until Ctrl-C", help.SERVE)
-    it.add_argument("--host", default="127.0.0.1", help="listen there (%(default)s)")
-    it.add_argument("--port", type=_port, default=0, help="0, the default, takes a free one")
-    it.add_argument("--api-key", metavar="K", help="accept this key only, instead of any")
+    _add_listener(it)
     about = "end every socket after so many seconds (%(default)g, as OpenAI does)"
     it.add_argument("--max-age", metavar="S", type=_seconds, default=3600.0, help=about)
+
+
+def _add_record(commands: Any) -> None:
+    it = _add_command(commands, record, "ask, and record all that goes over the wire", help.RECORD)
+    it.add_argument("file", metavar=FILE, help="the recording: a new file, which holds content")
+    about = 'a question; "-" reads it from stdin; several are turns of one conversation'
+    it.add_argument("texts", metavar="TEXT", nargs="+", help=about)
+    _add_speaker(it)
+    _add_place(it)
+    _add_force(it)
+
+
+def _add_replay(commands: Any) -> None:
+    it = _add_command(commands, replay, "run a server that answers from a recording", help.REPLAY)
+    it.add_argument("file", metavar=FILE, help="the recording")
+    _add_listener(it)
+    about = "give each message the time that it took; without it all come at once"
+    it.add_argument("--timing", action="store_true", help=about)
 
 
 def _add_demo(commands: Any) -> None:

@@ -1,6 +1,6 @@
 """``ask``: one question, and its answer as it comes.
 
-What belongs elsewhere: several questions (`chat.py`).
+What belongs elsewhere: several questions (`chat.py`, `record.py`).
 """
 
 from __future__ import annotations
@@ -11,36 +11,59 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trio_responses import OutputTextDelta, ResponseFailedError, open_responses
-from trio_responses.cli import running
+from trio_responses import OutputTextDelta, ResponseFailedError
 from trio_responses.cli.places import choose_place, open_place
+from trio_responses.cli.recordings import record_into
 from trio_responses.cli.running import WRONG_USAGE, run, say_error
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from trio_responses import Endpoint, Response
-    from trio_responses.cli.places import Place
+    from trio_responses import Endpoint, Instrument, Response, ResponseStream
 
-__all__ = ["ask", "note_shortcomings", "without_surrogates"]
+__all__ = [
+    "ask",
+    "check_answer",
+    "choose_settings",
+    "note_shortcomings",
+    "print_text",
+    "read_question",
+    "without_surrogates",
+]
 
 
 def ask(arguments: argparse.Namespace) -> int:
     """Ask a question and print the answer."""
     try:
         endpoint = choose_place(arguments, example=' "..."')
+        question = read_question(arguments.text)
     except LookupError:
         return WRONG_USAGE
-    # Before the event loop runs: Ctrl-C must reach a program that waits for its input.
-    text = sys.stdin.read().rstrip("\n") if arguments.text == "-" else arguments.text
-    if not text.strip():
+    params = {**choose_settings(arguments), "input": question}
+    show = _print_json if arguments.json else print_text
+    with record_into(arguments.record, force=arguments.force) as instruments:
+        return run(partial(_ask_endpoint, endpoint, params, show, instruments))
+
+
+def read_question(text: str) -> str:
+    """Give a question as it was typed, or for "-" what stands in the input.
+
+    The event loop must not run yet: Ctrl-C has to reach a program that waits for its input.
+
+    :raises LookupError: when there is none, which was said on stderr.
+    """
+    question = sys.stdin.read().rstrip("\n") if text == "-" else text
+    if not question.strip():
         say_error("there is no question: the text is empty")
-        return WRONG_USAGE
-    given = {"model": arguments.model, "input": text, "instructions": arguments.instructions}
-    params = {name: without_surrogates(value) for name, value in given.items() if value is not None}
-    show = _fetch_json if arguments.json else _stream_text
-    return run(partial(_ask_endpoint, endpoint, params, show))
+        raise LookupError(text)
+    return without_surrogates(question)
+
+
+def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Give the settings of a turn that were asked for."""
+    given = {"model": arguments.model, "instructions": arguments.instructions}
+    return {name: without_surrogates(value) for name, value in given.items() if value is not None}
 
 
 def without_surrogates(text: str) -> str:
@@ -51,15 +74,27 @@ def without_surrogates(text: str) -> str:
 async def _ask_endpoint(
     endpoint: Endpoint | None,
     params: dict[str, Any],
-    show: Callable[[Place, dict[str, Any]], Awaitable[Response]],
+    show: Callable[[ResponseStream], Awaitable[Response]],
+    instruments: Sequence[Instrument] | None,
 ) -> int:
-    async with open_place(endpoint) as place:
-        response = await show(place, params)
+    async with (
+        open_place(endpoint, instruments=instruments) as place,
+        place.connect() as connection,
+    ):
+        response = await show(connection.stream(snapshot=False, **params))
+    check_answer(response)
+    return 0
+
+
+def check_answer(response: Response) -> None:
+    """Say on stderr what is wrong with an answer that came all the same.
+
+    :raises ResponseFailedError: when it is none.
+    """
     if response.status == "failed":
         raise ResponseFailedError(response)
     for note in note_shortcomings(response):
         print(f"note: {note}", file=sys.stderr)
-    return 0
 
 
 def note_shortcomings(response: Response) -> list[str]:
@@ -72,15 +107,11 @@ def note_shortcomings(response: Response) -> list[str]:
     return notes
 
 
-async def _stream_text(place: Place, params: dict[str, Any]) -> Response:
+async def print_text(answer: ResponseStream) -> Response:
+    """Print the text of an answer as it comes."""
     printed = ""
     try:
-        async with (
-            open_responses(
-                endpoint=place.endpoint, api_key=place.api_key, reconnect=running.PATIENCE
-            ) as connection,
-            connection.stream(snapshot=False, **params) as stream,
-        ):
+        async with answer as stream:
             async for event in stream:
                 if isinstance(event, OutputTextDelta):
                     print(event.delta, end="", flush=True)
@@ -94,13 +125,8 @@ async def _stream_text(place: Place, params: dict[str, Any]) -> Response:
             print(flush=True)
 
 
-async def _fetch_json(place: Place, params: dict[str, Any]) -> Response:
-    async with (
-        open_responses(
-            endpoint=place.endpoint, api_key=place.api_key, reconnect=running.PATIENCE
-        ) as connection,
-        connection.stream(snapshot=False, **params) as stream,
-    ):
+async def _print_json(answer: ResponseStream) -> Response:
+    async with answer as stream:
         response = await stream.until_done()
     print(msgspec.json.encode(response).decode(), flush=True)
     return response

@@ -27,14 +27,13 @@ from trio_responses import (
     Conversation,
     OutputTextDelta,
     ResponsesError,
-    open_responses,
 )
-from trio_responses.cli import running
 from trio_responses.cli.ask import note_shortcomings, without_surrogates
 from trio_responses.cli.chat_tools import CHAT_TOOLS, answer_with_tools
 from trio_responses.cli.faces import choose_face
 from trio_responses.cli.lines import FileLines
 from trio_responses.cli.places import choose_place, open_place
+from trio_responses.cli.recordings import record_into
 from trio_responses.cli.running import INTERRUPTED, WRONG_USAGE, explain, run
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.toolbox import ToolFinished, ToolStarted
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from trio_responses import Endpoint, Event, ResponsesConnection
+    from trio_responses import Endpoint, Event, Instrument, ResponsesConnection
     from trio_responses.cli.faces import Face
     from trio_responses.cli.lines import Lines
     from trio_responses.run import RunEvent, RunStream
@@ -74,16 +73,18 @@ def chat(arguments: argparse.Namespace) -> int:
     settings = {"model": arguments.model, "store": arguments.store}
     if arguments.instructions is not None:
         settings["instructions"] = without_surrogates(arguments.instructions)
-    work = partial(
-        _chat_with,
-        endpoint,
-        face,
-        settings,
-        tools=CHAT_TOOLS if arguments.tools else (),
-        max_age=arguments.max_age,
-        checkpoint=arguments.load,
-    )
-    return run(work)
+    with record_into(arguments.record, force=arguments.force) as instruments:
+        work = partial(
+            _chat_with,
+            endpoint,
+            face,
+            settings,
+            tools=CHAT_TOOLS if arguments.tools else (),
+            max_age=arguments.max_age,
+            checkpoint=arguments.load,
+            instruments=instruments,
+        )
+        return run(work)
 
 
 async def _chat_with(
@@ -94,13 +95,14 @@ async def _chat_with(
     tools: Sequence[ToolLike],
     max_age: float | None,
     checkpoint: str | None,
+    instruments: Sequence[Instrument] | None,
 ) -> int:
     responder = answer_with_tools if tools else None
     async with (
-        open_place(endpoint, max_age=max_age, responder=responder) as place,
-        open_responses(
-            endpoint=place.endpoint, api_key=place.api_key, reconnect=running.PATIENCE
-        ) as connection,
+        open_place(
+            endpoint, max_age=max_age, responder=responder, instruments=instruments
+        ) as place,
+        place.connect() as connection,
         AsyncExitStack() as stack,
     ):
         it = Chat(connection, face, settings, tools=tools, stack=stack)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["SHELLS", "write_script"]
 
 FILE: Final = "FILE"
+BASH_FILES: Final = "compopt -o filenames 2> /dev/null; local IFS=$'\\n'"
+BASH_FOUND: Final = '$(compgen -f -- "$current")'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class Option:
     takes_value: bool
     is_file: bool
     choices: tuple[str, ...]
+    repeats: bool = False
+    """Whether there may be several of the value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,11 @@ class Command:
     def words(self) -> list[str]:
         """Everything that can be completed without knowing what stands before."""
         return [word for option in self.options for word in (*option.names, *_placed(option))]
+
+    @property
+    def places_file(self) -> bool:
+        """Whether a file stands among its values, without an option in front of it."""
+        return any(option.is_file and not option.names for option in self.options)
 
 
 def _placed(option: Option) -> tuple[str, ...]:
@@ -70,6 +79,7 @@ def _options(parser: argparse.ArgumentParser) -> list[Option]:
             takes_value=action.nargs != 0,
             is_file=action.metavar == FILE,
             choices=tuple(str(choice) for choice in action.choices or ()),
+            repeats=action.nargs == "+",
         )
         for action in _actions(parser)
         if not _is_commands(action)
@@ -107,7 +117,7 @@ def _bash(prog: str, top: Command, commands: list[Command]) -> str:
     lines = [
         f"{function}() {{",
         '    local current="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"',
-        '    local command="" word words=""',
+        '    local command="" word words="" files=""',
         '    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do',
         '        case "$word" in',
         f'            {names.replace(" ", "|")}) command="$word"; break ;;',
@@ -122,11 +132,13 @@ def _bash(prog: str, top: Command, commands: list[Command]) -> str:
                 lines.append(f"        {patterns}) {_bash_value(option)} ;;")
     lines += ["    esac", '    case "$command" in']
     for command in commands:
-        lines.append(f'        {command.name}) words="{" ".join(command.words)}" ;;')
+        files = " files=1" if command.places_file else ""
+        lines.append(f'        {command.name}) words="{" ".join(command.words)}"{files} ;;')
     lines += [
         f'        *) words="{" ".join([*top.words, names])}" ;;',
         "    esac",
         '    COMPREPLY=($(compgen -W "$words" -- "$current"))',
+        f'    if [ -n "$files" ]; then {BASH_FILES}; COMPREPLY+=({BASH_FOUND}); fi',
         "}",
         f"complete -F {function} {prog}",
     ]
@@ -136,8 +148,7 @@ def _bash(prog: str, top: Command, commands: list[Command]) -> str:
 def _bash_value(option: Option) -> str:
     """Complete the value of an option, and nothing else."""
     if option.is_file:
-        filenames = "compopt -o filenames 2> /dev/null; local IFS=$'\\n'"
-        return f'{filenames}; COMPREPLY=($(compgen -f -- "$current")); return'
+        return f"{BASH_FILES}; COMPREPLY=({BASH_FOUND}); return"
     choices = " ".join(option.choices)
     return f'COMPREPLY=($(compgen -W "{choices}" -- "$current")); return'
 
@@ -179,7 +190,7 @@ def _zsh_specs(option: Option) -> list[str]:
     action = f"({' '.join(option.choices)})" if option.choices else " "
     action = "_files" if option.is_file else action
     if not option.names:
-        return [_quoted(f":{about}:{action}")]
+        return [_quoted(f"{'*' if option.repeats else ''}:{about}:{action}")]
     value = f":value:{action}" if option.takes_value else ""
     return [_quoted(f"{name}[{about}]{value}") for name in option.names]
 
@@ -200,12 +211,12 @@ def _fish(prog: str, top: Command, commands: list[Command]) -> str:
 
 def _fish_option(prog: str, condition: str, option: Option) -> str:
     words = [f"complete -c {prog} -n {_quoted(condition)}"]
-    if not option.names and not option.choices:
+    if not option.names and not option.choices and not option.is_file:
         return ""
     words += [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.names]
     if option.takes_value and option.names:
         words.append("-r" if option.is_file else "-x")
-    if option.is_file:
+    if option.is_file:  # of a value without a name, too: the first line has turned files off
         words.append("-F")
     if option.choices:
         words.append(f"-a {_quoted(' '.join(option.choices))}")

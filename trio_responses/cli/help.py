@@ -24,6 +24,9 @@ examples:
   {PROG} ask --base-url http://127.0.0.1:8765/v1 "Hello"
   {PROG} probe --base-url http://127.0.0.1:8765/v1
       find out what a server can do
+  {PROG} record hello.jsonl "Hello"
+      record what a server says, for tests that need it no more:
+  {PROG} replay hello.jsonl --port 8765
   eval "$({PROG} completion bash)"
       complete commands and options with the Tab key
 
@@ -48,6 +51,8 @@ examples:
   git diff | {PROG} ask --instructions "Review this patch" -
   {PROG} ask --json "Hi" | jq .usage
   {PROG} ask --embedded "What is it like in there?"
+  {PROG} ask --record sky.jsonl "Why is the sky blue?"
+      and "{PROG} replay sky.jsonl" answers as it was answered
 """
 
 CHAT: Final = f"""\
@@ -71,6 +76,8 @@ examples:
   {PROG} chat --load yesterday.json
   {PROG} chat --embedded --max-age 12
       see the connection replaced every ten seconds
+  {PROG} chat --tools --record tools.jsonl
+      record all that goes over the wire, as "{PROG} record --help" tells
   printf 'Hello\\nAnd you?\\n' | {PROG} chat --embedded 2> /dev/null
 """
 
@@ -104,6 +111,38 @@ what the function returned. Any client of the WebSocket mode can use it:
   OPENAI_BASE_URL=http://127.0.0.1:8765/v1 OPENAI_API_KEY=any python your_program.py
 
 With --max-age 10 every socket is ended after ten seconds instead of an hour.
+"""
+
+RECORD: Final = f"""\
+It asks as "{PROG} ask" does; several questions are the turns of one conversation.
+The recording is a file of JSON lines with their times: every message that is sent or
+received, errors too. It holds content, and only its owner may read it; it has no key
+and no header. A file that is there is not overwritten without --force, and where there
+was no connection, none is made. "chat" and "ask" record with --record FILE.
+Exit codes: 0 for an answer to each question; 1 for an error, which ends it; 2 for wrong
+usage; 130 after Ctrl-C. What was said until then is in the file.
+
+{ENVIRONMENT}
+examples:
+  {PROG} record hello.jsonl "Hello" "And in French?"
+  {PROG} record --base-url http://127.0.0.1:8000/v1 --model my-model mine.jsonl "Hi"
+  {PROG} record --embedded --force hello.jsonl "Hello"
+  {PROG} replay hello.jsonl
+"""
+
+REPLAY: Final = f"""\
+Requests are answered in the order in which they come, whatever they ask: with the
+messages that the recording has for them, the same ids and numbers. Where the server
+ended the socket then, it is ended here. Behind the last one the server answers as that
+of "{PROG} serve" does, and says so on stderr. To begin anew, start it again.
+
+  {PROG} record session.jsonl "Hello"
+  {PROG} replay session.jsonl --port 8765
+  OPENAI_BASE_URL=http://127.0.0.1:8765/v1 OPENAI_API_KEY=any python your_program.py
+
+In Python, server.replay("session.jsonl") of trio_responses.testing does the same within
+a test. Ctrl-C and SIGTERM end it with 0; 1 is for a file that is no recording, and for
+an address that cannot be listened on.
 """
 
 DEMO: Final = """\

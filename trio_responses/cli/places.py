@@ -11,14 +11,17 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trio_responses import Endpoint
+from trio_responses import Endpoint, open_responses
+from trio_responses.cli import running
 from trio_responses.cli.running import PROG
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from trio_responses import Instrument, ResponsesConnection
     from trio_responses.testing import Responder
 
 __all__ = ["Place", "choose_place", "open_place"]
@@ -39,6 +42,17 @@ class Place:
     endpoint: Endpoint
     api_key: str | None = None
     """The key: `None` for that of the environment, empty for none."""
+    instruments: Sequence[Instrument] | None = None
+    """What is told of the connection; `None` for what every connection has."""
+
+    def connect(self) -> AbstractAsyncContextManager[ResponsesConnection]:
+        """Open a connection that gives up as soon as a person would."""
+        return open_responses(
+            endpoint=self.endpoint,
+            api_key=self.api_key,
+            reconnect=running.PATIENCE,
+            instruments=self.instruments,
+        )
 
 
 def choose_place(arguments: argparse.Namespace, *, example: str = "") -> Endpoint | None:
@@ -66,6 +80,7 @@ async def open_place(
     *,
     max_age: float | None = None,
     responder: Responder | None = None,
+    instruments: Sequence[Instrument] | None = None,
 ) -> AsyncGenerator[Place, None]:
     """Have a server for the length of a block: the one at the endpoint, or the embedded one.
 
@@ -73,13 +88,14 @@ async def open_place(
 
     :param max_age: seconds after which the embedded server ends a socket; by default an hour.
     :param responder: what the embedded server answers.
+    :param instruments: what is told of the connection; by default what every connection has.
     """
     if endpoint is not None:
-        yield Place(endpoint=endpoint)
+        yield Place(endpoint=endpoint, instruments=instruments)
         return
     async with open_test_server(max_age=max_age or HOUR) as server:
         server.respond_with(responder)
         profile = Endpoint.compatible(
             await server.serve_tcp(), lanes=True, max_age=max_age, after_error="reuse"
         )
-        yield Place(endpoint=profile, api_key="")
+        yield Place(endpoint=profile, api_key="", instruments=instruments)

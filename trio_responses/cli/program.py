@@ -1,8 +1,8 @@
 """The program: arguments in, an exit code out, and what it says when something is wrong.
 
-Exit codes: 0 for success, 1 for an error, 2 for wrong usage, 130 after Ctrl-C (``serve``, which
-has no other end, exits with 0 then), 141 when whoever reads the output has left. No traceback for
-what is not a fault of this program, unless ``--debug`` asks for it.
+Exit codes: 0 for success, 1 for an error, 2 for wrong usage, 130 after Ctrl-C (``serve`` and
+``replay``, which have no other end, exit with 0 then), 141 when whoever reads the output has
+left. No traceback for what is not a fault of this program, unless ``--debug`` asks for it.
 
 What belongs elsewhere: what the commands are called and take (`arguments.py`), signals
 (`running.py`).

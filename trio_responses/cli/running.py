@@ -1,6 +1,7 @@
 """Running a command: signals and exit codes, and an error as one line.
 
-What belongs elsewhere: what the commands do (`serve.py`, `ask.py`, `chat.py`, `probe.py`).
+What belongs elsewhere: what the commands do (`serve.py`, `ask.py`, `chat.py`, `probe.py`,
+`record.py`, `replay.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """``serve`` and ``demo``: the embedded server for other programs, and at work.
 
-What belongs elsewhere: the server (`testing/`), the demonstration (`demo.py`).
+What belongs elsewhere: the server (`testing/`), the demonstration (`demo.py`), a server that
+answers from a recording (`replay.py`).
 """
 
 from __future__ import annotations
@@ -19,25 +20,53 @@ from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-__all__ = ["demo", "serve"]
+    from trio_responses.testing import ResponsesServer
+
+__all__ = ["demo", "run_server", "serve"]
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run the embedded server until a signal, which is its only good end."""
-    work = partial(
-        _serve_until_signal,
+    return run_server(
+        lambda _: None,
         host=arguments.host,
         port=arguments.port,
         api_key=arguments.api_key,
         max_age=arguments.max_age,
     )
+
+
+def run_server(
+    order: Callable[[ResponsesServer], None],
+    *,
+    host: str,
+    port: int,
+    api_key: str | None,
+    max_age: float | None,
+) -> int:
+    """Run the embedded server until a signal; give the exit code.
+
+    :param order: tells the server what to answer, before it listens.
+    """
+    work = partial(
+        _serve_until_signal, order, host=host, port=port, api_key=api_key, max_age=max_age
+    )
     code = run(work)
     return 0 if code > SIGNALLED else code
 
 
-async def _serve_until_signal(host: str, port: int, api_key: str | None, max_age: float) -> int:
+async def _serve_until_signal(
+    order: Callable[[ResponsesServer], None],
+    *,
+    host: str,
+    port: int,
+    api_key: str | None,
+    max_age: float | None,
+) -> int:
     async with open_test_server(api_key=api_key, max_age=max_age) as server:
+        order(server)
         try:
             url = await server.serve_tcp(host, port)
         except (OSError, UnicodeError) as error:
