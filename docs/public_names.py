@@ -119,7 +119,6 @@ def alias_docstrings() -> dict[str, list[str]]:
 
 
 INTERNAL = {
-    "Fail.refusal",
     "Lane.begin_turn",
     "Lane.leave_turn",
     "Lane.steer",

@@ -68,7 +68,8 @@ class Turns:
         """Have the server prepare model, instructions and tools, without output.
 
         It waits for its own end, so that a turn after it cannot overtake it. The Response's id
-        may be the parent of a turn. Whether it makes anything faster depends on the server.
+        may be the parent of a turn. Whether it makes anything faster depends on the server. When
+        cancelled, what the server still says of it is dropped; what it prepared stays.
 
         :param params: the fields of `ResponseCreate`, ``generate`` excepted.
         :raises UnexpectedOutput: when the server generated all the same.
@@ -105,7 +106,7 @@ class Turns:
             print(answer.parsed.degrees)
 
         The model is held to the type's JSON schema, in strict mode where that has a form for it
-        (`schema.JSONType`).
+        (`schema.JSONType`). When cancelled, the rest of the response is dropped.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
         :param params: the fields of `ResponseCreate`; ``text`` may have others beside its

@@ -28,6 +28,7 @@ ErrorShape: TypeAlias = Literal[
 """
 
 ERROR_SHAPES: Final[tuple[ErrorShape, ...]] = get_args(ErrorShape)
+"""All of them, for a test of each."""
 
 _TYPE_OF_STATUS: Final = {
     401: "authentication_error",

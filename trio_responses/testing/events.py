@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from trio_responses.testing.compaction import is_due, make_item
-from trio_responses.testing.errors import Json, error_frame
+from trio_responses.testing.errors import Json, Refusal, error_frame, usual_message
 from trio_responses.testing.items import count_words
 from trio_responses.testing.request import Request
 from trio_responses.testing.scripts import Call, Fail, Frame, Reply
@@ -99,7 +99,7 @@ def plan_reply(request: Request, reply: Reply, *, ids: Ids, now: float, cached: 
 
 def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
     """Return the events that go out before an error, and the error."""
-    refusal = fail.refusal()
+    refusal = _refusal_of(fail)
     started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
     frames: list[Frame] = list(started[: fail.after_events])
     if fail.shape == "failed":
@@ -112,6 +112,19 @@ def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
     else:
         frames.append(error_frame(refusal, lane=request.lane, sequence_number=len(frames)))
     return Plan(frames)
+
+
+def _refusal_of(fail: Fail) -> Refusal:
+    """Return the error itself, without the place where it comes."""
+    return Refusal(
+        message=fail.message or usual_message(fail.code),
+        code=fail.code,
+        status=fail.status,
+        param=fail.param,
+        type=fail.type,
+        shape=fail.shape,
+        headers=fail.headers,
+    )
 
 
 class _Shown(msgspec.Struct):

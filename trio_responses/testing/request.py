@@ -8,6 +8,7 @@ from trio_responses.testing.errors import Json
 from trio_responses.testing.items import item_text, items_of
 
 SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
+"""What became of a steering input; see `Steer.state`."""
 
 
 @dataclass(slots=True)
@@ -90,6 +91,7 @@ class Request:
     before the tool outputs that a pending input had waited for."""
 
     def __getitem__(self, name: str) -> Any:
+        """Return a field of the frame."""
         return self.body[name]
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -167,7 +169,9 @@ class Connection:
     """One stream that was opened to the server, whatever became of it."""
 
     number: int
+    """Counted from 1, in the order of accepted streams."""
     method: str = ""
+    """That of the request, such as ``GET``; empty before it came."""
     path: str = ""
     """The request target, query included."""
     headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
@@ -183,3 +187,4 @@ class Connection:
     close_code: int | None = None
     """The close code that ended it: the client's, or the one the server sent; 1006 for none."""
     close_reason: str | None = None
+    """The reason with that code; None without a close frame."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, TypeAlias, TypedDict, final
 
 import trio
 
-from trio_responses.testing.errors import ErrorShape, Refusal, usual_message
+from trio_responses.testing.errors import ErrorShape
 from trio_responses.testing.request import Request
 
 How: TypeAlias = Literal["reset", "fin"] | int
@@ -18,6 +18,7 @@ class Call:
     """A function call by the model."""
 
     name: str
+    """The function."""
     arguments: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
     """The arguments; a string goes out as it is, valid JSON or not."""
     _: KW_ONLY
@@ -30,10 +31,12 @@ class Reply:
     """A response of the model: reasoning, then text, then calls, each only if given."""
 
     text: str | None = None
+    """The message; None for none."""
     _: KW_ONLY
     more: Sequence[str] = ()
     """Further messages after the text, each an output item of its own."""
     calls: Sequence[Call] = ()
+    """Function calls behind the text, each an output item."""
     reasoning: str | None = None
     """The summary of a reasoning item."""
     chunks: Sequence[str] | None = None
@@ -46,6 +49,7 @@ class Reply:
     """Numbers in place of the counted ones: ``input_tokens``, ``cached_tokens``,
     ``output_tokens``, ``reasoning_tokens``."""
     status: Literal["completed", "incomplete", "failed"] = "completed"
+    """How the response ends."""
     reason: str = "max_output_tokens"
     """Why it is incomplete."""
     error: str = "server_error"
@@ -83,27 +87,24 @@ class Fail:
     """
 
     code: str | None = "server_error"
+    """``error.code``; None sends null."""
     _: KW_ONLY
     status: int | None = 500
+    """The HTTP-like status of the frame; None leaves it out."""
     message: str | None = None
+    """``error.message``; None is the usual one of the code."""
     param: str | None = None
+    """``error.param``, such as ``previous_response_id``."""
     type: str | None = None
+    """``error.type``; None is the usual one of the status."""
     shape: ErrorShape = "nested"
+    """How the error is written on the wire."""
     headers: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, Any])
+    """``headers`` of the frame, such as ``retry-after``."""
     after_events: int = 0
+    """How many events of the response go before it."""
     text: str = "These words are cut short."
-
-    def refusal(self) -> Refusal:
-        """Return the error itself, without the place where it comes."""
-        return Refusal(
-            message=self.message or usual_message(self.code),
-            code=self.code,
-            status=self.status,
-            param=self.param,
-            type=self.type,
-            shape=self.shape,
-            headers=self.headers,
-        )
+    """The text of the reply that it cuts off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class WireBytes:
     """
 
     data: bytes
+    """The bytes: whole frames, parts of one, or none at all."""
 
     @classmethod
     def frame(cls, payload: bytes, *, opcode: int = 1, final: bool = True) -> Self:
@@ -158,6 +160,8 @@ class Recorded:
 
 
 Responder: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
+"""What answers requests: called with each, sync or async. What it raises ends up in
+``server.crashes``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +241,7 @@ class Script:
         self._for_warm_up = False
 
     def __repr__(self) -> str:
+        """Say what happens and where."""
         answer = "the usual answer" if self.answer is None else repr(self.answer)
         steps = [f"{step!r} at {'the end' if at is None else at}" for at, step in self._steps]
         return f"<Script: {', '.join([answer, *steps])}>"

@@ -90,6 +90,7 @@ class ResponsesServer:
         self._scheme = "http"
 
     def __repr__(self) -> str:
+        """Count what is there to see."""
         return f"<ResponsesServer {self.url} {self.statistics()}>"
 
     # What it has seen
@@ -333,6 +334,8 @@ class ResponsesServer:
     async def send_raw(self, frame: Frame, *, connection: int | None = None) -> None:
         """Send a frame that nobody asked for, on every open connection or on one.
 
+        It waits where the client does not read.
+
         :param frame: JSON, a text frame, a binary frame, or bytes below WebSocket.
         :param connection: A number from :attr:`connections`; None is all of them.
         """
@@ -343,16 +346,16 @@ class ResponsesServer:
     async def close_all(self, code: int = 1001, reason: str = "") -> None:
         """Close every open connection with a close code, and wait for the handshakes.
 
-        Bounded by the server's ``close_timeout`` seconds.
+        Bounded by the server's ``close_timeout`` seconds. A checkpoint.
         """
         await self._drop_all(code, reason)
 
     async def hang_up_all(self) -> None:
-        """End every open connection without a close frame."""
+        """End every open connection without a close frame. A checkpoint."""
         await self._drop_all("fin", "")
 
     async def reset_all(self) -> None:
-        """Reset every open connection."""
+        """Reset every open connection. A checkpoint."""
         await self._drop_all("reset", "")
 
     def freeze_all(self) -> None:
@@ -386,6 +389,8 @@ class ResponsesServer:
     async def connect_stream(self, *, capacity: int | None = None) -> MemoryStream:
         """Open a connection in memory and return the client's end; the handshake is to come.
 
+        A checkpoint; when cancelled, there is no connection.
+
         :param capacity: Bytes that each direction holds before its sender has to wait; None
             for no bound.
         :raises ConnectionRefusedError: after :meth:`stop_accepting`.
@@ -399,6 +404,8 @@ class ResponsesServer:
 
     async def dial(self, host: str, port: int) -> MemoryStream:  # noqa: ARG002 - a dialler's form
         """Open a connection in memory, as a client's ``dial=``; host and port do not matter.
+
+        A checkpoint; when cancelled, there is no connection.
 
         :raises ConnectionRefusedError: after :meth:`stop_accepting`.
         """

@@ -74,7 +74,11 @@ class MemoryStream(HalfCloseableStream):
                 pipe.wake()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room to send in."""
+        """Wait until there is room to send in. A checkpoint; may be cancelled.
+
+        :raises trio.BrokenResourceError: when the other end is gone, or has reset the connection.
+        :raises trio.ClosedResourceError: when this end is closed.
+        """
         with _exclusive(self._send_conflict, "another task is sending on this stream"):
             await trio.lowlevel.checkpoint()
             await self._wait_room()
@@ -87,7 +91,13 @@ class MemoryStream(HalfCloseableStream):
             self._check_send()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive up to ``max_bytes``; an empty result is the end of the stream."""
+        """Receive up to ``max_bytes``; an empty result is the end of the stream.
+
+        A checkpoint; when cancelled, no byte is lost.
+
+        :raises trio.BrokenResourceError: after a reset, behind the bytes that came before it.
+        :raises trio.ClosedResourceError: when this end is closed.
+        """
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         with _exclusive(self._receive_conflict, "another task is receiving on this stream"):
@@ -109,7 +119,7 @@ class MemoryStream(HalfCloseableStream):
                 await pipe.wait_change()
 
     async def send_eof(self) -> None:
-        """End this direction; the other one goes on."""
+        """End this direction; the other one goes on. A checkpoint."""
         with _exclusive(self._send_conflict, "another task is sending on this stream"):
             await trio.lowlevel.checkpoint()
             if self._closed:
@@ -134,7 +144,7 @@ class MemoryStream(HalfCloseableStream):
         self.close()
 
     async def aclose(self) -> None:
-        """Close both directions; calling it again does nothing."""
+        """Close both directions; calling it again does nothing. A checkpoint."""
         self.close()
         await trio.lowlevel.checkpoint()
 
