@@ -50,10 +50,6 @@ SHOWN_LOCALS: Final = {
     *((name, "api_key") for name in ("open_responses", "connect_responses", "_prepare")),
     *((name, "headers") for name in ("open_responses", "connect_responses", "_prepare")),
     *((name, "proxy") for name in ("open_responses", "connect_responses", "_prepare")),
-    ("_receive", "headers"),
-    ("open_transport", "headers"),
-    ("_connect", "headers"),
-    ("_run_websocket", "headers"),
 }
 """Where a key stands in a local variable, for tools that print those. No other may join them."""
 

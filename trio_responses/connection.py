@@ -44,7 +44,7 @@ from trio_responses.nurseries import open_plain_nursery
 from trio_responses.sending import Sender
 from trio_responses.sockets import Sockets
 from trio_responses.stream import ResponseStream
-from trio_responses.transport import open_transport
+from trio_responses.transport import connect_transport
 from trio_responses.turns import Lane, Turns
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from trio_responses.core.backoff import Backoff
     from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.endpoint import ApiKey
+    from trio_responses.endpoint import ApiKey, HeaderLines
     from trio_responses.instruments import SocketWatch
     from trio_responses.lifecycle import Event
     from trio_responses.settings import RotationPolicy
@@ -82,7 +82,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         self,
         terms: Terms,
         api_key: ApiKey | None,
-        headers: tuple[tuple[str, str], ...],
+        headers: HeaderLines,
         backoff: Backoff,
         rotation: RotationPolicy,
     ) -> None:
@@ -308,13 +308,15 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         """Run all tasks of the connection until `aclose`."""
         self._started = True
         task_status.started()
+        del task_status  # let go of what start() made
         try:
-            with trio.CancelScope(shield=shielded), self._tasks:
-                async with open_plain_nursery() as nursery:
-                    try:
-                        await self._supervise(nursery)
-                    except ResponsesError as error:
-                        self._conclude(error)
+            async with open_plain_nursery() as nursery:
+                self._tasks = nursery.cancel_scope
+                self._tasks.shield = shielded
+                try:
+                    await self._supervise(nursery)
+                except ResponsesError as error:
+                    self._conclude(error)
         finally:
             self._conclude(ConnectionClosed("the connection's nursery has ended"))
             self._sockets.change(ConnectionState.CLOSED)
@@ -341,7 +343,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         while True:
             if failure is not None:
                 await self._back_off(failure)
-            opened: Link | ConnectError = await nursery.start(self._receive)
+            opened: Link | ConnectError = await nursery.start(self._receive, nursery)
             if isinstance(opened, Link):
                 break
             if opened.retryable:
@@ -375,7 +377,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             with trio.move_on_after(age):
                 await link.over.wait()
             while not link.over.is_set():
-                fresh: Link | ConnectError = await nursery.start(self._receive)
+                fresh: Link | ConnectError = await nursery.start(self._receive, nursery)
                 if isinstance(fresh, Link):
                     self._sockets.current = fresh
                     link.retire()
@@ -405,20 +407,30 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     # --- The receive task ----------------------------------------------------------------
 
-    async def _receive(self, *, task_status: trio.TaskStatus[Link | ConnectError]) -> None:
+    async def _receive(
+        self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Link | ConnectError]
+    ) -> None:
         """Run one socket from its handshake to its last frame: the receive task."""
-        instruments, endpoint = self._terms.instruments, self._terms.endpoint
         rotation = self._sockets.current is not None
+        watch = self._terms.instruments.open_socket(self._backoff.attempts, rotation=rotation)
         try:
-            with instruments.opening(self._backoff.attempts, rotation=rotation) as watch:
-                headers = await handshake_headers(endpoint, self._api_key, self._headers)
-                async with open_transport(self._terms, headers) as transport:
-                    watch.opened()
-                    link = self._adopt(transport, watch)
-                    task_status.started(link)
-                    await self._read_until_done(link)
-        except ConnectError as error:
+            endpoint = self._terms.endpoint
+            headers = await handshake_headers(endpoint, self._api_key, self._headers)
+            transport = await connect_transport(nursery, self._terms, headers)
+        except BaseException as error:
+            watch.failed(error)
+            if not isinstance(error, ConnectError):
+                raise
             task_status.started(error)
+            return
+        try:
+            watch.opened()
+            link = self._adopt(transport, watch)
+            task_status.started(link)
+            del task_status  # let go of what start() made
+            await self._read_until_done(link)
+        finally:
+            await transport.aclose()
 
     async def _read_until_done(self, link: Link) -> None:
         try:

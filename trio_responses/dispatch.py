@@ -19,6 +19,7 @@ import trio
 
 from trio_responses import wire
 from trio_responses.core.frames import BinaryMessage
+from trio_responses.core.lanes import TURNING_POINTS
 from trio_responses.errors import BufferExceeded, Delivery, MessageTooLarge
 from trio_responses.inbox import Inbox
 from trio_responses.turn import Turn
@@ -78,7 +79,7 @@ class Dispatcher:
     def _share_out(self, link: Link, events: list[ServerEvent], sizes: list[int]) -> None:
         """Give events to their owners, each owner all of its own at once."""
         shares: defaultdict[Request | None, _Share] = defaultdict(_Share)
-        turns = map(link.lanes.turning_points.__contains__, map(type, events))
+        turns = map(TURNING_POINTS.__contains__, map(type, events))
         start = 0
         for turn in compress(count(), turns):
             self._share_steps(link, shares, events[start:turn], sizes[start:turn])

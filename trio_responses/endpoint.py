@@ -25,7 +25,10 @@ __all__ = ["ApiKey", "Endpoint", "Headers"]
 USER_AGENT = f"trio-responses/{version('trio-responses')}"
 
 ApiKey: TypeAlias = str | Callable[[], Awaitable[str]]
+"""The key, or what gives it: called for every handshake, and once more where a key is refused.
+What it raises is a `ConnectError`; the key is in no repr, message or log."""
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+"""Headers for every handshake: names and values, in order, or a mapping. No CR, no LF."""
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 OFFICIAL_HOST = re.compile(r"(?:(?:us|eu|ae|au|in|jp)\.)?api\.openai\.com")
@@ -235,7 +238,16 @@ def websocket_url(url: str) -> str:
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
 
 
-def checked_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
+class HeaderLines(tuple[tuple[str, str], ...]):
+    """The headers of a handshake, the key among them: printed, it shows their names alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<headers {', '.join(name for name, _ in self)}>"
+
+
+def checked_headers(headers: Headers) -> HeaderLines:
     """Bring headers into pairs.
 
     :raises ConfigurationError: for names and values outside HTTP's grammar: CR and LF above
@@ -252,7 +264,7 @@ def checked_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
             raise ConfigurationError(f"header {name!r} is the handshake's own")
         if not _matches(HEADER_VALUE, value):
             raise ConfigurationError(f"header {name!r} has a value that HTTP does not allow")
-    return pairs
+    return HeaderLines(pairs)
 
 
 def _matches(grammar: re.Pattern[str], text: object) -> bool:
@@ -277,7 +289,7 @@ def api_key_for(endpoint: Endpoint, given: ApiKey | None) -> ApiKey | None:
 
 async def handshake_headers(
     endpoint: Endpoint, api_key: ApiKey | None, headers: tuple[tuple[str, str], ...]
-) -> tuple[tuple[str, str], ...]:
+) -> HeaderLines:
     """Put the headers of one handshake together; a callable key is called for it.
 
     The user's headers go before the endpoint's and the library's of the same name.
@@ -298,4 +310,4 @@ async def handshake_headers(
         own.append((endpoint.key_header, f"Bearer {api_key}" if bearer else api_key))
     taken = {name.lower() for name, _ in headers}
     rest = [(name, value) for name, value in own if name.lower() not in taken]
-    return (*headers, *checked_headers(rest))
+    return HeaderLines((*headers, *checked_headers(rest)))

@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from trio_responses.locks import Change
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Sequence
+
+    import trio
 
     from trio_responses.settings import Limits
 
@@ -35,7 +38,7 @@ class Budget:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._changed = trio.Event()
+        self._changed = Change()
         self._unread: set[Inbox[Any]] = set()
         self._overfull: set[Inbox[Any]] = set()
         self.unread_bytes: int = 0
@@ -68,12 +71,10 @@ class Budget:
 
     def note_change(self) -> None:
         """Let whoever waits for room look again."""
-        self._changed.set()
+        self._changed.tell()
 
     async def wait_for_change(self) -> None:
         """Wait until something was read, or somebody came to wait. Several tasks may do so."""
-        if self._changed.is_set():
-            self._changed = trio.Event()
         await self._changed.wait()
 
     def fullest(self) -> Inbox[Any] | None:
@@ -95,7 +96,7 @@ class Inbox(Generic[T]):
         self._batch_bytes = 0
         self._ready: Iterator[T] = iter(())
         self._since_checkpoint: int = 0
-        self._arrived = trio.Event()
+        self._arrived = Change()
         self.end: BaseException | None = None
         """What readers are told behind the last event; set by `close`."""
         self.unread_bytes: int = 0
@@ -115,13 +116,13 @@ class Inbox(Generic[T]):
         """
         self._batches.append((events, size))
         self._budget.account(self, size)
-        self._arrived.set()
+        self._arrived.tell()
 
     def close(self, end: BaseException) -> None:
         """Let no more events come: behind the last one, readers get this exception."""
         if self.end is None:
             self.end = end
-        self._arrived.set()
+        self._arrived.tell()
 
     def discard(self) -> None:
         """Throw away what is unread and give its bytes back."""
@@ -167,7 +168,8 @@ class Inbox(Generic[T]):
                 await checkpoint()
                 raise self.end
             else:
-                await self._wait()
+                self._since_checkpoint = 0
+                await self.wait_for(self._arrived)
 
     async def receive(self) -> T:
         """Wait for the next event and take it. A checkpoint; when cancelled, no event is lost.
@@ -193,13 +195,7 @@ class Inbox(Generic[T]):
         self._since_checkpoint = 0
         return checkpoint()  # noqa: ASYNC105 - likewise
 
-    async def _wait(self) -> None:
-        self._since_checkpoint = 0
-        if self._arrived.is_set():
-            self._arrived = trio.Event()
-        await self.wait_for(self._arrived)
-
-    async def wait_for(self, event: trio.Event) -> None:
+    async def wait_for(self, event: trio.Event | Change) -> None:
         """Wait for what events that are still to come will bring: for them there must be room."""
         self.awaited += 1
         self._budget.note_change()

@@ -109,40 +109,27 @@ class Where:
 
 
 class Instruments:
-    """The instruments of one connection: a hook is passed on to those that override it.
+    """The instruments of one connection.
 
     :raises ConfigurationError: for what is no instrument, or has hooks that would have to wait.
     """
 
+    __slots__ = ("_instruments", "_watches_tools", "_watches_turns", "_where", "watches_frames")
+
     def __init__(self, instruments: Iterable[Instrument] = (), where: Where | None = None) -> None:
         self._where = where or Where("", 0)
-        self._hooked: dict[str, list[Instrument]] = {hook: [] for hook in HOOKS}
-        for one in instruments:
-            self._hook_up(one)
-        self._watches_turns = any(self._hooked[hook] for hook in HOOKS if hook[:5] == "turn_")
-        self._watches_tools = any(self._hooked[hook] for hook in HOOKS if hook[:5] == "tool_")
-        self.watches_frames: bool = any(
-            self._hooked[hook] for hook in HOOKS if hook.startswith("frame")
-        )
+        self._instruments = list(instruments)
+        hooks = {hook for one in self._instruments for hook in _own_hooks(one)}
+        self._watches_turns = any(hook.startswith("turn_") for hook in hooks)
+        self._watches_tools = any(hook.startswith("tool_") for hook in hooks)
+        self.watches_frames: bool = any(hook.startswith("frame") for hook in hooks)
         """Whether one of them wants to see what goes over the wire."""
-
-    def _hook_up(self, one: Instrument) -> None:
-        if not isinstance(one, Instrument):
-            raise ConfigurationError(f"not an instrument: {type(one).__name__}")
-        for hook in HOOKS:
-            own = getattr(type(one), hook)
-            if own is getattr(Instrument, hook):
-                continue
-            if iscoroutinefunction(own):
-                raise ConfigurationError(f"{type(one).__name__}.{hook} must not be async")
-            self._hooked[hook].append(one)
 
     def tell(
         self, hook: Callable[Concatenate[Instrument, P], None], *facts: P.args, **named: P.kwargs
     ) -> None:
-        """Call a hook of every instrument that has it."""
-        hooked = self._hooked[hook.__name__]
-        for one in tuple(hooked):
+        """Call a hook of every instrument."""
+        for one in tuple(self._instruments):
             try:
                 getattr(one, hook.__name__)(*facts, **named)
             except Exception as error:  # noqa: BLE001 - whatever somebody else's instrument raises
@@ -150,9 +137,7 @@ class Instruments:
 
     def _take_out(self, one: Instrument, hook: str, error: Exception) -> None:
         """Go on without it. What its error says may be content: only type and place are logged."""
-        for hooked in self._hooked.values():
-            if one in hooked:
-                hooked.remove(one)
+        self._instruments.remove(one)
         last = traceback.extract_tb(error.__traceback__)[-1]
         logger.error(
             "%s raised %s in %s (%s:%s) and is taken out",
@@ -165,21 +150,13 @@ class Instruments:
 
     # --- What is told of -------------------------------------------------------------------
 
-    @contextmanager
-    def opening(self, attempt: int, *, rotation: bool) -> Generator[SocketWatch, None, None]:
-        """Tell of one socket: what ends the block before it is open has failed it."""
+    def open_socket(self, attempt: int, *, rotation: bool) -> SocketWatch:
+        """Tell of a socket that is going to be opened."""
         socket = SocketRecord(
             host=self._where.host, port=self._where.port, attempt=attempt, rotation=rotation
         )
         self.tell(Instrument.socket_opening, socket)
-        try:
-            yield SocketWatch(self, socket)
-        except BaseException as error:
-            if socket.opened_at is None:
-                socket.ended_at = trio.current_time()
-                socket.error = error if isinstance(error, ResponsesError) else None
-                self.tell(Instrument.socket_failed, socket)
-            raise
+        return SocketWatch(self, socket)
 
     def begin_turn(self, model: str | None) -> TurnWatch | None:
         """Tell of a turn, if anybody wants to know."""
@@ -215,6 +192,17 @@ class Instruments:
             self.tell(Instrument.tool_finished, tool)
 
 
+def _own_hooks(one: Instrument) -> list[str]:
+    """Give the hooks that an instrument has of its own."""
+    if not isinstance(one, Instrument):
+        raise ConfigurationError(f"not an instrument: {type(one).__name__}")
+    own = [hook for hook in HOOKS if getattr(type(one), hook) is not getattr(Instrument, hook)]
+    for hook in own:
+        if iscoroutinefunction(getattr(type(one), hook)):
+            raise ConfigurationError(f"{type(one).__name__}.{hook} must not be async")
+    return own
+
+
 class SocketWatch:
     """Tells the instruments of one socket."""
 
@@ -228,6 +216,12 @@ class SocketWatch:
         """Say that the handshake is done."""
         self.socket.opened_at = trio.current_time()
         self._instruments.tell(Instrument.socket_opened, self.socket)
+
+    def failed(self, error: BaseException) -> None:
+        """Say that it could not be opened."""
+        self.socket.ended_at = trio.current_time()
+        self.socket.error = error if isinstance(error, ResponsesError) else None
+        self._instruments.tell(Instrument.socket_failed, self.socket)
 
     def rotated(self) -> None:
         """Say that it has taken over from one that lived."""

@@ -6,34 +6,52 @@ nursery always wraps; this is the one place that unwraps.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from types import TracebackType
 
 __all__ = ["open_plain_nursery"]
 
 
-@asynccontextmanager
-async def open_plain_nursery() -> AsyncGenerator[trio.Nursery, None]:
-    """Open a nursery that raises a lone exception as it is.
+@final
+class open_plain_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
+    """Open a nursery that raises a lone exception as it is, for the length of an ``async with``.
 
     Several at once still make a group; cancellations beside an exception are not counted, as
     Trio itself sees to. A group that the block raises of its own accord is a lone exception.
     """
-    try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-    except BaseExceptionGroup as group:
-        lone, *others = group.exceptions
-        if others:
-            raise
-        # The group's own context is the nursery's business, not the reader's.
-        context = lone.__context__
+
+    # No generator: every socket keeps nurseries open, and this is the smaller and faster way.
+    __slots__ = ("_manager",)
+
+    def __init__(self) -> None:
+        self._manager = trio.open_nursery()
+
+    async def __aenter__(self) -> trio.Nursery:
+        """Open it."""
+        return await self._manager.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Wait for its tasks."""
         try:
-            raise lone
-        finally:
-            lone.__context__ = context
+            return await self._manager.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            lone, *others = group.exceptions
+            if others:
+                raise
+            if lone is error:
+                return False  # the block's own one goes on
+            # The group's own context is the nursery's business, not the reader's.
+            context = lone.__context__
+            try:
+                raise lone
+            finally:
+                lone.__context__ = context

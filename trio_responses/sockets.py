@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from trio_responses.errors import ConnectionClosed, Delivery
 from trio_responses.lifecycle import ConnectionState
+from trio_responses.locks import Change
 
 if TYPE_CHECKING:
     from trio_responses.errors import ResponsesError
@@ -32,14 +31,13 @@ class Sockets:
         """That one, and those that still answer."""
         self.end: ResponsesError | None = None
         """Why there will be no more."""
-        self._changed = trio.Event()
+        self._changed = Change()
 
     def change(self, state: ConnectionState | None = None) -> None:
         """Note that something has changed, and let those who wait for it look again."""
         if state is not None and self.state is not ConnectionState.CLOSED:
             self.state = state
-        self._changed.set()
-        self._changed = trio.Event()
+        self._changed.tell()
 
     async def wait_change(self) -> None:
         """Wait until something has changed."""

@@ -20,7 +20,7 @@ from trio_responses.errors import (
     HandshakeRejected,
     UpgradeUnsupported,
 )
-from trio_responses.locks import QuickLock
+from trio_responses.locks import Change, QuickLock
 from trio_responses.wire import parse_retry_after
 
 __all__ = ["Tap"]
@@ -55,7 +55,7 @@ class Tap(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._pending = bytearray()
-        self._arrived = trio.Event()
+        self._arrived = Change()
         self._ended = False
         self.upgrading: bool = True
         """Whether the upgrade response is still to come."""
@@ -84,7 +84,7 @@ class Tap(trio.abc.Stream):
             while len(self._pending) - surplus > MAX_PENDING_BYTES // 2:
                 surplus += HEADER_BYTES + self._pending[surplus + 1]
             del self._pending[:surplus]
-        self._arrived.set()
+        self._arrived.tell()
 
     def drop_pending(self) -> None:
         """Leave the control frames that wait unanswered: a close frame is going out."""
@@ -93,7 +93,7 @@ class Tap(trio.abc.Stream):
     def feed_end(self) -> None:
         """Tell trio-websocket that no more bytes will come."""
         self._ended = True
-        self._arrived.set()
+        self._arrived.tell()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Give trio-websocket its bytes: the upgrade response, then one control frame a time.
@@ -104,7 +104,6 @@ class Tap(trio.abc.Stream):
         if self.upgrading:
             return await self._receive_upgrade()
         while not self._pending and not self._ended:
-            self._arrived = trio.Event()
             await self._arrived.wait()
         size = HEADER_BYTES + self._pending[1] if self._pending else 0
         taken = bytes(self._pending[:size])

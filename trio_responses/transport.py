@@ -1,6 +1,6 @@
 """One WebSocket, from dial to close: batches of messages in, whole frames out.
 
-`open_transport()` dials, secures and upgrades under one timeout; `Transport.receive()` gives
+`connect_transport()` dials, secures and upgrades under one timeout; `Transport.receive()` gives
 every message that one read of the socket brought. This is the only file that knows of
 trio-websocket.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -34,16 +34,15 @@ from trio_responses.instruments import Instruments
 from trio_responses.locks import QuickLock
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.tap import Tap
+from trio_responses.tls import TLSStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from trio_responses.core.frames import Message
     from trio_responses.endpoint import Endpoint
     from trio_responses.instruments import SocketWatch
     from trio_responses.settings import Keepalive, Limits, Timeouts
 
-__all__ = ["Dial", "Transport", "dial_tcp", "open_transport"]
+__all__ = ["Dial", "Transport", "connect_transport", "dial_tcp"]
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Opens a byte stream to a host and port."""
@@ -72,35 +71,21 @@ class Terms:
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 
-@asynccontextmanager
-async def open_transport(
-    terms: Terms, headers: tuple[tuple[str, str], ...]
-) -> AsyncGenerator[Transport, None]:
-    """Open one WebSocket for the length of a block.
+async def connect_transport(
+    nursery: trio.Nursery, terms: Terms, headers: tuple[tuple[str, str], ...]
+) -> Transport:
+    """Open one WebSocket: dial, TLS and upgrade.
 
-    Leaving the block closes it: with a closing handshake where the socket still lives, within
-    ``timeouts.close`` in any case, and also when the block is cancelled.
-
+    :param nursery: where trio-websocket and the keepalive run: up to `Transport.aclose`, which
+        has to be called, also where the nursery is cancelled.
     :param headers: the headers of this handshake.
     :raises ConnectTimeout: when dial, TLS and upgrade take longer than ``timeouts.connect``.
     :raises HandshakeRejected: when the server answers with another status than 101.
     :raises ConnectError: when it cannot be reached, trusted or understood.
     """
-    async with open_plain_nursery() as nursery:
-        transport = await _connect(nursery, terms, headers)
-        try:
-            nursery.start_soon(transport._keep_alive)  # noqa: SLF001 - its own opener
-            yield transport
-        finally:
-            await transport.aclose()
-            nursery.cancel_scope.cancel()
-
-
-async def _connect(
-    nursery: trio.Nursery, terms: Terms, headers: tuple[tuple[str, str], ...]
-) -> Transport:
     phase = "dial"
     stream: trio.abc.Stream | None = None
+    tap: Tap | None = None
     try:
         with trio.move_on_after(terms.timeouts.connect):
             stream = await _dial(terms)
@@ -109,13 +94,17 @@ async def _connect(
                 stream = await _secure(stream, terms)
             phase = "upgrade"
             tap = Tap(stream)
-            websocket = await nursery.start(_run_websocket, tap, terms.endpoint, headers)
-            if isinstance(websocket, ConnectError):
-                raise websocket
+            transport: Transport | ConnectError = await nursery.start(
+                _attend, stream, tap, terms, headers
+            )
+            if isinstance(transport, ConnectError):
+                raise transport
             tap.service.shield = True  # the closing handshake needs it, also under cancellation
-            return Transport(stream, tap, websocket, terms)
+            return transport
         raise ConnectTimeout(phase, terms.timeouts.connect)
     except BaseException:
+        if tap is not None:
+            tap.service.cancel()
         if stream is not None:
             await trio.aclose_forcefully(stream)
         raise
@@ -129,11 +118,10 @@ async def _dial(terms: Terms) -> trio.abc.Stream:
 
 
 async def _secure(stream: trio.abc.Stream, terms: Terms) -> trio.abc.Stream:
-    secured = trio.SSLStream(
+    secured = TLSStream(
         stream,
         terms.ssl_context or ssl.create_default_context(),
         server_hostname=terms.endpoint.host,
-        https_compatible=True,
     )
     try:
         await secured.do_handshake()
@@ -146,33 +134,37 @@ async def _secure(stream: trio.abc.Stream, terms: Terms) -> trio.abc.Stream:
     return secured
 
 
-async def _run_websocket(
+async def _attend(
+    stream: trio.abc.Stream,
     tap: Tap,
-    endpoint: Endpoint,
+    terms: Terms,
     headers: tuple[tuple[str, str], ...],
     *,
-    task_status: trio.TaskStatus[trio_websocket.WebSocketConnection | ConnectError],
+    task_status: trio.TaskStatus[Transport | ConnectError],
 ) -> None:
-    """Run trio-websocket's reader until the socket ends, and contain what it raises.
+    """Run trio-websocket and the keepalive until the socket is closed, and contain what they raise.
 
     A refusal is a value: an exception would lose its cause on the way through ``start()``, which
     raises it ``from None`` before Trio 0.33.
     """
     opened = False
     try:
-        with tap.service:
-            async with open_plain_nursery() as nursery:
-                websocket = await trio_websocket.wrap_client_stream(
-                    nursery,
-                    tap,  # type: ignore[arg-type]  # "an arbitrary stream", it says itself
-                    endpoint.authority,
-                    endpoint.resource,
-                    extra_headers=[
-                        (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
-                    ],
-                )
-                opened = True
-                task_status.started(websocket)
+        async with open_plain_nursery() as nursery:
+            tap.service = nursery.cancel_scope
+            websocket = await trio_websocket.wrap_client_stream(
+                nursery,
+                tap,  # type: ignore[arg-type]  # "an arbitrary stream", it says itself
+                terms.endpoint.authority,
+                terms.endpoint.resource,
+                extra_headers=[
+                    (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
+                ],
+            )
+            opened = True
+            transport = Transport(stream, tap, websocket, terms)
+            task_status.started(transport)
+            task_status = trio.TASK_STATUS_IGNORED  # let go of what start() made
+            await transport.keep_alive()
     except Exception as error:  # noqa: BLE001 - its reader crashes on some input: a lost socket
         if opened:
             await tap.break_off(error)
@@ -184,7 +176,7 @@ async def _run_websocket(
 
 
 class Transport:
-    """An open WebSocket. Made by `open_transport()` only."""
+    """An open WebSocket, up to `aclose`. Made by `connect_transport()` only."""
 
     def __init__(
         self,
@@ -204,6 +196,7 @@ class Transport:
         self._death: ConnectionLost | None = None
         self._close_code = NORMAL_CLOSURE
         self._reading_since = math.inf
+        self._pinging: trio.CancelScope | None = None
         self.witness: SocketWatch | None = None
         """Who is shown every frame; `None` where nobody wants to see them."""
         self.opened_at: float = trio.current_time()
@@ -333,7 +326,7 @@ class Transport:
         if self._death is None and not self._closing:
             await self._give_up(self._as_lost())
 
-    async def _keep_alive(self) -> None:
+    async def keep_alive(self) -> None:
         """Ping a silent server, and give the socket up where nothing comes back.
 
         While nobody receives, nothing can be heard: that time does not count (P6). Nor is a ping
@@ -342,6 +335,8 @@ class Transport:
         interval, timeout = self._terms.keepalive.interval, self._terms.keepalive.timeout
         while interval < math.inf:
             await trio.sleep_until(self.heard_at + interval)
+            if self._closing:
+                return
             if trio.current_time() < self.heard_at + interval:
                 continue
             if self._reading_since == math.inf:
@@ -350,9 +345,12 @@ class Transport:
             asked_at = trio.current_time()
             try:
                 with trio.move_on_after(timeout) as waiting:
+                    self._pinging = waiting
                     await self._websocket.ping()
             except trio_websocket.ConnectionClosed:
                 await self._give_up_unwritable(timeout)
+                return
+            if self._closing:
                 return
             if self._tap.cut:
                 await self._give_up(SendTimeout(PING_BYTES, age=self.age))
@@ -374,6 +372,8 @@ class Transport:
         bounded already.
         """
         self._closing = True
+        if self._pinging is not None:
+            self._pinging.cancel()
         if self._death is None or self._frames.error is not None:
             self._tap.drop_pending()
             with trio.move_on_after(self._terms.timeouts.close, shield=True):

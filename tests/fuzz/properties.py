@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.transport.opened import open_transport
 from tests.transport.peer import (
     CLIENT_HAS_LEFT,
     HEADERS,
@@ -27,7 +28,6 @@ from trio_responses import open_responses, wire
 from trio_responses.core.frames import BinaryMessage, FrameReader, OversizeMessage
 from trio_responses.errors import ConnectError, ConnectionLost, Delivery, ResponsesError
 from trio_responses.settings import Limits, Timeouts
-from trio_responses.transport import open_transport
 from trio_responses.wire import ErrorEvent, UndecodableFrame, UnknownEvent, decode, decode_item
 from trio_responses.wire.base import Unknown
 from trio_responses.wire.codec import _mend as mended

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from tests.transport.opened import open_transport
 from trio_responses.core.frames import BinaryMessage
 from trio_responses.endpoint import Endpoint
 from trio_responses.errors import ConnectionLost
 from trio_responses.settings import Keepalive, Limits, Timeouts
-from trio_responses.transport import Terms, dial_tcp, open_transport
+from trio_responses.transport import Terms, dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

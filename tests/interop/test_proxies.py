@@ -18,6 +18,7 @@ import trio
 import trustme
 
 from tests.interop.programs import free_port
+from tests.transport.opened import open_transport
 from tests.transport.peer import HEADERS, terms
 from tests.transport.proxies import (
     PROMPT,
@@ -30,7 +31,6 @@ from tests.transport.proxies import (
 )
 from trio_responses import ConnectError, ProxyError, ReconnectFailed, open_responses
 from trio_responses.proxy import Proxy
-from trio_responses.transport import open_transport
 from trio_responses.tunnel import Tunnel
 
 if TYPE_CHECKING:

@@ -16,12 +16,13 @@ import pytest
 import trio
 import trio.testing
 
+from tests.transport.opened import open_transport
 from trio_responses.endpoint import Endpoint
 from trio_responses.errors import ConnectError, ConnectionLost
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.settings import Keepalive, Limits, Timeouts
 from trio_responses.testing import MemoryStream, memory_connection
-from trio_responses.transport import Terms, open_transport
+from trio_responses.transport import Terms
 
 if TYPE_CHECKING:
     import ssl

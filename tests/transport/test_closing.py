@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from tests.testing.driver import NO_WAITING
+from tests.transport.opened import open_transport
 from tests.transport.peer import (
     CLOSE,
     HEADERS,
@@ -27,7 +28,6 @@ from tests.transport.peer import (
 from trio_responses.errors import ConnectionLost
 from trio_responses.settings import Keepalive, Timeouts
 from trio_responses.testing import MemoryStream
-from trio_responses.transport import open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from tests.testing.driver import NO_WAITING
+from tests.transport.opened import open_transport
 from tests.transport.peer import (
     HEADERS,
     KEY,
@@ -32,7 +33,6 @@ from trio_responses.errors import (
 from trio_responses.opening import open_responses
 from trio_responses.proxy import Proxy
 from trio_responses.settings import Timeouts
-from trio_responses.transport import open_transport
 from trio_responses.tunnel import Tunnel
 
 if TYPE_CHECKING:

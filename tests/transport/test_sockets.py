@@ -13,6 +13,7 @@ import pytest
 import trio
 import trustme
 
+from tests.transport.opened import open_transport
 from tests.transport.peer import (
     CLIENT_HAS_LEFT,
     HEADERS,
@@ -27,7 +28,7 @@ from tests.transport.peer import (
 )
 from trio_responses.errors import ConnectError, HandshakeRejected
 from trio_responses.settings import Timeouts
-from trio_responses.transport import dial_tcp, open_transport
+from trio_responses.transport import dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.transport.opened import open_transport
 from tests.transport.peer import HEADERS, KEY, assert_secret_kept, terms, text
 from tests.transport.proxies import (
     GRANTED,
@@ -29,7 +30,6 @@ from tests.transport.proxies import (
 from trio_responses.errors import ConnectError, ConnectTimeout, ProxyError
 from trio_responses.proxy import Proxy
 from trio_responses.settings import Timeouts
-from trio_responses.transport import open_transport
 from trio_responses.tunnel import Tunnel
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import trio.testing
 import trustme
 
 from tests.testing.driver import NO_WAITING
+from tests.transport.opened import open_transport
 from tests.transport.peer import (
     HEADERS,
     KEY,
@@ -38,7 +39,7 @@ from tests.transport.proxies import (
 from trio_responses.errors import ConnectError, ConnectTimeout, ProxyError
 from trio_responses.opening import open_responses
 from trio_responses.proxy import Proxy
-from trio_responses.transport import dial_tcp, open_transport
+from trio_responses.transport import dial_tcp
 from trio_responses.tunnel import Tunnel
 
 if TYPE_CHECKING:

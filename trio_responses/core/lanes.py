@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from trio_responses.core.steering import Steering
 from trio_responses.wire import (
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from trio_responses.core.steering import Submission
     from trio_responses.wire import ServerEvent
 
-__all__ = ["Lanes", "Request"]
+__all__ = ["TURNING_POINTS", "Lanes", "Request"]
 
 ERROR_TYPES = frozenset({"error", "response.error"})
 TERMINAL_TYPES = frozenset(
@@ -92,22 +92,8 @@ class Lanes(Generic[RequestT]):
     def __init__(self) -> None:
         self._queues: dict[str | None, deque[RequestT]] = {}
         self._ended: dict[str | None, str | None] = {}
-        self._cut_off: set[str | None] = set()
+        self._cut_off: frozenset[str | None] = frozenset()
         self.steering: Steering = Steering()
-        self._rules: dict[type, Callable[[ServerEvent], RequestT | None]] = {
-            ResponseCreated: self._name,
-            ResponseCompleted: self._complete,
-            ResponseFailed: self._end,
-            ResponseIncomplete: self._end,
-            ErrorEvent: self._err,
-            SteerAccepted: self._steer,
-            SteerPending: self._steer,
-            SteerFailed: self._steer,
-            UnknownEvent: self._look_up_unknown,
-            UndecodableFrame: self._look_up_undecodable,
-        }
-        self.turning_points: frozenset[type] = frozenset(self._rules)
-        """Events that are more than a step of a response: what comes next may be another one's."""
         self._home: str | None = None
         self.previous_response_id: str | None = None
         """The last response of this socket that was completed and not evicted since."""
@@ -170,7 +156,7 @@ class Lanes(Generic[RequestT]):
         self.steering.lose({request.parent for request in self.unfinished()})
         self._queues.clear()
         self._ended.clear()
-        self._cut_off.clear()
+        self._cut_off = frozenset()
         self.previous_response_id = None
         return waiting
 
@@ -179,9 +165,10 @@ class Lanes(Generic[RequestT]):
 
         A request that the event ends has `Request.ended` set and has left its lane.
         """
-        rule = self._rules.get(type(event))
+        rule = _RULES.get(type(event))
         if rule is not None:
-            return rule(event)
+            owner: RequestT | None = rule(self, event)
+            return owner
         queue = self._queues.get(event.stream_id)
         return queue[0] if queue and event.stream_id not in self._cut_off else None
 
@@ -191,13 +178,13 @@ class Lanes(Generic[RequestT]):
         queue = self._queues.get(lane)
         return queue[0] if queue else None
 
-    def _name(self, event: ServerEvent) -> RequestT | None:
+    def _begin(self, event: ServerEvent) -> RequestT | None:
         request = self._oldest(event.stream_id)
         if request is not None and isinstance(event, ResponseCreated):
             request.response_id = event.response.id or None
             request.answered = False
             self.steering.commit(request, request.response_id)
-            self._cut_off.discard(request.lane)
+            self._cut_off -= {request.lane}
         return request
 
     def _end(self, event: ServerEvent) -> RequestT | None:
@@ -270,7 +257,7 @@ class Lanes(Generic[RequestT]):
         self._finish(request)
         self.steering.break_off(request)
         if request.response_id is not None:
-            self._cut_off.add(request.lane)
+            self._cut_off |= {request.lane}
         return request
 
     def _look_up_unknown(self, event: ServerEvent) -> RequestT | None:
@@ -289,8 +276,25 @@ class Lanes(Generic[RequestT]):
 
     def _finish(self, request: RequestT) -> RequestT:
         self._queues[request.lane].popleft()
-        self._cut_off.discard(request.lane)
+        self._cut_off -= {request.lane}
         self._ended[request.lane] = request.response_id
         self.ends += 1
         request.ended = True
         return request
+
+
+_lanes = cast("type[Lanes[Any]]", Lanes)
+_RULES: dict[type, Callable[[Lanes[Any], ServerEvent], Any]] = {
+    ResponseCreated: _lanes._begin,  # noqa: SLF001 - its own table
+    ResponseCompleted: _lanes._complete,  # noqa: SLF001 - likewise
+    ResponseFailed: _lanes._end,  # noqa: SLF001 - likewise
+    ResponseIncomplete: _lanes._end,  # noqa: SLF001 - likewise
+    ErrorEvent: _lanes._err,  # noqa: SLF001 - likewise
+    SteerAccepted: _lanes._steer,  # noqa: SLF001 - likewise
+    SteerPending: _lanes._steer,  # noqa: SLF001 - likewise
+    SteerFailed: _lanes._steer,  # noqa: SLF001 - likewise
+    UnknownEvent: _lanes._look_up_unknown,  # noqa: SLF001 - likewise
+    UndecodableFrame: _lanes._look_up_undecodable,  # noqa: SLF001 - likewise
+}
+TURNING_POINTS = frozenset(_RULES)
+"""Events that are more than a step of a response: what comes next may be another one's."""

@@ -30,7 +30,7 @@ class Leases:
 
     def __init__(self, *, offered: bool) -> None:
         self._offered = offered
-        self._leased: set[str] = set()
+        self._leased: frozenset[str] = frozenset()
 
     def lease(self, name: str | None) -> str | None:
         """Take a name for oneself: a free one, where none is wished for.
@@ -52,13 +52,13 @@ class Leases:
         if name is None:
             # From the end of the names, since turns without a lease take them from the beginning.
             name = next(name for name in reversed(LANE_NAMES) if name not in self._leased)
-        self._leased.add(name)
+        self._leased |= {name}
         return name
 
     def give_back(self, name: str | None) -> None:
         """Let others have the name."""
         if name is not None:
-            self._leased.discard(name)
+            self._leased -= {name}
 
     def unleased(self, used: AbstractSet[str | None]) -> list[str | None]:
         """Give the lanes that any turn may take, the default lane first.

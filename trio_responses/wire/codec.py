@@ -8,7 +8,6 @@ does not fit are told from a frame that is no event at all.
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from operator import or_
 from typing import Any, cast
 
 import msgspec
@@ -29,9 +28,8 @@ from .events import (
 
 _UNREADABLE = tolerance.UNREADABLE
 # All but errors: those come in many wrappings, and go the slow way.
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-    reduce(or_, (kind for kind in EVENTS.values() if kind is not ErrorEvent))
-)
+_kinds: list[Any] = [kind for kind in EVENTS.values() if kind is not ErrorEvent]
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(lambda a, b: a | b, _kinds))
 
 
 def decode_all(frames: Sequence[bytes]) -> list[ServerEvent]:

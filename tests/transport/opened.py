@@ -1,0 +1,27 @@
+"""A WebSocket for the length of a block, without a connection around it."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from trio_responses.nurseries import open_plain_nursery
+from trio_responses.transport import connect_transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from trio_responses.transport import Terms, Transport
+
+
+@asynccontextmanager
+async def open_transport(
+    terms: Terms, headers: tuple[tuple[str, str], ...]
+) -> AsyncGenerator[Transport, None]:
+    """Open a WebSocket, and close it behind the block."""
+    async with open_plain_nursery() as nursery:
+        transport = await connect_transport(nursery, terms, headers)
+        try:
+            yield transport
+        finally:
+            await transport.aclose()
