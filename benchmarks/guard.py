@@ -54,10 +54,10 @@ class Count:
 
 
 LIMITS: Final = {
-    "burst, stream, an event": Count(18.7, 269),
-    "burst, channel, an event": Count(16.9, 240),
-    "small, stream, a turn": Count(641, 8300),
-    "small, conversation, a turn": Count(761, 9860),
+    "burst, stream, an event": Count(10.4, 167),
+    "burst, channel, an event": Count(11.4, 172),
+    "small, stream, a turn": Count(655, 8510),
+    "small, conversation, a turn": Count(696, 9180),
 }
 """What was counted when somebody last looked."""
 

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent
 END_SECONDS: Final = 5.0
 START_SECONDS: Final = 30.0
-SURROUNDINGS: Final = ("OPENAI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+SURROUNDINGS: Final = (
+    "OPENAI_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "PYTHONDONTWRITEBYTECODE",  # to import is not to compile
+)
 
 
 class Failure(Exception):

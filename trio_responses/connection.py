@@ -236,7 +236,10 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         return self
 
     async def __anext__(self) -> Event:
-        """Wait for the next event; the iteration ends where the connection is closed."""
+        """Wait for the next event; the iteration ends where the connection is closed.
+
+        A checkpoint; when cancelled, no event is lost.
+        """
         try:
             return await self.receive()
         except ConnectionClosed:

@@ -136,6 +136,8 @@ class Conversation(Turns):
     ) -> Response:
         """Run the next turn and give its Response: completed, or incomplete.
 
+        When cancelled, the rest of the response is dropped, and the history is as before.
+
         :raises ResponsesError: as ``connection.create`` does; the history is as before then.
         """
         return await super().create(input=input, delivery=delivery, **params)
@@ -280,6 +282,8 @@ class Conversation(Turns):
         **params: Any,
     ) -> ParsedResponse[Any]:
         """Run turns and tools until the model answers with a value of a type.
+
+        Cancelled, it leaves behind what `run` does.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
         :param params: those of `run`, ``tools`` among them.

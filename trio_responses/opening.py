@@ -5,7 +5,6 @@ What belongs elsewhere: what it does once it is there (`connection.py`).
 
 from __future__ import annotations
 
-import ssl
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,9 +18,11 @@ from trio_responses.logs import LoggingInstrument
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
 from trio_responses.transport import Terms, dial_tcp
+from trio_responses.trust import system_trust
 from trio_responses.tunnel import choose_dial
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Iterable
 
     import trio
@@ -195,7 +196,7 @@ def _prepare(
             " use wss:// or allow_insecure=True"
         )
     if endpoint.secure and ssl_context is None:
-        ssl_context = ssl.create_default_context()
+        ssl_context = system_trust()
     terms = Terms(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),

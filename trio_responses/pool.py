@@ -7,7 +7,6 @@ What belongs elsewhere: which connection takes what (`spreading.py`), how a turn
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,9 +25,11 @@ from trio_responses.sending import MAX_ACTIVE
 from trio_responses.spreading import Bounds
 from trio_responses.stream import ResponseStream
 from trio_responses.transport import dial_tcp
+from trio_responses.trust import system_trust
 from trio_responses.turns import Turns
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     import msgspec
@@ -256,7 +257,7 @@ async def open_pool(
         per_connection = COMFORT if endpoint.lanes else 1
     _check(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
-        ssl_context = ssl.create_default_context()  # one for all: each takes most of a MiB
+        ssl_context = system_trust()  # kept, also while no connection is open
     headers = checked_headers(headers)
     instruments = None if instruments is None else tuple(instruments)
     walks = _Walks(reconnect)

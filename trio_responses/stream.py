@@ -112,6 +112,8 @@ class ResponseStream:
     async def __aenter__(self) -> Self:
         """Send the request, as soon as there is a socket and a lane for it.
 
+        When cancelled before the first byte is out, nothing was sent.
+
         :raises ResponsesError: when it cannot be sent; ``delivery`` is ``not_sent`` then.
         """
         if self._turn is not None:
@@ -129,7 +131,7 @@ class ResponseStream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leave the turn; it does not wait for anything."""
+        """Leave the turn; it waits for nothing. What is still to come of it reaches nobody."""
         self._left = True
         self._add_up()
         self._hold(())
@@ -223,6 +225,8 @@ class ResponseStream:
 
     async def until_done(self) -> Response:
         """Read to the end, and give the `Response`: completed, incomplete or failed.
+
+        When cancelled, no event is lost: the rest can still be read.
 
         :raises ResponsesError: when the turn ended without one.
         """

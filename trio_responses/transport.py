@@ -35,6 +35,7 @@ from trio_responses.locks import QuickLock
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.tap import Tap
 from trio_responses.tls import TLSStream
+from trio_responses.trust import system_trust
 
 if TYPE_CHECKING:
     from trio_responses.core.frames import Message
@@ -120,7 +121,7 @@ async def _dial(terms: Terms) -> trio.abc.Stream:
 async def _secure(stream: trio.abc.Stream, terms: Terms) -> trio.abc.Stream:
     secured = TLSStream(
         stream,
-        terms.ssl_context or ssl.create_default_context(),
+        terms.ssl_context or system_trust(),
         server_hostname=terms.endpoint.host,
     )
     try:

@@ -13,14 +13,15 @@ What belongs elsewhere: which events belong together (`lanes.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from trio_responses import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Accumulator", "ItemSnapshot", "Snapshot"]
 
@@ -133,10 +134,10 @@ class Accumulator:
             self._add_up()
 
     def _add_up(self) -> None:
-        for event in self._heard:
-            rule = self._rules.get(type(event))
+        for kind, events in groupby(self._heard, type):
+            rule = self._rules.get(kind)
             if rule is not None:
-                rule(self, event)
+                rule(self, events)
         self._heard.clear()
 
     def finish(self, response: wire.Response) -> wire.Response:
@@ -162,56 +163,61 @@ class Accumulator:
             item.item_id = item_id
         return item
 
-    def _on_text(self, event: wire.OutputTextDelta) -> None:
-        """Add a piece of text: the one rule that most events come to."""
-        item = self._items.get(event.output_index)
-        pieces = item.pieces.get(("text", event.content_index)) if item is not None else None
-        if pieces is not None:
+    def _on_texts(self, events: Iterable[wire.OutputTextDelta]) -> None:
+        """Add pieces of text, which most events are: mostly of the same part."""
+        index, part = -1, -1
+        pieces: list[str] = []
+        for event in events:
+            if event.output_index != index or event.content_index != part:
+                index, part = event.output_index, event.content_index
+                item = self._item(index, event.item_id)
+                pieces = item.pieces.setdefault(("text", part), [])
             pieces.append(event.delta)
-        else:
-            item = self._item(event.output_index, event.item_id)
-            item.pieces["text", event.content_index] = [event.delta]
 
-    def _on_added(self, event: Any) -> None:
-        self._item(event.output_index, getattr(event.item, "id", None))
+    def _on_added(self, events: Iterable[Any]) -> None:
+        for event in events:
+            self._item(event.output_index, getattr(event.item, "id", None))
 
-    def _on_done(self, event: Any) -> None:
-        self._item(event.output_index, getattr(event.item, "id", None)).done = event
+    def _on_done(self, events: Iterable[Any]) -> None:
+        for event in events:
+            self._item(event.output_index, getattr(event.item, "id", None)).done = event
 
 
-def _delta(kind: str, part: str | None) -> Callable[[Accumulator, Any], None]:
+Rule: TypeAlias = "Callable[[Accumulator, Iterable[Any]], None]"
+"""Adds up some events of one type."""
+
+
+def _delta(kind: str, part: str | None) -> Rule:
     """Make the rule for an event that adds a piece: ``part`` names the field of its part."""
 
-    def rule(accumulator: Accumulator, event: Any) -> None:
-        item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - its own rule
-        place = (kind, getattr(event, part) if part is not None else 0)
-        pieces = item.pieces.get(place)
-        if pieces is None:
-            item.pieces[place] = [event.delta]
-        else:
-            pieces.append(event.delta)
+    def rule(accumulator: Accumulator, events: Iterable[Any]) -> None:
+        for event in events:
+            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - its own
+            place = (kind, getattr(event, part) if part is not None else 0)
+            item.pieces.setdefault(place, []).append(event.delta)
 
     return rule
 
 
-def _whole(kind: str, part: str | None, source: str) -> Callable[[Accumulator, Any], None]:
+def _whole(kind: str, part: str | None, source: str) -> Rule:
     """Make the rule for an event that says a part as a whole: it replaces the pieces."""
 
-    def rule(accumulator: Accumulator, event: Any) -> None:
-        item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - its own rule
-        place = (kind, getattr(event, part) if part is not None else 0)
-        item.pieces[place] = [getattr(event, source)]
+    def rule(accumulator: Accumulator, events: Iterable[Any]) -> None:
+        for event in events:
+            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - its own
+            place = (kind, getattr(event, part) if part is not None else 0)
+            item.pieces[place] = [getattr(event, source)]
 
     return rule
 
 
-_ITEM_RULES: dict[type, Callable[[Accumulator, Any], None]] = {
+_ITEM_RULES: dict[type, Rule] = {
     wire.OutputItemAdded: Accumulator._on_added,  # noqa: SLF001 - its own table
     wire.OutputItemDone: Accumulator._on_done,  # noqa: SLF001 - likewise
 }
-_ALL_RULES: dict[type, Callable[[Accumulator, Any], None]] = {
+_ALL_RULES: dict[type, Rule] = {
     **_ITEM_RULES,
-    wire.OutputTextDelta: Accumulator._on_text,  # noqa: SLF001 - likewise
+    wire.OutputTextDelta: Accumulator._on_texts,  # noqa: SLF001 - likewise
     wire.OutputTextDone: _whole("text", "content_index", "text"),
     wire.RefusalDelta: _delta("refusal", "content_index"),
     wire.RefusalDone: _whole("refusal", "content_index", "refusal"),

@@ -1,0 +1,56 @@
+"""One context for all connections that are open at once, and none that outlives them."""
+
+from __future__ import annotations
+
+import gc
+import ssl
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import trustme
+
+from trio_responses.trust import system_trust
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def names(context: ssl.SSLContext) -> list[str]:
+    subjects: list[Any] = [one["subject"] for one in context.get_ca_certs()]
+    return [dict(pair[0] for pair in one)["organizationName"] for one in subjects]
+
+
+def test_it_is_shared_while_somebody_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    one = system_trust()
+    assert system_trust() is one
+    assert one.verify_mode == ssl.CERT_REQUIRED
+    assert one.check_hostname
+
+
+def test_it_is_read_anew_when_nobody_has_it_any_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "trusted.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    trustme.CA(organization_name="before").cert_pem.write_to_path(str(file))
+    first = system_trust()
+    assert names(first) == ["before"]
+    trustme.CA(organization_name="after").cert_pem.write_to_path(str(file))
+    assert names(system_trust()) == ["before"]
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None
+    assert names(system_trust()) == ["after"]
+
+
+def test_another_place_is_another_trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    usual = system_trust()
+    trustme.CA(organization_name="office").cert_pem.write_to_path(str(tmp_path / "office.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "office.pem"))
+    assert system_trust() is not usual
+    assert names(system_trust()) == ["office"]
