@@ -8,7 +8,9 @@ What belongs elsewhere: what is trusted, and what a failed handshake means (`tra
 
 from __future__ import annotations
 
+import operator
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
@@ -17,12 +19,12 @@ from trio_responses.locks import Change, QuickLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
 __all__ = ["TLSStream"]
 
 READ_BYTES: Final = 64 * 1024
-WRITE_BYTES: Final = 256 * 1024
+WRITE_BYTES: Final = 64 * 1024
+"""Of content, at once: what is made of it stays as room in memory, 200 KB more for 256 KiB."""
 RECORD_BYTES: Final = 16 * 1024
 """The largest content of one record (RFC 8446, 5.1)."""
 
@@ -30,8 +32,10 @@ RECORD_BYTES: Final = 16 * 1024
 class TLSStream(trio.abc.Stream):
     """The client's side of TLS, as HTTPS uses it: an end without a closing alert is an end.
 
-    One task may send while another receives. A send that was cancelled, or a receive that was
-    while it had to write (an answer of TLS's own), leaves a stream that takes no more bytes.
+    Shake hands first; then one task may send while another receives. A receive that is cancelled
+    loses nothing. A send that was cancelled after it began leaves a stream that takes no more
+    bytes, and so does a receive that was while it wrote an answer of TLS's own; what comes can
+    still be received.
 
     :param stream: the stream below.
     :param server_hostname: the name that is asked for, and checked.
@@ -50,8 +54,10 @@ class TLSStream(trio.abc.Stream):
         self._fed = Change()
         self._drained = False
         self._ended = False
-        self._fault: ssl.SSLError | None = None
+        self._sending = False
         self._cut = False
+        self._fault: ssl.SSLError | None = None
+        self._closed = False
 
     async def do_handshake(self) -> None:
         """Shake hands, and check the server's certificate.
@@ -65,7 +71,10 @@ class TLSStream(trio.abc.Stream):
                 await self._flush()
                 await self._feed()
             except ssl.SSLError as error:
-                self._break(error)
+                with suppress(trio.BrokenResourceError):
+                    await self._flush()  # an alert tells the server why
+                self._fault = error
+                raise trio.BrokenResourceError from error
             else:
                 return await self._flush()
 
@@ -74,19 +83,23 @@ class TLSStream(trio.abc.Stream):
 
         :raises trio.BrokenResourceError: behind the last whole record before a bad one.
         """
-        if not self._drained or self._ended:
+        most = READ_BYTES if max_bytes is None else operator.index(max_bytes)
+        if most < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if not self._drained:
             await trio.lowlevel.checkpoint()
-        while not self._ended:
-            if self._fault is not None:
-                self._break(self._fault)
-            if self._outgoing.pending:
-                await self._flush()
+        while True:
+            self._check_whole()
+            if self._ended:
+                return b""
+            if self._outgoing.pending and not self._writing.locked():
+                with suppress(trio.BrokenResourceError):  # there may be content all the same
+                    await self._flush()
             if self._drained:
                 await self._feed()
-            content = self._decrypt(max_bytes or READ_BYTES)
+            content = self._decrypt(most)
             if content:
                 return content
-        return b""
 
     def _decrypt(self, most: int) -> bytes:
         """Decrypt what is there."""
@@ -115,48 +128,89 @@ class TLSStream(trio.abc.Stream):
 
         :raises trio.BrokenResourceError: when the stream, or TLS, takes no more.
         """
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[self._tls.write(rest[:WRITE_BYTES]) :]
-            except ssl.SSLWantReadError:  # in the midst of a renegotiation (TLS 1.2)
-                await self._flush()
-                await self._fed.wait()
-            except ssl.SSLError as error:
-                self._break(error)
-            else:
-                await self._flush()
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._send(memoryview(data))
+        finally:
+            self._sending = False
         if not data:
             await trio.lowlevel.checkpoint()
 
+    async def _send(self, rest: memoryview) -> None:
+        while rest:
+            self._check_writable()
+            try:
+                size = self._tls.write(rest[:WRITE_BYTES])
+                rest = rest[size:]
+                await self._flush()
+            except ssl.SSLWantReadError:  # in the midst of a renegotiation (TLS 1.2)
+                if self._outgoing.pending:
+                    await self._flush()
+                else:
+                    await self._fed.wait()
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError from error
+            except trio.Cancelled:
+                self._cut = True
+                raise
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream below takes bytes."""
-        await self._stream.wait_send_all_might_not_block()
+        self._begin_sending()
+        try:
+            async with self._writing:
+                await self._stream.wait_send_all_might_not_block()
+        finally:
+            self._sending = False
 
     async def aclose(self) -> None:
-        """Close the stream below, without a closing alert: what is left unread would need it."""
-        self._ended = True
+        """Close the stream below, without a closing alert, as most of HTTPS does."""
+        self._closed = True
+        self._fed.tell()
         await self._stream.aclose()
 
     async def _feed(self) -> None:
         """Read once from the stream below."""
-        data = await self._stream.receive_some(READ_BYTES)
-        if data:
-            self._incoming.write(data)
-        else:
+        try:
+            data = await self._stream.receive_some(READ_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._incoming.write_eof()
-        self._fed.tell()
+            raise
+        else:
+            self._incoming.write(data)
+            if not data:
+                self._incoming.write_eof()
+        finally:
+            self._fed.tell()
 
     async def _flush(self) -> None:
         """Write what TLS has to say."""
         async with self._writing:
-            if self._cut:
-                raise trio.BrokenResourceError("a record was cut short")
-            data = self._outgoing.read()
-            if data:
-                self._cut = True
-                await self._stream.send_all(data)
-                self._cut = False
+            while True:
+                self._check_writable()
+                data = self._outgoing.read()
+                if not data:
+                    break
+                try:
+                    await self._stream.send_all(data)
+                except BaseException:
+                    self._cut = True
+                    raise
 
-    def _break(self, cause: ssl.SSLError) -> NoReturn:
-        raise trio.BrokenResourceError from cause
+    def _begin_sending(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending")
+        self._check_writable()
+        self._sending = True
+
+    def _check_writable(self) -> None:
+        self._check_whole()
+        if self._cut:
+            raise trio.BrokenResourceError("a record was cut short")
+
+    def _check_whole(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._fault is not None:
+            raise trio.BrokenResourceError from self._fault

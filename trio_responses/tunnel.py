@@ -19,6 +19,7 @@ import trio
 from trio_responses.endpoint import USER_AGENT
 from trio_responses.errors import ConfigurationError, ProxyError
 from trio_responses.proxy import choose_proxy, host_and_port
+from trio_responses.tls import TLSStream
 from trio_responses.transport import dial_tcp
 from trio_responses.wire import parse_retry_after
 
@@ -130,9 +131,7 @@ class Tunnel:
 
     async def _secure(self, stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
         """Do the proxy's own TLS handshake; the server's is another one, within it."""
-        secured = trio.SSLStream(
-            stream, context, server_hostname=self._proxy.host, https_compatible=True
-        )
+        secured = TLSStream(stream, context, server_hostname=self._proxy.host)
         try:
             await secured.do_handshake()
         except trio.BrokenResourceError as error:

@@ -1,0 +1,343 @@
+"""The stream over TLS: what is received and sent, how it ends, and what cancelling leaves."""
+
+from __future__ import annotations
+
+import ssl
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.testing.driver import NO_WAITING
+from tests.transport.tls_by_hand import (
+    EVENTS,
+    MUCH,
+    NAME,
+    Attempt,
+    both_versions,
+    contexts,
+    fail,
+    open_pair,
+)
+from trio_responses.tls import TLSStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = NO_WAITING
+
+
+# --- Receiving ----------------------------------------------------------------------------
+
+
+@both_versions
+async def test_all_records_of_one_read_come_in_one_go(version: ssl.TLSVersion) -> None:
+    async with open_pair(version, greeting=b"!") as (client, server):
+        assert await client.receive(1) == b"!"
+        client.cut.reads = 0
+        server.put(server.records(*EVENTS))
+        assert await client.stream.receive_some() == b"".join(EVENTS)
+        assert client.cut.reads == 1
+
+
+@both_versions
+async def test_what_came_along_with_the_handshake_is_received(version: ssl.TLSVersion) -> None:
+    async with open_pair(version, greeting=b"hello") as (client, _):
+        assert await client.stream.receive_some() == b"hello"
+
+
+@both_versions
+async def test_a_record_may_come_byte_by_byte(version: ssl.TLSVersion) -> None:
+    async with open_pair(version) as (client, server):
+        client.cut.cut(repeat(1))
+        server.put(server.records(*EVENTS))
+        assert await client.receive(len(b"".join(EVENTS))) == b"".join(EVENTS)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.binary(min_size=1)), st.lists(st.integers(1, 300)), st.integers(1, 300))
+async def test_where_the_pieces_are_cut_is_not_seen(
+    contents: list[bytes], sizes: list[int], most: int
+) -> None:
+    async with open_pair() as (client, server):
+        client.cut.cut(sizes)
+        server.put(server.records(*contents) + server.alert())
+        received = b""
+        while data := await client.stream.receive_some(most):
+            assert len(data) <= most
+            received += data
+        assert received == b"".join(contents)
+
+
+async def test_no_more_is_given_than_asked_for_and_the_rest_later() -> None:
+    async with open_pair() as (client, server):
+        server.put(server.records(b"one", b"two", b"three"))
+        server.to_client.put_eof()
+        sizes = [4, 1, 100, 100]
+        received = [await client.stream.receive_some(size) for size in sizes]
+        assert received == [b"onet", b"w", b"othree", b""]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+async def test_a_size_that_is_none_is_refused(size: Any) -> None:
+    async with open_pair(greeting=b"!") as (client, _):
+        with pytest.raises((ValueError, TypeError)):
+            await client.stream.receive_some(size)
+        assert await client.stream.receive_some(1) == b"!"
+
+
+async def test_a_read_lets_others_run() -> None:
+    """Also one that finds its content decrypted, or the end."""
+    async with open_pair() as (client, server):
+        server.put(server.records(b"abc"))
+        server.to_client.put_eof()
+        for _ in range(5):
+            with trio.testing.assert_checkpoints():
+                await client.stream.receive_some(1)
+
+
+# --- Ends ---------------------------------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("ending", ["alert", "ragged", "cut record"])
+async def test_what_came_before_the_end_comes_first(version: ssl.TLSVersion, ending: str) -> None:
+    async with open_pair(version) as (client, server):
+        server.put(server.records(*EVENTS))
+        if ending == "alert":
+            server.put(server.alert() + b"what comes behind is not looked at")
+        elif ending == "cut record":
+            server.put(server.records(b"unfinished")[:-1])
+        server.to_client.put_eof()
+        assert await client.receive_all() == b"".join(EVENTS)
+        assert await client.stream.receive_some() == b""
+
+
+async def test_after_the_servers_end_can_be_sent_on() -> None:
+    """TLS 1.3 closes each direction by itself (RFC 8446, 6.1)."""
+    async with open_pair() as (client, server):
+        server.put(server.alert())
+        assert await client.receive_all() == b""
+        await client.stream.send_all(b"and yet")
+        assert server.read() == b"and yet"
+
+
+@both_versions
+async def test_a_bad_record_breaks_the_stream_behind_the_good_ones(
+    version: ssl.TLSVersion,
+) -> None:
+    async with open_pair(version) as (client, server):
+        good, bad = server.records(*EVENTS), bytearray(server.records(b"bad"))
+        bad[-1] ^= 1
+        server.put(good + bytes(bad) + server.records(b"behind it"))
+        assert await client.receive(len(b"".join(EVENTS))) == b"".join(EVENTS)
+        for call in [client.stream.receive_some, client.stream.receive_some]:
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await call()
+            assert isinstance(caught.value.__cause__, ssl.SSLError)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.stream.send_all(b"x")
+
+
+async def test_a_stream_that_breaks_below_is_broken() -> None:
+    async with open_pair() as (client, server):
+        server.put(server.records(*EVENTS))
+        assert await client.stream.receive_some(1) == b"e"
+        server.to_client.receive_some_hook = server.from_client.send_all_hook = fail
+        rest = await client.receive(len(b"".join(EVENTS)) - 1)
+        assert b"e" + rest == b"".join(EVENTS)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.stream.receive_some()
+        for _ in range(2):
+            with pytest.raises(trio.BrokenResourceError):
+                await client.stream.send_all(b"x")
+
+
+# --- Sending ------------------------------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+async def test_all_is_sent_whatever_its_size(
+    version: ssl.TLSVersion, kind: Callable[[bytes], bytes]
+) -> None:
+    contents = [b"", b"a", b"b" * (2**16), b"c" * (2**16 + 1), b"d" * 5_000_000]
+    async with open_pair(version) as (client, server):
+        for content in contents:
+            with trio.testing.assert_checkpoints():
+                await client.stream.send_all(kind(content))
+        assert server.read() == b"".join(contents)
+
+
+async def test_much_goes_both_ways_at_once() -> None:
+    """Nothing is buffered between the two: each send waits for a receive."""
+    content = bytes(range(256)) * 20_000
+    server_side, client_side = contexts()
+    below, other = trio.testing.lockstep_stream_pair()
+    client = TLSStream(below, client_side, server_hostname=NAME)
+    server = trio.SSLStream(other, server_side, server_side=True, https_compatible=True)
+    received: dict[trio.abc.Stream, bytearray] = {client: bytearray(), server: bytearray()}
+
+    async def receive(stream: trio.abc.Stream) -> None:
+        while len(received[stream]) < len(content):
+            received[stream] += await stream.receive_some()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            nursery.start_soon(server.do_handshake)
+        async with trio.open_nursery() as nursery:
+            for stream in received:
+                nursery.start_soon(stream.send_all, content)
+                nursery.start_soon(receive, stream)
+    assert all(got == content for got in received.values())
+
+
+async def test_two_tasks_cannot_send_or_receive_at_once() -> None:
+    async with open_pair() as (client, server), trio.open_nursery() as nursery:
+        server.stall()
+        Attempt(nursery, client.stream.send_all, b"x" * MUCH)
+        Attempt(nursery, client.receive, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await client.stream.send_all(b"y")
+        with pytest.raises(trio.BusyResourceError):
+            await client.stream.receive_some()
+        server.reading.set()
+        server.put(server.records(b"!"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.read() == b"x" * MUCH
+
+
+# --- Cancelling ---------------------------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_cancelled_receive_loses_nothing(version: ssl.TLSVersion, late: bool) -> None:  # noqa: FBT001
+    """P7: at no byte; early is in the turn in which the byte came."""
+    async with open_pair(version) as (client, server):
+        contents = EVENTS[:10]
+        received = b""
+        for position in server.records(*contents):
+            async with trio.open_nursery() as nursery:
+                attempt = Attempt(nursery, client.stream.receive_some)
+                await trio.testing.wait_all_tasks_blocked()
+                server.put(bytes([position]))
+                if late:
+                    await trio.testing.wait_all_tasks_blocked()
+                attempt.scope.cancel()
+            received += attempt.result or b""
+        assert received == b"".join(contents)
+
+
+async def test_a_receive_that_is_cancelled_at_once_loses_nothing() -> None:
+    async with open_pair() as (client, server):
+        server.put(server.records(*EVENTS))
+        received = b""
+        while len(received) < len(b"".join(EVENTS)):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await client.stream.receive_some(7)
+            assert scope.cancelled_caught
+            received += await client.stream.receive_some(7)
+        assert received == b"".join(EVENTS)
+
+
+async def test_a_send_that_is_cancelled_before_it_began_leaves_nothing() -> None:
+    async with open_pair() as (client, server):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.stream.send_all(b"a")
+        assert scope.cancelled_caught
+        await client.stream.send_all(b"b")
+        assert server.read() == b"b"
+
+
+async def test_after_a_send_that_was_cancelled_nothing_is_sent_and_all_received() -> None:
+    async with open_pair() as (client, server), trio.open_nursery() as nursery:
+        server.stall()
+        attempt = Attempt(nursery, client.stream.send_all, b"a" * MUCH)
+        await trio.testing.wait_all_tasks_blocked()
+        attempt.scope.cancel()
+        assert await attempt.ends()
+        server.reading.set()
+        sent = server.read()
+        with pytest.raises(trio.BrokenResourceError):
+            await client.stream.send_all(b"b")
+        assert len(sent) < MUCH
+        assert server.read() == b""
+        server.put(server.records(*EVENTS))
+        assert await client.receive(len(b"".join(EVENTS))) == b"".join(EVENTS)
+
+
+async def test_a_send_that_is_cancelled_between_two_writes_breaks_the_stream() -> None:
+    async with open_pair() as (client, server):
+        with trio.CancelScope() as scope:
+
+            async def cancel_behind() -> None:
+                await trio.lowlevel.checkpoint()
+                scope.cancel()
+
+            server.from_client.send_all_hook = cancel_behind
+            await client.stream.send_all(b"a" * MUCH)
+        assert scope.cancelled_caught
+        server.from_client.send_all_hook = None
+        sent = server.read()
+        assert 0 < len(sent) < MUCH
+        with pytest.raises(trio.BrokenResourceError):
+            await client.stream.send_all(b"b")
+        assert server.read() == b""
+
+
+# --- Closing ------------------------------------------------------------------------------
+
+
+async def test_closing_ends_what_others_wait_for() -> None:
+    async with open_pair() as (client, _), trio.open_nursery() as nursery:
+        receiving = Attempt(nursery, client.stream.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.aclose()
+        assert await receiving.ends()
+        assert isinstance(receiving.result, trio.ClosedResourceError)
+
+
+async def test_a_closed_stream_is_neither_at_its_end_nor_broken() -> None:
+    async with open_pair() as (client, server):
+        server.put(server.records(*EVENTS))
+        await client.stream.receive_some(1)
+        await client.stream.aclose()
+        await client.stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await client.stream.receive_some(1)
+        for content in [b"", b"x"]:
+            with pytest.raises(trio.ClosedResourceError):
+                await client.stream.send_all(content)
+        with pytest.raises(trio.ClosedResourceError):
+            await client.stream.wait_send_all_might_not_block()
+
+
+async def test_it_is_a_stream_as_trio_has_them() -> None:
+    server_side, client_side = contexts()
+
+    async def connect(
+        pair: tuple[trio.abc.Stream, trio.abc.Stream],
+    ) -> tuple[TLSStream, trio.SSLStream[trio.abc.Stream]]:
+        client = TLSStream(pair[0], client_side, server_hostname=NAME)
+        server = trio.SSLStream(pair[1], server_side, server_side=True, https_compatible=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            nursery.start_soon(server.do_handshake)
+        return client, server
+
+    async def make() -> tuple[TLSStream, trio.SSLStream[trio.abc.Stream]]:
+        return await connect(trio.testing.memory_stream_pair())
+
+    async def make_clogged() -> tuple[TLSStream, trio.SSLStream[trio.abc.Stream]]:
+        return await connect(trio.testing.lockstep_stream_pair())
+
+    await trio.testing.check_two_way_stream(make, make_clogged)
