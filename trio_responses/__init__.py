@@ -67,6 +67,8 @@ from trio_responses.lifecycle import (
     ConnectionState,
     ConnectionStatistics,
     Event,
+    StreamEvent,
+    TurnRestarted,
 )
 from trio_responses.logs import LoggingInstrument
 from trio_responses.opening import connect_responses, open_responses
@@ -535,6 +537,7 @@ __all__ = [
     "SteerPending",
     "SteerReceipt",
     "SteerState",
+    "StreamEvent",
     "StreamLimitReached",
     "SummaryText",
     "TimeoutOutcome",
@@ -549,6 +552,7 @@ __all__ = [
     "ToolStarted",
     "TopLogprob",
     "TurnRecord",
+    "TurnRestarted",
     "TypeAction",
     "UnanswerableCall",
     "UndecodableFrame",

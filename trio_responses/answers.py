@@ -75,7 +75,7 @@ def _read(response: Response, reader: JSONType[T]) -> T:
     try:
         return reader.decode(response.output_text)
     except InvalidJSON as error:
-        raise AnswerMismatch(response, error.message) from error
+        raise AnswerMismatch(response, error.message, place=error.place) from error
 
 
 @lru_cache(maxsize=256)

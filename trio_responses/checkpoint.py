@@ -38,6 +38,8 @@ class Checkpoint(_Heading, frozen=True, kw_only=True):
     last_response_id: str | None = None
     answers: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
     """Answers of tools that have not gone out yet."""
+    unsent: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
+    """The input of a run whose first turn has not ended well."""
 
     def write(self) -> bytes:
         """Encode it."""
@@ -58,7 +60,7 @@ class Checkpoint(_Heading, frozen=True, kw_only=True):
                 f" this one reads up to {VERSION}"
             )
         read = _read(saved, cls)
-        for raw in (*read.items, *read.answers):
+        for raw in (*read.items, *read.answers, *read.unsent):
             _read(raw, dict)
         return msgspec.structs.replace(read, answers=[raw.copy() for raw in read.answers])
 

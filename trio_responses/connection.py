@@ -21,7 +21,7 @@ from trio_responses.core.backoff import closes_for_good
 from trio_responses.core.continuation import Continuation
 from trio_responses.dispatch import Dispatcher
 from trio_responses.drafts import PlainDraft, create_command
-from trio_responses.endpoint import api_key_for, handshake_headers
+from trio_responses.endpoint import api_key_for, handshake_headers, question_of_key
 from trio_responses.errors import (
     AuthenticationError,
     ConnectError,
@@ -41,6 +41,7 @@ from trio_responses.lifecycle import (
 )
 from trio_responses.link import Link
 from trio_responses.nurseries import open_plain_nursery
+from trio_responses.options import check_words
 from trio_responses.sending import Sender
 from trio_responses.sockets import Sockets
 from trio_responses.stream import ResponseStream
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from trio_responses.core.backoff import Backoff
     from trio_responses.core.delivery import DeliveryChoice
+    from trio_responses.core.history import RawItems
     from trio_responses.endpoint import ApiKey, HeaderLines
     from trio_responses.instruments import SocketWatch
     from trio_responses.lifecycle import Event
@@ -89,6 +91,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         self._terms = terms
         self._api_key = api_key_for(terms.endpoint, api_key)
         self._headers = headers
+        self._question = question_of_key(terms.endpoint, api_key, headers)
         self._backoff = backoff
         self._rotation = rotation
         self._budget = Budget(terms.limits)
@@ -135,8 +138,10 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             server's caches. Either way nobody gets the rest.
         :param snapshot: whether text is kept for ``stream.snapshot``.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ConfigurationError: for ``stream_id``: see `lane`.
+        :raises ConfigurationError: for ``stream_id``: see `lane`; for other words in ``delivery``
+            and ``abandon``.
         """
+        check_words(delivery=delivery, abandon=abandon)
         draft = PlainDraft(create_command(params))
         return ResponseStream(
             self._sender, draft, delivery=delivery, abandon=abandon, snapshot=snapshot
@@ -186,6 +191,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         settings: Mapping[str, Any],
         continuation: Continuation,
         answers: Sequence[msgspec.Raw] = (),
+        unsent: RawItems | None = None,
     ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation that may have a history."""
         leased: list[str | None] = []
@@ -195,7 +201,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             return Lane(self._sender, leased[-1])
 
         try:
-            ledger = Ledger(self._terms.endpoint, continuation, answers)
+            ledger = Ledger(self._terms.endpoint, continuation, answers, unsent)
             yield Conversation(
                 lease,
                 self._terms.endpoint,
@@ -403,7 +409,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         attempts = self._backoff.attempts
         delay = self._backoff.next_delay(floor)
         if delay is None:
-            raise ReconnectFailed(attempts, failure)
+            raise ReconnectFailed(attempts, failure, opened=self._sockets_opened > 0)
         tell = self._terms.instruments.tell
         tell(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
@@ -421,6 +427,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             headers = await handshake_headers(endpoint, self._api_key, self._headers)
             transport = await connect_transport(nursery, self._terms, headers)
         except BaseException as error:
+            if isinstance(error, AuthenticationError):
+                error.ask(self._question)
             watch.failed(error)
             if not isinstance(error, ConnectError):
                 raise

@@ -25,6 +25,7 @@ from trio_responses.drafts import raw_input
 from trio_responses.errors import ConfigurationError
 from trio_responses.exchange import Floor, TurnDraft, TurnStream
 from trio_responses.instruments import Instruments
+from trio_responses.options import check_words
 from trio_responses.run import RunTerms, open_run
 from trio_responses.toolbox import Toolbox
 from trio_responses.turn_settings import TurnSettings
@@ -120,6 +121,7 @@ class Conversation(Turns):
             whose settings differ from those of the turn before is sent with full input.
         :raises ConfigurationError: for what is no setting of a turn.
         """
+        check_words(delivery=delivery, abandon=abandon)
         generate = params.pop("generate", None)
         settings = self._settings_with(params, "turn")
         draft = TurnDraft(self._ledger, raw_input(input), settings, generate=generate)
@@ -177,7 +179,8 @@ class Conversation(Turns):
         is begun again.) Leaving the block cancels the tools; threads of sync functions run on,
         and nobody gets what they return.
 
-        :param input: as of `stream`; may be empty, to answer calls that an earlier run left.
+        :param input: as of `stream`; may be empty, to go on where an earlier run stopped: with
+            its input, where its first turn has not ended well, else with the calls that it left.
         :param tools: functions, and definitions of other tools; by default the conversation's.
         :param handlers: what answers calls that none of the functions does: by the type of the
             call, such as ``"computer_call"``, or by the name of a custom tool or a function.
@@ -190,8 +193,10 @@ class Conversation(Turns):
         :param delivery: for each of the turns.
         :param params: settings of the turns. A ``tool_choice`` that forces a call is for the
             first one: it would force calls for ever.
-        :raises ConfigurationError: for what is no setting, or no way to run tools.
+        :raises ConfigurationError: for what is no setting, or no way to run tools; and where
+            there is nothing to go on from.
         """
+        check_words(delivery=delivery, abandon=abandon)
         if not (max_rounds >= 1 and max_concurrency >= 1):
             raise ConfigurationError("max_rounds and max_concurrency are at least 1")
         offered = self._tools if tools is None else tools
@@ -360,6 +365,7 @@ class Conversation(Turns):
             items=[msgspec.Raw(items.json) for items in self._ledger.continuation.history],
             last_response_id=self.last_response_id,
             answers=self._ledger.answers,
+            unsent=list(self._ledger.unsent),
         ).write()
 
     def statistics(self) -> ConversationStatistics:
@@ -393,4 +399,6 @@ class Conversation(Turns):
             place=Place(socket=None, lane=None),
             stored=settings.stored,
         )
-        return connection._resume(saved.settings, continuation, saved.answers)  # noqa: SLF001 - its opener
+        return connection._resume(  # noqa: SLF001 - its opener
+            saved.settings, continuation, saved.answers, RawItems.join(saved.unsent)
+        )

@@ -102,7 +102,8 @@ class PlainDraft:
 def create_command(params: dict[str, Any]) -> ResponseCreate:
     """Make a command of keyword arguments: what it has no field for goes into ``extra``.
 
-    :raises ConfigurationError: for ``stream_id``, which is the connection's business.
+    :raises ConfigurationError: for ``stream_id``, which is the connection's business, and for a
+        plain function as a tool.
     """
     known = {name: params[name] for name in params if name in CREATE_FIELDS}
     unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}

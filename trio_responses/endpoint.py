@@ -1,7 +1,7 @@
-"""Where to connect, and what that place can do: URLs, keys, headers, profiles.
+"""Where to connect, and what that place can do: profiles, keys, headers.
 
-What belongs elsewhere: numbers that hold for every place (`settings.py`), dialling
-(`transport.py`).
+What belongs elsewhere: how URLs are written (`urls.py`), numbers that hold for every place
+(`settings.py`), dialling (`transport.py`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from trio_responses.errors import ConfigurationError, ConnectError
+from trio_responses.options import check_words
+from trio_responses.urls import azure_url, is_loopback, websocket_url
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,9 +33,7 @@ Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 OFFICIAL_HOST = re.compile(r"(?:(?:us|eu|ae|au|in|jp)\.)?api\.openai\.com")
-SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 PORTS = {"ws": 80, "wss": 443}
-URL_TEXT = re.compile(r"[\x21-\x7e]+")
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 HEADER_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])")
 HANDSHAKE_HEADER = re.compile(
@@ -75,8 +74,10 @@ class Endpoint:
     def __post_init__(self) -> None:
         """Bring the URL into its one form.
 
-        :raises ConfigurationError: for a URL that cannot be dialled.
+        :raises ConfigurationError: for a URL that cannot be dialled, and for another word in
+            ``after_error``.
         """
+        check_words(after_error=self.after_error)
         object.__setattr__(self, "url", websocket_url(self.url))
 
     @classmethod
@@ -101,16 +102,13 @@ class Endpoint:
     def azure(cls, resource: str, *, token: bool = False) -> Self:
         """Azure OpenAI or Foundry, v1 route; the model is the deployment's name.
 
-        :param resource: the resource's name, or a whole URL.
+        :param resource: the resource's name, or its URL; one without a path gets ``/openai/v1``.
         :param token: whether the key is an Entra token, sent as a Bearer token, rather than a
             resource key, sent as ``api-key``.
         :raises ConfigurationError: for what cannot be a resource's name.
         """
-        whole = "://" in resource
-        if not whole and not re.fullmatch(r"[A-Za-z0-9-]+", resource):
-            raise ConfigurationError("the resource's name has letters, digits and hyphens only")
         return cls(
-            url=resource if whole else f"https://{resource}.openai.azure.com/openai/v1",
+            url=azure_url(resource),
             max_age=HOUR,
             rotate_after=50 * 60.0,
             key_header="Authorization" if token else "api-key",
@@ -200,42 +198,22 @@ class Endpoint:
     @property
     def loopback(self) -> bool:
         """Whether the host is this machine, by its address or as ``localhost``."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
 
-def websocket_url(url: str) -> str:
-    """Map a base URL or a WebSocket URL to the one that is dialled.
+def choose_endpoint(url: str | None, endpoint: Endpoint | None) -> Endpoint:
+    """Choose the profile by what was given of the two.
 
-    ``http`` becomes ``ws``, ``https`` becomes ``wss``, ``/responses`` is appended where it is
-    missing, and a query is kept, all as the official SDK does it.
-
-    :raises ConfigurationError: for other schemes, no host or a name that cannot be one, a port
-        that is none, user names or passwords (they would be sent nowhere), fragments, spaces,
-        control characters, and what is not ASCII.
+    :raises ConfigurationError: for both, and for what is neither.
     """
-    if not _matches(URL_TEXT, url):
-        raise ConfigurationError("a URL is a string of printable ASCII, without spaces")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        (parts.hostname or "").encode("idna")  # as the resolver will do
-    except ValueError as error:
-        raise ConfigurationError(f"not a URL that can be dialled: {error}") from None
-    if parts.scheme not in SCHEMES:
-        raise ConfigurationError(f"a URL begins with https, wss, http or ws, not {parts.scheme!r}")
-    if not parts.hostname or port == 0:
-        raise ConfigurationError("the URL names no host or no port that can be dialled")
-    if "@" in parts.netloc:
-        raise ConfigurationError("a key belongs in api_key, not in the URL")
-    if parts.fragment:
-        raise ConfigurationError("a WebSocket URL has no fragment (RFC 6455, section 3)")
-    path = parts.path.rstrip("/")
-    if not path.endswith("/responses"):
-        path += "/responses"
-    return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
+    if endpoint is None:
+        return Endpoint.of(url)
+    if url is not None:
+        raise ConfigurationError("give a url or an endpoint, not both")
+    if not isinstance(endpoint, Endpoint):
+        kind = type(endpoint).__name__
+        raise ConfigurationError(f"endpoint must be an Endpoint, not {kind}: a URL is for url")
+    return endpoint
 
 
 class HeaderLines(tuple[tuple[str, str], ...]):
@@ -285,6 +263,19 @@ def api_key_for(endpoint: Endpoint, given: ApiKey | None) -> ApiKey | None:
     if endpoint.requires_key:
         raise ConfigurationError(f"no API key: set {endpoint.key_variable} or give api_key")
     return None
+
+
+def question_of_key(endpoint: Endpoint, given: ApiKey | None, headers: HeaderLines) -> str:
+    """Ask about the key, by where it is from: for whoever was refused with it."""
+    if endpoint.key_header.lower() in {name.lower() for name, _ in headers}:
+        return f"is {endpoint.key_header} in headers right?"
+    if callable(given):
+        return "does api_key() give the right key?"
+    if given:
+        return "is api_key the right key?"
+    if given is None and os.environ.get(endpoint.key_variable):
+        return f"is {endpoint.key_variable} the right key?"
+    return f"no key was sent: set {endpoint.key_variable} or give api_key"
 
 
 async def handshake_headers(

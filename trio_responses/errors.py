@@ -156,7 +156,14 @@ class HandshakeRejected(ConnectError):
 
 
 class AuthenticationError(HandshakeRejected):
-    """HTTP 401 or 403: the key is missing, wrong, expired or not allowed."""
+    """HTTP 401 or 403: the key is missing, wrong, expired or not allowed.
+
+    The message names the variable or the argument that the key is from.
+    """
+
+    def ask(self, question: str) -> None:
+        """Add a question to the message: where to look for what is wrong."""
+        self.args: tuple[object, ...] = (f"{self}: {question}",)
 
 
 class UpgradeUnsupported(HandshakeRejected):
@@ -188,13 +195,23 @@ class ProxyError(ConnectError):
 class ReconnectFailed(ResponsesError):
     """The reconnect policy is spent. The last failure is the ``__cause__``.
 
+    :param opened: whether there ever was a socket: the message says so.
+
     :ivar attempts: how many attempts followed the first failure.
     """
 
-    def __init__(self, attempts: int, cause: BaseException) -> None:
-        super().__init__(f"gave up after {attempts} attempts to reconnect: {cause}")
+    def __init__(self, attempts: int, cause: BaseException, *, opened: bool = True) -> None:
+        if opened:
+            what = f"gave up after {_counted(attempts)} to reconnect"
+        else:
+            what = f"could not connect in {_counted(attempts + 1)}"
+        super().__init__(f"{what}: {cause}")
         self.attempts = attempts
         self.__cause__: BaseException | None = cause
+
+
+def _counted(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"
 
 
 # --- Losing ------------------------------------------------------------------------------
@@ -255,6 +272,8 @@ class ConnectionClosed(ResponsesError, trio.ClosedResourceError):
 
 class APIError(ResponsesError):
     """The server answered a request with an error frame.
+
+    Code and parameter are in ``str()``; the server's own words are in ``message``.
 
     :ivar event: the normalised frame, with its raw bytes.
     """
@@ -417,12 +436,15 @@ class AnswerMismatch(AnswerError, ValueError):
 
     :ivar text: the answer; it is not in ``str()``.
     :ivar message: what is wrong with it, and where; it may quote the text.
+    :ivar place: the place as a path (``$.city``), where one is known.
     """
 
-    def __init__(self, response: Response, message: str) -> None:
-        super().__init__("does not fit the type that was asked for", response)
+    def __init__(self, response: Response, message: str, *, place: str | None = None) -> None:
+        where = f" at {place}" if place else ""
+        super().__init__(f"does not fit the type that was asked for{where}", response)
         self.text: str = response.output_text
         self.message = message
+        self.place = place
 
 
 class RoundsExceeded(ResponsesError):

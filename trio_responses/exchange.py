@@ -53,7 +53,7 @@ class TurnDraft:
         """The new items."""
         self.settings = settings
         self.generate = generate
-        self.model = settings.model
+        self.model: str | None = settings.model
         self.watch: TurnWatch | None = None
         """Who tells the instruments of it."""
         self.chain: Continuation | None = None

@@ -51,6 +51,7 @@ class Ledger:
     """The state of one conversation.
 
     :param answers: answers of tools that have not gone out yet.
+    :param unsent: the input of a run whose first turn has not ended well.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Ledger:
         endpoint: Endpoint,
         continuation: Continuation,
         answers: Sequence[msgspec.Raw] = (),
+        unsent: RawItems | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._queued: Sequence[Submission] = ()
@@ -66,6 +68,8 @@ class Ledger:
         self._noted = 0
         self.continuation: Continuation = continuation
         self.counts: Counts = Counts()
+        self.unsent: RawItems = unsent or RawItems()
+        """The input of a run whose first turn has not ended well: for the next run without any."""
         if answers:
             self._note()
             self._answers = {key: raw for raw in answers if (key := key_of(raw)) is not None}
@@ -90,6 +94,7 @@ class Ledger:
         """Take another history: a new chain begins. What is under way goes on with the old one."""
         self.continuation = Continuation([history] if history.count else [])
         self._queued = ()
+        self.unsent = RawItems()
         self._noted = 0
         self._owed.clear()
         self._answers.clear()
@@ -97,6 +102,7 @@ class Ledger:
     def branch(self) -> Ledger:
         """Copy it, counters and what the server holds back excepted."""
         other = Ledger(self._endpoint, self.continuation.branch())
+        other.unsent = self.unsent
         other._noted = self._noted
         other._owed = self._owed.copy()
         other._answers = self._answers.copy()
@@ -142,6 +148,8 @@ class Ledger:
         )
         if draft.chain is self.continuation:
             self._queued = waiting
+            if draft.generate is None:
+                self.unsent = RawItems()
         self.counts.turns += 1
         if response.usage is not None:
             self.counts.input_tokens += response.usage.input_tokens

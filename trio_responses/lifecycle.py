@@ -1,4 +1,4 @@
-"""What the connection itself says on its channel, between the server's events.
+"""What this library itself says between the server's events: on the channel, and in a stream.
 
 The loss of a socket is said by `ConnectionLost`, the same record that a turn raises.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from trio_responses.errors import BufferExceeded, ConnectionLost
 from trio_responses.wire import ServerEvent
+
+if TYPE_CHECKING:
+    from trio_responses.errors import ResponsesError
 
 __all__ = [
     "ConnectionRestored",
@@ -18,6 +21,8 @@ __all__ = [
     "ConnectionState",
     "ConnectionStatistics",
     "Event",
+    "StreamEvent",
+    "TurnRestarted",
 ]
 
 
@@ -49,6 +54,24 @@ class ConnectionRestored:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRotated:
     """A new socket has replaced one that still lived; what was under way goes on there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRestarted:
+    """A turn is sent again: what a stream gave of it so far counts no more.
+
+    The events of the next attempt follow, from its ``response.created`` on. It is left out where
+    nothing of the last attempt was given.
+    """
+
+    type: ClassVar[str] = "trio_responses.turn_restarted"
+    """Beside the types of the server's events: no server says it."""
+    stream_id: ClassVar[None] = None
+    """As all events have it."""
+    sequence_number: ClassVar[None] = None
+    """Likewise."""
+    error: ResponsesError
+    """What the last attempt ended with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,3 +108,6 @@ Event: TypeAlias = (
     ServerEvent | ConnectionLost | ConnectionRestored | ConnectionRotated | BufferExceeded
 )
 """What the channel of a connection gives."""
+
+StreamEvent: TypeAlias = ServerEvent | TurnRestarted
+"""What the stream of a turn gives."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from trio_responses.connection import ResponsesConnection
 from trio_responses.core.backoff import Backoff, ReconnectPolicy
-from trio_responses.endpoint import Endpoint, checked_headers
+from trio_responses.endpoint import checked_headers, choose_endpoint
 from trio_responses.errors import ConfigurationError
 from trio_responses.instruments import Instruments, Where
 from trio_responses.logs import LoggingInstrument
 from trio_responses.nurseries import open_plain_nursery
+from trio_responses.options import checked_instruments, checked_record
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
 from trio_responses.transport import Terms, dial_tcp
 from trio_responses.trust import system_trust
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trio_responses.endpoint import ApiKey, Headers
+    from trio_responses.endpoint import ApiKey, Endpoint, Headers
     from trio_responses.instruments import Instrument
     from trio_responses.proxy import ProxyChoice
     from trio_responses.transport import Dial
@@ -187,9 +188,7 @@ def _prepare(
     dial: Dial,
 ) -> ResponsesConnection:
     """Make a connection of its options, with the defaults of those that were not given."""
-    if url is not None and endpoint is not None:
-        raise ConfigurationError("give a url or an endpoint, not both")
-    endpoint = endpoint or Endpoint.of(url)
+    endpoint = choose_endpoint(url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
             f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"
@@ -201,11 +200,11 @@ def _prepare(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),
         ssl_context=ssl_context,
-        timeouts=timeouts or Timeouts(),
-        keepalive=keepalive or Keepalive(),
-        limits=limits or Limits(),
+        timeouts=checked_record("timeouts", timeouts, Timeouts),
+        keepalive=checked_record("keepalive", keepalive, Keepalive),
+        limits=checked_record("limits", limits, Limits),
         instruments=Instruments(
-            [LoggingInstrument()] if instruments is None else instruments,
+            [LoggingInstrument()] if instruments is None else checked_instruments(instruments),
             Where(endpoint.host, endpoint.port),
         ),
     )
@@ -214,5 +213,5 @@ def _prepare(
         api_key,
         checked_headers(headers),
         Backoff(ReconnectPolicy() if reconnect is None else reconnect),
-        rotation or RotationPolicy(),
+        checked_record("rotation", rotation, RotationPolicy),
     )

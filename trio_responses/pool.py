@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from trio_responses.core.backoff import ReconnectPolicy
 from trio_responses.drafts import PlainDraft, create_command
-from trio_responses.endpoint import Endpoint, checked_headers
+from trio_responses.endpoint import checked_headers, choose_endpoint
 from trio_responses.errors import ConfigurationError
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.opening import connect_responses
+from trio_responses.options import check_words, checked_instruments
 from trio_responses.pool_tasks import SUMS, PoolTasks
 from trio_responses.route import Route
 from trio_responses.sending import MAX_ACTIVE
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from trio_responses.conversation import Conversation
     from trio_responses.core.continuation import Continuation
     from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.endpoint import ApiKey, Headers
+    from trio_responses.core.history import RawItems
+    from trio_responses.endpoint import ApiKey, Endpoint, Headers
     from trio_responses.instruments import Instrument
     from trio_responses.lifecycle import ConnectionStatistics
     from trio_responses.proxy import ProxyChoice
@@ -125,6 +127,7 @@ class ResponsesPool(Turns):
         sent again may go to another connection than before. Cancelled before it is out, nothing
         was sent, and it has no place.
         """
+        check_words(delivery=delivery, abandon=abandon)
         draft = PlainDraft(create_command(params))
         route = Route(self._spread)
         return ResponseStream(route, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
@@ -160,11 +163,12 @@ class ResponsesPool(Turns):
         settings: Mapping[str, Any],
         continuation: Continuation,
         answers: Sequence[msgspec.Raw] = (),
+        unsent: RawItems | None = None,
     ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation that has a history: for `Conversation.restore`."""
         async with (
             self._at_home() as connection,
-            connection._resume(settings, continuation, answers) as conversation,  # noqa: SLF001 - as that does
+            connection._resume(settings, continuation, answers, unsent) as conversation,  # noqa: SLF001 - as that does
         ):
             yield conversation
 
@@ -249,9 +253,7 @@ async def open_pool(
     :raises ConnectError: as `open_responses` does.
     :raises ReconnectFailed: likewise.
     """
-    if url is not None and endpoint is not None:
-        raise ConfigurationError("give a url or an endpoint, not both")
-    endpoint = Endpoint.of(url) if endpoint is None else endpoint
+    endpoint = choose_endpoint(url, endpoint)
     places = MAX_ACTIVE if endpoint.lanes else 1
     if per_connection is None:
         per_connection = COMFORT if endpoint.lanes else 1
@@ -259,7 +261,7 @@ async def open_pool(
     if endpoint.secure and ssl_context is None:
         ssl_context = system_trust()  # kept, also while no connection is open
     headers = checked_headers(headers)
-    instruments = None if instruments is None else tuple(instruments)
+    instruments = None if instruments is None else checked_instruments(instruments)
     walks = _Walks(reconnect)
 
     async def connect(nursery: trio.Nursery) -> ResponsesConnection:

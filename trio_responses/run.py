@@ -21,16 +21,17 @@ import trio
 from trio_responses.core.calls import make_refusal
 from trio_responses.core.history import RawItems
 from trio_responses.errors import (
+    ConfigurationError,
     Delivery,
     ResponseFailedError,
     RoundsExceeded,
 )
 from trio_responses.exchange import TurnDraft, TurnStream
 from trio_responses.instruments import Instruments
+from trio_responses.lifecycle import StreamEvent
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.toolbox import INTERRUPTED, ToolFinished, ToolStarted
 from trio_responses.turn_settings import TurnSettings
-from trio_responses.wire import ServerEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["RunEvent", "RunStream", "RunTerms", "open_run"]
 
 StartTurn: TypeAlias = "Callable[[RawItems, TurnSettings], TurnStream]"
-RunEvent: TypeAlias = ServerEvent | ToolStarted | ToolFinished
+RunEvent: TypeAlias = StreamEvent | ToolStarted | ToolFinished
 """What happens in a run: the model's events, and what becomes of its calls."""
 
 Told: TypeAlias = ToolStarted | ToolFinished | Exception
@@ -129,7 +130,10 @@ class RunStream:
             self._reading = False
 
     async def until_done(self) -> Response:
-        """Run to the end, and give the last `Response`."""
+        """Run to the end, and give the last `Response`.
+
+        A cancellation ends the run, as everywhere in it.
+        """
         async for _ in self:
             pass
         return self.response
@@ -150,8 +154,9 @@ class RunStream:
 
     async def _go(self) -> AsyncGenerator[RunEvent, None]:
         """Take turns and run tools, until a response has no call that is answered here."""
-        ledger, terms, new = self._ledger, self._terms, self._new
+        ledger, terms = self._ledger, self._terms
         settings = terms.settings
+        ledger.unsent = new = self._new or ledger.unsent
         while True:
             owed = ledger.owed_calls(but=new)
             for_us = {key: call for key, call in owed.items() if terms.toolbox.takes(call)}
@@ -169,6 +174,8 @@ class RunStream:
             if self.responses and len(answers) < len(owed):  # or the history was taken away
                 break
             input_items, new = RawItems.join(answers) + new, RawItems()
+            if not input_items and not ledger.length and "prompt" not in settings.plain:
+                raise ConfigurationError("there is nothing to go on from: the run needs an input")
             async with self._start_turn(input_items, settings) as stream:
                 self.stream = stream
                 async for event in stream:

@@ -25,6 +25,7 @@ from trio_responses.errors import (
     UndecodableResponse,
     api_error,
 )
+from trio_responses.lifecycle import TurnRestarted
 from trio_responses.steering import SteerReceipt
 from trio_responses.wire import (
     ErrorEvent,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from trio_responses.core.accumulator import Snapshot
     from trio_responses.core.delivery import DeliveryChoice
     from trio_responses.drafts import Draft
+    from trio_responses.lifecycle import StreamEvent
     from trio_responses.turn import Turn
     from trio_responses.wire import Input, Response, ServerEvent
 
@@ -100,6 +102,8 @@ class ResponseStream:
         self._turn: Turn | None = None
         self._left = False
         self._reading = False
+        self._given = False
+        """Whether the reader has events of this attempt."""
         self._lost_to: ResponsesError | None = None
         """What the turn is to be sent again after."""
         self._used_causes: set[type[ResponsesError]] = set()
@@ -151,8 +155,11 @@ class ResponseStream:
         """Iterate over the events."""
         return self
 
-    async def __anext__(self) -> ServerEvent:
+    async def __anext__(self) -> StreamEvent:
         """Wait for the next event. A checkpoint; when cancelled, no event is lost.
+
+        Where the turn is sent again, a `TurnRestarted` stands before the events of the next
+        attempt.
 
         The event that ends the response is the last one. An ``error`` frame is given out, too,
         and the exception that it means is raised behind it.
@@ -196,7 +203,7 @@ class ResponseStream:
         self._hold(() if turn.steers else turn.inbox.take_ready())
         return event if self._lost_to is None else None
 
-    async def _wait_for_next(self) -> ServerEvent:
+    async def _wait_for_next(self) -> StreamEvent:
         """Wait where there is no event: for one, for the end, or for another attempt."""
         if self._reading:
             raise trio.BusyResourceError("another task is reading this stream")
@@ -210,6 +217,9 @@ class ResponseStream:
                 if self._turn is None or self._left:
                     raise RuntimeError("a stream is iterated over inside its async with block")
                 if self._lost_to is not None:
+                    if self._given:
+                        self._given = False
+                        return TurnRestarted(error=self._lost_to)
                     await self._send_again(self._lost_to)
                     continue
                 try:
@@ -219,6 +229,7 @@ class ResponseStream:
                     continue
                 event = self._take(self._turn)
                 if event is not None:
+                    self._given = True
                     return event
         finally:
             self._reading = False
@@ -236,6 +247,8 @@ class ResponseStream:
 
     def text_deltas(self) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece.
+
+        Where the turn is sent again, its text comes again, and nothing says so.
 
         :raises ResponsesError: as the iteration over events does.
         """

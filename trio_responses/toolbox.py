@@ -16,6 +16,7 @@ import trio
 from trio_responses import wire
 from trio_responses.core.calls import is_answer, make_answer, make_refusal
 from trio_responses.errors import ConfigurationError, UnanswerableCall
+from trio_responses.options import check_words
 from trio_responses.tools import FunctionTool, InvalidArguments, encode_output
 
 if TYPE_CHECKING:
@@ -94,14 +95,29 @@ def _name_of(call: OutputItem) -> str:
 
 
 def plain_tools(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]]:
-    """Give the definitions that go over the wire."""
-    return [tool.definition if isinstance(tool, FunctionTool) else tool for tool in tools]
+    """Give the definitions that go over the wire.
+
+    :raises ConfigurationError: for a function that was not made a tool.
+    """
+    return [_definition_of(tool, place) for place, tool in enumerate(tools)]
+
+
+def _definition_of(tool: ToolLike, place: int) -> wire.Tool | Mapping[str, Any]:
+    if isinstance(tool, FunctionTool):
+        return tool.definition
+    if callable(tool):
+        name = getattr(tool, "__name__", type(tool).__name__)
+        raise ConfigurationError(
+            f"tools[{place}] is a plain function: decorate {name} with @function_tool"
+        )
+    return tool
 
 
 class Toolbox:
     """The tools of a run, and how they are used.
 
-    :raises ConfigurationError: when two tools have the same name.
+    :raises ConfigurationError: when two tools have the same name, and for another word in
+        ``on_tool_error``.
     """
 
     functions: dict[str, FunctionTool[..., Any]]
@@ -118,6 +134,7 @@ class Toolbox:
         timeout: float | None,
         on_error: OnToolError,
     ) -> None:
+        check_words(on_tool_error=on_error)
         ours = [tool for tool in tools if isinstance(tool, FunctionTool)]
         self.functions = {tool.name: tool for tool in ours}
         if len(self.functions) < len(ours):

@@ -32,7 +32,7 @@ class TurnSettings:
 
     :param given: settings; what is as good as not given is left out.
     :param of: whose settings they are, for the message.
-    :raises ConfigurationError: for what is no setting.
+    :raises ConfigurationError: for what is no setting, and for a plain function as a tool.
     :raises TypeError: for what cannot be JSON.
     """
 

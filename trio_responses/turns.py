@@ -18,6 +18,7 @@ from trio_responses.errors import (
     UnexpectedOutput,
 )
 from trio_responses.locks import QuickLock
+from trio_responses.options import check_words
 from trio_responses.stream import ResponseStream
 
 if TYPE_CHECKING:
@@ -47,11 +48,13 @@ class Turns:
     async def create(self, *, delivery: DeliveryChoice = "at_most_once", **params: Any) -> Response:
         """Run one turn and give its Response: completed, or incomplete.
 
+        It takes keywords only; that of a conversation takes the input as its first argument, too.
         When cancelled, the rest of the response is dropped.
 
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
+        :raises ConfigurationError: for another word in ``delivery``.
         :raises ResponseFailedError: when the response failed.
         :raises APIError: when the server refused the request.
         :raises ResponsesError: when there is no Response; its ``delivery`` says how far it came.
@@ -176,5 +179,6 @@ class Lane(Turns):
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event: as ``connection.stream``."""
+        check_words(delivery=delivery, abandon=abandon)
         draft = PlainDraft(create_command(params))
         return ResponseStream(self, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)

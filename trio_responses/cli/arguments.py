@@ -152,6 +152,8 @@ def _add_serve(commands: Any) -> None:
     _add_listener(it)
     about = "end every socket after so many seconds (%(default)g, as OpenAI does)"
     it.add_argument("--max-age", metavar="S", type=_seconds, default=3600.0, help=about)
+    about = "answer requests with parameters that the API does not have, too"
+    it.add_argument("--unknown-parameters", action="store_true", help=about)
 
 
 def _add_record(commands: Any) -> None:

@@ -60,8 +60,8 @@ class Tally(Instrument):
     """Counts the messages."""
 
     def __init__(self) -> None:
-        self.sent = 0
-        self.received = 0
+        self.sent: int = 0
+        self.received: int = 0
 
     def frame_sent(self, socket: SocketRecord, payload: bytes) -> None:  # noqa: ARG002 - a hook's form
         """Count one."""

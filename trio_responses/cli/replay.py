@@ -35,6 +35,7 @@ def replay(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         api_key=arguments.api_key,
+        unknown_parameters=True,  # what was asked then was known to somebody
         max_age=None,  # sockets end where they end in the recording
     )
 

@@ -16,7 +16,6 @@ import trio
 
 from trio_responses import (
     APIError,
-    AuthenticationError,
     Delivery,
     ReconnectPolicy,
     ResponseFailedError,
@@ -84,12 +83,12 @@ def explain(error: Exception) -> str:
     """Say in one line what went wrong, and to whom it matters, what can be done about it."""
     words = [str(error) or type(error).__name__]
     match error:
+        case OSError(strerror=str(reason)):
+            words = [reason if error.filename is None else f"{error.filename}: {reason}"]
         case APIError(message=message) if message:
             words.append(message)
         case ResponseFailedError(response=response) if response.error is not None:
             words.append(response.error.message)
-        case AuthenticationError():
-            words.append("is OPENAI_API_KEY the right key?")
         case UpgradeUnsupported():
             words.append("does this URL offer the Responses API in WebSocket mode?")
         case ResponsesError(delivery=Delivery.ACCEPTED):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -35,6 +35,7 @@ def serve(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         api_key=arguments.api_key,
         max_age=arguments.max_age,
+        unknown_parameters=arguments.unknown_parameters,
     )
 
 
@@ -43,17 +44,14 @@ def run_server(
     *,
     host: str,
     port: int,
-    api_key: str | None,
-    max_age: float | None,
+    **options: Any,
 ) -> int:
     """Run the embedded server until a signal; give the exit code.
 
     :param order: tells the server what to answer, before it listens.
+    :param options: those of `open_test_server`.
     """
-    work = partial(
-        _serve_until_signal, order, host=host, port=port, api_key=api_key, max_age=max_age
-    )
-    code = run(work)
+    code = run(partial(_serve_until_signal, order, host=host, port=port, **options))
     return 0 if code > SIGNALLED else code
 
 
@@ -62,10 +60,9 @@ async def _serve_until_signal(
     *,
     host: str,
     port: int,
-    api_key: str | None,
-    max_age: float | None,
+    **options: Any,
 ) -> int:
-    async with open_test_server(api_key=api_key, max_age=max_age) as server:
+    async with open_test_server(**options) as server:
         order(server)
         try:
             url = await server.serve_tcp(host, port)

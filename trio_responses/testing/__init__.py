@@ -1,19 +1,18 @@
 """The Responses server that trio_responses ships: for tests, examples and the command line."""
 
 from trio_responses.testing.errors import ERROR_SHAPES, ErrorShape
+from trio_responses.testing.frames import Frame, WireBytes
 from trio_responses.testing.request import Connection, Request, Steer, SteerState
 from trio_responses.testing.responder import default_answer
 from trio_responses.testing.scripts import (
     Answer,
     Call,
     Fail,
-    Frame,
     How,
     Reply,
     Responder,
     Script,
     WhenSteered,
-    WireBytes,
 )
 from trio_responses.testing.server import ResponsesServer, ServerStatistics, open_test_server
 from trio_responses.testing.steering import MAX_PENDING_STEERS

@@ -10,8 +10,10 @@ from trio_responses.testing.errors import (
     Json,
     Refusal,
     invalid_stream_id,
+    unknown_parameter,
     unsupported_stream_id,
 )
+from trio_responses.wire import ResponseCreate
 
 _LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
 _Types: TypeAlias = tuple[type, ...]
@@ -39,6 +41,14 @@ _FIELD_TYPES: Final[Mapping[str, tuple[_Types, str]]] = {
     "conversation": ((str, dict), "a string or an object"),
     "context_management": ((list,), "an array"),
 }
+_KNOWN: Final = frozenset(
+    {field.encode_name for field in msgspec.structs.fields(ResponseCreate)} - {"extra"}
+    | {
+        "type",
+        "multi_agent",  # the beta's
+        "client_metadata",  # Codex sends it
+    }
+)
 _USER_PARTS: Final = ("input_text", "input_image", "input_file")
 
 
@@ -67,17 +77,15 @@ def check_lane(body: Json, *, lanes: bool) -> Refusal | None:
     return invalid_stream_id()
 
 
-def check_create(body: Json) -> Refusal | None:
-    """Check the body of a ``response.create``; unknown fields are left alone."""
-    model = body.get("model")
-    if model is None or model == "":
-        return _missing("model")
-    if not isinstance(model, str):
-        return _invalid_type("model", "a string")
-    for name, (types, words) in _FIELD_TYPES.items():
-        value = body.get(name)
-        if value is not None and not _is(value, types):
-            return _invalid_type(name, words)
+def check_create(body: Json, *, unknown_parameters: bool = False) -> Refusal | None:
+    """Check the body of a ``response.create``.
+
+    :param unknown_parameters: Whether unknown fields are left alone.
+    """
+    unknown = None if unknown_parameters else _check_names(body)
+    refusal = unknown or _check_model(body.get("model")) or _check_types(body)
+    if refusal is not None:
+        return refusal
     if body.get("background"):
         return Refusal(
             message="Background mode is not supported over WebSocket.",
@@ -131,6 +139,25 @@ def _is_user_message(item: Any) -> bool:
 
 def _is_user_part(part: Any) -> bool:
     return isinstance(part, dict) and cast("Json", part).get("type") in _USER_PARTS
+
+
+def _check_names(body: Json) -> Refusal | None:
+    unknown = next((name for name in body if name not in _KNOWN), None)
+    return None if unknown is None else unknown_parameter(unknown)
+
+
+def _check_model(model: Any) -> Refusal | None:
+    if model is None or model == "":
+        return _missing("model")
+    return None if isinstance(model, str) else _invalid_type("model", "a string")
+
+
+def _check_types(body: Json) -> Refusal | None:
+    for name, (types, words) in _FIELD_TYPES.items():
+        value = body.get(name)
+        if value is not None and not _is(value, types):
+            return _invalid_type(name, words)
+    return None
 
 
 def _check_input(value: Any) -> Refusal | None:

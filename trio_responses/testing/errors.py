@@ -46,6 +46,52 @@ _MESSAGES: Final = {
     "server_error": "The server had an error while processing your request.",
 }
 
+KNOWN_CODES: Final = frozenset(
+    {
+        # of error frames (docs/protocol.md 4)
+        *_MESSAGES,
+        "previous_response_not_found",
+        "websocket_connection_limit_reached",
+        "websocket_stream_limit_reached",
+        "invalid_stream_id",
+        # of what is wrong with a request
+        "invalid_request_error",
+        "invalid_type",
+        "invalid_value",
+        "missing_required_parameter",
+        "mutually_exclusive_parameters",
+        "string_above_max_length",
+        "unknown_parameter",
+        "unsupported_parameter",
+        "unsupported_value",
+        # of keys, models and policies
+        "cyber_policy",
+        "invalid_api_key",
+        "model_not_found",
+        # of responses that failed: what the SDK types
+        "bio_policy",
+        "data_residency_mismatch",
+        "empty_image_file",
+        "failed_to_download_image",
+        "image_content_policy_violation",
+        "image_file_not_found",
+        "image_file_too_large",
+        "image_parse_error",
+        "image_too_large",
+        "image_too_small",
+        "invalid_base64_image",
+        "invalid_image",
+        "invalid_image_format",
+        "invalid_image_mode",
+        "invalid_image_url",
+        "invalid_prompt",
+        "misalignment_policy_violation",
+        "unsupported_image_media_type",
+        "vector_store_timeout",
+    }
+)
+"""The codes that servers are known to send. They send others, too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
@@ -126,6 +172,15 @@ def connection_limit_reached(minutes: float) -> Refusal:
         message=f"Responses websocket connection limit reached ({minutes:g} minutes). "
         "Create a new websocket connection to continue.",
         code="websocket_connection_limit_reached",
+    )
+
+
+def unknown_parameter(name: str) -> Refusal:
+    """Refuse a field that is none of a request's (docs/protocol.md 2)."""
+    return Refusal(
+        message=f"Unknown parameter: '{name}'.",
+        code="unknown_parameter",
+        param=name,
     )
 
 

@@ -8,9 +8,10 @@ import msgspec
 
 from trio_responses.testing.compaction import is_due, make_item
 from trio_responses.testing.errors import Json, Refusal, error_frame, usual_message
+from trio_responses.testing.frames import Frame
 from trio_responses.testing.items import count_words
 from trio_responses.testing.request import Request
-from trio_responses.testing.scripts import Call, Fail, Frame, Reply
+from trio_responses.testing.scripts import Call, Fail, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

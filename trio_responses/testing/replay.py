@@ -17,7 +17,8 @@ import trio
 from trio_responses.core.lanes import Lanes, Request
 from trio_responses.core.steering import Submission
 from trio_responses.recording import Recording, RecordingLine
-from trio_responses.testing.scripts import Frame, How, Recorded, Script
+from trio_responses.testing.frames import Frame
+from trio_responses.testing.scripts import How, Recorded, Script
 from trio_responses.wire import ErrorEvent, ResponseCreated, ServerEvent, decode
 
 ABNORMAL_CLOSURE: Final = 1006

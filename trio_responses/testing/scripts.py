@@ -2,11 +2,21 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, Self, TypeAlias, TypedDict, final
+from typing import Any, Literal, Self, TypeAlias, TypedDict, final, get_args
 
 import trio
 
 from trio_responses.testing.errors import ErrorShape
+from trio_responses.testing.frames import Frame
+from trio_responses.testing.orders import (
+    as_ordered,
+    check_arguments,
+    check_code,
+    check_type,
+    check_types,
+    check_word,
+    check_words,
+)
 from trio_responses.testing.request import Request
 
 How: TypeAlias = Literal["reset", "fin"] | int
@@ -19,11 +29,21 @@ class Call:
 
     name: str
     """The function."""
-    arguments: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
-    """The arguments; a string goes out as it is, valid JSON or not."""
+    arguments: Mapping[str, Any] | str = "{}"
+    """The arguments, an object; a string goes out as it is, and may break off or be broken."""
     _: KW_ONLY
     call_id: str | None = None
     """The ``call_id``; None lets the server make one."""
+    unoffered: bool = False
+    """Whether the request need not offer the function. An order to call one that it does not
+    offer is a mistake of the test otherwise."""
+
+    __repr__ = as_ordered
+
+    def __post_init__(self) -> None:
+        """Refuse what no model sends."""
+        check_type("the name of a call", self.name, str)
+        check_arguments(self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +79,16 @@ class Reply:
     created, finished items and the terminal one; or the terminal one alone."""
     final_output: Literal["full", "empty", "null", "missing"] = "full"
     """What the terminal event shows as ``output``."""
+
+    __repr__ = as_ordered
+
+    def __post_init__(self) -> None:
+        """Refuse what is no text, no call, or an unknown word."""
+        check_type("the text of a reply", self.text, str, type(None))
+        check_types("more", self.more, str)
+        check_types("calls", self.calls, Call)
+        check_types("chunks", self.chunks or (), str)
+        check_words(self)
 
 
 class ReplyOptions(TypedDict, total=False):
@@ -106,33 +136,13 @@ class Fail:
     text: str = "These words are cut short."
     """The text of the reply that it cuts off."""
 
+    __repr__ = as_ordered
 
-@dataclass(frozen=True, slots=True)
-class WireBytes:
-    """Bytes written to the connection below WebSocket, as they are.
+    def __post_init__(self) -> None:
+        """Refuse unknown words: a code that nobody knows needs a message."""
+        check_code(self.code, message=self.message)
+        check_words(self)
 
-    :meth:`frame` makes a WebSocket frame of any content, valid or not.
-    """
-
-    data: bytes
-    """The bytes: whole frames, parts of one, or none at all."""
-
-    @classmethod
-    def frame(cls, payload: bytes, *, opcode: int = 1, final: bool = True) -> Self:
-        """Return one unmasked frame: by default a text frame, whatever the bytes are."""
-        size = len(payload)
-        first = bytes([(0x80 if final else 0) | opcode])
-        if size < 126:  # noqa: PLR2004 - RFC 6455, section 5.2
-            header = first + bytes([size])
-        elif size < 1 << 16:
-            header = first + b"\x7e" + size.to_bytes(2)
-        else:
-            header = first + b"\x7f" + size.to_bytes(8)
-        return cls(header + payload)
-
-
-Frame: TypeAlias = Mapping[str, Any] | str | bytes | WireBytes
-"""Something to send: JSON, a text frame, a binary frame, or bytes below WebSocket."""
 
 Answer: TypeAlias = Reply | Fail | Call | str | Sequence[Call] | Sequence[Frame]
 """What a request may be answered with; a string is a :class:`Reply` of that text."""
@@ -159,6 +169,14 @@ class Recorded:
         return moved if lane is None else {**moved, "stream_id": lane}
 
 
+def check_answer(answer: Answer) -> None:
+    """See that an answer is one.
+
+    :raises TypeError: naming what it may be.
+    """
+    check_type("an answer", answer, Reply, Fail, Call, str, Sequence)
+
+
 Responder: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
 """What answers requests: called with each, sync or async. What it raises ends up in
 ``server.crashes``."""
@@ -170,6 +188,13 @@ class Drop:
 
     how: How
     reason: str = ""
+
+    __repr__ = as_ordered
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown word."""
+        if not isinstance(self.how, int):
+            check_word("how", self.how, ("reset", "fin"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +252,8 @@ class Script:
     """
 
     def __init__(self, answer: Answer | Recorded | None = None) -> None:
+        if answer is not None and not isinstance(answer, Recorded):
+            check_answer(answer)
         self.answer = answer
         """The answer; None is what the server would answer without a script."""
         self.finished: trio.Event = trio.Event()
@@ -292,6 +319,7 @@ class Script:
             one, each with a successor; ``fail`` lets it finish and gives the input back.
         :param code: ``error.code`` of ``fail``.
         """
+        check_word("how", how, get_args(WhenSteered))
         self.steered, self.steer_code = how, code
         return self
 

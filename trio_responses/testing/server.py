@@ -16,6 +16,7 @@ from trio_responses.opening import open_responses
 from trio_responses.recording import Recording
 from trio_responses.testing.acceptor import Acceptor
 from trio_responses.testing.errors import ErrorShape, usual_message
+from trio_responses.testing.frames import Frame
 from trio_responses.testing.handshake import (
     AcceptAndDrop,
     Garbage,
@@ -32,7 +33,6 @@ from trio_responses.testing.scripts import (
     Answer,
     Call,
     Fail,
-    Frame,
     How,
     Reply,
     ReplyOptions,
@@ -122,7 +122,7 @@ class ResponsesServer:
 
     @property
     def crashes(self) -> list[Exception]:
-        """What responders and connections raised."""
+        """What responders and connections raised, and calls of functions that no request offers."""
         return self._state.crashes
 
     def statistics(self) -> ServerStatistics:
@@ -147,14 +147,25 @@ class ResponsesServer:
         return self.answer(Reply(text, **options))
 
     def call(
-        self, name: str, arguments: Mapping[str, Any] | str = "{}", *, call_id: str | None = None
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | str = "{}",
+        *,
+        call_id: str | None = None,
+        unoffered: bool = False,
     ) -> Script:
-        """Answer the next request with one function call."""
-        return self.answer(Call(name, arguments, call_id=call_id))
+        """Answer the next request with one function call; the rest is as in :class:`Call`.
+
+        Where the request does not offer the function, it gets an error in its place, and
+        :attr:`crashes` an ``AssertionError``. ``unoffered=True`` is for a model that makes up
+        a name.
+        """
+        call = Call(name, arguments, call_id=call_id, unoffered=unoffered)
+        return self.answer(call)
 
     def calls(self, *calls: Call) -> Script:
         """Answer the next request with several function calls in one response."""
-        return self.answer(calls)
+        return self.answer(Reply(calls=calls))
 
     def fail(
         self,
@@ -170,7 +181,8 @@ class ResponsesServer:
     ) -> Script:
         """Answer the next request with an error.
 
-        :param code: ``error.code``.
+        :param code: ``error.code``: one that servers are known to send, or any with a
+            ``message``.
         :param status: The HTTP status in the frame.
         :param message: ``error.message``; None takes the usual one of the code.
         :param param: ``error.param``.
@@ -464,6 +476,7 @@ async def open_test_server(
     max_age: float | None = 3600,
     lanes: bool = True,
     steering: bool = True,
+    unknown_parameters: bool = False,
     ping_interval: float | None = None,
     ping_timeout: float = 20,
     max_message_size: int = MAX_MESSAGE_SIZE,
@@ -489,6 +502,8 @@ async def open_test_server(
         that know one lane.
     :param steering: Whether ``response.steer`` is accepted; otherwise it is refused, as for
         models without it.
+    :param unknown_parameters: Whether fields that no request has are let pass; otherwise they
+        are refused, as by OpenAI: a typo is found before it gets there.
     :param ping_interval: Seconds between pings of the server; None sends none.
     :param ping_timeout: Seconds without a pong before it closes with 1011.
     :param max_message_size: Characters in the largest frame that is read; a larger one is
@@ -507,6 +522,7 @@ async def open_test_server(
         close_timeout=close_timeout,
         wall_clock=wall_clock,
         steering=steering,
+        unknown_parameters=unknown_parameters,
     )
     try:
         async with trio.open_nursery() as nursery:

@@ -18,9 +18,10 @@ from trio_responses.testing.errors import (
     error_frame,
     stream_limit_reached,
 )
+from trio_responses.testing.frames import Frame, WireBytes
 from trio_responses.testing.lanes import MAX_NAMES, Lanes
 from trio_responses.testing.request import Connection, Request, Steer
-from trio_responses.testing.scripts import Frame, How, WireBytes
+from trio_responses.testing.scripts import How
 from trio_responses.testing.state import ServerState
 from trio_responses.testing.steering import Steering
 from trio_responses.testing.streams import FaultyStream

@@ -37,6 +37,7 @@ class Options:
     close_timeout: float
     wall_clock: Callable[[], float] | None
     steering: bool
+    unknown_parameters: bool
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from trio_responses.testing.checks import check_steer
 from trio_responses.testing.errors import Json
+from trio_responses.testing.frames import Frame
 from trio_responses.testing.request import Request, Steer
-from trio_responses.testing.scripts import Frame
 from trio_responses.testing.state import ServerState
 
 MAX_PENDING_STEERS: Final = 8

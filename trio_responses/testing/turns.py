@@ -15,14 +15,15 @@ from trio_responses.testing.checks import check_create
 from trio_responses.testing.compaction import compacted
 from trio_responses.testing.errors import Refusal, error_frame, previous_response_not_found
 from trio_responses.testing.events import Plan, plan_failure, plan_raw, plan_reply
+from trio_responses.testing.frames import Frame
 from trio_responses.testing.lanes import Lanes, Remembered
+from trio_responses.testing.offers import unoffered
 from trio_responses.testing.request import Request
 from trio_responses.testing.scripts import (
     Answer,
     Call,
     Drop,
     Fail,
-    Frame,
     Freeze,
     Hold,
     Inject,
@@ -32,6 +33,7 @@ from trio_responses.testing.scripts import (
     SlowDown,
     Stall,
     Step,
+    check_answer,
 )
 from trio_responses.testing.state import ServerState
 from trio_responses.testing.steering import FAILED, Steering, Target, required_input, succeed
@@ -89,7 +91,9 @@ class Turns:
         if steered is not None and parent_id == steered.id:
             request.steers = request.steers or steered.take()
         replayed = self._state.take_replayed(request)
-        turn.refusal = check_create(request.body) if replayed is None else None
+        if replayed is None:
+            lenient = self._state.options.unknown_parameters
+            turn.refusal = check_create(request.body, unknown_parameters=lenient)
         if turn.refusal is not None:
             return turn
         parent = None if parent_id is None else self._lanes.find(parent_id)
@@ -148,15 +152,18 @@ class Turns:
         answer = turn.script.answer
         if isinstance(answer, Recorded):
             return plan_raw(answer.on(request.lane))
-        if answer is None and request.is_warm_up:
+        if answer is not None:
+            mistake = unoffered(_calls_in(answer), request)
+            if mistake is not None:
+                answer = self._crash(AssertionError(mistake), mistake)
+        elif request.is_warm_up:
             answer = Reply()
-        elif answer is None:
+        else:
             try:
                 answer = await state.answer(request)
+                check_answer(answer)
             except Exception as error:  # noqa: BLE001 - whatever a test's function raises
-                _log.debug("the responder failed", exc_info=error)
-                state.crashes.append(error)
-                answer = Fail(message=f"The responder raised {type(error).__name__}.")
+                answer = self._crash(error, f"The responder raised {type(error).__name__}.")
         match _in_full(answer):
             case Fail() as fail:
                 return plan_failure(request, fail, ids=state.ids, now=now)
@@ -164,6 +171,12 @@ class Turns:
                 return plan_reply(request, reply, ids=state.ids, now=now, cached=turn.cached)
             case frames:
                 return plan_raw(frames)
+
+    def _crash(self, error: Exception, message: str) -> Fail:
+        """Note a mistake of the test, and say how the request ends over it."""
+        _log.debug("there is no answer", exc_info=error)
+        self._state.crashes.append(error)
+        return Fail(message=message)
 
     async def _play(self, turn: _Turn, plan: Plan, target: Target) -> Plan | None:
         """Send the frames of a plan; return what went out to its end, or None."""
@@ -268,6 +281,11 @@ def _item_of(frame: Frame, before: int) -> int:
 
 def _interrupts(turn: _Turn, target: Target) -> bool:
     return bool(target.steers) and turn.script.steered == "interrupt"
+
+
+def _calls_in(answer: Answer) -> Sequence[Call]:
+    full = _in_full(answer)
+    return full.calls if isinstance(full, Reply) else ()
 
 
 def _in_full(answer: Answer) -> Reply | Fail | Sequence[Frame]:

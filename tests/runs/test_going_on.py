@@ -1,0 +1,129 @@
+"""``run()`` without input goes on from wherever the last run stopped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.conversation.rig import open_talk
+from tests.runs.rig import DONE, Worker
+from trio_responses import ConfigurationError, ConnectionLost, Conversation
+
+if TYPE_CHECKING:
+    from trio_responses.testing import Request, ResponsesServer
+
+
+def said(request: Request) -> list[str]:
+    """Give what the user says in the whole history of a request."""
+    return [str(item["content"]) for item in request.history if item.get("role") == "user"]
+
+
+async def test_with_the_input_of_a_first_turn_that_was_lost(server: ResponsesServer) -> None:
+    async with open_talk(server) as talk:
+        for question in ("One?", "Two?"):
+            server.drop(after_events=2)
+            with pytest.raises(ConnectionLost):
+                await talk.run(question)
+            response = await talk.run()
+            assert response.output_text
+        assert [said(request) for request in server.requests] == [
+            ["One?"],
+            ["One?"],
+            ["One?", "Two?"],
+            ["One?", "Two?"],
+        ]
+
+
+async def test_as_often_as_it_takes(server: ResponsesServer) -> None:
+    async with open_talk(server) as talk:
+        server.drop(after_events=2)
+        server.drop(after_events=0)
+        with pytest.raises(ConnectionLost):
+            await talk.run("One?")
+        with pytest.raises(ConnectionLost):
+            await talk.run()
+        await talk.run()
+        assert said(server.requests[-1]) == ["One?"]
+
+
+async def test_with_nothing_twice_behind_a_later_turn(server: ResponsesServer) -> None:
+    server.call("work", {"round": 0, "number": 0}, call_id="0-0")
+    server.drop(after_events=2)
+    server.reply(DONE)
+    async with open_talk(server, tools=[Worker().tool]) as talk:
+        with pytest.raises(ConnectionLost):
+            await talk.run("Work.")
+        assert (await talk.run()).output_text == DONE
+        assert said(server.requests[-1]) == ["Work."]
+
+
+async def test_after_a_cancellation(server: ResponsesServer) -> None:
+    server.reply("slow", delay=10)
+    async with open_talk(server) as talk:
+        with trio.move_on_after(1) as scope:
+            await talk.run("One?")
+        assert scope.cancelled_caught
+        await talk.run()
+        assert said(server.requests[-1]) == ["One?"]
+
+
+async def test_another_input_takes_its_place(server: ResponsesServer) -> None:
+    server.drop(after_events=2)
+    async with open_talk(server) as talk:
+        with pytest.raises(ConnectionLost):
+            await talk.run("One?")
+        await talk.run("Two?")
+        assert said(server.requests[-1]) == ["Two?"]
+
+
+async def test_a_turn_that_ended_well_since_then_leaves_nothing(server: ResponsesServer) -> None:
+    server.drop(after_events=2)
+    async with open_talk(server) as talk:
+        with pytest.raises(ConnectionLost):
+            await talk.run("One?")
+        await talk.create("Two?")
+        await talk.run()
+        assert said(server.requests[-1]) == ["Two?"]
+
+
+async def test_a_warm_up_does_not_count(server: ResponsesServer) -> None:
+    server.drop(after_events=2)
+    async with open_talk(server) as talk:
+        with pytest.raises(ConnectionLost):
+            await talk.run("One?")
+        await talk.warm_up()
+        await talk.run()
+        assert said(server.requests[-1]) == ["One?"]
+
+
+async def test_a_fork_and_a_checkpoint_have_it_and_a_reset_has_not(server: ResponsesServer) -> None:
+    server.drop(after_events=2)
+    async with server.open_client() as connection:
+        async with connection.conversation(model="m") as talk:
+            with pytest.raises(ConnectionLost):
+                await talk.run("One?")
+            await talk.fork().run()
+            assert said(server.requests[-1]) == ["One?"]
+            saved = talk.checkpoint()
+            talk.reset()
+            with pytest.raises(ConfigurationError, match="nothing to go on from"):
+                await talk.run()
+        async with Conversation.restore(connection, saved) as restored:
+            await restored.run()
+            assert said(server.requests[-1]) == ["One?"]
+
+
+async def test_from_nothing_it_cannot_go_on(server: ResponsesServer) -> None:
+    async with open_talk(server) as talk:
+        with pytest.raises(ConfigurationError, match="nothing to go on from"):
+            await talk.run()
+        assert server.requests == []
+        await talk.run("One?")
+
+
+async def test_a_prompt_of_the_servers_is_something(server: ResponsesServer) -> None:
+    async with open_talk(server, prompt={"id": "pmpt_1"}) as talk:
+        await talk.run()
+        assert len(server.requests) == 1
