@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
 
 MARKER = (
-    "responses_server(api_key, max_age, lanes, steering, ...): "
+    "responses_server(api_key, max_age, lanes, steering, unknown_parameters, ...): "
     "how the server of the fixture responses_server behaves: the options of open_test_server()"
 )
 
@@ -40,8 +40,9 @@ async def responses_server(
 ) -> AsyncGenerator[ResponsesServer, None]:
     """Run a Responses server in memory, which answers as it is told.
 
-    What its responders raise is raised when the test is over, so that no test passes by mistake;
-    a test that means it empties ``responses_server.crashes``.
+    What its responders raise is raised when the test is over, so that no test passes by mistake,
+    and so is an order to call a function that the request did not offer; a test that means it
+    empties ``responses_server.crashes``.
     """
     from trio_responses.testing import open_test_server  # noqa: PLC0415 - not before it is needed
 

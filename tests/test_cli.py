@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import trio
 
 from tests.cli_driver import (
     SECONDS,
@@ -28,7 +29,7 @@ from tests.cli_driver import (
     running,
     serving,
 )
-from trio_responses import Endpoint, demo
+from trio_responses import APIError, Endpoint, demo, open_responses
 from trio_responses.cli import main
 from trio_responses.cli import running as cli_running
 from trio_responses.cli.arguments import make_parser
@@ -73,6 +74,24 @@ def test_serve_with_a_key_refuses_every_other_one(capsys: Capture, monkeypatch: 
         assert "wrong-key" not in err
         monkeypatch.setenv("OPENAI_API_KEY", "right")
         assert main(["ask", "Hello"]) == 0
+
+
+@pytest.mark.parametrize(("option", "status"), [((), "failed"), (("--unknown-parameters",), "ok")])
+def test_serve_refuses_unknown_parameters_where_it_may(
+    option: tuple[str, ...], status: str, capsys: Capture
+) -> None:
+    with serving(*option) as (_, url):
+
+        async def ask() -> str:
+            async with open_responses(url, api_key="any", proxy=False) as connection:
+                try:
+                    await connection.create(model="m", input="hi", modle="m")
+                except APIError as error:
+                    return "failed" if "modle" in error.message else ""
+                return "ok"
+
+        assert trio.run(ask) == status
+    assert capsys.readouterr() == ("", "")
 
 
 def test_serve_with_a_maximum_age_ends_old_sockets(capsys: Capture) -> None:
@@ -255,7 +274,7 @@ def test_ask_gives_a_server_that_is_not_there_three_chances(
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
     assert main(["ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello"]) == 1
-    assert re.fullmatch(r"error: gave up after 2 attempts.*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: could not connect in 3 attempts.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "nonsense", "http://127.0.0.1:99999/v1"])
@@ -346,7 +365,7 @@ class Sabotage(NamedTuple):
 
 
 SABOTAGES = [
-    Sabotage(demo, "_endpoint", lose_the_way, "123456789", "123456789", "ReconnectFailed: gave up"),
+    Sabotage(demo, "_endpoint", lose_the_way, "123456789", "123456789", "could not connect in 3"),
     Sabotage(demo, "get_weather", lie_about_the_weather, "1234", "4", "the answer: 'Turn 1: the"),
     Sabotage(demo, "get_weather", know_no_weather, "1234", "4", "KeyError: 'Oslo'"),
     Sabotage(demo, "_count_slowly", miscount, "145", "5", "the texts: "),

@@ -84,13 +84,13 @@ def without(feature: str) -> Callable[[Request], Any]:
 
     def respond(request: Request) -> Any:
         if feature == "warm-up" and not request.text:
-            return Fail("warm_up_unknown", status=400)
+            return Fail("unsupported_value", status=400)
         if feature == "tool turn" and request.tools:
             return "I would rather not."
         if feature == "lanes" and request.lane is not None:
-            return Fail("lanes_unknown", status=400)
+            return Fail("unsupported_value", status=400)
         if feature == "chain, store=false" and not request.stores:
-            return Fail("zero_retention_unknown", status=400)
+            return Fail("unsupported_value", status=400)
         return answer_slowly(request)
 
     return respond
@@ -142,7 +142,7 @@ async def test_a_server_that_is_not_there_skips_everything(server: ResponsesServ
     code, report = await probe(server)
     assert code == 1
     assert report["verdicts"] == {**dict.fromkeys(NAMES, "skipped"), "handshake": "fails"}
-    assert "gave up" not in report["details"]["handshake"]
+    assert "attempts" not in report["details"]["handshake"]
 
 
 @NO_WAITING

@@ -117,7 +117,7 @@ def test_without_a_connection_there_is_no_file_in_the_way(
     monkeypatch.setattr(cli_running, "PATIENCE", [])
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     assert main([*arguments, "--base-url", f"http://127.0.0.1:{refused_port()}/v1"]) == 1
-    assert re.fullmatch(r"error: gave up after .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: could not connect in 1 attempt: .*\n", capsys.readouterr().err)
     assert list(Path().iterdir()) == []
 
 
@@ -252,7 +252,7 @@ async def test_a_recording_without_requests_is_nothing_to_replay(server: Respons
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, r"No such file or directory: 'it'"),
+        (None, r"it: No such file or directory"),
         (b"", r"there is no request in it: nothing to replay"),
         (b"\x7fELF\x00\n", r"not a recording: a line has another form"),
         (b'{"format":"trio-responses recording","version":9}\n', r"not a recording of version 1"),
@@ -266,7 +266,7 @@ def test_what_cannot_be_replayed_is_one_line_on_stderr(
     assert main(["replay", "it"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(rf"error: .*{words}\n", err)
+    assert re.fullmatch(rf"error: {words}\n", err)
 
 
 def test_a_port_in_use_is_one_line_on_stderr(capsys: Capture) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
+from tests.pytest_runs import run_pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "testing-your-app.md"
@@ -17,23 +15,10 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re
 APP, *TESTS, WITH_ANYIO = BLOCKS
 IMPORTS = "import trio\nfrom trio_responses import ConnectionLost, open_responses\n"
 """What a reader of the page adds where an example needs it."""
-SECONDS = 60
 
 
 def run(folder: Path, *options: str) -> str:
-    plugin = "pytest_trio_responses"
-    installed = any(point.value == plugin for point in entry_points(group="pytest11"))
-    by_hand = () if installed else ("-p", plugin)  # an old install knows no entry point yet
-    kept = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "pytest", "-v", *by_hand, "-p", "no:cacheprovider", *options],
-        cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = run_pytest(folder, "-v", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -114,6 +114,37 @@ def test_a_url_that_cannot_be_dialled_is_refused(url: Any) -> None:
         Endpoint.compatible(url)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000/v1"),
+        ("127.0.0.1", "http://127.0.0.1/v1"),
+        ("localhost:8000/v1", "http://localhost:8000/v1"),
+        ("Localhost/", "http://Localhost/v1"),
+        ("[::1]:8000/v1/responses", "http://[::1]:8000/v1/responses"),
+        ("10.0.0.1:8000", "https://10.0.0.1:8000/v1"),
+        ("gateway.test:8443/api/", "https://gateway.test:8443/api"),
+    ],
+)
+def test_a_host_alone_is_answered_with_the_url_that_may_be_meant(given: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Endpoint.of(given)
+    schemes = "a URL begins with https://, wss://, http:// or ws://"
+    assert str(caught.value) == f"{schemes} (did you mean {meant}?)"
+    assert Endpoint.of(meant).loopback is meant.startswith("http:")
+
+
+@pytest.mark.parametrize(
+    ("given", "rest"),
+    [("ftp://host/v1", ", not 'ftp'"), ("nonsense", ""), (KEY, ""), (f"host:1/v1?key={KEY}", "")],
+)
+def test_what_may_be_anything_is_not_guessed_at(given: str, rest: str) -> None:
+    """P9: a key in the place of the URL is not repeated."""
+    with pytest.raises(ConfigurationError) as caught:
+        Endpoint.of(given)
+    assert str(caught.value) == f"a URL begins with https://, wss://, http:// or ws://{rest}"
+
+
 def test_of_refuses_bad_urls_in_the_same_way() -> None:
     for url in ("https://[::1/v1", "https://h\u00f6st/v1", "nonsense"):
         with pytest.raises(ConfigurationError):
@@ -215,6 +246,37 @@ def test_azure_takes_a_resource_or_a_url_and_a_key_or_a_token() -> None:
         "Authorization",
         "AZURE_OPENAI_AD_TOKEN",
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "dialled"),
+    [
+        ("https://x.openai.azure.com", "/openai/v1/responses"),
+        ("https://x.openai.azure.com/", "/openai/v1/responses"),
+        ("HTTPS://x.openai.azure.com:443", ":443/openai/v1/responses"),
+        ("https://x.openai.azure.com?a=b", "/openai/v1/responses?a=b"),
+        ("https://x.openai.azure.com/?u=http://y", "/openai/v1/responses?u=http://y"),
+        ("https://x.openai.azure.com/openai/v1/", "/openai/v1/responses"),
+        ("https://x.openai.azure.com/v2?u=http://y", "/v2/responses?u=http://y"),
+    ],
+)
+def test_a_url_of_azure_without_a_path_gets_the_v1_route(given: str, dialled: str) -> None:
+    """It is what the portal shows."""
+    assert Endpoint.azure(given).url == f"wss://x.openai.azure.com{dialled}"
+
+
+@pytest.mark.parametrize("resource", ["x.openai.azure.com", "", "a b", "x/", 5, None])
+def test_what_is_no_resource_of_azure_is_refused(resource: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"'contoso'.*'https://contoso\.openai\.azure\.com'"
+    ):
+        Endpoint.azure(resource)
+
+
+@pytest.mark.parametrize("url", ["https://", "https:///", "ftp://x", "https://x#y"])
+def test_a_url_of_azure_is_a_url(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Endpoint.azure(url)
 
 
 def test_xai_differs_where_it_does() -> None:

@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import trio_responses
+from tests.pytest_runs import run_pytest
 from tests.testing.driver import NO_WAITING
 from tests.turns.rig import created, ended, item_done
 from trio_responses.testing import open_test_server
 from trio_responses.testing.responder import default_answer
 
 if TYPE_CHECKING:
-    from trio.testing import MockClock
-
     from trio_responses import ResponsesConnection
     from trio_responses.testing import Request
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def examples(page: str) -> list[str]:
-    """Give the Python blocks of a page."""
+def examples(page: str, language: str = "python") -> list[str]:
+    """Give the blocks of a page that are in a language."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 FIRST, CONVERSATION, TOOLS, TEST = examples("README.md")
@@ -67,10 +66,14 @@ async def test_the_conversation_sends_the_new_items_only() -> None:
         assert server.requests[1].turn == 2
 
 
-async def test_the_test_passes(autojump_clock: MockClock) -> None:
-    namespace: dict[str, Any] = {}
-    exec(TEST, namespace)  # noqa: S102 - our own page
-    await namespace["test_the_weather"](autojump_clock)
+@pytest.mark.parametrize(
+    ("program", "said"), [(TEST, "1 passed"), (TEST.replace("sunny", "rainy", 1), "1 failed")]
+)
+def test_the_test_runs_when_it_is_copied(program: str, said: str, tmp_path: Path) -> None:
+    (configuration,) = examples("README.md", "toml")
+    (tmp_path / "pyproject.toml").write_text(configuration, encoding="utf-8")
+    (tmp_path / "test_weather.py").write_text(program, encoding="utf-8")
+    assert said in run_pytest(tmp_path).stdout
 
 
 # --- Tools -------------------------------------------------------------------------------

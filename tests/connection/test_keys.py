@@ -15,6 +15,7 @@ from trio_responses import (
     ConnectError,
     ConnectionLost,
     Delivery,
+    Endpoint,
     HandshakeRejected,
     ReconnectFailed,
     ResponsesError,
@@ -25,6 +26,7 @@ from trio_responses.testing import ResponsesServer, open_test_server
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect
+    from trio_responses import ApiKey
 
 SECRET = "sk-SECRET-8a7b6c5d"
 
@@ -222,6 +224,66 @@ async def test_the_right_key_is_sent_and_the_wrong_one_refused() -> None:
             async with open_responses(server.url, api_key="wrong", dial=server.dial):
                 pytest.fail("the block began")  # pragma: no cover
         assert failure.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("refused", "headers", "question"),
+    [
+        (None, {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
+        (SECRET, {}, "is api_key the right key?"),
+        (Vault(SECRET), {}, "does api_key() give the right key?"),
+        (SECRET, {"AUTHORIZATION": SECRET}, "is Authorization in headers right?"),
+        ("", {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
+    ],
+)
+async def test_a_refusal_asks_about_the_key_where_it_is_from(
+    server: ResponsesServer,
+    connect: "Connect",
+    refused: "ApiKey | None",
+    headers: dict[str, str],
+    question: str,
+) -> None:
+    """P9: by the name of its place."""
+    endpoint = Endpoint(url=server.url, key_variable="KEY_OF_THE_TEST")
+    server.refuse(401, times=None)
+    with pytest.raises(AuthenticationError) as failure:
+        async with connect(endpoint=endpoint, api_key=refused, headers=headers):
+            pytest.fail("the block began")  # pragma: no cover
+    what = "the server refused the WebSocket upgrade with HTTP status 401"
+    assert str(failure.value) == f"{what}: {question}"
+
+
+async def test_the_question_about_the_key_is_asked_once(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """Also where the first refusal is answered with another key."""
+    server.refuse(401, times=None)
+    with pytest.raises(AuthenticationError) as failure:
+        async with connect(api_key=Vault("old", "new")):
+            pytest.fail("the block began")  # pragma: no cover
+    assert str(failure.value).count("?") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "question"),
+    [
+        (SECRET, "is OPENAI_API_KEY the right key?"),
+        ("", "no key was sent: set OPENAI_API_KEY or give api_key"),
+    ],
+)
+async def test_a_refusal_asks_about_the_variable(
+    server: ResponsesServer,
+    connect: "Connect",
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    question: str,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    server.refuse(403, times=None)
+    with pytest.raises(AuthenticationError) as failure:
+        async with connect(api_key=None):
+            pytest.fail("the block began")  # pragma: no cover
+    assert str(failure.value).endswith(f" with HTTP status 403: {question}")
 
 
 async def test_the_key_is_nowhere(

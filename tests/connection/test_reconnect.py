@@ -56,7 +56,32 @@ async def test_the_first_connect_follows_the_default_delays(
     assert trio.current_time() == 31
     assert failure.attempts == 5
     assert isinstance(failure.__cause__, ConnectError)
-    assert str(failure).startswith("gave up after 5 attempts")
+    assert str(failure).startswith("could not connect in 6 attempts: cannot dial")
+
+
+@pytest.mark.parametrize(
+    ("delays", "opened", "words"),
+    [
+        ([], False, "could not connect in 1 attempt: "),
+        ([0], False, "could not connect in 2 attempts: "),
+        ([], True, "gave up after 0 attempts to reconnect: "),
+        ([0], True, "gave up after 1 attempt to reconnect: "),
+        ([0, 0], True, "gave up after 2 attempts to reconnect: "),
+    ],
+)
+async def test_the_message_says_whether_there_was_a_socket(
+    server: ResponsesServer, connect: "Connect", delays: list[int], words: str, *, opened: bool
+) -> None:
+    """P2: a wrong address looks unlike a lost server."""
+    if not opened:
+        server.stop_accepting()
+    with pytest.raises(ReconnectFailed) as failure:  # noqa: PT012 - either may raise it
+        async with connect(reconnect=delays) as connection:
+            server.stop_accepting()
+            await lose(server, connection)
+            await connection.receive()
+    assert str(failure.value).startswith(words)
+    assert failure.value.attempts == len(delays)
 
 
 async def test_a_lost_socket_follows_the_default_delays(

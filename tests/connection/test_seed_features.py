@@ -121,15 +121,15 @@ async def test_send_takes_typed_events(server: ResponsesServer, connect: "Connec
         metadata={"a": "b"},
         reasoning={"effort": "low", "summary": "auto"},
         truncation="disabled",
-        extra={"any_key": 1},
+        extra={"multi_agent": 1},
     )
     async with connect() as connection:
         await connection.send(command)
         assert isinstance(await connection.receive(), ResponseCreated)
     body = server.requests[0].body
     assert body["type"] == "response.create"
-    assert (body["store"], body["temperature"], body["any_key"]) == (False, 0.5, 1)
-    assert set(body) - {"type", "any_key"} == {
+    assert (body["store"], body["temperature"], body["multi_agent"]) == (False, 0.5, 1)
+    assert set(body) - {"type", "multi_agent"} == {
         "model",
         "store",
         "input",

@@ -52,7 +52,7 @@ async def test_create_gives_the_response(server: ResponsesServer, connect: "Conn
     server.reply("Hello!", usage={"input_tokens": 7})
     async with connect() as connection:
         response = await connection.create(
-            model="gpt-test", input="hi", store=False, temperature=0.5, brand_new={"a": 1}
+            model="gpt-test", input="hi", store=False, temperature=0.5, multi_agent={"a": 1}
         )
     assert response.output_text == "Hello!"
     assert response.usage is not None
@@ -64,7 +64,7 @@ async def test_create_gives_the_response(server: ResponsesServer, connect: "Conn
         "input": "hi",
         "store": False,
         "temperature": 0.5,
-        "brand_new": {"a": 1},
+        "multi_agent": {"a": 1},
     }
 
 
@@ -393,7 +393,7 @@ async def test_codes_have_classes(
     server: ResponsesServer, connect: "Connect", code: str | None, kind: type[APIError]
 ) -> None:
     """Design 5: on a lane, since one of them is about its name."""
-    server.fail(code, status=500)
+    server.fail(code, status=500, message="It failed.")
     endpoint = Endpoint.compatible(server.url, lanes=True)
     async with connect(endpoint=endpoint) as connection, connection.lane("mine") as lane:
         with pytest.raises(APIError) as failure:

@@ -110,7 +110,7 @@ async def test_a_failed_fork_does_not_evict_the_common_parent(server: ResponsesS
     async with open_talk(server, store=False) as talk:
         await talk.create("one")
         branch = talk.fork()
-        server.fail("some_code", status=400)
+        server.fail("invalid_value", status=400)
         with pytest.raises(APIError):
             await branch.create("b")
         await branch.create("c")

@@ -160,7 +160,7 @@ async def test_a_turn_under_way_is_forgotten_with_its_chain(
 
 async def test_a_checkpoint_goes_on_at_another_server(server: ResponsesServer) -> None:
     server.reply("I think.", reasoning="Hm.")
-    settings: dict[str, Any] = {"store": False, "instructions": "Be brief.", "odd": {"a": 1}}
+    settings: dict[str, Any] = {"store": False, "instructions": "Brief!", "multi_agent": {"a": 1}}
     async with open_talk(server, **settings) as talk:
         await talk.create("one")
         saved, before, last = talk.checkpoint(), history(talk), talk.last_response_id
@@ -202,6 +202,7 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
             "items": history(talk),
             "last_response_id": response.id,
             "answers": [],
+            "unsent": [],
         }
 
 

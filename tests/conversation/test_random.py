@@ -56,7 +56,7 @@ DURING: Final[Mapping[str, Callable[[ResponsesServer], object]]] = {
     "forget late": lambda server: server.fail(NOT_FOUND, status=400, after_events=2),
     "limit": lambda server: server.answer([LIMIT_REACHED]),
     "limit late": lambda server: server.answer().inject(LIMIT_REACHED, after_events=3),
-    "400": lambda server: server.fail("invalid", status=400),
+    "400": lambda server: server.fail("invalid_value", status=400),
     "429": lambda server: server.fail("rate_limit_exceeded", status=429),
     "500": lambda server: server.fail(),
     "500 late": lambda server: server.fail(after_events=3),

@@ -14,7 +14,7 @@ from trio_responses.wire import FunctionCallOutput
 if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
 
-WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1")
+WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1", unoffered=True)
 OUTPUT = FunctionCallOutput(call_id="call_1", output="21 degrees")
 
 

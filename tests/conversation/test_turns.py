@@ -152,7 +152,7 @@ async def test_tools_are_called_in_a_chain(server: ResponsesServer) -> None:
 
 async def test_every_request_carries_all_settings(server: ResponsesServer) -> None:
     """Settings are not inherited through the parent."""
-    settings: dict[str, Any] = {"instructions": "Be brief.", "temperature": 0.5, "odd": [1]}
+    settings: dict[str, Any] = {"instructions": "Be brief.", "temperature": 0.5, "multi_agent": [1]}
     async with open_talk(server, **settings) as talk:
         await talk.create("one")
         await talk.create("two")
@@ -163,7 +163,13 @@ async def test_every_request_carries_all_settings(server: ResponsesServer) -> No
 
 @pytest.mark.parametrize(
     "change",
-    [{"temperature": 0.1}, {"instructions": "Shout."}, {"tools": []}, {"odd": 1}, {"model": "n"}],
+    [
+        {"temperature": 0.1},
+        {"instructions": "Shout."},
+        {"tools": []},
+        {"client_metadata": 1},
+        {"model": "n"},
+    ],
 )
 async def test_a_setting_for_one_turn_sends_it_and_the_one_after_it_in_full(
     server: ResponsesServer, change: dict[str, Any]
@@ -390,7 +396,7 @@ async def test_after_an_error_the_next_turn_is_sent_in_full(
     async with open_talk(server) as talk:
         await talk.create("one")
         before = history(talk)
-        server.fail("some_code", status=status)
+        server.fail("unsupported_value", status=status)
         with pytest.raises(APIError):
             await talk.create("two")
         assert history(talk) == before

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from tests.interop.programs import Program
-    from trio_responses import Event, ResponsesConnection, ResponseStream, ServerEvent
+    from trio_responses import Event, ResponsesConnection, ResponseStream, StreamEvent
 
 AfterError: TypeAlias = Literal["reuse", "replace"]
 StartAgentic: TypeAlias = "Callable[..., tuple[Program, str]]"
@@ -102,7 +102,7 @@ async def opened(
         assert trio.current_time() - closing_since < CLOSE_SECONDS
 
 
-def is_typed(event: Event) -> bool:
+def is_typed(event: Event | StreamEvent) -> bool:
     match event:
         case UnknownEvent() | UndecodableFrame():
             return False
@@ -114,7 +114,7 @@ def is_typed(event: Event) -> bool:
             return True
 
 
-async def events_of(stream: ResponseStream) -> list[ServerEvent]:
+async def events_of(stream: ResponseStream) -> list[StreamEvent]:
     events = [event async for event in stream]
     assert [event for event in events if not is_typed(event)] == []
     return events
@@ -360,7 +360,7 @@ async def test_agentic_answers_lanes_side_by_side(agentic_url: str) -> None:
     async def ask(number: int) -> None:
         slow = number % 2 == 0
         async with connection.stream(model=MODEL, input="slow-text" if slow else "ping-text") as s:
-            events: list[ServerEvent] = []
+            events: list[StreamEvent] = []
             async for event in s:
                 if not events:
                     begun.append(number)
@@ -477,7 +477,7 @@ async def test_a_server_without_steering_refuses_the_input_and_not_the_turn(url:
         assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 
 
-async def read_into(events: list[ServerEvent], stream: ResponseStream) -> None:
+async def read_into(events: list[StreamEvent], stream: ResponseStream) -> None:
     async with stream:
         async for event in stream:
             events.append(event)  # noqa: PERF401 - they are kept when it raises
@@ -485,7 +485,7 @@ async def read_into(events: list[ServerEvent], stream: ResponseStream) -> None:
 
 async def test_aimock_cuts_the_socket_in_the_middle(aimock_url: str) -> None:
     async with opened(aimock_url) as connection:
-        events: list[ServerEvent] = []
+        events: list[StreamEvent] = []
         stream = connection.stream(model=MODEL, input="cut-off")
         with pytest.raises(ConnectionLost) as caught:
             await read_into(events, stream)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Program: TypeAlias = Callable[[Wire, Callable[[], None]], list[Json]]
 
-WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1")
+WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1", unoffered=True)
 OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "21 degrees"}
 
 

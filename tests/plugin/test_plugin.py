@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tomllib
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.pytest_runs import PLUGIN, ROOT, run_pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 60
-PLUGIN = "pytest_trio_responses"
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
 TRIO_MARK = "import pytest\npytestmark = pytest.mark.trio\n"
 ANYIO_MARK = """
 import pytest
@@ -46,18 +42,7 @@ def run(tmp_path: Path) -> Run:
 
     def run(source: str, *options: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "test_app.py").write_text(source, encoding="utf-8")
-        installed = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
-        by_hand = () if installed else ("-p", PLUGIN)  # an old install knows no entry point yet
-        kept = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
-        return subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", "pytest", "-q", *by_hand, "-p", "no:cacheprovider", *options],
-            cwd=tmp_path,
-            env={**kept, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        return run_pytest(tmp_path, "-q", *options)
 
     return run
 
@@ -110,6 +95,41 @@ async def test_it_meant_that(responses_server, responses_connection):
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the Responses server of the test crashed" in done.stdout
     assert "no such city" in done.stdout
+    assert "test_it_meant_that" not in done.stdout
+
+
+def test_a_call_of_a_function_that_is_not_offered_fails_the_test(run: Run) -> None:
+    source = """
+from trio_responses import APIError
+
+async def test_it_looks_well(responses_server, responses_connection):
+    responses_server.call("get_wether", {"city": "Oslo"})
+    with pytest.raises(APIError):
+        await responses_connection.create(model="m", input="Hello")
+
+async def test_it_meant_that(responses_server, responses_connection):
+    responses_server.call("get_wether", unoffered=True)
+    response = await responses_connection.create(model="m", input="Hello")
+    assert response.function_calls[0].name == "get_wether"
+"""
+    done = run(TRIO_MARK + source)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the order calls 'get_wether', and the request offers: none" in done.stdout
+    assert "test_it_meant_that" not in done.stdout
+
+
+def test_a_typo_in_a_parameter_fails_the_test(run: Run) -> None:
+    source = """
+async def test_it_is_wrong(responses_connection):
+    await responses_connection.create(model="m", input="Hello", temprature=1)
+
+@pytest.mark.responses_server(unknown_parameters=True)
+async def test_it_meant_that(responses_connection):
+    await responses_connection.create(model="m", input="Hello", temprature=1)
+"""
+    done = run(TRIO_MARK + source)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "unknown_parameter at temprature" in done.stdout
     assert "test_it_meant_that" not in done.stdout
 
 

@@ -144,18 +144,18 @@ async def test_an_answer_that_was_cut_off_is_an_error(server: "ResponsesServer")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "words", "place"),
     [
-        ("It is warm.", "JSON"),
-        ("", ""),
-        ('{"city": "Oslo"}', "degrees"),
-        ('{"city": "Oslo", "degrees": 99}', r"\$\.degrees"),
-        ('{"city": 1, "degrees": 1}', r"\$\.city"),
-        ("[" * 100_000, ""),
+        ("It is warm.", "JSON", None),
+        ("", "", None),
+        ('{"city": "Oslo"}', "degrees", None),
+        ('{"city": "Oslo", "degrees": 99}', r"\$\.degrees", "$.degrees"),
+        ('{"city": 1, "degrees": 1}', r"\$\.city", "$.city"),
+        ("[" * 100_000, "", None),
     ],
 )
-async def test_what_does_not_fit_is_an_error_with_the_text(
-    server: "ResponsesServer", text: str, words: str
+async def test_what_does_not_fit_is_an_error_with_the_text_and_its_place(
+    server: "ResponsesServer", text: str, words: str, place: str | None
 ) -> None:
     server.reply(chunks=[text])
     async with open_talk(server) as talk:
@@ -169,6 +169,9 @@ async def test_what_does_not_fit_is_an_error_with_the_text(
     assert isinstance(error, AnswerError)
     assert isinstance(error, ValueError)
     assert not text or text not in str(error)
+    assert error.place == place
+    where = f" at {place}" if place else ""
+    assert str(error).endswith(f" does not fit the type that was asked for{where}")
 
 
 async def test_calls_that_nobody_answers_are_no_answer(server: "ResponsesServer") -> None:

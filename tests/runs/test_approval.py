@@ -59,7 +59,7 @@ async def test_no_leave_is_asked_for_what_cannot_run(server: ResponsesServer) ->
     async def approve(call: Any) -> bool:
         raise AssertionError(call)
 
-    server.answer([Call("remove", call_id="1")])
+    server.answer([Call("remove", call_id="1", unoffered=True)])
     async with open_talk(server, tools=[delete]) as talk:
         await talk.run("Clean up.", approve=approve)
     assert outputs(server.requests[1]) == ["There is no tool named 'remove'."]

@@ -296,7 +296,8 @@ async def test_a_group_that_a_tool_raises_is_its_own(server: ResponsesServer) ->
 async def test_arguments_that_do_not_fit_go_back_to_the_model(
     server: ResponsesServer, choice: "OnToolError"
 ) -> None:
-    server.answer([Call("weather", {"town": "Oslo"}, call_id="1"), Call("wether", call_id="2")])
+    misspelt = Call("wether", call_id="2", unoffered=True)
+    server.answer([Call("weather", {"town": "Oslo"}, call_id="1"), misspelt])
     async with open_talk(server, tools=[weather]) as talk:
         await talk.run("Go.", on_tool_error=choice)
     misfit, unknown = outputs(server.requests[1])

@@ -70,7 +70,8 @@ async def test_what_is_ordered_for_ever_is_no_debt(server: ResponsesServer) -> N
 
 @NO_WAITING
 async def test_an_output_is_found_by_the_call_and_by_the_function(server: ResponsesServer) -> None:
-    server.calls(Call("get_weather", call_id="call_1"), Call("get_time", call_id="call_2"))
+    names = {"call_1": "get_weather", "call_2": "get_time"}
+    server.calls(*(Call(name, call_id=it, unoffered=True) for it, name in names.items()))
     async with connect(server) as client:
         first = await client.response(input="Hello")
         await client.response(

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.testing.driver import NO_WAITING, connect
-from trio_responses.testing import ERROR_SHAPES, ErrorShape, ResponsesServer
+from trio_responses.testing import ERROR_SHAPES, ErrorShape, ResponsesServer, open_test_server
+from trio_responses.wire import ResponseCreate
 
 pytestmark = NO_WAITING
 
@@ -67,10 +69,33 @@ async def test_a_wrong_field_is_refused_by_name(
     assert response["output"][0]["content"][0]["text"] == "not consumed by a refusal"
 
 
-async def test_unknown_fields_and_stream_true_are_tolerated(server: ResponsesServer) -> None:
+async def test_an_unknown_field_is_refused_by_its_name(server: ResponsesServer) -> None:
     async with connect(server) as client:
-        await client.response(input="hi", stream=True, some_new_field={"x": [1]}, background=False)
+        refused = await client.error(input="hi", temprature=1, zone="none")
+        assert refused["status"] == 400
+        assert refused["error"] == {
+            "type": "invalid_request_error",
+            "code": "unknown_parameter",
+            "message": "Unknown parameter: 'temprature'.",
+            "param": "temprature",
+        }
+        await client.response(input="hi", temperature=1)
+
+
+async def test_unknown_fields_pass_where_that_was_asked_for() -> None:
+    async with open_test_server(unknown_parameters=True) as server, connect(server) as client:
+        await client.response(input="hi", some_new_field={"x": [1]})
+        assert (await client.error(input="hi", model=3, zone="none"))["error"]["param"] == "model"
     assert server.requests[0]["some_new_field"] == {"x": [1]}
+
+
+async def test_every_field_of_the_command_is_known(server: ResponsesServer) -> None:
+    fields = {field.encode_name for field in msgspec.structs.fields(ResponseCreate)}
+    others = {"model", "input", "extra", "stream_id", "previous_response_id"}
+    async with connect(server) as client:
+        await client.response(input="hi", **dict.fromkeys(fields - others))
+        await client.response(input="hi", stream=True, background=False)
+        await client.response(input="hi", multi_agent={"enabled": True}, client_metadata={})
 
 
 ERROR = {

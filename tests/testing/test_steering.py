@@ -18,7 +18,7 @@ from trio_responses.testing import (
 
 pytestmark = NO_WAITING
 
-WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1")
+WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1", unoffered=True)
 OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "21 degrees"}
 STUB = {"type": "function_call_output", "call_id": "call_1", "name": "get_weather"}
 

@@ -67,7 +67,7 @@ async def test_text_comes_in_the_chunks_that_were_asked_for(server: ResponsesSer
 async def test_a_function_call_streams_its_arguments(server: ResponsesServer) -> None:
     server.call("get_weather", {"city": "Paris"}, call_id="call_1")
     async with connect(server) as client:
-        await client.send(input="hi")
+        await client.send(input="hi", tools=[WEATHER])
         events = await client.events()
     names = [event["type"].removeprefix("response.") for event in events]
     assert names[2] == "output_item.added"
@@ -82,8 +82,9 @@ async def test_a_function_call_streams_its_arguments(server: ResponsesServer) ->
 
 async def test_one_response_can_hold_several_calls(server: ResponsesServer) -> None:
     server.calls(Call("get_weather", {"city": "Paris"}), Call("get_time", '{"broken'))
+    tools = [WEATHER, {"type": "function", "name": "get_time"}]
     async with connect(server) as client:
-        output = (await client.response(input="hi"))["output"]
+        output = (await client.response(input="hi", tools=tools))["output"]
     assert [item["name"] for item in output] == ["get_weather", "get_time"]
     assert output[1]["arguments"] == '{"broken'
     assert output[0]["call_id"] != output[1]["call_id"]

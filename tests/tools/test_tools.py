@@ -16,8 +16,10 @@ import trio
 from msgspec import Meta
 from trio.testing import wait_all_tasks_blocked
 
-from trio_responses import wire
+from trio_responses import open_responses, wire
 from trio_responses.errors import ConfigurationError, ResponsesError
+from trio_responses.testing import ResponsesServer  # noqa: TC001 - read at run time
+from trio_responses.toolbox import plain_tools
 from trio_responses.tools import (
     FunctionTool,
     InvalidArguments,
@@ -458,3 +460,45 @@ async def test_a_result_is_refused_in_the_name_of_its_tool() -> None:
     tool = FunctionTool(lambda: b"", name="raw")
     with pytest.raises(InvalidResult, match="the tool 'raw' returned bytes"):
         await tool.invoke("{}")
+
+
+# --- Functions that are no tools ----------------------------------------------------------
+
+
+def get_weather(city: str) -> str:
+    return f"sunny in {city}"
+
+
+class Teller:
+    def __call__(self, city: str) -> str:
+        return city
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(get_weather, "get_weather"), (len, "len"), (Teller, "Teller"), (Teller(), "Teller")],
+)
+async def test_a_plain_function_is_no_tool(
+    function: Any, name: str, server: ResponsesServer
+) -> None:
+    """It is refused where it is given, by its name, and nothing is sent."""
+    words = rf"^tools\[1\] is a plain function: decorate {name} with @function_tool$"
+    tools = [forecast, function]
+    async with open_responses(server.url, dial=server.dial) as connection:
+        with pytest.raises(ConfigurationError, match=words):
+            await connection.create(model="m", input="hi", tools=tools)
+        with pytest.raises(ConfigurationError, match=words):
+            async with connection.conversation(model="m", tools=tools):
+                pytest.fail("the block began")  # pragma: no cover
+        async with connection.conversation(model="m") as conversation:
+            with pytest.raises(ConfigurationError, match=words):
+                await conversation.create("hi", tools=tools)
+            with pytest.raises(ConfigurationError, match=words):
+                await conversation.run("hi", tools=tools)
+            assert (await conversation.run("hi", tools=tools[:1])).status == "completed"
+    assert server.statistics().requests == 1
+
+
+def test_definitions_go_out_as_they_are() -> None:
+    given: list[Any] = [{"type": "web_search"}, wire.FunctionTool(name="f"), forecast]
+    assert plain_tools(given) == [*given[:2], forecast.definition]

@@ -9,9 +9,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_responses import ReconnectPolicy, ResponsesConnection
+from trio_responses.lifecycle import StreamEvent
 from trio_responses.testing import ResponsesServer
 from trio_responses.turns import Turns
-from trio_responses.wire import ServerEvent
 
 Json = dict[str, Any]
 
@@ -92,11 +92,11 @@ async def ask_strictly(turns: Turns, text: str) -> None:
     assert stream.snapshot.text == stream.response.output_text == heard(text)
 
 
-def types(events: Sequence[ServerEvent]) -> list[str | None]:
+def types(events: Sequence[StreamEvent]) -> list[str | None]:
     return [event.type for event in events]
 
 
-def numbers(events: Sequence[ServerEvent]) -> list[int]:
+def numbers(events: Sequence[StreamEvent]) -> list[int]:
     return [getattr(event, "sequence_number", -1) for event in events]
 
 

@@ -46,6 +46,7 @@ from trio_responses import (
     SendTimeout,
     ServerOverloaded,
     StallTimeout,
+    TurnRestarted,
     UndecodableResponse,
     UnexpectedOutput,
 )
@@ -532,6 +533,36 @@ async def test_a_stream_sent_again_begins_again(server: ResponsesServer) -> None
         assert pieces == ["one", " two", "four"]
         assert stream.snapshot.text == stream.response.output_text == "four"
         assert stream.response_id == stream.response.id == server.requests[1].response_id
+
+
+async def test_a_stream_says_where_it_begins_again(server: ResponsesServer) -> None:
+    server.reply("one two three").drop(after_events=6)
+    server.reply("four")
+    async with (
+        server.open_client(reconnect=STEADY) as connection,
+        connection.stream(model="m", input="hi", delivery="at_least_once") as stream,
+    ):
+        events = [event async for event in stream]
+    kinds = [event.type for event in events]
+    place = kinds.index(TurnRestarted.type)
+    assert place == 6
+    assert kinds[place + 1] == "response.created"
+    assert kinds.count("response.created") == 2
+    (restarted,) = [event for event in events if isinstance(event, TurnRestarted)]
+    assert isinstance(restarted.error, ConnectionLost)
+    assert restarted.error.delivery is ACCEPTED
+
+
+async def test_a_stream_that_has_given_nothing_begins_as_usual(server: ResponsesServer) -> None:
+    server.drop(after_events=0)
+    async with (
+        server.open_client(reconnect=STEADY) as connection,
+        connection.stream(model="m", input="hi", delivery="at_least_once") as stream,
+    ):
+        kinds = [event.type async for event in stream]
+    assert kinds[0] == "response.created"
+    assert TurnRestarted.type not in kinds
+    assert len(server.requests) == 2
 
 
 async def test_a_second_sending_that_is_cancelled_may_be_tried_again(

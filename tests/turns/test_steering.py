@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = NO_WAITING
 
 PREFIX = "response."
+WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1", unoffered=True)
 
 
 def hold(script: Script, *, after_events: int | None = 2) -> trio.Event:
@@ -102,7 +103,7 @@ async def test_a_response_that_ends_first_has_a_successor_as_well(
 async def test_outputs_of_tools_go_out_in_the_next_turn_of_the_lane(
     server: "ResponsesServer",
 ) -> None:
-    gate = hold(server.answer([Call("get_weather", {"city": "Paris"}, call_id="call_1")]))
+    gate = hold(server.answer([WEATHER]))
     async with server.open_client() as connection:
         async with connection.lane() as lane:
             async with lane.stream(model="m", input="Is it warm?") as stream:
@@ -130,7 +131,7 @@ async def test_without_a_lane_of_ones_own_the_continuation_finds_its_lane(
     server: "ResponsesServer",
 ) -> None:
     """Other turns leave that lane alone meanwhile."""
-    gate = hold(server.answer([Call("get_weather", call_id="call_1")]))
+    gate = hold(server.answer([WEATHER]))
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="Is it warm?") as stream:
             receipt = await stream.steer("In Oslo, too?")
@@ -203,7 +204,7 @@ async def test_it_waits_until_the_response_has_begun(server: "ResponsesServer") 
 
 
 async def test_a_turn_that_is_refused_cannot_be_steered(server: "ResponsesServer") -> None:
-    server.fail("invalid", status=400)
+    server.fail("invalid_value", status=400)
     async with (
         server.open_client() as connection,
         connection.stream(model="m", input="Count.") as stream,

@@ -86,9 +86,8 @@ async def test_the_response_id_is_there_with_the_first_event(server: "ResponsesS
 
 async def test_a_snapshot_grows_and_stays(server: "ResponsesServer") -> None:
     """Text, reasoning summary and arguments, item by item, during the turn and after it."""
-    server.answer(
-        Reply("warm and dry", reasoning="think it over", calls=[Call("weather", {"in": "Oslo"})])
-    )
+    asked = Call("weather", {"in": "Oslo"}, unoffered=True)
+    server.answer(Reply("warm and dry", reasoning="think it over", calls=[asked]))
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
             assert not stream.snapshot.items
@@ -306,7 +305,8 @@ async def test_a_missing_final_output_is_filled_from_the_items(
     server: "ResponsesServer", final_output: Any, *, snapshot: bool
 ) -> None:
     """The finished items are the output where the terminal event leaves it out."""
-    server.reply("hello", reasoning="so", calls=[Call("f")], final_output=final_output)
+    call = Call("f", unoffered=True)
+    server.reply("hello", reasoning="so", calls=[call], final_output=final_output)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi", snapshot=snapshot) as stream:
             response = await stream.until_done()
@@ -324,7 +324,7 @@ async def test_a_final_output_that_is_there_wins(server: "ResponsesServer") -> N
 @pytest.mark.parametrize("events", ["deltas", "items", "terminal"])
 async def test_events_that_set_up_may_be_missing(server: "ResponsesServer", events: Any) -> None:
     """The wire allows that (docs/protocol.md, 3)."""
-    server.reply("one two", calls=[Call("f", {"a": 1})], events=events)
+    server.reply("one two", calls=[Call("f", {"a": 1}, unoffered=True)], events=events)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
             response = await stream.until_done()
@@ -453,9 +453,10 @@ async def test_create_refuses_a_lane_of_its_own_making(server: "ResponsesServer"
 
 async def test_unknown_parameters_go_to_the_server(server: "ResponsesServer") -> None:
     async with server.open_client() as connection:
-        await ask(connection, "hi", brand_new={"a": 1}, extra={"more": True})
-        assert server.requests[0]["brand_new"] == {"a": 1}
-        assert server.requests[0]["more"] is True
+        metadata = {"more": "yes"}
+        await ask(connection, "hi", multi_agent={"a": 1}, extra={"client_metadata": metadata})
+        assert server.requests[0]["multi_agent"] == {"a": 1}
+        assert server.requests[0]["client_metadata"] == metadata
 
 
 async def test_a_warm_up_waits_for_its_end(server: "ResponsesServer") -> None:

@@ -1,0 +1,154 @@
+"""A word or a record that an option does not have is refused where it is given, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+import pytest
+
+from trio_responses import (
+    AbandonChoice,
+    ConfigurationError,
+    DeliveryChoice,
+    Endpoint,
+    Instrument,
+    OnToolError,
+    open_pool,
+    open_responses,
+)
+from trio_responses.options import WORDS, check_words, checked_instruments, checked_record
+from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from trio_responses.testing import ResponsesServer
+
+    Opener = Callable[..., AbstractAsyncContextManager[Any]]
+
+OPENERS = [open_responses, open_pool]
+KEY = "sk-secret-0pT1"
+
+
+# --- Words --------------------------------------------------------------------------------
+
+
+def test_the_words_are_those_of_the_types() -> None:
+    assert {
+        "delivery": get_args(DeliveryChoice),
+        "abandon": get_args(AbandonChoice),
+        "on_tool_error": get_args(OnToolError),
+        "after_error": get_args(get_type_hints(Endpoint)["after_error"]),
+    } == WORDS
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_every_word_of_an_option_is_taken_and_no_other(name: str) -> None:
+    for word in WORDS[name]:
+        check_words(**{name: word})
+    others: list[Any] = ["", "x", WORDS[name][0].upper(), None, True, 1, [], b"drain"]
+    for other in others:
+        with pytest.raises(ConfigurationError, match=f'^{name} is "'):
+            check_words(**{name: other})
+
+
+def test_the_message_has_the_words_that_there_are() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_words(abandon="drain", delivery="at_lest_once")
+    words = """delivery is "at_most_once" or "at_least_once", not 'at_lest_once'"""
+    assert str(caught.value) == words
+
+
+async def test_a_turn_is_refused_before_anything_is_sent(server: ResponsesServer) -> None:
+    async with (
+        open_responses(server.url, dial=server.dial) as connection,
+        connection.lane() as lane,
+        connection.conversation(model="m") as conversation,
+        open_pool(server.url, dial=server.dial) as pool,
+    ):
+        places: list[Any] = [connection, lane, conversation, pool]
+        for place in places:
+            with pytest.raises(ConfigurationError, match="'at_lest_once'"):
+                place.stream(model="m", input="hi", delivery="at_lest_once")
+            with pytest.raises(ConfigurationError, match=r"^abandon is"):
+                place.stream(model="m", input="hi", abandon="x")
+            with pytest.raises(ConfigurationError, match="'at_lest_once'"):
+                await place.create(model="m", input="hi", delivery="at_lest_once")
+    assert server.statistics().requests == 0
+
+
+async def test_a_run_is_refused_before_anything_is_sent(server: ResponsesServer) -> None:
+    async with (
+        open_responses(server.url, dial=server.dial) as connection,
+        connection.conversation(model="m") as conversation,
+    ):
+        run: Any = conversation.run
+        with pytest.raises(ConfigurationError, match=r"^on_tool_error is .* not 'riase'$"):
+            await run("hi", on_tool_error="riase")
+        with pytest.raises(ConfigurationError, match="'at_lest_once'"):
+            await run("hi", delivery="at_lest_once")
+    assert server.statistics().requests == 0
+
+
+def test_an_endpoint_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^after_error is"):
+        Endpoint.compatible("https://host/v1", after_error="resue")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- Records ------------------------------------------------------------------------------
+
+
+def test_a_record_that_is_not_given_is_the_default_one() -> None:
+    assert checked_record("timeouts", None, Timeouts) == Timeouts()
+    own = Timeouts(connect=3)
+    assert checked_record("timeouts", own, Timeouts) is own
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("given", [3, 0, False, {"connect": 3}, Timeouts, Endpoint.xai()])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("timeouts", Timeouts),
+        ("keepalive", Keepalive),
+        ("limits", Limits),
+        ("rotation", RotationPolicy),
+    ],
+)
+async def test_what_is_no_such_record_is_refused_by_name(
+    opener: Opener, name: str, kind: type[Any], given: Any, server: ResponsesServer
+) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{name} must be {kind.__name__}\(\.\.\.\), "):
+        async with opener(server.url, dial=server.dial, **{name: given}):
+            pytest.fail("the block began")  # pragma: no cover
+    assert server.statistics().handshakes == 0
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("given", [print, 3, True, Instrument()])
+async def test_instruments_are_a_list(opener: Opener, given: Any, server: ResponsesServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"^instruments must be a list of"):
+        async with opener(server.url, dial=server.dial, instruments=given):
+            pytest.fail("the block began")  # pragma: no cover
+
+
+def test_instruments_may_come_one_by_one() -> None:
+    one, other = Instrument(), Instrument()
+    assert checked_instruments(each for each in (one, other)) == (one, other)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+async def test_an_endpoint_is_no_url(opener: Opener) -> None:
+    """P9: and is not quoted, since a URL may hold a key."""
+    with pytest.raises(ConfigurationError, match="an Endpoint, not str: a URL is") as caught:
+        async with opener(endpoint=f"https://host/v1?key={KEY}"):
+            pytest.fail("the block began")  # pragma: no cover
+    assert KEY not in repr(caught.value)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+async def test_a_url_and_an_endpoint_are_too_much(opener: Opener) -> None:
+    with pytest.raises(ConfigurationError, match="a url or an endpoint, not both"):
+        async with opener("https://host/v1", endpoint=Endpoint.xai()):
+            pytest.fail("the block began")  # pragma: no cover
