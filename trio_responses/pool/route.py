@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_responses.errors import Delivery, ResponsesError
-from trio_responses.spreading import is_hopeless
+from trio_responses.pool.spreading import is_hopeless
 
 if TYPE_CHECKING:
     from trio_responses.drafts import Draft
-    from trio_responses.member import Member
-    from trio_responses.spreading import Spread
+    from trio_responses.pool.member import Member
+    from trio_responses.pool.spreading import Spread
     from trio_responses.steering import SteerReceipt
     from trio_responses.stream import AbandonChoice
     from trio_responses.turn import Turn

@@ -15,14 +15,14 @@ import trio
 
 from trio_responses.errors import ConnectionClosed, ResponsesError
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.spreading import Spread
+from trio_responses.pool.spreading import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_responses.connection import ResponsesConnection
-    from trio_responses.member import Member
-    from trio_responses.spreading import Bounds
+    from trio_responses.pool.member import Member
+    from trio_responses.pool.spreading import Bounds
 
     Connect: TypeAlias = Callable[[trio.Nursery], Awaitable[ResponsesConnection]]
 

@@ -1,7 +1,7 @@
 """Several connections behind one face: turns go where the fewest are, more are opened on demand.
 
 What belongs elsewhere: which connection takes what (`spreading.py`), how a turn gets to one
-(`route.py`), the tasks that open and close them (`pool_tasks.py`), what one of them does
+(`route.py`), the tasks that open and close them (`tasks.py`), what one of them does
 (`connection.py`).
 """
 
@@ -20,10 +20,10 @@ from trio_responses.errors import ConfigurationError
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.opening import connect_responses
 from trio_responses.options import check_words, checked_instruments
-from trio_responses.pool_tasks import SUMS, PoolTasks
-from trio_responses.route import Route
+from trio_responses.pool.route import Route
+from trio_responses.pool.spreading import Bounds
+from trio_responses.pool.tasks import SUMS, PoolTasks
 from trio_responses.sending import MAX_ACTIVE
-from trio_responses.spreading import Bounds
 from trio_responses.stream import ResponseStream
 from trio_responses.transport import dial_tcp
 from trio_responses.trust import system_trust

@@ -3,7 +3,7 @@
 Everything here happens at once, between two awaits of others; the only waiting is that of a turn
 or a guest for its place.
 
-What belongs elsewhere: the face (`pool.py`), the tasks (`pool_tasks.py`), who is on a connection
+What belongs elsewhere: the face (`face.py`), the tasks (`tasks.py`), who is on a connection
 (`member.py`), what a connection does with a turn (`sending.py`).
 """
 
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from trio_responses.errors import ConnectError, Delivery
-from trio_responses.member import Member, Waiter
+from trio_responses.pool.member import Member, Waiter
 
 if TYPE_CHECKING:
     from trio_responses.connection import ResponsesConnection
     from trio_responses.errors import ResponsesError
-    from trio_responses.member import Queue
+    from trio_responses.pool.member import Queue
     from trio_responses.turn import Turn
 
 __all__ = ["Bounds", "Spread", "Tasks", "is_hopeless"]
