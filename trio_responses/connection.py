@@ -315,6 +315,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     async def _run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
         """Run all tasks of the connection until `aclose`."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # behind its shield it would not notice
         self._started = True
         task_status.started()
         del task_status  # let go of what start() made

@@ -1,8 +1,8 @@
 """P1, one scope: nothing outlives the block, and what happens in it leaves as itself."""
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -20,6 +20,8 @@ from trio_responses import (
     ResponsesConnection,
     Timeouts,
     connect_responses,
+    open_pool,
+    open_responses,
 )
 from trio_responses.testing import ResponsesServer
 
@@ -156,6 +158,32 @@ async def test_opening_can_be_cancelled(server: ResponsesServer, connect: "Conne
                 pytest.fail("the block began")  # pragma: no cover
         assert scope.cancelled_caught
         assert trio.current_time() == 3
+
+
+@pytest.mark.parametrize("opener", [open_responses, open_pool])
+async def test_what_is_cancelled_already_opens_nothing(
+    server: ResponsesServer, opener: Callable[..., AbstractAsyncContextManager[Any]]
+) -> None:
+    """P1: a server that hangs is not waited for, nor asked."""
+    server.hang_handshake()
+    async with nothing_is_left(server):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with opener(server.url, dial=server.dial):
+                pytest.fail("the block began")  # pragma: no cover
+        assert scope.cancelled_caught
+        assert trio.current_time() == 0
+    assert server.statistics().handshakes == 0
+
+
+async def test_a_nursery_that_is_cancelled_already_gets_no_connection(
+    server: ResponsesServer,
+) -> None:
+    server.hang_handshake()
+    async with nothing_is_left(server), trio.open_nursery() as nursery:
+        nursery.cancel_scope.cancel()
+        await connect_responses(nursery, server.url, dial=server.dial)
+    assert trio.current_time() == 0
 
 
 async def test_opening_can_be_cancelled_between_attempts(

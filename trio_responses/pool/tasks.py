@@ -74,6 +74,7 @@ class PoolTasks:
         self.spread.leave_place(await self.spread.take_place())
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # behind its shield it would not notice
         try:
             with trio.CancelScope(shield=True):
                 async with open_plain_nursery() as self._connections:
