@@ -21,6 +21,7 @@ from trio_responses.errors import ConfigurationError, ProxyError
 from trio_responses.proxy import choose_proxy, host_and_port
 from trio_responses.tls import TLSStream
 from trio_responses.transport import dial_tcp
+from trio_responses.trust import system_trust
 from trio_responses.wire import parse_retry_after
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Tunnel:
         self._proxy = proxy
         self._dial = dial
         self._socks = _socks_proxy(proxy) if proxy.socks else None
-        self._ssl_context = ssl.create_default_context() if proxy.scheme == "https" else None
+        self._ssl_context = system_trust() if proxy.scheme == "https" else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} through {self._proxy.scheme}://{self._proxy.address}>"
