@@ -14,6 +14,7 @@ nox.options.sessions = ["tests", "lint", "typing", "docs"]
 
 NODE_TESTS = Path("tests/interop/node")
 LOWEST = ["trio==0.27.0", "trio-websocket==0.12.1", "msgspec==0.22.0"]
+SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4"]
 
 
 @nox.session
@@ -31,7 +32,7 @@ def tests(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the test-suite with the lowest versions of the run-time dependencies."""
     session.install("-e", ".[tests]", *LOWEST)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session
@@ -92,7 +93,8 @@ def package(session: nox.Session) -> None:
     python = str(folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
     with session.chdir(folder / sdist.name.removesuffix(".tar.gz")):
         session.run(python, "-m", "pip", "install", "--quiet", ".[tests]", external=True)
-        session.run(python, "-m", "pytest", "-q", "-x", *session.posargs, external=True)
+        run_tests = (python, "-m", "pytest", "-q", "-x", *SIDE_BY_SIDE)
+        session.run(*run_tests, *session.posargs, external=True)
 
 
 @nox.session

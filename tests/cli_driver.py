@@ -20,7 +20,7 @@ Orders: TypeAlias = Callable[[ResponsesServer], object]
 Capture: TypeAlias = pytest.CaptureFixture[str]
 Patch: TypeAlias = pytest.MonkeyPatch
 
-SECONDS = 20.0
+SECONDS = 60.0
 LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:[1-9]\d*/v1)\n")
 
 

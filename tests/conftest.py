@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.secrets_watch import SecretsWatch
-from tests.testing.driver import NO_WAITING
+from tests.testing.driver import NO_WAITING, OVER_SOCKETS
 from trio_responses.testing import ResponsesServer, open_test_server
 
 A_LONG_TIME = 50_000.0
@@ -43,8 +43,9 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         is_async = isinstance(item, pytest.Function) and iscoroutinefunction(item.obj)
         if is_async and item.path.parent.name in BOUNDED_FOLDERS:
             item.add_marker(pytest.mark.trio(run=_run_bounded), append=False)
-        elif NO_WAITING.mark in item.iter_markers("trio"):
-            item.add_marker(NO_WAITING, append=False)
+        for clock in NO_WAITING, OVER_SOCKETS:
+            if clock.mark in item.iter_markers("trio"):
+                item.add_marker(clock, append=False)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from tests.cli_driver import (
     running,
     serving,
 )
+from tests.testing.driver import run_over_sockets
 from trio_responses import APIError, Endpoint, demo, open_responses
 from trio_responses.cli import main
 from trio_responses.cli import running as cli_running
@@ -372,11 +373,9 @@ SABOTAGES = [
     Sabotage(demo, "_endpoint", forget_lanes, "15", "5", "before the first was done"),
     Sabotage(demo, "RECONNECT", (), "167", "67", "ReconnectFailed: gave up after 0 attempts"),
     Sabotage(ResponsesServer, "drop", drop_nothing, "16", "6", "although the socket was cut"),
-    Sabotage(ResponsesServer, "drop", drop_nothing, "17", "7", "not come to its end within 1.5 s"),
-    Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "not come to its end within 1.5 s"),
-    Sabotage(
-        demo, "open_test_server", never_grow_old, "8", "8", "not come to its end within 1.5 s"
-    ),
+    Sabotage(ResponsesServer, "drop", drop_nothing, "17", "7", "not come to its end within 15 s"),
+    Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "not come to its end within 15 s"),
+    Sabotage(demo, "open_test_server", never_grow_old, "8", "8", "not come to its end within 15 s"),
     Sabotage(demo, "MODEL", demo.MODEL, "19", "9", "close codes: "),  # the cuts are left out
 ]
 
@@ -388,7 +387,7 @@ def test_a_sabotaged_demo_names_the_steps_that_failed(
     tried = [demo.STEPS[int(step) - 1] for step in sabotage.steps]
     titles = [demo.STEPS[int(step) - 1][0] for step in sabotage.broken]
     monkeypatch.setattr(demo, "STEPS", tried)
-    monkeypatch.setattr(demo, "STEP_SECONDS", 1.5)
+    monkeypatch.setattr(trio, "run", run_over_sockets)
     monkeypatch.setattr(demo, "RECONNECT", [0, 0])
     monkeypatch.setattr(sabotage.place, sabotage.name, sabotage.value)
     assert main(["demo"]) == 1

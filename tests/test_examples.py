@@ -22,7 +22,7 @@ from trio_websocket import WebSocketConnection, open_websocket_url
 from trio_responses.testing import open_test_server
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 30.0
+SECONDS = 60.0
 """For one example; on a machine with nothing else to do they take one or two."""
 
 needs_quart = pytest.mark.skipif(

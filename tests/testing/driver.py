@@ -16,14 +16,33 @@ from trio_responses.testing import ResponsesServer
 Json = dict[str, Any]
 
 
+IDLE_SECONDS = 0.05
+"""How long sockets must have been silent, before a clock may jump. The kernel hands over at once
+what one end of a loopback socket sends to the other, so that a slow machine makes no difference."""
+
+
 def _run_without_waiting(main: Callable[[], Awaitable[Any]], **options: Any) -> Any:
     options["clock"] = trio.testing.MockClock(autojump_threshold=0)
     return trio.run(main, **options)
 
 
-# pytest-trio takes a clock only from a parameter of the test itself; this mark runs a module's
-# tests under a clock that jumps, whether they look at it or not.
+_trio_run = trio.run
+
+
+def run_over_sockets(main: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+    """Run under a clock that jumps when nothing happens any more, on real sockets either.
+
+    A test of a command may put it in the place of `trio.run`.
+    """
+    options["clock"] = trio.testing.MockClock(autojump_threshold=IDLE_SECONDS)
+    return _trio_run(main, *args, **options)
+
+
+# pytest-trio takes a clock only from a parameter of the test itself; these marks run a module's
+# tests under a clock that jumps, whether they look at it or not. The second one is for tests over
+# real sockets whose both ends are here: no deadline depends on how fast the machine is.
 NO_WAITING = pytest.mark.trio(run=_run_without_waiting)
+OVER_SOCKETS = pytest.mark.trio(run=run_over_sockets)
 
 
 class Client:

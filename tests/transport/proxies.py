@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.transport.peer import Script
 
-PROMPT: Final = Timeouts(connect=5.0, send=5.0, close=2.0)
+PROMPT: Final = Timeouts(connect=30.0, send=30.0, close=10.0)
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 GRANTED: Final = b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 IPV4, NAME, IPV6 = 1, 3, 4

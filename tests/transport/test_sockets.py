@@ -13,6 +13,7 @@ import pytest
 import trio
 import trustme
 
+from tests.testing.driver import OVER_SOCKETS
 from tests.transport.opened import open_transport
 from tests.transport.peer import (
     CLIENT_HAS_LEFT,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from tests.transport.peer import (
         Script,
     )
+
+pytestmark = OVER_SOCKETS
 
 PROMPT = Timeouts(connect=5.0, send=5.0, close=2.0)
 

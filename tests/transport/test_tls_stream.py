@@ -186,7 +186,7 @@ async def test_much_goes_both_ways_at_once() -> None:
         while len(received[stream]) < len(content):
             received[stream] += await stream.receive_some()
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.do_handshake)
             nursery.start_soon(server.do_handshake)

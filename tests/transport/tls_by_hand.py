@@ -157,7 +157,7 @@ async def open_pair(
     server_side, client_side = contexts(version, certificate=certificate)
     server = Server(server_side, greeting)
     client = Client(server, client_side)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await client.stream.do_handshake()
         yield client, server
 
