@@ -16,7 +16,7 @@ from trio_responses import Endpoint, OutputTextDelta, open_responses
 if TYPE_CHECKING:
     from benchmarks.clients.session import Client
     from trio_responses import Conversation, ResponsesConnection
-    from trio_responses.turns import Lane
+    from trio_responses.turns.face import Lane
 
 WARM: Final = 10
 

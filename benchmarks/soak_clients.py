@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import random
 
     from trio_responses import Conversation, Response, ResponsesConnection, ResponseStream
-    from trio_responses.turns import Turns
+    from trio_responses.turns.face import Turns
 
 KEY: Final = "sk-secret-soak"
 TIMEOUTS: Final = Timeouts(connect=2, send=3, first_event=3, stall=3, close=1)

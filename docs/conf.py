@@ -41,11 +41,11 @@ nitpick_ignore = [  # type variables, and names that stand in signatures without
         ("py:class", f"{module}{name}")
         for module in (
             "",
-            "trio_responses.answers.",
-            "trio_responses.conversation.",
-            "trio_responses.schema.",
-            "trio_responses.tools.",
-            "trio_responses.turns.",
+            "trio_responses.typed.answers.",
+            "trio_responses.conversation.conversation.",
+            "trio_responses.typed.schema.",
+            "trio_responses.tools.function.",
+            "trio_responses.turns.face.",
         )
         for name in ("T", "P", "R")
     ),

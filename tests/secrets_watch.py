@@ -23,10 +23,10 @@ import pytest
 
 from trio_responses import Conversation, Endpoint, ResponsesConnection, ResponseStream
 from trio_responses.errors import ResponsesError
-from trio_responses.proxy import Proxy
 from trio_responses.testing import ResponsesServer
-from trio_responses.transport import Terms, Transport
-from trio_responses.tunnel import Tunnel
+from trio_responses.transport.proxy import Proxy
+from trio_responses.transport.tunnel import Tunnel
+from trio_responses.transport.websocket import Terms, Transport
 
 if TYPE_CHECKING:
     import warnings

@@ -21,9 +21,9 @@ from tests.cli_driver import SECONDS, forget_environment, order_at, running
 from tests.testing.driver import NO_WAITING
 from trio_responses import AuthenticationError, ReconnectFailed
 from trio_responses.cli import main
-from trio_responses.cli.chat import Chat
+from trio_responses.cli.chat import Chat, choose_face
 from trio_responses.cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
-from trio_responses.cli.faces import PlainFace, choose_face, printable
+from trio_responses.cli.faces import PlainFace, printable
 from trio_responses.cli.lines import FileLines
 from trio_responses.testing import open_test_server
 

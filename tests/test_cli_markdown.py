@@ -12,7 +12,7 @@ pytest.importorskip("rich")
 
 from rich.console import Console
 
-from trio_responses.cli.faces import choose_face
+from trio_responses.cli.chat import choose_face
 from trio_responses.cli.markdown import MarkdownFace, split_blocks
 
 if TYPE_CHECKING:

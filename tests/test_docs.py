@@ -100,17 +100,18 @@ def floors() -> dict[str, int]:
     }
 
 
-def imported_by(path: Path) -> set[str]:
-    """Name what a module of the package imports when it runs, by the first part of each name."""
+def imported_by(path: Path, package: str = "trio_responses") -> set[str]:
+    """Name what a module imports of a package when it runs, by the first part of each name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = [one for one in ast.walk(tree) if isinstance(one, ast.If) and names_types(one)]
     left_out = {id(inner) for outer in for_types for inner in ast.walk(outer)}
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level and id(node) not in left_out:
-            package, _, module = (node.module or "").partition(".")
-            if package == "trio_responses":
-                found |= {module.split(".")[0]} if module else {one.name for one in node.names}
+            if node.module == package:
+                found |= {one.name for one in node.names}
+            elif node.module and node.module.startswith(f"{package}."):
+                found.add(node.module.removeprefix(f"{package}.").split(".")[0])
     return found
 
 
@@ -121,16 +122,33 @@ def names_types(node: ast.If) -> bool:
 def test_a_file_imports_from_its_own_floor_and_those_below() -> None:
     floor = floors()
     assert len(floor) > len({*floor.values()}) > 1
+    assert {*rooms()} - {*floor} == {"__init__", "__main__"}
     for name, own in floor.items():
-        path = PACKAGE / name
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-        for file in files:
+        for file in rooms()[name]:
             higher = {one for one in imported_by(file) if floor.get(one, 0) > own}
             assert not higher, f"{file.name} on floor {own} imports {higher}"
 
 
-def test_no_file_imports_itself_by_way_of_others() -> None:
-    TopologicalSorter({path.stem: imported_by(path) for path in PACKAGE.glob("*.py")}).prepare()
+def test_no_folder_imports_itself_by_way_of_others() -> None:
+    graph = {name: set[str]().union(*map(imported_by, files)) for name, files in rooms().items()}
+    TopologicalSorter({name: others - {name} for name, others in graph.items()}).prepare()
+
+
+def test_no_file_of_a_folder_imports_itself_by_way_of_others() -> None:
+    for name, files in rooms().items():
+        inner = f"trio_responses.{name}"
+        graph = {file.stem: imported_by(file, inner) - {file.stem} for file in files}
+        TopologicalSorter(graph).prepare()
+
+
+def rooms() -> dict[str, list[Path]]:
+    """List the folders of the package and the files beside them, each with what is inside."""
+    files = {path.stem: [path] for path in PACKAGE.glob("*.py")}
+    return files | {
+        path.name: sorted(path.rglob("*.py"))
+        for path in PACKAGE.iterdir()
+        if (path / "__init__.py").exists()
+    }
 
 
 @pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "docs/promises.md"])

@@ -1,12 +1,13 @@
 """A structured-concurrency client for the Responses API in WebSocket mode, on Trio.
 
 This is the front door: names, and no code. The architecture is in the folder names, and the way
-of a frame begins in `connection.py`.
+of a frame begins in `connection/connection.py`.
 """
 
-from trio_responses.answers import ParsedResponse
-from trio_responses.connection import ResponsesConnection
-from trio_responses.conversation import Conversation, ConversationStatistics
+from trio_responses.connection.connection import ResponsesConnection
+from trio_responses.connection.opening import connect_responses, open_responses
+from trio_responses.conversation.conversation import Conversation, ConversationStatistics
+from trio_responses.conversation.run import RunEvent, RunStream
 from trio_responses.core.accumulator import (
     ItemSnapshot,
     Snapshot,
@@ -60,7 +61,10 @@ from trio_responses.errors import (
     UnexpectedOutput,
     UpgradeUnsupported,
 )
-from trio_responses.instruments import Instrument
+from trio_responses.instruments.instrument import Instrument
+from trio_responses.instruments.logs import LoggingInstrument
+from trio_responses.instruments.recording import Recorder, Recording, RecordingLine, Redact
+from trio_responses.instruments.records import SocketRecord, ToolRecord, TurnRecord
 from trio_responses.lifecycle import (
     ConnectionRestored,
     ConnectionRotated,
@@ -70,21 +74,15 @@ from trio_responses.lifecycle import (
     StreamEvent,
     TurnRestarted,
 )
-from trio_responses.logs import LoggingInstrument
-from trio_responses.opening import connect_responses, open_responses
 from trio_responses.pool import PoolStatistics, ResponsesPool, open_pool
-from trio_responses.proxy import ProxyChoice
-from trio_responses.recording import Recorder, Recording, RecordingLine, Redact
-from trio_responses.records import SocketRecord, ToolRecord, TurnRecord
-from trio_responses.run import RunEvent, RunStream
-from trio_responses.schema import InvalidJSON, JSONType, Schema, strict_schema
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
-from trio_responses.steering import SteerReceipt
-from trio_responses.stream import (
-    AbandonChoice,
-    ResponseStream,
+from trio_responses.tools.function import (
+    FunctionTool,
+    InvalidArguments,
+    InvalidResult,
+    function_tool,
 )
-from trio_responses.toolbox import (
+from trio_responses.tools.toolbox import (
     Approve,
     Handler,
     OnToolError,
@@ -92,11 +90,18 @@ from trio_responses.toolbox import (
     ToolLike,
     ToolStarted,
 )
-from trio_responses.tools import FunctionTool, InvalidArguments, InvalidResult, function_tool
-from trio_responses.transport import (
+from trio_responses.transport.proxy import ProxyChoice
+from trio_responses.transport.websocket import (
     Dial,
 )
-from trio_responses.turns import Lane
+from trio_responses.turns.face import Lane
+from trio_responses.turns.steering import SteerReceipt
+from trio_responses.turns.stream import (
+    AbandonChoice,
+    ResponseStream,
+)
+from trio_responses.typed.answers import ParsedResponse
+from trio_responses.typed.schema import InvalidJSON, JSONType, Schema, strict_schema
 from trio_responses.wire import (
     TERMINAL_EVENTS,
     AdditionalTools,

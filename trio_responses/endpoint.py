@@ -1,7 +1,7 @@
 """Where to connect, and what that place can do: profiles, keys, headers.
 
 What belongs elsewhere: how URLs are written (`urls.py`), numbers that hold for every place
-(`settings.py`), dialling (`transport.py`).
+(`settings.py`), dialling (`transport/websocket.py`).
 """
 
 from __future__ import annotations

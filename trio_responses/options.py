@@ -14,7 +14,7 @@ from trio_responses.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trio_responses.instruments import Instrument
+    from trio_responses.instruments.instrument import Instrument
 
 __all__ = ["WORDS", "check_words", "checked_instruments", "checked_record"]
 

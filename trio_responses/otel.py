@@ -3,7 +3,7 @@
 It needs the extra ``otel``; nothing else here imports OpenTelemetry. Times of spans are those of
 the wall clock, durations in attributes and metrics those of Trio's.
 
-What belongs elsewhere: what there is to be told (`instruments.py`).
+What belongs elsewhere: what there is to be told (`instruments/instrument.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from trio_responses.errors import HandshakeRejected
-from trio_responses.instruments import Instrument
+from trio_responses.instruments.instrument import Instrument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-    from trio_responses.records import SocketRecord, ToolRecord, TurnRecord
+    from trio_responses.instruments.records import SocketRecord, ToolRecord, TurnRecord
     from trio_responses.wire import Response
 
 __all__ = ["OpenTelemetryInstrument"]

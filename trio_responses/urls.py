@@ -1,6 +1,7 @@
 """URLs: what somebody writes, brought into the one form that is dialled.
 
-What belongs elsewhere: what is at a URL (`endpoint.py`), the URLs of proxies (`proxy.py`).
+What belongs elsewhere: what is at a URL (`endpoint.py`), the URLs of proxies
+(`transport/proxy.py`).
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ import pytest
 
 from tests.conversation.rig import history, open_talk, parent
 from trio_responses import Endpoint
+from trio_responses.conversation.exchange import TurnDraft
+from trio_responses.conversation.ledger import Ledger
 from trio_responses.core.continuation import Continuation, Place
-from trio_responses.drafts import raw_input
-from trio_responses.exchange import TurnDraft
-from trio_responses.ledger import Ledger
 from trio_responses.testing import ResponsesServer
-from trio_responses.turn_settings import TurnSettings
+from trio_responses.turns.drafts import raw_input
+from trio_responses.turns.turn_settings import TurnSettings
 from trio_responses.wire import Response
 
 PLACE = Place(socket=object(), lane="lane-1")

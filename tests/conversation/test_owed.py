@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from trio_responses import Endpoint
+from trio_responses.conversation.ledger import Ledger
 from trio_responses.core.continuation import Continuation
 from trio_responses.core.history import RawItems
-from trio_responses.drafts import raw_input
-from trio_responses.ledger import Ledger
+from trio_responses.turns.drafts import raw_input
 
 Json = dict[str, Any]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.faults.servers import Seat, Site
     from trio_responses import ResponsesConnection
     from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.stream import ResponseStream
+    from trio_responses.turns.stream import ResponseStream
 
 
 # --- Steering ---------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio_responses import (
         ResponsesConnection,
     )
-    from trio_responses.stream import ResponseStream
+    from trio_responses.turns.stream import ResponseStream
 
 A_LONG_TIME: Final = 10_000.0
 

@@ -19,9 +19,9 @@ from tests.transport.peer import CLIENT_HAS_LEFT, CLOSE, PING, PONG, TEXT, Peer,
 from tests.transport.proxies import ESTABLISHED, secured, server_context, trusting
 from tests.turns.rig import created, delta, ended, item_done, message
 from trio_responses import Endpoint, Limits, open_responses
-from trio_responses.proxy import Proxy
 from trio_responses.testing import MemoryStream, memory_connection
-from trio_responses.tunnel import Tunnel
+from trio_responses.transport.proxy import Proxy
+from trio_responses.transport.tunnel import Tunnel
 
 if TYPE_CHECKING:
     import ssl

@@ -21,8 +21,8 @@ from trio_responses import (
     connect_responses,
     function_tool,
 )
-from trio_responses.connection import ResponsesConnection
-from trio_responses.instruments import Instruments
+from trio_responses.connection.connection import ResponsesConnection
+from trio_responses.instruments.instrument import Instruments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         TurnRecord,
     )
     from trio_responses.core.frames import Message
-    from trio_responses.records import SocketRecord
+    from trio_responses.instruments.records import SocketRecord
     from trio_responses.testing import ResponsesServer
 
 pytestmark = NO_WAITING

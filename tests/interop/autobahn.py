@@ -22,13 +22,13 @@ from trio_responses.core.frames import BinaryMessage
 from trio_responses.endpoint import Endpoint
 from trio_responses.errors import ConnectionLost
 from trio_responses.settings import Keepalive, Limits, Timeouts
-from trio_responses.transport import Terms, dial_tcp
+from trio_responses.transport.websocket import Terms, dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trio_responses.core.frames import Message
-    from trio_responses.transport import Transport
+    from trio_responses.transport.websocket import Transport
 
 AGENT = "trio-responses"
 AT_ONCE = 8

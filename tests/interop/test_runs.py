@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tests.interop.programs import Program
     from trio_responses import Response
-    from trio_responses.conversation import Conversation
+    from trio_responses.conversation.conversation import Conversation
     from trio_responses.wire import Input
 
 ROUNDS = 20

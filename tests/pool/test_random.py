@@ -16,7 +16,7 @@ from trio_responses import (
 )
 from trio_responses.pool import ResponsesPool
 from trio_responses.testing import Reply, Request, ResponsesServer
-from trio_responses.turns import Turns
+from trio_responses.turns.face import Turns
 
 TURNS = 150
 CODES = (1001, 1008, 1011, 4000)

@@ -19,11 +19,11 @@ from trio_responses import (
     Timeouts,
     open_responses,
 )
-from trio_responses.instruments import Instrument
+from trio_responses.instruments.instrument import Instrument
+from trio_responses.instruments.records import SocketRecord
 from trio_responses.pool import open_pool
-from trio_responses.records import SocketRecord
 from trio_responses.testing import ResponsesServer
-from trio_responses.turns import Turns
+from trio_responses.turns.face import Turns
 
 
 async def test_leaving_ends_the_turns_under_way_and_those_that_wait(

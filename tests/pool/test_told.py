@@ -15,7 +15,7 @@ from trio_responses import (
 )
 from trio_responses.pool import ResponsesPool
 from trio_responses.testing import ResponsesServer
-from trio_responses.turns import Turns
+from trio_responses.turns.face import Turns
 
 GOING_AWAY = 1001
 NOT_ALLOWED = 1008

@@ -15,7 +15,7 @@ from tests.runs.rig import function_call, is_paired, outputs
 from tests.turns.rig import created, ended, item_done
 from trio_responses import ToolFinished, function_tool
 from trio_responses.testing import ResponsesServer, open_test_server
-from trio_responses.tools import InvalidArguments
+from trio_responses.tools.function import InvalidArguments
 
 if TYPE_CHECKING:
     from tests.turns.rig import Json

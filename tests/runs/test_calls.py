@@ -27,7 +27,7 @@ from trio_responses import (
 from trio_responses.testing import Call, ResponsesServer
 
 if TYPE_CHECKING:
-    from trio_responses.toolbox import OnToolError
+    from trio_responses.tools.toolbox import OnToolError
 
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
 NOT_RUN = "The call was cut off by a limit, and not run."

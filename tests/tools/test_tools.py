@@ -19,14 +19,14 @@ from trio.testing import wait_all_tasks_blocked
 from trio_responses import open_responses, wire
 from trio_responses.errors import ConfigurationError, ResponsesError
 from trio_responses.testing import ResponsesServer  # noqa: TC001 - read at run time
-from trio_responses.toolbox import plain_tools
-from trio_responses.tools import (
+from trio_responses.tools.function import (
     FunctionTool,
     InvalidArguments,
     InvalidResult,
     encode_output,
     function_tool,
 )
+from trio_responses.tools.toolbox import plain_tools
 from trio_responses.wire import FunctionCallOutput, InputFile, InputImage, InputText, OutputText
 
 if TYPE_CHECKING:

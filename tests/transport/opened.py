@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.transport import connect_transport
+from trio_responses.transport.websocket import connect_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from trio_responses.transport import Terms, Transport
+    from trio_responses.transport.websocket import Terms, Transport
 
 
 @asynccontextmanager

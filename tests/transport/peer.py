@@ -22,13 +22,13 @@ from trio_responses.errors import ConnectError, ConnectionLost
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.settings import Keepalive, Limits, Timeouts
 from trio_responses.testing import MemoryStream, memory_connection
-from trio_responses.transport import Terms
+from trio_responses.transport.websocket import Terms
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Sequence
 
-    from trio_responses.transport import Dial, Transport
+    from trio_responses.transport.websocket import Dial, Transport
 
 KEY: Final = "sk-secret-7hU9"
 HEADERS: Final = (("Authorization", f"Bearer {KEY}"), ("User-Agent", "test"))

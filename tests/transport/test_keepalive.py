@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.transport.peer import Peer
-    from trio_responses.transport import Transport
+    from trio_responses.transport.websocket import Transport
 
 pytestmark = NO_WAITING
 

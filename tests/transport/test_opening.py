@@ -27,6 +27,7 @@ from tests.transport.peer import (
     terms,
     text,
 )
+from trio_responses.connection.opening import open_responses
 from trio_responses.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -35,7 +36,6 @@ from trio_responses.errors import (
     HandshakeRejected,
     UpgradeUnsupported,
 )
-from trio_responses.opening import open_responses
 from trio_responses.settings import Timeouts
 
 if TYPE_CHECKING:

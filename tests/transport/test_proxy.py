@@ -22,6 +22,7 @@ from tests.transport.peer import (
     text,
 )
 from tests.transport.proxies import ESTABLISHED, without_environment
+from trio_responses.connection.opening import open_responses
 from trio_responses.endpoint import USER_AGENT
 from trio_responses.errors import (
     ConnectError,
@@ -30,16 +31,15 @@ from trio_responses.errors import (
     ProxyError,
     ReconnectFailed,
 )
-from trio_responses.opening import open_responses
-from trio_responses.proxy import Proxy
 from trio_responses.settings import Timeouts
-from trio_responses.tunnel import Tunnel
+from trio_responses.transport.proxy import Proxy
+from trio_responses.transport.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.transport.peer import Net, Peer, Script
-    from trio_responses.transport import Transport
+    from trio_responses.transport.websocket import Transport
 
 pytestmark = NO_WAITING
 

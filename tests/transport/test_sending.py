@@ -16,7 +16,7 @@ from trio_responses.testing import MemoryStream
 
 if TYPE_CHECKING:
     from tests.transport.peer import Peer
-    from trio_responses.transport import Transport
+    from trio_responses.transport.websocket import Transport
 
 pytestmark = NO_WAITING
 

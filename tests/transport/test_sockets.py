@@ -29,7 +29,7 @@ from tests.transport.peer import (
 )
 from trio_responses.errors import ConnectError, HandshakeRejected
 from trio_responses.settings import Timeouts
-from trio_responses.transport import dial_tcp
+from trio_responses.transport.websocket import dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -28,9 +28,9 @@ from tests.transport.proxies import (
     take,
 )
 from trio_responses.errors import ConnectError, ConnectTimeout, ProxyError
-from trio_responses.proxy import Proxy
 from trio_responses.settings import Timeouts
-from trio_responses.tunnel import Tunnel
+from trio_responses.transport.proxy import Proxy
+from trio_responses.transport.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from tests.transport.peer import Peer, Script

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_responses import ReconnectPolicy, ResponsesConnection
 from trio_responses.lifecycle import StreamEvent
 from trio_responses.testing import ResponsesServer
-from trio_responses.turns import Turns
+from trio_responses.turns.face import Turns
 
 Json = dict[str, Any]
 

@@ -19,7 +19,7 @@ from trio_responses import (
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
 
 if TYPE_CHECKING:
-    from trio_responses.turns import Turns
+    from trio_responses.turns.face import Turns
 
 pytestmark = NO_WAITING
 

@@ -19,7 +19,6 @@ from tests.turns.rig import (
     heard,
 )
 from trio_responses import ResponsesConnection
-from trio_responses.stream import AbandonChoice
 from trio_responses.testing import (
     Fail,
     Reply,
@@ -28,13 +27,14 @@ from trio_responses.testing import (
     default_answer,
     open_test_server,
 )
-from trio_responses.turns import Turns
+from trio_responses.turns.face import Turns
+from trio_responses.turns.stream import AbandonChoice
 
 if TYPE_CHECKING:
-    from trio_responses.stream import ResponseStream
     from trio_responses.testing import (
         Answer,
     )
+    from trio_responses.turns.stream import ResponseStream
 
 pytestmark = NO_WAITING
 

@@ -35,7 +35,7 @@ from trio_responses.wire import OutputTextDelta
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from trio_responses.stream import ResponseStream
+    from trio_responses.turns.stream import ResponseStream
 
 pytestmark = NO_WAITING
 

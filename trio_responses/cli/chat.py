@@ -4,7 +4,7 @@ Three tasks: one reads lines and runs turns, one tells what happens to the conne
 waits for Ctrl-C, which cancels the turn, or leaves where there is none.
 
 What belongs elsewhere: what it looks like (`faces.py`), its tools (`chat_tools.py`), histories and
-sockets (`conversation.py`, `connection.py`).
+sockets (`conversation/conversation.py`, `connection/connection.py`).
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ from trio_responses import (
 )
 from trio_responses.cli.ask import note_shortcomings, without_surrogates
 from trio_responses.cli.chat_tools import CHAT_TOOLS, answer_with_tools
-from trio_responses.cli.faces import choose_face
+from trio_responses.cli.faces import PlainFace
 from trio_responses.cli.lines import FileLines
 from trio_responses.cli.places import choose_place, open_place
 from trio_responses.cli.recordings import record_into
 from trio_responses.cli.running import INTERRUPTED, WRONG_USAGE, explain, run
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.toolbox import ToolFinished, ToolStarted
+from trio_responses.tools.toolbox import ToolFinished, ToolStarted
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
+    from typing import TextIO
 
     from trio_responses import Endpoint, Event, Instrument, ResponsesConnection
     from trio_responses.cli.faces import Face
     from trio_responses.cli.lines import Lines
-    from trio_responses.run import RunEvent, RunStream
-    from trio_responses.toolbox import ToolLike
+    from trio_responses.conversation.run import RunEvent, RunStream
+    from trio_responses.tools.toolbox import ToolLike
 
-__all__ = ["Chat", "chat"]
+__all__ = ["Chat", "chat", "choose_face"]
 
 COMMANDS: Final = """\
 /save FILE  save the conversation, to go on with it another time
@@ -61,6 +62,9 @@ Ctrl-C      cancel the answer that is being written; leave, where there is none"
 LONGEST_SHOWN: Final = 300
 """Characters of a tool's arguments or output that are shown."""
 PRIVATE: Final = 0o600
+NO_RICH: Final = (
+    'plain text, as rich is not installed: pip install "trio-responses[cli]" shows Markdown'
+)
 
 
 def chat(arguments: argparse.Namespace) -> int:
@@ -85,6 +89,25 @@ def chat(arguments: argparse.Namespace) -> int:
             instruments=instruments,
         )
         return run(work)
+
+
+def choose_face(out: TextIO, err: TextIO, *, asks: bool, plain: bool) -> Face:
+    """Choose the best form that the output and what is installed allow.
+
+    :param asks: whether the input is a terminal.
+    :param plain: whether plain text was asked for.
+    """
+    face = PlainFace(out, err, asks=asks and out.isatty())
+    if plain or not out.isatty():
+        return face
+    try:
+        from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
+
+        from trio_responses.cli.markdown import MarkdownFace  # noqa: PLC0415 - it needs rich
+    except ImportError:
+        face.say("note", NO_RICH)
+        return face
+    return MarkdownFace(Console(file=None if out is sys.stdout else out), asks=asks)
 
 
 async def _chat_with(

@@ -1,6 +1,6 @@
 """The tools that ``chat --tools`` offers: what time it is, and arithmetic. They change nothing.
 
-What belongs elsewhere: how tools are made (`tools.py`) and run (`run.py`).
+What belongs elsewhere: how tools are made (`tools/function.py`) and run (`conversation/run.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_responses.testing import Call, Reply, default_answer
-from trio_responses.tools import function_tool
+from trio_responses.tools.function import function_tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,26 +3,23 @@
 The answers go to stdout; in the plain form everything else goes to stderr, so that a script can
 read the answers alone.
 
-What belongs elsewhere: what happens (`chat.py`), Markdown that grows (`markdown.py`).
+What belongs elsewhere: what happens, and which form it has (`chat.py`), Markdown that grows
+(`markdown.py`).
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final
 
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["Face", "Kind", "PlainFace", "choose_face", "printable"]
+__all__ = ["PROMPT", "Face", "Kind", "PlainFace", "printable"]
 
 Kind: TypeAlias = Literal["tool", "note", "news", "error", "tokens"]
 """What a line is about: a call of a tool; the chat itself; the connection; an error; the cost."""
 
 PROMPT: Final = "you> "
-NO_RICH: Final = (
-    'plain text, as rich is not installed: pip install "trio-responses[cli]" shows Markdown'
-)
 CONTROLS: Final = {
     code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
 }
@@ -106,22 +103,3 @@ class PlainFace:
     def _write(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
-
-
-def choose_face(out: TextIO, err: TextIO, *, asks: bool, plain: bool) -> Face:
-    """Choose the best form that the output and what is installed allow.
-
-    :param asks: whether the input is a terminal.
-    :param plain: whether plain text was asked for.
-    """
-    face = PlainFace(out, err, asks=asks and out.isatty())
-    if plain or not out.isatty():
-        return face
-    try:
-        from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
-
-        from trio_responses.cli.markdown import MarkdownFace  # noqa: PLC0415 - it needs rich
-    except ImportError:
-        face.say("note", NO_RICH)
-        return face
-    return MarkdownFace(Console(file=None if out is sys.stdout else out), asks=asks)

@@ -15,7 +15,7 @@ import trio
 from trio_responses import APIError, ReconnectFailed, ResponsesError, open_responses
 from trio_responses.cli.running import explain
 from trio_responses.settings import Timeouts
-from trio_responses.transport import dial_tcp
+from trio_responses.transport.websocket import dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from trio_responses import Endpoint, ResponsesConnection
     from trio_responses.settings import Keepalive
-    from trio_responses.transport import Dial
+    from trio_responses.transport.websocket import Dial
 
 __all__ = ["Feature", "Finding", "Found", "Prober", "Verdict"]
 

@@ -1,7 +1,7 @@
 """Where a command records to: a new file, and the instruments that fill it.
 
-What belongs elsewhere: what is recorded (`recording.py`), the command that does nothing else
-(`record.py`), the one that serves what was recorded (`replay.py`).
+What belongs elsewhere: what is recorded (`instruments/recording.py`), the command that does
+nothing else (`record.py`), the one that serves what was recorded (`replay.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from trio_responses.core.frames import Message
-    from trio_responses.records import SocketRecord
+    from trio_responses.instruments.records import SocketRecord
 
 __all__ = ["record_into"]
 

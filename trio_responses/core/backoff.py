@@ -1,7 +1,7 @@
 """How long to wait before the next attempt to connect, and when to stop trying.
 
 Two things live here: the policy, which is the user's choice, and the countdown, which is one
-connection's walk through it. Neither sleeps nor dials: `connection.py` does.
+connection's walk through it. Neither sleeps nor dials: `connection/connection.py` does.
 """
 
 from __future__ import annotations

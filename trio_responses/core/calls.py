@@ -5,7 +5,7 @@ tools; each call stands in the output as an item, and its answer goes into the n
 another. The server refuses a turn that leaves a call unanswered. What the server runs itself
 (web search, code interpreter, hosted shells) is answered in the same output, or not owed at all.
 
-What belongs elsewhere: running them (`run.py`).
+What belongs elsewhere: running them (`conversation/run.py`).
 """
 
 from __future__ import annotations

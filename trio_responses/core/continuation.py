@@ -13,7 +13,7 @@ The history is the raw JSON that went over the wire, in both directions: what th
 know goes back as it came. It changes only when a turn has ended well.
 
 What belongs elsewhere: how items are kept (`history.py`), sending, and what is done about refusals
-(`exchange.py`).
+(`conversation/exchange.py`).
 """
 
 from __future__ import annotations

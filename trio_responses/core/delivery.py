@@ -16,8 +16,8 @@ delivery       it means                         at most once    at least once
 The last two rows are about ends that leave open how the request fared: a lost socket, or silence.
 What the server answers, and what a limit of our own ends, is raised whatever the choice.
 
-What belongs elsewhere: the sending (`stream.py`), and repairs that need another input than the
-first one (`continuation.py`).
+What belongs elsewhere: the sending (`turns/stream.py`), and repairs that need another input than
+the first one (`continuation.py`).
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ of an event's lane owns it, from its first event to the one that ends it:
 A request whose turn was left early stays in its queue, *abandoned*: the rest of its response
 has to go somewhere. Its lane is dirty until then.
 
-What belongs elsewhere: names to lease and turns that wait for one (`connection.py`), what the
-events add up to (`accumulator.py`).
+What belongs elsewhere: names to lease and turns that wait for one (`leases.py`,
+`connection/sending.py`), what the events add up to (`accumulator.py`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ INVALID_NAME = "invalid_stream_id"
 
 
 class Request:
-    """One ``response.create`` on its way. `stream.py` derives the turn from it."""
+    """One ``response.create`` on its way. `turns/stream.py` derives the turn from it."""
 
     __slots__ = ("abandoned", "answered", "ended", "lane", "parent", "response_id", "steers")
 

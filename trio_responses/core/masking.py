@@ -4,7 +4,7 @@ Masking in Python costs a multiple of everything else that is done to a large re
 function is used where one is installed (that of ``websockets``); else small payloads are
 masked as one integer, and large ones by tables, four bytes apart.
 
-What belongs elsewhere: frames that come (`frames.py`), writing (`transport.py`).
+What belongs elsewhere: frames that come (`frames.py`), writing (`transport/websocket.py`).
 """
 
 from __future__ import annotations

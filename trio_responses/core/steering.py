@@ -12,8 +12,8 @@ So a response that ends does not end its request while an input for it is sent o
 successor may follow on the same lane. One that is pending ends it, since the server waits for
 the next request then.
 
-What belongs elsewhere: whose event it is (`lanes.py`), how a user learns of it (`steering.py`
-one folder up).
+What belongs elsewhere: whose event it is (`lanes.py`), how a user learns of it
+(`turns/steering.py`).
 """
 
 from __future__ import annotations

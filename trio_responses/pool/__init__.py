@@ -1,6 +1,6 @@
 """Several connections behind one face: which of them takes what, and when there are more or fewer.
 
-What belongs elsewhere: one connection (`connection.py`).
+What belongs elsewhere: one connection (`connection/connection.py`).
 """
 
 from trio_responses.pool.face import PoolStatistics, ResponsesPool, open_pool

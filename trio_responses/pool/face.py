@@ -2,7 +2,7 @@
 
 What belongs elsewhere: which connection takes what (`spreading.py`), how a turn gets to one
 (`route.py`), the tasks that open and close them (`tasks.py`), what one of them does
-(`connection.py`).
+(`connection/connection.py`).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from itertools import tee
 from typing import TYPE_CHECKING, Any, Final, final
 
+from trio_responses.connection.opening import connect_responses
+from trio_responses.connection.sending import MAX_ACTIVE
 from trio_responses.core.backoff import ReconnectPolicy
-from trio_responses.drafts import PlainDraft, create_command
 from trio_responses.endpoint import checked_headers, choose_endpoint
 from trio_responses.errors import ConfigurationError
 from trio_responses.nurseries import open_plain_nursery
-from trio_responses.opening import connect_responses
 from trio_responses.options import check_words, checked_instruments
 from trio_responses.pool.route import Route
 from trio_responses.pool.spreading import Bounds
 from trio_responses.pool.tasks import SUMS, PoolTasks
-from trio_responses.sending import MAX_ACTIVE
-from trio_responses.stream import ResponseStream
-from trio_responses.transport import dial_tcp
-from trio_responses.trust import system_trust
-from trio_responses.turns import Turns
+from trio_responses.transport.trust import system_trust
+from trio_responses.transport.websocket import dial_tcp
+from trio_responses.turns.drafts import PlainDraft, create_command
+from trio_responses.turns.face import Turns
+from trio_responses.turns.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     import msgspec
     import trio
 
-    from trio_responses.connection import ResponsesConnection
-    from trio_responses.conversation import Conversation
+    from trio_responses.connection.connection import ResponsesConnection
+    from trio_responses.conversation.conversation import Conversation
     from trio_responses.core.continuation import Continuation
     from trio_responses.core.delivery import DeliveryChoice
     from trio_responses.core.history import RawItems
     from trio_responses.endpoint import ApiKey, Endpoint, Headers
-    from trio_responses.instruments import Instrument
+    from trio_responses.instruments.instrument import Instrument
     from trio_responses.lifecycle import ConnectionStatistics
-    from trio_responses.proxy import ProxyChoice
     from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
-    from trio_responses.stream import AbandonChoice
-    from trio_responses.transport import Dial
-    from trio_responses.turns import Lane
+    from trio_responses.transport.proxy import ProxyChoice
+    from trio_responses.transport.websocket import Dial
+    from trio_responses.turns.face import Lane
+    from trio_responses.turns.stream import AbandonChoice
 
 __all__ = ["PoolStatistics", "ResponsesPool", "open_pool"]
 

@@ -16,11 +16,11 @@ from trio_responses.lifecycle import ConnectionState
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from trio_responses.connection import ResponsesConnection
+    from trio_responses.connection.connection import ResponsesConnection
+    from trio_responses.connection.sockets import Sockets
     from trio_responses.errors import ResponsesError
-    from trio_responses.sockets import Sockets
-    from trio_responses.stream import Lines
-    from trio_responses.turn import Turn
+    from trio_responses.turns.stream import Lines
+    from trio_responses.turns.turn import Turn
 
 __all__ = ["Member", "Queue", "Waiter"]
 

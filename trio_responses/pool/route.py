@@ -1,7 +1,7 @@
 """The way of one turn of a pool: to the connection that takes it, and on where that is lost.
 
 What belongs elsewhere: which connection that is (`spreading.py`), what it does with the request
-(`sending.py`).
+(`connection/sending.py`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from trio_responses.errors import Delivery, ResponsesError
 from trio_responses.pool.spreading import is_hopeless
 
 if TYPE_CHECKING:
-    from trio_responses.drafts import Draft
     from trio_responses.pool.member import Member
     from trio_responses.pool.spreading import Spread
-    from trio_responses.steering import SteerReceipt
-    from trio_responses.stream import AbandonChoice
-    from trio_responses.turn import Turn
+    from trio_responses.turns.drafts import Draft
+    from trio_responses.turns.steering import SteerReceipt
+    from trio_responses.turns.stream import AbandonChoice
+    from trio_responses.turns.turn import Turn
 
 __all__ = ["Route"]
 

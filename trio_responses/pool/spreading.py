@@ -4,7 +4,7 @@ Everything here happens at once, between two awaits of others; the only waiting 
 or a guest for its place.
 
 What belongs elsewhere: the face (`face.py`), the tasks (`tasks.py`), who is on a connection
-(`member.py`), what a connection does with a turn (`sending.py`).
+(`member.py`), what a connection does with a turn (`connection/sending.py`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from trio_responses.errors import ConnectError, Delivery
 from trio_responses.pool.member import Member, Waiter
 
 if TYPE_CHECKING:
-    from trio_responses.connection import ResponsesConnection
+    from trio_responses.connection.connection import ResponsesConnection
     from trio_responses.errors import ResponsesError
     from trio_responses.pool.member import Queue
-    from trio_responses.turn import Turn
+    from trio_responses.turns.turn import Turn
 
 __all__ = ["Bounds", "Spread", "Tasks", "is_hopeless"]
 

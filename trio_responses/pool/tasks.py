@@ -20,7 +20,7 @@ from trio_responses.pool.spreading import Spread
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from trio_responses.connection import ResponsesConnection
+    from trio_responses.connection.connection import ResponsesConnection
     from trio_responses.pool.member import Member
     from trio_responses.pool.spreading import Bounds
 

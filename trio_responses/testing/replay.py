@@ -3,7 +3,7 @@
 A recording is in the order of the wire; a script is what happens to one request. So each message
 is given to the request that it answered, by the rules of the client (`core/lanes.py`).
 
-What belongs elsewhere: the form of a recording (`recording.py`), who takes which script
+What belongs elsewhere: the form of a recording (`instruments/recording.py`), who takes which script
 (``state.py``).
 """
 
@@ -16,7 +16,7 @@ import trio
 
 from trio_responses.core.lanes import Lanes, Request
 from trio_responses.core.steering import Submission
-from trio_responses.recording import Recording, RecordingLine
+from trio_responses.instruments.recording import Recording, RecordingLine
 from trio_responses.testing.frames import Frame
 from trio_responses.testing.scripts import How, Recorded, Script
 from trio_responses.wire import ErrorEvent, ResponseCreated, ServerEvent, decode

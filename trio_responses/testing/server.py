@@ -10,10 +10,10 @@ from typing import Any, Final, Literal, Unpack, final
 
 import trio
 
-from trio_responses.connection import ResponsesConnection
+from trio_responses.connection.connection import ResponsesConnection
+from trio_responses.connection.opening import open_responses
 from trio_responses.endpoint import ApiKey, Endpoint
-from trio_responses.opening import open_responses
-from trio_responses.recording import Recording
+from trio_responses.instruments.recording import Recording
 from trio_responses.testing.acceptor import Acceptor
 from trio_responses.testing.errors import ErrorShape, usual_message
 from trio_responses.testing.frames import Frame

@@ -1,1 +1,1 @@
-"""What types and signatures say, as JSON schemas: plain functions without I/O."""
+"""What types and signatures say, as JSON schemas, and answers as values of them. No I/O."""
