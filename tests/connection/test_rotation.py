@@ -367,3 +367,40 @@ async def test_an_hour_in_which_turns_are_always_under_way() -> None:
     assert server.statistics().responses == len(server.requests)
     assert server.statistics().max_open == 2
     assert server.statistics().refused == 0
+
+
+async def test_a_socket_that_is_lost_while_its_successor_opens_was_lost_and_is_back(
+    server: ResponsesServer, connect: Connect
+) -> None:
+    """P2: to be lost and to be replaced are two things."""
+    dials = 0
+
+    async def slow_dial(host: str, port: int) -> trio.abc.Stream:
+        nonlocal dials
+        dials += 1
+        if dials > 1:
+            await trio.sleep(5)
+        return await server.dial(host, port)
+
+    heard: list[Event] = []
+
+    async def listen() -> None:
+        async for event in connection:
+            heard.append(event)  # noqa: PERF401 - it is cancelled
+
+    rotation = RotationPolicy(max_age=60, stagger=0)
+    async with (
+        trio.open_nursery() as nursery,
+        connect(dial=slow_dial, rotation=rotation) as connection,
+    ):
+        nursery.start_soon(listen)
+        await trio.sleep(62)
+        states = [connection.state]
+        await server.reset_all()
+        await trio.sleep(1)
+        states.append(connection.state)
+        await trio.sleep(10)
+        states.append(connection.state)
+        nursery.cancel_scope.cancel()
+    assert [state.name for state in states] == ["OPEN", "RECONNECTING", "OPEN"]
+    assert [type(event) for event in heard] == [ConnectionLost, ConnectionRestored]

@@ -13,6 +13,7 @@ from tests.turns.rig import (
     LIMIT_REACHED,
     NEVER_AGAIN,
     STEADY,
+    Json,
     Wire,
     ask,
     ask_strictly,
@@ -46,6 +47,7 @@ from trio_responses import (
     SendTimeout,
     ServerOverloaded,
     StallTimeout,
+    Timeouts,
     TurnRestarted,
     UndecodableResponse,
     UnexpectedOutput,
@@ -639,3 +641,58 @@ async def test_a_send_timeout_is_a_lost_connection_too(server: ResponsesServer) 
         with pytest.raises(ConnectionLost) as failure:
             await ask(connection, "hi")
         assert isinstance(failure.value, SendTimeout)
+
+
+METADATA: Json = {"type": "response.metadata", "headers": {"x-turn-state": "1"}}
+
+
+NOT_FOUND: Json = {
+    "type": "error",
+    "status": 400,
+    "error": {"type": "invalid_request_error", "code": "previous_response_not_found"},
+}
+
+
+async def test_a_word_of_the_servers_own_before_an_error_is_no_start(
+    narrow_server: "ResponsesServer",
+) -> None:
+    """P7: a lost parent costs one full resend, whatever is said before (protocol, 3)."""
+    async with (
+        narrow_server.open_client() as connection,
+        connection.conversation(model="m", store=False) as talk,
+    ):
+        await talk.run("one")
+        narrow_server.answer([METADATA, NOT_FOUND])
+        response = await talk.run("two")
+        assert response.output_text == 'Turn 2: you said "two".'
+
+
+async def test_what_is_said_of_one_write_is_not_said_of_another(server: ResponsesServer) -> None:
+    """P4: the socket ends under two writes and a turn that the server works on."""
+
+    async def stuck_at_the_second(number: int) -> None:
+        if number > 1:
+            await trio.sleep_forever()
+
+    told: dict[str, Delivery | None] = {}
+
+    async def ask(connection: ResponsesConnection, name: str) -> None:
+        with pytest.raises(ResponsesError) as failure:
+            await connection.create(model="m", input=name)
+        told[name] = failure.value.delivery
+
+    for _ in range(20):  # whom Trio wakes first is chance
+        server.reply("slow", delay=100)
+        options: dict[str, Any] = {"timeouts": Timeouts(send=5), "reconnect": []}
+        async with (
+            open_through(server, stuck_at_the_second, **options) as connection,
+            trio.open_nursery() as nursery,
+        ):
+            for name in "accepted", "stuck", "queued":
+                nursery.start_soon(ask, connection, name)
+                await trio.sleep(1)
+        assert told == {
+            "accepted": Delivery.ACCEPTED,
+            "stuck": Delivery.NOT_SENT,
+            "queued": Delivery.NOT_SENT,
+        }

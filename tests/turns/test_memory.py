@@ -30,6 +30,7 @@ from trio_responses import (
     Timeouts,
 )
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
+from trio_responses.turns.inbox import Budget, Inbox
 from trio_responses.wire import OutputTextDelta
 
 if TYPE_CHECKING:
@@ -497,3 +498,17 @@ async def test_100_mib_through_a_slow_consumer_stay_under_40_mib(
         assert connection.statistics().bytes_received > count * size
         assert MIB <= most_unread < 1.5 * MIB
         assert peak - before < 40 * MIB
+
+
+async def test_a_limit_that_is_reached_is_full() -> None:
+    budget = Budget(Limits(turn_buffer_bytes=10, connection_buffer_bytes=20))
+    inboxes: list[Inbox[str]] = [Inbox(budget), Inbox(budget)]
+    budget.account(inboxes[0], 9)
+    assert not budget.tight
+    budget.account(inboxes[0], 1)
+    assert budget.tight
+    assert not budget.full
+    budget.account(inboxes[1], 10)
+    assert budget.full
+    inboxes[0].discard()
+    assert not budget.full

@@ -30,8 +30,10 @@ from trio_responses.errors import (
     ConnectError,
     ConnectionClosed,
     ConnectionLost,
+    ConnectTimeout,
     ReconnectFailed,
     ResponsesError,
+    UpgradeUnsupported,
 )
 from trio_responses.instruments.instrument import Instrument
 from trio_responses.lifecycle import (
@@ -389,16 +391,24 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             while not link.over.is_set():
                 fresh: Link | ConnectError = await nursery.start(self._receive, nursery)
                 if isinstance(fresh, Link):
-                    self._sockets.current = fresh
-                    link.retire()
-                    self._say_rotated(fresh)
-                    self._sockets.change()
+                    self._replace(link, fresh)
                     link = fresh
                     break
                 with trio.move_on_after(self._backoff.policy.cap):
                     await link.over.wait()
             else:
                 return link
+
+    def _replace(self, link: Link, fresh: Link) -> None:
+        """Let a fresh socket take the requests; the old one may be lost by now."""
+        self._sockets.current = fresh
+        if isinstance(link.setback, ConnectionLost):
+            outage = trio.current_time() - link.over_since
+            self._dispatcher.tell(ConnectionRestored(attempts=1, outage=outage))
+        else:
+            link.retire()
+            self._say_rotated(fresh)
+        self._sockets.change(ConnectionState.OPEN)
 
     def _say_rotated(self, fresh: Link) -> None:
         self._dispatcher.tell(ConnectionRotated())
@@ -424,12 +434,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         rotation = self._sockets.current is not None
         watch = self._terms.instruments.open_socket(self._backoff.attempts, rotation=rotation)
         try:
-            endpoint = self._terms.endpoint
-            headers = await handshake_headers(endpoint, self._api_key, self._headers)
-            transport = await connect_transport(nursery, self._terms, headers)
+            transport = await self._connect(nursery)
         except BaseException as error:
-            if isinstance(error, AuthenticationError):
-                error.ask(self._question)
             watch.failed(error)
             if not isinstance(error, ConnectError):
                 raise
@@ -443,6 +449,23 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             await self._read_until_done(link)
         finally:
             await transport.aclose()
+
+    async def _connect(self, nursery: trio.Nursery) -> Transport:
+        """Ask for the key, where it is asked for, and open a WebSocket with it."""
+        endpoint, limit = self._terms.endpoint, self._terms.timeouts.connect
+        headers: HeaderLines | None = None
+        with trio.move_on_after(limit):
+            headers = await handshake_headers(endpoint, self._api_key, self._headers)
+        if headers is None:
+            raise ConnectTimeout("key", limit)
+        try:
+            return await connect_transport(nursery, self._terms, headers)
+        except AuthenticationError as error:
+            error.ask(self._question)
+            raise
+        except UpgradeUnsupported as error:
+            error.ask(f"is the Responses API at {endpoint.host}{endpoint.path}?")
+            raise
 
     async def _read_until_done(self, link: Link) -> None:
         try:
@@ -495,6 +518,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     def _starves(self, link: Link) -> bool:
         """Whether somebody waits for what is unread in a socket: for events, or for a place."""
+        if self._dispatcher.channel.awaited and link.owes_channel():
+            return True
         return link.starves() or (self._sender.waiting > 0 and link is self._sockets.current)
 
     def _adopt(self, transport: Transport, watch: SocketWatch) -> Link:
@@ -513,11 +538,12 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             return
         if link.transport.age >= self._backoff.policy.healthy_after:
             self._backoff.succeeded()
-        if isinstance(why, ConnectionLost):
-            self._dispatcher.tell(why)
         link.lose(why)
+        if isinstance(why, ConnectionLost):
+            self._dispatcher.tell(why.twin())  # without a traceback, which holds the whole socket
         self._sockets.links.discard(link)
-        self._sockets.change()
+        gone = link is self._sockets.current and self._sockets.end is None
+        self._sockets.change(ConnectionState.RECONNECTING if gone else None)
         if link.told is not None:
             link.told.ended(why if isinstance(why, ConnectionLost) else None)
 

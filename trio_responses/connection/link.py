@@ -60,6 +60,8 @@ class Link:
         """Why it ended, once it has."""
         self.setback: ResponsesError | None = None
         """What speaks against opening the next socket at once."""
+        self.over_since: float = math.inf
+        """Since when it has been lost to requests."""
         self._replace_after_error = replace_after_error
         self.starved_since: float = math.inf
         """Since when somebody waits for what is in the socket, and nobody makes room for it."""
@@ -112,6 +114,10 @@ class Link:
         """Whether the reader of a turn waits for events that the socket may hold."""
         return any(turn.inbox.awaited for turn in self.turns())
 
+    def owes_channel(self) -> bool:
+        """Whether answers are still to come to what was sent on the connection's channel."""
+        return any(not isinstance(request, Turn) for request in self.lanes.unfinished())
+
     def resume(self, pause: float) -> None:
         """Go on after a time in which the socket was not read: it does not count."""
         for turn in self.turns():
@@ -135,6 +141,7 @@ class Link:
         """
         if not self.over.is_set():
             self.setback = lost.twin()
+            self.over_since = trio.current_time()
             self.over.set()
 
     def leave(self, turn: Turn, *, replace: bool) -> None:
@@ -184,6 +191,7 @@ class Link:
             lost.__cause__ = lost.__cause__ or self._last_error
             if not self.over.is_set():
                 self.setback = lost
+                self.over_since = trio.current_time()
         turns = [request for request in self.lanes.clear() if isinstance(request, Turn)]
         if isinstance(lost, ConnectionLost):
             self._refuse_too_large(turns, lost)

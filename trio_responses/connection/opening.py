@@ -72,7 +72,7 @@ async def open_responses(
         default the endpoint's variable, ``OPENAI_API_KEY`` for most. An empty string sends none,
         where the endpoint can do without.
     :param endpoint: a server's profile, instead of ``url``.
-    :param headers: more headers for every handshake; they go before those of the library.
+    :param headers: more headers for every handshake, in place of the library's of the same name.
     :param ssl_context: what TLS trusts and shows; by default what the system trusts. It is for the
         server: a proxy that is reached over TLS itself is checked against the system's trust.
     :param proxy: the URL of a proxy (``http://``, ``https://``, ``socks5://`` or ``socks5h://``),

@@ -16,7 +16,13 @@ from trio_responses.core.continuation import Place
 from trio_responses.core.lanes import Request
 from trio_responses.core.leases import Leases
 from trio_responses.core.steering import Submission
-from trio_responses.errors import ConnectionLost, Delivery, RequestTooLarge, ResponsesError
+from trio_responses.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    Delivery,
+    RequestTooLarge,
+    ResponsesError,
+)
 from trio_responses.locks import QuickLock
 from trio_responses.turns.drafts import raw_items
 from trio_responses.turns.inbox import Inbox
@@ -60,6 +66,9 @@ class Sender:
 
     async def send_command(self, command: ClientEvent) -> None:
         """Send a command whose answer goes to the connection's channel."""
+        if not isinstance(command, wire.ResponseCreate | wire.ResponseSteer):
+            kind = type(command).__name__
+            raise ConfigurationError(f"send() takes ResponseCreate or ResponseSteer, not {kind}")
         payload = wire.encode(command)
         self._check_size(payload)
         link = await self._sockets.wait_open()
@@ -210,8 +219,9 @@ class Sender:
         except ResponsesError as error:
             if isinstance(error, ConnectionLost):
                 link.close_to_requests(error)
-            error.delivery = Delivery.NOT_SENT
-            raise
+            told = error.twin()  # the socket's own end is told to other requests, too
+            told.delivery = Delivery.NOT_SENT
+            raise told.with_traceback(error.__traceback__) from error.__cause__
         self.requests_sent += 1
         self.bytes_sent += len(payload)
 

@@ -29,6 +29,7 @@ from trio_responses.errors import (
 )
 from trio_responses.instruments.instrument import Instruments
 from trio_responses.lifecycle import StreamEvent
+from trio_responses.locks import Change
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.tools.toolbox import INTERRUPTED, ToolFinished, ToolStarted
 from trio_responses.turns.turn_settings import TurnSettings
@@ -102,6 +103,8 @@ class RunStream:
         self._limiter = trio.CapacityLimiter(terms.max_concurrency)
         self._events = self._go()
         self._reading = False
+        self._scope = trio.CancelScope()
+        self._idle = Change()
         self._response: Response | None = None
         self.responses: list[Response] = []
         """The responses of all rounds that have ended, in order."""
@@ -125,9 +128,13 @@ class RunStream:
             raise trio.BusyResourceError("another task is reading this run")
         self._reading = True
         try:
-            return await self._events.__anext__()
+            with self._scope:
+                return await self._events.__anext__()
+            raise RuntimeError("a run is iterated over inside its async with block")
         finally:
             self._reading = False
+            self._scope = trio.CancelScope()
+            self._idle.tell()
 
     async def until_done(self) -> Response:
         """Run to the end, and give the last `Response`.
@@ -149,7 +156,11 @@ class RunStream:
         return self._response
 
     async def aclose(self) -> None:
-        """End it: nothing more comes."""
+        """End it: nothing more comes. A task that waits for an event is told so."""
+        with trio.CancelScope(shield=True):
+            while self._reading:
+                self._scope.cancel()
+                await self._idle.wait()
         await self._events.aclose()
 
     async def _go(self) -> AsyncGenerator[RunEvent, None]:
@@ -157,6 +168,8 @@ class RunStream:
         ledger, terms = self._ledger, self._terms
         settings = terms.settings
         ledger.unsent = new = self._new or ledger.unsent
+        if not new and ledger.owes:  # it goes on behind the turn that was forced
+            settings = _unforced(settings)
         while True:
             owed = ledger.owed_calls(but=new)
             for_us = {key: call for key, call in owed.items() if terms.toolbox.takes(call)}

@@ -307,7 +307,7 @@ class Transport:
         if not written:
             with trio.CancelScope(shield=True):
                 await self._tap.hear_out()
-            raise self._as_lost() from self._tap.crash
+            raise self._as_lost()
 
     async def _give_up(self, death: ConnectionLost) -> None:
         """End the socket here and now, with what is to be said of it."""

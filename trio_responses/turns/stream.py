@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["AbandonChoice", "ResponseStream"]
 
 ENDINGS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
+OUTSIDE: Final = "a stream is iterated over inside its async with block"
 AbandonChoice: TypeAlias = Literal["drain", "replace"]
 """What becomes of a default lane whose turn was left early."""
 
@@ -143,6 +144,8 @@ class ResponseStream:
         if self._turn is not None:
             self._turn.open_gates()
             self._lines.leave_turn(self._turn, self._abandon)
+            if self._reading:  # another task, which would wait for ever
+                self._turn.inbox.close(RuntimeError(OUTSIDE))
         self._tell_end()
 
     def _tell_end(
@@ -216,7 +219,7 @@ class ResponseStream:
                 if self._failure is not None:
                     raise self._failure
                 if self._turn is None or self._left:
-                    raise RuntimeError("a stream is iterated over inside its async with block")
+                    raise RuntimeError(OUTSIDE)
                 if self._lost_to is not None:
                     if self._given:
                         self._given = False
