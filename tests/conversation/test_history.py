@@ -317,3 +317,22 @@ async def test_a_repr_shows_no_content(server: ResponsesServer) -> None:
         await talk.create("another secret")
         assert repr(talk) == "<Conversation of 2 items>"
         assert "secret" not in repr(talk) + repr(talk.stream("a third secret"))
+
+
+async def test_reasoning_that_was_cut_off_is_not_replayed_without_what_follows_it(
+    server: ResponsesServer,
+) -> None:
+    async with open_talk(server, store=False) as talk:
+        server.reply(reasoning="Hm", status="incomplete")
+        response = await talk.create("hi", max_output_tokens=16)
+        assert response.status == "incomplete"
+        await talk.create("go on")  # other settings: full input
+    kinds = [item["type"] for item in server.last_request.input_items]
+    assert kinds == ["message", "message"]
+
+
+async def test_a_message_without_a_type_is_a_message(server: ResponsesServer) -> None:
+    async with open_talk(server) as talk:
+        await talk.create([{"role": "user", "content": "hi", "more": 1}])
+        assert talk.items[0] == Message(role="user", content="hi")
+        assert history(talk)[0] == {"role": "user", "content": "hi", "more": 1}

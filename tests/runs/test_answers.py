@@ -226,3 +226,12 @@ async def test_the_checker_knows_the_value(server: "ResponsesServer") -> None:
     assert isinstance(answer.parsed, Weather)
     assert isinstance(trip.parsed, Trip)
     assert number.parsed == 1
+
+
+async def test_a_response_that_failed_was_accepted(server: "ResponsesServer") -> None:
+    """P4: also where a run raises it."""
+    server.reply("no", status="failed")
+    async with open_talk(server) as talk:
+        with pytest.raises(ResponseFailedError) as failure:
+            await talk.run("Go.")
+        assert failure.value.delivery is Delivery.ACCEPTED

@@ -145,3 +145,18 @@ async def test_a_computer_that_may_not_is_no_answer(narrow_server: ResponsesServ
         await talk.run(handlers={"computer_call": look})
     [answer] = answers(narrow_server.requests[1])
     assert answer["output"]["type"] == "computer_screenshot"
+
+
+async def test_leave_that_is_neither_true_nor_text_is_no_leave(server: ResponsesServer) -> None:
+    @function_tool(cheap=True)
+    def pay(euros: int) -> str:
+        return f"paid {euros}"
+
+    async def approve(_: Any) -> Any:
+        return 1
+
+    async with open_talk(server, tools=[pay]) as talk:
+        server.calls(Call("pay", {"euros": 3}))
+        server.reply("done")
+        await talk.run("hi", approve=approve)
+        assert server.last_request.output_of("pay") == "The call was declined."

@@ -13,6 +13,7 @@ from tests.runs.rig import (
     calls_of,
     function_call,
     is_paired,
+    keep_calling,
     outputs,
     say_raw,
 )
@@ -468,3 +469,11 @@ async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_is_told_so(
             with pytest.raises(RuntimeError, match="own end"):
                 await talk.create("Me, too?")
         assert (await talk.create("Well.")).status == "completed"
+
+
+async def test_a_run_keeps_nothing_of_the_tasks_of_its_tools(server: "ResponsesServer") -> None:
+    server.respond_with(keep_calling(3, 2))
+    worker = Worker()
+    async with open_talk(server, tools=[worker.tool]) as talk:
+        await talk.run("Work.")
+        assert talk._floor._barred == set()

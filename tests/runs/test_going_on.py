@@ -8,8 +8,14 @@ import pytest
 import trio
 
 from tests.conversation.rig import open_talk
-from tests.runs.rig import DONE, Worker
-from trio_responses import ConfigurationError, ConnectionLost, Conversation
+from tests.runs.rig import DONE, Worker, answers
+from trio_responses import (
+    ConfigurationError,
+    ConnectionLost,
+    Conversation,
+    ToolStarted,
+    function_tool,
+)
 
 if TYPE_CHECKING:
     from trio_responses.testing import Request, ResponsesServer
@@ -127,3 +133,42 @@ async def test_a_prompt_of_the_servers_is_something(server: ResponsesServer) -> 
     async with open_talk(server, prompt={"id": "pmpt_1"}) as talk:
         await talk.run()
         assert len(server.requests) == 1
+
+
+async def test_a_forced_call_is_not_forced_again_by_going_on(server: ResponsesServer) -> None:
+    @function_tool(cheap=True)
+    def pay(euros: int) -> str:
+        return f"paid {euros}"
+
+    choice = {"type": "function", "name": "pay"}
+    async with open_talk(server, tools=[pay], tool_choice=choice) as talk:
+        server.call("pay", {"euros": 3})
+        async with talk.run_stream("Pay 3 euros.") as run:
+            async for event in run:
+                if isinstance(event, ToolStarted):
+                    break
+        server.reply("done")
+        await talk.run()
+    assert [request["tool_choice"] for request in server.requests] == [choice, "auto"]
+
+
+async def test_an_interrupted_call_is_not_begun_again_behind_adopt(
+    server: ResponsesServer,
+) -> None:
+    begun: list[int] = []
+
+    @function_tool
+    async def transfer(euros: int) -> str:
+        begun.append(euros)
+        await trio.sleep(10)
+        return "done"
+
+    async with open_talk(server, tools=[transfer]) as talk:
+        server.call("transfer", {"euros": 3})
+        with trio.move_on_after(5):
+            await talk.run("hi")
+        talk.adopt(talk.items)
+        server.reply("done")
+        await talk.run("go on")
+        assert begun == [3]
+    assert "interrupted" in answers(server.last_request)[0]["output"]

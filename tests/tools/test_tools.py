@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import pytest
 import trio
+import trio.lowlevel
 from msgspec import Meta
 from trio.testing import wait_all_tasks_blocked
 
@@ -502,3 +503,22 @@ async def test_a_plain_function_is_no_tool(
 def test_definitions_go_out_as_they_are() -> None:
     given: list[Any] = [{"type": "web_search"}, wire.FunctionTool(name="f"), forecast]
     assert plain_tools(given) == [*given[:2], forecast.definition]
+
+
+@pytest.mark.parametrize("cheap", [False, True])
+def test_a_plain_decorator_around_an_async_function(*, cheap: bool) -> None:
+    def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    @function_tool(cheap=cheap)
+    @logged
+    async def double(x: int) -> int:
+        await trio.lowlevel.checkpoint()
+        return 2 * x
+
+    assert not inspect.iscoroutinefunction(double.__wrapped__)
+    assert trio.run(double.invoke, '{"x": 2}') == "4"

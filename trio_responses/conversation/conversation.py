@@ -28,7 +28,7 @@ from trio_responses.options import check_words
 from trio_responses.tools.toolbox import Toolbox
 from trio_responses.turns.drafts import raw_input
 from trio_responses.turns.face import Turns
-from trio_responses.turns.turn_settings import TurnSettings
+from trio_responses.turns.turn_settings import TurnSettings, taken
 from trio_responses.typed.answers import ask_for, read_answer
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ class Conversation(Turns):
         *,
         instruments: Instruments | None = None,
     ) -> None:
-        self._tools: Sequence[ToolLike] = settings.get("tools") or ()
-        self._settings = TurnSettings(settings, "conversation")  # refuses what cannot be sent
+        self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
+        given = TurnSettings(settings, "conversation")  # refuses what cannot be sent
+        self._settings = TurnSettings(taken(given.plain), "conversation")
         self._lease = lease
         self._lines = lease()
         self._endpoint = endpoint
@@ -173,11 +174,12 @@ class Conversation(Turns):
 
         The calls of one response run side by side; their answers go out together, in the order
         of the calls. Nobody else has a turn meanwhile: a tool that asks for one in this very
-        conversation waits for ever. A call is begun at most once, whatever happens to the run:
-        what was answered, or begun and interrupted, is said to the model in the next run. (The
-        answers to ``computer_call`` and ``tool_search_call`` have no words for that: such a call
-        is begun again.) Leaving the block cancels the tools; threads of sync functions run on,
-        and nobody gets what they return.
+        conversation gets a `RuntimeError`; from a task of its own, it waits for ever. A call is
+        begun at most once, whatever happens to the run: what was answered, or begun and
+        interrupted, is said to the model in the next run. (The answers to ``computer_call`` and
+        ``tool_search_call`` have no words for that: such a call is begun again.) Leaving the
+        block cancels the tools; threads of sync functions run on, and nobody gets what they
+        return.
 
         :param input: as of `stream`; may be empty, to go on where an earlier run stopped: with
             its input, where its first turn has not ended well, else with the calls that it left.
@@ -193,8 +195,8 @@ class Conversation(Turns):
         :param delivery: for each of the turns.
         :param params: settings of the turns. A ``tool_choice`` that forces a call is for the
             first one: it would force calls for ever.
-        :raises ConfigurationError: for what is no setting, or no way to run tools; and where
-            there is nothing to go on from.
+        :raises ConfigurationError: for what is no setting, or no way to run tools; and, without
+            an input, where there is no history to go on from.
         """
         check_words(delivery=delivery, abandon=abandon)
         if not (max_rounds >= 1 and max_concurrency >= 1):

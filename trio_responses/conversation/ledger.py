@@ -97,7 +97,10 @@ class Ledger:
         self.unsent = RawItems()
         self._noted = 0
         self._owed.clear()
-        self._answers.clear()
+        answers, self._answers = self._answers, {}
+        if answers:
+            self._note()  # what is still owed was begun, and is not begun again
+            self._answers = {key: answers[key] for key in answers if key in self._owed}
 
     def branch(self) -> Ledger:
         """Copy it, counters and what the server holds back excepted."""
@@ -216,4 +219,12 @@ def output_of(response: Response) -> RawItems:
     output = response.raw_output or []
     if NULL in output:
         output = [raw for raw in output if raw != NULL]
-    return RawItems.join(output)
+    end = len(output)
+    while end and _is_reasoning(output[end - 1]):
+        end -= 1
+    return RawItems.join(output[:end])
+
+
+def _is_reasoning(raw: msgspec.Raw) -> bool:
+    """Whether an item is reasoning: the API refuses it without the item that it led to."""
+    return b'"reasoning"' in bytes(raw) and isinstance(wire.decode_item(raw), wire.Reasoning)

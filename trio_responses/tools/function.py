@@ -210,8 +210,11 @@ class FunctionTool(Generic[P, R]):
         call = functools.partial(function, *bound.args, **bound.kwargs)
         if self.cheap:
             await trio.lowlevel.checkpoint()
-            return call()
-        return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+            result = call()
+        else:  # in a list, since Trio refuses a coroutine
+            (result,) = await trio.to_thread.run_sync(lambda: [call()], abandon_on_cancel=True)
+        # A plain decorator around an async function gives a coroutine.
+        return await result if inspect.iscoroutine(result) else result
 
     def __repr__(self) -> str:
         """Show its name."""

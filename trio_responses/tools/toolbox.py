@@ -188,7 +188,9 @@ class Toolbox:
         if self.approve is None or isinstance(call, wire.McpApprovalRequest):
             return None
         leave = await self.approve(call)
-        return None if leave is True else leave or DECLINED
+        if leave is True:
+            return None
+        return leave if isinstance(leave, str) and leave else DECLINED
 
     def _is_unknown(self, call: wire.FunctionCall) -> bool:
         """Whether nobody offered a function; one that was found later has a handler."""

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from trio_responses.core.continuation import Plan
 
-__all__ = ["TurnSettings"]
+__all__ = ["TurnSettings", "taken"]
 
-NOT_SETTINGS: Final = frozenset({"input", "previous_response_id", "stream_id", "generate"})
+NOT_SETTINGS: Final = frozenset(
+    {"conversation", "input", "previous_response_id", "stream_id", "generate"}
+)
 
 
 @final
@@ -71,6 +73,13 @@ class TurnSettings:
         said = b",".join([items.json for items in plan.input if items.count])
         more = b"," + msgspec.json.encode(rest)[1:-1] if rest else b""
         return b'%b%b,"input":[%b]}' % (head[:-1], more, said)
+
+
+def taken(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy settings in depth, as plain JSON."""
+    copy: dict[str, Any] = msgspec.json.decode(wire.encode(create_command(dict(settings))))
+    del copy["type"]
+    return copy
 
 
 def _encode(settings: Mapping[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ Content parts are in :mod:`~trio_responses.wire.parts`, actions and outcomes in
 :mod:`~trio_responses.wire.actions`, tool definitions in :mod:`~trio_responses.wire.tools`.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -444,6 +445,7 @@ else:
     InputItem = _KnownInputItem
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_KnownOutputItem)
+_message_decoder = msgspec.json.Decoder(Message)
 
 
 def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
@@ -453,4 +455,7 @@ def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
         item = _decoder.decode(raw)
     except tolerance.UNREADABLE:
         item = tolerance.read(raw, _KnownOutputItem)
+        if not item.type:  # a message may leave it out
+            with suppress(*tolerance.UNREADABLE):
+                item = _message_decoder.decode(raw)
     return item

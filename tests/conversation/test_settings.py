@@ -1,0 +1,42 @@
+"""The settings of a conversation: those of the moment when it began, and what is none."""
+
+from types import MappingProxyType
+
+import msgspec
+import pytest
+
+from tests.conversation.rig import open_talk
+from trio_responses import ConfigurationError, function_tool
+from trio_responses.testing import ResponsesServer
+
+
+@function_tool(cheap=True)
+def pay(euros: int) -> str:
+    return f"paid {euros}"
+
+
+async def test_what_becomes_of_given_settings_changes_nothing(server: ResponsesServer) -> None:
+    metadata, tools = {"a": "1"}, [pay]
+    async with open_talk(server, metadata=metadata, tools=tools) as talk:
+        metadata["a"] = "2"
+        tools.clear()
+        await talk.create("one", temperature=0.5)
+        assert server.last_request["metadata"] == {"a": "1"}
+        assert msgspec.json.decode(talk.checkpoint())["settings"]["metadata"] == {"a": "1"}
+        server.call("pay", {"euros": 3})
+        await talk.run("two")
+        assert server.last_request.output_of("pay") == "paid 3"
+        await talk.fork().create("three")
+        assert len(server.last_request.tools) == 1
+
+
+async def test_any_mapping_that_is_sent_can_be_saved(server: ResponsesServer) -> None:
+    async with open_talk(server, metadata=MappingProxyType({"a": "1"})) as talk:
+        await talk.create("one")
+        assert msgspec.json.decode(talk.checkpoint())["settings"]["metadata"] == {"a": "1"}
+
+
+async def test_a_conversation_of_the_servers_is_no_setting(server: ResponsesServer) -> None:
+    with pytest.raises(ConfigurationError, match="conversation"):
+        async with open_talk(server, conversation="conv_1"):
+            pass
