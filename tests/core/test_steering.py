@@ -478,3 +478,17 @@ SteeringBesideAServer.TestCase.settings = settings(
     deadline=None, max_examples=100, stateful_step_count=40
 )
 TestAnyOrder = SteeringBesideAServer.TestCase
+
+
+def test_what_broke_off_is_forgotten_when_the_next_response_begins() -> None:
+    lanes: Lanes[Request] = Lanes()
+    request = admit(lanes)
+    begin(lanes, "resp_1")
+    steer = submit(lanes, request)
+    lanes.route(say_steer("accepted", "steer_1"))
+    lanes.route(say_error(shape="without status"))
+    assert steer.state is UNKNOWN
+    admit(lanes)
+    begin(lanes, "resp_2")
+    lanes.route(say_steer("pending", "steer_1"))
+    assert steer.state is UNKNOWN

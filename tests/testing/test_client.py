@@ -24,3 +24,11 @@ async def test_the_client_may_come_with_a_wrong_key() -> None:
         with pytest.raises(AuthenticationError):
             async with server.open_client(api_key="guess"):
                 pass
+
+
+async def test_an_empty_key_is_no_key() -> None:
+    """``api_key=""`` sends none, as with ``open_responses()``: the server refuses it."""
+    async with open_test_server(api_key="right") as server:
+        with pytest.raises(AuthenticationError):
+            async with server.open_client(api_key=""):
+                pass

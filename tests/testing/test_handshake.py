@@ -58,7 +58,7 @@ async def test_the_key_must_match_when_one_is_set() -> None:
         assert "sk-right" not in repr(server.connections)
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/openai/v1/responses", "/responses?a=b"])
+@pytest.mark.parametrize("path", ["/v1/responses", "/openai/v1/responses", "/v1/responses?a=b"])
 async def test_every_path_that_ends_in_responses_upgrades(
     server: ResponsesServer, path: str
 ) -> None:
@@ -69,8 +69,9 @@ async def test_every_path_that_ends_in_responses_upgrades(
     assert server.connections[0].status == 101
 
 
-async def test_other_paths_are_not_found(server: ResponsesServer) -> None:
-    status, error = await ask(server, request("/v1/realtime"))
+@pytest.mark.parametrize("path", ["/v1/realtime", "/responses", "/v1/v1", "/v1/responses/"])
+async def test_other_paths_are_not_found(server: ResponsesServer, path: str) -> None:
+    status, error = await ask(server, request(path))
     assert (status, error["code"]) == (404, "not_found")
 
 

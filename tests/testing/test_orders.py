@@ -179,3 +179,16 @@ async def test_tools_of_any_form_are_looked_at(tools: list[Any], server: Respons
         await client.error(input="hi", tools=tools)
     assert len(server.crashes) == 1
     server.crashes.clear()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "usage_limit_reached",
+        "usage_not_included",
+        "credit_balance_exhausted",
+        "invalid_encrypted_content",
+    ],
+)
+async def test_codes_that_were_seen_need_no_message(code: str) -> None:
+    Fail(code, status=429)

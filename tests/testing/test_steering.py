@@ -628,3 +628,76 @@ async def test_steering_is_answered_while_everything_is_held(server: ResponsesSe
         await accepted(client, parent, "more")
         assert trio.current_time() == before
         assert kinds(await client.until("created")) == ["incomplete", "created"]
+
+
+SEARCH: Json = {"type": "tool_search_call", "id": "ts_1", "call_id": "call_1", "arguments": {}}
+
+
+SHELL: Json = {
+    "type": "shell_call",
+    "id": "sh_1",
+    "call_id": "call_1",
+    "action": {"commands": ["ls"]},
+}
+
+
+APPROVAL = {"type": "mcp_approval_request", "id": "mcpr_1", "name": "f", "arguments": "{}"}
+
+
+HOSTED = {"type": "container_reference", "container_id": "cntr_1"}
+
+
+async def after_the_end(server: ResponsesServer, *output: Json) -> Json:
+    """Steer a response with that output, and give what comes behind its end."""
+    response = {"id": "resp_own", "status": "completed", "output": output}
+    frames = [
+        {"type": "response.created", "response": {"id": "resp_own"}, "sequence_number": 0},
+        {"type": "response.completed", "response": response, "sequence_number": 1},
+    ]
+    gate = trio.Event()
+    server.answer(frames).hold(gate, after_events=1)
+    async with connect(server) as client:
+        await client.send(input="hi")
+        await client.receive()
+        await client.steer("resp_own", "more")
+        await client.receive()
+        gate.set()
+        await client.receive()
+        return await client.receive()
+
+
+@pytest.mark.parametrize(
+    ("call", "stub"),
+    [
+        (
+            {**SEARCH, "execution": "client"},
+            {"type": "tool_search_output", "call_id": "call_1", "execution": "client"},
+        ),
+        (APPROVAL, {"type": "mcp_approval_response", "approval_request_id": "mcpr_1"}),
+        (
+            {**SHELL, "environment": {"type": "local"}},
+            {"type": "shell_call_output", "call_id": "call_1"},
+        ),
+    ],
+)
+async def test_input_waits_for_each_kind_of_output(
+    call: Json, stub: Json, server: ResponsesServer
+) -> None:
+    event = await after_the_end(server, call)
+    assert event["type"] == "response.steer.pending"
+    assert event["required_input"] == [stub]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        [{**SEARCH, "execution": "server", "call_id": None}],
+        [{**SHELL, "environment": HOSTED}],
+        [SHELL, {"type": "shell_call_output", "call_id": "call_1", "output": []}],
+    ],
+)
+async def test_input_does_not_wait_for_what_the_server_answers(
+    output: list[Json], server: ResponsesServer
+) -> None:
+    event = await after_the_end(server, *output)
+    assert event["type"] == "response.created"

@@ -7,7 +7,17 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import NEVER_AGAIN, ask, assert_at_rest, types
+from tests.turns.rig import (
+    NEVER_AGAIN,
+    ask,
+    assert_at_rest,
+    created,
+    delta,
+    ended,
+    item_done,
+    message,
+    types,
+)
 from trio_responses import (
     ConnectionLost,
     Limits,
@@ -399,3 +409,42 @@ async def test_a_receipt_shows_no_content(server: "ResponsesServer") -> None:
         await receipt.answered()
         assert repr(receipt) == f"<SteerReceipt {receipt.id} accepted>"
         gate.set()
+
+
+async def test_what_is_pending_is_not_settled(server: "ResponsesServer") -> None:
+    gate = hold(server.answer([WEATHER]))
+    async with server.open_client() as connection, connection.lane() as lane:
+        async with lane.stream(model="m", input="Is it warm?") as stream:
+            receipt = await stream.steer("In Oslo, too?")
+            gate.set()
+            await stream.until_done()
+        assert await receipt.answered() is SteerState.PENDING
+        with trio.move_on_after(10) as scope:
+            await receipt.settled()
+        assert scope.cancelled_caught
+
+
+METADATA = {"type": "response.metadata", "headers": {"x-turn-state": "1"}}
+
+
+async def test_a_word_of_the_servers_own_is_no_beginning_to_steer(
+    narrow_server: "ResponsesServer",
+) -> None:
+    frames = [METADATA, created(), delta("x"), item_done(message("x")), ended([message("x")])]
+    begun, steered = trio.Event(), trio.Event()
+    narrow_server.answer(frames).hold(begun, after_events=1).hold(steered, after_events=3)
+    async with (
+        narrow_server.open_client() as connection,
+        connection.stream(model="m", input="hi") as stream,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def begin() -> None:
+            await trio.sleep(1)
+            begun.set()
+
+        nursery.start_soon(begin)
+        receipt = await stream.steer("more")
+        steered.set()
+        assert await receipt.answered() is SteerState.ACCEPTED
+        await stream.until_done()

@@ -29,8 +29,10 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
+from trio_responses.core.calls import note
+from trio_responses.core.history import RawItems
 from trio_responses.core.steering import Steering
 from trio_responses.wire import (
     ErrorEvent,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from trio_responses.core.steering import Submission
-    from trio_responses.wire import ServerEvent
+    from trio_responses.wire import Response, ServerEvent
 
 __all__ = ["TURNING_POINTS", "Lanes", "Request"]
 
@@ -64,7 +66,18 @@ INVALID_NAME = "invalid_stream_id"
 class Request:
     """One ``response.create`` on its way. `turns/stream.py` derives the turn from it."""
 
-    __slots__ = ("abandoned", "answered", "ended", "lane", "parent", "response_id", "steers")
+    __slots__ = (
+        "abandoned",
+        "answered",
+        "calls",
+        "ended",
+        "lane",
+        "parent",
+        "response_id",
+        "steers",
+    )
+    has_reader: ClassVar[bool] = False
+    """Whether somebody waits for the event that ends it."""
 
     def __init__(self, lane: str | None = None, parent: str | None = None) -> None:
         self.lane: str | None = lane
@@ -75,6 +88,8 @@ class Request:
         """The id of the response, or of its latest successor, once the server has said it."""
         self.answered: bool = False
         """Whether its response has ended, and a successor may follow."""
+        self.calls: bool = False
+        """Whether its response has ended with calls of the client's tools: no successor unasked."""
         self.ended: bool = False
         """Whether nothing more will come."""
         self.abandoned: bool = False
@@ -181,6 +196,7 @@ class Lanes(Generic[RequestT]):
     def _begin(self, event: ServerEvent) -> RequestT | None:
         request = self._oldest(event.stream_id)
         if request is not None and isinstance(event, ResponseCreated):
+            request = self._continued(request)
             request.response_id = event.response.id or None
             request.answered = False
             self.steering.commit(request, request.response_id)
@@ -199,14 +215,29 @@ class Lanes(Generic[RequestT]):
         if request.answered:
             if response_id == request.response_id:
                 return None
+            request = self._continued(request)
             self.steering.commit(request, response_id)  # its beginning was not seen
         request.response_id = response_id
         self.responses += 1
         if not self.steering.owes(request):
             return self._finish(request)
         request.answered = True
+        request.calls = _calls_client(event.response)
         self._ended[request.lane] = response_id
         return request
+
+    def _continued(self, request: RequestT) -> RequestT:
+        """Give whom a response begins for: the next request, where it brings outputs early.
+
+        The server says nothing of the input that has waited for them then (guide, "Steering").
+        """
+        queue = self._queues[request.lane]
+        waited = request.answered and request.calls and not request.has_reader
+        if not waited or len(queue) == 1 or queue[1].parent != request.response_id:
+            return request
+        self.steering.wait(request)
+        self._finish(request)
+        return queue[0]
 
     def _steer(self, event: ServerEvent) -> RequestT | None:
         """Note what became of a steering input; the last one ends a request that is answered."""
@@ -281,6 +312,13 @@ class Lanes(Generic[RequestT]):
         self.ends += 1
         request.ended = True
         return request
+
+
+def _calls_client(response: Response) -> bool:
+    """Whether a response has calls that nothing in it answers."""
+    noted = note(RawItems.join(response.raw_output or []))
+    answered = {each.key for each in noted if not each.is_call}
+    return any(each.is_call and each.key not in answered for each in noted)
 
 
 _lanes = cast("type[Lanes[Any]]", Lanes)

@@ -162,6 +162,12 @@ class Steering:
             if one.request is request and one.state in OWED:
                 one.become(SteerState.UNKNOWN)
 
+    def wait(self, request: Request) -> None:
+        """Note that the inputs of a response wait for outputs, which are on their way."""
+        for one in self._open:
+            if one.request is request and one.state is SteerState.ACCEPTED:
+                one.become(SteerState.PENDING)
+
     def commit(self, request: Request, successor: str | None) -> None:
         """Note that a response has begun, with all inputs that were there for it."""
         for one in list(self._open):

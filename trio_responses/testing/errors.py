@@ -65,9 +65,13 @@ KNOWN_CODES: Final = frozenset(
         "unsupported_parameter",
         "unsupported_value",
         # of keys, models and policies
+        "credit_balance_exhausted",
         "cyber_policy",
         "invalid_api_key",
+        "invalid_encrypted_content",
         "model_not_found",
+        "usage_limit_reached",
+        "usage_not_included",
         # of responses that failed: what the SDK types
         "bio_policy",
         "data_residency_mismatch",

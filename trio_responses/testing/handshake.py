@@ -115,7 +115,7 @@ def judge(head: Head, api_key: str | None) -> HttpRefusal | None:
     :param api_key: The key that the client has to show as a bearer token or in ``api-key``;
         None accepts every key, and none.
     """
-    if not head.path.endswith("/responses"):
+    if not head.path.endswith("/v1/responses"):
         return _refuse(404, "not_found", f"Unknown path: {head.path}")
     if not _is_authorized(head.headers, api_key):
         return _refuse(401, "invalid_api_key", "Incorrect API key provided.")

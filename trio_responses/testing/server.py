@@ -436,7 +436,8 @@ class ResponsesServer:
             self.url, lanes=state.lanes, max_age=state.max_age, after_error="reuse"
         )
         settings: dict[str, Any] = {"endpoint": profile, "dial": self.dial, **options}
-        return open_responses(api_key=api_key or state.api_key or "any", **settings)
+        key = state.api_key or "any" if api_key is None else api_key
+        return open_responses(api_key=key, **settings)
 
     def stop_accepting(self) -> None:
         """Refuse new connections in memory, as if no server ran; open ones go on."""

@@ -36,6 +36,7 @@ _STUBS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "computer_call": ("computer_call_output", ("call_id",)),
     "shell_call": ("shell_call_output", ("call_id",)),
     "apply_patch_call": ("apply_patch_call_output", ("call_id",)),
+    "tool_search_call": ("tool_search_output", ("call_id", "execution")),
 }
 
 Phase: TypeAlias = Literal["running", "waiting", "over"]
@@ -183,11 +184,20 @@ class Steering:
 def required_input(output: Sequence[Json]) -> list[Json]:
     """Return a stub for each call of an output that the client has to answer."""
     stubs: list[Json] = []
+    answered = {(item.get("type"), item.get("call_id")) for item in output}
     for item in output:
         kind, fields = _STUBS.get(str(item.get("type")), ("", ()))
-        if kind:
+        if item.get("type") == "mcp_approval_request":
+            stubs.append({"type": "mcp_approval_response", "approval_request_id": item.get("id")})
+        elif kind and not _is_hosted(item) and (kind, item.get("call_id")) not in answered:
             stubs.append({"type": kind, **{name: item.get(name) for name in fields}})
     return stubs
+
+
+def _is_hosted(call: Json) -> bool:
+    """Whether the server answers a call itself: it searches, or has the shell."""
+    environment: Any = call.get("environment") or {}
+    return call.get("execution") == "server" or environment.get("type") == "container_reference"
 
 
 def succeed(target: Target, steers: list[Steer]) -> Request:

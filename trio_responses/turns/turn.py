@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_responses.core.lanes import Request
 from trio_responses.errors import Delivery, FirstEventTimeout, StallTimeout
-from trio_responses.wire import ErrorEvent, ResponseCreated, ResponseQueued
+from trio_responses.wire import ErrorEvent, ResponseCreated, ResponseQueued, UnknownEvent
 
 if TYPE_CHECKING:
     import trio
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Turn"]
 
-BEGINNINGS: Final = (ResponseCreated, ResponseQueued)
+BEGINNINGS: Final = (ResponseCreated, ResponseQueued, UnknownEvent)
 """What comes before the server works on a response."""
+NO_START: Final = (ErrorEvent, UnknownEvent)
+"""What does not prove that the response has begun: some servers say a word of their own first."""
 
 
 class Turn(Request):
@@ -44,6 +46,7 @@ class Turn(Request):
         "started",
         "watch",
     )
+    has_reader = True
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class Turn(Request):
         """Take the events of one batch."""
         self.heard_at = now
         self.last_type = events[-1].type
-        if not self.started and not isinstance(events[0], ErrorEvent):
+        if not self.started and not all(isinstance(event, NO_START) for event in events):
             self.started = True
             if self.watch is not None:
                 self.watch.heard(self.response_id)
