@@ -54,8 +54,9 @@ that waits for a socket is answered by the next attempt and knows nothing of it.
 policy's {len(DELAYS)} attempts are spent, and `ReconnectFailed` is raised, with the exception of
 the table as its cause; where nothing is tried again, that exception itself is. It leaves
 `open_responses`, or the turn that waits for a socket, with delivery `not_sent`. A `Retry-After` is
-a floor under the delay; above {STEADY.max_retry_after:g} s it ends the attempts. A key that is a
-function is asked once more after HTTP 401 (`tests/connection/test_keys.py`).
+a floor under the delay; above {STEADY.max_retry_after:g} s it ends the attempts, with
+`ReconnectFailed`, too. A key that is a function is asked once more after HTTP 401
+(`tests/connection/test_keys.py`).
 """
 AT_WORK = """\
 ## On an open socket

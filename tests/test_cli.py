@@ -249,7 +249,7 @@ FAULTS: list[tuple[Orders, str, str]] = [
     (lambda s: s.drop(after_events=5), "Turn\n", "connection was lost.*the answer had begun"),
     (lambda s: s.drop(after_events=0), "", "connection was lost.*was sent and may have been"),
     (lambda s: s.refuse(401), "", "401.*OPENAI_API_KEY"),
-    (lambda s: s.refuse(404), "", "404.*WebSocket mode"),
+    (lambda s: s.refuse(404), "", "404.*/v1/responses"),
 ]
 
 
@@ -482,3 +482,14 @@ def test_check_marks_are_words_where_they_cannot_be_shown() -> None:
     screen.bad("ill")
     out.seek(0)
     assert out.read() == " ok: well\n FAILED: ill\n"
+
+
+def test_debug_shows_the_log() -> None:
+    with running("--debug", "ask", "--embedded", "Hello") as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert "DEBUG:trio_responses:turn 1 ended: completed" in err
+
+
+def test_an_age_is_for_the_embedded_server(capsys: Capture) -> None:
+    assert main(["chat", "--base-url", "http://127.0.0.1:9/v1", "--max-age", "3"]) == 2
+    assert capsys.readouterr() == ("", "error: --max-age is for the server of --embedded\n")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from trio_responses import open_responses
 from trio_responses.endpoint import (
     USER_AGENT,
     Endpoint,
@@ -484,3 +485,9 @@ async def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_repeated(k
 async def test_an_endpoint_does_not_show_its_headers() -> None:
     """P9: they may carry a key."""
     assert KEY not in repr(Endpoint(url="https://host/v1", headers=(("X-Key", KEY),)))
+
+
+async def test_headers_that_are_no_pairs_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="headers"):
+        async with open_responses("http://localhost/v1", headers="x", reconnect=[]):  # type: ignore[arg-type]
+            pass

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from trio_responses.errors import ConfigurationError, ConnectError
@@ -190,10 +190,15 @@ class Endpoint:
         return urlsplit(self.url).netloc
 
     @property
+    def path(self) -> str:
+        """The path that is asked for."""
+        return urlsplit(self.url).path
+
+    @property
     def resource(self) -> str:
         """The request target: path and query."""
-        parts = urlsplit(self.url)
-        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+        query = urlsplit(self.url).query
+        return f"{self.path}?{query}" if query else self.path
 
     @property
     def loopback(self) -> bool:
@@ -234,7 +239,10 @@ def checked_headers(headers: Headers) -> HeaderLines:
     """
     if isinstance(headers, Mapping):
         headers = cast("Mapping[str, str]", headers).items()
-    pairs = tuple(headers)
+    try:
+        pairs = tuple((name, value) for name, value in headers)
+    except (TypeError, ValueError):
+        raise ConfigurationError("headers= takes a mapping, or pairs of name and value") from None
     for name, value in pairs:
         if not _matches(HEADER_NAME, name):
             raise ConfigurationError("a header has a name that HTTP does not allow")
@@ -290,11 +298,14 @@ async def handshake_headers(
     """
     if callable(api_key):
         try:
-            api_key = await api_key()
+            key: Any = api_key()
+            if isinstance(key, Awaitable):
+                key = await cast("Awaitable[str]", key)
         except Exception as error:
             raise ConnectError(f"api_key() raised {type(error).__name__}") from error
-        if not isinstance(api_key, str):
+        if not isinstance(key, str):
             raise ConfigurationError("api_key() did not give a string")
+        api_key = key
     own = [("User-Agent", USER_AGENT), *endpoint.headers]
     if api_key:
         bearer = endpoint.key_header == "Authorization"

@@ -113,9 +113,9 @@ class ConnectError(ResponsesError):
 
 
 class ConnectTimeout(ConnectError, trio.TooSlowError):
-    """Dial, TLS and upgrade together took longer than ``timeouts.connect``.
+    """Dial, TLS and upgrade together, or ``api_key()``, took longer than ``timeouts.connect``.
 
-    :ivar phase: what was under way: ``dial``, ``tls`` or ``upgrade``.
+    :ivar phase: what was under way: ``key``, ``dial``, ``tls`` or ``upgrade``.
     :ivar seconds: the limit.
     """
 
@@ -154,6 +154,10 @@ class HandshakeRejected(ConnectError):
         self.body = body
         self.retry_after = retry_after
 
+    def ask(self, question: str) -> None:
+        """Add a question to the message: where to look for what is wrong."""
+        self.args: tuple[object, ...] = (f"{self}: {question}",)
+
 
 class AuthenticationError(HandshakeRejected):
     """HTTP 401 or 403: the key is missing, wrong, expired or not allowed.
@@ -161,13 +165,12 @@ class AuthenticationError(HandshakeRejected):
     The message names the variable or the argument that the key is from.
     """
 
-    def ask(self, question: str) -> None:
-        """Add a question to the message: where to look for what is wrong."""
-        self.args: tuple[object, ...] = (f"{self}: {question}",)
-
 
 class UpgradeUnsupported(HandshakeRejected):
-    """HTTP 404 or 426: this endpoint does not offer the WebSocket mode."""
+    """HTTP 404 or 426: this endpoint does not offer the WebSocket mode.
+
+    The message names the host and the path that were asked for: ``/v1`` may be missing there.
+    """
 
 
 class ProxyError(ConnectError):

@@ -6,25 +6,31 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.turns.rig import created, encoded, ended, item_done, message
 from trio_responses import (
+    ConfigurationError,
     ConnectionLost,
     ConnectionRestored,
+    Delivery,
     Endpoint,
     ErrorEvent,
     Keepalive,
     Limits,
     MessageTooLarge,
+    OutputItemDone,
     RequestTooLarge,
     ResponseCompleted,
     ResponseCreate,
     ResponseCreated,
     ResponsesConnection,
+    ResponseSteer,
+    SteerAccepted,
     Timeouts,
     UndecodableFrame,
     UnknownEvent,
 )
 from trio_responses.lifecycle import Event
-from trio_responses.testing import Frame, ResponsesServer, WireBytes, open_test_server
+from trio_responses.testing import Call, Frame, ResponsesServer, WireBytes, open_test_server
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect
@@ -384,3 +390,91 @@ async def test_statistics_add_up(server: ResponsesServer, connect: "Connect") ->
         assert after.bytes_sent == 2 * waiting.bytes_sent
     assert connection.statistics().state == "closed"
     assert server.statistics().requests == 2
+
+
+@pytest.mark.parametrize("command", [{"type": "response.create", "model": "m"}, "hi", None])
+async def test_what_is_no_command_is_refused(server: ResponsesServer, command: Any) -> None:
+    async with server.open_client() as connection:
+        with pytest.raises(ConfigurationError, match="ResponseCreate"):
+            await connection.send(command)
+
+
+async def until(connection: "ResponsesConnection", kind: type[Event]) -> Event:
+    while not isinstance(event := await connection.receive(), kind):
+        pass
+    return event
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("sign", [OutputItemDone, ResponseCompleted])
+async def test_outputs_that_come_before_the_word_that_they_are_owed(
+    server: "ResponsesServer", connect: "Connect", sign: type[Event], *, lanes: bool
+) -> None:
+    """docs/protocol.md, 5.7: `pending` is left out then, and nothing is under way behind it."""
+    call = Call("weather", {"city": "Oslo"}, call_id="call_1", unoffered=True)
+    steered, sent = trio.Event(), trio.Event()
+    script = server.answer(call).hold(steered, after_events=2)
+    script.hold(sent, after_events=-1 if sign is OutputItemDone else None)
+    endpoint = Endpoint.compatible(server.url, lanes=lanes)
+    async with connect(endpoint=endpoint) as connection:
+        await connection.send(ResponseCreate(model="m", input="Weather?"))
+        created = await until(connection, ResponseCreated)
+        assert isinstance(created, ResponseCreated)
+        parent = created.response.id
+        await connection.send(ResponseSteer(previous_response_id=parent, input="In French."))
+        await until(connection, SteerAccepted)
+        steered.set()
+        await until(connection, sign)
+        output = {"type": "function_call_output", "call_id": "call_1", "output": "cold"}
+        await connection.send(
+            ResponseCreate(model="m", input=[output], previous_response_id=parent)
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        sent.set()
+        for _ in range(2 if sign is OutputItemDone else 1):
+            await until(connection, ResponseCompleted)
+        assert server.steers[0].state == "committed"
+        assert connection.statistics().requests_active == 0
+        await connection.create(model="m", input="still there?")
+
+
+async def test_what_comes_along_with_a_binary_message_is_heard(
+    server: "ResponsesServer", connect: "Connect"
+) -> None:
+    """P5, P8: all of them in one read, on both sides of it."""
+    odd = WireBytes.frame(b"binary", opcode=2).data
+    before = [created(), item_done(message("one"))]
+    frames = [WireBytes.frame(encoded(each).encode()).data for each in [*before, ended(None)]]
+    server.answer([WireBytes(b"".join([*frames[:2], odd, frames[2]]))])
+    async with connect() as connection:
+        response = await connection.create(model="m", input="hi")
+        assert response.output_text == "one"
+        assert connection.statistics().undecodable_frames == 1
+        assert connection.statistics().events_received == 4
+
+
+@pytest.mark.parametrize("lane_first", [True, False])
+async def test_a_message_over_the_limit_ends_the_turn_of_its_lane_alone(
+    server: "ResponsesServer", connect: "Connect", *, lane_first: bool
+) -> None:
+    """P5, P10: kills dispatch.py 180; the name may stand at either end of the message."""
+    limits = Limits(max_message_bytes=10_000)
+    endpoint = Endpoint.compatible(server.url, lanes=True)
+    async with (
+        connect(limits=limits, endpoint=endpoint) as connection,
+        connection.lane() as one,
+        connection.lane() as two,
+    ):
+        gate = trio.Event()
+        server.reply("well").hold(gate, after_events=3)
+        async with one.stream(model="m", input="hi") as stream:
+            lane = {"stream_id": "lane-31"}
+            large = {"type": "response.output_text.delta", "delta": "x" * 20_000}
+            frame = {**lane, **large} if lane_first else {**large, **lane}
+            server.reply("ill").inject(frame, after_events=3)
+            with pytest.raises(MessageTooLarge) as failure:
+                await two.create(model="m", input="hi")
+            assert server.last_request.lane == "lane-31"
+            assert failure.value.delivery is Delivery.ACCEPTED
+            gate.set()
+            assert (await stream.until_done()).output_text == "well"

@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -14,6 +14,7 @@ from trio_responses import (
     ConfigurationError,
     ConnectError,
     ConnectionLost,
+    ConnectTimeout,
     Delivery,
     Endpoint,
     HandshakeRejected,
@@ -326,3 +327,38 @@ async def test_the_key_is_nowhere(
     shown.extend(str(vars(record)) for record in caplog.records)
     assert keys_seen(server)[-1] == f"Bearer {SECRET}"
     assert [text for text in shown if SECRET in text] == []
+
+
+async def test_a_key_that_never_comes_is_given_up(server: ResponsesServer) -> None:
+    """P2, P3: an attempt ends, so the policy does, and so does the turn that waits for a socket."""
+    calls = 0
+
+    async def key() -> str:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            await trio.sleep_forever()
+        return "any"
+
+    async with server.open_client(api_key=key) as connection:
+        await server.close_all(1001)
+        await wait_all_tasks_blocked()
+        with trio.fail_after(300), pytest.raises(ReconnectFailed) as caught:
+            await connection.create(model="m", input="x")
+    cause = caught.value.__cause__
+    assert isinstance(cause, ConnectTimeout)
+    assert cause.phase == "key"
+
+
+async def test_a_key_may_come_from_a_function_that_does_not_wait(server: ResponsesServer) -> None:
+    key: Any = lambda: "from a vault"  # noqa: E731 - it is about lambdas
+    async with server.open_client(api_key=key):
+        assert keys_seen(server) == ["Bearer from a vault"]
+
+
+async def test_a_path_that_is_not_there_is_named() -> None:
+    async with open_test_server() as server:
+        url = await server.serve_tcp()
+        with pytest.raises(UpgradeUnsupported, match=r"127\.0\.0\.1/responses\?$"):
+            async with open_responses(url.removesuffix("/v1"), api_key="", proxy=False):
+                pytest.fail("it opened")

@@ -10,7 +10,13 @@ import trio
 
 from tests.testing.driver import NO_WAITING
 from tests.turns.rig import STEADY
-from trio_responses import LoggingInstrument, ResponsesError, RotationPolicy, function_tool
+from trio_responses import (
+    ConnectionLost,
+    LoggingInstrument,
+    ResponsesError,
+    RotationPolicy,
+    function_tool,
+)
 
 if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
@@ -143,3 +149,26 @@ async def test_without_instruments_nothing_is_logged(
     async with server.open_client(instruments=[]) as connection:
         await connection.create(model="m", input="Hello")
     assert ours(caplog) == []
+
+
+async def test_no_first_event_is_logged_as_none(
+    server: ResponsesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.fail("rate_limit_exceeded", status=429)
+    async with server.open_client() as connection:
+        with pytest.raises(Exception, match="rate_limit"):
+            await connection.create(model="m", input="x")
+    (ended,) = (one for one in caplog.records if hasattr(one, "first_event_seconds"))
+    assert vars(ended)["first_event_seconds"] is None
+
+
+async def test_a_turn_that_was_lost_is_not_left_early(
+    server: ResponsesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "trio_responses")
+    server.drop(after_events=3)
+    async with server.open_client() as connection:
+        with pytest.raises(ConnectionLost):
+            await connection.create(model="m", input="x")
+    assert any("ended: ConnectionLost, response" in one.message for one in caplog.records)

@@ -34,7 +34,7 @@ from trio_responses.cli.faces import PlainFace
 from trio_responses.cli.lines import FileLines
 from trio_responses.cli.places import choose_place, open_place
 from trio_responses.cli.recordings import record_into
-from trio_responses.cli.running import INTERRUPTED, WRONG_USAGE, explain, run
+from trio_responses.cli.running import INTERRUPTED, WRONG_USAGE, explain, run, say_error
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.tools.toolbox import ToolFinished, ToolStarted
 
@@ -72,6 +72,9 @@ def chat(arguments: argparse.Namespace) -> int:
     try:
         endpoint = choose_place(arguments)
     except LookupError:
+        return WRONG_USAGE
+    if arguments.max_age is not None and endpoint is not None:
+        say_error("--max-age is for the server of --embedded")
         return WRONG_USAGE
     face = choose_face(sys.stdout, sys.stderr, asks=sys.stdin.isatty(), plain=arguments.plain)
     settings = {"model": arguments.model, "store": arguments.store}

@@ -117,10 +117,10 @@ RECORD: Final = f"""\
 It asks as "{PROG} ask" does; several questions are the turns of one conversation.
 The recording is a file of JSON lines with their times: every message that is sent or
 received, errors too. It holds content, and only its owner may read it; it has no key
-and no header. A file that is there is not overwritten without --force, and where there
-was no connection, none is made. "chat" and "ask" record with --record FILE.
-Exit codes: 0 for an answer to each question; 1 for an error, which ends it; 2 for wrong
-usage; 130 after Ctrl-C. What was said until then is in the file.
+and no header. A file that is there is not overwritten without --force (it keeps its
+mode then), and where there was no connection, none is made. "chat" and "ask" record
+with --record FILE. Exit codes: 0 for an answer to each question; 1 for an error, which
+ends it; 2 for wrong usage; 130 after Ctrl-C. What was said until then is in the file.
 
 {ENVIRONMENT}
 examples:

@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # an answer may hold what a terminal cannot show
     debug = getattr(arguments, "debug", False)
     if debug:  # else the commands say themselves what a user has to know of the connection
-        logging.basicConfig()
+        logging.basicConfig(level=logging.INFO)
+        logging.getLogger("trio_responses").setLevel(logging.DEBUG)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)

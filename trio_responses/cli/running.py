@@ -20,7 +20,6 @@ from trio_responses import (
     ReconnectPolicy,
     ResponseFailedError,
     ResponsesError,
-    UpgradeUnsupported,
 )
 from trio_responses.nurseries import open_plain_nursery
 
@@ -89,8 +88,6 @@ def explain(error: Exception) -> str:
             words.append(message)
         case ResponseFailedError(response=response) if response.error is not None:
             words.append(response.error.message)
-        case UpgradeUnsupported():
-            words.append("does this URL offer the Responses API in WebSocket mode?")
         case ResponsesError(delivery=Delivery.ACCEPTED):
             words.append("the answer had begun")
         case ResponsesError(delivery=Delivery.AMBIGUOUS):

@@ -145,7 +145,9 @@ class LoggingInstrument(Instrument):
         if not self._log.isEnabledFor(logging.DEBUG):
             return
         seconds = _between(turn.started_at, turn.ended_at)
-        outcome = _word(turn.status) or _word(turn.error_code) or "left early"
+        error = _word(turn.error_code) or _kind(turn.error)
+        outcome = _word(turn.status) or error or "left early"
+        first = turn.first_event_at
         self._log.debug(
             "turn %d ended: %s, response %s, %.3f s",
             turn.number,
@@ -161,7 +163,7 @@ class LoggingInstrument(Instrument):
                 "error_type": _kind(turn.error),
                 "error_code": _word(turn.error_code),
                 "seconds": seconds,
-                "first_event_seconds": _between(turn.sent_at, turn.first_event_at),
+                "first_event_seconds": None if first is None else _between(turn.sent_at, first),
                 "input_tokens": sum(one.input_tokens for one in turn.usages),
                 "output_tokens": sum(one.output_tokens for one in turn.usages),
             },
