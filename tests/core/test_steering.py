@@ -59,6 +59,20 @@ def request_(lanes: Lanes[Request]) -> Request:
     return request
 
 
+CALL = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "cold"}
+
+
+class HasReader(Request):
+    """A request whose end somebody waits for, as a turn is."""
+
+    has_reader = True
+
+
+def end_with(*output: dict[str, str]) -> ServerEvent:
+    return say("response.completed", response={"id": "resp_1", "output": output})
+
+
 class TestEndings:
     """The four of the guide."""
 
@@ -101,6 +115,41 @@ class TestEndings:
         assert [one.state for one in steers] == [COMMITTED] * 2
         assert {one.successor for one in steers} == {"resp_2"}
         assert complete(lanes, "resp_2") is continuation
+
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_outputs_that_came_before_the_word_for_it_end_the_request(
+        self, lanes: Lanes[Request], request_: Request, *, begun: bool
+    ) -> None:
+        steers = [submit(lanes, request_), submit(lanes, request_)]
+        lanes.route(say_steer("accepted", "steer_1"))
+        lanes.route(end_with(CALL))
+        continuation = admit(lanes, parent="resp_1")
+        if begun:
+            begin(lanes, "resp_2")
+            assert request_.ended
+        assert complete(lanes, "resp_2") is continuation
+        assert [one.state for one in steers] == [COMMITTED, SENT]
+        assert steers[0].successor == "resp_2"
+        assert not list(lanes.unfinished())
+
+    @pytest.mark.parametrize("parent", [None, "resp_0", "resp_1"])
+    @pytest.mark.parametrize("output", [[], [CALL], [CALL, OUTPUT]])
+    @pytest.mark.parametrize("reader", [True, False])
+    def test_what_follows_is_a_successor_in_every_other_case(
+        self, parent: str | None, output: list[dict[str, str]], *, reader: bool
+    ) -> None:
+        kind = HasReader if reader else Request
+        lanes: Lanes[Request] = Lanes()
+        request = kind()
+        lanes.admit(request)
+        begin(lanes, "resp_1")
+        submit(lanes, request)
+        lanes.route(say_steer("accepted", "steer_1"))
+        lanes.route(end_with(*output))
+        admit(lanes, parent=parent)
+        begin(lanes, "resp_2")
+        early = (parent, output, reader) == ("resp_1", [CALL], False)
+        assert request.ended is early
 
     @pytest.mark.parametrize("answered", [True, False])
     def test_one_that_failed_behind_the_end_ends_the_request(
