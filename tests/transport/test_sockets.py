@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trustme
+from trio.testing import MockClock
 
 from tests.testing.driver import OVER_SOCKETS
 from tests.transport.opened import open_transport
@@ -28,7 +30,7 @@ from tests.transport.peer import (
     text,
 )
 from trio_responses.errors import ConnectError, HandshakeRejected
-from trio_responses.settings import Timeouts
+from trio_responses.settings import Keepalive, Timeouts
 from trio_responses.transport.websocket import dial_tcp
 
 if TYPE_CHECKING:
@@ -198,3 +200,37 @@ async def test_a_rejection_over_tls_is_a_rejection(authority: trustme.CA) -> Non
         error = await fails(f"wss://127.0.0.1:{port}/v1", trusting(authority))
         assert isinstance(error, HandshakeRejected)
         assert error.body == b"{}"
+
+
+@pytest.mark.parametrize("at", [5.0, 25.0])
+async def test_a_program_that_was_held_up_does_not_take_that_for_silence(at: float) -> None:
+    """Nobody ran for a minute, and what came meanwhile is there to be read."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+    peers: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        peers.append(peer)
+        await trio.sleep_forever()
+
+    keepalive = Keepalive(interval=20.0, timeout=10.0)
+    async with serve(script) as port:
+        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", keepalive=keepalive)
+        for _ in range(8):  # whom Trio wakes first is chance
+            async with (
+                open_transport(options, HEADERS) as transport,
+                trio.open_nursery() as nursery,
+            ):
+
+                async def hold_up() -> None:
+                    await trio.sleep(at)
+                    stream = peers[-1].stream
+                    assert isinstance(stream, trio.SocketStream)
+                    os.write(stream.socket.fileno(), text("one"))
+                    clock.jump(60.0)
+
+                nursery.start_soon(hold_up)
+                assert await transport.receive() == [b"one"]
+                with trio.move_on_after(1.0):
+                    await transport.receive()

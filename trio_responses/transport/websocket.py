@@ -324,6 +324,7 @@ class Transport:
             if trio.current_time() - self._reading_since >= patience:
                 break
             await trio.sleep(patience)
+            await trio.lowlevel.checkpoint()  # likewise
         if self._death is None and not self._closing:
             await self._give_up(self._as_lost())
 
@@ -351,6 +352,7 @@ class Transport:
             except trio_websocket.ConnectionClosed:
                 await self._give_up_unwritable(timeout)
                 return
+            await trio.lowlevel.checkpoint()  # what is there to be read comes before the verdict
             if self._closing:
                 return
             if self._tap.cut:
