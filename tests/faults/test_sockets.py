@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import ssl
 import struct
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import pytest
 import trio
 import trustme
+from trio.testing import MockClock
 
 from tests.faults.rig import A_LONG_TIME
 from tests.faults.servers import Seat, Site, heard
@@ -183,6 +185,28 @@ async def test_slow_bytes_are_waited_for() -> None:
         assert response.output_text == heard("this one")
         await connection.create(model="m", input="next")
         assert len(place.seats) == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_program_that_was_held_up_does_not_take_that_for_silence(*, begun: bool) -> None:
+    """Nobody ran for an hour, and the answer is there to be read."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+
+    async def play(seat: Seat) -> None:
+        await seat.read_command()
+        events = seat.events()
+        if begun:
+            await seat.send(seat.encode(events[0]))
+            await trio.sleep(1)
+        assert isinstance(seat.stream, trio.SocketStream)
+        os.write(seat.stream.socket.fileno(), seat.encode(*events[begun:]))
+        clock.jump(3600)
+
+    for _ in range(8):  # whom Trio wakes first is chance
+        async with open_place(play) as place, place.open_client() as connection:
+            response = await connection.create(model="m", input="this one")
+            assert response.output_text == heard("this one")
 
 
 async def test_a_server_that_does_not_answer_is_given_up() -> None:
