@@ -215,6 +215,20 @@ async def test_what_is_no_recording_is_refused(data: bytes) -> None:
         Recording.parse(data)
 
 
+async def test_a_first_frame_with_a_format_is_no_first_line() -> None:
+    frame = {"type": "response.create", "text": {"format": {"type": "text"}}}
+    row = msgspec.json.encode({"t": 0.0, "dir": "send", "frame": frame})
+    (line,) = Recording.parse(row + b"\n")
+    assert line.json == frame
+
+
+async def test_a_file_that_is_cut_behind_its_first_line_is_empty() -> None:
+    header = b'{"format":"trio-responses recording","version":1}'
+    assert [len(Recording.parse(header[:size])) for size in range(len(header) + 1)] == [0] * (
+        len(header) + 1
+    )
+
+
 async def test_the_first_line_says_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "session.jsonl"
     with Recorder(path):

@@ -266,10 +266,10 @@ class Recording:
         """Read the bytes of a file: as `read`."""
         *whole, rest = data.split(b"\n")
         rows = [row for row in whole if row.strip()]
-        if rows and b'"format"' in rows[0]:
-            _check_header(rows.pop(0))
         if rest.strip() and _is_whole(rest):
             rows.append(rest)
+        if rows and _is_header(rows[0]):
+            _check_header(rows.pop(0))
         decoder = msgspec.json.Decoder(RecordingLine)
         try:
             return cls([decoder.decode(row) for row in rows])
@@ -283,6 +283,15 @@ def _is_whole(row: bytes) -> bool:
     except msgspec.DecodeError:
         return False
     return True
+
+
+def _is_header(row: bytes) -> bool:
+    """Whether it is of the form of a first line; frames of a recording have a ``format``, too."""
+    try:
+        names = msgspec.json.decode(row, type=dict[str, msgspec.Raw]).keys()
+    except msgspec.DecodeError:
+        return False
+    return "format" in names and "dir" not in names
 
 
 def _check_header(row: bytes) -> None:
