@@ -9,13 +9,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.pool.rig import Gate, ask, open_to
+from tests.pool.rig import Gate, ask, close_frame, open_to
 from tests.turns.rig import Crowd
 from trio_responses import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionState,
     Delivery,
+    RotationPolicy,
     Timeouts,
     open_responses,
 )
@@ -265,6 +266,27 @@ async def test_statistics_are_sums_that_never_shrink(server: ResponsesServer) ->
         assert after.requests_sent == 3
         assert after.bytes_received >= counted.bytes_received > 0
         assert repr(pool) == "<ResponsesPool of 0 connections>"
+
+
+async def test_turns_that_end_on_an_older_socket_of_a_connection_that_is_over_are_counted(
+    server: ResponsesServer,
+) -> None:
+    gate = Gate(server)
+    rotation = RotationPolicy(max_age=20, stagger=0)
+    async with (
+        open_to(server, size=1, rotation=rotation) as pool,
+        pool.stream(model="m", input="hi") as stream,
+    ):
+        await trio.sleep(21)
+        await server.send_raw(close_frame(4000), connection=2)
+        await wait_all_tasks_blocked()
+        during = pool.statistics()
+        assert (during.connections_ended, during.requests_active) == (1, 1)
+        gate.open()
+        events = [event async for event in stream]
+        after = pool.statistics()
+    assert (after.events_received, after.requests_active) == (len(events), 0)
+    assert pool.statistics().events_received == len(events)
 
 
 @pytest.mark.parametrize("option", ["size", "per_connection"])

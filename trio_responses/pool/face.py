@@ -200,7 +200,7 @@ class ResponsesPool(Turns):
     def statistics(self) -> PoolStatistics:
         """Count what has happened so far."""
         counted = tuple(connection.statistics() for connection in self.connections)
-        past = self._tasks.past
+        past = self._tasks.count_past()
         return PoolStatistics(
             connections=counted,
             connections_opening=self._spread.opening,

@@ -18,7 +18,7 @@ from trio_responses.nurseries import open_plain_nursery
 from trio_responses.pool.spreading import Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trio_responses.connection.connection import ResponsesConnection
     from trio_responses.pool.member import Member
@@ -52,10 +52,12 @@ class PoolTasks:
 
     def __init__(self, connect: Connect, bounds: Bounds) -> None:
         self.spread: Spread = Spread(bounds, self)
-        self.past: Counter[str] = Counter()
-        """What connections have counted that are not there any more."""
         self.ended: int = 0
-        """How many of them there were."""
+        """How many connections there were that are not there any more."""
+        self._past: Counter[str] = Counter()
+        """What those of them have counted that count no more."""
+        self._ending: list[ResponsesConnection] = []
+        """Those that are over for new turns, while turns under way may end on an older socket."""
         self._connect = connect
         self._closing = trio.Event()
         self._finished = trio.Event()
@@ -126,7 +128,22 @@ class PoolTasks:
             self.spread.ended(member, error)
 
     def bury(self, member: Member) -> None:
-        """Keep what a connection that is over has counted."""
+        """Keep what a connection that is over has counted, and still counts."""
         self.ended += 1
-        counted = member.connection.statistics()
-        self.past.update({name: getattr(counted, name) for name in COUNTERS})
+        self._ending.append(member.connection)
+        self.count_past()
+
+    def count_past(self) -> Counter[str]:
+        """Add up what connections have counted that are not there any more."""
+        for connection in [one for one in self._ending if one._finished.is_set()]:  # noqa: SLF001 - nothing counts behind that
+            self._ending.remove(connection)
+            self._past.update(_counted(connection, COUNTERS))
+        past = Counter(self._past)
+        for connection in self._ending:
+            past.update(_counted(connection, SUMS))
+        return past
+
+
+def _counted(connection: ResponsesConnection, names: Sequence[str]) -> dict[str, int]:
+    counted = connection.statistics()
+    return {name: getattr(counted, name) for name in names}
