@@ -108,6 +108,7 @@ async def test_leaving_while_others_are_being_opened(server: ResponsesServer) ->
             since = trio.current_time()
             nursery.cancel_scope.cancel()
         assert trio.current_time() == since
+        assert pool.statistics().connections_opening == 0
         gate.open()
 
 

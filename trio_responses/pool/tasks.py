@@ -112,6 +112,9 @@ class PoolTasks:
             connection = await self._connect(self._connections)
         except ResponsesError as error:
             self.spread.give_up(error)
+        except BaseException:  # cancelled, at the end of the pool
+            self.spread.opening -= 1
+            raise
         else:
             await self._watch(self.spread.welcome(connection))
 
