@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
+from tests.pool.rig import open_to
 from tests.testing.driver import NO_WAITING
 from tests.turns.rig import STEADY, ask
 from trio_responses import (
@@ -332,6 +333,22 @@ async def test_each_handshake_is_a_span(server: ResponsesServer, telemetry: Tele
     assert attributes(refused)["error.type"] == HandshakeRejected.__name__
     assert attributes(refused)["http.response.status_code"] == 503
     assert telemetry.instrument._sockets == {}
+
+
+async def test_a_handshake_of_a_pool_is_a_child_of_where_the_pool_was_opened(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    options: dict[str, Any] = {"instruments": [telemetry.instrument], "per_connection": 1}
+    with telemetry.tracer.start_as_current_span("program") as program:
+        async with open_to(server, size=2, **options) as pool:
+            with telemetry.tracer.start_as_current_span("customer"):
+                async with pool.lane(), pool.lane():
+                    pass
+            await server.close_all(1012)
+            await trio.sleep(60)
+            assert len(pool.connections) == 2
+    handshakes = telemetry.spans("connect localhost")
+    assert [is_child(one, program) for one in handshakes] == [True] * 4
 
 
 async def test_without_providers_it_uses_the_global_ones(server: ResponsesServer) -> None:

@@ -9,6 +9,7 @@ What belongs elsewhere: when to do so (`spreading.py`).
 from __future__ import annotations
 
 from collections import Counter
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
@@ -63,6 +64,7 @@ class PoolTasks:
         self._finished = trio.Event()
         self._connections: trio.Nursery | None = None
         self._openers: trio.Nursery | None = None
+        self._context = copy_context()
 
     # --- From beginning to end -----------------------------------------------------------
 
@@ -102,9 +104,9 @@ class PoolTasks:
     # --- On demand -----------------------------------------------------------------------
 
     def open_another(self) -> None:
-        """Begin to open a connection."""
+        """Begin to open a connection: in the context of the pool, not of whoever needs it first."""
         assert self._openers is not None  # noqa: S101 - nobody has a place before
-        self._openers.start_soon(self._open)
+        self._context.run(self._openers.start_soon, self._open)
 
     async def _open(self) -> None:
         assert self._connections is not None  # noqa: S101 - this runs inside of it
