@@ -277,6 +277,23 @@ async def test_a_conversation_and_its_forks_stay_on_their_connection(
     assert all(request.connection == homes[request.text] for request in server.requests)
 
 
+@pytest.mark.parametrize("comfort", [1, 8])
+async def test_a_guest_goes_where_forks_have_left_a_lane(
+    server: ResponsesServer, comfort: int
+) -> None:
+    async with (
+        open_to(server, size=2, per_connection=comfort) as pool,
+        pool.conversation(model="m", store=False) as one,
+    ):
+        branches = [one.fork() for _ in range(31)]
+        async with pool.conversation(model="m", store=False) as other, pool.lane() as lane:
+            await other.create("other")
+            await ask(lane, "lane")
+        assert per_connection(server) == {2: 2}
+        await branches[-1].create("branch")
+        assert per_connection(server) == {1: 1, 2: 2}
+
+
 async def test_conversations_that_begin_together_are_spread(server: ResponsesServer) -> None:
     enough = trio.Event()
 

@@ -32,6 +32,16 @@ class Leases:
         self._offered = offered
         self._leased: frozenset[str] = frozenset()
 
+    @property
+    def count(self) -> int:
+        """How many lanes are leased."""
+        return len(self._leased)
+
+    @property
+    def are_out(self) -> bool:
+        """Whether none is left."""
+        return self.count >= len(LANE_NAMES)
+
     def lease(self, name: str | None) -> str | None:
         """Take a name for oneself: a free one, where none is wished for.
 
@@ -47,7 +57,7 @@ class Leases:
             raise ConfigurationError(f"not a lane name: {name!r}")
         if name in self._leased:
             raise ConfigurationError(f"lane {name!r} is leased already")
-        if len(self._leased) >= len(LANE_NAMES):
+        if self.are_out:
             raise ConfigurationError(f"all {len(LANE_NAMES)} lanes are leased")
         if name is None:
             # From the end of the names, since turns without a lease take them from the beginning.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trio_responses.connection.connection import ResponsesConnection
     from trio_responses.connection.sockets import Sockets
+    from trio_responses.core.leases import Leases
     from trio_responses.errors import ResponsesError
     from trio_responses.turns.stream import Lines
     from trio_responses.turns.turn import Turn
@@ -70,6 +71,7 @@ class Member:
     def __init__(self, connection: ResponsesConnection) -> None:
         self.connection = connection
         self.lines: Lines = connection._sender  # noqa: SLF001 - what a stream of it would be given
+        self.leases: Leases = connection._sender.leases  # noqa: SLF001 - forks have lanes, too
         self.sockets: Sockets = connection._sockets  # noqa: SLF001 - to be told of their ends
         self.turns: int = 0
         """Turns of the pool that have a place here."""
@@ -95,8 +97,8 @@ class Member:
 
     @property
     def load(self) -> int:
-        """Count who is here, and the responses of turns that were left early."""
-        known = self.turns + self.guests
+        """Count who is here, forks among them, and the responses of turns that were left early."""
+        known = self.turns + max(self.guests, self.leases.count)
         self._left = [turn for turn in self._left if not turn.ended]
         if not self._left:
             return known

@@ -225,9 +225,12 @@ class Spread:
         return min(free, key=lambda member: member.load, default=None)
 
     def _choose_for_guest(self) -> Member | None:
-        """Find the member for a guest; `None` where one is being opened that is better."""
+        """Find the member for a guest; `None` where one is being opened that is better.
+
+        One without a lane for it is the last choice: there is no other then, and it says so.
+        """
         present = (member for member in self.members if member.is_open)
-        least = min(present, key=lambda member: member.load, default=None)
+        least = min(present, key=lambda one: (one.leases.are_out, one.load), default=None)
         if least is not None and least.load >= self.bounds.comfort:
             self._grow(0 if self._guests else 1)
             return None if self.opening else least
