@@ -72,6 +72,21 @@ async def test_neither_key_nor_headers_are_in_it(server: ResponsesServer, tmp_pa
     assert '"server_label":"mine"' in text
 
 
+async def test_secrets_for_the_domains_of_a_container_are_not_in_it(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "session.jsonl"
+    secrets = [{"domain": "example.org", "name": "TOKEN", "value": KEY}]
+    policy = {"type": "allowlist", "allowed_domains": ["example.org"], "domain_secrets": secrets}
+    tool = {"type": "shell", "environment": {"type": "container_auto", "network_policy": policy}}
+    with Recorder(path) as recorder:
+        async with server.open_client(instruments=[recorder]) as connection:
+            await connection.create(model="m", input="Hello", tools=[tool])
+    text = path.read_text(encoding="utf-8")
+    assert KEY not in text
+    assert text.count('"allowed_domains":["example.org"],"domain_secrets":[]') > 2
+
+
 async def test_it_is_for_its_owner_only(tmp_path: Path) -> None:
     with Recorder(tmp_path / "session.jsonl"):
         assert stat.S_IMODE((tmp_path / "session.jsonl").stat().st_mode) == 0o600

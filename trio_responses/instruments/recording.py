@@ -32,8 +32,13 @@ __all__ = ["Recorder", "Recording", "RecordingLine", "Redact"]
 FORMAT: Final = "trio-responses recording"
 VERSION: Final = 1
 OWNER_ONLY: Final = 0o600
-SECRETS_OF_TOOLS: Final[dict[str, Any]] = {"authorization": "[redacted]", "headers": {}}
-"""Fields of an MCP tool, and what is recorded in their place."""
+SECRETS_OF_TOOLS: Final[dict[str, dict[str, Any]]] = {
+    "mcp": {"authorization": "[redacted]", "headers": {}},
+    "allowlist": {"domain_secrets": []},
+}
+"""Fields of an MCP tool, and of the network policy of a container; what is recorded instead."""
+MARKS: Final = (b"mcp", b"domain_secrets", b"\\u")
+"""What stands in every frame that may have such a field."""
 NORMAL_CLOSURE: Final = 1000
 
 Redact: TypeAlias = "Callable[[Any], Any]"
@@ -91,7 +96,8 @@ class Recorder(Instrument):
 
     Every line is flushed, so that a program that dies leaves a recording. It holds content, and
     so a file that is made here is for its owner's eyes only. The key and all headers are left
-    out, and so are ``headers`` and ``authorization`` of MCP tools.
+    out, and so are ``headers`` and ``authorization`` of MCP tools, and the ``domain_secrets`` of
+    containers.
 
     :param file: a path, or a file that is open for bytes, which stays open.
     :param redact: called with every JSON frame, to leave content out. What is no JSON is not
@@ -181,7 +187,7 @@ class Recorder(Instrument):
         :raises msgspec.DecodeError: when it is no JSON.
         """
         frame: Any = msgspec.json.decode(message)
-        hidden = any(mark in message for mark in (b"mcp", b"\\u")) and _hide_secrets(frame)
+        hidden = any(mark in message for mark in MARKS) and _hide_secrets(frame)
         if self._redact is not None:
             frame = self._redact(frame)
         elif not hidden:
@@ -208,16 +214,16 @@ def _open_privately(path: str, flags: int) -> int:
 
 
 def _hide_secrets(value: Any) -> bool:
-    """Take the secrets out of the definitions of MCP tools, wherever they stand."""
+    """Take the secrets out of the definitions of tools, wherever they stand."""
     hidden = False
     inner: Iterable[Any] = ()
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
-        if fields.get("type") == "mcp":
-            for name, empty in SECRETS_OF_TOOLS.items():
-                if fields.get(name):
-                    fields[name] = empty
-                    hidden = True
+        kind = fields.get("type")
+        for name, empty in SECRETS_OF_TOOLS.get(kind, {}).items() if isinstance(kind, str) else ():
+            if fields.get(name):
+                fields[name] = empty
+                hidden = True
         inner = fields.values()
     elif isinstance(value, list):
         inner = cast("Iterable[Any]", value)
