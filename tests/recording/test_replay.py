@@ -201,6 +201,43 @@ async def test_a_lost_socket_is_lost_again(server: ResponsesServer) -> None:
     assert now.received == then.received
 
 
+@pytest.mark.parametrize("idle", [0.0, 30.0])
+@pytest.mark.parametrize("code", [1001, None])
+async def test_a_socket_that_was_lost_while_idle_takes_no_answer_along(
+    server: ResponsesServer, idle: float, code: int | None
+) -> None:
+    ends: list[int | None] = []
+
+    class Ends(Instrument):
+        def socket_ended(self, socket: SocketRecord) -> None:
+            if isinstance(socket.error, ConnectionLost):
+                ends.append(socket.error.code)
+
+    async def lose(connection: ResponsesConnection) -> None:
+        assert await ask(connection, "one") == heard("one")
+        await trio.sleep(idle)
+        await (server.hang_up_all() if code is None else server.close_all(code))
+        await trio.sleep(60)
+        assert await ask(connection, "two") == heard("two")
+
+    async def wait(connection: ResponsesConnection) -> None:
+        assert await ask(connection, "one") == heard("one")
+        await trio.sleep(60)
+        assert await ask(connection, "two") == heard("two")
+
+    async def ask_on(connection: ResponsesConnection) -> None:
+        assert await ask(connection, "one") == heard("one")
+        assert await ask(connection, "two") == heard("two")
+
+    recording, _ = await record(server, lose, reconnect=STEADY)
+    await replay(recording, ask_on, reconnect=STEADY)
+    async with open_test_server() as other:
+        other.replay(recording)
+        async with other.open_client(reconnect=STEADY, instruments=[Ends()]) as connection:
+            await wait(connection)
+    assert ends == [code or 1006]
+
+
 async def test_a_socket_that_was_reset_ends_without_a_code(server: ResponsesServer) -> None:
     async def session(connection: ResponsesConnection) -> None:
         with pytest.raises(ConnectionLost) as caught:

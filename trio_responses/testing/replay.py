@@ -18,10 +18,12 @@ from trio_responses.core.lanes import Lanes, Request
 from trio_responses.core.steering import Submission
 from trio_responses.instruments.recording import Recording, RecordingLine
 from trio_responses.testing.frames import Frame
-from trio_responses.testing.scripts import How, Recorded, Script
+from trio_responses.testing.scripts import Drop, How, Parting, Recorded, Script
 from trio_responses.wire import ErrorEvent, ResponseCreated, ServerEvent, decode
 
 ABNORMAL_CLOSURE: Final = 1006
+SHORT_PAUSE: Final = 1.0
+"""Seconds in which a program asks on: a socket that ends meanwhile takes its question along."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +44,8 @@ class _Exchange:
     end: How | None = None
     """How the server ended the socket behind the last frame."""
     reason: str = ""
+    idle: float | None = None
+    """How long the socket had owed no answer by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,16 @@ def plan_replay(recording: Recording, *, timing: bool) -> Replay:
     for exchange, script in zip(sorted_out.exchanges, scripts, strict=True):
         by_socket.setdefault(exchange.socket, []).append(script)
     for exchange, script in zip(sorted_out.exchanges, scripts, strict=True):
-        if exchange.end is not None:
-            for other in by_socket[exchange.socket]:
-                if other is not script:
-                    script.hold(other, after_events=None)
-            script.drop(after_events=None, how=exchange.end, reason=exchange.reason)
+        if exchange.end is None:
+            continue
+        others = [other for other in by_socket[exchange.socket] if other is not script]
+        if exchange.idle is not None:
+            end = Drop(exchange.end, exchange.reason)
+            script.parting = Parting(exchange.idle, end, [other.finished for other in others])
+            continue
+        for other in others:
+            script.hold(other, after_events=None)
+        script.drop(after_events=None, how=exchange.end, reason=exchange.reason)
     return Replay(scripts, sorted_out.gates)
 
 
@@ -104,6 +113,9 @@ class _Sorting:
                 lost = line.code in {None, ABNORMAL_CLOSURE}
                 last.end = "fin" if lost else line.code
                 last.reason = line.reason or ""
+                if not self._lanes_of(line).count():
+                    since = last.times[-1] if last.times else last.sent_at
+                    last.idle = max(line.t - since, SHORT_PAUSE)
             case _:
                 pass
 

@@ -231,6 +231,17 @@ class Hold:
     until: trio.Event
 
 
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """How a connection ends that owes no answer any more."""
+
+    seconds: float
+    """After how long, unless another request has come."""
+    end: Drop
+    others: Sequence[trio.Event]
+    """What has to be answered before."""
+
+
 Step: TypeAlias = Drop | Stall | Freeze | Inject | SlowDown | Hold
 
 
@@ -262,6 +273,8 @@ class Script:
         """What the response does when it is steered."""
         self.steer_code: str = "successor_creation_failed"
         """The code with which it gives steering input back."""
+        self.parting: Parting | None = None
+        """How the connection ends later on, in a replay."""
         self._steps: list[tuple[int | None, Step]] = []
         self._lane: str | None = None
         self._any_lane = True

@@ -27,6 +27,7 @@ from trio_responses.testing.scripts import (
     Freeze,
     Hold,
     Inject,
+    Parting,
     Recorded,
     Reply,
     Script,
@@ -118,6 +119,17 @@ class Turns:
         finally:
             self._lanes.finish(lane)
         self.start_waiting(nursery)
+        if turn.script.parting is not None:
+            nursery.start_soon(self._part, turn.script.parting)
+
+    async def _part(self, parting: Parting) -> None:
+        """End the connection when it has been idle for as long as then."""
+        for answered in parting.others:
+            await answered.wait()
+        requests = self._session.record.requests
+        await trio.sleep(parting.seconds)
+        if not self._lanes.active and self._session.record.requests == requests:
+            await self._session.drop(parting.end.how, parting.end.reason)
 
     async def _respond(self, turn: _Turn) -> _Turn | None:
         """Answer one request; return its successor, if there is to be one."""
