@@ -87,6 +87,20 @@ async def test_secrets_for_the_domains_of_a_container_are_not_in_it(
     assert text.count('"allowed_domains":["example.org"],"domain_secrets":[]') > 2
 
 
+async def test_secrets_of_a_tool_are_not_in_it_where_the_message_is_no_json(
+    server: ResponsesServer,
+) -> None:
+    half = '"\\ud83d"'  # half of an emoji
+    odd = f'{{"type":"x","tools":[{{"type":"mcp","authorization":"{KEY}"}}],"text":{half}}}'
+    file = io.BytesIO()
+    server.answer().inject(odd, after_events=2).inject(half, after_events=2)
+    async with server.open_client(instruments=[Recorder(file)]) as connection:
+        await connection.create(model="m", input="Hello")
+    assert KEY.encode() not in file.getvalue()
+    lines = [line for line in Recording.parse(file.getvalue()) if line.size is not None]
+    assert [(line.text, line.size) for line in lines] == [(None, len(odd)), (half, len(half))]
+
+
 async def test_it_is_for_its_owner_only(tmp_path: Path) -> None:
     with Recorder(tmp_path / "session.jsonl"):
         assert stat.S_IMODE((tmp_path / "session.jsonl").stat().st_mode) == 0o600

@@ -37,7 +37,8 @@ SECRETS_OF_TOOLS: Final[dict[str, dict[str, Any]]] = {
     "allowlist": {"domain_secrets": []},
 }
 """Fields of an MCP tool, and of the network policy of a container; what is recorded instead."""
-MARKS: Final = (b"mcp", b"domain_secrets", b"\\u")
+PLAIN_MARKS: Final = (b"mcp", b"domain_secrets")
+MARKS: Final = (*PLAIN_MARKS, b"\\u")
 """What stands in every frame that may have such a field."""
 NORMAL_CLOSURE: Final = 1000
 
@@ -173,7 +174,8 @@ class Recorder(Instrument):
             try:
                 self._note(socket, direction, frame=self._cleaned(message))
             except msgspec.DecodeError:
-                shown = None if self._redact is not None else message.decode(errors="replace")
+                hidden = self._redact is not None or any(mark in message for mark in PLAIN_MARKS)
+                shown = None if hidden else message.decode(errors="replace")
                 self._note(socket, direction, text=shown, size=len(message))
         elif isinstance(message, BinaryMessage):
             shown = None if self._redact is not None else base64.b64encode(message.data).decode()
