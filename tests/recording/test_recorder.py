@@ -101,6 +101,18 @@ async def test_secrets_of_a_tool_are_not_in_it_where_the_message_is_no_json(
     assert [(line.text, line.size) for line in lines] == [(None, len(odd)), (half, len(half))]
 
 
+async def test_a_message_that_is_nested_too_deep_does_not_end_it(server: ResponsesServer) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    file = io.BytesIO()
+    server.answer().inject(deep, after_events=2)
+    async with server.open_client(instruments=[Recorder(file)]) as connection:
+        response = await connection.create(model="m", input="Hello")
+    recording = Recording.parse(file.getvalue())
+    assert [line.text for line in recording if line.size is not None] == [deep]
+    assert recording.lines[-1].dir == "close"
+    assert response.id in str(recording.lines[-2].json)
+
+
 async def test_it_is_for_its_owner_only(tmp_path: Path) -> None:
     with Recorder(tmp_path / "session.jsonl"):
         assert stat.S_IMODE((tmp_path / "session.jsonl").stat().st_mode) == 0o600

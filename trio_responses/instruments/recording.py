@@ -173,7 +173,7 @@ class Recorder(Instrument):
         if isinstance(message, bytes):
             try:
                 self._note(socket, direction, frame=self._cleaned(message))
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 hidden = self._redact is not None or any(mark in message for mark in PLAIN_MARKS)
                 shown = None if hidden else message.decode(errors="replace")
                 self._note(socket, direction, text=shown, size=len(message))
@@ -187,6 +187,7 @@ class Recorder(Instrument):
         """Give a frame for one line, without what must not be in it.
 
         :raises msgspec.DecodeError: when it is no JSON.
+        :raises RecursionError: when it is nested too deep to look into.
         """
         frame: Any = msgspec.json.decode(message)
         hidden = any(mark in message for mark in MARKS) and _hide_secrets(frame)
