@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from trio_responses import errors, wire
-from trio_responses.core.delivery import DeliveryChoice, delivery_of_error, may_send_again
+from trio_responses.core.delivery import (
+    DeliveryChoice,
+    delivery_of_error,
+    furthest,
+    may_send_again,
+)
 from trio_responses.errors import Delivery
 
 if TYPE_CHECKING:
@@ -189,6 +194,13 @@ def test_the_connection_limit_costs_no_turn() -> None:
     error = errors.api_error(event)
     error.delivery = delivery_of_error(event, started=False)
     assert all(may_send_again(error, choice) for choice in CHOICES)
+
+
+def test_what_is_known_of_several_sendings_is_how_far_one_of_them_came() -> None:
+    """A refusal, or a write that failed, says nothing of the request that went out before."""
+    order = (None, NOT_SENT, REJECTED, AMBIGUOUS, ACCEPTED)
+    for one, other in product(range(len(order)), repeat=2):
+        assert furthest((order[one], order[other])) is order[max(one, other)]
 
 
 def test_the_table_has_a_row_for_every_error() -> None:

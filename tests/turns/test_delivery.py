@@ -498,6 +498,33 @@ async def test_a_second_sending_that_cannot_be_written_tells_the_first_loss_too(
         assert sum(isinstance(error, ConnectionLost) for error in behind(failure.value)) >= 1
 
 
+@pytest.mark.parametrize(("after", "known"), [(0, AMBIGUOUS), (3, ACCEPTED)])
+async def test_a_second_sending_that_is_refused_does_not_undo_the_first(
+    server: ResponsesServer, after: int, known: Delivery
+) -> None:
+    """P4: the refused one has not run, and the one before may have: not "safe to ask again"."""
+    server.drop(after_events=after)
+    server.fail("rate_limit_exceeded", status=429)
+    async with server.open_client(reconnect=STEADY) as connection:
+        with pytest.raises(RateLimited) as failure:
+            await ask(connection, "hi", delivery="at_least_once")
+        assert failure.value.delivery is known
+        assert any(isinstance(error, ConnectionLost) for error in behind(failure.value))
+        assert len(server.requests) == 2
+
+
+async def test_what_is_known_of_all_sendings_is_said(server: ResponsesServer) -> None:
+    """P4: the first was accepted, whatever becomes of the second and the third."""
+    server.drop(after_events=3)
+    server.fail("websocket_connection_limit_reached", status=400)
+    server.drop()
+    async with server.open_client(reconnect=STEADY) as connection:
+        with pytest.raises(ConnectionLost) as failure:
+            await ask(connection, "hi", delivery="at_least_once")
+        assert failure.value.delivery is ACCEPTED
+        assert len(server.requests) == 3
+
+
 def behind(error: BaseException) -> list[BaseException]:
     """Give the causes and contexts of an exception."""
     found: list[BaseException] = []

@@ -33,12 +33,14 @@ from trio_responses.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trio_responses.errors import (
         ResponsesError,
     )
     from trio_responses.wire import ErrorEvent
 
-__all__ = ["DeliveryChoice", "delivery_of_error", "may_send_again"]
+__all__ = ["DeliveryChoice", "delivery_of_error", "furthest", "may_send_again"]
 
 DeliveryChoice: TypeAlias = Literal["at_most_once", "at_least_once"]
 """What the caller wants of a turn whose outcome is unknown."""
@@ -54,6 +56,8 @@ REFUSALS = frozenset(
     }
 )
 """Codes that come instead of a start, with whatever status (docs/protocol.md, 4)."""
+FURTHER = (Delivery.NOT_SENT, Delivery.REJECTED, Delivery.AMBIGUOUS, Delivery.ACCEPTED)
+"""Each says more of what may have run than those before it."""
 OPEN_ENDS = (ConnectionLost, ConnectionLimitReached, FirstEventTimeout, StallTimeout)
 """What ends a turn and leaves open how the request fared."""
 
@@ -68,6 +72,15 @@ def delivery_of_error(event: ErrorEvent, *, started: bool) -> Delivery:
     if event.code in REFUSALS or event.status in CLIENT_ERRORS:
         return Delivery.REJECTED
     return Delivery.AMBIGUOUS
+
+
+def furthest(known: Iterable[Delivery | None]) -> Delivery | None:
+    """Say what is known of a request that was sent several times: how far it has come at most.
+
+    :param known: what is known of each time; `None` says nothing.
+    """
+    said = [delivery for delivery in known if delivery is not None]
+    return max(said, key=FURTHER.index, default=None)
 
 
 def may_send_again(error: ResponsesError, choice: DeliveryChoice) -> bool:

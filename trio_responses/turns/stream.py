@@ -17,7 +17,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_responses.core.accumulator import Accumulator
-from trio_responses.core.delivery import delivery_of_error, may_send_again
+from trio_responses.core.delivery import delivery_of_error, furthest, may_send_again
 from trio_responses.core.steering import SteerState
 from trio_responses.errors import (
     Delivery,
@@ -108,7 +108,8 @@ class ResponseStream:
         """Whether the reader has events of this attempt."""
         self._lost_to: ResponsesError | None = None
         """What the turn is to be sent again after."""
-        self._used_causes: set[type[ResponsesError]] = set()
+        self._lost: list[ResponsesError] = []
+        """What the earlier attempts ended with."""
         self._earlier: list[Response] = []
         self._ended_by: Response | None = None
         """The last Response that has ended, while no successor has begun."""
@@ -364,13 +365,20 @@ class ResponseStream:
             self._end(self._ended_by)
             return
         again = may_send_again(error, self._choice) or self._draft.repairs(error)
-        if type(error) in self._used_causes or not again:
-            self._failure = error
-            self._tell_end(error=error)
+        if not again or type(error) in map(type, self._lost):
+            if self._lost:
+                error.__context__ = self._lost[-1]
+            self._fail_for_good(error)
             return
-        self._used_causes.add(type(error))
+        self._lost.append(error)
         self._lines.leave_turn(self._turn, "replace")
         self._lost_to = error
+
+    def _fail_for_good(self, error: ResponsesError) -> None:
+        """Fail. What is said of the last attempt does not undo an earlier one."""
+        error.delivery = furthest(one.delivery for one in (*self._lost, error))
+        self._failure = error
+        self._tell_end(error=error)
 
     async def _send_again(self, lost_to: ResponsesError) -> None:
         """Begin the same turn anew. When cancelled, the next read tries again."""
@@ -379,9 +387,7 @@ class ResponseStream:
         except ResponsesError as error:
             error.__context__ = lost_to
             error.__cause__ = error.__cause__ or lost_to
-            error.delivery = lost_to.delivery
-            self._failure = error
-            self._tell_end(error=error)
+            self._fail_for_good(error)
         self._listen_anew()
         self._earlier.clear()
         self._lost_to = None
