@@ -89,7 +89,7 @@ class ConnectionStatistics:
     bytes_received: int
     """Bytes of their frames."""
     requests_sent: int
-    """Requests that were written as a whole."""
+    """Requests that were written as a whole, steering among them."""
     bytes_sent: int
     """Bytes of their frames."""
     requests_active: int

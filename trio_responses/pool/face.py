@@ -78,7 +78,7 @@ class PoolStatistics:
     bytes_received: int
     """Bytes of their frames."""
     requests_sent: int
-    """Requests that were written as a whole."""
+    """Requests that were written as a whole, steering among them."""
     bytes_sent: int
     """Bytes of their frames."""
     requests_active: int
