@@ -1,12 +1,13 @@
 """P1, one scope: nothing outlives the block, and what happens in it leaves as itself."""
 
+import signal
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_responses import (
     AuthenticationError,
@@ -23,7 +24,12 @@ from trio_responses import (
     open_pool,
     open_responses,
 )
-from trio_responses.testing import ResponsesServer
+from trio_responses.connection.dispatch import Dispatcher
+from trio_responses.connection.sockets import Sockets
+from trio_responses.pool.spreading import Spread
+from trio_responses.testing import ResponsesServer, open_test_server
+from trio_responses.transport.tap import Tap
+from trio_responses.transport.websocket import Transport
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler
@@ -530,3 +536,43 @@ async def test_an_unreachable_server_is_a_connect_error_behind_reconnect_failed(
             pytest.fail("the block began")  # pragma: no cover
     assert isinstance(failure.value.__cause__, ConnectError)
     assert isinstance(failure.value.__cause__.__cause__, ConnectionRefusedError)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Transport, "__init__"),
+        (Dispatcher, "dispatch"),
+        (Spread, "conclude"),
+        (Sockets, "conclude"),
+        (Tap, "drop_pending"),
+    ],
+)
+def test_ctrl_c_does_not_tear_what_has_to_be_closed(
+    owner: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: nobody cancels what is behind a shield when its own task was interrupted before."""
+    torn: list[str] = []
+    pressed: list[str] = []
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def press_once(*args: Any, **kwargs: Any) -> Any:
+        if not pressed:
+            pressed.append(name)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                torn.append(name)
+        return original(*args, **kwargs)
+
+    async def main() -> None:
+        async with open_test_server() as server, nothing_is_left(server):
+            server.reply("Hello!")
+            async with open_pool(server.websocket_url, dial=server.dial) as pool:
+                await pool.create(model="m", input="hi")
+
+    monkeypatch.setattr(owner, name, press_once)
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert pressed == [name]
+    assert torn == []

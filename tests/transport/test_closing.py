@@ -305,3 +305,21 @@ async def test_an_exception_of_the_block_is_not_hidden_by_a_server_that_never_an
         with pytest.raises(OwnError):
             async with open_transport(terms(net.dial), HEADERS):
                 raise OwnError
+
+
+async def test_an_interrupted_closing_handshake_closes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P1: nobody else cancels trio-websocket's tasks, which are shielded."""
+
+    async def interrupted() -> None:
+        await trio.lowlevel.checkpoint()
+        raise KeyboardInterrupt
+
+    async with open_pair() as (transport, _):
+        monkeypatch.setattr(transport, "_discard", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            await transport.aclose()
+        assert transport._tap.service.cancel_called
+        with pytest.raises(trio.ClosedResourceError):
+            await transport._stream.receive_some()

@@ -4,6 +4,9 @@ Two tasks do the work. The *receive task* runs for each socket: it reads batches
 and gives every event to its owner. The *supervisor task* runs for the whole connection: it sees
 to it that there is a socket, and knows when to stop trying.
 
+Ctrl-C interrupts neither of them, nor the closing: a `KeyboardInterrupt` in between would leave
+tasks that nobody cancels behind their shields. Trio keeps it for the main task's next checkpoint.
+
 What belongs elsewhere: bytes and handshakes (`transport/websocket.py`), what one socket owes to
 whom (`link.py`, `core/lanes.py`), what a turn is (`turns/stream.py`).
 """
@@ -253,6 +256,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         except ConnectionClosed:
             raise StopAsyncIteration from None
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Close the connection: idempotent, within ``timeouts.close``, with close code 1000.
 
@@ -315,6 +319,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     # --- The supervisor task -------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
         """Run all tasks of the connection until `aclose`."""
         await trio.lowlevel.checkpoint_if_cancelled()  # behind its shield it would not notice
@@ -427,6 +432,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     # --- The receive task ----------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def _receive(
         self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Link | ConnectError]
     ) -> None:

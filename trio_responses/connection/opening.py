@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
+
 from trio_responses.connection.connection import ResponsesConnection
 from trio_responses.core.backoff import Backoff, ReconnectPolicy
 from trio_responses.endpoint import checked_headers, choose_endpoint
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Iterable
 
-    import trio
-
     from trio_responses.endpoint import ApiKey, Endpoint, Headers
     from trio_responses.instruments.instrument import Instrument
     from trio_responses.transport.proxy import ProxyChoice
@@ -37,6 +37,7 @@ __all__ = ["connect_responses", "open_responses"]
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_responses(
     url: str | None = None,
     *,
@@ -120,6 +121,7 @@ async def open_responses(
             await connection.aclose()
 
 
+@trio.lowlevel.enable_ki_protection
 async def connect_responses(
     nursery: trio.Nursery,
     url: str | None = None,

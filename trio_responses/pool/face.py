@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import tee
 from typing import TYPE_CHECKING, Any, Final, final
 
+import trio
+
 from trio_responses.connection.opening import connect_responses
 from trio_responses.connection.sending import MAX_ACTIVE
 from trio_responses.core.backoff import ReconnectPolicy
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     import msgspec
-    import trio
 
     from trio_responses.connection.connection import ResponsesConnection
     from trio_responses.conversation.conversation import Conversation
@@ -212,6 +213,7 @@ class ResponsesPool(Turns):
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_pool(
     url: str | None = None,
     *,

@@ -77,6 +77,7 @@ class PoolTasks:
         # By the demand of a turn that does not come.
         self.spread.leave_place(await self.spread.take_place())
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # behind its shield it would not notice
         try:
@@ -92,6 +93,7 @@ class PoolTasks:
             self.spread.conclude(ConnectionClosed("the pool's nursery has ended"))
             self._finished.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def finish(self) -> None:
         """End all tasks and connections, whether or not this call is cancelled."""
         self.spread.conclude(ConnectionClosed("the pool was closed"))

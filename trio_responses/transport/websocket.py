@@ -135,6 +135,7 @@ async def _secure(stream: trio.abc.Stream, terms: Terms) -> trio.abc.Stream:
     return secured
 
 
+@trio.lowlevel.enable_ki_protection
 async def _attend(
     stream: trio.abc.Stream,
     tap: Tap,
@@ -377,16 +378,18 @@ class Transport:
         self._closing = True
         if self._pinging is not None:
             self._pinging.cancel()
-        if self._death is None or self._frames.error is not None:
-            self._tap.drop_pending()
-            with trio.move_on_after(self._terms.timeouts.close, shield=True):
-                async with open_plain_nursery() as nursery:
-                    nursery.start_soon(self._discard)
-                    await self._websocket.aclose(self._close_code)
-                    nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await trio.aclose_forcefully(self._stream)
-        self._tap.service.cancel()
+        try:
+            if self._death is None or self._frames.error is not None:
+                self._tap.drop_pending()
+                with trio.move_on_after(self._terms.timeouts.close, shield=True):
+                    async with open_plain_nursery() as nursery:
+                        nursery.start_soon(self._discard)
+                        await self._websocket.aclose(self._close_code)
+                        nursery.cancel_scope.cancel()
+        finally:  # whatever happens: nobody else cancels what is behind the service's shield
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
+            self._tap.service.cancel()
 
     async def _discard(self) -> None:
         """Read on behind our close frame, up to the server's one or the end of the stream.
