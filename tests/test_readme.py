@@ -11,7 +11,7 @@ import pytest
 import trio_responses
 from tests.pytest_runs import run_pytest
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import created, ended, item_done
+from tests.turns.rig import created, ended, item_done, message
 from trio_responses.testing import open_test_server
 from trio_responses.testing.responder import default_answer
 
@@ -29,7 +29,7 @@ def examples(page: str, language: str = "python") -> list[str]:
 
 
 FIRST, CONVERSATION, TOOLS, TEST = examples("README.md")
-DELTA, LOSS, AGAIN, FORK, STEERING, COMPACTION, CHECKPOINT, ROTATION = examples(
+DELTA, LOSS, AGAIN, FORK, STEERING, COMPACTION, TRIMMING, CHECKPOINT, ROTATION = examples(
     "docs/conversations.md"
 )
 RUN, RUN_STREAM, APPROVAL, HANDLERS, ERRORS, ANSWERS = examples("docs/tools.md")
@@ -213,6 +213,16 @@ async def test_a_window_begins_a_new_chain() -> None:
     async with open_test_server() as server, server.open_client() as connection:
         await run(COMPACTION, connection)
         assert [len(request.input_items) for request in server.requests] == [1, 3]
+
+
+@NO_WAITING
+async def test_a_history_may_begin_at_the_latest_compaction() -> None:
+    output = [{"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAA"}, message("Hi.")]
+    async with open_test_server() as server, server.open_client() as connection:
+        server.answer([created(), *map(item_done, output), ended(output)])
+        await run(TRIMMING, connection)
+    kinds = [item["type"] for item in server.last_request.input_items]
+    assert kinds == ["compaction", "message", "message"]
 
 
 @NO_WAITING
