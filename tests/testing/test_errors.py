@@ -12,9 +12,24 @@ from trio_responses.wire import ResponseCreate
 pytestmark = NO_WAITING
 
 
+def repr_start(value: object) -> str:
+    return repr(value)[:20]
+
+
 @pytest.mark.parametrize(
     "frame",
-    ["{not json", "[]", "5", '"text"', "null", b"\x00\x01", b'{"type": "response.create"}'],
+    [
+        "{not json",
+        "[]",
+        "5",
+        '"text"',
+        "null",
+        b"\x00\x01",
+        b'{"type": "response.create"}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+    ],
+    ids=repr_start,
 )
 async def test_a_frame_that_is_no_json_object_is_refused(
     server: ResponsesServer, frame: str | bytes

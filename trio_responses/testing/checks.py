@@ -60,6 +60,8 @@ def parse_frame(frame: str | bytes) -> Json | Refusal:
         value = msgspec.json.decode(frame)
     except msgspec.DecodeError:
         return Refusal(message="The frame is not valid JSON.")
+    except RecursionError:
+        return Refusal(message="The frame is nested too deeply.")
     if not isinstance(value, dict):
         return Refusal(message="The frame must be a JSON object.")
     return cast("Json", value)
