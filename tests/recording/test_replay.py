@@ -376,6 +376,18 @@ async def test_a_socket_ends_behind_what_it_gave_to_all_lanes() -> None:
     assert {name: len(of_lane) for name, of_lane in frames.of_lanes().items()} == {"a": 2, "b": 31}
 
 
+async def test_a_close_frame_without_a_code_is_one_with_the_usual_code() -> None:
+    recording = by_hand(
+        send(), recv(created("resp_1")), {"dir": "close", "by": "server", "code": 1005}
+    )
+    async with open_test_server() as server:
+        server.replay(recording)
+        async with server.open_client(reconnect=NEVER_AGAIN) as connection:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(connection, "Hello")
+    assert caught.value.code == 1000
+
+
 async def test_what_steering_set_off_waits_for_it() -> None:
     accepted = {"type": "response.steer.accepted", "sequence_number": 9, "steer_id": "steer_1"}
     recording = by_hand(

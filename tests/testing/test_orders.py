@@ -48,6 +48,14 @@ WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameter
             "an answer is a Reply or a Fail or a Call or a string",
         ),
         (methodcaller("drop", how="rst"), ValueError, "how is 'reset' or 'fin', not 'rst'"),
+        (methodcaller("drop", how=1006), ValueError, "carries the code 1006: how='reset' or"),
+        (methodcaller("drop", how=70_000), ValueError, "no close frame carries the code 70000"),
+        (methodcaller("drop_on_accept", "rst"), ValueError, "how is 'reset' or 'fin', not 'rst'"),
+        (methodcaller("drop_handshake", "rst"), ValueError, "how is 'fin' or 'reset', not 'rst'"),
+        (methodcaller("reply", "x", chunk_size=0), ValueError, "chunk_size is 1 or more, not 0"),
+        (methodcaller("reply", "x", delay=-1), ValueError, "delay is 0 or more, not -1"),
+        (methodcaller("reply", "x", delay="1"), TypeError, "delay is an int or a float or None"),
+        (methodcaller("stall", seconds=-1), ValueError, "seconds is 0 or more, not -1"),
     ],
 )
 async def test_an_order_that_makes_no_sense_is_refused_at_once(
@@ -65,9 +73,28 @@ async def test_a_word_about_steering_is_a_known_one(server: ResponsesServer) -> 
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [({"piece": 0}, "piece is 1 or more, not 0"), ({"delay": -1}, "delay is 0 or more, not -1")],
+)
+async def test_what_cannot_be_written_slowly_is_refused(
+    options: dict[str, Any], words: str, server: ResponsesServer
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        server.answer().slow_writes(**options)
+
+
+async def test_connections_are_not_closed_with_what_no_close_frame_carries(
+    server: ResponsesServer,
+) -> None:
+    with pytest.raises(ValueError, match="no close frame carries the code 1006"):
+        await server.close_all(1006)
+
+
+@pytest.mark.parametrize(
     "order",
     [
         methodcaller("fail", "nonsense", message="It has none."),
+        methodcaller("stall", seconds=float("inf")),
         methodcaller("fail", None),
         methodcaller("fail", "model_not_found", status=404),
         methodcaller("call", "f", '{"cut o', unoffered=True),

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from trio_responses.testing.errors import Refusal
+from trio_responses.testing.orders import check_how, check_word
 from trio_responses.testing.scripts import How
 from trio_responses.testing.streams import FaultyStream
 
@@ -65,6 +66,10 @@ class HangUp:
 
     how: Literal["fin", "reset"]
 
+    def __post_init__(self) -> None:
+        """Refuse an unknown word."""
+        check_word("how", self.how, ("fin", "reset"))
+
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
@@ -79,6 +84,10 @@ class AcceptAndDrop:
 
     how: How
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown word, and what no close frame carries."""
+        check_how(self.how)
 
 
 HandshakeFault: TypeAlias = HttpRefusal | Hang | HangUp | Garbage | AcceptAndDrop

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from dataclasses import Field
 
 _TEXTS: Final = (str, bytes)
+_CLOSE_CODES: Final = range(1000, 5000)
+_NEVER_SENT: Final = (1005, 1006, 1015)
+"""What an end is told as that had no code: RFC 6455, section 7.4.1."""
 
 
 def as_ordered(self: Any) -> str:
@@ -31,7 +34,13 @@ def check_type(what: str, value: object, *types: type) -> None:
     :raises TypeError: naming what it should be.
     """
     if not isinstance(value, types):
-        words = {str: "a string", type(None): "None", Mapping: "a dict", Sequence: "a list"}
+        words = {
+            str: "a string",
+            int: "an int",
+            type(None): "None",
+            Mapping: "a dict",
+            Sequence: "a list",
+        }
         wanted = " or ".join(words.get(each, f"a {each.__name__}") for each in types)
         raise TypeError(f"{what} is {wanted}, not {value!r}")
 
@@ -55,6 +64,29 @@ def check_word(what: str, value: object, words: Sequence[str]) -> None:
     if value not in words:
         known = " or ".join(repr(word) for word in words)
         raise ValueError(f"{what} is {known}, not {value!r}")
+
+
+def check_at_least(what: str, value: float | None, least: float) -> None:
+    """See that a number, where there is one, is not too small.
+
+    :raises TypeError: for what is no number.
+    :raises ValueError: naming the smallest one.
+    """
+    check_type(what, value, int, float, type(None))
+    if value is not None and not value >= least:
+        raise ValueError(f"{what} is {least} or more, not {value!r}")
+
+
+def check_how(how: str | int) -> None:
+    """See that a connection can end in a way.
+
+    :raises ValueError: for another word, and for a number that no close frame carries.
+    """
+    if not isinstance(how, int):
+        check_word("how", how, ("reset", "fin"))
+    elif how not in _CLOSE_CODES or how in _NEVER_SENT:
+        hint = ": how='reset' or how='fin' is an end without one" if how in _NEVER_SENT else ""
+        raise ValueError(f"no close frame carries the code {how!r}{hint}")
 
 
 def check_words(order: Any) -> None:

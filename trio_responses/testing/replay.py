@@ -21,6 +21,8 @@ from trio_responses.testing.frames import Frame
 from trio_responses.testing.scripts import Drop, How, Parting, Recorded, Script
 from trio_responses.wire import ErrorEvent, ResponseCreated, ServerEvent, decode
 
+NORMAL_CLOSURE: Final = 1000
+NO_CODE: Final = 1005
 ABNORMAL_CLOSURE: Final = 1006
 SHORT_PAUSE: Final = 1.0
 """Seconds in which a program asks on: a socket that ends meanwhile takes its question along."""
@@ -111,7 +113,8 @@ class _Sorting:
             case "close" if line.by == "server" and line.socket in self._last:
                 last = self._last[line.socket]
                 lost = line.code in {None, ABNORMAL_CLOSURE}
-                last.end = "fin" if lost else line.code
+                code = NORMAL_CLOSURE if line.code == NO_CODE else line.code
+                last.end = "fin" if lost else code
                 last.reason = line.reason or ""
                 if not self._lanes_of(line).count():
                     since = last.times[-1] if last.times else last.sent_at

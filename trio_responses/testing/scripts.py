@@ -11,7 +11,9 @@ from trio_responses.testing.frames import Frame
 from trio_responses.testing.orders import (
     as_ordered,
     check_arguments,
+    check_at_least,
     check_code,
+    check_how,
     check_type,
     check_types,
     check_word,
@@ -83,11 +85,13 @@ class Reply:
     __repr__ = as_ordered
 
     def __post_init__(self) -> None:
-        """Refuse what is no text, no call, or an unknown word."""
+        """Refuse what is no text, no call, an unknown word, or a number that makes no sense."""
         check_type("the text of a reply", self.text, str, type(None))
         check_types("more", self.more, str)
         check_types("calls", self.calls, Call)
         check_types("chunks", self.chunks or (), str)
+        check_at_least("chunk_size", self.chunk_size, 1)
+        check_at_least("delay", self.delay, 0)
         check_words(self)
 
 
@@ -192,9 +196,8 @@ class Drop:
     __repr__ = as_ordered
 
     def __post_init__(self) -> None:
-        """Refuse an unknown word."""
-        if not isinstance(self.how, int):
-            check_word("how", self.how, ("reset", "fin"))
+        """Refuse an unknown word, and what no close frame carries."""
+        check_how(self.how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,10 @@ class Stall:
     """Send nothing on this lane for some seconds, or for ever."""
 
     seconds: float | None
+
+    def __post_init__(self) -> None:
+        """Refuse time that runs backwards."""
+        check_at_least("seconds", self.seconds, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +229,11 @@ class SlowDown:
 
     piece: int | None
     delay: float
+
+    def __post_init__(self) -> None:
+        """Refuse pieces of nothing, and time that runs backwards."""
+        check_at_least("piece", self.piece, 1)
+        check_at_least("delay", self.delay, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from trio_responses.testing.handshake import (
     HttpRefusal,
     json_refusal,
 )
+from trio_responses.testing.orders import check_how
 from trio_responses.testing.replay import plan_replay
 from trio_responses.testing.request import Connection, Request, Steer
 from trio_responses.testing.responder import default_answer
@@ -359,7 +360,10 @@ class ResponsesServer:
         """Close every open connection with a close code, and wait for the handshakes.
 
         Bounded by the server's ``close_timeout`` seconds. A checkpoint.
+
+        :raises ValueError: for a code that no close frame carries, such as 1006.
         """
+        check_how(code)
         await self._drop_all(code, reason)
 
     async def hang_up_all(self) -> None:
