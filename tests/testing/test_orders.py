@@ -56,6 +56,7 @@ WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameter
         (methodcaller("reply", "x", delay=-1), ValueError, "delay is 0 or more, not -1"),
         (methodcaller("reply", "x", delay="1"), TypeError, "delay is an int or a float or None"),
         (methodcaller("stall", seconds=-1), ValueError, "seconds is 0 or more, not -1"),
+        (methodcaller("refuse", 503, times=-1), ValueError, "times is 0 or more, not -1"),
     ],
 )
 async def test_an_order_that_makes_no_sense_is_refused_at_once(
@@ -64,6 +65,15 @@ async def test_an_order_that_makes_no_sense_is_refused_at_once(
     with pytest.raises(kind) as refused:
         order(server)
     assert words in str(refused.value)
+
+
+async def test_what_is_ordered_for_no_time_does_not_happen(server: ResponsesServer) -> None:
+    server.refuse(503, times=0)
+    server.drop_on_accept(times=0)
+    server.refuse_steers(times=0)
+    server.assert_all_orders_used()
+    async with connect(server) as client:
+        await client.response(input="Hello")
 
 
 async def test_a_word_about_steering_is_a_known_one(server: ResponsesServer) -> None:

@@ -26,7 +26,7 @@ from trio_responses.testing.handshake import (
     HttpRefusal,
     json_refusal,
 )
-from trio_responses.testing.orders import check_how
+from trio_responses.testing.orders import check_at_least, check_how
 from trio_responses.testing.replay import plan_replay
 from trio_responses.testing.request import Connection, Request, Steer
 from trio_responses.testing.responder import default_answer
@@ -260,7 +260,8 @@ class ResponsesServer:
         :param code: ``error.code``.
         :param times: How many; None is for ever.
         """
-        self._state.steer_refusals.append((code, times))
+        if _is_wanted(times):
+            self._state.steer_refusals.append((code, times))
 
     def forget_orders(self) -> None:
         """Drop all orders for requests, steering and handshakes that are still waiting."""
@@ -340,7 +341,8 @@ class ResponsesServer:
         self._fault(AcceptAndDrop(how, reason), times)
 
     def _fault(self, fault: HandshakeFault, times: int | None) -> None:
-        self._state.handshake_faults.append((fault, times))
+        if _is_wanted(times):
+            self._state.handshake_faults.append((fault, times))
 
     # What happens to open connections, now
 
@@ -472,6 +474,15 @@ class ResponsesServer:
             listeners = [trio.SSLListener(listener, ssl_context) for listener in sockets]
         await self._nursery.start(partial(trio.serve_listeners, self._acceptor.serve, listeners))
         return self.url
+
+
+def _is_wanted(times: int | None) -> bool:
+    """Whether an order for so many occasions is one at all.
+
+    :raises ValueError: for a number below zero.
+    """
+    check_at_least("times", times, 0)
+    return times != 0
 
 
 @asynccontextmanager
