@@ -44,8 +44,12 @@ async def responses_server(
     and so is an order to call a function that the request did not offer; a test that means it
     empties ``responses_server.crashes``.
     """
-    from trio_responses.testing import open_test_server  # noqa: PLC0415 - not before it is needed
+    import trio  # noqa: PLC0415 - not before it is needed
 
+    from trio_responses.testing import open_test_server  # noqa: PLC0415 - the same
+
+    if not trio.lowlevel.in_trio_run():
+        pytest.fail("responses_server runs on Trio: let the fixture anyio_backend return 'trio'")
     marker = request.node.get_closest_marker("responses_server")
     options: dict[str, Any] = marker.kwargs if marker is not None else {}
     async with open_test_server(**options) as server:

@@ -149,6 +149,14 @@ async def test_it_is_wrong(responses_connection):
     assert "1 failed in" in done.stdout.splitlines()[-1]  # and no error beside it
 
 
+def test_another_event_loop_is_refused_in_words(run: Run) -> None:
+    pytest.importorskip("anyio")
+    done = run(ANYIO_MARK.replace('"trio"', '"asyncio"') + HELLO)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "runs on Trio: let the fixture anyio_backend return 'trio'" in done.stdout
+    assert "RunContext" not in done.stdout
+
+
 def test_time_jumps_where_the_test_has_such_a_clock(run: Run) -> None:
     source = """
 import trio
