@@ -218,7 +218,7 @@ async def test_a_window_begins_a_new_chain() -> None:
 @NO_WAITING
 async def test_a_history_may_begin_at_the_latest_compaction() -> None:
     output = [{"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAA"}, message("Hi.")]
-    async with open_test_server() as server, server.open_client() as connection:
+    async with open_test_server(lanes=False) as server, server.open_client() as connection:
         server.answer([created(), *map(item_done, output), ended(output)])
         await run(TRIMMING, connection)
     kinds = [item["type"] for item in server.last_request.input_items]

@@ -20,8 +20,9 @@ __all__ = ["open_plain_nursery"]
 class open_plain_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
     """Open a nursery that raises a lone exception as it is, for the length of an ``async with``.
 
-    Several at once still make a group; cancellations beside an exception are not counted, as
-    Trio itself sees to. A group that the block raises of its own accord is a lone exception.
+    Several at once still make a group; cancellations beside an exception are not counted: where
+    the scope around it is cancelled, too, they would be taken out of the group further out, and
+    leave a group of one. A group that the block raises of its own accord is a lone exception.
     """
 
     # No generator: every socket keeps nurseries open, and this is the smaller and faster way.
@@ -44,7 +45,10 @@ class open_plain_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
         try:
             return await self._manager.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
-            lone, *others = group.exceptions
+            _, errors = group.split(trio.Cancelled)
+            if errors is None:
+                raise
+            lone, *others = errors.exceptions
             if others:
                 raise
             if lone is error:

@@ -576,3 +576,33 @@ def test_ctrl_c_does_not_tear_what_has_to_be_closed(
         trio.run(main, clock=MockClock(autojump_threshold=0))
     assert pressed == [name]
     assert torn == []
+
+
+def a_client(server: ResponsesServer) -> AbstractAsyncContextManager[object]:
+    return server.open_client()
+
+
+def a_pool(server: ResponsesServer) -> AbstractAsyncContextManager[object]:
+    return open_pool(server.url, api_key="", dial=server.dial)
+
+
+@asynccontextmanager
+async def a_server_with_a_client(_: ResponsesServer) -> AsyncGenerator[None, None]:
+    async with open_test_server() as another, another.open_client():
+        yield
+
+
+@pytest.mark.parametrize("block", [a_client, a_pool, a_server_with_a_client])
+async def test_an_error_of_the_block_is_not_lost_to_a_cancellation(
+    server: ResponsesServer,
+    block: Callable[[ResponsesServer], AbstractAsyncContextManager[object]],
+) -> None:
+    """P1: what a clean-up raises comes out, as it is, though the scope around is cancelled."""
+    error = ValueError("of the clean-up")
+    with pytest.raises(ValueError, match="clean-up") as failure, trio.move_on_after(1):  # noqa: PT012
+        async with block(server):
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise error
+    assert failure.value is error

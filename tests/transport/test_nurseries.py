@@ -85,6 +85,17 @@ async def test_a_failure_beside_cancellations_is_alone() -> None:
             await trio.sleep_forever()
 
 
+async def test_a_failure_beside_cancellations_from_further_out_is_alone() -> None:
+    error = KeyError()
+    with pytest.raises(KeyError) as caught, trio.CancelScope() as scope:  # noqa: PT012 - likewise
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
+            scope.cancel()
+            raise error
+    assert caught.value is error
+
+
 async def test_cancellation_passes() -> None:
     with trio.CancelScope() as scope:
         async with open_plain_nursery() as nursery:

@@ -14,7 +14,7 @@ import trio
 from trio_responses.connection.connection import ResponsesConnection
 from trio_responses.core.backoff import Backoff, ReconnectPolicy
 from trio_responses.endpoint import checked_headers, choose_endpoint
-from trio_responses.errors import ConfigurationError
+from trio_responses.errors import ConfigurationError, ConnectionClosed
 from trio_responses.instruments.instrument import Instruments, Where
 from trio_responses.instruments.logs import LoggingInstrument
 from trio_responses.nurseries import open_plain_nursery
@@ -117,8 +117,13 @@ async def open_responses(
             await nursery.start(partial(connection._run, shielded=True))  # noqa: SLF001 - its own opener
             await connection.wait_open()
             yield connection
+        except ConnectionClosed:
+            if nursery.cancel_scope.cancel_called:  # a task has crashed, and says it better
+                await trio.lowlevel.checkpoint()
+            raise
         finally:
-            await connection.aclose()
+            with trio.CancelScope(shield=True):  # a Cancelled would take the block's error away
+                await connection.aclose()
 
 
 @trio.lowlevel.enable_ki_protection
@@ -167,7 +172,8 @@ async def connect_responses(
         await nursery.start(connection._run)  # noqa: SLF001 - its own opener
         await connection.wait_open()
     except BaseException:
-        await connection.aclose()
+        with trio.CancelScope(shield=True):  # as in `open_responses`
+            await connection.aclose()
         raise
     return connection
 

@@ -19,7 +19,7 @@ from trio_responses.connection.opening import connect_responses
 from trio_responses.connection.sending import MAX_ACTIVE
 from trio_responses.core.backoff import ReconnectPolicy
 from trio_responses.endpoint import checked_headers, choose_endpoint
-from trio_responses.errors import ConfigurationError
+from trio_responses.errors import ConfigurationError, ConnectionClosed
 from trio_responses.nurseries import open_plain_nursery
 from trio_responses.options import check_words, checked_instruments
 from trio_responses.pool.route import Route
@@ -291,8 +291,13 @@ async def open_pool(
         try:
             await pool._tasks.start(nursery)  # noqa: SLF001 - its own opener
             yield pool
+        except ConnectionClosed:
+            if nursery.cancel_scope.cancel_called:  # as in `open_responses`
+                await trio.lowlevel.checkpoint()
+            raise
         finally:
-            await pool.aclose()
+            with trio.CancelScope(shield=True):  # a Cancelled would take the block's error away
+                await pool.aclose()
 
 
 def _check(**numbers: object) -> None:

@@ -14,6 +14,7 @@ from trio_responses.connection.connection import ResponsesConnection
 from trio_responses.connection.opening import open_responses
 from trio_responses.endpoint import ApiKey, Endpoint
 from trio_responses.instruments.recording import Recording
+from trio_responses.nurseries import open_plain_nursery
 from trio_responses.testing.acceptor import Acceptor
 from trio_responses.testing.errors import ErrorShape, usual_message
 from trio_responses.testing.frames import Frame
@@ -540,13 +541,6 @@ async def open_test_server(
         steering=steering,
         unknown_parameters=unknown_parameters,
     )
-    try:
-        async with trio.open_nursery() as nursery:
-            yield ResponsesServer(ServerState(options=options), nursery)
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # The connections raise nothing, so that one exception is the block's own.
-        error: BaseException = group.exceptions[0] if len(group.exceptions) == 1 else group
-    else:
-        return
-    raise error
+    async with open_plain_nursery() as nursery:
+        yield ResponsesServer(ServerState(options=options), nursery)
+        nursery.cancel_scope.cancel()
