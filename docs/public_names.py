@@ -129,6 +129,7 @@ INTERNAL = {
     "SteerReceipt.become",
     "SteerReceipt.refuse",
     "Tagged.type",  # said with each record
+    "parting",
     "turnstile",
     "unknown",
 }
