@@ -538,6 +538,15 @@ async def test_an_unreachable_server_is_a_connect_error_behind_reconnect_failed(
     assert isinstance(failure.value.__cause__.__cause__, ConnectionRefusedError)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Have Ctrl-C do as in a terminal: a shell lets its jobs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
