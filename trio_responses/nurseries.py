@@ -6,14 +6,18 @@ nursery always wraps; this is the one place that unwraps.
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, final
 
 import trio
 
+from trio_responses.errors import ConnectionClosed
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["open_plain_nursery"]
+__all__ = ["open_plain_nursery", "open_until_left"]
 
 
 @final
@@ -59,3 +63,25 @@ class open_plain_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
                 raise lone
             finally:
                 lone.__context__ = context
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def open_until_left(
+    close: Callable[[], Awaitable[None]],
+) -> AsyncGenerator[trio.Nursery, None]:
+    """Open a plain nursery for something that runs in it, and close that when the block is left.
+
+    What the block raises comes out, also where the scope around is cancelled; but where a task of
+    the nursery has crashed, that crash, and not the `ConnectionClosed` that followed from it.
+    """
+    async with open_plain_nursery() as nursery:
+        try:
+            yield nursery
+        except ConnectionClosed:
+            if nursery.cancel_scope.cancel_called:
+                await trio.lowlevel.checkpoint()
+            raise
+        finally:
+            with trio.CancelScope(shield=True):  # a Cancelled would take the block's error away
+                await close()

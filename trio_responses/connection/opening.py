@@ -14,10 +14,10 @@ import trio
 from trio_responses.connection.connection import ResponsesConnection
 from trio_responses.core.backoff import Backoff, ReconnectPolicy
 from trio_responses.endpoint import checked_headers, choose_endpoint
-from trio_responses.errors import ConfigurationError, ConnectionClosed
+from trio_responses.errors import ConfigurationError
 from trio_responses.instruments.instrument import Instruments, Where
 from trio_responses.instruments.logs import LoggingInstrument
-from trio_responses.nurseries import open_plain_nursery
+from trio_responses.nurseries import open_until_left
 from trio_responses.options import checked_instruments, checked_record
 from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
 from trio_responses.transport.trust import system_trust
@@ -112,18 +112,10 @@ async def open_responses(
         instruments=instruments,
         dial=dial,
     )
-    async with open_plain_nursery() as nursery:
-        try:
-            await nursery.start(partial(connection._run, shielded=True))  # noqa: SLF001 - its own opener
-            await connection.wait_open()
-            yield connection
-        except ConnectionClosed:
-            if nursery.cancel_scope.cancel_called:  # a task has crashed, and says it better
-                await trio.lowlevel.checkpoint()
-            raise
-        finally:
-            with trio.CancelScope(shield=True):  # a Cancelled would take the block's error away
-                await connection.aclose()
+    async with open_until_left(connection.aclose) as nursery:
+        await nursery.start(partial(connection._run, shielded=True))  # noqa: SLF001 - its own opener
+        await connection.wait_open()
+        yield connection
 
 
 @trio.lowlevel.enable_ki_protection
@@ -172,7 +164,7 @@ async def connect_responses(
         await nursery.start(connection._run)  # noqa: SLF001 - its own opener
         await connection.wait_open()
     except BaseException:
-        with trio.CancelScope(shield=True):  # as in `open_responses`
+        with trio.CancelScope(shield=True):  # as in `open_until_left`
             await connection.aclose()
         raise
     return connection

@@ -19,8 +19,8 @@ from trio_responses.connection.opening import connect_responses
 from trio_responses.connection.sending import MAX_ACTIVE
 from trio_responses.core.backoff import ReconnectPolicy
 from trio_responses.endpoint import checked_headers, choose_endpoint
-from trio_responses.errors import ConfigurationError, ConnectionClosed
-from trio_responses.nurseries import open_plain_nursery
+from trio_responses.errors import ConfigurationError
+from trio_responses.nurseries import open_until_left
 from trio_responses.options import check_words, checked_instruments
 from trio_responses.pool.route import Route
 from trio_responses.pool.spreading import Bounds
@@ -287,17 +287,9 @@ async def open_pool(
     policy = reconnect if isinstance(reconnect, ReconnectPolicy) else ReconnectPolicy()
     bounds = Bounds(size=size, comfort=per_connection, places=places, pause=policy.cap)
     pool = ResponsesPool(PoolTasks(connect, bounds))
-    async with open_plain_nursery() as nursery:
-        try:
-            await pool._tasks.start(nursery)  # noqa: SLF001 - its own opener
-            yield pool
-        except ConnectionClosed:
-            if nursery.cancel_scope.cancel_called:  # as in `open_responses`
-                await trio.lowlevel.checkpoint()
-            raise
-        finally:
-            with trio.CancelScope(shield=True):  # a Cancelled would take the block's error away
-                await pool.aclose()
+    async with open_until_left(pool.aclose) as nursery:
+        await pool._tasks.start(nursery)  # noqa: SLF001 - its own opener
+        yield pool
 
 
 def _check(**numbers: object) -> None:
