@@ -24,7 +24,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "report")
     if not session.posargs:
-        floors = "trio_responses/wire/*,trio_responses/core/*"
+        floors = "trio_responses/_wire/*,trio_responses/_protocol/*"
         session.run("coverage", "report", f"--include={floors}", "--fail-under=100")
 
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 import trio
 
-from trio_responses import FunctionCallOutput
 from trio_responses.testing import Call, Reply, open_test_server
+from trio_responses.types import FunctionCallOutput
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence

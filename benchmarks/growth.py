@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import worker
 from benchmarks.clients.session import KEY, MODEL
-from trio_responses import Endpoint, OutputTextDelta, open_responses
+from trio_responses import Endpoint, open_responses
+from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
     from benchmarks.clients.session import Client
     from trio_responses import Conversation, ResponsesConnection
-    from trio_responses.turns.face import Lane
+    from trio_responses._turn.methods import Lane
 
 WARM: Final = 10
 

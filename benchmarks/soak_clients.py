@@ -18,22 +18,21 @@ from trio_responses import (
     Delivery,
     Endpoint,
     Keepalive,
-    Message,
-    OutputTextDelta,
     ReconnectPolicy,
-    ResponseCreate,
     ResponsesError,
     RotationPolicy,
     SteerState,
     Timeouts,
     open_responses,
 )
+from trio_responses.types import Message, OutputTextDelta, ResponseCreate
 
 if TYPE_CHECKING:
     import random
 
-    from trio_responses import Conversation, Response, ResponsesConnection, ResponseStream
-    from trio_responses.turns.face import Turns
+    from trio_responses import Conversation, ResponsesConnection, ResponseStream
+    from trio_responses._turn.methods import Turns
+    from trio_responses.types import Response
 
 KEY: Final = "sk-secret-soak"
 TIMEOUTS: Final = Timeouts(connect=2, send=3, first_event=3, stall=3, close=1)

@@ -41,16 +41,16 @@ nitpick_ignore = [  # type variables, and names that stand in signatures without
         ("py:class", f"{module}{name}")
         for module in (
             "",
-            "trio_responses.typed.answers.",
-            "trio_responses.conversation.conversation.",
-            "trio_responses.typed.schema.",
-            "trio_responses.tools.function.",
-            "trio_responses.turns.face.",
+            "trio_responses._tools.parsing.",
+            "trio_responses._conversation.conversation.",
+            "trio_responses._tools.schema.",
+            "trio_responses._tools.function.",
+            "trio_responses._turn.methods.",
         )
         for name in ("T", "P", "R")
     ),
     ("py:class", "ReplyOptions"),
-    ("py:class", "trio_responses.testing.scripts.Recorded"),
+    ("py:class", "trio_responses.testing._scripts.Recorded"),
     ("py:obj", "encode_output"),
 ]
 suppress_warnings = ["ref.python"]  # ``type[T]``: the builtin, not a field of that name

@@ -18,9 +18,9 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 from trio.testing import MockClock
 
-from trio_responses.cli.chat import Chat
-from trio_responses.cli.chat_tools import CHAT_TOOLS
-from trio_responses.cli.markdown import MarkdownFace
+from trio_responses._cli.chat import Chat
+from trio_responses._cli.chat_tools import CHAT_TOOLS
+from trio_responses._cli.renderer import MarkdownFace
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:

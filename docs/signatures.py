@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trio_responses.wire.event import Event as TaggedEvent
+from trio_responses._wire.base import Event as TaggedEvent
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

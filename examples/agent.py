@@ -14,14 +14,9 @@ from typing import Literal
 import trio
 
 from examples.place import open_place, parser_for
-from trio_responses import (
-    OutputTextDelta,
-    ToolFinished,
-    ToolStarted,
-    function_tool,
-    open_responses,
-)
+from trio_responses import ToolFinished, ToolStarted, function_tool, open_responses
 from trio_responses.testing import Call, Reply, Request
+from trio_responses.types import OutputTextDelta
 
 WEATHER = {"Oslo": (-4.0, "snow"), "Paris": (12.0, "rain")}
 

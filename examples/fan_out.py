@@ -15,7 +15,7 @@ import trio
 
 from examples.place import open_place, parser_for
 from trio_responses import ResponsesError
-from trio_responses.pool import ResponsesPool, open_pool
+from trio_responses._pool import ResponsesPool, open_pool
 from trio_responses.testing import Reply, Request
 
 

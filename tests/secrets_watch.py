@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from trio_responses import Conversation, Endpoint, ResponsesConnection, ResponseStream
-from trio_responses.errors import ResponsesError
+from trio_responses._errors import ResponsesError
+from trio_responses._transport.proxy import Proxy
+from trio_responses._transport.tunnel import Tunnel
+from trio_responses._transport.websocket import Terms, Transport
 from trio_responses.testing import ResponsesServer
-from trio_responses.transport.proxy import Proxy
-from trio_responses.transport.tunnel import Tunnel
-from trio_responses.transport.websocket import Terms, Transport
 
 if TYPE_CHECKING:
     import warnings

@@ -13,8 +13,8 @@ from benchmarks.budget import BUDGET, budget_rows, times
 from benchmarks.guard import verdict
 from benchmarks.replay import lane_of
 from benchmarks.results import Measured, Results
-from trio_responses import wire
-from trio_responses.core.frames import FrameReader
+from trio_responses import _wire as wire
+from trio_responses._protocol.frames import FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -155,7 +155,7 @@ def rooms() -> dict[str, list[Path]]:
 def test_the_files_that_a_page_names_are_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w/]+(?:\.py|/))`", text))
-    roots = (ROOT, PACKAGE, ROOT / "tests", ROOT / "tests" / "turns")
+    roots = (ROOT, PACKAGE, ROOT / "tests", ROOT / "tests" / "turn")
     assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
     assert named
 

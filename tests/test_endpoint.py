@@ -8,14 +8,14 @@ import pytest
 import trio
 
 from trio_responses import open_responses
-from trio_responses.endpoint import (
+from trio_responses._endpoint import (
     USER_AGENT,
     Endpoint,
     api_key_for,
     checked_headers,
     handshake_headers,
 )
-from trio_responses.errors import ConfigurationError, ConnectError
+from trio_responses._errors import ConfigurationError, ConnectError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

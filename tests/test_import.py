@@ -14,7 +14,7 @@ SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
 
 A_TYPE = "trio_responses.JSONType(int)"
 A_TOOL = "trio_responses.FunctionTool(lambda: None, name='nothing')"
-A_COMMAND = "import trio_responses.cli.program"
+A_COMMAND = "import trio_responses._cli.program"
 
 
 @cache
@@ -38,15 +38,15 @@ def test_the_import_brings_in_no_extra_and_nothing_slow() -> None:
 @pytest.mark.parametrize(
     ("module", "use"),
     [
-        ("trio_responses.typed.docstrings", A_TOOL),
-        ("trio_responses.typed.forms", A_TYPE),
-        ("trio_responses.typed.json_leaves", A_TYPE),
-        ("trio_responses.typed.json_schema", A_TYPE),
-        ("trio_responses.typed.signatures", A_TOOL),
-        ("trio_responses.typed.stand_ins", A_TYPE),
-        ("trio_responses.cli.arguments", A_COMMAND),
+        ("trio_responses._tools.docstrings", A_TOOL),
+        ("trio_responses._tools.schema_mode", A_TYPE),
+        ("trio_responses._tools.scalars", A_TYPE),
+        ("trio_responses._tools.json_schema", A_TYPE),
+        ("trio_responses._tools.signatures", A_TOOL),
+        ("trio_responses._tools.null_defaults", A_TYPE),
+        ("trio_responses._cli.arguments", A_COMMAND),
         ("trio_responses.otel", "import trio_responses.otel"),
-        ("trio_responses.testing.server", "import trio_responses.testing"),
+        ("trio_responses.testing._server", "import trio_responses.testing"),
     ],
 )
 def test_what_only_some_need_is_imported_where_it_is_used(module: str, use: str) -> None:

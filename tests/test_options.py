@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
 
-from trio_responses import (
-    AbandonChoice,
-    ConfigurationError,
-    DeliveryChoice,
-    Endpoint,
-    Instrument,
-    OnToolError,
-    open_pool,
-    open_responses,
+from trio_responses import ConfigurationError, Endpoint, Instrument, open_pool, open_responses
+from trio_responses._settings import (
+    WORDS,
+    Keepalive,
+    Limits,
+    RotationPolicy,
+    Timeouts,
+    check_words,
+    checked_instruments,
+    checked_record,
 )
-from trio_responses.options import WORDS, check_words, checked_instruments, checked_record
-from trio_responses.settings import Keepalive, Limits, RotationPolicy, Timeouts
+from trio_responses.typing import AbandonChoice, DeliveryChoice, OnToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

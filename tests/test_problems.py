@@ -13,7 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import (
+from tests.turn.rig import (
     LIMIT_REACHED,
     NEVER_AGAIN,
     STEADY,

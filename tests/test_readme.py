@@ -11,9 +11,9 @@ import pytest
 import trio_responses
 from tests.pytest_runs import run_pytest
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import created, ended, item_done, message
+from tests.turn.rig import created, ended, item_done, message
 from trio_responses.testing import open_test_server
-from trio_responses.testing.responder import default_answer
+from trio_responses.testing._responder import default_answer
 
 if TYPE_CHECKING:
     from trio_responses import ResponsesConnection

@@ -30,9 +30,9 @@ from trio_responses import (
     Timeouts,
     open_responses,
 )
+from trio_responses._transport.proxy import Proxy
+from trio_responses._transport.tunnel import Tunnel
 from trio_responses.testing import open_test_server
-from trio_responses.transport.proxy import Proxy
-from trio_responses.transport.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import pytest
 
-from trio_responses.errors import ConfigurationError
-from trio_responses.settings import Keepalive, Limits, Timeouts
+from trio_responses._errors import ConfigurationError
+from trio_responses._settings import Keepalive, Limits, Timeouts
 
 Record: TypeAlias = "type[Timeouts | Keepalive | Limits]"
 

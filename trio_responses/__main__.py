@@ -2,7 +2,7 @@
 
 import sys
 
-from trio_responses.cli import main
+from trio_responses._cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

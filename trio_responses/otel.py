@@ -14,8 +14,8 @@ import msgspec
 from opentelemetry import context, metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from trio_responses.errors import HandshakeRejected
-from trio_responses.instruments.instrument import Instrument
+from trio_responses._errors import HandshakeRejected
+from trio_responses._instruments.instrument import Instrument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-    from trio_responses.instruments.records import SocketRecord, ToolRecord, TurnRecord
-    from trio_responses.wire import Response
+    from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
+    from trio_responses._wire import Response
 
 __all__ = ["OpenTelemetryInstrument"]
 

@@ -1,6 +1,6 @@
 """The work that all peers with msgspec share: this project's union of events, a plain request.
 
-What belongs elsewhere: what is done when that fails (`trio_responses.wire`); here it cannot.
+What belongs elsewhere: what is done when that fails (`trio_responses._wire`); here it cannot.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from benchmarks.clients.session import MODEL
-from trio_responses.wire.events import KnownEvent
+from trio_responses._wire.events import KnownEvent
 
 if TYPE_CHECKING:
     from benchmarks.clients.session import Input

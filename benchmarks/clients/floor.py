@@ -18,8 +18,8 @@ import trio
 
 from benchmarks.clients.decoding import decode, request
 from benchmarks.clients.session import LARGEST_MESSAGE, TrioLoop
-from trio_responses import OutputTextDelta, ResponseCompleted
-from trio_responses.core.frames import FrameReader
+from trio_responses._protocol.frames import FrameReader
+from trio_responses.types import OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -9,13 +9,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.clients.session import KEY, MODEL, TrioLoop
-from trio_responses import (
-    Endpoint,
-    OutputTextDelta,
-    ResponseCompleted,
-    ResponseCreate,
-    open_responses,
-)
+from trio_responses import Endpoint, open_responses
+from trio_responses.types import OutputTextDelta, ResponseCompleted, ResponseCreate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

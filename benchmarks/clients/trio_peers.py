@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.clients.decoding import decode, request
 from benchmarks.clients.session import LARGEST_MESSAGE, TrioLoop, socket_url
-from trio_responses import OutputTextDelta, ResponseCompleted
+from trio_responses.types import OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -6,31 +6,33 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.turns.rig import created, encoded, ended, item_done, message
+from tests.turn.rig import created, encoded, ended, item_done, message
 from trio_responses import (
     ConfigurationError,
     ConnectionLost,
     ConnectionRestored,
     Delivery,
     Endpoint,
-    ErrorEvent,
     Keepalive,
     Limits,
     MessageTooLarge,
-    OutputItemDone,
     RequestTooLarge,
+    ResponsesConnection,
+    Timeouts,
+)
+from trio_responses._lifecycle import Event
+from trio_responses.testing import Call, Frame, ResponsesServer, WireBytes, open_test_server
+from trio_responses.types import (
+    ErrorEvent,
+    OutputItemDone,
     ResponseCompleted,
     ResponseCreate,
     ResponseCreated,
-    ResponsesConnection,
     ResponseSteer,
     SteerAccepted,
-    Timeouts,
     UndecodableFrame,
     UnknownEvent,
 )
-from trio_responses.lifecycle import Event
-from trio_responses.testing import Call, Frame, ResponsesServer, WireBytes, open_test_server
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect

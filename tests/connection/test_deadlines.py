@@ -12,12 +12,12 @@ from trio_responses import (
     Endpoint,
     FirstEventTimeout,
     Keepalive,
-    ResponseCreated,
     ResponsesConnection,
     StallTimeout,
     Timeouts,
 )
 from trio_responses.testing import ResponsesServer
+from trio_responses.types import ResponseCreated
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect

@@ -27,7 +27,7 @@ from trio_responses.testing import ResponsesServer, open_test_server
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect
-    from trio_responses import ApiKey
+    from trio_responses.typing import ApiKey
 
 SECRET = "sk-SECRET-8a7b6c5d"
 

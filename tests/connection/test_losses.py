@@ -13,21 +13,18 @@ from trio_responses import (
     ConnectionState,
     Delivery,
     Endpoint,
-    ErrorEvent,
     KeepaliveTimeout,
     ReconnectFailed,
-    ResponseCompleted,
-    ResponseCreate,
-    ResponseCreated,
     ResponsesConnection,
     SendTimeout,
     Timeouts,
 )
 from trio_responses.testing import How, ResponsesServer
+from trio_responses.types import ErrorEvent, ResponseCompleted, ResponseCreate, ResponseCreated
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler
-    from trio_responses.lifecycle import Event
+    from trio_responses._lifecycle import Event
 
 
 @pytest.mark.parametrize("how", ["reset", "fin", 1001, 1011])

@@ -24,12 +24,12 @@ from trio_responses import (
     open_pool,
     open_responses,
 )
-from trio_responses.connection.dispatch import Dispatcher
-from trio_responses.connection.sockets import Sockets
-from trio_responses.pool.spreading import Spread
+from trio_responses._connection.router import Dispatcher
+from trio_responses._connection.socket_set import Sockets
+from trio_responses._pool.scheduler import Spread
+from trio_responses._transport.tap import Tap
+from trio_responses._transport.websocket import Transport
 from trio_responses.testing import ResponsesServer, open_test_server
-from trio_responses.transport.tap import Tap
-from trio_responses.transport.websocket import Transport
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler
@@ -422,7 +422,7 @@ async def call(connection: ResponsesConnection, use: str) -> None:
             async with connection.stream(model="m", input="hi"):
                 pass
         case "send":
-            from trio_responses import ResponseCreate  # noqa: PLC0415 - the one user
+            from trio_responses.types import ResponseCreate  # noqa: PLC0415 - the one user
 
             await connection.send(ResponseCreate(model="m", input="hi"))
         case "create" | "warm_up":

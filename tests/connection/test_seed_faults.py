@@ -23,27 +23,29 @@ from trio_responses import (
     ConnectTimeout,
     Delivery,
     Endpoint,
-    ErrorEvent,
-    FunctionCallArgumentsDelta,
     HandshakeRejected,
     KeepaliveTimeout,
     Limits,
     ReconnectFailed,
     ReconnectPolicy,
-    ResponseCompleted,
-    ResponseCreate,
     ResponsesConnection,
     ResponsesError,
     StallTimeout,
     Timeouts,
-    UndecodableFrame,
     UndecodableResponse,
-    UnknownEvent,
     open_responses,
-    wire,
 )
+from trio_responses import _wire as wire
+from trio_responses._wire import FunctionTool
 from trio_responses.testing import ResponsesServer
-from trio_responses.wire import FunctionTool
+from trio_responses.types import (
+    ErrorEvent,
+    FunctionCallArgumentsDelta,
+    ResponseCompleted,
+    ResponseCreate,
+    UndecodableFrame,
+    UnknownEvent,
+)
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler

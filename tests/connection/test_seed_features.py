@@ -15,24 +15,26 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionState,
     Endpoint,
-    ErrorEvent,
-    FunctionCall,
-    OutputTextDelta,
     ReconnectFailed,
     ReconnectPolicy,
-    ResponseCompleted,
-    ResponseCreate,
-    ResponseCreated,
     ResponsesConnection,
     connect_responses,
     open_responses,
 )
+from trio_responses._wire import FunctionTool
 from trio_responses.testing import ResponsesServer
-from trio_responses.wire import FunctionTool
+from trio_responses.types import (
+    ErrorEvent,
+    FunctionCall,
+    OutputTextDelta,
+    ResponseCompleted,
+    ResponseCreate,
+    ResponseCreated,
+)
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler
-    from trio_responses.lifecycle import Event
+    from trio_responses._lifecycle import Event
 
 
 async def test_auto_reconnect_with_the_same_five_delays(

@@ -14,23 +14,25 @@ from trio_responses import (
     ConnectionState,
     Delivery,
     Endpoint,
-    ErrorEvent,
     InvalidStreamId,
-    OutputTextDelta,
     PreviousResponseNotFound,
     RateLimited,
-    ResponseCompleted,
-    ResponseCreated,
     ResponseFailedError,
     ResponsesConnection,
     ServerOverloaded,
     StreamLimitReached,
-    UndecodableFrame,
     UndecodableResponse,
     UnexpectedOutput,
-    UnknownEvent,
 )
 from trio_responses.testing import ERROR_SHAPES, ErrorShape, Reply, ResponsesServer
+from trio_responses.types import (
+    ErrorEvent,
+    OutputTextDelta,
+    ResponseCompleted,
+    ResponseCreated,
+    UndecodableFrame,
+    UnknownEvent,
+)
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect

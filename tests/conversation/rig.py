@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from tests.turns.rig import STEADY, Json
+from tests.turn.rig import STEADY, Json
 from trio_responses import Conversation, Endpoint, ResponsesConnection
+from trio_responses._wire import Message
 from trio_responses.testing import Request, ResponsesServer
-from trio_responses.wire import Message
 
 ENCRYPTED = "reasoning.encrypted_content"
 

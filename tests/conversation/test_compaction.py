@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tests.conversation.rig import deltas, history, open_talk, said
-from trio_responses.wire import Compaction, Message
+from trio_responses._wire import Compaction, Message
 
 if TYPE_CHECKING:
-    from tests.turns.rig import Json
+    from tests.turn.rig import Json
     from trio_responses.testing import ResponsesServer
 
 AT_ONCE = [{"type": "compaction", "compact_threshold": 5}]

@@ -10,13 +10,12 @@ import pytest
 
 from tests.conversation.rig import history, open_talk, parent
 from trio_responses import Endpoint
-from trio_responses.conversation.exchange import TurnDraft
-from trio_responses.conversation.ledger import Ledger
-from trio_responses.core.continuation import Continuation, Place
+from trio_responses._conversation.history import Ledger
+from trio_responses._conversation.turn import TurnDraft
+from trio_responses._protocol.continuation import Continuation, Place
+from trio_responses._turn.request_builder import TurnSettings, raw_input
+from trio_responses._wire import Response
 from trio_responses.testing import ResponsesServer
-from trio_responses.turns.drafts import raw_input
-from trio_responses.turns.turn_settings import TurnSettings
-from trio_responses.wire import Response
 
 PLACE = Place(socket=object(), lane="lane-1")
 

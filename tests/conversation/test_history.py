@@ -16,9 +16,10 @@ from tests.conversation.rig import (
     sizes,
     user,
 )
-from trio_responses import ConfigurationError, Conversation, Message
+from trio_responses import ConfigurationError, Conversation
+from trio_responses._wire import UnknownItem
 from trio_responses.testing import ResponsesServer, open_test_server
-from trio_responses.wire import UnknownItem
+from trio_responses.types import Message
 
 # --- Raw JSON ----------------------------------------------------------------------------
 

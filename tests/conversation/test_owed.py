@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from trio_responses import Endpoint
-from trio_responses.conversation.ledger import Ledger
-from trio_responses.core.continuation import Continuation
-from trio_responses.core.history import RawItems
-from trio_responses.turns.drafts import raw_input
+from trio_responses._conversation.history import Ledger
+from trio_responses._protocol.continuation import Continuation
+from trio_responses._protocol.raw_items import RawItems
+from trio_responses._turn.request_builder import raw_input
 
 Json = dict[str, Any]
 

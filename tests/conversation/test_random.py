@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.conversation.rig import history, user
-from tests.turns.rig import LIMIT_REACHED, Json
+from tests.turn.rig import LIMIT_REACHED, Json
 from trio_responses import (
     Conversation,
     Delivery,
@@ -31,9 +31,9 @@ from trio_responses import (
     RotationPolicy,
     SteerReceipt,
 )
-from trio_responses.core.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._wire import Response
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
-from trio_responses.wire import Response
 
 PATIENT: Final = ReconnectPolicy(jitter=0.0, attempts=10_000)
 ROTATION: Final = RotationPolicy(max_age=100, stagger=0)

@@ -15,7 +15,7 @@ from tests.conversation.rig import (
     said,
     sizes,
 )
-from tests.turns.rig import LIMIT_REACHED, open_through
+from tests.turn.rig import LIMIT_REACHED, open_through
 from trio_responses import (
     ConnectionLimitReached,
     ConnectionLost,
@@ -24,7 +24,7 @@ from trio_responses import (
     PreviousResponseNotFound,
     RotationPolicy,
 )
-from trio_responses.core.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryChoice
 from trio_responses.testing import ResponsesServer
 
 NOT_FOUND = "previous_response_not_found"

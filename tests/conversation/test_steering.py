@@ -6,10 +6,10 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from tests.conversation.rig import deltas, history, open_talk, parent, said, user
-from tests.turns.test_steering import hold
+from tests.turn.test_steering import hold
 from trio_responses import SteerState
+from trio_responses._wire import FunctionCallOutput
 from trio_responses.testing import Call, Reply
-from trio_responses.wire import FunctionCallOutput
 
 if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer

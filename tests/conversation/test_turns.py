@@ -18,22 +18,21 @@ from tests.conversation.rig import (
     sizes,
     user,
 )
-from tests.turns.rig import ask
+from tests.turn.rig import ask
 from trio_responses import (
     APIError,
     ConfigurationError,
     Endpoint,
-    FunctionCallOutput,
-    Message,
     ResponseFailedError,
     ResponsesConnection,
     UnexpectedOutput,
 )
+from trio_responses._wire import FunctionCall, FunctionTool, Reasoning
 from trio_responses.testing import Reply, ResponsesServer, open_test_server
-from trio_responses.wire import FunctionCall, FunctionTool, Reasoning
+from trio_responses.types import FunctionCallOutput, Message
 
 if TYPE_CHECKING:
-    from tests.turns.rig import Json
+    from tests.turn.rig import Json
 
 
 async def test_the_second_turn_sends_the_new_item_alone(server: ResponsesServer) -> None:

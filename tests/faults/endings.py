@@ -17,7 +17,7 @@ from tests.faults.cells import (
 )
 from tests.faults.refusals import LIMIT, answering, wrapped
 from tests.transport.peer import BINARY, PING, TEXT, frame, text
-from tests.turns.rig import delta, encoded, ended, message
+from tests.turn.rig import delta, encoded, ended, message
 from trio_responses import (
     APIError,
     ConnectionLost,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tests.transport.peer import BINARY, CLOSE, PING, PONG, TEXT, close, frame, text
-from tests.turns.rig import encoded
+from tests.turn.rig import encoded
 
 if TYPE_CHECKING:
     from tests.faults.cells import Strike

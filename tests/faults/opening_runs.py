@@ -19,13 +19,8 @@ from tests.faults.rig import (
     nothing_is_left,
 )
 from tests.faults.servers import open_site
-from tests.turns.rig import assert_at_rest
-from trio_responses import (
-    ConnectionState,
-    Delivery,
-    ReconnectFailed,
-    ResponsesError,
-)
+from tests.turn.rig import assert_at_rest
+from trio_responses import ConnectionState, Delivery, ReconnectFailed, ResponsesError
 
 if TYPE_CHECKING:
     from tests.faults.cells import (

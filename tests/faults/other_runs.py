@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tests.faults.cells import Closing, Steered
     from tests.faults.servers import Seat, Site
     from trio_responses import ResponsesConnection
-    from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.turns.stream import ResponseStream
+    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._turn.stream import ResponseStream
 
 
 # --- Steering ---------------------------------------------------------------------------------

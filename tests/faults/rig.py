@@ -15,20 +15,15 @@ import trio
 
 from tests.faults.cells import TIMEOUTS
 from tests.faults.servers import heard
-from tests.turns.rig import Crowd, numbers
-from trio_responses import (
-    ConnectionState,
-    ResponsesError,
-)
+from tests.turn.rig import Crowd, numbers
+from trio_responses import ConnectionState, ResponsesError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.faults.servers import Site
-    from trio_responses import (
-        ResponsesConnection,
-    )
-    from trio_responses.turns.stream import ResponseStream
+    from trio_responses import ResponsesConnection
+    from trio_responses._turn.stream import ResponseStream
 
 A_LONG_TIME: Final = 10_000.0
 

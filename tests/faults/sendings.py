@@ -19,13 +19,8 @@ from tests.faults.cells import (
 )
 from tests.faults.refusals import wrapped
 from tests.transport.peer import text
-from tests.turns.rig import encoded
-from trio_responses import (
-    APIError,
-    ConnectionLost,
-    Delivery,
-    RequestTooLarge,
-)
+from tests.turn.rig import encoded
+from trio_responses import APIError, ConnectionLost, Delivery, RequestTooLarge
 
 if TYPE_CHECKING:
     from tests.faults.cells import Strike

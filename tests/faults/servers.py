@@ -17,11 +17,11 @@ import trustme
 from tests.faults.cells import KEEPALIVE, STEADY, THE_TURN, TIMEOUTS
 from tests.transport.peer import CLIENT_HAS_LEFT, CLOSE, PING, PONG, TEXT, Peer, close, frame, text
 from tests.transport.proxies import ESTABLISHED, secured, server_context, trusting
-from tests.turns.rig import created, delta, ended, item_done, message
+from tests.turn.rig import created, delta, ended, item_done, message
 from trio_responses import Endpoint, Limits, open_responses
+from trio_responses._transport.proxy import Proxy
+from trio_responses._transport.tunnel import Tunnel
 from trio_responses.testing import MemoryStream, memory_connection
-from trio_responses.transport.proxy import Proxy
-from trio_responses.transport.tunnel import Tunnel
 
 if TYPE_CHECKING:
     import ssl

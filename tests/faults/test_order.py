@@ -10,7 +10,7 @@ from tests.faults.cells import THE_TURN
 from tests.faults.rig import ask_strictly, leaving_in_time, nothing_is_left
 from tests.faults.servers import open_site
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import numbers
+from tests.turn.rig import numbers
 from trio_responses import Delivery, MessageTooLarge
 
 if TYPE_CHECKING:

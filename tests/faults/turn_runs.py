@@ -30,10 +30,10 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionState,
     Delivery,
-    ResponseCreate,
     ResponseFailedError,
     ResponsesError,
 )
+from trio_responses.types import ResponseCreate
 
 if TYPE_CHECKING:
     from tests.faults.cells import (
@@ -41,10 +41,8 @@ if TYPE_CHECKING:
         Way,
     )
     from tests.faults.servers import Site
-    from trio_responses import (
-        ResponsesConnection,
-    )
-    from trio_responses.core.delivery import DeliveryChoice
+    from trio_responses import ResponsesConnection
+    from trio_responses._protocol.delivery import DeliveryChoice
 
 
 PADDING: Final = " ..." + "x" * 200_000

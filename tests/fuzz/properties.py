@@ -24,19 +24,20 @@ from tests.transport.peer import (
     terms,
     text,
 )
-from trio_responses import open_responses, wire
-from trio_responses.core.frames import BinaryMessage, FrameReader, OversizeMessage
-from trio_responses.errors import ConnectError, ConnectionLost, Delivery, ResponsesError
-from trio_responses.settings import Limits, Timeouts
-from trio_responses.wire import ErrorEvent, UndecodableFrame, UnknownEvent, decode, decode_item
-from trio_responses.wire.base import Unknown
-from trio_responses.wire.codec import _mend as mended
+from trio_responses import _wire as wire
+from trio_responses import open_responses
+from trio_responses._errors import ConnectError, ConnectionLost, Delivery, ResponsesError
+from trio_responses._protocol.frames import BinaryMessage, FrameReader, OversizeMessage
+from trio_responses._settings import Limits, Timeouts
+from trio_responses._wire import ErrorEvent, UndecodableFrame, UnknownEvent, decode, decode_item
+from trio_responses._wire.base import Unknown
+from trio_responses._wire.codec import _mend as mended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from tests.transport.peer import Peer
-    from trio_responses.core.frames import Message
+    from trio_responses._protocol.frames import Message
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 TIMEOUTS: Final = Timeouts(connect=5, send=5, first_event=10, stall=10, close=5)

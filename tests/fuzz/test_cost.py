@@ -15,9 +15,10 @@ from unittest import mock
 import pytest
 
 from tests.fuzz.inputs import NESTING, websocket_frame
-from trio_responses.core.frames import FrameReader, OversizeMessage
-from trio_responses.wire import UndecodableFrame, codec, decode, decode_item, tolerance
-from trio_responses.wire.retry import parse_retry_after, retry_after_in
+from trio_responses._protocol.frames import FrameReader, OversizeMessage
+from trio_responses._wire import UndecodableFrame, codec, decode, decode_item
+from trio_responses._wire import lenient as tolerance
+from trio_responses._wire.retry_hints import parse_retry_after, retry_after_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz import inputs, properties
 from tests.fuzz.properties import CANARY
-from trio_responses.wire import UndecodableFrame, decode
-from trio_responses.wire.events import EVENTS
+from trio_responses._wire import UndecodableFrame, decode
+from trio_responses._wire.events import EVENTS
 
 CALM = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 few = settings(max_examples=60, deadline=None, suppress_health_check=CALM)

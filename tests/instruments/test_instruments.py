@@ -9,7 +9,7 @@ import trio
 
 from tests.instruments.tape import Notes
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import STEADY, ask, heard
+from tests.turn.rig import STEADY, ask, heard
 from trio_responses import (
     APIError,
     ConfigurationError,
@@ -21,18 +21,15 @@ from trio_responses import (
     connect_responses,
     function_tool,
 )
-from trio_responses.connection.connection import ResponsesConnection
-from trio_responses.instruments.instrument import Instruments
+from trio_responses._connection.engine import ResponsesConnection
+from trio_responses._instruments.instrument import Instruments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trio_responses import (
-        ToolRecord,
-        TurnRecord,
-    )
-    from trio_responses.core.frames import Message
-    from trio_responses.instruments.records import SocketRecord
+    from trio_responses import ToolRecord, TurnRecord
+    from trio_responses._instruments.records import SocketRecord
+    from trio_responses._protocol.frames import Message
     from trio_responses.testing import ResponsesServer
 
 pytestmark = NO_WAITING

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import STEADY
+from tests.turn.rig import STEADY
 from trio_responses import (
     ConnectionLost,
     LoggingInstrument,

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from tests.pool.rig import open_to
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import STEADY, ask
+from tests.turn.rig import STEADY, ask
 from trio_responses import (
     APIError,
     ConnectionLost,

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tests.transport.opened import open_transport
-from trio_responses.core.frames import BinaryMessage
-from trio_responses.endpoint import Endpoint
-from trio_responses.errors import ConnectionLost
-from trio_responses.settings import Keepalive, Limits, Timeouts
-from trio_responses.transport.websocket import Terms, dial_tcp
+from trio_responses._endpoint import Endpoint
+from trio_responses._errors import ConnectionLost
+from trio_responses._protocol.frames import BinaryMessage
+from trio_responses._settings import Keepalive, Limits, Timeouts
+from trio_responses._transport.websocket import Terms, dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trio_responses.core.frames import Message
-    from trio_responses.transport.websocket import Transport
+    from trio_responses._protocol.frames import Message
+    from trio_responses._transport.websocket import Transport
 
 AGENT = "trio-responses"
 AT_ONCE = 8

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 import trio
 
-from trio_responses.nurseries import open_plain_nursery
+from trio_responses._concurrency import open_plain_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator

@@ -7,7 +7,7 @@ Every case of the families 1 to 7, 9 and 10 is played. Those of 12 and 13 are ab
 (RFC 7692), which this client does not offer: the server could only call them unimplemented.
 
 What belongs elsewhere: the echo that the cases talk to (`autobahn.py`), the same rules over memory
-streams (`tests/transport`) and held against wsproto (`tests/core`).
+streams (`tests/transport`) and held against wsproto (`tests/protocol`).
 """
 
 from __future__ import annotations

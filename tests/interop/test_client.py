@@ -16,10 +16,19 @@ from trio_responses import (
     APIError,
     ConnectionLost,
     ConnectionRestored,
-    ContentPartAdded,
-    ContentPartDone,
     Delivery,
     Endpoint,
+    PreviousResponseNotFound,
+    RateLimited,
+    SteerState,
+    UnexpectedOutput,
+    UpgradeUnsupported,
+    open_responses,
+)
+from trio_responses._wire import FunctionTool
+from trio_responses.types import (
+    ContentPartAdded,
+    ContentPartDone,
     ErrorEvent,
     FunctionCall,
     FunctionCallArgumentsDelta,
@@ -29,30 +38,24 @@ from trio_responses import (
     OutputItemDone,
     OutputTextDelta,
     OutputTextDone,
-    PreviousResponseNotFound,
-    RateLimited,
     Reasoning,
     ResponseCompleted,
     ResponseCreate,
     ResponseCreated,
     ResponseInProgress,
-    SteerState,
     SummaryText,
     UndecodableFrame,
-    UnexpectedOutput,
     UnknownEvent,
     UnknownItem,
     UnknownPart,
-    UpgradeUnsupported,
-    open_responses,
 )
-from trio_responses.wire import FunctionTool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from tests.interop.programs import Program
-    from trio_responses import Event, ResponsesConnection, ResponseStream, StreamEvent
+    from trio_responses import ResponsesConnection, ResponseStream
+    from trio_responses.typing import Event, StreamEvent
 
 AfterError: TypeAlias = Literal["reuse", "replace"]
 StartAgentic: TypeAlias = "Callable[..., tuple[Program, str]]"

@@ -27,20 +27,14 @@ import pytest
 import trio
 
 from tests.interop.cutting import KINDS, open_cutting_proxy
-from trio_responses import (
-    ConnectionLost,
-    Delivery,
-    Endpoint,
-    FunctionCallOutput,
-    ReconnectPolicy,
-    open_responses,
-)
-from trio_responses.wire import FunctionTool
+from trio_responses import ConnectionLost, Delivery, Endpoint, ReconnectPolicy, open_responses
+from trio_responses._wire import FunctionTool
+from trio_responses.types import FunctionCallOutput
 
 if TYPE_CHECKING:
     from trio_responses import Conversation, ConversationStatistics
-    from trio_responses.core.delivery import DeliveryChoice
-    from trio_responses.wire import Input, Response
+    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._wire import Input, Response
 
 TURNS = 30
 SEEDS = range(5)

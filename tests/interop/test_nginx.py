@@ -28,12 +28,7 @@ from tests.interop.nginx import (
     turn,
 )
 from tests.transport.proxies import trusting, without_environment
-from trio_responses import (
-    AuthenticationError,
-    ConnectError,
-    HandshakeRejected,
-    UpgradeUnsupported,
-)
+from trio_responses import AuthenticationError, ConnectError, HandshakeRejected, UpgradeUnsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,13 +27,7 @@ from tests.interop.nginx import (
     turn,
 )
 from tests.transport.proxies import without_environment
-from trio_responses import (
-    ConnectionLost,
-    ConnectionRestored,
-    Delivery,
-    Keepalive,
-    Timeouts,
-)
+from trio_responses import ConnectionLost, ConnectionRestored, Delivery, Keepalive, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator

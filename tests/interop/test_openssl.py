@@ -16,7 +16,7 @@ import trio
 import trustme
 
 from tests.transport.proxies import trusting
-from trio_responses.transport.tls import TLSStream
+from trio_responses._transport.tls import TLSStream
 
 if TYPE_CHECKING:
     import ssl

@@ -30,8 +30,8 @@ from tests.transport.proxies import (
     without_environment,
 )
 from trio_responses import ConnectError, ProxyError, ReconnectFailed, open_responses
-from trio_responses.transport.proxy import Proxy
-from trio_responses.transport.tunnel import Tunnel
+from trio_responses._transport.proxy import Proxy
+from trio_responses._transport.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

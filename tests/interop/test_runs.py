@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.interop.programs import Program
-    from trio_responses import Response
-    from trio_responses.conversation.conversation import Conversation
-    from trio_responses.wire import Input
+    from trio_responses._conversation.conversation import Conversation
+    from trio_responses._wire import Input
+    from trio_responses.types import Response
 
 ROUNDS = 20
 AT_ONCE = 3

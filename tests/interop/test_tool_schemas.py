@@ -1,6 +1,6 @@
 """Our schemas of tools beside those that openai-agents and openai make of the same functions.
 
-What is normalised here is what the table in `trio_responses.typed.schema` lists, and nothing else:
+What is normalised here is what the table in `trio_responses._tools.schema` lists, and nothing else:
 one function for each row, in its order.
 """
 
@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 
 from tests.tools.test_arguments import TOOLS, values
-from trio_responses.tools.function import FunctionTool
-from trio_responses.typed.schema import text_format
+from trio_responses._tools.function import FunctionTool
+from trio_responses._tools.schema import text_format
 
 pydantic: Any = pytest.importorskip("pydantic", reason="openai is not installed")
 from tests.interop.tool_functions import (  # noqa: E402 - needs pydantic

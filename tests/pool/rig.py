@@ -10,9 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from trio_responses import Endpoint, ReconnectPolicy
-from trio_responses.pool import ResponsesPool, open_pool
+from trio_responses._pool import ResponsesPool, open_pool
+from trio_responses._turn.methods import Turns
 from trio_responses.testing import Reply, Request, ResponsesServer, WireBytes
-from trio_responses.turns.face import Turns
 
 A_LONG_TIME = 50_000.0
 STEADY = ReconnectPolicy(jitter=0.0)

@@ -7,7 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.pool.rig import NEVER_AGAIN, STEADY, Gate, ask, close_frame, open_to, per_connection
-from tests.turns.rig import Crowd
+from tests.turn.rig import Crowd
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
@@ -16,7 +16,7 @@ from trio_responses import (
     ResponsesError,
     RotationPolicy,
 )
-from trio_responses.pool import ResponsesPool
+from trio_responses._pool import ResponsesPool
 from trio_responses.testing import ResponsesServer
 
 

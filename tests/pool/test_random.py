@@ -7,16 +7,11 @@ import pytest
 import trio
 
 from tests.pool.rig import close_frame, open_to
-from tests.turns.rig import Crowd
-from trio_responses import (
-    Conversation,
-    ReconnectPolicy,
-    ResponsesError,
-    RotationPolicy,
-)
-from trio_responses.pool import ResponsesPool
+from tests.turn.rig import Crowd
+from trio_responses import Conversation, ReconnectPolicy, ResponsesError, RotationPolicy
+from trio_responses._pool import ResponsesPool
+from trio_responses._turn.methods import Turns
 from trio_responses.testing import Reply, Request, ResponsesServer
-from trio_responses.turns.face import Turns
 
 TURNS = 150
 CODES = (1001, 1008, 1011, 4000)

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.pool.rig import Gate, ask, close_frame, open_to
-from tests.turns.rig import Crowd
+from tests.turn.rig import Crowd
 from trio_responses import (
     ConfigurationError,
     ConnectionClosed,
@@ -20,11 +20,11 @@ from trio_responses import (
     Timeouts,
     open_responses,
 )
-from trio_responses.instruments.instrument import Instrument
-from trio_responses.instruments.records import SocketRecord
-from trio_responses.pool import open_pool
+from trio_responses._instruments.instrument import Instrument
+from trio_responses._instruments.records import SocketRecord
+from trio_responses._pool import open_pool
+from trio_responses._turn.methods import Turns
 from trio_responses.testing import ResponsesServer
-from trio_responses.turns.face import Turns
 
 
 async def test_leaving_ends_the_turns_under_way_and_those_that_wait(

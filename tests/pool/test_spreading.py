@@ -8,9 +8,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.pool.rig import Gate, ask, close_frame, open_to, per_connection
-from tests.turns.rig import Crowd
+from tests.turn.rig import Crowd
 from trio_responses import ConnectionLost, Conversation
-from trio_responses.pool import ResponsesPool
+from trio_responses._pool import ResponsesPool
 from trio_responses.testing import ResponsesServer
 
 

@@ -5,7 +5,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.pool.rig import STEADY, ask, close_frame, open_to, per_connection
-from tests.turns.rig import Crowd, Wire
+from tests.turn.rig import Crowd, Wire
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
@@ -13,9 +13,9 @@ from trio_responses import (
     ReconnectFailed,
     ResponsesError,
 )
-from trio_responses.pool import ResponsesPool
+from trio_responses._pool import ResponsesPool
+from trio_responses._turn.methods import Turns
 from trio_responses.testing import ResponsesServer
-from trio_responses.turns.face import Turns
 
 GOING_AWAY = 1001
 NOT_ALLOWED = 1008

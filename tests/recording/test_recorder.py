@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import STEADY, ask, heard
+from tests.turn.rig import STEADY, ask, heard
 from trio_responses import ConfigurationError, Limits, Recorder, Recording, ResponsesError
 from trio_responses.testing import WireBytes
 

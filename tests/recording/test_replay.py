@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from tests.testing.driver import NO_WAITING
-from tests.turns.rig import NEVER_AGAIN, STEADY, ask, created, delta, ended, heard
+from tests.turn.rig import NEVER_AGAIN, STEADY, ask, created, delta, ended, heard
 from trio_responses import (
     ConnectionLost,
     Instrument,
@@ -26,14 +26,14 @@ from trio_responses import (
     function_tool,
 )
 from trio_responses.testing import Call, open_test_server
-from trio_responses.testing.replay import plan_replay
-from trio_responses.testing.scripts import Recorded
+from trio_responses.testing._replay import plan_replay
+from trio_responses.testing._scripts import Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trio_responses import SocketRecord
-    from trio_responses.core.frames import Message
+    from trio_responses._protocol.frames import Message
     from trio_responses.testing import ResponsesServer
 
 pytestmark = NO_WAITING

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tests.turns.rig import Json, created, ended, item_done
+from tests.turn.rig import Json, created, ended, item_done
 from trio_responses import function_tool
 from trio_responses.testing import Call, Request, ResponsesServer
-from trio_responses.testing.scripts import Answer
+from trio_responses.testing._scripts import Answer
 
 if TYPE_CHECKING:
     from trio_responses import FunctionTool

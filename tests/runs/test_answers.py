@@ -18,13 +18,13 @@ from trio_responses import (
     ConfigurationError,
     Delivery,
     ParsedResponse,
-    Response,
     ResponseFailedError,
     function_tool,
 )
+from trio_responses.types import Response
 
 if TYPE_CHECKING:
-    from tests.turns.rig import Json
+    from tests.turn.rig import Json
     from trio_responses.testing import ResponsesServer
 
 

@@ -11,7 +11,7 @@ from trio_responses import ToolFinished, ToolStarted, UnanswerableCall, function
 from trio_responses.testing import Call, ResponsesServer
 
 if TYPE_CHECKING:
-    from tests.turns.rig import Json
+    from tests.turn.rig import Json
 
 runs: list[str] = []
 

@@ -12,13 +12,13 @@ from trio.testing import MockClock
 
 from tests.conversation.rig import history, open_talk
 from tests.runs.rig import function_call, is_paired, outputs
-from tests.turns.rig import created, ended, item_done
+from tests.turn.rig import created, ended, item_done
 from trio_responses import ToolFinished, function_tool
+from trio_responses._tools.function import InvalidArguments
 from trio_responses.testing import ResponsesServer, open_test_server
-from trio_responses.tools.function import InvalidArguments
 
 if TYPE_CHECKING:
-    from tests.turns.rig import Json
+    from tests.turn.rig import Json
 
 
 class Place(msgspec.Struct):

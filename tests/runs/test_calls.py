@@ -17,7 +17,7 @@ from tests.runs.rig import (
     outputs,
     say_raw,
 )
-from tests.turns.rig import Crowd, ask, assert_at_rest, heard
+from tests.turn.rig import Crowd, ask, assert_at_rest, heard
 from trio_responses import (
     ConfigurationError,
     ResponseFailedError,
@@ -28,7 +28,7 @@ from trio_responses import (
 from trio_responses.testing import Call, ResponsesServer
 
 if TYPE_CHECKING:
-    from trio_responses.tools.toolbox import OnToolError
+    from trio_responses._tools.toolbox import OnToolError
 
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
 NOT_RUN = "The call was cut off by a limit, and not run."

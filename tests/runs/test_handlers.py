@@ -10,7 +10,7 @@ import trio
 from tests.conversation.rig import history, open_talk
 from tests.runs.rig import answers, function_call, say_raw
 from trio_responses import function_tool
-from trio_responses.wire import (
+from trio_responses._wire import (
     ApplyPatchCallOutput,
     CustomTool,
     CustomToolCallOutput,
@@ -20,7 +20,7 @@ from trio_responses.wire import (
 )
 
 if TYPE_CHECKING:
-    from tests.turns.rig import Json
+    from tests.turn.rig import Json
     from trio_responses.testing import ResponsesServer
 
 SCHEMA: dict[str, Any] = json.loads(

@@ -8,13 +8,13 @@ import trio
 
 from tests.conversation.rig import deltas, history, open_talk
 from tests.runs.rig import DONE, Worker, is_paired, keep_calling, outputs
-from tests.turns.rig import Crowd, assert_at_rest
+from tests.turn.rig import Crowd, assert_at_rest
 from trio_responses import ConnectionLost, RoundsExceeded
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
     from trio_responses.testing import Request, ResponsesServer
-    from trio_responses.testing.scripts import How
+    from trio_responses.testing._scripts import How
 
 ROUNDS = 20
 AT_ONCE = 3

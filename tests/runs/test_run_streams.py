@@ -9,17 +9,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.conversation.rig import deltas, history, open_steady, open_talk, parent, said
 from tests.runs.rig import DONE, WEATHER, Worker, calls_of, is_paired, keep_calling, outputs
-from tests.turns.rig import Crowd, assert_at_rest, heard
-from trio_responses import (
-    Conversation,
-    OutputTextDelta,
-    ResponseCompleted,
-    ToolFinished,
-    ToolStarted,
-    function_tool,
-)
-from trio_responses.core.steering import SteerState
-from trio_responses.nurseries import open_plain_nursery
+from tests.turn.rig import Crowd, assert_at_rest, heard
+from trio_responses import Conversation, ToolFinished, ToolStarted, function_tool
+from trio_responses._concurrency import open_plain_nursery
+from trio_responses._protocol.requests import SteerState
+from trio_responses.types import OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
     from trio_responses.testing import Request, ResponsesServer

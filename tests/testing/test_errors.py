@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from tests.testing.driver import NO_WAITING, connect
+from trio_responses._wire import ResponseCreate
 from trio_responses.testing import ERROR_SHAPES, ErrorShape, ResponsesServer, open_test_server
-from trio_responses.wire import ResponseCreate
 
 pytestmark = NO_WAITING
 

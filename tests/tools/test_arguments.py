@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from trio_responses.tools.function import FunctionTool, InvalidArguments
-from trio_responses.typed.schema import JSONType
+from trio_responses._tools.function import FunctionTool, InvalidArguments
+from trio_responses._tools.schema import JSONType
 
 
 class Kind(Enum):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_responses.typed.docstrings import parse_docstring
+from trio_responses._tools.docstrings import parse_docstring
 
 REST = """Find a flight.
 

@@ -24,9 +24,9 @@ import msgspec
 import pytest
 from msgspec import UNSET, Meta, UnsetType
 
-from trio_responses.errors import ConfigurationError, ResponsesError
-from trio_responses.typed.json_schema import STRICT_KEYWORDS
-from trio_responses.typed.schema import InvalidJSON, JSONType, strict_schema, text_format
+from trio_responses._errors import ConfigurationError, ResponsesError
+from trio_responses._tools.json_schema import STRICT_KEYWORDS
+from trio_responses._tools.schema import InvalidJSON, JSONType, strict_schema, text_format
 
 T = TypeVar("T")
 

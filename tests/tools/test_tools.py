@@ -17,18 +17,19 @@ import trio.lowlevel
 from msgspec import Meta
 from trio.testing import wait_all_tasks_blocked
 
-from trio_responses import open_responses, wire
-from trio_responses.errors import ConfigurationError, ResponsesError
-from trio_responses.testing import ResponsesServer  # noqa: TC001 - read at run time
-from trio_responses.tools.function import (
+from trio_responses import _wire as wire
+from trio_responses import open_responses
+from trio_responses._errors import ConfigurationError, ResponsesError
+from trio_responses._tools.function import (
     FunctionTool,
     InvalidArguments,
     InvalidResult,
     encode_output,
     function_tool,
 )
-from trio_responses.tools.toolbox import plain_tools
-from trio_responses.wire import FunctionCallOutput, InputFile, InputImage, InputText, OutputText
+from trio_responses._tools.toolbox import plain_tools
+from trio_responses._wire import FunctionCallOutput, InputFile, InputImage, InputText, OutputText
+from trio_responses.testing import ResponsesServer  # noqa: TC001 - read at run time
 
 if TYPE_CHECKING:
     from nowhere import Missing  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports, reportUnknownVariableType]

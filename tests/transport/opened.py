@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from trio_responses.nurseries import open_plain_nursery
-from trio_responses.transport.websocket import connect_transport
+from trio_responses._concurrency import open_plain_nursery
+from trio_responses._transport.websocket import connect_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from trio_responses.transport.websocket import Terms, Transport
+    from trio_responses._transport.websocket import Terms, Transport
 
 
 @asynccontextmanager

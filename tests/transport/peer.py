@@ -17,18 +17,18 @@ import trio
 import trio.testing
 
 from tests.transport.opened import open_transport
-from trio_responses.endpoint import Endpoint
-from trio_responses.errors import ConnectError, ConnectionLost
-from trio_responses.nurseries import open_plain_nursery
-from trio_responses.settings import Keepalive, Limits, Timeouts
+from trio_responses._concurrency import open_plain_nursery
+from trio_responses._endpoint import Endpoint
+from trio_responses._errors import ConnectError, ConnectionLost
+from trio_responses._settings import Keepalive, Limits, Timeouts
+from trio_responses._transport.websocket import Terms
 from trio_responses.testing import MemoryStream, memory_connection
-from trio_responses.transport.websocket import Terms
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Sequence
 
-    from trio_responses.transport.websocket import Dial, Transport
+    from trio_responses._transport.websocket import Dial, Transport
 
 KEY: Final = "sk-secret-7hU9"
 HEADERS: Final = (("Authorization", f"Bearer {KEY}"), ("User-Agent", "test"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from tests.transport.peer import CLIENT_HAS_LEFT, Peer, close, text
-from trio_responses.settings import Timeouts
+from trio_responses._settings import Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.transport.peer import PING, close, frame, lost, open_pair, text
-from trio_responses.errors import ConnectionLost
+from trio_responses._errors import ConnectionLost
 
 if TYPE_CHECKING:
     from tests.transport.peer import Peer
-    from trio_responses.core.frames import Message
+    from trio_responses._protocol.frames import Message
 
 
 @settings(deadline=None, max_examples=60)

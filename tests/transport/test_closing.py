@@ -25,8 +25,8 @@ from tests.transport.peer import (
     terms,
     text,
 )
-from trio_responses.errors import ConnectionLost
-from trio_responses.settings import Keepalive, Timeouts
+from trio_responses._errors import ConnectionLost
+from trio_responses._settings import Keepalive, Timeouts
 from trio_responses.testing import MemoryStream
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ import trio
 
 from tests.testing.driver import NO_WAITING
 from tests.transport.peer import PING, PONG, frame, lost, open_pair, takes, text
-from trio_responses.errors import ConnectionLost, KeepaliveTimeout, SendTimeout
-from trio_responses.settings import Keepalive
+from trio_responses._errors import ConnectionLost, KeepaliveTimeout, SendTimeout
+from trio_responses._settings import Keepalive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.transport.peer import Peer
-    from trio_responses.transport.websocket import Transport
+    from trio_responses._transport.websocket import Transport
 
 pytestmark = NO_WAITING
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.testing.driver import NO_WAITING
-from trio_responses.nurseries import open_plain_nursery
+from trio_responses._concurrency import open_plain_nursery
 
 pytestmark = NO_WAITING
 

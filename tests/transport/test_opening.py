@@ -27,8 +27,8 @@ from tests.transport.peer import (
     terms,
     text,
 )
-from trio_responses.connection.opening import open_responses
-from trio_responses.errors import (
+from trio_responses._client import open_responses
+from trio_responses._errors import (
     AuthenticationError,
     ConfigurationError,
     ConnectError,
@@ -36,7 +36,7 @@ from trio_responses.errors import (
     HandshakeRejected,
     UpgradeUnsupported,
 )
-from trio_responses.settings import Timeouts
+from trio_responses._settings import Timeouts
 
 if TYPE_CHECKING:
     from tests.transport.peer import (

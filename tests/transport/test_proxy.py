@@ -22,24 +22,24 @@ from tests.transport.peer import (
     text,
 )
 from tests.transport.proxies import ESTABLISHED, without_environment
-from trio_responses.connection.opening import open_responses
-from trio_responses.endpoint import USER_AGENT
-from trio_responses.errors import (
+from trio_responses._client import open_responses
+from trio_responses._endpoint import USER_AGENT
+from trio_responses._errors import (
     ConnectError,
     ConnectTimeout,
     HandshakeRejected,
     ProxyError,
     ReconnectFailed,
 )
-from trio_responses.settings import Timeouts
-from trio_responses.transport.proxy import Proxy
-from trio_responses.transport.tunnel import Tunnel
+from trio_responses._settings import Timeouts
+from trio_responses._transport.proxy import Proxy
+from trio_responses._transport.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.transport.peer import Net, Peer, Script
-    from trio_responses.transport.websocket import Transport
+    from trio_responses._transport.websocket import Transport
 
 pytestmark = NO_WAITING
 

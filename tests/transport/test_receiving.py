@@ -23,9 +23,9 @@ from tests.transport.peer import (
     takes,
     text,
 )
-from trio_responses.core.frames import BinaryMessage, OversizeMessage
-from trio_responses.errors import ConnectionLost
-from trio_responses.settings import Limits
+from trio_responses._errors import ConnectionLost
+from trio_responses._protocol.frames import BinaryMessage, OversizeMessage
+from trio_responses._settings import Limits
 from trio_responses.testing import MemoryStream
 
 pytestmark = NO_WAITING

@@ -10,13 +10,13 @@ import trio.testing
 
 from tests.testing.driver import NO_WAITING
 from tests.transport.peer import PING, PONG, TEXT, close, frame, lost, open_pair, takes, text
-from trio_responses.errors import ConnectionClosed, ConnectionLost, SendTimeout
-from trio_responses.settings import Timeouts
+from trio_responses._errors import ConnectionClosed, ConnectionLost, SendTimeout
+from trio_responses._settings import Timeouts
 from trio_responses.testing import MemoryStream
 
 if TYPE_CHECKING:
     from tests.transport.peer import Peer
-    from trio_responses.transport.websocket import Transport
+    from trio_responses._transport.websocket import Transport
 
 pytestmark = NO_WAITING
 

@@ -29,9 +29,9 @@ from tests.transport.peer import (
     terms,
     text,
 )
-from trio_responses.errors import ConnectError, HandshakeRejected
-from trio_responses.settings import Keepalive, Timeouts
-from trio_responses.transport.websocket import dial_tcp
+from trio_responses._errors import ConnectError, HandshakeRejected
+from trio_responses._settings import Keepalive, Timeouts
+from trio_responses._transport.websocket import dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -27,10 +27,10 @@ from tests.transport.proxies import (
     serve,
     take,
 )
-from trio_responses.errors import ConnectError, ConnectTimeout, ProxyError
-from trio_responses.settings import Timeouts
-from trio_responses.transport.proxy import Proxy
-from trio_responses.transport.tunnel import Tunnel
+from trio_responses._errors import ConnectError, ConnectTimeout, ProxyError
+from trio_responses._settings import Timeouts
+from trio_responses._transport.proxy import Proxy
+from trio_responses._transport.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from tests.transport.peer import Peer, Script

@@ -7,8 +7,8 @@ import trio.testing
 
 from tests.testing.driver import NO_WAITING
 from tests.transport.peer import PING, PONG, close, frame
+from trio_responses._transport.tap import Tap
 from trio_responses.testing import memory_connection
-from trio_responses.transport.tap import Tap
 
 pytestmark = NO_WAITING
 

@@ -36,18 +36,18 @@ from tests.transport.proxies import (
     trusting,
     without_environment,
 )
-from trio_responses.connection.opening import open_responses
-from trio_responses.errors import ConnectError, ConnectTimeout, ProxyError
-from trio_responses.transport.proxy import Proxy
-from trio_responses.transport.tunnel import Tunnel
-from trio_responses.transport.websocket import dial_tcp
+from trio_responses._client import open_responses
+from trio_responses._errors import ConnectError, ConnectTimeout, ProxyError
+from trio_responses._transport.proxy import Proxy
+from trio_responses._transport.tunnel import Tunnel
+from trio_responses._transport.websocket import dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from tests.transport.peer import Net, Peer, Script
-    from trio_responses.transport.websocket import Transport
+    from trio_responses._transport.websocket import Transport
 
 URL = "wss://models.test/v1"
 HTTP = f"http://someone:{KEY}@proxy.test:3128"

@@ -25,7 +25,7 @@ from tests.transport.tls_by_hand import (
     fail,
     open_pair,
 )
-from trio_responses.transport.tls import TLSStream
+from trio_responses._transport.tls import TLSStream
 
 pytestmark = NO_WAITING
 

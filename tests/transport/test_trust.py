@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trustme
 
-from trio_responses.transport.trust import system_trust
+from trio_responses._transport.tls import system_trust
 
 if TYPE_CHECKING:
     from pathlib import Path

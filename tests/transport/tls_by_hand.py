@@ -13,7 +13,7 @@ import trio.testing
 import trustme
 
 from tests.transport.proxies import server_context, trusting
-from trio_responses.transport.tls import TLSStream
+from trio_responses._transport.tls import TLSStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from hypothesis import example, given
 
-from trio_responses import wire
-from trio_responses.wire import (
+from trio_responses import _wire as wire
+from trio_responses._wire import (
     ErrorEvent,
     OutputTextDelta,
     ResponseCompleted,
@@ -19,7 +19,7 @@ from trio_responses.wire import (
     decode,
     undecodable,
 )
-from trio_responses.wire.events import EVENTS
+from trio_responses._wire.events import EVENTS
 
 CAPTURES = sorted((Path(__file__).parent.parent / "data" / "captures").glob("*.jsonl"))
 ODD: list[Any] = [[[1]], {"a": {}}, "x", True]

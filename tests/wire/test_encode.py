@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from trio_responses.wire import (
+from trio_responses._wire import (
     Message,
     ResponseCreate,
     ResponseSteer,

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from trio_responses.wire import ErrorEvent, SteerFailed, UndecodableFrame, decode, parse_retry_after
-from trio_responses.wire.retry import retry_after_in
+from trio_responses._wire import (
+    ErrorEvent,
+    SteerFailed,
+    UndecodableFrame,
+    decode,
+    parse_retry_after,
+)
+from trio_responses._wire.retry_hints import retry_after_in
 
 SHAPES: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "data" / "wire_schema.json").read_text()

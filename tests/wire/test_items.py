@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from trio_responses import wire
-from trio_responses.wire import (
+from trio_responses import _wire as wire
+from trio_responses._wire import (
     FunctionCall,
     FunctionCallOutput,
     Message,

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from trio_responses import wire
-from trio_responses.wire import commands, events, items, parts
+from trio_responses import _wire as wire
+from trio_responses._wire import commands, events, items, parts
 
 SCHEMA: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "data" / "wire_schema.json").read_text()

@@ -1,10 +1,10 @@
 """The Responses server that trio_responses ships: for tests, examples and the command line."""
 
-from trio_responses.testing.errors import ERROR_SHAPES, ErrorShape
-from trio_responses.testing.frames import Frame, WireBytes
-from trio_responses.testing.request import Connection, Request, Steer, SteerState
-from trio_responses.testing.responder import default_answer
-from trio_responses.testing.scripts import (
+from trio_responses.testing._errors import ERROR_SHAPES, ErrorShape
+from trio_responses.testing._frames import Frame, WireBytes
+from trio_responses.testing._request import Connection, Request, Steer, SteerState
+from trio_responses.testing._responder import default_answer
+from trio_responses.testing._scripts import (
     Answer,
     Call,
     Fail,
@@ -14,9 +14,9 @@ from trio_responses.testing.scripts import (
     Script,
     WhenSteered,
 )
-from trio_responses.testing.server import ResponsesServer, ServerStatistics, open_test_server
-from trio_responses.testing.steering import MAX_PENDING_STEERS
-from trio_responses.testing.streams import MemoryStream, memory_connection
+from trio_responses.testing._server import ResponsesServer, ServerStatistics, open_test_server
+from trio_responses.testing._steering import MAX_PENDING_STEERS
+from trio_responses.testing._streams import MemoryStream, memory_connection
 
 __all__ = [
     "ERROR_SHAPES",

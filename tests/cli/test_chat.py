@@ -1,0 +1,575 @@
+"""The chat of the command line: over memory streams, in pipes, and in a terminal of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from tests.cli.cli_driver import SECONDS, forget_environment, order_at, running
+from tests.testing.driver import NO_WAITING
+from trio_responses import AuthenticationError, ReconnectFailed
+from trio_responses._cli import main
+from trio_responses._cli.chat import Chat, choose_face
+from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
+from trio_responses._cli.lines import FileLines
+from trio_responses._cli.renderer import PlainFace, printable
+from trio_responses.testing import open_test_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
+
+    from tests.cli.cli_driver import Capture, Order, Patch
+    from trio_responses._cli.renderer import Kind
+    from trio_responses.testing import ResponsesServer
+
+SETTINGS = {"model": "gpt-test", "store": False}
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: Patch) -> None:
+    forget_environment(monkeypatch)
+
+
+@pytest.fixture
+def order(monkeypatch: Patch) -> Order:
+    return partial(order_at, monkeypatch)
+
+
+class Recorder:
+    """A face that remembers what it was shown: the text of each answer, and lines by kind."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[str, str]] = []
+        self.prompts = 0
+        self.piece_came = trio.Event()
+
+    def prompt(self) -> None:
+        self.prompts += 1
+
+    def text(self, piece: str) -> None:
+        self.piece_came.set()
+        if self.shown and self.shown[-1][0] == "text":
+            piece = self.shown.pop()[1] + piece
+        self.shown.append(("text", piece))
+
+    def end_text(self) -> None:
+        self.shown.append(("end", ""))
+
+    def say(self, kind: Kind, text: str) -> None:
+        self.shown.append((kind, text))
+
+    def of(self, kind: str) -> list[str]:
+        return [text for each, text in self.shown if each == kind]
+
+
+class Script:
+    """The lines of a person: text, and what they wait for before they go on."""
+
+    def __init__(self, *lines: str | Callable[[], Awaitable[object]]) -> None:
+        self._lines = list(lines)
+
+    async def read(self) -> str | None:
+        await trio.lowlevel.checkpoint()
+        while self._lines:
+            line = self._lines.pop(0)
+            if isinstance(line, str):
+                return line
+            await line()
+        return None
+
+
+class Keyboard:
+    """Ctrl-C, as often as a test wishes."""
+
+    def __init__(self) -> None:
+        self._press, self._pressed = trio.open_memory_channel[int](9)
+
+    def press(self) -> None:
+        self._press.send_nowait(signal.SIGINT)
+
+    def __aiter__(self) -> Keyboard:
+        return self
+
+    async def __anext__(self) -> int:
+        return await self._pressed.receive()
+
+
+@asynccontextmanager
+async def chatting(
+    server: ResponsesServer, face: Recorder, *, with_tools: bool = False, **options: Any
+) -> AsyncGenerator[Chat, None]:
+    tools = CHAT_TOOLS if with_tools else ()
+    async with server.open_client(**options) as connection, AsyncExitStack() as stack:
+        chat = Chat(connection, face, SETTINGS, tools=tools, stack=stack)
+        await chat.begin()
+        yield chat
+
+
+async def talk(server: ResponsesServer, *lines: Any, **options: Any) -> Recorder:
+    face = Recorder()
+    async with chatting(server, face, **options) as chat:
+        assert await chat.run(Script(*lines), Keyboard()) == 0
+    return face
+
+
+# --- Turns -------------------------------------------------------------------------------
+
+
+@NO_WAITING
+async def test_turns_are_one_conversation(server: ResponsesServer) -> None:
+    face = await talk(server, "Hello", "", "   ", "And you?")
+    assert face.of("text") == ['Turn 1: you said "Hello".', 'Turn 2: you said "And you?".']
+    assert [len(request.input_items) for request in server.requests] == [1, 1]
+    assert face.of("tokens")[0].endswith("1 sent, 1 of them with the whole history")
+    assert face.of("tokens")[1].endswith("1 sent, 0 of them with the whole history")
+
+
+@NO_WAITING
+async def test_the_tokens_are_those_of_all_rounds(server: ResponsesServer) -> None:
+    server.respond_with(None)
+    server.call("calculate", {"expression": "6 * 7"})
+    server.reply("It is 42.", usage={"input_tokens": 100, "cached_tokens": 90, "output_tokens": 7})
+    face = await talk(server, "What is 6 * 7?", with_tools=True)
+    spent = re.match(r"(\d+) read \((\d+) cached\), (\d+) written; 2 sent", face.of("tokens")[0])
+    assert spent is not None
+    assert int(spent[1]) > 100
+    assert int(spent[2]) >= 90
+    assert int(spent[3]) > 7
+
+
+@NO_WAITING
+async def test_tools_are_shown_as_they_are_called(server: ResponsesServer) -> None:
+    server.respond_with(answer_with_tools)
+    face = await talk(server, "What is 6 * 7?", with_tools=True)
+    assert face.of("tool") == ['calculate({"expression":"6 * 7"})', "calculate -> 42"]
+    assert server.last_request.output_of("calculate") == "42"
+    assert face.of("text") == ["Turn 1: the tool returned 42."]
+
+
+@NO_WAITING
+async def test_without_tools_none_is_offered(server: ResponsesServer) -> None:
+    await talk(server, "What is 6 * 7?")
+    assert server.last_request.tools == []
+
+
+@NO_WAITING
+async def test_an_error_costs_one_turn(server: ResponsesServer) -> None:
+    server.fail("rate_limit_exceeded", status=429, message="Slow down.")
+    face = await talk(server, "Hello", "Hello again")
+    assert len(face.of("error")) == 1
+    assert "Slow down." in face.of("error")[0]
+    assert face.of("text") == ['Turn 1: you said "Hello again".']
+
+
+@NO_WAITING
+async def test_a_refusal_is_noted(server: ResponsesServer) -> None:
+    server.reply("cut sh", status="incomplete")
+    face = await talk(server, "Hello")
+    assert face.of("note") == ["the answer is incomplete: max_output_tokens"]
+
+
+# --- The connection ----------------------------------------------------------------------
+
+
+@NO_WAITING
+async def test_a_lost_connection_is_told_and_the_conversation_goes_on(
+    server: ResponsesServer,
+) -> None:
+    async def lose() -> None:
+        await server.reset_all()
+        await trio.sleep(5)
+
+    face = await talk(server, "Hello", lose, "And you?")
+    lost, restored = face.of("news")
+    assert lost.startswith("the connection was lost")
+    assert re.fullmatch(r"connected again after \d\.\d s, at attempt 1", restored)
+    assert face.of("text")[-1] == 'Turn 2: you said "And you?".'
+    assert face.of("tokens")[1].endswith("1 sent, 1 of them with the whole history")
+
+
+@NO_WAITING
+async def test_a_connection_that_is_replaced_in_time_is_told() -> None:
+    async def wait() -> None:
+        await trio.sleep(3000)
+
+    async with open_test_server(max_age=3600) as aging:
+        face = await talk(aging, "Hello", wait, "And you?")
+        assert [request.connection for request in aging.requests] == [1, 2]
+    assert face.of("news") == ["the connection was replaced by a fresh one before it grew too old"]
+
+
+@NO_WAITING
+async def test_a_connection_that_is_over_ends_the_chat(server: ResponsesServer) -> None:
+    async def lose() -> None:
+        server.stop_accepting()
+        await server.reset_all()
+        await trio.sleep(1000)
+        raise AssertionError("the chat goes on")
+
+    face = Recorder()
+    async with chatting(server, face, reconnect=[1]) as chat:
+        with pytest.raises(ReconnectFailed):
+            await chat.run(Script("Hello", lose), Keyboard())
+
+
+@NO_WAITING
+async def test_a_turn_that_finds_the_connection_over_ends_the_chat(
+    server: ResponsesServer,
+) -> None:
+    face = Recorder()
+    async with chatting(server, face, reconnect=[1]) as chat:
+        server.drop(after_events=0)
+        server.refuse(401, times=None)
+        with pytest.raises(AuthenticationError):
+            await chat.run(Script("Hello", "Hello?"), Keyboard())
+    assert len(face.of("error")) == 1  # of the first turn
+    assert "may have been worked on" in face.of("error")[0]
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------
+
+
+@NO_WAITING
+async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves(server: ResponsesServer) -> None:
+    server.reply("one two three").stall(after_events=6)
+    face, keyboard = Recorder(), Keyboard()
+
+    async def press_twice() -> None:
+        await face.piece_came.wait()
+        keyboard.press()
+        while not face.of("note"):  # noqa: ASYNC110 - a face has no event for it
+            await trio.sleep(0.1)
+        assert face.prompts == 2
+        keyboard.press()
+
+    async with chatting(server, face) as chat, trio.open_nursery() as nursery:
+        nursery.start_soon(press_twice)
+        assert await chat.run(Script("Count", trio.sleep_forever), keyboard) == 130
+        assert len(chat.conversation.items) == 0
+    assert face.of("note") == ["cancelled: the conversation is as it was before"]
+
+
+@NO_WAITING
+async def test_the_conversation_goes_on_after_ctrl_c(server: ResponsesServer) -> None:
+    server.reply("one two three").stall(after_events=6, seconds=60)
+    face, keyboard = Recorder(), Keyboard()
+
+    async def press() -> None:
+        await face.piece_came.wait()
+        keyboard.press()
+
+    async with chatting(server, face) as chat, trio.open_nursery() as nursery:
+        nursery.start_soon(press)
+        assert await chat.run(Script("Count", "Hello"), keyboard) == 0
+    assert face.of("text")[-1] == 'Turn 1: you said "Hello".'
+
+
+@NO_WAITING
+async def test_two_ctrl_c_leave_a_turn_at_once(server: ResponsesServer) -> None:
+    server.stall(after_events=6)
+    face, keyboard = Recorder(), Keyboard()
+
+    async def press() -> None:
+        await face.piece_came.wait()
+        keyboard.press()
+        keyboard.press()
+
+    async with chatting(server, face) as chat, trio.open_nursery() as nursery:
+        nursery.start_soon(press)
+        assert await chat.run(Script("Count", trio.sleep_forever), keyboard) == 130
+
+
+# --- Commands ----------------------------------------------------------------------------
+
+
+@NO_WAITING
+async def test_reset_begins_anew(server: ResponsesServer) -> None:
+    face = await talk(server, "Hello", "/reset", "Hello")
+    assert face.of("text") == ['Turn 1: you said "Hello".'] * 2
+
+
+@NO_WAITING
+async def test_quit_leaves_the_rest_unread(server: ResponsesServer) -> None:
+    await talk(server, "/quit", "Hello")
+    assert server.requests == []
+
+
+@NO_WAITING
+async def test_what_was_saved_is_gone_on_with(server: ResponsesServer, tmp_path: Path) -> None:
+    path = tmp_path / "my chat.json"
+    face = await talk(server, "Hello", f"/save {path}", "/reset", f"/load {path}", "And you?")
+    assert face.of("text")[-1] == 'Turn 2: you said "And you?".'
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text(encoding="utf-8"))["settings"]["model"] == "gpt-test"
+
+
+@NO_WAITING
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("/nonsense", "no command /nonsense"),
+        ("/reset now", "no command /reset now"),
+        ("/save", "needs the name of a file"),
+        ("/load", "needs the name of a file"),
+        ("/save /nowhere/at/all", "No such file"),
+        ("/load /nowhere/at/all", "No such file"),
+        ("/load {broken}", "not a checkpoint"),
+    ],
+)
+async def test_what_is_wrong_with_a_command_is_said(
+    line: str, words: str, server: ResponsesServer, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("{")
+    face = await talk(server, "Hello", line.format(broken=broken), "And you?")
+    assert len(face.of("error")) == 1
+    assert words in face.of("error")[0]
+    assert face.of("text")[-1] == 'Turn 2: you said "And you?".'
+
+
+@NO_WAITING
+async def test_help_names_every_command(server: ResponsesServer) -> None:
+    face = await talk(server, "/help")
+    for name in ("/save", "/load", "/reset", "/quit", "Ctrl-C"):
+        assert name in face.of("note")[0]
+
+
+# --- Its tools ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("6 * 7", 42), ("-(1 + 2) ** 2 / 3", -3.0), ("7 // 2 % 2", 1), (" 1.5 + 1 ", 2.5)],
+)
+def test_arithmetic_is_worked_out(expression: str, value: float) -> None:
+    assert calculate(expression) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "__import__('os')",
+        "open",
+        "(1).real",
+        "'a' * 9",
+        "True",
+        "1 if 1 else 2",
+        "9 ** 9 ** 9",
+        "9 ** 2000",
+        "(10 ** 999) * (10 ** 999)",
+        "(-8) ** 0.5",
+        "1e308 * 10",
+        "1 +",
+        "1" * 201,
+        "1j",
+    ],
+)
+def test_what_is_no_arithmetic_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"an |not |the "):
+        calculate(expression)
+
+
+@pytest.mark.parametrize(
+    ("place", "zones"),
+    [("UTC", ["UTC"]), ("oslo", ["CET", "CEST"]), ("Europe/Oslo", ["CET", "CEST"])],
+)
+def test_the_time_is_that_of_the_place(place: str, zones: list[str]) -> None:
+    assert current_time(place).split()[-1] in zones
+
+
+def test_an_unknown_place_is_said() -> None:
+    with pytest.raises(ValueError, match="no time zone is known for 'Atlantis'"):
+        current_time("Atlantis")
+
+
+# --- What it looks like ------------------------------------------------------------------
+
+
+def test_answers_and_the_rest_are_apart() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    face = PlainFace(out, err, asks=False)
+    face.prompt()
+    face.text("Hel")
+    face.text("lo")
+    face.end_text()
+    face.say("tool", "f(1)\nand so on")
+    face.text("There\n")
+    face.end_text()
+    assert out.getvalue() == "Hello\nThere\n"
+    assert err.getvalue() == "tool: f(1)\ntool: and so on\n"
+
+
+def test_news_that_come_while_it_asks_do_not_stand_in_the_prompt() -> None:
+    out = io.StringIO()
+    face = PlainFace(out, out, asks=True)
+    face.prompt()
+    face.say("news", "the connection was lost")
+    assert out.getvalue() == "you> \nnews: the connection was lost\nyou> "
+
+
+def test_nothing_moves_the_cursor() -> None:
+    assert printable("a\x1b[2Jb\x07\x9bc\td\n") == "a[2Jbc\td\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_rich_the_chat_is_plain_and_says_why(monkeypatch: Patch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    err = io.StringIO()
+    face = choose_face(Terminal(), err, asks=True, plain=False)
+    assert isinstance(face, PlainFace)
+    assert 'pip install "trio-responses[cli]"' in err.getvalue()
+
+
+def test_a_pipe_gets_plain_text_without_a_word() -> None:
+    err = io.StringIO()
+    assert isinstance(choose_face(io.StringIO(), err, asks=True, plain=False), PlainFace)
+    assert isinstance(choose_face(Terminal(), err, asks=True, plain=True), PlainFace)
+    assert err.getvalue() == ""
+
+
+# --- In a process of its own -------------------------------------------------------------
+
+
+def test_a_script_reads_the_answers_alone(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\nAnd you?\n"))
+    assert main(["chat", "--embedded"]) == 0
+    out, err = capsys.readouterr()
+    assert out == 'Turn 1: you said "Hello".\nTurn 2: you said "And you?".\n'
+    assert "tokens: " in err
+
+
+def test_the_embedded_server_makes_use_of_the_tools(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What is 6 * 7?\nWhat time is it in Oslo?\n"))
+    assert main(["chat", "--embedded", "--tools"]) == 0
+    out, err = capsys.readouterr()
+    assert "the tool returned 42." in out
+    assert 'tool: current_time({"place":"Oslo"})' in err
+
+
+def test_the_history_is_not_stored_at_the_server_unless_asked_for(
+    order: Order, monkeypatch: Patch
+) -> None:
+    stored: list[bool] = []
+    for options in ([], ["--store"]):
+        servers = order(lambda _: None)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
+        assert main(["chat", "--embedded", "--instructions", "Be brief.", *options]) == 0
+        stored.append(servers[0].last_request.stores)
+        assert servers[0].last_request["instructions"] == "Be brief."
+    assert stored == [False, True]
+
+
+def test_a_conversation_is_loaded_at_the_start(
+    capsys: Capture, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "chat.json")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"Hello\n/save {path}\n"))
+    assert main(["chat", "--embedded"]) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("And you?\n"))
+    assert main(["chat", "--embedded", "--load", path]) == 0
+    assert 'Turn 2: you said "And you?".' in capsys.readouterr().out
+
+
+def test_a_file_that_is_not_there_is_one_line(capsys: Capture) -> None:
+    assert main(["chat", "--embedded", "--load", "/nowhere/at/all"]) == 1
+    assert re.fullmatch(r"error: .*No such file.*\n", capsys.readouterr().err)
+
+
+def test_chat_without_a_key_says_what_to_do(capsys: Capture) -> None:
+    assert main(["chat"]) == 2
+    assert "trio-responses chat --embedded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["\n", ""])
+def test_lines_come_from_a_file(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\r\ntw\xffo" + ending.encode())
+
+    async def read_all() -> list[str | None]:
+        with path.open(encoding="utf-8") as file:
+            lines = FileLines(file)
+            return [await lines.read() for _ in range(4)]
+
+    assert trio.run(read_all) == ["one", "tw�o", None, None]
+
+
+def test_reading_can_be_cancelled_and_loses_nothing() -> None:
+    async def read_twice() -> str | None:
+        reader, writer = os.pipe()
+        with os.fdopen(reader) as file, os.fdopen(writer, "w", buffering=1) as peer:
+            lines = FileLines(file)
+            peer.write("Hel")
+            peer.flush()
+            with trio.move_on_after(0.01):
+                await lines.read()
+            peer.write("lo\n")
+            return await lines.read()
+
+    assert trio.run(read_twice) == "Hello"
+
+
+def read_until(terminal: int, words: str) -> str:
+    """Read what a program shows, until it has shown something, without the codes for colours."""
+    shown = ""
+    while not re.search(words, shown):
+        ready, _, _ = select.select([terminal], [], [], SECONDS)
+        assert ready, shown
+        piece = os.read(terminal, 4096).decode(errors="replace")
+        shown += re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", piece)
+    return shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("plain", [True, False])
+def test_in_a_terminal_ctrl_c_ends_it_like_a_shell(*, plain: bool) -> None:
+    if not plain:
+        pytest.importorskip("rich")
+    import pty  # noqa: PLC0415 - not on every system
+
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "trio_responses", "chat", "--embedded"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI")}
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [*command, *(["--plain"] if plain else [])],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**kept, "TERM": "xterm"},
+        start_new_session=True,
+    ) as process:
+        os.close(slave)
+        try:
+            read_until(master, "you> ")
+            os.write(master, b"Hello\n")
+            shown = read_until(master, r"written(?s:.*)you> ")
+            assert 'Turn 1: you said "Hello".' in shown
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 130
+        finally:
+            process.kill()
+            os.close(master)
+
+
+def test_a_signal_ends_a_chat_in_a_pipe() -> None:
+    with running("chat", "--embedded", stdin=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # it is connected
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 143

@@ -1,0 +1,95 @@
+"""The chat in a terminal: Markdown that grows, with rich."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("rich")
+
+from rich.console import Console
+
+from trio_responses._cli.chat import choose_face
+from trio_responses._cli.renderer import MarkdownFace, split_blocks
+
+if TYPE_CHECKING:
+    from tests.cli.cli_driver import Patch
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def face_on(out: io.StringIO, *, terminal: bool = False, asks: bool = False) -> MarkdownFace:
+    console = Console(file=out, width=40, force_terminal=terminal, color_system=None)
+    return MarkdownFace(console, asks=asks)
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"),
+    [
+        ("one", ""),
+        ("one\n", ""),
+        ("one\n\n", ""),
+        ("one\n\ntwo", "one\n\n"),
+        ("one\n\ntwo\n\nthree", "one\n\ntwo\n\n"),
+        ("- one\n\n  more of it", ""),
+        ("```\na\n\nb\n", ""),
+        ("```\na\n\nb\n```\n\nc", "```\na\n\nb\n```\n\n"),
+        ("~~~\n```\n\nx\n~~~\n\ny", "~~~\n```\n\nx\n~~~\n\n"),
+    ],
+)
+def test_blocks_end_where_nothing_can_be_added(text: str, ended: str) -> None:
+    assert split_blocks(text) == (ended, text.removeprefix(ended))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_answer_stands_there_once_however_it_came(*, terminal: bool) -> None:
+    out = io.StringIO()
+    face = face_on(out, terminal=terminal)
+    for piece in ("The **answer**", " is:\n", "\n- forty", "-two\n\nThat is", " all."):
+        face.text(piece)
+    face.end_text()
+    last = re.split(r"\x1b\[2K", out.getvalue())[-1]
+    assert last.count("That is all.") == 1
+    assert "• forty-two" in out.getvalue()
+    assert "**" not in out.getvalue()
+
+
+def test_lines_are_shown_as_they_are() -> None:
+    out = io.StringIO()
+    face = face_on(out)
+    face.say("tool", "f([bold]x[/bold]) \x1b[2J")
+    assert out.getvalue() == "⚙ f([bold]x[/bold]) [2J\n"
+
+
+def test_a_tool_ends_the_text_and_news_do_not() -> None:
+    out = io.StringIO()
+    face = face_on(out, terminal=True)
+    face.text("one")
+    face.say("news", "the connection was replaced")
+    face.text(" two")
+    face.say("tool", "f()")
+    face.text("three")
+    face.end_text()
+    shown = out.getvalue()
+    assert "one two" in shown
+    assert shown.rindex("one two") < shown.rindex("f()") < shown.rindex("three")
+
+
+def test_news_that_come_while_it_asks_do_not_stand_in_the_prompt() -> None:
+    out = io.StringIO()
+    face = face_on(out, asks=True)
+    face.prompt()
+    face.say("news", "lost")
+    assert out.getvalue() == "you> \n~ lost\nyou> "
+
+
+def test_a_terminal_gets_markdown(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    face = choose_face(Terminal(), io.StringIO(), asks=True, plain=False)
+    assert isinstance(face, MarkdownFace)

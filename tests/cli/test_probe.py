@@ -1,0 +1,263 @@
+"""The probe of the command line: what it finds out about servers that differ."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from tests.cli.cli_driver import forget_environment, order_at
+from tests.testing.driver import NO_WAITING
+from trio_responses import Endpoint
+from trio_responses._cli import features, main
+from trio_responses._cli.features import FEATURES, answer_slowly
+from trio_responses._cli.probe import JSONReport, Table, run_probe
+from trio_responses._cli.prober import Feature, Prober, Verdict
+from trio_responses.testing import Fail, Reply, Request, default_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cli.cli_driver import Capture, Order, Patch
+    from trio_responses.testing import ResponsesServer
+
+NAMES = [feature.name for feature in FEATURES]
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: Patch) -> None:
+    forget_environment(monkeypatch)
+
+
+@pytest.fixture
+def order(monkeypatch: Patch) -> Order:
+    return partial(order_at, monkeypatch)
+
+
+async def probe(
+    server: ResponsesServer, *models: str, responder: Any = answer_slowly, seconds: float = 30
+) -> tuple[int, dict[str, Any]]:
+    server.respond_with(responder)
+    out = io.StringIO()
+    endpoint = Endpoint.compatible(server.url)
+    prober = Prober(
+        endpoint, api_key="", models=models or ("m",), timeout=seconds, dial=server.dial
+    )
+    code = await run_probe(prober, JSONReport(out))
+    report: dict[str, Any] = json.loads(out.getvalue())
+    report["verdicts"] = {it["name"]: it["verdict"] for it in report["features"]}
+    report["details"] = {it["name"]: it["detail"] for it in report["features"]}
+    return code, report
+
+
+@NO_WAITING
+async def test_all_of_the_embedded_server_works(server: ResponsesServer) -> None:
+    code, report = await probe(server)
+    assert report["verdicts"] == dict.fromkeys(NAMES, "works")
+    assert (code, report["basics"], report["model"]) == (0, True, "m")
+    assert report["profile"] == {"lanes": True, "after_error": "reuse"}
+    assert report["details"]["lanes"] == "side by side"
+
+
+@NO_WAITING
+async def test_what_a_server_lacks_is_no_and_no_failure(narrow_server: ResponsesServer) -> None:
+    narrow_server.refuse_steers(times=None)
+    code, report = await probe(narrow_server)
+    assert {name for name, verdict in report["verdicts"].items() if verdict != "works"} == {
+        "lanes",
+        "steering",
+    }
+    assert report["verdicts"]["lanes"] == report["verdicts"]["steering"] == "no"
+    assert "steering_not_supported" in report["details"]["steering"]
+    assert code == 0
+    assert report["profile"]["lanes"] is False
+
+
+def without(feature: str) -> Callable[[Request], Any]:
+    """Answer as the embedded server, but for one feature."""
+
+    def respond(request: Request) -> Any:
+        if feature == "warm-up" and not request.text:
+            return Fail("unsupported_value", status=400)
+        if feature == "tool turn" and request.tools:
+            return "I would rather not."
+        if feature == "lanes" and request.lane is not None:
+            return Fail("unsupported_value", status=400)
+        if feature == "chain, store=false" and not request.stores:
+            return Fail("unsupported_value", status=400)
+        return answer_slowly(request)
+
+    return respond
+
+
+@NO_WAITING
+@pytest.mark.parametrize("feature", ["tool turn", "lanes", "chain, store=false"])
+async def test_one_thing_that_is_refused_leaves_the_others(
+    feature: str, server: ResponsesServer
+) -> None:
+    code, report = await probe(server, responder=without(feature))
+    assert report["verdicts"] == {**dict.fromkeys(NAMES, "works"), feature: "no"}
+    assert code == 0
+
+
+@NO_WAITING
+async def test_a_model_that_is_refused_gives_way_to_the_next(server: ResponsesServer) -> None:
+    def know_one(request: Request) -> Any:
+        known = request["model"] == "new"
+        return answer_slowly(request) if known else Fail("model_not_found", status=404)
+
+    code, report = await probe(server, "old", "new", responder=know_one)
+    assert (code, report["model"]) == (0, "new")
+    assert "old: " in report["details"]["text turn"]
+    assert "model_not_found" in report["details"]["text turn"]
+
+
+def know_nothing(_: Request) -> Fail:
+    return Fail("model_not_found", status=404)
+
+
+@NO_WAITING
+async def test_without_a_model_that_answers_the_rest_is_skipped(server: ResponsesServer) -> None:
+    code, report = await probe(server, "a", "b", responder=know_nothing)
+    assert code == 1
+    assert report["basics"] is False
+    assert report["profile"] is None
+    assert report["verdicts"] == {
+        **dict.fromkeys(NAMES, "skipped"),
+        "handshake": "works",
+        "text turn": "fails",
+        "pings": "works",
+    }
+
+
+@NO_WAITING
+async def test_a_server_that_is_not_there_skips_everything(server: ResponsesServer) -> None:
+    server.stop_accepting()
+    code, report = await probe(server)
+    assert code == 1
+    assert report["verdicts"] == {**dict.fromkeys(NAMES, "skipped"), "handshake": "fails"}
+    assert "attempts" not in report["details"]["handshake"]
+
+
+@NO_WAITING
+async def test_a_feature_that_hangs_ends_in_time(server: ResponsesServer) -> None:
+    def hang(request: Request) -> Any:
+        endless = Reply("one " * 100, delay=1)  # never silent, so that no other limit ends it
+        return endless if request.tools else answer_slowly(request)
+
+    code, report = await probe(server, responder=hang, seconds=10)
+    assert report["verdicts"] == {**dict.fromkeys(NAMES, "works"), "tool turn": "fails"}
+    assert code == 0
+    [slow] = [it for it in report["features"] if it["name"] == "tool turn"]
+    assert 9 < slow["seconds"] < 11
+
+
+@NO_WAITING
+async def test_a_server_that_heeds_no_parent_is_found_out(server: ResponsesServer) -> None:
+    part: dict[str, Any] = {"type": "output_text", "text": "Hm.", "annotations": []}
+    message = {"type": "message", "role": "assistant", "id": "x", "content": [part]}
+    response = {"id": "r", "status": "completed", "model": "m", "output": [message]}
+
+    def forget(request: Request) -> Any:
+        chained = request.get("previous_response_id") is not None
+        end = {"type": "response.completed", "response": response}
+        return [end] if chained else answer_slowly(request)
+
+    _, report = await probe(server, responder=forget)
+    assert report["verdicts"]["chain, store=true"] == "unclear"
+    assert report["verdicts"]["unknown parent"] == "works"
+
+
+@NO_WAITING
+async def test_a_server_that_ignores_lane_names_is_found_out(server: ResponsesServer) -> None:
+    response: dict[str, Any] = {"id": "r", "status": "in_progress", "model": "m", "output": []}
+    frames = [json.dumps({"type": "response.created", "response": response})]
+
+    def ignore(request: Request) -> Any:
+        return frames if request.lane is not None else answer_slowly(request)
+
+    _, report = await probe(server, responder=ignore)
+    assert report["verdicts"]["lanes"] == "no"
+    assert report["details"]["lanes"] == "events do not say which lane they are of"
+
+
+@NO_WAITING
+async def test_pings_that_nobody_answers_are_noticed(server: ResponsesServer) -> None:
+    async def go_deaf(prober: Prober) -> Any:
+        async def freeze() -> None:
+            while not server.statistics().open:  # noqa: ASYNC110 - a server has no event for it
+                await trio.sleep(0.01)
+            server.freeze_all()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(freeze)
+            return await pings(prober)
+
+    [pings] = [feature.attempt for feature in FEATURES if feature.name == "pings"]
+    server.respond_with(answer_slowly)
+    endpoint = Endpoint.compatible(server.url)
+    prober = Prober(endpoint, api_key="", models=("m",), timeout=30, dial=server.dial)
+    finding = await prober.examine(Feature("pings", go_deaf, needs=()), [])
+    assert (finding.verdict, finding.detail) == (Verdict.NO, "pings are not answered")
+
+
+@NO_WAITING
+async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
+    out = io.StringIO()
+    endpoint = Endpoint.compatible(f"{server.url}?api-key=secret")
+    prober = Prober(endpoint, api_key="", models=("m",), timeout=30, dial=server.dial)
+    server.respond_with(answer_slowly)
+    assert await run_probe(prober, Table(out, colour=False)) == 0
+    assert "secret" not in out.getvalue()
+    assert re.search(r"^lanes +works +\d\.\d\d s  side by side$", out.getvalue(), re.MULTILINE)
+    assert "Endpoint.compatible('ws://localhost/v1/responses', lanes=True" in out.getvalue()
+
+
+# --- As a command ------------------------------------------------------------------------
+
+
+def test_the_table_of_the_embedded_server(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(features, "WATCHED", 0.01)
+    assert main(["probe", "--embedded"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert len(re.findall(r"^.* works .*$", out, re.MULTILINE)) == len(FEATURES)
+    assert "\nthe basics work; its profile: Endpoint.compatible(" in out
+
+
+def test_json_is_one_object_and_the_models_are_those_asked_for(
+    order: Order, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(features, "WATCHED", 0.01)
+    servers = order(lambda _: None)
+    assert main(["probe", "--embedded", "--json", "--model", "a", "--model", "b"]) == 0
+    out, _ = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert json.loads(out)["model"] == "a"
+    assert {request["model"] for request in servers[0].requests} == {"a"}
+
+
+def test_a_port_that_nobody_listens_on_is_exit_code_1(capsys: Capture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    assert main(["probe", "--url", f"http://127.0.0.1:{port}/v1"]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"^handshake +fails ", out, re.MULTILINE)
+    assert out.endswith("\nthe basics do not work\n")
+    assert err == ""
+
+
+def test_probe_without_a_key_says_what_to_do(capsys: Capture) -> None:
+    assert main(["probe"]) == 2
+    assert "trio-responses probe --embedded" in capsys.readouterr().err
+
+
+def test_only_the_count_is_slow() -> None:
+    request = Request(body={"input": features.PONG}, connection=1)
+    assert answer_slowly(request) == default_answer(request)

@@ -1,0 +1,496 @@
+"""The command line as a user meets it: what it prints where, and its exit codes.
+
+Most tests call `main` in this process; those about signals, pipes and ports start another one.
+"""
+
+import io
+import json
+import re
+import shlex
+import signal
+import socket
+import sys
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+
+from tests.cli.cli_driver import (
+    SECONDS,
+    Capture,
+    Order,
+    Orders,
+    Patch,
+    forget_environment,
+    order_at,
+    running,
+    serving,
+)
+from tests.testing.driver import run_over_sockets
+from trio_responses import APIError, Endpoint, open_responses
+from trio_responses._cli import demo
+from trio_responses._cli import main
+from trio_responses._cli import running as cli_running
+from trio_responses._cli.arguments import make_parser
+from trio_responses._cli.screen import Screen
+from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: Patch) -> None:
+    forget_environment(monkeypatch)
+
+
+@pytest.fixture
+def order(monkeypatch: Patch) -> Order:
+    """Tell the embedded server of the next command what to do."""
+    return partial(order_at, monkeypatch)
+
+
+# --- serve -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_says_where_it_listens_answers_there_and_ends_by_a_signal_without_a_word(
+    number: signal.Signals, capsys: Capture
+) -> None:
+    with serving() as (process, url):
+        assert main(["ask", "--base-url", url, "Is anybody there?"]) == 0
+        assert capsys.readouterr() == ('Turn 1: you said "Is anybody there?".\n', "")
+        process.send_signal(number)
+        assert process.communicate(timeout=SECONDS) == ("", "")
+        assert process.returncode == 0
+
+
+def test_serve_with_a_key_refuses_every_other_one(capsys: Capture, monkeypatch: Patch) -> None:
+    with serving("--api-key", "right") as (_, url):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        monkeypatch.setenv("OPENAI_API_KEY", "wrong-key")
+        assert main(["ask", "Hello"]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(r"error: .*401.*OPENAI_API_KEY.*\n", err)
+        assert "wrong-key" not in err
+        monkeypatch.setenv("OPENAI_API_KEY", "right")
+        assert main(["ask", "Hello"]) == 0
+
+
+@pytest.mark.parametrize(("option", "status"), [((), "failed"), (("--unknown-parameters",), "ok")])
+def test_serve_refuses_unknown_parameters_where_it_may(
+    option: tuple[str, ...], status: str, capsys: Capture
+) -> None:
+    with serving(*option) as (_, url):
+
+        async def ask() -> str:
+            async with open_responses(url, api_key="any", proxy=False) as connection:
+                try:
+                    await connection.create(model="m", input="hi", modle="m")
+                except APIError as error:
+                    return "failed" if "modle" in error.message else ""
+                return "ok"
+
+        assert trio.run(ask) == status
+    assert capsys.readouterr() == ("", "")
+
+
+def test_serve_with_a_maximum_age_ends_old_sockets(capsys: Capture) -> None:
+    with serving("--max-age", "0.2") as (_, url):
+        port = int(url.split(":")[2].removesuffix("/v1"))
+        with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as stream:
+            stream.sendall(
+                b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            received = b""
+            while b"websocket_connection_limit_reached" not in received:
+                data = stream.recv(4096)
+                assert data, received
+                received += data
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_port_in_use_is_one_line_on_stderr(capsys: Capture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["serve", "--port", str(port)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"error: cannot listen on 127\.0\.0\.1 port {port}: .*in use\n", err)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("--port", port) for port in ("65536", "-1", "x")],
+        *[("--max-age", age) for age in ("0", "-1", "nan", "inf", "soon")],
+    ],
+)
+def test_serve_refuses_numbers_that_make_no_sense(option: str, value: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["serve", f"{option}={value}"])
+    assert refused.value.code == 2
+    assert f"argument {option}" in capsys.readouterr().err
+
+
+# --- ask ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ask", "Hello"], ["ask", "--base-url", "https://example.org/v1", "Hello"]]
+)
+def test_ask_without_a_key_says_what_to_do(arguments: list[str], capsys: Capture) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: there is no API key for ")
+    for way_out in ("OPENAI_API_KEY=", "--embedded", "--base-url http://127.0.0.1:"):
+        assert way_out in err
+
+
+def test_ask_streams_the_text_as_it_comes(order: Order, monkeypatch: Patch) -> None:
+    shown: list[str] = []
+
+    class Recorder(io.StringIO):
+        def flush(self) -> None:
+            shown.append(self.getvalue())
+            self.seek(0)
+            self.truncate()
+
+    order(lambda server: server.reply("one two three"))
+    monkeypatch.setattr(sys, "stdout", Recorder())
+    assert main(["ask", "--embedded", "Count"]) == 0
+    assert [text for text in shown if text] == ["one", " two", " three", "\n"]
+
+
+def test_ask_sends_what_it_was_given_and_keeps_the_key_to_itself(
+    order: Order, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    servers = order(lambda _: None)
+    options = ["--embedded", "--model", "gpt-9", "--instructions", "Be brief."]
+    assert main(["ask", *options, "Hello"]) == 0
+    (request,) = servers[0].requests
+    assert request["model"] == "gpt-9"
+    assert request["instructions"] == "Be brief."
+    assert request["input"] == "Hello"
+    assert "authorization" not in servers[0].connections[0].headers
+
+
+def test_ask_reads_a_dash_from_stdin(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe\n"))
+    assert main(["ask", "--embedded", "-"]) == 0
+    assert capsys.readouterr().out == 'Turn 1: you said "from a pipe".\n'
+
+
+def test_ask_takes_bytes_that_are_no_utf_8(capsys: Capture) -> None:
+    assert main(["ask", "--embedded", "caf\udce9"]) == 0
+    assert capsys.readouterr() == ('Turn 1: you said "caf?".\n', "")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+def test_ask_needs_a_question(text: str, capsys: Capture) -> None:
+    assert main(["ask", "--embedded", text]) == 2
+    assert capsys.readouterr() == ("", "error: there is no question: the text is empty\n")
+
+
+def test_ask_json_prints_the_finished_response_as_one_object(capsys: Capture) -> None:
+    assert main(["ask", "--embedded", "--json", "Grüße"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("\n") == 1
+    response: dict[str, Any] = json.loads(out)
+    assert response["object"] == "response"
+    assert response["status"] == "completed"
+    assert response["model"] == demo.MODEL
+    assert response["output"][0]["content"][0]["text"] == 'Turn 1: you said "Grüße".'
+    assert response["usage"]["input_tokens"] == 1
+
+
+def test_ask_prints_the_answer_of_a_server_that_sends_no_deltas(
+    order: Order, capsys: Capture
+) -> None:
+    order(lambda server: server.reply("all at once", events="terminal"))
+    assert main(["ask", "--embedded", "Hello"]) == 0
+    assert capsys.readouterr().out == "all at once\n"
+
+
+def test_ask_ends_with_one_newline_where_the_answer_brings_its_own(
+    order: Order, capsys: Capture
+) -> None:
+    order(lambda server: server.reply(chunks=["a line\n"]))
+    assert main(["ask", "--embedded", "Hello"]) == 0
+    assert capsys.readouterr().out == "a line\n"
+
+
+def test_ask_notes_an_incomplete_answer(order: Order, capsys: Capture) -> None:
+    order(lambda server: server.reply("cut sh", status="incomplete"))
+    assert main(["ask", "--embedded", "Hello"]) == 0
+    assert capsys.readouterr() == (
+        "cut sh\n",
+        "note: the answer is incomplete: max_output_tokens\n",
+    )
+
+
+def test_ask_notes_a_refusal(order: Order, capsys: Capture) -> None:
+    refusal = {"type": "refusal", "refusal": "I would rather not."}
+    item = {"type": "message", "role": "assistant", "id": "m", "content": [refusal]}
+    response = {"id": "r", "status": "completed", "model": "m", "output": [item]}
+    order(lambda server: server.answer([{"type": "response.completed", "response": response}]))
+    assert main(["ask", "--embedded", "Hello"]) == 0
+    assert capsys.readouterr() == ("", "note: the model refused: I would rather not.\n")
+
+
+FAULTS: list[tuple[Orders, str, str]] = [
+    (lambda s: s.fail("server_error", message="Out\nof order."), "", "server_error.*Out of order"),
+    (lambda s: s.reply("Oh", status="failed"), "Oh\n", "server_error.*The response failed"),
+    (lambda s: s.drop(after_events=5), "Turn\n", "connection was lost.*the answer had begun"),
+    (lambda s: s.drop(after_events=0), "", "connection was lost.*was sent and may have been"),
+    (lambda s: s.refuse(401), "", "401.*OPENAI_API_KEY"),
+    (lambda s: s.refuse(404), "", "404.*/v1/responses"),
+]
+
+
+@pytest.mark.parametrize(("orders", "text", "words"), FAULTS)
+def test_an_error_is_one_line_on_stderr(
+    orders: Orders,
+    text: str,
+    words: str,
+    order: Order,
+    capsys: Capture,
+) -> None:
+    order(orders)
+    assert main(["ask", "--embedded", "Hello"]) == 1
+    out, err = capsys.readouterr()
+    assert out == text
+    assert re.fullmatch(rf"error: .*{words}.*\n", err)
+
+
+def test_ask_gives_a_server_that_is_not_there_three_chances(
+    capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(cli_running, "PATIENCE", [0, 0])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    assert main(["ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello"]) == 1
+    assert re.fullmatch(r"error: could not connect in 3 attempts.*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "nonsense", "http://127.0.0.1:99999/v1"])
+def test_a_url_that_cannot_be_dialled_is_an_error(url: str, capsys: Capture) -> None:
+    assert main(["ask", "--base-url", url, "Hello"]) == 1
+    assert re.fullmatch(r"error: .+\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_ask_without_a_traceback(number: signal.Signals, code: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        deaf.settimeout(SECONDS)
+        port = deaf.getsockname()[1]
+        with running("ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello") as process:
+            peer, _ = deaf.accept()
+            with peer:
+                process.send_signal(number)
+                assert process.communicate(timeout=SECONDS) == ("", "")
+    assert process.returncode == code
+
+
+# --- demo --------------------------------------------------------------------------------
+
+
+def test_the_demo_comes_out_as_promised() -> None:
+    with running("demo") as process:
+        out, err = process.communicate(timeout=SECONDS)
+    assert err == ""
+    assert process.returncode == 0, out
+    assert out.endswith(f"\ndemo: all {len(demo.STEPS)} steps came out as promised\n")
+    assert out.count(" ✓ ") == len(demo.STEPS)
+    assert "\x1b" not in out
+
+
+def test_a_reader_that_leaves_ends_the_demo_quietly() -> None:
+    with running("demo") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=SECONDS) == 141
+        assert process.stderr.read() == ""
+
+
+def lose_the_way(_: ResponsesServer) -> Endpoint:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    return Endpoint.compatible(f"http://127.0.0.1:{port}/v1")
+
+
+def forget_lanes(server: ResponsesServer) -> Endpoint:
+    return Endpoint.compatible(server.url, after_error="reuse")
+
+
+def lie_about_the_weather(city: str) -> dict[str, Any]:
+    return {"celsius": 40, "sky": city}
+
+
+def know_no_weather(city: str) -> dict[str, Any]:
+    raise KeyError(city)
+
+
+def miscount(_: Request) -> Reply:
+    return Reply("uno due tre quattro sei", delay=0.01)
+
+
+def drop_nothing(_: ResponsesServer, **__: Any) -> None:
+    """Leave the socket alone."""
+
+
+def stall_instead(server: ResponsesServer, **_: Any) -> None:
+    server.stall(after_events=7)
+
+
+def never_grow_old(**_: float) -> AbstractAsyncContextManager[ResponsesServer]:
+    return open_test_server(max_age=None)
+
+
+class Sabotage(NamedTuple):
+    """What is replaced by what, the steps that are tried, those that must fail, and why."""
+
+    place: object
+    name: str
+    value: object
+    steps: str
+    broken: str
+    reason: str
+
+
+SABOTAGES = [
+    Sabotage(demo, "_endpoint", lose_the_way, "123456789", "123456789", "could not connect in 3"),
+    Sabotage(demo, "get_weather", lie_about_the_weather, "1234", "4", "the answer: 'Turn 1: the"),
+    Sabotage(demo, "get_weather", know_no_weather, "1234", "4", "KeyError: 'Oslo'"),
+    Sabotage(demo, "_count_slowly", miscount, "145", "5", "the texts: "),
+    Sabotage(demo, "_endpoint", forget_lanes, "15", "5", "before the first was done"),
+    Sabotage(demo, "RECONNECT", (), "167", "67", "ReconnectFailed: gave up after 0 attempts"),
+    Sabotage(ResponsesServer, "drop", drop_nothing, "16", "6", "although the socket was cut"),
+    Sabotage(ResponsesServer, "drop", drop_nothing, "17", "7", "not come to its end within 15 s"),
+    Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "not come to its end within 15 s"),
+    Sabotage(demo, "open_test_server", never_grow_old, "8", "8", "not come to its end within 15 s"),
+    Sabotage(demo, "MODEL", demo.MODEL, "19", "9", "close codes: "),  # the cuts are left out
+]
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES)
+def test_a_sabotaged_demo_names_the_steps_that_failed(
+    sabotage: Sabotage, capsys: Capture, monkeypatch: Patch
+) -> None:
+    tried = [demo.STEPS[int(step) - 1] for step in sabotage.steps]
+    titles = [demo.STEPS[int(step) - 1][0] for step in sabotage.broken]
+    monkeypatch.setattr(demo, "STEPS", tried)
+    monkeypatch.setattr(trio, "run", run_over_sockets)
+    monkeypatch.setattr(demo, "RECONNECT", [0, 0])
+    monkeypatch.setattr(sabotage.place, sabotage.name, sabotage.value)
+    assert main(["demo"]) == 1
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert sabotage.reason in out
+    last = out.splitlines()[-1]
+    assert last.startswith(f"demo: not as promised: {len(titles)} of {len(tried)}: ")
+    assert [title for title, _ in tried if f". {title}" in last] == titles
+
+
+# --- All of them -------------------------------------------------------------------------
+
+
+def test_help_teaches(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    out = capsys.readouterr().out
+    for example in ("trio-responses demo", "ask --embedded", "serve --port", "--base-url http"):
+        assert example in out
+
+
+@pytest.mark.parametrize(
+    "command", ["chat", "ask", "probe", "serve", "record", "replay", "demo", "completion"]
+)
+def test_the_help_of_each_command_has_an_example(command: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert f"trio-responses {command}" in capsys.readouterr().out.partition("options:")[2]
+
+
+def test_what_the_page_shows_can_be_typed() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "command-line.md"
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "".join(blocks).splitlines()
+    assert len(lines) > 10
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "trio-responses"
+        make_parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "ask"], ["ask", "--debug"]])
+def test_debug_shows_where_an_error_comes_from(arguments: list[str], capsys: Capture) -> None:
+    assert main([*arguments, "--base-url", "ftp://127.0.0.1", "Hello"]) == 1
+    _, err = capsys.readouterr()
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert re.fullmatch(r"error: .*'ftp'", err.splitlines()[-1])
+
+
+def test_the_version_is_that_of_the_package(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert re.fullmatch(r"trio-responses \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_no_command_is_wrong_usage(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+# --- The screen --------------------------------------------------------------------------
+
+
+def test_a_line_that_grows_is_ended_by_any_other_line() -> None:
+    out = io.StringIO()
+    screen = Screen(out, colour=False)
+    screen.stream("model: ", "one")
+    screen.stream("model: ", " two")
+    screen.notice("news")
+    screen.stream("model: ", "three")
+    screen.say("done")
+    lines = ["   model: one two", "   ~ news", "   model: three", "   done", ""]
+    assert out.getvalue() == "\n".join(lines)
+
+
+def test_colour_is_for_terminals() -> None:
+    out = io.StringIO()
+    Screen(out, colour=True).good("well")
+    assert "\x1b[1;32m" in out.getvalue()
+
+
+def test_check_marks_are_words_where_they_cannot_be_shown() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    screen = Screen(out, colour=False)
+    screen.good("well")
+    screen.bad("ill")
+    out.seek(0)
+    assert out.read() == " ok: well\n FAILED: ill\n"
+
+
+def test_debug_shows_the_log() -> None:
+    with running("--debug", "ask", "--embedded", "Hello") as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert "DEBUG:trio_responses:turn 1 ended: completed" in err
+
+
+def test_an_age_is_for_the_embedded_server(capsys: Capture) -> None:
+    assert main(["chat", "--base-url", "http://127.0.0.1:9/v1", "--max-age", "3"]) == 2
+    assert capsys.readouterr() == ("", "error: --max-age is for the server of --embedded\n")

@@ -1,0 +1,518 @@
+"""What the events of a response add up to, beside a response that was there first.
+
+A response is made up, told in events as a server may tell it (in pieces of any size, items side
+by side, with much left out), and put together again.
+"""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trio_responses import _wire as wire
+from trio_responses._protocol.accumulator import MANY, Accumulator, Snapshot
+
+if TYPE_CHECKING:
+    from trio_responses._protocol.accumulator import ItemSnapshot
+
+JSONObject: TypeAlias = "dict[str, Any]"
+
+LEAVE_OUT = object()
+
+
+def feed(accumulator: Accumulator, *frames: JSONObject) -> None:
+    for frame in frames:
+        accumulator.feed([wire.decode(json.dumps(frame).encode())])
+
+
+def finish(accumulator: Accumulator, output: Any = LEAVE_OUT, **fields: Any) -> wire.Response:
+    response = {"id": "resp_1", "status": "completed", **fields}
+    if output is not LEAVE_OUT:
+        response["output"] = output
+    frame = {"type": "response.completed", "response": response}
+    event = wire.decode(json.dumps(frame).encode())
+    assert isinstance(event, wire.ResponseCompleted)
+    accumulator.feed([event])
+    return accumulator.finish(event.response)
+
+
+def output_of(response: wire.Response) -> list[JSONObject] | None:
+    """Give the output as JSON, nothing added and nothing lost."""
+    if response.raw_output is None:
+        return None
+    return [json.loads(bytes(raw)) for raw in response.raw_output]
+
+
+# --- Responses, and how they are told ---------------------------------------------------------
+
+TEXT, REFUSAL, SUMMARY, ARGUMENTS = "text", "refusal", "reasoning_summary", "arguments"
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+IDS = st.sampled_from(["one", "two", "three"])
+EXTRAS = st.dictionaries(
+    st.sampled_from(["x_new", "x_phase"]),
+    st.none() | st.integers(-9, 9) | st.lists(TEXTS, max_size=2) | st.just({"type": "message"}),
+)
+
+
+@dataclass
+class Part:
+    """A text of an item, and the events that tell it."""
+
+    kind: str
+    text: str
+    events: str
+    """What their types begin with."""
+    whole: str = "text"
+    """The field of the one that says it as a whole."""
+    place: JSONObject = field(default_factory=dict[str, Any])
+    added: JSONObject | None = None
+    """What sets the part up, and ends it."""
+
+
+@dataclass
+class Told:
+    """An output item, and its parts."""
+
+    item: JSONObject
+    parts: list[Part]
+
+
+def _message_part(index: int, kind: str, text: str, extra: JSONObject) -> tuple[Part, JSONObject]:
+    place = {"content_index": index}
+    if kind == TEXT:
+        content: JSONObject = {"type": "output_text", "text": text, "annotations": [], **extra}
+        return Part(kind, text, "response.output_text", place=place, added=content), content
+    content = {"type": "refusal", "refusal": text, **extra}
+    return Part(kind, text, "response.refusal", "refusal", place, content), content
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Told:
+    kinds = draw(st.lists(st.sampled_from([TEXT, TEXT, REFUSAL]), max_size=3))
+    parts = [_message_part(at, kind, draw(TEXTS), draw(EXTRAS)) for at, kind in enumerate(kinds)]
+    item = {"type": "message", "role": "assistant", "content": [content for _, content in parts]}
+    return Told(item, [part for part, _ in parts])
+
+
+@st.composite
+def reasonings(draw: st.DrawFn) -> Told:
+    texts = draw(st.lists(TEXTS, max_size=3))
+    summary = [{"type": "summary_text", "text": text} for text in texts]
+    parts = [
+        Part(SUMMARY, text, "response.reasoning_summary_text", place={"summary_index": at})
+        for at, text in enumerate(texts)
+    ]
+    return Told({"type": "reasoning", "summary": summary, "encrypted_content": "gAAA"}, parts)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> Told:
+    text = draw(TEXTS)
+    kind = draw(st.sampled_from(["function_call", "mcp_call", "custom_tool_call"]))
+    source = "input" if kind == "custom_tool_call" else "arguments"
+    part = Part(ARGUMENTS, text, f"response.{kind}_{source}", source)
+    return Told({"type": kind, "call_id": "call_1", "name": "look", source: text}, [part])
+
+
+@st.composite
+def unknown_items(draw: st.DrawFn) -> Told:
+    return Told({"type": "hologram", "depth": draw(st.integers())}, [])
+
+
+@st.composite
+def told_items(draw: st.DrawFn) -> Told:
+    told = draw(messages() | reasonings() | calls() | unknown_items())
+    told.item = {"id": draw(IDS), **told.item, **draw(EXTRAS)}
+    return told
+
+
+@st.composite
+def pieces(draw: st.DrawFn, text: str) -> list[str]:
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+@dataclass
+class Saying:
+    """One event, and what is known of its item once it is said."""
+
+    frame: JSONObject
+    known: dict[tuple[str, int], str] | None
+    """The texts by kind and part; `None` where the event brings no piece of its item."""
+    finished: bool = False
+
+
+@st.composite
+def told_in_events(draw: st.DrawFn, told: Told, index: int, *, finished: bool) -> list[Saying]:
+    """Tell an item: with all its events or with some, but whole pieces of a text or none."""
+    sayings: list[Saying] = []
+    known: dict[tuple[str, int], str] = {}
+    of_item = {"output_index": index, "item_id": told.item["id"]}
+
+    def add(type_: str, frame: JSONObject, *, counts: bool = True) -> None:
+        event = {"type": type_, "output_index": index, **frame}
+        sayings.append(Saying(event, dict(known) if counts else None))
+
+    if draw(st.booleans()):
+        add("response.output_item.added", {"item": {**told.item, "status": "in_progress"}})
+    for at, part in enumerate(told.parts):
+        place = (part.kind, at)
+        where = {**of_item, **part.place}
+        if part.added and draw(st.booleans()):
+            add("response.content_part.added", {**where, "part": part.added}, counts=False)
+        if draw(st.booleans()):
+            for piece in draw(pieces(part.text)):
+                known[place] = known.get(place, "") + piece
+                add(f"{part.events}.delta", {**where, "delta": piece})
+        if draw(st.booleans()):
+            known[place] = part.text
+            add(f"{part.events}.done", {**where, part.whole: part.text})
+        if part.added and draw(st.booleans()):
+            add("response.content_part.done", {**where, "part": part.added}, counts=False)
+    if finished:
+        known.update({(part.kind, at): part.text for at, part in enumerate(told.parts)})
+        add("response.output_item.done", {"item": told.item})
+        sayings[-1].finished = True
+    return sayings
+
+
+@st.composite
+def interleaved(draw: st.DrawFn, items: list[Told], *, finished: bool) -> list[Saying]:
+    told = [draw(told_in_events(item, at, finished=finished)) for at, item in enumerate(items)]
+    order: list[Saying] = []
+    while any(told):
+        order.append(draw(st.sampled_from([one for one in told if one])).pop(0))
+    return order
+
+
+def texts_of(known: dict[tuple[str, int], str], kind: str) -> list[str]:
+    return [text for (of, _), text in sorted(known.items()) if of == kind]
+
+
+def expected_item(index: int, known: dict[tuple[str, int], str]) -> JSONObject:
+    return {
+        "output_index": index,
+        TEXT: "".join(texts_of(known, TEXT)),
+        REFUSAL: "".join(texts_of(known, REFUSAL)),
+        SUMMARY: "\n\n".join(texts_of(known, SUMMARY)),
+        ARGUMENTS: "".join(texts_of(known, ARGUMENTS)),
+    }
+
+
+def shown(item: ItemSnapshot) -> JSONObject:
+    return {
+        name: getattr(item, name) for name in ("output_index", TEXT, REFUSAL, SUMMARY, ARGUMENTS)
+    }
+
+
+OUTPUTS = st.sampled_from(["full", "empty", "null", "left out"])
+
+
+class TestBesideAResponse:
+    @settings(deadline=None, max_examples=100)
+    @given(st.data(), st.lists(told_items(), max_size=4), OUTPUTS, st.booleans())
+    def test_the_events_of_a_response_add_up_to_it(
+        self,
+        data: st.DataObject,
+        items: list[Told],
+        terminal: str,
+        keep_text: bool,  # noqa: FBT001
+    ) -> None:
+        """Row 20 of the problems: whether the end carries the output, or only the items' ends."""
+        accumulator = Accumulator(keep_text=keep_text)
+        finished = terminal != "full" or data.draw(st.booleans())
+        for saying in data.draw(interleaved(items, finished=finished)):
+            feed(accumulator, saying.frame)
+        output = [told.item for told in items]
+        if terminal == "full":
+            output = [{**item, "x_last": True} for item in output]
+        ends = {"full": output, "empty": [], "null": None, "left out": LEAVE_OUT}
+        response = finish(accumulator, ends[terminal], usage={"input_tokens": 3}, model="m")
+        assert (output_of(response) or []) == output
+        assert (response.id, response.status, response.model) == ("resp_1", "completed", "m")
+        assert response.usage == wire.Usage(input_tokens=3)
+        assert len(response.output) == len(items)
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.data(), st.lists(told_items(), max_size=4), st.booleans())
+    def test_a_snapshot_shows_what_was_said_so_far(
+        self,
+        data: st.DataObject,
+        items: list[Told],
+        finished: bool,  # noqa: FBT001
+    ) -> None:
+        accumulator = Accumulator()
+        known: dict[int, JSONObject] = {}
+        done: set[int] = set()
+        for saying in data.draw(interleaved(items, finished=finished)):
+            feed(accumulator, saying.frame)
+            index = saying.frame["output_index"]
+            if saying.known is not None:
+                known[index] = expected_item(index, saying.known)
+            if saying.finished:
+                done.add(index)
+            snapshot = accumulator.snapshot()
+            assert [shown(item) for item in snapshot.items] == [known[at] for at in sorted(known)]
+            assert {item.output_index for item in snapshot.items if item.item is not None} == done
+
+    @settings(deadline=None, max_examples=50)
+    @given(st.data(), st.lists(told_items(), min_size=1, max_size=4))
+    def test_without_its_text_a_snapshot_shows_finished_items_only(
+        self, data: st.DataObject, items: list[Told]
+    ) -> None:
+        accumulator = Accumulator(keep_text=False)
+        for saying in data.draw(interleaved(items, finished=True)):
+            feed(accumulator, saying.frame)
+            for item in accumulator.snapshot().items:
+                if item.item is None:
+                    assert not any(shown(item)[kind] for kind in (TEXT, REFUSAL, SUMMARY))
+            assert not any(item.pieces for item in accumulator._items.values())
+        assert len(accumulator.snapshot().items) == len(items)
+
+
+# --- One by one -------------------------------------------------------------------------------
+
+
+def message(text: str, item_id: str = "msg_1") -> JSONObject:
+    part: JSONObject = {"type": "output_text", "text": text, "annotations": []}
+    return {"type": "message", "id": item_id, "role": "assistant", "content": [part]}
+
+
+def delta(text: str, **fields: Any) -> JSONObject:
+    return {"type": "response.output_text.delta", "delta": text, **fields}
+
+
+def item_done(item: JSONObject, **fields: Any) -> JSONObject:
+    return {"type": "response.output_item.done", "item": item, **fields}
+
+
+@pytest.fixture
+def accumulator() -> Accumulator:
+    return Accumulator()
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize("output", [[], None, LEAVE_OUT], ids=["empty", "null", "left out"])
+    def test_the_finished_items_are_the_output_where_the_end_has_none(
+        self, accumulator: Accumulator, output: object
+    ) -> None:
+        """Row 20 of docs/problems.md."""
+        feed(accumulator, item_done(message("a"), output_index=0))
+        response = finish(accumulator, output)
+        assert output_of(response) == [message("a")]
+        assert response.output_text == "a"
+
+    def test_the_output_of_the_end_wins(self, accumulator: Accumulator) -> None:
+        feed(accumulator, item_done(message("early")), item_done(message("b"), output_index=1))
+        assert output_of(finish(accumulator, [message("late")])) == [message("late")]
+
+    def test_the_end_alone_is_enough(self, accumulator: Accumulator) -> None:
+        assert output_of(finish(accumulator, [message("a")])) == [message("a")]
+        assert accumulator.snapshot() == Snapshot(items=())
+
+    @pytest.mark.parametrize("output", [[], None], ids=["empty", "null"])
+    def test_where_there_is_no_output_none_is_made_up(
+        self, accumulator: Accumulator, output: object
+    ) -> None:
+        """Row 21 of the problems: `None` says that nothing is known, which an empty list is not."""
+        feed(accumulator, delta("half a"), {"type": "response.created", "response": {"id": "r"}})
+        assert output_of(finish(accumulator, output)) == output
+
+    def test_the_items_are_in_the_order_of_their_places(self, accumulator: Accumulator) -> None:
+        items = [message(str(number), f"msg_{number}") for number in range(12)]
+        for number in reversed(range(12)):
+            feed(accumulator, item_done(items[number], output_index=number))
+        assert output_of(finish(accumulator)) == items
+
+    def test_an_output_that_was_looked_at_before_is_not_remembered(
+        self, accumulator: Accumulator
+    ) -> None:
+        feed(accumulator, item_done(message("a")))
+        bare = wire.Response(id="resp_1", raw_output=[])
+        assert bare.output == ()
+        assert accumulator.finish(bare).output_text == "a"
+        assert bare.output_text == ""
+
+    def test_items_keep_what_is_unknown_here(self, accumulator: Accumulator) -> None:
+        """P7: what is replayed later is what came."""
+        odd = {"type": "hologram", "id": 7, "deep": {"er": [1, 2.50, None]}, "text": "é\u2028"}
+        feed(accumulator, item_done(odd), item_done({**message("b"), "new": 1}, output_index=1))
+        assert output_of(finish(accumulator)) == [odd, {**message("b"), "new": 1}]
+
+    @pytest.mark.parametrize("item", [None, [], "text", {}, {"type": "message"}])
+    def test_an_item_that_is_none_costs_no_turn(
+        self, accumulator: Accumulator, item: object
+    ) -> None:
+        """P8: no exception, whatever comes."""
+        feed(accumulator, {"type": "response.output_item.done", "item": item})
+        assert output_of(finish(accumulator)) == [item]
+        (shown_item,) = accumulator.snapshot().items
+        assert shown_item.item_id == shown_item.text == ""
+
+
+class TestSnapshots:
+    def test_without_place_and_id_the_text_is_of_the_first_item(
+        self, accumulator: Accumulator
+    ) -> None:
+        feed(accumulator, delta("a"), delta("b", content_index=None), delta("c", output_index=0))
+        (item,) = accumulator.snapshot().items
+        assert (item.output_index, item.item_id, item.text) == (0, "", "abc")
+
+    def test_whoever_says_the_id_first_gives_it(self, accumulator: Accumulator) -> None:
+        feed(accumulator, delta("a"), delta("b", item_id="msg_1", content_index=1))
+        feed(accumulator, delta("c", item_id="msg_2", content_index=2))
+        feed(accumulator, item_done(message("abc", "msg_3")))
+        assert accumulator.snapshot().items[0].item_id == "msg_1"
+
+    @pytest.mark.parametrize("type_", ["response.output_item.added", "response.output_item.done"])
+    def test_an_item_says_its_id(self, accumulator: Accumulator, type_: str) -> None:
+        feed(accumulator, {"type": type_, "item": message("a")})
+        assert accumulator.snapshot().items[0].item_id == "msg_1"
+
+    def test_parts_are_in_the_order_of_their_places(self, accumulator: Accumulator) -> None:
+        feed(accumulator, delta("b", content_index=1), delta("a", content_index=0))
+        assert accumulator.snapshot().text == "ab"
+
+    def test_a_whole_text_corrects_its_pieces(self, accumulator: Accumulator) -> None:
+        feed(accumulator, delta("a"), {"type": "response.output_text.done", "text": "A"})
+        assert accumulator.snapshot().text == "A"
+
+    def test_a_finished_item_corrects_its_pieces(self, accumulator: Accumulator) -> None:
+        feed(accumulator, delta("a"), item_done(message("A")))
+        assert accumulator.snapshot().text == "A"
+
+    @pytest.mark.parametrize(
+        ("item", "texts"),
+        [
+            (message("a"), {TEXT: "a"}),
+            (
+                {
+                    "type": "message",
+                    "role": "assistant",
+                    "content": [{"type": "refusal", "refusal": "no"}],
+                },
+                {REFUSAL: "no"},
+            ),
+            (
+                {
+                    "type": "reasoning",
+                    "summary": [{"type": "summary_text", "text": text} for text in ("why", "how")],
+                },
+                {SUMMARY: "why\n\nhow"},
+            ),
+            (
+                {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+                {ARGUMENTS: "{}"},
+            ),
+            ({"type": "mcp_call", "name": "look", "arguments": "{}"}, {ARGUMENTS: "{}"}),
+            (
+                {"type": "custom_tool_call", "call_id": "c", "name": "look", "input": "go"},
+                {ARGUMENTS: "go"},
+            ),
+            ({"type": "hologram", "text": "a"}, {}),
+        ],
+    )
+    def test_a_finished_item_is_enough(
+        self, accumulator: Accumulator, item: JSONObject, texts: dict[str, str]
+    ) -> None:
+        feed(accumulator, item_done(item))
+        (shown_item,) = accumulator.snapshot().items
+        empty = {TEXT: "", REFUSAL: "", SUMMARY: "", ARGUMENTS: ""}
+        assert shown(shown_item) == {"output_index": 0, **empty, **texts}
+
+    def test_a_finished_item_without_texts_keeps_its_pieces(self, accumulator: Accumulator) -> None:
+        feed(accumulator, delta("a"), item_done({"type": "message", "role": "assistant"}))
+        assert accumulator.snapshot().text == "a"
+
+    def test_the_texts_of_all_items_are_joined(self, accumulator: Accumulator) -> None:
+        refusal = "response.refusal.delta"
+        summary = "response.reasoning_summary_text.delta"
+        feed(
+            accumulator,
+            {"type": summary, "delta": "why", "output_index": 0},
+            delta("b", output_index=2),
+            delta("a", output_index=1),
+            {"type": refusal, "delta": "no, ", "output_index": 3},
+            {"type": refusal, "delta": "never", "output_index": 4},
+            {"type": summary, "delta": "how", "output_index": 5},
+            {"type": summary, "delta": "when", "output_index": 5, "summary_index": 1},
+        )
+        snapshot = accumulator.snapshot()
+        assert snapshot.text == "ab"
+        assert snapshot.refusal == "no, never"
+        assert snapshot.reasoning_summary == "why\n\nhow\n\nwhen"
+
+    def test_a_snapshot_does_not_change_any_more(self, accumulator: Accumulator) -> None:
+        feed(accumulator, delta("a"))
+        before = accumulator.snapshot()
+        feed(accumulator, delta("b"), item_done(message("ab")), item_done(message("c")))
+        assert before.text == "a"
+        assert before.items[0].item is None
+
+    def test_other_events_change_nothing(self, accumulator: Accumulator) -> None:
+        others = ("keepalive", "response.in_progress", "response.a_type_of_next_year", "error")
+        feed(accumulator, *({"type": type_, "response": {"id": "resp_1"}} for type_ in others))
+        accumulator.feed([wire.UndecodableFrame(raw=b"{", error="broken")])
+        assert accumulator.snapshot() == Snapshot(items=())
+
+
+class TestMemory:
+    """P6: where nobody asks for snapshots, no text is kept for them."""
+
+    KINDS = (
+        "output_text",
+        "refusal",
+        "reasoning_summary_text",
+        "function_call_arguments",
+        "mcp_call_arguments",
+        "custom_tool_call_input",
+    )
+
+    def test_without_snapshots_pieces_leave_nothing_behind(self) -> None:
+        accumulator = Accumulator(keep_text=False)
+        frames = [
+            json.dumps({"type": f"response.{kind}.delta", "delta": "x" * 200}).encode()
+            for kind in self.KINDS
+        ]
+        accumulator.feed([wire.decode(frames[0])])
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for frame in frames * 50:
+                accumulator.feed([wire.decode(frame)])
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before < 2_000
+        assert accumulator.snapshot() == Snapshot(items=())
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_without_snapshots_whole_texts_leave_nothing_behind(self, kind: str) -> None:
+        accumulator = Accumulator(keep_text=False)
+        texts = {"text": "a", "refusal": "a", "arguments": "a", "input": "a"}
+        feed(accumulator, {"type": f"response.{kind}.done", **texts})
+        assert accumulator.snapshot() == Snapshot(items=())
+
+    def test_with_snapshots_they_are_kept(self) -> None:
+        accumulator = Accumulator()
+        for at, kind in enumerate(self.KINDS):
+            feed(accumulator, {"type": f"response.{kind}.delta", "delta": "x", "output_index": at})
+        assert all("x" in shown(item).values() for item in accumulator.snapshot().items)
+        assert len(accumulator.snapshot().items) == len(self.KINDS)
+
+    def test_what_is_kept_as_it_came_does_not_grow_with_the_response(self) -> None:
+        """Adding up waits until somebody looks, and never for long."""
+        accumulator = Accumulator()
+        frame = json.dumps({"type": "response.output_text.delta", "delta": "xy"}).encode()
+        for _ in range(5 * MANY):
+            accumulator.feed([wire.decode(frame)])
+            assert len(accumulator._heard) < MANY
+        assert accumulator.snapshot().text == "xy" * 5 * MANY
+        assert accumulator._heard == []

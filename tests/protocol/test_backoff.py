@@ -1,0 +1,243 @@
+"""P2: delays, the walk through them, and close codes: without a clock."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_responses._errors import ConfigurationError
+from trio_responses._protocol.backoff import Backoff, ReconnectPolicy, closes_for_good
+
+SECONDS = st.floats(0, 1e6)
+POLICIES = st.builds(
+    ReconnectPolicy,
+    initial=SECONDS,
+    factor=st.floats(0, 10),
+    cap=SECONDS,
+    attempts=st.integers(0, 20),
+    jitter=st.floats(0, 1),
+    max_retry_after=SECONDS,
+)
+CHANCES = st.floats(0, 1, exclude_max=True)
+
+
+def walk(backoff: Backoff) -> list[float]:
+    delays: list[float] = []
+    while (delay := backoff.next_delay()) is not None:
+        delays.append(delay)
+    return delays
+
+
+def fixed(chance: float) -> Callable[[], float]:
+    return lambda: chance
+
+
+# --- The policy ----------------------------------------------------------------------------
+
+
+def test_the_default_delays() -> None:
+    assert list(ReconnectPolicy().delays()) == [1, 2, 4, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("policy", "delays"),
+    [
+        (ReconnectPolicy(attempts=0), []),
+        (ReconnectPolicy(attempts=7), [1, 2, 4, 8, 16, 16, 16]),
+        (ReconnectPolicy(initial=3, factor=1, attempts=3), [3, 3, 3]),
+        (ReconnectPolicy(initial=20, cap=5, attempts=2), [5, 5]),
+        (ReconnectPolicy(initial=0, attempts=2), [0, 0]),
+        (ReconnectPolicy(factor=0, attempts=3), [1, 0, 0]),
+        (ReconnectPolicy(factor=0.5, attempts=3), [1, 0.5, 0.25]),
+        (ReconnectPolicy(cap=0, attempts=2), [0, 0]),
+    ],
+)
+def test_delays_of_policies(policy: ReconnectPolicy, delays: list[float]) -> None:
+    assert list(policy.delays()) == delays
+
+
+@given(POLICIES)
+def test_no_delay_is_over_the_cap_and_there_are_as_many_as_attempts(
+    policy: ReconnectPolicy,
+) -> None:
+    delays = list(policy.delays())
+    assert len(delays) == policy.attempts
+    assert all(0 <= delay <= policy.cap for delay in delays)
+
+
+@given(st.integers(0, 3000))
+def test_many_attempts_do_not_overflow(attempts: int) -> None:
+    delays = list(ReconnectPolicy(attempts=attempts, factor=10).delays())
+    assert delays[2:] == [16] * max(0, attempts - 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["initial", "factor", "cap", "attempts", "max_retry_after", "healthy_after"]
+)
+@pytest.mark.parametrize("number", [-1, math.nan, "1", None, True, -math.inf])
+def test_a_policy_of_no_numbers_is_refused(name: str, number: Any) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        ReconnectPolicy(**{name: number})
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 1.1, math.nan])
+def test_jitter_is_a_part(jitter: float) -> None:
+    with pytest.raises(ConfigurationError, match="jitter"):
+        ReconnectPolicy(jitter=jitter)
+
+
+@pytest.mark.parametrize("jitter", ["0.5", None])
+def test_jitter_is_a_number(jitter: Any) -> None:
+    with pytest.raises(ConfigurationError, match="jitter"):
+        ReconnectPolicy(jitter=jitter)
+
+
+def test_attempts_are_whole() -> None:
+    wrong: Any = 2.5
+    with pytest.raises(ConfigurationError, match="whole number"):
+        ReconnectPolicy(attempts=wrong)
+
+
+@pytest.mark.parametrize("name", ["initial", "factor", "cap"])
+def test_an_endless_delay_is_refused(name: str) -> None:
+    """Nobody wakes up from it."""
+    endless: Any = {name: math.inf}
+    with pytest.raises(ConfigurationError, match=name):
+        ReconnectPolicy(**endless)
+
+
+def test_patience_and_health_may_be_endless() -> None:
+    policy = ReconnectPolicy(max_retry_after=math.inf, healthy_after=math.inf)
+    assert Backoff(policy, chance=fixed(0)).next_delay(1e9) == 1e9
+
+
+# --- The walk ------------------------------------------------------------------------------
+
+
+def test_without_jitter_the_delays_are_exact() -> None:
+    backoff = Backoff(ReconnectPolicy(jitter=0))
+    assert walk(backoff) == [1, 2, 4, 8, 16]
+    assert backoff.attempts == 5
+
+
+def test_chance_takes_off_up_to_a_quarter() -> None:
+    assert walk(Backoff(ReconnectPolicy(), chance=fixed(0))) == [1, 2, 4, 8, 16]
+    assert walk(Backoff(ReconnectPolicy(), chance=fixed(1))) == [0.75, 1.5, 3, 6, 12]
+
+
+@given(POLICIES, CHANCES)
+def test_jitter_only_shortens_and_by_its_part_at_most(
+    policy: ReconnectPolicy, chance: float
+) -> None:
+    for delay, full in zip(
+        walk(Backoff(policy, chance=fixed(chance))), policy.delays(), strict=True
+    ):
+        assert full * (1 - policy.jitter) - 1e-6 <= delay <= full
+
+
+def test_chance_is_asked_for_each_delay() -> None:
+    chances = iter([0.0, 1.0, 0.0, 1.0, 0.0])
+    backoff = Backoff(ReconnectPolicy(), chance=lambda: next(chances))
+    assert walk(backoff) == [1, 1.5, 4, 6, 16]
+
+
+def test_success_begins_again() -> None:
+    backoff = Backoff(ReconnectPolicy(jitter=0))
+    assert [backoff.next_delay() for _ in range(3)] == [1, 2, 4]
+    backoff.succeeded()
+    assert backoff.attempts == 0
+    assert walk(backoff) == [1, 2, 4, 8, 16]
+    assert backoff.next_delay() is None
+    backoff.succeeded()
+    assert backoff.next_delay() == 1
+
+
+def once() -> Iterator[float]:
+    yield 3
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "delays", [[3, 1], (3, 1), {3: 0, 1: 0}, once(), iter([3, 1]), map(float, [3, 1])]
+)
+def test_any_iterable_is_taken_as_it_is_and_walked_again(delays: Iterable[float]) -> None:
+    """An iterator, too: it is read once and remembered."""
+    backoff = Backoff(delays, chance=fixed(1))
+    assert walk(backoff) == [3, 1]
+    backoff.succeeded()
+    assert walk(backoff) == [3, 1]
+
+
+def test_an_endless_iterable_never_ends() -> None:
+    backoff = Backoff(itertools.repeat(5))
+    assert [backoff.next_delay() for _ in range(1000)] == [5] * 1000
+
+
+def test_an_iterable_is_read_no_further_than_needed() -> None:
+    numbers = itertools.count(1)
+    backoff = Backoff(numbers)
+    assert [backoff.next_delay() for _ in range(3)] == [1, 2, 3]
+    backoff.succeeded()
+    assert backoff.next_delay() == 1
+    assert next(numbers) == 4
+
+
+def test_no_delays_are_no_attempts() -> None:
+    """D6: an empty table is not one second."""
+    assert Backoff([]).next_delay() is None
+    assert Backoff(ReconnectPolicy(attempts=0)).next_delay() is None
+
+
+@pytest.mark.parametrize("delay", [-1, math.nan, math.inf, "1", None, True, 1j])
+def test_what_is_no_delay_is_refused(delay: Any) -> None:
+    backoff = Backoff([1, delay])
+    assert backoff.next_delay() == 1
+    with pytest.raises(ConfigurationError, match="a delay must be seconds"):
+        backoff.next_delay()
+
+
+@pytest.mark.parametrize("policy", [5, None, 1.5, object()])
+def test_what_is_no_policy_is_refused(policy: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a policy or delays"):
+        Backoff(policy)
+
+
+# --- The floor -----------------------------------------------------------------------------
+
+
+@given(POLICIES, CHANCES, SECONDS)
+def test_a_floor_is_kept_or_beyond_patience(
+    policy: ReconnectPolicy, chance: float, floor: float
+) -> None:
+    backoff = Backoff(policy, chance=fixed(chance))
+    delay = backoff.next_delay(floor)
+    if floor > policy.max_retry_after or policy.attempts == 0:
+        assert delay is None
+        assert backoff.attempts == 0
+    else:
+        assert delay is not None
+        assert delay >= floor
+        assert backoff.attempts == 1
+
+
+def test_a_floor_below_the_delay_changes_nothing() -> None:
+    assert Backoff(ReconnectPolicy(jitter=0)).next_delay(0.5) == 1
+
+
+def test_patience_ends_behind_its_limit() -> None:
+    backoff = Backoff(ReconnectPolicy(jitter=0))
+    assert backoff.next_delay(300) == 300
+    assert backoff.next_delay(300.1) is None
+
+
+# --- Close codes ---------------------------------------------------------------------------
+
+
+@given(st.integers(0, 65535))
+def test_close_codes_are_final_or_not(code: int) -> None:
+    """D5: 1008 and the private range."""
+    assert closes_for_good(code) is (code == 1008 or 4000 <= code <= 4999)

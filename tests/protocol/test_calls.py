@@ -1,0 +1,239 @@
+"""Which items are calls, which answer them, and in what shape: without anybody who runs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from trio_responses import _wire as wire
+from trio_responses._protocol.calls import is_answer, key_of, make_answer, make_refusal, note
+from trio_responses._protocol.raw_items import RawItems
+
+Json = dict[str, Any]
+
+CALLER: Json = {"type": "program", "caller_id": "call_0"}
+CALLS: dict[str, Json] = {
+    "function_call": {"name": "f", "arguments": "{}"},
+    "custom_tool_call": {"name": "t", "input": ""},
+    "computer_call": {},
+    "shell_call": {"action": {"commands": ["ls"]}},
+    "local_shell_call": {"action": {"type": "exec", "command": ["ls"], "env": {}}},
+    "apply_patch_call": {"operation": {"type": "delete_file", "path": "a"}},
+    "mcp_approval_request": {"name": "f", "arguments": "{}"},
+    "tool_search_call": {"execution": "client"},
+}
+
+
+def raw(item: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(item))
+
+
+def plain(item: msgspec.Raw | None) -> Json:
+    assert item is not None
+    decoded: Json = msgspec.json.decode(item)
+    return decoded
+
+
+def call(kind: str, **more: Any) -> msgspec.Raw:
+    place = {"id": "c"} if kind == "mcp_approval_request" else {"id": "i", "call_id": "c"}
+    return raw({"type": kind, **place, **CALLS[kind], **more})
+
+
+def typed(kind: str, **more: Any) -> wire.OutputItem:
+    return wire.decode_item(call(kind, **more))
+
+
+# --- Keys --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_an_answer_has_the_key_of_its_call(kind: str) -> None:
+    answer = make_answer(typed(kind), "x")
+    assert key_of(answer) == key_of(call(kind)) == (kind, "c")
+    assert plain(answer)["type"] != kind
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "message", "role": "user", "content": "hi"},
+        {"type": "web_search_call", "id": "ws"},
+        {"type": "function_call", "name": "f"},
+        {"type": "tool_search_call", "call_id": "c", "execution": "server"},
+        {"type": "tool_search_output", "call_id": "c", "execution": "server"},
+        {"role": "user"},
+        {"type": 3},
+        [1],
+    ],
+)
+def test_everything_else_has_none(item: Any) -> None:
+    assert key_of(raw(item)) is None
+
+
+def test_what_is_no_json_has_none() -> None:
+    assert key_of(msgspec.Raw(b'{"type": ')) is None
+    assert key_of(msgspec.Raw(b'"\xff"')) is None
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ({"type": "local_shell_call", "id": "i", "call_id": "c"}, "c"),
+        ({"type": "local_shell_call_output", "id": "c"}, "c"),
+        ({"type": "mcp_approval_request", "id": "m"}, "m"),
+        ({"type": "mcp_approval_response", "id": "x", "approval_request_id": "m"}, "m"),
+    ],
+)
+def test_two_kinds_have_their_ids_elsewhere(item: Json, name: str) -> None:
+    key = key_of(raw(item))
+    assert key is not None
+    assert key[1] == name
+
+
+# --- Calls and answers among items -------------------------------------------------------
+
+
+def noted(*items: bytes) -> list[tuple[str, bool, bytes]]:
+    found = note(RawItems.join([msgspec.Raw(item) for item in items]))
+    return [(key[1], is_call, bytes(one)) for key, is_call, one in found]
+
+
+def f(name: str) -> bytes:
+    return b'{"type": "function_call", "call_id": "%b"}' % name.encode()
+
+
+def out(name: str) -> bytes:
+    return b'{"type":"function_call_output","call_id":"%b","output":""}' % name.encode()
+
+
+MESSAGE = b'{"type":"message"}'
+
+
+def test_calls_and_answers_are_found_in_their_order_as_they_came() -> None:
+    assert noted(f("a"), MESSAGE, out("a"), f("a")) == [
+        ("a", True, f("a")),
+        ("a", False, out("a")),
+        ("a", True, f("a")),
+    ]
+
+
+def test_among_items_without_calls_nothing_is_found() -> None:
+    assert noted() == noted(MESSAGE, MESSAGE) == []
+
+
+@pytest.mark.parametrize("odd", [b'{"type":3}', b"[1]", b"null", b'{"type":"\xff"}'])
+def test_an_item_of_an_odd_shape_hides_no_call(odd: bytes) -> None:
+    assert noted(f("a"), odd, out("b")) == [("a", True, f("a")), ("b", False, out("b"))]
+
+
+# --- Answers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "answer"),
+    [
+        ("function_call", "x", {"call_id": "c", "output": "x"}),
+        ("function_call", {"type": "message"}, {"call_id": "c", "output": {"type": "message"}}),
+        ("function_call", {"type": ["x"]}, {"call_id": "c", "output": {"type": ["x"]}}),
+        ("custom_tool_call", "x", {"call_id": "c", "output": "x"}),
+        ("computer_call", {"type": "s"}, {"call_id": "c", "output": {"type": "s"}}),
+        ("shell_call", [], {"call_id": "c", "output": []}),
+        ("local_shell_call", "x", {"id": "c", "output": "x"}),
+        ("apply_patch_call", "x", {"call_id": "c", "status": "completed", "output": "x"}),
+        ("mcp_approval_request", True, {"approval_request_id": "c", "approve": True}),
+        ("mcp_approval_request", False, {"approval_request_id": "c", "approve": False}),
+        (
+            "mcp_approval_request",
+            "no\udc80",
+            {"approval_request_id": "c", "approve": False, "reason": "no?"},
+        ),
+        ("tool_search_call", [], {"call_id": "c", "execution": "client", "tools": []}),
+    ],
+)
+def test_a_result_stands_where_its_kind_of_answer_has_it(
+    kind: str, result: Any, answer: Json
+) -> None:
+    made = plain(make_answer(typed(kind), result))
+    made.pop("type")
+    assert made == answer
+
+
+@pytest.mark.parametrize(
+    ("result", "whole"),
+    [
+        (wire.FunctionCallOutput(call_id="c", output="x"), True),
+        ({"type": "function_call_output", "call_id": "c", "output": "x"}, True),
+        ({"type": "message"}, False),
+        ({"type": {}}, False),
+        ({}, False),
+        ("text", False),
+        (None, False),
+        (wire.InputText(text="x"), False),
+    ],
+)
+def test_a_whole_item_goes_as_it_is(result: Any, whole: bool) -> None:  # noqa: FBT001
+    assert is_answer(result) is whole
+    if whole:
+        expected = {"type": "function_call_output", "call_id": "c", "output": "x"}
+        assert plain(make_answer(typed("function_call"), result)) == expected
+
+
+def test_an_unknown_item_goes_as_it_is() -> None:
+    unknown = wire.decode_item(raw({"type": "of_next_year", "call_id": "c"}))
+    assert is_answer(unknown)
+    assert plain(make_answer(typed("function_call"), unknown))["type"] == "of_next_year"
+
+
+def test_what_cannot_be_json_is_refused() -> None:
+    with pytest.raises(TypeError):
+        make_answer(typed("function_call"), object())
+
+
+@pytest.mark.parametrize("caller", [CALLER, {"type": "direct"}, {"type": "of_next_year", "n": 1}])
+@pytest.mark.parametrize(
+    "kind", ["function_call", "custom_tool_call", "shell_call", "apply_patch_call"]
+)
+def test_the_place_in_a_program_goes_along(kind: str, caller: Json) -> None:
+    item = typed(kind, caller=caller)
+    assert plain(make_answer(item, "x"))["caller"] == caller
+    assert plain(make_refusal(item, "no"))["caller"] == caller
+
+
+# --- Refusals ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "refusal"),
+    [
+        ("function_call", {"output": "no"}),
+        ("custom_tool_call", {"output": "no"}),
+        (
+            "shell_call",
+            {
+                "output": [
+                    {"stdout": "", "stderr": "no", "outcome": {"type": "exit", "exit_code": 1}}
+                ]
+            },
+        ),
+        ("local_shell_call", {"output": "no"}),
+        ("apply_patch_call", {"status": "failed", "output": "no"}),
+        ("mcp_approval_request", {"approve": False, "reason": "no"}),
+    ],
+)
+def test_a_refusal_stands_where_its_kind_of_answer_has_it(kind: str, refusal: Json) -> None:
+    made = make_refusal(typed(kind), "no")
+    assert made is not None
+    assert key_of(made) == (kind, "c")
+    assert {name: plain(made)[name] for name in refusal} == refusal
+
+
+@pytest.mark.parametrize("kind", ["computer_call", "tool_search_call"])
+def test_two_kinds_have_no_place_for_one(kind: str) -> None:
+    assert make_refusal(typed(kind), "no") is None
+
+
+def test_a_refusal_says_what_json_can_say() -> None:
+    made = plain(make_refusal(typed("function_call"), "caf\udce9"))
+    assert made["output"] == "caf?"

@@ -1,0 +1,35 @@
+"""Items in one piece: what goes in comes out, to the byte, alone or beside others."""
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from trio_responses._protocol.raw_items import RawItems
+
+ITEMS = [b'{"type":"x","a":1}', b"{ }", b'"a,b"', b"[1,2]", b"{\n}"]
+
+
+def joined(items: list[bytes]) -> RawItems:
+    return RawItems.join([Raw(item) for item in items])
+
+
+@pytest.mark.parametrize("count", range(len(ITEMS) + 1))
+def test_items_come_apart_as_they_were(count: int) -> None:
+    items = joined(ITEMS[:count])
+    assert [bytes(item) for item in items] == ITEMS[:count]
+    assert len(items) == items.count == count
+    assert bool(items) == (count > 0)
+    assert items.array == b"[%b]" % b",".join(ITEMS[:count])
+
+
+@pytest.mark.parametrize("cut", range(len(ITEMS) + 1))
+def test_two_pieces_make_one(cut: int) -> None:
+    assert joined(ITEMS[:cut]) + joined(ITEMS[cut:]) == joined(ITEMS)
+
+
+def test_a_frame_is_not_kept_for_its_items() -> None:
+    """What is joined is a copy: the frame can go."""
+    frame = bytearray(b'[{"a":1},{"b":2}]')
+    items = RawItems.join(msgspec.json.decode(frame, type=list[Raw]))
+    frame[:] = b"x" * len(frame)
+    assert items.json == b'{"a":1},{"b":2}'

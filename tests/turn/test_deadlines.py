@@ -1,0 +1,318 @@
+"""P3, never a hang: the deadlines of a turn, to the instant, whether or not anybody reads."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.testing.driver import NO_WAITING
+from tests.turn.rig import (
+    STEADY,
+    ask,
+    ask_strictly,
+    assert_at_rest,
+    created,
+    heard,
+    open_through,
+    stuck,
+)
+from trio_responses import (
+    Delivery,
+    FirstEventTimeout,
+    Keepalive,
+    KeepaliveTimeout,
+    ResponsesConnection,
+    SendTimeout,
+    StallTimeout,
+    Timeouts,
+)
+from trio_responses._wire import ResponseInProgress
+
+if TYPE_CHECKING:
+    from trio_responses.testing import ResponsesServer
+
+pytestmark = NO_WAITING
+
+
+async def test_a_request_without_an_answer_is_given_up(server: "ResponsesServer") -> None:
+    """P3, P4: with the facts: the limit, how long ago it was sent, and that it may have run."""
+    server.stall(after_events=0)
+    async with server.open_client(timeouts=Timeouts(first_event=5)) as connection:
+        await trio.sleep(100)
+        with pytest.raises(FirstEventTimeout, match=r"no event within 5 s.* 5\.0 s ago") as failure:
+            await ask(connection, "hi")
+        assert trio.current_time() == 105
+        assert (failure.value.seconds, failure.value.sent) == (5, 5)
+        assert failure.value.delivery is Delivery.AMBIGUOUS
+        assert isinstance(failure.value, trio.TooSlowError)
+        await ask_strictly(connection, "next")
+        assert trio.current_time() == 105
+        assert server.statistics().handshakes == 2
+        await trio.sleep(10)
+        assert server.statistics().open == 1
+        assert_at_rest(connection)
+
+
+async def test_the_facts_are_right_from_the_first_instant(server: "ResponsesServer") -> None:
+    """At the time 0 of a test clock, too."""
+    server.stall(after_events=0)
+    async with server.open_client() as connection:
+        assert trio.current_time() == 0
+        with pytest.raises(FirstEventTimeout) as failure:
+            await ask(connection, "hi")
+        assert (failure.value.seconds, failure.value.sent) == (60, 60)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+async def test_a_response_that_falls_silent_is_given_up(
+    server: "ResponsesServer", count: int
+) -> None:
+    """P3, P4: with the facts: what came last, and how long ago."""
+    server.answer().stall(after_events=count)
+    names = ["created", "in_progress", "output_item.added", "content_part.added"]
+    async with server.open_client(timeouts=Timeouts(stall=30)) as connection:
+        with pytest.raises(StallTimeout, match=r"silent for 30") as failure:
+            await ask(connection, "hi")
+        assert trio.current_time() == 30
+        assert (failure.value.seconds, failure.value.silence) == (30, 30)
+        assert failure.value.last_event == f"response.{[*names, 'output_text.delta'][count - 1]}"
+        assert failure.value.delivery is Delivery.ACCEPTED
+        assert isinstance(failure.value, trio.TooSlowError)
+        await ask_strictly(connection, "next")
+        assert trio.current_time() == 30
+        assert server.statistics().handshakes == 2
+
+
+@pytest.mark.parametrize("first_at", [0, 1, 29, 31, 59])
+async def test_a_stall_shorter_than_the_wait_for_the_first_event_is_seen_in_time(
+    server: "ResponsesServer", first_at: float
+) -> None:
+    """P3: the deadline comes nearer when the first event is there."""
+    server.answer().stall(after_events=0, seconds=first_at).stall(after_events=1)
+    async with server.open_client(timeouts=Timeouts(first_event=60, stall=30)) as connection:
+        with pytest.raises(StallTimeout) as failure:
+            await ask(connection, "hi")
+        assert trio.current_time() == first_at + 30
+        assert failure.value.silence == 30
+
+
+async def test_every_event_begins_the_wait_anew(server: "ResponsesServer") -> None:
+    """P3: however long the whole takes."""
+    server.reply("one two three", delay=9)
+    async with server.open_client(timeouts=Timeouts(stall=10)) as connection:
+        assert await ask(connection, "hi") == "one two three"
+        assert trio.current_time() == 90
+
+
+async def test_unknown_events_of_a_response_are_life(server: "ResponsesServer") -> None:
+    """P3: reasoning may be silent but for events that nobody knows yet."""
+    script = server.reply("one")
+    for _ in range(10):
+        script.stall(after_events=2, seconds=9)
+        script.inject({"type": "response.brand_new"}, after_events=2)
+    async with server.open_client(timeouts=Timeouts(stall=10)) as connection:
+        assert await ask(connection, "hi") == "one"
+        assert trio.current_time() == 90
+
+
+@pytest.mark.parametrize("frame", [{"type": "keepalive"}, {"type": "codex.rate_limits"}])
+async def test_what_belongs_to_no_response_does_not_keep_one_alive(
+    server: "ResponsesServer", frame: dict[str, Any]
+) -> None:
+    """P3, P5: the stall is the silence of the response, not of the socket."""
+    script = server.answer()
+    for _ in range(10):
+        script.stall(after_events=2, seconds=9).inject(frame, after_events=2)
+    async with server.open_client(timeouts=Timeouts(stall=10)) as connection:
+        with pytest.raises(StallTimeout):
+            await ask(connection, "hi")
+        assert trio.current_time() == 10
+
+
+async def test_pongs_do_not_keep_a_response_alive(server: "ResponsesServer") -> None:
+    """P3: a stall is about the response; the socket is the keepalive's business."""
+    server.stall(after_events=1)
+    async with server.open_client(keepalive=Keepalive(interval=1, timeout=1)) as connection:
+        with pytest.raises(StallTimeout):
+            await ask(connection, "hi")
+        assert trio.current_time() == 600
+
+
+async def test_deadlines_hold_without_a_reader(server: "ResponsesServer") -> None:
+    """P3: the receive task keeps them; the reader finds the events that came, then the failure."""
+    server.stall(after_events=2)
+    async with server.open_client(timeouts=Timeouts(stall=30)) as connection:
+        async with connection.stream(model="m", input="hi") as stream:
+            await trio.sleep(29.9)
+            assert connection.statistics().requests_active == 1
+            assert connection.statistics().sockets_opened == 1
+            await trio.sleep(0.2)
+            assert connection.statistics().sockets_opened == 2
+            await trio.sleep(1000)
+            await stream.__anext__()
+            assert isinstance(await stream.__anext__(), ResponseInProgress)
+            with pytest.raises(StallTimeout) as failure:
+                await stream.__anext__()
+            assert failure.value.silence == 30
+        await trio.sleep(10)
+        assert_at_rest(connection)
+
+
+async def test_a_slow_reader_is_no_silent_server(server: "ResponsesServer") -> None:
+    """P3: what came in time is not late because it is read late."""
+    async with server.open_client(timeouts=Timeouts(first_event=1, stall=1)) as connection:
+        async with connection.stream(model="m", input="hi") as stream:
+            await trio.sleep(10_000)
+            async for _ in stream:
+                await trio.sleep(100)
+        assert stream.response.output_text == heard("hi")
+        assert server.statistics().handshakes == 1
+
+
+async def test_waiting_for_a_lane_does_not_count(narrow_server: "ResponsesServer") -> None:
+    """P3: what is not sent yet cannot be answered."""
+    narrow_server.reply("slow", delay=100)
+    async with (
+        narrow_server.open_client(timeouts=Timeouts(first_event=5)) as connection,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(ask, connection, "first")
+        await wait_all_tasks_blocked()
+        await ask_strictly(connection, "next")
+        assert trio.current_time() == 800
+
+
+async def test_no_limit_is_no_limit(server: "ResponsesServer") -> None:
+    server.answer().stall(after_events=0, seconds=1e6).stall(after_events=3, seconds=1e6)
+    async with server.open_client(
+        timeouts=Timeouts(first_event=math.inf, stall=math.inf),
+        keepalive=Keepalive(interval=math.inf),
+    ) as connection:
+        await ask(connection, "hi")
+        assert trio.current_time() == 2e6
+
+
+async def test_a_silent_lane_is_given_up_while_others_talk(server: "ResponsesServer") -> None:
+    """P3, P5: to the instant; they run to their end on the old socket, new turns on a new one."""
+    server.reply("silent").stall(after_events=2)
+    server.reply("one two three four", delay=7)
+    failures: list[float] = []
+
+    async def silent() -> None:
+        with pytest.raises(StallTimeout):
+            await ask(connection, "silent")
+        failures.append(trio.current_time())
+
+    async def talk() -> None:
+        async with connection.stream(model="m", input="talk") as stream:
+            await stream.until_done()
+        assert stream.response.output_text == "one two three four"
+        assert trio.current_time() == 77
+
+    async with server.open_client(timeouts=Timeouts(stall=10)) as connection:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(silent)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(talk)
+            await trio.sleep(20)
+            assert failures == [10]
+            await ask_strictly(connection, "next")
+            assert server.requests[-1].connection == 2
+            assert server.connections[0].is_open
+        await trio.sleep(10)
+        assert not server.connections[0].is_open
+        assert_at_rest(connection)
+
+
+async def test_each_turn_has_its_own_deadline(server: "ResponsesServer") -> None:
+    """P3: eight turns that began at different times end at different times."""
+    ends: list[float] = []
+
+    async def late(connection: ResponsesConnection, begin: float) -> None:
+        await trio.sleep(begin)
+        server.stall(after_events=0)
+        with pytest.raises(FirstEventTimeout) as failure:
+            await ask(connection, "hi")
+        assert failure.value.sent == 60
+        ends.append(trio.current_time())
+
+    async with server.open_client() as connection, trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(late, connection, number * 5.0)
+    assert ends == [60 + number * 5 for number in range(8)]
+
+
+async def test_a_request_that_cannot_be_written_goes_to_a_new_socket(
+    server: "ResponsesServer",
+) -> None:
+    """P4: half a frame is no request: so it is sent again, once."""
+    dials = 0
+
+    async def dial(_host: str, _port: int) -> trio.abc.Stream:
+        nonlocal dials
+        dials += 1
+        return await server.connect_stream(capacity=1000 if dials == 1 else None)
+
+    async with server.open_client(dial=dial, timeouts=Timeouts(send=7)) as connection:
+        server.freeze_all()
+        response = await connection.create(model="m", input="x" * 5000)
+        assert response.output_text == heard("x" * 5000)
+        assert 7 <= trio.current_time() <= 8
+        assert len(server.requests) == 1
+
+
+async def test_a_request_that_cannot_be_written_twice_is_given_up(
+    server: "ResponsesServer",
+) -> None:
+    """P3, P4: with the facts: the size, and that it did not run."""
+
+    options = {"timeouts": Timeouts(send=7), "keepalive": Keepalive(interval=math.inf)}
+    async with open_through(server, stuck, stuck, **options) as connection:
+        with pytest.raises(SendTimeout, match="a frame of") as failure:
+            await ask(connection, "x" * 5000)
+        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.size > 5000
+        assert isinstance(failure.value, trio.TooSlowError)
+        assert 14 <= trio.current_time() <= 16
+        assert server.requests == []
+        await ask_strictly(connection, "next")
+
+
+@pytest.mark.parametrize("count", [0, 3])
+async def test_a_dead_server_is_noticed_by_the_keepalive(
+    server: "ResponsesServer", count: int
+) -> None:
+    """P3, P4: long before a stall is one; with the facts: the silence, and the delivery."""
+    server.half_open(after_events=count)
+    async with server.open_client(reconnect=STEADY) as connection:
+        with pytest.raises(KeepaliveTimeout, match=r"no sign of life .* 40\.0 s") as failure:
+            await ask(connection, "hi")
+        assert trio.current_time() == 40
+        assert failure.value.silence == 40
+        assert failure.value.delivery is (Delivery.ACCEPTED if count else Delivery.AMBIGUOUS)
+        await ask_strictly(connection, "next")
+        assert trio.current_time() == 41
+
+
+async def test_the_callers_own_deadline_is_his_own(server: "ResponsesServer") -> None:
+    """P1: no exception of the library, and the connection goes on."""
+    server.stall(after_events=1, seconds=100)
+    async with server.open_client() as connection:
+        with pytest.raises(trio.TooSlowError) as failure, trio.fail_after(3):
+            await ask(connection, "hi")
+        assert type(failure.value) is trio.TooSlowError
+        await ask_strictly(connection, "next")
+        assert trio.current_time() == 3
+
+
+async def test_a_response_that_only_begins_is_given_up_by_raw_frames_too(
+    narrow_server: "ResponsesServer",
+) -> None:
+    """P3: a server that says ``created`` and ends there."""
+    narrow_server.answer([created()])
+    async with narrow_server.open_client() as connection:
+        with pytest.raises(StallTimeout) as failure:
+            await ask(connection, "hi")
+        assert failure.value.last_event == "response.created"

@@ -1,0 +1,141 @@
+"""A connection of a pool with those who are there, and those who wait for a place.
+
+What belongs elsewhere: who gets which place (`spreading.py`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from trio_responses._lifecycle import ConnectionState
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from trio_responses._connection.engine import ResponsesConnection
+    from trio_responses._connection.socket_set import Sockets
+    from trio_responses._errors import ResponsesError
+    from trio_responses._protocol.lanes import Leases
+    from trio_responses._turn.stream import Lines
+    from trio_responses._turn.turn import Turn
+
+__all__ = ["Member", "Queue", "Waiter"]
+
+REMEMBERED: Final = 64
+"""Responses remembered of each connection: a server keeps the latest one of each of 33 lanes."""
+ENDED: Final = frozenset({ConnectionState.DRAINING, ConnectionState.CLOSED})
+
+
+class Waiter:
+    """A turn or a guest without a place yet."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """In which order they came."""
+        self.told: trio.Event = trio.Event()
+        self.member: Member | None = None
+        self.error: ResponsesError | None = None
+        self.queue: Queue = OrderedDict()
+
+    def stand_in(self, queue: Queue) -> None:
+        """Stand in a queue, behind those who came before: hardly ever others than all."""
+        last = next(reversed(queue), None)
+        self.queue = queue
+        queue[self] = None
+        if last is not None and last.number > self.number:
+            for other in [one for one in queue if one.number > self.number]:
+                queue.move_to_end(other)
+
+    def leave(self) -> None:
+        """Wait no more."""
+        self.queue.pop(self, None)
+
+    def tell(self, member: Member | None, error: ResponsesError | None = None) -> None:
+        """Tell where the place is, or why there is none."""
+        self.leave()
+        self.member, self.error = member, error
+        self.told.set()
+
+
+Queue: TypeAlias = OrderedDict[Waiter, None]
+"""Those who wait, longest first."""
+
+
+class Member:
+    """A connection of a pool, and who is there."""
+
+    def __init__(self, connection: ResponsesConnection) -> None:
+        self.connection = connection
+        self.lines: Lines = connection._sender  # noqa: SLF001 - what a stream of it would be given
+        self.leases: Leases = connection._sender.leases  # noqa: SLF001 - forks have lanes, too
+        self.sockets: Sockets = connection._sockets  # noqa: SLF001 - to be told of their ends
+        self.turns: int = 0
+        """Turns of the pool that have a place here."""
+        self.guests: int = 0
+        """Lanes and conversations that are here for their whole life."""
+        self.queue: Queue = OrderedDict()
+        """Turns that continue a response of this connection, and wait for a place."""
+        self._responses: OrderedDict[str, None] = OrderedDict()
+        self._left: list[Turn] = []
+        self._boarding: set[trio.CancelScope] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a turn can go out at once."""
+        link = self.sockets.current
+        is_whole = link is not None and not link.over.is_set()
+        return is_whole and self.sockets.state is ConnectionState.OPEN
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will not open again."""
+        return self.connection.state in ENDED
+
+    @property
+    def load(self) -> int:
+        """Count who is here, forks among them, and the responses of turns that were left early."""
+        known = self.turns + max(self.guests, self.leases.count)
+        self._left = [turn for turn in self._left if not turn.ended]
+        if not self._left:
+            return known
+        active = self.connection.statistics().requests_active
+        if not active:
+            self._left.clear()  # they went with their socket
+        return max(known, active)
+
+    @contextmanager
+    def boarding(self) -> Generator[None, None, None]:
+        """Send a request inside of this: it ends early where the socket is lost before.
+
+        A request whose first byte is out is not cut off: then the block ends by itself.
+        """
+        with trio.CancelScope() as scope:
+            if not self.is_open:
+                scope.cancel()
+            self._boarding.add(scope)
+            try:
+                yield
+            finally:
+                self._boarding.discard(scope)
+
+    def turn_away(self) -> None:
+        """Let the requests go that are not out yet: its socket is lost."""
+        for scope in self._boarding:
+            scope.cancel()
+
+    def has(self, response_id: str) -> bool:
+        """Whether a response is from here, as far as that is remembered."""
+        return response_id in self._responses
+
+    def note_left(self, turn: Turn) -> None:
+        """Remember the response of a turn whose block has ended."""
+        if turn.response_id is not None:
+            self._responses[turn.response_id] = None
+            if len(self._responses) > REMEMBERED:
+                self._responses.popitem(last=False)
+        if not turn.ended:
+            self._left.append(turn)

@@ -1,0 +1,243 @@
+"""Which proxy to dial through, if any: its URL, the environment's variables, ``NO_PROXY``.
+
+What belongs elsewhere: the way through it (`tunnel.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from trio_responses._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from ipaddress import IPv4Address, IPv4Network, IPv6Network
+    from typing import Self
+    from urllib.parse import SplitResult
+
+    from trio_responses._endpoint import Endpoint
+
+__all__ = ["Proxy", "ProxyChoice", "choose_proxy", "is_exempt"]
+
+ProxyChoice: TypeAlias = str | Literal[False] | None
+"""A proxy's URL, `False` for none, `None` for what the environment says."""
+
+PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+URL_TEXT: Final = re.compile(r"[\x21-\x7e]+")
+CONTROL_BYTES: Final = re.compile(rb"[\x00-\x1f\x7f]")
+SOCKS_FIELD: Final = re.compile(rb"[\x00-\x7f]{1,255}")
+
+VARIABLES: Final = {
+    "wss": ("wss_proxy", "https_proxy", "all_proxy"),
+    "ws": ("ws_proxy", "http_proxy", "all_proxy"),
+}
+"""The variables that are read for a URL, the first that says something wins: curl's order."""
+
+EXEMPTION: Final = re.compile(
+    r"(?:\[(?P<six>[^\]/]+)\](?P<bits>/\d+)?|(?P<name>[^:\[\]]+))(?::(?P<port>\d{1,5}))?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """A proxy, and what it asks of those who come."""
+
+    scheme: str
+    host: str
+    port: int
+    credentials: tuple[bytes, bytes] | None = field(default=None, repr=False)
+    """User name and password, percent-decoded."""
+
+    @classmethod
+    def of(cls, url: str, source: str = "proxy") -> Self:
+        """Read a proxy's URL; without a scheme, it is ``http``.
+
+        :param source: where the URL is from. The messages name it; the URL itself may hold a
+            password, so no message quotes any part of it.
+        :raises ConfigurationError: for what is no URL of a proxy.
+        """
+        if not _is_url_text(url):
+            raise ConfigurationError(f"{source}: a URL is printable ASCII, without spaces")
+        parts = _split(url if "://" in url else f"http://{url}")
+        if parts is None:
+            raise ConfigurationError(f"{source}: this is not a URL that can be dialled")
+        if parts.scheme not in PORTS:
+            raise ConfigurationError(
+                f"{source}: a proxy's URL begins with http, https, socks5 or socks5h"
+            )
+        if not parts.hostname or parts.port == 0:
+            raise ConfigurationError(f"{source}: the URL names no host or no port")
+        if parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise ConfigurationError(
+                f"{source}: a proxy's URL ends with its port;"
+                " in a password, / is %2F, ? is %3F and # is %23"
+            )
+        return cls(
+            scheme=parts.scheme,
+            host=parts.hostname,
+            port=parts.port or PORTS[parts.scheme],
+            credentials=_credentials(parts, source),
+        )
+
+    @property
+    def address(self) -> str:
+        """Host and port, as they may be shown."""
+        return host_and_port(self.host, self.port)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the proxy runs on this machine, by its address or as ``localhost``."""
+        address = _address(self.host)
+        return self.host == "localhost" if address is None else address.is_loopback
+
+    @property
+    def socks(self) -> bool:
+        """Whether it speaks SOCKS5 rather than HTTP."""
+        return self.scheme.startswith("socks")
+
+
+def _is_url_text(url: object) -> bool:
+    return isinstance(url, str) and URL_TEXT.fullmatch(url) is not None
+
+
+def _split(url: str) -> SplitResult | None:
+    """Take a URL apart, where that can be done.
+
+    What `urllib` raises quotes parts of it, so no exception of ours may have it as its context.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        (parts.hostname or "").encode("idna")  # as the resolver will do
+    except ValueError:
+        return None
+    return parts
+
+
+def _credentials(parts: SplitResult, source: str) -> tuple[bytes, bytes] | None:
+    """Take user name and password out of a URL, where they can be sent.
+
+    :raises ConfigurationError: for a colon in a user name and for control characters, which
+        Basic authentication cannot say (RFC 7617, section 2); for SOCKS5, where either is missing
+        or over 255 bytes (RFC 1929), or not ASCII, which python-socks requires.
+    """
+    if "@" not in parts.netloc:
+        return None
+    user = unquote_to_bytes(parts.username or "")
+    password = unquote_to_bytes(parts.password or "")
+    if parts.scheme.startswith("socks"):
+        if not (SOCKS_FIELD.fullmatch(user) and SOCKS_FIELD.fullmatch(password)):
+            raise ConfigurationError(
+                f"{source}: SOCKS5 wants a user name and a password, each of 1 to 255 ASCII bytes"
+            )
+    elif b":" in user or CONTROL_BYTES.search(user + password):
+        raise ConfigurationError(
+            f"{source}: the user name or the password has characters that HTTP cannot say"
+        )
+    return user, password
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Write an address as HTTP does, an IPv6 one in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# --- The environment ---------------------------------------------------------------------
+
+
+def choose_proxy(endpoint: Endpoint, given: ProxyChoice) -> Proxy | None:
+    """Choose the proxy for an endpoint: the one given, or that of the environment.
+
+    The environment's is not for a server on this machine: another one would look for it on
+    itself. So does Go's ``http.ProxyFromEnvironment``.
+
+    :return: `None` where the server is dialled directly.
+    :raises ConfigurationError: for a proxy that cannot be used: nothing is dialled directly
+        because of a misspelt one.
+    """
+    if given is False:
+        return None
+    if given is not None:
+        return Proxy.of(given)
+    if endpoint.loopback:
+        return None
+    environment = dict(os.environ)  # on Windows, too, the case of a name tells from here on
+    _, exemptions = _read(environment, "no_proxy")
+    if is_exempt(exemptions, endpoint.host, endpoint.port):
+        return None
+    for variable in VARIABLES["wss" if endpoint.secure else "ws"]:
+        name, url = _read(environment, variable)
+        if url:
+            return Proxy.of(url, name)
+    return None
+
+
+def _read(environment: Mapping[str, str], variable: str) -> tuple[str, str]:
+    """Read a variable: in lower case, else in upper case.
+
+    The rules are those of `urllib.request.getproxies_environment`, and so of most Python clients:
+    an empty lower-case one hides the other, and ``HTTP_PROXY`` is not read in a CGI script, where
+    a client's ``Proxy:`` header can set it (CVE-2016-1000110).
+
+    :return: its name and its value, empty where there is none.
+    """
+    if variable in environment:
+        return variable, environment[variable]
+    name = variable.upper()
+    if name == "HTTP_PROXY" and "REQUEST_METHOD" in environment:
+        return name, ""
+    return name, environment.get(name, "")
+
+
+def is_exempt(exemptions: str, host: str, port: int) -> bool:
+    """Whether ``NO_PROXY`` covers a host and port.
+
+    Its entries stand between commas or white space: ``*``; names, which cover the names below
+    them, too, with or without a dot in front; ``*.name``, which covers only those; IP addresses and
+    networks; each with a ``:port`` or without. What is none of these covers nothing. No name is
+    looked up to find its address.
+    """
+    entries = re.split(r"[,\s]+", exemptions.lower())
+    return any(_covers(entry, host.lower().rstrip("."), port) for entry in entries)
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    parts = EXEMPTION.fullmatch(entry)
+    if parts is None:
+        name = entry  # an IPv6 address, bare
+    elif parts["port"] is not None and int(parts["port"]) != port:
+        return False
+    else:
+        name = parts["name"] or parts["six"] + (parts["bits"] or "")
+    if name == "*":
+        return True
+    address = _address(host)
+    if address is not None:
+        network = _network(name)
+        return network is not None and address in network
+    if name.startswith("*."):
+        return host.endswith(name[1:].rstrip("."))
+    name = name.strip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """Read an IP address; an IPv4 one in an IPv6 coat is what it leads to."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def _network(name: str) -> IPv4Network | IPv6Network | None:
+    try:
+        return ip_network(name, strict=False)
+    except ValueError:
+        return None

@@ -1,0 +1,160 @@
+"""The response object, as ``response.created`` begins it and a terminal event ends it."""
+
+import functools
+
+import msgspec
+
+from trio_responses._wire.base import JSON, Record
+from trio_responses._wire.items import FunctionCall, Message, OutputItem, decode_item
+from trio_responses._wire.retry_hints import retry_after_in
+
+
+class ResponseError(Record, frozen=True, kw_only=True):
+    """Why a response failed.
+
+    Known codes: ``server_error``, ``rate_limit_exceeded``, ``invalid_prompt``,
+    ``data_residency_mismatch``, ``bio_policy``, ``misalignment_policy_violation``,
+    ``vector_store_timeout`` and several about images. The set is open.
+    """
+
+    code: str | None = None
+    message: str = ""
+    param: str | None = None
+    """The field of the request that it is about."""
+    type: str | None = None
+    misalignment: JSON = None
+    """The server's finding, where it made one."""
+
+    @property
+    def retry_after(self) -> float | None:
+        """The delay in seconds that a rate limit's message asks for."""
+        return retry_after_in(self.message) if self.code == "rate_limit_exceeded" else None
+
+    def __repr__(self) -> str:
+        """Leave out the message, which may quote the request."""
+        return f"ResponseError(code={self.code!r}, param={self.param!r}, type={self.type!r})"
+
+
+class IncompleteDetails(Record, frozen=True, kw_only=True):
+    """Why a response ended early.
+
+    Known reasons: ``max_output_tokens``, ``max_messages``, ``content_filter``, ``steered``.
+    """
+
+    reason: str | None = None
+
+
+class InputTokensDetails(Record, frozen=True, kw_only=True):
+    """How many input tokens the prompt cache held, and took in."""
+
+    cached_tokens: int = 0
+    """Those that the prompt cache held; they are among ``input_tokens``."""
+    cache_write_tokens: int = 0
+    """Those that it took in."""
+    cache_write_tokens_details: JSON = None
+
+
+class OutputTokensDetails(Record, frozen=True, kw_only=True):
+    """How many output tokens went into reasoning."""
+
+    reasoning_tokens: int = 0
+    """They are among ``output_tokens``."""
+
+
+class Usage(Record, frozen=True, kw_only=True):
+    """The tokens that a response cost."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_tokens_details: InputTokensDetails = msgspec.field(default_factory=InputTokensDetails)
+    output_tokens_details: OutputTokensDetails = msgspec.field(default_factory=OutputTokensDetails)
+
+
+class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
+    """A response of the model.
+
+    ``status`` is ``queued``, ``in_progress``, ``completed``, ``failed``, ``incomplete`` or
+    ``cancelled``. Fields of type ``JSON`` echo what the request set.
+
+    ``raw_output`` holds the output items as they came, for a replay. It is ``None``, unlike
+    an empty list, where the server did not send the output: the ``response.output_item.done``
+    events are the output then.
+    """
+
+    id: str = ""
+    """What ``previous_response_id`` of the next request names."""
+    status: str | None = None
+    model: str = ""
+    raw_output: list[msgspec.Raw] | None = msgspec.field(default=None, name="output")
+    usage: Usage | None = None
+    """What it cost; only where it has ended."""
+    error: ResponseError | None = None
+    """Why it failed."""
+    incomplete_details: IncompleteDetails | None = None
+    """Why it ended early."""
+    previous_response_id: str | None = None
+    created_at: int | float | None = None
+    """Seconds since 1970."""
+    completed_at: int | float | None = None
+    """Seconds since 1970."""
+    object: str = "response"
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    """The one that was used: the request may have left the choice to the server."""
+    store: bool | None = None
+    background: bool | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    parallel_tool_calls: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    truncation: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    access_programs: JSON = None
+    conversation: JSON = None
+    image: JSON = None
+    input_transformations: JSON = None
+    instructions: JSON = None
+    moderation: JSON = None
+    prompt: JSON = None
+    prompt_cache_diagnostics: JSON = None
+    prompt_cache_options: JSON = None
+    reasoning: JSON = None
+    text: JSON = None
+    tool_choice: JSON = None
+    tool_usage: JSON = None
+    tools: JSON = None
+
+    @functools.cached_property
+    def output(self) -> tuple[OutputItem, ...]:
+        """The output items, decoded when they are first asked for."""
+        return tuple(decode_item(raw) for raw in self.raw_output or ())
+
+    @property
+    def output_text(self) -> str:
+        """The text of all messages, joined."""
+        return "".join(item.output_text for item in self.output if isinstance(item, Message))
+
+    @property
+    def refusal(self) -> str:
+        """The refusals in all messages, joined, or ``""``."""
+        return "".join(item.refusal for item in self.output if isinstance(item, Message))
+
+    @property
+    def function_calls(self) -> tuple[FunctionCall, ...]:
+        """The functions that the model calls, in order."""
+        return tuple(item for item in self.output if isinstance(item, FunctionCall))
+
+    def __repr__(self) -> str:
+        """Count the items in place of showing them."""
+        count = None if self.raw_output is None else len(self.raw_output)
+        return (
+            f"Response(id={self.id!r}, status={self.status!r}, model={self.model!r}, items={count})"
+        )

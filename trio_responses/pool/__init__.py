@@ -1,8 +1,0 @@
-"""Several connections behind one face: which of them takes what, and when there are more or fewer.
-
-What belongs elsewhere: one connection (`connection/connection.py`).
-"""
-
-from trio_responses.pool.face import PoolStatistics, ResponsesPool, open_pool
-
-__all__ = ["PoolStatistics", "ResponsesPool", "open_pool"]

@@ -1,0 +1,349 @@
+"""The events of a response, as JSON: pure functions from a request and a reply to frames."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from trio_responses.testing._compaction import is_due, make_item
+from trio_responses.testing._errors import Json, Refusal, error_frame, usual_message
+from trio_responses.testing._frames import Frame
+from trio_responses.testing._items import count_words
+from trio_responses.testing._request import Request
+from trio_responses.testing._scripts import Call, Fail, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ECHOED: Final[Mapping[str, Any]] = {
+    "background": False,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "store": True,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+_NOT_ESSENTIAL: Final = (".added", "in_progress", "_text.done", "_part.done", "arguments.done")
+
+
+class Ids:
+    """Ids that are unique on one server and the same in every run."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def new(self, prefix: str) -> str:
+        """Return the next id, such as ``resp_000000000000000000000001``."""
+        self._count += 1
+        return f"{prefix}_{self._count:024x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will go out for one request, in order."""
+
+    frames: Sequence[Frame]
+    delay: float = 0.0
+    remembered: tuple[str, Sequence[Json]] | None = None
+    """The id and the output to remember when the last frame goes out; None for a failure."""
+    is_by_hand: bool = False
+    """Whether the frames go out as they are, with numbers of their own."""
+    response_id: str | None = None
+    """The id that frames written by hand show; None if they show none."""
+    cut: "Callable[[int], Plan] | None" = None
+    """Returns the plan for an end after so many output items, because of steering; None where
+    the response must not be cut: it holds calls, or is no :class:`Reply`."""
+
+
+def plan_reply(request: Request, reply: Reply, *, ids: Ids, now: float, cached: int) -> Plan:
+    """Return the events of ``reply``.
+
+    :param now: The time of creation, in Unix seconds.
+    :param cached: How many items of the history the connection had in its cache.
+    """
+    response = _response(request, ids, now)
+    body = list(_items(request, reply, ids))
+    output = [event["item"] for event in body if event["type"] == "response.output_item.done"]
+
+    def end(reply: Reply, output: list[Json]) -> Json:
+        final = _final_response(reply, response, output, now)
+        final["usage"] = _usage(request, reply, output, cached)
+        return {"type": f"response.{reply.status}", "response": _shown(final, reply.final_output)}
+
+    def cut(items: int) -> Plan:
+        steered = end(replace(reply, status="incomplete", reason="steered"), output[:items])
+        return Plan([_numbered(steered, 0, request)], remembered=(response["id"], output[:items]))
+
+    events = [
+        {"type": "response.created", "response": response},
+        {"type": "response.in_progress", "response": response},
+        *body,
+        end(reply, output),
+    ]
+    frames = [_numbered(event, n, request) for n, event in enumerate(_chosen(events, reply.events))]
+    remembered = None if reply.status == "failed" else (response["id"], output)
+    return Plan(frames, reply.delay, remembered, cut=None if reply.calls else cut)
+
+
+def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
+    """Return the events that go out before an error, and the error."""
+    refusal = _refusal_of(fail)
+    started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
+    frames: list[Frame] = list(started[: fail.after_events])
+    if fail.shape == "failed":
+        response = _response(request, ids, now)
+        response |= {"id": request.response_id, "status": "failed"}
+        response["error"] = {"code": refusal.code, "message": refusal.message}
+        frames.append(
+            _numbered({"type": "response.failed", "response": response}, len(frames), request)
+        )
+    else:
+        frames.append(error_frame(refusal, lane=request.lane, sequence_number=len(frames)))
+    return Plan(frames)
+
+
+def _refusal_of(fail: Fail) -> Refusal:
+    """Return the error itself, without the place where it comes."""
+    return Refusal(
+        message=fail.message or usual_message(fail.code),
+        code=fail.code,
+        status=fail.status,
+        param=fail.param,
+        type=fail.type,
+        shape=fail.shape,
+        headers=fail.headers,
+    )
+
+
+class _Shown(msgspec.Struct):
+    """What is read of a response that is written by hand."""
+
+    id: str
+    output: list[dict[str, Any]] | None = None
+
+
+def plan_raw(frames: Sequence[Frame]) -> Plan:
+    """Return frames as they are; a response that they complete is remembered."""
+    shown = [_shown_by_hand(frame) for frame in frames]
+    response_id = next((response.id for response in shown if response is not None), None)
+    last = frames[-1] if frames else None
+    remembered: tuple[str, Sequence[Json]] | None = None
+    if isinstance(last, Mapping) and last.get("type") == "response.completed":
+        final = shown[-1]
+        remembered = None if final is None else (final.id, final.output or [])
+    return Plan(frames, remembered=remembered, is_by_hand=True, response_id=response_id)
+
+
+def _shown_by_hand(frame: Frame) -> _Shown | None:
+    if not isinstance(frame, Mapping):
+        return None
+    try:
+        return msgspec.convert(frame.get("response"), _Shown)
+    except msgspec.ValidationError:
+        return None  # none there, or wrong on purpose
+
+
+def _response(request: Request, ids: Ids, now: float) -> Json:
+    if request.response_id is None:
+        request.response_id = ids.new("resp")
+    echoed = {
+        name: default if request.get(name) is None else request[name]
+        for name, default in _ECHOED.items()
+    }
+    return {
+        "id": request.response_id,
+        "object": "response",
+        "created_at": int(now),
+        "status": "in_progress",
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "model": request["model"],
+        "output": [],
+        "service_tier": "default",
+        "tools": [_tool(tool) for tool in request.tools],
+        "usage": None,
+        **echoed,
+    }
+
+
+def _tool(tool: Json) -> Json:
+    if tool["type"] != "function":
+        return tool
+    return {"description": None, "parameters": None, "strict": True, **tool}
+
+
+def _final_response(reply: Reply, response: Json, output: list[Json], now: float) -> Json:
+    final = response | {"status": reply.status, "output": output}
+    if reply.status == "completed":
+        final["completed_at"] = int(now)
+    elif reply.status == "incomplete":
+        final["incomplete_details"] = {"reason": reply.reason}
+    else:
+        final["error"] = {"code": reply.error, "message": f"The response failed ({reply.error})."}
+    return final
+
+
+def _usage(request: Request, reply: Reply, output: list[Json], cached: int) -> Json:
+    fixed = count_words(request.get("instructions")) + count_words(request.get("tools"))
+    reasoning = reply.usage.get("reasoning_tokens", count_words(reply.reasoning))
+    tokens_in = reply.usage.get("input_tokens", fixed + count_words(request.history))
+    tokens_out = reply.usage.get("output_tokens", count_words(output))
+    tokens_cached = reply.usage.get("cached_tokens", count_words(request.history[:cached]))
+    return {
+        "input_tokens": tokens_in,
+        "input_tokens_details": {"cached_tokens": tokens_cached, "cache_write_tokens": 0},
+        "output_tokens": tokens_out,
+        "output_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": tokens_in + tokens_out,
+    }
+
+
+def _shown(final: Json, how: str) -> Json:
+    match how:
+        case "empty":
+            return final | {"output": []}
+        case "null":
+            return final | {"output": None}
+        case "missing":
+            return {name: value for name, value in final.items() if name != "output"}
+        case _:
+            return final
+
+
+def _chosen(events: list[Json], which: str) -> list[Json]:
+    match which:
+        case "deltas":
+            return [event for event in events if not event["type"].endswith(_NOT_ESSENTIAL)]
+        case "items":
+            items = [event for event in events if event["type"] == "response.output_item.done"]
+            return [events[0], *items, events[-1]]
+        case "terminal":
+            return events[-1:]
+        case _:
+            return events
+
+
+def _numbered(event: Json, number: int, request: Request) -> Json:
+    frame = event | {"sequence_number": number}
+    if request.lane is not None:
+        frame["stream_id"] = request.lane
+    return frame
+
+
+def _items(request: Request, reply: Reply, ids: Ids) -> Iterator[Json]:
+    index = 0
+    if is_due(request.body, request.history) and not request.is_warm_up:
+        yield from _compaction(make_item(request.history, ids.new("cmp")), index)
+        index += 1
+    if reply.reasoning is not None:
+        encrypted = None
+        if request.wants_encrypted_reasoning:
+            encrypted = ids.new("encrypted")
+        yield from _reasoning(reply.reasoning, encrypted, index, ids.new("rs"))
+        index += 1
+    texts = _texts(reply)
+    for number, chunks in enumerate(texts, 1):
+        status = reply.status if number == len(texts) else "completed"
+        yield from _message(chunks, index, ids.new("msg"), status)
+        index += 1
+    for call in reply.calls:
+        call_id = call.call_id or ids.new("call")
+        yield from _call(call, call_id, index, ids.new("fc"))
+        index += 1
+
+
+def _compaction(item: Json, index: int) -> Iterator[Json]:
+    yield {"type": "response.output_item.added", "output_index": index, "item": item}
+    yield {"type": "response.compaction.compacting", "output_index": index, "item_id": item["id"]}
+    yield {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def _reasoning(summary: str, encrypted: str | None, index: int, item_id: str) -> Iterator[Json]:
+    item: Json = {"id": item_id, "type": "reasoning", "summary": [], "encrypted_content": encrypted}
+    at = {"item_id": item_id, "output_index": index, "summary_index": 0}
+    prefix = "response.reasoning_summary"
+    part = {"type": "summary_text", "text": summary}
+    yield {"type": "response.output_item.added", "output_index": index, "item": item}
+    yield {"type": f"{prefix}_part.added", **at, "part": part | {"text": ""}}
+    for delta in _words(summary):
+        yield {"type": f"{prefix}_text.delta", **at, "delta": delta}
+    yield {"type": f"{prefix}_text.done", **at, "text": summary}
+    yield {"type": f"{prefix}_part.done", **at, "part": part}
+    done = item | {"summary": [part]}
+    yield {"type": "response.output_item.done", "output_index": index, "item": done}
+
+
+def _message(chunks: Sequence[str], index: int, item_id: str, status: str) -> Iterator[Json]:
+    text = "".join(chunks)
+    item: Json = {"id": item_id, "type": "message", "role": "assistant", "content": []}
+    at = {"item_id": item_id, "output_index": index, "content_index": 0}
+    part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    yield {
+        "type": "response.output_item.added",
+        "output_index": index,
+        "item": item | {"status": "in_progress"},
+    }
+    yield {"type": "response.content_part.added", **at, "part": part | {"text": ""}}
+    for delta in chunks:
+        yield {"type": "response.output_text.delta", **at, "delta": delta, "logprobs": []}
+    yield {"type": "response.output_text.done", **at, "text": text, "logprobs": []}
+    yield {"type": "response.content_part.done", **at, "part": part}
+    done = item | {"content": [part]}
+    done["status"] = "completed" if status == "completed" else "incomplete"
+    yield {"type": "response.output_item.done", "output_index": index, "item": done}
+
+
+def _call(call: Call, call_id: str, index: int, item_id: str) -> Iterator[Json]:
+    arguments = call.arguments
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments).decode()
+    item: Json = {"id": item_id, "type": "function_call", "name": call.name, "call_id": call_id}
+    at = {"item_id": item_id, "output_index": index}
+    prefix = "response.function_call_arguments"
+    yield {
+        "type": "response.output_item.added",
+        "output_index": index,
+        "item": item | {"arguments": "", "status": "in_progress"},
+    }
+    for delta in _pieces(arguments, 16):
+        yield {"type": f"{prefix}.delta", **at, "delta": delta}
+    yield {"type": f"{prefix}.done", **at, "arguments": arguments}
+    done = item | {"arguments": arguments, "status": "completed"}
+    yield {"type": "response.output_item.done", "output_index": index, "item": done}
+
+
+def _texts(reply: Reply) -> list[Sequence[str]]:
+    """Return the deltas of each message."""
+    texts: list[Sequence[str]] = [_split(text, reply.chunk_size) for text in reply.more]
+    if reply.chunks is not None:
+        return [reply.chunks, *texts]
+    if reply.text is not None:
+        return [_split(reply.text, reply.chunk_size), *texts]
+    return texts
+
+
+def _split(text: str, size: int | None) -> list[str]:
+    return _words(text) if size is None else _pieces(text, size)
+
+
+def _words(text: str) -> list[str]:
+    first, *rest = text.split(" ")
+    return [piece for piece in (first, *(f" {word}" for word in rest)) if piece]
+
+
+def _pieces(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]

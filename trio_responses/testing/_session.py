@@ -1,0 +1,187 @@
+"""One WebSocket of the server: frames in and out, its age, its pings, its end.
+
+What belongs elsewhere: what is answered (``turns.py``), and the handshake (``acceptor.py``).
+"""
+
+import contextlib
+from typing import Final
+
+import msgspec
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+
+from trio_responses.testing._checks import check_lane, parse_frame
+from trio_responses.testing._errors import (
+    Json,
+    Refusal,
+    connection_limit_reached,
+    error_frame,
+    stream_limit_reached,
+)
+from trio_responses.testing._frames import Frame, WireBytes
+from trio_responses.testing._lanes import MAX_NAMES, Lanes
+from trio_responses.testing._request import Connection, Request, Steer
+from trio_responses.testing._scripts import How
+from trio_responses.testing._state import ServerState
+from trio_responses.testing._steering import Steering
+from trio_responses.testing._streams import FaultyStream
+from trio_responses.testing._turns import Turns
+
+AGE_CLOSE_CODE: Final = 1000
+"""What the socket is closed with at its maximum age. The real code is not known: clients have
+to go by the error frame before it."""
+
+_PING_CLOSE: Final = (1011, "keepalive ping timeout")
+
+
+class Session:
+    """Serves one accepted WebSocket until it ends."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        record: Connection,
+        websocket: WebSocketConnection,
+        stream: FaultyStream,
+    ) -> None:
+        self.record = record
+        self._state = state
+        self._websocket = websocket
+        self._stream = stream
+        self._lanes: Lanes[Request] = Lanes(state.stored)
+        self._steering = Steering(state, record.number)
+        self._turns = Turns(self, state, self._lanes, self._steering)
+        self._dropping = trio.Lock()
+
+    async def run(self) -> None:
+        """Read frames until the socket ends, then cut what still runs."""
+        state, record = self._state, self.record
+        state.sessions.append(self)
+        state.max_open = max(state.max_open, len(state.sessions))
+        record.is_open = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._grow_old)
+                nursery.start_soon(self._ping)
+                with contextlib.suppress(ConnectionClosed):
+                    while True:
+                        await self._receive(await self._websocket.get_message(), nursery)
+                async with self._dropping:  # a close handshake of ours comes to its end first
+                    nursery.cancel_scope.cancel()
+        finally:
+            record.is_open = False
+            state.sessions.remove(self)
+            self._note_close()
+        await self._stream.end()
+
+    async def send(self, frame: Frame) -> None:
+        """Send one frame; on a socket that has ended, do nothing.
+
+        Cancelled, part of the frame may be on the wire, and the socket is of no more use.
+        """
+        gone = (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError)
+        with contextlib.suppress(*gone):
+            match frame:
+                case WireBytes():
+                    await self._stream.send_all(frame.data)
+                case str() | bytes():
+                    await self._websocket.send_message(frame)
+                case _:
+                    await self._websocket.send_message(msgspec.json.encode(frame).decode())
+
+    def freeze(self) -> None:
+        """Go half-open, see :meth:`FaultyStream.freeze`."""
+        self._stream.freeze()
+
+    def slow_down(self, piece: int | None, delay: float) -> None:
+        """Write slowly, see :meth:`FaultyStream.slow_down`."""
+        self._stream.slow_down(piece, delay)
+
+    def forget(self, response_id: str | None) -> None:
+        """Forget a response on every lane; None is every response."""
+        self._lanes.forget(response_id)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the WebSocket has ended."""
+        return self._websocket.closed is not None
+
+    async def drop(self, how: How, reason: str = "") -> None:
+        """End the connection: by close code (bounded by ``close_timeout``), end or reset."""
+        async with self._dropping:
+            if how == "reset":
+                self._note_close()
+                self._stream.reset()
+            elif how == "fin":
+                self._note_close()
+                await self._stream.hang_up()
+            elif self._websocket.closed is None:
+                self.record.close_code, self.record.close_reason = how, reason or None
+                with trio.move_on_after(self._state.options.close_timeout):
+                    await self._websocket.aclose(how, reason or None)
+
+    def _note_close(self) -> None:
+        if self.record.close_code is None:
+            closed = self._websocket.closed
+            self.record.close_code = 1006 if closed is None else int(closed.code)
+            self.record.close_reason = None if closed is None else closed.reason
+
+    async def _grow_old(self) -> None:
+        age = self._state.options.max_age
+        if age is None:
+            return
+        await trio.sleep(age)
+        await self.send(error_frame(connection_limit_reached(age / 60)))
+        await self.drop(AGE_CLOSE_CODE)
+
+    async def _ping(self) -> None:
+        interval = self._state.options.ping_interval
+        if interval is None:
+            return
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await trio.sleep(interval)
+                with trio.move_on_after(self._state.options.ping_timeout) as scope:
+                    await self._websocket.ping()
+                if scope.cancelled_caught:
+                    await self.drop(*_PING_CLOSE)
+
+    async def _receive(self, frame: str | bytes, nursery: trio.Nursery) -> None:
+        body = parse_frame(frame)
+        if isinstance(body, Refusal):
+            await self.send(error_frame(body))
+        elif body.get("type") == "response.steer":  # its lane is that of its response
+            await self._steer(body)
+        else:
+            await self._receive_on_lane(body, nursery)
+
+    async def _steer(self, body: Json) -> None:
+        gate = self._state.take_steer_gate()
+        if gate is not None:
+            self._state.steers.append(Steer(body, self.record.number))
+            gate.set()
+            return
+        for frame in self._steering.receive(body):
+            await self.send(frame)
+
+    async def _receive_on_lane(self, body: Json, nursery: trio.Nursery) -> None:
+        refusal = check_lane(body, lanes=self._state.options.lanes)
+        if refusal is not None:
+            await self.send(error_frame(refusal))
+            return
+        lane: str | None = body.get("stream_id")
+        if body.get("type") != "response.create":
+            refusal = Refusal(message=f"Unknown event type: {body.get('type')!r}.", param="type")
+        elif not self._lanes.knows(lane):
+            refusal = stream_limit_reached(MAX_NAMES)
+        else:
+            self._create(body, lane, nursery)
+            return
+        await self.send(error_frame(refusal, lane=lane))
+
+    def _create(self, body: Json, lane: str | None, nursery: trio.Nursery) -> None:
+        request = Request(body, self.record.number, lane)
+        self._state.arrived(request)
+        self.record.requests += 1
+        self._lanes.add(lane, request)
+        self._turns.start_waiting(nursery)

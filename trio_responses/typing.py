@@ -1,0 +1,28 @@
+"""Aliases for annotations of programs that use this library."""
+
+from trio_responses._conversation.run import RunEvent
+from trio_responses._endpoint import ApiKey, Headers
+from trio_responses._instruments.recording import Redact
+from trio_responses._lifecycle import Event, StreamEvent
+from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
+from trio_responses._transport.proxy import ProxyChoice
+from trio_responses._transport.websocket import Dial
+from trio_responses._turn.stream import AbandonChoice
+
+__all__ = [
+    "AbandonChoice",
+    "ApiKey",
+    "Approve",
+    "DeliveryChoice",
+    "Dial",
+    "Event",
+    "Handler",
+    "Headers",
+    "OnToolError",
+    "ProxyChoice",
+    "Redact",
+    "RunEvent",
+    "StreamEvent",
+    "ToolLike",
+]
