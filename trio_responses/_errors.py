@@ -9,10 +9,11 @@ What belongs elsewhere: the decision what to do about a failure (`core/delivery.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import trio
+
+from trio_responses._protocol.delivery import Delivery, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,19 +58,6 @@ __all__ = [
     "UnexpectedOutput",
     "UpgradeUnsupported",
 ]
-
-
-class Delivery(StrEnum):
-    """How far a request is known to have come when its turn ended badly."""
-
-    NOT_SENT = "not_sent"
-    """No complete request was handed to the network: the server cannot have run it."""
-    AMBIGUOUS = "ambiguous"
-    """The request was written and nothing came back: it may have run."""
-    ACCEPTED = "accepted"
-    """An event of its response came: it ran, at least in part."""
-    REJECTED = "rejected"
-    """The server said that it did not start."""
 
 
 class ResponsesError(Exception):
@@ -154,9 +142,9 @@ class HandshakeRejected(ConnectError):
         self.body = body
         self.retry_after = retry_after
 
-    def ask(self, question: str) -> None:
-        """Add a question to the message: where to look for what is wrong."""
-        self.args: tuple[object, ...] = (f"{self}: {question}",)
+    def add_hint(self, hint: str) -> None:
+        """Add a hint to the message: where to look for the cause."""
+        self.args: tuple[object, ...] = (f"{self}: {hint}",)
 
 
 class AuthenticationError(HandshakeRejected):
@@ -547,3 +535,16 @@ class BufferExceeded(ResponsesError):
     def __init__(self, buffered: int) -> None:
         super().__init__(f"{buffered} unread bytes held up the other turns of the connection")
         self.buffered = buffered
+
+
+def failure_of(error: ResponsesError) -> Failure:
+    """Return what an exception means for the decision whether to send a request again."""
+    match error:
+        case ConnectionLost():
+            return Failure.CONNECTION_LOST
+        case ConnectionLimitReached():
+            return Failure.CONNECTION_LIMIT
+        case FirstEventTimeout() | StallTimeout():
+            return Failure.TIMED_OUT
+        case _:
+            return Failure.OTHER

@@ -17,11 +17,11 @@ from trio_responses import (
     ConnectionLost,
     Instrument,
     ReconnectFailed,
+    ResponsesConnection,
     RotationPolicy,
     connect_responses,
     function_tool,
 )
-from trio_responses._connection.engine import ResponsesConnection
 from trio_responses._instruments.instrument import Instruments
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def test_an_answer_that_is_faster_than_the_sender_is_told_of_behind_it() -
     assert watch is not None
     for _ in range(2):
         watch.writing(lane=None, parent=None, size=1)
-        watch.heard("resp_1")
+        watch.first_event("resp_1")
         watch.sent()
     assert notes.of_turns() == [A_TURN[0], *A_TURN[1:3] * 2]
     assert watch.turn.first_event_at == watch.turn.sent_at
@@ -369,7 +369,7 @@ async def test_frames_are_seen_as_they_are(server: ResponsesServer) -> None:
 
 async def test_nobody_looks_at_frames_unless_asked(server: ResponsesServer) -> None:
     async with server.open_client(instruments=[Notes()]) as connection:
-        (link,) = connection._sockets.links
+        (link,) = connection._engine.sockets
         assert link.transport.frame_observer is None
 
 
@@ -422,7 +422,7 @@ async def test_without_instruments_there_are_no_records(server: ResponsesServer)
         stream = connection.stream(model="m", input="Hello")
         async with stream:
             await stream.until_done()
-        assert stream._draft.watch is None
+        assert stream._request.observer is None
 
 
 async def test_a_connection_in_a_nursery_has_instruments_too(server: ResponsesServer) -> None:

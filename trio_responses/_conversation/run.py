@@ -310,14 +310,14 @@ def _checked(response: Response) -> Response:
 
 @asynccontextmanager
 async def open_run(
-    floor: TurnLock, lines: TurnSender, ledger: History, terms: RunConfig, new: RawItems
+    floor: TurnLock, sender: TurnSender, ledger: History, terms: RunConfig, new: RawItems
 ) -> AsyncGenerator[RunStream, None]:
     """Have the floor of a conversation for a run, and a nursery for its tools."""
 
     def start_turn(items: RawItems, settings: TurnSettings) -> TurnStream:
         return TurnStream(
             floor,
-            lines,
+            sender,
             ConversationRequest(ledger, items, settings),
             delivery=terms.delivery,
             abandon=terms.abandon,

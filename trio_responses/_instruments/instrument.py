@@ -250,12 +250,12 @@ class SocketObserver:
 class TurnObserver:
     """Tells the instruments of one turn, through all of its attempts."""
 
-    __slots__ = ("_heard", "_instruments", "_written", "turn")
+    __slots__ = ("_has_first_event", "_instruments", "_written", "turn")
 
     def __init__(self, instruments: Instruments, turn: TurnRecord) -> None:
         self._instruments = instruments
         self._written = False
-        self._heard = False
+        self._has_first_event = False
         self.turn: TurnRecord = turn
 
     def writing(self, lane: str | None, parent: str | None, size: int) -> None:
@@ -263,7 +263,7 @@ class TurnObserver:
         turn = self.turn
         turn.lane, turn.previous_response_id, turn.request_bytes = lane, parent, size
         turn.first_event_at = turn.response_id = None
-        self._written = self._heard = False
+        self._written = self._has_first_event = False
 
     def sent(self) -> None:
         """Say that it was written; the answer may have been faster than this task."""
@@ -271,12 +271,12 @@ class TurnObserver:
         self.turn.sent_at = trio.current_time()
         self._written = True
         self._instruments.tell(Instrument.turn_sent, self.turn)
-        if self._heard:
-            self.heard(self.turn.response_id)
+        if self._has_first_event:
+            self.first_event(self.turn.response_id)
 
-    def heard(self, response_id: str | None) -> None:
+    def first_event(self, response_id: str | None) -> None:
         """Say that the first event of this attempt came."""
-        self._heard = True
+        self._has_first_event = True
         self.turn.response_id = response_id
         if self._written:
             self.turn.first_event_at = trio.current_time()
