@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import random
 
     from trio_responses import Conversation, ResponsesConnection, ResponseStream
-    from trio_responses._turn.methods import Turns
+    from trio_responses._turn.methods import TurnMethods
     from trio_responses.types import Response
 
 KEY: Final = "sk-secret-soak"
@@ -85,7 +85,9 @@ class Ledger:
 # --- One turn -----------------------------------------------------------------------------
 
 
-async def run_turn(ledger: Ledger, turns: Turns, **options: Any) -> tuple[str, Response | None]:
+async def run_turn(
+    ledger: Ledger, turns: TurnMethods, **options: Any
+) -> tuple[str, Response | None]:
     """Run one turn to one of its ends, and book it."""
     token = ledger.token()
     response: Response | None = None

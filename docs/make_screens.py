@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 from trio_responses._cli.chat import Chat
 from trio_responses._cli.chat_tools import CHAT_TOOLS
-from trio_responses._cli.renderer import MarkdownFace
+from trio_responses._cli.renderer import MarkdownRenderer
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ async def draw_chat() -> str:
         server.call("calculate", {"expression": "42 * 10"}, call_id="call_2")
         server.reply("That makes **420**.")
         connection = await stack.enter_async_context(server.open_client(reconnect=[1.0]))
-        face = MarkdownFace(console, asks=True)
+        face = MarkdownRenderer(console, asks=True)
         settings = {"model": "gpt-5.5", "store": False}
         chat = Chat(connection, face, settings, tools=CHAT_TOOLS, stack=stack)
         await chat.begin()

@@ -25,7 +25,7 @@ from trio_responses import Conversation, Endpoint, ResponsesConnection, Response
 from trio_responses._errors import ResponsesError
 from trio_responses._transport.proxy import Proxy
 from trio_responses._transport.tunnel import Tunnel
-from trio_responses._transport.websocket import Terms, Transport
+from trio_responses._transport.websocket import ConnectionConfig, Transport
 from trio_responses.testing import ResponsesServer
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ WATCHED: Final[tuple[type[Any], ...]] = (
     ResponsesConnection,
     ResponsesServer,
     ResponseStream,
-    Terms,
+    ConnectionConfig,
     Transport,
     Tunnel,
 )

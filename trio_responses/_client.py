@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_responses._concurrency import open_until_left
+from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.engine import ResponsesConnection
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
-from trio_responses._instruments.instrument import Instruments, Where
+from trio_responses._instruments.instrument import Instruments, ServerAddress
 from trio_responses._instruments.log import LoggingInstrument
 from trio_responses._protocol.backoff import Backoff, ReconnectPolicy
 from trio_responses._settings import (
@@ -28,7 +28,7 @@ from trio_responses._settings import (
 )
 from trio_responses._transport.tls import system_trust
 from trio_responses._transport.tunnel import choose_dial
-from trio_responses._transport.websocket import Terms, dial_tcp
+from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 
 if TYPE_CHECKING:
     import ssl
@@ -118,7 +118,7 @@ async def open_responses(
         instruments=instruments,
         dial=dial,
     )
-    async with open_until_left(connection.aclose) as nursery:
+    async with open_closing_nursery(connection.aclose) as nursery:
         await nursery.start(partial(connection._run, shielded=True))  # noqa: SLF001 - its own opener
         await connection.wait_open()
         yield connection
@@ -170,7 +170,7 @@ async def connect_responses(
         await nursery.start(connection._run)  # noqa: SLF001 - its own opener
         await connection.wait_open()
     except BaseException:
-        with trio.CancelScope(shield=True):  # as in `open_until_left`
+        with trio.CancelScope(shield=True):  # as in `open_closing_nursery`
             await connection.aclose()
         raise
     return connection
@@ -202,7 +202,7 @@ def _prepare(
         )
     if endpoint.secure and ssl_context is None:
         ssl_context = system_trust()
-    terms = Terms(
+    terms = ConnectionConfig(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),
         ssl_context=ssl_context,
@@ -211,7 +211,7 @@ def _prepare(
         limits=checked_record("limits", limits, Limits),
         instruments=Instruments(
             [LoggingInstrument()] if instruments is None else checked_instruments(instruments),
-            Where(endpoint.host, endpoint.port),
+            ServerAddress(endpoint.host, endpoint.port),
         ),
     )
     return ResponsesConnection(

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["Change", "QuickLock", "open_plain_nursery", "open_until_left"]
+__all__ = ["FastLock", "Notifier", "open_closing_nursery", "open_collapsing_nursery"]
 
 
-class QuickLock:
+class FastLock:
     """A fair lock, as an async context manager. Waits only while somebody else has it.
 
     Entering is a cancellation point; it lets others run only where it has to wait.
@@ -59,7 +59,7 @@ class QuickLock:
             self._held = False
 
 
-class Change:
+class Notifier:
     """Something that happens again and again: who waits is told of the next time."""
 
     __slots__ = ("_event",)
@@ -81,7 +81,7 @@ class Change:
 
 
 @final
-class open_plain_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
+class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
     """Open a nursery that raises a lone exception as it is, for the length of an ``async with``.
 
     Several at once still make a group; cancellations beside an exception are not counted: where
@@ -127,7 +127,7 @@ class open_plain_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
 
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
-async def open_until_left(
+async def open_closing_nursery(
     close: Callable[[], Awaitable[None]],
 ) -> AsyncGenerator[trio.Nursery, None]:
     """Open a plain nursery for something that runs in it, and close that when the block is left.
@@ -135,7 +135,7 @@ async def open_until_left(
     What the block raises comes out, also where the scope around is cancelled; but where a task of
     the nursery has crashed, that crash, and not the `ConnectionClosed` that followed from it.
     """
-    async with open_plain_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         try:
             yield nursery
         except ConnectionClosed:

@@ -273,7 +273,7 @@ def api_key_for(endpoint: Endpoint, given: ApiKey | None) -> ApiKey | None:
     return None
 
 
-def question_of_key(endpoint: Endpoint, given: ApiKey | None, headers: HeaderLines) -> str:
+def key_hint(endpoint: Endpoint, given: ApiKey | None, headers: HeaderLines) -> str:
     """Ask about the key, by where it is from: for whoever was refused with it."""
     if endpoint.key_header.lower() in {name.lower() for name, _ in headers}:
         return f"is {endpoint.key_header} in headers right?"

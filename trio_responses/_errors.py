@@ -80,13 +80,13 @@ class ResponsesError(Exception):
 
     delivery: Delivery | None = None
 
-    def twin(self) -> Self:
+    def copy_for_raise(self) -> Self:
         """Make an exception of its own for one more task that is told the same."""
-        twin = type(self).__new__(type(self), *self.args)
-        twin.args = self.args
-        twin.__dict__.update(self.__dict__)
-        twin.__cause__ = self.__cause__
-        return twin
+        copy_for_raise = type(self).__new__(type(self), *self.args)
+        copy_for_raise.args = self.args
+        copy_for_raise.__dict__.update(self.__dict__)
+        copy_for_raise.__cause__ = self.__cause__
+        return copy_for_raise
 
 
 class ConfigurationError(ResponsesError, ValueError):

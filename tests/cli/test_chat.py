@@ -24,7 +24,7 @@ from trio_responses._cli import main
 from trio_responses._cli.chat import Chat, choose_face
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
 from trio_responses._cli.lines import FileLines
-from trio_responses._cli.renderer import PlainFace, printable
+from trio_responses._cli.renderer import PlainRenderer, printable
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
@@ -400,7 +400,7 @@ def test_an_unknown_place_is_said() -> None:
 
 def test_answers_and_the_rest_are_apart() -> None:
     out, err = io.StringIO(), io.StringIO()
-    face = PlainFace(out, err, asks=False)
+    face = PlainRenderer(out, err, asks=False)
     face.prompt()
     face.text("Hel")
     face.text("lo")
@@ -414,7 +414,7 @@ def test_answers_and_the_rest_are_apart() -> None:
 
 def test_news_that_come_while_it_asks_do_not_stand_in_the_prompt() -> None:
     out = io.StringIO()
-    face = PlainFace(out, out, asks=True)
+    face = PlainRenderer(out, out, asks=True)
     face.prompt()
     face.say("news", "the connection was lost")
     assert out.getvalue() == "you> \nnews: the connection was lost\nyou> "
@@ -433,14 +433,14 @@ def test_without_rich_the_chat_is_plain_and_says_why(monkeypatch: Patch) -> None
     monkeypatch.setitem(sys.modules, "rich.console", None)
     err = io.StringIO()
     face = choose_face(Terminal(), err, asks=True, plain=False)
-    assert isinstance(face, PlainFace)
+    assert isinstance(face, PlainRenderer)
     assert 'pip install "trio-responses[cli]"' in err.getvalue()
 
 
 def test_a_pipe_gets_plain_text_without_a_word() -> None:
     err = io.StringIO()
-    assert isinstance(choose_face(io.StringIO(), err, asks=True, plain=False), PlainFace)
-    assert isinstance(choose_face(Terminal(), err, asks=True, plain=True), PlainFace)
+    assert isinstance(choose_face(io.StringIO(), err, asks=True, plain=False), PlainRenderer)
+    assert isinstance(choose_face(Terminal(), err, asks=True, plain=True), PlainRenderer)
     assert err.getvalue() == ""
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("rich")
 from rich.console import Console
 
 from trio_responses._cli.chat import choose_face
-from trio_responses._cli.renderer import MarkdownFace, split_blocks
+from trio_responses._cli.renderer import MarkdownRenderer, split_blocks
 
 if TYPE_CHECKING:
     from tests.cli.cli_driver import Patch
@@ -24,9 +24,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def face_on(out: io.StringIO, *, terminal: bool = False, asks: bool = False) -> MarkdownFace:
+def face_on(out: io.StringIO, *, terminal: bool = False, asks: bool = False) -> MarkdownRenderer:
     console = Console(file=out, width=40, force_terminal=terminal, color_system=None)
-    return MarkdownFace(console, asks=asks)
+    return MarkdownRenderer(console, asks=asks)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_news_that_come_while_it_asks_do_not_stand_in_the_prompt() -> None:
 def test_a_terminal_gets_markdown(monkeypatch: Patch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     face = choose_face(Terminal(), io.StringIO(), asks=True, plain=False)
-    assert isinstance(face, MarkdownFace)
+    assert isinstance(face, MarkdownRenderer)

@@ -31,8 +31,7 @@ from tests.cli.cli_driver import (
 )
 from tests.testing.driver import run_over_sockets
 from trio_responses import APIError, Endpoint, open_responses
-from trio_responses._cli import demo
-from trio_responses._cli import main
+from trio_responses._cli import demo, main
 from trio_responses._cli import running as cli_running
 from trio_responses._cli.arguments import make_parser
 from trio_responses._cli.screen import Screen

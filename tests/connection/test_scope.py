@@ -24,9 +24,9 @@ from trio_responses import (
     open_pool,
     open_responses,
 )
-from trio_responses._connection.router import Dispatcher
-from trio_responses._connection.socket_set import Sockets
-from trio_responses._pool.scheduler import Spread
+from trio_responses._connection.router import Router
+from trio_responses._connection.socket_set import SocketSet
+from trio_responses._pool.scheduler import Scheduler
 from trio_responses._transport.tap import Tap
 from trio_responses._transport.websocket import Transport
 from trio_responses.testing import ResponsesServer, open_test_server
@@ -551,9 +551,9 @@ def ctrl_c() -> Iterator[None]:
     ("owner", "name"),
     [
         (Transport, "__init__"),
-        (Dispatcher, "dispatch"),
-        (Spread, "conclude"),
-        (Sockets, "conclude"),
+        (Router, "dispatch"),
+        (Scheduler, "conclude"),
+        (SocketSet, "conclude"),
         (Tap, "drop_pending"),
     ],
 )

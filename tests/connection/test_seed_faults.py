@@ -36,7 +36,7 @@ from trio_responses import (
     open_responses,
 )
 from trio_responses import _wire as wire
-from trio_responses._wire import FunctionTool
+from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import ResponsesServer
 from trio_responses.types import (
     ErrorEvent,
@@ -295,7 +295,7 @@ def test_d13_the_types_are_those_of_the_wire() -> None:
     assert isinstance(error, ErrorEvent)
     assert (error.status, error.code) == (400, "c")
     assert "call_id" not in FunctionCallArgumentsDelta.__struct_fields__
-    tool = FunctionTool(name="f", parameters={"type": "object"}, strict=True)
+    tool = FunctionToolParam(name="f", parameters={"type": "object"}, strict=True)
     flat = msgspec.json.decode(wire.encode(ResponseCreate(model="m", tools=[tool])))["tools"][0]
     assert (flat["type"], flat["name"]) == ("function", "f")
     assert "function" not in flat

@@ -21,7 +21,7 @@ from trio_responses import (
     connect_responses,
     open_responses,
 )
-from trio_responses._wire import FunctionTool
+from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import ResponsesServer
 from trio_responses.types import (
     ErrorEvent,
@@ -114,7 +114,7 @@ async def test_send_takes_typed_events(server: ResponsesServer, connect: "Connec
         store=False,
         input=[{"type": "message", "role": "user", "content": "hi"}],
         instructions="be brief",
-        tools=[FunctionTool(name="f", parameters={"type": "object"}, strict=True)],
+        tools=[FunctionToolParam(name="f", parameters={"type": "object"}, strict=True)],
         tool_choice="auto",
         context_management=[{"type": "compaction", "compact_threshold": 1000}],
         max_output_tokens=100,
@@ -251,7 +251,7 @@ async def test_the_previous_response_id_serves_incremental_turns(
 
 async def test_a_multi_turn_tool_workflow(server: ResponsesServer, connect: "Connect") -> None:
     """What the seed was written for."""
-    tool = FunctionTool(
+    tool = FunctionToolParam(
         name="get_weather",
         parameters={"type": "object", "properties": {"city": {"type": "string"}}},
         strict=True,
@@ -281,7 +281,7 @@ async def test_warm_up_primes_with_tools_and_instructions(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
     """``warmUp({model, tools, instructions})``: ``generate: false``."""
-    tool = FunctionTool(name="f", parameters={"type": "object"}, strict=True)
+    tool = FunctionToolParam(name="f", parameters={"type": "object"}, strict=True)
     async with connect() as connection:
         response = await connection.warm_up(model="m", tools=[tool], instructions="be brief")
         assert not response.output

@@ -10,14 +10,14 @@ import pytest
 
 from tests.conversation.rig import history, open_talk, parent
 from trio_responses import Endpoint
-from trio_responses._conversation.history import Ledger
-from trio_responses._conversation.turn import TurnDraft
-from trio_responses._protocol.continuation import Continuation, Place
+from trio_responses._conversation.history import History
+from trio_responses._conversation.turn import ConversationRequest
+from trio_responses._protocol.continuation import Continuation, Placement
 from trio_responses._turn.request_builder import TurnSettings, raw_input
 from trio_responses._wire import Response
 from trio_responses.testing import ResponsesServer
 
-PLACE = Place(socket=object(), lane="lane-1")
+PLACE = Placement(socket=object(), lane="lane-1")
 
 
 def counted(work: Callable[[], object]) -> int:
@@ -45,19 +45,19 @@ def call(number: int) -> msgspec.Raw:
 
 def calls_of_a_turn(items: int) -> int:
     """Count the calls of a turn that says and hears so many items."""
-    ledger = Ledger(Endpoint.openai(), Continuation())
+    ledger = History(Endpoint.openai(), Continuation())
     settings = TurnSettings({"model": "m"}, "conversation")
     said = [{"role": "user", "content": "hi"}] * items
     response = Response(id="r", status="completed", raw_output=[call(n) for n in range(items)])
 
     def turn() -> None:
-        draft = TurnDraft(ledger, raw_input(said), settings)
+        draft = ConversationRequest(ledger, raw_input(said), settings)
         draft.write(PLACE, lambda _: None)
         draft.settle(response, ())
 
     calls = counted(turn)
     assert ledger.length == 2 * items
-    assert len(ledger.owed_calls()) == items
+    assert len(ledger.pending_calls()) == items
     return calls
 
 
@@ -66,7 +66,7 @@ def test_a_turn_of_many_items_takes_no_more_calls_than_one_of_few() -> None:
 
 
 def test_what_is_owed_is_looked_for_once() -> None:
-    ledger = Ledger(Endpoint.openai(), Continuation())
+    ledger = History(Endpoint.openai(), Continuation())
     ledger.begin_anew(raw_input([{"role": "user", "content": "hi"}] * 1000))
     first = counted(lambda: ledger.owes)
     assert counted(lambda: ledger.owes) < 10 < first

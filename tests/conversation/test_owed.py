@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from trio_responses import Endpoint
-from trio_responses._conversation.history import Ledger
+from trio_responses._conversation.history import History
 from trio_responses._protocol.continuation import Continuation
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._turn.request_builder import raw_input
@@ -28,12 +28,12 @@ def raw(item: Json) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(item))
 
 
-def ledger_of(*turns: list[Json]) -> Ledger:
-    return Ledger(Endpoint.openai(), Continuation([raw_input(turn) for turn in turns if turn]))
+def ledger_of(*turns: list[Json]) -> History:
+    return History(Endpoint.openai(), Continuation([raw_input(turn) for turn in turns if turn]))
 
 
-def owed(ledger: Ledger) -> list[str]:
-    calls = ledger.owed_calls()
+def owed(ledger: History) -> list[str]:
+    calls = ledger.pending_calls()
     assert ledger.owes == bool(calls)
     return [name for _, name in calls]
 
@@ -67,13 +67,13 @@ def test_calls_are_owed_in_their_order_until_their_own_kind_of_answer(
 
 def test_what_goes_along_counts_as_an_answer() -> None:
     ledger = ledger_of([f("a"), f("b")])
-    assert [name for _, name in ledger.owed_calls(but=raw_input([MESSAGE, out("a")]))] == ["b"]
+    assert [name for _, name in ledger.pending_calls(but=raw_input([MESSAGE, out("a")]))] == ["b"]
     assert owed(ledger) == ["a", "b"]
 
 
 def test_an_answer_is_kept_until_the_history_has_it() -> None:
     ledger, key, answer = ledger_of([f("a")]), ("function_call", "a"), raw(out("a"))
-    ledger.keep_answer(key, answer)
+    ledger.store_output(key, answer)
     assert (ledger.is_answered(key), ledger.answers) == (True, [answer])
     ledger.continuation.history.append(RawItems.join([answer]))
     assert (ledger.is_answered(key), ledger.answers, owed(ledger)) == (False, [], [])
@@ -83,7 +83,7 @@ def test_an_answer_to_a_call_that_is_gone_is_dropped() -> None:
     ledger, key = ledger_of([f("a")]), ("function_call", "a")
     assert owed(ledger) == ["a"]
     ledger.begin_anew(RawItems())
-    ledger.keep_answer(key, raw(out("a")))
+    ledger.store_output(key, raw(out("a")))
     assert (ledger.answers, owed(ledger), ledger.history) == ([], [], [])
 
 
@@ -91,10 +91,10 @@ def test_an_answer_to_a_call_that_is_gone_is_dropped() -> None:
 def test_a_branch_owes_the_same_and_answers_for_itself(*, looked: bool) -> None:
     ledger, key, answer = ledger_of([f("a"), f("b")]), ("function_call", "a"), raw(out("a"))
     if looked:
-        ledger.keep_answer(("function_call", "b"), raw(out("b")))
+        ledger.store_output(("function_call", "b"), raw(out("b")))
     branch = ledger.branch()
     assert branch.answers == ledger.answers
-    branch.keep_answer(key, answer)
+    branch.store_output(key, answer)
     assert owed(branch) == owed(ledger) == ["a", "b"]
     assert branch.is_answered(key)
     assert not ledger.is_answered(key)
@@ -102,5 +102,5 @@ def test_a_branch_owes_the_same_and_answers_for_itself(*, looked: bool) -> None:
 
 def test_saved_answers_are_those_to_calls_of_the_history() -> None:
     history, answer = Continuation([raw_input([f("a")])]), raw(out("a"))
-    ledger = Ledger(Endpoint.openai(), history, [answer, raw(MESSAGE)])
-    assert ledger.answers_to(ledger.owed_calls()) == ledger.answers == [answer]
+    ledger = History(Endpoint.openai(), history, [answer, raw(MESSAGE)])
+    assert ledger.outputs_for(ledger.pending_calls()) == ledger.answers == [answer]

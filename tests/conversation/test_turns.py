@@ -27,7 +27,7 @@ from trio_responses import (
     ResponsesConnection,
     UnexpectedOutput,
 )
-from trio_responses._wire import FunctionCall, FunctionTool, Reasoning
+from trio_responses._wire import FunctionCall, FunctionToolParam, Reasoning
 from trio_responses.testing import Reply, ResponsesServer, open_test_server
 from trio_responses.types import FunctionCallOutput, Message
 
@@ -133,7 +133,7 @@ async def test_output_of_a_warm_up_is_not_taken_into_the_history(server: Respons
 
 
 async def test_tools_are_called_in_a_chain(server: ResponsesServer) -> None:
-    tool = FunctionTool(name="weather", parameters={"type": "object"})
+    tool = FunctionToolParam(name="weather", parameters={"type": "object"})
     server.call("weather", call_id="call_1")
     async with open_talk(server, tools=[tool]) as talk:
         response = await talk.create("How is it?")

@@ -75,7 +75,7 @@ async def test_the_first_event_says_which_response_it_is(server: ResponsesServer
 
 async def test_an_answer_that_is_faster_than_the_sender_is_told_of_behind_it() -> None:
     notes = Notes()
-    watch = Instruments([notes]).begin_turn("m")
+    watch = Instruments([notes]).start_turn("m")
     assert watch is not None
     for _ in range(2):
         watch.writing(lane=None, parent=None, size=1)
@@ -370,7 +370,7 @@ async def test_frames_are_seen_as_they_are(server: ResponsesServer) -> None:
 async def test_nobody_looks_at_frames_unless_asked(server: ResponsesServer) -> None:
     async with server.open_client(instruments=[Notes()]) as connection:
         (link,) = connection._sockets.links
-        assert link.transport.witness is None
+        assert link.transport.frame_observer is None
 
 
 # --- What may go wrong -------------------------------------------------------------------

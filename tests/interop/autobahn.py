@@ -22,7 +22,7 @@ from trio_responses._endpoint import Endpoint
 from trio_responses._errors import ConnectionLost
 from trio_responses._protocol.frames import BinaryMessage
 from trio_responses._settings import Keepalive, Limits, Timeouts
-from trio_responses._transport.websocket import Terms, dial_tcp
+from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,8 +87,8 @@ class FuzzingServer:
         assert isinstance(answer[0], bytes)
         return json.loads(answer[0])
 
-    def _terms(self, resource: str) -> Terms:
-        return Terms(
+    def _terms(self, resource: str) -> ConnectionConfig:
+        return ConnectionConfig(
             endpoint=exactly(f"{self._origin}/{resource}"),
             dial=dial_tcp,
             ssl_context=None,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 import trio
 
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -193,7 +193,7 @@ async def open_cutting_proxy(
     host: str, port: int, *, seed: int
 ) -> AsyncGenerator[CuttingProxy, None]:
     """Run a proxy for the length of a block."""
-    async with open_plain_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         proxy = CuttingProxy(host, port, seed)
         await proxy.listen(nursery)
         yield proxy

@@ -25,7 +25,7 @@ from trio_responses import (
     UpgradeUnsupported,
     open_responses,
 )
-from trio_responses._wire import FunctionTool
+from trio_responses._wire import FunctionToolParam
 from trio_responses.types import (
     ContentPartAdded,
     ContentPartDone,
@@ -69,7 +69,7 @@ SLOW = "slow slow slow slow slow slow slow slow"
 MANY = 20
 SOON = [0.01] * 1000
 """Delays for reconnecting to a server that is about to come back."""
-WEATHER = FunctionTool(
+WEATHER = FunctionToolParam(
     name="get_weather",
     description="Tell the weather in a city.",
     strict=False,

@@ -28,7 +28,7 @@ import trio
 
 from tests.interop.cutting import KINDS, open_cutting_proxy
 from trio_responses import ConnectionLost, Delivery, Endpoint, ReconnectPolicy, open_responses
-from trio_responses._wire import FunctionTool
+from trio_responses._wire import FunctionToolParam
 from trio_responses.types import FunctionCallOutput
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ PLAIN_MODEL = "gpt-4.1"
 """A model without reasoning: what aimock encrypts of it, agentic does not take back."""
 REASONING_MODEL = "gpt-5.5"
 INSTRUCTIONS = "Be brief."
-WEATHER = FunctionTool(
+WEATHER = FunctionToolParam(
     name="get_weather",
     description="Tell the weather in a city.",
     strict=False,

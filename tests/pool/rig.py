@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from trio_responses import Endpoint, ReconnectPolicy
 from trio_responses._pool import ResponsesPool, open_pool
-from trio_responses._turn.methods import Turns
+from trio_responses._turn.methods import TurnMethods
 from trio_responses.testing import Reply, Request, ResponsesServer, WireBytes
 
 A_LONG_TIME = 50_000.0
@@ -69,7 +69,7 @@ class Gate:
         self._open.set()
 
 
-async def ask(turns: Turns, text: str, **params: Any) -> str:
+async def ask(turns: TurnMethods, text: str, **params: Any) -> str:
     response = await turns.create(model="m", input=text, **params)
     return response.output_text
 

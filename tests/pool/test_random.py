@@ -10,7 +10,7 @@ from tests.pool.rig import close_frame, open_to
 from tests.turn.rig import Crowd
 from trio_responses import Conversation, ReconnectPolicy, ResponsesError, RotationPolicy
 from trio_responses._pool import ResponsesPool
-from trio_responses._turn.methods import Turns
+from trio_responses._turn.methods import TurnMethods
 from trio_responses.testing import Reply, Request, ResponsesServer
 
 TURNS = 150
@@ -51,7 +51,7 @@ class Chaos:
             pass
         self.ended += 1
 
-    async def ask(self, turns: Turns, text: str) -> None:
+    async def ask(self, turns: TurnMethods, text: str) -> None:
         params: dict[str, Any] = {} if isinstance(turns, Conversation) else {"model": "m"}
         if params and self.parents and self.chance.random() < 0.3:
             params["previous_response_id"] = self.chance.choice(self.parents)
@@ -98,7 +98,7 @@ async def test_every_turn_ends_and_every_place_is_given_back(
         assert chaos.answered > TURNS / 10
         spread = pool._spread
         assert spread.waiting == 0
-        assert [(one.turns, one.guests) for one in spread.members] == [(0, 0)] * len(spread.members)
+        assert [(one.turns, one.pinned) for one in spread.members] == [(0, 0)] * len(spread.members)
         server.forget_orders()
         chaos.parents.clear()
         await chaos.ask(pool, "and after all that")

@@ -23,7 +23,7 @@ from trio_responses import (
 from trio_responses._instruments.instrument import Instrument
 from trio_responses._instruments.records import SocketRecord
 from trio_responses._pool import open_pool
-from trio_responses._turn.methods import Turns
+from trio_responses._turn.methods import TurnMethods
 from trio_responses.testing import ResponsesServer
 
 
@@ -65,7 +65,7 @@ async def test_leaving_ends_the_turns_that_wait_for_one_connection(
 
 
 async def see_it_closed(
-    turns: Turns, delivery: Delivery = Delivery.NOT_SENT, **params: Any
+    turns: TurnMethods, delivery: Delivery = Delivery.NOT_SENT, **params: Any
 ) -> None:
     with pytest.raises(ConnectionClosed) as caught:
         await ask(turns, "hi", **params)

@@ -277,12 +277,12 @@ async def test_a_conversation_and_its_forks_stay_on_their_connection(
     assert all(request.connection == homes[request.text] for request in server.requests)
 
 
-@pytest.mark.parametrize("comfort", [1, 8])
+@pytest.mark.parametrize("target_load", [1, 8])
 async def test_a_guest_goes_where_forks_have_left_a_lane(
-    server: ResponsesServer, comfort: int
+    server: ResponsesServer, target_load: int
 ) -> None:
     async with (
-        open_to(server, size=2, per_connection=comfort) as pool,
+        open_to(server, size=2, per_connection=target_load) as pool,
         pool.conversation(model="m", store=False) as one,
     ):
         branches = [one.fork() for _ in range(31)]

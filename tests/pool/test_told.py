@@ -14,7 +14,7 @@ from trio_responses import (
     ResponsesError,
 )
 from trio_responses._pool import ResponsesPool
-from trio_responses._turn.methods import Turns
+from trio_responses._turn.methods import TurnMethods
 from trio_responses.testing import ResponsesServer
 
 GOING_AWAY = 1001
@@ -27,7 +27,7 @@ async def open_two(pool: ResponsesPool) -> None:
         assert len(pool.connections) == 2
 
 
-async def lose(turns: Turns) -> None:
+async def lose(turns: TurnMethods) -> None:
     with pytest.raises(ConnectionLost):
         await ask(turns, "lost")
 
@@ -119,7 +119,7 @@ async def test_a_place_on_a_socket_that_is_lost_by_then_is_none(server: Response
         server.hang_handshake()
         member.sockets.current.retire()
         await wait_all_tasks_blocked()
-        with trio.fail_after(1), member.boarding():
+        with trio.fail_after(1), member.sending():
             await trio.sleep_forever()
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_responses._errors import ConfigurationError
-from trio_responses._protocol.backoff import Backoff, ReconnectPolicy, closes_for_good
+from trio_responses._protocol.backoff import Backoff, ReconnectPolicy, is_permanent_close
 
 SECONDS = st.floats(0, 1e6)
 POLICIES = st.builds(
@@ -240,4 +240,4 @@ def test_patience_ends_behind_its_limit() -> None:
 @given(st.integers(0, 65535))
 def test_close_codes_are_final_or_not(code: int) -> None:
     """D5: 1008 and the private range."""
-    assert closes_for_good(code) is (code == 1008 or 4000 <= code <= 4999)
+    assert is_permanent_close(code) is (code == 1008 or 4000 <= code <= 4999)

@@ -10,17 +10,17 @@ from msgspec import Raw
 
 from trio_responses._protocol.continuation import (
     Continuation,
-    Place,
-    Plan,
+    Placement,
+    RequestInput,
     canonical,
     with_encrypted_reasoning,
 )
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._wire import FunctionTool
+from trio_responses._wire import FunctionToolParam
 
 ENCRYPTED = "reasoning.encrypted_content"
 SOCKET = object()
-PLACE = Place(socket=SOCKET, lane="lane-1")
+PLACE = Placement(socket=SOCKET, lane="lane-1")
 SETTINGS = b'{"model":"m"}'
 
 
@@ -33,7 +33,7 @@ def texts(pieces: list[RawItems]) -> list[str]:
 
 
 def commit(
-    chain: Continuation, *items: RawItems, name: str, place: Place = PLACE, stored: bool = False
+    chain: Continuation, *items: RawItems, name: str, place: Placement = PLACE, stored: bool = False
 ) -> None:
     chain.commit(*items, response_id=name, settings=SETTINGS, place=place, stored=stored)
 
@@ -44,7 +44,7 @@ def after_one_turn() -> Continuation:
     return chain
 
 
-def shown(plan: Plan) -> tuple[list[str], str | None]:
+def shown(plan: RequestInput) -> tuple[list[str], str | None]:
     return texts(plan.input), plan.previous_response_id
 
 
@@ -62,7 +62,7 @@ def test_the_second_turn_carries_the_new_items_alone() -> None:
 
 def test_another_lane_of_the_same_socket_can_continue_it() -> None:
     """That is a fork: the socket finds the parent as the latest response of its lane."""
-    fork = Place(socket=SOCKET, lane="lane-2")
+    fork = Placement(socket=SOCKET, lane="lane-2")
     assert shown(after_one_turn().plan(raw("3"), SETTINGS, fork, "resp_1")) == (["3"], "resp_1")
 
 
@@ -78,9 +78,9 @@ class EqualToAll:
 
 @pytest.mark.parametrize("socket", [object(), EqualToAll(), None])
 def test_another_socket_gets_full_input(socket: object) -> None:
-    place = Place(socket=socket, lane="lane-1")
+    place = Placement(socket=socket, lane="lane-1")
     chain = Continuation()
-    first = Place(socket=EqualToAll(), lane="lane-1")
+    first = Placement(socket=EqualToAll(), lane="lane-1")
     commit(chain, raw("1", "2"), name="resp_1", place=first)
     assert shown(chain.plan(raw("3"), SETTINGS, place, "resp_1")) == (["1", "2", "3"], None)
 
@@ -90,7 +90,7 @@ def test_what_is_stored_can_be_continued_from_everywhere(
     socket: object, latest: str | None
 ) -> None:
     """``store=True`` and a finished response: by id on a new socket (docs/protocol.md, 5.8)."""
-    chain, place = Continuation(), Place(socket=socket, lane="lane-2")
+    chain, place = Continuation(), Placement(socket=socket, lane="lane-2")
     commit(chain, raw("1"), raw("2"), name="resp_1", stored=True)
     assert shown(chain.plan(raw("3"), SETTINGS, place, latest)) == (["3"], "resp_1")
     assert shown(chain.plan(raw("3"), b"other", place, latest)) == (["1", "2", "3"], None)
@@ -279,7 +279,7 @@ def test_the_order_of_inner_keys_does_not_matter_however_they_are_given() -> Non
         plain,
         mixed,
         encoded,
-        FunctionTool(name="f", strict=True, parameters=parameters),
+        FunctionToolParam(name="f", strict=True, parameters=parameters),
     ]
     assert len({one_form({"tools": [form]}) for form in forms}) == 1
 

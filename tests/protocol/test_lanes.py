@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.requests import Lanes, Request
+from trio_responses._protocol.requests import ActiveRequest, RequestTable
 
 if TYPE_CHECKING:
     from trio_responses._wire import ServerEvent
@@ -95,7 +95,7 @@ def garble(type_: str | None, lane: Lane = None) -> wire.UndecodableFrame:
 class Asked:
     """A request as the server sees it."""
 
-    request: Request
+    request: ActiveRequest
     named: str | None = None
     """The id that ``response.created`` said."""
     events: list[ServerEvent] = field(default_factory=list["ServerEvent"])
@@ -109,7 +109,7 @@ def busy(server: LanesBesideAServer) -> bool:
 
 
 class LanesBesideAServer(RuleBasedStateMachine):
-    """A server that knows whom it answers, and `Lanes`, which has to find out.
+    """A server that knows whom it answers, and `RequestTable`, which has to find out.
 
     The server answers each lane in order, breaks off responses and goes on with them for a while,
     says things twice, says things that it was not asked for, and cannot always be understood.
@@ -117,7 +117,7 @@ class LanesBesideAServer(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes: Lanes[Request] = Lanes()
+        self.lanes: RequestTable[ActiveRequest] = RequestTable()
         self.asked: dict[Lane, list[Asked]] = {lane: [] for lane in LANES}
         self.over: list[Asked] = []
         self.rests: dict[Lane, str] = {}
@@ -127,7 +127,7 @@ class LanesBesideAServer(RuleBasedStateMachine):
         """The last completed response and where it ran, unless it was evicted."""
         self.responses = 0
         self.ends = 0
-        self.heard: dict[Request | None, list[ServerEvent]] = {None: []}
+        self.heard: dict[ActiveRequest | None, list[ServerEvent]] = {None: []}
         self.said_to_nobody: list[ServerEvent] = []
         self.numbers = count(1)
 
@@ -142,7 +142,7 @@ class LanesBesideAServer(RuleBasedStateMachine):
     @rule(lane=st.sampled_from(LANES), parent=st.sampled_from(["none", "latest", "latest", "lost"]))
     def admit(self, lane: Lane, parent: str) -> None:
         parents = {"latest": self.latest[0], "lost": "resp_x"}
-        request = Request(lane, parents.get(parent))
+        request = ActiveRequest(lane, parents.get(parent))
         self.asked[lane].append(Asked(request))
         self.heard[request] = []
         self.lanes.admit(request)
@@ -377,21 +377,25 @@ TestAnyOrder = LanesBesideAServer.TestCase
 
 
 @pytest.fixture
-def lanes() -> Lanes[Request]:
-    return Lanes()
+def lanes() -> RequestTable[ActiveRequest]:
+    return RequestTable()
 
 
-def admit(lanes: Lanes[Request], lane: Lane = None, parent: str | None = None) -> Request:
-    request = Request(lane, parent)
+def admit(
+    lanes: RequestTable[ActiveRequest], lane: Lane = None, parent: str | None = None
+) -> ActiveRequest:
+    request = ActiveRequest(lane, parent)
     lanes.admit(request)
     return request
 
 
-def begin(lanes: Lanes[Request], response_id: str, lane: Lane = None) -> None:
+def begin(lanes: RequestTable[ActiveRequest], response_id: str, lane: Lane = None) -> None:
     lanes.route(say_response("response.created", response_id, lane))
 
 
-def complete(lanes: Lanes[Request], response_id: str, lane: Lane = None) -> Request | None:
+def complete(
+    lanes: RequestTable[ActiveRequest], response_id: str, lane: Lane = None
+) -> ActiveRequest | None:
     return lanes.route(say_response("response.completed", response_id, lane))
 
 
@@ -399,20 +403,20 @@ class TestOwnership:
     """P5: no event of one turn reaches another."""
 
     def test_the_oldest_unfinished_request_of_a_lane_owns_its_events(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         first, second = admit(lanes), admit(lanes)
         assert lanes.route(say("response.output_text.delta")) is first
         assert complete(lanes, "resp_1") is first
         assert lanes.route(say("response.output_text.delta")) is second
 
-    def test_lanes_are_answered_side_by_side(self, lanes: Lanes[Request]) -> None:
+    def test_lanes_are_answered_side_by_side(self, lanes: RequestTable[ActiveRequest]) -> None:
         requests = {lane: admit(lanes, lane) for lane in LANES}
         for lane in [*reversed(LANES), *LANES]:
             assert lanes.route(say("response.output_text.delta", lane)) is requests[lane]
 
     def test_an_event_of_a_lane_where_nothing_was_asked_belongs_to_nobody(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         admit(lanes)
         assert lanes.route(say("response.output_text.delta", "lane-1")) is None
@@ -423,7 +427,7 @@ class TestOwnership:
         assert lanes.count() == 1
 
     def test_a_request_can_be_answered_before_its_last_byte_is_out(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         request = admit(lanes)
         assert lanes.route(say_error("previous_response_not_found")) is request
@@ -431,18 +435,18 @@ class TestOwnership:
         assert request.ended
         assert lanes.is_idle(None)
 
-    def test_a_withdrawn_request_leaves_no_debris(self, lanes: Lanes[Request]) -> None:
+    def test_a_withdrawn_request_leaves_no_debris(self, lanes: RequestTable[ActiveRequest]) -> None:
         """Row 6 of docs/problems.md: what was not sent is not waited for."""
         first, withdrawn = admit(lanes), admit(lanes)
         lanes.withdraw(withdrawn)
-        lanes.withdraw(Request("lane-9"))
+        lanes.withdraw(ActiveRequest("lane-9"))
         assert complete(lanes, "resp_1") is first
         assert lanes.is_idle(None)
         assert not withdrawn.ended
         assert lanes.ends == 1
 
     def test_the_events_of_an_abandoned_turn_do_not_answer_the_next_one(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         """Row 5 of docs/problems.md: the lane is dirty until the terminal event, and then clean."""
         left, following = admit(lanes), admit(lanes)
@@ -453,7 +457,9 @@ class TestOwnership:
         assert complete(lanes, "resp_1") is left
         assert lanes.route(say("response.output_text.delta")) is following
 
-    def test_a_lane_is_dirty_until_its_abandoned_response_ends(self, lanes: Lanes[Request]) -> None:
+    def test_a_lane_is_dirty_until_its_abandoned_response_ends(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         lanes.abandon(admit(lanes, "lane-1"))
         assert not lanes.is_idle("lane-1")
         assert lanes.free(["lane-1", "lane-2"], None) == ["lane-2"]
@@ -462,14 +468,16 @@ class TestOwnership:
 
 
 class TestResponses:
-    def test_created_names_the_response(self, lanes: Lanes[Request]) -> None:
+    def test_created_names_the_response(self, lanes: RequestTable[ActiveRequest]) -> None:
         request = admit(lanes)
         begin(lanes, "resp_1")
         assert request.response_id == "resp_1"
         assert not request.ended
 
     @pytest.mark.parametrize("type_", TERMINAL)
-    def test_a_terminal_event_ends_its_request(self, lanes: Lanes[Request], type_: str) -> None:
+    def test_a_terminal_event_ends_its_request(
+        self, lanes: RequestTable[ActiveRequest], type_: str
+    ) -> None:
         """P3, and row 21 of docs/problems.md: all three are ends, and all three are Responses."""
         request = admit(lanes)
         assert lanes.route(say_response(type_, "resp_1")) is request
@@ -477,39 +485,49 @@ class TestResponses:
         assert request.response_id == "resp_1"
         assert (lanes.ends, lanes.responses, lanes.count()) == (1, 1, 0)
 
-    def test_the_old_name_of_completed_ends_its_request(self, lanes: Lanes[Request]) -> None:
+    def test_the_old_name_of_completed_ends_its_request(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         request = admit(lanes)
         assert lanes.route(say_response("response.done", "resp_1")) is request
         assert request.ended
 
     def test_a_terminal_event_without_an_id_leaves_the_id_of_created(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         request = admit(lanes)
         begin(lanes, "resp_1")
         assert lanes.route(say_response("response.completed", None)) is request
         assert lanes.previous_response_id == request.response_id == "resp_1"
 
-    def test_a_server_that_renames_its_response_still_ends_it(self, lanes: Lanes[Request]) -> None:
+    def test_a_server_that_renames_its_response_still_ends_it(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         """P3: rather an end under a strange id than a turn that hangs."""
         request = admit(lanes)
         begin(lanes, "resp_1")
         assert complete(lanes, "resp_one") is request
         assert request.ended
 
-    def test_a_server_without_ids_ends_every_response(self, lanes: Lanes[Request]) -> None:
+    def test_a_server_without_ids_ends_every_response(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         for _ in range(3):
             request = admit(lanes)
             assert lanes.route(say_response("response.completed", None)) is request
         assert lanes.previous_response_id is None
 
-    def test_a_server_with_one_id_for_all_ends_every_response(self, lanes: Lanes[Request]) -> None:
+    def test_a_server_with_one_id_for_all_ends_every_response(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         for _ in range(3):
             request = admit(lanes)
             begin(lanes, "resp_mock")
             assert complete(lanes, "resp_mock") is request
 
-    def test_a_terminal_event_said_twice_ends_one_request(self, lanes: Lanes[Request]) -> None:
+    def test_a_terminal_event_said_twice_ends_one_request(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         admit(lanes)
         following = admit(lanes)
         complete(lanes, "resp_1")
@@ -522,24 +540,32 @@ class TestUndecodableFrames:
     """P3 and P8: a turn ends by a frame that cannot be read, too, and by no other."""
 
     @pytest.mark.parametrize("type_", [*ODD_ENDS, "error", "response.error"])
-    def test_one_that_would_end_a_request_ends_it(self, lanes: Lanes[Request], type_: str) -> None:
+    def test_one_that_would_end_a_request_ends_it(
+        self, lanes: RequestTable[ActiveRequest], type_: str
+    ) -> None:
         request = admit(lanes, "lane-1")
         assert lanes.route(garble(type_, "lane-1")) is request
         assert request.ended
         assert (lanes.ends, lanes.responses) == (1, 0)
 
-    def test_a_done_without_its_response_ends_the_request(self, lanes: Lanes[Request]) -> None:
+    def test_a_done_without_its_response_ends_the_request(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         request = admit(lanes)
         assert isinstance(say("response.done"), wire.UndecodableFrame)
         assert lanes.route(say("response.done")) is request
 
     @pytest.mark.parametrize("type_", ["response.output_text.delta", "keepalive", None])
-    def test_any_other_belongs_to_nobody(self, lanes: Lanes[Request], type_: str | None) -> None:
+    def test_any_other_belongs_to_nobody(
+        self, lanes: RequestTable[ActiveRequest], type_: str | None
+    ) -> None:
         request = admit(lanes)
         assert lanes.route(garble(type_)) is None
         assert not request.ended
 
-    def test_an_error_is_attributed_as_one_that_can_be_read(self, lanes: Lanes[Request]) -> None:
+    def test_an_error_is_attributed_as_one_that_can_be_read(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         request = admit(lanes, "lane-1")
         assert lanes.route(garble("error")) is request
         assert lanes.route(garble("error")) is None
@@ -550,7 +576,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("shape", ["nested", "without status", "flat"])
     def test_an_error_of_any_shape_ends_the_request_of_its_lane(
-        self, lanes: Lanes[Request], shape: str
+        self, lanes: RequestTable[ActiveRequest], shape: str
     ) -> None:
         """Row 1 of docs/problems.md."""
         other, request = admit(lanes), admit(lanes, "lane-1")
@@ -560,34 +586,36 @@ class TestErrors:
         assert (lanes.ends, lanes.responses) == (1, 0)
 
     def test_an_error_without_a_lane_belongs_to_the_default_lane(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         other, request = admit(lanes, "lane-1"), admit(lanes)
         assert lanes.route(say_error()) is request
         assert not other.ended
 
     def test_an_error_without_a_lane_belongs_to_the_only_lane_at_work(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         first, second = admit(lanes, "lane-1"), admit(lanes, "lane-1")
         assert lanes.route(say_error()) is first
         assert lanes.route(say_error()) is second
 
     def test_an_error_without_a_lane_among_several_belongs_to_nobody(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         admit(lanes, "lane-1")
         admit(lanes, "lane-2")
         assert lanes.route(say_error()) is None
         assert lanes.count() == 2
 
-    def test_an_error_on_an_idle_socket_belongs_to_nobody(self, lanes: Lanes[Request]) -> None:
+    def test_an_error_on_an_idle_socket_belongs_to_nobody(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         """Row 2 of docs/problems.md."""
         assert lanes.route(say_error(LIMIT)) is None
         assert lanes.ends == 0
 
     def test_a_refused_name_is_not_the_fault_of_the_default_lane(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         """The server says it without the lane whose name it refuses."""
         innocent, begun, misnamed = admit(lanes), admit(lanes, "lane-1"), admit(lanes, "a lane")
@@ -597,14 +625,16 @@ class TestErrors:
         assert not innocent.ended
         assert not begun.ended
 
-    def test_a_refused_name_among_several_belongs_to_nobody(self, lanes: Lanes[Request]) -> None:
+    def test_a_refused_name_among_several_belongs_to_nobody(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         for lane in LANES:
             admit(lanes, lane)
         assert lanes.route(say_error(BAD_NAME)) is None
         assert lanes.count() == len(LANES)
 
     def test_the_connection_limit_lets_a_response_finish_that_has_begun(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         request = admit(lanes)
         begin(lanes, "resp_1")
@@ -612,7 +642,7 @@ class TestErrors:
         assert complete(lanes, "resp_1") is request
 
     def test_the_connection_limit_refuses_a_response_that_has_not_begun(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         """Row 10 of docs/problems.md."""
         request = admit(lanes)
@@ -626,7 +656,7 @@ class TestWhatComesAfterAnError:
     @pytest.mark.parametrize("type_", [*STEPS, *TERMINAL])
     @pytest.mark.parametrize("lane", [None, "lane-1"])
     def test_the_rest_of_its_response_belongs_to_nobody(
-        self, lanes: Lanes[Request], lane: Lane, type_: str
+        self, lanes: RequestTable[ActiveRequest], lane: Lane, type_: str
     ) -> None:
         admit(lanes, lane)
         begin(lanes, "resp_1", lane)
@@ -638,21 +668,25 @@ class TestWhatComesAfterAnError:
         assert complete(lanes, "resp_1", lane) is None
         assert complete(lanes, "resp_2", lane) is following
 
-    def test_other_lanes_go_on(self, lanes: Lanes[Request]) -> None:
+    def test_other_lanes_go_on(self, lanes: RequestTable[ActiveRequest]) -> None:
         other = admit(lanes, "lane-2")
         admit(lanes, "lane-1")
         begin(lanes, "resp_1", "lane-1")
         lanes.route(say_error(None, "lane-1"))
         assert lanes.route(say("response.output_text.delta", "lane-2")) is other
 
-    def test_an_error_that_cannot_be_read_breaks_off_as_well(self, lanes: Lanes[Request]) -> None:
+    def test_an_error_that_cannot_be_read_breaks_off_as_well(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         admit(lanes)
         begin(lanes, "resp_1")
         lanes.route(garble("error"))
         admit(lanes)
         assert lanes.route(say("response.output_text.delta")) is None
 
-    def test_the_next_response_may_consist_of_its_end(self, lanes: Lanes[Request]) -> None:
+    def test_the_next_response_may_consist_of_its_end(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         """Some servers answer a warm-up by the terminal event alone."""
         admit(lanes)
         begin(lanes, "resp_1")
@@ -662,7 +696,9 @@ class TestWhatComesAfterAnError:
         third = admit(lanes)
         assert lanes.route(say("response.output_text.delta")) is third
 
-    def test_where_no_response_had_begun_nothing_is_held_back(self, lanes: Lanes[Request]) -> None:
+    def test_where_no_response_had_begun_nothing_is_held_back(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         admit(lanes)
         lanes.route(say_error("previous_response_not_found"))
         following = admit(lanes)
@@ -672,21 +708,23 @@ class TestWhatComesAfterAnError:
 class TestUnknownEvents:
     @pytest.mark.parametrize("type_", UNASKED)
     def test_what_is_said_unasked_belongs_to_nobody(
-        self, lanes: Lanes[Request], type_: str
+        self, lanes: RequestTable[ActiveRequest], type_: str
     ) -> None:
         request = admit(lanes)
         assert lanes.route(say(type_)) is None
         assert not request.ended
 
     def test_an_unknown_step_of_a_response_belongs_to_its_request(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         request, named = admit(lanes), admit(lanes, "lane-1")
         assert lanes.route(say("response.metadata")) is request
         assert lanes.route(say("response.metadata", "lane-1")) is named
         assert not request.ended
 
-    def test_an_unknown_event_with_a_lane_belongs_to_that_lane(self, lanes: Lanes[Request]) -> None:
+    def test_an_unknown_event_with_a_lane_belongs_to_that_lane(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         request = admit(lanes, "lane-1")
         assert lanes.route(say("keepalive", "lane-1")) is request
         assert lanes.route(say("keepalive", "lane-2")) is None
@@ -695,27 +733,29 @@ class TestUnknownEvents:
 class TestPreviousResponse:
     """Row 16 of docs/problems.md, and the cache rules of docs/protocol.md, 5.1."""
 
-    def test_a_completed_response_is_remembered(self, lanes: Lanes[Request]) -> None:
+    def test_a_completed_response_is_remembered(self, lanes: RequestTable[ActiveRequest]) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         assert lanes.previous_response_id == "resp_1"
 
     @pytest.mark.parametrize("type_", TERMINAL[1:])
-    def test_a_failed_or_incomplete_one_is_not(self, lanes: Lanes[Request], type_: str) -> None:
+    def test_a_failed_or_incomplete_one_is_not(
+        self, lanes: RequestTable[ActiveRequest], type_: str
+    ) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes, parent="resp_1")
         lanes.route(say_response(type_, "resp_2"))
         assert lanes.previous_response_id == "resp_1"
 
-    def test_a_warm_up_counts_as_one(self, lanes: Lanes[Request]) -> None:
+    def test_a_warm_up_counts_as_one(self, lanes: RequestTable[ActiveRequest]) -> None:
         admit(lanes)
         complete(lanes, "resp_warm")
         assert lanes.previous_response_id == "resp_warm"
 
     @pytest.mark.parametrize("lane", LANES)
     def test_an_error_of_its_continuation_evicts_it(
-        self, lanes: Lanes[Request], lane: Lane
+        self, lanes: RequestTable[ActiveRequest], lane: Lane
     ) -> None:
         admit(lanes, lane)
         complete(lanes, "resp_1", lane)
@@ -723,21 +763,23 @@ class TestPreviousResponse:
         lanes.route(say_error(None, lane))
         assert lanes.previous_response_id is None
 
-    def test_an_error_of_a_fork_on_another_lane_keeps_it(self, lanes: Lanes[Request]) -> None:
+    def test_an_error_of_a_fork_on_another_lane_keeps_it(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes, "lane-1", parent="resp_1")
         lanes.route(say_error(None, "lane-1"))
         assert lanes.previous_response_id == "resp_1"
 
-    def test_an_error_of_another_chain_keeps_it(self, lanes: Lanes[Request]) -> None:
+    def test_an_error_of_another_chain_keeps_it(self, lanes: RequestTable[ActiveRequest]) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes)
         lanes.route(say_error())
         assert lanes.previous_response_id == "resp_1"
 
-    def test_a_lost_socket_takes_it_along(self, lanes: Lanes[Request]) -> None:
+    def test_a_lost_socket_takes_it_along(self, lanes: RequestTable[ActiveRequest]) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         lanes.clear()
@@ -745,14 +787,14 @@ class TestPreviousResponse:
 
 
 class TestFreeLanes:
-    def test_the_home_of_the_parent_goes_first(self, lanes: Lanes[Request]) -> None:
+    def test_the_home_of_the_parent_goes_first(self, lanes: RequestTable[ActiveRequest]) -> None:
         for number, lane in enumerate(LANES):
             admit(lanes, lane)
             complete(lanes, f"resp_{number}", lane)
         assert lanes.free(LANES, "resp_2") == ["lane-2", None, "lane-1"]
 
     def test_without_a_parent_or_with_an_unknown_one_they_keep_their_order(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         admit(lanes, "lane-1")
         lanes.route(say_error(None, "lane-1"))
@@ -760,7 +802,7 @@ class TestFreeLanes:
         assert lanes.free(LANES, "resp_9") == list(LANES)
 
     def test_only_the_latest_response_of_a_lane_has_its_home_there(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         for response_id in ("resp_1", "resp_2"):
             admit(lanes, "lane-1")
@@ -770,7 +812,7 @@ class TestFreeLanes:
         assert lanes.latest("lane-1") == "resp_2"
 
     def test_an_error_in_place_of_a_response_leaves_a_lane_without_a_latest_one(
-        self, lanes: Lanes[Request]
+        self, lanes: RequestTable[ActiveRequest]
     ) -> None:
         """Design P7: the next turn has no baseline there, and sends its full input."""
         admit(lanes)
@@ -779,7 +821,7 @@ class TestFreeLanes:
         lanes.route(say_error())
         assert lanes.latest(None) is None
 
-    def test_a_busy_home_is_not_free(self, lanes: Lanes[Request]) -> None:
+    def test_a_busy_home_is_not_free(self, lanes: RequestTable[ActiveRequest]) -> None:
         admit(lanes, "lane-1")
         complete(lanes, "resp_1", "lane-1")
         admit(lanes, "lane-1")
@@ -787,14 +829,14 @@ class TestFreeLanes:
 
 
 class TestALostSocket:
-    def test_only_those_who_wait_are_told(self, lanes: Lanes[Request]) -> None:
+    def test_only_those_who_wait_are_told(self, lanes: RequestTable[ActiveRequest]) -> None:
         left, first, second = admit(lanes), admit(lanes), admit(lanes, "lane-1")
         lanes.abandon(left)
         assert set(lanes.clear()) == {first, second}
         assert lanes.count() == 0
         assert lanes.clear() == []
 
-    def test_nothing_of_it_is_left(self, lanes: Lanes[Request]) -> None:
+    def test_nothing_of_it_is_left(self, lanes: RequestTable[ActiveRequest]) -> None:
         admit(lanes, "lane-1")
         begin(lanes, "resp_1", "lane-1")
         lanes.route(say_error(None, "lane-1"))

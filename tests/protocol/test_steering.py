@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.protocol.test_lanes import LANES, admit, begin, complete, say, say_error, say_response
-from trio_responses._protocol.requests import Lanes, Request, SteerState, Submission
+from trio_responses._protocol.requests import ActiveRequest, RequestTable, SteerInput, SteerState
 
 if TYPE_CHECKING:
     from tests.protocol.test_lanes import Lane
@@ -26,12 +26,12 @@ SOME_TEXT = [msgspec.Raw(b'{"role":"user","content":"Rather in Oslo."}')]
 
 
 @pytest.fixture
-def lanes() -> Lanes[Request]:
-    return Lanes()
+def lanes() -> RequestTable[ActiveRequest]:
+    return RequestTable()
 
 
-def submit(lanes: Lanes[Request], request: Request) -> Submission:
-    submission = Submission(request, SOME_TEXT)
+def submit(lanes: RequestTable[ActiveRequest], request: ActiveRequest) -> SteerInput:
+    submission = SteerInput(request, SOME_TEXT)
     lanes.steering.submit(submission)
     return submission
 
@@ -51,7 +51,7 @@ def refusal(code: str = "response_not_active", **fields: Any) -> ServerEvent:
 
 
 @pytest.fixture
-def request_(lanes: Lanes[Request]) -> Request:
+def request_(lanes: RequestTable[ActiveRequest]) -> ActiveRequest:
     """A request whose response has begun as resp_1."""
     request = admit(lanes)
     begin(lanes, "resp_1")
@@ -62,7 +62,7 @@ CALL = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": 
 OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "cold"}
 
 
-class HasReader(Request):
+class HasReader(ActiveRequest):
     """A request whose end somebody waits for, as a turn is."""
 
     has_reader = True
@@ -77,7 +77,7 @@ class TestEndings:
 
     @pytest.mark.parametrize("ending", ["response.incomplete", "response.completed"])
     def test_the_successor_belongs_to_the_same_request(
-        self, lanes: Lanes[Request], request_: Request, ending: str
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest, ending: str
     ) -> None:
         following = admit(lanes)
         steer = submit(lanes, request_)
@@ -96,7 +96,7 @@ class TestEndings:
         assert lanes.previous_response_id == lanes.latest(None) == "resp_2"
 
     def test_one_that_waits_for_outputs_of_tools_ends_the_request(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         steers = [submit(lanes, request_), submit(lanes, request_)]
         for number in (1, 2):
@@ -117,7 +117,7 @@ class TestEndings:
 
     @pytest.mark.parametrize("begun", [True, False])
     def test_outputs_that_came_before_the_word_for_it_end_the_request(
-        self, lanes: Lanes[Request], request_: Request, *, begun: bool
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest, *, begun: bool
     ) -> None:
         steers = [submit(lanes, request_), submit(lanes, request_)]
         lanes.route(say_steer("accepted", "steer_1"))
@@ -137,8 +137,8 @@ class TestEndings:
     def test_what_follows_is_a_successor_in_every_other_case(
         self, parent: str | None, output: list[dict[str, str]], *, reader: bool
     ) -> None:
-        kind = HasReader if reader else Request
-        lanes: Lanes[Request] = Lanes()
+        kind = HasReader if reader else ActiveRequest
+        lanes: RequestTable[ActiveRequest] = RequestTable()
         request = kind()
         lanes.admit(request)
         begin(lanes, "resp_1")
@@ -152,7 +152,7 @@ class TestEndings:
 
     @pytest.mark.parametrize("answered", [True, False])
     def test_one_that_failed_behind_the_end_ends_the_request(
-        self, lanes: Lanes[Request], request_: Request, *, answered: bool
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest, *, answered: bool
     ) -> None:
         steer = submit(lanes, request_)
         if answered:
@@ -165,7 +165,7 @@ class TestEndings:
         assert steer.error.code == "response_not_active"
 
     def test_one_that_failed_before_the_end_changes_nothing(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         submit(lanes, request_)
         assert lanes.route(refusal("steering_not_supported")) is request_
@@ -174,7 +174,7 @@ class TestEndings:
         assert request_.ended
 
     def test_a_terminal_event_said_twice_does_not_end_the_successor(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -185,7 +185,7 @@ class TestEndings:
         assert not request_.ended
 
     def test_a_successor_may_consist_of_its_end(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -195,7 +195,7 @@ class TestEndings:
         assert (steer.state, steer.successor) == (COMMITTED, "resp_2")
 
     def test_one_of_two_is_enough_for_a_successor(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         first, second = submit(lanes, request_), submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -207,7 +207,7 @@ class TestEndings:
         assert first.state is COMMITTED
 
     def test_a_successor_can_be_steered_again(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         for number in range(1, 4):
             steer = submit(lanes, request_)
@@ -223,7 +223,9 @@ class TestEndings:
 class TestWhoIsMeant:
     """Events name an input by its id; before it has one, by its response or its lane."""
 
-    def test_a_refusal_without_a_lane_names_the_response(self, lanes: Lanes[Request]) -> None:
+    def test_a_refusal_without_a_lane_names_the_response(
+        self, lanes: RequestTable[ActiveRequest]
+    ) -> None:
         requests = [admit(lanes, lane) for lane in LANES]
         for number, lane in enumerate(LANES):
             begin(lanes, f"resp_{number}", lane)
@@ -232,7 +234,7 @@ class TestWhoIsMeant:
         assert [one.state for one in steers] == [SENT, FAILED, SENT]
 
     def test_the_oldest_of_a_lane_is_answered_first(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         first, second = submit(lanes, request_), submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -241,7 +243,9 @@ class TestWhoIsMeant:
         lanes.route(refusal(steer_id="steer_1"))
         assert (first.state, second.state) == (FAILED, ACCEPTED)
 
-    def test_another_lane_is_not_meant(self, lanes: Lanes[Request], request_: Request) -> None:
+    def test_another_lane_is_not_meant(
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+    ) -> None:
         steer = submit(lanes, request_)
         other = admit(lanes, "lane-1")
         begin(lanes, "resp_9", "lane-1")
@@ -249,7 +253,7 @@ class TestWhoIsMeant:
         assert steer.state is SENT
 
     def test_an_unknown_one_is_for_the_reader_of_its_lane(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         assert lanes.route(say_steer("accepted", "steer_9")) is request_
         assert complete(lanes, "resp_1") is request_
@@ -267,7 +271,7 @@ class TestErrors:
         ],
     )
     def test_a_server_that_knows_no_steering_refuses_the_input_not_the_response(
-        self, lanes: Lanes[Request], request_: Request, fields: dict[str, Any]
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest, fields: dict[str, Any]
     ) -> None:
         steer = submit(lanes, request_)
         assert lanes.route(say("error", **fields)) is request_
@@ -278,7 +282,7 @@ class TestErrors:
         assert lanes.route(say(DELTA)) is request_
 
     def test_an_error_of_the_server_is_about_the_response(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         error = {"message": "full", "code": "server_is_overloaded", "type": "server_error"}
@@ -291,7 +295,7 @@ class TestErrors:
         assert steer.state is UNKNOWN
 
     def test_one_without_an_input_to_blame_is_about_the_response(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -302,7 +306,7 @@ class TestErrors:
         assert steer.state is FAILED
 
     def test_what_breaks_off_on_one_lane_does_not_concern_another(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         admit(lanes, "lane-1")
@@ -311,7 +315,7 @@ class TestErrors:
         assert steer.state is SENT
 
     def test_one_behind_the_end_says_that_there_is_no_successor(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         steers = [submit(lanes, request_), submit(lanes, request_)]
         lanes.route(say_steer("accepted", "steer_1"))
@@ -324,7 +328,7 @@ class TestErrors:
 
 class TestLostSockets:
     def test_what_was_sent_or_accepted_is_unknown(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         steers = [submit(lanes, request_), submit(lanes, request_)]
         lanes.route(say_steer("accepted", "steer_1"))
@@ -333,7 +337,12 @@ class TestLostSockets:
 
     @pytest.mark.parametrize(("continued", "state"), [(False, FAILED), (True, UNKNOWN)])
     def test_what_waited_cannot_have_been_committed_without_its_request(
-        self, lanes: Lanes[Request], request_: Request, *, continued: bool, state: SteerState
+        self,
+        lanes: RequestTable[ActiveRequest],
+        request_: ActiveRequest,
+        *,
+        continued: bool,
+        state: SteerState,
     ) -> None:
         steer = submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -345,7 +354,7 @@ class TestLostSockets:
         assert steer.state is state
 
     def test_what_was_not_written_has_failed(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         lanes.steering.withdraw(steer)
@@ -357,7 +366,7 @@ class TestLostSockets:
 
 class TestFreeLanes:
     def test_a_lane_that_waits_for_a_continuation_is_left_to_it(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -367,7 +376,7 @@ class TestFreeLanes:
         assert lanes.free(LANES, "resp_1") == [None, "lane-1", "lane-2"]
 
     def test_a_request_is_found_by_the_response_under_way(
-        self, lanes: Lanes[Request], request_: Request
+        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
     ) -> None:
         assert lanes.find("resp_1") is request_
         assert lanes.find("resp_2") is None
@@ -380,24 +389,24 @@ class TestFreeLanes:
 class Running:
     """A request as the server sees it: the response under way, and the inputs it owns."""
 
-    request: Request
+    request: ActiveRequest
     response: str | None = None
     over: bool = False
     """Whether that response has ended, and a successor is due."""
-    unanswered: list[Submission] = field(default_factory=list[Submission])
-    accepted: list[Submission] = field(default_factory=list[Submission])
+    unanswered: list[SteerInput] = field(default_factory=list[SteerInput])
+    accepted: list[SteerInput] = field(default_factory=list[SteerInput])
 
 
 class SteeringBesideAServer(RuleBasedStateMachine):
-    """A server that steers, on several lanes; `Lanes` has to know what goes on from its events."""
+    """A server that steers, on several lanes: `RequestTable` follows its events."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes: Lanes[Request] = Lanes()
+        self.lanes: RequestTable[ActiveRequest] = RequestTable()
         self.running: dict[Lane, Running] = {}
-        self.expected: dict[Submission, SteerState] = {}
-        self.pending: dict[Lane, list[Submission]] = {lane: [] for lane in LANES}
-        self.ended: list[Request] = []
+        self.expected: dict[SteerInput, SteerState] = {}
+        self.pending: dict[Lane, list[SteerInput]] = {lane: [] for lane in LANES}
+        self.ended: list[ActiveRequest] = []
         self.numbers = count(1)
 
     def at_work(self, number: int) -> Running:
@@ -415,7 +424,7 @@ class SteeringBesideAServer(RuleBasedStateMachine):
         if lane in self.running:
             return
         parent = self.lanes.latest(lane)
-        running = self.running[lane] = Running(Request(lane, parent))
+        running = self.running[lane] = Running(ActiveRequest(lane, parent))
         self.lanes.admit(running.request)
         self.begin(running)
         for one in self.pending[lane]:
@@ -529,7 +538,7 @@ TestAnyOrder = SteeringBesideAServer.TestCase
 
 
 def test_what_broke_off_is_forgotten_when_the_next_response_begins() -> None:
-    lanes: Lanes[Request] = Lanes()
+    lanes: RequestTable[ActiveRequest] = RequestTable()
     request = admit(lanes)
     begin(lanes, "resp_1")
     steer = submit(lanes, request)

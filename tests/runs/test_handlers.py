@@ -14,7 +14,7 @@ from trio_responses._wire import (
     ApplyPatchCallOutput,
     CustomTool,
     CustomToolCallOutput,
-    FunctionTool,
+    FunctionToolParam,
     InputText,
     NamespaceTool,
 )
@@ -144,7 +144,7 @@ async def test_a_search_for_tools_is_answered_by_definitions(
     narrow_server: "ResponsesServer",
 ) -> None:
     """A function that was found has no definition in the request, but may have a handler."""
-    found = FunctionTool(name="read", parameters={}, strict=False)
+    found = FunctionToolParam(name="read", parameters={}, strict=False)
     say_raw(narrow_server, call_of("tool_search_call"))
     say_raw(narrow_server, function_call("read", call_id="call_2"))
 

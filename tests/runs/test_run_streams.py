@@ -11,7 +11,7 @@ from tests.conversation.rig import deltas, history, open_steady, open_talk, pare
 from tests.runs.rig import DONE, WEATHER, Worker, calls_of, is_paired, keep_calling, outputs
 from tests.turn.rig import Crowd, assert_at_rest, heard
 from trio_responses import Conversation, ToolFinished, ToolStarted, function_tool
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._protocol.requests import SteerState
 from trio_responses.types import OutputTextDelta, ResponseCompleted
 
@@ -112,7 +112,7 @@ async def test_an_early_break_leaves_a_conversation_that_goes_on(server: "Respon
 async def test_a_run_has_one_reader(server: "ResponsesServer") -> None:
     server.reply("Hello.", delay=1)
     async with open_talk(server) as talk, talk.run_stream("Go.") as run:
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             nursery.start_soon(run.until_done)
             await wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):
@@ -160,7 +160,7 @@ async def test_a_run_beside_others_in_a_nursery_is_cancelled_by_their_failure(
         async with connection.conversation(model="m", tools=[weather]) as talk:
 
             async def run_beside() -> None:
-                async with open_plain_nursery() as nursery:
+                async with open_collapsing_nursery() as nursery:
                     nursery.start_soon(fail_soon)
                     await talk.run("Go.")
 

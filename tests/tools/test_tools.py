@@ -66,7 +66,7 @@ def test_the_definition_is_what_the_wire_takes() -> None:
         "description": "Forecast the weather.",
         "strict": True,
     }
-    assert isinstance(forecast.definition, wire.FunctionTool)
+    assert isinstance(forecast.definition, wire.FunctionToolParam)
     assert parameters == forecast.schema.schema
     assert parameters["required"] == ["place", "days", "unit", "note"]
     assert parameters["additionalProperties"] is False
@@ -502,7 +502,7 @@ async def test_a_plain_function_is_no_tool(
 
 
 def test_definitions_go_out_as_they_are() -> None:
-    given: list[Any] = [{"type": "web_search"}, wire.FunctionTool(name="f"), forecast]
+    given: list[Any] = [{"type": "web_search"}, wire.FunctionToolParam(name="f"), forecast]
     assert plain_tools(given) == [*given[:2], forecast.definition]
 
 

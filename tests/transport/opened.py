@@ -5,21 +5,21 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._transport.websocket import connect_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from trio_responses._transport.websocket import Terms, Transport
+    from trio_responses._transport.websocket import ConnectionConfig, Transport
 
 
 @asynccontextmanager
 async def open_transport(
-    terms: Terms, headers: tuple[tuple[str, str], ...]
+    terms: ConnectionConfig, headers: tuple[tuple[str, str], ...]
 ) -> AsyncGenerator[Transport, None]:
     """Open a WebSocket, and close it behind the block."""
-    async with open_plain_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         transport = await connect_transport(nursery, terms, headers)
         try:
             yield transport

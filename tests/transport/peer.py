@@ -17,11 +17,11 @@ import trio
 import trio.testing
 
 from tests.transport.opened import open_transport
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._endpoint import Endpoint
 from trio_responses._errors import ConnectError, ConnectionLost
 from trio_responses._settings import Keepalive, Limits, Timeouts
-from trio_responses._transport.websocket import Terms
+from trio_responses._transport.websocket import ConnectionConfig
 from trio_responses.testing import MemoryStream, memory_connection
 
 if TYPE_CHECKING:
@@ -173,8 +173,8 @@ def terms(
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
-) -> Terms:
-    return Terms(
+) -> ConnectionConfig:
+    return ConnectionConfig(
         endpoint=Endpoint.compatible(url),
         dial=dial,
         ssl_context=ssl_context,
@@ -223,7 +223,7 @@ class Net:
 @asynccontextmanager
 async def open_net(script: Script, *, capacity: int | None = None) -> AsyncGenerator[Net, None]:
     """Let every dial in the block meet `script`; at its end, no socket may be open (P1)."""
-    async with open_plain_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         net = Net(nursery, script, capacity)
         yield net
         for client in net.clients:

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.testing.driver import NO_WAITING
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 
 pytestmark = NO_WAITING
 
@@ -18,7 +18,7 @@ async def fail(error: BaseException) -> None:
 
 
 async def test_nothing_wrong_is_nothing_raised() -> None:
-    async with open_plain_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         nursery.start_soon(trio.sleep, 1.0)
 
 
@@ -27,7 +27,7 @@ async def test_a_lone_failure_is_raised_with_its_own_past(where: str) -> None:
     error, cause, context = KeyError("lone"), ValueError("cause"), ValueError("context")
     error.__cause__, error.__context__ = cause, context
     with pytest.raises(KeyError) as caught:  # noqa: PT012 - the block is what is tested
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             if where == "block":
                 raise error
             nursery.start_soon(fail, error)
@@ -39,7 +39,7 @@ async def test_a_lone_failure_is_raised_with_its_own_past(where: str) -> None:
 
 async def test_a_failure_without_a_past_gets_none() -> None:
     with pytest.raises(KeyError) as caught:
-        async with open_plain_nursery():
+        async with open_collapsing_nursery():
             raise KeyError
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
@@ -48,14 +48,14 @@ async def test_a_failure_without_a_past_gets_none() -> None:
 @pytest.mark.parametrize("error", [StopIteration(), StopAsyncIteration(), RuntimeError()])
 async def test_the_exceptions_of_generators_pass_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
-        async with open_plain_nursery():
+        async with open_collapsing_nursery():
             raise error
     assert caught.value is error
 
 
 async def test_several_failures_stay_a_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - likewise
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             nursery.start_soon(fail, KeyError())
             nursery.start_soon(fail, ValueError())
     assert {type(error) for error in caught.value.exceptions} == {KeyError, ValueError}
@@ -64,7 +64,7 @@ async def test_several_failures_stay_a_group() -> None:
 async def test_nested_nurseries_take_their_own_layers_off() -> None:
     error = KeyError()
     with pytest.raises(KeyError) as caught:
-        async with open_plain_nursery(), open_plain_nursery() as inner:
+        async with open_collapsing_nursery(), open_collapsing_nursery() as inner:
             inner.start_soon(fail, error)
     assert caught.value is error
 
@@ -72,14 +72,14 @@ async def test_nested_nurseries_take_their_own_layers_off() -> None:
 async def test_a_group_that_was_raised_on_purpose_is_not_taken_apart() -> None:
     group = ExceptionGroup("on purpose", [KeyError()])
     with pytest.raises(ExceptionGroup, match="on purpose") as caught:
-        async with open_plain_nursery():
+        async with open_collapsing_nursery():
             raise group
     assert caught.value.exceptions == group.exceptions
 
 
 async def test_a_failure_beside_cancellations_is_alone() -> None:
     with pytest.raises(KeyError):  # noqa: PT012 - likewise
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
             nursery.start_soon(fail, KeyError())
             await trio.sleep_forever()
@@ -88,7 +88,7 @@ async def test_a_failure_beside_cancellations_is_alone() -> None:
 async def test_a_failure_beside_cancellations_from_further_out_is_alone() -> None:
     error = KeyError()
     with pytest.raises(KeyError) as caught, trio.CancelScope() as scope:  # noqa: PT012 - likewise
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
             await trio.lowlevel.checkpoint()
             scope.cancel()
@@ -98,7 +98,7 @@ async def test_a_failure_beside_cancellations_from_further_out_is_alone() -> Non
 
 async def test_cancellation_passes() -> None:
     with trio.CancelScope() as scope:
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
             scope.cancel()
             await trio.sleep_forever()

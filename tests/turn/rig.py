@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_responses import ReconnectPolicy, ResponsesConnection
 from trio_responses._lifecycle import StreamEvent
-from trio_responses._turn.methods import Turns
+from trio_responses._turn.methods import TurnMethods
 from trio_responses.testing import ResponsesServer
 
 Json = dict[str, Any]
@@ -76,13 +76,13 @@ def heard(text: str) -> str:
     return f'Turn 1: you said "{text}".'
 
 
-async def ask(turns: Turns, text: str, **params: Any) -> str:
+async def ask(turns: TurnMethods, text: str, **params: Any) -> str:
     """Run a turn, and give its text."""
     response = await turns.create(model="m", input=text, **params)
     return response.output_text
 
 
-async def ask_strictly(turns: Turns, text: str) -> None:
+async def ask_strictly(turns: TurnMethods, text: str) -> None:
     """Run a turn, and see to it that it gets its own events, each of them once."""
     async with turns.stream(model="m", input=text) as stream:
         events = [event async for event in stream]
@@ -105,7 +105,7 @@ def assert_at_rest(connection: ResponsesConnection) -> None:
     counted = connection.statistics()
     assert counted.requests_active == 0
     assert counted.unread_bytes == 0
-    assert not connection._sender._turnstile.locked()
+    assert not connection._sender._lock.locked()
     assert connection._sender.leases._leased == set()
     assert not connection._budget.tight
 

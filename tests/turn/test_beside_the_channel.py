@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.testing.driver import NO_WAITING
 from tests.turn.test_memory import PIECES, SMALL, answer, open_narrow, starve
 from trio_responses import BufferExceeded, Limits, Timeouts
-from trio_responses._connection.socket import Link
+from trio_responses._connection.socket import Socket
 from trio_responses.types import ResponseCompleted, ResponseCreate
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ async def test_news_that_nobody_reads_keep_no_dead_socket(server: "ResponsesServ
             await trio.sleep(10)
         assert connection.statistics().sockets_opened == 21
         gc.collect()
-        assert sum(isinstance(one, Link) for one in gc.get_objects()) <= 2
+        assert sum(isinstance(one, Socket) for one in gc.get_objects()) <= 2
 
 
 async def test_a_channel_whose_reader_has_come_back_hears_again(server: "ResponsesServer") -> None:

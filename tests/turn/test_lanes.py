@@ -1,7 +1,6 @@
 """P5, lanes: who runs beside whom, who waits for whom, and in which order."""
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -16,10 +15,8 @@ from trio_responses import (
     ResponsesConnection,
     StreamLimitReached,
 )
+from trio_responses._turn.methods import TurnMethods
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
-
-if TYPE_CHECKING:
-    from trio_responses._turn.methods import Turns
 
 pytestmark = NO_WAITING
 
@@ -139,7 +136,7 @@ async def test_turns_on_a_leased_lane_run_in_order(server: ResponsesServer) -> N
     server.respond_with(lambda request: Reply(f"re {request['input']}", delay=0.1))
     asked: list[str] = []
 
-    async def task(turns: "Turns", name: str) -> None:
+    async def task(turns: TurnMethods, name: str) -> None:
         asked.append(name)
         assert await ask(turns, name) == f"re {name}"
 
@@ -343,7 +340,7 @@ async def test_without_lanes_there_is_no_name_to_choose(narrow_server: Responses
 # --- Chains ------------------------------------------------------------------------------
 
 
-async def chain(turns: "Turns", name: str, length: int) -> list[str]:
+async def chain(turns: TurnMethods, name: str, length: int) -> list[str]:
     """Run a conversation by parents that the server keeps in its lane's cache only."""
     texts: list[str] = []
     parent: str | None = None

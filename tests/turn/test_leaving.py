@@ -19,7 +19,7 @@ from tests.turn.rig import (
     heard,
 )
 from trio_responses import ResponsesConnection
-from trio_responses._turn.methods import Turns
+from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.stream import AbandonChoice
 from trio_responses.testing import (
     Fail,
@@ -88,7 +88,7 @@ class House:
 
     server: ResponsesServer
     connection: ResponsesConnection
-    turns: Turns
+    turns: TurnMethods
 
 
 Way: TypeAlias = Callable[[House, AbandonChoice], Awaitable[None]]
@@ -178,7 +178,7 @@ async def test_a_turn_may_be_cancelled_at_every_single_await(
         # A turn that began costs a socket, where that was asked for; nothing else does.
         may_replace = place == "default lane" and abandon == "replace"
         assert (server.statistics().handshakes > 1) == may_replace
-        assert not connection._sender._turnstile.locked()
+        assert not connection._sender._lock.locked()
 
 
 def answer_shortly(request: Request) -> Reply:

@@ -243,7 +243,7 @@ def test_a_message_has_a_refusal_only_in_parts() -> None:
             {"type": "mcp_approval_response", "approval_request_id": "r", "approve": False},
         ),
         (
-            wire.FunctionTool(name="f", parameters={"type": "object"}, strict=False),
+            wire.FunctionToolParam(name="f", parameters={"type": "object"}, strict=False),
             {
                 "type": "function",
                 "name": "f",

@@ -31,10 +31,10 @@ from trio_responses._cli.ask import note_shortcomings, without_surrogates
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
 from trio_responses._cli.lines import FileLines
 from trio_responses._cli.recordings import record_into
-from trio_responses._cli.renderer import PlainFace
+from trio_responses._cli.renderer import PlainRenderer
 from trio_responses._cli.running import INTERRUPTED, WRONG_USAGE, explain, run, say_error
 from trio_responses._cli.server_choice import choose_place, open_place
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.toolbox import ToolFinished, ToolStarted
 from trio_responses.types import OutputTextDelta
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from trio_responses import Endpoint, Instrument, ResponsesConnection
     from trio_responses._cli.lines import Lines
-    from trio_responses._cli.renderer import Face
+    from trio_responses._cli.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.toolbox import ToolLike
     from trio_responses.typing import Event
@@ -95,28 +95,28 @@ def chat(arguments: argparse.Namespace) -> int:
         return run(work)
 
 
-def choose_face(out: TextIO, err: TextIO, *, asks: bool, plain: bool) -> Face:
+def choose_face(out: TextIO, err: TextIO, *, asks: bool, plain: bool) -> Renderer:
     """Choose the best form that the output and what is installed allow.
 
     :param asks: whether the input is a terminal.
     :param plain: whether plain text was asked for.
     """
-    face = PlainFace(out, err, asks=asks and out.isatty())
+    face = PlainRenderer(out, err, asks=asks and out.isatty())
     if plain or not out.isatty():
         return face
     try:
         from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
 
-        from trio_responses._cli.renderer import MarkdownFace  # noqa: PLC0415 - it needs rich
+        from trio_responses._cli.renderer import MarkdownRenderer  # noqa: PLC0415 - it needs rich
     except ImportError:
         face.say("note", NO_RICH)
         return face
-    return MarkdownFace(Console(file=None if out is sys.stdout else out), asks=asks)
+    return MarkdownRenderer(Console(file=None if out is sys.stdout else out), asks=asks)
 
 
 async def _chat_with(
     endpoint: Endpoint | None,
-    face: Face,
+    face: Renderer,
     settings: dict[str, Any],
     *,
     tools: Sequence[ToolLike],
@@ -151,7 +151,7 @@ class Chat:
     def __init__(
         self,
         connection: ResponsesConnection,
-        face: Face,
+        face: Renderer,
         settings: dict[str, Any],
         *,
         tools: Sequence[ToolLike] = (),
@@ -202,7 +202,7 @@ class Chat:
         :return: the exit code.
         :raises ResponsesError: when the connection is over.
         """
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             nursery.start_soon(self._tell_news, nursery.cancel_scope)
             nursery.start_soon(self._obey, interrupts, nursery.cancel_scope)
             await self._talk(lines)

@@ -27,8 +27,8 @@ from trio_responses import (
     connect_responses,
     open_responses,
 )
-from trio_responses._concurrency import open_plain_nursery
-from trio_responses._wire import FunctionTool
+from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import Reply, open_test_server
 from trio_responses.types import ErrorEvent, FunctionCallOutput
 from trio_responses.typing import Event
@@ -57,7 +57,7 @@ WEATHER: Final[dict[str, dict[str, Any]]] = {
     "Oslo": {"celsius": -4, "sky": "snow"},
     "Paris": {"celsius": 12, "sky": "rain"},
 }
-GET_WEATHER: Final = FunctionTool(
+GET_WEATHER: Final = FunctionToolParam(
     name="get_weather",
     description="The weather in a city, now.",
     parameters={
@@ -386,7 +386,7 @@ async def run_demo(screen: Screen) -> int:
     async with open_test_server() as server:
         url = await server.serve_tcp()
         screen.say(f"the embedded server listens on {url}")
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             demo = Demo(server, nursery, screen)
             for number, (title, step) in enumerate(STEPS, 1):
                 screen.title(f"{number}. {title}")

@@ -24,7 +24,7 @@ from trio_responses import (
 from trio_responses._cli.prober import Feature, Verdict
 from trio_responses._cli.running import explain
 from trio_responses._settings import Keepalive
-from trio_responses._wire import FunctionTool
+from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import Reply, default_answer
 from trio_responses.types import (
     ErrorEvent,
@@ -54,7 +54,7 @@ STOP: Final = "Stop counting. Answer with the one word done."
 WEATHER: Final = "What is the weather in Oslo? Call the tool."
 NOWHERE: Final = "resp_0000000000000000000000000000000000000000000000000"
 """The id of a response that no server has given."""
-GET_WEATHER: Final = FunctionTool(
+GET_WEATHER: Final = FunctionToolParam(
     name="get_weather",
     description="The weather in a city, now.",
     parameters={

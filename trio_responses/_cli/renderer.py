@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-__all__ = ["PROMPT", "Face", "Kind", "MarkdownFace", "PlainFace", "printable", "split_blocks"]
+__all__ = [
+    "PROMPT",
+    "Kind",
+    "MarkdownRenderer",
+    "PlainRenderer",
+    "Renderer",
+    "printable",
+    "split_blocks",
+]
 
 Kind: TypeAlias = Literal["tool", "note", "news", "error", "tokens"]
 """What a line is about: a call of a tool; the chat itself; the connection; an error; the cost."""
@@ -37,7 +45,7 @@ def printable(text: str) -> str:
     return text.translate(CONTROLS)
 
 
-class Face(Protocol):
+class Renderer(Protocol):
     """Where a chat shows what happens."""
 
     def prompt(self) -> None:
@@ -58,7 +66,7 @@ class Face(Protocol):
 
 
 @final
-class PlainFace:
+class PlainRenderer:
     """Plain text: for pipes, for logs, and where nothing better is there.
 
     :param out: for the answers.
@@ -146,7 +154,7 @@ def split_blocks(text: str) -> tuple[str, str]:
 
 
 @final
-class MarkdownFace:
+class MarkdownRenderer:
     """A terminal, by way of rich.
 
     :param console: where to draw. What grows is drawn on terminals only.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_responses import APIError, Delivery, ReconnectPolicy, ResponseFailedError, ResponsesError
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -59,7 +59,7 @@ async def _until_signal(work: Callable[[], Awaitable[int]]) -> int:
         nursery.cancel_scope.cancel()
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             nursery.start_soon(wait_for_signal)
             code = await work()
             nursery.cancel_scope.cancel()

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
-from trio_responses._concurrency import open_plain_nursery
-from trio_responses._connection.request_queue import Sender
-from trio_responses._connection.router import Dispatcher
-from trio_responses._connection.socket import Link
-from trio_responses._connection.socket_set import Sockets
+from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._connection.request_queue import RequestQueue
+from trio_responses._connection.router import Router
+from trio_responses._connection.socket import Socket
+from trio_responses._connection.socket_set import SocketSet
 from trio_responses._conversation.conversation import Conversation
-from trio_responses._conversation.history import Ledger
-from trio_responses._endpoint import api_key_for, handshake_headers, question_of_key
+from trio_responses._conversation.history import History
+from trio_responses._endpoint import api_key_for, handshake_headers, key_hint
 from trio_responses._errors import (
     AuthenticationError,
     ConnectError,
@@ -44,13 +44,13 @@ from trio_responses._lifecycle import (
     ConnectionState,
     ConnectionStatistics,
 )
-from trio_responses._protocol.backoff import closes_for_good
+from trio_responses._protocol.backoff import is_permanent_close
 from trio_responses._protocol.continuation import Continuation
 from trio_responses._settings import check_words
 from trio_responses._transport.websocket import connect_transport
 from trio_responses._turn.inbox import Budget
-from trio_responses._turn.methods import Lane, Turns
-from trio_responses._turn.request_builder import PlainDraft, create_command
+from trio_responses._turn.methods import Lane, TurnMethods
+from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
@@ -60,13 +60,13 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_responses._endpoint import ApiKey, HeaderLines
-    from trio_responses._instruments.instrument import SocketWatch
+    from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._lifecycle import Event
     from trio_responses._protocol.backoff import Backoff
     from trio_responses._protocol.delivery import DeliveryChoice
     from trio_responses._protocol.raw_items import RawItems
     from trio_responses._settings import RotationPolicy
-    from trio_responses._transport.websocket import Terms, Transport
+    from trio_responses._transport.websocket import ConnectionConfig, Transport
     from trio_responses._turn.stream import AbandonChoice
     from trio_responses._wire import ClientEvent
 
@@ -76,7 +76,7 @@ UNAUTHORIZED: Final = 401
 
 
 @final
-class ResponsesConnection(Turns, trio.abc.Channel[Any]):
+class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     """A connection to a Responses server. Made by `open_responses` and `connect_responses` only.
 
     Turns are the usual way: `create` and `stream`. Underneath it is a `trio.abc.Channel`: send
@@ -87,7 +87,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     def __init__(
         self,
-        terms: Terms,
+        terms: ConnectionConfig,
         api_key: ApiKey | None,
         headers: HeaderLines,
         backoff: Backoff,
@@ -96,13 +96,13 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         self._terms = terms
         self._api_key = api_key_for(terms.endpoint, api_key)
         self._headers = headers
-        self._question = question_of_key(terms.endpoint, api_key, headers)
+        self._question = key_hint(terms.endpoint, api_key, headers)
         self._backoff = backoff
         self._rotation = rotation
         self._budget = Budget(terms.limits)
-        self._dispatcher = Dispatcher(self._budget, terms.limits)
-        self._sockets = Sockets()
-        self._sender = Sender(terms, self._sockets, self._budget)
+        self._dispatcher = Router(self._budget, terms.limits)
+        self._sockets = SocketSet()
+        self._sender = RequestQueue(terms, self._sockets, self._budget)
         self._tasks = trio.CancelScope()
         self._started = False
         self._finished = trio.Event()
@@ -147,7 +147,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             and ``abandon``.
         """
         check_words(delivery=delivery, abandon=abandon)
-        draft = PlainDraft(create_command(params))
+        draft = StaticRequest(create_command(params))
         return ResponseStream(
             self._sender, draft, delivery=delivery, abandon=abandon, snapshot=snapshot
         )
@@ -206,7 +206,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             return Lane(self._sender, leased[-1])
 
         try:
-            ledger = Ledger(self._terms.endpoint, continuation, answers, unsent)
+            ledger = History(self._terms.endpoint, continuation, answers, unsent)
             yield Conversation(
                 lease,
                 self._terms.endpoint,
@@ -327,7 +327,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         task_status.started()
         del task_status  # let go of what start() made
         try:
-            async with open_plain_nursery() as nursery:
+            async with open_collapsing_nursery() as nursery:
                 self._tasks = nursery.cancel_scope
                 self._tasks.shield = shielded
                 try:
@@ -342,26 +342,30 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
         """See to it that there is a socket, until that is hopeless: the supervisor task."""
-        setback: ResponsesError | None = None
+        reconnect_cause: ResponsesError | None = None
         while True:
-            link = await self._open_next_link(nursery, setback)
+            link = await self._open_next_link(nursery, reconnect_cause)
             link = await self._rotate(nursery, link)
             self._sockets.current = None
             self._sockets.change(ConnectionState.RECONNECTING)
-            setback = link.setback
-            if isinstance(setback, ConnectionLost) and closes_for_good(setback.code):
-                raise setback
+            reconnect_cause = link.reconnect_cause
+            if isinstance(reconnect_cause, ConnectionLost) and is_permanent_close(
+                reconnect_cause.code
+            ):
+                raise reconnect_cause
 
-    async def _open_next_link(self, nursery: trio.Nursery, setback: ResponsesError | None) -> Link:
+    async def _open_next_link(
+        self, nursery: trio.Nursery, reconnect_cause: ResponsesError | None
+    ) -> Socket:
         """Open a socket, in as many attempts as the policy has. A failed one is a value."""
-        failure = setback
+        failure = reconnect_cause
         since = trio.current_time()
         refreshed = False
         while True:
             if failure is not None:
                 await self._back_off(failure)
-            opened: Link | ConnectError = await nursery.start(self._receive, nursery)
-            if isinstance(opened, Link):
+            opened: Socket | ConnectError = await nursery.start(self._receive, nursery)
+            if isinstance(opened, Socket):
                 break
             if opened.retryable:
                 failure = opened
@@ -369,7 +373,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
                 refreshed, failure = True, None
             else:
                 raise opened
-        if isinstance(setback, ConnectionLost):
+        if isinstance(reconnect_cause, ConnectionLost):
             attempts, outage = self._backoff.attempts, trio.current_time() - since
             self._dispatcher.tell(ConnectionRestored(attempts=attempts, outage=outage))
         elif self._sockets_opened > 1:
@@ -383,7 +387,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         unauthorized = isinstance(error, AuthenticationError) and error.status == UNAUTHORIZED
         return unauthorized and callable(self._api_key)
 
-    async def _rotate(self, nursery: trio.Nursery, link: Link) -> Link:
+    async def _rotate(self, nursery: trio.Nursery, link: Socket) -> Socket:
         """Replace sockets by fresh ones before the server ends them, until one is over.
 
         The new one is open before the old one takes no more requests. Where it cannot be opened,
@@ -394,8 +398,8 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             with trio.move_on_after(age):
                 await link.over.wait()
             while not link.over.is_set():
-                fresh: Link | ConnectError = await nursery.start(self._receive, nursery)
-                if isinstance(fresh, Link):
+                fresh: Socket | ConnectError = await nursery.start(self._receive, nursery)
+                if isinstance(fresh, Socket):
                     self._replace(link, fresh)
                     link = fresh
                     break
@@ -404,10 +408,10 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             else:
                 return link
 
-    def _replace(self, link: Link, fresh: Link) -> None:
+    def _replace(self, link: Socket, fresh: Socket) -> None:
         """Let a fresh socket take the requests; the old one may be lost by now."""
         self._sockets.current = fresh
-        if isinstance(link.setback, ConnectionLost):
+        if isinstance(link.reconnect_cause, ConnectionLost):
             outage = trio.current_time() - link.over_since
             self._dispatcher.tell(ConnectionRestored(attempts=1, outage=outage))
         else:
@@ -415,7 +419,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             self._say_rotated(fresh)
         self._sockets.change(ConnectionState.OPEN)
 
-    def _say_rotated(self, fresh: Link) -> None:
+    def _say_rotated(self, fresh: Socket) -> None:
         self._dispatcher.tell(ConnectionRotated())
         if fresh.told is not None:
             fresh.told.rotated()
@@ -434,7 +438,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
 
     @trio.lowlevel.enable_ki_protection
     async def _receive(
-        self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Link | ConnectError]
+        self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Socket | ConnectError]
     ) -> None:
         """Run one socket from its handshake to its last frame: the receive task."""
         rotation = self._sockets.current is not None
@@ -473,7 +477,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             error.ask(f"is the Responses API at {endpoint.host}{endpoint.path}?")
             raise
 
-    async def _read_until_done(self, link: Link) -> None:
+    async def _read_until_done(self, link: Socket) -> None:
         try:
             while not link.drained:
                 with link.watch():
@@ -484,7 +488,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
         finally:
             self._drop(link, self._sockets.end or ConnectionClosed("the connection was cancelled"))
 
-    async def _read(self, link: Link) -> None:
+    async def _read(self, link: Socket) -> None:
         """Read batch after batch, until the next deadline or until the socket is done with."""
         while not link.drained:
             if self._budget.tight:
@@ -498,7 +502,7 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             if link.lanes.ends != ends:
                 self._sockets.change()
 
-    async def _make_room(self, link: Link) -> None:
+    async def _make_room(self, link: Socket) -> None:
         """Leave the socket alone while too much is unread (P6).
 
         One full inbox is enough for that, unless somebody waits for events of his own, or for a
@@ -522,23 +526,23 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             if self._budget.unread_bytes < unread:
                 link.starved_since = math.inf
 
-    def _starves(self, link: Link) -> bool:
+    def _starves(self, link: Socket) -> bool:
         """Whether somebody waits for what is unread in a socket: for events, or for a place."""
-        if self._dispatcher.channel.awaited and link.owes_channel():
+        if self._dispatcher.channel.awaited and link.has_channel_requests():
             return True
         return link.starves() or (self._sender.waiting > 0 and link is self._sockets.current)
 
-    def _adopt(self, transport: Transport, watch: SocketWatch) -> Link:
+    def _adopt(self, transport: Transport, watch: SocketObserver) -> Socket:
         self._sockets_opened += 1
         replace = self._terms.endpoint.after_error == "replace"
-        link = Link(transport, replace_after_error=replace)
+        link = Socket(transport, replace_after_error=replace)
         link.told = watch
-        if self._terms.instruments.watches_frames:
-            transport.witness = watch
+        if self._terms.instruments.observes_frames:
+            transport.frame_observer = watch
         self._sockets.links.add(link)
         return link
 
-    def _drop(self, link: Link, why: ResponsesError) -> None:
+    def _drop(self, link: Socket, why: ResponsesError) -> None:
         """Say that a socket is gone: to its turns, to the channel, to whoever waits."""
         if link.lost is not None:
             return
@@ -546,7 +550,9 @@ class ResponsesConnection(Turns, trio.abc.Channel[Any]):
             self._backoff.succeeded()
         link.lose(why)
         if isinstance(why, ConnectionLost):
-            self._dispatcher.tell(why.twin())  # without a traceback, which holds the whole socket
+            self._dispatcher.tell(
+                why.copy_for_raise()
+            )  # without a traceback, which holds the whole socket
         self._sockets.links.discard(link)
         gone = link is self._sockets.current and self._sockets.end is None
         self._sockets.change(ConnectionState.RECONNECTING if gone else None)

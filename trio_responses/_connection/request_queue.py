@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_responses import _wire as wire
-from trio_responses._concurrency import QuickLock
+from trio_responses._concurrency import FastLock
 from trio_responses._errors import (
     ConfigurationError,
     ConnectionLost,
@@ -20,9 +20,9 @@ from trio_responses._errors import (
     RequestTooLarge,
     ResponsesError,
 )
-from trio_responses._protocol.continuation import Place
-from trio_responses._protocol.lanes import Leases
-from trio_responses._protocol.requests import Request, Submission
+from trio_responses._protocol.continuation import Placement
+from trio_responses._protocol.lanes import LaneRegistry
+from trio_responses._protocol.requests import ActiveRequest, SteerInput
 from trio_responses._turn.inbox import Inbox
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.turn import Turn
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from trio_responses._connection.socket import Link
-    from trio_responses._connection.socket_set import Sockets
-    from trio_responses._transport.websocket import Terms
+    from trio_responses._connection.socket import Socket
+    from trio_responses._connection.socket_set import SocketSet
+    from trio_responses._transport.websocket import ConnectionConfig
     from trio_responses._turn.inbox import Budget
     from trio_responses._turn.methods import Lane
-    from trio_responses._turn.request_builder import Draft
+    from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import AbandonChoice
     from trio_responses._wire import ClientEvent, ServerEvent
 
-__all__ = ["Sender"]
+__all__ = ["RequestQueue"]
 
 MAX_ACTIVE: Final = 16
 """Responses that a server runs at once on one socket (docs/protocol.md, 5.2)."""
 
 
-class Sender:
+class RequestQueue:
     """Sends the requests of one connection, each on the socket that there is by then."""
 
-    def __init__(self, terms: Terms, sockets: Sockets, budget: Budget) -> None:
+    def __init__(self, terms: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
         self._terms = terms
         self._sockets = sockets
         self._budget = budget
-        self._turnstile = QuickLock()
-        self.leases: Leases = Leases(offered=terms.endpoint.lanes)
+        self._lock = FastLock()
+        self.leases: LaneRegistry = LaneRegistry(offered=terms.endpoint.lanes)
         """The lanes that somebody has for himself."""
         self.waiting: int = 0
         """Turns that wait for a socket or a place on it."""
@@ -74,18 +74,18 @@ class Sender:
         if isinstance(command, wire.ResponseSteer):
             await self._send_steer(command, link, payload)
             return
-        request = Request(_given(command.stream_id), _given(command.previous_response_id))
+        request = ActiveRequest(_given(command.stream_id), _given(command.previous_response_id))
         link.admit(request)
         with self._withdrawing(link, request):
             await self._transmit(link, payload)
 
-    async def _send_steer(self, command: wire.ResponseSteer, link: Link, payload: bytes) -> None:
+    async def _send_steer(self, command: wire.ResponseSteer, link: Socket, payload: bytes) -> None:
         """Send it, after noting it: the response that it is for does not end its request then."""
         request = link.lanes.find(command.previous_response_id)
         if request is None:
             await self._transmit(link, payload)
             return
-        submission = Submission(request, raw_items(command.input))
+        submission = SteerInput(request, raw_items(command.input))
         await self._submit(submission, link, payload)
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
@@ -102,7 +102,7 @@ class Sender:
             await self._submit(receipt, link, payload)
         await trio.lowlevel.checkpoint()
 
-    async def _submit(self, submission: Submission, link: Link, payload: bytes) -> None:
+    async def _submit(self, submission: SteerInput, link: Socket, payload: bytes) -> None:
         """Send a steering input, whole: what is noted as sent is not cancelled."""
         link.lanes.steering.submit(submission)
         try:
@@ -112,13 +112,13 @@ class Sender:
             link.lanes.steering.withdraw(submission)
             raise
 
-    async def begin_turn(self, draft: Draft, lane: Lane | None = None) -> Turn:
+    async def start_turn(self, draft: RequestBuilder, lane: Lane | None = None) -> Turn:
         """Send a turn's request, as soon as there is a socket and a lane for it.
 
         A socket that turns out dead while writing has seen no complete request: the next one
         gets it, once.
         """
-        draft.watch = draft.watch or self._terms.instruments.begin_turn(draft.model)
+        draft.watch = draft.watch or self._terms.instruments.start_turn(draft.model)
         try:
             return await self._try_turn(draft, lane)
         except ConnectionLost as lost:
@@ -126,14 +126,14 @@ class Sender:
                 raise
         return await self._try_turn(draft, lane)
 
-    async def _try_turn(self, draft: Draft, lane: Lane | None) -> Turn:
+    async def _try_turn(self, draft: RequestBuilder, lane: Lane | None) -> Turn:
         if lane is None or lane.name is None:
             link, turn = await self._admit(draft.parent, None)
         else:
-            async with lane.turnstile:
+            async with lane.lock:
                 link, turn = await self._admit(draft.parent, lane.name)
         with self._withdrawing(link, turn):
-            payload = draft.write(Place(socket=link, lane=turn.lane), link.lanes.latest)
+            payload = draft.write(Placement(socket=link, lane=turn.lane), link.lanes.latest)
             turn.parent, turn.size = draft.parent, len(payload)
             if turn.lane is not None:
                 payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
@@ -153,7 +153,7 @@ class Sender:
         link.watch_for(turn)
         return turn
 
-    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Link, Turn]:
+    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, Turn]:
         """Wait for an open socket with a place for one more turn, and take it.
 
         The turnstile is fair: whoever comes first goes first. A turn whose lane is leased waits
@@ -165,7 +165,7 @@ class Sender:
             while True:
                 link = await self._sockets.wait_open()
                 if lane is None or link.lanes.is_idle(lane):
-                    async with self._turnstile:
+                    async with self._lock:
                         turn = await self._admit_first(parent, lane)
                     if turn is not None:
                         return turn
@@ -174,7 +174,9 @@ class Sender:
         finally:
             self.waiting -= 1
 
-    async def _admit_first(self, parent: str | None, lane: str | None) -> tuple[Link, Turn] | None:
+    async def _admit_first(
+        self, parent: str | None, lane: str | None
+    ) -> tuple[Socket, Turn] | None:
         """Wait for a place as the first in the queue; `None` where a leased lane is not clean."""
         while True:
             link = await self._sockets.wait_open()
@@ -193,7 +195,7 @@ class Sender:
                     return link, turn
             await self._sockets.wait_change()
 
-    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Drop what is still to come of a turn."""
         replace = abandon == "replace" and not self._terms.endpoint.lanes
         turn.inbox.discard()
@@ -202,7 +204,7 @@ class Sender:
             link.leave(turn, replace=replace)
 
     @contextmanager
-    def _withdrawing(self, link: Link, request: Request) -> Generator[None, None, None]:
+    def _withdrawing(self, link: Socket, request: ActiveRequest) -> Generator[None, None, None]:
         """Take a request back if it does not go out."""
         try:
             yield
@@ -211,14 +213,14 @@ class Sender:
             self._sockets.change()
             raise
 
-    async def _transmit(self, link: Link, payload: bytes) -> None:
+    async def _transmit(self, link: Socket, payload: bytes) -> None:
         try:
             self._check_size(payload)
             await link.transport.send(payload)
         except ResponsesError as error:
             if isinstance(error, ConnectionLost):
                 link.close_to_requests(error)
-            told = error.twin()  # the socket's own end is told to other requests, too
+            told = error.copy_for_raise()  # the socket's own end is told to other requests, too
             told.delivery = Delivery.NOT_SENT
             raise told.with_traceback(error.__traceback__) from error.__cause__
         self.requests_sent += 1

@@ -27,15 +27,15 @@ from trio_responses._turn.turn import Turn
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trio_responses._connection.socket import Link
+    from trio_responses._connection.socket import Socket
     from trio_responses._lifecycle import Event
     from trio_responses._protocol.frames import Message, OversizeMessage
-    from trio_responses._protocol.requests import Request
+    from trio_responses._protocol.requests import ActiveRequest
     from trio_responses._settings import Limits
     from trio_responses._turn.inbox import Budget
     from trio_responses._wire import ServerEvent
 
-__all__ = ["Dispatcher"]
+__all__ = ["Router"]
 
 TEXT: Final = frozenset({bytes})
 LANE: Final = attrgetter("stream_id")
@@ -44,7 +44,7 @@ NOTEWORTHY: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame})
 STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
 
 
-class Dispatcher:
+class Router:
     """Gives the events of all sockets of a connection to their owners, and counts them.
 
     :param budget: the connection's account of unread bytes.
@@ -64,21 +64,21 @@ class Dispatcher:
         self.unclaimed_events: int = 0
         self.dropped_events: int = 0
 
-    def dispatch(self, link: Link, batch: list[Message]) -> None:
+    def dispatch(self, link: Socket, batch: list[Message]) -> None:
         """Give the events of one batch to their owners."""
         if TEXT.issuperset(map(type, batch)):
             texts = cast("list[bytes]", batch)
-            self._share_out(link, wire.decode_all(texts), list(map(len, texts)))
+            self.route_batch(link, wire.decode_all(texts), list(map(len, texts)))
             return
         for message in batch:  # one by one: what comes before an odd one was heard before it
             if isinstance(message, bytes):
-                self._share_out(link, [wire.decode(message)], [len(message)])
+                self.route_batch(link, [wire.decode(message)], [len(message)])
             else:
-                self._share_out(link, [self._odd(link, message)], [0])
+                self.route_batch(link, [self.decode_nontext(link, message)], [0])
 
-    def _share_out(self, link: Link, events: list[ServerEvent], sizes: list[int]) -> None:
+    def route_batch(self, link: Socket, events: list[ServerEvent], sizes: list[int]) -> None:
         """Give events to their owners, each owner all of its own at once."""
-        shares: defaultdict[Request | None, _Share] = defaultdict(_Share)
+        shares: defaultdict[ActiveRequest | None, _Share] = defaultdict(_Share)
         turns = map(TURNING_POINTS.__contains__, map(type, events))
         start = 0
         for turn in compress(count(), turns):
@@ -95,8 +95,8 @@ class Dispatcher:
 
     def _share_steps(
         self,
-        link: Link,
-        shares: defaultdict[Request | None, _Share],
+        link: Socket,
+        shares: defaultdict[ActiveRequest | None, _Share],
         events: list[ServerEvent],
         sizes: list[int],
     ) -> None:
@@ -118,7 +118,7 @@ class Dispatcher:
         if self.listening:
             self.channel.put([event], 0)
 
-    def give_up_fullest(self, links: Iterable[Link]) -> None:
+    def give_up_fullest(self, links: Iterable[Socket]) -> None:
         """Drop what is unread in the fullest inbox, and what is still to come; tell its reader."""
         fullest = self._budget.fullest()
         if fullest is None:
@@ -136,11 +136,11 @@ class Dispatcher:
                 if turn.inbox is fullest:
                     link.lanes.abandon(turn)
 
-    def _hand_over(self, owner: Request | None, events: list[ServerEvent], size: int) -> None:
+    def _hand_over(self, owner: ActiveRequest | None, events: list[ServerEvent], size: int) -> None:
         self.events_received += len(events)
         self.bytes_received += size
         if owner is None:
-            self._offer(events, size)
+            self.deliver_unsolicited(events, size)
         elif not isinstance(owner, Turn):
             self._put(events, size)
         elif owner.abandoned:
@@ -149,7 +149,7 @@ class Dispatcher:
         else:
             owner.take_batch(events, size, trio.current_time())
 
-    def _offer(self, events: Sequence[ServerEvent], size: int) -> None:
+    def deliver_unsolicited(self, events: Sequence[ServerEvent], size: int) -> None:
         """Put events on the channel that nobody asked for: only where somebody reads it."""
         self.unclaimed_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
@@ -164,14 +164,14 @@ class Dispatcher:
         else:
             self.channel.put(events, size)
 
-    def _note(self, event: ServerEvent, owner: Request | None, link: Link) -> None:
+    def _note(self, event: ServerEvent, owner: ActiveRequest | None, link: Socket) -> None:
         """Count what is no event, and let the socket's keeper know of errors."""
         if isinstance(event, wire.UndecodableFrame):
             self.undecodable_frames += 1
         elif isinstance(event, wire.ErrorEvent):
-            link.heed(event, owner)
+            link.handle_error(event, owner)
 
-    def _odd(self, link: Link, message: BinaryMessage | OversizeMessage) -> ServerEvent:
+    def decode_nontext(self, link: Socket, message: BinaryMessage | OversizeMessage) -> ServerEvent:
         """Make an event of a message that is no text, or too large to be kept."""
         if isinstance(message, BinaryMessage):
             return wire.undecodable(message.data, "the message is binary")

@@ -21,7 +21,7 @@ from trio_responses._errors import (
     RequestTooLarge,
     api_error,
 )
-from trio_responses._protocol.requests import Lanes
+from trio_responses._protocol.requests import RequestTable
 from trio_responses._turn.turn import Turn
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
         MessageTooLarge,
         ResponsesError,
     )
-    from trio_responses._instruments.instrument import SocketWatch
-    from trio_responses._protocol.requests import Request
+    from trio_responses._instruments.instrument import SocketObserver
+    from trio_responses._protocol.requests import ActiveRequest
     from trio_responses._transport.websocket import Transport
     from trio_responses._wire import ErrorEvent
 
-__all__ = ["Link"]
+__all__ = ["Socket"]
 
 MESSAGE_TOO_BIG: Final = 1009
 
 
-class Link:
+class Socket:
     """An open socket with its requests.
 
     :param transport: the socket.
@@ -49,16 +49,16 @@ class Link:
 
     def __init__(self, transport: Transport, *, replace_after_error: bool) -> None:
         self.transport = transport
-        self.told: SocketWatch | None = None
+        self.told: SocketObserver | None = None
         """Who tells the instruments of it."""
-        self.lanes: Lanes[Request] = Lanes()
+        self.lanes: RequestTable[ActiveRequest] = RequestTable()
         self.names: set[str | None] = set()
         """The lanes that were used: the server counts their names, and forgets none."""
         self.over: trio.Event = trio.Event()
         """Set when it takes no new requests: retired or lost."""
         self.lost: ResponsesError | None = None
         """Why it ended, once it has."""
-        self.setback: ResponsesError | None = None
+        self.reconnect_cause: ResponsesError | None = None
         """What speaks against opening the next socket at once."""
         self.over_since: float = math.inf
         """Since when it has been lost to requests."""
@@ -74,7 +74,7 @@ class Link:
         """Whether it takes no new requests, and owes nobody an answer to the old ones."""
         return self.over.is_set() and all(request.abandoned for request in self.lanes.unfinished())
 
-    def admit(self, request: Request) -> None:
+    def admit(self, request: ActiveRequest) -> None:
         """Queue a request on its lane: before its bytes go out."""
         self.names.add(request.lane)
         self.lanes.admit(request)
@@ -114,7 +114,7 @@ class Link:
         """Whether the reader of a turn waits for events that the socket may hold."""
         return any(turn.inbox.awaited for turn in self.turns())
 
-    def owes_channel(self) -> bool:
+    def has_channel_requests(self) -> bool:
         """Whether answers are still to come to what was sent on the connection's channel."""
         return any(not isinstance(request, Turn) for request in self.lanes.unfinished())
 
@@ -140,7 +140,7 @@ class Link:
         The receive task finds the end of the socket behind what is still there to be read.
         """
         if not self.over.is_set():
-            self.setback = lost.twin()
+            self.reconnect_cause = lost.copy_for_raise()
             self.over_since = trio.current_time()
             self.over.set()
 
@@ -154,12 +154,12 @@ class Link:
             self.retire()
         self.stop_watching()
 
-    def heed(self, event: ErrorEvent, owner: Request | None) -> None:
+    def handle_error(self, event: ErrorEvent, owner: ActiveRequest | None) -> None:
         """Draw the conclusions of an error frame for the socket."""
         self._last_error = api_error(event)
         if isinstance(self._last_error, ConnectionLimitReached):
             if not self.lanes.responses:  # a server that says so at once would be asked for ever
-                self.setback = self._last_error
+                self.reconnect_cause = self._last_error
             self.retire()
         elif self._replace_after_error and isinstance(owner, Turn):
             self.retire()
@@ -177,7 +177,7 @@ class Link:
         own = [one for one in requests if one.lane == lane]
         for request in own or requests:
             if isinstance(request, Turn) and not request.abandoned:
-                told = error.twin()
+                told = error.copy_for_raise()
                 told.delivery = Delivery.ACCEPTED if own and answer else None
                 request.fail(told)
                 self.lanes.abandon(request)
@@ -190,14 +190,14 @@ class Link:
         if isinstance(lost, ConnectionLost):
             lost.__cause__ = lost.__cause__ or self._last_error
             if not self.over.is_set():
-                self.setback = lost
+                self.reconnect_cause = lost
                 self.over_since = trio.current_time()
         turns = [request for request in self.lanes.clear() if isinstance(request, Turn)]
         if isinstance(lost, ConnectionLost):
             self._refuse_too_large(turns, lost)
         for turn in turns:
             if isinstance(lost, ConnectionLost):
-                turn.fail(lost.twin())
+                turn.fail(lost.copy_for_raise())
             else:
                 turn.fail(ConnectionClosed(str(lost)))
         self.over.set()

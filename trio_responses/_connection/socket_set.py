@@ -8,30 +8,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trio_responses._concurrency import Change
+from trio_responses._concurrency import Notifier
 from trio_responses._errors import ConnectionClosed, Delivery
 from trio_responses._lifecycle import ConnectionState
 
 if TYPE_CHECKING:
-    from trio_responses._connection.socket import Link
+    from trio_responses._connection.socket import Socket
     from trio_responses._errors import ResponsesError
     from trio_responses._turn.turn import Turn
 
-__all__ = ["Sockets"]
+__all__ = ["SocketSet"]
 
 
-class Sockets:
+class SocketSet:
     """What the supervisor, the receive tasks and the senders know in common."""
 
     def __init__(self) -> None:
         self.state: ConnectionState = ConnectionState.CONNECTING
-        self.current: Link | None = None
+        self.current: Socket | None = None
         """The socket that takes requests."""
-        self.links: set[Link] = set()
+        self.links: set[Socket] = set()
         """That one, and those that still answer."""
         self.end: ResponsesError | None = None
         """Why there will be no more."""
-        self._changed = Change()
+        self._changed = Notifier()
 
     def change(self, state: ConnectionState | None = None) -> None:
         """Note that something has changed, and let those who wait for it look again."""
@@ -43,7 +43,7 @@ class Sockets:
         """Wait until something has changed."""
         await self._changed.wait()
 
-    async def wait_open(self) -> Link:
+    async def wait_open(self) -> Socket:
         """Wait for a socket that takes requests.
 
         :raises ResponsesError: when there will be none.
@@ -54,7 +54,7 @@ class Sockets:
             await self._changed.wait()
         return self.current
 
-    def holding(self, turn: Turn) -> Link | None:
+    def holding(self, turn: Turn) -> Socket | None:
         """Find the socket that has a turn under way."""
         return next((link for link in self.links if turn in link.lanes.unfinished()), None)
 
@@ -68,6 +68,6 @@ class Sockets:
     def ended(self) -> ResponsesError:
         """Say why there will be no more; to every caller by an exception of its own."""
         assert self.end is not None  # noqa: S101 - asked for only then
-        error = self.end.twin()
+        error = self.end.copy_for_raise()
         error.delivery = Delivery.NOT_SENT
         return error

@@ -18,16 +18,16 @@ import msgspec
 
 from trio_responses import _wire as wire
 from trio_responses._conversation.checkpoint import Checkpoint
-from trio_responses._conversation.run import RunTerms, open_run
-from trio_responses._conversation.turn import Floor, TurnDraft, TurnStream
+from trio_responses._conversation.run import RunConfig, open_run
+from trio_responses._conversation.turn import ConversationRequest, TurnLock, TurnStream
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
-from trio_responses._protocol.continuation import Continuation, Place
+from trio_responses._protocol.continuation import Continuation, Placement
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._settings import check_words
 from trio_responses._tools.parsing import ask_for, read_answer
 from trio_responses._tools.toolbox import Toolbox
-from trio_responses._turn.methods import Turns
+from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.request_builder import TurnSettings, raw_input, taken
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from trio_responses._connection.engine import ResponsesConnection
-    from trio_responses._conversation.history import Ledger
+    from trio_responses._conversation.history import History
     from trio_responses._conversation.run import RunStream
     from trio_responses._endpoint import Endpoint
     from trio_responses._pool import ResponsesPool
     from trio_responses._protocol.delivery import DeliveryChoice
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
-    from trio_responses._turn.stream import AbandonChoice, Lines, ResponseStream
+    from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
     from trio_responses._wire import Input, OutputItem, Response
 
 __all__ = ["Conversation", "ConversationStatistics"]
@@ -71,7 +71,7 @@ class ConversationStatistics:
 
 
 @final
-class Conversation(Turns):
+class Conversation(TurnMethods):
     """A chain of turns with one history. Made by ``connection.conversation()``.
 
     One turn at a time: others wait, in the order they asked. A turn that fails, is cancelled, or
@@ -81,11 +81,11 @@ class Conversation(Turns):
 
     def __init__(
         self,
-        lease: Callable[[], Lines],
+        lease: Callable[[], TurnSender],
         endpoint: Endpoint,
         settings: Mapping[str, Any],
-        ledger: Ledger,
-        source: Floor | None = None,
+        ledger: History,
+        source: TurnLock | None = None,
         *,
         instruments: Instruments | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Conversation(Turns):
         self._lines = lease()
         self._endpoint = endpoint
         self._ledger = ledger
-        self._floor = Floor(source)
+        self._floor = TurnLock(source)
         self._instruments = instruments or Instruments()
 
     def __repr__(self) -> str:
@@ -124,7 +124,7 @@ class Conversation(Turns):
         check_words(delivery=delivery, abandon=abandon)
         generate = params.pop("generate", None)
         settings = self._settings_with(params, "turn")
-        draft = TurnDraft(self._ledger, raw_input(input), settings, generate=generate)
+        draft = ConversationRequest(self._ledger, raw_input(input), settings, generate=generate)
         return TurnStream(
             self._floor, self._lines, draft, delivery=delivery, abandon=abandon, snapshot=snapshot
         )
@@ -210,7 +210,7 @@ class Conversation(Turns):
             timeout=tool_timeout,
             on_error=on_tool_error,
         )
-        terms = RunTerms(
+        terms = RunConfig(
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
@@ -397,7 +397,7 @@ class Conversation(Turns):
             RawItems.join(saved.items),
             response_id=saved.last_response_id or "",
             settings=settings.canonical,
-            place=Place(socket=None, lane=None),
+            place=Placement(socket=None, lane=None),
             stored=settings.stored,
         )
         return connection._resume(  # noqa: SLF001 - its opener

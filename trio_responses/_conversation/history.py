@@ -22,15 +22,15 @@ from trio_responses._protocol.requests import SteerState
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trio_responses._conversation.turn import TurnDraft
+    from trio_responses._conversation.turn import ConversationRequest
     from trio_responses._endpoint import Endpoint
     from trio_responses._protocol.calls import Key
-    from trio_responses._protocol.continuation import Place
-    from trio_responses._protocol.requests import Submission
+    from trio_responses._protocol.continuation import Placement
+    from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
     from trio_responses._wire import OutputItem, Response
 
-__all__ = ["Counts", "Ledger", "output_of"]
+__all__ = ["Counts", "History", "output_of"]
 
 NULL: Final = msgspec.Raw(b"null")
 
@@ -47,7 +47,7 @@ class Counts:
     output_tokens: int = 0
 
 
-class Ledger:
+class History:
     """The state of one conversation.
 
     :param answers: answers of tools that have not gone out yet.
@@ -62,7 +62,7 @@ class Ledger:
         unsent: RawItems | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._queued: Sequence[Submission] = ()
+        self._queued: Sequence[SteerInput] = ()
         self._owed: dict[Key, msgspec.Raw] = {}
         self._answers: dict[Key, msgspec.Raw] = {}
         self._noted = 0
@@ -102,9 +102,9 @@ class Ledger:
             self._note()  # what is still owed was begun, and is not begun again
             self._answers = {key: answers[key] for key in answers if key in self._owed}
 
-    def branch(self) -> Ledger:
+    def branch(self) -> History:
         """Copy it, counters and what the server holds back excepted."""
-        other = Ledger(self._endpoint, self.continuation.branch())
+        other = History(self._endpoint, self.continuation.branch())
         other.unsent = self.unsent
         other._noted = self._noted
         other._owed = self._owed.copy()
@@ -113,7 +113,7 @@ class Ledger:
 
     # --- Turns ---------------------------------------------------------------------------
 
-    def compose(self, draft: TurnDraft, place: Place, latest: Latest) -> bytes:
+    def compose(self, draft: ConversationRequest, place: Placement, latest: Latest) -> bytes:
         """Write a turn's request: as a delta, where that place knows the rest."""
         draft.chain = chain = self.continuation
         held = latest(chain.baseline.place.lane) if chain.baseline is not None else None
@@ -131,7 +131,9 @@ class Ledger:
         self.counts.bytes_sent += len(payload)
         return payload
 
-    def settle(self, draft: TurnDraft, response: Response, waiting: Sequence[Submission]) -> None:
+    def settle(
+        self, draft: ConversationRequest, response: Response, waiting: Sequence[SteerInput]
+    ) -> None:
         """Take a turn that has ended well into the history.
 
         The server has put what was pending before the new items, in the order it was sent.
@@ -181,7 +183,7 @@ class Ledger:
         self._note()
         return bool(self._owed)
 
-    def owed_calls(self, but: RawItems | None = None) -> dict[Key, OutputItem]:
+    def pending_calls(self, but: RawItems | None = None) -> dict[Key, OutputItem]:
         """Give those calls, in their order.
 
         An id that comes again is a new call if the one before was answered, and else the same.
@@ -199,7 +201,7 @@ class Ledger:
         self._note()
         return key in self._answers
 
-    def keep_answer(self, key: Key, answer: msgspec.Raw) -> None:
+    def store_output(self, key: Key, answer: msgspec.Raw) -> None:
         """Keep an answer until a turn that carries it has ended well: no call is run twice.
 
         One to a call that the history has no more is dropped.
@@ -208,7 +210,7 @@ class Ledger:
         if key in self._owed:
             self._answers[key] = answer
 
-    def answers_to(self, calls: Mapping[Key, Any]) -> list[msgspec.Raw]:
+    def outputs_for(self, calls: Mapping[Key, Any]) -> list[msgspec.Raw]:
         """Give the answers that there are, in the order of their calls."""
         self._note()
         return [self._answers[key] for key in calls if key in self._answers]

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import trio
 
-from trio_responses._concurrency import Change, open_plain_nursery
-from trio_responses._conversation.turn import TurnDraft, TurnStream
+from trio_responses._concurrency import Notifier, open_collapsing_nursery
+from trio_responses._conversation.turn import ConversationRequest, TurnStream
 from trio_responses._errors import (
     ConfigurationError,
     Delivery,
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_responses import _wire as wire
-    from trio_responses._conversation.history import Ledger
-    from trio_responses._conversation.turn import Floor
+    from trio_responses._conversation.history import History
+    from trio_responses._conversation.turn import TurnLock
     from trio_responses._errors import ResponsesError
     from trio_responses._protocol.calls import Key
     from trio_responses._protocol.delivery import DeliveryChoice
     from trio_responses._tools.toolbox import Toolbox
-    from trio_responses._turn.stream import AbandonChoice, Lines, ResponseStream
+    from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
     from trio_responses._wire import Response
 
-__all__ = ["RunEvent", "RunStream", "RunTerms", "open_run"]
+__all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
 
 StartTurn: TypeAlias = "Callable[[RawItems, TurnSettings], TurnStream]"
 RunEvent: TypeAlias = StreamEvent | ToolStarted | ToolFinished
@@ -62,7 +62,7 @@ FORCED: Final = frozenset({"required", "any"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunTerms:
+class RunConfig:
     """How a run goes."""
 
     toolbox: Toolbox
@@ -86,11 +86,11 @@ class RunStream:
     def __init__(
         self,
         start_turn: StartTurn,
-        floor: Floor,
-        ledger: Ledger,
+        floor: TurnLock,
+        ledger: History,
         nursery: trio.Nursery,
         *,
-        terms: RunTerms,
+        terms: RunConfig,
         new: RawItems,
     ) -> None:
         self._start_turn = start_turn
@@ -103,7 +103,7 @@ class RunStream:
         self._events = self._go()
         self._reading = False
         self._scope = trio.CancelScope()
-        self._idle = Change()
+        self._idle = Notifier()
         self._response: Response | None = None
         self.responses: list[Response] = []
         """The responses of all rounds that have ended, in order."""
@@ -170,7 +170,7 @@ class RunStream:
         if not new and ledger.owes:  # it goes on behind the turn that was forced
             settings = _unforced(settings)
         while True:
-            owed = ledger.owed_calls(but=new)
+            owed = ledger.pending_calls(but=new)
             for_us = {key: call for key, call in owed.items() if terms.toolbox.takes(call)}
             if len(self.responses) >= terms.max_rounds and len(for_us) == len(owed):
                 raise RoundsExceeded(terms.max_rounds, self.responses[-1])
@@ -182,7 +182,7 @@ class RunStream:
                     yield told
             finally:
                 calls.cancel()
-            answers = ledger.answers_to(owed)
+            answers = ledger.outputs_for(owed)
             if self.responses and len(answers) < len(owed):  # or the history was taken away
                 break
             input_items, new = RawItems.join(answers) + new, RawItems()
@@ -218,7 +218,7 @@ class RunStream:
         They begin in their order, also where they have to wait for one another.
         """
         with tell, scope:
-            async with open_plain_nursery() as nursery:
+            async with open_collapsing_nursery() as nursery:
                 for key, call in calls.items():
                     if not self._ledger.is_answered(key):
                         answer = partial(self._answer_or_fail, key, call, tell, scope)
@@ -249,7 +249,7 @@ class RunStream:
         tell: trio.MemorySendChannel[Told],
     ) -> None:
         """Answer one call, as soon as it may run; it is noted before it begins."""
-        toolbox, keep = self._terms.toolbox, self._ledger.keep_answer
+        toolbox, keep = self._terms.toolbox, self._ledger.store_output
         decided = await toolbox.decide(call)
         if decided is not None:
             keep(key, decided)
@@ -310,7 +310,7 @@ def _checked(response: Response) -> Response:
 
 @asynccontextmanager
 async def open_run(
-    floor: Floor, lines: Lines, ledger: Ledger, terms: RunTerms, new: RawItems
+    floor: TurnLock, lines: TurnSender, ledger: History, terms: RunConfig, new: RawItems
 ) -> AsyncGenerator[RunStream, None]:
     """Have the floor of a conversation for a run, and a nursery for its tools."""
 
@@ -318,14 +318,14 @@ async def open_run(
         return TurnStream(
             floor,
             lines,
-            TurnDraft(ledger, items, settings),
+            ConversationRequest(ledger, items, settings),
             delivery=terms.delivery,
             abandon=terms.abandon,
             snapshot=terms.snapshot,
             within_run=True,
         )
 
-    async with floor.held(), open_plain_nursery() as nursery:
+    async with floor.held(), open_collapsing_nursery() as nursery:
         run = RunStream(start_turn, floor, ledger, nursery, terms=terms, new=new)
         try:
             yield run

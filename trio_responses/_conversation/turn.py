@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from trio_responses._conversation.history import Ledger
+    from trio_responses._conversation.history import History
     from trio_responses._errors import ResponsesError
-    from trio_responses._instruments.instrument import TurnWatch
-    from trio_responses._protocol.continuation import Continuation, Place
+    from trio_responses._instruments.instrument import TurnObserver
+    from trio_responses._protocol.continuation import Continuation, Placement
     from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._protocol.requests import Submission
+    from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest, TurnSettings
-    from trio_responses._turn.stream import AbandonChoice, Lines
+    from trio_responses._turn.stream import AbandonChoice, TurnSender
     from trio_responses._wire import Response
 
-__all__ = ["Floor", "TurnDraft", "TurnStream"]
+__all__ = ["ConversationRequest", "TurnLock", "TurnStream"]
 
 GOOD_ENDINGS: Final = frozenset({"max_output_tokens", "max_messages", "steered"})
 """Reasons for an incomplete response that leave something to go on from."""
 
 
-class TurnDraft:
+class ConversationRequest:
     """One turn of a conversation, written anew for each socket that it goes to."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: History,
         new: RawItems,
         settings: TurnSettings,
         *,
@@ -54,18 +54,18 @@ class TurnDraft:
         self.settings = settings
         self.generate = generate
         self.model: str | None = settings.model
-        self.watch: TurnWatch | None = None
+        self.watch: TurnObserver | None = None
         """Who tells the instruments of it."""
         self.chain: Continuation | None = None
         """What the last attempt continues: after a ``reset`` no longer the conversation's."""
-        self.place: Place | None = None
+        self.place: Placement | None = None
         """Where the last attempt went."""
         self.parent: str | None = None
         """The ``previous_response_id`` of the last attempt."""
         self.superseded: list[RawItems] = []
         """Where the turn was steered: the output before, and what it was steered with."""
 
-    def write(self, place: Place, latest: Latest) -> bytes:
+    def write(self, place: Placement, latest: Latest) -> bytes:
         """Write the request for a place."""
         self.place = place
         self.superseded.clear()
@@ -79,12 +79,12 @@ class TurnDraft:
         self.chain.baseline = None
         return True
 
-    def advance(self, response: Response, steers: Sequence[Submission]) -> None:
+    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
         """Remember what came before a successor: it is part of the turn."""
         self.superseded.append(output_of(response))
         self.superseded += [RawItems.join(one.items) for one in steers]
 
-    def settle(self, response: Response, waiting: Sequence[Submission]) -> None:
+    def settle(self, response: Response, waiting: Sequence[SteerInput]) -> None:
         """Take a turn that has ended into the history, if it ended well."""
         details = response.incomplete_details
         reason = details.reason if details is not None else None
@@ -94,14 +94,14 @@ class TurnDraft:
             self._ledger.settle(self, response, waiting)
 
 
-class Floor:
+class TurnLock:
     """Who may speak in a conversation: one turn at a time, or one run with all of its turns.
 
     :param source: the floor of the conversation that this one was forked from, where its first
         turn has to be under way before the other one may go on.
     """
 
-    def __init__(self, source: Floor | None = None) -> None:
+    def __init__(self, source: TurnLock | None = None) -> None:
         self._free = trio.Semaphore(1)
         self._holder: trio.lowlevel.Task | None = None
         self._barred: set[trio.lowlevel.Task] = set()
@@ -173,9 +173,9 @@ class TurnStream(ResponseStream):
 
     def __init__(
         self,
-        floor: Floor,
-        lines: Lines,
-        draft: TurnDraft,
+        floor: TurnLock,
+        lines: TurnSender,
+        draft: ConversationRequest,
         *,
         delivery: DeliveryChoice,
         abandon: AbandonChoice,

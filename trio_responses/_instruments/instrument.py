@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.frames import Message
     from trio_responses._wire import OutputItem, Response
 
-__all__ = ["Instrument", "Instruments", "SocketWatch", "TurnWatch", "Where"]
+__all__ = ["Instrument", "Instruments", "ServerAddress", "SocketObserver", "TurnObserver"]
 
 P = ParamSpec("P")
 
@@ -98,7 +98,7 @@ class Instrument:
 HOOKS: Final = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 
 
-class Where:
+class ServerAddress:
     """The server that a connection is for; only what may stand in a log."""
 
     __slots__ = ("host", "port")
@@ -114,15 +114,17 @@ class Instruments:
     :raises ConfigurationError: for what is no instrument, or has hooks that would have to wait.
     """
 
-    __slots__ = ("_instruments", "_watches_tools", "_watches_turns", "_where", "watches_frames")
+    __slots__ = ("_instruments", "_watches_tools", "_watches_turns", "_where", "observes_frames")
 
-    def __init__(self, instruments: Iterable[Instrument] = (), where: Where | None = None) -> None:
-        self._where = where or Where("", 0)
+    def __init__(
+        self, instruments: Iterable[Instrument] = (), where: ServerAddress | None = None
+    ) -> None:
+        self._where = where or ServerAddress("", 0)
         self._instruments = list(instruments)
         hooks = {hook for one in self._instruments for hook in _own_hooks(one)}
         self._watches_turns = any(hook.startswith("turn_") for hook in hooks)
         self._watches_tools = any(hook.startswith("tool_") for hook in hooks)
-        self.watches_frames: bool = any(hook.startswith("frame") for hook in hooks)
+        self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
         """Whether one of them wants to see what goes over the wire."""
 
     def tell(
@@ -150,21 +152,21 @@ class Instruments:
 
     # --- What is told of -------------------------------------------------------------------
 
-    def open_socket(self, attempt: int, *, rotation: bool) -> SocketWatch:
+    def open_socket(self, attempt: int, *, rotation: bool) -> SocketObserver:
         """Tell of a socket that is going to be opened."""
         socket = SocketRecord(
             host=self._where.host, port=self._where.port, attempt=attempt, rotation=rotation
         )
         self.tell(Instrument.socket_opening, socket)
-        return SocketWatch(self, socket)
+        return SocketObserver(self, socket)
 
-    def begin_turn(self, model: str | None) -> TurnWatch | None:
+    def start_turn(self, model: str | None) -> TurnObserver | None:
         """Tell of a turn, if anybody wants to know."""
         if not self._watches_turns:
             return None
         turn = TurnRecord(host=self._where.host, port=self._where.port, model=model)
         self.tell(Instrument.turn_started, turn)
-        return TurnWatch(self, turn)
+        return TurnObserver(self, turn)
 
     @contextmanager
     def running(self, call: OutputItem) -> Generator[ToolRecord | None, None, None]:
@@ -203,7 +205,7 @@ def _own_hooks(one: Instrument) -> list[str]:
     return own
 
 
-class SocketWatch:
+class SocketObserver:
     """Tells the instruments of one socket."""
 
     __slots__ = ("_instruments", "socket")
@@ -245,7 +247,7 @@ class SocketWatch:
         self._instruments.tell(Instrument.frames_received, self.socket, batch)
 
 
-class TurnWatch:
+class TurnObserver:
     """Tells the instruments of one turn, through all of its attempts."""
 
     __slots__ = ("_heard", "_instruments", "_written", "turn")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from trio_responses._connection.engine import ResponsesConnection
-    from trio_responses._connection.socket_set import Sockets
+    from trio_responses._connection.socket_set import SocketSet
     from trio_responses._errors import ResponsesError
-    from trio_responses._protocol.lanes import Leases
-    from trio_responses._turn.stream import Lines
+    from trio_responses._protocol.lanes import LaneRegistry
+    from trio_responses._turn.stream import TurnSender
     from trio_responses._turn.turn import Turn
 
 __all__ = ["Member", "Queue", "Waiter"]
@@ -70,18 +70,18 @@ class Member:
 
     def __init__(self, connection: ResponsesConnection) -> None:
         self.connection = connection
-        self.lines: Lines = connection._sender  # noqa: SLF001 - what a stream of it would be given
-        self.leases: Leases = connection._sender.leases  # noqa: SLF001 - forks have lanes, too
-        self.sockets: Sockets = connection._sockets  # noqa: SLF001 - to be told of their ends
+        self.lines: TurnSender = connection._sender  # noqa: SLF001 - what a stream of it would be given
+        self.leases: LaneRegistry = connection._sender.leases  # noqa: SLF001 - forks have lanes, too
+        self.sockets: SocketSet = connection._sockets  # noqa: SLF001 - to be told of their ends
         self.turns: int = 0
         """Turns of the pool that have a place here."""
-        self.guests: int = 0
+        self.pinned: int = 0
         """Lanes and conversations that are here for their whole life."""
         self.queue: Queue = OrderedDict()
         """Turns that continue a response of this connection, and wait for a place."""
         self._responses: OrderedDict[str, None] = OrderedDict()
         self._left: list[Turn] = []
-        self._boarding: set[trio.CancelScope] = set()
+        self._sending: set[trio.CancelScope] = set()
 
     @property
     def is_open(self) -> bool:
@@ -98,7 +98,7 @@ class Member:
     @property
     def load(self) -> int:
         """Count who is here, forks among them, and the responses of turns that were left early."""
-        known = self.turns + max(self.guests, self.leases.count)
+        known = self.turns + max(self.pinned, self.leases.count)
         self._left = [turn for turn in self._left if not turn.ended]
         if not self._left:
             return known
@@ -108,7 +108,7 @@ class Member:
         return max(known, active)
 
     @contextmanager
-    def boarding(self) -> Generator[None, None, None]:
+    def sending(self) -> Generator[None, None, None]:
         """Send a request inside of this: it ends early where the socket is lost before.
 
         A request whose first byte is out is not cut off: then the block ends by itself.
@@ -116,15 +116,15 @@ class Member:
         with trio.CancelScope() as scope:
             if not self.is_open:
                 scope.cancel()
-            self._boarding.add(scope)
+            self._sending.add(scope)
             try:
                 yield
             finally:
-                self._boarding.discard(scope)
+                self._sending.discard(scope)
 
-    def turn_away(self) -> None:
+    def cancel_sending(self) -> None:
         """Let the requests go that are not out yet: its socket is lost."""
-        for scope in self._boarding:
+        for scope in self._sending:
             scope.cancel()
 
     def has(self, response_id: str) -> bool:

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from trio_responses._client import connect_responses
-from trio_responses._concurrency import open_until_left
+from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
 from trio_responses._pool.scheduler import Bounds
-from trio_responses._pool.sender import Route
+from trio_responses._pool.sender import PoolTurnSender
 from trio_responses._pool.tasks import SUMS, PoolTasks
 from trio_responses._protocol.backoff import ReconnectPolicy
 from trio_responses._settings import check_words, checked_instruments
 from trio_responses._transport.tls import system_trust
 from trio_responses._transport.websocket import dial_tcp
-from trio_responses._turn.methods import Turns
-from trio_responses._turn.request_builder import PlainDraft, create_command
+from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PoolStatistics", "ResponsesPool", "open_pool"]
 
-COMFORT: Final = MAX_ACTIVE // 2
+TARGET_LOAD: Final = MAX_ACTIVE // 2
 """Turns on a connection with lanes before the next one is opened: the other half of its places
 are for the turns that come while that takes its handshake."""
 
@@ -95,7 +95,7 @@ class PoolStatistics:
 
 
 @final
-class ResponsesPool(Turns):
+class ResponsesPool(TurnMethods):
     """Several connections to one server. Made by `open_pool` only.
 
     A turn goes to the connection with the fewest; one with ``previous_response_id`` to the
@@ -129,8 +129,8 @@ class ResponsesPool(Turns):
         was sent, and it has no place.
         """
         check_words(delivery=delivery, abandon=abandon)
-        draft = PlainDraft(create_command(params))
-        route = Route(self._spread)
+        draft = StaticRequest(create_command(params))
+        route = PoolTurnSender(self._spread)
         return ResponseStream(route, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
 
     @asynccontextmanager
@@ -258,7 +258,7 @@ async def open_pool(
     endpoint = choose_endpoint(url, endpoint)
     places = MAX_ACTIVE if endpoint.lanes else 1
     if per_connection is None:
-        per_connection = COMFORT if endpoint.lanes else 1
+        per_connection = TARGET_LOAD if endpoint.lanes else 1
     _check(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
         ssl_context = system_trust()  # kept, also while no connection is open
@@ -285,9 +285,9 @@ async def open_pool(
         )
 
     policy = reconnect if isinstance(reconnect, ReconnectPolicy) else ReconnectPolicy()
-    bounds = Bounds(size=size, comfort=per_connection, places=places, pause=policy.cap)
+    bounds = Bounds(size=size, target_load=per_connection, places=places, pause=policy.cap)
     pool = ResponsesPool(PoolTasks(connect, bounds))
-    async with open_until_left(pool.aclose) as nursery:
+    async with open_closing_nursery(pool.aclose) as nursery:
         await pool._tasks.start(nursery)  # noqa: SLF001 - its own opener
         yield pool
 

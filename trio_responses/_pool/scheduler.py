@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trio_responses._pool.member import Queue
     from trio_responses._turn.turn import Turn
 
-__all__ = ["Bounds", "Spread", "Tasks", "is_hopeless"]
+__all__ = ["Bounds", "Scheduler", "Tasks", "is_permanent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Bounds:
 
     size: int
     """How many connections there may be."""
-    comfort: int
+    target_load: int
     """Turns and guests on each of them before another one is opened."""
     places: int
     """Turns on each of them before others wait."""
@@ -54,12 +54,12 @@ class Tasks(Protocol):
         """
         ...
 
-    def bury(self, member: Member) -> None:
+    def retire(self, member: Member) -> None:
         """Take note of a member that is over."""
         ...
 
 
-class Spread:
+class Scheduler:
     """The members of a pool, and those who wait for one.
 
     A turn takes a place for as long as its block lasts. Turns that find no place queue, and get
@@ -73,7 +73,7 @@ class Spread:
         self.bounds: Bounds = bounds
         self._tasks = tasks
         self._turns: Queue = OrderedDict()
-        self._guests: Queue = OrderedDict()
+        self._pinned_queue: Queue = OrderedDict()
         self._arrivals = count()
         self._not_before = -math.inf
         self.members: list[Member] = []
@@ -92,7 +92,7 @@ class Spread:
 
     @property
     def _homeless(self) -> int:
-        return len(self._turns) + len(self._guests)
+        return len(self._turns) + len(self._pinned_queue)
 
     # --- Coming and going ----------------------------------------------------------------
 
@@ -131,15 +131,15 @@ class Spread:
         :raises ResponsesError: when there is no connection and none can be opened.
         """
         self._check_end()
-        member = self._choose_for_guest() if not self._guests else None
+        member = self._choose_for_guest() if not self._pinned_queue else None
         if member is None:
-            return await self._wait_in(self._guests)
-        member.guests += 1
+            return await self._wait_in(self._pinned_queue)
+        member.pinned += 1
         return member
 
     def leave_home(self, member: Member) -> None:
         """Let a guest go."""
-        member.guests -= 1
+        member.pinned -= 1
         self.serve()
 
     async def _wait_in(self, queue: Queue, arrival: int | None = None) -> Member:
@@ -151,7 +151,7 @@ class Spread:
         except BaseException:
             waiter.leave()
             if waiter.member is not None:  # it was given a place that it cannot use
-                leave = self.leave_home if queue is self._guests else self.leave_place
+                leave = self.leave_home if queue is self._pinned_queue else self.leave_place
                 leave(waiter.member)
             raise
         if waiter.member is None:
@@ -179,13 +179,13 @@ class Spread:
         self.failures += 1
         self._not_before = trio.current_time() + self.bounds.pause
         self.drop_ended()
-        if is_hopeless(error) or not (self.members or self.opening):
+        if is_permanent(error) or not (self.members or self.opening):
             self._refuse(error)
         self.serve()
 
     def lost(self, member: Member) -> None:
         """Note that a member has no socket: who waits for it, or on it, may go elsewhere."""
-        member.turn_away()
+        member.cancel_sending()
         self.serve()
 
     def ended(self, member: Member, error: ResponsesError) -> None:
@@ -193,9 +193,9 @@ class Spread:
 
         Not where no attempt can help: then those who wait are told.
         """
-        member.turn_away()
+        member.cancel_sending()
         self.drop_ended()
-        if is_hopeless(error):
+        if is_permanent(error):
             self._refuse(error)
         self.serve()
 
@@ -209,7 +209,7 @@ class Spread:
 
     def _refuse(self, error: ResponsesError) -> None:
         """Tell those who may go anywhere why there is nowhere to go."""
-        for waiter in (*self._turns, *self._guests):
+        for waiter in (*self._turns, *self._pinned_queue):
             waiter.tell(None, _twin(error))
 
     # --- Choosing ------------------------------------------------------------------------
@@ -231,8 +231,8 @@ class Spread:
         """
         present = (member for member in self.members if member.is_open)
         least = min(present, key=lambda one: (one.leases.are_out, one.load), default=None)
-        if least is not None and least.load >= self.bounds.comfort:
-            self._grow(0 if self._guests else 1)
+        if least is not None and least.load >= self.bounds.target_load:
+            self._grow(0 if self._pinned_queue else 1)
             return None if self.opening else least
         return least
 
@@ -245,9 +245,9 @@ class Spread:
             waiter, home = pick
             home.turns += 1
             waiter.tell(home)
-        while self._guests and (member := self._choose_for_guest()) is not None:
-            member.guests += 1
-            next(iter(self._guests)).tell(member)
+        while self._pinned_queue and (member := self._choose_for_guest()) is not None:
+            member.pinned += 1
+            next(iter(self._pinned_queue)).tell(member)
         self._grow()
 
     def _next_turn(self) -> tuple[Waiter, Member] | None:
@@ -270,7 +270,7 @@ class Spread:
             self._unhouse(member)
             if member.is_over:
                 self.members.remove(member)
-                self._tasks.bury(member)
+                self._tasks.retire(member)
 
     def _unhouse(self, member: Member) -> None:
         for waiter in tuple(member.queue):
@@ -290,18 +290,18 @@ class Spread:
             if resting or not any(member.is_open for member in self.members):
                 return
         demand = coming + self._homeless + sum(member.load for member in self.members)
-        wanted = min(self.bounds.size, math.ceil(demand / self.bounds.comfort))
+        wanted = min(self.bounds.size, math.ceil(demand / self.bounds.target_load))
         for _ in range(wanted - len(self.members) - self.opening):
             self.opening += 1
             self._tasks.open_another()
 
 
-def is_hopeless(error: ResponsesError) -> bool:
+def is_permanent(error: ResponsesError) -> bool:
     """Whether no other attempt to open a connection can help."""
     return isinstance(error, ConnectError) and not error.retryable
 
 
 def _twin(error: ResponsesError) -> ResponsesError:
-    twin = error.twin()
-    twin.delivery = Delivery.NOT_SENT
-    return twin
+    copy_for_raise = error.copy_for_raise()
+    copy_for_raise.delivery = Delivery.NOT_SENT
+    return copy_for_raise

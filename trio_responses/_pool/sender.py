@@ -9,27 +9,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_responses._errors import Delivery, ResponsesError
-from trio_responses._pool.scheduler import is_hopeless
+from trio_responses._pool.scheduler import is_permanent
 
 if TYPE_CHECKING:
     from trio_responses._pool.member import Member
-    from trio_responses._pool.scheduler import Spread
-    from trio_responses._turn.request_builder import Draft
+    from trio_responses._pool.scheduler import Scheduler
+    from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import AbandonChoice
     from trio_responses._turn.turn import Turn
 
-__all__ = ["Route"]
+__all__ = ["PoolTurnSender"]
 
 
-class Route:
+class PoolTurnSender:
     """The way of one turn, through the connection that it has a place on."""
 
-    def __init__(self, spread: Spread) -> None:
+    def __init__(self, spread: Scheduler) -> None:
         self._spread = spread
         self._member: Member | None = None
 
-    async def begin_turn(self, draft: Draft) -> Turn:
+    async def start_turn(self, draft: RequestBuilder) -> Turn:
         """Send a request on the connection that fits it best.
 
         Where that loses its socket, or ends, before the request is out, another one gets it: as
@@ -44,31 +44,31 @@ class Route:
         member = await self._spread.take_place(draft.parent, arrival)
         return await self._send(draft, member)
 
-    async def _try(self, draft: Draft, member: Member) -> Turn | None:
+    async def _try(self, draft: RequestBuilder, member: Member) -> Turn | None:
         """Send a request on one connection; `None` where that was lost before it was out."""
         try:
-            with member.boarding():
+            with member.sending():
                 return await self._send(draft, member)
         except ResponsesError as error:
             unsent = error.delivery is Delivery.NOT_SENT
-            if is_hopeless(error) or not (unsent and member.is_over):
+            if is_permanent(error) or not (unsent and member.is_over):
                 raise
         return None
 
-    async def _send(self, draft: Draft, member: Member) -> Turn:
+    async def _send(self, draft: RequestBuilder, member: Member) -> Turn:
         try:
-            turn = await member.lines.begin_turn(draft)
+            turn = await member.lines.start_turn(draft)
         except BaseException:
             self._spread.leave_place(member)
             raise
         self._member = member
         return turn
 
-    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Drop what is still to come of a turn, and give its place back."""
         member, self._member = self._member, None
         if member is not None:
-            member.lines.leave_turn(turn, abandon)
+            member.lines.abandon_turn(turn, abandon)
             self._spread.leave_place(member, turn)
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._errors import ConnectionClosed, ResponsesError
-from trio_responses._pool.scheduler import Spread
+from trio_responses._pool.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -52,7 +52,7 @@ class PoolTasks:
     """
 
     def __init__(self, connect: Connect, bounds: Bounds) -> None:
-        self.spread: Spread = Spread(bounds, self)
+        self.spread: Scheduler = Scheduler(bounds, self)
         self.ended: int = 0
         """How many connections there were that are not there any more."""
         self._past: Counter[str] = Counter()
@@ -82,8 +82,8 @@ class PoolTasks:
         await trio.lowlevel.checkpoint_if_cancelled()  # behind its shield it would not notice
         try:
             with trio.CancelScope(shield=True):
-                async with open_plain_nursery() as self._connections:
-                    async with open_plain_nursery() as self._openers:
+                async with open_collapsing_nursery() as self._connections:
+                    async with open_collapsing_nursery() as self._openers:
                         task_status.started()
                         await self._closing.wait()
                         self._openers.cancel_scope.cancel()
@@ -134,7 +134,7 @@ class PoolTasks:
         except ResponsesError as error:
             self.spread.ended(member, error)
 
-    def bury(self, member: Member) -> None:
+    def retire(self, member: Member) -> None:
         """Keep what a connection that is over has counted, and still counts."""
         self.ended += 1
         self._ending.append(member.connection)

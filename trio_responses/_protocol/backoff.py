@@ -18,13 +18,13 @@ from trio_responses._errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Backoff", "ReconnectPolicy", "closes_for_good"]
+__all__ = ["Backoff", "ReconnectPolicy", "is_permanent_close"]
 
 POLICY_VIOLATION = 1008
 PRIVATE_CODES = range(4000, 5000)
 
 
-def closes_for_good(code: int) -> bool:
+def is_permanent_close(code: int) -> bool:
     """Whether a close code says that a new socket would fare no better.
 
     1008 means that the account or the request is not welcome, 4000 to 4999 are a server's own

@@ -27,13 +27,13 @@ from trio_responses._protocol.raw_items import RawItems
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Baseline", "Continuation", "Place", "Plan"]
+__all__ = ["Baseline", "Continuation", "Placement", "RequestInput"]
 
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Where a request would go: one lane of one socket."""
 
     socket: object
@@ -45,7 +45,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """What a server is known to hold of a conversation."""
 
-    place: Place
+    place: Placement
     """Whose latest response it is."""
     response_id: str
     """The response to continue from."""
@@ -55,7 +55,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """Whether every socket can continue from it."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class RequestInput(msgspec.Struct, frozen=True, kw_only=True):
     """What goes out: the input items, and what they continue."""
 
     input: list[RawItems]
@@ -73,7 +73,9 @@ class Continuation(msgspec.Struct):
     last_response_id: str | None = None
     """The response of the last turn that ended well, whoever holds it."""
 
-    def plan(self, new: RawItems, settings: bytes | None, place: Place, latest: str | None) -> Plan:
+    def plan(
+        self, new: RawItems, settings: bytes | None, place: Placement, latest: str | None
+    ) -> RequestInput:
         """Decide what the next request carries.
 
         :param new: the new items.
@@ -87,11 +89,11 @@ class Continuation(msgspec.Struct):
             and (baseline.stored or self._is_held(baseline, place, latest))
             and settings in {None, baseline.settings}
         ):
-            return Plan(input=[new], previous_response_id=baseline.response_id)
-        return Plan(input=[*self.history, new], previous_response_id=None)
+            return RequestInput(input=[new], previous_response_id=baseline.response_id)
+        return RequestInput(input=[*self.history, new], previous_response_id=None)
 
     @staticmethod
-    def _is_held(baseline: Baseline, place: Place, latest: str | None) -> bool:
+    def _is_held(baseline: Baseline, place: Placement, latest: str | None) -> bool:
         """Whether a socket has the baseline in its memory."""
         return baseline.place.socket is place.socket and baseline.response_id == latest
 
@@ -100,7 +102,7 @@ class Continuation(msgspec.Struct):
         *items: RawItems,
         response_id: str,
         settings: bytes,
-        place: Place,
+        place: Placement,
         stored: bool = False,
     ) -> None:
         """Take a turn that has ended well into the history.

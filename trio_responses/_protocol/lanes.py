@@ -16,13 +16,13 @@ from trio_responses._errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-__all__ = ["Leases"]
+__all__ = ["LaneRegistry"]
 
 LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 LANE_NAMES: Final = tuple(f"lane-{number}" for number in range(1, 33))
 
 
-class Leases:
+class LaneRegistry:
     """The lanes that somebody has for himself.
 
     :param offered: whether the endpoint has lanes at all.

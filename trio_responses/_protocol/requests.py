@@ -46,7 +46,14 @@ if TYPE_CHECKING:
 
     from trio_responses._wire import RequiredInput, Response, ServerEvent
 
-__all__ = ["TURNING_POINTS", "Lanes", "Request", "SteerState", "Steering", "Submission"]
+__all__ = [
+    "TURNING_POINTS",
+    "ActiveRequest",
+    "RequestTable",
+    "SteerInput",
+    "SteerInputs",
+    "SteerState",
+]
 
 CLIENT_ERRORS: Final = range(400, 500)
 
@@ -73,11 +80,11 @@ OWED: Final = frozenset({SteerState.SENT, SteerState.ACCEPTED})
 """The states in which the server owes the next word."""
 
 
-class Submission:
+class SteerInput:
     """One steering input on its way. `SteerReceipt` derives from it."""
 
-    def __init__(self, request: Request, items: list[Raw]) -> None:
-        self.request: Request = request
+    def __init__(self, request: ActiveRequest, items: list[Raw]) -> None:
+        self.request: ActiveRequest = request
         """The request whose response it steers."""
         self.parent: str | None = request.response_id
         """That response."""
@@ -99,23 +106,23 @@ class Submission:
         self.state = state
 
 
-class Steering:
+class SteerInputs:
     """The steering inputs of one socket that are not settled."""
 
     def __init__(self) -> None:
-        self._open: list[Submission] = []
+        self._open: list[SteerInput] = []
 
-    def submit(self, submission: Submission) -> None:
+    def submit(self, submission: SteerInput) -> None:
         """Note an input: before its bytes go out."""
         self._open.append(submission)
         submission.request.steers.append(submission)
 
-    def withdraw(self, submission: Submission) -> None:
+    def withdraw(self, submission: SteerInput) -> None:
         """Take back one that did not go out."""
         if submission in self._open:
             self._settle(submission, SteerState.FAILED)
 
-    def owes(self, request: Request) -> bool:
+    def owes(self, request: ActiveRequest) -> bool:
         """Whether a successor of the request's response may follow unasked."""
         return any(one.request is request and one.state in OWED for one in self._open)
 
@@ -124,7 +131,7 @@ class Steering:
         pending = (one for one in self._open if one.state is SteerState.PENDING)
         return next((one.parent for one in pending if one.request.lane == lane), None)
 
-    def find(self, event: SteerAccepted | SteerPending | SteerFailed) -> Submission | None:
+    def find(self, event: SteerAccepted | SteerPending | SteerFailed) -> SteerInput | None:
         """Find the input that an event is about: by its id, or the oldest that was not answered."""
         for one in self._open:
             if one.id is not None and one.id == event.steer.id:
@@ -137,7 +144,7 @@ class Steering:
         return next(own, sent[0] if sent and lane is None else None)
 
     def note(
-        self, submission: Submission, event: SteerAccepted | SteerPending | SteerFailed
+        self, submission: SteerInput, event: SteerAccepted | SteerPending | SteerFailed
     ) -> None:
         """Note what the server says of an input."""
         submission.id = event.steer.id or submission.id
@@ -151,7 +158,7 @@ class Steering:
                 submission.error = event.error
                 self._settle(submission, SteerState.FAILED)
 
-    def refuse(self, request: Request, event: ErrorEvent) -> bool:
+    def refuse(self, request: ActiveRequest, event: ErrorEvent) -> bool:
         """Take an error as the answer to an input, where it can be no other's.
 
         Behind the end of a response it says that there is no successor. In its midst, a client's
@@ -173,19 +180,19 @@ class Steering:
             self._settle(one, SteerState.FAILED)
         return bool(refused)
 
-    def break_off(self, request: Request) -> None:
+    def break_off(self, request: ActiveRequest) -> None:
         """Note that a response broke off: what it owes an answer to may never get one."""
         for one in self._open:
             if one.request is request and one.state in OWED:
                 one.become(SteerState.UNKNOWN)
 
-    def wait(self, request: Request) -> None:
+    def wait(self, request: ActiveRequest) -> None:
         """Note that the inputs of a response wait for outputs, which are on their way."""
         for one in self._open:
             if one.request is request and one.state is SteerState.ACCEPTED:
                 one.become(SteerState.PENDING)
 
-    def commit(self, request: Request, successor: str | None) -> None:
+    def commit(self, request: ActiveRequest, successor: str | None) -> None:
         """Note that a response has begun, with all inputs that were there for it."""
         for one in list(self._open):
             follows = one.request is request and one.state is SteerState.ACCEPTED
@@ -210,7 +217,7 @@ class Steering:
             certain = one.state is SteerState.PENDING and one.parent not in continued
             self._settle(one, SteerState.FAILED if certain else SteerState.UNKNOWN)
 
-    def _settle(self, submission: Submission, state: SteerState) -> None:
+    def _settle(self, submission: SteerInput, state: SteerState) -> None:
         self._open.remove(submission)
         submission.become(state)
 
@@ -223,7 +230,7 @@ CONNECTION_LIMIT = "websocket_connection_limit_reached"
 INVALID_NAME = "invalid_stream_id"
 
 
-class Request:
+class ActiveRequest:
     """One ``response.create`` on its way. `turns/stream.py` derives the turn from it."""
 
     __slots__ = (
@@ -254,21 +261,21 @@ class Request:
         """Whether nothing more will come."""
         self.abandoned: bool = False
         """Whether nobody wants the rest."""
-        self.steers: list[Submission] = []
+        self.steers: list[SteerInput] = []
         """What was put in while its responses were under way."""
 
 
-RequestT = TypeVar("RequestT", bound=Request)
+RequestT = TypeVar("RequestT", bound=ActiveRequest)
 
 
-class Lanes(Generic[RequestT]):
+class RequestTable(Generic[RequestT]):
     """The unfinished requests of one socket."""
 
     def __init__(self) -> None:
         self._queues: dict[str | None, deque[RequestT]] = {}
         self._ended: dict[str | None, str | None] = {}
         self._cut_off: frozenset[str | None] = frozenset()
-        self.steering: Steering = Steering()
+        self.steering: SteerInputs = SteerInputs()
         self._home: str | None = None
         self.previous_response_id: str | None = None
         """The last response of this socket that was completed and not evicted since."""
@@ -481,8 +488,8 @@ def _calls_client(response: Response) -> bool:
     return any(each.is_call and each.key not in answered for each in noted)
 
 
-_lanes = cast("type[Lanes[Any]]", Lanes)
-_RULES: dict[type, Callable[[Lanes[Any], ServerEvent], Any]] = {
+_lanes = cast("type[RequestTable[Any]]", RequestTable)
+_RULES: dict[type, Callable[[RequestTable[Any], ServerEvent], Any]] = {
     ResponseCreated: _lanes._begin,  # noqa: SLF001 - its own table
     ResponseCompleted: _lanes._complete,  # noqa: SLF001 - likewise
     ResponseFailed: _lanes._end,  # noqa: SLF001 - likewise

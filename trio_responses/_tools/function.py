@@ -158,9 +158,9 @@ class FunctionTool(Generic[P, R]):
         self.schema = self._arguments.schema
 
     @property
-    def definition(self) -> wire.FunctionTool:
+    def definition(self) -> wire.FunctionToolParam:
         """The tool as it is sent in ``tools``."""
-        return wire.FunctionTool(
+        return wire.FunctionToolParam(
             name=self.name,
             description=self.description,
             parameters=self.schema.schema,

@@ -20,7 +20,7 @@ from trio_responses._tools.scalars import NoSchema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Form", "form_of"]
+__all__ = ["SchemaMode", "form_of"]
 
 MAX_PROPERTIES = 5_000
 MAX_DEPTH = 10
@@ -35,7 +35,7 @@ _any_encoder = msgspec.json.Encoder(decimal_format="number")
 # Decimals, so that what is decoded, changed and encoded again has lost no digit.
 
 
-class Form(NamedTuple):
+class SchemaMode(NamedTuple):
     """A type as JSON has it.
 
     :ivar schema: its schema.
@@ -61,7 +61,7 @@ class Form(NamedTuple):
         return value.value if self.wrapped else value
 
 
-def form_of(annotation: Any, place: str, *, strict: bool | None) -> Form:
+def form_of(annotation: Any, place: str, *, strict: bool | None) -> SchemaMode:
     """Choose the form of a type.
 
     :param strict: `None` for the strict form if there is one, `True` to insist on it, `False`
@@ -80,7 +80,7 @@ def form_of(annotation: Any, place: str, *, strict: bool | None) -> Form:
         raise ConfigurationError(str(error)) from None
     except (TypeError, NameError, AttributeError, RecursionError) as error:
         raise ConfigurationError(f"{place}: no JSON schema: {error}") from error
-    return Form(info, schema, reason, stands_in, wrapped, decoder)
+    return SchemaMode(info, schema, reason, stands_in, wrapped, decoder)
 
 
 def _is_object(info: mi.Type) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from trio_responses._concurrency import Change, QuickLock
+from trio_responses._concurrency import FastLock, Notifier
 from trio_responses._errors import (
     AuthenticationError,
     ConnectError,
@@ -55,7 +55,7 @@ class Tap(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._pending = bytearray()
-        self._arrived = Change()
+        self._arrived = Notifier()
         self._ended = False
         self.upgrading: bool = True
         """Whether the upgrade response is still to come."""
@@ -67,7 +67,7 @@ class Tap(trio.abc.Stream):
         """What trio-websocket crashed with."""
         self.cut: bool = False
         """Whether a write was cancelled: after half a frame, nothing can be read any more."""
-        self._turn = QuickLock()  # data frames do not pass through trio-websocket
+        self._turn = FastLock()  # data frames do not pass through trio-websocket
         self._closing = False
         self.after_upgrade: bytes = b""
         """The first bytes of the protocol, where they came along with the upgrade response."""

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from trio_responses._concurrency import Change, QuickLock
+from trio_responses._concurrency import FastLock, Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +52,8 @@ class TLSStream(trio.abc.Stream):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
-        self._writing = QuickLock()  # records go out in the order in which they were made
-        self._fed = Change()
+        self._writing = FastLock()  # records go out in the order in which they were made
+        self._fed = Notifier()
         self._drained = False
         self._ended = False
         self._sending = False

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 import trio_websocket
 
-from trio_responses._concurrency import QuickLock, open_plain_nursery
+from trio_responses._concurrency import FastLock, open_collapsing_nursery
 from trio_responses._errors import (
     ConnectError,
     ConnectionClosed,
@@ -36,7 +36,7 @@ from trio_responses._transport.tls import TLSStream, system_trust
 
 if TYPE_CHECKING:
     from trio_responses._endpoint import Endpoint
-    from trio_responses._instruments.instrument import SocketWatch
+    from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._protocol.frames import Message
     from trio_responses._settings import Keepalive, Limits, Timeouts
 
@@ -57,7 +57,7 @@ async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ConnectionConfig:
     """What holds for every socket of a connection."""
 
     endpoint: Endpoint
@@ -70,7 +70,7 @@ class Terms:
 
 
 async def connect_transport(
-    nursery: trio.Nursery, terms: Terms, headers: tuple[tuple[str, str], ...]
+    nursery: trio.Nursery, terms: ConnectionConfig, headers: tuple[tuple[str, str], ...]
 ) -> Transport:
     """Open one WebSocket: dial, TLS and upgrade.
 
@@ -108,14 +108,14 @@ async def connect_transport(
         raise
 
 
-async def _dial(terms: Terms) -> trio.abc.Stream:
+async def _dial(terms: ConnectionConfig) -> trio.abc.Stream:
     try:
         return await terms.dial(terms.endpoint.host, terms.endpoint.port)
     except (OSError, trio.BrokenResourceError) as error:
         raise ConnectError(f"cannot dial: {error}") from error
 
 
-async def _secure(stream: trio.abc.Stream, terms: Terms) -> trio.abc.Stream:
+async def _secure(stream: trio.abc.Stream, terms: ConnectionConfig) -> trio.abc.Stream:
     secured = TLSStream(
         stream,
         terms.ssl_context or system_trust(),
@@ -136,7 +136,7 @@ async def _secure(stream: trio.abc.Stream, terms: Terms) -> trio.abc.Stream:
 async def _attend(
     stream: trio.abc.Stream,
     tap: Tap,
-    terms: Terms,
+    terms: ConnectionConfig,
     headers: tuple[tuple[str, str], ...],
     *,
     task_status: trio.TaskStatus[Transport | ConnectError],
@@ -148,7 +148,7 @@ async def _attend(
     """
     opened = False
     try:
-        async with open_plain_nursery() as nursery:
+        async with open_collapsing_nursery() as nursery:
             tap.service = nursery.cancel_scope
             websocket = await trio_websocket.wrap_client_stream(
                 nursery,
@@ -182,7 +182,7 @@ class Transport:
         stream: trio.abc.Stream,
         tap: Tap,
         websocket: trio_websocket.WebSocketConnection,
-        terms: Terms,
+        terms: ConnectionConfig,
     ) -> None:
         self._stream = stream
         self._tap = tap
@@ -190,13 +190,13 @@ class Transport:
         self._terms = terms
         self._frames = FrameReader(terms.limits.max_message_bytes)
         self._unread = tap.after_upgrade
-        self._send_lock = QuickLock()
+        self._send_lock = FastLock()
         self._closing = False
         self._death: ConnectionLost | None = None
         self._close_code = NORMAL_CLOSURE
         self._reading_since = math.inf
         self._pinging: trio.CancelScope | None = None
-        self.witness: SocketWatch | None = None
+        self.frame_observer: SocketObserver | None = None
         """Who is shown every frame; `None` where nobody wants to see them."""
         self.opened_at: float = trio.current_time()
         self.heard_at: float = self.opened_at
@@ -231,8 +231,8 @@ class Transport:
             if control:
                 self._tap.feed(control)
             if messages:
-                if self.witness is not None:
-                    self.witness.received(messages)
+                if self.frame_observer is not None:
+                    self.frame_observer.received(messages)
                 return messages
         assert self._death is not None  # noqa: S101 - the loop ends so
         raise self._death
@@ -295,8 +295,8 @@ class Transport:
                 raise self._death
             if self._closing:
                 raise ConnectionClosed("the socket is closing")
-            if self.witness is not None:
-                self.witness.sent(payload)
+            if self.frame_observer is not None:
+                self.frame_observer.sent(payload)
             with trio.move_on_after(self._terms.timeouts.send, shield=True) as scope:
                 written = await self._tap.send_frame(frame)
         if scope.cancelled_caught:
@@ -379,7 +379,7 @@ class Transport:
             if self._death is None or self._frames.error is not None:
                 self._tap.drop_pending()
                 with trio.move_on_after(self._terms.timeouts.close, shield=True):
-                    async with open_plain_nursery() as nursery:
+                    async with open_collapsing_nursery() as nursery:
                         nursery.start_soon(self._discard)
                         await self._websocket.aclose(self._close_code)
                         nursery.cancel_scope.cancel()

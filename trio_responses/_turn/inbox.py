@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from trio_responses._concurrency import Change
+from trio_responses._concurrency import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Sequence
@@ -38,7 +38,7 @@ class Budget:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._changed = Change()
+        self._changed = Notifier()
         self._unread: set[Inbox[Any]] = set()
         self._overfull: set[Inbox[Any]] = set()
         self.unread_bytes: int = 0
@@ -96,7 +96,7 @@ class Inbox(Generic[T]):
         self._batch_bytes = 0
         self._ready: Iterator[T] = iter(())
         self._since_checkpoint: int = 0
-        self._arrived = Change()
+        self._arrived = Notifier()
         self.end: BaseException | None = None
         """What readers are told behind the last event; set by `close`."""
         self.unread_bytes: int = 0
@@ -195,7 +195,7 @@ class Inbox(Generic[T]):
         self._since_checkpoint = 0
         return checkpoint()  # noqa: ASYNC105 - likewise
 
-    async def wait_for(self, event: trio.Event | Change) -> None:
+    async def wait_for(self, event: trio.Event | Notifier) -> None:
         """Wait for what events that are still to come will bring: for them there must be room."""
         self.awaited += 1
         self._budget.note_change()

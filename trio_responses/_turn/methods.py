@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
 
-from trio_responses._concurrency import QuickLock
+from trio_responses._concurrency import FastLock
 from trio_responses._errors import (
     Delivery,
     ResponseFailedError,
@@ -19,24 +19,24 @@ from trio_responses._errors import (
 )
 from trio_responses._settings import check_words
 from trio_responses._tools.parsing import ask_for, read_answer
-from trio_responses._turn.request_builder import PlainDraft, create_command
+from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryChoice
     from trio_responses._tools.parsing import ParsedResponse
-    from trio_responses._turn.request_builder import Draft
+    from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import AbandonChoice
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Response
 
-__all__ = ["Lane", "Turns"]
+__all__ = ["Lane", "TurnMethods"]
 
 T = TypeVar("T")
 
 
-class Turns:
+class TurnMethods:
     """What can be done with turns where there is a ``stream`` method."""
 
     @abstractmethod
@@ -125,14 +125,14 @@ class Turns:
         return read_answer(await self.create(delivery=delivery, **settings), reader)
 
 
-class LaneLines(Protocol):
+class LaneTurnSender(Protocol):
     """What a lane needs of its connection."""
 
-    async def begin_turn(self, draft: Draft, lane: Lane | None = None) -> Turn:
+    async def start_turn(self, draft: RequestBuilder, lane: Lane | None = None) -> Turn:
         """Send a request as soon as there is a socket and a place on the lane."""
         ...
 
-    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Drop what is still to come of a turn."""
         ...
 
@@ -142,30 +142,30 @@ class LaneLines(Protocol):
 
 
 @final
-class Lane(Turns):
+class Lane(TurnMethods):
     """A lane of one's own: turns on it run one after the other. Made by ``connection.lane()``.
 
     A turn that is left early makes the next one wait until the rest of its response has passed.
     """
 
-    def __init__(self, lines: LaneLines, name: str | None) -> None:
+    def __init__(self, lines: LaneTurnSender, name: str | None) -> None:
         self._lines = lines
         self.name = name
         """The ``stream_id``; `None` where the endpoint has no lanes."""
-        self.turnstile: QuickLock = QuickLock()
+        self.lock: FastLock = FastLock()
         """Where the turns of this lane queue."""
 
     def __repr__(self) -> str:
         """Show its name."""
         return f"<Lane {self.name!r}>"
 
-    async def begin_turn(self, draft: Draft) -> Turn:
+    async def start_turn(self, draft: RequestBuilder) -> Turn:
         """Send a request on this lane."""
-        return await self._lines.begin_turn(draft, self)
+        return await self._lines.start_turn(draft, self)
 
-    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Drop what is still to come of a turn."""
-        self._lines.leave_turn(turn, abandon)
+        self._lines.abandon_turn(turn, abandon)
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
         """Put something into a response that is under way on this lane."""
@@ -181,5 +181,5 @@ class Lane(Turns):
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event: as ``connection.stream``."""
         check_words(delivery=delivery, abandon=abandon)
-        draft = PlainDraft(create_command(params))
+        draft = StaticRequest(create_command(params))
         return ResponseStream(self, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trio_responses._errors import ResponsesError
-    from trio_responses._instruments.instrument import TurnWatch
-    from trio_responses._protocol.continuation import Place, Plan
-    from trio_responses._protocol.requests import Submission
+    from trio_responses._instruments.instrument import TurnObserver
+    from trio_responses._protocol.continuation import Placement, RequestInput
+    from trio_responses._protocol.requests import SteerInput
     from trio_responses._wire import Input, Response, ResponseCreate
 
 __all__ = [
-    "Draft",
     "Latest",
-    "PlainDraft",
+    "RequestBuilder",
+    "StaticRequest",
     "TurnSettings",
     "create_command",
     "raw_input",
@@ -46,10 +46,10 @@ Latest: TypeAlias = Callable[[str | None], str | None]
 """Tells the latest response of a lane, on the socket in question."""
 
 
-class Draft(Protocol):
+class RequestBuilder(Protocol):
     """A request that is written when it is known where it goes."""
 
-    watch: TurnWatch | None
+    watch: TurnObserver | None
     """Who tells the instruments of its turn."""
 
     @property
@@ -62,7 +62,7 @@ class Draft(Protocol):
         """The response that it continues."""
         ...
 
-    def write(self, place: Place, latest: Latest) -> bytes:
+    def write(self, place: Placement, latest: Latest) -> bytes:
         """Write it for a place; once for every attempt."""
         ...
 
@@ -70,14 +70,14 @@ class Draft(Protocol):
         """Whether writing it anew mends this."""
         ...
 
-    def advance(self, response: Response, steers: Sequence[Submission]) -> None:
+    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
         """Take note of a Response that was not the last one: its successor has begun.
 
         :param steers: what the successor began with.
         """
         ...
 
-    def settle(self, response: Response, waiting: Sequence[Submission]) -> None:
+    def settle(self, response: Response, waiting: Sequence[SteerInput]) -> None:
         """Take note of the Response that it ended with.
 
         :param waiting: what the server holds back for the request that continues it.
@@ -85,17 +85,17 @@ class Draft(Protocol):
         ...
 
 
-class PlainDraft:
+class StaticRequest:
     """A request that is the same wherever it goes."""
 
     def __init__(self, command: ResponseCreate) -> None:
         parent = command.previous_response_id
         self.parent: str | None = parent if isinstance(parent, str) else None
         self.model: str | None = command.model if isinstance(command.model, str) else None
-        self.watch: TurnWatch | None = None
+        self.watch: TurnObserver | None = None
         self._payload = wire.encode(command)
 
-    def write(self, place: Place, latest: Latest) -> bytes:  # noqa: ARG002 - the form of a Draft
+    def write(self, place: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the form of a Draft
         """Give it."""
         return self._payload
 
@@ -103,10 +103,10 @@ class PlainDraft:
         """Nothing can be mended by sending the same again."""
         return False
 
-    def advance(self, response: Response, steers: Sequence[Submission]) -> None:
+    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
         """Nothing depends on it."""
 
-    def settle(self, response: Response, waiting: Sequence[Submission]) -> None:
+    def settle(self, response: Response, waiting: Sequence[SteerInput]) -> None:
         """Nothing depends on it."""
 
 
@@ -189,7 +189,7 @@ class TurnSettings:
         self.canonical: bytes = canonical(self._head)
         """All of them, in a form in which equal ones are equal bytes."""
 
-    def request(self, plan: Plan, *, generate: bool | None, instructions: bool) -> bytes:
+    def request(self, plan: RequestInput, *, generate: bool | None, instructions: bool) -> bytes:
         """Write a request.
 
         :param generate: `False` for a warm-up.

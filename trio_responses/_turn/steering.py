@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from trio_responses._protocol.requests import OWED, SteerState, Submission
+from trio_responses._protocol.requests import OWED, SteerInput, SteerState
 from trio_responses._wire import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["SteerReceipt"]
 
 
 @final
-class SteerReceipt(Submission):
+class SteerReceipt(SteerInput):
     """What became of a steering input. Made by ``stream.steer()``; it changes as the server speaks.
 
     Its words are in ``items``, as raw JSON, whatever happens: what ``failed`` had no effect and

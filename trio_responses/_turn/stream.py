@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
     from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._turn.request_builder import Draft
+    from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
 
@@ -58,14 +58,14 @@ AbandonChoice: TypeAlias = Literal["drain", "replace"]
 """What becomes of a default lane whose turn was left early."""
 
 
-class Lines(Protocol):
+class TurnSender(Protocol):
     """What a stream needs of its connection."""
 
-    async def begin_turn(self, draft: Draft) -> Turn:
+    async def start_turn(self, draft: RequestBuilder) -> Turn:
         """Send a request as soon as there is a socket and a lane for it."""
         ...
 
-    def leave_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Drop what is still to come of a turn."""
         ...
 
@@ -88,8 +88,8 @@ class ResponseStream:
 
     def __init__(
         self,
-        lines: Lines,
-        draft: Draft,
+        lines: TurnSender,
+        draft: RequestBuilder,
         *,
         delivery: DeliveryChoice,
         abandon: AbandonChoice,
@@ -126,7 +126,7 @@ class ResponseStream:
         if self._turn is not None:
             raise RuntimeError("a stream is entered once")
         try:
-            self._turn = await self._lines.begin_turn(self._draft)
+            self._turn = await self._lines.start_turn(self._draft)
         except BaseException as error:
             self._tell_end(error=error)
             raise
@@ -144,7 +144,7 @@ class ResponseStream:
         self._hold(())
         if self._turn is not None:
             self._turn.open_gates()
-            self._lines.leave_turn(self._turn, self._abandon)
+            self._lines.abandon_turn(self._turn, self._abandon)
             if self._reading:  # another task, which would wait for ever
                 self._turn.inbox.close(RuntimeError(OUTSIDE))
         self._tell_end()
@@ -371,7 +371,7 @@ class ResponseStream:
             self._fail_for_good(error)
             return
         self._lost.append(error)
-        self._lines.leave_turn(self._turn, "replace")
+        self._lines.abandon_turn(self._turn, "replace")
         self._lost_to = error
 
     def _fail_for_good(self, error: ResponsesError) -> None:
@@ -383,7 +383,7 @@ class ResponseStream:
     async def _send_again(self, lost_to: ResponsesError) -> None:
         """Begin the same turn anew. When cancelled, the next read tries again."""
         try:
-            self._turn = await self._lines.begin_turn(self._draft)
+            self._turn = await self._lines.start_turn(self._draft)
         except ResponsesError as error:
             error.__context__ = lost_to
             error.__cause__ = error.__cause__ or lost_to

@@ -10,14 +10,14 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from trio_responses._errors import Delivery, FirstEventTimeout, StallTimeout
-from trio_responses._protocol.requests import Request
+from trio_responses._protocol.requests import ActiveRequest
 from trio_responses._wire import ErrorEvent, ResponseCreated, ResponseQueued, UnknownEvent
 
 if TYPE_CHECKING:
     import trio
 
     from trio_responses._errors import ResponsesError
-    from trio_responses._instruments.instrument import TurnWatch
+    from trio_responses._instruments.instrument import TurnObserver
     from trio_responses._settings import Timeouts
     from trio_responses._turn.inbox import Inbox
     from trio_responses._wire import ServerEvent
@@ -30,7 +30,7 @@ NO_START: Final = (ErrorEvent, UnknownEvent)
 """What does not prove that the response has begun: some servers say a word of their own first."""
 
 
-class Turn(Request):
+class Turn(ActiveRequest):
     """One attempt at a turn: the request on the wire, and the inbox of its response."""
 
     __slots__ = (
@@ -71,7 +71,7 @@ class Turn(Request):
         """The type of that event."""
         self.started: bool = False
         """Whether an event came that is no error."""
-        self.watch: TurnWatch | None = None
+        self.watch: TurnObserver | None = None
         """Who tells the instruments of it; `None` where nobody wants to know."""
 
     @property

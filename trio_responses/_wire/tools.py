@@ -14,7 +14,7 @@ class Tool(Tagged, frozen=True, kw_only=True):
     """A tool that the model may use. A field that is ``None`` is not sent."""
 
 
-class FunctionTool(Tool, frozen=True, kw_only=True, tag="function"):
+class FunctionToolParam(Tool, frozen=True, kw_only=True, tag="function"):
     """A function of the client. ``parameters`` is a JSON schema."""
 
     name: str

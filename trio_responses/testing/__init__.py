@@ -2,7 +2,7 @@
 
 from trio_responses.testing._errors import ERROR_SHAPES, ErrorShape
 from trio_responses.testing._frames import Frame, WireBytes
-from trio_responses.testing._request import Connection, Request, Steer, SteerState
+from trio_responses.testing._request import Connection, Request, SteerRequest, SteerState
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._scripts import (
     Answer,
@@ -35,7 +35,7 @@ __all__ = [
     "ResponsesServer",
     "Script",
     "ServerStatistics",
-    "Steer",
+    "SteerRequest",
     "SteerState",
     "WhenSteered",
     "WireBytes",

@@ -9,7 +9,7 @@ import msgspec
 from trio_responses._wire import ResponseCreate
 from trio_responses.testing._errors import (
     Json,
-    Refusal,
+    RequestRefusal,
     invalid_stream_id,
     unknown_parameter,
     unsupported_stream_id,
@@ -52,22 +52,22 @@ _KNOWN: Final = frozenset(
 _USER_PARTS: Final = ("input_text", "input_image", "input_file")
 
 
-def parse_frame(frame: str | bytes) -> Json | Refusal:
+def parse_frame(frame: str | bytes) -> Json | RequestRefusal:
     """Return the JSON object in ``frame``, or why it is none."""
     if isinstance(frame, bytes):
-        return Refusal(message="Expected a text frame, got a binary one.")
+        return RequestRefusal(message="Expected a text frame, got a binary one.")
     try:
         value = msgspec.json.decode(frame)
     except msgspec.DecodeError:
-        return Refusal(message="The frame is not valid JSON.")
+        return RequestRefusal(message="The frame is not valid JSON.")
     except RecursionError:
-        return Refusal(message="The frame is nested too deeply.")
+        return RequestRefusal(message="The frame is nested too deeply.")
     if not isinstance(value, dict):
-        return Refusal(message="The frame must be a JSON object.")
+        return RequestRefusal(message="The frame must be a JSON object.")
     return cast("Json", value)
 
 
-def check_lane(body: Json, *, lanes: bool) -> Refusal | None:
+def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
     """Check ``stream_id``, which is refused before the request joins a lane."""
     if "stream_id" not in body:
         return None
@@ -79,7 +79,7 @@ def check_lane(body: Json, *, lanes: bool) -> Refusal | None:
     return invalid_stream_id()
 
 
-def check_create(body: Json, *, unknown_parameters: bool = False) -> Refusal | None:
+def check_create(body: Json, *, unknown_parameters: bool = False) -> RequestRefusal | None:
     """Check the body of a ``response.create``.
 
     :param unknown_parameters: Whether unknown fields are left alone.
@@ -89,13 +89,13 @@ def check_create(body: Json, *, unknown_parameters: bool = False) -> Refusal | N
     if refusal is not None:
         return refusal
     if body.get("background"):
-        return Refusal(
+        return RequestRefusal(
             message="Background mode is not supported over WebSocket.",
             code="unsupported_parameter",
             param="background",
         )
     if body.get("conversation") is not None and body.get("previous_response_id") is not None:
-        return Refusal(
+        return RequestRefusal(
             message="'conversation' and 'previous_response_id' exclude each other.",
             code="mutually_exclusive_parameters",
             param="previous_response_id",
@@ -143,18 +143,18 @@ def _is_user_part(part: Any) -> bool:
     return isinstance(part, dict) and cast("Json", part).get("type") in _USER_PARTS
 
 
-def _check_names(body: Json) -> Refusal | None:
+def _check_names(body: Json) -> RequestRefusal | None:
     unknown = next((name for name in body if name not in _KNOWN), None)
     return None if unknown is None else unknown_parameter(unknown)
 
 
-def _check_model(model: Any) -> Refusal | None:
+def _check_model(model: Any) -> RequestRefusal | None:
     if model is None or model == "":
         return _missing("model")
     return None if isinstance(model, str) else _invalid_type("model", "a string")
 
 
-def _check_types(body: Json) -> Refusal | None:
+def _check_types(body: Json) -> RequestRefusal | None:
     for name, (types, words) in _FIELD_TYPES.items():
         value = body.get(name)
         if value is not None and not _is(value, types):
@@ -162,7 +162,7 @@ def _check_types(body: Json) -> Refusal | None:
     return None
 
 
-def _check_input(value: Any) -> Refusal | None:
+def _check_input(value: Any) -> RequestRefusal | None:
     if value is None or isinstance(value, str):
         return None
     if not isinstance(value, list):
@@ -173,7 +173,7 @@ def _check_input(value: Any) -> Refusal | None:
     return None
 
 
-def _check_tools(value: Any) -> Refusal | None:
+def _check_tools(value: Any) -> RequestRefusal | None:
     for index, tool in enumerate(cast("list[Any]", value or [])):
         if not isinstance(tool, dict):
             return _invalid_type(f"tools[{index}]", "an object")
@@ -185,7 +185,7 @@ def _check_tools(value: Any) -> Refusal | None:
     return None
 
 
-def _check_context_management(value: Any) -> Refusal | None:
+def _check_context_management(value: Any) -> RequestRefusal | None:
     for index, rule in enumerate(cast("list[Any]", value or [])):
         at = f"context_management[{index}]"
         if not isinstance(rule, dict):
@@ -208,24 +208,24 @@ def _is(value: Any, types: _Types) -> bool:
     return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
-def _missing(param: str) -> Refusal:
-    return Refusal(
+def _missing(param: str) -> RequestRefusal:
+    return RequestRefusal(
         message=f"Missing required parameter: '{param}'.",
         code="missing_required_parameter",
         param=param,
     )
 
 
-def _invalid_type(param: str, expected: str) -> Refusal:
-    return Refusal(
+def _invalid_type(param: str, expected: str) -> RequestRefusal:
+    return RequestRefusal(
         message=f"Invalid type for '{param}': expected {expected}.",
         code="invalid_type",
         param=param,
     )
 
 
-def _invalid_value(param: str, expected: str) -> Refusal:
-    return Refusal(
+def _invalid_value(param: str, expected: str) -> RequestRefusal:
+    return RequestRefusal(
         message=f"Invalid value for '{param}': expected {expected}.",
         code="invalid_value",
         param=param,

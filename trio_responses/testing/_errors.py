@@ -98,7 +98,7 @@ KNOWN_CODES: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class RequestRefusal:
     """Why a request is refused, before it has a shape."""
 
     message: str
@@ -135,7 +135,9 @@ def usual_message(code: str | None) -> str:
     return _MESSAGES.get(code or "", f"The request failed ({code}).")
 
 
-def error_frame(refusal: Refusal, *, lane: str | None = None, sequence_number: int = 0) -> Json:
+def error_frame(
+    refusal: RequestRefusal, *, lane: str | None = None, sequence_number: int = 0
+) -> Json:
     """Return the frame of a refusal; shape ``failed`` is not a frame of its own and reads nested.
 
     :param lane: The ``stream_id`` to echo; None for the default lane.
@@ -161,45 +163,45 @@ def error_frame(refusal: Refusal, *, lane: str | None = None, sequence_number: i
     return frame
 
 
-def previous_response_not_found(response_id: str) -> Refusal:
+def previous_response_not_found(response_id: str) -> RequestRefusal:
     """Refuse an id that is in no cache and not persisted (docs/protocol.md 4)."""
-    return Refusal(
+    return RequestRefusal(
         message=f"Previous response with id '{response_id}' not found.",
         code="previous_response_not_found",
         param="previous_response_id",
     )
 
 
-def connection_limit_reached(minutes: float) -> Refusal:
+def connection_limit_reached(minutes: float) -> RequestRefusal:
     """Refuse everything further on a connection that has reached its age (docs/protocol.md 4)."""
-    return Refusal(
+    return RequestRefusal(
         message=f"Responses websocket connection limit reached ({minutes:g} minutes). "
         "Create a new websocket connection to continue.",
         code="websocket_connection_limit_reached",
     )
 
 
-def unknown_parameter(name: str) -> Refusal:
+def unknown_parameter(name: str) -> RequestRefusal:
     """Refuse a field that is none of a request's (docs/protocol.md 2)."""
-    return Refusal(
+    return RequestRefusal(
         message=f"Unknown parameter: '{name}'.",
         code="unknown_parameter",
         param=name,
     )
 
 
-def stream_limit_reached(limit: int) -> Refusal:
+def stream_limit_reached(limit: int) -> RequestRefusal:
     """Refuse one distinct lane name too many (docs/protocol.md 4)."""
-    return Refusal(
+    return RequestRefusal(
         message=f"A websocket connection supports at most {limit} distinct stream IDs.",
         code="websocket_stream_limit_reached",
         param="stream_id",
     )
 
 
-def invalid_stream_id() -> Refusal:
+def invalid_stream_id() -> RequestRefusal:
     """Refuse a lane name outside the grammar; the frame names no lane (docs/protocol.md 4)."""
-    return Refusal(
+    return RequestRefusal(
         message="stream_id must be a non-empty string of at most 256 characters: letters, "
         "numbers, underscores, hyphens and periods.",
         code="invalid_stream_id",
@@ -207,6 +209,6 @@ def invalid_stream_id() -> Refusal:
     )
 
 
-def unsupported_stream_id() -> Refusal:
+def unsupported_stream_id() -> RequestRefusal:
     """Refuse any lane name, as endpoints without lanes do (docs/protocol.md 5.2)."""
-    return Refusal(message="Unsupported parameter: stream_id", shape="detail")
+    return RequestRefusal(message="Unsupported parameter: stream_id", shape="detail")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from trio_responses.testing._compaction import is_due, make_item
-from trio_responses.testing._errors import Json, Refusal, error_frame, usual_message
+from trio_responses.testing._errors import Json, RequestRefusal, error_frame, usual_message
 from trio_responses.testing._frames import Frame
 from trio_responses.testing._items import count_words
 from trio_responses.testing._request import Request
@@ -52,7 +52,7 @@ class Ids:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ResponsePlan:
     """Everything that will go out for one request, in order."""
 
     frames: Sequence[Frame]
@@ -63,12 +63,14 @@ class Plan:
     """Whether the frames go out as they are, with numbers of their own."""
     response_id: str | None = None
     """The id that frames written by hand show; None if they show none."""
-    cut: "Callable[[int], Plan] | None" = None
+    cut: "Callable[[int], ResponsePlan] | None" = None
     """Returns the plan for an end after so many output items, because of steering; None where
     the response must not be cut: it holds calls, or is no :class:`Reply`."""
 
 
-def plan_reply(request: Request, reply: Reply, *, ids: Ids, now: float, cached: int) -> Plan:
+def plan_reply(
+    request: Request, reply: Reply, *, ids: Ids, now: float, cached: int
+) -> ResponsePlan:
     """Return the events of ``reply``.
 
     :param now: The time of creation, in Unix seconds.
@@ -83,9 +85,11 @@ def plan_reply(request: Request, reply: Reply, *, ids: Ids, now: float, cached: 
         final["usage"] = _usage(request, reply, output, cached)
         return {"type": f"response.{reply.status}", "response": _shown(final, reply.final_output)}
 
-    def cut(items: int) -> Plan:
+    def cut(items: int) -> ResponsePlan:
         steered = end(replace(reply, status="incomplete", reason="steered"), output[:items])
-        return Plan([_numbered(steered, 0, request)], remembered=(response["id"], output[:items]))
+        return ResponsePlan(
+            [_numbered(steered, 0, request)], remembered=(response["id"], output[:items])
+        )
 
     events = [
         {"type": "response.created", "response": response},
@@ -95,10 +99,10 @@ def plan_reply(request: Request, reply: Reply, *, ids: Ids, now: float, cached: 
     ]
     frames = [_numbered(event, n, request) for n, event in enumerate(_chosen(events, reply.events))]
     remembered = None if reply.status == "failed" else (response["id"], output)
-    return Plan(frames, reply.delay, remembered, cut=None if reply.calls else cut)
+    return ResponsePlan(frames, reply.delay, remembered, cut=None if reply.calls else cut)
 
 
-def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
+def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> ResponsePlan:
     """Return the events that go out before an error, and the error."""
     refusal = _refusal_of(fail)
     started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
@@ -112,12 +116,12 @@ def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Plan:
         )
     else:
         frames.append(error_frame(refusal, lane=request.lane, sequence_number=len(frames)))
-    return Plan(frames)
+    return ResponsePlan(frames)
 
 
-def _refusal_of(fail: Fail) -> Refusal:
+def _refusal_of(fail: Fail) -> RequestRefusal:
     """Return the error itself, without the place where it comes."""
-    return Refusal(
+    return RequestRefusal(
         message=fail.message or usual_message(fail.code),
         code=fail.code,
         status=fail.status,
@@ -135,7 +139,7 @@ class _Shown(msgspec.Struct):
     output: list[dict[str, Any]] | None = None
 
 
-def plan_raw(frames: Sequence[Frame]) -> Plan:
+def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
     """Return frames as they are; a response that they complete is remembered."""
     shown = [_shown_by_hand(frame) for frame in frames]
     response_id = next((response.id for response in shown if response is not None), None)
@@ -144,7 +148,7 @@ def plan_raw(frames: Sequence[Frame]) -> Plan:
     if isinstance(last, Mapping) and last.get("type") == "response.completed":
         final = shown[-1]
         remembered = None if final is None else (final.id, final.output or [])
-    return Plan(frames, remembered=remembered, is_by_hand=True, response_id=response_id)
+    return ResponsePlan(frames, remembered=remembered, is_by_hand=True, response_id=response_id)
 
 
 def _shown_by_hand(frame: Frame) -> _Shown | None:

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from trio_responses.testing._errors import Refusal
+from trio_responses.testing._errors import RequestRefusal
 from trio_responses.testing._script_checks import check_how, check_word
 from trio_responses.testing._scripts import How
 from trio_responses.testing._streams import FaultyStream
@@ -143,7 +143,7 @@ def json_refusal(
     status: int, *, code: str | None, message: str, headers: Mapping[str, str]
 ) -> HttpRefusal:
     """Return an HTTP answer with the API's usual JSON error in it."""
-    error = Refusal(message=message, code=code, status=status).error_object()
+    error = RequestRefusal(message=message, code=code, status=status).error_object()
     body = msgspec.json.encode({"error": error})
     return HttpRefusal(
         status=status, headers={"Content-Type": "application/json", **headers}, body=body

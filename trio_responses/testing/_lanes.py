@@ -19,7 +19,7 @@ _RequestT = TypeVar("_RequestT")
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class StoredResponse:
     """A finished response as the server remembers it."""
 
     id: str
@@ -31,18 +31,18 @@ class Remembered:
 @dataclass(slots=True)
 class _Lane(Generic[_RequestT]):
     name: str | None
-    latest: Remembered | None = None
+    latest: StoredResponse | None = None
     running: bool = False
     queue: deque[_RequestT] = field(default_factory=deque[_RequestT])
 
 
-class Lanes(Generic[_RequestT]):
+class ServerLanes(Generic[_RequestT]):
     """The lanes of one connection.
 
     :param persisted: Responses that were stored, by id: shared by all connections of a server.
     """
 
-    def __init__(self, persisted: MutableMapping[str, Remembered]) -> None:
+    def __init__(self, persisted: MutableMapping[str, StoredResponse]) -> None:
         self._lanes: dict[str | None, _Lane[_RequestT]] = {None: _Lane(None)}
         self._persisted = persisted
         self._arrivals: deque[str | None] = deque()
@@ -83,14 +83,14 @@ class Lanes(Generic[_RequestT]):
         self._lanes[name].running = False
         self.active -= 1
 
-    def find(self, response_id: str) -> Remembered | None:
+    def find(self, response_id: str) -> StoredResponse | None:
         """Return a response that a request on any lane may continue from, or None."""
         for lane in self._lanes.values():
             if lane.latest is not None and lane.latest.id == response_id:
                 return lane.latest
         return self._persisted.get(response_id)
 
-    def remember(self, name: str | None, response: Remembered, *, store: bool) -> None:
+    def remember(self, name: str | None, response: StoredResponse, *, store: bool) -> None:
         """Make ``response`` the latest of its lane, and persist it if ``store``."""
         self._lanes[name].latest = response
         if store:

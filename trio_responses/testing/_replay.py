@@ -15,10 +15,10 @@ import msgspec
 import trio
 
 from trio_responses._instruments.recording import Recording, RecordingLine
-from trio_responses._protocol.requests import Lanes, Request, Submission
+from trio_responses._protocol.requests import ActiveRequest, RequestTable, SteerInput
 from trio_responses._wire import ErrorEvent, ResponseCreated, ServerEvent, decode
 from trio_responses.testing._frames import Frame
-from trio_responses.testing._scripts import Drop, How, Parting, Recorded, Script
+from trio_responses.testing._scripts import DelayedClose, Drop, How, Recorded, Script
 
 NORMAL_CLOSURE: Final = 1000
 NO_CODE: Final = 1005
@@ -31,7 +31,7 @@ SHORT_PAUSE: Final = 1.0
 class _Exchange:
     """A recorded request, and what came for it."""
 
-    request: Request
+    request: ActiveRequest
     lane: str | None
     """The lane that it was sent on."""
     sent_at: float
@@ -77,7 +77,7 @@ def plan_replay(recording: Recording, *, timing: bool) -> Replay:
         others = [other for other in by_socket[exchange.socket] if other is not script]
         if exchange.idle is not None:
             end = Drop(exchange.end, exchange.reason)
-            script.parting = Parting(exchange.idle, end, [other.finished for other in others])
+            script.parting = DelayedClose(exchange.idle, end, [other.finished for other in others])
             continue
         for other in others:
             script.hold(other, after_events=None)
@@ -94,8 +94,8 @@ class _Sorting:
 
     def __init__(self, with_lanes: set[int]) -> None:
         self._with_lanes = with_lanes
-        self._lanes: dict[int, Lanes[Request]] = {}
-        self._of: dict[Request, _Exchange] = {}
+        self._lanes: dict[int, RequestTable[ActiveRequest]] = {}
+        self._of: dict[ActiveRequest, _Exchange] = {}
         self._last: dict[int, _Exchange] = {}
         self._early: dict[int, list[Frame]] = {}
         self._strays = 0
@@ -121,8 +121,8 @@ class _Sorting:
             case _:
                 pass
 
-    def _lanes_of(self, line: RecordingLine) -> Lanes[Request]:
-        return self._lanes.setdefault(line.socket, Lanes())
+    def _lanes_of(self, line: RecordingLine) -> RequestTable[ActiveRequest]:
+        return self._lanes.setdefault(line.socket, RequestTable())
 
     def _send(self, line: RecordingLine) -> None:
         shown = line.json
@@ -131,7 +131,7 @@ class _Sorting:
         if kind == "response.create":
             lane: str | None = command.get("stream_id")
             by_lane = lane if line.socket in self._with_lanes else None
-            request = Request(by_lane, command.get("previous_response_id"))
+            request = ActiveRequest(by_lane, command.get("previous_response_id"))
             exchange = _Exchange(request, lane, line.t, line.socket)
             exchange.unasked += [(0, frame) for frame in self._early.pop(line.socket, [])]
             self._lanes_of(line).admit(request)
@@ -148,7 +148,7 @@ class _Sorting:
         lanes = self._lanes_of(line)
         request = lanes.find(str(command.get("previous_response_id")))
         if request is not None:
-            lanes.steering.submit(Submission(request, []))
+            lanes.steering.submit(SteerInput(request, []))
             exchange = self._of[request]
             exchange.gates.append((len(exchange.frames), gate))
 
@@ -171,7 +171,9 @@ class _Sorting:
         else:
             self._early.setdefault(line.socket, []).append(frame)
 
-    def _owner(self, event: ServerEvent, lanes: Lanes[Request]) -> Request | None:
+    def _owner(
+        self, event: ServerEvent, lanes: RequestTable[ActiveRequest]
+    ) -> ActiveRequest | None:
         """Find whose event it is; one that has begun anew has lost its first response."""
         if isinstance(event, ResponseCreated):
             for request in list(lanes.unfinished()):

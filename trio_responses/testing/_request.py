@@ -12,7 +12,7 @@ SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
 
 
 @dataclass(slots=True)
-class Steer:
+class SteerRequest:
     """One ``response.steer`` as it came, and what became of it."""
 
     body: Json
@@ -86,7 +86,7 @@ class Request:
     response_id: str | None = None
     """The id of the response that answers it, once started."""
 
-    steers: list[Steer] = field(default_factory=list[Steer])
+    steers: list[SteerRequest] = field(default_factory=list[SteerRequest])
     """The steering input that it answers: all of the input of a successor, or what was put
     before the tool outputs that a pending input had waited for."""
 

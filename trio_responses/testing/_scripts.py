@@ -244,7 +244,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class DelayedClose:
     """How a connection ends that owes no answer any more."""
 
     seconds: float
@@ -285,7 +285,7 @@ class Script:
         """What the response does when it is steered."""
         self.steer_code: str = "successor_creation_failed"
         """The code with which it gives steering input back."""
-        self.parting: Parting | None = None
+        self.parting: DelayedClose | None = None
         """How the connection ends later on, in a replay."""
         self._steps: list[tuple[int | None, Step]] = []
         self._lane: str | None = None

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Unpack, final
 import trio
 
 from trio_responses._client import open_responses
-from trio_responses._concurrency import open_plain_nursery
+from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._connection.engine import ResponsesConnection
 from trio_responses._endpoint import ApiKey, Endpoint
 from trio_responses._instruments.recording import Recording
@@ -28,7 +28,7 @@ from trio_responses.testing._handshake import (
     json_refusal,
 )
 from trio_responses.testing._replay import plan_replay
-from trio_responses.testing._request import Connection, Request, Steer
+from trio_responses.testing._request import Connection, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._script_checks import check_at_least, check_how
 from trio_responses.testing._scripts import (
@@ -113,7 +113,7 @@ class ResponsesServer:
         return self.requests[-1]
 
     @property
-    def steers(self) -> list[Steer]:
+    def steers(self) -> list[SteerRequest]:
         """Every ``response.steer`` received, refused ones included, in the order of arrival."""
         return self._state.steers
 
@@ -541,6 +541,6 @@ async def open_test_server(
         steering=steering,
         unknown_parameters=unknown_parameters,
     )
-    async with open_plain_nursery() as nursery:
+    async with open_collapsing_nursery() as nursery:
         yield ResponsesServer(ServerState(options=options), nursery)
         nursery.cancel_scope.cancel()

@@ -13,19 +13,19 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from trio_responses.testing._checks import check_lane, parse_frame
 from trio_responses.testing._errors import (
     Json,
-    Refusal,
+    RequestRefusal,
     connection_limit_reached,
     error_frame,
     stream_limit_reached,
 )
 from trio_responses.testing._frames import Frame, WireBytes
-from trio_responses.testing._lanes import MAX_NAMES, Lanes
-from trio_responses.testing._request import Connection, Request, Steer
+from trio_responses.testing._lanes import MAX_NAMES, ServerLanes
+from trio_responses.testing._request import Connection, Request, SteerRequest
 from trio_responses.testing._scripts import How
 from trio_responses.testing._state import ServerState
-from trio_responses.testing._steering import Steering
+from trio_responses.testing._steering import SteeringState
 from trio_responses.testing._streams import FaultyStream
-from trio_responses.testing._turns import Turns
+from trio_responses.testing._turns import ResponseRunner
 
 AGE_CLOSE_CODE: Final = 1000
 """What the socket is closed with at its maximum age. The real code is not known: clients have
@@ -48,9 +48,9 @@ class Session:
         self._state = state
         self._websocket = websocket
         self._stream = stream
-        self._lanes: Lanes[Request] = Lanes(state.stored)
-        self._steering = Steering(state, record.number)
-        self._turns = Turns(self, state, self._lanes, self._steering)
+        self._lanes: ServerLanes[Request] = ServerLanes(state.stored)
+        self._steering = SteeringState(state, record.number)
+        self._turns = ResponseRunner(self, state, self._lanes, self._steering)
         self._dropping = trio.Lock()
 
     async def run(self) -> None:
@@ -148,7 +148,7 @@ class Session:
 
     async def _receive(self, frame: str | bytes, nursery: trio.Nursery) -> None:
         body = parse_frame(frame)
-        if isinstance(body, Refusal):
+        if isinstance(body, RequestRefusal):
             await self.send(error_frame(body))
         elif body.get("type") == "response.steer":  # its lane is that of its response
             await self._steer(body)
@@ -158,7 +158,7 @@ class Session:
     async def _steer(self, body: Json) -> None:
         gate = self._state.take_steer_gate()
         if gate is not None:
-            self._state.steers.append(Steer(body, self.record.number))
+            self._state.steers.append(SteerRequest(body, self.record.number))
             gate.set()
             return
         for frame in self._steering.receive(body):
@@ -171,7 +171,9 @@ class Session:
             return
         lane: str | None = body.get("stream_id")
         if body.get("type") != "response.create":
-            refusal = Refusal(message=f"Unknown event type: {body.get('type')!r}.", param="type")
+            refusal = RequestRefusal(
+                message=f"Unknown event type: {body.get('type')!r}.", param="type"
+            )
         elif not self._lanes.knows(lane):
             refusal = stream_limit_reached(MAX_NAMES)
         else:

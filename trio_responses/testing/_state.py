@@ -10,8 +10,8 @@ import trio
 
 from trio_responses.testing._events import Ids
 from trio_responses.testing._handshake import HandshakeFault
-from trio_responses.testing._lanes import Remembered
-from trio_responses.testing._request import Connection, Request, Steer
+from trio_responses.testing._lanes import StoredResponse
+from trio_responses.testing._request import Connection, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._scripts import Answer, Responder, Script
 
@@ -55,9 +55,9 @@ class ServerState:
         default_factory=deque[tuple[str, int | None]]
     )
     """The codes with which the next steering inputs are refused, and how many times."""
-    stored: dict[str, Remembered] = field(default_factory=dict[str, Remembered])
+    stored: dict[str, StoredResponse] = field(default_factory=dict[str, StoredResponse])
     requests: list[Request] = field(default_factory=list[Request])
-    steers: list[Steer] = field(default_factory=list[Steer])
+    steers: list[SteerRequest] = field(default_factory=list[SteerRequest])
     connections: list[Connection] = field(default_factory=list[Connection])
     sessions: "list[Session]" = field(default_factory=list["Session"])
     """The open connections, oldest first."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 from trio_responses.testing._checks import check_steer
 from trio_responses.testing._errors import Json
 from trio_responses.testing._frames import Frame
-from trio_responses.testing._request import Request, Steer
+from trio_responses.testing._request import Request, SteerRequest
 from trio_responses.testing._state import ServerState
 
 MAX_PENDING_STEERS: Final = 8
@@ -42,7 +42,7 @@ _STUBS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 Phase: TypeAlias = Literal["running", "waiting", "over"]
 
 
-class Target:
+class SteerTarget:
     """A response that input may be for."""
 
     __slots__ = ("id", "number", "phase", "request", "required", "steers")
@@ -53,7 +53,7 @@ class Target:
         self.number: int = 0
         self.phase: Phase = "running"
         """Running; ended, and waiting for tool outputs; or past taking input."""
-        self.steers: list[Steer] = []
+        self.steers: list[SteerRequest] = []
         """Accepted input that nothing has committed."""
         self.required: list[Json] = []
         """Stubs of what it waits for."""
@@ -75,7 +75,7 @@ class Target:
         if not self.steers:
             self.phase = "over"
 
-    def take(self) -> list[Steer]:
+    def take(self) -> list[SteerRequest]:
         """Give up the accepted input, and take no more."""
         self.phase = "over"
         steers, self.steers = self.steers, []
@@ -88,11 +88,11 @@ class Target:
             for steer in tuple(self.steers):
                 yield self.pending(steer)
 
-    def accepted(self, steer: Steer) -> Json:
+    def accepted(self, steer: SteerRequest) -> Json:
         """Return what is said when the server owns an input."""
         return self._event("accepted", {"steer": _shown(steer)})
 
-    def pending(self, steer: Steer) -> Json:
+    def pending(self, steer: SteerRequest) -> Json:
         """Return what is said when an input waits for tool outputs."""
         steer.state = "pending"
         return self._event(
@@ -104,12 +104,12 @@ class Target:
             },
         )
 
-    def failures(self, steers: Sequence[Steer], code: str) -> Iterator[Json]:
+    def failures(self, steers: Sequence[SteerRequest], code: str) -> Iterator[Json]:
         """Yield what is said when inputs come back."""
         for steer in steers:
             yield self.failed(steer, code)
 
-    def failed(self, steer: Steer, code: str, message: str | None = None) -> Json:
+    def failed(self, steer: SteerRequest, code: str, message: str | None = None) -> Json:
         """Return what is said when an input comes back."""
         steer.state, steer.code = "failed", code
         return self._event("failed", _failure(steer, code, message))
@@ -129,24 +129,24 @@ class Target:
         return self.number - 1
 
 
-class Steering:
+class SteeringState:
     """The targets of one connection."""
 
     def __init__(self, state: ServerState, connection: int) -> None:
         self._state = state
         self._connection = connection
-        self._targets: dict[str, Target] = {}
-        self.waiting: dict[str | None, Target] = {}
+        self._targets: dict[str, SteerTarget] = {}
+        self.waiting: dict[str | None, SteerTarget] = {}
         """By lane: the response whose input the next request of the lane commits or loses."""
 
-    def begin(self, response_id: str, request: Request) -> Target:
+    def begin(self, response_id: str, request: Request) -> SteerTarget:
         """Make a target of a response that begins."""
-        target = self._targets[response_id] = Target(response_id, request)
+        target = self._targets[response_id] = SteerTarget(response_id, request)
         return target
 
     def receive(self, body: Json) -> Iterator[Json]:
         """Judge one ``response.steer`` and yield what is said of it, to be sent one by one."""
-        steer = Steer(body, self._connection)
+        steer = SteerRequest(body, self._connection)
         self._state.steers.append(steer)
         target = self._targets.get(str(steer.previous_response_id))
         if target is not None:
@@ -160,7 +160,7 @@ class Steering:
         elif target is not None:
             yield from self._accept(steer, target)
 
-    def _accept(self, steer: Steer, target: Target) -> Iterator[Json]:
+    def _accept(self, steer: SteerRequest, target: SteerTarget) -> Iterator[Json]:
         steer.id = self._state.ids.new("steer")
         target.steers.append(steer)
         was_waiting = target.phase == "waiting"
@@ -168,7 +168,7 @@ class Steering:
         if was_waiting and steer in target.steers:
             yield target.pending(steer)
 
-    def _refusal(self, target: Target | None) -> str | None:
+    def _refusal(self, target: SteerTarget | None) -> str | None:
         if target is None:
             return "response_not_found"
         unsteerable = any(target.request.get(name) for name in _UNSTEERABLE)
@@ -200,7 +200,7 @@ def _is_hosted(call: Json) -> bool:
     return call.get("execution") == "server" or environment.get("type") == "container_reference"
 
 
-def succeed(target: Target, steers: list[Steer]) -> Request:
+def succeed(target: SteerTarget, steers: list[SteerRequest]) -> Request:
     """Return the request that the successor of ``target`` answers."""
     parent = target.request
     body = parent.body | {
@@ -210,12 +210,12 @@ def succeed(target: Target, steers: list[Steer]) -> Request:
     return Request(body, parent.connection, parent.lane, steers=steers)
 
 
-def _shown(steer: Steer) -> Json:
+def _shown(steer: SteerRequest) -> Json:
     shown: Json = {"previous_response_id": steer.previous_response_id}
     return shown if steer.id is None else {"id": steer.id, **shown}
 
 
-def _failure(steer: Steer, code: str, message: str | None) -> Json:
+def _failure(steer: SteerRequest, code: str, message: str | None) -> Json:
     usual = _MESSAGES.get(code, f"The input was refused ({code}).")
     return {
         "steer": {**_shown(steer), "input": steer.input},
@@ -227,7 +227,7 @@ def _failure(steer: Steer, code: str, message: str | None) -> Json:
     }
 
 
-def _refused(steer: Steer, target: Target | None, code: str, fault: str | None) -> Json:
+def _refused(steer: SteerRequest, target: SteerTarget | None, code: str, fault: str | None) -> Json:
     if target is not None:
         return target.failed(steer, code, fault)
     steer.state, steer.code = "failed", code

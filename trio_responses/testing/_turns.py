@@ -13,20 +13,20 @@ import trio
 
 from trio_responses.testing._checks import check_create
 from trio_responses.testing._compaction import compacted
-from trio_responses.testing._errors import Refusal, error_frame, previous_response_not_found
-from trio_responses.testing._events import Plan, plan_failure, plan_raw, plan_reply
+from trio_responses.testing._errors import RequestRefusal, error_frame, previous_response_not_found
+from trio_responses.testing._events import ResponsePlan, plan_failure, plan_raw, plan_reply
 from trio_responses.testing._frames import Frame
-from trio_responses.testing._lanes import Lanes, Remembered
+from trio_responses.testing._lanes import ServerLanes, StoredResponse
 from trio_responses.testing._request import Request
 from trio_responses.testing._scripts import (
     Answer,
     Call,
+    DelayedClose,
     Drop,
     Fail,
     Freeze,
     Hold,
     Inject,
-    Parting,
     Recorded,
     Reply,
     Script,
@@ -36,7 +36,13 @@ from trio_responses.testing._scripts import (
     check_answer,
 )
 from trio_responses.testing._state import ServerState
-from trio_responses.testing._steering import FAILED, Steering, Target, required_input, succeed
+from trio_responses.testing._steering import (
+    FAILED,
+    SteeringState,
+    SteerTarget,
+    required_input,
+    succeed,
+)
 from trio_responses.testing._tool_checks import unoffered
 
 if TYPE_CHECKING:
@@ -55,22 +61,22 @@ class _Turn:
     script: Script
     cached: int = 0
     """How many items of the history the connection had in its cache."""
-    refusal: Refusal | None = None
-    steered: Target | None = None
+    refusal: RequestRefusal | None = None
+    steered: SteerTarget | None = None
     """The response whose steering input this request commits or loses."""
     by_itself: bool = False
     """Whether it is a successor that no client asked for."""
 
 
-class Turns:
+class ResponseRunner:
     """Runs the requests of one connection, lane by lane."""
 
     def __init__(
         self,
         session: "Session",
         state: ServerState,
-        lanes: Lanes[Request],
-        steering: Steering,
+        lanes: ServerLanes[Request],
+        steering: SteeringState,
     ) -> None:
         self._session = session
         self._state = state
@@ -84,7 +90,9 @@ class Turns:
             steered = self._steering.waiting.pop(request.lane, None)
             nursery.start_soon(self._run_lane, self._begin(request, steered), nursery)
 
-    def _begin(self, request: Request, steered: Target | None, *, by_itself: bool = False) -> _Turn:
+    def _begin(
+        self, request: Request, steered: SteerTarget | None, *, by_itself: bool = False
+    ) -> _Turn:
         """Look up the parent and take the script, in the order in which requests start."""
         self._state.began()
         turn = _Turn(request, Script(), steered=steered, by_itself=by_itself)
@@ -122,7 +130,7 @@ class Turns:
         if turn.script.parting is not None:
             nursery.start_soon(self._part, turn.script.parting)
 
-    async def _part(self, parting: Parting) -> None:
+    async def _part(self, parting: DelayedClose) -> None:
         """End the connection when it has been idle for as long as then."""
         for answered in parting.others:
             await answered.wait()
@@ -152,14 +160,14 @@ class Turns:
             self._state.ended(well=done is not None and done.remembered is not None)
         return None if done is None else await self._follow_up(turn, done, target)
 
-    async def _refuse(self, turn: _Turn, refusal: Refusal) -> None:
+    async def _refuse(self, turn: _Turn, refusal: RequestRefusal) -> None:
         request = turn.request
         await self._lose_steers(turn)
         if not turn.by_itself:
             self._lanes.evict(request.lane, request.get("previous_response_id"))
             await self._session.send(error_frame(refusal, lane=request.lane))
 
-    async def _plan(self, turn: _Turn) -> Plan:
+    async def _plan(self, turn: _Turn) -> ResponsePlan:
         state, now, request = self._state, self._state.now(), turn.request
         answer = turn.script.answer
         if isinstance(answer, Recorded):
@@ -190,7 +198,9 @@ class Turns:
         self._state.crashes.append(error)
         return Fail(message=message)
 
-    async def _play(self, turn: _Turn, plan: Plan, target: Target) -> Plan | None:
+    async def _play(
+        self, turn: _Turn, plan: ResponsePlan, target: SteerTarget
+    ) -> ResponsePlan | None:
         """Send the frames of a plan; return what went out to its end, or None."""
         total, item = len(plan.frames), -1
         for sent, frame in enumerate(plan.frames):
@@ -211,7 +221,13 @@ class Turns:
         return plan
 
     async def _send_planned(
-        self, turn: _Turn, plan: Plan, frame: Frame, target: Target, *, last: bool = True
+        self,
+        turn: _Turn,
+        plan: ResponsePlan,
+        frame: Frame,
+        target: SteerTarget,
+        *,
+        last: bool = True,
     ) -> None:
         if last:
             self._settle(turn.request, plan)
@@ -222,7 +238,7 @@ class Turns:
             frame = target.number_frame(frame)
         await self._session.send(frame)
 
-    async def _commit(self, turn: _Turn, frame: Frame, target: Target) -> bool:
+    async def _commit(self, turn: _Turn, frame: Frame, target: SteerTarget) -> bool:
         """Settle the steering input of a request with its first event; return whether to go on."""
         if isinstance(frame, Mapping) and frame.get("type") in _NOT_BEGUN:
             await self._lose_steers(turn)
@@ -235,16 +251,18 @@ class Turns:
         if turn.steered is not None:
             await self._send_all(turn.steered.failures(turn.request.steers, FAILED))
 
-    def _settle(self, request: Request, plan: Plan) -> None:
+    def _settle(self, request: Request, plan: ResponsePlan) -> None:
         """Remember the response before its last event is out: the next request may be faster."""
         if plan.remembered is None:
             self._lanes.evict(request.lane, request.get("previous_response_id"))
             return
         response_id, output = plan.remembered
-        remembered = Remembered(response_id, compacted(request.history, output))
+        remembered = StoredResponse(response_id, compacted(request.history, output))
         self._lanes.remember(request.lane, remembered, store=request.stores)
 
-    async def _follow_up(self, turn: _Turn, plan: Plan, target: Target) -> _Turn | None:
+    async def _follow_up(
+        self, turn: _Turn, plan: ResponsePlan, target: SteerTarget
+    ) -> _Turn | None:
         """Say what becomes of the input of a response that has ended; return its successor."""
         lane = turn.request.lane
         if plan.remembered is None or turn.script.steered == "fail":
@@ -291,7 +309,7 @@ def _item_of(frame: Frame, before: int) -> int:
     return index if isinstance(index, int) else before
 
 
-def _interrupts(turn: _Turn, target: Target) -> bool:
+def _interrupts(turn: _Turn, target: SteerTarget) -> bool:
     return bool(target.steers) and turn.script.steered == "interrupt"
 
 
