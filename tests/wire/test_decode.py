@@ -17,7 +17,6 @@ from trio_responses._wire import (
     UndecodableFrame,
     UnknownEvent,
     decode,
-    undecodable,
 )
 from trio_responses._wire.events import EVENTS
 
@@ -259,13 +258,9 @@ def test_frames_are_printed_without_their_content() -> None:
         decode(b'{"type":"response.output_text.delta","delta":["secret"]}'),
         decode(b'{"type":"error","message":"secret"}'),
         decode(frame(type="response.failed", response={"error": {"message": "secret"}})),
-        undecodable(b"secret", "Binary frame"),
+        UndecodableFrame(raw=b"secret", error="Binary frame"),
     ):
         assert "secret" not in repr(event)
-
-
-def test_a_frame_can_be_called_undecodable_by_others() -> None:
-    assert undecodable(b"\0", "Binary frame") == UndecodableFrame(raw=b"\0", error="Binary frame")
 
 
 def test_terminal_events_are_those_that_end_a_response() -> None:

@@ -13,7 +13,7 @@ from trio_responses._wire import (
     decode,
     parse_retry_after,
 )
-from trio_responses._wire.retry_hints import retry_after_in
+from trio_responses._wire.retry_hints import parse_retry_message
 
 SHAPES: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "data" / "wire_schema.json").read_text()
@@ -189,7 +189,7 @@ def test_headers_give_seconds_milliseconds_or_a_date(
     ],
 )
 def test_a_message_gives_its_delay_in_words(message: str, delay: float | None) -> None:
-    found = retry_after_in(message)
+    found = parse_retry_message(message)
     assert found == (pytest.approx(delay) if delay is not None else None)
 
 

@@ -174,7 +174,7 @@ class Router:
     def decode_nontext(self, link: Socket, message: BinaryMessage | OversizeMessage) -> ServerEvent:
         """Make an event of a message that is no text, or too large to be kept."""
         if isinstance(message, BinaryMessage):
-            return wire.undecodable(message.data, "the message is binary")
+            return wire.UndecodableFrame(raw=message.data, error="the message is binary")
         kind = TYPE.search(message.head)
         lanes = STREAM_ID.findall(message.head + message.tail)
         lane = lanes[-1].decode() if lanes else None
