@@ -16,8 +16,7 @@ import pytest
 
 from tests.fuzz.inputs import NESTING, websocket_frame
 from trio_responses._protocol.frames import FrameReader, OversizeMessage
-from trio_responses._wire import UndecodableFrame, codec, decode, decode_item
-from trio_responses._wire import lenient
+from trio_responses._wire import UndecodableFrame, codec, decode, decode_item, lenient
 from trio_responses._wire.retry_hints import parse_retry_after, parse_retry_message
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from trio_responses import _wire as wire
+from trio_responses import types
 from trio_responses._wire import commands, events, items, parts
 
 SCHEMA: dict[str, Any] = json.loads(
@@ -209,12 +210,20 @@ def test_no_incoming_field_holds_a_closed_set_of_words() -> None:
                 assert typing.get_origin(member) is not typing.Literal, (kind, field.name)
 
 
-def test_the_front_door_names_every_record() -> None:
-    for kind in [*subclasses(wire.Tagged), *subclasses(wire.Record)]:
-        if not kind.__name__.startswith("_"):
-            assert kind.__name__ in wire.__all__
-            assert isinstance(getattr(wire, kind.__name__), type)
-    assert all(hasattr(wire, name) for name in wire.__all__)
+PRIVATE_NAMES = {
+    *("EVENTS", "JSON", "Event", "Item", "Part", "Record", "Tagged", "Unknown"),
+    *("decode", "decode_all", "decode_item", "encode", "parse_retry_after"),
+}
+"""The names of the wire package that users do not get: base classes, tables and functions."""
+
+
+def test_the_public_module_lists_every_record_of_the_wire_package() -> None:
+    records = {kind.__name__ for kind in [*subclasses(wire.Tagged), *subclasses(wire.Record)]}
+    public_records = {name for name in records if not name.startswith("_")} - PRIVATE_NAMES
+    assert public_records <= set(types.__all__)
+    assert set(types.__all__) == set(wire.__all__) - PRIVATE_NAMES
+    for name in types.__all__:
+        assert getattr(types, name) is getattr(wire, name)
 
 
 def imported_modules(path: Path) -> list[str]:
