@@ -1,4 +1,4 @@
-"""The records against the schema of the official SDK: nothing that it types may be missing."""
+"""The records compared with the schema of the official SDK: no typed field may be missing."""
 
 import ast
 import json
@@ -20,7 +20,7 @@ SCHEMA: dict[str, Any] = json.loads(
 
 
 def names(record: type[msgspec.Struct]) -> set[str]:
-    """The keys of a record on the wire."""
+    """Return the keys of a record on the wire."""
     tag = record.__struct_config__.tag_field
     return set(record.__struct_encode_fields__) | ({tag} if tag else set())
 
@@ -72,7 +72,7 @@ def test_an_item_is_named_after_its_type(tag: str) -> None:
 def test_a_tool_is_named_after_its_type(tag: str) -> None:
     name = "".join(word.capitalize() for word in tag.split("_")) + "Tool"
     if tag == "function":
-        name = "FunctionToolParam"  # `trio_responses.FunctionTool` is a function that can be called
+        name = "FunctionToolParam"  # `trio_responses.FunctionTool` wraps a callable
     assert TOOLS[tag].__name__ == name
 
 
@@ -109,7 +109,7 @@ def test_every_tool_has_all_its_fields(tag: str, entry: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("tag", "entry"), entries("steer_required_input"))
-def test_required_input_shows_every_field_of_its_stubs(tag: str, entry: dict[str, Any]) -> None:
+def test_required_input_has_every_field_of_its_stubs(tag: str, entry: dict[str, Any]) -> None:
     assert tag in INPUT_ITEMS
     assert set(entry["fields"]) <= names(wire.RequiredInput)
 
@@ -189,15 +189,15 @@ def test_every_command_has_all_its_fields_and_no_others(
     assert expected <= set(SCHEMA["client_events"][tag]["fields"]) | {"type"}
 
 
-def test_a_field_that_an_item_leaves_out_is_one_that_was_not_set() -> None:
-    """Fields are left out when they equal their default: only None may be one."""
+def test_the_default_of_every_optional_field_of_an_item_is_none() -> None:
+    """Encoding omits fields that equal their default, so no meaningful value may be a default."""
     for kind in [*subclasses(wire.Item), *subclasses(wire.Part), *TOOLS.values()]:
         for field in msgspec.structs.fields(kind):
             assert field.required or field.default is None, (kind, field.name)
 
 
-def test_no_incoming_field_holds_a_closed_set_of_words() -> None:
-    """P8: a new word of an enumeration is no error."""
+def test_no_received_field_is_typed_as_a_closed_set_of_values() -> None:
+    """Promise P8: a new value of an enumeration is no error."""
 
     def members(kind: Any) -> list[Any]:
         return [kind, *(inner for arg in typing.get_args(kind) for inner in members(arg))]
