@@ -53,6 +53,8 @@ def check_decode(frame: bytes) -> None:
     """P8: any frame is decoded as an event; an event without a record keeps its frame."""
     event = decode(frame)
     if isinstance(event, UndecodableFrame | UnknownEvent | ErrorEvent):
+        # The codec decodes a frame with lone surrogates again after it has replaced them. Only a
+        # private function returns that form of the frame.
         assert event.raw in {frame, without_lone_surrogates(frame)}
     assert event.type is None or isinstance(event.type, str)
     assert event.stream_id is None or isinstance(event.stream_id, str)

@@ -53,7 +53,7 @@ class NamespaceTool(Tool, frozen=True, kw_only=True, tag="namespace"):
 
 
 class ToolSearchTool(Tool, frozen=True, kw_only=True, tag="tool_search"):
-    """A tool with which the model searches for tools, run by the ``server`` or the ``client``."""
+    """The tool search tool. ``execution`` of the search is ``server`` or ``client``."""
 
     description: str | None = None
     execution: str | None = None
@@ -107,13 +107,14 @@ class ComputerTool(Tool, frozen=True, kw_only=True, tag="computer"):
 
 
 class ComputerUsePreviewTool(Tool, frozen=True, kw_only=True, tag="computer_use_preview"):
-    """The preview form of the computer tool; ``environment`` is ``windows``, ``browser``, ..."""
+    """The computer tool in its preview form."""
 
     display_height: int
     """In pixels."""
     display_width: int
     """In pixels."""
     environment: str
+    """The system to control, such as ``windows``, ``mac`` or ``browser``."""
 
 
 class McpTool(Tool, frozen=True, kw_only=True, tag="mcp"):
