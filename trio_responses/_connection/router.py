@@ -177,7 +177,7 @@ class Router:
     ) -> ServerEvent:
         """Return an event for a message that is binary or too large; the latter fails turns."""
         if isinstance(message, BinaryMessage):
-            return wire.undecodable(message.data, "the message is binary")
+            return wire.UndecodableFrame(raw=message.data, error="the message is binary")
         kind = TYPE.search(message.head)
         lanes = STREAM_ID.findall(message.head + message.tail)
         lane = lanes[-1].decode() if lanes else None
