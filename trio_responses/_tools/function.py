@@ -65,7 +65,7 @@ else:
 """The ``output`` of a ``function_call_output``: text, or content parts."""
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-PARTS = (InputText, InputImage, InputFile)
+CONTENT_PARTS = (InputText, InputImage, InputFile)
 
 
 class InvalidArguments(InvalidJSON):
@@ -78,7 +78,7 @@ class InvalidArguments(InvalidJSON):
     """
 
     def __init__(self, message: str, *, tool: str) -> None:
-        super().__init__(message, subject=f"the JSON arguments for the tool {tool!r}")
+        super().__init__(message, subject=f"the argument JSON for the tool {tool!r}")
         self.tool = tool
 
 
@@ -100,7 +100,7 @@ class FunctionTool(Generic[P, R]):
         name of the function.
     :param description: the description for the model; by default the text of the docstring.
     :param strict: `True` to require strict mode, `False` to turn strict mode off.
-    :param timeout: the limit of one call in a run, in seconds; `None` for the limit of the run.
+    :param timeout: the limit of a call in a run, in seconds; `None` for the run's ``tool_timeout``.
     :param cheap: whether to call a sync function in the event loop, where the function must return
         quickly. By default a sync function runs in a thread.
     :raises ConfigurationError: if the function cannot be a tool; the message names the parameter.
@@ -108,7 +108,7 @@ class FunctionTool(Generic[P, R]):
     :ivar name: the name for the model.
     :ivar description: the description for the model, or `None`.
     :ivar schema: the schema of the parameters; ``reason`` in it is why a schema is not strict.
-    :ivar timeout: the limit of one call in a run, in seconds; `None` for the limit of the run.
+    :ivar timeout: the limit of a call in a run, in seconds; `None` for the run's ``tool_timeout``.
     :ivar cheap: whether a sync function is called in the event loop.
     :ivar is_async: whether the function is async.
     """
@@ -270,9 +270,11 @@ def encode_output(result: Any, *, tool: str = "tool") -> ToolOutput:
 
 def _content_parts(result: Any) -> list[Any]:
     """Return the content parts of a result; an empty list if the result has anything else."""
-    if isinstance(result, PARTS):
+    if isinstance(result, CONTENT_PARTS):
         return [result]
-    if not issubclass(type(result), list) or not all(isinstance(each, PARTS) for each in result):
+    if not issubclass(type(result), list) or not all(
+        isinstance(each, CONTENT_PARTS) for each in result
+    ):
         return []
     return list(result)
 
