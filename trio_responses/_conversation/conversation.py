@@ -25,7 +25,7 @@ from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.continuation import Continuation, Placement
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._settings import check_words
-from trio_responses._tools.parsing import ask_for, read_answer
+from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
 from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.request_builder import TurnSettings, deep_copy, raw_input
@@ -313,9 +313,9 @@ class Conversation(TurnMethods):
         :raises AnswerError: as ``connection.parse`` does; the answer stands in the history.
         :raises ResponsesError: as `run` does.
         """
-        settings, reader = ask_for(answer, {**self._settings.plain, **params})
+        settings, reader = with_text_format(answer, {**self._settings.plain, **params})
         params["text"] = settings["text"]
-        return read_answer(await self.run(input, delivery=delivery, **params), reader)
+        return parse_response(await self.run(input, delivery=delivery, **params), reader)
 
     def _settings_with(self, params: Mapping[str, Any], of: str) -> TurnSettings:
         return TurnSettings({**self._settings.plain, **params}, of) if params else self._settings

@@ -171,7 +171,7 @@ class RunStream:
             settings = _unforced(settings)
         while True:
             owed = ledger.pending_calls(but=new)
-            for_us = {key: call for key, call in owed.items() if terms.toolbox.takes(call)}
+            for_us = {key: call for key, call in owed.items() if terms.toolbox.handles(call)}
             if len(self.responses) >= terms.max_rounds and len(for_us) == len(owed):
                 raise RoundsExceeded(terms.max_rounds, self.responses[-1])
             calls = trio.CancelScope()
@@ -250,7 +250,7 @@ class RunStream:
     ) -> None:
         """Answer one call, as soon as it may run; it is noted before it begins."""
         toolbox, keep = self._terms.toolbox, self._ledger.store_output
-        decided = await toolbox.decide(call)
+        decided = await toolbox.output_without_running(call)
         if decided is not None:
             keep(key, decided)
             tell.send_nowait(ToolFinished(call=call, answer=decided, error=None, seconds=0.0))
@@ -268,7 +268,7 @@ class RunStream:
             keep(key, answer)
             seconds = trio.current_time() - since
         tell.send_nowait(ToolFinished(call=call, answer=answer, error=failure, seconds=seconds))
-        if failure is not None and toolbox.raises(failure):
+        if failure is not None and toolbox.ends_run(failure):
             raise failure
 
     async def _try(self, call: wire.OutputItem) -> tuple[msgspec.Raw, Exception | None]:
@@ -276,7 +276,7 @@ class RunStream:
         try:
             return await self._terms.toolbox.run(call), None
         except Exception as error:
-            answer = self._terms.toolbox.explain(call, error)
+            answer = self._terms.toolbox.error_output(call, error)
             if answer is None:
                 raise
             return answer, error

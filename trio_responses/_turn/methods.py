@@ -14,7 +14,7 @@ from trio_responses._errors import (
     UnexpectedOutput,
 )
 from trio_responses._settings import check_words
-from trio_responses._tools.parsing import ask_for, read_answer
+from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
@@ -115,8 +115,8 @@ class TurnMethods:
         :raises ConfigurationError: for a type that has no JSON schema.
         :raises ResponsesError: as `create` does.
         """
-        settings, reader = ask_for(answer, params)
-        return read_answer(await self.create(delivery=delivery, **settings), reader)
+        settings, reader = with_text_format(answer, params)
+        return parse_response(await self.create(delivery=delivery, **settings), reader)
 
 
 @final

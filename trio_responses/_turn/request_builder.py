@@ -16,7 +16,7 @@ from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.continuation import canonical, with_encrypted_reasoning
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._tools.toolbox import plain_tools
+from trio_responses._tools.toolbox import tool_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ def create_command(params: dict[str, Any]) -> ResponseCreate:
     if unknown:
         known["extra"] = {**unknown, **known.get("extra", {})}
     if known.get("tools"):
-        known["tools"] = plain_tools(known["tools"])
+        known["tools"] = tool_definitions(known["tools"])
     command = wire.ResponseCreate(**known)
     if command.stream_id is not msgspec.UNSET:
         raise ConfigurationError(
@@ -180,7 +180,7 @@ class TurnSettings:
             raise ConfigurationError(f"not a setting of a {of}: {', '.join(sorted(wrong))}")
         plain = {name: value for name, value in given.items() if value is not msgspec.UNSET}
         if plain.get("tools"):
-            plain["tools"] = plain_tools(plain["tools"])
+            plain["tools"] = tool_definitions(plain["tools"])
         model = plain.get("model")
         self.plain: dict[str, Any] = plain
         """The settings as they were given, tools as their definitions."""
