@@ -14,8 +14,7 @@ from time import perf_counter
 import trio
 
 from examples.place import open_place, parser_for
-from trio_responses import ResponsesError
-from trio_responses._pool import ResponsesPool, open_pool
+from trio_responses import ResponsesError, ResponsesPool, open_pool
 from trio_responses.testing import Reply, Request
 
 

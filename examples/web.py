@@ -22,8 +22,7 @@ from quart import abort, websocket
 from quart_trio import QuartTrio
 
 from examples.place import open_place, parser_for
-from trio_responses import Conversation, ResponsesError
-from trio_responses._pool import ResponsesPool, open_pool
+from trio_responses import Conversation, ResponsesError, ResponsesPool, open_pool
 from trio_responses.testing import Reply, Request, default_answer
 
 PAGE = Path(__file__).with_name("web.html").read_text(encoding="utf-8")
