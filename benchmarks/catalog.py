@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from benchmarks.clients.session import Client
+    from benchmarks.clients.session import BenchmarkClient
 
 NODE_MODULES: Final = "TRIO_RESPONSES_NODE_MODULES"
 NODE_SCRIPT: Final = Path(__file__).parent / "clients" / "node_ws.cjs"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ClientEntry:
     """A client: how it is called in the tables, where it is, and the package that it needs."""
 
     label: str
@@ -38,31 +38,37 @@ class Entry:
 
 
 OURS: Final = "trio-responses"
-CLIENTS: Final[dict[str, Entry]] = {
-    "stream": Entry("trio-responses, stream", "ours.Stream", OURS),
-    "channel": Entry("trio-responses, channel", "ours.Channel", OURS),
-    "conversation": Entry("trio-responses, conversation", "ours.Talk", OURS),
-    "lanes": Entry("trio-responses, streams", "ours.Lanes", OURS),
-    "growth": Entry("trio-responses", "ours.Stream", OURS),
-    "openai": Entry("openai-python, typed", "openai_sdk.Typed", "openai"),
-    "openai-raw": Entry("openai-python, raw + json", "openai_sdk.Raw", "openai"),
-    "openai-lanes": Entry("openai-python, a queue a lane", "openai_sdk.Lanes", "openai"),
-    "agents": Entry("openai-agents", "openai_sdk.Agents", "openai-agents"),
-    "websockets": Entry("websockets + msgspec", "asyncio_peers.Websockets", "websockets"),
-    "picows": Entry("picows + msgspec", "asyncio_peers.Picows", "picows"),
-    "trio-websocket": Entry(
-        "trio-websocket + msgspec + channel", "trio_peers.TrioWebsocket", "trio-websocket"
+CLIENTS: Final[dict[str, ClientEntry]] = {
+    "stream": ClientEntry("trio-responses, stream", "ours.StreamClient", OURS),
+    "channel": ClientEntry("trio-responses, channel", "ours.ChannelClient", OURS),
+    "conversation": ClientEntry("trio-responses, conversation", "ours.ConversationClient", OURS),
+    "lanes": ClientEntry("trio-responses, streams", "ours.LanesClient", OURS),
+    "growth": ClientEntry("trio-responses", "ours.StreamClient", OURS),
+    "openai": ClientEntry("openai-python, typed", "openai_sdk.TypedSdkClient", "openai"),
+    "openai-raw": ClientEntry("openai-python, raw + json", "openai_sdk.RawSdkClient", "openai"),
+    "openai-lanes": ClientEntry(
+        "openai-python, a queue a lane", "openai_sdk.LanesSdkClient", "openai"
     ),
-    "httpx-ws": Entry("httpx-ws on Trio + msgspec", "trio_peers.HttpxWs", "httpx-ws"),
-    "node": Entry("ws (Node.js) + JSON.parse", "", "ws"),
-    "floor": Entry("floor: socket, frames, msgspec", "floor.Floor", "msgspec"),
+    "agents": ClientEntry("openai-agents", "openai_sdk.AgentsSdkClient", "openai-agents"),
+    "websockets": ClientEntry(
+        "websockets + msgspec", "asyncio_peers.WebsocketsClient", "websockets"
+    ),
+    "picows": ClientEntry("picows + msgspec", "asyncio_peers.PicowsClient", "picows"),
+    "trio-websocket": ClientEntry(
+        "trio-websocket + msgspec + channel", "trio_peers.TrioWebsocketClient", "trio-websocket"
+    ),
+    "httpx-ws": ClientEntry("httpx-ws on Trio + msgspec", "trio_peers.HttpxWsClient", "httpx-ws"),
+    "node": ClientEntry("ws (Node.js) + JSON.parse", "", "ws"),
+    "baseline": ClientEntry(
+        "baseline: socket, frames, msgspec", "baseline.BaselineClient", "msgspec"
+    ),
 }
 
 
-def load(name: str) -> Client:
+def load(name: str) -> BenchmarkClient:
     """Make a client, in a process that is its own."""
     module, kind = CLIENTS[name].place.split(".")
-    client: Client = getattr(import_module(f"benchmarks.clients.{module}"), kind)()
+    client: BenchmarkClient = getattr(import_module(f"benchmarks.clients.{module}"), kind)()
     return client
 
 

@@ -15,7 +15,7 @@ from trio_responses import Endpoint, open_responses
 from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
-    from benchmarks.clients.session import Client
+    from benchmarks.clients.session import BenchmarkClient
     from trio_responses import Conversation, ResponsesConnection
     from trio_responses._turn.methods import Lane
 
@@ -38,7 +38,7 @@ async def _measure(
     return watch.per(count)
 
 
-async def history(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
+async def history(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
     """Take turns of a conversation whose history has so many items: deltas, all of them."""
     del client
     async with (
@@ -52,7 +52,7 @@ async def history(client: Client, url: str, *, width: int, count: int) -> dict[s
         return found
 
 
-async def lanes(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
+async def lanes(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
     """Take turns while so many other lanes of the socket are leased, and have been used."""
     del client
     endpoint = Endpoint.compatible(url, lanes=True)
@@ -66,7 +66,9 @@ async def lanes(client: Client, url: str, *, width: int, count: int) -> dict[str
         return await _measure(connection, count, model=MODEL)
 
 
-async def connections(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
+async def connections(
+    client: BenchmarkClient, url: str, *, width: int, count: int
+) -> dict[str, float]:
     """Take turns while so many other connections are open, and silent."""
     async with open_responses(url, api_key=KEY) as connection, AsyncExitStack() as stack:
         for _ in range(width):
@@ -74,7 +76,7 @@ async def connections(client: Client, url: str, *, width: int, count: int) -> di
         return await _measure(connection, count, model=MODEL)
 
 
-async def events(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
+async def events(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
     """Take turns of so many events: time for each event."""
     del width
     return await worker.turns(client, url, warm=1, count=count)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import FrameType
 
-    from benchmarks.clients.session import Session
+    from benchmarks.clients.session import BenchmarkSession
     from trio_responses import ResponsesConnection
 
 ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -46,7 +46,7 @@ TURNS: Final = 20
 
 
 @dataclass(frozen=True)
-class Count:
+class OperationCount:
     """Calls and bytecodes: of one event, or of one turn."""
 
     calls: float
@@ -54,15 +54,15 @@ class Count:
 
 
 LIMITS: Final = {
-    "burst, stream, an event": Count(10.4, 167),
-    "burst, channel, an event": Count(11.4, 172),
-    "small, stream, a turn": Count(655, 8510),
-    "small, conversation, a turn": Count(696, 9180),
+    "burst, stream, an event": OperationCount(10.4, 167),
+    "burst, channel, an event": OperationCount(11.4, 172),
+    "small, stream, a turn": OperationCount(655, 8510),
+    "small, conversation, a turn": OperationCount(696, 9180),
 }
 """What was counted when somebody last looked."""
 
 
-class Canned(trio.abc.Stream):
+class CannedStream(trio.abc.Stream):
     """A server without a server: bytes that were there before."""
 
     def __init__(self, answer: Callable[[], bytes]) -> None:
@@ -119,7 +119,7 @@ def _accept(head: bytes) -> bytes:
     )
 
 
-async def count(work: Callable[[], Awaitable[object]], per: int) -> Count:
+async def count(work: Callable[[], Awaitable[object]], per: int) -> OperationCount:
     """Do some work twice: count its calls, then its bytecodes; of one of so many."""
     calls = [0]
     bytecodes = [0]
@@ -146,7 +146,7 @@ async def count(work: Callable[[], Awaitable[object]], per: int) -> Count:
         await work()
     finally:
         sys.settrace(None)
-    return Count(calls[0] / per, bytecodes[0] / per)
+    return OperationCount(calls[0] / per, bytecodes[0] / per)
 
 
 def burst() -> bytes:
@@ -154,7 +154,7 @@ def burst() -> bytes:
     return b"".join(answers.streamed(DELTAS))
 
 
-class SmallTurns:
+class SmallResponses:
     """Small answers, each with an id of its own."""
 
     def __init__(self) -> None:
@@ -167,26 +167,26 @@ class SmallTurns:
         return b"".join(answers.streamed(2)).replace(answers.RESPONSE_DIGITS, number)
 
 
-async def count_turns(session: Session, turns: int, per: int) -> Count:
-    """Count turns, after one to warm up."""
-    note = deque[str](maxlen=1).append
+async def count_turns(session: BenchmarkSession, turns: int, per: int) -> OperationCount:
+    """OperationCount turns, after one to warm up."""
+    on_text = deque[str](maxlen=1).append
 
     async def work() -> None:
         for _ in range(turns):
-            await session.turn("go", note)
+            await session.turn("go", on_text)
 
-    await session.turn("go", note)
+    await session.turn("go", on_text)
     return await count(work, per)
 
 
-async def count_all() -> dict[str, Count]:
-    """Count everything that there are limits for."""
-    found: dict[str, Count] = {}
+async def count_all() -> dict[str, OperationCount]:
+    """OperationCount everything that there are limits for."""
+    found: dict[str, OperationCount] = {}
     events = DELTAS + len(answers.streamed(0))
     async with _open(burst) as connection:
         found["burst, stream, an event"] = await count_turns(StreamSession(connection), 1, events)
         found["burst, channel, an event"] = await count_turns(ChannelSession(connection), 1, events)
-    async with _open(SmallTurns()) as connection:
+    async with _open(SmallResponses()) as connection:
         found["small, stream, a turn"] = await count_turns(StreamSession(connection), TURNS, TURNS)
         async with connection.conversation(model=answers.MODEL) as conversation:
             found["small, conversation, a turn"] = await count_turns(
@@ -199,7 +199,7 @@ def _open(answer: Callable[[], bytes]) -> AbstractAsyncContextManager[ResponsesC
     async def dial(host: str, port: int) -> trio.abc.Stream:
         del host, port
         await trio.lowlevel.checkpoint()
-        return Canned(answer)
+        return CannedStream(answer)
 
     return open_responses("http://127.0.0.1:1/v1", api_key="key", dial=dial, proxy=None)
 
@@ -212,7 +212,7 @@ def verdict(counted: float, limit: float) -> str:
 
 
 def main() -> None:
-    """Count, compare, and fail where something got slower."""
+    """OperationCount, compare, and fail where something got slower."""
     same_bytecodes = sys.version_info[:2] == INTERPRETER
     failed = False
     for name, counted in trio.run(count_all).items():

@@ -29,7 +29,7 @@ INK, OURS, THEIRS = "#555", "#2f6fab", "#b8b8b8"
 
 
 @dataclass(frozen=True)
-class Point:
+class PlotPoint:
     """A place on a line, with how far its samples lay apart."""
 
     at: float
@@ -55,7 +55,7 @@ def picture(width: int, height: int, parts: Sequence[str]) -> str:
     )
 
 
-def line(title: str, axis: str, unit: str, places: Sequence[Point]) -> str:
+def line(title: str, axis: str, unit: str, places: Sequence[PlotPoint]) -> str:
     """Draw a line over a logarithmic axis, from zero up."""
     logs = [math.log10(point.at) for point in places]
     span = max(logs) - min(logs) or 1.0
@@ -67,12 +67,12 @@ def line(title: str, axis: str, unit: str, places: Sequence[Point]) -> str:
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
 
-    floor = HEIGHT - BOTTOM
+    bottom = HEIGHT - BOTTOM
     parts = [
         text(LEFT, 20, title, "start", 14),
         text(LEFT, 34, unit, "start", 10),
         text(WIDTH / 2, HEIGHT - 10, axis),
-        f'<path d="M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}" fill="none" stroke="{INK}"/>',
+        f'<path d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}" fill="none" stroke="{INK}"/>',
         text(LEFT - 6, y(0) + 4, "0", "end"),
     ]
     track: list[str] = []
@@ -86,7 +86,7 @@ def line(title: str, axis: str, unit: str, places: Sequence[Point]) -> str:
             ),
             f'<circle cx="{at:.1f}" cy="{y(point.value):.1f}" r="4" fill="{OURS}"/>',
             text(at, y(point.high) - 6, number(point.value, 2 if point.value < 10 else 0)),
-            text(at, floor + 16, number(point.at, 0)),
+            text(at, bottom + 16, number(point.at, 0)),
         ]
     parts.insert(5, f'<polyline points="{" ".join(track)}" fill="none" stroke="{OURS}"/>')
     return picture(WIDTH, HEIGHT, parts)
@@ -128,7 +128,7 @@ def draw_all(results: Results, folder: Path) -> None:
         _write(folder, burst.name, bars(title, values, ours))
     for growth in GROWTHS:
         places = [
-            Point(float(step.order["width"]), *found) for step, found in points(growth, results)
+            PlotPoint(float(step.order["width"]), *found) for step, found in points(growth, results)
         ]
         if places:
             _write(folder, growth.name, line(growth.title, growth.axis, growth.unit, places))

@@ -36,11 +36,11 @@ SURROUNDINGS: Final = (
 )
 
 
-class Failure(Exception):
+class ProcessFailure(Exception):
     """A client did not do what it was told: its last words."""
 
 
-class Program:
+class JsonProcess:
     """A process that is given an order a line, and answers each with a line of JSON."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -58,28 +58,28 @@ class Program:
     def ask(self, order: Mapping[str, Any], seconds: float) -> dict[str, float]:
         """Give an order and wait for the answer.
 
-        :raises Failure: when there is none within that time.
+        :raises ProcessFailure: when there is none within that time.
         """
         assert self._process.stdin is not None  # noqa: S101 - opened above
         try:
             self._process.stdin.write(json.dumps(order) + "\n")
         except BrokenPipeError:
-            raise Failure(self._last_words()) from None
+            raise ProcessFailure(self._last_words()) from None
         return self.answer(seconds)
 
     def answer(self, seconds: float) -> dict[str, float]:
         """Wait for a line.
 
-        :raises Failure: when there is none within that time.
+        :raises ProcessFailure: when there is none within that time.
         """
         assert self._process.stdout is not None  # noqa: S101 - opened above
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(seconds):
-                raise Failure(f"no answer within {seconds:.0f} s")
+                raise ProcessFailure(f"no answer within {seconds:.0f} s")
         line = self._process.stdout.readline()
         if not line:
-            raise Failure(self._last_words())
+            raise ProcessFailure(self._last_words())
         answer: dict[str, float] = json.loads(line)
         return answer
 
@@ -107,7 +107,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-class Stage:
+class BenchmarkServer:
     """The server, and where its clients find it."""
 
     def __init__(self, ports: Mapping[str, float], environment: Mapping[str, str]) -> None:
@@ -124,24 +124,26 @@ class Stage:
         scheme, port = ("https", "secure") if secure else ("http", "plain")
         return f"{scheme}://127.0.0.1:{self._ports[port]:.0f}/{script}/v1"
 
-    def start(self, client: str) -> Program:
+    def start(self, client: str) -> JsonProcess:
         """Start a client's process."""
         command = catalog.command(client)
         if client == "node" and sys.platform == "linux" and shutil.which("taskset"):
             processors = sorted(os.sched_getaffinity(0))
             command = ["taskset", "-c", str(processors[CLIENT % len(processors)]), *command]
-        return Program(command, self._environment)
+        return JsonProcess(command, self._environment)
 
 
 @contextmanager
-def open_stage() -> Generator[Stage, None, None]:
+def open_benchmark_server() -> Generator[BenchmarkServer, None, None]:
     """Run the server for the length of a block."""
     with TemporaryDirectory() as folder:
         certificate = str(Path(folder) / CERTIFICATE)
         trust = {"SSL_CERT_FILE": certificate, "NODE_EXTRA_CA_CERTS": certificate}
-        server = Program([sys.executable, "-m", "benchmarks.replay", folder], clean_environment())
+        server = JsonProcess(
+            [sys.executable, "-m", "benchmarks.replay", folder], clean_environment()
+        )
         try:
             ports = server.answer(START_SECONDS)
-            yield Stage(ports, clean_environment(**(trust if "secure" in ports else {})))
+            yield BenchmarkServer(ports, clean_environment(**(trust if "secure" in ports else {})))
         finally:
             server.end()

@@ -83,7 +83,7 @@ def lane_of(mask: bytes, payload: bytes) -> str | None:
     return found[1].decode() if found else None
 
 
-class Script:
+class ScriptedAnswers:
     """What a server does with the requests of one connection."""
 
     def __init__(self, peer: socket.socket, words: list[str]) -> None:
@@ -171,7 +171,7 @@ def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
         with peer, peer.makefile("rb") as stream:
             words = upgrade(peer, stream)
             if words:
-                script = Script(peer, words)
+                script = ScriptedAnswers(peer, words)
                 for mask, payload in requests(peer, stream):
                     script.answer(mask, payload)
 

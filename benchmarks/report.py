@@ -14,12 +14,12 @@ from benchmarks.workloads import COMPARED, GROWTHS, IMPORT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.results import Measured, Results
+    from benchmarks.results import Results, WorkloadSamples
     from benchmarks.workloads import Growth, Workload
 
 BEGIN: Final = "<!-- measured: begin -->"
 END: Final = "<!-- measured: end -->"
-FLOOR: Final = "floor"
+BASELINE: Final = "baseline"
 
 
 def number(value: float, digits: int) -> str:
@@ -34,14 +34,14 @@ def multiple(ratio: float | None) -> str:
     return number(ratio, 2 if ratio < 10 else 1 if ratio < 100 else 0)
 
 
-def rows_of(workload: Workload, measured: Measured) -> list[list[str]]:
-    """Make a workload's table: the best first, with its ratios to the peer and the floor."""
+def rows_of(workload: Workload, measured: WorkloadSamples) -> list[list[str]]:
+    """Make a workload's table: the best first, with its ratios to the peer and the baseline."""
     first, *others = workload.columns
-    with_floor = FLOOR in measured.samples
+    with_baseline = BASELINE in measured.samples
     peer = catalog.CLIENTS[workload.peer].label.partition(",")[0]
     heading = ["client", first.heading, "min to max", f"{peer} / it"]
-    if with_floor:
-        heading.append("it / floor")
+    if with_baseline:
+        heading.append("it / baseline")
     rows = [[*heading, *(column.heading for column in others)]]
 
     def order(client: str) -> float:
@@ -59,8 +59,8 @@ def rows_of(workload: Workload, measured: Measured) -> list[list[str]]:
             else f"{number(low, first.digits)} to {number(high, first.digits)}",
             multiple(measured.ratio(workload.peer, client, first.key)),
         ]
-        if with_floor:
-            row.append(multiple(measured.ratio(client, FLOOR, first.key)))
+        if with_baseline:
+            row.append(multiple(measured.ratio(client, BASELINE, first.key)))
         for column in others:
             median = measured.median(client, column.key)
             shown = "-" if median is None else number(median * column.scale, column.digits)
@@ -113,7 +113,7 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [heading, rule, *body])
 
 
-def notes_on(measured: Measured) -> str:
+def notes_on(measured: WorkloadSamples) -> str:
     """Say when it was, under which load, and who failed."""
     rounds = max((len(v) for c in measured.samples.values() for v in c.values()), default=0)
     said = f"{rounds} rounds, {measured.when}, load {measured.load:.1f}."

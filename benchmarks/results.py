@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Measured:
+class WorkloadSamples:
     """One workload's samples: by client, then by key."""
 
     when: str = ""
@@ -60,9 +60,9 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     missing: list[str] = field(default_factory=list[str])
     """Labels of clients that are not installed."""
-    workloads: dict[str, Measured] = field(default_factory=dict[str, Measured])
+    workloads: dict[str, WorkloadSamples] = field(default_factory=dict[str, WorkloadSamples])
 
-    def of(self, workload: Workload) -> Measured | None:
+    def of(self, workload: Workload) -> WorkloadSamples | None:
         """Give what was measured of a workload, if it was."""
         return self.workloads.get(workload.name)
 
@@ -80,5 +80,5 @@ class Results:
             measured = raw.pop("workloads")
             earlier = run.workloads
             run = cls(**raw, workloads=earlier)
-            run.workloads.update({name: Measured(**one) for name, one in measured.items()})
+            run.workloads.update({name: WorkloadSamples(**one) for name, one in measured.items()})
         return run

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import catalog
-from benchmarks.programs import ROOT, Failure, clean_environment, open_stage
-from benchmarks.results import Measured, Results
+from benchmarks.programs import ROOT, ProcessFailure, clean_environment, open_benchmark_server
+from benchmarks.results import Results, WorkloadSamples
 from benchmarks.workloads import IMPORT, IMPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from benchmarks.programs import Program, Stage
+    from benchmarks.programs import BenchmarkServer, JsonProcess
     from benchmarks.workloads import Workload
 
 SLOW_SECONDS: Final = 5.0
@@ -42,19 +42,19 @@ class Runner:
     :param clients: who takes part; everybody who is installed, if empty.
     """
 
-    def __init__(self, stage: Stage, *, rounds: int | None, clients: set[str]) -> None:
-        self._stage = stage
+    def __init__(self, server: BenchmarkServer, *, rounds: int | None, clients: set[str]) -> None:
+        self._server = server
         self._rounds = rounds
-        self._programs: dict[str, Program] = {}
+        self._processes: dict[str, JsonProcess] = {}
         self._clients = {
             name
             for name, entry in catalog.CLIENTS.items()
             if entry.version and (not clients or name in clients)
         }
 
-    def run(self, workload: Workload) -> Measured:
+    def run(self, workload: Workload) -> WorkloadSamples:
         """Measure one workload."""
-        measured = Measured()
+        measured = WorkloadSamples()
         clients = [name for name in workload.clients if name in self._clients]
         slow: set[str] = set()
         for _ in range(self._rounds or workload.rounds):
@@ -64,7 +64,7 @@ class Runner:
                 start = time.perf_counter()
                 try:
                     measured.add(client, self._sample(client, workload))
-                except Failure as failure:
+                except ProcessFailure as failure:
                     measured.failures[client] = str(failure)
                     self.end(client)
                 took = time.perf_counter() - start
@@ -77,10 +77,10 @@ class Runner:
     def _sample(self, client: str, workload: Workload) -> dict[str, float]:
         if workload is IMPORT:
             return {"wall": import_time(client)}
-        if client not in self._programs:
-            self._programs[client] = self._stage.start(client)
-        url = self._stage.url(workload.script, secure=workload.secure)
-        found = self._programs[client].ask({**workload.order, "url": url}, workload.seconds)
+        if client not in self._processes:
+            self._processes[client] = self._server.start(client)
+        url = self._server.url(workload.script, secure=workload.secure)
+        found = self._processes[client].ask({**workload.order, "url": url}, workload.seconds)
         if workload.fresh:
             self.end(client)
         return found
@@ -88,12 +88,12 @@ class Runner:
     def end(self, *clients: str) -> None:
         """End the processes of these clients."""
         for client in clients:
-            if client in self._programs:
-                self._programs.pop(client).end()
+            if client in self._processes:
+                self._processes.pop(client).end()
 
     def end_all(self) -> None:
         """End all clients."""
-        self.end(*list(self._programs))
+        self.end(*list(self._processes))
 
 
 def import_time(client: str) -> float:
@@ -108,7 +108,7 @@ def import_time(client: str) -> float:
         check=False,
     )
     if finished.returncode != 0:
-        raise Failure(finished.stderr.strip().splitlines()[-1])
+        raise ProcessFailure(finished.stderr.strip().splitlines()[-1])
     return float(finished.stdout) * MICROSECONDS
 
 
@@ -116,11 +116,11 @@ def run_all(
     workloads: Iterable[Workload], *, rounds: int | None, clients: set[str], into: Results
 ) -> None:
     """Measure workloads one after the other, and say how far it is."""
-    with open_stage() as stage:
-        runner = Runner(stage, rounds=rounds, clients=clients)
+    with open_benchmark_server() as server:
+        runner = Runner(server, rounds=rounds, clients=clients)
         try:
             for workload in workloads:
-                if workload.secure and not stage.has_tls:
+                if workload.secure and not server.has_tls:
                     print(f"{workload.name}: left out, for want of trustme", file=sys.stderr)
                     continue
                 start = time.perf_counter()

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
-from soak_clients import TIMEOUTS, Ledger, live
+from soak_clients import TIMEOUTS, SoakLog, live
 
 SERVER: Final = Path(__file__).with_name("soak_server.py")
 MIB: Final = 1024 * 1024
@@ -45,33 +45,33 @@ def resident() -> int:
 
 
 def descriptors() -> int:
-    """Count the open files and sockets of this process."""
+    """OperationCount the open files and sockets of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def sample(ledger: Ledger, seconds: float) -> None:
-    """Note the memory sixty times, and print it twenty times."""
+async def sample(log: SoakLog, seconds: float) -> None:
+    """OnText the memory sixty times, and print it twenty times."""
     started = trio.current_time()
     for number in range(60):
         await trio.sleep_until(started + (number + 0.99) * seconds / 60)
-        ledger.samples.append(resident())
+        log.samples.append(resident())
         if number % 3 == 2:
             print(
                 f"{trio.current_time() - started:>6.0f} s {resident() / MIB:>7.1f} MiB"
-                f" {ledger.turns:>8,} turns {len(ledger.wrong):>3} wrong",
+                f" {log.turns:>8,} turns {len(log.wrong):>3} wrong",
                 flush=True,
             )
 
 
-async def feel_pulse(ledger: Ledger) -> None:
+async def feel_pulse(log: SoakLog) -> None:
     """Measure how late the event loop is: a machine that is busy is late for its own reasons."""
     while True:
         due = trio.current_time() + PULSE
         await trio.sleep_until(due)
-        ledger.lag = max(ledger.lag, trio.current_time() - due)
+        log.lag = max(log.lag, trio.current_time() - due)
 
 
-async def soak(ledger: Ledger, seconds: float, connections: int, pause: float, seed: int) -> Any:
+async def soak(log: SoakLog, seconds: float, connections: int, pause: float, seed: int) -> Any:
     """Run everything, and give what the server has counted."""
     server = await trio.lowlevel.open_process(
         [sys.executable, str(SERVER), str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -83,17 +83,17 @@ async def soak(ledger: Ledger, seconds: float, connections: int, pause: float, s
     until = trio.current_time() + seconds
     with trio.move_on_after(seconds + 30) as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(feel_pulse, ledger)
+            nursery.start_soon(feel_pulse, log)
             async with trio.open_nursery() as clients:
-                clients.start_soon(sample, ledger, seconds)
+                clients.start_soon(sample, log, seconds)
                 for number in range(connections):
-                    clients.start_soon(live, ledger, url, number, pause, until)
+                    clients.start_soon(live, log, url, number, pause, until)
             nursery.cancel_scope.cancel()
-    ledger.check(not scope.cancelled_caught, "the connections did not end")
+    log.check(not scope.cancelled_caught, "the connections did not end")
     await trio.sleep(0.5)
     gc.collect()
     left = trio.lowlevel.current_statistics().tasks_living - tasks, descriptors() - files
-    ledger.check(left == (0, 0), f"left behind: {left[0]} tasks, {left[1]} file descriptors")
+    log.check(left == (0, 0), f"left behind: {left[0]} tasks, {left[1]} file descriptors")
     await server.stdin.aclose()
     report = b"".join([bytes(data) async for data in server.stdout])
     await server.wait()
@@ -101,20 +101,18 @@ async def soak(ledger: Ledger, seconds: float, connections: int, pause: float, s
     return json.loads(report)
 
 
-def judge(ledger: Ledger) -> None:
+def judge(log: SoakLog) -> None:
     """Draw the last conclusions."""
-    ended = sum(ledger.endings.values())
-    ledger.check(ended == ledger.turns, f"{ledger.turns} turns, {ended} endings")
-    ledger.check(not ledger.endings["NEVER ENDED"], "turns without an end")
-    growth = statistics.median(ledger.samples[45:]) - statistics.median(ledger.samples[15:30])
-    ledger.check(growth < GROWTH_BYTES, f"memory grew by {growth / MIB:.1f} MiB")
-    slowest = max(ledger.leaving, default=0.0)
-    ledger.check(
-        slowest < TIMEOUTS.close + LEEWAY + 2 * ledger.lag, f"leaving took {slowest:.1f} s"
-    )
+    ended = sum(log.endings.values())
+    log.check(ended == log.turns, f"{log.turns} turns, {ended} endings")
+    log.check(not log.endings["NEVER ENDED"], "turns without an end")
+    growth = statistics.median(log.samples[45:]) - statistics.median(log.samples[15:30])
+    log.check(growth < GROWTH_BYTES, f"memory grew by {growth / MIB:.1f} MiB")
+    slowest = max(log.leaving, default=0.0)
+    log.check(slowest < TIMEOUTS.close + LEEWAY + 2 * log.lag, f"leaving took {slowest:.1f} s")
 
 
-def print_table(ledger: Ledger, report: Any) -> None:
+def print_table(log: SoakLog, report: Any) -> None:
     """Print what happened."""
 
     def rows(title: str, counts: Any) -> None:
@@ -122,19 +120,19 @@ def print_table(ledger: Ledger, report: Any) -> None:
         for name, count in sorted(counts.items(), key=lambda row: -row[1]):
             print(f"    {name:<42} {count:>10,}")
 
-    rows(f"{ledger.turns:,} turns ended with", +ledger.endings)
-    rows("connections", ledger.connections)
-    rows("besides", ledger.extras)
+    rows(f"{log.turns:,} turns ended with", +log.endings)
+    rows("connections", log.connections)
+    rows("besides", log.extras)
     rows("faults of the server", report["faults"])
-    quarters = [ledger.samples[at : at + 15] for at in range(0, 60, 15)]
+    quarters = [log.samples[at : at + 15] for at in range(0, 60, 15)]
     sizes = " ".join(f"{statistics.median(part) / MIB:.1f}" for part in quarters)
     print(f"\nmedian resident size of each quarter: {sizes} MiB; now {resident() / MIB:.1f}")
-    print(f"slowest leaving of a connection: {max(ledger.leaving, default=0.0):.2f} s;"
-          f" the event loop was late by up to {ledger.lag:.2f} s")  # fmt: skip
+    print(f"slowest leaving of a connection: {max(log.leaving, default=0.0):.2f} s;"
+          f" the event loop was late by up to {log.lag:.2f} s")  # fmt: skip
     print(f"handshakes at the server: {report['handshakes']:,}; sockets at once: up to"
           f" {report['most sockets at once']}")  # fmt: skip
     print(f"exceptions in the server, which it survives: {report['crashes'] or 'none'}")
-    print("", *ledger.wrong[:20], f"{len(ledger.wrong)} things wrong", sep="\n")
+    print("", *log.wrong[:20], f"{len(log.wrong)} things wrong", sep="\n")
 
 
 def main() -> int:
@@ -146,12 +144,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of chance; by the clock")
     options = parser.parse_args()
     seed = int(time.time()) if options.seed is None else options.seed
-    ledger = Ledger(random.Random(seed))  # noqa: S311 - no secret depends on it
+    log = SoakLog(random.Random(seed))  # noqa: S311 - no secret depends on it
     print(f"{options.connections} connections, {options.seconds:.0f} s, seed {seed}")
-    report = trio.run(soak, ledger, options.seconds, options.connections, options.pause, seed)
-    judge(ledger)
-    print_table(ledger, report)
-    return 1 if ledger.wrong else 0
+    report = trio.run(soak, log, options.seconds, options.connections, options.pause, seed)
+    judge(log)
+    print_table(log, report)
+    return 1 if log.wrong else 0
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ COUNTED: Final = (
 
 
 @dataclass
-class Ledger:
+class SoakLog:
     """What was begun, and how it ended."""
 
     dice: random.Random
@@ -73,7 +73,7 @@ class Ledger:
         return f"turn{self.turns}x"
 
     def check(self, holds: object, complaint: str) -> None:
-        """Note what should not be."""
+        """OnText what should not be."""
         if not holds:
             self.wrong.append(complaint)
 
@@ -85,48 +85,46 @@ class Ledger:
 # --- One turn -----------------------------------------------------------------------------
 
 
-async def run_turn(
-    ledger: Ledger, turns: TurnMethods, **options: Any
-) -> tuple[str, Response | None]:
+async def run_turn(log: SoakLog, turns: TurnMethods, **options: Any) -> tuple[str, Response | None]:
     """Run one turn to one of its ends, and book it."""
-    token = ledger.token()
+    token = log.token()
     response: Response | None = None
     steered = False
-    patience = ledger.dice.uniform(0, 0.1) if ledger.chance(0.15) else LONGEST_TURN
+    patience = log.dice.uniform(0, 0.1) if log.chance(0.15) else LONGEST_TURN
     ending = "NEVER ENDED"
     try:
         with trio.move_on_after(patience) as scope:
-            async with turns.stream(input=token, delivery=a_delivery(ledger), **options) as stream:
-                response, steered = await read(ledger, stream)
+            async with turns.stream(input=token, delivery=a_delivery(log), **options) as stream:
+                response, steered = await read(log, stream)
             ending = "left early" if response is None else f"Response, {response.status}"
         if scope.cancelled_caught:
-            ledger.check(patience < LONGEST_TURN, f"hung: {token}")
+            log.check(patience < LONGEST_TURN, f"hung: {token}")
             ending = "cancelled"
     except ResponsesError as error:
-        ledger.check(isinstance(error.delivery, Delivery), f"no delivery: {error!r}")
+        log.check(isinstance(error.delivery, Delivery), f"no delivery: {error!r}")
         ending = f"{type(error).__name__}, {error.delivery}"
     except trio.Cancelled:
         ending = "cancelled"
         raise
     except Exception as error:  # noqa: BLE001 - that it is none of these is the question
-        ledger.check(holds=False, complaint=f"untyped: {error!r}")
+        log.check(holds=False, complaint=f"untyped: {error!r}")
     finally:
-        ledger.endings[ending] += 1
+        log.endings[ending] += 1
     if response is not None and response.status == "completed" and not steered:
-        ledger.check(token in response.output_text, f"mix-up: {token}, {response.output_text!r}")
+        log.check(token in response.output_text, f"mix-up: {token}, {response.output_text!r}")
     return token, response
 
 
-def a_delivery(ledger: Ledger) -> Any:
+def a_delivery(log: SoakLog) -> Any:
     """Choose how much the turn may risk."""
-    return "at_least_once" if ledger.chance(0.3) else "at_most_once"
+    return "at_least_once" if log.chance(0.3) else "at_most_once"
 
 
-async def read(ledger: Ledger, stream: ResponseStream) -> tuple[Response | None, bool]:
+async def read(log: SoakLog, stream: ResponseStream) -> tuple[Response | None, bool]:
     """Read a stream: quickly, slowly, up to some event, or with a word in between."""
-    pause = ledger.dice.choice([0, 0, 0, 0, 0.01, 0.1])
-    stop_after = ledger.dice.randrange(1, 8) if ledger.chance(0.1) else None
-    steers = ledger.chance(0.2)
+    pause = log.dice.choice([0, 0, 0, 0, 0.01, 0.1])
+    stop_after = log.dice.randrange(1, 8) if log.chance(0.1) else None
+    steers = log.chance(0.2)
     receipt = None
     count = 0
     async for event in stream:
@@ -139,62 +137,62 @@ async def read(ledger: Ledger, stream: ResponseStream) -> tuple[Response | None,
     if receipt is not None:
         with trio.move_on_after(LONGEST_TURN):
             await receipt.settled()
-        ledger.check(receipt.state in SETTLED, f"a steering input is still {receipt.state}")
-        ledger.extras[f"steered, {receipt.state}"] += 1
+        log.check(receipt.state in SETTLED, f"a steering input is still {receipt.state}")
+        log.extras[f"steered, {receipt.state}"] += 1
     return stream.response, receipt is not None
 
 
 # --- The tasks of one connection ----------------------------------------------------------
 
 
-async def ask_on_lanes(ledger: Ledger, connection: ResponsesConnection, pause: float) -> None:
+async def ask_on_lanes(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
     """Run turns of their own, on the connection or on a leased lane."""
     while True:
-        if ledger.chance(0.5):
-            await run_turn(ledger, connection, model="m")
+        if log.chance(0.5):
+            await run_turn(log, connection, model="m")
         else:
             async with connection.lane() as lane:
-                for _ in range(ledger.dice.randrange(1, 4)):
-                    await run_turn(ledger, lane, model="m")
-        await trio.sleep(ledger.dice.expovariate(1 / pause))
+                for _ in range(log.dice.randrange(1, 4)):
+                    await run_turn(log, lane, model="m")
+        await trio.sleep(log.dice.expovariate(1 / pause))
 
 
-async def converse(ledger: Ledger, connection: ResponsesConnection, pause: float) -> None:
+async def converse(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
     """Hold one conversation after the other, with forks, some of them saved and restored."""
     while True:
-        settings = {"model": "m", "store": ledger.chance(0.5)}
+        settings = {"model": "m", "store": log.chance(0.5)}
         async with connection.conversation(**settings) as conversation:
-            saved = await talk(ledger, conversation, pause, [])
+            saved = await talk(log, conversation, pause, [])
         if saved is not None:
             checkpoint, said = saved
-            ledger.extras["restored"] += 1
+            log.extras["restored"] += 1
             async with conversation.restore(connection, checkpoint) as restored:
-                await talk(ledger, restored, pause, said)
+                await talk(log, restored, pause, said)
 
 
 async def talk(
-    ledger: Ledger, conversation: Conversation, pause: float, said: list[str]
+    log: SoakLog, conversation: Conversation, pause: float, said: list[str]
 ) -> tuple[bytes, list[str]] | None:
     """Say some things; give a checkpoint, and what was said up to it, now and then."""
     while len(said) < LONGEST_HISTORY:
-        if ledger.chance(0.1):
+        if log.chance(0.1):
             branch = conversation.fork()
-            ledger.extras["forks"] += 1
+            log.extras["forks"] += 1
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(say, ledger, conversation, said)
-                nursery.start_soon(say, ledger, branch, list(said))
+                nursery.start_soon(say, log, conversation, said)
+                nursery.start_soon(say, log, branch, list(said))
         else:
-            await say(ledger, conversation, said)
-        if ledger.chance(0.08):
+            await say(log, conversation, said)
+        if log.chance(0.08):
             return conversation.checkpoint(), said
-        await trio.sleep(ledger.dice.expovariate(1 / pause))
+        await trio.sleep(log.dice.expovariate(1 / pause))
     return None
 
 
-async def say(ledger: Ledger, conversation: Conversation, said: list[str]) -> None:
+async def say(log: SoakLog, conversation: Conversation, said: list[str]) -> None:
     """Run one turn of a conversation, and compare the history with what has been said."""
     before = len(conversation.items)
-    token, response = await run_turn(ledger, conversation)
+    token, response = await run_turn(log, conversation)
     words = [
         item.content
         for item in conversation.items
@@ -203,26 +201,26 @@ async def say(ledger: Ledger, conversation: Conversation, said: list[str]) -> No
     ended_well = response is not None and response.status in {"completed", "incomplete"}
     if not ended_well and words != said:  # it was cancelled or left behind its last event
         ended_well = True
-        ledger.extras["turns that ended before they were left"] += 1
-        ledger.check(response is None, f"a {token} that failed is in the history")
+        log.extras["turns that ended before they were left"] += 1
+        log.check(response is None, f"a {token} that failed is in the history")
     if ended_well:
         said.append(token)
     else:
-        ledger.check(len(conversation.items) == before, f"{token} left a trace")
-    ledger.check(words == said, f"history: {words}, not {said}")
+        log.check(len(conversation.items) == before, f"{token} left a trace")
+    log.check(words == said, f"history: {words}, not {said}")
 
 
-async def use_channel(ledger: Ledger, connection: ResponsesConnection, pause: float) -> None:
+async def use_channel(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
     """Send and receive below all turns: what comes is counted."""
 
     async def send() -> None:
         while True:
-            await trio.sleep(ledger.dice.expovariate(1 / pause))
+            await trio.sleep(log.dice.expovariate(1 / pause))
             try:
                 await connection.send(ResponseCreate(model="m", input="raw"))
-                ledger.extras["raw requests"] += 1
+                log.extras["raw requests"] += 1
             except ResponsesError as error:
-                ledger.extras[f"raw requests: {type(error).__name__}"] += 1
+                log.extras[f"raw requests: {type(error).__name__}"] += 1
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
@@ -230,11 +228,11 @@ async def use_channel(ledger: Ledger, connection: ResponsesConnection, pause: fl
             async for event in connection:
                 told = not hasattr(event, "sequence_number")
                 name = f"told of {type(event).__name__}" if told else "raw events"
-                ledger.extras[name] += 1
+                log.extras[name] += 1
         nursery.cancel_scope.cancel()
 
 
-async def live(ledger: Ledger, url: str, number: int, pause: float, until: float) -> None:
+async def live(log: SoakLog, url: str, number: int, pause: float, until: float) -> None:
     """Keep one connection in use: where it is given up, another one is opened."""
     endpoint = Endpoint.compatible(url, lanes=True, max_age=None, after_error="reuse")
     rotation = RotationPolicy(max_age=ROTATIONS[number % 3], stagger=0.5)
@@ -246,19 +244,19 @@ async def live(ledger: Ledger, url: str, number: int, pause: float, until: float
                 reconnect=RECONNECT, rotation=rotation,
             ) as connection:  # fmt: skip
                 with trio.move_on_at(min(until, trio.current_time() + LONGEST_LIFE)):
-                    await use(ledger, connection, number, pause)
+                    await use(log, connection, number, pause)
                 left_at = trio.current_time()
                 ended = connection.state is ConnectionState.CLOSED
-            ledger.leaving.append(trio.current_time() - left_at)
-            ledger.connections["ended by the server" if ended else "left"] += 1
+            log.leaving.append(trio.current_time() - left_at)
+            log.connections["ended by the server" if ended else "left"] += 1
         except ResponsesError as error:
-            ledger.connections[f"given up: {type(error).__name__}"] += 1
+            log.connections[f"given up: {type(error).__name__}"] += 1
             await trio.sleep(0.2)
         if connection is not None:
-            settle(ledger, connection, reads_channel=number % EACH_WITH_CHANNEL == 0)
+            settle(log, connection, reads_channel=number % EACH_WITH_CHANNEL == 0)
 
 
-async def use(ledger: Ledger, connection: ResponsesConnection, number: int, pause: float) -> None:
+async def use(log: SoakLog, connection: ResponsesConnection, number: int, pause: float) -> None:
     """Run the tasks of one connection until it is given up, or the time is over."""
 
     async def end_with_connection() -> None:
@@ -268,18 +266,18 @@ async def use(ledger: Ledger, connection: ResponsesConnection, number: int, paus
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_with_connection)
-        nursery.start_soon(ask_on_lanes, ledger, connection, pause)
-        nursery.start_soon(ask_on_lanes, ledger, connection, pause)
-        nursery.start_soon(converse, ledger, connection, pause)
+        nursery.start_soon(ask_on_lanes, log, connection, pause)
+        nursery.start_soon(ask_on_lanes, log, connection, pause)
+        nursery.start_soon(converse, log, connection, pause)
         if number % EACH_WITH_CHANNEL == 0:
-            nursery.start_soon(use_channel, ledger, connection, pause)
+            nursery.start_soon(use_channel, log, connection, pause)
 
 
-def settle(ledger: Ledger, connection: ResponsesConnection, *, reads_channel: bool) -> None:
+def settle(log: SoakLog, connection: ResponsesConnection, *, reads_channel: bool) -> None:
     """Book what a connection has counted, and see that it is at rest."""
     counts = connection.statistics()
     unread = 0 if reads_channel else counts.unread_bytes
     at_rest = (counts.state, counts.requests_active, unread) == (ConnectionState.CLOSED, 0, 0)
-    ledger.check(at_rest, f"not at rest: {counts}")
+    log.check(at_rest, f"not at rest: {counts}")
     for name in COUNTED:
-        ledger.extras[name.replace("_", " ")] += getattr(counts, name)
+        log.extras[name.replace("_", " ")] += getattr(counts, name)

@@ -44,7 +44,7 @@ ODD_FRAMES: Final = (
 )
 
 
-class Chaos:
+class FaultInjector:
     """Chooses what happens, and counts it."""
 
     def __init__(self, server: ResponsesServer, seed: int) -> None:
@@ -119,16 +119,16 @@ class Chaos:
 async def serve(seed: int) -> None:
     """Run until standard input ends."""
     async with open_test_server(max_age=MAX_AGE) as server, trio.open_nursery() as nursery:
-        chaos = Chaos(server, seed)
-        server.respond_with(chaos.answer)
+        faults = FaultInjector(server, seed)
+        server.respond_with(faults.answer)
         print(await server.serve_tcp(), flush=True)
-        nursery.start_soon(chaos.trouble_handshakes)
-        nursery.start_soon(chaos.forget)
+        nursery.start_soon(faults.trouble_handshakes)
+        nursery.start_soon(faults.forget)
         await trio.to_thread.run_sync(sys.stdin.read)
         nursery.cancel_scope.cancel()
     seen = server.statistics()
     report = {
-        "faults": dict(chaos.counts.most_common()),
+        "faults": dict(faults.counts.most_common()),
         "handshakes": seen.handshakes,
         "responses": seen.responses,
         "most sockets at once": seen.max_open,

@@ -25,7 +25,7 @@ from benchmarks.processors import CLIENT, pin, resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from benchmarks.clients.session import Client, Input
+    from benchmarks.clients.session import BenchmarkClient, Input
 
     Measure = Callable[..., Coroutine[Any, Any, dict[str, float]]]
 
@@ -62,7 +62,7 @@ def input_of(size: int, items: int) -> Input:
 
 
 async def turns(
-    client: Client,
+    client: BenchmarkClient,
     url: str,
     *,
     warm: int,
@@ -77,23 +77,25 @@ async def turns(
     :param least: how long at least, in seconds, so that fast clients are measured as well.
     """
     given = input_of(size, items)
-    note = deque[str](maxlen=KEPT).append
+    on_text = deque[str](maxlen=KEPT).append
     async with client.connect(url) as session:
         for _ in range(warm):
-            await session.turn(given, note)
+            await session.turn(given, on_text)
         watch = Stopwatch()
         taken = 0
         while taken < count or watch.elapsed < least:
-            await session.turn(given, note)
+            await session.turn(given, on_text)
             taken += 1
         return watch.per(taken)
 
 
-async def lanes(client: Client, url: str, *, warm: int, count: int, width: int) -> dict[str, float]:
+async def lanes(
+    client: BenchmarkClient, url: str, *, warm: int, count: int, width: int
+) -> dict[str, float]:
     """Take turns, so many at once on one connection: time for each round of them."""
-    note = deque[str](maxlen=KEPT).append
+    on_text = deque[str](maxlen=KEPT).append
     async with client.connect(url) as session:
-        turn = partial(session.turn, "go", note)
+        turn = partial(session.turn, "go", on_text)
         for _ in range(warm):
             await client.gather([turn] * width)
         watch = Stopwatch()
@@ -102,16 +104,16 @@ async def lanes(client: Client, url: str, *, warm: int, count: int, width: int) 
         return watch.per(count)
 
 
-async def paced(client: Client, url: str, *, count: int) -> dict[str, float]:
+async def paced(client: BenchmarkClient, url: str, *, count: int) -> dict[str, float]:
     """Take a turn whose deltas say when they were sent: how old they are here."""
     ages: list[float] = []
 
-    def note(text: str) -> None:
+    def on_text(text: str) -> None:
         ages.append(time.perf_counter() - float(text))
 
     async with client.connect(url) as session:
         watch = Stopwatch()
-        await session.turn("go", note)
+        await session.turn("go", on_text)
         found = watch.per(count)
     ages.sort()
     found["p50"] = ages[len(ages) // 2] * MICROSECONDS
@@ -119,7 +121,7 @@ async def paced(client: Client, url: str, *, count: int) -> dict[str, float]:
     return found
 
 
-async def connect(client: Client, url: str, *, count: int) -> dict[str, float]:
+async def connect(client: BenchmarkClient, url: str, *, count: int) -> dict[str, float]:
     """Open connections, one after the other: time until each is open."""
     total = {"cpu": 0.0, "wall": 0.0}
     for _ in range(count):
@@ -130,12 +132,12 @@ async def connect(client: Client, url: str, *, count: int) -> dict[str, float]:
     return total
 
 
-async def crowd(client: Client, url: str, *, width: int, quiet: float) -> dict[str, float]:
+async def crowd(client: BenchmarkClient, url: str, *, width: int, quiet: float) -> dict[str, float]:
     """Hold connections: memory of each, and time while nothing, and little, comes on them.
 
     One is opened before, so that what is imported or made once is not counted.
     """
-    note = deque[str](maxlen=KEPT).append
+    on_text = deque[str](maxlen=KEPT).append
     async with client.connect(url), AsyncExitStack() as stack:
         gc.collect()
         before = resident_bytes()
@@ -148,7 +150,7 @@ async def crowd(client: Client, url: str, *, width: int, quiet: float) -> dict[s
         await client.sleep(quiet)
         found["idle"] = watch.per(1)["cpu"] / quiet
         watch = Stopwatch()
-        await client.gather([partial(session.turn, "go", note) for session in sessions])
+        await client.gather([partial(session.turn, "go", on_text) for session in sessions])
         return {**found, **watch.per(width)}
 
 

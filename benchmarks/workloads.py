@@ -21,7 +21,7 @@ EVERYONE: Final = (
     "trio-websocket",
     "httpx-ws",
     "node",
-    "floor",
+    "baseline",
 )
 CROWD: Final = ("stream", "openai", "websockets", "trio-websocket")
 BURST: Final = 2000

@@ -12,7 +12,7 @@ from benchmarks import answers, plots, report, workloads
 from benchmarks.budget import BUDGET, budget_rows, times
 from benchmarks.guard import verdict
 from benchmarks.replay import lane_of
-from benchmarks.results import Measured, Results
+from benchmarks.results import Results, WorkloadSamples
 from trio_responses import _wire as wire
 from trio_responses._protocol.frames import FrameReader
 
@@ -33,8 +33,8 @@ def events(frames: Sequence[bytes]) -> list[wire.ServerEvent]:
     return [wire.decode(message) for message in messages if isinstance(message, bytes)]
 
 
-def measured(**samples: list[float]) -> Measured:
-    found = Measured(when="today", load=0.5)
+def measured(**samples: list[float]) -> WorkloadSamples:
+    found = WorkloadSamples(when="today", load=0.5)
     for client, values in samples.items():
         for value in values:
             found.add(client, {"cpu": value, "wall": 2 * value})
@@ -102,20 +102,20 @@ def test_the_later_of_two_runs_counts(tmp_path: Path) -> None:
 def test_a_table_has_the_best_first_and_its_ratios() -> None:
     each = 1.0 * (workloads.BURST + workloads.EVENTS_OF_A_TURN)
     found = measured(
-        openai=[80 * each], stream=[each, 2 * each, 3 * each], floor=[each, each, each]
+        openai=[80 * each], stream=[each, 2 * each, 3 * each], baseline=[each, each, each]
     )
     heading, *rows = report.rows_of(BURST, found)
-    assert heading[3:5] == ["openai-python / it", "it / floor"]
+    assert heading[3:5] == ["openai-python / it", "it / baseline"]
     assert rows == [
-        ["floor: socket, frames, msgspec", "1.00", "1.00 to 1.00", "80.0", "1.00", "2.00"],
+        ["baseline: socket, frames, msgspec", "1.00", "1.00 to 1.00", "80.0", "1.00", "2.00"],
         ["trio-responses, stream", "2.00", "1.00 to 3.00", "40.0", "2.00", "4.00"],
         ["openai-python, typed", "80.00", "one sample", "1.00", "80.0", "160.00"],
     ]
 
 
-def test_without_a_floor_or_a_peer_there_is_no_such_ratio() -> None:
+def test_without_a_baseline_or_a_peer_there_is_no_such_ratio() -> None:
     heading, row = report.rows_of(BURST, measured(stream=[1]))
-    assert "it / floor" not in heading
+    assert "it / baseline" not in heading
     assert row[3] == "-"
 
 
@@ -155,7 +155,7 @@ def test_numbers_and_multiples_have_the_digits_that_mean_something() -> None:
 
 
 def test_the_budget_says_what_is_met_and_what_is_not() -> None:
-    run = Results(workloads={"burst": measured(stream=[2], openai=[100], floor=[1])})
+    run = Results(workloads={"burst": measured(stream=[2], openai=[100], baseline=[1])})
     first, second, *others = budget_rows(run)[1:]
     assert first[2:] == ["1/40", "1/50", "yes"]
     assert second[2:] == ["1.50", "2.00", "**no**"]
@@ -202,7 +202,7 @@ def test_tables_are_put_into_their_place_only() -> None:
 def test_pictures_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     run = Results(
         workloads={
-            "burst": measured(stream=[2, 3], openai=[90], floor=[1]),
+            "burst": measured(stream=[2, 3], openai=[90], baseline=[1]),
             **{step.name: measured(growth=[100, 110]) for step in HISTORY.steps},
         }
     )
@@ -215,7 +215,7 @@ def test_pictures_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_points_of_a_line_lie_where_their_logarithms_do() -> None:
-    places = [plots.Point(10.0**n, 1, 1, 1) for n in range(3)]
+    places = [plots.PlotPoint(10.0**n, 1, 1, 1) for n in range(3)]
     root = ET.fromstring(plots.line("t", "x", "y", places))  # noqa: S314
     at = [float(one.get("cx", "nan")) for one in root.iter() if one.tag.endswith("circle")]
     assert math.isclose(at[1] - at[0], at[2] - at[1], abs_tol=0.2)

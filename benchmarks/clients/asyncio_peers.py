@@ -18,7 +18,7 @@ from trio_responses.types import OutputTextDelta, ResponseCompleted
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
 
 
 class WebsocketsSession:
@@ -27,18 +27,18 @@ class WebsocketsSession:
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         await self._websocket.send(request(given), text=True)
         while True:
             event = decode(await self._websocket.recv(decode=False))
             if type(event) is OutputTextDelta:
-                note(event.delta)
+                on_text(event.delta)
             elif type(event) is ResponseCompleted:
                 return
 
 
-class Websockets(AsyncioLoop):
+class WebsocketsClient(AsyncioLoop):
     """`websockets`, without compression, as the official SDK opens it."""
 
     @asynccontextmanager
@@ -66,7 +66,7 @@ class PicowsSession:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         from picows import WSMsgType
 
@@ -75,15 +75,15 @@ class PicowsSession:
             while self._events:
                 event = self._events.popleft()
                 if type(event) is OutputTextDelta:
-                    note(event.delta)
+                    on_text(event.delta)
                 elif type(event) is ResponseCompleted:
                     return
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
 
-class Picows(AsyncioLoop):
-    """Picows, a WebSocket library in Cython."""
+class PicowsClient(AsyncioLoop):
+    """PicowsClient, a WebSocket library in Cython."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[PicowsSession, None]:
@@ -92,7 +92,7 @@ class Picows(AsyncioLoop):
 
         session = PicowsSession()
 
-        class Listener(picows.WSListener):  # type: ignore[misc]
+        class PicowsListener(picows.WSListener):  # type: ignore[misc]
             def on_ws_frame(self, transport: Any, frame: Any) -> None:
                 del transport
                 if frame.msg_type == picows.WSMsgType.TEXT:
@@ -100,7 +100,7 @@ class Picows(AsyncioLoop):
 
         secure = ssl.create_default_context() if url.startswith("https") else None
         session.transport, _ = await picows.ws_connect(
-            Listener, socket_url(url), ssl_context=secure, max_frame_size=LARGEST_MESSAGE
+            PicowsListener, socket_url(url), ssl_context=secure, max_frame_size=LARGEST_MESSAGE
         )
         try:
             yield session

@@ -1,4 +1,4 @@
-"""The official SDK and what is built upon it: typed, raw, with lanes, and the Agents SDK's model.
+"""The official SDK and what is built upon it: typed, raw, with lanes, and the AgentsSdkClient SDK's model.
 
 What belongs elsewhere: other peers (`asyncio_peers.py`, `trio_peers.py`).
 """
@@ -18,44 +18,44 @@ from benchmarks.clients.session import KEY, MODEL, AsyncioLoop
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
 
 
-class TypedSession:
+class TypedSdkSession:
     """Turns by the typed connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         await self._connection.response.create(model=MODEL, input=given)
         async for event in self._connection:
             if event.type == "response.output_text.delta":
-                note(event.delta)
+                on_text(event.delta)
             elif event.type == "response.completed":
                 return
 
 
-class RawSession:
+class RawSdkSession:
     """Turns by ``recv_bytes()`` and the standard library's decoder."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         request = {"type": "response.create", "model": MODEL, "input": given}
         await self._connection.send_raw(json.dumps(request))
         while True:
             event = json.loads(await self._connection.recv_bytes())
             if event["type"] == "response.output_text.delta":
-                note(event["delta"])
+                on_text(event["delta"])
             elif event["type"] == "response.completed":
                 return
 
 
-class LanesSession:
+class LanesSdkSession:
     """Turns at once on one connection: a task reads, and fills a queue for each lane."""
 
     def __init__(self, connection: Any) -> None:
@@ -68,7 +68,7 @@ class LanesSession:
         async for event in self._connection:
             self._queues[event.stream_id].put_nowait(event)
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn on a free lane."""
         lane = self._free.pop()
         queue = self._queues[lane]
@@ -76,14 +76,14 @@ class LanesSession:
         while True:
             event = await queue.get()
             if event.type == "response.output_text.delta":
-                note(event.delta)
+                on_text(event.delta)
             elif event.type == "response.completed":
                 break
         self._free.append(lane)
 
 
-class AgentsSession:
-    """Turns by the Agents SDK's model for this mode."""
+class AgentsSdkSession:
+    """Turns by the AgentsSdkClient SDK's model for this mode."""
 
     def __init__(self, client: AsyncOpenAI) -> None:
         from agents import ModelSettings, ModelTracing
@@ -93,20 +93,20 @@ class AgentsSession:
         self._settings = ModelSettings()
         self._tracing = ModelTracing.DISABLED
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn; the end of its response ends the iteration."""
         async for event in self._model.stream_response(
             None, given, self._settings, [], None, [], self._tracing
         ):
             if event.type == "response.output_text.delta":
-                note(event.delta)
+                on_text(event.delta)
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._model.close()
 
 
-class Sdk(AsyncioLoop):
+class SdkClient(AsyncioLoop):
     """What all of them share: one client object for all connections to a URL."""
 
     @cached_property
@@ -119,34 +119,34 @@ class Sdk(AsyncioLoop):
         return self._client
 
 
-class Typed(Sdk):
+class TypedSdkClient(SdkClient):
     """The typed connection."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[TypedSession, None]:
+    async def connect(self, url: str) -> AsyncGenerator[TypedSdkSession, None]:
         """Open a connection."""
         async with self._client_for(url).responses.connect() as connection:
-            yield TypedSession(connection)
+            yield TypedSdkSession(connection)
 
 
-class Raw(Sdk):
+class RawSdkClient(SdkClient):
     """The same, without types."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[RawSession, None]:
+    async def connect(self, url: str) -> AsyncGenerator[RawSdkSession, None]:
         """Open a connection."""
         async with self._client_for(url).responses.connect() as connection:
-            yield RawSession(connection)
+            yield RawSdkSession(connection)
 
 
-class Lanes(Sdk):
+class LanesSdkClient(SdkClient):
     """The typed connection with a queue for each lane."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[LanesSession, None]:
+    async def connect(self, url: str) -> AsyncGenerator[LanesSdkSession, None]:
         """Open a connection, and read it in a task."""
         async with self._client_for(url).responses.connect() as connection:
-            session = LanesSession(connection)
+            session = LanesSdkSession(connection)
             reader = asyncio.ensure_future(session.read())
             try:
                 yield session
@@ -154,13 +154,13 @@ class Lanes(Sdk):
                 reader.cancel()
 
 
-class Agents(Sdk):
-    """The Agents SDK's model."""
+class AgentsSdkClient(SdkClient):
+    """The AgentsSdkClient SDK's model."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[AgentsSession, None]:
+    async def connect(self, url: str) -> AsyncGenerator[AgentsSdkSession, None]:
         """Make a model: it connects when its first turn begins."""
-        session = AgentsSession(self._client_for(url))
+        session = AgentsSdkSession(self._client_for(url))
         try:
             yield session
         finally:

@@ -15,7 +15,7 @@ from trio_responses.types import OutputTextDelta, ResponseCompleted, ResponseCre
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
     from trio_responses import Conversation, ResponsesConnection
 
 
@@ -25,12 +25,12 @@ class StreamSession:
     def __init__(self, connection: ResponsesConnection) -> None:
         self._connection = connection
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         async with self._connection.stream(model=MODEL, input=given) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
-                    note(event.delta)
+                    on_text(event.delta)
 
 
 class ChannelSession:
@@ -39,12 +39,12 @@ class ChannelSession:
     def __init__(self, connection: ResponsesConnection) -> None:
         self._connection = connection
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         await self._connection.send(ResponseCreate(model=MODEL, input=given))
         async for event in self._connection:
             if type(event) is OutputTextDelta:
-                note(event.delta)
+                on_text(event.delta)
             elif type(event) is ResponseCompleted:
                 return
 
@@ -55,15 +55,15 @@ class ConversationSession:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         async with self._conversation.stream(given) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
-                    note(event.delta)
+                    on_text(event.delta)
 
 
-class Stream(TrioLoop):
+class StreamClient(TrioLoop):
     """Turns as scopes."""
 
     @asynccontextmanager
@@ -73,7 +73,7 @@ class Stream(TrioLoop):
             yield StreamSession(connection)
 
 
-class Lanes(TrioLoop):
+class LanesClient(TrioLoop):
     """The same, to an endpoint with lanes: turns run side by side."""
 
     @asynccontextmanager
@@ -84,7 +84,7 @@ class Lanes(TrioLoop):
             yield StreamSession(connection)
 
 
-class Channel(TrioLoop):
+class ChannelClient(TrioLoop):
     """The raw channel."""
 
     @asynccontextmanager
@@ -94,7 +94,7 @@ class Channel(TrioLoop):
             yield ChannelSession(connection)
 
 
-class Talk(TrioLoop):
+class ConversationClient(TrioLoop):
     """A conversation."""
 
     @asynccontextmanager

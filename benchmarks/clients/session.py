@@ -1,7 +1,7 @@
 """What the suite asks of a client: to connect, and to take a turn.
 
 Every client does the same work in a turn: it sends a request, looks at the type of each event,
-gives the text of a delta to `note`, and stops at the end of the response.
+gives the text of a delta to `on_text`, and stops at the end of the response.
 
 What belongs elsewhere: the clients themselves (beside this file), what is measured (`worker.py`).
 """
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
     Input: TypeAlias = str | list[dict[str, Any]]
     Main: TypeAlias = Callable[[], Coroutine[Any, Any, dict[str, float]]]
-    Note: TypeAlias = Callable[[str], object]
+    OnText: TypeAlias = Callable[[str], object]
 
 MODEL: Final = "gpt-5.5"
 KEY: Final = "key"
 LARGEST_MESSAGE: Final = 64 * 1024 * 1024
 
 
-class Session(Protocol):
+class BenchmarkSession(Protocol):
     """An open connection."""
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Send a request, and take its response, event by event."""
         ...
 
 
-class Client(Protocol):
+class BenchmarkClient(Protocol):
     """One way to speak to a Responses server."""
 
     def run(self, main: Main) -> dict[str, float]:
         """Run a measurement in the event loop that this client needs."""
         ...
 
-    def connect(self, url: str) -> AbstractAsyncContextManager[Session]:
+    def connect(self, url: str) -> AbstractAsyncContextManager[BenchmarkSession]:
         """Open a connection; it is there when the block begins."""
         ...
 

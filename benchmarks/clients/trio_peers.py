@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
 
 QUEUE: int = 64
 
@@ -29,12 +29,12 @@ class TrioWebsocketSession:
         self._websocket = websocket
         self._events = events
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         await self._websocket.send_message(request(given).decode())
         async for event in self._events:
             if type(event) is OutputTextDelta:
-                note(event.delta)
+                on_text(event.delta)
             elif type(event) is ResponseCompleted:
                 return
 
@@ -44,7 +44,7 @@ async def _decode_all(websocket: Any, events: trio.MemorySendChannel[Any]) -> No
         await events.send(decode(await websocket.get_message()))
 
 
-class TrioWebsocket(TrioLoop):
+class TrioWebsocketClient(TrioLoop):
     """trio-websocket as it comes, with room for large messages."""
 
     @asynccontextmanager
@@ -69,18 +69,18 @@ class HttpxWsSession:
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         await self._websocket.send_text(request(given).decode())
         while True:
             event = decode(await self._websocket.receive_text())
             if type(event) is OutputTextDelta:
-                note(event.delta)
+                on_text(event.delta)
             elif type(event) is ResponseCompleted:
                 return
 
 
-class HttpxWs(TrioLoop):
+class HttpxWsClient(TrioLoop):
     """httpx-ws on Trio."""
 
     @asynccontextmanager

@@ -24,7 +24,7 @@ from trio_responses.types import OutputTextDelta, ResponseCompleted
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
 
 READ_BYTES: Final = 64 * 1024
 NO_MASK: Final = bytes(4)
@@ -39,14 +39,14 @@ def header(size: int) -> bytes:
     return struct.pack("!BBQ", 0x81, 0xFF, size) + NO_MASK
 
 
-class FloorSession:
+class BaselineSession:
     """Turns by reading the socket."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._reader = FrameReader(LARGEST_MESSAGE)
 
-    async def turn(self, given: Input, note: Note) -> None:
+    async def turn(self, given: Input, on_text: OnText) -> None:
         """Take one turn."""
         payload = request(given)
         await self._stream.send_all(header(len(payload)) + payload)
@@ -56,16 +56,16 @@ class FloorSession:
             for message in messages:
                 event = decode(cast("bytes", message))
                 if type(event) is OutputTextDelta:
-                    note(event.delta)
+                    on_text(event.delta)
                 elif type(event) is ResponseCompleted:
                     done = True
 
 
-class Floor(TrioLoop):
+class BaselineClient(TrioLoop):
     """The floor."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[FloorSession, None]:
+    async def connect(self, url: str) -> AsyncGenerator[BaselineSession, None]:
         """Open a connection."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 0
@@ -81,4 +81,4 @@ class Floor(TrioLoop):
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             await stream.receive_some()
-            yield FloorSession(stream)
+            yield BaselineSession(stream)
