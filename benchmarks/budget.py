@@ -1,6 +1,6 @@
-"""The budget: how much each kind of work may cost, as ratios to others in the same run.
+"""The budget: upper limits for ratios between clients in the same run.
 
-What belongs elsewhere: seconds, which no other machine shares.
+The budget has no limits in seconds, because seconds depend on the machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BudgetLimit:
-    """One line of the budget: a workload, what is compared, and the ratio that it must not pass."""
+    """An upper limit for the ratio of a client to a peer in one workload."""
 
     work: str
     workload: str
@@ -24,10 +24,10 @@ class BudgetLimit:
     peer: str
     key: str
     most: float
-    """The client's number, divided by the peer's, at most."""
+    """The largest allowed value of the client's number divided by the peer's number."""
 
     def measured(self, results: Results) -> float | None:
-        """Give the ratio that was measured, if it was."""
+        """Return the measured ratio, or `None` without measurements."""
         measured = results.workloads.get(self.workload)
         return None if measured is None else measured.ratio(self.client, self.peer, self.key)
 
@@ -47,12 +47,12 @@ BUDGET: Final = (
 
 
 def times(ratio: float) -> str:
-    """Write a ratio as people say it: 1/40, or 1.2 times."""
+    """Return a ratio as text, such as ``1/40`` or ``1.20``."""
     return f"1/{1 / ratio:.3g}" if ratio < 0.5 else f"{ratio:.2f}"
 
 
 def budget_rows(results: Results) -> list[list[str]]:
-    """Put the budget beside what was measured."""
+    """Return the rows of a table of limits and measured ratios."""
     rows = [["work", "of", "at most", "measured", "met"]]
     for limit in BUDGET:
         ratio = limit.measured(results)

@@ -1,13 +1,11 @@
-"""Bytes that a long tool conversation sends: as a `Conversation`, and with full input each turn.
+"""The bytes that a long conversation with tools sends, with deltas and with full input.
 
     python benchmarks/bytes.py [--markdown] [--turns 10 30 100] [--outputs 500 2000 8000]
 
 In each turn the user asks, the model calls a tool, the tool returns JSON, and the model answers:
-two requests. Instructions and tools go along with every request, since the protocol inherits no
-settings. The server is the embedded one, over memory streams, and what is counted is every byte
-that the client writes to them: handshakes, frame headers and closing, too; TLS and TCP add theirs.
-
-What belongs elsewhere: time (`__main__.py`).
+two requests. Every request has the instructions and the tools, because the protocol inherits no
+settings. The embedded server answers over memory streams. The counted bytes are all that the client
+writes to these streams, with handshakes, frame headers and close frames, without TLS and TCP.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ MODEL: Final = "gpt-5.5"
 TURNS: Final = (10, 30, 100)
 OUTPUTS: Final = (500, 2000, 8000)
 USUAL: Final = (30, 2000)
-"""Turns and bytes of the size that is shown in detail."""
+"""The turns and the bytes of a tool output in the table with details."""
 
 INSTRUCTIONS: Final = """\
 You are the support assistant of a shop that sells bicycles and their parts in eleven countries. You
@@ -55,12 +53,12 @@ with a question only where you need the answer to go on.
 
 
 def string_schema(description: str, **more: Any) -> dict[str, Any]:
-    """Describe a string of a schema."""
+    """Return the JSON schema of a string."""
     return {"type": "string", "description": description, **more}
 
 
 def tool_definition(name: str, description: str, **properties: dict[str, Any]) -> dict[str, Any]:
-    """Describe a tool with strict arguments."""
+    """Return the definition of a tool with strict arguments."""
     return {
         "type": "function",
         "name": name,
@@ -148,37 +146,37 @@ ANSWER: Final = (
 
 @dataclass(frozen=True)
 class ConversationSize:
-    """How long a conversation is."""
+    """The length of a conversation."""
 
     turns: int
     output: int
-    """Bytes that a tool returns."""
+    """Bytes of each tool output."""
 
 
 @dataclass(frozen=True)
 class SentTraffic:
-    """What a client has sent."""
+    """The number of requests and bytes that a client sent."""
 
     requests: int
     deltas: int
     full: int
     size: int
-    """Bytes, all of them."""
+    """All sent bytes."""
 
 
 def prompt(turn: int) -> str:
-    """Give what the user asks."""
+    """Return the question of the user."""
     return f"And what about order O-2026-{118_200 + turn}? It should have been here on Monday."
 
 
 def arguments(turn: int) -> dict[str, Any]:
-    """Give what the model calls the tool with."""
+    """Return the arguments of the tool call."""
     since = f"2026-{1 + turn % 9:02}-01"
     return {"customer_id": "C-104233", "status": "open", "since": since, "limit": 10}
 
 
 def output(turn: int, size: int) -> str:
-    """Give what the tool returns: records until there are enough bytes."""
+    """Return the output of the tool: records of about this number of bytes."""
     records: list[dict[str, Any]] = []
     while len(json.dumps(records)) < size:
         line = len(records)
@@ -197,23 +195,23 @@ def output(turn: int, size: int) -> str:
 
 
 def play_model(request: Request) -> Reply:
-    """Call a tool, or answer when there is what it returned."""
+    """Return a tool call, or an answer after the output of the tool."""
     if request.history[-1]["type"] == "function_call_output":
         return Reply(ANSWER.format(order=f"O-2026-{118_200 + request.turn}"), events="items")
     call = Call("search_orders", arguments(request.turn))
     return Reply(calls=[call], events="items")
 
 
-# --- The clients ----------------------------------------------------------------------------
+# --- Ways to run a conversation -------------------------------------------------------------
 
 
 async def converse(counted: CountedConnection, size: ConversationSize) -> None:
-    """Leave it to a `Conversation` what is sent."""
+    """Run the turns in a `Conversation`."""
     await _converse(counted, size, lost_before=None)
 
 
 async def converse_and_lose(counted: CountedConnection, size: ConversationSize) -> None:
-    """Do the same, and lose the socket once, in the middle."""
+    """Run the turns in a `Conversation` whose socket is lost once, in the middle."""
     await _converse(counted, size, lost_before=size.turns // 2)
 
 
@@ -224,7 +222,7 @@ async def _converse(
         for turn in range(size.turns):
             if turn == lost_before:
                 await counted.server.reset_all()
-                await trio.testing.wait_all_tasks_blocked()  # until it is noticed
+                await trio.testing.wait_all_tasks_blocked()  # until the connection notices the loss
             response = await conversation.create(prompt(turn))
             await conversation.create(
                 [
@@ -235,7 +233,7 @@ async def _converse(
 
 
 async def send_everything(counted: CountedConnection, size: ConversationSize) -> None:
-    """Keep the history by hand, and send all of it each time."""
+    """Run the turns with a history in a list, and send the whole list each time."""
     history: list[Any] = []
 
     async def ask(*items: Any) -> list[FunctionCallOutput]:
@@ -265,33 +263,33 @@ FULL, DELTAS, LOST = STRATEGIES
 
 
 class CountingStream(trio.abc.Stream):
-    """A stream that reports the size of what is sent."""
+    """A stream that reports the size of sent data."""
 
     def __init__(self, stream: trio.abc.Stream, count: Callable[[int], None]) -> None:
         self._stream = stream
         self._count = count
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, and report it."""
+        """Send data and report its size."""
         self._count(len(data))
         await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait as the stream does."""
+        """Wait until the wrapped stream can send."""
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive."""
+        """Receive data from the wrapped stream."""
         return await self._stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:
-        """Close it."""
+        """Close the wrapped stream."""
         await self._stream.aclose()
 
 
 @dataclass
 class CountedConnection:
-    """A server, a connection to it, and a count of what goes up."""
+    """A server, a connection to the server, and the number of bytes sent on the connection."""
 
     server: ResponsesServer
     connection: ResponsesConnection
@@ -300,7 +298,7 @@ class CountedConnection:
 
 @asynccontextmanager
 async def open_counted_connection() -> AsyncGenerator[CountedConnection, None]:
-    """Open a server and a connection over counted streams."""
+    """Open a server and a connection whose sent bytes are counted."""
     sizes: list[int] = []
 
     async with open_test_server(max_age=None) as server:
@@ -316,7 +314,7 @@ async def open_counted_connection() -> AsyncGenerator[CountedConnection, None]:
 
 
 async def measure(strategy: Strategy, size: ConversationSize) -> SentTraffic:
-    """Have one conversation."""
+    """Run one conversation and return the traffic."""
     async with open_counted_connection() as counted:
         await strategy(counted, size)
     requests = counted.server.requests
@@ -330,17 +328,17 @@ Row: TypeAlias = "Sequence[str]"
 
 
 def kilobytes(size: int) -> str:
-    """Write a size."""
+    """Return a size as text."""
     return f"{size / 1000:,.0f} KB"
 
 
 def ratio(full: SentTraffic, other: SentTraffic) -> str:
-    """Say how many times fewer bytes the other one has sent."""
+    """Return how many times fewer bytes the other client sent, as text."""
     return f"{full.size / other.size:.1f}"
 
 
 def rows_of_one(size: ConversationSize, sent: dict[str, SentTraffic]) -> Iterable[Row]:
-    """Give one size in detail."""
+    """Yield the rows of a table for one size."""
     title = f"{size.turns} turns, outputs of {size.output / 1000:g} KB"
     yield [title, "requests", "full", "deltas", "bytes sent", "times fewer"]
     for name, one in sent.items():
@@ -349,7 +347,7 @@ def rows_of_one(size: ConversationSize, sent: dict[str, SentTraffic]) -> Iterabl
 
 
 def rows_of_all(measured: dict[ConversationSize, dict[str, SentTraffic]]) -> Iterable[Row]:
-    """Give all sizes, one a line."""
+    """Yield the rows of a table with one row for each size."""
     yield ("tool outputs", "turns", FULL, DELTAS, "times fewer", "times fewer, socket lost once")
     for size, sent in measured.items():
         full, deltas, lost = (sent[name] for name in STRATEGIES)
@@ -364,7 +362,7 @@ def rows_of_all(measured: dict[ConversationSize, dict[str, SentTraffic]]) -> Ite
 
 
 def table(rows: Iterable[Row], *, markdown: bool) -> str:
-    """Write rows, the first of which is the heading."""
+    """Return a table as text. The first row is the heading."""
     heading, *rest = rows
     if markdown:
         rule = ["---", *["---:"] * (len(heading) - 1)]
@@ -382,7 +380,7 @@ def table(rows: Iterable[Row], *, markdown: bool) -> str:
 async def measure_all(
     sizes: Iterable[ConversationSize],
 ) -> dict[ConversationSize, dict[str, SentTraffic]]:
-    """Have every conversation with every client."""
+    """Run every conversation in every way and return the traffic."""
     return {
         size: {name: await measure(strategy, size) for name, strategy in STRATEGIES.items()}
         for size in sizes
@@ -390,7 +388,7 @@ async def measure_all(
 
 
 def main() -> None:
-    """Measure, and print the tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     parser.add_argument("--turns", type=int, nargs="+", default=TURNS, help="turns")

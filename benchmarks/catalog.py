@@ -1,7 +1,4 @@
-"""Which clients there are, and which of them are installed.
-
-What belongs elsewhere: what they do (`clients/`), which workload takes which (`workloads.py`).
-"""
+"""The list of clients that are compared, and the installed version of each."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ NODE_SCRIPT: Final = Path(__file__).parent / "clients" / "node_ws.cjs"
 
 @dataclass(frozen=True)
 class ClientEntry:
-    """A client: how it is called in the tables, where it is, and the package that it needs."""
+    """A client: its label in tables, its class, and its package."""
 
     label: str
     place: str
@@ -33,7 +30,7 @@ class ClientEntry:
 
     @property
     def version(self) -> str | None:
-        """The version that is installed, if one is."""
+        """The installed version, or `None`."""
         return node_version() if self.package == "ws" else installed(self.package)
 
 
@@ -66,21 +63,21 @@ CLIENTS: Final[dict[str, ClientEntry]] = {
 
 
 def load(name: str) -> BenchmarkClient:
-    """Make a client, in a process that is its own."""
+    """Return a new client."""
     module, kind = CLIENTS[name].place.split(".")
     client: BenchmarkClient = getattr(import_module(f"benchmarks.clients.{module}"), kind)()
     return client
 
 
 def command(name: str) -> list[str]:
-    """Give the command that starts a client's process."""
+    """Return the command that starts the process of a client."""
     if name == "node":
         return ["node", str(NODE_SCRIPT)]
     return [sys.executable, "-m", "benchmarks.worker", name]
 
 
 def installed(package: str) -> str | None:
-    """Give a package's version, if it is there."""
+    """Return the version of an installed package, or `None`."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -88,12 +85,12 @@ def installed(package: str) -> str | None:
 
 
 def node_version() -> str | None:
-    """Give the version of the `ws` that the environment names, if Node.js is there, too."""
+    """Return the version of the npm package ``ws`` and of Node.js, or `None`."""
     manifest = Path(os.environ.get(NODE_MODULES, "node_modules")) / "ws" / "package.json"
     if shutil.which("node") is None or not manifest.exists():
         return None
     runtime = subprocess.run(
-        ["node", "--version"],  # noqa: S607 - the one of the path
+        ["node", "--version"],  # noqa: S607 - the first node on the PATH
         capture_output=True,
         text=True,
         check=True,

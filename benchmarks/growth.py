@@ -1,7 +1,4 @@
-"""What grows with use, and what must not: the history, events, lanes and connections beside.
-
-What belongs elsewhere: comparison with others (`worker.py`).
-"""
+"""Measurements while something grows: the history, the events, the lanes, the connections."""
 
 from __future__ import annotations
 
@@ -16,8 +13,7 @@ from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
     from benchmarks.clients.session import BenchmarkClient
-    from trio_responses import Conversation, ResponsesConnection
-    from trio_responses._turn.methods import Lane
+    from trio_responses import Conversation, Lane, ResponsesConnection
 
 WARM: Final = 10
 
@@ -25,7 +21,7 @@ WARM: Final = 10
 async def _measure(
     source: Conversation | ResponsesConnection | Lane, count: int, **params: Any
 ) -> dict[str, float]:
-    """Take turns: time for each, after some to warm up."""
+    """Run turns and return the time of each, without the warm-up turns."""
     texts = deque[str](maxlen=worker.KEPT)
     watch = worker.Stopwatch()
     for number in range(WARM + count):
@@ -39,7 +35,7 @@ async def _measure(
 
 
 async def history(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
-    """Take turns of a conversation whose history has so many items: deltas, all of them."""
+    """Measure turns in a conversation whose history has ``width`` items. All turns are deltas."""
     del client
     async with (
         open_responses(url, api_key=KEY) as connection,
@@ -53,7 +49,7 @@ async def history(client: BenchmarkClient, url: str, *, width: int, count: int) 
 
 
 async def lanes(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
-    """Take turns while so many other lanes of the socket are leased, and have been used."""
+    """Measure turns while ``width`` other lanes of the socket are leased."""
     del client
     endpoint = Endpoint.compatible(url, lanes=True)
     async with (
@@ -69,7 +65,7 @@ async def lanes(client: BenchmarkClient, url: str, *, width: int, count: int) ->
 async def connections(
     client: BenchmarkClient, url: str, *, width: int, count: int
 ) -> dict[str, float]:
-    """Take turns while so many other connections are open, and silent."""
+    """Measure turns while ``width`` other connections are open and idle."""
     async with open_responses(url, api_key=KEY) as connection, AsyncExitStack() as stack:
         for _ in range(width):
             await stack.enter_async_context(client.connect(url))
@@ -77,7 +73,7 @@ async def connections(
 
 
 async def events(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
-    """Take turns of so many events: time for each event."""
+    """Measure the time of each event in turns with many events."""
     del width
     return await worker.turns(client, url, warm=1, count=count)
 

@@ -1,15 +1,12 @@
-"""A guard against getting slower that no busy machine can upset: it counts, and does not time.
+"""A guard against slower code: it counts operations, so that a busy machine has no effect.
 
     python -m benchmarks.guard
 
-Counted are the calls (of Python and of C functions) and the bytecodes that the client runs for a
-fixed burst and for small turns. There is no server and no socket: a stream in memory upgrades,
-and answers each request with the same bytes, in reads of 64 KiB, so that every run counts the
-same. Where a number is over its limit by a quarter, something got slower; where it is under it by
-a quarter, the limit should follow. An interpreter of another version has other bytecodes: there the
-limits of calls alone hold.
-
-What belongs elsewhere: seconds (`__main__.py`).
+The guard counts the calls (of Python and C functions) and the bytecodes that the client runs for a
+fixed burst and for small turns. A stream in memory replaces the server. It accepts the upgrade and
+answers each request with the same bytes, in reads of 64 KiB, so that every run counts the same. A
+number that is a quarter over its limit is a failure. A number that is a quarter under its limit
+asks for a lower limit. Bytecodes depend on the version of Python: other versions check calls only.
 """
 
 from __future__ import annotations
@@ -40,14 +37,14 @@ KEY_HEADER: Final = b"sec-websocket-key:"
 READ_BYTES: Final = 64 * 1024
 MARGIN: Final = 1.25
 INTERPRETER: Final = (3, 11)
-"""The version whose bytecodes the limits were counted with."""
+"""The version of Python that the limits for bytecodes belong to."""
 DELTAS: Final = 2000
 TURNS: Final = 20
 
 
 @dataclass(frozen=True)
 class OperationCount:
-    """Calls and bytecodes: of one event, or of one turn."""
+    """Calls and bytecodes of one event or of one turn."""
 
     calls: float
     bytecodes: float
@@ -59,11 +56,11 @@ LIMITS: Final = {
     "small, stream, a turn": OperationCount(655, 8510),
     "small, conversation, a turn": OperationCount(696, 9180),
 }
-"""What was counted when somebody last looked."""
+"""The counts that a run is compared with."""
 
 
 class CannedStream(trio.abc.Stream):
-    """A server without a server: bytes that were there before."""
+    """A stream in memory that answers each request with prepared bytes."""
 
     def __init__(self, answer: Callable[[], bytes]) -> None:
         self._answer = answer
@@ -73,7 +70,7 @@ class CannedStream(trio.abc.Stream):
         self._closed = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the upgrade request, or a request, and have its answer ready; or a close frame."""
+        """Prepare the answer to an upgrade request, a request or a close frame."""
         await trio.lowlevel.checkpoint()
         if not self._upgraded:
             self._upgraded = True
@@ -88,11 +85,11 @@ class CannedStream(trio.abc.Stream):
         self._arrived.set()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """There is always room."""
+        """Return at once, since the stream always has room."""
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Give what is there, at most 64 KiB of it."""
+        """Return at most 64 KiB of the prepared bytes."""
         del max_bytes
         while not self._unread and not self._closed:
             self._arrived = trio.Event()
@@ -102,14 +99,14 @@ class CannedStream(trio.abc.Stream):
         return taken
 
     async def aclose(self) -> None:
-        """End it."""
+        """Close the stream."""
         self._closed = True
         self._arrived.set()
         await trio.lowlevel.checkpoint()
 
 
 def _accept(head: bytes) -> bytes:
-    """Answer an upgrade request."""
+    """Return the answer to an upgrade request."""
     lines = head.split(b"\r\n")
     key = next(line for line in lines if line.lower().startswith(KEY_HEADER))[18:].strip()
     digest = hashlib.sha1(key + ACCEPT_SALT).digest()  # noqa: S324 - RFC 6455
@@ -120,7 +117,7 @@ def _accept(head: bytes) -> bytes:
 
 
 async def count(work: Callable[[], Awaitable[object]], per: int) -> OperationCount:
-    """Do some work twice: count its calls, then its bytecodes; of one of so many."""
+    """Run the work twice and return its calls and bytecodes, divided by ``per``."""
     calls = [0]
     bytecodes = [0]
 
@@ -150,25 +147,25 @@ async def count(work: Callable[[], Awaitable[object]], per: int) -> OperationCou
 
 
 def burst() -> bytes:
-    """Give the answer of a burst."""
+    """Return the response of a burst."""
     return b"".join(answers.streamed(DELTAS))
 
 
 class SmallResponses:
-    """Small answers, each with an id of its own."""
+    """Small responses, each with its own id."""
 
     def __init__(self) -> None:
         self._number = 0
 
     def __call__(self) -> bytes:
-        """Give the next answer."""
+        """Return the next response."""
         self._number += 1
         number = b"%032x" % self._number
         return b"".join(answers.streamed(2)).replace(answers.RESPONSE_DIGITS, number)
 
 
 async def count_turns(session: BenchmarkSession, turns: int, per: int) -> OperationCount:
-    """OperationCount turns, after one to warm up."""
+    """Return the operations of turns, after a warm-up turn."""
     on_text = deque[str](maxlen=1).append
 
     async def work() -> None:
@@ -180,7 +177,7 @@ async def count_turns(session: BenchmarkSession, turns: int, per: int) -> Operat
 
 
 async def count_all() -> dict[str, OperationCount]:
-    """OperationCount everything that there are limits for."""
+    """Return the operations of all measured work."""
     found: dict[str, OperationCount] = {}
     events = DELTAS + len(answers.streamed(0))
     async with _open(burst) as connection:
@@ -205,14 +202,14 @@ def _open(answer: Callable[[], bytes]) -> AbstractAsyncContextManager[ResponsesC
 
 
 def verdict(counted: float, limit: float) -> str:
-    """Say what a number means."""
+    """Return the result of a comparison with a limit as text."""
     if counted > limit * MARGIN:
         return "TOO MANY"
     return "fewer: lower the limit" if counted * MARGIN < limit else "as before"
 
 
 def main() -> None:
-    """OperationCount, compare, and fail where something got slower."""
+    """Count, compare with the limits, and fail for a number that is too large."""
     same_bytecodes = sys.version_info[:2] == INTERPRETER
     failed = False
     for name, counted in trio.run(count_all).items():

@@ -1,7 +1,4 @@
-"""Pictures of results, as SVG: lines for what grows, bars for a comparison.
-
-What belongs elsewhere: tables (`report.py`).
-"""
+"""SVG pictures of results: a line for each growth, bars for a comparison."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ INK, OURS, THEIRS = "#555", "#2f6fab", "#b8b8b8"
 
 @dataclass(frozen=True)
 class PlotPoint:
-    """A place on a line, with how far its samples lay apart."""
+    """A point on a line, with the smallest and the largest sample."""
 
     at: float
     value: float
@@ -39,7 +36,7 @@ class PlotPoint:
 
 
 def text(x: float, y: float, words: str, anchor: str = "middle", size: int = 12) -> str:
-    """Write words."""
+    """Return an SVG text element."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{INK}">'
         f"{escape(words)}</text>"
@@ -47,7 +44,7 @@ def text(x: float, y: float, words: str, anchor: str = "middle", size: int = 12)
 
 
 def picture(width: int, height: int, parts: Sequence[str]) -> str:
-    """Frame what was drawn."""
+    """Return a complete SVG image."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
         f' font-family="sans-serif" role="img">\n'
@@ -56,7 +53,7 @@ def picture(width: int, height: int, parts: Sequence[str]) -> str:
 
 
 def line(title: str, axis: str, unit: str, places: Sequence[PlotPoint]) -> str:
-    """Draw a line over a logarithmic axis, from zero up."""
+    """Return a line chart with a logarithmic x axis and a y axis that starts at zero."""
     logs = [math.log10(point.at) for point in places]
     span = max(logs) - min(logs) or 1.0
     top = max(point.high for point in places) * 1.1 or 1.0
@@ -93,7 +90,7 @@ def line(title: str, axis: str, unit: str, places: Sequence[PlotPoint]) -> str:
 
 
 def bars(title: str, values: Sequence[tuple[str, float]], ours: set[str]) -> str:
-    """Draw bars over a logarithmic axis, the smallest first."""
+    """Return a bar chart with a logarithmic axis, the smallest value first."""
     ordered = sorted(values, key=lambda pair: pair[1])
     least, most = ordered[0][1] / 2, ordered[-1][1]
     parts = [text(10, 20, title, "start", 14)]
@@ -114,7 +111,7 @@ def bars(title: str, values: Sequence[tuple[str, float]], ours: set[str]) -> str
 
 
 def draw_all(results: Results, folder: Path) -> None:
-    """Draw the burst and every growth that was measured."""
+    """Write pictures of the burst and of every measured growth."""
     folder.mkdir(parents=True, exist_ok=True)
     burst = COMPARED[0]
     measured, column = results.of(burst), burst.columns[0]

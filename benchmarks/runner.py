@@ -1,6 +1,6 @@
-"""Running workloads: all their clients in shuffled order, round by round, in processes that stay.
+"""The runner: it measures all clients of a workload, round by round, in shuffled order.
 
-What belongs elsewhere: one process (`programs.py`), one sample (`worker.py`).
+The process of a client serves all workloads, except those that ask for a fresh process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.workloads import Workload
 
 SLOW_SECONDS: Final = 5.0
-"""A client whose turns take longer is sampled once."""
+"""A client whose turns take longer has one sample."""
 TIMED_IMPORT: Final = (
     "import time; {before}; start = time.perf_counter(); {timed}; "
     "print(time.perf_counter() - start)"
@@ -36,10 +36,10 @@ MICROSECONDS: Final = 1e6
 
 
 class Runner:
-    """Runs workloads against one server.
+    """A runner of workloads against one server.
 
-    :param rounds: how many samples of each client; by default each workload's own number.
-    :param clients: who takes part; everybody who is installed, if empty.
+    :param rounds: the number of samples of each client; by default that of the workload.
+    :param clients: the names of the measured clients; all installed ones, if empty.
     """
 
     def __init__(self, server: BenchmarkServer, *, rounds: int | None, clients: set[str]) -> None:
@@ -92,14 +92,14 @@ class Runner:
                 self._processes.pop(client).end()
 
     def end_all(self) -> None:
-        """End all clients."""
+        """End the processes of all clients."""
         self.end(*list(self._processes))
 
 
 def import_time(client: str) -> float:
-    """Import it in a fresh process: microseconds."""
+    """Return the microseconds that an import takes in a fresh process."""
     before, timed = IMPORTS[client]
-    finished = subprocess.run(  # noqa: S603 - the commands are this folder's own
+    finished = subprocess.run(  # noqa: S603 - all commands come from this package
         [sys.executable, "-c", TIMED_IMPORT.format(before=before, timed=timed)],
         cwd=ROOT,
         env=clean_environment(),
@@ -115,13 +115,16 @@ def import_time(client: str) -> float:
 def run_all(
     workloads: Iterable[Workload], *, rounds: int | None, clients: set[str], into: Results
 ) -> None:
-    """Measure workloads one after the other, and say how far it is."""
+    """Measure workloads one after another and print the progress."""
     with open_benchmark_server() as server:
         runner = Runner(server, rounds=rounds, clients=clients)
         try:
             for workload in workloads:
                 if workload.secure and not server.has_tls:
-                    print(f"{workload.name}: left out, for want of trustme", file=sys.stderr)
+                    print(
+                        f"{workload.name}: skipped, because trustme is not installed",
+                        file=sys.stderr,
+                    )
                     continue
                 start = time.perf_counter()
                 into.workloads[workload.name] = runner.run(workload)
@@ -132,7 +135,7 @@ def run_all(
 
 
 def describe(clients: Sequence[str]) -> Results:
-    """Begin a run: where it runs, and who takes part."""
+    """Return empty results with the machine and the versions."""
     entries = [catalog.CLIENTS[name] for name in clients]
     versions = {entry.label: entry.version for entry in entries}
     run = Results(
@@ -152,7 +155,7 @@ def describe(clients: Sequence[str]) -> Results:
 
 
 def processor() -> str:
-    """Give the processor's name, where the system says it."""
+    """Return the name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():

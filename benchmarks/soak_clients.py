@@ -1,8 +1,4 @@
-"""The clients of the soak: turns, lanes, conversations, forks, steering, all by chance.
-
-What belongs elsewhere: how long, how many and the verdict (`soak.py`), what goes wrong
-(`soak_server.py`).
-"""
+"""The client tasks of the soak test: turns, lanes, conversations, forks and steering, by chance."""
 
 from __future__ import annotations
 
@@ -30,8 +26,7 @@ from trio_responses.types import Message, OutputTextDelta, ResponseCreate
 if TYPE_CHECKING:
     import random
 
-    from trio_responses import Conversation, ResponsesConnection, ResponseStream
-    from trio_responses._turn.methods import TurnMethods
+    from trio_responses import Conversation, Lane, ResponsesConnection, ResponseStream
     from trio_responses.types import Response
 
 KEY: Final = "sk-secret-soak"
@@ -55,7 +50,7 @@ COUNTED: Final = (
 
 @dataclass
 class SoakLog:
-    """What was begun, and how it ended."""
+    """The counters and the failed checks of a soak test."""
 
     dice: random.Random
     turns: int = 0
@@ -68,25 +63,27 @@ class SoakLog:
     connections: Counter[str] = field(default_factory=Counter[str])
 
     def token(self) -> str:
-        """Give a text that no other turn has."""
+        """Return a text that no other turn has."""
         self.turns += 1
         return f"turn{self.turns}x"
 
     def check(self, holds: object, complaint: str) -> None:
-        """OnText what should not be."""
+        """Store a complaint if a check fails."""
         if not holds:
             self.wrong.append(complaint)
 
     def chance(self, part: float) -> bool:
-        """Say yes in a part of all cases."""
+        """Return `True` with a probability."""
         return self.dice.random() < part
 
 
 # --- One turn -----------------------------------------------------------------------------
 
 
-async def run_turn(log: SoakLog, turns: TurnMethods, **options: Any) -> tuple[str, Response | None]:
-    """Run one turn to one of its ends, and book it."""
+async def run_turn(
+    log: SoakLog, turns: ResponsesConnection | Lane | Conversation, **options: Any
+) -> tuple[str, Response | None]:
+    """Run one turn and count how it ended."""
     token = log.token()
     response: Response | None = None
     steered = False
@@ -94,11 +91,13 @@ async def run_turn(log: SoakLog, turns: TurnMethods, **options: Any) -> tuple[st
     ending = "NEVER ENDED"
     try:
         with trio.move_on_after(patience) as scope:
-            async with turns.stream(input=token, delivery=a_delivery(log), **options) as stream:
+            async with turns.stream(
+                input=token, delivery=random_delivery(log), **options
+            ) as stream:
                 response, steered = await read(log, stream)
             ending = "left early" if response is None else f"Response, {response.status}"
         if scope.cancelled_caught:
-            log.check(patience < LONGEST_TURN, f"hung: {token}")
+            log.check(patience < LONGEST_TURN, f"no end in time: {token}")
             ending = "cancelled"
     except ResponsesError as error:
         log.check(isinstance(error.delivery, Delivery), f"no delivery: {error!r}")
@@ -106,7 +105,7 @@ async def run_turn(log: SoakLog, turns: TurnMethods, **options: Any) -> tuple[st
     except trio.Cancelled:
         ending = "cancelled"
         raise
-    except Exception as error:  # noqa: BLE001 - that it is none of these is the question
+    except Exception as error:  # noqa: BLE001 - any other exception is a failed check
         log.check(holds=False, complaint=f"untyped: {error!r}")
     finally:
         log.endings[ending] += 1
@@ -115,13 +114,13 @@ async def run_turn(log: SoakLog, turns: TurnMethods, **options: Any) -> tuple[st
     return token, response
 
 
-def a_delivery(log: SoakLog) -> Any:
-    """Choose how much the turn may risk."""
+def random_delivery(log: SoakLog) -> Any:
+    """Return a random value for ``delivery``."""
     return "at_least_once" if log.chance(0.3) else "at_most_once"
 
 
 async def read(log: SoakLog, stream: ResponseStream) -> tuple[Response | None, bool]:
-    """Read a stream: quickly, slowly, up to some event, or with a word in between."""
+    """Read a stream quickly, slowly, up to some event, or with steering."""
     pause = log.dice.choice([0, 0, 0, 0, 0.01, 0.1])
     stop_after = log.dice.randrange(1, 8) if log.chance(0.1) else None
     steers = log.chance(0.2)
@@ -137,7 +136,7 @@ async def read(log: SoakLog, stream: ResponseStream) -> tuple[Response | None, b
     if receipt is not None:
         with trio.move_on_after(LONGEST_TURN):
             await receipt.settled()
-        log.check(receipt.state in SETTLED, f"a steering input is still {receipt.state}")
+        log.check(receipt.state in SETTLED, f"a steering input stayed {receipt.state}")
         log.extras[f"steered, {receipt.state}"] += 1
     return stream.response, receipt is not None
 
@@ -146,7 +145,7 @@ async def read(log: SoakLog, stream: ResponseStream) -> tuple[Response | None, b
 
 
 async def ask_on_lanes(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
-    """Run turns of their own, on the connection or on a leased lane."""
+    """Run turns on the connection or on a leased lane until cancelled."""
     while True:
         if log.chance(0.5):
             await run_turn(log, connection, model="m")
@@ -158,7 +157,7 @@ async def ask_on_lanes(log: SoakLog, connection: ResponsesConnection, pause: flo
 
 
 async def converse(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
-    """Hold one conversation after the other, with forks, some of them saved and restored."""
+    """Run one conversation after another, with forks, some saved and restored."""
     while True:
         settings = {"model": "m", "store": log.chance(0.5)}
         async with connection.conversation(**settings) as conversation:
@@ -173,7 +172,7 @@ async def converse(log: SoakLog, connection: ResponsesConnection, pause: float) 
 async def talk(
     log: SoakLog, conversation: Conversation, pause: float, said: list[str]
 ) -> tuple[bytes, list[str]] | None:
-    """Say some things; give a checkpoint, and what was said up to it, now and then."""
+    """Run turns of a conversation, and sometimes return a checkpoint with the texts up to it."""
     while len(said) < LONGEST_HISTORY:
         if log.chance(0.1):
             branch = conversation.fork()
@@ -190,7 +189,7 @@ async def talk(
 
 
 async def say(log: SoakLog, conversation: Conversation, said: list[str]) -> None:
-    """Run one turn of a conversation, and compare the history with what has been said."""
+    """Run one turn of a conversation and check the history."""
     before = len(conversation.items)
     token, response = await run_turn(log, conversation)
     words = [
@@ -199,19 +198,19 @@ async def say(log: SoakLog, conversation: Conversation, said: list[str]) -> None
         if isinstance(item, Message) and str(item.content).startswith("turn")
     ]
     ended_well = response is not None and response.status in {"completed", "incomplete"}
-    if not ended_well and words != said:  # it was cancelled or left behind its last event
+    if not ended_well and words != said:  # cancelled or left after its last event
         ended_well = True
         log.extras["turns that ended before they were left"] += 1
         log.check(response is None, f"a {token} that failed is in the history")
     if ended_well:
         said.append(token)
     else:
-        log.check(len(conversation.items) == before, f"{token} left a trace")
+        log.check(len(conversation.items) == before, f"{token} changed the history")
     log.check(words == said, f"history: {words}, not {said}")
 
 
 async def use_channel(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
-    """Send and receive below all turns: what comes is counted."""
+    """Send and receive on the raw channel, and count the events."""
 
     async def send() -> None:
         while True:
@@ -226,14 +225,14 @@ async def use_channel(log: SoakLog, connection: ResponsesConnection, pause: floa
         nursery.start_soon(send)
         with suppress(ResponsesError):
             async for event in connection:
-                told = not hasattr(event, "sequence_number")
-                name = f"told of {type(event).__name__}" if told else "raw events"
+                is_notification = not hasattr(event, "sequence_number")
+                name = f"notifications: {type(event).__name__}" if is_notification else "raw events"
                 log.extras[name] += 1
         nursery.cancel_scope.cancel()
 
 
 async def live(log: SoakLog, url: str, number: int, pause: float, until: float) -> None:
-    """Keep one connection in use: where it is given up, another one is opened."""
+    """Keep one connection in use, and open another one when it has ended."""
     endpoint = Endpoint.compatible(url, lanes=True, max_age=None, after_error="reuse")
     rotation = RotationPolicy(max_age=ROTATIONS[number % 3], stagger=0.5)
     while trio.current_time() < until:
@@ -257,10 +256,10 @@ async def live(log: SoakLog, url: str, number: int, pause: float, until: float) 
 
 
 async def use(log: SoakLog, connection: ResponsesConnection, number: int, pause: float) -> None:
-    """Run the tasks of one connection until it is given up, or the time is over."""
+    """Run the tasks of one connection until it ends or the time is over."""
 
     async def end_with_connection() -> None:
-        while connection.state is not ConnectionState.CLOSED:  # noqa: ASYNC110 - it has no event
+        while connection.state is not ConnectionState.CLOSED:  # noqa: ASYNC110 - the state has no event to wait for
             await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
 
@@ -274,10 +273,10 @@ async def use(log: SoakLog, connection: ResponsesConnection, number: int, pause:
 
 
 def settle(log: SoakLog, connection: ResponsesConnection, *, reads_channel: bool) -> None:
-    """Book what a connection has counted, and see that it is at rest."""
+    """Count the statistics of a closed connection, and check that nothing is left."""
     counts = connection.statistics()
     unread = 0 if reads_channel else counts.unread_bytes
-    at_rest = (counts.state, counts.requests_active, unread) == (ConnectionState.CLOSED, 0, 0)
-    log.check(at_rest, f"not at rest: {counts}")
+    is_idle = (counts.state, counts.requests_active, unread) == (ConnectionState.CLOSED, 0, 0)
+    log.check(is_idle, f"not idle after closing: {counts}")
     for name in COUNTED:
         log.extras[name.replace("_", " ")] += getattr(counts, name)

@@ -1,11 +1,9 @@
-"""One client in a process of its own: it reads what to measure, and prints what it measured.
+"""One client in a process of its own, which reads orders and prints measurements.
 
     python -m benchmarks.worker CLIENT
 
-Both are JSON, one object a line. Each measurement opens its own connections, and takes some turns
-to warm up before it looks at a clock. All times are in microseconds.
-
-What belongs elsewhere: which measurements, and how often (`workloads.py`, `__main__.py`).
+Orders and measurements are JSON, one object a line. Each measurement opens its own connections, and
+runs some turns before the clock starts. All times are in microseconds.
 """
 
 from __future__ import annotations
@@ -30,12 +28,12 @@ if TYPE_CHECKING:
     Measure = Callable[..., Coroutine[Any, Any, dict[str, float]]]
 
 KEPT: Final = 16
-"""Texts that a consumer keeps."""
+"""The number of texts that a consumer keeps."""
 MICROSECONDS: Final = 1e6
 
 
 class Stopwatch:
-    """Time on the wall and of this process's processor, from its making on."""
+    """The wall time and the processor time since the creation of the object."""
 
     def __init__(self) -> None:
         self._wall = time.perf_counter()
@@ -43,11 +41,11 @@ class Stopwatch:
 
     @property
     def elapsed(self) -> float:
-        """Seconds on the wall."""
+        """Seconds of wall time."""
         return time.perf_counter() - self._wall
 
     def per(self, count: int) -> dict[str, float]:
-        """Give both, for one of so many."""
+        """Return both times in microseconds, divided by a count."""
         return {
             "cpu": (time.process_time() - self._processor) / count * MICROSECONDS,
             "wall": self.elapsed / count * MICROSECONDS,
@@ -55,7 +53,7 @@ class Stopwatch:
 
 
 def input_of(size: int, items: int) -> Input:
-    """Make the input of a request: a text of so many bytes, or so many short messages."""
+    """Return the input of a request: a text of ``size`` bytes, or ``items`` short messages."""
     if items:
         return [{"role": "user", "content": f"message number {n}"} for n in range(items)]
     return "x" * size
@@ -71,10 +69,10 @@ async def turns(
     size: int = 2,
     items: int = 0,
 ) -> dict[str, float]:
-    """Take turns, one after the other: time for each.
+    """Measure turns, one after another.
 
-    :param count: how many at least.
-    :param least: how long at least, in seconds, so that fast clients are measured as well.
+    :param count: the smallest number of turns.
+    :param least: the shortest duration in seconds, for fast clients.
     """
     given = input_of(size, items)
     on_text = deque[str](maxlen=KEPT).append
@@ -92,7 +90,7 @@ async def turns(
 async def lanes(
     client: BenchmarkClient, url: str, *, warm: int, count: int, width: int
 ) -> dict[str, float]:
-    """Take turns, so many at once on one connection: time for each round of them."""
+    """Measure rounds of ``width`` turns at once on one connection."""
     on_text = deque[str](maxlen=KEPT).append
     async with client.connect(url) as session:
         turn = partial(session.turn, "go", on_text)
@@ -105,7 +103,7 @@ async def lanes(
 
 
 async def paced(client: BenchmarkClient, url: str, *, count: int) -> dict[str, float]:
-    """Take a turn whose deltas say when they were sent: how old they are here."""
+    """Measure the age of each delta when it arrives."""
     ages: list[float] = []
 
     def on_text(text: str) -> None:
@@ -122,7 +120,7 @@ async def paced(client: BenchmarkClient, url: str, *, count: int) -> dict[str, f
 
 
 async def connect(client: BenchmarkClient, url: str, *, count: int) -> dict[str, float]:
-    """Open connections, one after the other: time until each is open."""
+    """Measure how long opening a connection takes."""
     total = {"cpu": 0.0, "wall": 0.0}
     for _ in range(count):
         watch = Stopwatch()
@@ -133,9 +131,9 @@ async def connect(client: BenchmarkClient, url: str, *, count: int) -> dict[str,
 
 
 async def crowd(client: BenchmarkClient, url: str, *, width: int, quiet: float) -> dict[str, float]:
-    """Hold connections: memory of each, and time while nothing, and little, comes on them.
+    """Measure the memory and the processor time of many connections, idle and with few events.
 
-    One is opened before, so that what is imported or made once is not counted.
+    The first connection is not measured, so that imports and caches are not part of the numbers.
     """
     on_text = deque[str](maxlen=KEPT).append
     async with client.connect(url), AsyncExitStack() as stack:
@@ -164,7 +162,7 @@ MEASURES: Final[dict[str, Measure]] = {
 
 
 def measures(name: str) -> dict[str, Measure]:
-    """Give what this client can measure."""
+    """Return the measurements of a client by name."""
     if name != "growth":
         return MEASURES
     from benchmarks import growth

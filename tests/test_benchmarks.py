@@ -195,7 +195,7 @@ def test_tables_are_put_into_their_place_only() -> None:
     once = report.put_into(page, "new")
     assert once == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
     assert report.put_into(once, "new") == once
-    with pytest.raises(ValueError, match="where the tables go"):
+    with pytest.raises(ValueError, match="add both where the tables go"):
         report.put_into("a page", "new")
 
 

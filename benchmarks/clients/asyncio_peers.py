@@ -1,7 +1,4 @@
-"""WebSocket libraries for asyncio, each with this project's decoder: `websockets` and picows.
-
-What belongs elsewhere: the official SDK (`openai_sdk.py`).
-"""
+"""WebSocket libraries for asyncio with this project's decoder: websockets and picows."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class WebsocketsSession:
-    """Turns by ``recv()``."""
+    """Turns with ``recv()`` of websockets."""
 
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn."""
+        """Send one request and read its response."""
         await self._websocket.send(request(given), text=True)
         while True:
             event = decode(await self._websocket.recv(decode=False))
@@ -39,11 +36,11 @@ class WebsocketsSession:
 
 
 class WebsocketsClient(AsyncioLoop):
-    """`websockets`, without compression, as the official SDK opens it."""
+    """The websockets library without compression, as the OpenAI SDK uses it."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[WebsocketsSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         from websockets.asyncio.client import connect
 
         async with connect(
@@ -53,7 +50,7 @@ class WebsocketsClient(AsyncioLoop):
 
 
 class PicowsSession:
-    """Turns by a listener that decodes what comes and a consumer that waits for it."""
+    """Turns with a listener that decodes messages and a consumer that waits for them."""
 
     def __init__(self) -> None:
         self.transport: Any = None
@@ -61,13 +58,13 @@ class PicowsSession:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, payload: bytes) -> None:
-        """Take a message from the listener."""
+        """Decode a message and wake the consumer."""
         self._events.append(decode(payload))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn."""
+        """Send one request and read its response."""
         from picows import WSMsgType
 
         self.transport.send(WSMsgType.TEXT, request(given))
@@ -83,11 +80,11 @@ class PicowsSession:
 
 
 class PicowsClient(AsyncioLoop):
-    """PicowsClient, a WebSocket library in Cython."""
+    """The picows library, written in Cython."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[PicowsSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         import picows
 
         session = PicowsSession()

@@ -1,9 +1,8 @@
-"""The floor: a bare Trio socket, this project's frame reader and its decoder, and nothing else.
+"""The baseline: a bare Trio socket, this project's frame reader and its decoder.
 
-No task, no checkpoint between the events of one read, no deadline, no check of what is sent: its
-mask is of zeros. What stands above it costs something; how much is the question.
-
-What belongs elsewhere: everything that a client is for (`ours.py`).
+The baseline has no background task, no checkpoint between the events of one read and no deadline,
+and does not check what it sends. The mask of its frames is zero. The cost of a client above the
+baseline is the cost of its features.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ NO_MASK: Final = bytes(4)
 
 
 def header(size: int) -> bytes:
-    """Write the header of a masked text frame."""
+    """Return the header of a masked text frame."""
     if size < 126:
         return struct.pack("!BB", 0x81, 0x80 | size) + NO_MASK
     if size < 65536:
@@ -40,14 +39,14 @@ def header(size: int) -> bytes:
 
 
 class BaselineSession:
-    """Turns by reading the socket."""
+    """Turns that read the socket directly."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._reader = FrameReader(LARGEST_MESSAGE)
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn."""
+        """Send one request and read its response."""
         payload = request(given)
         await self._stream.send_all(header(len(payload)) + payload)
         done = False
@@ -62,11 +61,11 @@ class BaselineSession:
 
 
 class BaselineClient(TrioLoop):
-    """The floor."""
+    """A client with a bare socket."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[BaselineSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 0
         stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)

@@ -1,7 +1,4 @@
-"""The official SDK and what is built upon it: typed, raw, with lanes, and the AgentsSdkClient SDK's model.
-
-What belongs elsewhere: other peers (`asyncio_peers.py`, `trio_peers.py`).
-"""
+"""The OpenAI SDK in several ways: typed, raw, with lanes, and by the Agents SDK."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class TypedSdkSession:
-    """Turns by the typed connection."""
+    """Turns with the typed connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn."""
+        """Send one request and read its response."""
         await self._connection.response.create(model=MODEL, input=given)
         async for event in self._connection:
             if event.type == "response.output_text.delta":
@@ -38,13 +35,13 @@ class TypedSdkSession:
 
 
 class RawSdkSession:
-    """Turns by ``recv_bytes()`` and the standard library's decoder."""
+    """Turns with ``recv_bytes()`` and the json module."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn."""
+        """Send one request and read its response."""
         request = {"type": "response.create", "model": MODEL, "input": given}
         await self._connection.send_raw(json.dumps(request))
         while True:
@@ -56,7 +53,7 @@ class RawSdkSession:
 
 
 class LanesSdkSession:
-    """Turns at once on one connection: a task reads, and fills a queue for each lane."""
+    """Concurrent turns on one connection: a task reads events into a queue for each lane."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -64,12 +61,12 @@ class LanesSdkSession:
         self._free = list(self._queues)
 
     async def read(self) -> None:
-        """Give each event to its lane."""
+        """Put each event into the queue of its lane."""
         async for event in self._connection:
             self._queues[event.stream_id].put_nowait(event)
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn on a free lane."""
+        """Send one request on a free lane and read its response."""
         lane = self._free.pop()
         queue = self._queues[lane]
         await self._connection.response.create(model=MODEL, input=given, stream_id=lane)
@@ -83,7 +80,7 @@ class LanesSdkSession:
 
 
 class AgentsSdkSession:
-    """Turns by the AgentsSdkClient SDK's model for this mode."""
+    """Turns with the WebSocket model of the Agents SDK."""
 
     def __init__(self, client: AsyncOpenAI) -> None:
         from agents import ModelSettings, ModelTracing
@@ -94,7 +91,7 @@ class AgentsSdkSession:
         self._tracing = ModelTracing.DISABLED
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn; the end of its response ends the iteration."""
+        """Send one request and read its response, which ends the iteration."""
         async for event in self._model.stream_response(
             None, given, self._settings, [], None, [], self._tracing
         ):
@@ -107,7 +104,7 @@ class AgentsSdkSession:
 
 
 class SdkClient(AsyncioLoop):
-    """What all of them share: one client object for all connections to a URL."""
+    """The base of clients of the SDK: one client object for all connections to a URL."""
 
     @cached_property
     def _client(self) -> AsyncOpenAI:
@@ -120,31 +117,31 @@ class SdkClient(AsyncioLoop):
 
 
 class TypedSdkClient(SdkClient):
-    """The typed connection."""
+    """A client with the typed connection."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[TypedSdkSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         async with self._client_for(url).responses.connect() as connection:
             yield TypedSdkSession(connection)
 
 
 class RawSdkClient(SdkClient):
-    """The same, without types."""
+    """A client with the untyped connection."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[RawSdkSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         async with self._client_for(url).responses.connect() as connection:
             yield RawSdkSession(connection)
 
 
 class LanesSdkClient(SdkClient):
-    """The typed connection with a queue for each lane."""
+    """A client with the typed connection and a queue for each lane."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[LanesSdkSession, None]:
-        """Open a connection, and read it in a task."""
+        """Open a connection for the block, with a task that reads it."""
         async with self._client_for(url).responses.connect() as connection:
             session = LanesSdkSession(connection)
             reader = asyncio.ensure_future(session.read())
@@ -155,11 +152,11 @@ class LanesSdkClient(SdkClient):
 
 
 class AgentsSdkClient(SdkClient):
-    """The AgentsSdkClient SDK's model."""
+    """A client with the WebSocket model of the Agents SDK."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[AgentsSdkSession, None]:
-        """Make a model: it connects when its first turn begins."""
+        """Create a model for the block; its first turn opens the connection."""
         session = AgentsSdkSession(self._client_for(url))
         try:
             yield session

@@ -1,7 +1,4 @@
-"""This library, in the ways in which it can be used.
-
-What belongs elsewhere: the bare parts of it that serve as the floor (`floor.py`).
-"""
+"""This library, used in several ways."""
 
 from __future__ import annotations
 
@@ -20,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class StreamSession:
-    """Turns by ``connection.stream()``."""
+    """Turns with ``connection.stream()``."""
 
     def __init__(self, connection: ResponsesConnection) -> None:
         self._connection = connection
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn."""
+        """Send one request and read its response."""
         async with self._connection.stream(model=MODEL, input=given) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
@@ -34,13 +31,13 @@ class StreamSession:
 
 
 class ChannelSession:
-    """Turns by the raw channel."""
+    """Turns on the raw channel."""
 
     def __init__(self, connection: ResponsesConnection) -> None:
         self._connection = connection
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn."""
+        """Send one request and read its response."""
         await self._connection.send(ResponseCreate(model=MODEL, input=given))
         async for event in self._connection:
             if type(event) is OutputTextDelta:
@@ -50,13 +47,13 @@ class ChannelSession:
 
 
 class ConversationSession:
-    """Turns of a conversation: from the second one on, each sends what is new."""
+    """Turns of a conversation. From the second turn on, each sends only the new items."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
 
     async def turn(self, given: Input, on_text: OnText) -> None:
-        """Take one turn."""
+        """Send one request and read its response."""
         async with self._conversation.stream(given) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
@@ -64,42 +61,42 @@ class ConversationSession:
 
 
 class StreamClient(TrioLoop):
-    """Turns as scopes."""
+    """A client with streams."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[StreamSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         async with open_responses(url, api_key=KEY) as connection:
             yield StreamSession(connection)
 
 
 class LanesClient(TrioLoop):
-    """The same, to an endpoint with lanes: turns run side by side."""
+    """A client with streams on an endpoint with lanes, so that turns run at the same time."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[StreamSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         endpoint = Endpoint.compatible(url, lanes=True)
         async with open_responses(endpoint=endpoint, api_key=KEY) as connection:
             yield StreamSession(connection)
 
 
 class ChannelClient(TrioLoop):
-    """The raw channel."""
+    """A client with the raw channel."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[ChannelSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         async with open_responses(url, api_key=KEY) as connection:
             yield ChannelSession(connection)
 
 
 class ConversationClient(TrioLoop):
-    """A conversation."""
+    """A client with a conversation."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[ConversationSession, None]:
-        """Open a connection, and a conversation on it."""
+        """Open a connection and a conversation for the block."""
         async with (
             open_responses(url, api_key=KEY) as connection,
             connection.conversation(model=MODEL) as conversation,
