@@ -1,4 +1,4 @@
-"""P7: what deltas are for. A long tool conversation sends a tenth of what full input sends."""
+"""P7: a long conversation with tools sends a tenth of the bytes that full input would send."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHORT = ConversationSize(turns=4, output=500)
 
 
 async def known(strategy: Strategy) -> list[object]:
-    """Give what the model knows in the end."""
+    """Return the history that the model has at the end."""
     async with open_counted_connection() as counted:
         await strategy(counted, SHORT)
         history = counted.server.requests[-1].history
@@ -37,7 +37,7 @@ async def known(strategy: Strategy) -> list[object]:
 
 
 @NO_WAITING
-async def test_every_client_tells_the_model_the_same() -> None:
+async def test_the_model_has_the_same_history_in_every_way() -> None:
     everything = await known(STRATEGIES[FULL])
     assert len(everything) == 4 * SHORT.turns - 1
     assert await known(STRATEGIES[DELTAS]) == everything
@@ -45,7 +45,7 @@ async def test_every_client_tells_the_model_the_same() -> None:
 
 
 @NO_WAITING
-async def test_30_tool_turns_send_a_tenth_of_the_bytes_as_the_page_says() -> None:
+async def test_30_turns_with_tools_send_a_tenth_of_the_bytes() -> None:
     size = ConversationSize(*USUAL)
     sent = {name: await measure(strategy, size) for name, strategy in STRATEGIES.items()}
     assert sent[FULL].size >= 10 * sent[DELTAS].size
@@ -69,7 +69,7 @@ def test_a_table_is_written_as_markdown_or_in_columns() -> None:
     ]
 
 
-def test_a_ratio_says_how_many_times_fewer() -> None:
+def test_a_ratio_is_full_input_divided_by_the_other() -> None:
     sent = {FULL: SentTraffic(2, 0, 2, 30_000), DELTAS: SentTraffic(2, 1, 1, 12_000)}
     _, *rows = rows_of_one(SHORT, sent)
     assert [row[-2:] for row in rows] == [["30 KB", "1.0"], ["12 KB", "2.5"]]

@@ -70,7 +70,7 @@ def files_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("files_of_the_reader")
 @pytest.mark.parametrize("page", [page for page in pages() if count_blocks(page)])
-def test_a_page_does_what_it_says(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_blocks_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if page in ELSEWHERE:
         assert Path(page).name in (ROOT / ELSEWHERE[page]).read_text(encoding="utf-8")
         return
@@ -95,7 +95,7 @@ def test_the_reference_has_every_public_name_once(home: ModuleType) -> None:
     assert shown == Counter(home.__all__)
 
 
-def test_the_tree_of_errors_is_that_of_the_classes() -> None:
+def test_the_tree_of_errors_shows_the_base_classes() -> None:
     page = (REFERENCE / "errors.md").read_text(encoding="utf-8")
     tree = re.search(r"```text\n(.*?)\n```", page, re.DOTALL)
     assert tree is not None
@@ -120,9 +120,16 @@ def modules() -> set[str]:
 def test_the_paths_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:tests|docs|benchmarks|examples|testing)/[\w/.]*)`", text))
-    named |= set(re.findall(r"\b_\w+/\w+\.py\b", text))  # in texts for pictures as well
+    named |= set(re.findall(r"\b_\w+/\w+\.py\b", text))  # also in the texts of pictures
     exist = {name for name in named if (ROOT / name).exists() or (PACKAGE / name).exists()}
     assert named - exist - WRITTEN == set()
+
+
+def test_no_page_or_example_imports_a_private_module() -> None:
+    paths = [*(ROOT / page for page in pages()), *(ROOT / "examples").glob("*.py")]
+    private = re.compile(r"(from|import) trio_responses[\w.]*\._")
+    found = [path.name for path in paths if private.search(path.read_text(encoding="utf-8"))]
+    assert found == []
 
 
 def test_the_members_hidden_from_the_reference_exist() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from benchmarks.clients.session import MODEL
-from trio_responses._wire.events import KnownEvent
+from trio_responses.types import KnownEvent
 
 if TYPE_CHECKING:
     from benchmarks.clients.session import Input
