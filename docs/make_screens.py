@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 from trio_responses._cli.chat import Chat
 from trio_responses._cli.chat_tools import CHAT_TOOLS
-from trio_responses._cli.renderer import MarkdownRenderer
+from trio_responses._cli.markdown_renderer import MarkdownRenderer
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from tests.cli.cli_driver import SECONDS, forget_environment, order_at, running
 from tests.testing.driver import NO_WAITING
 from trio_responses import AuthenticationError, ReconnectFailed
 from trio_responses._cli import main
-from trio_responses._cli.chat import Chat, choose_face
+from trio_responses._cli.chat import Chat, FileLines, choose_face
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
-from trio_responses._cli.lines import FileLines
 from trio_responses._cli.renderer import PlainRenderer, printable
 from trio_responses.testing import open_test_server
 

@@ -13,7 +13,7 @@ pytest.importorskip("rich")
 from rich.console import Console
 
 from trio_responses._cli.chat import choose_face
-from trio_responses._cli.renderer import MarkdownRenderer, split_blocks
+from trio_responses._cli.markdown_renderer import MarkdownRenderer, split_blocks
 
 if TYPE_CHECKING:
     from tests.cli.cli_driver import Patch

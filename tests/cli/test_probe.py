@@ -15,10 +15,9 @@ import trio
 from tests.cli.cli_driver import forget_environment, order_at
 from tests.testing.driver import NO_WAITING
 from trio_responses import Endpoint
-from trio_responses._cli import features, main
-from trio_responses._cli.features import FEATURES, answer_slowly
+from trio_responses._cli import main, probe_features
 from trio_responses._cli.probe import JSONReport, Table, run_probe
-from trio_responses._cli.prober import Feature, Prober, Verdict
+from trio_responses._cli.probe_features import FEATURES, Feature, Prober, Verdict, answer_slowly
 from trio_responses.testing import Fail, Reply, Request, default_answer
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
 
 
 def test_the_table_of_the_embedded_server(capsys: Capture, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(features, "WATCHED", 0.01)
+    monkeypatch.setattr(probe_features, "WATCHED", 0.01)
     assert main(["probe", "--embedded"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -234,7 +233,7 @@ def test_the_table_of_the_embedded_server(capsys: Capture, monkeypatch: Patch) -
 def test_json_is_one_object_and_the_models_are_those_asked_for(
     order: Order, capsys: Capture, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(features, "WATCHED", 0.01)
+    monkeypatch.setattr(probe_features, "WATCHED", 0.01)
     servers = order(lambda _: None)
     assert main(["probe", "--embedded", "--json", "--model", "a", "--model", "b"]) == 0
     out, _ = capsys.readouterr()
@@ -259,5 +258,5 @@ def test_probe_without_a_key_says_what_to_do(capsys: Capture) -> None:
 
 
 def test_only_the_count_is_slow() -> None:
-    request = Request(body={"input": features.PONG}, connection=1)
+    request = Request(body={"input": probe_features.PONG}, connection=1)
     assert answer_slowly(request) == default_answer(request)

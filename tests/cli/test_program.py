@@ -34,7 +34,7 @@ from trio_responses import APIError, Endpoint, open_responses
 from trio_responses._cli import demo, main
 from trio_responses._cli import running as cli_running
 from trio_responses._cli.arguments import make_parser
-from trio_responses._cli.screen import Screen
+from trio_responses._cli.demo import Screen
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
 
 

@@ -21,7 +21,7 @@ from tests.testing.driver import NO_WAITING
 from trio_responses import ConfigurationError, Recording
 from trio_responses._cli import main
 from trio_responses._cli import running as cli_running
-from trio_responses._cli.replay import _order
+from trio_responses._cli.serve import _order
 
 if TYPE_CHECKING:
     from tests.cli.cli_driver import Capture, Order, Patch

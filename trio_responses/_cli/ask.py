@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trio_responses import ResponseFailedError
-from trio_responses._cli.recordings import record_into
+from trio_responses._cli.recording import record_into
 from trio_responses._cli.running import WRONG_USAGE, run, say_error
 from trio_responses._cli.server_choice import choose_place, open_place
 from trio_responses.types import OutputTextDelta
@@ -24,15 +24,8 @@ if TYPE_CHECKING:
     from trio_responses import Endpoint, Instrument, ResponseStream
     from trio_responses.types import Response
 
-__all__ = [
-    "ask",
-    "check_answer",
-    "choose_settings",
-    "note_shortcomings",
-    "print_text",
-    "read_question",
-    "without_surrogates",
-]
+
+__all__ = ["ask", "note_shortcomings", "record", "without_surrogates"]
 
 
 def ask(arguments: argparse.Namespace) -> int:
@@ -132,3 +125,31 @@ async def _print_json(answer: ResponseStream) -> Response:
         response = await stream.until_done()
     print(msgspec.json.encode(response).decode(), flush=True)
     return response
+
+
+def record(arguments: argparse.Namespace) -> int:
+    """Ask questions as one conversation, print the answers, and record both."""
+    try:
+        endpoint = choose_place(arguments, example=' FILE "..."')
+        questions = [read_question(text) for text in arguments.texts]
+    except LookupError:
+        return WRONG_USAGE
+    settings = choose_settings(arguments)
+    with record_into(arguments.file, force=arguments.force) as instruments:
+        return run(partial(_record_turns, endpoint, questions, settings, instruments))
+
+
+async def _record_turns(
+    endpoint: Endpoint | None,
+    questions: Sequence[str],
+    settings: dict[str, Any],
+    instruments: Sequence[Instrument] | None,
+) -> int:
+    async with (
+        open_place(endpoint, instruments=instruments) as place,
+        place.connect() as connection,
+        connection.conversation(**settings) as conversation,
+    ):
+        for question in questions:
+            check_answer(await print_text(conversation.stream(question, snapshot=False)))
+    return 0

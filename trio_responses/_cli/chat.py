@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import msgspec
 import trio
@@ -29,8 +29,7 @@ from trio_responses import (
 )
 from trio_responses._cli.ask import note_shortcomings, without_surrogates
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
-from trio_responses._cli.lines import FileLines
-from trio_responses._cli.recordings import record_into
+from trio_responses._cli.recording import record_into
 from trio_responses._cli.renderer import PlainRenderer
 from trio_responses._cli.running import INTERRUPTED, WRONG_USAGE, explain, run, say_error
 from trio_responses._cli.server_choice import choose_place, open_place
@@ -45,13 +44,12 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from trio_responses import Endpoint, Instrument, ResponsesConnection
-    from trio_responses._cli.lines import Lines
     from trio_responses._cli.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.toolbox import ToolLike
     from trio_responses.typing import Event
 
-__all__ = ["Chat", "chat", "choose_face"]
+__all__ = ["Chat", "FileLines", "chat", "choose_face"]
 
 COMMANDS: Final = """\
 /save FILE  save the conversation, to go on with it another time
@@ -107,7 +105,7 @@ def choose_face(out: TextIO, err: TextIO, *, asks: bool, plain: bool) -> Rendere
     try:
         from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
 
-        from trio_responses._cli.renderer import MarkdownRenderer  # noqa: PLC0415 - it needs rich
+        from trio_responses._cli.markdown_renderer import MarkdownRenderer  # noqa: PLC0415 - it needs rich
     except ImportError:
         face.say("note", NO_RICH)
         return face
@@ -352,3 +350,57 @@ def _news(event: Event) -> str | None:
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+PIECE: Final = 65536
+
+
+class Lines(Protocol):
+    """Where a chat gets its lines from."""
+
+    async def read(self) -> str | None:
+        """Wait for a line; `None` when there will be no more. When cancelled, none is lost."""
+        ...
+
+
+@final
+class FileLines:
+    """The lines of a text file that is open: a terminal, a pipe, a file, or one in memory."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._unread = b""
+        self._ended = False
+        try:
+            self._descriptor: int | None = file.fileno()
+        except (OSError, ValueError):  # it is in memory
+            self._descriptor = None
+        if sys.platform == "win32":  # where only sockets can be waited for
+            self._descriptor = None
+
+    async def read(self) -> str | None:
+        """Wait for a line; `None` when there will be no more."""
+        if self._descriptor is None:
+            line = await trio.to_thread.run_sync(self._file.readline, abandon_on_cancel=True)
+            return line.rstrip("\r\n") if line else None
+        while b"\n" not in self._unread and not self._ended:
+            await self._read_more(self._descriptor)
+        await trio.lowlevel.checkpoint()
+        if not self._unread:
+            return None
+        line_bytes, _, self._unread = self._unread.partition(b"\n")
+        return line_bytes.decode(self._file.encoding or "utf-8", errors="replace").rstrip("\r")
+
+    async def _read_more(self, descriptor: int) -> None:
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        except PermissionError:  # a file on a disk is always ready, and epoll will not say so
+            await trio.lowlevel.checkpoint()
+        try:
+            piece = os.read(descriptor, PIECE)
+        except BlockingIOError:
+            return
+        except OSError:  # the terminal is gone
+            piece = b""
+        self._unread += piece
+        self._ended = not piece

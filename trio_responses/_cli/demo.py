@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, Final, cast
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import trio
 
@@ -27,6 +30,7 @@ from trio_responses import (
     connect_responses,
     open_responses,
 )
+from trio_responses._cli.running import run
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import Reply, open_test_server
@@ -34,14 +38,15 @@ from trio_responses.types import ErrorEvent, FunctionCallOutput
 from trio_responses.typing import Event
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Awaitable, Callable
+    from typing import TextIO
 
     from trio_responses import ResponsesConnection
-    from trio_responses._cli.screen import Screen
     from trio_responses.testing import Request, ResponsesServer
     from trio_responses.types import Response
 
-__all__ = ["MODEL", "STEPS", "Demo", "PromiseBroken", "run_demo"]
+__all__ = ["MODEL", "STEPS", "Demo", "PromiseBroken", "Screen", "demo", "run_demo"]
 
 MODEL: Final = "gpt-5.5"
 INSTRUCTIONS: Final = "Answer in one sentence."
@@ -377,6 +382,12 @@ STEPS: Final[tuple[tuple[str, Callable[[Demo], Awaitable[str]]], ...]] = (
 )
 
 
+def demo(_: argparse.Namespace) -> int:
+    """Show the library at work."""
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return run(partial(run_demo, Screen(sys.stdout, colour=colour)))
+
+
 async def run_demo(screen: Screen) -> int:
     """Run all steps, and show what happens as it happens.
 
@@ -447,3 +458,68 @@ def _describe(event: Event) -> str:
             return f"the server says: {code}"
         case _:
             return f"on the channel: {type(event).__name__}"
+
+
+BOLD: Final = "1"
+RED: Final = "1;31"
+GREEN: Final = "1;32"
+YELLOW: Final = "33"
+INDENT: Final = "   "
+
+
+@final
+class Screen:
+    """Writes to a text stream, and sends every piece on its way at once.
+
+    :param out: where to write.
+    :param colour: whether it understands ANSI colours.
+    """
+
+    def __init__(self, out: TextIO, *, colour: bool) -> None:
+        self._out = out
+        self._colour = colour
+        self._in_line = False
+        try:
+            "✓✗".encode(out.encoding or "ascii")
+        except UnicodeEncodeError:
+            self._good, self._bad = "ok:", "FAILED:"
+        else:
+            self._good, self._bad = "✓", "✗"
+
+    def say(self, text: str) -> None:
+        """Show a line of the story."""
+        self._line(f"{INDENT}{text}")
+
+    def stream(self, prefix: str, piece: str) -> None:
+        """Show a piece of a line that grows; any other line ends it."""
+        self._out.write(piece if self._in_line else f"{INDENT}{prefix}{piece}")
+        self._out.flush()
+        self._in_line = True
+
+    def notice(self, text: str) -> None:
+        """Show what nobody asked for."""
+        self._line(self._painted(YELLOW, f"{INDENT}~ {text}"))
+
+    def title(self, text: str) -> None:
+        """Begin a step."""
+        self._line(f"\n{self._painted(BOLD, text)}")
+
+    def good(self, text: str) -> None:
+        """End a step that came out as promised."""
+        self._line(f" {self._painted(GREEN, self._good)} {text}")
+
+    def bad(self, text: str) -> None:
+        """End a step that did not."""
+        self._line(f" {self._painted(RED, self._bad)} {text}")
+
+    def end(self, text: str) -> None:
+        """Show the last line."""
+        self._line(f"\n{text}")
+
+    def _line(self, text: str) -> None:
+        self._out.write(f"\n{text}\n" if self._in_line else f"{text}\n")
+        self._out.flush()
+        self._in_line = False
+
+    def _painted(self, colour: str, text: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text

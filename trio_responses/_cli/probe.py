@@ -14,8 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from trio_responses._cli.demo import MODEL
-from trio_responses._cli.features import BASICS, FEATURES, answer_slowly
-from trio_responses._cli.prober import Prober, Verdict
+from trio_responses._cli.probe_features import BASICS, FEATURES, Prober, Verdict, answer_slowly
 from trio_responses._cli.running import FAILED, WRONG_USAGE, run
 from trio_responses._cli.server_choice import choose_place, open_place
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from trio_responses import Endpoint
-    from trio_responses._cli.prober import Finding
+    from trio_responses._cli.probe_features import Finding
 
 __all__ = ["MODELS", "Report", "probe", "run_probe"]
 

@@ -6,25 +6,23 @@ answers from a recording (`replay.py`).
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from trio_responses._cli.demo import run_demo
+from trio_responses import ConfigurationError, Recording
 from trio_responses._cli.running import FAILED, SIGNALLED, run, say_error
-from trio_responses._cli.screen import Screen
-from trio_responses.testing import open_test_server
+from trio_responses.testing import default_answer, open_test_server
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from trio_responses.testing import ResponsesServer
+    from trio_responses.testing import Answer, Request, ResponsesServer
 
-__all__ = ["demo", "run_server", "serve"]
+__all__ = ["replay", "serve"]
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -75,7 +73,45 @@ async def _serve_until_signal(
     return FAILED
 
 
-def demo(_: argparse.Namespace) -> int:
-    """Show the library at work."""
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return run(partial(run_demo, Screen(sys.stdout, colour=colour)))
+def replay(arguments: argparse.Namespace) -> int:
+    """Serve a recording until a signal, which is its only good end."""
+    order = partial(
+        _order,
+        recording=Recording.read(arguments.file),
+        name=arguments.file,
+        timing=arguments.timing,
+    )
+    return run_server(
+        order,
+        host=arguments.host,
+        port=arguments.port,
+        api_key=arguments.api_key,
+        unknown_parameters=True,  # what was asked then was known to somebody
+        max_age=None,  # sockets end where they end in the recording
+    )
+
+
+def _order(server: ResponsesServer, *, recording: Recording, name: str, timing: bool) -> None:
+    """Tell the server what to answer.
+
+    :raises ConfigurationError: when there is nothing to answer.
+    """
+    if not server.replay(recording, timing=timing):
+        raise ConfigurationError(f"there is no request in {name}: nothing to replay")
+    server.respond_with(Beyond())
+
+
+@final
+class Beyond:
+    """Answers what comes behind the recording, and says so once."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, request: Request) -> Answer:
+        """Answer as the server does by itself."""
+        if not self._told:
+            self._told = True
+            words = "the recording is used up: from here on the server answers by itself"
+            print(f"note: {words}", file=sys.stderr, flush=True)
+        return default_answer(request)
