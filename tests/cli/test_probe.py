@@ -1,4 +1,4 @@
-"""The probe of the command line: what it finds out about servers that differ."""
+"""The probe of the command line: its verdicts on servers with different features."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.cli.cli_driver import forget_environment, order_at
+from tests.cli.cli_driver import clear_environment, prepare_next_server
 from tests.testing.driver import NO_WAITING
 from trio_responses import Endpoint
 from trio_responses._cli import main, probe_features
-from trio_responses._cli.probe import JSONReport, Table, run_probe
+from trio_responses._cli.probe import JSONReport, TableReport, run_probe
 from trio_responses._cli.probe_features import FEATURES, Feature, Prober, Verdict, answer_slowly
 from trio_responses.testing import Fail, Reply, Request, default_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cli.cli_driver import Capture, Order, Patch
+    from tests.cli.cli_driver import Capture, Patch, PrepareServer
     from trio_responses.testing import ResponsesServer
 
 NAMES = [feature.name for feature in FEATURES]
@@ -31,12 +31,12 @@ NAMES = [feature.name for feature in FEATURES]
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: Patch) -> None:
-    forget_environment(monkeypatch)
+    clear_environment(monkeypatch)
 
 
 @pytest.fixture
-def order(monkeypatch: Patch) -> Order:
-    return partial(order_at, monkeypatch)
+def prepare_server(monkeypatch: Patch) -> PrepareServer:
+    return partial(prepare_next_server, monkeypatch)
 
 
 async def probe(
@@ -183,7 +183,7 @@ async def test_a_server_that_ignores_lane_names_is_found_out(server: ResponsesSe
 
     _, report = await probe(server, responder=ignore)
     assert report["verdicts"]["lanes"] == "no"
-    assert report["details"]["lanes"] == "events do not say which lane they are of"
+    assert report["details"]["lanes"] == "events do not name their lane"
 
 
 @NO_WAITING
@@ -212,7 +212,7 @@ async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
     endpoint = Endpoint.compatible(f"{server.url}?api-key=secret")
     prober = Prober(endpoint, api_key="", models=("m",), timeout=30, dial=server.dial)
     server.respond_with(answer_slowly)
-    assert await run_probe(prober, Table(out, colour=False)) == 0
+    assert await run_probe(prober, TableReport(out, colour=False)) == 0
     assert "secret" not in out.getvalue()
     assert re.search(r"^lanes +works +\d\.\d\d s  side by side$", out.getvalue(), re.MULTILINE)
     assert "Endpoint.compatible('ws://localhost/v1/responses', lanes=True" in out.getvalue()
@@ -222,7 +222,7 @@ async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
 
 
 def test_the_table_of_the_embedded_server(capsys: Capture, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(probe_features, "WATCHED", 0.01)
+    monkeypatch.setattr(probe_features, "PING_SECONDS", 0.01)
     assert main(["probe", "--embedded"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -231,10 +231,10 @@ def test_the_table_of_the_embedded_server(capsys: Capture, monkeypatch: Patch) -
 
 
 def test_json_is_one_object_and_the_models_are_those_asked_for(
-    order: Order, capsys: Capture, monkeypatch: Patch
+    prepare_server: PrepareServer, capsys: Capture, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(probe_features, "WATCHED", 0.01)
-    servers = order(lambda _: None)
+    monkeypatch.setattr(probe_features, "PING_SECONDS", 0.01)
+    servers = prepare_server(lambda _: None)
     assert main(["probe", "--embedded", "--json", "--model", "a", "--model", "b"]) == 0
     out, _ = capsys.readouterr()
     assert out.count("\n") == 1

@@ -1,6 +1,6 @@
-"""The command line as a user meets it: what it prints where, and its exit codes.
+"""The command line as a user runs it: its output on stdout and stderr, and its exit codes.
 
-Most tests call `main` in this process; those about signals, pipes and ports start another one.
+Most tests call `main` in this process; those about signals, pipes and ports start a child process.
 """
 
 import io
@@ -19,13 +19,13 @@ import pytest
 import trio
 
 from tests.cli.cli_driver import (
-    SECONDS,
+    HANG_GUARD,
     Capture,
-    Order,
-    Orders,
     Patch,
-    forget_environment,
-    order_at,
+    Prepare,
+    PrepareServer,
+    clear_environment,
+    prepare_next_server,
     running,
     serving,
 )
@@ -35,18 +35,18 @@ from trio_responses._cli import demo, main
 from trio_responses._cli import running as cli_running
 from trio_responses._cli.arguments import make_parser
 from trio_responses._cli.demo import Screen
+from trio_responses._cli.server_choice import DEFAULT_MODEL
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: Patch) -> None:
-    forget_environment(monkeypatch)
+    clear_environment(monkeypatch)
 
 
 @pytest.fixture
-def order(monkeypatch: Patch) -> Order:
-    """Tell the embedded server of the next command what to do."""
-    return partial(order_at, monkeypatch)
+def prepare_server(monkeypatch: Patch) -> PrepareServer:
+    return partial(prepare_next_server, monkeypatch)
 
 
 # --- serve -------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_serve_says_where_it_listens_answers_there_and_ends_by_a_signal_without_
         assert main(["ask", "--base-url", url, "Is anybody there?"]) == 0
         assert capsys.readouterr() == ('Turn 1: you said "Is anybody there?".\n', "")
         process.send_signal(number)
-        assert process.communicate(timeout=SECONDS) == ("", "")
+        assert process.communicate(timeout=HANG_GUARD) == ("", "")
         assert process.returncode == 0
 
 
@@ -98,7 +98,7 @@ def test_serve_refuses_unknown_parameters_where_it_may(
 def test_serve_with_a_maximum_age_ends_old_sockets(capsys: Capture) -> None:
     with serving("--max-age", "0.2") as (_, url):
         port = int(url.split(":")[2].removesuffix("/v1"))
-        with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as stream:
+        with socket.create_connection(("127.0.0.1", port), timeout=HANG_GUARD) as stream:
             stream.sendall(
                 b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
                 b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -145,12 +145,14 @@ def test_ask_without_a_key_says_what_to_do(arguments: list[str], capsys: Capture
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: there is no API key for ")
+    assert err.startswith("error: no API key is set for ")
     for way_out in ("OPENAI_API_KEY=", "--embedded", "--base-url http://127.0.0.1:"):
         assert way_out in err
 
 
-def test_ask_streams_the_text_as_it_comes(order: Order, monkeypatch: Patch) -> None:
+def test_ask_streams_the_text_as_it_comes(
+    prepare_server: PrepareServer, monkeypatch: Patch
+) -> None:
     shown: list[str] = []
 
     class Recorder(io.StringIO):
@@ -159,17 +161,17 @@ def test_ask_streams_the_text_as_it_comes(order: Order, monkeypatch: Patch) -> N
             self.seek(0)
             self.truncate()
 
-    order(lambda server: server.reply("one two three"))
+    prepare_server(lambda server: server.reply("one two three"))
     monkeypatch.setattr(sys, "stdout", Recorder())
     assert main(["ask", "--embedded", "Count"]) == 0
     assert [text for text in shown if text] == ["one", " two", " three", "\n"]
 
 
 def test_ask_sends_what_it_was_given_and_keeps_the_key_to_itself(
-    order: Order, monkeypatch: Patch
+    prepare_server: PrepareServer, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    servers = order(lambda _: None)
+    servers = prepare_server(lambda _: None)
     options = ["--embedded", "--model", "gpt-9", "--instructions", "Be brief."]
     assert main(["ask", *options, "Hello"]) == 0
     (request,) = servers[0].requests
@@ -193,7 +195,10 @@ def test_ask_takes_bytes_that_are_no_utf_8(capsys: Capture) -> None:
 @pytest.mark.parametrize("text", ["", "  ", "\n"])
 def test_ask_needs_a_question(text: str, capsys: Capture) -> None:
     assert main(["ask", "--embedded", text]) == 2
-    assert capsys.readouterr() == ("", "error: there is no question: the text is empty\n")
+    assert capsys.readouterr() == (
+        "",
+        'error: the question is empty: pass its text, or "-" to read the text from stdin\n',
+    )
 
 
 def test_ask_json_prints_the_finished_response_as_one_object(capsys: Capture) -> None:
@@ -204,29 +209,29 @@ def test_ask_json_prints_the_finished_response_as_one_object(capsys: Capture) ->
     response: dict[str, Any] = json.loads(out)
     assert response["object"] == "response"
     assert response["status"] == "completed"
-    assert response["model"] == demo.MODEL
+    assert response["model"] == DEFAULT_MODEL
     assert response["output"][0]["content"][0]["text"] == 'Turn 1: you said "Grüße".'
     assert response["usage"]["input_tokens"] == 1
 
 
 def test_ask_prints_the_answer_of_a_server_that_sends_no_deltas(
-    order: Order, capsys: Capture
+    prepare_server: PrepareServer, capsys: Capture
 ) -> None:
-    order(lambda server: server.reply("all at once", events="terminal"))
+    prepare_server(lambda server: server.reply("all at once", events="terminal"))
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr().out == "all at once\n"
 
 
 def test_ask_ends_with_one_newline_where_the_answer_brings_its_own(
-    order: Order, capsys: Capture
+    prepare_server: PrepareServer, capsys: Capture
 ) -> None:
-    order(lambda server: server.reply(chunks=["a line\n"]))
+    prepare_server(lambda server: server.reply(chunks=["a line\n"]))
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr().out == "a line\n"
 
 
-def test_ask_notes_an_incomplete_answer(order: Order, capsys: Capture) -> None:
-    order(lambda server: server.reply("cut sh", status="incomplete"))
+def test_ask_notes_an_incomplete_answer(prepare_server: PrepareServer, capsys: Capture) -> None:
+    prepare_server(lambda server: server.reply("cut sh", status="incomplete"))
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr() == (
         "cut sh\n",
@@ -234,34 +239,44 @@ def test_ask_notes_an_incomplete_answer(order: Order, capsys: Capture) -> None:
     )
 
 
-def test_ask_notes_a_refusal(order: Order, capsys: Capture) -> None:
+def test_ask_notes_a_refusal(prepare_server: PrepareServer, capsys: Capture) -> None:
     refusal = {"type": "refusal", "refusal": "I would rather not."}
     item = {"type": "message", "role": "assistant", "id": "m", "content": [refusal]}
     response = {"id": "r", "status": "completed", "model": "m", "output": [item]}
-    order(lambda server: server.answer([{"type": "response.completed", "response": response}]))
+    prepare_server(
+        lambda server: server.answer([{"type": "response.completed", "response": response}])
+    )
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr() == ("", "note: the model refused: I would rather not.\n")
 
 
-FAULTS: list[tuple[Orders, str, str]] = [
+FAULTS: list[tuple[Prepare, str, str]] = [
     (lambda s: s.fail("server_error", message="Out\nof order."), "", "server_error.*Out of order"),
     (lambda s: s.reply("Oh", status="failed"), "Oh\n", "server_error.*The response failed"),
-    (lambda s: s.drop(after_events=5), "Turn\n", "connection was lost.*the answer had begun"),
-    (lambda s: s.drop(after_events=0), "", "connection was lost.*was sent and may have been"),
+    (
+        lambda s: s.drop(after_events=5),
+        "Turn\n",
+        "connection was lost.*the server had started to answer",
+    ),
+    (
+        lambda s: s.drop(after_events=0),
+        "",
+        "connection was lost.*was sent, and the server may have",
+    ),
     (lambda s: s.refuse(401), "", "401.*OPENAI_API_KEY"),
     (lambda s: s.refuse(404), "", "404.*/v1/responses"),
 ]
 
 
-@pytest.mark.parametrize(("orders", "text", "words"), FAULTS)
+@pytest.mark.parametrize(("prepare", "text", "words"), FAULTS)
 def test_an_error_is_one_line_on_stderr(
-    orders: Orders,
+    prepare: Prepare,
     text: str,
     words: str,
-    order: Order,
+    prepare_server: PrepareServer,
     capsys: Capture,
 ) -> None:
-    order(orders)
+    prepare_server(prepare)
     assert main(["ask", "--embedded", "Hello"]) == 1
     out, err = capsys.readouterr()
     assert out == text
@@ -271,7 +286,7 @@ def test_an_error_is_one_line_on_stderr(
 def test_ask_gives_a_server_that_is_not_there_three_chances(
     capsys: Capture, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(cli_running, "PATIENCE", [0, 0])
+    monkeypatch.setattr(cli_running, "RECONNECT", [0, 0])
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
     assert main(["ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello"]) == 1
@@ -287,13 +302,13 @@ def test_a_url_that_cannot_be_dialled_is_an_error(url: str, capsys: Capture) -> 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_ask_without_a_traceback(number: signal.Signals, code: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        deaf.settimeout(SECONDS)
+        deaf.settimeout(HANG_GUARD)
         port = deaf.getsockname()[1]
         with running("ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello") as process:
             peer, _ = deaf.accept()
             with peer:
                 process.send_signal(number)
-                assert process.communicate(timeout=SECONDS) == ("", "")
+                assert process.communicate(timeout=HANG_GUARD) == ("", "")
     assert process.returncode == code
 
 
@@ -302,10 +317,10 @@ def test_a_signal_ends_ask_without_a_traceback(number: signal.Signals, code: int
 
 def test_the_demo_comes_out_as_promised() -> None:
     with running("demo") as process:
-        out, err = process.communicate(timeout=SECONDS)
+        out, err = process.communicate(timeout=HANG_GUARD)
     assert err == ""
     assert process.returncode == 0, out
-    assert out.endswith(f"\ndemo: all {len(demo.STEPS)} steps came out as promised\n")
+    assert out.endswith(f"\ndemo: all {len(demo.STEPS)} steps passed\n")
     assert out.count(" ✓ ") == len(demo.STEPS)
     assert "\x1b" not in out
 
@@ -316,7 +331,7 @@ def test_a_reader_that_leaves_ends_the_demo_quietly() -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=SECONDS) == 141
+        assert process.wait(timeout=HANG_GUARD) == 141
         assert process.stderr.read() == ""
 
 
@@ -370,13 +385,15 @@ SABOTAGES = [
     Sabotage(demo, "get_weather", lie_about_the_weather, "1234", "4", "the answer: 'Turn 1: the"),
     Sabotage(demo, "get_weather", know_no_weather, "1234", "4", "KeyError: 'Oslo'"),
     Sabotage(demo, "_count_slowly", miscount, "145", "5", "the texts: "),
-    Sabotage(demo, "_endpoint", forget_lanes, "15", "5", "before the first was done"),
+    Sabotage(demo, "_endpoint", forget_lanes, "15", "5", "turns among the first five pieces"),
     Sabotage(demo, "RECONNECT", (), "167", "67", "ReconnectFailed: gave up after 0 attempts"),
     Sabotage(ResponsesServer, "drop", drop_nothing, "16", "6", "although the socket was cut"),
-    Sabotage(ResponsesServer, "drop", drop_nothing, "17", "7", "not come to its end within 15 s"),
-    Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "not come to its end within 15 s"),
-    Sabotage(demo, "open_test_server", never_grow_old, "8", "8", "not come to its end within 15 s"),
-    Sabotage(demo, "MODEL", demo.MODEL, "19", "9", "close codes: "),  # the cuts are left out
+    Sabotage(ResponsesServer, "drop", drop_nothing, "17", "7", "did not end within 60 s"),
+    Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "did not end within 60 s"),
+    Sabotage(demo, "open_test_server", never_grow_old, "8", "8", "did not end within 60 s"),
+    Sabotage(
+        demo, "DEFAULT_MODEL", demo.DEFAULT_MODEL, "19", "9", "close codes: "
+    ),  # the cuts are left out
 ]
 
 
@@ -395,7 +412,7 @@ def test_a_sabotaged_demo_names_the_steps_that_failed(
     assert err == ""
     assert sabotage.reason in out
     last = out.splitlines()[-1]
-    assert last.startswith(f"demo: not as promised: {len(titles)} of {len(tried)}: ")
+    assert last.startswith(f"demo: {len(titles)} of {len(tried)} steps failed: ")
     assert [title for title, _ in tried if f". {title}" in last] == titles
 
 
@@ -462,34 +479,37 @@ def test_a_line_that_grows_is_ended_by_any_other_line() -> None:
     screen = Screen(out, colour=False)
     screen.stream("model: ", "one")
     screen.stream("model: ", " two")
-    screen.notice("news")
+    screen.notification("news")
     screen.stream("model: ", "three")
-    screen.say("done")
+    screen.line("done")
     lines = ["   model: one two", "   ~ news", "   model: three", "   done", ""]
     assert out.getvalue() == "\n".join(lines)
 
 
 def test_colour_is_for_terminals() -> None:
     out = io.StringIO()
-    Screen(out, colour=True).good("well")
+    Screen(out, colour=True).passed("well")
     assert "\x1b[1;32m" in out.getvalue()
 
 
 def test_check_marks_are_words_where_they_cannot_be_shown() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     screen = Screen(out, colour=False)
-    screen.good("well")
-    screen.bad("ill")
+    screen.passed("well")
+    screen.failed("ill")
     out.seek(0)
     assert out.read() == " ok: well\n FAILED: ill\n"
 
 
 def test_debug_shows_the_log() -> None:
     with running("--debug", "ask", "--embedded", "Hello") as process:
-        _, err = process.communicate(timeout=SECONDS)
+        _, err = process.communicate(timeout=HANG_GUARD)
     assert "DEBUG:trio_responses:turn 1 ended: completed" in err
 
 
 def test_an_age_is_for_the_embedded_server(capsys: Capture) -> None:
     assert main(["chat", "--base-url", "http://127.0.0.1:9/v1", "--max-age", "3"]) == 2
-    assert capsys.readouterr() == ("", "error: --max-age is for the server of --embedded\n")
+    assert capsys.readouterr() == (
+        "",
+        "error: --max-age is an option of the embedded server: it needs --embedded\n",
+    )

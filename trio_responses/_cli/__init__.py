@@ -1,11 +1,8 @@
-"""The program: arguments in, an exit code out, and what it says when something is wrong.
+"""The command line: `main` parses the arguments, runs one command and returns its exit code.
 
-Exit codes: 0 for success, 1 for an error, 2 for wrong usage, 130 after Ctrl-C (``serve`` and
-``replay``, which have no other end, exit with 0 then), 141 when whoever reads the output has
-left. No traceback for what is not a fault of this program, unless ``--debug`` asks for it.
-
-What belongs elsewhere: what the commands are called and take (`arguments.py`), signals
-(`running.py`).
+Exit codes: 0 for success, 1 for an error, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM,
+141 when the reader of the output has closed its end. ``serve`` and ``replay`` run until a signal
+and exit with 0 after it. An error is one line on stderr; ``--debug`` shows the traceback as well.
 """
 
 from __future__ import annotations
@@ -22,9 +19,9 @@ from trio_responses._cli.running import (
     BROKEN_PIPE,
     FAILED,
     INTERRUPTED,
-    explain,
-    forget_output,
-    say_error,
+    describe_error,
+    discard_output,
+    print_error,
 )
 
 if TYPE_CHECKING:
@@ -35,10 +32,9 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line and return its exit code.
 
     :param argv: the arguments, without the program's name; by default those of the process.
-    :return: the exit code.
     :raises SystemExit: from argparse: for wrong usage, ``--help`` and ``--version``.
     """
     arguments = make_parser().parse_args(argv)
@@ -46,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer may hold what a terminal cannot show
     debug = getattr(arguments, "debug", False)
-    if debug:  # else the commands say themselves what a user has to know of the connection
+    if debug:  # without it, the commands themselves print what a user has to know
         logging.basicConfig(level=logging.INFO)
         logging.getLogger("trio_responses").setLevel(logging.DEBUG)
     command: Callable[[argparse.Namespace], int] = arguments.command
@@ -54,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has left
-        forget_output()
+    except BrokenPipeError:  # the reader of the output has closed its end
+        discard_output()
         return BROKEN_PIPE
     except (ResponsesError, OSError, UnicodeError) as error:
         if debug:
             traceback.print_exception(error)
-        say_error(explain(error))
+        print_error(describe_error(error))
         return FAILED

@@ -1,6 +1,8 @@
-"""What is known of a server that is probed, and how one attempt is made and judged.
+"""The features that ``probe`` tries on a server, and how each is tried and judged.
 
-What belongs elsewhere: the features, and how each is tried (`features.py`).
+Each feature is tried on a connection of its own, so that one that breaks its socket does not
+affect the next. A verdict follows from the events received: a server that accepts a request and
+ignores it does not pass.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from trio_responses import (
     UnexpectedOutput,
     open_responses,
 )
-from trio_responses._cli.running import explain
+from trio_responses._cli.running import describe_error
 from trio_responses._settings import Keepalive, Timeouts
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._wire import FunctionToolParam
@@ -55,7 +57,7 @@ __all__ = [
     "FEATURES",
     "Feature",
     "Finding",
-    "Found",
+    "Judgement",
     "Prober",
     "Verdict",
     "answer_slowly",
@@ -63,20 +65,20 @@ __all__ = [
 
 
 class Verdict(StrEnum):
-    """What came of trying a feature."""
+    """The result of trying a feature, in one word."""
 
     WORKS = "works"
     UNCLEAR = "unclear"
-    """Taken without complaint, and nothing shows that it had an effect."""
+    """The server accepted the request, and no event shows that it had an effect."""
     NO = "no"
-    """Refused, or not understood."""
+    """The server rejected or did not understand the request."""
     FAILS = "fails"
     SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found out about a feature."""
+    """The result of trying a feature: a verdict, its reason, and the time spent."""
 
     name: str
     verdict: Verdict
@@ -84,25 +86,26 @@ class Finding:
     seconds: float
 
 
-Found: TypeAlias = tuple[Verdict, str]
+Judgement: TypeAlias = tuple[Verdict, str]
+"""A verdict and its reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A feature, and how it is tried."""
+    """A feature of servers, the function that tries it, and the features that it depends on."""
 
     name: str
-    attempt: Callable[[Prober], Awaitable[Found]]
+    attempt: Callable[[Prober], Awaitable[Judgement]]
     needs: tuple[str, ...] = ("handshake", "text turn")
 
 
 @final
 class Prober:
-    """What all attempts share: the server, and the model that answers.
+    """A server under examination, shared by the attempts at all features.
 
-    :param models: the models to try, the best first.
+    :param models: the models to try, in order of preference.
     :param timeout: seconds for each feature.
-    :param dial: opens the byte stream, where TCP is not the way.
+    :param dial: opens the byte stream; by default over TCP.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class Prober:
         self.endpoint = endpoint
         self.models = models
         self.model: str | None = None
-        """The one that has answered."""
+        """The first model that answered; `None` until one has."""
         self.timeout = timeout
         self._api_key = api_key
         self._dial = dial
@@ -129,22 +132,26 @@ class Prober:
         stall: float | None = None,
         keepalive: Keepalive | None = None,
     ) -> AbstractAsyncContextManager[ResponsesConnection]:
-        """Open a connection for one attempt: it is not opened anew when it is lost."""
+        """Open a connection for one attempt; a lost connection is not reopened."""
         endpoint = dataclasses.replace(self.endpoint, lanes=False, after_error=after_error)
-        patience = Timeouts(
+        timeouts = Timeouts(
             connect=self.timeout, first_event=self.timeout, stall=stall or self.timeout
         )
         return open_responses(
             endpoint=endpoint,
             api_key=self._api_key,
             reconnect=(),
-            timeouts=patience,
+            timeouts=timeouts,
             keepalive=keepalive,
             dial=self._dial,
         )
 
     async def examine(self, feature: Feature, before: list[Finding]) -> Finding:
-        """Try a feature; whatever goes wrong is its verdict."""
+        """Try a feature and return the finding; errors and timeouts become verdicts.
+
+        :param before: the findings so far. A feature is skipped when one that it depends on does
+            not work.
+        """
         broken = {it.name for it in before if it.verdict is not Verdict.WORKS}
         missing = [name for name in feature.needs if name in broken]
         since = trio.current_time()
@@ -155,26 +162,28 @@ class Prober:
         seconds = trio.current_time() - since
         return Finding(name=feature.name, verdict=verdict, detail=detail, seconds=seconds)
 
-    async def _try(self, feature: Feature) -> Found:
+    async def _try(self, feature: Feature) -> Judgement:
         try:
             with trio.fail_after(self.timeout):
                 return await feature.attempt(self)
         except APIError as error:
-            return Verdict.NO, explain(error)
+            return Verdict.NO, describe_error(error)
         except ReconnectFailed as error:
             cause = error.__cause__
-            return Verdict.FAILS, explain(cause if isinstance(cause, Exception) else error)
+            return Verdict.FAILS, describe_error(cause if isinstance(cause, Exception) else error)
         except ResponsesError as error:
-            return Verdict.FAILS, explain(error)
+            return Verdict.FAILS, describe_error(error)
         except trio.TooSlowError:
             return Verdict.FAILS, f"not done within {self.timeout:g} s"
 
     def profile(self, findings: list[Finding]) -> dict[str, Any]:
-        """Give the options of ``Endpoint.compatible`` that describe this server."""
-        good = {it.name for it in findings if it.verdict is Verdict.WORKS}
-        after_error = "reuse" if "turn after an error" in good else "replace"
-        return {"lanes": "lanes" in good, "after_error": after_error}
+        """Return the options of ``Endpoint.compatible`` that describe the server."""
+        working = {it.name for it in findings if it.verdict is Verdict.WORKS}
+        after_error = "reuse" if "turn after an error" in working else "replace"
+        return {"lanes": "lanes" in working, "after_error": after_error}
 
+
+# --- The attempts ------------------------------------------------------------------------
 
 PONG: Final = "Answer with the one word pong."
 REMEMBER: Final = "Remember the word teal. Answer with the one word ok."
@@ -183,8 +192,8 @@ WORD: Final = "teal"
 COUNT: Final = "Count from one to thirty, in words."
 STOP: Final = "Stop counting. Answer with the one word done."
 WEATHER: Final = "What is the weather in Oslo? Call the tool."
-NOWHERE: Final = "resp_0000000000000000000000000000000000000000000000000"
-"""The id of a response that no server has given."""
+UNKNOWN_RESPONSE: Final = "resp_0000000000000000000000000000000000000000000000000"
+"""The id of a response that does not exist."""
 GET_WEATHER: Final = FunctionToolParam(
     name="get_weather",
     description="The weather in a city, now.",
@@ -196,22 +205,23 @@ GET_WEATHER: Final = FunctionToolParam(
     },
 )
 LANES: Final = ("probe-1", "probe-2")
-ENDINGS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
+TERMINAL_EVENTS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 STEER_STALL: Final = 20.0
-"""Seconds for which a server may be silent about a steering input."""
+"""Seconds without an event after which steering input counts as ignored."""
 PINGS: Final = Keepalive(interval=0.5, timeout=2.0)
-WATCHED: Final = PINGS.interval + PINGS.timeout + 0.5
+PING_SECONDS: Final = PINGS.interval + PINGS.timeout + 0.5
+"""Seconds to wait on an idle connection: long enough for an unanswered ping to be noticed."""
 
 
-async def _handshake(prober: Prober) -> Found:
+async def _handshake(prober: Prober) -> Judgement:
     async with prober.connect() as connection:
         server = connection.handshake_headers.get("server")
     return Verdict.WORKS, f"server: {server}" if server else ""
 
 
-async def _text_turn(prober: Prober) -> Found:
-    """Try the models, until one answers."""
-    refused: list[str] = []
+async def _text_turn(prober: Prober) -> Judgement:
+    """Try one model after the other until one answers."""
+    rejected: list[str] = []
     async with prober.connect(after_error="replace") as connection:
         for model in prober.models:
             pieces = 0
@@ -220,98 +230,103 @@ async def _text_turn(prober: Prober) -> Found:
                     async for event in stream:
                         pieces += isinstance(event, OutputTextDelta)
             except APIError as error:
-                refused.append(f"{model}: {explain(error)}")
+                rejected.append(f"{model}: {describe_error(error)}")
                 continue
             prober.model = model
-            return _judge_text(stream.response, pieces, model, refused)
-    return Verdict.FAILS, "; ".join(refused)
+            return _judge_text(stream.response, pieces, model, rejected)
+    return Verdict.FAILS, "; ".join(rejected)
 
 
-def _judge_text(response: Response, pieces: int, model: str, refused: list[str]) -> Found:
-    tried = f"; before it {', '.join(refused)}" if refused else ""
+def _judge_text(response: Response, pieces: int, model: str, rejected: list[str]) -> Judgement:
+    tried = f"; rejected before: {', '.join(rejected)}" if rejected else ""
     if response.status == "failed" or not response.output_text:
-        return Verdict.FAILS, f"{model} gave no text: {response.status}{tried}"
+        return Verdict.FAILS, f"{model} returned no text: {response.status}{tried}"
     usage = response.usage
-    cost = (
+    tokens = (
         f"{usage.input_tokens} tokens read, {usage.output_tokens} written" if usage else "no usage"
     )
-    return Verdict.WORKS, f"{model} answered in {pieces} pieces; {cost}{tried}"
+    return Verdict.WORKS, f"{model} answered in {pieces} pieces; {tokens}{tried}"
 
 
-async def _chain(prober: Prober, *, store: bool) -> Found:
+async def _chain(prober: Prober, *, store: bool) -> Judgement:
     async with prober.connect() as connection:
         first = await connection.create(model=prober.model, input=REMEMBER, store=store)
         second = await connection.create(
             model=prober.model, input=RECALL, store=store, previous_response_id=first.id
         )
     if WORD in second.output_text.lower():
-        return Verdict.WORKS, "the second turn knew what was said in the first"
+        return Verdict.WORKS, "the second turn knew the content of the first"
     if second.previous_response_id == first.id:
         return Verdict.WORKS, "the second response names the first as its parent"
-    return Verdict.UNCLEAR, "nothing shows that the second turn knew of the first"
+    return Verdict.UNCLEAR, "nothing shows that the second turn knew the first"
 
 
-async def _stored_chain(prober: Prober) -> Found:
+async def _stored_chain(prober: Prober) -> Judgement:
     return await _chain(prober, store=True)
 
 
-async def _unstored_chain(prober: Prober) -> Found:
+async def _unstored_chain(prober: Prober) -> Judgement:
     return await _chain(prober, store=False)
 
 
-async def _unknown_parent(prober: Prober) -> Found:
+async def _unknown_parent(prober: Prober) -> Judgement:
     async with prober.connect() as connection:
         try:
-            await connection.create(model=prober.model, input=PONG, previous_response_id=NOWHERE)
+            await connection.create(
+                model=prober.model, input=PONG, previous_response_id=UNKNOWN_RESPONSE
+            )
         except PreviousResponseNotFound:
             return Verdict.WORKS, "previous_response_not_found"
-    return Verdict.NO, "a parent that does not exist is taken all the same"
+    return Verdict.NO, "the server accepted a parent that does not exist"
 
 
-async def _turn_after_error(prober: Prober) -> Found:
+async def _turn_after_error(prober: Prober) -> Judgement:
     async with prober.connect(after_error="reuse") as connection:
         try:
-            await connection.create(model=prober.model, input=PONG, previous_response_id=NOWHERE)
+            await connection.create(
+                model=prober.model, input=PONG, previous_response_id=UNKNOWN_RESPONSE
+            )
         except APIError:
             await connection.create(model=prober.model, input=PONG)
-            return Verdict.WORKS, "the socket goes on"
-    return Verdict.UNCLEAR, "no error came to go on after"
+            return Verdict.WORKS, "the socket remains usable"
+    return Verdict.UNCLEAR, "the server sent no error to continue after"
 
 
-async def _warm_up(prober: Prober) -> Found:
+async def _warm_up(prober: Prober) -> Judgement:
     async with prober.connect() as connection:
         try:
             warm = await connection.warm_up(model=prober.model, instructions="Be brief.")
         except UnexpectedOutput:
-            return Verdict.NO, "it generates all the same"
+            return Verdict.NO, "the server generated output"
         await connection.create(model=prober.model, input=PONG, previous_response_id=warm.id)
-    return Verdict.WORKS, "no output, and a turn goes on from it"
+    return Verdict.WORKS, "no output, and a turn can follow it"
 
 
-async def _tool_turn(prober: Prober) -> Found:
+async def _tool_turn(prober: Prober) -> Judgement:
     async with prober.connect() as connection:
-        asked = await connection.create(
+        calling = await connection.create(
             model=prober.model, input=WEATHER, tools=[GET_WEATHER], tool_choice="required"
         )
-        if not asked.function_calls:
-            return Verdict.NO, "it answered without a call, although one was required"
+        if not calling.function_calls:
+            return Verdict.NO, "the model answered without a call, although one was required"
         outputs = [
             FunctionCallOutput(call_id=call.call_id, output='{"celsius": 21}')
-            for call in asked.function_calls
+            for call in calling.function_calls
         ]
         answer = await connection.create(
             model=prober.model,
             input=outputs,
             tools=[GET_WEATHER],
-            previous_response_id=asked.id,
+            previous_response_id=calling.id,
         )
-    call = asked.function_calls[0]
+    call = calling.function_calls[0]
+    made = f"the model called {call.name}({call.arguments})"
     if not answer.output_text:
-        return Verdict.UNCLEAR, f"it called {call.name}({call.arguments}), then said nothing"
-    return Verdict.WORKS, f"it called {call.name}({call.arguments}) and took the output"
+        return Verdict.UNCLEAR, f"{made} and returned no text for the output"
+    return Verdict.WORKS, f"{made} and answered with the output"
 
 
-async def _steering(prober: Prober) -> Found:
+async def _steering(prober: Prober) -> Judgement:
     stall = min(STEER_STALL, prober.timeout)
     receipt = None
     async with prober.connect(stall=stall) as connection:
@@ -321,24 +336,24 @@ async def _steering(prober: Prober) -> Found:
                     if receipt is None and isinstance(event, OutputTextDelta):
                         receipt = await stream.steer(STOP)
         except StallTimeout:
-            return Verdict.NO, f"no word about the input within {stall:g} s"
+            return Verdict.NO, f"no event about the input within {stall:g} s"
     if receipt is None:
-        return Verdict.UNCLEAR, "the answer came in one piece: there was nothing to steer"
+        return Verdict.UNCLEAR, "the answer came in one piece: there was no time to steer"
     code = receipt.error.code if receipt.error is not None else None
     match receipt.state:
         case SteerState.COMMITTED:
-            return Verdict.WORKS, f"a successor took it in: {len(stream.responses)} responses"
+            return Verdict.WORKS, f"the input led to a successor: {len(stream.responses)} responses"
         case SteerState.FAILED if code == "response_not_active":
-            return Verdict.UNCLEAR, "the response was over before the input came"
+            return Verdict.UNCLEAR, "the response had ended before the input arrived"
         case SteerState.FAILED:
-            return Verdict.NO, f"refused: {code}"
+            return Verdict.NO, f"rejected: {code}"
         case state:
             return Verdict.UNCLEAR, f"the input is {state}"
 
 
-async def _lanes(prober: Prober) -> Found:
-    """Run two turns at once, and look whether each event says whose it is."""
-    begun: set[str | None] = set()
+async def _lanes(prober: Prober) -> Judgement:
+    """Run two turns at once, and check that each event names its lane."""
+    started: set[str | None] = set()
     ended: set[str | None] = set()
     side_by_side = False
     async with prober.connect() as connection:
@@ -348,39 +363,39 @@ async def _lanes(prober: Prober) -> Found:
             )
         while len(ended) < len(LANES):
             event = await connection.receive()
-            refusal = _not_of_a_lane(event)
-            if refusal is not None:
-                return Verdict.NO, refusal
+            reason = _why_no_lanes(event)
+            if reason is not None:
+                return Verdict.NO, reason
             if isinstance(event, ResponseCreated):
-                begun.add(event.stream_id)
-            elif isinstance(event, ENDINGS):
+                started.add(event.stream_id)
+            elif isinstance(event, TERMINAL_EVENTS):
                 ended.add(event.stream_id)
-            side_by_side = side_by_side or len(begun - ended) == len(LANES)
+            side_by_side = side_by_side or len(started - ended) == len(LANES)
     return Verdict.WORKS, "side by side" if side_by_side else "one after the other"
 
 
-def _not_of_a_lane(event: Event) -> str | None:
-    """Say why an event shows that there are no lanes."""
+def _why_no_lanes(event: Event) -> str | None:
+    """Return why an event shows that the server has no lanes; `None` if the event does not."""
     match event:
         case ConnectionLost():
-            return f"the server ended the connection: {explain(event)}"
+            return f"the server closed the connection: {describe_error(event)}"
         case ErrorEvent(code=code, message=message):
-            return f"refused: {code}: {message}"
+            return f"rejected: {code}: {message}"
         case ResponseCreated(stream_id=None):
-            return "events do not say which lane they are of"
+            return "events do not name their lane"
         case _:
             return None
 
 
-async def _pings(prober: Prober) -> Found:
+async def _pings(prober: Prober) -> Judgement:
     async with prober.connect(keepalive=PINGS) as connection:
-        with trio.move_on_after(WATCHED):
+        with trio.move_on_after(PING_SECONDS):
             async for event in connection:
                 if isinstance(event, KeepaliveTimeout):
                     return Verdict.NO, "pings are not answered"
                 if isinstance(event, ConnectionLost):
-                    return Verdict.FAILS, explain(event)
-    return Verdict.WORKS, f"answered: {WATCHED:g} s idle"
+                    return Verdict.FAILS, describe_error(event)
+    return Verdict.WORKS, f"answered: {PING_SECONDS:g} s idle"
 
 
 FEATURES: Final = (
@@ -400,6 +415,6 @@ BASICS: Final = ("handshake", "text turn")
 
 
 def answer_slowly(request: Request) -> Answer:
-    """Answer for the embedded server: slowly enough that there is something to steer."""
-    usual = default_answer(request)
-    return Reply("one two three four five six", delay=0.01) if request.text == COUNT else usual
+    """Return the answer of the embedded server: slow enough for steering input to arrive."""
+    default = default_answer(request)
+    return Reply("one two three four five six", delay=0.01) if request.text == COUNT else default

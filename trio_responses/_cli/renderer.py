@@ -1,10 +1,7 @@
-"""What a chat looks like: plain lines, or Markdown in a terminal that knows how to show it.
+"""How a chat is displayed: the interface, and plain text.
 
-The answers go to stdout; in the plain form everything else goes to stderr, so that a script can
-read the answers alone.
-
-What belongs elsewhere: what happens, and which form it has (`chat.py`), Markdown that grows
-(`markdown.py`).
+Answers go to stdout and everything else to stderr, so that a script can read the answers alone.
+Text may come from a model, a tool or a server: control characters are removed from everything.
 """
 
 from __future__ import annotations
@@ -14,17 +11,10 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final
 if TYPE_CHECKING:
     from typing import TextIO
 
+__all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer", "remove_controls"]
 
-__all__ = [
-    "PROMPT",
-    "Kind",
-    "PlainRenderer",
-    "Renderer",
-    "printable",
-]
-
-Kind: TypeAlias = Literal["tool", "note", "news", "error", "tokens"]
-"""What a line is about: a call of a tool; the chat itself; the connection; an error; the cost."""
+LineKind: TypeAlias = Literal["tool", "note", "notification", "error", "tokens"]
+"""The subject of a line: a tool call, the chat itself, the connection, an error, or the usage."""
 
 PROMPT: Final = "you> "
 CONTROLS: Final = {
@@ -32,80 +22,83 @@ CONTROLS: Final = {
 }
 
 
-def printable(text: str) -> str:
-    """Leave out what would move the cursor or change the terminal: text comes from anywhere."""
+def remove_controls(text: str) -> str:
+    """Return the text without the characters that move the cursor or change the terminal."""
     return text.translate(CONTROLS)
 
 
 class Renderer(Protocol):
-    """Where a chat shows what happens."""
+    """A display for a chat."""
 
-    def prompt(self) -> None:
-        """Ask for a line."""
+    def show_prompt(self) -> None:
+        """Show the prompt for the next line of input."""
         ...
 
-    def text(self, piece: str) -> None:
-        """Show a piece of the answer."""
+    def append_text(self, piece: str) -> None:
+        """Show the next piece of an answer."""
         ...
 
     def end_text(self) -> None:
-        """End the answer, or what there is of it."""
+        """End the answer, complete or not."""
         ...
 
-    def say(self, kind: Kind, text: str) -> None:
-        """Show a line that is no part of an answer."""
+    def show_line(self, kind: LineKind, text: str) -> None:
+        """Show text that is not part of an answer, on lines of its own."""
         ...
 
 
 @final
 class PlainRenderer:
-    """Plain text: for pipes, for logs, and where nothing better is there.
+    """A display of plain text, for pipes, logs and terminals without rich.
 
-    :param out: for the answers.
-    :param err: for everything else.
-    :param asks: whether somebody sits there, to whom a prompt says that it is their turn.
+    :param out: receives the answers.
+    :param err: receives everything else.
+    :param interactive: whether a person types the input and needs a prompt.
     """
 
-    def __init__(self, out: TextIO, err: TextIO, *, asks: bool) -> None:
+    def __init__(self, out: TextIO, err: TextIO, *, interactive: bool) -> None:
         self._out = out
         self._err = err
-        self._asks = asks
-        self._last = "\n"
-        """The end of what stands in the answer's line."""
-        self._prompting = False
+        self._interactive = interactive
+        self._last_character = "\n"
+        """The last character of the answer so far."""
+        self._at_prompt = False
 
-    def prompt(self) -> None:
-        """Ask for a line."""
-        if self._asks:
+    def show_prompt(self) -> None:
+        """Show the prompt for the next line of input."""
+        if self._interactive:
             self._write(PROMPT)
-            self._prompting = True
+            self._at_prompt = True
 
-    def text(self, piece: str) -> None:
-        """Show a piece of the answer."""
-        piece = printable(piece)
-        self._prompting = False
+    def append_text(self, piece: str) -> None:
+        """Show the next piece of an answer."""
+        piece = remove_controls(piece)
+        self._at_prompt = False
         if piece:
             self._write(piece)
-            self._last = piece[-1]
+            self._last_character = piece[-1]
 
     def end_text(self) -> None:
-        """End the answer with a newline, where it has not brought its own."""
-        if self._last != "\n":
+        """End the answer with a newline, unless the answer ends with its own."""
+        if self._last_character != "\n":
             self._write("\n")
-        self._last = "\n"
+        self._last_character = "\n"
 
-    def say(self, kind: Kind, text: str) -> None:
-        """Show a line that is no part of an answer."""
-        interrupts = self._prompting and kind == "news"
+    def show_line(self, kind: LineKind, text: str) -> None:
+        """Show text that is not part of an answer, with the kind before each line.
+
+        A notification that arrives at the prompt is followed by the prompt again.
+        """
+        interrupts_prompt = self._at_prompt and kind == "notification"
         self.end_text()
-        if interrupts:
+        if interrupts_prompt:
             self._write("\n")
-        for line in printable(text).splitlines():
+        for line in remove_controls(text).splitlines():
             self._err.write(f"{kind}: {line}\n")
         self._err.flush()
-        self._prompting = False
-        if interrupts:
-            self.prompt()
+        self._at_prompt = False
+        if interrupts_prompt:
+            self.show_prompt()
 
     def _write(self, text: str) -> None:
         self._out.write(text)
