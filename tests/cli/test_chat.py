@@ -144,7 +144,7 @@ async def test_turns_are_one_conversation(server: ResponsesServer) -> None:
 
 
 @NO_WAITING
-async def test_the_tokens_are_those_of_all_rounds(server: ResponsesServer) -> None:
+async def test_the_token_line_sums_all_rounds_of_a_turn(server: ResponsesServer) -> None:
     server.respond_with(None)
     server.call("calculate", {"expression": "6 * 7"})
     server.reply("It is 42.", usage={"input_tokens": 100, "cached_tokens": 90, "output_tokens": 7})
@@ -159,7 +159,7 @@ async def test_the_tokens_are_those_of_all_rounds(server: ResponsesServer) -> No
 
 
 @NO_WAITING
-async def test_tools_are_shown_as_they_are_called(server: ResponsesServer) -> None:
+async def test_tool_calls_and_their_outputs_are_shown(server: ResponsesServer) -> None:
     server.respond_with(answer_with_tools)
     renderer = await talk(server, "What is 6 * 7?", with_tools=True)
     assert renderer.lines_of("tool") == ['calculate({"expression":"6 * 7"})', "calculate -> 42"]
@@ -168,13 +168,13 @@ async def test_tools_are_shown_as_they_are_called(server: ResponsesServer) -> No
 
 
 @NO_WAITING
-async def test_without_tools_none_is_offered(server: ResponsesServer) -> None:
+async def test_without_the_option_no_tool_is_offered(server: ResponsesServer) -> None:
     await talk(server, "What is 6 * 7?")
     assert server.last_request.tools == []
 
 
 @NO_WAITING
-async def test_an_error_costs_one_turn(server: ResponsesServer) -> None:
+async def test_an_error_ends_one_turn_and_not_the_chat(server: ResponsesServer) -> None:
     server.fail("rate_limit_exceeded", status=429, message="Slow down.")
     renderer = await talk(server, "Hello", "Hello again")
     assert len(renderer.lines_of("error")) == 1
@@ -183,7 +183,7 @@ async def test_an_error_costs_one_turn(server: ResponsesServer) -> None:
 
 
 @NO_WAITING
-async def test_a_refusal_is_noted(server: ResponsesServer) -> None:
+async def test_an_incomplete_answer_is_noted(server: ResponsesServer) -> None:
     server.reply("cut sh", status="incomplete")
     renderer = await talk(server, "Hello")
     assert renderer.lines_of("note") == ["the answer is incomplete: max_output_tokens"]
@@ -193,7 +193,7 @@ async def test_a_refusal_is_noted(server: ResponsesServer) -> None:
 
 
 @NO_WAITING
-async def test_a_lost_connection_is_told_and_the_conversation_goes_on(
+async def test_a_lost_connection_is_shown_and_the_conversation_continues(
     server: ResponsesServer,
 ) -> None:
     async def lose() -> None:
@@ -209,7 +209,7 @@ async def test_a_lost_connection_is_told_and_the_conversation_goes_on(
 
 
 @NO_WAITING
-async def test_a_connection_that_is_replaced_in_time_is_told() -> None:
+async def test_a_socket_replaced_before_its_maximum_age_is_shown() -> None:
     async def wait() -> None:
         await trio.sleep(3000)
 
@@ -222,7 +222,7 @@ async def test_a_connection_that_is_replaced_in_time_is_told() -> None:
 
 
 @NO_WAITING
-async def test_a_connection_that_is_over_ends_the_chat(server: ResponsesServer) -> None:
+async def test_a_connection_that_cannot_be_reopened_ends_the_chat(server: ResponsesServer) -> None:
     async def lose() -> None:
         server.stop_accepting()
         await server.reset_all()
@@ -236,7 +236,7 @@ async def test_a_connection_that_is_over_ends_the_chat(server: ResponsesServer) 
 
 
 @NO_WAITING
-async def test_a_turn_that_finds_the_connection_over_ends_the_chat(
+async def test_a_turn_on_a_closed_connection_ends_the_chat(
     server: ResponsesServer,
 ) -> None:
     renderer = RecordingRenderer()
@@ -273,7 +273,7 @@ async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves(server: Responses
 
 
 @NO_WAITING
-async def test_the_conversation_goes_on_after_ctrl_c(server: ResponsesServer) -> None:
+async def test_the_conversation_continues_after_ctrl_c(server: ResponsesServer) -> None:
     server.reply("one two three").stall(after_events=6, seconds=60)
     renderer, keyboard = RecordingRenderer(), Keyboard()
 
@@ -288,7 +288,7 @@ async def test_the_conversation_goes_on_after_ctrl_c(server: ResponsesServer) ->
 
 
 @NO_WAITING
-async def test_two_ctrl_c_leave_a_turn_at_once(server: ResponsesServer) -> None:
+async def test_a_second_ctrl_c_during_a_turn_ends_the_chat(server: ResponsesServer) -> None:
     server.stall(after_events=6)
     renderer, keyboard = RecordingRenderer(), Keyboard()
 
@@ -306,19 +306,21 @@ async def test_two_ctrl_c_leave_a_turn_at_once(server: ResponsesServer) -> None:
 
 
 @NO_WAITING
-async def test_reset_begins_anew(server: ResponsesServer) -> None:
+async def test_reset_starts_a_new_conversation(server: ResponsesServer) -> None:
     renderer = await talk(server, "Hello", "/reset", "Hello")
     assert renderer.lines_of("text") == ['Turn 1: you said "Hello".'] * 2
 
 
 @NO_WAITING
-async def test_quit_leaves_the_rest_unread(server: ResponsesServer) -> None:
+async def test_quit_leaves_the_remaining_lines_unread(server: ResponsesServer) -> None:
     await talk(server, "/quit", "Hello")
     assert server.requests == []
 
 
 @NO_WAITING
-async def test_what_was_saved_is_gone_on_with(server: ResponsesServer, tmp_path: Path) -> None:
+async def test_a_saved_conversation_continues_after_loading(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
     path = tmp_path / "my chat.json"
     renderer = await talk(server, "Hello", f"/save {path}", "/reset", f"/load {path}", "And you?")
     assert renderer.lines_of("text")[-1] == 'Turn 2: you said "And you?".'
@@ -339,7 +341,7 @@ async def test_what_was_saved_is_gone_on_with(server: ResponsesServer, tmp_path:
         ("/load {broken}", "not a checkpoint"),
     ],
 )
-async def test_what_is_wrong_with_a_command_is_said(
+async def test_a_wrong_command_is_an_error_line(
     line: str, words: str, server: ResponsesServer, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
@@ -364,7 +366,7 @@ async def test_help_names_every_command(server: ResponsesServer) -> None:
     ("expression", "value"),
     [("6 * 7", 42), ("-(1 + 2) ** 2 / 3", -3.0), ("7 // 2 % 2", 1), (" 1.5 + 1 ", 2.5)],
 )
-def test_arithmetic_is_worked_out(expression: str, value: float) -> None:
+def test_calculate_evaluates_arithmetic(expression: str, value: float) -> None:
     assert calculate(expression) == value
 
 
@@ -387,7 +389,7 @@ def test_arithmetic_is_worked_out(expression: str, value: float) -> None:
         "1j",
     ],
 )
-def test_what_is_no_arithmetic_is_refused(expression: str) -> None:
+def test_calculate_rejects_everything_else(expression: str) -> None:
     with pytest.raises(ValueError, match=r"an |not |the "):
         calculate(expression)
 
@@ -396,11 +398,11 @@ def test_what_is_no_arithmetic_is_refused(expression: str) -> None:
     ("place", "zones"),
     [("UTC", ["UTC"]), ("oslo", ["CET", "CEST"]), ("Europe/Oslo", ["CET", "CEST"])],
 )
-def test_the_time_is_that_of_the_place(place: str, zones: list[str]) -> None:
+def test_the_time_is_in_the_time_zone_of_the_place(place: str, zones: list[str]) -> None:
     assert current_time(place).split()[-1] in zones
 
 
-def test_an_unknown_place_is_said() -> None:
+def test_an_unknown_place_is_named_in_the_error() -> None:
     with pytest.raises(ValueError, match="no time zone is known for 'Atlantis'"):
         current_time("Atlantis")
 
@@ -408,7 +410,7 @@ def test_an_unknown_place_is_said() -> None:
 # --- What it looks like ------------------------------------------------------------------
 
 
-def test_answers_and_the_rest_are_apart() -> None:
+def test_answers_go_to_stdout_and_other_lines_to_stderr() -> None:
     out, err = io.StringIO(), io.StringIO()
     renderer = PlainRenderer(out, err, interactive=False)
     renderer.show_prompt()
@@ -422,7 +424,7 @@ def test_answers_and_the_rest_are_apart() -> None:
     assert err.getvalue() == "tool: f(1)\ntool: and so on\n"
 
 
-def test_news_that_come_while_it_asks_do_not_stand_in_the_prompt() -> None:
+def test_a_notification_at_the_prompt_is_followed_by_a_new_prompt() -> None:
     out = io.StringIO()
     renderer = PlainRenderer(out, out, interactive=True)
     renderer.show_prompt()
@@ -430,7 +432,7 @@ def test_news_that_come_while_it_asks_do_not_stand_in_the_prompt() -> None:
     assert out.getvalue() == "you> \nnotification: the connection was lost\nyou> "
 
 
-def test_nothing_moves_the_cursor() -> None:
+def test_control_characters_are_removed() -> None:
     assert remove_controls("a\x1b[2Jb\x07\x9bc\td\n") == "a[2Jbc\td\n"
 
 
@@ -439,7 +441,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_without_rich_the_chat_is_plain_and_says_why(monkeypatch: Patch) -> None:
+def test_without_rich_the_chat_is_plain_and_a_note_gives_the_reason(monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
     err = io.StringIO()
     renderer = choose_renderer(Terminal(), err, interactive=True, plain=False)
@@ -447,7 +449,7 @@ def test_without_rich_the_chat_is_plain_and_says_why(monkeypatch: Patch) -> None
     assert 'pip install "trio-responses[cli]"' in err.getvalue()
 
 
-def test_a_pipe_gets_plain_text_without_a_word() -> None:
+def test_a_pipe_gets_plain_text_without_a_note() -> None:
     err = io.StringIO()
     assert isinstance(
         choose_renderer(io.StringIO(), err, interactive=True, plain=False), PlainRenderer
@@ -459,7 +461,7 @@ def test_a_pipe_gets_plain_text_without_a_word() -> None:
 # --- In a process of its own -------------------------------------------------------------
 
 
-def test_a_script_reads_the_answers_alone(capsys: Capture, monkeypatch: Patch) -> None:
+def test_stdout_has_the_answers_alone(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\nAnd you?\n"))
     assert main(["chat", "--embedded"]) == 0
     out, err = capsys.readouterr()
@@ -467,7 +469,7 @@ def test_a_script_reads_the_answers_alone(capsys: Capture, monkeypatch: Patch) -
     assert "tokens: " in err
 
 
-def test_the_embedded_server_makes_use_of_the_tools(capsys: Capture, monkeypatch: Patch) -> None:
+def test_the_embedded_server_calls_the_tools(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("What is 6 * 7?\nWhat time is it in Oslo?\n"))
     assert main(["chat", "--embedded", "--tools"]) == 0
     out, err = capsys.readouterr()
@@ -475,7 +477,7 @@ def test_the_embedded_server_makes_use_of_the_tools(capsys: Capture, monkeypatch
     assert 'tool: current_time({"place":"Oslo"})' in err
 
 
-def test_the_history_is_not_stored_at_the_server_unless_asked_for(
+def test_responses_are_stored_by_the_server_only_with_the_option(
     prepare_server: PrepareServer, monkeypatch: Patch
 ) -> None:
     stored: list[bool] = []
@@ -488,7 +490,7 @@ def test_the_history_is_not_stored_at_the_server_unless_asked_for(
     assert stored == [False, True]
 
 
-def test_a_conversation_is_loaded_at_the_start(
+def test_a_saved_conversation_can_be_loaded_at_the_start(
     capsys: Capture, monkeypatch: Patch, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "chat.json")
@@ -499,18 +501,18 @@ def test_a_conversation_is_loaded_at_the_start(
     assert 'Turn 2: you said "And you?".' in capsys.readouterr().out
 
 
-def test_a_file_that_is_not_there_is_one_line(capsys: Capture) -> None:
+def test_a_missing_file_is_one_line_on_stderr(capsys: Capture) -> None:
     assert main(["chat", "--embedded", "--load", "/nowhere/at/all"]) == 1
     assert re.fullmatch(r"error: .*No such file.*\n", capsys.readouterr().err)
 
 
-def test_chat_without_a_key_says_what_to_do(capsys: Capture) -> None:
+def test_chat_without_a_key_lists_the_ways_to_continue(capsys: Capture) -> None:
     assert main(["chat"]) == 2
     assert "trio-responses chat --embedded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["\n", ""])
-def test_lines_come_from_a_file(ending: str, tmp_path: Path) -> None:
+def test_lines_are_read_from_a_file(ending: str, tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"one\r\ntw\xffo" + ending.encode())
 
@@ -522,7 +524,7 @@ def test_lines_come_from_a_file(ending: str, tmp_path: Path) -> None:
     assert trio.run(read_all) == ["one", "tw�o", None, None]
 
 
-def test_reading_can_be_cancelled_and_loses_nothing() -> None:
+def test_a_cancelled_read_loses_no_input() -> None:
     async def read_twice() -> str | None:
         reader, writer = os.pipe()
         with os.fdopen(reader) as file, os.fdopen(writer, "w", buffering=1) as peer:
@@ -550,7 +552,7 @@ def read_until(terminal: int, words: str) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("plain", [True, False])
-def test_in_a_terminal_ctrl_c_ends_it_like_a_shell(*, plain: bool) -> None:
+def test_ctrl_c_at_the_prompt_of_a_terminal_exits_with_130(*, plain: bool) -> None:
     if not plain:
         pytest.importorskip("rich")
     import pty  # noqa: PLC0415 - not on every system

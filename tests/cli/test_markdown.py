@@ -45,12 +45,12 @@ def renderer_on(
         ("~~~\n```\n\nx\n~~~\n\ny", "~~~\n```\n\nx\n~~~\n\n"),
     ],
 )
-def test_blocks_end_where_nothing_can_be_added(text: str, ended: str) -> None:
+def test_a_block_is_complete_when_no_line_can_be_added_to_it(text: str, ended: str) -> None:
     assert split_blocks(text) == (ended, text.removeprefix(ended))
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_an_answer_stands_there_once_however_it_came(*, terminal: bool) -> None:
+def test_an_answer_is_printed_once_however_it_was_split(*, terminal: bool) -> None:
     out = io.StringIO()
     renderer = renderer_on(out, terminal=terminal)
     for piece in ("The **answer**", " is:\n", "\n- forty", "-two\n\nThat is", " all."):
@@ -62,14 +62,14 @@ def test_an_answer_stands_there_once_however_it_came(*, terminal: bool) -> None:
     assert "**" not in out.getvalue()
 
 
-def test_lines_are_shown_as_they_are() -> None:
+def test_lines_are_not_parsed_as_markup() -> None:
     out = io.StringIO()
     renderer = renderer_on(out)
     renderer.show_line("tool", "f([bold]x[/bold]) \x1b[2J")
     assert out.getvalue() == "⚙ f([bold]x[/bold]) [2J\n"
 
 
-def test_a_tool_ends_the_text_and_news_do_not() -> None:
+def test_a_tool_line_ends_the_answer_and_a_notification_does_not() -> None:
     out = io.StringIO()
     renderer = renderer_on(out, terminal=True)
     renderer.append_text("one")
@@ -83,7 +83,7 @@ def test_a_tool_ends_the_text_and_news_do_not() -> None:
     assert shown.rindex("one two") < shown.rindex("f()") < shown.rindex("three")
 
 
-def test_news_that_come_while_it_asks_do_not_stand_in_the_prompt() -> None:
+def test_a_notification_at_the_prompt_is_followed_by_a_new_prompt() -> None:
     out = io.StringIO()
     renderer = renderer_on(out, interactive=True)
     renderer.show_prompt()

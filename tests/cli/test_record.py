@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def refused_port() -> int:
 # --- record ------------------------------------------------------------------------------
 
 
-def test_record_asks_one_conversation_and_writes_down_what_was_said(
+def test_record_asks_one_conversation_and_records_its_messages(
     prepare_server: PrepareServer, capsys: Capture
 ) -> None:
     prepare_server(lambda _: None)
@@ -92,13 +93,13 @@ def test_record_asks_one_conversation_and_writes_down_what_was_said(
     assert stat.S_IMODE(Path("two.jsonl").stat().st_mode) == 0o600
 
 
-def test_record_reads_a_dash_from_stdin(capsys: Capture, monkeypatch: Patch) -> None:
+def test_record_reads_a_question_from_stdin_for_a_dash(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe\n"))
     assert main(["record", "--embedded", "pipe.jsonl", "Hello", "-"]) == 0
     assert 'you said "from a pipe"' in capsys.readouterr().out
 
 
-def test_a_file_that_is_there_is_overwritten_by_force_alone(capsys: Capture) -> None:
+def test_an_existing_file_is_overwritten_only_with_force(capsys: Capture) -> None:
     Path("mine.txt").write_text("precious", encoding="utf-8")
     assert main(["record", "--embedded", "mine.txt", "Hello"]) == 1
     words = "error: mine.txt already exists: --force overwrites it\n"
@@ -116,7 +117,7 @@ def test_a_file_that_is_there_is_overwritten_by_force_alone(capsys: Capture) -> 
         ["chat", "--record", "none.jsonl"],
     ],
 )
-def test_without_a_connection_there_is_no_file_in_the_way(
+def test_without_a_connection_no_file_is_left(
     arguments: list[str], capsys: Capture, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(cli_running, "RECONNECT", [])
@@ -127,7 +128,7 @@ def test_without_a_connection_there_is_no_file_in_the_way(
 
 
 @pytest.mark.parametrize("arguments", [["none.jsonl", "Hello"], ["--embedded", "none.jsonl", " "]])
-def test_wrong_usage_makes_no_file(arguments: list[str]) -> None:
+def test_wrong_usage_creates_no_file(arguments: list[str]) -> None:
     assert main(["record", *arguments]) == 2
     assert list(Path().iterdir()) == []
 
@@ -154,7 +155,7 @@ def test_a_failed_response_is_an_error(prepare_server: PrepareServer, capsys: Ca
     assert re.search(r"^error: .*server_error", capsys.readouterr().err, re.MULTILINE)
 
 
-def test_a_recording_that_cannot_be_written_to_its_end_is_an_error(capsys: Capture) -> None:
+def test_a_recording_that_cannot_be_written_completely_is_an_error(capsys: Capture) -> None:
     resource: Any = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
@@ -171,7 +172,7 @@ def test_a_recording_that_cannot_be_written_to_its_end_is_an_error(capsys: Captu
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
-def test_ask_records_where_it_is_told_to(more: list[str], capsys: Capture) -> None:
+def test_ask_records_into_the_given_file(more: list[str], capsys: Capture) -> None:
     assert main(["ask", "--embedded", "--record", "hello.jsonl", *more, "Hello"]) == 0
     assert capsys.readouterr().err == note_on("hello.jsonl")
     [request] = sent_in("hello.jsonl")
@@ -181,7 +182,7 @@ def test_ask_records_where_it_is_told_to(more: list[str], capsys: Capture) -> No
     assert sent_in("hello.jsonl")[0]["input"] == "Again"
 
 
-def test_chat_records_calls_of_tools_too(capsys: Capture, monkeypatch: Patch) -> None:
+def test_chat_records_tool_outputs(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\nWhat is 6 * 7?\n"))
     assert main(["chat", "--embedded", "--tools", "--record", "tools.jsonl"]) == 0
     assert capsys.readouterr().err.endswith(note_on("tools.jsonl"))
@@ -189,7 +190,7 @@ def test_chat_records_calls_of_tools_too(capsys: Capture, monkeypatch: Patch) ->
     assert [item["type"] for item in answered["input"]] == ["function_call_output"]
 
 
-def test_who_records_logs_as_before(caplog: pytest.LogCaptureFixture) -> None:
+def test_recording_does_not_change_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     logs: list[list[str]] = []
     for options in ([], ["--record", "hello.jsonl"]):
@@ -203,7 +204,7 @@ def test_who_records_logs_as_before(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_replay_answers_as_it_was_answered_and_keeps_the_key_out(
+def test_replay_repeats_the_answers_and_records_no_key(
     number: signal.Signals, prepare_server: PrepareServer, capsys: Capture, monkeypatch: Patch
 ) -> None:
     prepare_server(lambda server: (server.reply("first answer"), server.reply("second answer")))
@@ -224,7 +225,7 @@ def test_replay_answers_as_it_was_answered_and_keeps_the_key_out(
         assert process.returncode == 0
 
 
-def test_replay_ends_a_socket_where_it_was_ended(
+def test_replay_closes_a_socket_where_the_recorded_server_did(
     prepare_server: PrepareServer, capsys: Capture
 ) -> None:
     prepare_server(lambda server: server.drop(after_events=6))
@@ -237,7 +238,7 @@ def test_replay_ends_a_socket_where_it_was_ended(
 
 @NO_WAITING
 @pytest.mark.parametrize(("timing", "seconds"), [(True, 5.0), (False, 0.0)])
-async def test_timing_gives_each_message_its_time(
+async def test_timing_sends_each_message_with_its_recorded_delay(
     timing: bool,  # noqa: FBT001 - a parameter of the test
     seconds: float,
     server: ResponsesServer,
@@ -253,7 +254,7 @@ async def test_timing_gives_each_message_its_time(
 
 
 @NO_WAITING
-async def test_a_recording_without_requests_is_nothing_to_replay(server: ResponsesServer) -> None:
+async def test_a_recording_without_requests_is_an_error(server: ResponsesServer) -> None:
     with pytest.raises(ConfigurationError, match="none has no request"):
         load_recording(server, recording=Recording.parse(b""), name="none", timing=False)
 
@@ -267,7 +268,7 @@ async def test_a_recording_without_requests_is_nothing_to_replay(server: Respons
         (b'{"format":"trio-responses recording","version":9}\n', r"not a recording of version 1"),
     ],
 )
-def test_what_cannot_be_replayed_is_one_line_on_stderr(
+def test_an_unusable_recording_is_one_line_on_stderr(
     content: bytes | None, words: str, capsys: Capture
 ) -> None:
     if content is not None:
@@ -290,9 +291,7 @@ def test_a_port_in_use_is_one_line_on_stderr(capsys: Capture) -> None:
 # --- What the page shows -----------------------------------------------------------------
 
 
-def test_what_the_page_on_recordings_types_does_what_it_says(
-    capsys: Capture, monkeypatch: Patch
-) -> None:
+def test_the_commands_of_the_page_on_recordings_work(capsys: Capture, monkeypatch: Patch) -> None:
     page = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
     [block] = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     record, replay, ask = (shlex.split(line) for line in block.splitlines())
@@ -300,7 +299,7 @@ def test_what_the_page_on_recordings_types_does_what_it_says(
     with serving() as (_, url):
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         assert main(record[1:]) == 0
-        said = capsys.readouterr().out.splitlines()
+        printed = capsys.readouterr().out.splitlines()
     monkeypatch.delenv("OPENAI_BASE_URL")
     here = f"http://127.0.0.1:{replay[replay.index('--port') + 1]}/v1"
     replay[replay.index("--port") + 1] = "0"
@@ -308,11 +307,13 @@ def test_what_the_page_on_recordings_types_does_what_it_says(
     with serving(*replay[2:], command=replay[1]) as (_, url):
         ask[ask.index("--base-url") + 1] = url
         assert main(ask[1:]) == 0
-    assert capsys.readouterr().out.splitlines() == said[:1]
+    assert capsys.readouterr().out.splitlines() == printed[:1]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_record_and_leaves_what_was_said(number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_record_and_leaves_the_messages_so_far(
+    number: signal.Signals, code: int
+) -> None:
     Path("slow.jsonl").write_text(
         f'{REQUEST}{{"t":9999,"dir":"recv","frame":{{"type":"keepalive"}}}}\n', encoding="utf-8"
     )
@@ -320,6 +321,7 @@ def test_a_signal_ends_record_and_leaves_what_was_said(number: signal.Signals, c
         with running("record", "--base-url", url, "cut.jsonl", "Hello") as process:
             while not (Path("cut.jsonl").exists() and sent_in("cut.jsonl")):
                 assert process.poll() is None
+                time.sleep(0.01)
             process.send_signal(number)
             out, err = process.communicate(timeout=HANG_GUARD)
     assert (out, err) == ("", note_on("cut.jsonl"))
