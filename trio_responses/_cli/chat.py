@@ -385,7 +385,7 @@ def _shorten(text: str) -> str:
 
 @final
 class FileReader:
-    """A source of lines of input from an open text file: a terminal, a pipe, a disk file, memory.
+    """A source of lines of input from an open text file: terminal, pipe, disk file or memory.
 
     Where the system can report that input is ready, no thread reads: a thread blocked in a read
     cannot be cancelled, and delays the exit of the interpreter.

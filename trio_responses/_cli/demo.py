@@ -53,7 +53,7 @@ RECONNECT: Final = ReconnectPolicy(initial=0.1)
 MAX_AGE: Final = 2.0
 """Seconds after which the server closes a socket; OpenAI does after an hour."""
 STEP_SECONDS: Final = 60.0
-"""Seconds after which a step is considered to hang; it takes five at most."""
+"""Seconds after which a step is considered to hang; an ordinary step takes less than five."""
 EVENTS_BEFORE_CUT: Final = 7
 
 WEATHER: Final[dict[str, dict[str, Any]]] = {
@@ -377,7 +377,7 @@ async def close(demo: Demo) -> str:
 
 STEPS: Final[tuple[tuple[str, Callable[[Demo], Awaitable[str]]], ...]] = (
     ("Open a connection", open_connection),
-    ("Warm it up", warm_up),
+    ("Warm up the connection", warm_up),
     ("Hold a conversation, chained by previous_response_id", hold_conversation),
     ("Let the model call a function", call_function),
     ("Run three turns side by side", run_side_by_side),

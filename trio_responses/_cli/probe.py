@@ -101,7 +101,7 @@ class Report(Protocol):
 
 @final
 class TableReport:
-    """A table for people, each row of which is written as soon as its finding is known."""
+    """A table for people; each row is written as soon as its feature was tried."""
 
     def __init__(self, out: TextIO, *, colour: bool) -> None:
         self._out = out

@@ -30,7 +30,7 @@ OWNER_ONLY: Final = 0o600
 def record_into(
     path: str | None, *, force: bool
 ) -> Generator[Sequence[Instrument] | None, None, None]:
-    """Yield the instruments that record a connection into a file; `None` without a file.
+    """Yield the instruments that record a connection into a file; yield `None` without a file.
 
     At the end of the block, a note on stderr has the number of messages recorded. When there were
     none, the file is deleted, unless ``force`` is set.

@@ -107,7 +107,7 @@ def load_recording(
 
 @final
 class AnswerAfterRecording:
-    """A responder for the requests after the last recorded one; notes on stderr that they began."""
+    """A responder for requests after the last recorded one; the first writes a note to stderr."""
 
     def __init__(self) -> None:
         self._noted = False
