@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
@@ -39,7 +39,7 @@ from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
     from typing import Self
 
     import msgspec
@@ -59,6 +59,7 @@ __all__ = [
     "ResponsesConnection",
     "connect_responses",
     "make_engine",
+    "open_conversation",
     "open_responses",
     "start_engine",
 ]
@@ -168,13 +169,11 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         answers: Sequence[msgspec.Raw] = (),
         unsent: RawItems | None = None,
     ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that may have a history."""
-        config = self._engine.config
-        with self._engine.requests.lane_reservations() as reserve:
-            history = History(config.endpoint, continuation, answers, unsent)
-            yield Conversation(
-                reserve, config.endpoint, settings, history, instruments=config.instruments
-            )
+        """Open a conversation that may have a history, for `Conversation.restore`."""
+        with open_conversation(
+            self._engine, settings, continuation, answers, unsent
+        ) as conversation:
+            yield conversation
 
     # --- The raw channel -----------------------------------------------------------------
 
@@ -386,6 +385,23 @@ async def connect_responses(
         dial=dial,
     )
     return ResponsesConnection(await start_engine(nursery, engine))
+
+
+@contextmanager
+def open_conversation(
+    engine: ConnectionEngine,
+    settings: Mapping[str, Any],
+    continuation: Continuation,
+    answers: Sequence[msgspec.Raw] = (),
+    unsent: RawItems | None = None,
+) -> Generator[Conversation, None, None]:
+    """Open a conversation that may have a history, for the length of a block."""
+    config = engine.config
+    with engine.requests.lane_reservations() as reserve:
+        history = History(config.endpoint, continuation, answers, unsent)
+        yield Conversation(
+            reserve, config.endpoint, settings, history, instruments=config.instruments
+        )
 
 
 @trio.lowlevel.enable_ki_protection

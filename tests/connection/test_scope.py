@@ -552,7 +552,7 @@ def ctrl_c() -> Iterator[None]:
     [
         (Transport, "__init__"),
         (Router, "route"),
-        (Scheduler, "conclude"),
+        (Scheduler, "close"),
         (SocketSet, "close"),
         (Tap, "drop_pending"),
     ],

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._settings import ReconnectPolicy, RotationPolicy
     from trio_responses._transport.websocket import ConnectionConfig, Transport
+    from trio_responses._turn.turn import Turn
 
 __all__ = ["ConnectionEngine"]
 
@@ -107,6 +108,10 @@ class ConnectionEngine:
         :raises ResponsesError: when no other socket will be opened.
         """
         return await self.sockets.wait_open()
+
+    def is_active(self, turn: Turn) -> bool:
+        """Whether the response of a turn has not ended, on any socket of the connection."""
+        return self.sockets.socket_of(turn) is not None
 
     def count_active(self) -> int:
         """Return the number of requests whose response has not ended, abandoned ones included."""
