@@ -13,7 +13,7 @@ from tests.pool.rig import (
     open_to,
     per_connection,
 )
-from tests.turn.rig import Crowd, Wire
+from tests.turn.rig import Crowd, Wire, dead
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
@@ -152,6 +152,22 @@ async def test_a_request_whose_first_byte_is_written_does_not_move(
             go_on.set()
         assert [request.text for request in narrow_server.requests] == ["slow"]
         assert connection.turns == 0
+
+
+async def test_a_request_that_cannot_be_written_moves_to_another_connection(
+    narrow_server: ResponsesServer,
+) -> None:
+    wires = iter((dead, None))
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        return Wire(await narrow_server.dial(host, port), next(wires, None))
+
+    async with open_to(narrow_server, lanes=False, size=2, dial=dial) as pool:
+        await open_all_connections(pool, 2)
+        since = trio.current_time()
+        await ask(pool, "moved")
+        assert per_connection(narrow_server) == {2: 1}
+        assert trio.current_time() == since
 
 
 async def test_a_server_that_drops_every_socket_is_tried_a_bounded_number_of_times(
