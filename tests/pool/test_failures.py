@@ -24,6 +24,8 @@ from trio_responses import (
     ReconnectFailed,
     ResponsesError,
     RotationPolicy,
+    SteerState,
+    TurnRestarted,
 )
 from trio_responses.testing import ResponsesServer
 
@@ -238,6 +240,20 @@ async def test_a_turn_cancelled_while_it_is_sent_again_releases_its_place_once(
             await wait_all_tasks_blocked()
             assert pool.statistics().turns_waiting == 2
             gate.open()
+
+
+async def test_a_steering_input_between_two_attempts_is_refused(server: ResponsesServer) -> None:
+    server.drop(after_events=1)
+    async with (
+        open_to(server, size=1) as pool,
+        pool.stream(model="m", input="hi", delivery="at_least_once") as stream,
+    ):
+        await anext(stream)
+        assert isinstance(await anext(stream), TurnRestarted)
+        receipt = await stream.steer("too late")
+        await stream.until_done()
+    assert receipt.state is SteerState.FAILED
+    assert stream.response.output_text == 'Turn 1: you said "hi".'
 
 
 # --- Rotation ----------------------------------------------------------------------------

@@ -256,10 +256,11 @@ class PoolTurnSender:
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
         """Send input for a response that is active; if it has ended, the receipt fails here."""
-        if self._connection is None:  # the turn is being sent again
-            receipt.refuse("response_already_completed", "the turn has ended")
-        else:
+        if self._connection is not None and self._has_place:
             await self._connection.engine.requests.steer(turn, receipt)
+        else:
+            receipt.refuse("response_already_completed", "the turn has ended")
+            await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
