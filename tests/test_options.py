@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import pytest
 
 from trio_responses import ConfigurationError, Endpoint, Instrument, open_pool, open_responses
+from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._settings import (
     WORDS,
     Keepalive,
@@ -14,7 +15,6 @@ from trio_responses._settings import (
     RotationPolicy,
     Timeouts,
     check_words,
-    checked_instruments,
     checked_record,
 )
 from trio_responses.typing import AbandonChoice, DeliveryChoice, OnToolError

@@ -15,7 +15,11 @@ from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.engine import ResponsesConnection
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
-from trio_responses._instruments.instrument import Instruments, ServerAddress
+from trio_responses._instruments.instrument import (
+    Instruments,
+    ServerAddress,
+    checked_instruments,
+)
 from trio_responses._instruments.log import LoggingInstrument
 from trio_responses._protocol.backoff import Backoff, ReconnectPolicy
 from trio_responses._settings import (
@@ -23,7 +27,6 @@ from trio_responses._settings import (
     Limits,
     RotationPolicy,
     Timeouts,
-    checked_instruments,
     checked_record,
 )
 from trio_responses._transport.tls import system_trust

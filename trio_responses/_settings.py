@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,8 +15,6 @@ from trio_responses._errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trio_responses._instruments.instrument import Instrument
-
 __all__ = [
     "WORDS",
     "Keepalive",
@@ -25,7 +22,6 @@ __all__ = [
     "RotationPolicy",
     "Timeouts",
     "check_words",
-    "checked_instruments",
     "checked_record",
 ]
 
@@ -181,13 +177,3 @@ def checked_record(name: str, given: Record | None, kind: type[Record]) -> Recor
     if not isinstance(given, kind):
         raise ConfigurationError(f"{name} must be {kind.__name__}(...), not {given!r}")
     return given
-
-
-def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
-    """Give the instruments, whatever they were in.
-
-    :raises ConfigurationError: for what is no iterable: one alone, for instance.
-    """
-    if not isinstance(given, Iterable):
-        raise ConfigurationError(f"instruments must be a list of instruments, not {given!r}")
-    return tuple(given)

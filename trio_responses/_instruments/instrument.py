@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Iterable
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
@@ -21,12 +22,19 @@ from trio_responses._errors import ConfigurationError, ResponsesError
 from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from trio_responses._protocol.frames import Message
     from trio_responses._wire import OutputItem, Response
 
-__all__ = ["Instrument", "Instruments", "ServerAddress", "SocketObserver", "TurnObserver"]
+__all__ = [
+    "Instrument",
+    "Instruments",
+    "ServerAddress",
+    "SocketObserver",
+    "TurnObserver",
+    "checked_instruments",
+]
 
 P = ParamSpec("P")
 
@@ -192,6 +200,16 @@ class Instruments:
         finally:
             tool.ended_at = trio.current_time()
             self.tell(Instrument.tool_finished, tool)
+
+
+def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
+    """Return the instruments as a tuple.
+
+    :raises ConfigurationError: when ``given`` is not iterable, such as a single instrument.
+    """
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"instruments must be a list of instruments, not {given!r}")
+    return tuple(given)
 
 
 def _own_hooks(one: Instrument) -> list[str]:

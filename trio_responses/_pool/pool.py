@@ -20,11 +20,12 @@ from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
+from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._pool.scheduler import Bounds
 from trio_responses._pool.sender import PoolTurnSender
 from trio_responses._pool.tasks import SUMS, PoolTasks
 from trio_responses._protocol.backoff import ReconnectPolicy
-from trio_responses._settings import check_words, checked_instruments
+from trio_responses._settings import check_words
 from trio_responses._transport.tls import system_trust
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
