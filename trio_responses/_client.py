@@ -29,7 +29,7 @@ from trio_responses._settings import (
     Timeouts,
     checked_record,
 )
-from trio_responses._transport.tls import system_trust
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 
@@ -204,7 +204,7 @@ def _prepare(
             " use wss:// or allow_insecure=True"
         )
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()
+        ssl_context = default_ssl_context()
     terms = ConnectionConfig(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),

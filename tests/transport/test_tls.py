@@ -67,7 +67,7 @@ def office() -> trustme.CA:
 
 
 @pytest.fixture
-def system_trust(monkeypatch: pytest.MonkeyPatch, office: trustme.CA, tmp_path: Path) -> None:
+def trust_office(monkeypatch: pytest.MonkeyPatch, office: trustme.CA, tmp_path: Path) -> None:
     """Let the system trust the office, as an administrator would."""
     file = tmp_path / "office.pem"
     office.cert_pem.write_to_path(str(file))
@@ -169,7 +169,7 @@ async def test_nothing_is_sent_to_a_server_that_is_not_trusted(
         assert net.dialled == [("proxy.test", 3128)]
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 async def test_the_system_is_trusted_by_default(
     office: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +212,7 @@ async def test_a_context_of_ones_own_shows_its_certificate(authority: trustme.CA
 # --- The proxy ----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
 async def test_tls_within_tls(authority: trustme.CA, office: trustme.CA) -> None:
     """Each is named by its own name and checked by its own trust."""
@@ -226,7 +226,7 @@ async def test_tls_within_tls(authority: trustme.CA, office: trustme.CA) -> None
     assert names.asked == ["proxy.test", "models.test"]
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
 async def test_a_server_without_tls_behind_a_proxy_with_it(office: trustme.CA) -> None:
     context = server_context(office, "proxy.test")
@@ -244,7 +244,7 @@ async def test_a_server_without_tls_behind_a_proxy_with_it(office: trustme.CA) -
             assert await transport.receive() == [b"hello"]
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
 @pytest.mark.parametrize("flaw", ["authority", "name"])
 async def test_a_proxys_bad_certificate_is_not_tried_again(
@@ -295,7 +295,7 @@ async def test_a_proxy_that_hangs_in_the_handshake_is_given_up_with_the_rest() -
         assert caught[0].phase == "dial"
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
 async def test_a_refusal_over_tls_is_a_refusal(office: trustme.CA) -> None:
     context = server_context(office, "proxy.test")
@@ -310,7 +310,7 @@ async def test_a_refusal_over_tls_is_a_refusal(office: trustme.CA) -> None:
         assert (caught[0].status, caught[0].retryable) == (407, False)
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
 async def test_the_proxy_may_cut_its_tls_short(office: trustme.CA) -> None:
     context = server_context(office, "proxy.test")

@@ -26,7 +26,7 @@ from trio_responses._pool.sender import PoolTurnSender
 from trio_responses._pool.tasks import SUMS, PoolTasks
 from trio_responses._protocol.backoff import ReconnectPolicy
 from trio_responses._settings import check_words
-from trio_responses._transport.tls import system_trust
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
@@ -262,7 +262,7 @@ async def open_pool(
         per_connection = TARGET_LOAD if endpoint.lanes else 1
     _check(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()  # kept, also while no connection is open
+        ssl_context = default_ssl_context()  # kept, also while no connection is open
     headers = checked_headers(headers)
     instruments = None if instruments is None else checked_instruments(instruments)
     walks = _Walks(reconnect)

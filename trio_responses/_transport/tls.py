@@ -22,7 +22,7 @@ from trio_responses._concurrency import FastLock, Notifier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TLSStream", "system_trust"]
+__all__ = ["TLSStream", "default_ssl_context"]
 
 READ_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 64 * 1024
@@ -224,7 +224,7 @@ VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _shared: WeakValueDictionary[tuple[str | None, ...], ssl.SSLContext] = WeakValueDictionary()
 
 
-def system_trust() -> ssl.SSLContext:
+def default_ssl_context() -> ssl.SSLContext:
     """Give a context that trusts what the system trusts here and now; not to be changed.
 
     It is read anew when nobody has the last one any more.

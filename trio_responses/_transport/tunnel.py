@@ -19,7 +19,7 @@ import trio
 from trio_responses._endpoint import USER_AGENT
 from trio_responses._errors import ConfigurationError, ProxyError
 from trio_responses._transport.proxy import choose_proxy, host_and_port
-from trio_responses._transport.tls import TLSStream, system_trust
+from trio_responses._transport.tls import TLSStream, default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._wire import parse_retry_after
 
@@ -80,7 +80,7 @@ class Tunnel:
         self._proxy = proxy
         self._dial = dial
         self._socks = _socks_proxy(proxy) if proxy.socks else None
-        self._ssl_context = system_trust() if proxy.scheme == "https" else None
+        self._ssl_context = default_ssl_context() if proxy.scheme == "https" else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} through {self._proxy.scheme}://{self._proxy.address}>"

@@ -32,7 +32,7 @@ from trio_responses._errors import (
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.frames import FrameReader, masked_text_frame
 from trio_responses._transport.tap import Tap
-from trio_responses._transport.tls import TLSStream, system_trust
+from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
     from trio_responses._endpoint import Endpoint
@@ -118,7 +118,7 @@ async def _dial(terms: ConnectionConfig) -> trio.abc.Stream:
 async def _secure(stream: trio.abc.Stream, terms: ConnectionConfig) -> trio.abc.Stream:
     secured = TLSStream(
         stream,
-        terms.ssl_context or system_trust(),
+        terms.ssl_context or default_ssl_context(),
         server_hostname=terms.endpoint.host,
     )
     try:
