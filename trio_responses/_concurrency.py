@@ -67,7 +67,7 @@ class Notifier:
     def __init__(self) -> None:
         self._event: trio.Event | None = None
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Wake everybody who waits."""
         if self._event is not None:
             self._event.set()

@@ -37,7 +37,7 @@ class SocketSet:
         """Note that something has changed, and let those who wait for it look again."""
         if state is not None and self.state is not ConnectionState.CLOSED:
             self.state = state
-        self._changed.tell()
+        self._changed.notify()
 
     async def wait_change(self) -> None:
         """Wait until something has changed."""

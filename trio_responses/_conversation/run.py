@@ -133,7 +133,7 @@ class RunStream:
         finally:
             self._reading = False
             self._scope = trio.CancelScope()
-            self._idle.tell()
+            self._idle.notify()
 
     async def until_done(self) -> Response:
         """Run to the end, and give the last `Response`.

@@ -84,7 +84,7 @@ class Tap(trio.abc.Stream):
             while len(self._pending) - surplus > MAX_PENDING_BYTES // 2:
                 surplus += HEADER_BYTES + self._pending[surplus + 1]
             del self._pending[:surplus]
-        self._arrived.tell()
+        self._arrived.notify()
 
     def drop_pending(self) -> None:
         """Leave the control frames that wait unanswered: a close frame is going out."""
@@ -93,7 +93,7 @@ class Tap(trio.abc.Stream):
     def feed_end(self) -> None:
         """Tell trio-websocket that no more bytes will come."""
         self._ended = True
-        self._arrived.tell()
+        self._arrived.notify()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Give trio-websocket its bytes: the upgrade response, then one control frame a time.

@@ -169,7 +169,7 @@ class TLSStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close the stream below, without a closing alert, as most of HTTPS does."""
         self._closed = True
-        self._fed.tell()
+        self._fed.notify()
         await self._stream.aclose()
 
     async def _feed(self) -> None:
@@ -184,7 +184,7 @@ class TLSStream(trio.abc.Stream):
             if not data:
                 self._incoming.write_eof()
         finally:
-            self._fed.tell()
+            self._fed.notify()
 
     async def _flush(self) -> None:
         """Write what TLS has to say."""
