@@ -338,7 +338,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             self._conclude(ConnectionClosed("the connection's nursery has ended"))
             self._sockets.change(ConnectionState.CLOSED)
             self._finished.set()
-            self._terms.instruments.tell(Instrument.connection_ended, self._sockets.ended())
+            self._terms.instruments.notify(Instrument.connection_ended, self._sockets.ended())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
         """See to it that there is a socket, until that is hopeless: the supervisor task."""
@@ -430,8 +430,8 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         delay = self._backoff.next_delay(floor)
         if delay is None:
             raise ReconnectFailed(attempts, failure, opened=self._sockets_opened > 0)
-        tell = self._terms.instruments.tell
-        tell(Instrument.reconnecting, self._backoff.attempts, delay, failure)
+        notify = self._terms.instruments.notify
+        notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
 
     # --- The receive task ----------------------------------------------------------------

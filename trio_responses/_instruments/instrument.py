@@ -135,7 +135,7 @@ class Instruments:
         self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
         """Whether one of them wants to see what goes over the wire."""
 
-    def tell(
+    def notify(
         self, hook: Callable[Concatenate[Instrument, P], None], *facts: P.args, **named: P.kwargs
     ) -> None:
         """Call a hook of every instrument."""
@@ -165,7 +165,7 @@ class Instruments:
         socket = SocketRecord(
             host=self._where.host, port=self._where.port, attempt=attempt, rotation=rotation
         )
-        self.tell(Instrument.socket_opening, socket)
+        self.notify(Instrument.socket_opening, socket)
         return SocketObserver(self, socket)
 
     def start_turn(self, model: str | None) -> TurnObserver | None:
@@ -173,7 +173,7 @@ class Instruments:
         if not self._watches_turns:
             return None
         turn = TurnRecord(host=self._where.host, port=self._where.port, model=model)
-        self.tell(Instrument.turn_started, turn)
+        self.notify(Instrument.turn_started, turn)
         return TurnObserver(self, turn)
 
     @contextmanager
@@ -188,7 +188,7 @@ class Instruments:
             kind=str(call.type),
             call_id=call_id if isinstance(call_id, str) else None,
         )
-        self.tell(Instrument.tool_started, tool)
+        self.notify(Instrument.tool_started, tool)
         try:
             yield tool
         except Exception as error:
@@ -199,7 +199,7 @@ class Instruments:
             raise
         finally:
             tool.ended_at = trio.current_time()
-            self.tell(Instrument.tool_finished, tool)
+            self.notify(Instrument.tool_finished, tool)
 
 
 def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
@@ -235,17 +235,17 @@ class SocketObserver:
     def opened(self) -> None:
         """Say that the handshake is done."""
         self.socket.opened_at = trio.current_time()
-        self._instruments.tell(Instrument.socket_opened, self.socket)
+        self._instruments.notify(Instrument.socket_opened, self.socket)
 
     def failed(self, error: BaseException) -> None:
         """Say that it could not be opened."""
         self.socket.ended_at = trio.current_time()
         self.socket.error = error if isinstance(error, ResponsesError) else None
-        self._instruments.tell(Instrument.socket_failed, self.socket)
+        self._instruments.notify(Instrument.socket_failed, self.socket)
 
     def rotated(self) -> None:
         """Say that it has taken over from one that lived."""
-        self._instruments.tell(Instrument.rotated, self.socket)
+        self._instruments.notify(Instrument.rotated, self.socket)
 
     def ended(self, error: ResponsesError | None) -> None:
         """Say that it is gone.
@@ -254,15 +254,15 @@ class SocketObserver:
         """
         self.socket.ended_at = trio.current_time()
         self.socket.error = error
-        self._instruments.tell(Instrument.socket_ended, self.socket)
+        self._instruments.notify(Instrument.socket_ended, self.socket)
 
     def sent(self, payload: bytes) -> None:
         """Show a frame that is about to be written."""
-        self._instruments.tell(Instrument.frame_sent, self.socket, payload)
+        self._instruments.notify(Instrument.frame_sent, self.socket, payload)
 
     def received(self, batch: Sequence[Message]) -> None:
         """Show a batch that was read."""
-        self._instruments.tell(Instrument.frames_received, self.socket, batch)
+        self._instruments.notify(Instrument.frames_received, self.socket, batch)
 
 
 class TurnObserver:
@@ -288,7 +288,7 @@ class TurnObserver:
         self.turn.attempts += 1
         self.turn.sent_at = trio.current_time()
         self._written = True
-        self._instruments.tell(Instrument.turn_sent, self.turn)
+        self._instruments.notify(Instrument.turn_sent, self.turn)
         if self._heard:
             self.heard(self.turn.response_id)
 
@@ -298,7 +298,7 @@ class TurnObserver:
         self.turn.response_id = response_id
         if self._written:
             self.turn.first_event_at = trio.current_time()
-            self._instruments.tell(Instrument.turn_first_event, self.turn)
+            self._instruments.notify(Instrument.turn_first_event, self.turn)
 
     def end(
         self,
@@ -314,4 +314,4 @@ class TurnObserver:
         turn.responses = responses
         turn.error = error if isinstance(error, Exception) else None
         turn.response_id = responses[-1].id if responses else response_id
-        self._instruments.tell(Instrument.turn_ended, turn)
+        self._instruments.notify(Instrument.turn_ended, turn)
