@@ -279,7 +279,7 @@ async def test_nothing_that_can_be_printed_shows_the_key() -> None:
         )
         async with opened as connection, connection.lane() as lane:
             stream = connection.stream(model="m", input="hi")
-            printed += [connection, connection._terms, lane, stream]
+            printed += [connection, connection._config, lane, stream]
             async with stream:
                 printed += [event async for event in stream]
                 receipt = await stream.steer("more")

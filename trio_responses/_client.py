@@ -205,7 +205,7 @@ def _prepare(
         )
     if endpoint.secure and ssl_context is None:
         ssl_context = default_ssl_context()
-    terms = ConnectionConfig(
+    config = ConnectionConfig(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),
         ssl_context=ssl_context,
@@ -218,7 +218,7 @@ def _prepare(
         ),
     )
     return ResponsesConnection(
-        terms,
+        config,
         api_key,
         checked_headers(headers),
         Backoff(ReconnectPolicy() if reconnect is None else reconnect),

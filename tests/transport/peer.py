@@ -165,7 +165,7 @@ Script: TypeAlias = Callable[[Peer], Awaitable[object]]
 """What a server does with a socket."""
 
 
-def terms(
+def connection_config(
     dial: Dial,
     *,
     url: str = LOCAL,
@@ -242,7 +242,7 @@ async def refused(
 ) -> ConnectError:
     """Fail to open a socket to `script`, and show that nothing is left and nothing was said."""
     async with open_net(script) as net:
-        options = terms(net.dial, url=url, timeouts=timeouts, ssl_context=ssl_context)
+        options = connection_config(net.dial, url=url, timeouts=timeouts, ssl_context=ssl_context)
         try:
             async with open_transport(options, tuple(headers)):
                 pass
@@ -264,7 +264,7 @@ async def open_pair(
 ) -> AsyncGenerator[tuple[Transport, Peer], None]:
     """Open a transport over memory, with a peer that says nothing by itself."""
     async with open_net(script, capacity=capacity) as net:
-        options = terms(net.dial, timeouts=timeouts, keepalive=keepalive, limits=limits)
+        options = connection_config(net.dial, timeouts=timeouts, keepalive=keepalive, limits=limits)
         async with open_transport(options, HEADERS) as transport:
             yield transport, net.peers[0]
 

@@ -17,12 +17,12 @@ from tests.transport.peer import (
     PING,
     PONG,
     close,
+    connection_config,
     frame,
     lost,
     open_net,
     open_pair,
     takes,
-    terms,
     text,
 )
 from trio_responses._errors import ConnectionLost
@@ -108,7 +108,7 @@ async def test_a_cancelled_block_says_good_bye_too() -> None:
     server = Listener()
     async with open_net(server) as net, takes(0.0):
         with trio.CancelScope() as scope:
-            async with open_transport(terms(net.dial), HEADERS) as transport:
+            async with open_transport(connection_config(net.dial), HEADERS) as transport:
                 scope.cancel()
                 await transport.receive()
         assert scope.cancelled_caught
@@ -142,7 +142,7 @@ async def test_a_server_that_never_answers_the_close_frame_is_left_in_time(
 ) -> None:
     async with open_net(script) as net, takes(3.0):
         with trio.CancelScope() as scope:
-            async with open_transport(terms(net.dial, timeouts=QUICK), HEADERS):
+            async with open_transport(connection_config(net.dial, timeouts=QUICK), HEADERS):
                 if cancelled:
                     scope.cancel()
 
@@ -249,7 +249,7 @@ async def test_a_ping_that_the_exit_cuts_short_is_not_followed_by_a_close_frame(
         async with takes(12.0):
             with trio.move_on_after(12.0):
                 async with open_transport(
-                    terms(net.dial, keepalive=keepalive), HEADERS
+                    connection_config(net.dial, keepalive=keepalive), HEADERS
                 ) as transport:
                     await transport.receive()
         await trio.sleep(2.0)
@@ -285,7 +285,7 @@ async def test_an_exception_of_the_block_leaves_it_as_itself(error: BaseExceptio
     error.__cause__, error.__context__ = cause, context
     async with open_net(Listener()) as net:
         with pytest.raises(type(error)) as caught:
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 raise error
     assert caught.value is error
     assert (error.__cause__, error.__context__) == (cause, context)
@@ -295,7 +295,7 @@ async def test_a_group_that_the_block_raises_stays_a_group() -> None:
     error = OwnError()
     async with open_net(Listener()) as net:
         with pytest.raises(ExceptionGroup, match="mine") as caught:
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 raise ExceptionGroup("mine", [error])
     assert caught.value.exceptions == (error,)
 
@@ -303,7 +303,7 @@ async def test_a_group_that_the_block_raises_stays_a_group() -> None:
 async def test_an_exception_of_the_block_is_not_hidden_by_a_server_that_never_answers() -> None:
     async with open_net(silent) as net, takes(5.0):
         with pytest.raises(OwnError):
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 raise OwnError
 
 

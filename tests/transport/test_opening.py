@@ -19,12 +19,12 @@ from tests.transport.peer import (
     PONG,
     Peer,
     assert_secret_kept,
+    connection_config,
     frame,
     open_net,
     open_pair,
     refused,
     takes,
-    terms,
     text,
 )
 from trio_responses._client import open_responses
@@ -85,7 +85,7 @@ async def test_a_dial_that_never_ends_times_out() -> None:
 
     async with takes(10.0):
         with pytest.raises(ConnectTimeout) as caught:
-            async with open_transport(terms(dial, timeouts=PATIENCE), HEADERS):
+            async with open_transport(connection_config(dial, timeouts=PATIENCE), HEADERS):
                 pass
     assert (caught.value.phase, caught.value.seconds) == ("dial", 10.0)
     assert caught.value.retryable
@@ -111,7 +111,7 @@ async def test_dial_and_upgrade_share_one_timeout() -> None:
 
         async with takes(10.0):
             with pytest.raises(ConnectTimeout, match="upgrade"):
-                async with open_transport(terms(dial, timeouts=PATIENCE), HEADERS):
+                async with open_transport(connection_config(dial, timeouts=PATIENCE), HEADERS):
                     pass
 
 
@@ -131,7 +131,7 @@ async def test_a_cancelled_opening_is_cancelled_and_leaves_nothing(url: str) -> 
     """P1: cancellation is never turned into an error of the library."""
     async with open_net(silence) as net, takes(3.0):
         with trio.move_on_after(3.0) as scope:
-            async with open_transport(terms(net.dial, url=url), HEADERS):
+            async with open_transport(connection_config(net.dial, url=url), HEADERS):
                 raise AssertionError
         assert scope.cancelled_caught
 
@@ -148,7 +148,7 @@ async def test_a_failed_dial_is_a_connect_error_with_its_cause(error: Exception)
         raise error
 
     with pytest.raises(ConnectError) as caught:
-        async with open_transport(terms(dial), HEADERS):
+        async with open_transport(connection_config(dial), HEADERS):
             pass
     assert caught.value.__cause__ is error
     assert caught.value.retryable
@@ -180,7 +180,7 @@ async def test_a_reset_in_the_handshake_is_noticed_at_once() -> None:
 
         async with takes(0.0):
             with pytest.raises(ConnectError) as caught:
-                async with open_transport(terms(dial), HEADERS):
+                async with open_transport(connection_config(dial), HEADERS):
                     pass
     assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
     assert caught.value.retryable
@@ -223,7 +223,7 @@ async def test_a_head_without_end_is_refused_before_it_fills_the_memory() -> Non
 
     async with takes(0.0), open_net(script, capacity=4096) as net:
         with pytest.raises(ConnectError, match="no end"):
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 pass
     assert 60_000 < sent < 80_000
 
@@ -271,7 +271,7 @@ async def test_a_redirect_is_never_followed(status: int) -> None:
     """P9: the key goes to the origin that it was meant for, and to no other."""
     async with open_net(answer(response(status, "Location: ws://127.0.0.2/v1"))) as net:
         with pytest.raises(HandshakeRejected):
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 pass
         assert net.dialled == [("127.0.0.1", 80)]
         assert sum(KEY in peer.head for peer in net.peers) == 1
@@ -353,7 +353,7 @@ async def test_a_body_that_breaks_off_is_kept_as_far_as_it_came() -> None:
 
     async with open_net(script) as net:
         with pytest.raises(HandshakeRejected) as caught:
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 pass
     assert (caught.value.status, caught.value.body) == (500, b"half")
 
@@ -461,7 +461,7 @@ async def test_the_request_is_the_handshake_of_rfc_6455_and_nothing_more() -> No
 
     async with open_net(script) as net:
         with trio.move_on_after(1.0):
-            options = terms(net.dial, url="ws://127.0.0.1:8080/v1?a=b%20c&d")
+            options = connection_config(net.dial, url="ws://127.0.0.1:8080/v1?a=b%20c&d")
             async with open_transport(options, headers):
                 pass
         assert net.dialled == [("127.0.0.1", 8080)]
@@ -529,7 +529,7 @@ async def test_every_handshake_has_a_nonce_of_its_own() -> None:
 async def test_an_ipv6_address_is_dialled_bare_and_named_in_brackets() -> None:
     async with (
         open_net(Peer.accept) as net,
-        open_transport(terms(net.dial, url="ws://[::1]:81/v1"), HEADERS),
+        open_transport(connection_config(net.dial, url="ws://[::1]:81/v1"), HEADERS),
     ):
         assert net.dialled == [("::1", 81)]
         assert dict(net.peers[0].headers)["Host"] == "[::1]:81"

@@ -16,9 +16,9 @@ from tests.transport.peer import (
     HEADERS,
     KEY,
     assert_secret_kept,
+    connection_config,
     open_net,
     takes,
-    terms,
     text,
 )
 from tests.transport.proxies import ESTABLISHED, without_environment
@@ -86,7 +86,7 @@ async def through(
     script: Script, *, url: str = URL, proxy: str = PROXY
 ) -> AsyncGenerator[tuple[Transport, Peer]]:
     async with open_net(script) as net:
-        options = terms(tunnel(net, proxy), url=url)
+        options = connection_config(tunnel(net, proxy), url=url)
         async with open_transport(options, HEADERS) as transport:
             assert len(net.dialled) == 1
             yield transport, net.peers[0]
@@ -96,7 +96,7 @@ async def refused_by(script: Script, *, proxy: str = PROXY) -> ProxyError:
     """Fail to get through, and show that nothing is left, said or dialled but the proxy."""
     async with open_net(script) as net:
         with pytest.raises(ProxyError) as caught:
-            async with open_transport(terms(tunnel(net, proxy), url=URL), HEADERS):
+            async with open_transport(connection_config(tunnel(net, proxy), url=URL), HEADERS):
                 pass
         assert net.dialled == [("proxy.test", 3128)]
         assert not [peer for peer in net.peers if HEADERS[0][1] in peer.head]
@@ -120,7 +120,7 @@ async def connect_request(url: str, proxy: str) -> tuple[list[str], tuple[str, i
 
     async with open_net(script) as net:
         with pytest.raises(ConnectTimeout):
-            async with open_transport(terms(tunnel(net, proxy), url=url), HEADERS):
+            async with open_transport(connection_config(tunnel(net, proxy), url=url), HEADERS):
                 pass
         return heads[0].split("\r\n"), net.dialled[0]
 
@@ -347,7 +347,7 @@ async def test_an_end_within_the_answer_is_noticed_at_once(size: int) -> None:
 async def test_an_end_right_behind_the_answer_is_the_servers() -> None:
     async with open_net(answering(ESTABLISHED, then_close=True)) as net:
         with pytest.raises(ConnectError) as caught:
-            async with open_transport(terms(tunnel(net), url=URL), HEADERS):
+            async with open_transport(connection_config(tunnel(net), url=URL), HEADERS):
                 pass
         assert not isinstance(caught.value, ProxyError)
 
@@ -362,7 +362,7 @@ async def test_a_reset_within_the_answer_is_noticed_at_once(said: bytes) -> None
 
     async with open_net(script) as net, takes(0.0):
         with pytest.raises(ProxyError, match="broke") as caught:
-            async with open_transport(terms(tunnel(net), url=URL), HEADERS):
+            async with open_transport(connection_config(tunnel(net), url=URL), HEADERS):
                 pass
     assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
     assert caught.value.retryable
@@ -377,7 +377,7 @@ async def test_a_proxy_that_leaves_before_it_is_asked() -> None:
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nX: y\r\n"])
 async def test_a_proxy_that_hangs_is_given_up_with_the_rest(said: bytes) -> None:
     async with open_net(answering(said)) as net, takes(10.0):
-        options = terms(tunnel(net), url=URL, timeouts=PATIENCE)
+        options = connection_config(tunnel(net), url=URL, timeouts=PATIENCE)
         with pytest.raises(ConnectTimeout, match="dial"):
             async with open_transport(options, HEADERS):
                 pass
@@ -391,7 +391,7 @@ async def test_an_answer_that_drips_is_given_up_with_the_rest() -> None:
             await trio.sleep(1.0)
 
     async with open_net(script) as net, takes(10.0):
-        options = terms(tunnel(net), url=URL, timeouts=PATIENCE)
+        options = connection_config(tunnel(net), url=URL, timeouts=PATIENCE)
         with pytest.raises(ConnectTimeout):
             async with open_transport(options, HEADERS):
                 pass
@@ -405,7 +405,7 @@ async def test_tunnel_and_upgrade_share_one_timeout() -> None:
         await trio.sleep_forever()
 
     async with open_net(script) as net, takes(10.0):
-        options = terms(tunnel(net), url=URL, timeouts=PATIENCE)
+        options = connection_config(tunnel(net), url=URL, timeouts=PATIENCE)
         with pytest.raises(ConnectTimeout, match="upgrade"):
             async with open_transport(options, HEADERS):
                 pass
@@ -428,7 +428,9 @@ async def test_a_proxy_that_cannot_be_dialled_is_an_error_of_its_own(error: Exce
         raise error
 
     with pytest.raises(ProxyError) as caught:
-        async with open_transport(terms(Tunnel(Proxy.of(PROXY), dial), url=URL), HEADERS):
+        async with open_transport(
+            connection_config(Tunnel(Proxy.of(PROXY), dial), url=URL), HEADERS
+        ):
             pass
     assert dialled == ["proxy.test:3128"]
     assert caught.value.__cause__ is error

@@ -24,9 +24,9 @@ from tests.transport.peer import (
     Peer,
     assert_secret_kept,
     close,
+    connection_config,
     frame,
     lost,
-    terms,
     text,
 )
 from trio_responses._errors import ConnectError, HandshakeRejected
@@ -78,7 +78,7 @@ def reset(peer: Peer) -> None:
 
 
 async def fails(url: str, ssl_context: ssl.SSLContext | None = None) -> ConnectError:
-    options = terms(dial_tcp, url=url, ssl_context=ssl_context, timeouts=PROMPT)
+    options = connection_config(dial_tcp, url=url, ssl_context=ssl_context, timeouts=PROMPT)
     with trio.fail_after(2.0), pytest.raises(ConnectError) as caught:
         async with open_transport(options, HEADERS):
             pass
@@ -89,7 +89,7 @@ async def fails(url: str, ssl_context: ssl.SSLContext | None = None) -> ConnectE
 async def test_a_whole_life_over_tcp() -> None:
     large = b"x" * 1024 * 1024
     async with serve(polite) as port, trio.open_nursery() as nursery:
-        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
+        options = connection_config(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
         with trio.fail_after(5.0):
             async with open_transport(options, HEADERS) as transport:
                 assert await transport.receive() == [b"hello"]
@@ -127,7 +127,7 @@ async def test_a_reset_of_an_open_socket_is_noticed() -> None:
         reset(peer)
 
     async with serve(script) as port:
-        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
+        options = connection_config(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
         with trio.fail_after(2.0):
             async with open_transport(options, HEADERS) as transport:
                 await transport.send(b"x")
@@ -162,7 +162,7 @@ async def test_a_whole_life_over_tls(authority: trustme.CA, host: str) -> None:
             assert name == host
             return await dial_tcp("127.0.0.1", number)
 
-        options = terms(
+        options = connection_config(
             dial,
             url=f"wss://{host}:{port}/v1",
             ssl_context=trusting(authority),
@@ -216,7 +216,7 @@ async def test_a_program_that_was_held_up_does_not_take_that_for_silence(at: flo
 
     keepalive = Keepalive(interval=20.0, timeout=10.0)
     async with serve(script) as port:
-        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", keepalive=keepalive)
+        options = connection_config(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", keepalive=keepalive)
         for _ in range(8):  # whom Trio wakes first is chance
             async with (
                 open_transport(options, HEADERS) as transport,

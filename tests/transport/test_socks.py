@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tests.transport.opened import open_transport
-from tests.transport.peer import HEADERS, KEY, assert_secret_kept, terms, text
+from tests.transport.peer import HEADERS, KEY, assert_secret_kept, connection_config, text
 from tests.transport.proxies import (
     GRANTED,
     IPV4,
@@ -46,7 +46,7 @@ async def converse(
     """Say something to the server behind a proxy, and hear it again."""
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"{scheme}://{user}127.0.0.1:{port}"))
-        options = terms(dial, url=url, timeouts=PROMPT)
+        options = connection_config(dial, url=url, timeouts=PROMPT)
         with trio.fail_after(60):
             async with open_transport(options, HEADERS) as transport:
                 assert await transport.receive() == [b"hello"]
@@ -58,7 +58,7 @@ async def refused_by(script: Script, *, user: str = f"someone:{KEY}@") -> ProxyE
     async with serve(script) as (port, peers):
         dial = Tunnel(Proxy.of(f"socks5h://{user}127.0.0.1:{port}"))
         with trio.fail_after(60), pytest.raises(ProxyError) as caught:
-            async with open_transport(terms(dial, url=URL, timeouts=PROMPT), HEADERS):
+            async with open_transport(connection_config(dial, url=URL, timeouts=PROMPT), HEADERS):
                 pass
         assert len(peers) == 1
     error = caught.value
@@ -126,7 +126,7 @@ async def test_a_name_that_cannot_be_looked_up_here_reaches_nobody() -> None:
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"socks5://127.0.0.1:{port}"))
         with trio.fail_after(60), pytest.raises(ConnectError) as caught:
-            async with open_transport(terms(dial, url=URL, timeouts=PROMPT), HEADERS):
+            async with open_transport(connection_config(dial, url=URL, timeouts=PROMPT), HEADERS):
                 pass
     assert directory.asked == ["models.test"]
     assert isinstance(caught.value.__cause__, socket.gaierror)
@@ -291,7 +291,7 @@ async def test_a_proxy_that_hangs_is_given_up_with_the_rest(
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"socks5h://127.0.0.1:{port}"))
         with pytest.raises(ConnectTimeout, match="dial"):
-            async with open_transport(terms(dial, url=URL, timeouts=patience), HEADERS):
+            async with open_transport(connection_config(dial, url=URL, timeouts=patience), HEADERS):
                 pass
     assert still_waiting
 
@@ -302,7 +302,9 @@ async def test_a_proxy_that_does_not_listen_is_not_gone_around() -> None:
         unused.bind(("127.0.0.1", 0))
         proxy = Proxy.of(f"socks5h://someone:{KEY}@127.0.0.1:{unused.getsockname()[1]}")
         async with serve(echo) as (port, peers):
-            options = terms(Tunnel(proxy), url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
+            options = connection_config(
+                Tunnel(proxy), url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT
+            )
             with trio.fail_after(60), pytest.raises(ProxyError) as caught:
                 async with open_transport(options, HEADERS):
                     pass

@@ -17,9 +17,9 @@ from tests.transport.peer import (
     HEADERS,
     KEY,
     assert_secret_kept,
+    connection_config,
     open_net,
     takes,
-    terms,
     text,
 )
 from tests.transport.proxies import (
@@ -116,7 +116,9 @@ async def refusing(script: Script, proxy: str, **options: Any) -> AsyncGenerator
         caught: list[Any] = []
         options = {"url": URL, **options}
         try:
-            async with open_transport(terms(dialled_by(net, proxy), **options), HEADERS):
+            async with open_transport(
+                connection_config(dialled_by(net, proxy), **options), HEADERS
+            ):
                 pass
         except ConnectError as error:
             assert_secret_kept(error)
@@ -133,7 +135,7 @@ async def test_the_server_is_named_and_checked_and_not_the_proxy(authority: trus
     names = Names()
     script = tunnelling(names.watch(server_context(authority, "models.test")))
     async with open_net(script) as net:
-        options = terms(dialled_by(net, HTTP), url=URL, ssl_context=trusting(authority))
+        options = connection_config(dialled_by(net, HTTP), url=URL, ssl_context=trusting(authority))
         async with open_transport(options, HEADERS) as transport:
             await converse(transport)
     assert names.asked == ["models.test"]
@@ -203,7 +205,7 @@ async def test_a_context_of_ones_own_shows_its_certificate(authority: trustme.CA
         await echo(inner)
 
     async with open_net(script) as net:
-        options = terms(dialled_by(net, HTTP), url=URL, ssl_context=client)
+        options = connection_config(dialled_by(net, HTTP), url=URL, ssl_context=client)
         async with open_transport(options, HEADERS) as transport:
             await converse(transport)
     assert shown[0]["subjectAltName"] == (("email", "me@models.test"),)
@@ -220,7 +222,9 @@ async def test_tls_within_tls(authority: trustme.CA, office: trustme.CA) -> None
     outer = names.watch(server_context(office, "proxy.test"))
     inner = names.watch(server_context(authority, "models.test"))
     async with open_net(tunnelling(inner, outer)) as net:
-        options = terms(dialled_by(net, HTTPS), url=URL, ssl_context=trusting(authority))
+        options = connection_config(
+            dialled_by(net, HTTPS), url=URL, ssl_context=trusting(authority)
+        )
         async with open_transport(options, HEADERS) as transport:
             await converse(transport)
     assert names.asked == ["proxy.test", "models.test"]
@@ -239,7 +243,7 @@ async def test_a_server_without_tls_behind_a_proxy_with_it(office: trustme.CA) -
         await inner.send(text("hello"))
 
     async with open_net(script) as net:
-        options = terms(dialled_by(net, HTTPS), url="ws://models.test/v1")
+        options = connection_config(dialled_by(net, HTTPS), url="ws://models.test/v1")
         async with open_transport(options, HEADERS) as transport:
             assert await transport.receive() == [b"hello"]
 
@@ -344,7 +348,7 @@ async def test_tls_through_socks(authority: trustme.CA, name: str) -> None:
 
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"socks5h://127.0.0.1:{port}"))
-        options = terms(dial, url=URL, ssl_context=trusting(authority), timeouts=PROMPT)
+        options = connection_config(dial, url=URL, ssl_context=trusting(authority), timeouts=PROMPT)
         with trio.fail_after(60):
             if name == "models.test":
                 async with open_transport(options, HEADERS) as transport:
@@ -372,6 +376,8 @@ async def test_the_proxys_addresses_are_tried_in_turn() -> None:
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"http://proxy.test:{port}"), dial_tcp)
         with trio.fail_after(60):
-            async with open_transport(terms(dial, url="ws://models.test/v1"), HEADERS) as transport:
+            async with open_transport(
+                connection_config(dial, url="ws://models.test/v1"), HEADERS
+            ) as transport:
                 await converse(transport)
     assert directory.asked == ["proxy.test"]

@@ -87,22 +87,22 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     def __init__(
         self,
-        terms: ConnectionConfig,
+        config: ConnectionConfig,
         api_key: ApiKey | None,
         headers: HeaderLines,
         backoff: Backoff,
         rotation: RotationPolicy,
     ) -> None:
-        self._terms = terms
-        self._api_key = api_key_for(terms.endpoint, api_key)
+        self._config = config
+        self._api_key = api_key_for(config.endpoint, api_key)
         self._headers = headers
-        self._question = key_hint(terms.endpoint, api_key, headers)
+        self._question = key_hint(config.endpoint, api_key, headers)
         self._backoff = backoff
         self._rotation = rotation
-        self._budget = Budget(terms.limits)
-        self._dispatcher = Router(self._budget, terms.limits)
+        self._budget = Budget(config.limits)
+        self._dispatcher = Router(self._budget, config.limits)
         self._sockets = SocketSet()
-        self._sender = RequestQueue(terms, self._sockets, self._budget)
+        self._sender = RequestQueue(config, self._sockets, self._budget)
         self._tasks = trio.CancelScope()
         self._started = False
         self._finished = trio.Event()
@@ -110,7 +110,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     def __repr__(self) -> str:
         """Show where and in what state: nothing secret."""
-        return f"<ResponsesConnection to {self._terms.endpoint.host} {self._sockets.state}>"
+        return f"<ResponsesConnection to {self._config.endpoint.host} {self._sockets.state}>"
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -206,13 +206,13 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             return Lane(self._sender, leased[-1])
 
         try:
-            ledger = History(self._terms.endpoint, continuation, answers, unsent)
+            ledger = History(self._config.endpoint, continuation, answers, unsent)
             yield Conversation(
                 lease,
-                self._terms.endpoint,
+                self._config.endpoint,
                 settings,
                 ledger,
-                instruments=self._terms.instruments,
+                instruments=self._config.instruments,
             )
         finally:
             for name in leased:
@@ -338,7 +338,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             self._conclude(ConnectionClosed("the connection's nursery has ended"))
             self._sockets.change(ConnectionState.CLOSED)
             self._finished.set()
-            self._terms.instruments.notify(Instrument.connection_ended, self._sockets.ended())
+            self._config.instruments.notify(Instrument.connection_ended, self._sockets.ended())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
         """See to it that there is a socket, until that is hopeless: the supervisor task."""
@@ -394,7 +394,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         the old one goes on, and it is tried again after the longest delay of the policy.
         """
         while True:
-            age = self._rotation.age_for(self._terms.endpoint.rotate_after)
+            age = self._rotation.age_for(self._config.endpoint.rotate_after)
             with trio.move_on_after(age):
                 await link.over.wait()
             while not link.over.is_set():
@@ -430,7 +430,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         delay = self._backoff.next_delay(floor)
         if delay is None:
             raise ReconnectFailed(attempts, failure, opened=self._sockets_opened > 0)
-        notify = self._terms.instruments.notify
+        notify = self._config.instruments.notify
         notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
 
@@ -442,7 +442,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     ) -> None:
         """Run one socket from its handshake to its last frame: the receive task."""
         rotation = self._sockets.current is not None
-        watch = self._terms.instruments.open_socket(self._backoff.attempts, rotation=rotation)
+        watch = self._config.instruments.open_socket(self._backoff.attempts, rotation=rotation)
         try:
             transport = await self._connect(nursery)
         except BaseException as error:
@@ -462,14 +462,14 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     async def _connect(self, nursery: trio.Nursery) -> Transport:
         """Ask for the key, where it is asked for, and open a WebSocket with it."""
-        endpoint, limit = self._terms.endpoint, self._terms.timeouts.connect
+        endpoint, limit = self._config.endpoint, self._config.timeouts.connect
         headers: HeaderLines | None = None
         with trio.move_on_after(limit):
             headers = await handshake_headers(endpoint, self._api_key, self._headers)
         if headers is None:
             raise ConnectTimeout("key", limit)
         try:
-            return await connect_transport(nursery, self._terms, headers)
+            return await connect_transport(nursery, self._config, headers)
         except AuthenticationError as error:
             error.ask(self._question)
             raise
@@ -515,7 +515,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             paused_at, unread = trio.current_time(), self._budget.unread_bytes
             starved_since = min(link.starved_since, paused_at)
             link.starved_since = starved_since if self._starves(link) else math.inf
-            patience = trio.CancelScope(deadline=link.starved_since + self._terms.timeouts.stall)
+            patience = trio.CancelScope(deadline=link.starved_since + self._config.timeouts.stall)
             try:
                 with patience:
                     await self._budget.wait_for_change()
@@ -534,10 +534,10 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     def _adopt(self, transport: Transport, watch: SocketObserver) -> Socket:
         self._sockets_opened += 1
-        replace = self._terms.endpoint.after_error == "replace"
+        replace = self._config.endpoint.after_error == "replace"
         link = Socket(transport, replace_after_error=replace)
         link.told = watch
-        if self._terms.instruments.observes_frames:
+        if self._config.instruments.observes_frames:
             transport.frame_observer = watch
         self._sockets.links.add(link)
         return link

@@ -51,12 +51,12 @@ MAX_ACTIVE: Final = 16
 class RequestQueue:
     """Sends the requests of one connection, each on the socket that there is by then."""
 
-    def __init__(self, terms: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
-        self._terms = terms
+    def __init__(self, config: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
+        self._config = config
         self._sockets = sockets
         self._budget = budget
         self._lock = FastLock()
-        self.leases: LaneRegistry = LaneRegistry(offered=terms.endpoint.lanes)
+        self.leases: LaneRegistry = LaneRegistry(offered=config.endpoint.lanes)
         """The lanes that somebody has for himself."""
         self.waiting: int = 0
         """Turns that wait for a socket or a place on it."""
@@ -118,7 +118,7 @@ class RequestQueue:
         A socket that turns out dead while writing has seen no complete request: the next one
         gets it, once.
         """
-        draft.watch = draft.watch or self._terms.instruments.start_turn(draft.model)
+        draft.watch = draft.watch or self._config.instruments.start_turn(draft.model)
         try:
             return await self._try_turn(draft, lane)
         except ConnectionLost as lost:
@@ -190,14 +190,14 @@ class RequestQueue:
                 )
                 if free:
                     inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                    turn = Turn(inbox, self._terms.timeouts, free[0], parent)
+                    turn = Turn(inbox, self._config.timeouts, free[0], parent)
                     link.admit(turn)
                     return link, turn
             await self._sockets.wait_change()
 
     def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Drop what is still to come of a turn."""
-        replace = abandon == "replace" and not self._terms.endpoint.lanes
+        replace = abandon == "replace" and not self._config.endpoint.lanes
         turn.inbox.discard()
         link = self._sockets.holding(turn)
         if link is not None:
@@ -227,8 +227,8 @@ class RequestQueue:
         self.bytes_sent += len(payload)
 
     def _check_size(self, payload: bytes) -> None:
-        if len(payload) > self._terms.limits.max_request_bytes:
-            error = RequestTooLarge(len(payload), self._terms.limits.max_request_bytes)
+        if len(payload) > self._config.limits.max_request_bytes:
+            error = RequestTooLarge(len(payload), self._config.limits.max_request_bytes)
             error.delivery = Delivery.NOT_SENT
             raise error
 

@@ -210,7 +210,7 @@ class Conversation(TurnMethods):
             timeout=tool_timeout,
             on_error=on_tool_error,
         )
-        terms = RunConfig(
+        config = RunConfig(
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
@@ -220,7 +220,7 @@ class Conversation(TurnMethods):
             snapshot=snapshot,
             instruments=self._instruments,
         )
-        return open_run(self._floor, self._lines, self._ledger, terms, raw_input(input))
+        return open_run(self._floor, self._lines, self._ledger, config, raw_input(input))
 
     async def run(
         self,

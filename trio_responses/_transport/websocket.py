@@ -70,7 +70,7 @@ class ConnectionConfig:
 
 
 async def connect_transport(
-    nursery: trio.Nursery, terms: ConnectionConfig, headers: tuple[tuple[str, str], ...]
+    nursery: trio.Nursery, config: ConnectionConfig, headers: tuple[tuple[str, str], ...]
 ) -> Transport:
     """Open one WebSocket: dial, TLS and upgrade.
 
@@ -85,21 +85,21 @@ async def connect_transport(
     stream: trio.abc.Stream | None = None
     tap: Tap | None = None
     try:
-        with trio.move_on_after(terms.timeouts.connect):
-            stream = await _dial(terms)
-            if terms.endpoint.secure:
+        with trio.move_on_after(config.timeouts.connect):
+            stream = await _dial(config)
+            if config.endpoint.secure:
                 phase = "tls"
-                stream = await _secure(stream, terms)
+                stream = await _secure(stream, config)
             phase = "upgrade"
             tap = Tap(stream)
             transport: Transport | ConnectError = await nursery.start(
-                _attend, stream, tap, terms, headers
+                _attend, stream, tap, config, headers
             )
             if isinstance(transport, ConnectError):
                 raise transport
             tap.service.shield = True  # the closing handshake needs it, also under cancellation
             return transport
-        raise ConnectTimeout(phase, terms.timeouts.connect)
+        raise ConnectTimeout(phase, config.timeouts.connect)
     except BaseException:
         if tap is not None:
             tap.service.cancel()
@@ -108,18 +108,18 @@ async def connect_transport(
         raise
 
 
-async def _dial(terms: ConnectionConfig) -> trio.abc.Stream:
+async def _dial(config: ConnectionConfig) -> trio.abc.Stream:
     try:
-        return await terms.dial(terms.endpoint.host, terms.endpoint.port)
+        return await config.dial(config.endpoint.host, config.endpoint.port)
     except (OSError, trio.BrokenResourceError) as error:
         raise ConnectError(f"cannot dial: {error}") from error
 
 
-async def _secure(stream: trio.abc.Stream, terms: ConnectionConfig) -> trio.abc.Stream:
+async def _secure(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
     secured = TLSStream(
         stream,
-        terms.ssl_context or default_ssl_context(),
-        server_hostname=terms.endpoint.host,
+        config.ssl_context or default_ssl_context(),
+        server_hostname=config.endpoint.host,
     )
     try:
         await secured.do_handshake()
@@ -136,7 +136,7 @@ async def _secure(stream: trio.abc.Stream, terms: ConnectionConfig) -> trio.abc.
 async def _attend(
     stream: trio.abc.Stream,
     tap: Tap,
-    terms: ConnectionConfig,
+    config: ConnectionConfig,
     headers: tuple[tuple[str, str], ...],
     *,
     task_status: trio.TaskStatus[Transport | ConnectError],
@@ -153,14 +153,14 @@ async def _attend(
             websocket = await trio_websocket.wrap_client_stream(
                 nursery,
                 tap,  # type: ignore[arg-type]  # "an arbitrary stream", it says itself
-                terms.endpoint.authority,
-                terms.endpoint.resource,
+                config.endpoint.authority,
+                config.endpoint.resource,
                 extra_headers=[
                     (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
                 ],
             )
             opened = True
-            transport = Transport(stream, tap, websocket, terms)
+            transport = Transport(stream, tap, websocket, config)
             task_status.started(transport)
             task_status = trio.TASK_STATUS_IGNORED  # let go of what start() made
             await transport.keep_alive()
@@ -182,13 +182,13 @@ class Transport:
         stream: trio.abc.Stream,
         tap: Tap,
         websocket: trio_websocket.WebSocketConnection,
-        terms: ConnectionConfig,
+        config: ConnectionConfig,
     ) -> None:
         self._stream = stream
         self._tap = tap
         self._websocket = websocket
-        self._terms = terms
-        self._frames = FrameReader(terms.limits.max_message_bytes)
+        self._config = config
+        self._frames = FrameReader(config.limits.max_message_bytes)
         self._unread = tap.after_upgrade
         self._send_lock = FastLock()
         self._closing = False
@@ -259,7 +259,7 @@ class Transport:
             return ConnectionLost(violation.code, violation.reason, age=self.age)
         self._tap.feed_end()
         if self._frames.closed:
-            with trio.move_on_after(self._terms.timeouts.close):
+            with trio.move_on_after(self._config.timeouts.close):
                 # No message ever gets there: it ends when trio-websocket has seen the close frame.
                 with suppress(trio_websocket.ConnectionClosed):
                     await self._websocket.get_message()
@@ -297,7 +297,7 @@ class Transport:
                 raise ConnectionClosed("the socket is closing")
             if self.frame_observer is not None:
                 self.frame_observer.sent(payload)
-            with trio.move_on_after(self._terms.timeouts.send, shield=True) as scope:
+            with trio.move_on_after(self._config.timeouts.send, shield=True) as scope:
                 written = await self._tap.send_frame(frame)
         if scope.cancelled_caught:
             await self._give_up(SendTimeout(len(payload), age=self.age))
@@ -332,7 +332,7 @@ class Transport:
         While nobody receives, nothing can be heard: that time does not count (P6). Nor is a ping
         sent then: a server that waits to write may not read.
         """
-        interval, timeout = self._terms.keepalive.interval, self._terms.keepalive.timeout
+        interval, timeout = self._config.keepalive.interval, self._config.keepalive.timeout
         while interval < math.inf:
             await trio.sleep_until(self.heard_at + interval)
             if self._closing:
@@ -378,7 +378,7 @@ class Transport:
         try:
             if self._death is None or self._frames.error is not None:
                 self._tap.drop_pending()
-                with trio.move_on_after(self._terms.timeouts.close, shield=True):
+                with trio.move_on_after(self._config.timeouts.close, shield=True):
                     async with open_collapsing_nursery() as nursery:
                         nursery.start_soon(self._discard)
                         await self._websocket.aclose(self._close_code)
