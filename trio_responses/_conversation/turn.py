@@ -106,7 +106,7 @@ class TurnLock:
         self._holder: trio.lowlevel.Task | None = None
         self._barred: set[trio.lowlevel.Task] = set()
         self._source = source
-        self._gates: list[trio.Event] = []
+        self._forks_started: list[trio.Event] = []
         """For each fork whose first turn has not begun at the server: set when it has."""
 
     @asynccontextmanager
@@ -154,15 +154,15 @@ class TurnLock:
 
         :return: what a fork's first turn has to set as soon as the server has begun with it.
         """
-        while self._gates:
-            await self._gates[0].wait()
-            del self._gates[0]
+        while self._forks_started:
+            await self._forks_started[0].wait()
+            del self._forks_started[0]
         if self._source is None:
             return None
-        gate = trio.Event()
-        self._source._gates.append(gate)  # noqa: SLF001 - its own kind
+        started = trio.Event()
+        self._source._forks_started.append(started)  # noqa: SLF001 - its own kind
         self._source = None
-        return gate
+        return started
 
 
 class TurnStream(ResponseStream):
@@ -185,20 +185,20 @@ class TurnStream(ResponseStream):
         super().__init__(lines, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
         self._floor = floor
         self._within_run = within_run
-        self._gate: trio.Event | None = None
+        self._started: trio.Event | None = None
 
     async def __aenter__(self) -> Self:
         """Wait for the floor, then send the request."""
         if not self._within_run:
             await self._floor.take()
         try:
-            self._gate = await self._floor.clear()
+            self._started = await self._floor.clear()
             await super().__aenter__()
         except BaseException:
             self._leave_floor()
             raise
-        if self._turn is not None and self._gate is not None:
-            self._turn.tell_when_under_way(self._gate)
+        if self._turn is not None and self._started is not None:
+            self._turn.notify_when_started(self._started)
         return self
 
     async def __aexit__(
@@ -212,7 +212,7 @@ class TurnStream(ResponseStream):
         self._leave_floor()
 
     def _leave_floor(self) -> None:
-        if self._gate is not None:
-            self._gate.set()
+        if self._started is not None:
+            self._started.set()
         if not self._within_run:
             self._floor.give()

@@ -143,7 +143,7 @@ class ResponseStream:
         self._add_up()
         self._hold(())
         if self._turn is not None:
-            self._turn.open_gates()
+            self._turn.set_started()
             self._lines.abandon_turn(self._turn, self._abandon)
             if self._reading:  # another task, which would wait for ever
                 self._turn.inbox.close(RuntimeError(OUTSIDE))
@@ -311,7 +311,7 @@ class ResponseStream:
         if self._turn is None or self._left:
             raise RuntimeError("a stream is steered inside its async with block")
         begun = trio.Event()
-        self._turn.tell_when_under_way(begun)
+        self._turn.notify_when_started(begun)
         await self._turn.inbox.wait_for(begun)
         receipt = SteerReceipt(self._turn, items)
         if self._turn.response_id is None:

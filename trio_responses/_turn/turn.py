@@ -34,7 +34,7 @@ class Turn(ActiveRequest):
     """One attempt at a turn: the request on the wire, and the inbox of its response."""
 
     __slots__ = (
-        "_gates",
+        "_started",
         "_given_up",
         "_timeouts",
         "_under_way",
@@ -59,7 +59,7 @@ class Turn(ActiveRequest):
         self._timeouts = timeouts
         self._given_up = False
         self._under_way = False
-        self._gates: tuple[trio.Event, ...] = ()
+        self._started: tuple[trio.Event, ...] = ()
         self.inbox: Inbox[ServerEvent] = inbox
         self.size: int = 0
         """Bytes of the encoded request."""
@@ -107,20 +107,20 @@ class Turn(ActiveRequest):
             if self.watch is not None:
                 self.watch.heard(self.response_id)
         if not self._under_way and not all(isinstance(event, BEGINNINGS) for event in events):
-            self.open_gates()
+            self.set_started()
         self.inbox.put(events, size)
 
-    def tell_when_under_way(self, gate: trio.Event) -> None:
+    def notify_when_started(self, started: trio.Event) -> None:
         """Have an event set as soon as the server works on the response, or will not."""
-        self._gates += (gate,)
+        self._started += (started,)
         if self._under_way:
-            gate.set()
+            started.set()
 
-    def open_gates(self) -> None:
+    def set_started(self) -> None:
         """Tell those who wait for its beginning."""
         self._under_way = True
-        for gate in self._gates:
-            gate.set()
+        for started in self._started:
+            started.set()
 
     def overdue(self, now: float) -> ResponsesError:
         """Say what it has waited for in vain."""
@@ -145,5 +145,5 @@ class Turn(ActiveRequest):
     def fail(self, error: ResponsesError) -> None:
         """End it with an exception, which readers get behind the events that came."""
         error.delivery = error.delivery or self.delivery
-        self.open_gates()
+        self.set_started()
         self.inbox.close(error)
