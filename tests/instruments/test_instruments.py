@@ -75,14 +75,14 @@ async def test_the_first_event_says_which_response_it_is(server: ResponsesServer
 
 async def test_an_answer_that_is_faster_than_the_sender_is_told_of_behind_it() -> None:
     notes = Notes()
-    watch = Instruments([notes]).start_turn("m")
-    assert watch is not None
+    observer = Instruments([notes]).observe_turn("m")
+    assert observer is not None
     for _ in range(2):
-        watch.writing(lane=None, parent=None, size=1)
-        watch.heard("resp_1")
-        watch.sent()
+        observer.sending(lane=None, parent=None, size=1)
+        observer.first_event("resp_1")
+        observer.sent()
     assert notes.of_turns() == [A_TURN[0], *A_TURN[1:3] * 2]
-    assert watch.turn.first_event_at == watch.turn.sent_at
+    assert observer.turn.first_event_at == observer.turn.sent_at
 
 
 async def test_a_turn_that_is_left_early_has_neither_response_nor_error(

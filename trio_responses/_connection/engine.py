@@ -421,8 +421,8 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     def _say_rotated(self, fresh: Socket) -> None:
         self._dispatcher.tell(ConnectionRotated())
-        if fresh.told is not None:
-            fresh.told.rotated()
+        if fresh.observer is not None:
+            fresh.observer.rotated()
 
     async def _back_off(self, failure: ResponsesError) -> None:
         floor = failure.retry_after if isinstance(failure, ConnectError) else None
@@ -442,18 +442,20 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     ) -> None:
         """Run one socket from its handshake to its last frame: the receive task."""
         rotation = self._sockets.current is not None
-        watch = self._config.instruments.open_socket(self._backoff.attempts, rotation=rotation)
+        observer = self._config.instruments.observe_socket(
+            self._backoff.attempts, rotation=rotation
+        )
         try:
             transport = await self._connect(nursery)
         except BaseException as error:
-            watch.failed(error)
+            observer.failed(error)
             if not isinstance(error, ConnectError):
                 raise
             task_status.started(error)
             return
         try:
-            watch.opened()
-            link = self._adopt(transport, watch)
+            observer.opened()
+            link = self._adopt(transport, observer)
             task_status.started(link)
             del task_status  # let go of what start() made
             await self._read_until_done(link)
@@ -532,13 +534,13 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             return True
         return link.starves() or (self._sender.waiting > 0 and link is self._sockets.current)
 
-    def _adopt(self, transport: Transport, watch: SocketObserver) -> Socket:
+    def _adopt(self, transport: Transport, observer: SocketObserver) -> Socket:
         self._sockets_opened += 1
         replace = self._config.endpoint.after_error == "replace"
         link = Socket(transport, replace_after_error=replace)
-        link.told = watch
+        link.observer = observer
         if self._config.instruments.observes_frames:
-            transport.frame_observer = watch
+            transport.frame_observer = observer
         self._sockets.links.add(link)
         return link
 
@@ -556,8 +558,8 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         self._sockets.links.discard(link)
         gone = link is self._sockets.current and self._sockets.end is None
         self._sockets.change(ConnectionState.RECONNECTING if gone else None)
-        if link.told is not None:
-            link.told.ended(why if isinstance(why, ConnectionLost) else None)
+        if link.observer is not None:
+            link.observer.ended(why if isinstance(why, ConnectionLost) else None)
 
     def _conclude(self, end: ResponsesError) -> None:
         """Note what everybody is told from now on, the reader of the channel among them.

@@ -118,7 +118,7 @@ class RequestQueue:
         A socket that turns out dead while writing has seen no complete request: the next one
         gets it, once.
         """
-        draft.watch = draft.watch or self._config.instruments.start_turn(draft.model)
+        draft.observer = draft.observer or self._config.instruments.observe_turn(draft.model)
         try:
             return await self._try_turn(draft, lane)
         except ConnectionLost as lost:
@@ -137,9 +137,9 @@ class RequestQueue:
             turn.parent, turn.size = draft.parent, len(payload)
             if turn.lane is not None:
                 payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
-            turn.watch = watch = draft.watch
-            if watch is not None:
-                watch.writing(turn.lane, turn.parent, len(payload))
+            turn.observer = observer = draft.observer
+            if observer is not None:
+                observer.sending(turn.lane, turn.parent, len(payload))
             try:
                 await self._transmit(link, payload)
             except ConnectionLost as lost:
@@ -148,8 +148,8 @@ class RequestQueue:
                     raise turn.inbox.end from lost
                 raise
         turn.sent_at = trio.current_time()
-        if watch is not None:
-            watch.sent()
+        if observer is not None:
+            observer.sent()
         link.watch_for(turn)
         return turn
 

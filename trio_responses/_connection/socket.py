@@ -49,7 +49,7 @@ class Socket:
 
     def __init__(self, transport: Transport, *, replace_after_error: bool) -> None:
         self.transport = transport
-        self.told: SocketObserver | None = None
+        self.observer: SocketObserver | None = None
         """Who tells the instruments of it."""
         self.lanes: RequestTable[ActiveRequest] = RequestTable()
         self.names: set[str | None] = set()

@@ -261,7 +261,7 @@ class RunStream:
             interrupted = make_refusal(call, INTERRUPTED)
             if interrupted is not None:
                 keep(key, interrupted)
-            with self._config.instruments.running(call) as record:
+            with self._config.instruments.observe_call(call) as record:
                 answer, failure = await self._try(call)
                 if record is not None:
                     record.error = failure

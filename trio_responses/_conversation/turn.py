@@ -54,7 +54,7 @@ class ConversationRequest:
         self.settings = settings
         self.generate = generate
         self.model: str | None = settings.model
-        self.watch: TurnObserver | None = None
+        self.observer: TurnObserver | None = None
         """Who tells the instruments of it."""
         self.chain: Continuation | None = None
         """What the last attempt continues: after a ``reset`` no longer the conversation's."""

@@ -122,16 +122,22 @@ class Instruments:
     :raises ConfigurationError: for what is no instrument, or has hooks that would have to wait.
     """
 
-    __slots__ = ("_instruments", "_watches_tools", "_watches_turns", "_where", "observes_frames")
+    __slots__ = (
+        "_address",
+        "_instruments",
+        "_observes_tools",
+        "_observes_turns",
+        "observes_frames",
+    )
 
     def __init__(
-        self, instruments: Iterable[Instrument] = (), where: ServerAddress | None = None
+        self, instruments: Iterable[Instrument] = (), address: ServerAddress | None = None
     ) -> None:
-        self._where = where or ServerAddress("", 0)
+        self._address = address or ServerAddress("", 0)
         self._instruments = list(instruments)
         hooks = {hook for one in self._instruments for hook in _own_hooks(one)}
-        self._watches_turns = any(hook.startswith("turn_") for hook in hooks)
-        self._watches_tools = any(hook.startswith("tool_") for hook in hooks)
+        self._observes_turns = any(hook.startswith("turn_") for hook in hooks)
+        self._observes_tools = any(hook.startswith("tool_") for hook in hooks)
         self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
         """Whether one of them wants to see what goes over the wire."""
 
@@ -160,26 +166,26 @@ class Instruments:
 
     # --- What is told of -------------------------------------------------------------------
 
-    def open_socket(self, attempt: int, *, rotation: bool) -> SocketObserver:
+    def observe_socket(self, attempt: int, *, rotation: bool) -> SocketObserver:
         """Tell of a socket that is going to be opened."""
         socket = SocketRecord(
-            host=self._where.host, port=self._where.port, attempt=attempt, rotation=rotation
+            host=self._address.host, port=self._address.port, attempt=attempt, rotation=rotation
         )
         self.notify(Instrument.socket_opening, socket)
         return SocketObserver(self, socket)
 
-    def start_turn(self, model: str | None) -> TurnObserver | None:
+    def observe_turn(self, model: str | None) -> TurnObserver | None:
         """Tell of a turn, if anybody wants to know."""
-        if not self._watches_turns:
+        if not self._observes_turns:
             return None
-        turn = TurnRecord(host=self._where.host, port=self._where.port, model=model)
+        turn = TurnRecord(host=self._address.host, port=self._address.port, model=model)
         self.notify(Instrument.turn_started, turn)
         return TurnObserver(self, turn)
 
     @contextmanager
-    def running(self, call: OutputItem) -> Generator[ToolRecord | None, None, None]:
+    def observe_call(self, call: OutputItem) -> Generator[ToolRecord | None, None, None]:
         """Tell of a call of a tool, which the block runs, if anybody wants to know."""
-        if not self._watches_tools:
+        if not self._observes_tools:
             yield None
             return
         call_id = getattr(call, "call_id", None)
@@ -268,20 +274,20 @@ class SocketObserver:
 class TurnObserver:
     """Tells the instruments of one turn, through all of its attempts."""
 
-    __slots__ = ("_heard", "_instruments", "_written", "turn")
+    __slots__ = ("_first_event_seen", "_instruments", "_written", "turn")
 
     def __init__(self, instruments: Instruments, turn: TurnRecord) -> None:
         self._instruments = instruments
         self._written = False
-        self._heard = False
+        self._first_event_seen = False
         self.turn: TurnRecord = turn
 
-    def writing(self, lane: str | None, parent: str | None, size: int) -> None:
+    def sending(self, lane: str | None, parent: str | None, size: int) -> None:
         """Begin an attempt: its request is about to be written."""
         turn = self.turn
         turn.lane, turn.previous_response_id, turn.request_bytes = lane, parent, size
         turn.first_event_at = turn.response_id = None
-        self._written = self._heard = False
+        self._written = self._first_event_seen = False
 
     def sent(self) -> None:
         """Say that it was written; the answer may have been faster than this task."""
@@ -289,18 +295,18 @@ class TurnObserver:
         self.turn.sent_at = trio.current_time()
         self._written = True
         self._instruments.notify(Instrument.turn_sent, self.turn)
-        if self._heard:
-            self.heard(self.turn.response_id)
+        if self._first_event_seen:
+            self.first_event(self.turn.response_id)
 
-    def heard(self, response_id: str | None) -> None:
+    def first_event(self, response_id: str | None) -> None:
         """Say that the first event of this attempt came."""
-        self._heard = True
+        self._first_event_seen = True
         self.turn.response_id = response_id
         if self._written:
             self.turn.first_event_at = trio.current_time()
             self._instruments.notify(Instrument.turn_first_event, self.turn)
 
-    def end(
+    def ended(
         self,
         responses: tuple[Response, ...],
         error: BaseException | None,

@@ -49,7 +49,7 @@ Latest: TypeAlias = Callable[[str | None], str | None]
 class RequestBuilder(Protocol):
     """A request that is written when it is known where it goes."""
 
-    watch: TurnObserver | None
+    observer: TurnObserver | None
     """Who tells the instruments of its turn."""
 
     @property
@@ -92,7 +92,7 @@ class StaticRequest:
         parent = command.previous_response_id
         self.parent: str | None = parent if isinstance(parent, str) else None
         self.model: str | None = command.model if isinstance(command.model, str) else None
-        self.watch: TurnObserver | None = None
+        self.observer: TurnObserver | None = None
         self._payload = wire.encode(command)
 
     def write(self, place: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the form of a Draft

@@ -153,8 +153,8 @@ class ResponseStream:
         self, *, responses: tuple[Response, ...] = (), error: BaseException | None = None
     ) -> None:
         """Tell the instruments how it has ended; with neither, it was left early."""
-        if self._draft.watch is not None:
-            self._draft.watch.end(responses, error, self.response_id)
+        if self._draft.observer is not None:
+            self._draft.observer.ended(responses, error, self.response_id)
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""

@@ -34,17 +34,17 @@ class Turn(ActiveRequest):
     """One attempt at a turn: the request on the wire, and the inbox of its response."""
 
     __slots__ = (
-        "_started",
         "_given_up",
+        "_started",
         "_timeouts",
         "_under_way",
         "heard_at",
         "inbox",
         "last_type",
+        "observer",
         "sent_at",
         "size",
         "started",
-        "watch",
     )
     has_reader = True
 
@@ -71,7 +71,7 @@ class Turn(ActiveRequest):
         """The type of that event."""
         self.started: bool = False
         """Whether an event came that is no error."""
-        self.watch: TurnObserver | None = None
+        self.observer: TurnObserver | None = None
         """Who tells the instruments of it; `None` where nobody wants to know."""
 
     @property
@@ -104,8 +104,8 @@ class Turn(ActiveRequest):
         self.last_type = events[-1].type
         if not self.started and not all(isinstance(event, NO_START) for event in events):
             self.started = True
-            if self.watch is not None:
-                self.watch.heard(self.response_id)
+            if self.observer is not None:
+                self.observer.first_event(self.response_id)
         if not self._under_way and not all(isinstance(event, BEGINNINGS) for event in events):
             self.set_started()
         self.inbox.put(events, size)
