@@ -154,9 +154,9 @@ class HandshakeRejected(ConnectError):
         self.body = body
         self.retry_after = retry_after
 
-    def ask(self, question: str) -> None:
+    def add_hint(self, hint: str) -> None:
         """Add a question to the message: where to look for what is wrong."""
-        self.args: tuple[object, ...] = (f"{self}: {question}",)
+        self.args: tuple[object, ...] = (f"{self}: {hint}",)
 
 
 class AuthenticationError(HandshakeRejected):

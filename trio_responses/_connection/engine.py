@@ -473,10 +473,10 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         try:
             return await connect_transport(nursery, self._config, headers)
         except AuthenticationError as error:
-            error.ask(self._question)
+            error.add_hint(self._question)
             raise
         except UpgradeUnsupported as error:
-            error.ask(f"is the Responses API at {endpoint.host}{endpoint.path}?")
+            error.add_hint(f"is the Responses API at {endpoint.host}{endpoint.path}?")
             raise
 
     async def _read_until_done(self, link: Socket) -> None:
