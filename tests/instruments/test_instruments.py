@@ -422,7 +422,7 @@ async def test_without_instruments_there_are_no_records(server: ResponsesServer)
         stream = connection.stream(model="m", input="Hello")
         async with stream:
             await stream.until_done()
-        assert stream._draft.watch is None
+        assert stream._draft.observer is None
 
 
 async def test_a_connection_in_a_nursery_has_instruments_too(server: ResponsesServer) -> None:
