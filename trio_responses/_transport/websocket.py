@@ -31,7 +31,7 @@ from trio_responses._errors import (
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.frames import FrameReader, masked_text_frame
-from trio_responses._transport.tap import Tap
+from trio_responses._transport.control_stream import ControlStream
 from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ async def connect_transport(
     """
     phase = "dial"
     stream: trio.abc.Stream | None = None
-    tap: Tap | None = None
+    control_stream: ControlStream | None = None
     try:
         with trio.move_on_after(config.timeouts.connect):
             stream = await _dial(config)
@@ -91,18 +91,20 @@ async def connect_transport(
                 phase = "tls"
                 stream = await _secure(stream, config)
             phase = "upgrade"
-            tap = Tap(stream)
+            control_stream = ControlStream(stream)
             transport: Transport | ConnectError = await nursery.start(
-                _attend, stream, tap, config, headers
+                _attend, stream, control_stream, config, headers
             )
             if isinstance(transport, ConnectError):
                 raise transport
-            tap.service.shield = True  # the closing handshake needs it, also under cancellation
+            control_stream.service.shield = (
+                True  # the closing handshake needs it, also under cancellation
+            )
             return transport
         raise ConnectTimeout(phase, config.timeouts.connect)
     except BaseException:
-        if tap is not None:
-            tap.service.cancel()
+        if control_stream is not None:
+            control_stream.service.cancel()
         if stream is not None:
             await trio.aclose_forcefully(stream)
         raise
@@ -135,7 +137,7 @@ async def _secure(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc
 @trio.lowlevel.enable_ki_protection
 async def _attend(
     stream: trio.abc.Stream,
-    tap: Tap,
+    control_stream: ControlStream,
     config: ConnectionConfig,
     headers: tuple[tuple[str, str], ...],
     *,
@@ -149,10 +151,10 @@ async def _attend(
     opened = False
     try:
         async with open_collapsing_nursery() as nursery:
-            tap.service = nursery.cancel_scope
+            control_stream.service = nursery.cancel_scope
             websocket = await trio_websocket.wrap_client_stream(
                 nursery,
-                tap,  # type: ignore[arg-type]  # "an arbitrary stream", it says itself
+                control_stream,  # type: ignore[arg-type]  # "an arbitrary stream", it says itself
                 config.endpoint.authority,
                 config.endpoint.resource,
                 extra_headers=[
@@ -160,18 +162,18 @@ async def _attend(
                 ],
             )
             opened = True
-            transport = Transport(stream, tap, websocket, config)
+            transport = Transport(stream, control_stream, websocket, config)
             task_status.started(transport)
             task_status = trio.TASK_STATUS_IGNORED  # let go of what start() made
             await transport.keep_alive()
     except Exception as error:  # noqa: BLE001 - its reader crashes on some input: a lost socket
         if opened:
-            await tap.break_off(error)
+            await control_stream.break_off(error)
         else:
-            tap.refusal = ConnectError("the server's upgrade response was not valid")
-            tap.refusal.__cause__ = error
-    if tap.refusal is not None:
-        task_status.started(tap.refusal)
+            control_stream.refusal = ConnectError("the server's upgrade response was not valid")
+            control_stream.refusal.__cause__ = error
+    if control_stream.refusal is not None:
+        task_status.started(control_stream.refusal)
 
 
 class Transport:
@@ -180,16 +182,16 @@ class Transport:
     def __init__(
         self,
         stream: trio.abc.Stream,
-        tap: Tap,
+        control_stream: ControlStream,
         websocket: trio_websocket.WebSocketConnection,
         config: ConnectionConfig,
     ) -> None:
         self._stream = stream
-        self._tap = tap
+        self._control_stream = control_stream
         self._websocket = websocket
         self._config = config
         self._frames = FrameReader(config.limits.max_message_bytes)
-        self._unread = tap.after_upgrade
+        self._unread = control_stream.after_upgrade
         self._send_lock = FastLock()
         self._closing = False
         self._death: ConnectionLost | None = None
@@ -229,7 +231,7 @@ class Transport:
                 break
             messages, control = self._frames.feed(data)
             if control:
-                self._tap.feed(control)
+                self._control_stream.feed(control)
             if messages:
                 if self.frame_observer is not None:
                     self.frame_observer.received(messages)
@@ -257,7 +259,7 @@ class Transport:
         if violation is not None:
             self._close_code = violation.code
             return ConnectionLost(violation.code, violation.reason, age=self.age)
-        self._tap.feed_end()
+        self._control_stream.feed_end()
         if self._frames.closed:
             with trio.move_on_after(self._config.timeouts.close):
                 # No message ever gets there: it ends when trio-websocket has seen the close frame.
@@ -274,7 +276,7 @@ class Transport:
             lost = ConnectionLost(ABNORMAL_CLOSURE, age=self.age)
         else:
             lost = ConnectionLost(int(closed.code), closed.reason or "", age=self.age)
-        lost.__cause__ = self._tap.crash
+        lost.__cause__ = self._control_stream.crash
         return lost
 
     async def send(self, payload: bytes) -> None:
@@ -298,19 +300,19 @@ class Transport:
             if self.frame_observer is not None:
                 self.frame_observer.sent(payload)
             with trio.move_on_after(self._config.timeouts.send, shield=True) as scope:
-                written = await self._tap.send_frame(frame)
+                written = await self._control_stream.send_frame(frame)
         if scope.cancelled_caught:
             await self._give_up(SendTimeout(len(payload), age=self.age))
             raise SendTimeout(len(payload), age=self.age)
         if not written:
             with trio.CancelScope(shield=True):
-                await self._tap.hear_out()
+                await self._control_stream.hear_out()
             raise self._as_lost()
 
     async def _give_up(self, death: ConnectionLost) -> None:
         """End the socket here and now, with what is to be said of it."""
         self._death = self._death or death
-        self._tap.feed_end()
+        self._control_stream.feed_end()
         await trio.aclose_forcefully(self._stream)
 
     async def _give_up_unwritable(self, patience: float) -> None:
@@ -353,7 +355,7 @@ class Transport:
             await trio.lowlevel.checkpoint()  # what is there to be read comes before the verdict
             if self._closing:
                 return
-            if self._tap.cut:
+            if self._control_stream.cut:
                 await self._give_up(SendTimeout(PING_BYTES, age=self.age))
                 return
             if not waiting.cancelled_caught or self.heard_at > asked_at:
@@ -377,7 +379,7 @@ class Transport:
             self._pinging.cancel()
         try:
             if self._death is None or self._frames.error is not None:
-                self._tap.drop_pending()
+                self._control_stream.drop_pending()
                 with trio.move_on_after(self._config.timeouts.close, shield=True):
                     async with open_collapsing_nursery() as nursery:
                         nursery.start_soon(self._discard)
@@ -386,7 +388,7 @@ class Transport:
         finally:  # whatever happens: nobody else cancels what is behind the service's shield
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
-            self._tap.service.cancel()
+            self._control_stream.service.cancel()
 
     async def _discard(self) -> None:
         """Read on behind our close frame, up to the server's one or the end of the stream.
@@ -400,4 +402,4 @@ class Transport:
                 if not data:
                     break
                 self._frames.feed(data)
-        self._tap.feed_end()
+        self._control_stream.feed_end()

@@ -1,8 +1,8 @@
-"""The tap: what trio-websocket sees of a socket, and what it does not.
+"""The control_stream: what trio-websocket sees of a socket, and what it does not.
 
 trio-websocket does the handshake, answers pings and closes; a data frame costs it 15 to 25 us.
-So the tap stands between the two: it hands the upgrade response and the control frames up, and
-leaves the data frames to `core/frames.py`. Whoever receives reads the socket and feeds the tap.
+So the control_stream stands between the two: it hands the upgrade response and the control frames up, and
+leaves the data frames to `core/frames.py`. Whoever receives reads the socket and feeds the control_stream.
 
 What belongs elsewhere: when to dial, ping and give up (`websocket.py`).
 """
@@ -23,7 +23,7 @@ from trio_responses._errors import (
 )
 from trio_responses._wire import parse_retry_after
 
-__all__ = ["Tap"]
+__all__ = ["ControlStream"]
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
@@ -46,7 +46,7 @@ REJECTIONS: Final[dict[int, type[HandshakeRejected]]] = {
 }
 
 
-class Tap(trio.abc.Stream):
+class ControlStream(trio.abc.Stream):
     """A stream for trio-websocket that carries no data frames.
 
     :param stream: the real stream.
