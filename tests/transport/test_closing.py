@@ -320,6 +320,6 @@ async def test_an_interrupted_closing_handshake_closes_all_the_same(
         monkeypatch.setattr(transport, "_discard", interrupted)
         with pytest.raises(KeyboardInterrupt):
             await transport.aclose()
-        assert transport._control_stream.service.cancel_called
+        assert transport._control_stream.scope.cancel_called
         with pytest.raises(trio.ClosedResourceError):
             await transport._stream.receive_some()

@@ -1,4 +1,4 @@
-"""The control_stream as trio-websocket sees it: a stream that brings control frames, one at a time."""
+"""`ControlStream` as trio-websocket sees it: a stream of control frames, one at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import trio.testing
 from tests.testing.driver import NO_WAITING
 from tests.transport.peer import PING, PONG, close, frame
 from trio_responses._transport.control_stream import ControlStream
+from trio_responses._transport.state import TransportEvent
 from trio_responses.testing import memory_connection
 
 pytestmark = NO_WAITING
@@ -16,12 +17,12 @@ pytestmark = NO_WAITING
 def open_control_stream(capacity: int | None = None) -> tuple[ControlStream, trio.abc.Stream]:
     client, server = memory_connection(capacity)
     control_stream = ControlStream(client)
-    control_stream.upgrading = False
+    control_stream.states.process(TransportEvent.SWITCHING_PROTOCOLS)
     return control_stream, server
 
 
-async def test_control_frames_come_one_by_one_and_then_the_end() -> None:
-    """trio-websocket crashes on a ping that it took before our close frame went out."""
+async def test_control_frames_are_read_one_by_one_and_then_the_end() -> None:
+    """trio-websocket raises for a ping that it read before its own close frame went out."""
     frames = [frame(PING, b"1"), frame(PONG), frame(PING, b"x" * 125), close(1000, "bye")]
     control_stream, _ = open_control_stream()
     control_stream.feed(frames[0] + frames[1])
@@ -32,7 +33,7 @@ async def test_control_frames_come_one_by_one_and_then_the_end() -> None:
     assert await control_stream.receive_some() == b""
 
 
-async def test_what_is_dropped_is_not_handed_up() -> None:
+async def test_dropped_frames_are_not_read() -> None:
     control_stream, _ = open_control_stream()
     control_stream.feed(frame(PING, b"1"))
     control_stream.drop_pending()
