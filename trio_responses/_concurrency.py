@@ -86,7 +86,7 @@ async def open_closing_nursery(
     For example, the connection is closed before the nursery waits for its tasks::
 
         async with open_closing_nursery(connection.aclose) as nursery:
-            await connection.start(nursery)
+            await nursery.start(connection.run)
             yield connection
 
     An exception of the block is raised also when an outer scope is cancelled, since ``close`` is

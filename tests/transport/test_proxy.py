@@ -313,7 +313,7 @@ async def test_a_proxy_may_say_when_to_come_again() -> None:
 async def test_what_is_no_http_is_known_at_once_and_not_tried_again(garbage: bytes) -> None:
     async with takes(0.0):
         error = await refused_by(answering(garbage))
-    assert "did not answer in HTTP" in str(error)
+    assert "its answer is not HTTP" in str(error)
     assert (error.status, error.retryable) == (None, False)
 
 
