@@ -9,12 +9,12 @@ import pytest
 from trio_responses import ConfigurationError, Endpoint, Instrument, open_pool, open_responses
 from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._settings import (
-    WORDS,
+    OPTION_VALUES,
     Keepalive,
     Limits,
     RotationPolicy,
     Timeouts,
-    check_words,
+    check_option_values,
     checked_record,
 )
 from trio_responses.typing import AbandonChoice, DeliveryChoice, OnToolError
@@ -40,22 +40,22 @@ def test_the_words_are_those_of_the_types() -> None:
         "abandon": get_args(AbandonChoice),
         "on_tool_error": get_args(OnToolError),
         "after_error": get_args(get_type_hints(Endpoint)["after_error"]),
-    } == WORDS
+    } == OPTION_VALUES
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", OPTION_VALUES)
 def test_every_word_of_an_option_is_taken_and_no_other(name: str) -> None:
-    for word in WORDS[name]:
-        check_words(**{name: word})
-    others: list[Any] = ["", "x", WORDS[name][0].upper(), None, True, 1, [], b"drain"]
+    for word in OPTION_VALUES[name]:
+        check_option_values(**{name: word})
+    others: list[Any] = ["", "x", OPTION_VALUES[name][0].upper(), None, True, 1, [], b"drain"]
     for other in others:
         with pytest.raises(ConfigurationError, match=f'^{name} is "'):
-            check_words(**{name: other})
+            check_option_values(**{name: other})
 
 
 def test_the_message_has_the_words_that_there_are() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        check_words(abandon="drain", delivery="at_lest_once")
+        check_option_values(abandon="drain", delivery="at_lest_once")
     words = """delivery is "at_most_once" or "at_least_once", not 'at_lest_once'"""
     assert str(caught.value) == words
 

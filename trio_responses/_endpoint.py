@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from trio_responses._errors import ConfigurationError, ConnectError
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 
 if TYPE_CHECKING:
     from typing import Self
@@ -77,7 +77,7 @@ class Endpoint:
         :raises ConfigurationError: for a URL that cannot be dialled, and for another word in
             ``after_error``.
         """
-        check_words(after_error=self.after_error)
+        check_option_values(after_error=self.after_error)
         object.__setattr__(self, "url", websocket_url(self.url))
 
     @classmethod

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "WORDS",
+    "OPTION_VALUES",
     "Keepalive",
     "Limits",
     "RotationPolicy",
     "Timeouts",
-    "check_words",
+    "check_option_values",
     "checked_record",
 ]
 
@@ -141,7 +141,7 @@ class Limits:
 
 Record = TypeVar("Record")
 
-WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+OPTION_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "delivery": ("at_most_once", "at_least_once"),
     "abandon": ("drain", "replace"),
     "on_tool_error": ("return", "raise"),
@@ -150,19 +150,19 @@ WORDS: Final[Mapping[str, tuple[str, ...]]] = {
 """The words that each option of words has, by the option's name."""
 
 
-def check_words(**given: object) -> None:
+def check_option_values(**given: object) -> None:
     """Refuse a word that its option does not have.
 
     For example::
 
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
 
-    :param given: options of `WORDS`, by name.
+    :param given: options of `OPTION_VALUES`, by name.
     :raises ConfigurationError: the message has the words that there are.
     """
     for name, word in given.items():
-        if word not in WORDS[name]:
-            known = " or ".join(f'"{one}"' for one in WORDS[name])
+        if word not in OPTION_VALUES[name]:
+            known = " or ".join(f'"{one}"' for one in OPTION_VALUES[name])
             raise ConfigurationError(f"{name} is {known}, not {word!r}")
 
 

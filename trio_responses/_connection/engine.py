@@ -46,7 +46,7 @@ from trio_responses._lifecycle import (
 )
 from trio_responses._protocol.backoff import is_permanent_close
 from trio_responses._protocol.continuation import Continuation
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._transport.websocket import connect_transport
 from trio_responses._turn.inbox import Budget
 from trio_responses._turn.methods import Lane, TurnMethods
@@ -146,7 +146,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises ConfigurationError: for ``stream_id``: see `lane`; for other words in ``delivery``
             and ``abandon``.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         draft = StaticRequest(create_command(params))
         return ResponseStream(
             self._sender, draft, delivery=delivery, abandon=abandon, snapshot=snapshot

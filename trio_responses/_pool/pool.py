@@ -25,7 +25,7 @@ from trio_responses._pool.scheduler import Bounds
 from trio_responses._pool.sender import PoolTurnSender
 from trio_responses._pool.tasks import SUMS, PoolTasks
 from trio_responses._protocol.backoff import ReconnectPolicy
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
@@ -129,7 +129,7 @@ class ResponsesPool(TurnMethods):
         sent again may go to another connection than before. Cancelled before it is out, nothing
         was sent, and it has no place.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         draft = StaticRequest(create_command(params))
         route = PoolTurnSender(self._spread)
         return ResponseStream(route, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)

@@ -17,7 +17,7 @@ from trio_responses._errors import (
     ResponseFailedError,
     UnexpectedOutput,
 )
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import ask_for, read_answer
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
@@ -180,6 +180,6 @@ class Lane(TurnMethods):
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event: as ``connection.stream``."""
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         draft = StaticRequest(create_command(params))
         return ResponseStream(self, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
