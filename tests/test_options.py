@@ -49,15 +49,15 @@ def test_every_word_of_an_option_is_taken_and_no_other(name: str) -> None:
         check_option_values(**{name: word})
     others: list[Any] = ["", "x", OPTION_VALUES[name][0].upper(), None, True, 1, [], b"drain"]
     for other in others:
-        with pytest.raises(ConfigurationError, match=f'^{name} is "'):
+        with pytest.raises(ConfigurationError, match=f'^{name} must be "'):
             check_option_values(**{name: other})
 
 
-def test_the_message_has_the_words_that_there_are() -> None:
+def test_the_message_lists_the_accepted_values() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_option_values(abandon="drain", delivery="at_lest_once")
-    words = """delivery is "at_most_once" or "at_least_once", not 'at_lest_once'"""
-    assert str(caught.value) == words
+    message = """delivery must be "at_most_once" or "at_least_once", not 'at_lest_once'"""
+    assert str(caught.value) == message
 
 
 async def test_a_turn_is_refused_before_anything_is_sent(server: ResponsesServer) -> None:
@@ -71,7 +71,7 @@ async def test_a_turn_is_refused_before_anything_is_sent(server: ResponsesServer
         for place in places:
             with pytest.raises(ConfigurationError, match="'at_lest_once'"):
                 place.stream(model="m", input="hi", delivery="at_lest_once")
-            with pytest.raises(ConfigurationError, match=r"^abandon is"):
+            with pytest.raises(ConfigurationError, match=r"^abandon must be"):
                 place.stream(model="m", input="hi", abandon="x")
             with pytest.raises(ConfigurationError, match="'at_lest_once'"):
                 await place.create(model="m", input="hi", delivery="at_lest_once")
@@ -84,7 +84,7 @@ async def test_a_run_is_refused_before_anything_is_sent(server: ResponsesServer)
         connection.conversation(model="m") as conversation,
     ):
         run: Any = conversation.run
-        with pytest.raises(ConfigurationError, match=r"^on_tool_error is .* not 'riase'$"):
+        with pytest.raises(ConfigurationError, match=r"^on_tool_error must be .* not 'riase'$"):
             await run("hi", on_tool_error="riase")
         with pytest.raises(ConfigurationError, match="'at_lest_once'"):
             await run("hi", delivery="at_lest_once")
@@ -92,7 +92,7 @@ async def test_a_run_is_refused_before_anything_is_sent(server: ResponsesServer)
 
 
 def test_an_endpoint_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^after_error is"):
+    with pytest.raises(ConfigurationError, match=r"^after_error must be"):
         Endpoint.compatible("https://host/v1", after_error="resue")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
