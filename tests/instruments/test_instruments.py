@@ -394,7 +394,7 @@ async def test_an_instrument_that_raises_is_taken_out(
     assert notes.hooks[-1] == "connection_ended"
     (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
     said = record.getMessage()
-    assert said.startswith("Broken raised ValueError in turn_started (")
+    assert said.startswith("instrument Broken raised ValueError in turn_started (")
     assert "test_instruments.py" in said
     assert "content" not in said
     assert record.exc_info is None
@@ -402,7 +402,7 @@ async def test_an_instrument_that_raises_is_taken_out(
 
 @pytest.mark.parametrize("wrong", [object(), Notes])
 async def test_what_is_no_instrument_is_refused(server: ResponsesServer, wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="not an instrument"):
+    with pytest.raises(ConfigurationError, match="must derive from Instrument"):
         async with server.open_client(instruments=[wrong]):
             raise AssertionError
 
@@ -412,7 +412,7 @@ async def test_a_hook_that_would_have_to_wait_is_refused(server: ResponsesServer
         async def turn_ended(self, turn: TurnRecord) -> None:  # type: ignore[override]
             """Never get called."""
 
-    with pytest.raises(ConfigurationError, match=r"Waits\.turn_ended must not be async"):
+    with pytest.raises(ConfigurationError, match=r"Waits\.turn_ended must be a plain function"):
         async with server.open_client(instruments=[Waits()]):
             raise AssertionError
 

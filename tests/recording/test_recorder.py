@@ -290,7 +290,11 @@ async def test_a_disk_that_is_full_breaks_nothing(
     async with server.open_client(instruments=[Recorder(Full())]) as connection:
         assert await ask(connection, "Hello") == heard("Hello")
     assert [one.levelname for one in caplog.records] == ["ERROR"]
-    assert caplog.records[0].getMessage().startswith("Recorder raised OSError in frames_received")
+    assert (
+        caplog.records[0]
+        .getMessage()
+        .startswith("instrument Recorder raised OSError in frames_received")
+    )
 
 
 async def test_frames_below_websocket_are_in_it(server: ResponsesServer) -> None:
