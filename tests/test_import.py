@@ -40,10 +40,8 @@ def test_the_import_brings_in_no_extra_and_nothing_slow() -> None:
     [
         ("trio_responses._tools.docstrings", A_TOOL),
         ("trio_responses._tools.schema_mode", A_TYPE),
-        ("trio_responses._tools.scalars", A_TYPE),
         ("trio_responses._tools.json_schema", A_TYPE),
         ("trio_responses._tools.signatures", A_TOOL),
-        ("trio_responses._tools.null_defaults", A_TYPE),
         ("trio_responses._cli.arguments", A_COMMAND),
         ("trio_responses.otel", "import trio_responses.otel"),
         ("trio_responses.testing._server", "import trio_responses.testing"),

@@ -279,7 +279,7 @@ async def test_nothing_that_can_be_printed_shows_the_key() -> None:
         )
         async with opened as connection, connection.lane() as lane:
             stream = connection.stream(model="m", input="hi")
-            printed += [connection, connection._config, lane, stream]
+            printed += [connection, connection._engine.config, lane, stream]
             async with stream:
                 printed += [event async for event in stream]
                 receipt = await stream.steer("more")
@@ -287,7 +287,7 @@ async def test_nothing_that_can_be_printed_shows_the_key() -> None:
                 printed += [await conversation.create("hi"), conversation, conversation.fork()]
                 printed += [conversation.checkpoint(), conversation.statistics()]
                 printed += [conversation.items]
-            (link,) = connection._sockets.links
+            (link,) = connection._engine.sockets
             printed += [stream, stream.snapshot, stream.response, receipt, link, link.transport]
             printed += [connection.statistics(), connection.handshake_headers]
             assert server.connections[0].headers["x-token"] == KEY

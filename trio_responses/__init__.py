@@ -4,8 +4,7 @@ Records of the wire format are in `trio_responses.types`, aliases for annotation
 `trio_responses.typing`.
 """
 
-from trio_responses._client import connect_responses, open_responses
-from trio_responses._connection.engine import ResponsesConnection
+from trio_responses._client import ResponsesConnection, connect_responses, open_responses
 from trio_responses._conversation.conversation import Conversation, ConversationStatistics
 from trio_responses._conversation.run import RunStream
 from trio_responses._endpoint import Endpoint
@@ -59,9 +58,8 @@ from trio_responses._lifecycle import (
 )
 from trio_responses._pool import PoolStatistics, ResponsesPool, open_pool
 from trio_responses._protocol.accumulator import ItemSnapshot, Snapshot
-from trio_responses._protocol.backoff import ReconnectPolicy
 from trio_responses._protocol.requests import SteerState
-from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
+from trio_responses._settings import Keepalive, Limits, ReconnectPolicy, RotationPolicy, Timeouts
 from trio_responses._tools.function import (
     FunctionTool,
     InvalidArguments,

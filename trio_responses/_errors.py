@@ -7,10 +7,11 @@ response. Bodies and texts of the server are attributes, for code that asks for 
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import trio
+
+from trio_responses._protocol.delivery import Delivery, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,19 +56,6 @@ __all__ = [
     "UnexpectedOutput",
     "UpgradeUnsupported",
 ]
-
-
-class Delivery(StrEnum):
-    """How far a request got before its turn failed, as far as the client can prove."""
-
-    NOT_SENT = "not_sent"
-    """No complete request left this machine: the server cannot have run it."""
-    AMBIGUOUS = "ambiguous"
-    """The request was written and no answer came: the server may have run it."""
-    ACCEPTED = "accepted"
-    """An event of its response came: the server ran it, at least in part."""
-    REJECTED = "rejected"
-    """The server refused the request before it started."""
 
 
 class ResponsesError(Exception):
@@ -590,3 +578,16 @@ class BufferExceeded(ResponsesError):
     def __init__(self, buffered: int) -> None:
         super().__init__(f"{buffered} unread bytes held up the other turns of the connection")
         self.buffered = buffered
+
+
+def failure_of(error: ResponsesError) -> Failure:
+    """Return what an exception means for the decision whether to send a request again."""
+    match error:
+        case ConnectionLost():
+            return Failure.CONNECTION_LOST
+        case ConnectionLimitReached():
+            return Failure.CONNECTION_LIMIT
+        case FirstEventTimeout() | StallTimeout():
+            return Failure.TIMED_OUT
+        case _:
+            return Failure.OTHER

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trio_responses._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "OPTION_VALUES",
     "Keepalive",
     "Limits",
+    "ReconnectPolicy",
     "RotationPolicy",
     "Timeouts",
     "check_option_values",
     "checked_record",
+    "reconnect_delays",
 ]
 
 
@@ -150,6 +153,85 @@ class Limits:
         :raises ConfigurationError: for zero, negative numbers, NaN and non-numbers.
         """
         _require_positive(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconnectPolicy:
+    """Capped exponential delays between attempts to connect.
+
+    The delays are ``initial * factor ** n``, at most ``cap``. Each is shortened at random by up
+    to ``jitter`` of its length, so that many clients do not reconnect at the same moment. By
+    default the delays are 1, 2, 4, 8 and 16 seconds, each shortened by up to a quarter.
+
+    A server's ``Retry-After`` is the shortest possible delay. If it is longer than
+    ``max_retry_after``, the connection gives up at once instead of waiting.
+
+    The attempts are counted anew after a finished response, or after a socket was open for
+    ``healthy_after`` seconds. Opening a socket alone does not reset the count, so a server that
+    accepts and drops connections is not tried for ever.
+    """
+
+    initial: float = 1.0
+    """Seconds before the first repeated attempt."""
+    factor: float = 2.0
+    """The ratio of each delay to the one before."""
+    cap: float = 16.0
+    """The longest delay, in seconds."""
+    attempts: int = 5
+    """The number of repeated attempts before giving up; 0 never repeats."""
+    jitter: float = 0.25
+    """The part of each delay, from 0 to 1, that may be taken off at random."""
+    max_retry_after: float = 300.0
+    """The longest ``Retry-After`` that is waited for, in seconds."""
+    healthy_after: float = 60.0
+    """Seconds after which an open socket counts as healthy."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        :raises ConfigurationError: for negative or infinite numbers and a jitter over 1.
+        """
+        for field in fields(self):
+            name, number = field.name, getattr(self, field.name)
+            if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
+                raise ConfigurationError(f"{name} must be zero or more, not {number!r}")
+        if math.inf in (self.initial, self.factor, self.cap):
+            raise ConfigurationError("initial, factor and cap must be finite")
+        if not isinstance(self.attempts, int):
+            raise ConfigurationError(f"attempts must be a whole number, not {self.attempts!r}")
+        if self.jitter > 1:
+            raise ConfigurationError(f"jitter must be from 0 to 1, not {self.jitter!r}")
+
+    def delays(self) -> Iterator[float]:
+        """Yield the delay before each attempt, in seconds, without jitter."""
+        delay = min(self.initial, self.cap)
+        for _ in range(self.attempts):
+            yield delay
+            delay = min(delay * self.factor, self.cap)
+
+
+def reconnect_delays(
+    reconnect: ReconnectPolicy | Iterable[float] | None,
+) -> tuple[ReconnectPolicy, Iterator[float]]:
+    """Return the policy and the delays that an option ``reconnect`` means.
+
+    :param reconnect: a policy, or an iterable of delays in seconds, used without jitter.
+    :raises ConfigurationError: for any other value; the iterator raises it for an element that
+        is not a delay.
+    """
+    if reconnect is None:
+        reconnect = ReconnectPolicy()
+    if isinstance(reconnect, ReconnectPolicy):
+        return reconnect, reconnect.delays()
+    if isinstance(reconnect, Iterable):
+        return ReconnectPolicy(jitter=0.0), map(_checked_delay, reconnect)
+    raise ConfigurationError(f"reconnect must be a policy or delays, not {reconnect!r}")
+
+
+def _checked_delay(delay: object) -> float:
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+        raise ConfigurationError(f"a delay must be seconds, zero or more, not {delay!r}")
+    return float(delay)
 
 
 Record = TypeVar("Record")

@@ -551,9 +551,9 @@ def ctrl_c() -> Iterator[None]:
     ("owner", "name"),
     [
         (Transport, "__init__"),
-        (Router, "dispatch"),
+        (Router, "route"),
         (Scheduler, "conclude"),
-        (SocketSet, "conclude"),
+        (SocketSet, "close"),
         (ControlStream, "drop_pending"),
     ],
 )

@@ -124,7 +124,7 @@ async def test_pings_whose_answers_nobody_reads_do_not_fill_the_memory() -> None
         async with leaving_in_time(site, site.open_client()) as connection:
             await ask(connection, "before")
             await trio.sleep(50)
-            link = connection._sockets.current
+            link = connection._engine.sockets.current
             assert link is not None
             assert link.transport.pending_control_bytes <= 128 * 1024
             began = trio.current_time()

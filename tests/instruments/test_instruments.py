@@ -17,11 +17,11 @@ from trio_responses import (
     ConnectionLost,
     Instrument,
     ReconnectFailed,
+    ResponsesConnection,
     RotationPolicy,
     connect_responses,
     function_tool,
 )
-from trio_responses._connection.engine import ResponsesConnection
 from trio_responses._instruments.instrument import Instruments
 
 if TYPE_CHECKING:
@@ -369,7 +369,7 @@ async def test_frames_are_seen_as_they_are(server: ResponsesServer) -> None:
 
 async def test_nobody_looks_at_frames_unless_asked(server: ResponsesServer) -> None:
     async with server.open_client(instruments=[Notes()]) as connection:
-        (link,) = connection._sockets.links
+        (link,) = connection._engine.sockets
         assert link.transport.frame_observer is None
 
 
@@ -422,7 +422,7 @@ async def test_without_instruments_there_are_no_records(server: ResponsesServer)
         stream = connection.stream(model="m", input="Hello")
         async with stream:
             await stream.until_done()
-        assert stream._draft.observer is None
+        assert stream._request.observer is None
 
 
 async def test_a_connection_in_a_nursery_has_instruments_too(server: ResponsesServer) -> None:

@@ -171,7 +171,7 @@ class RunStream:
             settings = _unforced(settings)
         while True:
             owed = ledger.pending_calls(but=new)
-            for_us = {key: call for key, call in owed.items() if config.toolbox.takes(call)}
+            for_us = {key: call for key, call in owed.items() if config.toolbox.handles(call)}
             if len(self.responses) >= config.max_rounds and len(for_us) == len(owed):
                 raise RoundsExceeded(config.max_rounds, self.responses[-1])
             calls = trio.CancelScope()
@@ -250,7 +250,7 @@ class RunStream:
     ) -> None:
         """Answer one call, as soon as it may run; it is noted before it begins."""
         toolbox, keep = self._config.toolbox, self._ledger.store_output
-        decided = await toolbox.decide(call)
+        decided = await toolbox.output_without_running(call)
         if decided is not None:
             keep(key, decided)
             tell.send_nowait(ToolFinished(call=call, answer=decided, error=None, seconds=0.0))
@@ -268,7 +268,7 @@ class RunStream:
             keep(key, answer)
             seconds = trio.current_time() - since
         tell.send_nowait(ToolFinished(call=call, answer=answer, error=failure, seconds=seconds))
-        if failure is not None and toolbox.raises(failure):
+        if failure is not None and toolbox.ends_run(failure):
             raise failure
 
     async def _try(self, call: wire.OutputItem) -> tuple[msgspec.Raw, Exception | None]:
@@ -276,7 +276,7 @@ class RunStream:
         try:
             return await self._config.toolbox.run(call), None
         except Exception as error:
-            answer = self._config.toolbox.explain(call, error)
+            answer = self._config.toolbox.error_output(call, error)
             if answer is None:
                 raise
             return answer, error
@@ -310,14 +310,14 @@ def _checked(response: Response) -> Response:
 
 @asynccontextmanager
 async def open_run(
-    floor: TurnLock, lines: TurnSender, ledger: History, config: RunConfig, new: RawItems
+    floor: TurnLock, sender: TurnSender, ledger: History, config: RunConfig, new: RawItems
 ) -> AsyncGenerator[RunStream, None]:
     """Have the floor of a conversation for a run, and a nursery for its tools."""
 
     def start_turn(items: RawItems, settings: TurnSettings) -> TurnStream:
         return TurnStream(
             floor,
-            lines,
+            sender,
             ConversationRequest(ledger, items, settings),
             delivery=config.delivery,
             abandon=config.abandon,

@@ -310,12 +310,12 @@ class SocketObserver:
 class TurnObserver:
     """Notifies the instruments of the events of one turn, through all of its attempts."""
 
-    __slots__ = ("_first_event_seen", "_instruments", "_written", "turn")
+    __slots__ = ("_has_first_event", "_instruments", "_written", "turn")
 
     def __init__(self, instruments: Instruments, turn: TurnRecord) -> None:
         self._instruments = instruments
         self._written = False
-        self._first_event_seen = False
+        self._has_first_event = False
         self.turn: TurnRecord = turn
 
     def sending(self, lane: str | None, parent: str | None, size: int) -> None:
@@ -327,7 +327,7 @@ class TurnObserver:
         turn = self.turn
         turn.lane, turn.previous_response_id, turn.request_bytes = lane, parent, size
         turn.first_event_at = turn.response_id = None
-        self._written = self._first_event_seen = False
+        self._written = self._has_first_event = False
 
     def sent(self) -> None:
         """Notify the instruments that the request was written.
@@ -338,12 +338,12 @@ class TurnObserver:
         self.turn.sent_at = trio.current_time()
         self._written = True
         self._instruments.notify(Instrument.turn_sent, self.turn)
-        if self._first_event_seen:
+        if self._has_first_event:
             self.first_event(self.turn.response_id)
 
     def first_event(self, response_id: str | None) -> None:
         """Notify the instruments that the first event of the attempt came."""
-        self._first_event_seen = True
+        self._has_first_event = True
         self.turn.response_id = response_id
         if self._written:
             self.turn.first_event_at = trio.current_time()

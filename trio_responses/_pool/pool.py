@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
-from trio_responses._client import connect_responses
+from trio_responses._client import make_engine, start_engine
 from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._endpoint import checked_headers, choose_endpoint
@@ -24,8 +24,7 @@ from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._pool.scheduler import Bounds
 from trio_responses._pool.sender import PoolTurnSender
 from trio_responses._pool.tasks import SUMS, PoolTasks
-from trio_responses._protocol.backoff import ReconnectPolicy
-from trio_responses._settings import check_option_values
+from trio_responses._settings import ReconnectPolicy, check_option_values
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
@@ -38,7 +37,8 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from trio_responses._connection.engine import ResponsesConnection
+    from trio_responses._client import ResponsesConnection
+    from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._conversation.conversation import Conversation
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
@@ -160,7 +160,7 @@ class ResponsesPool(TurnMethods):
             yield conversation
 
     @asynccontextmanager
-    async def _resume(
+    async def _resume_conversation(
         self,
         settings: Mapping[str, Any],
         continuation: Continuation,
@@ -170,7 +170,9 @@ class ResponsesPool(TurnMethods):
         """Open a conversation that has a history: for `Conversation.restore`."""
         async with (
             self._at_home() as connection,
-            connection._resume(settings, continuation, answers, unsent) as conversation,  # noqa: SLF001 - as that does
+            connection._resume_conversation(  # noqa: SLF001 - a pool hosts conversations as well
+                settings, continuation, answers, unsent
+            ) as conversation,
         ):
             yield conversation
 
@@ -267,9 +269,9 @@ async def open_pool(
     instruments = None if instruments is None else checked_instruments(instruments)
     walks = _Walks(reconnect)
 
-    async def connect(nursery: trio.Nursery) -> ResponsesConnection:
-        return await connect_responses(
-            nursery,
+    async def connect(nursery: trio.Nursery) -> ConnectionEngine:
+        engine = make_engine(
+            None,
             api_key=api_key,
             endpoint=endpoint,
             headers=headers,
@@ -284,6 +286,7 @@ async def open_pool(
             allow_insecure=allow_insecure,
             dial=dial,
         )
+        return await start_engine(nursery, engine)
 
     policy = reconnect if isinstance(reconnect, ReconnectPolicy) else ReconnectPolicy()
     bounds = Bounds(size=size, target_load=per_connection, places=places, pause=policy.cap)

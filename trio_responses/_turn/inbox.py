@@ -67,9 +67,9 @@ class Budget:
         elif self._overfull:
             self._overfull.discard(inbox)
         if size < 0:
-            self.note_change()
+            self.notify()
 
-    def note_change(self) -> None:
+    def notify(self) -> None:
         """Let whoever waits for room look again."""
         self._changed.notify()
 
@@ -198,7 +198,7 @@ class Inbox(Generic[T]):
     async def wait_for(self, event: trio.Event | Notifier) -> None:
         """Wait for what events that are still to come will bring: for them there must be room."""
         self.awaited += 1
-        self._budget.note_change()
+        self._budget.notify()
         try:
             await event.wait()
         finally:
