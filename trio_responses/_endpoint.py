@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ApiKey", "Endpoint", "Headers", "azure_url", "is_loopback", "websocket_url"]
 
-USER_AGENT = f"trio-responses/{version('trio-responses')}"
+VERSION: Final = version("trio-responses")
+USER_AGENT = f"trio-responses/{VERSION}"
 
 ApiKey: TypeAlias = str | Callable[[], Awaitable[str]]
 """The API key, or an async function that returns it.
