@@ -1,4 +1,4 @@
-"""A word or a record that an option does not have is refused where it is given, by name."""
+"""An invalid value of an option is refused where it is passed, with the option's name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEY = "sk-secret-0pT1"
 # --- Words --------------------------------------------------------------------------------
 
 
-def test_the_words_are_those_of_the_types() -> None:
+def test_the_option_values_match_the_types() -> None:
     assert {
         "delivery": get_args(DeliveryChoice),
         "abandon": get_args(AbandonChoice),
@@ -44,7 +44,7 @@ def test_the_words_are_those_of_the_types() -> None:
 
 
 @pytest.mark.parametrize("name", OPTION_VALUES)
-def test_every_word_of_an_option_is_taken_and_no_other(name: str) -> None:
+def test_an_option_accepts_its_values_only(name: str) -> None:
     for word in OPTION_VALUES[name]:
         check_option_values(**{name: word})
     others: list[Any] = ["", "x", OPTION_VALUES[name][0].upper(), None, True, 1, [], b"drain"]
@@ -60,7 +60,7 @@ def test_the_message_lists_the_accepted_values() -> None:
     assert str(caught.value) == message
 
 
-async def test_a_turn_is_refused_before_anything_is_sent(server: ResponsesServer) -> None:
+async def test_an_invalid_option_of_a_turn_sends_nothing(server: ResponsesServer) -> None:
     async with (
         open_responses(server.url, dial=server.dial) as connection,
         connection.lane() as lane,
@@ -78,7 +78,7 @@ async def test_a_turn_is_refused_before_anything_is_sent(server: ResponsesServer
     assert server.statistics().requests == 0
 
 
-async def test_a_run_is_refused_before_anything_is_sent(server: ResponsesServer) -> None:
+async def test_an_invalid_option_of_a_run_sends_nothing(server: ResponsesServer) -> None:
     async with (
         open_responses(server.url, dial=server.dial) as connection,
         connection.conversation(model="m") as conversation,
@@ -91,7 +91,7 @@ async def test_a_run_is_refused_before_anything_is_sent(server: ResponsesServer)
     assert server.statistics().requests == 0
 
 
-def test_an_endpoint_is_refused() -> None:
+def test_an_invalid_option_of_an_endpoint_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^after_error must be"):
         Endpoint.compatible("https://host/v1", after_error="resue")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -99,7 +99,7 @@ def test_an_endpoint_is_refused() -> None:
 # --- Records ------------------------------------------------------------------------------
 
 
-def test_a_record_that_is_not_given_is_the_default_one() -> None:
+def test_a_missing_record_has_the_defaults() -> None:
     assert checked_record("timeouts", None, Timeouts) == Timeouts()
     own = Timeouts(connect=3)
     assert checked_record("timeouts", own, Timeouts) is own
@@ -116,7 +116,7 @@ def test_a_record_that_is_not_given_is_the_default_one() -> None:
         ("rotation", RotationPolicy),
     ],
 )
-async def test_what_is_no_such_record_is_refused_by_name(
+async def test_an_object_of_another_type_is_refused_by_name(
     opener: Opener, name: str, kind: type[Any], given: Any, server: ResponsesServer
 ) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{name} must be {kind.__name__}\(\.\.\.\), "):
@@ -127,20 +127,22 @@ async def test_what_is_no_such_record_is_refused_by_name(
 
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("given", [print, 3, True, Instrument()])
-async def test_instruments_are_a_list(opener: Opener, given: Any, server: ResponsesServer) -> None:
+async def test_instruments_must_be_a_list(
+    opener: Opener, given: Any, server: ResponsesServer
+) -> None:
     with pytest.raises(ConfigurationError, match=r"^instruments must be a list of"):
         async with opener(server.url, dial=server.dial, instruments=given):
             pytest.fail("the block began")  # pragma: no cover
 
 
-def test_instruments_may_come_one_by_one() -> None:
+def test_instruments_may_be_an_iterator() -> None:
     one, other = Instrument(), Instrument()
     assert checked_instruments(each for each in (one, other)) == (one, other)
 
 
 @pytest.mark.parametrize("opener", OPENERS)
-async def test_an_endpoint_is_no_url(opener: Opener) -> None:
-    """P9: and is not quoted, since a URL may hold a key."""
+async def test_an_endpoint_must_not_be_a_url(opener: Opener) -> None:
+    """P9: the URL is not quoted, since it may hold a key."""
     with pytest.raises(ConfigurationError, match="an Endpoint, not str: a URL is") as caught:
         async with opener(endpoint=f"https://host/v1?key={KEY}"):
             pytest.fail("the block began")  # pragma: no cover
@@ -148,7 +150,7 @@ async def test_an_endpoint_is_no_url(opener: Opener) -> None:
 
 
 @pytest.mark.parametrize("opener", OPENERS)
-async def test_a_url_and_an_endpoint_are_too_much(opener: Opener) -> None:
+async def test_url_and_endpoint_together_are_refused(opener: Opener) -> None:
     with pytest.raises(ConfigurationError, match="a url or an endpoint, not both"):
         async with opener("https://host/v1", endpoint=Endpoint.xai()):
             pytest.fail("the block began")  # pragma: no cover

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def open_transport(
     config: ConnectionConfig, headers: tuple[tuple[str, str], ...]
 ) -> AsyncGenerator[Transport, None]:
-    """Open a WebSocket, and close it behind the block."""
+    """Open a WebSocket, and close it at the end of the block."""
     async with open_collapsing_nursery() as nursery:
         transport = await connect_transport(nursery, config, headers)
         try:

@@ -1,4 +1,4 @@
-"""One context for all connections that are open at once, and none that outlives them."""
+"""The default SSL context is shared by open connections, and dropped with the last of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def names(context: ssl.SSLContext) -> list[str]:
     return [dict(pair[0] for pair in one)["organizationName"] for one in subjects]
 
 
-def test_it_is_shared_while_somebody_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_context_is_shared_while_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     one = default_ssl_context()
     assert default_ssl_context() is one
@@ -30,7 +30,7 @@ def test_it_is_shared_while_somebody_has_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert one.check_hostname
 
 
-def test_it_is_read_anew_when_nobody_has_it_any_more(
+def test_the_certificates_are_loaded_again_after_the_context_was_dropped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "trusted.pem"
@@ -47,7 +47,9 @@ def test_it_is_read_anew_when_nobody_has_it_any_more(
     assert names(default_ssl_context()) == ["after"]
 
 
-def test_another_place_is_another_trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_certificate_file_makes_another_context(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     usual = default_ssl_context()
     trustme.CA(organization_name="office").cert_pem.write_to_path(str(tmp_path / "office.pem"))
