@@ -316,7 +316,8 @@ async def test_an_interrupted_closing_handshake_still_closes_the_socket(
 
     async with open_net(Peer.accept) as net:
         async with trio.open_nursery() as nursery:
-            transport = await connect_transport(nursery, connection_config(net.dial), HEADERS)
+            config = connection_config(net.dial, keepalive=Keepalive())
+            transport = await connect_transport(nursery, config, HEADERS)
             with monkeypatch.context() as patch:
                 patch.setattr(net.clients[0], "receive_some", interrupted)
                 with pytest.raises(KeyboardInterrupt):
