@@ -130,10 +130,6 @@ def alias_docstrings() -> dict[str, list[str]]:
 
 INTERNAL = {
     "Item.unknown",
-    "Lane.abandon_turn",
-    "Lane.lock",
-    "Lane.start_turn",
-    "Lane.steer",
     "Part.unknown",
     "ResponsesError.copy_for_raise",
     "RotationPolicy.age_for",
