@@ -68,7 +68,7 @@ class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nurs
                 raise
             if single is error:
                 return False  # Python raises the block's own exception again
-            # Raising would set the group as the context, which says nothing about the cause.
+            # Raising would set the group as the context, and hide the real context from the reader.
             context = single.__context__
             try:
                 raise single

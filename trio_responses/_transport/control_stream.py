@@ -165,8 +165,8 @@ class ControlStream(trio.abc.Stream):
     async def wait_until_read(self) -> None:
         """Wait for a reader to process the bytes that came before a write failed.
 
-        A close frame among them says why the write failed. trio-websocket learns of the failure
-        after that, and so reports the server's close code.
+        A close frame among them has the reason why the write failed. trio-websocket gets the
+        failure after the close frame, and so reports the server's close code.
         """
         for _ in range(FINAL_READ_CHECKPOINTS):
             if self._ended and not self._pending:

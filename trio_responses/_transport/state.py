@@ -41,7 +41,7 @@ class TransportState(Enum):
     OPEN = auto()
     """Messages go both ways."""
     VIOLATED = auto()
-    """The server broke the WebSocket protocol; a close frame can still tell it so."""
+    """The server broke the WebSocket protocol; a close frame can still be sent."""
     CLOSING = auto()
     """This side began the closing handshake."""
     LOST = auto()

@@ -221,7 +221,7 @@ class Tunnel:
 
     async def _connect_by_socks(self, socks: SocksProxy, host: str, port: int) -> trio.abc.Stream:
         from python_socks import ProxyConnectionError  # noqa: PLC0415 - it comes with an extra
-        from python_socks import ProxyError as SocksError  # noqa: PLC0415 - likewise
+        from python_socks import ProxyError as SocksError  # noqa: PLC0415 - it comes with an extra
 
         if len(host) > MAX_SOCKS_NAME_BYTES:
             raise self._error(
@@ -245,7 +245,7 @@ def _socks_proxy(proxy: Proxy) -> SocksProxy:
     """Return a proxy of python-socks; ``socks5h`` resolves names at the proxy, as in curl."""
     try:
         from python_socks import ProxyType  # noqa: PLC0415 - it comes with an extra
-        from python_socks.async_.trio.v2 import Proxy as SocksProxy  # noqa: PLC0415 - likewise
+        from python_socks.async_.trio.v2 import Proxy as SocksProxy  # noqa: PLC0415 - it comes with an extra
     except ImportError:
         raise ConfigurationError(
             f"the {proxy.scheme} proxy {proxy.address} needs python-socks:"
