@@ -18,11 +18,12 @@ from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
+from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._pool.scheduler import PoolLimits, Scheduler, is_permanent
 from trio_responses._pool.statistics import SUMS, PoolStatistics
 from trio_responses._pool.supervisor import PoolSupervisor
-from trio_responses._settings import ReconnectPolicy, check_words, checked_instruments
-from trio_responses._transport.tls import system_trust
+from trio_responses._settings import ReconnectPolicy, check_option_values
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
@@ -95,7 +96,7 @@ class ResponsesPool(TurnMethods):
         connection. If cancelled before the request is sent, nothing was sent, and the turn has no
         place.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         sender = PoolTurnSender(self._scheduler)
         return ResponseStream(
@@ -315,7 +316,7 @@ async def open_pool(
         per_connection = TARGET_LOAD if endpoint.lanes else 1
     _check_numbers(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()  # one context for all connections
+        ssl_context = default_ssl_context()  # one context for connections opened later, too
     headers = checked_headers(headers)
     instruments = None if instruments is None else checked_instruments(instruments)
     reconnect_options = _ReconnectOptions(reconnect)
