@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from tests.conversation.rig import history, open_talk
-from tests.runs.rig import answers, is_paired, outputs, say_raw
+from tests.conversation.runs.rig import answers, is_paired, outputs, say_raw
 from trio_responses import ToolFinished, ToolStarted, UnanswerableCall, function_tool
 from trio_responses.testing import Call, ResponsesServer
 

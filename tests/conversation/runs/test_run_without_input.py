@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.conversation.rig import open_talk
-from tests.runs.rig import DONE, Worker, answers
+from tests.conversation.runs.rig import DONE, Worker, answers
 from trio_responses import (
     ConfigurationError,
     ConnectionLost,

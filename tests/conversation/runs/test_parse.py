@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.conversation.rig import history, open_steady, open_talk
-from tests.runs.rig import WEATHER, is_paired, outputs, say_raw
+from tests.conversation.runs.rig import WEATHER, is_paired, outputs, say_raw
 from trio_responses import (
     AnswerError,
     AnswerIncomplete,

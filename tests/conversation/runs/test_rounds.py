@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tests.conversation.rig import deltas, history, open_talk
-from tests.runs.rig import DONE, Worker, is_paired, keep_calling, outputs
+from tests.conversation.runs.rig import DONE, Worker, is_paired, keep_calling, outputs
 from tests.turn.rig import Crowd, assert_at_rest
 from trio_responses import ConnectionLost, RoundsExceeded
 from trio_responses.testing import open_test_server

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from tests.conversation.rig import history, open_steady, open_talk, user
-from tests.runs.rig import (
+from tests.conversation.runs.rig import (
     DONE,
     WEATHER,
     Worker,

@@ -5,7 +5,7 @@ import threading
 import trio
 
 from tests.conversation.rig import history, open_talk
-from tests.runs.rig import is_paired, outputs
+from tests.conversation.runs.rig import is_paired, outputs
 from trio_responses import function_tool
 from trio_responses.testing import Call, open_test_server
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.conversation.rig import history, open_talk
-from tests.runs.rig import answers, function_call, say_raw
+from tests.conversation.runs.rig import answers, function_call, say_raw
 from trio_responses import function_tool
 from trio_responses._wire import (
     ApplyPatchCallOutput,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
 
 SCHEMA: dict[str, Any] = json.loads(
-    (Path(__file__).parent.parent / "data" / "wire_schema.json").read_text()
+    (Path(__file__).parents[2] / "data" / "wire_schema.json").read_text()
 )["input_items"]
 
 EXIT = {"type": "exit", "exit_code": 0}

@@ -8,7 +8,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.conversation.rig import deltas, history, open_steady, open_talk, parent, said
-from tests.runs.rig import DONE, WEATHER, Worker, calls_of, is_paired, keep_calling, outputs
+from tests.conversation.runs.rig import (
+    DONE,
+    WEATHER,
+    Worker,
+    calls_of,
+    is_paired,
+    keep_calling,
+    outputs,
+)
 from tests.turn.rig import Crowd, assert_at_rest, heard
 from trio_responses import Conversation, ToolFinished, ToolStarted, function_tool
 from trio_responses._concurrency import open_collapsing_nursery

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from trio.testing import MockClock
 
 from tests.conversation.rig import history, open_talk
-from tests.runs.rig import function_call, is_paired, outputs
+from tests.conversation.runs.rig import function_call, is_paired, outputs
 from tests.turn.rig import created, ended, item_done
 from trio_responses import ToolFinished, function_tool
 from trio_responses._tools.function import InvalidArguments
