@@ -20,7 +20,6 @@ from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
 from trio_responses._instruments.instrument import Instruments, ServerAddress
 from trio_responses._instruments.log import LoggingInstrument
-from trio_responses._protocol.continuation import Continuation
 from trio_responses._settings import (
     Keepalive,
     Limits,
@@ -39,16 +38,13 @@ from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping
     from typing import Self
-
-    import msgspec
 
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._protocol.raw_items import RawItems
     from trio_responses._settings import ReconnectPolicy
     from trio_responses._transport.proxy import ProxyChoice
     from trio_responses._transport.websocket import Dial
@@ -157,21 +153,16 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ``model`` and ``instructions``; others go into its ``extra``.
         :raises ConfigurationError: for fields that are not settings.
         """
-        async with self._resume_conversation(settings, Continuation()) as conversation:
+        async with self._resume_conversation(settings, History()) as conversation:
             yield conversation
 
     @asynccontextmanager
     async def _resume_conversation(
-        self,
-        settings: Mapping[str, Any],
-        continuation: Continuation,
-        answers: Sequence[msgspec.Raw] = (),
-        unsent: RawItems | None = None,
+        self, settings: Mapping[str, Any], history: History
     ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that may have a history."""
+        """Open a conversation that may have a history, for the length of a block."""
         config = self._engine.config
         with self._engine.requests.lane_reservations() as reserve:
-            history = History(config.endpoint, continuation, answers, unsent)
             yield Conversation(
                 reserve, config.endpoint, settings, history, instruments=config.instruments
             )

@@ -57,7 +57,7 @@ async def test_what_the_server_sent_goes_back_as_it_came(
     server.answer(by_hand("lane-32", ODD_ITEMS, where=where))
     async with open_talk(server) as talk:
         await talk.create("one")
-        kept = [bytes(item).decode() for item in talk._ledger.history]
+        kept = [bytes(item).decode() for item in talk._history.history]
         assert kept[1:] == ODD_ITEMS
         assert isinstance(talk.items[1], UnknownItem)
         await server.reset_all()

@@ -476,4 +476,4 @@ async def test_a_run_keeps_nothing_of_the_tasks_of_its_tools(server: "ResponsesS
     worker = Worker()
     async with open_talk(server, tools=[worker.tool]) as talk:
         await talk.run("Work.")
-        assert talk._floor._barred == set()
+        assert talk._lock._excluded == set()
