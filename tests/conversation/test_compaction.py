@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 AT_ONCE = [{"type": "compaction", "compact_threshold": 5}]
 
 
-async def test_the_item_of_a_compaction_lands_in_the_history(server: "ResponsesServer") -> None:
+async def test_a_compaction_item_is_part_of_the_history(server: "ResponsesServer") -> None:
     async with open_talk(server, context_management=AT_ONCE) as talk:
         await talk.create("one two three")
         await talk.create("four five six")
@@ -29,7 +29,7 @@ async def test_the_item_of_a_compaction_lands_in_the_history(server: "ResponsesS
     assert server.requests[-1]["input"][: len(before)] == before
 
 
-async def test_a_window_begins_a_new_chain(server: "ResponsesServer") -> None:
+async def test_an_adopted_window_is_sent_whole_without_a_parent(server: "ResponsesServer") -> None:
     """It goes out whole and unpruned, without a parent; then deltas follow."""
     window: list[Json] = [
         {"type": "message", "role": "user", "content": "one"},

@@ -22,7 +22,7 @@ FORK = "lane-31"
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize("fork_first", [True, False])
-async def test_both_go_on_from_the_common_parent_as_deltas(
+async def test_source_and_fork_continue_the_common_parent_with_deltas(
     server: ResponsesServer, *, store: bool, fork_first: bool
 ) -> None:
     async with open_talk(server, store=store) as talk:
@@ -45,7 +45,7 @@ async def test_both_go_on_from_the_common_parent_as_deltas(
         assert deltas(server) == [False, True, True, True, True]
 
 
-async def test_a_fork_whose_source_has_gone_on_sends_its_first_turn_in_full(
+async def test_a_fork_whose_source_had_a_turn_sends_its_first_turn_in_full(
     server: ResponsesServer,
 ) -> None:
     """The server holds the latest response of a lane only."""
@@ -58,7 +58,7 @@ async def test_a_fork_whose_source_has_gone_on_sends_its_first_turn_in_full(
     assert deltas(server) == [False, True, False, True]
 
 
-async def test_a_fork_outlives_the_socket(server: ResponsesServer) -> None:
+async def test_a_fork_outlives_its_socket(server: ResponsesServer) -> None:
     async with open_talk(server, store=False) as talk:
         await talk.create("one")
         branch = talk.fork()
@@ -68,7 +68,7 @@ async def test_a_fork_outlives_the_socket(server: ResponsesServer) -> None:
     assert deltas(server) == [False, False, False]
 
 
-async def test_an_empty_conversation_forks_too(server: ResponsesServer) -> None:
+async def test_an_empty_conversation_can_be_forked(server: ResponsesServer) -> None:
     async with open_talk(server, store=False) as talk:
         branch = talk.fork()
         await branch.create("b")
@@ -77,7 +77,7 @@ async def test_an_empty_conversation_forks_too(server: ResponsesServer) -> None:
         assert said(branch)[0] == "b"
 
 
-async def test_a_fork_forks(server: ResponsesServer) -> None:
+async def test_a_fork_can_be_forked(server: ResponsesServer) -> None:
     async with open_talk(server, store=False) as talk:
         await talk.create("one")
         branch = talk.fork()
@@ -89,7 +89,7 @@ async def test_a_fork_forks(server: ResponsesServer) -> None:
     assert deltas(server) == [False, True, True, True]
 
 
-async def test_reset_of_one_leaves_the_other_alone(server: ResponsesServer) -> None:
+async def test_a_reset_of_the_source_does_not_change_the_fork(server: ResponsesServer) -> None:
     async with open_talk(server) as talk:
         await talk.create("one")
         branch = talk.fork()
@@ -119,7 +119,7 @@ async def test_a_failed_fork_does_not_evict_the_common_parent(server: ResponsesS
     assert deltas(server) == [False, True, True, True]
 
 
-async def test_a_fork_whose_parent_is_forgotten_costs_one_full_resend(
+async def test_a_fork_whose_parent_is_forgotten_is_sent_again_in_full_once(
     server: ResponsesServer,
 ) -> None:
     """The lane of the source still seems to hold it, and that is not asked a second time."""
@@ -131,7 +131,7 @@ async def test_a_fork_whose_parent_is_forgotten_costs_one_full_resend(
     assert deltas(server) == [False, True, False]
 
 
-async def test_forks_have_lanes_until_the_block_of_their_source_ends(
+async def test_forks_reserve_lanes_until_the_block_of_their_source_ends(
     server: ResponsesServer,
 ) -> None:
     async with open_steady(server) as connection:
@@ -298,7 +298,7 @@ async def test_a_fork_that_waits_for_a_socket_is_waited_for_and_cancelled(
         assert (await talk.create("two")).output_text == 'Turn 2: you said "two".'
 
 
-async def test_a_source_that_is_cancelled_while_it_waits_has_sent_nothing(
+async def test_a_source_that_is_cancelled_while_it_waits_sends_nothing(
     server: ResponsesServer,
 ) -> None:
     """And waits again, the next time."""
@@ -318,7 +318,7 @@ async def test_a_source_that_is_cancelled_while_it_waits_has_sent_nothing(
     assert deltas(server) == [False, True, True]
 
 
-async def test_a_fork_that_is_lost_with_its_socket_is_sent_again_in_full(
+async def test_a_fork_that_lost_its_socket_is_sent_again_in_full_if_allowed(
     server: ResponsesServer,
 ) -> None:
     server.drop().on_lane(FORK).stall(seconds=1)
@@ -332,7 +332,7 @@ async def test_a_fork_that_is_lost_with_its_socket_is_sent_again_in_full(
         assert said(branch)[::2] == ["one", "b", "c"]
 
 
-async def test_a_lost_fork_says_so(server: ResponsesServer) -> None:
+async def test_a_fork_whose_socket_is_lost_raises_connection_lost(server: ResponsesServer) -> None:
     server.drop().on_lane(FORK)
     async with open_talk(server, store=False) as talk:
         await talk.create("one")

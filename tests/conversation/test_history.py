@@ -60,7 +60,7 @@ def by_hand(lane: str, items: list[str], *, where: str) -> list[str]:
 
 
 @pytest.mark.parametrize("where", ["the end", "items"])
-async def test_what_the_server_sent_goes_back_as_it_came(
+async def test_output_of_the_server_is_sent_back_unchanged(
     server: ResponsesServer, where: str
 ) -> None:
     """Unknown fields, items and shapes; also where the last event repeats no output."""
@@ -76,7 +76,7 @@ async def test_what_the_server_sent_goes_back_as_it_came(
     assert parent(server.requests[1]) is None
 
 
-async def test_null_is_no_item(server: ResponsesServer) -> None:
+async def test_null_in_the_output_is_left_out(server: ResponsesServer) -> None:
     item = '{"type":"message","role":"assistant","content":"x"}'
     server.answer(by_hand("lane-32", ["null", item], where="the end"))
     async with open_talk(server) as talk:
@@ -84,7 +84,7 @@ async def test_null_is_no_item(server: ResponsesServer) -> None:
         assert history(talk) == [user("one"), msgspec.json.decode(item)]
 
 
-async def test_what_the_user_gave_goes_out_again_as_it_was(server: ResponsesServer) -> None:
+async def test_input_of_the_user_is_sent_again_unchanged(server: ResponsesServer) -> None:
     """Also a part of the input that this version does not know."""
     given: list[Any] = [
         {"type": "message", "role": "user", "content": "ä", "new": [1, None]},
@@ -102,7 +102,7 @@ async def test_what_the_user_gave_goes_out_again_as_it_was(server: ResponsesServ
     assert first["input"][2] == {**user("Be brief."), "role": "developer"}
 
 
-async def test_items_that_change_afterwards_do_not_change_the_history(
+async def test_later_changes_to_input_items_do_not_change_the_history(
     server: ResponsesServer,
 ) -> None:
     item: dict[str, Any] = user("one")
@@ -115,7 +115,7 @@ async def test_items_that_change_afterwards_do_not_change_the_history(
 # --- New chains --------------------------------------------------------------------------
 
 
-async def test_reset_forgets_all_but_the_settings(server: ResponsesServer) -> None:
+async def test_reset_clears_the_history_and_keeps_the_settings(server: ResponsesServer) -> None:
     async with open_talk(server, instructions="Be brief.") as talk:
         await talk.create("one")
         talk.reset()
@@ -128,7 +128,7 @@ async def test_reset_forgets_all_but_the_settings(server: ResponsesServer) -> No
     assert {request["instructions"] for request in server.requests} == {"Be brief."}
 
 
-async def test_an_adopted_window_is_the_beginning_of_a_new_chain(server: ResponsesServer) -> None:
+async def test_an_adopted_window_begins_a_new_chain(server: ResponsesServer) -> None:
     """The output of ``/responses/compact`` is the whole next input, its id is nothing."""
     window: list[Any] = [user("before"), {"type": "compaction", "encrypted_content": "gAAA"}]
     async with open_talk(server) as talk:
@@ -149,7 +149,7 @@ NEW_CHAINS: dict[str, Callable[[Conversation], None]] = {
 
 
 @pytest.mark.parametrize("how", NEW_CHAINS)
-async def test_a_turn_under_way_is_forgotten_with_its_chain(
+async def test_an_active_turn_is_not_added_to_a_new_history(
     server: ResponsesServer, how: str
 ) -> None:
     """Else the server would go on from what was to be forgotten."""
@@ -168,7 +168,7 @@ async def test_a_turn_under_way_is_forgotten_with_its_chain(
 # --- Checkpoints -------------------------------------------------------------------------
 
 
-async def test_a_checkpoint_goes_on_at_another_server(server: ResponsesServer) -> None:
+async def test_a_checkpoint_is_restored_on_another_server(server: ResponsesServer) -> None:
     server.reply("I think.", reasoning="Hm.")
     settings: dict[str, Any] = {"store": False, "instructions": "Brief!", "multi_agent": {"a": 1}}
     async with open_talk(server, **settings) as talk:
@@ -192,7 +192,7 @@ async def test_a_checkpoint_goes_on_at_another_server(server: ResponsesServer) -
         assert history(talk)[: len(before)] == before
 
 
-async def test_a_restored_conversation_gives_its_lane_back(server: ResponsesServer) -> None:
+async def test_a_restored_conversation_releases_its_lane(server: ResponsesServer) -> None:
     async with open_steady(server) as connection:
         async with connection.conversation(model="m") as talk:
             saved = talk.checkpoint()
@@ -216,7 +216,7 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
         }
 
 
-async def test_a_checkpoint_is_of_the_last_turn_that_ended_well(server: ResponsesServer) -> None:
+async def test_a_checkpoint_has_the_turns_that_ended_well(server: ResponsesServer) -> None:
     async with open_talk(server) as talk:
         await talk.create("one")
         before = talk.checkpoint()
@@ -226,7 +226,7 @@ async def test_a_checkpoint_is_of_the_last_turn_that_ended_well(server: Response
         assert talk.checkpoint() != before
 
 
-async def test_a_later_release_may_add_fields(server: ResponsesServer) -> None:
+async def test_unknown_fields_of_a_checkpoint_are_ignored(server: ResponsesServer) -> None:
     async with open_talk(server) as talk:
         saved = msgspec.json.decode(talk.checkpoint())
     saved = msgspec.json.encode({**saved, "new": 1})
@@ -234,7 +234,9 @@ async def test_a_later_release_may_add_fields(server: ResponsesServer) -> None:
         await talk.create("one")
 
 
-async def test_secrets_are_not_in_it(server: ResponsesServer) -> None:
+async def test_a_checkpoint_does_not_contain_the_key_or_the_headers(
+    server: ResponsesServer,
+) -> None:
     """P9."""
     options: dict[str, Any] = {"api_key": "sk-secret", "headers": {"X-Token": "sk-secret"}}
     async with (
@@ -278,7 +280,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-async def test_what_is_no_checkpoint_is_refused_with_the_reason(
+async def test_bytes_that_are_not_a_checkpoint_are_rejected_with_the_reason(
     server: ResponsesServer, what: str
 ) -> None:
     saved, words = WRONG[what]
@@ -292,7 +294,9 @@ async def test_what_is_no_checkpoint_is_refused_with_the_reason(
 # --- What there is to see ----------------------------------------------------------------
 
 
-async def test_statistics_add_up(server: ResponsesServer) -> None:
+async def test_statistics_count_turns_requests_bytes_tokens_and_items(
+    server: ResponsesServer,
+) -> None:
     async with open_talk(server) as talk:
         nothing = talk.statistics()
         assert set(map(nothing.__getattribute__, nothing.__slots__)) == {0}
@@ -314,7 +318,7 @@ async def test_statistics_add_up(server: ResponsesServer) -> None:
     assert counted.bytes_sent == sent - lanes
 
 
-async def test_a_server_that_counts_no_tokens_is_no_error(server: ResponsesServer) -> None:
+async def test_a_response_without_usage_counts_no_tokens(server: ResponsesServer) -> None:
     server.answer(by_hand("lane-32", [], where="the end"))
     async with open_talk(server) as talk:
         await talk.create("one")
@@ -329,7 +333,7 @@ async def test_a_repr_shows_no_content(server: ResponsesServer) -> None:
         assert "secret" not in repr(talk) + repr(talk.stream("a third secret"))
 
 
-async def test_reasoning_that_was_cut_off_is_not_replayed_without_what_follows_it(
+async def test_reasoning_at_the_end_of_a_response_is_not_sent_again(
     server: ResponsesServer,
 ) -> None:
     async with open_talk(server, store=False) as talk:
@@ -341,7 +345,7 @@ async def test_reasoning_that_was_cut_off_is_not_replayed_without_what_follows_i
     assert kinds == ["message", "message"]
 
 
-async def test_a_message_without_a_type_is_a_message(server: ResponsesServer) -> None:
+async def test_an_input_item_without_a_type_is_a_message(server: ResponsesServer) -> None:
     async with open_talk(server) as talk:
         await talk.create([{"role": "user", "content": "hi", "more": 1}])
         assert talk.items[0] == Message(role="user", content="hi")

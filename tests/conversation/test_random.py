@@ -259,7 +259,7 @@ async def two_turns(
 
 @settings(deadline=None, max_examples=60)
 @given(steps=st.lists(STEPS, max_size=12), store=st.booleans(), lanes=st.booleans())
-def test_a_bad_server_changes_nothing_but_the_cost(
+def test_histories_over_a_faulty_server_equal_those_over_a_perfect_one(
     *, steps: list[Step], store: bool, lanes: bool
 ) -> None:
     """The same history and answers as over a perfect one, and no input runs twice unasked."""

@@ -49,7 +49,7 @@ LOSSES: dict[str, Callable[[ResponsesServer], Awaitable[None]]] = {
 @pytest.mark.parametrize("how", LOSSES)
 @pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize("settings", [{}, {"store": False}])
-async def test_a_socket_lost_between_turns_costs_one_full_resend(
+async def test_after_a_socket_was_lost_one_turn_is_sent_in_full(
     server: ResponsesServer, how: str, *, late: bool, settings: dict[str, Any]
 ) -> None:
     async with open_talk(server, **settings) as talk:
@@ -68,7 +68,7 @@ async def test_a_socket_lost_between_turns_costs_one_full_resend(
 
 
 @pytest.mark.parametrize("how", LOSSES)
-async def test_what_is_stored_goes_on_by_its_id_on_a_new_socket(
+async def test_a_stored_response_is_continued_by_its_id_on_a_new_socket(
     server: ResponsesServer, how: str
 ) -> None:
     """Docs/protocol.md, 5.8; some servers refuse items that they have stored already."""
@@ -89,7 +89,7 @@ async def test_what_is_stored_goes_on_by_its_id_on_a_new_socket(
     assert sizes(server)[-1] == 7
 
 
-async def test_a_delta_that_could_not_be_written_is_written_anew_for_the_next_socket(
+async def test_an_unwritten_delta_is_sent_in_full_on_the_next_socket(
     server: ResponsesServer,
 ) -> None:
     async def fail_at_the_second_request(number: int) -> None:
@@ -108,7 +108,7 @@ async def test_a_delta_that_could_not_be_written_is_written_anew_for_the_next_so
 
 
 @pytest.mark.parametrize("after_events", [0, 1, 3])
-async def test_a_turn_that_may_have_run_is_not_sent_again(
+async def test_a_turn_that_may_have_run_is_not_sent_again_by_default(
     server: ResponsesServer, after_events: int
 ) -> None:
     """P4; the history is as before, and the conversation goes on."""
@@ -136,7 +136,7 @@ async def test_at_least_once_sends_the_lost_turn_in_full(server: ResponsesServer
     assert deltas(server) == [False, True, False, True]
 
 
-async def test_a_rotated_socket_gets_full_input_once(server: ResponsesServer) -> None:
+async def test_after_a_rotation_one_turn_is_sent_in_full(server: ResponsesServer) -> None:
     rotation = RotationPolicy(max_age=100, stagger=0)
     async with (
         open_steady(server, rotation=rotation) as connection,
@@ -150,7 +150,7 @@ async def test_a_rotated_socket_gets_full_input_once(server: ResponsesServer) ->
     assert connections(server) == [1, 2, 2]
 
 
-async def test_a_turn_under_way_while_the_socket_is_rotated_ends_well(
+async def test_a_turn_that_is_active_during_a_rotation_ends_well(
     server: ResponsesServer,
 ) -> None:
     """Its lane is on the old socket; the next turn is in full on the new one."""
@@ -172,7 +172,7 @@ async def test_a_turn_under_way_while_the_socket_is_rotated_ends_well(
 
 
 @pytest.mark.parametrize("store", [True, False])
-async def test_a_forgotten_parent_costs_one_full_resend(
+async def test_a_turn_whose_parent_was_forgotten_is_sent_again_in_full(
     server: ResponsesServer, *, store: bool
 ) -> None:
     async with open_talk(server, store=store) as talk:
@@ -185,7 +185,7 @@ async def test_a_forgotten_parent_costs_one_full_resend(
     assert sizes(server) == [1, 1, 3, 1]
 
 
-async def test_the_reader_sees_the_events_of_the_resent_turn_alone(
+async def test_the_stream_has_only_the_events_of_the_turn_that_was_sent_again(
     server: ResponsesServer,
 ) -> None:
     async with open_talk(server) as talk:
@@ -198,7 +198,9 @@ async def test_the_reader_sees_the_events_of_the_resent_turn_alone(
     assert "error" not in types
 
 
-async def test_a_parent_that_is_not_found_twice_is_raised(server: ResponsesServer) -> None:
+async def test_the_error_for_a_missing_parent_is_raised_the_second_time(
+    server: ResponsesServer,
+) -> None:
     async with open_talk(server) as talk:
         first = await talk.create("one")
         server.fail(NOT_FOUND, status=400)
@@ -211,7 +213,9 @@ async def test_a_parent_that_is_not_found_twice_is_raised(server: ResponsesServe
     assert deltas(server) == [False, True, False, False]
 
 
-async def test_the_refusal_of_full_input_is_raised_at_once(server: ResponsesServer) -> None:
+async def test_the_error_for_a_missing_parent_is_raised_at_once_after_full_input(
+    server: ResponsesServer,
+) -> None:
     server.fail(NOT_FOUND, status=400)
     async with open_talk(server) as talk:
         with pytest.raises(PreviousResponseNotFound):
@@ -220,7 +224,7 @@ async def test_the_refusal_of_full_input_is_raised_at_once(server: ResponsesServ
 
 
 @pytest.mark.parametrize("delivery", ["at_most_once", "at_least_once"])
-async def test_a_parent_that_is_lost_after_the_start_is_raised(
+async def test_the_error_for_a_missing_parent_is_raised_if_the_response_had_started(
     server: ResponsesServer, delivery: DeliveryChoice
 ) -> None:
     """P4: events came, so the turn may have run."""
@@ -235,7 +239,7 @@ async def test_a_parent_that_is_lost_after_the_start_is_raised(
     assert deltas(server) == [False, True, False]
 
 
-async def test_an_old_socket_that_refuses_a_turn_costs_one_full_resend(
+async def test_a_turn_refused_because_of_the_age_limit_is_sent_again_in_full(
     server: ResponsesServer,
 ) -> None:
     async with open_talk(server) as talk:
@@ -246,7 +250,7 @@ async def test_an_old_socket_that_refuses_a_turn_costs_one_full_resend(
     assert connections(server) == [1, 1, 2]
 
 
-async def test_a_limit_that_is_reached_twice_is_raised(server: ResponsesServer) -> None:
+async def test_an_age_limit_that_is_reached_twice_is_raised(server: ResponsesServer) -> None:
     async with open_talk(server) as talk:
         await talk.create("one")
         server.answer([LIMIT_REACHED])
@@ -258,7 +262,9 @@ async def test_a_limit_that_is_reached_twice_is_raised(server: ResponsesServer) 
     assert deltas(server) == [False, True, False, False]
 
 
-async def test_a_limit_and_a_forgotten_parent_cost_a_resend_each(server: ResponsesServer) -> None:
+async def test_a_missing_parent_and_an_age_limit_are_repaired_in_one_turn(
+    server: ResponsesServer,
+) -> None:
     """Two causes; the second one comes from a socket that was opened for the first."""
     async with open_talk(server) as talk:
         await talk.create("one")
@@ -269,7 +275,9 @@ async def test_a_limit_and_a_forgotten_parent_cost_a_resend_each(server: Respons
     assert deltas(server) == [False, True, False, False, True]
 
 
-async def test_a_limit_reached_after_the_start_is_not_sent_again(server: ResponsesServer) -> None:
+async def test_a_turn_whose_age_limit_came_after_the_start_is_not_sent_again(
+    server: ResponsesServer,
+) -> None:
     async with open_talk(server) as talk:
         await talk.create("one")
         script = server.answer().inject(LIMIT_REACHED, after_events=2)

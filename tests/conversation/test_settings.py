@@ -15,7 +15,7 @@ def pay(euros: int) -> str:
     return f"paid {euros}"
 
 
-async def test_what_becomes_of_given_settings_changes_nothing(server: ResponsesServer) -> None:
+async def test_later_changes_to_passed_settings_have_no_effect(server: ResponsesServer) -> None:
     metadata, tools = {"a": "1"}, [pay]
     async with open_talk(server, metadata=metadata, tools=tools) as talk:
         metadata["a"] = "2"
@@ -30,13 +30,13 @@ async def test_what_becomes_of_given_settings_changes_nothing(server: ResponsesS
         assert len(server.last_request.tools) == 1
 
 
-async def test_any_mapping_that_is_sent_can_be_saved(server: ResponsesServer) -> None:
+async def test_a_setting_may_be_any_mapping(server: ResponsesServer) -> None:
     async with open_talk(server, metadata=MappingProxyType({"a": "1"})) as talk:
         await talk.create("one")
         assert msgspec.json.decode(talk.checkpoint())["settings"]["metadata"] == {"a": "1"}
 
 
-async def test_a_conversation_of_the_servers_is_no_setting(server: ResponsesServer) -> None:
+async def test_a_conversation_id_of_the_server_is_not_a_setting(server: ResponsesServer) -> None:
     with pytest.raises(ConfigurationError, match="conversation"):
         async with open_talk(server, conversation="conv_1"):
             pass

@@ -18,7 +18,7 @@ WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1", unoffered=Tru
 OUTPUT = FunctionCallOutput(call_id="call_1", output="21 degrees")
 
 
-async def test_the_successor_is_the_conversations(server: "ResponsesServer") -> None:
+async def test_the_successor_of_a_steered_turn_is_in_the_history(server: "ResponsesServer") -> None:
     gate = hold(server.reply("one", more=["two"]), after_events=5)
     async with open_talk(server, store=False) as talk:
         async with talk.stream("Count.") as stream:
@@ -34,7 +34,9 @@ async def test_the_successor_is_the_conversations(server: "ResponsesServer") -> 
     assert len(server.requests[-1].history) == 5
 
 
-async def test_what_is_replayed_is_what_the_server_had(server: "ResponsesServer") -> None:
+async def test_full_input_has_the_items_in_the_order_of_the_server(
+    server: "ResponsesServer",
+) -> None:
     """On another socket the whole history goes out, in the order in which the server saw it."""
     gate = hold(server.reply("one", more=["two"]), after_events=5)
     async with open_talk(server) as talk:
@@ -52,7 +54,9 @@ async def test_what_is_replayed_is_what_the_server_had(server: "ResponsesServer"
     assert again[: len(seen)] == seen
 
 
-async def test_several_inputs_stand_where_they_took_effect(server: "ResponsesServer") -> None:
+async def test_steering_inputs_are_in_the_history_where_they_were_applied(
+    server: "ResponsesServer",
+) -> None:
     first = hold(server.reply("one", more=["two"]), after_events=5)
     second = hold(server.reply("three", more=["four"]), after_events=5)
     async with open_talk(server) as talk:
@@ -70,7 +74,7 @@ async def test_several_inputs_stand_where_they_took_effect(server: "ResponsesSer
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.5}])
-async def test_pending_input_stands_before_the_outputs_of_tools(
+async def test_a_pending_steering_input_is_before_the_outputs_of_tools(
     server: "ResponsesServer", settings: dict[str, Any]
 ) -> None:
     """They go out once, on the same lane and parent, whatever the settings of that turn are."""
@@ -95,7 +99,7 @@ async def test_pending_input_stands_before_the_outputs_of_tools(
     assert len(server.requests[-1].history) == 6
 
 
-async def test_pending_input_that_is_lost_comes_back_and_is_not_replayed(
+async def test_a_pending_steering_input_that_is_lost_is_not_in_the_history(
     server: "ResponsesServer",
 ) -> None:
     gate = hold(server.answer([WEATHER]))
@@ -115,7 +119,9 @@ async def test_pending_input_that_is_lost_comes_back_and_is_not_replayed(
     assert deltas(server) == [False, False, True]
 
 
-async def test_a_successor_that_fails_leaves_no_trace(server: "ResponsesServer") -> None:
+async def test_a_turn_whose_successor_fails_does_not_change_the_history(
+    server: "ResponsesServer",
+) -> None:
     """The turn is one: with its last response fails all of it."""
     async with open_talk(server) as talk:
         await talk.create("Hello.")
@@ -134,7 +140,9 @@ async def test_a_successor_that_fails_leaves_no_trace(server: "ResponsesServer")
         assert parent(server.requests[-1]) is None
 
 
-async def test_a_steered_turn_that_is_left_leaves_no_trace(server: "ResponsesServer") -> None:
+async def test_a_steered_turn_that_is_left_early_does_not_change_the_history(
+    server: "ResponsesServer",
+) -> None:
     gate = hold(server.reply("one", more=["two"]), after_events=5)
     async with open_talk(server) as talk:
         async with talk.stream("Count.") as stream:
@@ -148,7 +156,7 @@ async def test_a_steered_turn_that_is_left_leaves_no_trace(server: "ResponsesSer
 
 
 @pytest.mark.parametrize("forget", ["reset", "adopt"])
-async def test_a_new_chain_does_not_wait_for_old_input(
+async def test_a_new_history_does_not_wait_for_a_pending_steering_input(
     server: "ResponsesServer", forget: str
 ) -> None:
     gate = hold(server.answer([WEATHER]))

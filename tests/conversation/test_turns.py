@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.turn.rig import Json
 
 
-async def test_the_second_turn_sends_the_new_item_alone(server: ResponsesServer) -> None:
+async def test_the_second_turn_sends_only_the_new_item(server: ResponsesServer) -> None:
     async with open_talk(server) as talk:
         first = await talk.create("one")
         second = await talk.create("two")
@@ -48,7 +48,7 @@ async def test_the_second_turn_sends_the_new_item_alone(server: ResponsesServer)
     assert talk.last_response_id == second.id
 
 
-async def test_every_turn_is_on_the_conversations_own_lane(server: ResponsesServer) -> None:
+async def test_all_turns_of_a_conversation_are_on_its_own_lane(server: ResponsesServer) -> None:
     async with open_steady(server) as connection:
         async with connection.conversation(model="m") as talk:
             async with connection.conversation(model="m") as other:
@@ -73,7 +73,7 @@ async def fork_and_fail(connection: ResponsesConnection) -> None:
         raise ZeroDivisionError
 
 
-async def test_the_lane_is_given_back_when_the_block_fails(server: ResponsesServer) -> None:
+async def test_the_lanes_are_released_when_the_block_fails(server: ResponsesServer) -> None:
     async with open_steady(server) as connection:
         with pytest.raises(ConfigurationError, match="input"):
             async with connection.conversation(model="m", input="hi"):
@@ -83,7 +83,7 @@ async def test_the_lane_is_given_back_when_the_block_fails(server: ResponsesServ
         assert connection._engine.requests.lanes._reserved == set()
 
 
-async def test_a_turn_can_be_read_event_by_event(server: ResponsesServer) -> None:
+async def test_a_turn_can_be_streamed(server: ResponsesServer) -> None:
     async with open_talk(server) as talk:
         async with talk.stream("one") as stream:
             text = "".join([piece async for piece in stream.text_deltas()])
@@ -95,7 +95,7 @@ async def test_a_turn_can_be_read_event_by_event(server: ResponsesServer) -> Non
     assert deltas(server) == [False, True]
 
 
-async def test_a_warm_up_prepares_a_chain_that_goes_on_as_a_delta(server: ResponsesServer) -> None:
+async def test_the_turn_after_a_warm_up_is_a_delta(server: ResponsesServer) -> None:
     async with open_talk(server, instructions="Be brief.") as talk:
         warm = await talk.warm_up()
         assert talk.items == ()
@@ -109,7 +109,7 @@ async def test_a_warm_up_prepares_a_chain_that_goes_on_as_a_delta(server: Respon
     assert second["instructions"] == "Be brief."
 
 
-async def test_a_warm_up_may_bring_the_input_and_the_turn_after_it_none(
+async def test_a_turn_without_input_answers_the_input_of_a_warm_up(
     server: ResponsesServer,
 ) -> None:
     async with open_talk(server) as talk:
@@ -120,7 +120,7 @@ async def test_a_warm_up_may_bring_the_input_and_the_turn_after_it_none(
     assert (server.requests[1]["input"], parent(server.requests[1])) == ([], warm.id)
 
 
-async def test_output_of_a_warm_up_is_not_taken_into_the_history(server: ResponsesServer) -> None:
+async def test_a_warm_up_with_output_does_not_change_the_history(server: ResponsesServer) -> None:
     server.reply("I generate all the same.").for_warm_up()
     async with open_talk(server) as talk:
         with pytest.raises(UnexpectedOutput):
@@ -132,7 +132,7 @@ async def test_output_of_a_warm_up_is_not_taken_into_the_history(server: Respons
     assert deltas(server) == [False, False]
 
 
-async def test_tools_are_called_in_a_chain(server: ResponsesServer) -> None:
+async def test_the_outputs_of_tools_are_sent_as_a_delta(server: ResponsesServer) -> None:
     tool = FunctionToolParam(name="weather", parameters={"type": "object"})
     server.call("weather", call_id="call_1")
     async with open_talk(server, tools=[tool]) as talk:
@@ -170,7 +170,7 @@ async def test_every_request_carries_all_settings(server: ResponsesServer) -> No
         {"model": "n"},
     ],
 )
-async def test_a_setting_for_one_turn_sends_it_and_the_one_after_it_in_full(
+async def test_a_turn_with_other_settings_and_the_next_one_are_sent_in_full(
     server: ResponsesServer, change: dict[str, Any]
 ) -> None:
     async with open_talk(server) as talk:
@@ -189,14 +189,14 @@ async def test_a_setting_for_one_turn_sends_it_and_the_one_after_it_in_full(
     assert sizes(server) == [1, 3, 5, 1]
 
 
-async def test_a_setting_of_the_same_value_is_no_change(server: ResponsesServer) -> None:
+async def test_an_equal_setting_for_one_turn_keeps_deltas(server: ResponsesServer) -> None:
     async with open_talk(server, metadata={"a": "1", "b": "2"}) as talk:
         await talk.create("one")
         await talk.create("two", metadata={"b": "2", "a": "1"})
     assert deltas(server) == [False, True]
 
 
-async def test_unset_takes_a_setting_away(server: ResponsesServer) -> None:
+async def test_unset_removes_a_setting(server: ResponsesServer) -> None:
     async with (
         open_steady(server) as connection,
         connection.conversation(model="m", instructions="Be brief.", store=msgspec.UNSET) as talk,
@@ -208,7 +208,7 @@ async def test_unset_takes_a_setting_away(server: ResponsesServer) -> None:
     assert all("store" not in request.body for request in server.requests)
 
 
-async def test_settings_may_hold_raw_json(server: ResponsesServer) -> None:
+async def test_settings_may_contain_raw_json(server: ResponsesServer) -> None:
     schema = msgspec.Raw(b'{"type": "object",  "properties": {}}')
     tool = {"type": "function", "name": "f", "parameters": schema}
     async with open_talk(server, tools=[tool]) as talk:
@@ -220,7 +220,7 @@ async def test_settings_may_hold_raw_json(server: ResponsesServer) -> None:
 
 
 @pytest.mark.parametrize("name", ["input", "previous_response_id", "stream_id", "generate"])
-async def test_what_a_conversation_decides_is_no_setting(
+async def test_fields_that_a_conversation_sets_are_not_settings(
     server: ResponsesServer, name: str
 ) -> None:
     async with open_steady(server) as connection:
@@ -230,7 +230,7 @@ async def test_what_a_conversation_decides_is_no_setting(
 
 
 @pytest.mark.parametrize("name", ["previous_response_id", "stream_id"])
-async def test_what_a_conversation_decides_is_no_setting_of_a_turn(
+async def test_fields_that_a_conversation_sets_are_not_settings_of_a_turn(
     server: ResponsesServer, name: str
 ) -> None:
     wrong: Json = {name: "x"}
@@ -241,7 +241,7 @@ async def test_what_a_conversation_decides_is_no_setting_of_a_turn(
     assert len(server.requests) == 1
 
 
-async def test_input_that_is_no_json_is_refused_before_anything_is_sent(
+async def test_input_without_a_json_form_is_rejected_before_anything_is_sent(
     server: ResponsesServer,
 ) -> None:
     wrong: Any = [{"type": "message", "content": object()}]
@@ -253,7 +253,7 @@ async def test_input_that_is_no_json_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("store", [None, True, False])
-async def test_reasoning_is_asked_for_encrypted_where_nothing_is_stored(
+async def test_encrypted_reasoning_is_requested_if_nothing_is_stored(
     server: ResponsesServer, *, store: bool | None
 ) -> None:
     server.reply("I think.", reasoning="Hm.")
@@ -272,7 +272,7 @@ async def test_reasoning_is_asked_for_encrypted_where_nothing_is_stored(
 
 
 @pytest.mark.parametrize("with_parent", [True, False])
-async def test_instructions_are_left_out_beside_a_parent_where_the_endpoint_wants_that(
+async def test_deltas_have_no_instructions_if_the_endpoint_refuses_them(
     server: ResponsesServer, *, with_parent: bool
 ) -> None:
     endpoint = server_profile(server, instructions_with_parent=with_parent)
@@ -303,7 +303,7 @@ BAD_REPLIES = [
 
 
 @pytest.mark.parametrize("reply", BAD_REPLIES, ids=["failed", "content_filter", "unknown"])
-async def test_a_turn_that_ended_badly_leaves_no_trace(
+async def test_a_turn_that_ended_badly_does_not_change_the_history(
     server: ResponsesServer, reply: Reply
 ) -> None:
     async with open_talk(server) as talk:
@@ -323,7 +323,7 @@ async def test_a_turn_that_ended_badly_leaves_no_trace(
     assert talk.statistics().turns == 2
 
 
-async def test_an_incomplete_turn_without_a_reason_leaves_no_trace(
+async def test_an_incomplete_turn_without_a_reason_does_not_change_the_history(
     narrow_server: ResponsesServer,
 ) -> None:
     response: Json = {"id": "resp_x", "object": "response", "status": "incomplete", "output": []}
@@ -334,7 +334,9 @@ async def test_an_incomplete_turn_without_a_reason_leaves_no_trace(
 
 
 @pytest.mark.parametrize("reason", ["max_output_tokens", "max_messages", "steered"])
-async def test_a_turn_that_was_only_cut_short_counts(server: ResponsesServer, reason: str) -> None:
+async def test_a_turn_that_was_cut_short_by_a_limit_is_in_the_history(
+    server: ResponsesServer, reason: str
+) -> None:
     server.reply("cut", status="incomplete", reason=reason)
     async with open_talk(server) as talk:
         response = await talk.create("one")
@@ -345,7 +347,7 @@ async def test_a_turn_that_was_only_cut_short_counts(server: ResponsesServer, re
     assert parent(server.requests[1]) == response.id
 
 
-async def test_a_cancelled_turn_leaves_no_trace(server: ResponsesServer) -> None:
+async def test_a_cancelled_turn_does_not_change_the_history(server: ResponsesServer) -> None:
     server.reply("one")
     server.reply("a b c d e f", delay=1)
     async with open_talk(server) as talk:
@@ -360,7 +362,9 @@ async def test_a_cancelled_turn_leaves_no_trace(server: ResponsesServer) -> None
     assert deltas(server) == [False, True, False]
 
 
-async def test_a_turn_that_is_left_early_leaves_no_trace(server: ResponsesServer) -> None:
+async def test_a_turn_that_is_left_early_does_not_change_the_history(
+    server: ResponsesServer,
+) -> None:
     async with open_talk(server) as talk:
         async with talk.stream("one") as stream:
             async for _ in stream:
@@ -371,7 +375,9 @@ async def test_a_turn_that_is_left_early_leaves_no_trace(server: ResponsesServer
     assert second.output_text == 'Turn 1: you said "two".'
 
 
-async def test_a_turn_that_never_went_out_changes_nothing(server: ResponsesServer) -> None:
+async def test_after_a_turn_that_was_not_sent_the_next_one_is_a_delta(
+    server: ResponsesServer,
+) -> None:
     """It was cancelled in the queue; so the server still holds what it held."""
     server.reply("one")
     server.reply("slow", delay=1)
@@ -441,7 +447,9 @@ async def test_two_conversations_run_side_by_side(server: ResponsesServer) -> No
     assert deltas(server).count(False) == 2
 
 
-async def test_without_lanes_it_shares_the_default_lane(narrow_server: ResponsesServer) -> None:
+async def test_without_lanes_a_conversation_shares_the_default_lane(
+    narrow_server: ResponsesServer,
+) -> None:
     async with (
         open_steady(narrow_server) as connection,
         connection.conversation(model="m") as talk,
@@ -456,7 +464,9 @@ async def test_without_lanes_it_shares_the_default_lane(narrow_server: Responses
     assert deltas(narrow_server) == [False, True, False, False, True]
 
 
-async def test_without_lanes_two_conversations_take_turns(narrow_server: ResponsesServer) -> None:
+async def test_without_lanes_two_conversations_alternate_on_the_default_lane(
+    narrow_server: ResponsesServer,
+) -> None:
     async with open_steady(narrow_server) as connection, trio.open_nursery() as nursery:
 
         async def talk_for_a_while(name: str) -> None:
@@ -471,7 +481,7 @@ async def test_without_lanes_two_conversations_take_turns(narrow_server: Respons
     assert narrow_server.statistics().responses == 8
 
 
-async def test_a_server_that_says_nothing_is_given_up_and_the_next_turn_is_sent_in_full() -> None:
+async def test_after_a_silent_turn_was_cancelled_the_next_one_is_sent_in_full() -> None:
     async with open_test_server(max_age=None) as server, open_steady(server) as connection:
         async with connection.conversation(model="m") as talk:
             await talk.create("one")

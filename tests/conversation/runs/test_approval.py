@@ -32,7 +32,7 @@ def paths(*names: str) -> list[Call]:
     return [Call("delete", {"path": name}, call_id=name) for name in names]
 
 
-async def test_leave_is_given_and_refused_call_by_call(server: ResponsesServer) -> None:
+async def test_each_call_is_approved_or_declined_by_itself(server: ResponsesServer) -> None:
     asked: list[str] = []
 
     async def approve(call: Any) -> bool | str:
@@ -55,7 +55,7 @@ async def test_leave_is_given_and_refused_call_by_call(server: ResponsesServer) 
     assert [event.error for event in ended] == [None] * 4
 
 
-async def test_no_leave_is_asked_for_what_cannot_run(server: ResponsesServer) -> None:
+async def test_no_approval_is_asked_for_a_call_that_cannot_run(server: ResponsesServer) -> None:
     async def approve(call: Any) -> bool:
         raise AssertionError(call)
 
@@ -65,7 +65,7 @@ async def test_no_leave_is_asked_for_what_cannot_run(server: ResponsesServer) ->
     assert outputs(server.requests[1]) == ["There is no tool named 'remove'."]
 
 
-async def test_a_question_does_not_hold_up_the_other_calls(server: ResponsesServer) -> None:
+async def test_a_slow_approval_does_not_delay_the_other_calls(server: ResponsesServer) -> None:
     """Nor does it take a place, or any of the time that the call has."""
 
     async def approve(call: Any) -> bool:
@@ -80,7 +80,7 @@ async def test_a_question_does_not_hold_up_the_other_calls(server: ResponsesServ
 
 
 @pytest.mark.parametrize("kind", ["function_call", "mcp_approval_request"])
-async def test_what_the_question_raises_ends_the_run_and_it_is_asked_again(
+async def test_after_an_exception_of_the_approval_the_next_run_asks_again(
     narrow_server: ResponsesServer, kind: str
 ) -> None:
     say_raw(
@@ -120,7 +120,9 @@ async def test_what_the_question_raises_ends_the_run_and_it_is_asked_again(
     assert answer.get("output", "a is gone") == "a is gone"
 
 
-async def test_a_computer_that_may_not_is_no_answer(narrow_server: ResponsesServer) -> None:
+async def test_a_declined_computer_call_raises_and_can_be_answered_later(
+    narrow_server: ResponsesServer,
+) -> None:
     """There is no screenshot that says no: the run raises, and the call can be answered later."""
     call: Json = {
         "type": "computer_call",
@@ -147,7 +149,7 @@ async def test_a_computer_that_may_not_is_no_answer(narrow_server: ResponsesServ
     assert answer["output"]["type"] == "computer_screenshot"
 
 
-async def test_leave_that_is_neither_true_nor_text_is_no_leave(server: ResponsesServer) -> None:
+async def test_an_approval_that_is_neither_true_nor_text_declines(server: ResponsesServer) -> None:
     @function_tool(cheap=True)
     def pay(euros: int) -> str:
         return f"paid {euros}"

@@ -108,12 +108,12 @@ async def run_calls(given: list[tuple[str, str]]) -> None:
 @example([("anything", '{"value":' * 2000 + "1" + "}" * 2000), ("forecast", "")])
 @example([("anything", '{"value": null}'), ("anything", "\ufeff{}"), ("forecast", "\x00")])
 @given(calls)
-def test_no_arguments_raise_out_of_the_loop(given: list[tuple[str, str]]) -> None:
+def test_no_arguments_of_a_call_end_the_run(given: list[tuple[str, str]]) -> None:
     trio.run(run_calls, given, clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("name", ["", "\x00", "a" * 10_000, "forecast ", "{}", "\u2028"])
-async def test_no_name_raises_out_of_the_loop(narrow_server: ResponsesServer, name: str) -> None:
+async def test_no_name_of_a_call_ends_the_run(narrow_server: ResponsesServer, name: str) -> None:
     say(narrow_server, [(name, "{}")])
     async with open_talk(narrow_server, tools=[forecast]) as talk:
         await talk.run("Go.")

@@ -59,7 +59,7 @@ async def weather(city: str) -> str:
 # --- Side by side ------------------------------------------------------------------------
 
 
-async def test_answers_stand_in_the_order_of_the_calls_and_not_of_their_ends(
+async def test_outputs_are_sent_in_the_order_of_the_calls(
     server: ResponsesServer,
 ) -> None:
     server.answer(calls_of(0, 5))
@@ -74,7 +74,9 @@ async def test_answers_stand_in_the_order_of_the_calls_and_not_of_their_ends(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7])
-async def test_no_more_tools_than_allowed_run_at_once(server: ResponsesServer, limit: int) -> None:
+async def test_no_more_than_max_concurrency_tools_run_at_once(
+    server: ResponsesServer, limit: int
+) -> None:
     server.answer(calls_of(0, 7))
     worker = Worker()
     async with open_talk(server, tools=[worker.tool]) as talk:
@@ -88,7 +90,7 @@ async def test_no_more_tools_than_allowed_run_at_once(server: ResponsesServer, l
     assert started == finished == len(worker.runs) == 7
 
 
-async def test_calls_that_wait_for_their_turn_are_not_interrupted_but_run_later(
+async def test_calls_that_had_not_started_are_run_by_the_next_run(
     server: ResponsesServer,
 ) -> None:
     """Cancelled behind a limit of one: one call was begun; the others can still be run."""
@@ -106,7 +108,9 @@ async def test_calls_that_wait_for_their_turn_are_not_interrupted_but_run_later(
 @pytest.mark.parametrize(
     "wrong", [{"max_rounds": 0}, {"max_concurrency": 0}, {"max_concurrency": float("nan")}]
 )
-async def test_a_run_of_nothing_is_refused(server: ResponsesServer, wrong: dict[str, Any]) -> None:
+async def test_invalid_options_of_a_run_are_rejected(
+    server: ResponsesServer, wrong: dict[str, Any]
+) -> None:
     async with open_talk(server) as talk:
         with pytest.raises(ConfigurationError, match="at least 1"):
             await talk.run("Hello.", **wrong)
@@ -120,7 +124,7 @@ async def test_a_run_of_nothing_is_refused(server: ResponsesServer, wrong: dict[
 # --- Deadlines and cancelling ------------------------------------------------------------
 
 
-async def test_each_call_has_a_deadline_of_its_own(server: ResponsesServer) -> None:
+async def test_each_call_has_its_own_time_limit(server: ResponsesServer) -> None:
     """The tool's own goes before that of the run."""
 
     @function_tool(timeout=7)
@@ -138,7 +142,7 @@ async def test_each_call_has_a_deadline_of_its_own(server: ResponsesServer) -> N
     assert outputs(server.requests[1]) == ["Error: the tool took too long", "here"]
 
 
-async def test_a_tool_out_of_time_may_end_the_run(server: ResponsesServer) -> None:
+async def test_a_tool_that_exceeds_its_time_limit_may_end_the_run(server: ResponsesServer) -> None:
     server.answer([Call("hang", call_id="1")])
     async with open_talk(server, tools=[hang]) as talk:
         with pytest.raises(trio.TooSlowError):
@@ -148,9 +152,7 @@ async def test_a_tool_out_of_time_may_end_the_run(server: ResponsesServer) -> No
 
 
 @pytest.mark.parametrize("by", ["a deadline", "break", "an exception", "cancelling an event"])
-async def test_a_tool_that_never_ends_is_cancelled_with_its_run(
-    server: ResponsesServer, by: str
-) -> None:
+async def test_leaving_a_run_cancels_its_tools(server: ResponsesServer, by: str) -> None:
     """P1, P5: its lane is clean, nothing is held, and no task is left."""
     ended: list[str] = []
 
@@ -188,7 +190,7 @@ async def test_a_tool_that_never_ends_is_cancelled_with_its_run(
     assert outputs(server.requests[-1]) == [INTERRUPTED]
 
 
-async def test_a_run_cancelled_between_calls_and_outputs_keeps_what_was_answered(
+async def test_outputs_of_a_turn_that_was_cancelled_are_sent_by_the_next_run(
     server: ResponsesServer,
 ) -> None:
     """The turn that carries the answers is cancelled: it has to carry them once more."""
@@ -216,7 +218,7 @@ async def test_a_run_cancelled_between_calls_and_outputs_keeps_what_was_answered
 # --- Errors ------------------------------------------------------------------------------
 
 
-async def test_the_model_is_told_what_a_tool_raises(server: ResponsesServer) -> None:
+async def test_the_exception_of_a_tool_is_sent_to_the_model(server: ResponsesServer) -> None:
     server.answer([Call("fail", call_id="1"), Call("weather", {"city": "Oslo"}, call_id="2")])
     async with open_talk(server, tools=[fail, weather]) as talk, talk.run_stream("Go.") as run:
         events = [event async for event in run]
@@ -229,7 +231,7 @@ async def test_the_model_is_told_what_a_tool_raises(server: ResponsesServer) -> 
     ]
 
 
-async def test_a_tool_that_raises_ends_the_others_and_comes_out_as_it_is(
+async def test_the_exception_of_a_tool_cancels_the_others_and_is_raised_unchanged(
     server: ResponsesServer,
 ) -> None:
     """The next run says what became of each; none is run again."""
@@ -249,7 +251,7 @@ async def test_a_tool_that_raises_ends_the_others_and_comes_out_as_it_is(
     assert told in {failed, other} <= {told, INTERRUPTED}
 
 
-async def test_the_others_end_at_once_however_slowly_the_run_is_read(
+async def test_the_other_tools_are_cancelled_even_if_the_run_is_read_slowly(
     server: ResponsesServer,
 ) -> None:
     ended: list[float] = []
@@ -277,7 +279,7 @@ async def test_the_others_end_at_once_however_slowly_the_run_is_read(
         assert ended == [pytest.approx(since + 1)]
 
 
-async def test_a_group_that_a_tool_raises_is_its_own(server: ResponsesServer) -> None:
+async def test_an_exception_group_of_a_tool_is_raised_unchanged(server: ResponsesServer) -> None:
     errors = [ValueError("1"), ValueError("2")]
 
     @function_tool
@@ -294,7 +296,7 @@ async def test_a_group_that_a_tool_raises_is_its_own(server: ResponsesServer) ->
 
 
 @pytest.mark.parametrize("choice", ["return", "raise"])
-async def test_arguments_that_do_not_fit_go_back_to_the_model(
+async def test_invalid_arguments_are_sent_back_to_the_model(
     server: ResponsesServer, choice: "OnToolError"
 ) -> None:
     misspelt = Call("wether", call_id="2", unoffered=True)
@@ -307,7 +309,9 @@ async def test_arguments_that_do_not_fit_go_back_to_the_model(
     assert unknown == "There is no tool named 'wether'."
 
 
-async def test_an_error_that_json_cannot_say_is_told_all_the_same(server: ResponsesServer) -> None:
+async def test_an_error_text_with_lone_surrogates_is_sent_to_the_model(
+    server: ResponsesServer,
+) -> None:
     """File names that are no text have lone surrogates in them."""
 
     @function_tool
@@ -328,7 +332,7 @@ async def test_an_error_that_json_cannot_say_is_told_all_the_same(server: Respon
     assert "JSON cannot express" in returned
 
 
-async def test_an_error_without_words_is_told_by_its_name(server: ResponsesServer) -> None:
+async def test_an_error_whose_text_raises_is_sent_by_its_class(server: ResponsesServer) -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise RuntimeError
@@ -344,7 +348,7 @@ async def test_an_error_without_words_is_told_by_its_name(server: ResponsesServe
     assert outputs(server.requests[1]) == ["Error: Mute: (no words)"]
 
 
-async def test_what_only_an_interpreter_raises_is_no_answer(server: ResponsesServer) -> None:
+async def test_a_keyboard_interrupt_in_a_tool_is_raised(server: ResponsesServer) -> None:
     @function_tool
     async def leave() -> str:
         await trio.lowlevel.checkpoint()
@@ -361,7 +365,7 @@ async def test_what_only_an_interpreter_raises_is_no_answer(server: ResponsesSer
 # --- Ids ---------------------------------------------------------------------------------
 
 
-async def test_an_id_that_comes_again_is_a_new_call(server: ResponsesServer) -> None:
+async def test_a_call_id_in_a_later_response_is_a_new_call(server: ResponsesServer) -> None:
     """Mocks count from one in every response: the answer of before is not the answer of now."""
     for city in ("Oslo", "Paris", "Rome"):
         server.call("weather", {"city": city}, call_id="call_1")
@@ -380,7 +384,7 @@ async def test_an_id_that_comes_again_is_a_new_call(server: ResponsesServer) -> 
     ]
 
 
-async def test_an_id_that_comes_twice_in_a_response_is_one_call(server: ResponsesServer) -> None:
+async def test_a_call_id_twice_in_one_response_is_one_call(server: ResponsesServer) -> None:
     runs: list[str] = []
 
     @function_tool(name="weather")
@@ -399,7 +403,7 @@ async def test_an_id_that_comes_twice_in_a_response_is_one_call(server: Response
 # --- Responses that are no answers -------------------------------------------------------
 
 
-async def test_a_call_that_was_cut_off_is_not_run(narrow_server: ResponsesServer) -> None:
+async def test_an_incomplete_call_is_not_run(narrow_server: ResponsesServer) -> None:
     """The run gives the incomplete response; in the next one the model is told."""
     whole = function_call("weather", '{"city": "Oslo"}', "call_1")
     half = function_call("weather", '{"city": "Os', "call_2", status="incomplete")
@@ -416,7 +420,7 @@ async def test_a_call_that_was_cut_off_is_not_run(narrow_server: ResponsesServer
         assert outputs(request) == ["21 degrees in Oslo", NOT_RUN]
 
 
-async def test_a_response_that_was_filtered_leaves_nothing_to_answer(
+async def test_a_filtered_response_has_no_pending_calls(
     narrow_server: ResponsesServer,
 ) -> None:
     whole = function_call("weather", '{"city": "Oslo"}', "call_1")
@@ -428,7 +432,7 @@ async def test_a_response_that_was_filtered_leaves_nothing_to_answer(
     assert len(narrow_server.requests[1].input_items) == 1
 
 
-async def test_a_response_that_fails_raises_and_leaves_the_answers(server: ResponsesServer) -> None:
+async def test_outputs_are_sent_again_after_a_response_that_failed(server: ResponsesServer) -> None:
     server.answer([WEATHER])
     server.reply("no", status="failed")
     async with open_talk(server, tools=[weather]) as talk:
@@ -440,7 +444,7 @@ async def test_a_response_that_fails_raises_and_leaves_the_answers(server: Respo
     assert outputs(server.requests[2])[-1:] == ["21 degrees in Oslo"]
 
 
-async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_is_told_so(
+async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_gets_an_error(
     server: ResponsesServer,
 ) -> None:
     """It would wait for its own end; a fork, or another conversation, is free."""
@@ -471,7 +475,9 @@ async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_is_told_so(
         assert (await talk.create("Well.")).status == "completed"
 
 
-async def test_a_run_keeps_nothing_of_the_tasks_of_its_tools(server: "ResponsesServer") -> None:
+async def test_a_conversation_does_not_keep_the_tasks_of_its_tools(
+    server: "ResponsesServer",
+) -> None:
     server.respond_with(keep_calling(3, 2))
     worker = Worker()
     async with open_talk(server, tools=[worker.tool]) as talk:

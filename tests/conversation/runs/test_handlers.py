@@ -125,7 +125,7 @@ async def answer_to(server: "ResponsesServer", item: "Json", result: Any, **opti
         ),
     ],
 )
-async def test_each_kind_of_call_has_an_answer_of_its_kind(
+async def test_each_kind_of_call_has_its_own_output_item(
     narrow_server: "ResponsesServer", kind: str, result: Any, expected: "Json"
 ) -> None:
     answer = await answer_to(narrow_server, call_of(kind), result)
@@ -133,14 +133,14 @@ async def test_each_kind_of_call_has_an_answer_of_its_kind(
 
 
 @pytest.mark.parametrize(("result", "output"), [("a.txt", "a.txt"), (["a"], '["a"]')])
-async def test_a_local_shell_is_answered_under_the_id_of_its_call(
+async def test_the_output_of_a_local_shell_has_the_id_of_its_call(
     narrow_server: "ResponsesServer", result: Any, output: str
 ) -> None:
     answer = await answer_to(narrow_server, call_of("local_shell_call"), result)
     assert answer == {"type": "local_shell_call_output", "id": "call_1", "output": output}
 
 
-async def test_a_search_for_tools_is_answered_by_definitions(
+async def test_the_output_of_a_tool_search_has_tool_definitions(
     narrow_server: "ResponsesServer",
 ) -> None:
     """A function that was found has no definition in the request, but may have a handler."""
@@ -175,7 +175,7 @@ async def test_a_search_for_tools_is_answered_by_definitions(
     ],
 )
 @pytest.mark.parametrize("by", ["approve", "handlers"])
-async def test_leave_for_the_tools_of_a_server(
+async def test_an_mcp_approval_is_answered_with_the_decision_and_its_reason(
     narrow_server: "ResponsesServer", by: str, verdict: Any, expected: "Json"
 ) -> None:
     async def decide(_: Any) -> Any:
@@ -198,7 +198,7 @@ async def test_leave_for_the_tools_of_a_server(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FIELDS if kind != "local_shell_call"])
-async def test_what_a_handler_raises_has_its_place_in_most_answers(
+async def test_the_exception_of_a_handler_is_sent_in_the_output(
     narrow_server: "ResponsesServer", kind: str
 ) -> None:
     error = LookupError("out of order")
@@ -226,7 +226,7 @@ async def test_what_a_handler_raises_has_its_place_in_most_answers(
 
 
 @pytest.mark.parametrize("kind", ["function_call", "custom_tool_call", "shell_call"])
-async def test_the_place_in_a_program_goes_along(
+async def test_the_caller_of_a_call_is_in_its_output(
     narrow_server: "ResponsesServer", kind: str
 ) -> None:
     results: dict[str, Any] = {"shell_call": [CHUNK]}
@@ -235,7 +235,7 @@ async def test_the_place_in_a_program_goes_along(
     assert answer["caller"] == PROGRAM
 
 
-async def test_the_place_in_a_program_goes_along_with_a_patch_that_failed(
+async def test_the_caller_of_a_patch_is_in_the_output_that_reports_a_failure(
     narrow_server: "ResponsesServer",
 ) -> None:
     item = call_of("apply_patch_call", caller=PROGRAM)
@@ -243,7 +243,7 @@ async def test_the_place_in_a_program_goes_along_with_a_patch_that_failed(
     assert (answer["status"], answer["caller"]) == ("failed", PROGRAM)
 
 
-async def test_a_handler_named_after_its_tool_goes_before_that_of_its_kind(
+async def test_a_handler_for_a_tool_precedes_a_handler_for_its_type(
     narrow_server: "ResponsesServer",
 ) -> None:
     say_raw(
@@ -272,7 +272,7 @@ async def count_up(start: int) -> int:
     return start + 1
 
 
-async def test_a_call_that_nobody_answers_ends_the_run_and_the_others_are_kept(
+async def test_a_call_without_a_handler_ends_the_run_and_other_outputs_are_kept(
     narrow_server: "ResponsesServer",
 ) -> None:
     """The response is the caller's to answer; what did run is not run again."""
@@ -299,7 +299,7 @@ async def test_a_call_that_nobody_answers_ends_the_run_and_the_others_are_kept(
     assert len(narrow_server.requests) == 2
 
 
-async def test_a_function_of_a_namespace_is_known(narrow_server: "ResponsesServer") -> None:
+async def test_a_function_of_a_namespace_is_declared(narrow_server: "ResponsesServer") -> None:
     """Without a handler its call is the caller's: it is not said to be unknown."""
     space = NamespaceTool(
         name="crm",
@@ -321,7 +321,7 @@ async def test_a_function_of_a_namespace_is_known(narrow_server: "ResponsesServe
     assert [item["output"] for item in answers(narrow_server.requests[1])] == ["Ada"]
 
 
-async def test_what_the_server_runs_itself_is_not_owed(narrow_server: "ResponsesServer") -> None:
+async def test_calls_that_the_server_runs_are_not_pending(narrow_server: "ResponsesServer") -> None:
     searched = call_of("tool_search_call", execution="server", call_id=None)
     ran = call_of("shell_call", environment={"type": "container_reference", "container_id": "c"})
     output = {"type": "shell_call_output", "id": "item_9", "call_id": "call_1", "output": [CHUNK]}

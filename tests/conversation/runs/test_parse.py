@@ -63,7 +63,7 @@ def refusal(text: str) -> "Json":
 # --- Values ------------------------------------------------------------------------------
 
 
-async def test_a_connection_gives_a_value_of_the_type(server: "ResponsesServer") -> None:
+async def test_parse_of_a_connection_returns_a_value_of_the_type(server: "ResponsesServer") -> None:
     server.reply(OSLO)
     async with open_steady(server) as connection:
         answer = await connection.parse(Weather, model="m", input="Is it warm in Oslo?")
@@ -87,7 +87,7 @@ async def test_a_connection_gives_a_value_of_the_type(server: "ResponsesServer")
         (Annotated[int, ["no hash"]], '{"value": 1}', 1),
     ],
 )
-async def test_any_type_will_do(
+async def test_an_answer_may_be_of_any_type(
     server: "ResponsesServer", kind: Any, text: str, value: Any
 ) -> None:
     server.reply(text)
@@ -96,7 +96,9 @@ async def test_any_type_will_do(
     assert answer.parsed == value
 
 
-async def test_a_run_ends_with_the_value(server: "ResponsesServer") -> None:
+async def test_parse_of_a_conversation_runs_tools_before_the_answer(
+    server: "ResponsesServer",
+) -> None:
     """Tools run before it; the format goes along with every turn, so that they are deltas."""
     server.answer([WEATHER])
     server.reply(OSLO)
@@ -113,7 +115,9 @@ async def test_a_run_ends_with_the_value(server: "ResponsesServer") -> None:
     assert texts[2] == {"verbosity": "low"}
 
 
-async def test_own_fields_of_text_go_before_the_conversation_s(server: "ResponsesServer") -> None:
+async def test_text_settings_of_parse_precede_those_of_the_conversation(
+    server: "ResponsesServer",
+) -> None:
     server.reply(OSLO)
     async with open_talk(server, text={"verbosity": "low"}) as talk:
         await talk.parse(Weather, "Go.", text={"verbosity": "high"})
@@ -123,7 +127,7 @@ async def test_own_fields_of_text_go_before_the_conversation_s(server: "Response
 # --- No value ----------------------------------------------------------------------------
 
 
-async def test_a_refusal_is_an_error_with_the_words(narrow_server: "ResponsesServer") -> None:
+async def test_a_refusal_raises_an_error_with_its_text(narrow_server: "ResponsesServer") -> None:
     say_raw(narrow_server, refusal("I would rather not."))
     async with open_talk(narrow_server) as talk:
         with pytest.raises(AnswerRefused) as raised:
@@ -134,7 +138,7 @@ async def test_a_refusal_is_an_error_with_the_words(narrow_server: "ResponsesSer
     assert raised.value.delivery is Delivery.ACCEPTED
 
 
-async def test_an_answer_that_was_cut_off_is_an_error(server: "ResponsesServer") -> None:
+async def test_an_answer_that_was_cut_off_raises_an_error(server: "ResponsesServer") -> None:
     server.reply('{"city": "Os', status="incomplete")
     async with open_steady(server) as connection:
         with pytest.raises(AnswerIncomplete) as raised:
@@ -154,7 +158,7 @@ async def test_an_answer_that_was_cut_off_is_an_error(server: "ResponsesServer")
         ("[" * 100_000, "", None),
     ],
 )
-async def test_what_does_not_fit_is_an_error_with_the_text_and_its_place(
+async def test_a_mismatch_raises_an_error_with_the_text_and_the_place(
     server: "ResponsesServer", text: str, words: str, place: str | None
 ) -> None:
     server.reply(chunks=[text])
@@ -174,7 +178,7 @@ async def test_what_does_not_fit_is_an_error_with_the_text_and_its_place(
     assert str(error).endswith(f" does not fit the type that was asked for{where}")
 
 
-async def test_calls_that_nobody_answers_are_no_answer(server: "ResponsesServer") -> None:
+async def test_calls_without_a_handler_are_not_an_answer(server: "ResponsesServer") -> None:
     """Their response is on the error."""
     server.answer([WEATHER])
     async with open_talk(server, tools=[{"type": "function", "name": "weather"}]) as talk:
@@ -184,14 +188,14 @@ async def test_calls_that_nobody_answers_are_no_answer(server: "ResponsesServer"
     assert raised.value.response.function_calls[0].name == "weather"
 
 
-async def test_a_response_that_fails_raises_as_ever(server: "ResponsesServer") -> None:
+async def test_parse_raises_for_a_response_that_failed(server: "ResponsesServer") -> None:
     server.reply("no", status="failed")
     async with open_steady(server) as connection:
         with pytest.raises(ResponseFailedError):
             await connection.parse(Weather, model="m", input="Go.")
 
 
-async def test_a_type_without_a_schema_is_refused_before_anything_is_sent(
+async def test_a_type_without_a_schema_is_rejected_before_anything_is_sent(
     server: "ResponsesServer",
 ) -> None:
     async with open_talk(server) as talk:
@@ -203,7 +207,7 @@ async def test_a_type_without_a_schema_is_refused_before_anything_is_sent(
 # --- What a type checker knows -----------------------------------------------------------
 
 
-async def test_the_checker_knows_the_value(server: "ResponsesServer") -> None:
+async def test_type_checkers_infer_the_type_of_the_answer(server: "ResponsesServer") -> None:
     """Checked by mypy and pyright, as all tests are; it runs, too, so that it is true."""
     for text in (OSLO, f'{{"days": [{OSLO}]}}', OSLO, '{"value": 1}'):
         server.reply(text)
@@ -228,7 +232,9 @@ async def test_the_checker_knows_the_value(server: "ResponsesServer") -> None:
     assert number.parsed == 1
 
 
-async def test_a_response_that_failed_was_accepted(server: "ResponsesServer") -> None:
+async def test_the_delivery_of_a_response_that_failed_is_accepted(
+    server: "ResponsesServer",
+) -> None:
     """P4: also where a run raises it."""
     server.reply("no", status="failed")
     async with open_talk(server) as talk:

@@ -10,7 +10,7 @@ from trio_responses import function_tool
 from trio_responses.testing import ResponsesServer
 
 
-async def test_a_stream_that_is_left_wakes_a_reader_in_another_task(
+async def test_leaving_a_stream_wakes_a_reader_in_another_task(
     server: ResponsesServer,
 ) -> None:
     async with open_talk(server) as talk:
@@ -28,7 +28,7 @@ async def test_a_stream_that_is_left_wakes_a_reader_in_another_task(
         assert (await talk.create("again")).output_text
 
 
-async def test_a_run_that_is_left_ends_a_reader_in_another_task(server: ResponsesServer) -> None:
+async def test_leaving_a_run_wakes_a_reader_in_another_task(server: ResponsesServer) -> None:
     @function_tool
     async def slow(x: int) -> int:
         await trio.sleep(100)

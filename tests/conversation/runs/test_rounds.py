@@ -64,7 +64,7 @@ async def frames_of_a_round() -> int:
 
 
 @pytest.mark.parametrize(("how", "step"), [("reset", 1), ("fin", 4), (1011, 5)])
-async def test_every_round_is_cut_at_each_frame_in_turn(how: "How", step: int) -> None:
+async def test_each_call_runs_once_if_each_round_loses_its_socket(how: "How", step: int) -> None:
     """The socket ends after the same frame of all of the run's responses, but their repetitions."""
     frames = await frames_of_a_round()
     assert frames == FRAMES
@@ -84,7 +84,7 @@ async def test_every_round_is_cut_at_each_frame_in_turn(how: "How", step: int) -
 
 
 @pytest.mark.parametrize("how", ["reset", "fin", 1000])
-async def test_the_socket_is_lost_behind_each_response(
+async def test_nothing_is_sent_twice_if_sockets_are_lost_between_turns(
     server: "ResponsesServer", how: "How"
 ) -> None:
     """While the tools run there is no turn to lose: nothing has to be sent twice."""
@@ -97,7 +97,7 @@ async def test_the_socket_is_lost_behind_each_response(
     assert is_paired(server.requests[-1].history)
 
 
-async def test_one_cut_somewhere_in_a_run_changes_nothing() -> None:
+async def test_each_call_runs_once_if_one_round_loses_its_socket() -> None:
     """One of each kind of place: the step shares no factor with the frames of a round."""
     for place in range(0, ROUNDS * FRAMES, 17):
         async with open_test_server(max_age=None) as server:
@@ -110,7 +110,9 @@ async def test_one_cut_somewhere_in_a_run_changes_nothing() -> None:
             assert is_paired(server.requests[-1].history)
 
 
-async def test_a_lost_run_goes_on_where_it_was(server: "ResponsesServer") -> None:
+async def test_a_run_that_lost_its_socket_continues_in_the_next_run(
+    server: "ResponsesServer",
+) -> None:
     """Without leave to send twice the run raises; the next one runs no call again."""
     for place in range(FRAMES):
         server.answer()
@@ -133,7 +135,7 @@ async def test_a_lost_run_goes_on_where_it_was(server: "ResponsesServer") -> Non
     assert worker.runs == ONCE
 
 
-async def test_spent_rounds_leave_the_conversation_intact(server: "ResponsesServer") -> None:
+async def test_a_conversation_can_be_continued_after_max_rounds(server: "ResponsesServer") -> None:
     server.respond_with(keep_calling(3, 2))
     worker = Worker()
     async with open_talk(server, tools=[worker.tool]) as talk:

@@ -42,7 +42,9 @@ class Mine(Exception):
 # --- Events ------------------------------------------------------------------------------
 
 
-async def test_one_iteration_shows_the_model_and_its_tools(server: "ResponsesServer") -> None:
+async def test_one_iteration_has_the_events_of_the_model_and_its_tools(
+    server: "ResponsesServer",
+) -> None:
     server.answer([WEATHER])
     async with open_talk(server, tools=[weather]) as talk, talk.run_stream("Is it warm?") as run:
         events = [event async for event in run]
@@ -61,7 +63,7 @@ async def test_one_iteration_shows_the_model_and_its_tools(server: "ResponsesSer
     assert "".join(deltas_) == run.response.output_text
 
 
-async def test_the_body_s_exception_comes_out_as_it_is(server: "ResponsesServer") -> None:
+async def test_an_exception_of_the_block_is_raised_unchanged(server: "ResponsesServer") -> None:
     """Wherever the run stands, and with nothing left of it."""
     server.respond_with(keep_calling(1, 2))
     places = 0
@@ -86,7 +88,9 @@ async def test_the_body_s_exception_comes_out_as_it_is(server: "ResponsesServer"
     assert places > 15
 
 
-async def test_a_group_of_the_body_comes_out_as_one_group(server: "ResponsesServer") -> None:
+async def test_an_exception_group_of_the_block_is_raised_unchanged(
+    server: "ResponsesServer",
+) -> None:
     async with open_talk(server) as talk:
         with pytest.raises(ExceptionGroup) as raised:
             async with talk.run_stream("Go."):
@@ -94,7 +98,7 @@ async def test_a_group_of_the_body_comes_out_as_one_group(server: "ResponsesServ
     assert raised.value.message == "mine"
 
 
-async def test_an_early_break_leaves_a_conversation_that_goes_on(server: "ResponsesServer") -> None:
+async def test_a_run_can_be_left_after_any_event_and_continued(server: "ResponsesServer") -> None:
     """After every event in turn: no call is run twice, and each is answered once."""
     server.respond_with(keep_calling(2, 2))
     stop = 0
@@ -128,7 +132,7 @@ async def test_a_run_has_one_reader(server: "ResponsesServer") -> None:
         assert run.response.output_text == "Hello."
 
 
-async def test_a_run_that_nobody_reads_does_nothing(server: "ResponsesServer") -> None:
+async def test_a_run_that_is_not_read_sends_nothing(server: "ResponsesServer") -> None:
     async with open_talk(server) as talk:
         async with talk.run_stream("Go.") as run:
             assert run.stream is None
@@ -142,7 +146,7 @@ async def test_a_run_that_nobody_reads_does_nothing(server: "ResponsesServer") -
 # --- Others who speak --------------------------------------------------------------------
 
 
-async def test_runs_and_turns_of_one_conversation_queue(server: "ResponsesServer") -> None:
+async def test_runs_of_one_conversation_wait_for_one_another(server: "ResponsesServer") -> None:
     """In the order they asked; a run is not interrupted between its turns."""
     server.respond_with(lambda request: WEATHER if request.input_items[-1].get("role") else DONE)
     async with open_talk(server, tools=[weather]) as talk:
@@ -155,7 +159,7 @@ async def test_runs_and_turns_of_one_conversation_queue(server: "ResponsesServer
     assert deltas(server) == [False] + [True] * 5
 
 
-async def test_a_run_beside_others_in_a_nursery_is_cancelled_by_their_failure(
+async def test_a_failure_of_another_task_in_the_nursery_cancels_a_run(
     server: "ResponsesServer",
 ) -> None:
     server.answer([WEATHER])
@@ -179,7 +183,9 @@ async def test_a_run_beside_others_in_a_nursery_is_cancelled_by_their_failure(
     assert outputs(server.requests[1]) == [INTERRUPTED]
 
 
-async def test_pending_input_goes_out_once_with_the_outputs(server: "ResponsesServer") -> None:
+async def test_a_pending_steering_input_is_applied_with_the_outputs(
+    server: "ResponsesServer",
+) -> None:
     gate = trio.Event()
     server.answer([WEATHER]).hold(gate, after_events=3)
     async with open_talk(server, store=False, tools=[weather]) as talk:
@@ -200,7 +206,7 @@ async def test_pending_input_goes_out_once_with_the_outputs(server: "ResponsesSe
     assert len(server.requests[-1].history) == 6
 
 
-async def test_a_run_that_is_steered_goes_on_with_the_successor(server: "ResponsesServer") -> None:
+async def test_a_steered_run_continues_with_the_successor(server: "ResponsesServer") -> None:
     gate = trio.Event()
     server.reply("one", more=["two"]).hold(gate, after_events=5)
     server.answer([WEATHER])
@@ -221,7 +227,7 @@ async def test_a_run_that_is_steered_goes_on_with_the_successor(server: "Respons
 # --- Copies ------------------------------------------------------------------------------
 
 
-async def test_a_checkpoint_in_the_middle_keeps_the_answers(server: "ResponsesServer") -> None:
+async def test_a_checkpoint_during_a_run_has_the_outputs_so_far(server: "ResponsesServer") -> None:
     """What was answered is said; what was under way is interrupted, for who goes on from there."""
     server.answer(calls_of(0, 3))
     worker = Worker()
@@ -245,7 +251,9 @@ async def test_a_checkpoint_in_the_middle_keeps_the_answers(server: "ResponsesSe
     assert worker.runs == {(0, 2): 1}
 
 
-async def test_a_checkpoint_between_two_runs_owes_the_calls(server: "ResponsesServer") -> None:
+async def test_a_checkpoint_between_two_runs_has_the_pending_calls(
+    server: "ResponsesServer",
+) -> None:
     server.answer(calls_of(0, 2))
     worker = Worker()
     async with open_steady(server) as connection:
@@ -258,7 +266,7 @@ async def test_a_checkpoint_between_two_runs_owes_the_calls(server: "ResponsesSe
     assert outputs(server.requests[-1]) == ["0/0", "0/1"]
 
 
-async def test_a_fork_in_the_middle_has_the_answers_so_far(server: "ResponsesServer") -> None:
+async def test_a_fork_during_a_run_has_the_outputs_so_far(server: "ResponsesServer") -> None:
     server.answer(calls_of(0, 2))
     worker = Worker()
     async with (
@@ -277,7 +285,7 @@ async def test_a_fork_in_the_middle_has_the_answers_so_far(server: "ResponsesSer
     assert worker.runs == {(0, 0): 1, (0, 1): 1}
 
 
-async def test_a_tool_may_talk_elsewhere(server: "ResponsesServer") -> None:
+async def test_a_tool_may_use_another_conversation(server: "ResponsesServer") -> None:
     """Its own conversation is busy with the run; another one is not."""
     server.answer([WEATHER])
     async with (
@@ -294,7 +302,7 @@ async def test_a_tool_may_talk_elsewhere(server: "ResponsesServer") -> None:
     assert outputs(server.requests[-1]) == [heard("Oslo")]
 
 
-async def test_a_history_that_is_taken_away_ends_the_run(server: "ResponsesServer") -> None:
+async def test_a_reset_during_a_run_ends_the_run(server: "ResponsesServer") -> None:
     """What its tools still answer is not for the new chain, whatever ids it uses."""
     server.answer([WEATHER])
     async with open_talk(server, tools=[weather]) as talk:
@@ -331,7 +339,7 @@ ALLOWED = {"type": "allowed_tools", "tools": [{"type": "function", "name": "weat
         ({**ALLOWED, "mode": "auto"}, {**ALLOWED, "mode": "auto"}),
     ],
 )
-async def test_a_forced_choice_is_for_the_first_turn(
+async def test_a_forced_call_is_forced_in_the_first_turn_only(
     server: "ResponsesServer", forced: Any, after: Any
 ) -> None:
     """It would force calls for ever; that it allows some tools only is for all of them."""

@@ -26,7 +26,9 @@ def said(request: Request) -> list[str]:
     return [str(item["content"]) for item in request.history if item.get("role") == "user"]
 
 
-async def test_with_the_input_of_a_first_turn_that_was_lost(server: ResponsesServer) -> None:
+async def test_a_run_without_input_sends_the_input_of_a_lost_first_turn(
+    server: ResponsesServer,
+) -> None:
     async with open_talk(server) as talk:
         for question in ("One?", "Two?"):
             server.drop(after_events=2)
@@ -42,7 +44,9 @@ async def test_with_the_input_of_a_first_turn_that_was_lost(server: ResponsesSer
         ]
 
 
-async def test_as_often_as_it_takes(server: ResponsesServer) -> None:
+async def test_the_input_of_a_first_turn_is_kept_through_several_losses(
+    server: ResponsesServer,
+) -> None:
     async with open_talk(server) as talk:
         server.drop(after_events=2)
         server.drop(after_events=0)
@@ -54,7 +58,7 @@ async def test_as_often_as_it_takes(server: ResponsesServer) -> None:
         assert said(server.requests[-1]) == ["One?"]
 
 
-async def test_with_nothing_twice_behind_a_later_turn(server: ResponsesServer) -> None:
+async def test_no_input_is_sent_twice_after_a_later_turn_was_lost(server: ResponsesServer) -> None:
     server.call("work", {"round": 0, "number": 0}, call_id="0-0")
     server.drop(after_events=2)
     server.reply(DONE)
@@ -65,7 +69,7 @@ async def test_with_nothing_twice_behind_a_later_turn(server: ResponsesServer) -
         assert said(server.requests[-1]) == ["Work."]
 
 
-async def test_after_a_cancellation(server: ResponsesServer) -> None:
+async def test_a_run_without_input_continues_a_cancelled_run(server: ResponsesServer) -> None:
     server.reply("slow", delay=10)
     async with open_talk(server) as talk:
         with trio.move_on_after(1) as scope:
@@ -75,7 +79,7 @@ async def test_after_a_cancellation(server: ResponsesServer) -> None:
         assert said(server.requests[-1]) == ["One?"]
 
 
-async def test_another_input_takes_its_place(server: ResponsesServer) -> None:
+async def test_a_run_with_input_replaces_the_unsent_input(server: ResponsesServer) -> None:
     server.drop(after_events=2)
     async with open_talk(server) as talk:
         with pytest.raises(ConnectionLost):
@@ -84,7 +88,7 @@ async def test_another_input_takes_its_place(server: ResponsesServer) -> None:
         assert said(server.requests[-1]) == ["Two?"]
 
 
-async def test_a_turn_that_ended_well_since_then_leaves_nothing(server: ResponsesServer) -> None:
+async def test_a_turn_that_ended_well_replaces_the_unsent_input(server: ResponsesServer) -> None:
     server.drop(after_events=2)
     async with open_talk(server) as talk:
         with pytest.raises(ConnectionLost):
@@ -94,7 +98,7 @@ async def test_a_turn_that_ended_well_since_then_leaves_nothing(server: Response
         assert said(server.requests[-1]) == ["Two?"]
 
 
-async def test_a_warm_up_does_not_count(server: ResponsesServer) -> None:
+async def test_a_warm_up_keeps_the_unsent_input(server: ResponsesServer) -> None:
     server.drop(after_events=2)
     async with open_talk(server) as talk:
         with pytest.raises(ConnectionLost):
@@ -104,7 +108,9 @@ async def test_a_warm_up_does_not_count(server: ResponsesServer) -> None:
         assert said(server.requests[-1]) == ["One?"]
 
 
-async def test_a_fork_and_a_checkpoint_have_it_and_a_reset_has_not(server: ResponsesServer) -> None:
+async def test_forks_and_checkpoints_have_the_unsent_input_and_a_reset_clears_it(
+    server: ResponsesServer,
+) -> None:
     server.drop(after_events=2)
     async with server.open_client() as connection:
         async with connection.conversation(model="m") as talk:
@@ -121,7 +127,7 @@ async def test_a_fork_and_a_checkpoint_have_it_and_a_reset_has_not(server: Respo
             assert said(server.requests[-1]) == ["One?"]
 
 
-async def test_from_nothing_it_cannot_go_on(server: ResponsesServer) -> None:
+async def test_a_run_without_input_and_history_is_rejected(server: ResponsesServer) -> None:
     async with open_talk(server) as talk:
         with pytest.raises(ConfigurationError, match="nothing to go on from"):
             await talk.run()
@@ -129,13 +135,13 @@ async def test_from_nothing_it_cannot_go_on(server: ResponsesServer) -> None:
         await talk.run("One?")
 
 
-async def test_a_prompt_of_the_servers_is_something(server: ResponsesServer) -> None:
+async def test_a_run_with_a_prompt_template_needs_no_input(server: ResponsesServer) -> None:
     async with open_talk(server, prompt={"id": "pmpt_1"}) as talk:
         await talk.run()
         assert len(server.requests) == 1
 
 
-async def test_a_forced_call_is_not_forced_again_by_going_on(server: ResponsesServer) -> None:
+async def test_a_run_without_input_does_not_force_a_call_again(server: ResponsesServer) -> None:
     @function_tool(cheap=True)
     def pay(euros: int) -> str:
         return f"paid {euros}"
@@ -152,7 +158,7 @@ async def test_a_forced_call_is_not_forced_again_by_going_on(server: ResponsesSe
     assert [request["tool_choice"] for request in server.requests] == [choice, "auto"]
 
 
-async def test_an_interrupted_call_is_not_begun_again_behind_adopt(
+async def test_an_interrupted_call_does_not_start_again_after_adopt(
     server: ResponsesServer,
 ) -> None:
     begun: list[int] = []

@@ -40,7 +40,7 @@ def test_a_sync_function_runs_in_a_thread_unless_it_is_cheap() -> None:
     trio.run(main)
 
 
-def test_a_cancelled_thread_is_left_to_itself() -> None:
+def test_a_run_does_not_wait_for_a_cancelled_thread() -> None:
     """Nobody waits for it, and what it returns reaches nobody."""
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
