@@ -23,7 +23,7 @@ def open_steady(
 
 
 @asynccontextmanager
-async def open_talk(
+async def open_conversation(
     server: ResponsesServer, *, endpoint: Endpoint | None = None, **settings: Any
 ) -> AsyncGenerator[Conversation, None]:
     """Open a conversation on a connection of its own."""
@@ -31,9 +31,9 @@ async def open_talk(
     settings = {"model": "m", **settings}
     async with (
         open_steady(server, **options) as connection,
-        connection.conversation(**settings) as talk,
+        connection.conversation(**settings) as conversation,
     ):
-        yield talk
+        yield conversation
 
 
 def user(text: str) -> Json:
@@ -47,7 +47,7 @@ def history(conversation: Conversation) -> list[Json]:
     return items
 
 
-def said(conversation: Conversation) -> list[str]:
+def message_texts(conversation: Conversation) -> list[str]:
     """Return the texts of the messages in a history."""
     return [
         item.content if isinstance(item.content, str) else item.output_text

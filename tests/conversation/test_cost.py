@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.conversation.rig import history, open_talk, parent
+from tests.conversation.rig import history, open_conversation, parent
 from trio_responses._conversation.history import History
 from trio_responses._conversation.settings import TurnSettings
 from trio_responses._conversation.turn import ConversationRequest
@@ -79,7 +79,7 @@ async def test_settings_are_copied_when_the_conversation_begins(
 ) -> None:
     """They are encoded once; later changes to the caller's objects change no turn."""
     metadata = {"a": "1"}
-    async with open_talk(server, metadata=metadata, **settings) as conversation:
+    async with open_conversation(server, metadata=metadata, **settings) as conversation:
         await conversation.create("one")
         metadata["a"] = "2"
         await conversation.create("two")
@@ -93,7 +93,7 @@ async def test_settings_are_copied_when_the_conversation_begins(
 
 
 async def test_items_that_contain_separators_of_json_stay_separate(server: ResponsesServer) -> None:
-    async with open_talk(server) as conversation:
+    async with open_conversation(server) as conversation:
         await conversation.create(
             [{"role": "user", "content": text} for text in ("null,", "]", "},{")]
         )

@@ -53,7 +53,7 @@ class Revision(msgspec.Struct, frozen=True):
     number: int
     """The revision number of the history after them."""
     items: tuple[RawItems, ...]
-    """The items, in the pieces in which they arrived; no piece is empty."""
+    """The items, in the pieces in which they arrived; a piece may be empty."""
 
 
 class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The input of the request: the new items, or the whole history and the new items."""
     parent: str | None
     """The ``previous_response_id``; `None` for full input."""
-    pending_steers: tuple[SteerInput, ...]
+    pending_steers: Sequence[SteerInput]
     """The steering inputs that the server may apply before the new items."""
 
 
@@ -110,7 +110,7 @@ class History:
         self.revision: int = 0
         """The number of the latest revision."""
         self._first_revision = 0
-        """The revision with which the present log began."""
+        """The revision with which the present log began: older ones are of replaced logs."""
         self._log = [Revision(0, (items,))] if items else []
         self._server = server
         self._pending_steers: Sequence[SteerInput] = ()
@@ -132,8 +132,8 @@ class History:
 
     @property
     def pieces(self) -> list[RawItems]:
-        """All items, oldest first, in the pieces in which they were appended."""
-        return [items for revision in self._log for items in revision.items]
+        """All items, oldest first, in the pieces in which they were appended; none is empty."""
+        return [items for revision in self._log for items in revision.items if items.count]
 
     @property
     def raw_items(self) -> list[msgspec.Raw]:
@@ -167,7 +167,7 @@ class History:
         :param latest: returns the latest response of a lane, on the socket of the placement.
         """
         server = self._server
-        steers = tuple([one for one in self._pending_steers if one.state is SteerState.PENDING])
+        steers = [one for one in self._pending_steers if one.state is SteerState.PENDING]
         held = latest(server.placement.lane) if server is not None else None
         # Pending steering inputs wait for this very parent, whatever the settings of the turn are.
         parent = parent_of_delta(server, None if steers else settings, placement, held)
@@ -192,8 +192,13 @@ class History:
 
     def commit(self, turn: CommittedTurn) -> None:
         """Append a turn under the next revision, unless its log has been replaced."""
-        if self._is_current(turn.base_revision):
-            self._append(turn.items)
+        if turn.base_revision >= self._first_revision:
+            self.revision += 1
+            self._log.append(Revision(self.revision, turn.items))
+            for items in turn.items:
+                self.item_count += items.count
+                if self._calls is not None:
+                    self._calls.scan(items)
             self._server = turn.server
             self.last_response_id = turn.server.response_id if turn.server is not None else None
             self._pending_steers = turn.pending_steers
@@ -209,7 +214,7 @@ class History:
 
         :param base_revision: the revision that the server was asked to continue.
         """
-        if self._is_current(base_revision):
+        if base_revision >= self._first_revision:
             self._server = None
 
     def replace(self, items: RawItems) -> None:
@@ -224,19 +229,6 @@ class History:
         self.unsent = RawItems()
         if self._calls is not None:
             self._calls.replace(items)
-
-    def _is_current(self, base_revision: int) -> bool:
-        """Whether a revision belongs to the present log."""
-        return base_revision >= self._first_revision
-
-    def _append(self, items: Iterable[RawItems]) -> None:
-        pieces = tuple([some for some in items if some.count])
-        self.revision += 1
-        self._log.append(Revision(self.revision, pieces))
-        for some in pieces:
-            self.item_count += some.count
-            if self._calls is not None:
-                self._calls.scan(some)
 
     # --- Calls ---------------------------------------------------------------------------
 
@@ -302,7 +294,7 @@ class CallTracker:
 
     def scan(self, items: RawItems) -> None:
         """Look for calls and outputs in items that were appended to the history."""
-        for key, is_call, raw in note(items):
+        for key, is_call, raw in note(items) if items else ():
             if is_call:
                 self._pending[key] = raw.copy()  # does not keep the neighbours in memory
             else:

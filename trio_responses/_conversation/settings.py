@@ -26,7 +26,7 @@ __all__ = ["TurnSettings", "copy_settings"]
 NOT_SETTINGS: Final = frozenset(
     {"conversation", "input", "previous_response_id", "stream_id", "generate"}
 )
-"""Fields of a request that the conversation itself sets, or that exclude its own history."""
+"""Fields of a request that a conversation sets itself, or that exclude its own history."""
 
 
 @final
@@ -44,8 +44,8 @@ class TurnSettings:
         wrong = NOT_SETTINGS.intersection(given)
         if wrong:
             raise ConfigurationError(
-                f"not a setting of a {of}: {', '.join(sorted(wrong))}; a conversation sends its own"
-                " history, lane and parent"
+                f"not a setting of a {of}: {', '.join(sorted(wrong))}; a conversation decides"
+                " about this itself"
             )
         plain = {name: value for name, value in given.items() if value is not msgspec.UNSET}
         if plain.get("tools"):

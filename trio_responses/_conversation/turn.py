@@ -70,14 +70,11 @@ class ConversationRequest:
         """The plan of the latest attempt."""
         self._earlier: list[RawItems] = []
         """If the turn was steered: the output before the last response, and the steering inputs."""
+        self.parent: str | None = None
+        """The ``previous_response_id`` of the latest attempt."""
         self.model: str | None = settings.model
         self.observer: TurnObserver | None = None
         """Notifies the instruments about the turn."""
-
-    @property
-    def parent(self) -> str | None:
-        """The ``previous_response_id`` of the latest attempt."""
-        return self._plan.parent if self._plan is not None else None
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
         """Return the encoded request for a placement."""
@@ -85,6 +82,7 @@ class ConversationRequest:
         self._plan = plan = self._history.plan(
             self._new, self._settings.canonical, placement, latest
         )
+        self.parent = plan.parent
         payload = self._settings.encode_request(
             plan.items,
             plan.parent,
@@ -98,7 +96,7 @@ class ConversationRequest:
         """Whether full input avoids an error: the server refused because it lost the parent."""
         if not isinstance(error, PreviousResponseNotFound) or self._plan is None:
             return False
-        if error.delivery is not Delivery.REJECTED or self._plan.parent is None:
+        if error.delivery is not Delivery.REJECTED or self.parent is None:
             return False
         self._history.forget_server_state(self._plan.base_revision)
         return True
