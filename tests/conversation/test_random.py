@@ -50,7 +50,7 @@ BEFORE: Final[Mapping[str, Callable[[ResponsesServer], Awaitable[None]]]] = {
 
 NOT_RUN: Final = {Delivery.NOT_SENT, Delivery.REJECTED}
 NOT_FOUND: Final = "previous_response_not_found"
-DURING: Final[Mapping[str, Callable[[ResponsesServer], object]]] = {
+FAULTS: Final[Mapping[str, Callable[[ResponsesServer], object]]] = {
     "nothing": lambda _: None,
     "forget": lambda server: server.fail(NOT_FOUND, status=400),
     "forget late": lambda server: server.fail(NOT_FOUND, status=400, after_events=2),
@@ -69,7 +69,7 @@ DURING: Final[Mapping[str, Callable[[ResponsesServer], object]]] = {
 }
 """Faults of the next request; several faults affect one request after the other."""
 
-MANNERS: Final[Sequence[Json]] = [
+REPLIES: Final[Sequence[Json]] = [
     {},
     {"reasoning": "Hm."},
     {"status": "incomplete"},
@@ -90,11 +90,11 @@ async def pass_time(seconds: float = 0) -> None:
 class Step:
     who: str
     before: str
-    during: Sequence[str]
-    manner: Json
+    faults: Sequence[str]
+    reply: Json
     override: Json
     delivery: DeliveryChoice
-    manoeuvre: str | None
+    action: str | None
 
 
 def often(value: Any, *others: Any) -> st.SearchStrategy[Any]:
@@ -105,27 +105,27 @@ STEPS = st.builds(
     Step,
     who=often("conversation", "fork", "restored"),
     before=often(*BEFORE),
-    during=st.lists(st.sampled_from(list(DURING)), max_size=3),
-    manner=often(*MANNERS),
+    faults=st.lists(st.sampled_from(list(FAULTS)), max_size=3),
+    reply=often(*REPLIES),
     override=often(*OVERRIDES),
     delivery=often("at_most_once", "at_least_once"),
-    manoeuvre=often(None, "break", "cancel", "steer"),
+    action=often(None, "break", "cancel", "steer"),
 )
 
 
 @dataclass
-class Mind:
+class Responder:
     """The responder: its text depends on the whole history, and it counts the inputs."""
 
-    manner: Json = field(default_factory=dict[str, Any])
+    reply: Json = field(default_factory=dict[str, Any])
     ran: Counter[str] = field(default_factory=Counter[str])
 
     def __call__(self, request: Request) -> Reply:
         self.ran[request.text] += 1
-        return Reply(told(request.history), **self.manner)
+        return Reply(describe(request.history), **self.reply)
 
 
-def told(known: Sequence[Json]) -> str:
+def describe(known: Sequence[Json]) -> str:
     digest = zlib.crc32(msgspec.json.encode(known, order="deterministic"))
     return f"I know {len(known)} items: {digest:08x}"
 
@@ -133,27 +133,27 @@ def told(known: Sequence[Json]) -> str:
 class Game:
     """Runs turns of a conversation, and compares the history with its model."""
 
-    def __init__(self, server: ResponsesServer, mind: Mind) -> None:
+    def __init__(self, server: ResponsesServer, responder: Responder) -> None:
         self._server = server
-        self._mind = mind
+        self._responder = responder
 
     async def take_turn(
         self, conversation: Conversation, items: list[Json], step: Step, text: str
     ) -> list[Json]:
         """Run one turn with the faults of a step, and return the expected history."""
         await BEFORE[step.before](self._server)
-        for order in step.during:
-            DURING[order](self._server)
-        slowly = {"delay": 0.1, "more": ["And", "so", "on."]} if step.manoeuvre == "steer" else {}
-        self._mind.manner = {**slowly, **step.manner}
-        last, ran = conversation.last_response_id, self._mind.ran
+        for fault in step.faults:
+            FAULTS[fault](self._server)
+        slowly = {"delay": 0.1, "more": ["And", "so", "on."]} if step.action == "steer" else {}
+        self._responder.reply = {**slowly, **step.reply}
+        last, ran = conversation.last_response_id, self._responder.ran
         once = step.delivery == "at_most_once"
         failure: ResponsesError | None = None
         try:
-            if step.manoeuvre in {"break", "cancel"}:
+            if step.action in {"break", "cancel"}:
                 await leave_early(conversation, step, text)
             else:
-                if step.manoeuvre == "steer":
+                if step.action == "steer":
                     response, between = await steer_on(conversation, step, text)
                 else:
                     response = await conversation.create(
@@ -163,13 +163,13 @@ class Game:
                 assert ran[text] == 1 or not once
                 known = [*items, user(text), *between]
                 if response.output_text and response.status == "completed":
-                    assert response.output_text.startswith(told(known))
+                    assert response.output_text.startswith(describe(known))
                 if is_good(response):
                     items, last = [*known, *output_of(response)], response.id
         except ResponsesError as error:
             failure = error
         self._server.forget_orders()
-        self._mind.manner = {}
+        self._responder.reply = {}
         if failure is not None and failure.delivery in NOT_RUN:
             assert ran[text] == 0 or not once
         assert ran[text] <= 1 or not once
@@ -213,24 +213,24 @@ async def leave_early(conversation: Conversation, step: Step, text: str) -> None
         async with conversation.stream(text, delivery=step.delivery, **step.override) as stream:
             async for event in stream:
                 if event.type == "response.in_progress":
-                    if step.manoeuvre == "break":
+                    if step.action == "break":
                         break
                     await trio.sleep(1)
 
 
 async def play(steps: Sequence[Step], *, store: bool, lanes: bool) -> None:
-    mind = Mind()
+    responder = Responder()
     async with open_test_server(max_age=None, lanes=lanes) as server:
-        server.respond_with(mind)
+        server.respond_with(responder)
         async with (
             server.open_client(reconnect=PATIENT, rotation=ROTATION) as connection,
             connection.conversation(model="m", store=store) as conversation,
         ):
-            items = await play_steps(steps, Game(server, mind), connection, conversation)
+            items = await play_steps(steps, Game(server, responder), connection, conversation)
             await trio.sleep(60)
             for text in ("well", "well again", "well still"):
                 response = await conversation.create(text)
-                assert response.output_text == told([*items, user(text)])
+                assert response.output_text == describe([*items, user(text)])
                 items = history(conversation)
             # A rotation may have preceded one of the last two requests.
             assert 1 in {len(request.input_items) for request in server.requests[-2:]}

@@ -293,8 +293,8 @@ async def test_deltas_have_no_instructions_if_the_endpoint_refuses_them(
         await conversation.create("four", instructions="Shout.")
     assert deltas(server) == [False, True, False, False]
     second = "Be brief." if with_parent else None
-    message_texts = [request.get("instructions") for request in server.requests]
-    assert message_texts == ["Be brief.", second, "Be brief.", "Shout."]
+    instructions = [request.get("instructions") for request in server.requests]
+    assert instructions == ["Be brief.", second, "Be brief.", "Shout."]
 
 
 def server_profile(server: ResponsesServer, **options: Any) -> Endpoint:

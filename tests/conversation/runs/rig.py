@@ -72,18 +72,18 @@ def answers(request: Request) -> list[Json]:
 
 def is_paired(items: Sequence[Json]) -> bool:
     """Whether each call has one output, in order, before the next item of the model."""
-    owed: list[str] = []
+    pending: list[str] = []
     for item in items:
         match item["type"]:
             case "function_call":
-                owed.append(item["call_id"])
+                pending.append(item["call_id"])
             case "function_call_output":
-                if not owed or owed.pop(0) != item["call_id"]:
+                if not pending or pending.pop(0) != item["call_id"]:
                     return False
             case _:
-                if owed:
+                if pending:
                     return False
-    return not owed
+    return not pending
 
 
 def say_raw(

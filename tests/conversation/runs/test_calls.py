@@ -227,9 +227,9 @@ async def test_the_exception_of_a_tool_is_sent_to_the_model(server: ResponsesSer
         conversation.run_stream("Go.") as run,
     ):
         events = [event async for event in run]
-    told = {event.name: event.error for event in events if isinstance(event, ToolFinished)}
-    assert isinstance(told["fail"], OutOfOrder)
-    assert told["weather"] is None
+    errors = {event.name: event.error for event in events if isinstance(event, ToolFinished)}
+    assert isinstance(errors["fail"], OutOfOrder)
+    assert errors["weather"] is None
     assert outputs(server.requests[1]) == [
         "Error: OutOfOrder: the thermometer is broken",
         "21 degrees in Oslo",
@@ -252,8 +252,8 @@ async def test_the_exception_of_a_tool_cancels_the_others_and_is_raised_unchange
     first, failed, hung, other = outputs(server.requests[1])
     assert first == "21 degrees in Oslo"
     assert hung == INTERRUPTED
-    told = "Error: OutOfOrder: the thermometer is broken"
-    assert told in {failed, other} <= {told, INTERRUPTED}
+    text = "Error: OutOfOrder: the thermometer is broken"
+    assert text in {failed, other} <= {text, INTERRUPTED}
 
 
 async def test_the_other_tools_are_cancelled_even_if_the_run_is_read_slowly(
@@ -332,8 +332,8 @@ async def test_an_error_text_with_lone_surrogates_is_sent_to_the_model(
     server.answer([Call("read", call_id="1"), Call("name", call_id="2")])
     async with open_conversation(server, tools=[read, name]) as conversation:
         await conversation.run("Go.")
-    told, returned = outputs(server.requests[1])
-    assert told == "Error: FileNotFoundError: caf?.txt"
+    text, returned = outputs(server.requests[1])
+    assert text == "Error: FileNotFoundError: caf?.txt"
     assert "JSON cannot express" in returned
 
 

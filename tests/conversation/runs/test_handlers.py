@@ -210,21 +210,21 @@ async def test_the_exception_of_a_handler_is_sent_in_the_output(
             await answer_to(narrow_server, item, error)
         return
     answer = await answer_to(narrow_server, item, error)
-    told = "Error: LookupError: out of order"
+    text = "Error: LookupError: out of order"
     match kind:
         case "mcp_approval_request":
-            assert (answer["approve"], answer["reason"]) == (False, told)
+            assert (answer["approve"], answer["reason"]) == (False, text)
         case "shell_call":
             [chunk] = answer["output"]
             assert chunk == {
                 "stdout": "",
-                "stderr": told,
+                "stderr": text,
                 "outcome": {"type": "exit", "exit_code": 1},
             }
         case "apply_patch_call":
-            assert (answer["status"], answer["output"]) == ("failed", told)
+            assert (answer["status"], answer["output"]) == ("failed", text)
         case _:
-            assert answer["output"] == told
+            assert answer["output"] == text
 
 
 @pytest.mark.parametrize("kind", ["function_call", "custom_tool_call", "shell_call"])

@@ -60,8 +60,8 @@ async def test_one_iteration_has_the_events_of_the_model_and_its_tools(
         events = [event async for event in run]
         assert [response.id for response in run.responses][-1] == run.response.id
         assert len(run.responses) == 2
-    told = ["model" if hasattr(event, "type") else type(event).__name__ for event in events]
-    assert [kind for kind, _ in groupby(told)] == ["model", "ToolStarted", "ToolFinished", "model"]
+    kinds = ["model" if hasattr(event, "type") else type(event).__name__ for event in events]
+    assert [kind for kind, _ in groupby(kinds)] == ["model", "ToolStarted", "ToolFinished", "model"]
     [started] = [event for event in events if isinstance(event, ToolStarted)]
     [finished] = [event for event in events if isinstance(event, ToolFinished)]
     assert started.name == finished.name == "weather"
