@@ -18,18 +18,21 @@ from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
-from trio_responses._instruments.instrument import Instruments, ServerAddress
+from trio_responses._instruments.instrument import (
+    Instruments,
+    ServerAddress,
+    checked_instruments,
+)
 from trio_responses._instruments.log import LoggingInstrument
 from trio_responses._settings import (
     Keepalive,
     Limits,
     RotationPolicy,
     Timeouts,
-    check_words,
-    checked_instruments,
+    check_option_values,
     checked_record,
 )
-from trio_responses._transport.tls import system_trust
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 from trio_responses._turn.methods import Lane, TurnMethods
@@ -115,7 +118,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
             ``delivery`` and ``abandon``.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         return ResponseStream(
             self._engine.requests, request, delivery=delivery, abandon=abandon, snapshot=snapshot
@@ -422,7 +425,7 @@ def make_engine(
             " use wss:// or allow_insecure=True"
         )
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()
+        ssl_context = default_ssl_context()
     config = ConnectionConfig(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),

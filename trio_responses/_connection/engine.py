@@ -165,7 +165,7 @@ class ConnectionEngine:
             self._close(ConnectionClosed("the connection's nursery has ended"))
             self.sockets.set_state(ConnectionState.CLOSED)
             self.finished.set()
-            self.config.instruments.tell(Instrument.connection_ended, self.sockets.closed_error())
+            self.config.instruments.notify(Instrument.connection_ended, self.sockets.closed_error())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
         """Keep one socket open, until another attempt cannot help: the supervisor task."""
@@ -260,7 +260,7 @@ class ConnectionEngine:
         delay = self._backoff.next_delay(retry_after)
         if delay is None:
             raise ReconnectFailed(attempts, failure, opened=self._sockets_opened > 0)
-        notify = self.config.instruments.tell
+        notify = self.config.instruments.notify
         notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
 
@@ -275,7 +275,7 @@ class ConnectionEngine:
         A failed attempt to open it is a value of the task status, not an exception.
         """
         rotation = self.sockets.current is not None
-        observer = self.config.instruments.open_socket(self._backoff.attempts, rotation=rotation)
+        observer = self.config.instruments.observe_socket(self._backoff.attempts, rotation=rotation)
         try:
             transport = await self._connect(nursery)
         except BaseException as error:

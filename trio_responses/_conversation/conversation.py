@@ -24,7 +24,7 @@ from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.continuation import Placement, ServerState
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
 from trio_responses._turn.methods import TurnMethods
@@ -129,7 +129,7 @@ class Conversation(TurnMethods):
             whose settings differ from those of the turn before is sent with full input.
         :raises ConfigurationError: for a field that is not a setting of a turn.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         generate = params.pop("generate", None)
         settings = self._settings_with(params, "turn")
         return self._make_turn(
@@ -217,7 +217,8 @@ class Conversation(TurnMethods):
 
         The calls of one response run side by side. Their outputs are sent together, in the order
         of the calls. The conversation has no other turn during the run: a tool that asks for one
-        gets a `RuntimeError`; a task that a tool has started, and waits for, waits for ever.
+        gets a `RuntimeError`. A tool that waits for another task which asks for one waits for
+        ever.
 
         A call starts at most once, however the run ends. The next run sends the outputs that this
         one has not sent; for a call that was interrupted it sends a text that says so. (The
@@ -243,7 +244,7 @@ class Conversation(TurnMethods):
         :raises ConfigurationError: for a field that is not a setting, and for invalid values; and,
             without an input, if the history is empty.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         if not (max_rounds >= 1 and max_concurrency >= 1):
             raise ConfigurationError(
                 "max_rounds and max_concurrency must be at least 1, not"
@@ -265,14 +266,14 @@ class Conversation(TurnMethods):
             settings=self._settings_with(params, "run"),
             instruments=self._instruments,
         )
-        start_turn = partial(
+        make_turn = partial(
             self._make_turn,
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
             within_run=True,
         )
-        return open_run(start_turn, self._lock, self._history, config, raw_input(input))
+        return open_run(make_turn, self._lock, self._history, config, raw_input(input))
 
     async def run(
         self,

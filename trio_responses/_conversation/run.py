@@ -138,7 +138,7 @@ class RunStream:
         finally:
             self._reading = False
             self._scope = trio.CancelScope()
-            self._idle.tell()
+            self._idle.notify()
 
     async def until_done(self) -> Response:
         """Read to the end, and return the last `Response`. A cancellation ends the run.
@@ -275,7 +275,7 @@ class RunStream:
             interrupted = make_refusal(call, INTERRUPTED)
             if interrupted is not None:
                 store_output(key, interrupted)
-            with self._config.instruments.running(call) as record:
+            with self._config.instruments.observe_call(call) as record:
                 output, failure = await self._output_of(call)
                 if record is not None:
                     record.error = failure

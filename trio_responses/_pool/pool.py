@@ -20,11 +20,12 @@ from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
+from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._pool.scheduler import Bounds
 from trio_responses._pool.sender import PoolTurnSender
 from trio_responses._pool.tasks import SUMS, PoolTasks
-from trio_responses._settings import ReconnectPolicy, check_words, checked_instruments
-from trio_responses._transport.tls import system_trust
+from trio_responses._settings import ReconnectPolicy, check_option_values
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
@@ -125,7 +126,7 @@ class ResponsesPool(TurnMethods):
         sent again may go to another connection than before. Cancelled before it is out, nothing
         was sent, and it has no place.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         draft = StaticRequest(create_command(params))
         route = PoolTurnSender(self._spread)
         return ResponseStream(route, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
@@ -256,7 +257,7 @@ async def open_pool(
         per_connection = TARGET_LOAD if endpoint.lanes else 1
     _check(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()  # kept, also while no connection is open
+        ssl_context = default_ssl_context()  # kept, also while no connection is open
     headers = checked_headers(headers)
     instruments = None if instruments is None else checked_instruments(instruments)
     walks = _Walks(reconnect)
