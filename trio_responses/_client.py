@@ -24,7 +24,6 @@ from trio_responses._instruments.instrument import (
     checked_instruments,
 )
 from trio_responses._instruments.log import LoggingInstrument
-from trio_responses._protocol.continuation import Continuation
 from trio_responses._settings import (
     Keepalive,
     Limits,
@@ -42,16 +41,13 @@ from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
     from typing import Self
-
-    import msgspec
 
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._protocol.raw_items import RawItems
     from trio_responses._settings import ReconnectPolicy
     from trio_responses._transport.proxy import ProxyChoice
     from trio_responses._transport.websocket import Dial
@@ -161,21 +157,15 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ``model`` and ``instructions``; others go into its ``extra``.
         :raises ConfigurationError: for fields that are not settings.
         """
-        async with self._resume_conversation(settings, Continuation()) as conversation:
+        async with self._resume_conversation(settings, History()) as conversation:
             yield conversation
 
     @asynccontextmanager
     async def _resume_conversation(
-        self,
-        settings: Mapping[str, Any],
-        continuation: Continuation,
-        answers: Sequence[msgspec.Raw] = (),
-        unsent: RawItems | None = None,
+        self, settings: Mapping[str, Any], history: History
     ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation that may have a history, for `Conversation.restore`."""
-        with open_conversation(
-            self._engine, settings, continuation, answers, unsent
-        ) as conversation:
+        with open_conversation(self._engine, settings, history) as conversation:
             yield conversation
 
     # --- The raw channel -----------------------------------------------------------------
@@ -394,14 +384,11 @@ async def connect_responses(
 def open_conversation(
     engine: ConnectionEngine,
     settings: Mapping[str, Any],
-    continuation: Continuation,
-    answers: Sequence[msgspec.Raw] = (),
-    unsent: RawItems | None = None,
+    history: History,
 ) -> Generator[Conversation, None, None]:
     """Open a conversation that may have a history, for the length of a block."""
     config = engine.config
     with engine.requests.lane_reservations() as reserve:
-        history = History(config.endpoint, continuation, answers, unsent)
         yield Conversation(
             reserve, config.endpoint, settings, history, instruments=config.instruments
         )

@@ -31,20 +31,17 @@ from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-
-    import msgspec
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from trio_responses._client import ResponsesConnection
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._conversation.conversation import Conversation
+    from trio_responses._conversation.history import History
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._pool.connection import PooledConnection
-    from trio_responses._protocol.continuation import Continuation
     from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._protocol.raw_items import RawItems
     from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
     from trio_responses._transport.proxy import ProxyChoice
     from trio_responses._transport.websocket import Dial
@@ -131,17 +128,11 @@ class ResponsesPool(TurnMethods):
 
     @asynccontextmanager
     async def _resume_conversation(
-        self,
-        settings: Mapping[str, Any],
-        continuation: Continuation,
-        answers: Sequence[msgspec.Raw] = (),
-        unsent: RawItems | None = None,
+        self, settings: Mapping[str, Any], history: History
     ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation that has a history, for `Conversation.restore`."""
         async with self._pinned() as connection:
-            with open_conversation(
-                connection.engine, settings, continuation, answers, unsent
-            ) as conversation:
+            with open_conversation(connection.engine, settings, history) as conversation:
                 yield conversation
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Typed answers: the value, the errors in place of one, and what a type checker knows of it."""
+"""Typed answers: the value, the errors, and the types that type checkers infer."""
 
 import re
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import msgspec
 import pytest
 import trio
 
-from tests.conversation.rig import history, open_steady, open_talk
-from tests.runs.rig import WEATHER, is_paired, outputs, say_raw
+from tests.conversation.rig import history, open_conversation, open_steady
+from tests.conversation.runs.rig import WEATHER, is_paired, outputs, say_raw
 from trio_responses import (
     AnswerError,
     AnswerIncomplete,
@@ -63,7 +63,7 @@ def refusal(text: str) -> "Json":
 # --- Values ------------------------------------------------------------------------------
 
 
-async def test_a_connection_gives_a_value_of_the_type(server: "ResponsesServer") -> None:
+async def test_parse_of_a_connection_returns_a_value_of_the_type(server: "ResponsesServer") -> None:
     server.reply(OSLO)
     async with open_steady(server) as connection:
         answer = await connection.parse(Weather, model="m", input="Is it warm in Oslo?")
@@ -87,24 +87,28 @@ async def test_a_connection_gives_a_value_of_the_type(server: "ResponsesServer")
         (Annotated[int, ["no hash"]], '{"value": 1}', 1),
     ],
 )
-async def test_any_type_will_do(
+async def test_an_answer_may_be_of_any_type(
     server: "ResponsesServer", kind: Any, text: str, value: Any
 ) -> None:
     server.reply(text)
-    async with open_talk(server) as talk:
-        answer = await talk.parse(kind, "Go.")
+    async with open_conversation(server) as conversation:
+        answer = await conversation.parse(kind, "Go.")
     assert answer.parsed == value
 
 
-async def test_a_run_ends_with_the_value(server: "ResponsesServer") -> None:
-    """Tools run before it; the format goes along with every turn, so that they are deltas."""
+async def test_parse_of_a_conversation_runs_tools_before_the_answer(
+    server: "ResponsesServer",
+) -> None:
+    """Each turn of the run has the format of the answer, so that the turns are deltas."""
     server.answer([WEATHER])
     server.reply(OSLO)
-    async with open_talk(server, tools=[weather], text={"verbosity": "low"}) as talk:
-        answer = await talk.parse(Weather, "Is it warm in Oslo?", max_rounds=3)
+    async with open_conversation(
+        server, tools=[weather], text={"verbosity": "low"}
+    ) as conversation:
+        answer = await conversation.parse(Weather, "Is it warm in Oslo?", max_rounds=3)
         assert answer.parsed.city == "Oslo"
-        assert is_paired(history(talk))
-        await talk.run("Thanks.")
+        assert is_paired(history(conversation))
+        await conversation.run("Thanks.")
     assert outputs(server.requests[1]) == ["21 degrees in Oslo"]
     texts = [request.get("text") for request in server.requests]
     assert texts[0] == texts[1]
@@ -113,28 +117,30 @@ async def test_a_run_ends_with_the_value(server: "ResponsesServer") -> None:
     assert texts[2] == {"verbosity": "low"}
 
 
-async def test_own_fields_of_text_go_before_the_conversation_s(server: "ResponsesServer") -> None:
+async def test_text_settings_of_parse_precede_those_of_the_conversation(
+    server: "ResponsesServer",
+) -> None:
     server.reply(OSLO)
-    async with open_talk(server, text={"verbosity": "low"}) as talk:
-        await talk.parse(Weather, "Go.", text={"verbosity": "high"})
+    async with open_conversation(server, text={"verbosity": "low"}) as conversation:
+        await conversation.parse(Weather, "Go.", text={"verbosity": "high"})
     assert server.requests[0]["text"]["verbosity"] == "high"
 
 
-# --- No value ----------------------------------------------------------------------------
+# --- Errors ------------------------------------------------------------------------------
 
 
-async def test_a_refusal_is_an_error_with_the_words(narrow_server: "ResponsesServer") -> None:
+async def test_a_refusal_raises_an_error_with_its_text(narrow_server: "ResponsesServer") -> None:
     say_raw(narrow_server, refusal("I would rather not."))
-    async with open_talk(narrow_server) as talk:
+    async with open_conversation(narrow_server) as conversation:
         with pytest.raises(AnswerRefused) as raised:
-            await talk.parse(Weather, "Go.")
-        assert len(talk.items) == 2
+            await conversation.parse(Weather, "Go.")
+        assert len(conversation.items) == 2
     assert raised.value.refusal == "I would rather not."
     assert "rather" not in str(raised.value)
     assert raised.value.delivery is Delivery.ACCEPTED
 
 
-async def test_an_answer_that_was_cut_off_is_an_error(server: "ResponsesServer") -> None:
+async def test_an_answer_that_was_cut_off_raises_an_error(server: "ResponsesServer") -> None:
     server.reply('{"city": "Os', status="incomplete")
     async with open_steady(server) as connection:
         with pytest.raises(AnswerIncomplete) as raised:
@@ -154,14 +160,14 @@ async def test_an_answer_that_was_cut_off_is_an_error(server: "ResponsesServer")
         ("[" * 100_000, "", None),
     ],
 )
-async def test_what_does_not_fit_is_an_error_with_the_text_and_its_place(
+async def test_a_mismatch_raises_an_error_with_the_text_and_the_place(
     server: "ResponsesServer", text: str, words: str, place: str | None
 ) -> None:
     server.reply(chunks=[text])
-    async with open_talk(server) as talk:
+    async with open_conversation(server) as conversation:
         with pytest.raises(AnswerMismatch) as raised:
-            await talk.parse(Weather, "Go.")
-        assert len(talk.items) > 0
+            await conversation.parse(Weather, "Go.")
+        assert len(conversation.items) > 0
     error = raised.value
     assert error.text == text
     assert error.response.output_text == text
@@ -174,64 +180,71 @@ async def test_what_does_not_fit_is_an_error_with_the_text_and_its_place(
     assert str(error).endswith(f" does not fit the type that was asked for{where}")
 
 
-async def test_calls_that_nobody_answers_are_no_answer(server: "ResponsesServer") -> None:
-    """Their response is on the error."""
+async def test_calls_without_a_handler_are_not_an_answer(server: "ResponsesServer") -> None:
+    """The error has the response with the calls."""
     server.answer([WEATHER])
-    async with open_talk(server, tools=[{"type": "function", "name": "weather"}]) as talk:
+    async with open_conversation(
+        server, tools=[{"type": "function", "name": "weather"}]
+    ) as conversation:
         with pytest.raises(AnswerMismatch) as raised:
-            await talk.parse(Weather, "Go.")
+            await conversation.parse(Weather, "Go.")
     assert raised.value.text == ""
     assert raised.value.response.function_calls[0].name == "weather"
 
 
-async def test_a_response_that_fails_raises_as_ever(server: "ResponsesServer") -> None:
+async def test_parse_raises_for_a_response_that_failed(server: "ResponsesServer") -> None:
     server.reply("no", status="failed")
     async with open_steady(server) as connection:
         with pytest.raises(ResponseFailedError):
             await connection.parse(Weather, model="m", input="Go.")
 
 
-async def test_a_type_without_a_schema_is_refused_before_anything_is_sent(
+async def test_a_type_without_a_schema_is_rejected_before_anything_is_sent(
     server: "ResponsesServer",
 ) -> None:
-    async with open_talk(server) as talk:
+    async with open_conversation(server) as conversation:
         with pytest.raises(ConfigurationError):
-            await talk.parse(object, "Go.")
+            await conversation.parse(object, "Go.")
     assert server.requests == []
 
 
-# --- What a type checker knows -----------------------------------------------------------
+# --- Type checkers -----------------------------------------------------------------------
 
 
-async def test_the_checker_knows_the_value(server: "ResponsesServer") -> None:
-    """Checked by mypy and pyright, as all tests are; it runs, too, so that it is true."""
+async def test_type_checkers_infer_the_type_of_the_answer(server: "ResponsesServer") -> None:
+    """The types are checked by mypy and pyright; the values are checked when the test runs."""
     for text in (OSLO, f'{{"days": [{OSLO}]}}', OSLO, '{"value": 1}'):
         server.reply(text)
-    async with open_steady(server) as connection, connection.conversation(model="m") as talk:
-        answer = await talk.parse(Weather, "Go.")
+    async with (
+        open_steady(server) as connection,
+        connection.conversation(model="m") as conversation,
+    ):
+        answer = await conversation.parse(Weather, "Go.")
         assert_type(answer, ParsedResponse[Weather])
         assert_type(answer.parsed, Weather)
         assert_type(answer.parsed.degrees, float)
         assert_type(answer.response, Response)
-        trip = await talk.parse(Trip, "Go.")
+        trip = await conversation.parse(Trip, "Go.")
         assert_type(trip.parsed.days, list[Weather])
         other = await connection.parse(Weather, model="m", input="Go.")
         assert_type(other.parsed, Weather)
         async with connection.lane() as lane:
             number = await lane.parse(int, model="m", input="Go.")
             assert_type(number.parsed, int)
-        async with talk.run_stream("Go.") as run:
+        async with conversation.run_stream("Go.") as run:
             assert_type(await run.until_done(), Response)
-        assert_type(await talk.run("Go."), Response)
+        assert_type(await conversation.run("Go."), Response)
     assert isinstance(answer.parsed, Weather)
     assert isinstance(trip.parsed, Trip)
     assert number.parsed == 1
 
 
-async def test_a_response_that_failed_was_accepted(server: "ResponsesServer") -> None:
-    """P4: also where a run raises it."""
+async def test_the_delivery_of_a_response_that_failed_is_accepted(
+    server: "ResponsesServer",
+) -> None:
+    """P4: this holds for the error of a run, too."""
     server.reply("no", status="failed")
-    async with open_talk(server) as talk:
+    async with open_conversation(server) as conversation:
         with pytest.raises(ResponseFailedError) as failure:
-            await talk.run("Go.")
+            await conversation.run("Go.")
         assert failure.value.delivery is Delivery.ACCEPTED

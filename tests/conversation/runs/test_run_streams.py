@@ -1,4 +1,4 @@
-"""Runs and conversations: events, steering, forks, checkpoints, queues, and choices of tools."""
+"""Streams of runs: events, order of runs, steering, forks, checkpoints and settings."""
 
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -7,8 +7,23 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.conversation.rig import deltas, history, open_steady, open_talk, parent, said
-from tests.runs.rig import DONE, WEATHER, Worker, calls_of, is_paired, keep_calling, outputs
+from tests.conversation.rig import (
+    deltas,
+    history,
+    message_texts,
+    open_conversation,
+    open_steady,
+    parent,
+)
+from tests.conversation.runs.rig import (
+    DONE,
+    WEATHER,
+    Worker,
+    calls_of,
+    is_paired,
+    keep_calling,
+    outputs,
+)
 from tests.turn.rig import Crowd, assert_at_rest, heard
 from trio_responses import Conversation, ToolFinished, ToolStarted, function_tool
 from trio_responses._concurrency import open_collapsing_nursery
@@ -28,20 +43,25 @@ async def weather(city: str) -> str:
 
 
 class Mine(Exception):
-    """What the body of a block raises."""
+    """The exception of a block or of another task in these tests."""
 
 
 # --- Events ------------------------------------------------------------------------------
 
 
-async def test_one_iteration_shows_the_model_and_its_tools(server: "ResponsesServer") -> None:
+async def test_one_iteration_has_the_events_of_the_model_and_its_tools(
+    server: "ResponsesServer",
+) -> None:
     server.answer([WEATHER])
-    async with open_talk(server, tools=[weather]) as talk, talk.run_stream("Is it warm?") as run:
+    async with (
+        open_conversation(server, tools=[weather]) as conversation,
+        conversation.run_stream("Is it warm?") as run,
+    ):
         events = [event async for event in run]
         assert [response.id for response in run.responses][-1] == run.response.id
         assert len(run.responses) == 2
-    told = ["model" if hasattr(event, "type") else type(event).__name__ for event in events]
-    assert [kind for kind, _ in groupby(told)] == ["model", "ToolStarted", "ToolFinished", "model"]
+    kinds = ["model" if hasattr(event, "type") else type(event).__name__ for event in events]
+    assert [kind for kind, _ in groupby(kinds)] == ["model", "ToolStarted", "ToolFinished", "model"]
     [started] = [event for event in events if isinstance(event, ToolStarted)]
     [finished] = [event for event in events if isinstance(event, ToolFinished)]
     assert started.name == finished.name == "weather"
@@ -53,24 +73,24 @@ async def test_one_iteration_shows_the_model_and_its_tools(server: "ResponsesSer
     assert "".join(deltas_) == run.response.output_text
 
 
-async def test_the_body_s_exception_comes_out_as_it_is(server: "ResponsesServer") -> None:
-    """Wherever the run stands, and with nothing left of it."""
+async def test_an_exception_of_the_block_is_raised_unchanged(server: "ResponsesServer") -> None:
+    """The run can be at any event, and leaves nothing behind."""
     server.respond_with(keep_calling(1, 2))
     places = 0
     async with open_steady(server) as connection, Crowd():
         while True:
             worker = Worker()
-            async with connection.conversation(model="m", tools=[worker.tool]) as talk:
+            async with connection.conversation(model="m", tools=[worker.tool]) as conversation:
                 seen = 0
                 try:
-                    async with talk.run_stream("Go.") as run:
+                    async with conversation.run_stream("Go.") as run:
                         async for _ in run:
                             if seen == places:
                                 raise Mine
                             seen += 1
                 except Mine:
-                    assert (await talk.run("Go.")).output_text == DONE
-                    assert is_paired(history(talk))
+                    assert (await conversation.run("Go.")).output_text == DONE
+                    assert is_paired(history(conversation))
                 else:
                     break
             places += 1
@@ -78,23 +98,25 @@ async def test_the_body_s_exception_comes_out_as_it_is(server: "ResponsesServer"
     assert places > 15
 
 
-async def test_a_group_of_the_body_comes_out_as_one_group(server: "ResponsesServer") -> None:
-    async with open_talk(server) as talk:
+async def test_an_exception_group_of_the_block_is_raised_unchanged(
+    server: "ResponsesServer",
+) -> None:
+    async with open_conversation(server) as conversation:
         with pytest.raises(ExceptionGroup) as raised:
-            async with talk.run_stream("Go."):
+            async with conversation.run_stream("Go."):
                 raise ExceptionGroup("mine", [Mine(), Mine()])
     assert raised.value.message == "mine"
 
 
-async def test_an_early_break_leaves_a_conversation_that_goes_on(server: "ResponsesServer") -> None:
-    """After every event in turn: no call is run twice, and each is answered once."""
+async def test_a_run_can_be_left_after_any_event_and_continued(server: "ResponsesServer") -> None:
+    """No call runs twice, and each call has one output."""
     server.respond_with(keep_calling(2, 2))
     stop = 0
     done = False
     while not done:
         worker = Worker()
-        async with open_talk(server, tools=[worker.tool]) as talk:
-            async with talk.run_stream("Go.") as run:
+        async with open_conversation(server, tools=[worker.tool]) as conversation:
+            async with conversation.run_stream("Go.") as run:
                 seen = 0
                 done = True
                 async for _ in run:
@@ -102,8 +124,8 @@ async def test_an_early_break_leaves_a_conversation_that_goes_on(server: "Respon
                         done = False
                         break
                     seen += 1
-            await talk.run(() if talk.items else "Go.")
-            assert is_paired(history(talk)), stop
+            await conversation.run(() if conversation.items else "Go.")
+            assert is_paired(history(conversation)), stop
         assert set(worker.runs.values()) == {1}, stop
         stop += 1
     assert stop > 30
@@ -111,7 +133,7 @@ async def test_an_early_break_leaves_a_conversation_that_goes_on(server: "Respon
 
 async def test_a_run_has_one_reader(server: "ResponsesServer") -> None:
     server.reply("Hello.", delay=1)
-    async with open_talk(server) as talk, talk.run_stream("Go.") as run:
+    async with open_conversation(server) as conversation, conversation.run_stream("Go.") as run:
         async with open_collapsing_nursery() as nursery:
             nursery.start_soon(run.until_done)
             await wait_all_tasks_blocked()
@@ -120,34 +142,34 @@ async def test_a_run_has_one_reader(server: "ResponsesServer") -> None:
         assert run.response.output_text == "Hello."
 
 
-async def test_a_run_that_nobody_reads_does_nothing(server: "ResponsesServer") -> None:
-    async with open_talk(server) as talk:
-        async with talk.run_stream("Go.") as run:
+async def test_a_run_that_is_not_read_sends_nothing(server: "ResponsesServer") -> None:
+    async with open_conversation(server) as conversation:
+        async with conversation.run_stream("Go.") as run:
             assert run.stream is None
         with pytest.raises(RuntimeError, match="not finished"):
             _ = run.response
         assert await anext(run, None) is None
-        assert (await talk.run("Hello.")).output_text == heard("Hello.")
+        assert (await conversation.run("Hello.")).output_text == heard("Hello.")
     assert len(server.requests) == 1
 
 
-# --- Others who speak --------------------------------------------------------------------
+# --- Order and steering ------------------------------------------------------------------
 
 
-async def test_runs_and_turns_of_one_conversation_queue(server: "ResponsesServer") -> None:
-    """In the order they asked; a run is not interrupted between its turns."""
+async def test_runs_of_one_conversation_wait_for_one_another(server: "ResponsesServer") -> None:
+    """Runs start in the order in which they were asked for, and keep their turns together."""
     server.respond_with(lambda request: WEATHER if request.input_items[-1].get("role") else DONE)
-    async with open_talk(server, tools=[weather]) as talk:
+    async with open_conversation(server, tools=[weather]) as conversation:
         async with trio.open_nursery() as nursery:
             for text in ("one", "two", "three"):
-                nursery.start_soon(talk.run, text)
+                nursery.start_soon(conversation.run, text)
                 await wait_all_tasks_blocked()
-        assert is_paired(history(talk))
-    assert said(talk) == ["one", DONE, "two", DONE, "three", DONE]
+        assert is_paired(history(conversation))
+    assert message_texts(conversation) == ["one", DONE, "two", DONE, "three", DONE]
     assert deltas(server) == [False] + [True] * 5
 
 
-async def test_a_run_beside_others_in_a_nursery_is_cancelled_by_their_failure(
+async def test_a_failure_of_another_task_in_the_nursery_cancels_a_run(
     server: "ResponsesServer",
 ) -> None:
     server.answer([WEATHER])
@@ -157,76 +179,78 @@ async def test_a_run_beside_others_in_a_nursery_is_cancelled_by_their_failure(
         raise Mine
 
     async with open_steady(server) as connection, Crowd():
-        async with connection.conversation(model="m", tools=[weather]) as talk:
+        async with connection.conversation(model="m", tools=[weather]) as conversation:
 
             async def run_beside() -> None:
                 async with open_collapsing_nursery() as nursery:
                     nursery.start_soon(fail_soon)
-                    await talk.run("Go.")
+                    await conversation.run("Go.")
 
             with pytest.raises(Mine):
                 await run_beside()
-            await talk.run()
+            await conversation.run()
         assert_at_rest(connection)
     assert outputs(server.requests[1]) == [INTERRUPTED]
 
 
-async def test_pending_input_goes_out_once_with_the_outputs(server: "ResponsesServer") -> None:
-    gate = trio.Event()
-    server.answer([WEATHER]).hold(gate, after_events=3)
-    async with open_talk(server, store=False, tools=[weather]) as talk:
-        async with talk.run_stream("Is it warm?") as run:
+async def test_a_pending_steering_input_is_applied_with_the_outputs(
+    server: "ResponsesServer",
+) -> None:
+    release = trio.Event()
+    server.answer([WEATHER]).hold(release, after_events=3)
+    async with open_conversation(server, store=False, tools=[weather]) as conversation:
+        async with conversation.run_stream("Is it warm?") as run:
             receipt = None
             async for _ in run:
                 if receipt is None and run.stream is not None:
                     receipt = await run.stream.steer("In Oslo, too?")
-                    gate.set()
+                    release.set()
             assert receipt is not None
             assert receipt.state is SteerState.COMMITTED
             assert receipt.successor == run.response.id
-        kinds = [item.get("role") or item["type"] for item in history(talk)]
+        kinds = [item.get("role") or item["type"] for item in history(conversation)]
         assert kinds == ["user", "function_call", "user", "function_call_output", "assistant"]
-        await talk.run("Thanks.")
+        await conversation.run("Thanks.")
     assert deltas(server) == [False, True, True]
     assert outputs(server.requests[1]) == ["21 degrees in Oslo"]
     assert len(server.requests[-1].history) == 6
 
 
-async def test_a_run_that_is_steered_goes_on_with_the_successor(server: "ResponsesServer") -> None:
-    gate = trio.Event()
-    server.reply("one", more=["two"]).hold(gate, after_events=5)
+async def test_a_steered_run_continues_with_the_successor(server: "ResponsesServer") -> None:
+    release = trio.Event()
+    server.reply("one", more=["two"]).hold(release, after_events=5)
     server.answer([WEATHER])
-    async with open_talk(server, tools=[weather]) as talk:
-        async with talk.run_stream("Count.") as run:
+    async with open_conversation(server, tools=[weather]) as conversation:
+        async with conversation.run_stream("Count.") as run:
             steered = False
             async for _ in run:
                 if not steered and run.stream is not None:
                     steered = True
                     await run.stream.steer("No: is it warm?")
-                    gate.set()
-        assert is_paired(history(talk))
-        assert said(talk)[:2] == ["Count.", "one"]
+                    release.set()
+        assert is_paired(history(conversation))
+        assert message_texts(conversation)[:2] == ["Count.", "one"]
         assert "21 degrees in Oslo" in run.response.output_text
     assert [outputs(request) for request in server.requests][-1] == ["21 degrees in Oslo"]
 
 
-# --- Copies ------------------------------------------------------------------------------
+# --- Checkpoints, forks and other conversations ------------------------------------------
 
 
-async def test_a_checkpoint_in_the_middle_keeps_the_answers(server: "ResponsesServer") -> None:
-    """What was answered is said; what was under way is interrupted, for who goes on from there."""
+async def test_a_checkpoint_during_a_run_has_the_outputs_so_far(server: "ResponsesServer") -> None:
+    """A call that was active is interrupted for the restored conversation."""
     server.answer(calls_of(0, 3))
     worker = Worker()
     saved = b""
     async with open_steady(server) as connection:
         async with (
-            connection.conversation(model="m", tools=[worker.tool]) as talk,
-            talk.run_stream("Go.", max_concurrency=1) as run,
+            connection.conversation(model="m", tools=[worker.tool]) as conversation,
+            conversation.run_stream("Go.", max_concurrency=1) as run,
         ):
             async for event in run:
                 if isinstance(event, ToolFinished) and not saved:
-                    await trio.sleep(0.01)  # the next one begins
-                    saved = talk.checkpoint()
+                    await trio.sleep(0.01)  # the next call starts
+                    saved = conversation.checkpoint()
             assert outputs(server.requests[-1]) == ["0/0", "0/1", "0/2"]
         worker.runs.clear()
         async with Conversation.restore(connection, saved) as again:
@@ -237,44 +261,46 @@ async def test_a_checkpoint_in_the_middle_keeps_the_answers(server: "ResponsesSe
     assert worker.runs == {(0, 2): 1}
 
 
-async def test_a_checkpoint_between_two_runs_owes_the_calls(server: "ResponsesServer") -> None:
+async def test_a_checkpoint_between_two_runs_has_the_pending_calls(
+    server: "ResponsesServer",
+) -> None:
     server.answer(calls_of(0, 2))
     worker = Worker()
     async with open_steady(server) as connection:
-        async with connection.conversation(model="m", tools=[worker.tool]) as talk:
-            await talk.create("Go.")
-            saved = talk.checkpoint()
+        async with connection.conversation(model="m", tools=[worker.tool]) as conversation:
+            await conversation.create("Go.")
+            saved = conversation.checkpoint()
         async with Conversation.restore(connection, saved) as again:
             await again.run(tools=[worker.tool])
             assert is_paired(history(again))
     assert outputs(server.requests[-1]) == ["0/0", "0/1"]
 
 
-async def test_a_fork_in_the_middle_has_the_answers_so_far(server: "ResponsesServer") -> None:
+async def test_a_fork_during_a_run_has_the_outputs_so_far(server: "ResponsesServer") -> None:
     server.answer(calls_of(0, 2))
     worker = Worker()
     async with (
-        open_talk(server, store=False, tools=[worker.tool]) as talk,
-        talk.run_stream("Go.") as run,
+        open_conversation(server, store=False, tools=[worker.tool]) as conversation,
+        conversation.run_stream("Go.") as run,
     ):
         async for event in run:
             if isinstance(event, ToolFinished) and event.call == run.responses[0].output[1]:
-                branch = talk.fork()
+                branch = conversation.fork()
                 await branch.run()
                 assert outputs(server.requests[-1]) == [INTERRUPTED, "0/1"]
                 assert is_paired(history(branch))
         assert outputs(server.requests[-1]) == ["0/0", "0/1"]
-        assert is_paired(history(talk))
+        assert is_paired(history(conversation))
         assert parent(server.requests[1]) == parent(server.requests[2])
     assert worker.runs == {(0, 0): 1, (0, 1): 1}
 
 
-async def test_a_tool_may_talk_elsewhere(server: "ResponsesServer") -> None:
-    """Its own conversation is busy with the run; another one is not."""
+async def test_a_tool_may_use_another_conversation(server: "ResponsesServer") -> None:
+    """Only its own conversation is locked by the run."""
     server.answer([WEATHER])
     async with (
         open_steady(server) as connection,
-        connection.conversation(model="m") as talk,
+        connection.conversation(model="m") as conversation,
         connection.conversation(model="m") as other,
     ):
 
@@ -282,23 +308,23 @@ async def test_a_tool_may_talk_elsewhere(server: "ResponsesServer") -> None:
         async def ask_another(city: str) -> str:
             return (await other.create(city)).output_text
 
-        await talk.run("Is it warm?", tools=[ask_another])
+        await conversation.run("Is it warm?", tools=[ask_another])
     assert outputs(server.requests[-1]) == [heard("Oslo")]
 
 
-async def test_a_history_that_is_taken_away_ends_the_run(server: "ResponsesServer") -> None:
-    """What its tools still answer is not for the new chain, whatever ids it uses."""
+async def test_a_reset_during_a_run_ends_the_run(server: "ResponsesServer") -> None:
+    """Outputs of its tools are not sent in the new chain, even for equal call ids."""
     server.answer([WEATHER])
-    async with open_talk(server, tools=[weather]) as talk:
-        async with talk.run_stream("Is it warm?") as run:
+    async with open_conversation(server, tools=[weather]) as conversation:
+        async with conversation.run_stream("Is it warm?") as run:
             async for event in run:
                 if isinstance(event, ToolStarted):
-                    talk.reset()
+                    conversation.reset()
         assert run.response.function_calls
-        assert talk.items == ()
+        assert conversation.items == ()
         server.call("weather", {"city": "Rome"}, call_id="call_1")
-        await talk.run("And here?")
-        assert is_paired(history(talk))
+        await conversation.run("And here?")
+        assert is_paired(history(conversation))
     assert [outputs(request) for request in server.requests] == [[], [], ["21 degrees in Rome"]]
 
 
@@ -323,15 +349,17 @@ ALLOWED = {"type": "allowed_tools", "tools": [{"type": "function", "name": "weat
         ({**ALLOWED, "mode": "auto"}, {**ALLOWED, "mode": "auto"}),
     ],
 )
-async def test_a_forced_choice_is_for_the_first_turn(
+async def test_a_forced_call_is_forced_in_the_first_turn_only(
     server: "ResponsesServer", forced: Any, after: Any
 ) -> None:
-    """It would force calls for ever; that it allows some tools only is for all of them."""
+    """The tools that the choice allows are the same in all turns."""
     for _ in range(2):
         server.answer([WEATHER])
-    async with open_talk(server, tools=[weather], parallel_tool_calls=False) as talk:
-        await talk.run("Is it warm?", tool_choice=forced)
-        await talk.run("Is it?")
+    async with open_conversation(
+        server, tools=[weather], parallel_tool_calls=False
+    ) as conversation:
+        await conversation.run("Is it warm?", tool_choice=forced)
+        await conversation.run("Is it?")
     assert choices(server.requests) == [forced, after, after, None]
     assert [request["parallel_tool_calls"] for request in server.requests] == [False] * 4
     assert {request["tools"][0]["name"] for request in server.requests} == {"weather"}

@@ -1,4 +1,4 @@
-"""Whatever a model writes as arguments: the loop goes on, and each call gets an answer."""
+"""For all arguments that a model may write: the run continues, and each call has an output."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ import trio
 from hypothesis import HealthCheck, example, given, settings
 from trio.testing import MockClock
 
-from tests.conversation.rig import history, open_talk
-from tests.runs.rig import function_call, is_paired, outputs
+from tests.conversation.rig import history, open_conversation
+from tests.conversation.runs.rig import function_call, is_paired, outputs
 from tests.turn.rig import created, ended, item_done
 from trio_responses import ToolFinished, function_tool
 from trio_responses._tools.function import InvalidArguments
@@ -56,7 +56,7 @@ valid = st.fixed_dictionaries(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> str:
-    """Give valid JSON with a few characters changed, put in, taken out or repeated."""
+    """Draw valid JSON with a few characters changed, inserted or removed."""
     text = json.dumps(draw(valid))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(text)))
@@ -78,7 +78,7 @@ calls = st.lists(st.tuples(st.sampled_from(["forecast", "anything"]), arguments)
 
 
 def say(server: ResponsesServer, given: list[tuple[str, str]]) -> None:
-    """Have the model call. Surrogates go out as escapes, as a careless server would write them."""
+    """Let the model call. Lone surrogates are sent as escapes, as some servers do."""
     items = [function_call(name, text, f"c{n}") for n, (name, text) in enumerate(given)]
     frames: list[Json] = [created(), *map(item_done, items, range(4)), ended(items)]
     server.answer([json.dumps(frame) for frame in frames])
@@ -87,11 +87,11 @@ def say(server: ResponsesServer, given: list[tuple[str, str]]) -> None:
 async def run_calls(given: list[tuple[str, str]]) -> None:
     async with open_test_server(max_age=None, lanes=False) as server:
         say(server, given)
-        async with open_talk(server, tools=[forecast, anything]) as talk:
-            async with talk.run_stream("Go.", on_tool_error="return") as run:
+        async with open_conversation(server, tools=[forecast, anything]) as conversation:
+            async with conversation.run_stream("Go.", on_tool_error="return") as run:
                 events = [event async for event in run]
             assert run.response.status == "completed"
-            assert is_paired(history(talk))
+            assert is_paired(history(conversation))
         ended_calls = [event for event in events if isinstance(event, ToolFinished)]
         assert len(ended_calls) == len(given)
         for event in ended_calls:
@@ -108,13 +108,13 @@ async def run_calls(given: list[tuple[str, str]]) -> None:
 @example([("anything", '{"value":' * 2000 + "1" + "}" * 2000), ("forecast", "")])
 @example([("anything", '{"value": null}'), ("anything", "\ufeff{}"), ("forecast", "\x00")])
 @given(calls)
-def test_no_arguments_raise_out_of_the_loop(given: list[tuple[str, str]]) -> None:
+def test_no_arguments_of_a_call_end_the_run(given: list[tuple[str, str]]) -> None:
     trio.run(run_calls, given, clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("name", ["", "\x00", "a" * 10_000, "forecast ", "{}", "\u2028"])
-async def test_no_name_raises_out_of_the_loop(narrow_server: ResponsesServer, name: str) -> None:
+async def test_no_name_of_a_call_ends_the_run(narrow_server: ResponsesServer, name: str) -> None:
     say(narrow_server, [(name, "{}")])
-    async with open_talk(narrow_server, tools=[forecast]) as talk:
-        await talk.run("Go.")
+    async with open_conversation(narrow_server, tools=[forecast]) as conversation:
+        await conversation.run("Go.")
     assert outputs(narrow_server.requests[1]) == [f"There is no tool named {name!r}."]

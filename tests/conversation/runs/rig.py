@@ -1,4 +1,4 @@
-"""What the tests of runs are written in: models that call, raw calls, what was answered."""
+"""Helpers for the tests of runs: models that call tools, raw calls, and the outputs sent."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ DONE = "All done."
 
 
 class Worker:
-    """A tool that counts how often each of its calls runs; calls of one round end in reverse."""
+    """A tool that counts how often each call runs. Calls of one round end in reverse order."""
 
     def __init__(self) -> None:
         self.runs: Counter[tuple[int, int]] = Counter()
         self.active = 0
         self.most = 0
-        """The most that were active at once."""
+        """The largest number of calls that were active at the same time."""
 
         @function_tool
         async def work(round: int, number: int) -> str:  # noqa: A002 - the model's word
@@ -42,7 +42,7 @@ class Worker:
 
 
 def calls_of(round_number: int, at_once: int) -> list[Call]:
-    """Give the calls of one round."""
+    """Return the calls of one round."""
     return [
         Call("work", {"round": round_number, "number": number}, call_id=f"{round_number}-{number}")
         for number in range(at_once)
@@ -50,7 +50,7 @@ def calls_of(round_number: int, at_once: int) -> list[Call]:
 
 
 def keep_calling(rounds: int, at_once: int) -> Callable[[Request], Answer]:
-    """Play a model that calls for some rounds, and answers then. It knows the history alone."""
+    """Return a responder that calls for some rounds, then answers. It has no state."""
 
     def answer(request: Request) -> Answer:
         answered = sum(item["type"] == "function_call_output" for item in request.history)
@@ -61,35 +61,35 @@ def keep_calling(rounds: int, at_once: int) -> Callable[[Request], Answer]:
 
 
 def outputs(request: Request) -> list[Any]:
-    """Give the outputs that a request carries, in order."""
+    """Return the outputs in the input of a request, in order."""
     return [item["output"] for item in request.input_items if item["type"].endswith("_output")]
 
 
 def answers(request: Request) -> list[Json]:
-    """Give the items of a request that answer calls."""
+    """Return the output items in the input of a request, in order."""
     return [item for item in request.input_items if item["type"].endswith(("_output", "_response"))]
 
 
 def is_paired(items: Sequence[Json]) -> bool:
-    """Say whether each call of a history is answered once, in order, before the model goes on."""
-    owed: list[str] = []
+    """Whether each call has one output, in order, before the next item of the model."""
+    pending: list[str] = []
     for item in items:
         match item["type"]:
             case "function_call":
-                owed.append(item["call_id"])
+                pending.append(item["call_id"])
             case "function_call_output":
-                if not owed or owed.pop(0) != item["call_id"]:
+                if not pending or pending.pop(0) != item["call_id"]:
                     return False
             case _:
-                if owed:
+                if pending:
                     return False
-    return not owed
+    return not pending
 
 
 def say_raw(
     server: ResponsesServer, *output: Json, status: str = "completed", reason: str | None = None
 ) -> None:
-    """Answer the next request with these very items: on the default lane, under a new id."""
+    """Answer the next request with these raw items, on the default lane."""
     response_id = "_".join(["resp_raw", *(str(item.get("id")) for item in output)])
     done = [item_done(item, index) for index, item in enumerate(output)]
     last = ended(output, response_id, status)
@@ -99,6 +99,6 @@ def say_raw(
 
 
 def function_call(name: str, arguments: str = "{}", call_id: str = "call_1", **more: Any) -> Json:
-    """Give a call as an item."""
+    """Return a function call as an item."""
     fields = {"id": f"fc_{call_id}", "call_id": call_id, "name": name, "arguments": arguments}
     return {"type": "function_call", "status": "completed", **fields, **more}

@@ -1,4 +1,4 @@
-"""Calls that are no function's: each kind is answered by its handler, in the shape it has."""
+"""Handlers of calls: each kind of call has an output item of its own shape."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.conversation.rig import history, open_talk
-from tests.runs.rig import answers, function_call, say_raw
+from tests.conversation.rig import history, open_conversation
+from tests.conversation.runs.rig import answers, function_call, say_raw
 from trio_responses import function_tool
 from trio_responses._wire import (
     ApplyPatchCallOutput,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
 
 SCHEMA: dict[str, Any] = json.loads(
-    (Path(__file__).parent.parent / "data" / "wire_schema.json").read_text()
+    (Path(__file__).parents[2] / "data" / "wire_schema.json").read_text()
 )["input_items"]
 
 EXIT = {"type": "exit", "exit_code": 0}
@@ -45,7 +45,7 @@ FIELDS: dict[str, "Json"] = {
 
 
 def call_of(kind: str, **more: Any) -> "Json":
-    """Give a call of each kind, as the server writes it."""
+    """Return a call of a kind, as the server writes it."""
     item = {"type": kind, "id": "item_1", "call_id": "call_1", "status": "completed"}
     if kind == "mcp_approval_request":
         del item["call_id"], item["status"]
@@ -53,7 +53,7 @@ def call_of(kind: str, **more: Any) -> "Json":
 
 
 def assert_fits(item: "Json") -> None:
-    """Hold an answer to the schema of the official SDK: its keys, and those that it must have."""
+    """Compare the keys and types of an output item with the schema of the official SDK."""
     fields = SCHEMA[item["type"]]["fields"]
     assert set(item) <= set(fields)
     assert {name for name in fields if fields[name]["required"]} <= set(item)
@@ -64,7 +64,7 @@ def assert_fits(item: "Json") -> None:
 
 
 async def answer_to(server: "ResponsesServer", item: "Json", result: Any, **options: Any) -> "Json":
-    """Have a call answered by its handler; give the item that the server got."""
+    """Answer a call by a handler, and return the output item that the server received."""
     say_raw(server, item)
     seen: list[Any] = []
 
@@ -76,10 +76,12 @@ async def answer_to(server: "ResponsesServer", item: "Json", result: Any, **opti
         return result
 
     options.setdefault("handlers", {item["type"]: handle})
-    async with open_talk(server) as talk:
-        response = await talk.run("Go.", tools=[{"type": "function", "name": "look_up"}], **options)
+    async with open_conversation(server) as conversation:
+        response = await conversation.run(
+            "Go.", tools=[{"type": "function", "name": "look_up"}], **options
+        )
         assert response.status == "completed"
-        assert [each["type"] for each in history(talk)][1] == item["type"]
+        assert [each["type"] for each in history(conversation)][1] == item["type"]
     if options.get("handlers"):
         assert [call.type for call in seen] == [item["type"]]
     [answer] = answers(server.requests[1])
@@ -125,7 +127,7 @@ async def answer_to(server: "ResponsesServer", item: "Json", result: Any, **opti
         ),
     ],
 )
-async def test_each_kind_of_call_has_an_answer_of_its_kind(
+async def test_each_kind_of_call_has_its_own_output_item(
     narrow_server: "ResponsesServer", kind: str, result: Any, expected: "Json"
 ) -> None:
     answer = await answer_to(narrow_server, call_of(kind), result)
@@ -133,17 +135,17 @@ async def test_each_kind_of_call_has_an_answer_of_its_kind(
 
 
 @pytest.mark.parametrize(("result", "output"), [("a.txt", "a.txt"), (["a"], '["a"]')])
-async def test_a_local_shell_is_answered_under_the_id_of_its_call(
+async def test_the_output_of_a_local_shell_has_the_id_of_its_call(
     narrow_server: "ResponsesServer", result: Any, output: str
 ) -> None:
     answer = await answer_to(narrow_server, call_of("local_shell_call"), result)
     assert answer == {"type": "local_shell_call_output", "id": "call_1", "output": output}
 
 
-async def test_a_search_for_tools_is_answered_by_definitions(
+async def test_the_output_of_a_tool_search_has_tool_definitions(
     narrow_server: "ResponsesServer",
 ) -> None:
-    """A function that was found has no definition in the request, but may have a handler."""
+    """A function that was found is not declared in the request, but may have a handler."""
     found = FunctionToolParam(name="read", parameters={}, strict=False)
     say_raw(narrow_server, call_of("tool_search_call"))
     say_raw(narrow_server, function_call("read", call_id="call_2"))
@@ -157,8 +159,8 @@ async def test_a_search_for_tools_is_answered_by_definitions(
         return "Dear Ada"
 
     tools = [{"type": "tool_search", "execution": "client"}]
-    async with open_talk(narrow_server, tools=tools) as talk:
-        await talk.run("Go.", handlers={"tool_search_call": search, "read": read})
+    async with open_conversation(narrow_server, tools=tools) as conversation:
+        await conversation.run("Go.", handlers={"tool_search_call": search, "read": read})
     [first], [second] = map(answers, narrow_server.requests[1:])
     assert_fits(first)
     assert (first["execution"], first["call_id"]) == ("client", "call_1")
@@ -175,7 +177,7 @@ async def test_a_search_for_tools_is_answered_by_definitions(
     ],
 )
 @pytest.mark.parametrize("by", ["approve", "handlers"])
-async def test_leave_for_the_tools_of_a_server(
+async def test_an_mcp_approval_is_answered_with_the_decision_and_its_reason(
     narrow_server: "ResponsesServer", by: str, verdict: Any, expected: "Json"
 ) -> None:
     async def decide(_: Any) -> Any:
@@ -186,8 +188,8 @@ async def test_leave_for_the_tools_of_a_server(
     if by == "approve":
         options = {"approve": decide}
     say_raw(narrow_server, call_of("mcp_approval_request"))
-    async with open_talk(narrow_server) as talk:
-        await talk.run("Go.", **options)
+    async with open_conversation(narrow_server) as conversation:
+        await conversation.run("Go.", **options)
     [answer] = answers(narrow_server.requests[1])
     assert_fits(answer)
     assert answer == {
@@ -198,7 +200,7 @@ async def test_leave_for_the_tools_of_a_server(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FIELDS if kind != "local_shell_call"])
-async def test_what_a_handler_raises_has_its_place_in_most_answers(
+async def test_the_exception_of_a_handler_is_sent_in_the_output(
     narrow_server: "ResponsesServer", kind: str
 ) -> None:
     error = LookupError("out of order")
@@ -208,25 +210,25 @@ async def test_what_a_handler_raises_has_its_place_in_most_answers(
             await answer_to(narrow_server, item, error)
         return
     answer = await answer_to(narrow_server, item, error)
-    told = "Error: LookupError: out of order"
+    text = "Error: LookupError: out of order"
     match kind:
         case "mcp_approval_request":
-            assert (answer["approve"], answer["reason"]) == (False, told)
+            assert (answer["approve"], answer["reason"]) == (False, text)
         case "shell_call":
             [chunk] = answer["output"]
             assert chunk == {
                 "stdout": "",
-                "stderr": told,
+                "stderr": text,
                 "outcome": {"type": "exit", "exit_code": 1},
             }
         case "apply_patch_call":
-            assert (answer["status"], answer["output"]) == ("failed", told)
+            assert (answer["status"], answer["output"]) == ("failed", text)
         case _:
-            assert answer["output"] == told
+            assert answer["output"] == text
 
 
 @pytest.mark.parametrize("kind", ["function_call", "custom_tool_call", "shell_call"])
-async def test_the_place_in_a_program_goes_along(
+async def test_the_caller_of_a_call_is_in_its_output(
     narrow_server: "ResponsesServer", kind: str
 ) -> None:
     results: dict[str, Any] = {"shell_call": [CHUNK]}
@@ -235,7 +237,7 @@ async def test_the_place_in_a_program_goes_along(
     assert answer["caller"] == PROGRAM
 
 
-async def test_the_place_in_a_program_goes_along_with_a_patch_that_failed(
+async def test_the_caller_of_a_patch_is_in_the_output_that_reports_a_failure(
     narrow_server: "ResponsesServer",
 ) -> None:
     item = call_of("apply_patch_call", caller=PROGRAM)
@@ -243,7 +245,7 @@ async def test_the_place_in_a_program_goes_along_with_a_patch_that_failed(
     assert (answer["status"], answer["caller"]) == ("failed", PROGRAM)
 
 
-async def test_a_handler_named_after_its_tool_goes_before_that_of_its_kind(
+async def test_a_handler_for_a_tool_precedes_a_handler_for_its_type(
     narrow_server: "ResponsesServer",
 ) -> None:
     say_raw(
@@ -261,8 +263,8 @@ async def test_a_handler_named_after_its_tool_goes_before_that_of_its_kind(
         return "another"
 
     tools = [CustomTool(name="run_sql"), CustomTool(name="grep")]
-    async with open_talk(narrow_server, tools=tools) as talk:
-        await talk.run("Go.", handlers={"run_sql": sql, "custom_tool_call": others})
+    async with open_conversation(narrow_server, tools=tools) as conversation:
+        await conversation.run("Go.", handlers={"run_sql": sql, "custom_tool_call": others})
     assert [item["output"] for item in answers(narrow_server.requests[1])] == ["sql", "another"]
 
 
@@ -272,10 +274,10 @@ async def count_up(start: int) -> int:
     return start + 1
 
 
-async def test_a_call_that_nobody_answers_ends_the_run_and_the_others_are_kept(
+async def test_a_call_without_a_handler_ends_the_run_and_other_outputs_are_kept(
     narrow_server: "ResponsesServer",
 ) -> None:
-    """The response is the caller's to answer; what did run is not run again."""
+    """The caller answers the call; the call that ran does not run again."""
     call = function_call("count_up", '{"start": 1}', "call_2")
     say_raw(narrow_server, call_of("computer_call"), call)
     runs: list[int] = []
@@ -286,11 +288,13 @@ async def test_a_call_that_nobody_answers_ends_the_run_and_the_others_are_kept(
         runs.append(start)
         return start + 1
 
-    async with open_talk(narrow_server, tools=[counting]) as talk:
-        response = await talk.run("Go.", max_rounds=1)
+    async with open_conversation(narrow_server, tools=[counting]) as conversation:
+        response = await conversation.run("Go.", max_rounds=1)
         assert [item.type for item in response.output] == ["computer_call", "function_call"]
-        assert response.id == talk.last_response_id
-        await talk.run([{"type": "computer_call_output", "call_id": "call_1", "output": SCREEN}])
+        assert response.id == conversation.last_response_id
+        await conversation.run(
+            [{"type": "computer_call_output", "call_id": "call_1", "output": SCREEN}]
+        )
     assert runs == [1]
     assert sorted(item["type"] for item in answers(narrow_server.requests[1])) == [
         "computer_call_output",
@@ -299,8 +303,8 @@ async def test_a_call_that_nobody_answers_ends_the_run_and_the_others_are_kept(
     assert len(narrow_server.requests) == 2
 
 
-async def test_a_function_of_a_namespace_is_known(narrow_server: "ResponsesServer") -> None:
-    """Without a handler its call is the caller's: it is not said to be unknown."""
+async def test_a_function_of_a_namespace_is_declared(narrow_server: "ResponsesServer") -> None:
+    """The caller answers its call; the model gets no error for an undeclared tool."""
     space = NamespaceTool(
         name="crm",
         description="Customers.",
@@ -308,8 +312,8 @@ async def test_a_function_of_a_namespace_is_known(narrow_server: "ResponsesServe
     )
     item = function_call("find", namespace="crm")
     say_raw(narrow_server, item)
-    async with open_talk(narrow_server, tools=[space, count_up]) as talk:
-        response = await talk.run("Go.")
+    async with open_conversation(narrow_server, tools=[space, count_up]) as conversation:
+        response = await conversation.run("Go.")
         assert response.function_calls[0].namespace == "crm"
         assert len(narrow_server.requests) == 1
 
@@ -317,16 +321,16 @@ async def test_a_function_of_a_namespace_is_known(narrow_server: "ResponsesServe
             await trio.lowlevel.checkpoint()
             return "Ada"
 
-        await talk.run(handlers={"find": find})
+        await conversation.run(handlers={"find": find})
     assert [item["output"] for item in answers(narrow_server.requests[1])] == ["Ada"]
 
 
-async def test_what_the_server_runs_itself_is_not_owed(narrow_server: "ResponsesServer") -> None:
+async def test_calls_that_the_server_runs_are_not_pending(narrow_server: "ResponsesServer") -> None:
     searched = call_of("tool_search_call", execution="server", call_id=None)
     ran = call_of("shell_call", environment={"type": "container_reference", "container_id": "c"})
     output = {"type": "shell_call_output", "id": "item_9", "call_id": "call_1", "output": [CHUNK]}
     say_raw(narrow_server, searched, ran, output)
-    async with open_talk(narrow_server) as talk:
-        response = await talk.run("Go.")
+    async with open_conversation(narrow_server) as conversation:
+        response = await conversation.run("Go.")
         assert len(response.output) == 3
     assert len(narrow_server.requests) == 1

@@ -1,11 +1,11 @@
-"""Sync functions: in threads, or in the event loop where they are cheap. On the real clock."""
+"""Sync functions run in threads, or in the event loop if they are cheap. On the real clock."""
 
 import threading
 
 import trio
 
-from tests.conversation.rig import history, open_talk
-from tests.runs.rig import is_paired, outputs
+from tests.conversation.rig import history, open_conversation
+from tests.conversation.runs.rig import is_paired, outputs
 from trio_responses import function_tool
 from trio_responses.testing import Call, open_test_server
 
@@ -13,7 +13,7 @@ INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
 
 
 def test_a_sync_function_runs_in_a_thread_unless_it_is_cheap() -> None:
-    """Those of one response meet each other in their threads: they do run at once."""
+    """The threads of one response run at the same time."""
     meeting = threading.Barrier(2)
 
     @function_tool
@@ -29,8 +29,8 @@ def test_a_sync_function_runs_in_a_thread_unless_it_is_cheap() -> None:
         async with open_test_server() as server:
             server.answer([Call(name, call_id=str(n)) for n, name in enumerate(("slow", "slow"))])
             server.answer([Call("cheap", call_id="3")])
-            async with open_talk(server, tools=[slow, cheap]) as talk:
-                await talk.run("Go.")
+            async with open_conversation(server, tools=[slow, cheap]) as conversation:
+                await conversation.run("Go.")
             assert [outputs(request) for request in server.requests] == [
                 [],
                 ["false", "false"],
@@ -40,8 +40,8 @@ def test_a_sync_function_runs_in_a_thread_unless_it_is_cheap() -> None:
     trio.run(main)
 
 
-def test_a_cancelled_thread_is_left_to_itself() -> None:
-    """Nobody waits for it, and what it returns reaches nobody."""
+def test_a_run_does_not_wait_for_a_cancelled_thread() -> None:
+    """The result of the thread is discarded."""
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     @function_tool
@@ -54,16 +54,16 @@ def test_a_cancelled_thread_is_left_to_itself() -> None:
     async def main() -> None:
         async with open_test_server() as server:
             server.answer([Call("stubborn", call_id="1")])
-            async with open_talk(server, tools=[stubborn]) as talk:
+            async with open_conversation(server, tools=[stubborn]) as conversation:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(talk.run, "Go.")
+                    nursery.start_soon(conversation.run, "Go.")
                     await trio.to_thread.run_sync(begun.wait)
                     nursery.cancel_scope.cancel()
                 assert not ended.is_set()
                 go_on.set()
                 await trio.to_thread.run_sync(ended.wait)
-                await talk.run()
-                assert is_paired(history(talk))
+                await conversation.run()
+                assert is_paired(history(conversation))
             assert outputs(server.requests[1]) == [INTERRUPTED]
 
     trio.run(main)
