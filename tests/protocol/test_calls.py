@@ -8,7 +8,13 @@ import msgspec
 import pytest
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.calls import is_answer, key_of, make_answer, make_refusal, note
+from trio_responses._protocol.calls import (
+    call_key,
+    find_calls_and_outputs,
+    is_output_item,
+    make_error_output,
+    make_output,
+)
 from trio_responses._protocol.raw_items import RawItems
 
 Json = dict[str, Any]
@@ -50,8 +56,8 @@ def typed(kind: str, **more: Any) -> wire.OutputItem:
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_an_answer_has_the_key_of_its_call(kind: str) -> None:
-    answer = make_answer(typed(kind), "x")
-    assert key_of(answer) == key_of(call(kind)) == (kind, "c")
+    answer = make_output(typed(kind), "x")
+    assert call_key(answer) == call_key(call(kind)) == (kind, "c")
     assert plain(answer)["type"] != kind
 
 
@@ -69,12 +75,12 @@ def test_an_answer_has_the_key_of_its_call(kind: str) -> None:
     ],
 )
 def test_everything_else_has_none(item: Any) -> None:
-    assert key_of(raw(item)) is None
+    assert call_key(raw(item)) is None
 
 
 def test_what_is_no_json_has_none() -> None:
-    assert key_of(msgspec.Raw(b'{"type": ')) is None
-    assert key_of(msgspec.Raw(b'"\xff"')) is None
+    assert call_key(msgspec.Raw(b'{"type": ')) is None
+    assert call_key(msgspec.Raw(b'"\xff"')) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,7 @@ def test_what_is_no_json_has_none() -> None:
     ],
 )
 def test_two_kinds_have_their_ids_elsewhere(item: Json, name: str) -> None:
-    key = key_of(raw(item))
+    key = call_key(raw(item))
     assert key is not None
     assert key[1] == name
 
@@ -96,7 +102,7 @@ def test_two_kinds_have_their_ids_elsewhere(item: Json, name: str) -> None:
 
 
 def noted(*items: bytes) -> list[tuple[str, bool, bytes]]:
-    found = note(RawItems.join([msgspec.Raw(item) for item in items]))
+    found = find_calls_and_outputs(RawItems.join([msgspec.Raw(item) for item in items]))
     return [(key[1], is_call, bytes(one)) for key, is_call, one in found]
 
 
@@ -155,7 +161,7 @@ def test_an_item_of_an_odd_shape_hides_no_call(odd: bytes) -> None:
 def test_a_result_stands_where_its_kind_of_answer_has_it(
     kind: str, result: Any, answer: Json
 ) -> None:
-    made = plain(make_answer(typed(kind), result))
+    made = plain(make_output(typed(kind), result))
     made.pop("type")
     assert made == answer
 
@@ -174,21 +180,21 @@ def test_a_result_stands_where_its_kind_of_answer_has_it(
     ],
 )
 def test_a_whole_item_goes_as_it_is(result: Any, whole: bool) -> None:  # noqa: FBT001
-    assert is_answer(result) is whole
+    assert is_output_item(result) is whole
     if whole:
         expected = {"type": "function_call_output", "call_id": "c", "output": "x"}
-        assert plain(make_answer(typed("function_call"), result)) == expected
+        assert plain(make_output(typed("function_call"), result)) == expected
 
 
 def test_an_unknown_item_goes_as_it_is() -> None:
     unknown = wire.decode_item(raw({"type": "of_next_year", "call_id": "c"}))
-    assert is_answer(unknown)
-    assert plain(make_answer(typed("function_call"), unknown))["type"] == "of_next_year"
+    assert is_output_item(unknown)
+    assert plain(make_output(typed("function_call"), unknown))["type"] == "of_next_year"
 
 
 def test_what_cannot_be_json_is_refused() -> None:
     with pytest.raises(TypeError):
-        make_answer(typed("function_call"), object())
+        make_output(typed("function_call"), object())
 
 
 @pytest.mark.parametrize("caller", [CALLER, {"type": "direct"}, {"type": "of_next_year", "n": 1}])
@@ -197,8 +203,8 @@ def test_what_cannot_be_json_is_refused() -> None:
 )
 def test_the_place_in_a_program_goes_along(kind: str, caller: Json) -> None:
     item = typed(kind, caller=caller)
-    assert plain(make_answer(item, "x"))["caller"] == caller
-    assert plain(make_refusal(item, "no"))["caller"] == caller
+    assert plain(make_output(item, "x"))["caller"] == caller
+    assert plain(make_error_output(item, "no"))["caller"] == caller
 
 
 # --- Refusals ----------------------------------------------------------------------------
@@ -223,17 +229,17 @@ def test_the_place_in_a_program_goes_along(kind: str, caller: Json) -> None:
     ],
 )
 def test_a_refusal_stands_where_its_kind_of_answer_has_it(kind: str, refusal: Json) -> None:
-    made = make_refusal(typed(kind), "no")
+    made = make_error_output(typed(kind), "no")
     assert made is not None
-    assert key_of(made) == (kind, "c")
+    assert call_key(made) == (kind, "c")
     assert {name: plain(made)[name] for name in refusal} == refusal
 
 
 @pytest.mark.parametrize("kind", ["computer_call", "tool_search_call"])
 def test_two_kinds_have_no_place_for_one(kind: str) -> None:
-    assert make_refusal(typed(kind), "no") is None
+    assert make_error_output(typed(kind), "no") is None
 
 
 def test_a_refusal_says_what_json_can_say() -> None:
-    made = plain(make_refusal(typed("function_call"), "caf\udce9"))
+    made = plain(make_error_output(typed("function_call"), "caf\udce9"))
     assert made["output"] == "caf?"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.calls import key_of, note
+from trio_responses._protocol.calls import call_key, find_calls_and_outputs
 from trio_responses._protocol.continuation import Continuation
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.requests import SteerState
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trio_responses._conversation.turn import ConversationRequest
     from trio_responses._endpoint import Endpoint
-    from trio_responses._protocol.calls import Key
+    from trio_responses._protocol.calls import CallKey
     from trio_responses._protocol.continuation import Placement
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
@@ -63,8 +63,8 @@ class History:
     ) -> None:
         self._endpoint = endpoint
         self._queued: Sequence[SteerInput] = ()
-        self._owed: dict[Key, msgspec.Raw] = {}
-        self._answers: dict[Key, msgspec.Raw] = {}
+        self._owed: dict[CallKey, msgspec.Raw] = {}
+        self._answers: dict[CallKey, msgspec.Raw] = {}
         self._noted = 0
         self.continuation: Continuation = continuation
         self.counts: Counts = Counts()
@@ -72,7 +72,7 @@ class History:
         """The input of a run whose first turn has not ended well: for the next run without any."""
         if answers:
             self._note()
-            self._answers = {key: raw for raw in answers if (key := key_of(raw)) is not None}
+            self._answers = {key: raw for raw in answers if (key := call_key(raw)) is not None}
 
     @property
     def history(self) -> list[msgspec.Raw]:
@@ -169,7 +169,7 @@ class History:
         """
         history = self.continuation.history
         for items in history[self._noted :]:
-            for key, is_call, raw in note(items):
+            for key, is_call, raw in find_calls_and_outputs(items):
                 if is_call:
                     self._owed[key] = raw.copy()  # the others need not be kept for it
                 else:
@@ -183,7 +183,7 @@ class History:
         self._note()
         return bool(self._owed)
 
-    def pending_calls(self, but: RawItems | None = None) -> dict[Key, OutputItem]:
+    def pending_calls(self, but: RawItems | None = None) -> dict[CallKey, OutputItem]:
         """Give those calls, in their order.
 
         An id that comes again is a new call if the one before was answered, and else the same.
@@ -191,17 +191,19 @@ class History:
         :param but: items that go along, and may answer some.
         """
         self._note()
-        answered = {noted.key for noted in note(but)} if but and self._owed else ()
+        answered = (
+            {noted.key for noted in find_calls_and_outputs(but)} if but and self._owed else ()
+        )
         return {
             key: wire.decode_item(raw) for key, raw in self._owed.items() if key not in answered
         }
 
-    def is_answered(self, key: Key) -> bool:
+    def is_answered(self, key: CallKey) -> bool:
         """Whether a tool has given an answer that only has to go out."""
         self._note()
         return key in self._answers
 
-    def store_output(self, key: Key, answer: msgspec.Raw) -> None:
+    def store_output(self, key: CallKey, answer: msgspec.Raw) -> None:
         """Keep an answer until a turn that carries it has ended well: no call is run twice.
 
         One to a call that the history has no more is dropped.
@@ -210,7 +212,7 @@ class History:
         if key in self._owed:
             self._answers[key] = answer
 
-    def outputs_for(self, calls: Mapping[Key, Any]) -> list[msgspec.Raw]:
+    def outputs_for(self, calls: Mapping[CallKey, Any]) -> list[msgspec.Raw]:
         """Give the answers that there are, in the order of their calls."""
         self._note()
         return [self._answers[key] for key in calls if key in self._answers]

@@ -28,7 +28,7 @@ from trio_responses._errors import (
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
-from trio_responses._protocol.calls import make_refusal
+from trio_responses._protocol.calls import make_error_output
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolStarted
 from trio_responses._turn.request_builder import TurnSettings
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import History
     from trio_responses._conversation.turn import TurnLock
     from trio_responses._errors import ResponsesError
-    from trio_responses._protocol.calls import Key
+    from trio_responses._protocol.calls import CallKey
     from trio_responses._protocol.delivery import DeliveryChoice
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
@@ -200,7 +200,7 @@ class RunStream:
         self._response = self.responses[-1]
 
     def _run_calls(
-        self, calls: Mapping[Key, wire.OutputItem], scope: trio.CancelScope
+        self, calls: Mapping[CallKey, wire.OutputItem], scope: trio.CancelScope
     ) -> trio.MemoryReceiveChannel[Told]:
         """Begin to run calls, side by side; what comes of them is told on the channel."""
         tell, told = trio.open_memory_channel[Told](3 * len(calls))
@@ -209,7 +209,7 @@ class RunStream:
 
     async def _run_together(
         self,
-        calls: Mapping[Key, wire.OutputItem],
+        calls: Mapping[CallKey, wire.OutputItem],
         tell: trio.MemorySendChannel[Told],
         scope: trio.CancelScope,
     ) -> None:
@@ -226,7 +226,7 @@ class RunStream:
 
     async def _answer_or_fail(
         self,
-        key: Key,
+        key: CallKey,
         call: wire.OutputItem,
         tell: trio.MemorySendChannel[Told],
         scope: trio.CancelScope,
@@ -244,7 +244,7 @@ class RunStream:
 
     async def _answer(
         self,
-        key: Key,
+        key: CallKey,
         call: wire.OutputItem,
         tell: trio.MemorySendChannel[Told],
     ) -> None:
@@ -258,7 +258,7 @@ class RunStream:
         async with self._limiter:
             tell.send_nowait(ToolStarted(call=call))
             since = trio.current_time()
-            interrupted = make_refusal(call, INTERRUPTED)
+            interrupted = make_error_output(call, INTERRUPTED)
             if interrupted is not None:
                 keep(key, interrupted)
             with self._terms.instruments.running(call) as record:

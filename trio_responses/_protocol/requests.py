@@ -23,7 +23,7 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
-from trio_responses._protocol.calls import note
+from trio_responses._protocol.calls import find_calls_and_outputs
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._wire import (
     ErrorEvent,
@@ -483,7 +483,7 @@ class RequestTable(Generic[RequestT]):
 
 def _calls_client(response: Response) -> bool:
     """Whether a response has calls that nothing in it answers."""
-    noted = note(RawItems.join(response.raw_output or []))
+    noted = find_calls_and_outputs(RawItems.join(response.raw_output or []))
     answered = {each.key for each in noted if not each.is_call}
     return any(each.is_call and each.key not in answered for each in noted)
 
