@@ -20,13 +20,15 @@ from hypothesis.stateful import (
 )
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.requests import ActiveRequest, RequestTable
+from trio_responses._protocol.request_table import RequestTable
+from trio_responses._protocol.requests import ActiveRequest, ReaderState
 
 if TYPE_CHECKING:
     from trio_responses._wire import ServerEvent
 
 Lane: TypeAlias = "str | None"
 
+READING = ReaderState.READING
 LANES: tuple[Lane, ...] = (None, "lane-1", "lane-2")
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
 ODD_ENDS = (*TERMINAL, "response.done")
@@ -117,7 +119,7 @@ class LanesBesideAServer(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes: RequestTable[ActiveRequest] = RequestTable()
+        self.lanes: RequestTable = RequestTable()
         self.asked: dict[Lane, list[Asked]] = {lane: [] for lane in LANES}
         self.over: list[Asked] = []
         self.rests: dict[Lane, str] = {}
@@ -135,14 +137,14 @@ class LanesBesideAServer(RuleBasedStateMachine):
 
     @initialize(lanes=st.lists(st.sampled_from(LANES), min_size=2, max_size=5))
     def ask(self, lanes: list[Lane]) -> None:
-        assert self.lanes.free(LANES, None) == list(LANES)
+        assert self.lanes.idle_lanes(LANES, None) == list(LANES)
         for lane in lanes:
             self.admit(lane, "none")
 
     @rule(lane=st.sampled_from(LANES), parent=st.sampled_from(["none", "latest", "latest", "lost"]))
     def admit(self, lane: Lane, parent: str) -> None:
         parents = {"latest": self.latest[0], "lost": "resp_x"}
-        request = ActiveRequest(lane, parents.get(parent))
+        request = ActiveRequest(lane, parents.get(parent), READING)
         self.asked[lane].append(Asked(request))
         self.heard[request] = []
         self.lanes.admit(request)
@@ -166,13 +168,13 @@ class LanesBesideAServer(RuleBasedStateMachine):
         unfinished = self.unfinished()
         asked = unfinished[number % len(unfinished)]
         asked.left = True
-        self.lanes.abandon(asked.request)
+        asked.request.abandon()
 
     @precondition(lambda self: self.over and busy(self))
     @rule()
     def lose_the_socket(self) -> None:
         waiting = [asked.request for asked in self.unfinished() if not asked.left]
-        assert Counter(self.lanes.clear()) == Counter(waiting)
+        assert Counter(self.lanes.close()) == Counter(waiting)
         for queue in self.asked.values():
             queue.clear()
         self.rests.clear()
@@ -343,8 +345,8 @@ class LanesBesideAServer(RuleBasedStateMachine):
         assert all(asked.request.abandoned is asked.left for asked in self.unfinished())
         assert all(asked.request.ended for asked in self.over)
         assert self.lanes.count() == len(unfinished)
-        assert self.lanes.ends == self.ends == len(self.over)
-        assert self.lanes.responses == self.responses
+        assert self.lanes.requests_ended == self.ends == len(self.over)
+        assert self.lanes.responses_ended == self.responses
 
     @invariant()
     def a_lane_is_idle_where_nothing_is_to_come(self) -> None:
@@ -355,16 +357,16 @@ class LanesBesideAServer(RuleBasedStateMachine):
     def the_latest_response_is_known(self) -> None:
         assert self.lanes.previous_response_id == self.latest[0]
         for lane in LANES:
-            assert self.lanes.latest(lane) == self.last_ids.get(lane)
+            assert self.lanes.latest_response(lane) == self.last_ids.get(lane)
 
     @invariant()
     def the_home_of_the_parent_is_free_first(self) -> None:
         idle = [lane for lane in LANES if not self.asked[lane]]
-        assert self.lanes.free(LANES, None) == idle
+        assert self.lanes.idle_lanes(LANES, None) == idle
         for home, parent in self.last_ids.items():
             if home in idle and parent is not None:
                 rest = [lane for lane in idle if lane != home]
-                assert self.lanes.free(LANES, parent) == [home, *rest]
+                assert self.lanes.idle_lanes(LANES, parent) == [home, *rest]
 
 
 LanesBesideAServer.TestCase.settings = settings(
@@ -377,25 +379,26 @@ TestAnyOrder = LanesBesideAServer.TestCase
 
 
 @pytest.fixture
-def lanes() -> RequestTable[ActiveRequest]:
+def lanes() -> RequestTable:
     return RequestTable()
 
 
 def admit(
-    lanes: RequestTable[ActiveRequest], lane: Lane = None, parent: str | None = None
+    lanes: RequestTable,
+    lane: Lane = None,
+    parent: str | None = None,
+    reader: ReaderState = ReaderState.NONE,
 ) -> ActiveRequest:
-    request = ActiveRequest(lane, parent)
+    request = ActiveRequest(lane, parent, reader)
     lanes.admit(request)
     return request
 
 
-def begin(lanes: RequestTable[ActiveRequest], response_id: str, lane: Lane = None) -> None:
+def begin(lanes: RequestTable, response_id: str, lane: Lane = None) -> None:
     lanes.route(say_response("response.created", response_id, lane))
 
 
-def complete(
-    lanes: RequestTable[ActiveRequest], response_id: str, lane: Lane = None
-) -> ActiveRequest | None:
+def complete(lanes: RequestTable, response_id: str, lane: Lane = None) -> ActiveRequest | None:
     return lanes.route(say_response("response.completed", response_id, lane))
 
 
@@ -403,20 +406,20 @@ class TestOwnership:
     """P5: no event of one turn reaches another."""
 
     def test_the_oldest_unfinished_request_of_a_lane_owns_its_events(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         first, second = admit(lanes), admit(lanes)
         assert lanes.route(say("response.output_text.delta")) is first
         assert complete(lanes, "resp_1") is first
         assert lanes.route(say("response.output_text.delta")) is second
 
-    def test_lanes_are_answered_side_by_side(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_lanes_are_answered_side_by_side(self, lanes: RequestTable) -> None:
         requests = {lane: admit(lanes, lane) for lane in LANES}
         for lane in [*reversed(LANES), *LANES]:
             assert lanes.route(say("response.output_text.delta", lane)) is requests[lane]
 
     def test_an_event_of_a_lane_where_nothing_was_asked_belongs_to_nobody(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         admit(lanes)
         assert lanes.route(say("response.output_text.delta", "lane-1")) is None
@@ -427,7 +430,7 @@ class TestOwnership:
         assert lanes.count() == 1
 
     def test_a_request_can_be_answered_before_its_last_byte_is_out(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         request = admit(lanes)
         assert lanes.route(say_error("previous_response_not_found")) is request
@@ -435,7 +438,7 @@ class TestOwnership:
         assert request.ended
         assert lanes.is_idle(None)
 
-    def test_a_withdrawn_request_leaves_no_debris(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_a_withdrawn_request_leaves_no_debris(self, lanes: RequestTable) -> None:
         """Row 6 of docs/problems.md: what was not sent is not waited for."""
         first, withdrawn = admit(lanes), admit(lanes)
         lanes.withdraw(withdrawn)
@@ -443,129 +446,107 @@ class TestOwnership:
         assert complete(lanes, "resp_1") is first
         assert lanes.is_idle(None)
         assert not withdrawn.ended
-        assert lanes.ends == 1
+        assert lanes.requests_ended == 1
 
     def test_the_events_of_an_abandoned_turn_do_not_answer_the_next_one(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         """Row 5 of docs/problems.md: the lane is dirty until the terminal event, and then clean."""
-        left, following = admit(lanes), admit(lanes)
+        left, following = admit(lanes, reader=READING), admit(lanes)
         begin(lanes, "resp_1")
-        lanes.abandon(left)
+        left.abandon()
         assert lanes.route(say("response.output_text.delta")) is left
         assert not lanes.is_idle(None)
         assert complete(lanes, "resp_1") is left
         assert lanes.route(say("response.output_text.delta")) is following
 
-    def test_a_lane_is_dirty_until_its_abandoned_response_ends(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
-        lanes.abandon(admit(lanes, "lane-1"))
+    def test_a_lane_is_dirty_until_its_abandoned_response_ends(self, lanes: RequestTable) -> None:
+        admit(lanes, "lane-1", reader=READING).abandon()
         assert not lanes.is_idle("lane-1")
-        assert lanes.free(["lane-1", "lane-2"], None) == ["lane-2"]
+        assert lanes.idle_lanes(["lane-1", "lane-2"], None) == ["lane-2"]
         complete(lanes, "resp_1", "lane-1")
         assert lanes.is_idle("lane-1")
 
 
 class TestResponses:
-    def test_created_names_the_response(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_created_names_the_response(self, lanes: RequestTable) -> None:
         request = admit(lanes)
         begin(lanes, "resp_1")
         assert request.response_id == "resp_1"
         assert not request.ended
 
     @pytest.mark.parametrize("type_", TERMINAL)
-    def test_a_terminal_event_ends_its_request(
-        self, lanes: RequestTable[ActiveRequest], type_: str
-    ) -> None:
+    def test_a_terminal_event_ends_its_request(self, lanes: RequestTable, type_: str) -> None:
         """P3, and row 21 of docs/problems.md: all three are ends, and all three are Responses."""
         request = admit(lanes)
         assert lanes.route(say_response(type_, "resp_1")) is request
         assert request.ended
         assert request.response_id == "resp_1"
-        assert (lanes.ends, lanes.responses, lanes.count()) == (1, 1, 0)
+        assert (lanes.requests_ended, lanes.responses_ended, lanes.count()) == (1, 1, 0)
 
-    def test_the_old_name_of_completed_ends_its_request(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_the_old_name_of_completed_ends_its_request(self, lanes: RequestTable) -> None:
         request = admit(lanes)
         assert lanes.route(say_response("response.done", "resp_1")) is request
         assert request.ended
 
     def test_a_terminal_event_without_an_id_leaves_the_id_of_created(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         request = admit(lanes)
         begin(lanes, "resp_1")
         assert lanes.route(say_response("response.completed", None)) is request
         assert lanes.previous_response_id == request.response_id == "resp_1"
 
-    def test_a_server_that_renames_its_response_still_ends_it(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_a_server_that_renames_its_response_still_ends_it(self, lanes: RequestTable) -> None:
         """P3: rather an end under a strange id than a turn that hangs."""
         request = admit(lanes)
         begin(lanes, "resp_1")
         assert complete(lanes, "resp_one") is request
         assert request.ended
 
-    def test_a_server_without_ids_ends_every_response(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_a_server_without_ids_ends_every_response(self, lanes: RequestTable) -> None:
         for _ in range(3):
             request = admit(lanes)
             assert lanes.route(say_response("response.completed", None)) is request
         assert lanes.previous_response_id is None
 
-    def test_a_server_with_one_id_for_all_ends_every_response(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_a_server_with_one_id_for_all_ends_every_response(self, lanes: RequestTable) -> None:
         for _ in range(3):
             request = admit(lanes)
             begin(lanes, "resp_mock")
             assert complete(lanes, "resp_mock") is request
 
-    def test_a_terminal_event_said_twice_ends_one_request(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_a_terminal_event_said_twice_ends_one_request(self, lanes: RequestTable) -> None:
         admit(lanes)
         following = admit(lanes)
         complete(lanes, "resp_1")
         assert complete(lanes, "resp_1") is None
         assert not following.ended
-        assert lanes.responses == 1
+        assert lanes.responses_ended == 1
 
 
 class TestUndecodableFrames:
     """P3 and P8: a turn ends by a frame that cannot be read, too, and by no other."""
 
     @pytest.mark.parametrize("type_", [*ODD_ENDS, "error", "response.error"])
-    def test_one_that_would_end_a_request_ends_it(
-        self, lanes: RequestTable[ActiveRequest], type_: str
-    ) -> None:
+    def test_one_that_would_end_a_request_ends_it(self, lanes: RequestTable, type_: str) -> None:
         request = admit(lanes, "lane-1")
         assert lanes.route(garble(type_, "lane-1")) is request
         assert request.ended
-        assert (lanes.ends, lanes.responses) == (1, 0)
+        assert (lanes.requests_ended, lanes.responses_ended) == (1, 0)
 
-    def test_a_done_without_its_response_ends_the_request(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_a_done_without_its_response_ends_the_request(self, lanes: RequestTable) -> None:
         request = admit(lanes)
         assert isinstance(say("response.done"), wire.UndecodableFrame)
         assert lanes.route(say("response.done")) is request
 
     @pytest.mark.parametrize("type_", ["response.output_text.delta", "keepalive", None])
-    def test_any_other_belongs_to_nobody(
-        self, lanes: RequestTable[ActiveRequest], type_: str | None
-    ) -> None:
+    def test_any_other_belongs_to_nobody(self, lanes: RequestTable, type_: str | None) -> None:
         request = admit(lanes)
         assert lanes.route(garble(type_)) is None
         assert not request.ended
 
-    def test_an_error_is_attributed_as_one_that_can_be_read(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_an_error_is_attributed_as_one_that_can_be_read(self, lanes: RequestTable) -> None:
         request = admit(lanes, "lane-1")
         assert lanes.route(garble("error")) is request
         assert lanes.route(garble("error")) is None
@@ -576,47 +557,41 @@ class TestErrors:
 
     @pytest.mark.parametrize("shape", ["nested", "without status", "flat"])
     def test_an_error_of_any_shape_ends_the_request_of_its_lane(
-        self, lanes: RequestTable[ActiveRequest], shape: str
+        self, lanes: RequestTable, shape: str
     ) -> None:
         """Row 1 of docs/problems.md."""
         other, request = admit(lanes), admit(lanes, "lane-1")
         assert lanes.route(say_error(None, "lane-1", shape)) is request
         assert request.ended
         assert not other.ended
-        assert (lanes.ends, lanes.responses) == (1, 0)
+        assert (lanes.requests_ended, lanes.responses_ended) == (1, 0)
 
-    def test_an_error_without_a_lane_belongs_to_the_default_lane(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_an_error_without_a_lane_belongs_to_the_default_lane(self, lanes: RequestTable) -> None:
         other, request = admit(lanes, "lane-1"), admit(lanes)
         assert lanes.route(say_error()) is request
         assert not other.ended
 
     def test_an_error_without_a_lane_belongs_to_the_only_lane_at_work(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         first, second = admit(lanes, "lane-1"), admit(lanes, "lane-1")
         assert lanes.route(say_error()) is first
         assert lanes.route(say_error()) is second
 
     def test_an_error_without_a_lane_among_several_belongs_to_nobody(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         admit(lanes, "lane-1")
         admit(lanes, "lane-2")
         assert lanes.route(say_error()) is None
         assert lanes.count() == 2
 
-    def test_an_error_on_an_idle_socket_belongs_to_nobody(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_an_error_on_an_idle_socket_belongs_to_nobody(self, lanes: RequestTable) -> None:
         """Row 2 of docs/problems.md."""
         assert lanes.route(say_error(LIMIT)) is None
-        assert lanes.ends == 0
+        assert lanes.requests_ended == 0
 
-    def test_a_refused_name_is_not_the_fault_of_the_default_lane(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_a_refused_name_is_not_the_fault_of_the_default_lane(self, lanes: RequestTable) -> None:
         """The server says it without the lane whose name it refuses."""
         innocent, begun, misnamed = admit(lanes), admit(lanes, "lane-1"), admit(lanes, "a lane")
         begin(lanes, "resp_1", "lane-1")
@@ -625,16 +600,14 @@ class TestErrors:
         assert not innocent.ended
         assert not begun.ended
 
-    def test_a_refused_name_among_several_belongs_to_nobody(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_a_refused_name_among_several_belongs_to_nobody(self, lanes: RequestTable) -> None:
         for lane in LANES:
             admit(lanes, lane)
         assert lanes.route(say_error(BAD_NAME)) is None
         assert lanes.count() == len(LANES)
 
     def test_the_connection_limit_lets_a_response_finish_that_has_begun(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         request = admit(lanes)
         begin(lanes, "resp_1")
@@ -642,7 +615,7 @@ class TestErrors:
         assert complete(lanes, "resp_1") is request
 
     def test_the_connection_limit_refuses_a_response_that_has_not_begun(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         """Row 10 of docs/problems.md."""
         request = admit(lanes)
@@ -656,7 +629,7 @@ class TestWhatComesAfterAnError:
     @pytest.mark.parametrize("type_", [*STEPS, *TERMINAL])
     @pytest.mark.parametrize("lane", [None, "lane-1"])
     def test_the_rest_of_its_response_belongs_to_nobody(
-        self, lanes: RequestTable[ActiveRequest], lane: Lane, type_: str
+        self, lanes: RequestTable, lane: Lane, type_: str
     ) -> None:
         admit(lanes, lane)
         begin(lanes, "resp_1", lane)
@@ -668,25 +641,21 @@ class TestWhatComesAfterAnError:
         assert complete(lanes, "resp_1", lane) is None
         assert complete(lanes, "resp_2", lane) is following
 
-    def test_other_lanes_go_on(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_other_lanes_go_on(self, lanes: RequestTable) -> None:
         other = admit(lanes, "lane-2")
         admit(lanes, "lane-1")
         begin(lanes, "resp_1", "lane-1")
         lanes.route(say_error(None, "lane-1"))
         assert lanes.route(say("response.output_text.delta", "lane-2")) is other
 
-    def test_an_error_that_cannot_be_read_breaks_off_as_well(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_an_error_that_cannot_be_read_breaks_off_as_well(self, lanes: RequestTable) -> None:
         admit(lanes)
         begin(lanes, "resp_1")
         lanes.route(garble("error"))
         admit(lanes)
         assert lanes.route(say("response.output_text.delta")) is None
 
-    def test_the_next_response_may_consist_of_its_end(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_the_next_response_may_consist_of_its_end(self, lanes: RequestTable) -> None:
         """Some servers answer a warm-up by the terminal event alone."""
         admit(lanes)
         begin(lanes, "resp_1")
@@ -696,9 +665,7 @@ class TestWhatComesAfterAnError:
         third = admit(lanes)
         assert lanes.route(say("response.output_text.delta")) is third
 
-    def test_where_no_response_had_begun_nothing_is_held_back(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_where_no_response_had_begun_nothing_is_held_back(self, lanes: RequestTable) -> None:
         admit(lanes)
         lanes.route(say_error("previous_response_not_found"))
         following = admit(lanes)
@@ -707,24 +674,20 @@ class TestWhatComesAfterAnError:
 
 class TestUnknownEvents:
     @pytest.mark.parametrize("type_", UNASKED)
-    def test_what_is_said_unasked_belongs_to_nobody(
-        self, lanes: RequestTable[ActiveRequest], type_: str
-    ) -> None:
+    def test_what_is_said_unasked_belongs_to_nobody(self, lanes: RequestTable, type_: str) -> None:
         request = admit(lanes)
         assert lanes.route(say(type_)) is None
         assert not request.ended
 
     def test_an_unknown_step_of_a_response_belongs_to_its_request(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         request, named = admit(lanes), admit(lanes, "lane-1")
         assert lanes.route(say("response.metadata")) is request
         assert lanes.route(say("response.metadata", "lane-1")) is named
         assert not request.ended
 
-    def test_an_unknown_event_with_a_lane_belongs_to_that_lane(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_an_unknown_event_with_a_lane_belongs_to_that_lane(self, lanes: RequestTable) -> None:
         request = admit(lanes, "lane-1")
         assert lanes.route(say("keepalive", "lane-1")) is request
         assert lanes.route(say("keepalive", "lane-2")) is None
@@ -733,115 +696,110 @@ class TestUnknownEvents:
 class TestPreviousResponse:
     """Row 16 of docs/problems.md, and the cache rules of docs/protocol.md, 5.1."""
 
-    def test_a_completed_response_is_remembered(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_a_completed_response_is_remembered(self, lanes: RequestTable) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         assert lanes.previous_response_id == "resp_1"
 
     @pytest.mark.parametrize("type_", TERMINAL[1:])
-    def test_a_failed_or_incomplete_one_is_not(
-        self, lanes: RequestTable[ActiveRequest], type_: str
-    ) -> None:
+    def test_a_failed_or_incomplete_one_is_not(self, lanes: RequestTable, type_: str) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes, parent="resp_1")
         lanes.route(say_response(type_, "resp_2"))
         assert lanes.previous_response_id == "resp_1"
 
-    def test_a_warm_up_counts_as_one(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_a_warm_up_counts_as_one(self, lanes: RequestTable) -> None:
         admit(lanes)
         complete(lanes, "resp_warm")
         assert lanes.previous_response_id == "resp_warm"
 
     @pytest.mark.parametrize("lane", LANES)
-    def test_an_error_of_its_continuation_evicts_it(
-        self, lanes: RequestTable[ActiveRequest], lane: Lane
-    ) -> None:
+    def test_an_error_of_its_continuation_evicts_it(self, lanes: RequestTable, lane: Lane) -> None:
         admit(lanes, lane)
         complete(lanes, "resp_1", lane)
         admit(lanes, lane, parent="resp_1")
         lanes.route(say_error(None, lane))
         assert lanes.previous_response_id is None
 
-    def test_an_error_of_a_fork_on_another_lane_keeps_it(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_an_error_of_a_fork_on_another_lane_keeps_it(self, lanes: RequestTable) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes, "lane-1", parent="resp_1")
         lanes.route(say_error(None, "lane-1"))
         assert lanes.previous_response_id == "resp_1"
 
-    def test_an_error_of_another_chain_keeps_it(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_an_error_of_another_chain_keeps_it(self, lanes: RequestTable) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes)
         lanes.route(say_error())
         assert lanes.previous_response_id == "resp_1"
 
-    def test_a_lost_socket_takes_it_along(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_a_lost_socket_takes_it_along(self, lanes: RequestTable) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
-        lanes.clear()
+        lanes.close()
         assert lanes.previous_response_id is None
 
 
 class TestFreeLanes:
-    def test_the_home_of_the_parent_goes_first(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_the_home_of_the_parent_goes_first(self, lanes: RequestTable) -> None:
         for number, lane in enumerate(LANES):
             admit(lanes, lane)
             complete(lanes, f"resp_{number}", lane)
-        assert lanes.free(LANES, "resp_2") == ["lane-2", None, "lane-1"]
+        assert lanes.idle_lanes(LANES, "resp_2") == ["lane-2", None, "lane-1"]
 
     def test_without_a_parent_or_with_an_unknown_one_they_keep_their_order(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         admit(lanes, "lane-1")
         lanes.route(say_error(None, "lane-1"))
-        assert lanes.free(LANES, None) == list(LANES)
-        assert lanes.free(LANES, "resp_9") == list(LANES)
+        assert lanes.idle_lanes(LANES, None) == list(LANES)
+        assert lanes.idle_lanes(LANES, "resp_9") == list(LANES)
 
     def test_only_the_latest_response_of_a_lane_has_its_home_there(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         for response_id in ("resp_1", "resp_2"):
             admit(lanes, "lane-1")
             complete(lanes, response_id, "lane-1")
-        assert lanes.free(LANES, "resp_1") == list(LANES)
-        assert lanes.free(LANES, "resp_2")[0] == "lane-1"
-        assert lanes.latest("lane-1") == "resp_2"
+        assert lanes.idle_lanes(LANES, "resp_1") == list(LANES)
+        assert lanes.idle_lanes(LANES, "resp_2")[0] == "lane-1"
+        assert lanes.latest_response("lane-1") == "resp_2"
 
     def test_an_error_in_place_of_a_response_leaves_a_lane_without_a_latest_one(
-        self, lanes: RequestTable[ActiveRequest]
+        self, lanes: RequestTable
     ) -> None:
         """Design P7: the next turn has no baseline there, and sends its full input."""
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes, parent="resp_1")
         lanes.route(say_error())
-        assert lanes.latest(None) is None
+        assert lanes.latest_response(None) is None
 
-    def test_a_busy_home_is_not_free(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_a_busy_home_is_not_free(self, lanes: RequestTable) -> None:
         admit(lanes, "lane-1")
         complete(lanes, "resp_1", "lane-1")
         admit(lanes, "lane-1")
-        assert lanes.free(LANES, "resp_1") == [None, "lane-2"]
+        assert lanes.idle_lanes(LANES, "resp_1") == [None, "lane-2"]
 
 
 class TestALostSocket:
-    def test_only_those_who_wait_are_told(self, lanes: RequestTable[ActiveRequest]) -> None:
-        left, first, second = admit(lanes), admit(lanes), admit(lanes, "lane-1")
-        lanes.abandon(left)
-        assert set(lanes.clear()) == {first, second}
+    def test_only_those_who_wait_are_told(self, lanes: RequestTable) -> None:
+        left = admit(lanes, reader=READING)
+        first, second = admit(lanes), admit(lanes, "lane-1")
+        left.abandon()
+        assert set(lanes.close()) == {first, second}
         assert lanes.count() == 0
-        assert lanes.clear() == []
+        assert lanes.close() == []
 
-    def test_nothing_of_it_is_left(self, lanes: RequestTable[ActiveRequest]) -> None:
+    def test_nothing_of_it_is_left(self, lanes: RequestTable) -> None:
         admit(lanes, "lane-1")
         begin(lanes, "resp_1", "lane-1")
         lanes.route(say_error(None, "lane-1"))
-        lanes.clear()
-        assert lanes.free(LANES, "resp_1") == list(LANES)
+        lanes.close()
+        assert lanes.idle_lanes(LANES, "resp_1") == list(LANES)
         request = admit(lanes, "lane-1")
         assert lanes.route(say("response.output_text.delta", "lane-1")) is request
         assert complete(lanes, "resp_1", "lane-1") is request

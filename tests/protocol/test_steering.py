@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.protocol.test_lanes import LANES, admit, begin, complete, say, say_error, say_response
-from trio_responses._protocol.requests import ActiveRequest, RequestTable, SteerInput, SteerState
+from trio_responses._protocol.request_table import RequestTable
+from trio_responses._protocol.requests import ActiveRequest, ReaderState, SteerInput, SteerState
 
 if TYPE_CHECKING:
     from tests.protocol.test_lanes import Lane
@@ -26,13 +27,13 @@ SOME_TEXT = [msgspec.Raw(b'{"role":"user","content":"Rather in Oslo."}')]
 
 
 @pytest.fixture
-def lanes() -> RequestTable[ActiveRequest]:
+def lanes() -> RequestTable:
     return RequestTable()
 
 
-def submit(lanes: RequestTable[ActiveRequest], request: ActiveRequest) -> SteerInput:
+def submit(lanes: RequestTable, request: ActiveRequest) -> SteerInput:
     submission = SteerInput(request, SOME_TEXT)
-    lanes.steering.submit(submission)
+    lanes.submit_steer(submission)
     return submission
 
 
@@ -51,7 +52,7 @@ def refusal(code: str = "response_not_active", **fields: Any) -> ServerEvent:
 
 
 @pytest.fixture
-def request_(lanes: RequestTable[ActiveRequest]) -> ActiveRequest:
+def request_(lanes: RequestTable) -> ActiveRequest:
     """A request whose response has begun as resp_1."""
     request = admit(lanes)
     begin(lanes, "resp_1")
@@ -60,12 +61,6 @@ def request_(lanes: RequestTable[ActiveRequest]) -> ActiveRequest:
 
 CALL = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "cold"}
-
-
-class HasReader(ActiveRequest):
-    """A request whose end somebody waits for, as a turn is."""
-
-    has_reader = True
 
 
 def end_with(*output: dict[str, str]) -> ServerEvent:
@@ -77,7 +72,7 @@ class TestEndings:
 
     @pytest.mark.parametrize("ending", ["response.incomplete", "response.completed"])
     def test_the_successor_belongs_to_the_same_request(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest, ending: str
+        self, lanes: RequestTable, request_: ActiveRequest, ending: str
     ) -> None:
         following = admit(lanes)
         steer = submit(lanes, request_)
@@ -85,18 +80,18 @@ class TestEndings:
         assert (steer.state, steer.id) == (ACCEPTED, "steer_1")
         assert lanes.route(say_response(ending, "resp_1")) is request_
         assert not request_.ended
-        assert lanes.latest(None) == "resp_1"
+        assert lanes.latest_response(None) == "resp_1"
         begin(lanes, "resp_2")
         assert (steer.state, steer.successor) == (COMMITTED, "resp_2")
         assert lanes.route(say(DELTA)) is request_
         assert complete(lanes, "resp_2") is request_
         assert request_.ended
         assert lanes.route(say(DELTA)) is following
-        assert (lanes.ends, lanes.responses) == (1, 2)
-        assert lanes.previous_response_id == lanes.latest(None) == "resp_2"
+        assert (lanes.requests_ended, lanes.responses_ended) == (1, 2)
+        assert lanes.previous_response_id == lanes.latest_response(None) == "resp_2"
 
     def test_one_that_waits_for_outputs_of_tools_ends_the_request(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         steers = [submit(lanes, request_), submit(lanes, request_)]
         for number in (1, 2):
@@ -117,7 +112,7 @@ class TestEndings:
 
     @pytest.mark.parametrize("begun", [True, False])
     def test_outputs_that_came_before_the_word_for_it_end_the_request(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest, *, begun: bool
+        self, lanes: RequestTable, request_: ActiveRequest, *, begun: bool
     ) -> None:
         steers = [submit(lanes, request_), submit(lanes, request_)]
         lanes.route(say_steer("accepted", "steer_1"))
@@ -133,26 +128,24 @@ class TestEndings:
 
     @pytest.mark.parametrize("parent", [None, "resp_0", "resp_1"])
     @pytest.mark.parametrize("output", [[], [CALL], [CALL, OUTPUT]])
-    @pytest.mark.parametrize("reader", [True, False])
+    @pytest.mark.parametrize("reader", [ReaderState.READING, ReaderState.NONE])
     def test_what_follows_is_a_successor_in_every_other_case(
-        self, parent: str | None, output: list[dict[str, str]], *, reader: bool
+        self, parent: str | None, output: list[dict[str, str]], reader: ReaderState
     ) -> None:
-        kind = HasReader if reader else ActiveRequest
-        lanes: RequestTable[ActiveRequest] = RequestTable()
-        request = kind()
-        lanes.admit(request)
+        lanes = RequestTable()
+        request = admit(lanes, reader=reader)
         begin(lanes, "resp_1")
         submit(lanes, request)
         lanes.route(say_steer("accepted", "steer_1"))
         lanes.route(end_with(*output))
         admit(lanes, parent=parent)
         begin(lanes, "resp_2")
-        early = (parent, output, reader) == ("resp_1", [CALL], False)
+        early = (parent, output, reader) == ("resp_1", [CALL], ReaderState.NONE)
         assert request.ended is early
 
     @pytest.mark.parametrize("answered", [True, False])
     def test_one_that_failed_behind_the_end_ends_the_request(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest, *, answered: bool
+        self, lanes: RequestTable, request_: ActiveRequest, *, answered: bool
     ) -> None:
         steer = submit(lanes, request_)
         if answered:
@@ -165,7 +158,7 @@ class TestEndings:
         assert steer.error.code == "response_not_active"
 
     def test_one_that_failed_before_the_end_changes_nothing(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         submit(lanes, request_)
         assert lanes.route(refusal("steering_not_supported")) is request_
@@ -174,7 +167,7 @@ class TestEndings:
         assert request_.ended
 
     def test_a_terminal_event_said_twice_does_not_end_the_successor(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -185,7 +178,7 @@ class TestEndings:
         assert not request_.ended
 
     def test_a_successor_may_consist_of_its_end(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -195,7 +188,7 @@ class TestEndings:
         assert (steer.state, steer.successor) == (COMMITTED, "resp_2")
 
     def test_one_of_two_is_enough_for_a_successor(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         first, second = submit(lanes, request_), submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -207,7 +200,7 @@ class TestEndings:
         assert first.state is COMMITTED
 
     def test_a_successor_can_be_steered_again(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         for number in range(1, 4):
             steer = submit(lanes, request_)
@@ -223,9 +216,7 @@ class TestEndings:
 class TestWhoIsMeant:
     """Events name an input by its id; before it has one, by its response or its lane."""
 
-    def test_a_refusal_without_a_lane_names_the_response(
-        self, lanes: RequestTable[ActiveRequest]
-    ) -> None:
+    def test_a_refusal_without_a_lane_names_the_response(self, lanes: RequestTable) -> None:
         requests = [admit(lanes, lane) for lane in LANES]
         for number, lane in enumerate(LANES):
             begin(lanes, f"resp_{number}", lane)
@@ -234,7 +225,7 @@ class TestWhoIsMeant:
         assert [one.state for one in steers] == [SENT, FAILED, SENT]
 
     def test_the_oldest_of_a_lane_is_answered_first(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         first, second = submit(lanes, request_), submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -243,9 +234,7 @@ class TestWhoIsMeant:
         lanes.route(refusal(steer_id="steer_1"))
         assert (first.state, second.state) == (FAILED, ACCEPTED)
 
-    def test_another_lane_is_not_meant(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
-    ) -> None:
+    def test_another_lane_is_not_meant(self, lanes: RequestTable, request_: ActiveRequest) -> None:
         steer = submit(lanes, request_)
         other = admit(lanes, "lane-1")
         begin(lanes, "resp_9", "lane-1")
@@ -253,7 +242,7 @@ class TestWhoIsMeant:
         assert steer.state is SENT
 
     def test_an_unknown_one_is_for_the_reader_of_its_lane(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         assert lanes.route(say_steer("accepted", "steer_9")) is request_
         assert complete(lanes, "resp_1") is request_
@@ -271,7 +260,7 @@ class TestErrors:
         ],
     )
     def test_a_server_that_knows_no_steering_refuses_the_input_not_the_response(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest, fields: dict[str, Any]
+        self, lanes: RequestTable, request_: ActiveRequest, fields: dict[str, Any]
     ) -> None:
         steer = submit(lanes, request_)
         assert lanes.route(say("error", **fields)) is request_
@@ -282,7 +271,7 @@ class TestErrors:
         assert lanes.route(say(DELTA)) is request_
 
     def test_an_error_of_the_server_is_about_the_response(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         error = {"message": "full", "code": "server_is_overloaded", "type": "server_error"}
@@ -295,7 +284,7 @@ class TestErrors:
         assert steer.state is UNKNOWN
 
     def test_one_without_an_input_to_blame_is_about_the_response(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
@@ -306,7 +295,7 @@ class TestErrors:
         assert steer.state is FAILED
 
     def test_what_breaks_off_on_one_lane_does_not_concern_another(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
         admit(lanes, "lane-1")
@@ -315,7 +304,7 @@ class TestErrors:
         assert steer.state is SENT
 
     def test_one_behind_the_end_says_that_there_is_no_successor(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         steers = [submit(lanes, request_), submit(lanes, request_)]
         lanes.route(say_steer("accepted", "steer_1"))
@@ -328,17 +317,17 @@ class TestErrors:
 
 class TestLostSockets:
     def test_what_was_sent_or_accepted_is_unknown(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         steers = [submit(lanes, request_), submit(lanes, request_)]
         lanes.route(say_steer("accepted", "steer_1"))
-        lanes.clear()
+        lanes.close()
         assert [one.state for one in steers] == [UNKNOWN] * 2
 
     @pytest.mark.parametrize(("continued", "state"), [(False, FAILED), (True, UNKNOWN)])
     def test_what_waited_cannot_have_been_committed_without_its_request(
         self,
-        lanes: RequestTable[ActiveRequest],
+        lanes: RequestTable,
         request_: ActiveRequest,
         *,
         continued: bool,
@@ -350,15 +339,15 @@ class TestLostSockets:
         lanes.route(say_steer("pending", "steer_1"))
         if continued:
             admit(lanes, parent="resp_1")
-        lanes.clear()
+        lanes.close()
         assert steer.state is state
 
     def test_what_was_not_written_has_failed(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         steer = submit(lanes, request_)
-        lanes.steering.withdraw(steer)
-        lanes.steering.withdraw(steer)
+        lanes.withdraw_steer(steer)
+        lanes.withdraw_steer(steer)
         assert steer.state is FAILED
         assert complete(lanes, "resp_1") is request_
         assert request_.ended
@@ -366,17 +355,17 @@ class TestLostSockets:
 
 class TestFreeLanes:
     def test_a_lane_that_waits_for_a_continuation_is_left_to_it(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         submit(lanes, request_)
         lanes.route(say_steer("accepted", "steer_1"))
         complete(lanes, "resp_1")
         lanes.route(say_steer("pending", "steer_1"))
-        assert lanes.free(LANES, None) == ["lane-1", "lane-2", None]
-        assert lanes.free(LANES, "resp_1") == [None, "lane-1", "lane-2"]
+        assert lanes.idle_lanes(LANES, None) == ["lane-1", "lane-2", None]
+        assert lanes.idle_lanes(LANES, "resp_1") == [None, "lane-1", "lane-2"]
 
     def test_a_request_is_found_by_the_response_under_way(
-        self, lanes: RequestTable[ActiveRequest], request_: ActiveRequest
+        self, lanes: RequestTable, request_: ActiveRequest
     ) -> None:
         assert lanes.find("resp_1") is request_
         assert lanes.find("resp_2") is None
@@ -402,7 +391,7 @@ class SteeringBesideAServer(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes: RequestTable[ActiveRequest] = RequestTable()
+        self.lanes: RequestTable = RequestTable()
         self.running: dict[Lane, Running] = {}
         self.expected: dict[SteerInput, SteerState] = {}
         self.pending: dict[Lane, list[SteerInput]] = {lane: [] for lane in LANES}
@@ -423,7 +412,7 @@ class SteeringBesideAServer(RuleBasedStateMachine):
     def ask(self, lane: Lane) -> None:
         if lane in self.running:
             return
-        parent = self.lanes.latest(lane)
+        parent = self.lanes.latest_response(lane)
         running = self.running[lane] = Running(ActiveRequest(lane, parent))
         self.lanes.admit(running.request)
         self.begin(running)
@@ -511,7 +500,7 @@ class SteeringBesideAServer(RuleBasedStateMachine):
             for one in waiting:
                 self.expected[one] = FAILED
             self.pending[lane] = []
-        assert Counter(self.lanes.clear()) == Counter(one.request for one in self.running.values())
+        assert Counter(self.lanes.close()) == Counter(one.request for one in self.running.values())
         self.running.clear()
 
     def end_if_nothing_is_due(self, running: Running) -> None:
@@ -538,7 +527,7 @@ TestAnyOrder = SteeringBesideAServer.TestCase
 
 
 def test_what_broke_off_is_forgotten_when_the_next_response_begins() -> None:
-    lanes: RequestTable[ActiveRequest] = RequestTable()
+    lanes: RequestTable = RequestTable()
     request = admit(lanes)
     begin(lanes, "resp_1")
     steer = submit(lanes, request)

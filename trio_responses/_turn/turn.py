@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from trio_responses._errors import Delivery, FirstEventTimeout, StallTimeout
-from trio_responses._protocol.requests import ActiveRequest
+from trio_responses._protocol.requests import ActiveRequest, ReaderState
 from trio_responses._wire import ErrorEvent, ResponseCreated, ResponseQueued, UnknownEvent
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class Turn(ActiveRequest):
         "size",
         "started",
     )
-    has_reader = True
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class Turn(ActiveRequest):
         lane: str | None = None,
         parent: str | None = None,
     ) -> None:
-        super().__init__(lane, parent)
+        super().__init__(lane, parent, ReaderState.READING)
         self._timeouts = timeouts
         self._deadlines_stopped = False
         self._running = False
