@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.accumulator import MANY, Accumulator, Snapshot
+from trio_responses._protocol.accumulator import MAX_COLLECTED, Accumulator, Snapshot
 
 if TYPE_CHECKING:
     from trio_responses._protocol.accumulator import ItemSnapshot
@@ -511,8 +511,8 @@ class TestMemory:
         """Adding up waits until somebody looks, and never for long."""
         accumulator = Accumulator()
         frame = json.dumps({"type": "response.output_text.delta", "delta": "xy"}).encode()
-        for _ in range(5 * MANY):
+        for _ in range(5 * MAX_COLLECTED):
             accumulator.feed([wire.decode(frame)])
-            assert len(accumulator._heard) < MANY
-        assert accumulator.snapshot().text == "xy" * 5 * MANY
+            assert len(accumulator._heard) < MAX_COLLECTED
+        assert accumulator.snapshot().text == "xy" * 5 * MAX_COLLECTED
         assert accumulator._heard == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol
 
 from trio_responses._protocol import frames as masking
-from trio_responses._protocol.frames import mask_in_python, masked_text_frame
+from trio_responses._protocol.frames import encode_text_frame, mask_in_python
 
 SIZES = [0, 1, 3, 4, 125, 126, 4095, 4096, 4097, 65535, 65536, 100_003]
 
@@ -19,7 +19,7 @@ SIZES = [0, 1, 3, 4, 125, 126, 4095, 4096, 4097, 65535, 65536, 100_003]
 def test_a_server_reads_what_was_sent(size: int) -> None:
     text = ("Grüße, 世界! " * (size // 10 + 1))[:size]
     server = FrameProtocol(client=False, extensions=[])
-    server.receive_bytes(masked_text_frame(text.encode()))
+    server.receive_bytes(encode_text_frame(text.encode()))
     frames = list(server.received_frames())
     assert "".join(str(frame.payload) for frame in frames) == text
     assert frames[-1].message_finished
@@ -34,7 +34,7 @@ def test_a_mask_is_undone_by_itself(*, payload: bytes, key: bytes, long: bool) -
 
 
 def test_every_frame_has_a_mask_of_its_own() -> None:
-    frames = {masked_text_frame(b"{}") for _ in range(50)}
+    frames = {encode_text_frame(b"{}") for _ in range(50)}
     assert len(frames) > 40
 
 

@@ -1,19 +1,16 @@
-"""Delta or full input: what a conversation sends for its next turn.
+"""The choice between delta and full input for the next turn of a conversation.
 
-The server of a chain holds the latest response of each lane of each socket, in memory, and loses
-it with the socket (guide, "WebSocket mode"). So there are two ways to go on:
+The server keeps the latest response of each lane of each socket in memory, and loses it with the
+socket (guide, "WebSocket mode"). So the next request has one of two forms:
 
-* **Delta**: the new items alone, with ``previous_response_id``. Only where every setting is equal
-  to the request's before, since settings are not inherited, and the server is known to hold what
-  the conversation has: the latest response of this very socket and lane is the conversation's,
-  or its response was stored for any socket (``store=True``, said and not left to a default).
-* **Full input**: the whole history and the new items, as a new chain. In every other case.
+* **Delta**: the new items alone, with ``previous_response_id``. Used if every setting is equal to
+  that of the previous request, since settings are not inherited, and the server is known to hold
+  the history: either the latest response of this socket and lane is the conversation's, or its
+  response was stored for every socket (an explicit ``store=True``, not a default).
+* **Full input**: the whole history and the new items, as a new chain. Used in every other case.
 
-The history is the raw JSON that went over the wire, in both directions: what this version does not
-know goes back as it came. It changes only when a turn has ended well.
-
-What belongs elsewhere: how items are kept (`history.py`), sending, and what is done about refusals
-(`conversation/exchange.py`).
+The history is raw JSON as it was sent and received, so that unknown fields and types are replayed
+unchanged. It changes only when a turn has ended well.
 """
 
 from __future__ import annotations
@@ -34,29 +31,29 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a request would go: one lane of one socket."""
+    """The place that a request is sent to: one lane of one socket."""
 
     socket: object
-    """The socket, known by its identity."""
+    """The socket. Only its identity matters."""
     lane: str | None
     """The ``stream_id``; `None` for the default lane."""
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server is known to hold of a conversation."""
+    """The response of a conversation that the server is known to hold."""
 
     placement: Placement
-    """Whose latest response it is."""
+    """The lane and the socket whose latest response it is."""
     response_id: str
-    """The response to continue from."""
+    """The id of the response, to continue from."""
     settings: bytes
-    """Every setting of its request, in one canonical form."""
+    """Every setting of its request, in the form of `canonical`."""
     stored: bool = False
-    """Whether every socket can continue from it."""
+    """Whether a request on any socket can continue from the response."""
 
 
 class RequestInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes out: the input items, and what they continue."""
+    """The input of a request: its items, and the response that they continue."""
 
     items: list[RawItems]
     previous_response_id: str | None
@@ -64,24 +61,24 @@ class RequestInput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Continuation(msgspec.Struct):
-    """The history of a conversation, and what the server holds of it."""
+    """The history of a conversation, and the response that the server holds of it."""
 
     history: list[RawItems] = msgspec.field(default_factory=list[RawItems])
-    """None of them is empty."""
+    """The items of each turn, oldest first. None is empty."""
     baseline: Baseline | None = None
-    """What a server holds: the whole history, since that changes only with it."""
+    """The response that stands for the whole history; `None` if no server holds it."""
     last_response_id: str | None = None
-    """The response of the last turn that ended well, whoever holds it."""
+    """The response of the last turn that ended well, whether or not a server holds it."""
 
     def plan(
         self, new: RawItems, settings: bytes | None, placement: Placement, latest: str | None
     ) -> RequestInput:
-        """Decide what the next request carries.
+        """Return the input of the next request: a delta if the server holds the rest.
 
         :param new: the new items.
-        :param settings: `canonical` settings of the request; `None` for a delta with any.
-        :param placement: where it goes. A fork goes to another lane of the baseline's socket.
-        :param latest: the latest response of the *baseline's* lane, on that socket, now.
+        :param settings: `canonical` settings of the request; `None` if they may differ in a delta.
+        :param placement: where it is sent. A fork uses another lane of the baseline's socket.
+        :param latest: the current latest response of the *baseline's* lane on that socket.
         """
         baseline = self.baseline
         if (
@@ -94,7 +91,7 @@ class Continuation(msgspec.Struct):
 
     @staticmethod
     def _is_held(baseline: Baseline, placement: Placement, latest: str | None) -> bool:
-        """Whether a socket has the baseline in its memory."""
+        """Whether the server holds the baseline in the memory of a socket."""
         return baseline.placement.socket is placement.socket and baseline.response_id == latest
 
     def commit(
@@ -105,10 +102,10 @@ class Continuation(msgspec.Struct):
         placement: Placement,
         stored: bool = False,
     ) -> None:
-        """Take a turn that has ended well into the history.
+        """Add a turn that has ended well to the history.
 
-        :param items: its input and its output.
-        :param stored: whether the server keeps its response for every socket.
+        :param items: the input and the output of the turn.
+        :param stored: whether the server stores the response for every socket.
         """
         self.history += [some for some in items if some.count]
         self.last_response_id = response_id or None
@@ -124,23 +121,23 @@ class Continuation(msgspec.Struct):
         )
 
     def branch(self) -> Continuation:
-        """Copy it: what one of the two does later does not concern the other."""
+        """Return an independent copy."""
         return Continuation(list(self.history), self.baseline, self.last_response_id)
 
 
 def canonical(settings: bytes) -> bytes:
-    """Bring settings, as JSON, into a form in which equal ones are equal bytes."""
+    """Return settings, as JSON, in a form in which equal settings are equal bytes."""
     return _encoder.encode(msgspec.json.decode(settings))
 
 
 def with_encrypted_reasoning(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask for reasoning in a form that can be replayed, where the server stores nothing.
+    """Return settings that request replayable reasoning if the server stores nothing.
 
-    Without it, a chain that has to be sent in full would go on without its reasoning.
+    Without it, a history that is sent in full would lack the reasoning.
     """
-    asked = dict(settings)
-    if asked.get("store") is False:
-        include: list[str] = list(asked.get("include") or ())
+    result = dict(settings)
+    if result.get("store") is False:
+        include: list[str] = list(result.get("include") or ())
         if ENCRYPTED_REASONING not in include:
-            asked["include"] = [*include, ENCRYPTED_REASONING]
-    return asked
+            result["include"] = [*include, ENCRYPTED_REASONING]
+    return result

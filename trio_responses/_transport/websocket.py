@@ -30,7 +30,7 @@ from trio_responses._errors import (
     SendTimeout,
 )
 from trio_responses._instruments.instrument import Instruments
-from trio_responses._protocol.frames import FrameReader, masked_text_frame
+from trio_responses._protocol.frames import FrameReader, encode_text_frame
 from trio_responses._transport.tap import Tap
 from trio_responses._transport.tls import TLSStream, system_trust
 
@@ -288,7 +288,7 @@ class Transport:
         :raises ConnectionLost: when the socket has ended.
         :raises SendTimeout: when it took too long; the socket is gone with it.
         """
-        frame = masked_text_frame(payload)
+        frame = encode_text_frame(payload)
         written = False
         async with self._send_lock:
             if self._death is not None:
