@@ -513,6 +513,6 @@ class TestMemory:
         frame = json.dumps({"type": "response.output_text.delta", "delta": "xy"}).encode()
         for _ in range(5 * MAX_COLLECTED):
             accumulator.feed([wire.decode(frame)])
-            assert len(accumulator._heard) < MAX_COLLECTED
+            assert len(accumulator._collected) < MAX_COLLECTED
         assert accumulator.snapshot().text == "xy" * 5 * MAX_COLLECTED
-        assert accumulator._heard == []
+        assert accumulator._collected == []

@@ -229,7 +229,7 @@ def cut_up(draw: st.DrawFn, stream: bytes) -> list[bytes]:
 def small_frames(request: pytest.FixtureRequest) -> Iterator[int]:
     """Run a test twice: with small incomplete frames collected, as large ones are, and not."""
     waits: int = request.param
-    with mock.patch.object(frames, "_WAITS", waits):
+    with mock.patch.object(frames, "_MAX_REPARSED", waits):
         yield waits
 
 

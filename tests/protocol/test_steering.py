@@ -13,12 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.protocol.test_lanes import LANES, admit, begin, complete, say, say_error, say_response
+from tests.protocol.test_request_table import LANES, admit, begin, complete, say, say_error, say_response
 from trio_responses._protocol.request_table import RequestTable
 from trio_responses._protocol.requests import ActiveRequest, ReaderState, SteerInput, SteerState
 
 if TYPE_CHECKING:
-    from tests.protocol.test_lanes import Lane
+    from tests.protocol.test_request_table import Lane
     from trio_responses._wire import ServerEvent
 
 SENT, ACCEPTED, PENDING, COMMITTED, FAILED, UNKNOWN = SteerState
