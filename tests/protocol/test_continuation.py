@@ -1,4 +1,4 @@
-"""P7, without I/O: when a delta goes out, what it carries, and what the history keeps."""
+"""P7: the choice between delta and full input, and the history."""
 
 from typing import Any
 
@@ -55,19 +55,19 @@ def test_the_first_turn_is_sent_in_full() -> None:
     assert shown(Continuation().plan(raw("1"), SETTINGS, PLACE, None)) == (["1"], None)
 
 
-def test_the_second_turn_carries_the_new_items_alone() -> None:
+def test_the_second_turn_sends_only_the_new_items() -> None:
     plan = after_one_turn().plan(raw("3"), SETTINGS, PLACE, "resp_1")
     assert shown(plan) == (["3"], "resp_1")
 
 
-def test_another_lane_of_the_same_socket_can_continue_it() -> None:
-    """That is a fork: the socket finds the parent as the latest response of its lane."""
+def test_a_fork_continues_on_another_lane_of_the_same_socket() -> None:
+    """The server finds the parent as the latest response of another lane."""
     fork = Placement(socket=SOCKET, lane="lane-2")
     assert shown(after_one_turn().plan(raw("3"), SETTINGS, fork, "resp_1")) == (["3"], "resp_1")
 
 
 class EqualToAll:
-    """Compares equal, and is another one."""
+    """An object that is equal to every other object."""
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -86,24 +86,24 @@ def test_another_socket_gets_full_input(socket: object) -> None:
 
 
 @pytest.mark.parametrize(("socket", "latest"), [(object(), None), (SOCKET, "resp_2")])
-def test_what_is_stored_can_be_continued_from_everywhere(
+def test_a_stored_response_can_be_continued_on_any_socket(
     socket: object, latest: str | None
 ) -> None:
-    """``store=True`` and a finished response: by id on a new socket (docs/protocol.md, 5.8)."""
+    """With ``store=True`` the id is valid on a new socket (docs/protocol.md, 5.8)."""
     chain, place = Continuation(), Placement(socket=socket, lane="lane-2")
     commit(chain, raw("1"), raw("2"), name="resp_1", stored=True)
     assert shown(chain.plan(raw("3"), SETTINGS, place, latest)) == (["3"], "resp_1")
     assert shown(chain.plan(raw("3"), b"other", place, latest)) == (["1", "2", "3"], None)
 
 
-def test_what_is_held_back_for_the_next_turn_goes_on_with_any_settings() -> None:
+def test_a_pending_input_is_continued_with_any_settings() -> None:
     chain = after_one_turn()
     assert shown(chain.plan(raw("3"), None, PLACE, "resp_1")) == (["3"], "resp_1")
     assert shown(chain.plan(raw("3"), None, PLACE, "resp_2"))[1] is None
 
 
 @pytest.mark.parametrize("latest", [None, "", "resp_2"])
-def test_a_lane_that_has_gone_on_or_forgotten_gets_full_input(latest: str | None) -> None:
+def test_a_lane_with_another_latest_response_gets_full_input(latest: str | None) -> None:
     plan = after_one_turn().plan(raw("3"), SETTINGS, PLACE, latest)
     assert shown(plan) == (["1", "2", "3"], None)
 
@@ -114,7 +114,7 @@ def test_other_settings_get_full_input() -> None:
 
 
 def test_a_turn_without_new_items_is_an_empty_delta() -> None:
-    """After a warm-up that brought the input, for one."""
+    """For example after a warm-up with the input."""
     chain = Continuation()
     commit(chain, raw("1"), name="resp_1")
     assert shown(chain.plan(raw(), SETTINGS, PLACE, "resp_1")) == ([], "resp_1")
@@ -140,7 +140,7 @@ def test_a_turn_that_ended_well_is_in_the_history_and_is_the_baseline() -> None:
     assert shown(chain.plan(raw(), SETTINGS, PLACE, "resp_2")) == ([], "resp_2")
 
 
-def test_a_response_without_an_id_is_nothing_to_continue_from() -> None:
+def test_a_response_without_an_id_cannot_be_continued() -> None:
     chain = Continuation()
     commit(chain, raw("1"), raw("2"), name="")
     assert chain.last_response_id is None
@@ -148,7 +148,7 @@ def test_a_response_without_an_id_is_nothing_to_continue_from() -> None:
     assert shown(chain.plan(raw("3"), SETTINGS, PLACE, "")) == (["1", "2", "3"], None)
 
 
-def test_a_branch_has_the_same_past_and_a_future_of_its_own() -> None:
+def test_a_branch_shares_the_history_so_far() -> None:
     chain = after_one_turn()
     branch = chain.branch()
     assert shown(branch.plan(raw(), SETTINGS, PLACE, "resp_1")) == ([], "resp_1")
@@ -175,21 +175,21 @@ TURNS = st.lists(st.tuples(ITEMS, ITEMS, st.booleans()), max_size=5)
 
 
 @given(turns=TURNS)
-def test_deltas_and_full_input_tell_the_same_story(
+def test_a_server_of_deltas_holds_the_history_to_the_byte(
     turns: list[tuple[list[object], list[object], bool]],
 ) -> None:
-    """P7: a server that puts deltas behind what it holds has the history, to the byte."""
+    """P7: the deltas in order are the full input."""
     chain, held = Continuation(), list[RawItems]()
-    for number, (new, output, forgets) in enumerate(turns):
-        latest = None if forgets else chain.last_response_id
-        asked, answer = encoded(new), encoded(output)
-        plan = chain.plan(asked, SETTINGS, PLACE, latest)
-        assert (plan.previous_response_id is not None) == (number > 0 and not forgets)
+    for number, (new, output, is_evicted) in enumerate(turns):
+        latest = None if is_evicted else chain.last_response_id
+        requested, answer = encoded(new), encoded(output)
+        plan = chain.plan(requested, SETTINGS, PLACE, latest)
+        assert (plan.previous_response_id is not None) == (number > 0 and not is_evicted)
         held = [*(held if plan.previous_response_id else []), *plan.items, answer]
-        commit(chain, asked, answer, name=f"r{number}")
+        commit(chain, requested, answer, name=f"r{number}")
         assert texts(chain.history) == texts(held)
-    said = [item for new, output, _ in turns for item in (*new, *output)]
-    assert [msgspec.json.decode(item) for item in texts(chain.history)] == said
+    sent = [item for new, output, _ in turns for item in (*new, *output)]
+    assert [msgspec.json.decode(item) for item in texts(chain.history)] == sent
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_deltas_and_full_input_tell_the_same_story(
         '{"same":1,"same":2}',
     ],
 )
-def test_an_item_goes_back_as_it_came(item: str) -> None:
-    """Order, spaces, escapes, large numbers: raw JSON is not read on its way."""
+def test_an_item_is_replayed_unchanged(item: str) -> None:
+    """Raw JSON keeps the order of keys, spaces, escapes and large numbers."""
     chain = Continuation()
     commit(chain, raw(item), name="resp_1")
     assert texts(chain.plan(raw(), SETTINGS, PLACE, None).items) == [item]
@@ -241,15 +241,15 @@ EVERY_SETTING: dict[str, object] = {
 
 @pytest.mark.parametrize("name", EVERY_SETTING)
 @pytest.mark.parametrize("change", ["other", "missing"])
-def test_every_single_setting_that_differs_is_seen(name: str, change: str) -> None:
-    """Settings are not inherited, so a delta has to repeat them all."""
+def test_every_changed_setting_changes_the_canonical_form(name: str, change: str) -> None:
+    """Settings are not inherited, so a delta requires equal settings."""
     changed = {**EVERY_SETTING, name: "another value"}
     if change == "missing":
         del changed[name]
     assert one_form(changed) != one_form(EVERY_SETTING)
 
 
-def test_a_setting_that_differs_in_depth_is_seen() -> None:
+def test_a_change_inside_of_a_setting_changes_the_canonical_form() -> None:
     changed = {**EVERY_SETTING, "reasoning": {"effort": "high", "summary": "auto"}}
     assert one_form(changed) != one_form(EVERY_SETTING)
     assert one_form({"tools": [1, 2]}) != one_form({"tools": [2, 1]})
@@ -265,7 +265,7 @@ def test_the_order_of_keys_does_not_matter(
     assert msgspec.json.decode(one_form(settings)) == settings
 
 
-def test_the_order_of_inner_keys_does_not_matter_however_they_are_given() -> None:
+def test_equal_tools_of_any_form_are_equal() -> None:
     parameters: dict[str, Any] = {"type": "object", "properties": {}}
     plain: dict[str, Any] = {
         "type": "function",
@@ -289,7 +289,7 @@ def test_the_order_of_inner_keys_does_not_matter_however_they_are_given() -> Non
 
 @pytest.mark.parametrize("store", [{}, {"store": True}, {"store": None}])
 @pytest.mark.parametrize("include", [{}, {"include": None}, {"include": ["a"]}])
-def test_what_the_server_stores_is_not_asked_for(
+def test_stored_responses_need_no_encrypted_reasoning(
     store: dict[str, object], include: dict[str, object]
 ) -> None:
     settings = {**store, **include}
@@ -297,7 +297,7 @@ def test_what_the_server_stores_is_not_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("given_include", "asked"),
+    ("given_include", "requested"),
     [
         ({}, [ENCRYPTED]),
         ({"include": None}, [ENCRYPTED]),
@@ -306,10 +306,10 @@ def test_what_the_server_stores_is_not_asked_for(
         ({"include": [ENCRYPTED, "a"]}, [ENCRYPTED, "a"]),
     ],
 )
-def test_without_a_store_reasoning_is_asked_for_once_beside_what_was_asked_for(
-    given_include: dict[str, object], asked: list[str]
+def test_without_a_store_encrypted_reasoning_is_requested_once(
+    given_include: dict[str, object], requested: list[str]
 ) -> None:
     settings = {"store": False, **given_include}
     before = dict(settings)
-    assert list(with_encrypted_reasoning(settings)["include"]) == asked
+    assert list(with_encrypted_reasoning(settings)["include"]) == requested
     assert settings == before

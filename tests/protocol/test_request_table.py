@@ -1,4 +1,4 @@
-"""Who owns which event: rule by rule, and in any order that servers and turns can make up."""
+"""The owners of events: rule by rule, and in random orders of requests and server events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from trio_responses import _wire as wire
 from trio_responses._protocol.request_table import RequestTable
-from trio_responses._protocol.requests import ActiveRequest, ReaderState
+from trio_responses._protocol.requests import ActiveRequest, ReaderState, RequestState
 
 if TYPE_CHECKING:
     from trio_responses._wire import ServerEvent
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Lane: TypeAlias = "str | None"
 
 READING = ReaderState.READING
+CUT_OFF = RequestState.CUT_OFF
 LANES: tuple[Lane, ...] = (None, "lane-1", "lane-2")
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
 ODD_ENDS = (*TERMINAL, "response.done")
@@ -40,16 +41,16 @@ STEPS = (
     "response.steer.accepted",
     "response.a_type_of_next_year",
 )
-UNASKED = ("keepalive", "codex.rate_limits", "responsesapi.websocket_timing")
+NOT_OF_A_RESPONSE = ("keepalive", "codex.rate_limits", "responsesapi.websocket_timing")
 LIMIT = "websocket_connection_limit_reached"
-BAD_NAME = "invalid_stream_id"
+INVALID_LANE = "invalid_stream_id"
 CODES = (
     None,
     "server_is_overloaded",
     "previous_response_not_found",
     "websocket_stream_limit_reached",
     LIMIT,
-    BAD_NAME,
+    INVALID_LANE,
 )
 FIELDS: dict[str, dict[str, Any]] = {
     "response.queued": {"response": {"id": "resp_any"}},
@@ -60,83 +61,83 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
-def say(type_: str, lane: Lane = None, **fields: Any) -> ServerEvent:
-    """Make an event of the frame that a server would send."""
+def server_event(type_: str, lane: Lane = None, **fields: Any) -> ServerEvent:
+    """Return the event of a frame that a server sends."""
     frame: dict[str, Any] = {"type": type_, **FIELDS.get(type_, {}), **fields}
     if lane is not None:
         frame["stream_id"] = lane
     return wire.decode(json.dumps(frame).encode())
 
 
-def say_response(type_: str, response_id: str | None, lane: Lane = None) -> ServerEvent:
-    return say(type_, lane, response={} if response_id is None else {"id": response_id})
+def response_event(type_: str, response_id: str | None, lane: Lane = None) -> ServerEvent:
+    return server_event(type_, lane, response={} if response_id is None else {"id": response_id})
 
 
-def say_error(code: str | None = None, lane: Lane = None, shape: str = "nested") -> ServerEvent:
-    """Make an error in one of the shapes of docs/protocol.md, 4."""
+def error_event(code: str | None = None, lane: Lane = None, shape: str = "nested") -> ServerEvent:
+    """Return an error in one of the shapes of docs/protocol.md, 4."""
     body: dict[str, Any] = {"message": "no", "param": None} | ({"code": code} if code else {})
-    if shape == "garbled":
-        return garble("error" if lane is None else "response.error", lane)
+    if shape == "broken_type":
+        return undecodable("error" if lane is None else "response.error", lane)
     fields: dict[str, dict[str, Any]] = {
         "nested": {"status": 400, "error": body},
         "without status": {"error": body, "sequence_number": 2},
         "flat": body,
     }
-    return say("error", lane, **fields[shape])
+    return server_event("error", lane, **fields[shape])
 
 
-def garble(type_: str | None, lane: Lane = None) -> wire.UndecodableFrame:
-    """Make a frame that cannot be decoded, of which type and lane are known all the same."""
+def undecodable(type_: str | None, lane: Lane = None) -> wire.UndecodableFrame:
+    """Return an undecodable frame whose type and lane are known."""
     return wire.UndecodableFrame(raw=b"{", error="broken", type=type_, stream_id=lane)
 
 
-# --- Any order --------------------------------------------------------------------------------
+# --- Random orders --------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
-class Asked:
+class ServerRequest:
     """A request as the server sees it."""
 
     request: ActiveRequest
-    named: str | None = None
-    """The id that ``response.created`` said."""
+    response_id: str | None = None
+    """The id that ``response.created`` stated."""
     events: list[ServerEvent] = field(default_factory=list["ServerEvent"])
-    """What was said in answer to it."""
-    left: bool = False
+    """The events that the server sent in answer."""
+    abandoned: bool = False
     """Whether its turn was left early."""
 
 
-def busy(server: LanesBesideAServer) -> bool:
-    return bool(server.heads())
+def busy(server: RequestTableMachine) -> bool:
+    return bool(server.oldest_of_each_lane())
 
 
-class LanesBesideAServer(RuleBasedStateMachine):
-    """A server that knows whom it answers, and `RequestTable`, which has to find out.
+class RequestTableMachine(RuleBasedStateMachine):
+    """A server that knows the owner of each event, and a `RequestTable` that has to find it.
 
-    The server answers each lane in order, breaks off responses and goes on with them for a while,
-    says things twice, says things that it was not asked for, and cannot always be understood.
+    The server answers each lane in order, cuts responses off and sends more of their events, sends
+    events twice, and sends unrelated and undecodable events.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.lanes: RequestTable = RequestTable()
-        self.asked: dict[Lane, list[Asked]] = {lane: [] for lane in LANES}
-        self.over: list[Asked] = []
-        self.rests: dict[Lane, str] = {}
-        """Lanes with a response that was broken off, until the next one begins."""
+        self.sent: dict[Lane, list[ServerRequest]] = {lane: [] for lane in LANES}
+        self.ended: list[ServerRequest] = []
+        self.cut_off: dict[Lane, str] = {}
+        """The response that was cut off on each lane, until the next one starts."""
         self.last_ids: dict[Lane, str | None] = {}
         self.latest: tuple[str | None, Lane] = (None, None)
         """The last completed response and where it ran, unless it was evicted."""
         self.responses = 0
         self.ends = 0
-        self.heard: dict[ActiveRequest | None, list[ServerEvent]] = {None: []}
-        self.said_to_nobody: list[ServerEvent] = []
+        self.received: dict[ActiveRequest | None, list[ServerEvent]] = {None: []}
+        self.unowned: list[ServerEvent] = []
         self.numbers = count(1)
 
-    # What the client does.
+    # Actions of the client.
 
     @initialize(lanes=st.lists(st.sampled_from(LANES), min_size=2, max_size=5))
-    def ask(self, lanes: list[Lane]) -> None:
+    def admit_several(self, lanes: list[Lane]) -> None:
         assert self.lanes.idle_lanes(LANES, None) == list(LANES)
         for lane in lanes:
             self.admit(lane, "none")
@@ -145,213 +146,230 @@ class LanesBesideAServer(RuleBasedStateMachine):
     def admit(self, lane: Lane, parent: str) -> None:
         parents = {"latest": self.latest[0], "lost": "resp_x"}
         request = ActiveRequest(lane, parents.get(parent), READING)
-        self.asked[lane].append(Asked(request))
-        self.heard[request] = []
+        self.sent[lane].append(ServerRequest(request))
+        self.received[request] = []
         self.lanes.admit(request)
 
     @precondition(lambda self: self.latest[0] and self.lanes.is_idle(self.latest[1]))
     @rule()
-    def continue_at_home(self) -> None:
+    def continue_on_the_same_lane(self) -> None:
         self.admit(self.latest[1], "latest")
 
     @rule(lane=st.sampled_from(LANES))
     def withdraw(self, lane: Lane) -> None:
-        """Take back what the server has not seen, and for good measure what it has answered."""
-        if self.asked[lane] and not self.asked[lane][-1].events:
-            self.lanes.withdraw(self.asked[lane].pop().request)
-        for asked in self.over[-2:]:
-            self.lanes.withdraw(asked.request)
+        """Withdraw a request without an answer, and requests that have ended, without effect."""
+        if self.sent[lane] and not self.sent[lane][-1].events:
+            self.lanes.withdraw(self.sent[lane].pop().request)
+        for sent in self.ended[-2:]:
+            self.lanes.withdraw(sent.request)
 
     @precondition(busy)
     @rule(number=st.integers(0, 5))
     def abandon(self, number: int) -> None:
         unfinished = self.unfinished()
-        asked = unfinished[number % len(unfinished)]
-        asked.left = True
-        asked.request.abandon()
+        sent = unfinished[number % len(unfinished)]
+        sent.abandoned = True
+        sent.request.abandon()
 
-    @precondition(lambda self: self.over and busy(self))
+    @precondition(lambda self: self.ended and busy(self))
     @rule()
-    def lose_the_socket(self) -> None:
-        waiting = [asked.request for asked in self.unfinished() if not asked.left]
+    def close_the_socket(self) -> None:
+        waiting = [sent.request for sent in self.unfinished() if not sent.abandoned]
         assert Counter(self.lanes.close()) == Counter(waiting)
-        for queue in self.asked.values():
+        for queue in self.sent.values():
             queue.clear()
-        self.rests.clear()
+        self.cut_off.clear()
         self.last_ids.clear()
         self.latest = (None, None)
 
-    # What the server says to somebody.
+    # Events that have an owner.
 
     @precondition(busy)
     @rule(number=st.integers(0, 2), with_id=st.sampled_from([True, True, False]))
-    def begin_a_response(self, number: int, with_id: bool) -> None:  # noqa: FBT001
-        asked = self.at_work(number)
-        if asked.named:
+    def start_a_response(self, number: int, with_id: bool) -> None:  # noqa: FBT001
+        sent = self.active(number)
+        if sent.response_id:
             return
-        lane = asked.request.lane
-        asked.named = f"resp_{next(self.numbers)}" if with_id else None
-        self.rests.pop(lane, None)
-        self.route(say_response("response.created", asked.named, lane), asked)
-        assert asked.request.response_id == asked.named
+        lane = sent.request.lane
+        sent.response_id = f"resp_{next(self.numbers)}" if with_id else None
+        self.cut_off.pop(lane, None)
+        self.route(response_event("response.created", sent.response_id, lane), sent)
+        assert sent.request.response_id == sent.response_id
 
     @precondition(busy)
     @rule(number=st.integers(0, 2), types=st.lists(st.sampled_from(STEPS), min_size=1, max_size=3))
-    def go_on_with_a_response(self, number: int, types: list[str]) -> None:
-        asked = self.at_work(number)
-        lane = asked.request.lane
+    def send_steps_of_a_response(self, number: int, types: list[str]) -> None:
+        sent = self.active(number)
+        lane = sent.request.lane
         for type_ in types:
-            self.route(say(type_, lane), None if lane in self.rests else asked)
+            self.route(server_event(type_, lane), None if lane in self.cut_off else sent)
 
     @precondition(busy)
     @rule(number=st.integers(0, 2), type_=st.sampled_from(TERMINAL), with_id=st.booleans())
     def end_a_response(self, number: int, type_: str, with_id: bool) -> None:  # noqa: FBT001
-        asked = self.at_work(number)
-        lane = asked.request.lane
-        if with_id and asked.named is None:
-            asked.named = f"resp_{next(self.numbers)}"
-        event = say_response(type_, asked.named if with_id else None, lane)
-        self.end(asked)
+        sent = self.active(number)
+        lane = sent.request.lane
+        if with_id and sent.response_id is None:
+            sent.response_id = f"resp_{next(self.numbers)}"
+        event = response_event(type_, sent.response_id if with_id else None, lane)
+        self.end(sent)
         self.responses += 1
         if type_ == "response.completed":
-            self.latest = (asked.named, lane)
-        self.route(event, asked)
-        assert asked.request.response_id == asked.named
+            self.latest = (sent.response_id, lane)
+        self.route(event, sent)
+        assert sent.request.response_id == sent.response_id
 
     @precondition(busy)
     @rule(number=st.integers(0, 2))
-    def answer_in_full(self, number: int) -> None:
-        lane = self.at_work(number).request.lane
-        number = [asked.request.lane for asked in self.heads()].index(lane)
-        self.begin_a_response(number, with_id=True)
-        self.go_on_with_a_response(number, ["response.output_text.delta"])
+    def send_a_whole_response(self, number: int) -> None:
+        lane = self.active(number).request.lane
+        number = [sent.request.lane for sent in self.oldest_of_each_lane()].index(lane)
+        self.start_a_response(number, with_id=True)
+        self.send_steps_of_a_response(number, ["response.output_text.delta"])
         self.end_a_response(number, "response.completed", with_id=True)
 
     @precondition(busy)
     @rule(number=st.integers(0, 2), type_=st.sampled_from(ODD_ENDS))
-    def end_a_response_unintelligibly(self, number: int, type_: str) -> None:
-        asked = self.at_work(number)
-        self.end(asked)
-        self.route(garble(type_, asked.request.lane), asked)
+    def end_a_response_undecodably(self, number: int, type_: str) -> None:
+        sent = self.active(number)
+        self.end(sent)
+        self.route(undecodable(type_, sent.request.lane), sent)
 
     @precondition(busy)
     @rule(
         number=st.integers(0, 2),
         code=st.sampled_from(CODES),
-        shape=st.sampled_from(["nested", "without status", "flat", "garbled"]),
+        shape=st.sampled_from(["nested", "without status", "flat", "broken_type"]),
     )
-    def refuse(self, number: int, code: str | None, shape: str) -> None:
-        asked = self.at_work(number)
-        if asked.request.lane is not None:
-            code = None if shape == "garbled" else code
-            self.break_off([asked], say_error(code, asked.request.lane, shape), code)
+    def send_an_error(self, number: int, code: str | None, shape: str) -> None:
+        sent = self.active(number)
+        if sent.request.lane is not None:
+            code = None if shape == "broken_type" else code
+            self.break_off([sent], error_event(code, sent.request.lane, shape), code)
 
-    @precondition(lambda self: self.heads() and self.heads()[0].request.lane is None)
-    @rule(begun=st.booleans())
-    def break_off_on_the_default_lane(self, begun: bool) -> None:  # noqa: FBT001
-        if begun:
-            self.begin_a_response(0, with_id=True)
-        self.refuse_without_a_lane(None, "nested")
+    @precondition(
+        lambda self: (
+            self.oldest_of_each_lane() and self.oldest_of_each_lane()[0].request.lane is None
+        )
+    )
+    @rule(started=st.booleans())
+    def break_off_on_the_default_lane(self, started: bool) -> None:  # noqa: FBT001
+        if started:
+            self.start_a_response(0, with_id=True)
+        self.send_an_error_without_a_lane(None, "nested")
 
-    @rule(code=st.sampled_from(CODES), shape=st.sampled_from(["nested", "flat", "garbled"]))
-    def refuse_without_a_lane(self, code: str | None, shape: str) -> None:
-        code = None if shape == "garbled" else code
-        meant = self.heads()
-        if code == BAD_NAME:
-            meant = [asked for asked in meant if asked.request.lane and not asked.named]
-        elif self.asked[None]:
-            meant = self.asked[None][:1]
-        self.break_off(meant, say_error(code, None, shape), code)
+    @rule(code=st.sampled_from(CODES), shape=st.sampled_from(["nested", "flat", "broken_type"]))
+    def send_an_error_without_a_lane(self, code: str | None, shape: str) -> None:
+        code = None if shape == "broken_type" else code
+        expected = self.oldest_of_each_lane()
+        if code == INVALID_LANE:
+            expected = [sent for sent in expected if sent.request.lane and not sent.response_id]
+        elif self.sent[None]:
+            expected = self.sent[None][:1]
+        self.break_off(expected, error_event(code, None, shape), code)
 
-    # What the server says to nobody.
+    # Events without an owner.
 
-    @precondition(lambda self: self.rests)
+    @precondition(lambda self: self.cut_off)
     @rule(number=st.integers(0, 2), type_=st.sampled_from((*STEPS, *TERMINAL)))
-    def go_on_with_a_response_that_was_broken_off(self, number: int, type_: str) -> None:
-        lane = list(self.rests)[number % len(self.rests)]
-        self.route(say_response(type_, self.rests[lane], lane), None)
+    def send_steps_of_a_response_that_was_cut_off(self, number: int, type_: str) -> None:
+        lane = list(self.cut_off)[number % len(self.cut_off)]
+        self.route(response_event(type_, self.cut_off[lane], lane), None)
 
     @precondition(lambda self: any(self.last_ids.values()))
     @rule(type_=st.sampled_from(TERMINAL))
     def end_responses_twice(self, type_: str) -> None:
         for lane, response_id in self.last_ids.items():
             if response_id is not None:
-                self.route(say_response(type_, response_id, lane), None)
+                self.route(response_event(type_, response_id, lane), None)
 
     @rule(
-        unasked=st.sampled_from(UNASKED),
-        garbled=st.sampled_from((*STEPS[2:], *UNASKED, None)),
+        other_type=st.sampled_from(NOT_OF_A_RESPONSE),
+        broken_type=st.sampled_from((*STEPS[2:], *NOT_OF_A_RESPONSE, None)),
         lane=st.sampled_from(LANES),
         ending=st.sampled_from(ODD_ENDS),
     )
-    def speak_to_nobody(self, unasked: str, garbled: str | None, lane: Lane, ending: str) -> None:
-        self.route(say(unasked), None)
-        self.route(garble(garbled, lane), None)
-        if not self.asked[lane]:
-            self.route(say("response.output_text.delta", lane), None)
-            self.route(say_response("response.created", "resp_of_nobody", lane), None)
-            self.route(say_response("response.completed", "resp_of_nobody", lane), None)
-            self.route(garble(ending, lane), None)
+    def send_events_without_an_owner(
+        self, other_type: str, broken_type: str | None, lane: Lane, ending: str
+    ) -> None:
+        self.route(server_event(other_type), None)
+        self.route(undecodable(broken_type, lane), None)
+        if not self.sent[lane]:
+            self.route(server_event("response.output_text.delta", lane), None)
+            self.route(response_event("response.created", "resp_unknown", lane), None)
+            self.route(response_event("response.completed", "resp_unknown", lane), None)
+            self.route(undecodable(ending, lane), None)
 
-    # The score.
+    # Expected results.
 
-    def heads(self) -> list[Asked]:
-        """What the server is at work on, lane by lane."""
-        return [queue[0] for queue in self.asked.values() if queue]
+    def oldest_of_each_lane(self) -> list[ServerRequest]:
+        """Return the request that the server answers on each lane."""
+        return [queue[0] for queue in self.sent.values() if queue]
 
-    def at_work(self, number: int) -> Asked:
-        return self.heads()[number % len(self.heads())]
+    def active(self, number: int) -> ServerRequest:
+        return self.oldest_of_each_lane()[number % len(self.oldest_of_each_lane())]
 
-    def unfinished(self) -> list[Asked]:
-        return [asked for queue in self.asked.values() for asked in queue]
+    def unfinished(self) -> list[ServerRequest]:
+        return [sent for queue in self.sent.values() for sent in queue]
 
-    def route(self, event: ServerEvent, meant: Asked | None) -> None:
-        (self.said_to_nobody if meant is None else meant.events).append(event)
+    def route(self, event: ServerEvent, expected: ServerRequest | None) -> None:
+        (self.unowned if expected is None else expected.events).append(event)
         owner = self.lanes.route(event)
-        assert owner is (meant.request if meant is not None else None)
-        self.heard[owner].append(event)
+        assert owner is (expected.request if expected is not None else None)
+        self.received[owner].append(event)
 
-    def end(self, asked: Asked) -> None:
-        lane = asked.request.lane
-        assert self.asked[lane].pop(0) is asked
-        self.over.append(asked)
-        self.rests.pop(lane, None)
-        self.last_ids[lane] = asked.named
+    def end(self, sent: ServerRequest) -> None:
+        lane = sent.request.lane
+        assert self.sent[lane].pop(0) is sent
+        self.ended.append(sent)
+        self.cut_off.pop(lane, None)
+        self.last_ids[lane] = sent.response_id
         self.ends += 1
 
-    def break_off(self, meant: list[Asked], event: ServerEvent, code: str | None) -> None:
-        if len(meant) != 1 or (code == LIMIT and meant[0].named):
+    def break_off(
+        self, expected: list[ServerRequest], event: ServerEvent, code: str | None
+    ) -> None:
+        if len(expected) != 1 or (code == LIMIT and expected[0].response_id):
             self.route(event, None)
             return
-        (asked,) = meant
-        self.end(asked)
-        if asked.named is not None:
-            self.rests[asked.request.lane] = asked.named
-        if self.latest == (asked.request.parent, asked.request.lane):
+        (sent,) = expected
+        self.end(sent)
+        if sent.response_id is not None:
+            self.cut_off[sent.request.lane] = sent.response_id
+        if self.latest == (sent.request.parent, sent.request.lane):
             self.latest = (None, None)
-        self.route(event, asked)
+        self.route(event, sent)
 
     @invariant()
-    def no_event_is_lost_doubled_or_given_to_another(self) -> None:
-        assert self.heard.get(None) == self.said_to_nobody
-        for asked in [*self.unfinished(), *self.over]:
-            assert self.heard[asked.request] == asked.events
+    def each_event_is_delivered_once_to_its_owner(self) -> None:
+        assert self.received.get(None) == self.unowned
+        for sent in [*self.unfinished(), *self.ended]:
+            assert self.received[sent.request] == sent.events
 
     @invariant()
     def a_request_is_unfinished_or_has_ended_once(self) -> None:
-        unfinished = [asked.request for asked in self.unfinished()]
+        unfinished = [sent.request for sent in self.unfinished()]
         assert Counter(self.lanes.unfinished()) == Counter(unfinished)
         assert not any(request.ended for request in unfinished)
-        assert all(asked.request.abandoned is asked.left for asked in self.unfinished())
-        assert all(asked.request.ended for asked in self.over)
+        assert all(sent.request.abandoned is sent.abandoned for sent in self.unfinished())
+        assert all(sent.request.ended for sent in self.ended)
         assert self.lanes.count() == len(unfinished)
-        assert self.lanes.requests_ended == self.ends == len(self.over)
+        assert self.lanes.requests_ended == self.ends == len(self.ended)
         assert self.lanes.responses_ended == self.responses
 
     @invariant()
-    def a_lane_is_idle_where_nothing_is_to_come(self) -> None:
+    def each_request_has_the_state_of_its_response(self) -> None:
+        for sent in self.unfinished():
+            started = sent.response_id is not None
+            state = RequestState.STARTED if started else RequestState.SENT
+            assert sent.request.state is state
+        cut_off = [one.response_id for one in self.ended if one.request.state is CUT_OFF]
+        assert Counter(cut_off) == Counter(self.cut_off.values())
+
+    @invariant()
+    def a_lane_is_idle_if_it_has_no_request(self) -> None:
         for lane in LANES:
-            assert self.lanes.is_idle(lane) == (not self.asked[lane])
+            assert self.lanes.is_idle(lane) == (not self.sent[lane])
 
     @invariant()
     def the_latest_response_is_known(self) -> None:
@@ -360,8 +378,8 @@ class LanesBesideAServer(RuleBasedStateMachine):
             assert self.lanes.latest_response(lane) == self.last_ids.get(lane)
 
     @invariant()
-    def the_home_of_the_parent_is_free_first(self) -> None:
-        idle = [lane for lane in LANES if not self.asked[lane]]
+    def the_lane_of_the_parent_is_the_best(self) -> None:
+        idle = [lane for lane in LANES if not self.sent[lane]]
         assert self.lanes.idle_lanes(LANES, None) == idle
         for home, parent in self.last_ids.items():
             if home in idle and parent is not None:
@@ -369,10 +387,10 @@ class LanesBesideAServer(RuleBasedStateMachine):
                 assert self.lanes.idle_lanes(LANES, parent) == [home, *rest]
 
 
-LanesBesideAServer.TestCase.settings = settings(
+RequestTableMachine.TestCase.settings = settings(
     deadline=None, max_examples=100, stateful_step_count=50
 )
-TestAnyOrder = LanesBesideAServer.TestCase
+TestRandomOrders = RequestTableMachine.TestCase
 
 
 # --- Rule by rule -----------------------------------------------------------------------------
@@ -394,12 +412,12 @@ def admit(
     return request
 
 
-def begin(lanes: RequestTable, response_id: str, lane: Lane = None) -> None:
-    lanes.route(say_response("response.created", response_id, lane))
+def start(lanes: RequestTable, response_id: str, lane: Lane = None) -> None:
+    lanes.route(response_event("response.created", response_id, lane))
 
 
 def complete(lanes: RequestTable, response_id: str, lane: Lane = None) -> ActiveRequest | None:
-    return lanes.route(say_response("response.completed", response_id, lane))
+    return lanes.route(response_event("response.completed", response_id, lane))
 
 
 class TestOwnership:
@@ -409,37 +427,35 @@ class TestOwnership:
         self, lanes: RequestTable
     ) -> None:
         first, second = admit(lanes), admit(lanes)
-        assert lanes.route(say("response.output_text.delta")) is first
+        assert lanes.route(server_event("response.output_text.delta")) is first
         assert complete(lanes, "resp_1") is first
-        assert lanes.route(say("response.output_text.delta")) is second
+        assert lanes.route(server_event("response.output_text.delta")) is second
 
-    def test_lanes_are_answered_side_by_side(self, lanes: RequestTable) -> None:
+    def test_each_lane_has_its_own_order(self, lanes: RequestTable) -> None:
         requests = {lane: admit(lanes, lane) for lane in LANES}
         for lane in [*reversed(LANES), *LANES]:
-            assert lanes.route(say("response.output_text.delta", lane)) is requests[lane]
+            assert lanes.route(server_event("response.output_text.delta", lane)) is requests[lane]
 
-    def test_an_event_of_a_lane_where_nothing_was_asked_belongs_to_nobody(
-        self, lanes: RequestTable
-    ) -> None:
+    def test_an_event_of_an_idle_lane_has_no_owner(self, lanes: RequestTable) -> None:
         admit(lanes)
-        assert lanes.route(say("response.output_text.delta", "lane-1")) is None
-        assert lanes.route(say_response("response.created", "resp_1", "lane-1")) is None
-        assert lanes.route(say_error(None, "lane-1")) is None
-        assert lanes.route(garble("error", "lane-1")) is None
+        assert lanes.route(server_event("response.output_text.delta", "lane-1")) is None
+        assert lanes.route(response_event("response.created", "resp_1", "lane-1")) is None
+        assert lanes.route(error_event(None, "lane-1")) is None
+        assert lanes.route(undecodable("error", "lane-1")) is None
         assert complete(lanes, "resp_1", "lane-1") is None
         assert lanes.count() == 1
 
-    def test_a_request_can_be_answered_before_its_last_byte_is_out(
+    def test_a_request_can_be_answered_before_it_is_written_whole(
         self, lanes: RequestTable
     ) -> None:
         request = admit(lanes)
-        assert lanes.route(say_error("previous_response_not_found")) is request
+        assert lanes.route(error_event("previous_response_not_found")) is request
         lanes.withdraw(request)
         assert request.ended
         assert lanes.is_idle(None)
 
-    def test_a_withdrawn_request_leaves_no_debris(self, lanes: RequestTable) -> None:
-        """Row 6 of docs/problems.md: what was not sent is not waited for."""
+    def test_a_withdrawn_request_receives_no_events(self, lanes: RequestTable) -> None:
+        """Row 6 of docs/problems.md: an unsent request is not waited for."""
         first, withdrawn = admit(lanes), admit(lanes)
         lanes.withdraw(withdrawn)
         lanes.withdraw(ActiveRequest("lane-9"))
@@ -448,19 +464,19 @@ class TestOwnership:
         assert not withdrawn.ended
         assert lanes.requests_ended == 1
 
-    def test_the_events_of_an_abandoned_turn_do_not_answer_the_next_one(
+    def test_events_of_an_abandoned_turn_do_not_reach_the_next_turn(
         self, lanes: RequestTable
     ) -> None:
-        """Row 5 of docs/problems.md: the lane is dirty until the terminal event, and then clean."""
-        left, following = admit(lanes, reader=READING), admit(lanes)
-        begin(lanes, "resp_1")
-        left.abandon()
-        assert lanes.route(say("response.output_text.delta")) is left
+        """Row 5 of docs/problems.md: the lane is busy until the terminal event."""
+        abandoned, following = admit(lanes, reader=READING), admit(lanes)
+        start(lanes, "resp_1")
+        abandoned.abandon()
+        assert lanes.route(server_event("response.output_text.delta")) is abandoned
         assert not lanes.is_idle(None)
-        assert complete(lanes, "resp_1") is left
-        assert lanes.route(say("response.output_text.delta")) is following
+        assert complete(lanes, "resp_1") is abandoned
+        assert lanes.route(server_event("response.output_text.delta")) is following
 
-    def test_a_lane_is_dirty_until_its_abandoned_response_ends(self, lanes: RequestTable) -> None:
+    def test_a_lane_is_busy_until_its_abandoned_response_ends(self, lanes: RequestTable) -> None:
         admit(lanes, "lane-1", reader=READING).abandon()
         assert not lanes.is_idle("lane-1")
         assert lanes.idle_lanes(["lane-1", "lane-2"], None) == ["lane-2"]
@@ -469,54 +485,54 @@ class TestOwnership:
 
 
 class TestResponses:
-    def test_created_names_the_response(self, lanes: RequestTable) -> None:
+    def test_created_starts_a_response_with_its_id(self, lanes: RequestTable) -> None:
         request = admit(lanes)
-        begin(lanes, "resp_1")
+        start(lanes, "resp_1")
         assert request.response_id == "resp_1"
         assert not request.ended
 
     @pytest.mark.parametrize("type_", TERMINAL)
     def test_a_terminal_event_ends_its_request(self, lanes: RequestTable, type_: str) -> None:
-        """P3, and row 21 of docs/problems.md: all three are ends, and all three are Responses."""
+        """P3, and row 21 of docs/problems.md: each of the three is a Response."""
         request = admit(lanes)
-        assert lanes.route(say_response(type_, "resp_1")) is request
+        assert lanes.route(response_event(type_, "resp_1")) is request
         assert request.ended
         assert request.response_id == "resp_1"
         assert (lanes.requests_ended, lanes.responses_ended, lanes.count()) == (1, 1, 0)
 
-    def test_the_old_name_of_completed_ends_its_request(self, lanes: RequestTable) -> None:
+    def test_response_done_ends_a_request_as_completed_does(self, lanes: RequestTable) -> None:
         request = admit(lanes)
-        assert lanes.route(say_response("response.done", "resp_1")) is request
+        assert lanes.route(response_event("response.done", "resp_1")) is request
         assert request.ended
 
-    def test_a_terminal_event_without_an_id_leaves_the_id_of_created(
+    def test_a_terminal_event_without_an_id_keeps_the_id_of_created(
         self, lanes: RequestTable
     ) -> None:
         request = admit(lanes)
-        begin(lanes, "resp_1")
-        assert lanes.route(say_response("response.completed", None)) is request
+        start(lanes, "resp_1")
+        assert lanes.route(response_event("response.completed", None)) is request
         assert lanes.previous_response_id == request.response_id == "resp_1"
 
-    def test_a_server_that_renames_its_response_still_ends_it(self, lanes: RequestTable) -> None:
-        """P3: rather an end under a strange id than a turn that hangs."""
+    def test_a_terminal_event_with_another_id_ends_the_request(self, lanes: RequestTable) -> None:
+        """P3: the turn does not hang."""
         request = admit(lanes)
-        begin(lanes, "resp_1")
+        start(lanes, "resp_1")
         assert complete(lanes, "resp_one") is request
         assert request.ended
 
     def test_a_server_without_ids_ends_every_response(self, lanes: RequestTable) -> None:
         for _ in range(3):
             request = admit(lanes)
-            assert lanes.route(say_response("response.completed", None)) is request
+            assert lanes.route(response_event("response.completed", None)) is request
         assert lanes.previous_response_id is None
 
     def test_a_server_with_one_id_for_all_ends_every_response(self, lanes: RequestTable) -> None:
         for _ in range(3):
             request = admit(lanes)
-            begin(lanes, "resp_mock")
+            start(lanes, "resp_mock")
             assert complete(lanes, "resp_mock") is request
 
-    def test_a_terminal_event_said_twice_ends_one_request(self, lanes: RequestTable) -> None:
+    def test_a_terminal_event_received_twice_ends_one_request(self, lanes: RequestTable) -> None:
         admit(lanes)
         following = admit(lanes)
         complete(lanes, "resp_1")
@@ -526,30 +542,34 @@ class TestResponses:
 
 
 class TestUndecodableFrames:
-    """P3 and P8: a turn ends by a frame that cannot be read, too, and by no other."""
+    """P3 and P8: undecodable frames of the types that end a request end the request."""
 
     @pytest.mark.parametrize("type_", [*ODD_ENDS, "error", "response.error"])
-    def test_one_that_would_end_a_request_ends_it(self, lanes: RequestTable, type_: str) -> None:
+    def test_an_undecodable_terminal_event_or_error_ends_the_request(
+        self, lanes: RequestTable, type_: str
+    ) -> None:
         request = admit(lanes, "lane-1")
-        assert lanes.route(garble(type_, "lane-1")) is request
+        assert lanes.route(undecodable(type_, "lane-1")) is request
         assert request.ended
         assert (lanes.requests_ended, lanes.responses_ended) == (1, 0)
 
-    def test_a_done_without_its_response_ends_the_request(self, lanes: RequestTable) -> None:
+    def test_a_response_done_without_a_response_ends_the_request(self, lanes: RequestTable) -> None:
         request = admit(lanes)
-        assert isinstance(say("response.done"), wire.UndecodableFrame)
-        assert lanes.route(say("response.done")) is request
+        assert isinstance(server_event("response.done"), wire.UndecodableFrame)
+        assert lanes.route(server_event("response.done")) is request
 
     @pytest.mark.parametrize("type_", ["response.output_text.delta", "keepalive", None])
-    def test_any_other_belongs_to_nobody(self, lanes: RequestTable, type_: str | None) -> None:
+    def test_any_other_undecodable_frame_has_no_owner(
+        self, lanes: RequestTable, type_: str | None
+    ) -> None:
         request = admit(lanes)
-        assert lanes.route(garble(type_)) is None
+        assert lanes.route(undecodable(type_)) is None
         assert not request.ended
 
-    def test_an_error_is_attributed_as_one_that_can_be_read(self, lanes: RequestTable) -> None:
+    def test_an_undecodable_error_is_attributed_like_any_error(self, lanes: RequestTable) -> None:
         request = admit(lanes, "lane-1")
-        assert lanes.route(garble("error")) is request
-        assert lanes.route(garble("error")) is None
+        assert lanes.route(undecodable("error")) is request
+        assert lanes.route(undecodable("error")) is None
 
 
 class TestErrors:
@@ -561,136 +581,140 @@ class TestErrors:
     ) -> None:
         """Row 1 of docs/problems.md."""
         other, request = admit(lanes), admit(lanes, "lane-1")
-        assert lanes.route(say_error(None, "lane-1", shape)) is request
+        assert lanes.route(error_event(None, "lane-1", shape)) is request
         assert request.ended
         assert not other.ended
         assert (lanes.requests_ended, lanes.responses_ended) == (1, 0)
 
     def test_an_error_without_a_lane_belongs_to_the_default_lane(self, lanes: RequestTable) -> None:
         other, request = admit(lanes, "lane-1"), admit(lanes)
-        assert lanes.route(say_error()) is request
+        assert lanes.route(error_event()) is request
         assert not other.ended
 
-    def test_an_error_without_a_lane_belongs_to_the_only_lane_at_work(
+    def test_an_error_without_a_lane_belongs_to_the_only_busy_lane(
         self, lanes: RequestTable
     ) -> None:
         first, second = admit(lanes, "lane-1"), admit(lanes, "lane-1")
-        assert lanes.route(say_error()) is first
-        assert lanes.route(say_error()) is second
+        assert lanes.route(error_event()) is first
+        assert lanes.route(error_event()) is second
 
-    def test_an_error_without_a_lane_among_several_belongs_to_nobody(
+    def test_an_error_without_a_lane_has_no_owner_if_several_lanes_are_busy(
         self, lanes: RequestTable
     ) -> None:
         admit(lanes, "lane-1")
         admit(lanes, "lane-2")
-        assert lanes.route(say_error()) is None
+        assert lanes.route(error_event()) is None
         assert lanes.count() == 2
 
-    def test_an_error_on_an_idle_socket_belongs_to_nobody(self, lanes: RequestTable) -> None:
+    def test_an_error_on_an_idle_socket_has_no_owner(self, lanes: RequestTable) -> None:
         """Row 2 of docs/problems.md."""
-        assert lanes.route(say_error(LIMIT)) is None
+        assert lanes.route(error_event(LIMIT)) is None
         assert lanes.requests_ended == 0
 
-    def test_a_refused_name_is_not_the_fault_of_the_default_lane(self, lanes: RequestTable) -> None:
-        """The server says it without the lane whose name it refuses."""
-        innocent, begun, misnamed = admit(lanes), admit(lanes, "lane-1"), admit(lanes, "a lane")
-        begin(lanes, "resp_1", "lane-1")
-        assert lanes.route(say_error(BAD_NAME)) is misnamed
-        assert misnamed.ended
-        assert not innocent.ended
-        assert not begun.ended
-
-    def test_a_refused_name_among_several_belongs_to_nobody(self, lanes: RequestTable) -> None:
-        for lane in LANES:
-            admit(lanes, lane)
-        assert lanes.route(say_error(BAD_NAME)) is None
-        assert lanes.count() == len(LANES)
-
-    def test_the_connection_limit_lets_a_response_finish_that_has_begun(
+    def test_the_refusal_of_a_lane_name_does_not_belong_to_the_default_lane(
         self, lanes: RequestTable
     ) -> None:
+        """The refusal comes without a lane."""
+        default, started, refused = admit(lanes), admit(lanes, "lane-1"), admit(lanes, "a lane")
+        start(lanes, "resp_1", "lane-1")
+        assert lanes.route(error_event(INVALID_LANE)) is refused
+        assert refused.ended
+        assert not default.ended
+        assert not started.ended
+
+    def test_the_refusal_of_a_lane_name_has_no_owner_if_several_lanes_are_new(
+        self, lanes: RequestTable
+    ) -> None:
+        for lane in LANES:
+            admit(lanes, lane)
+        assert lanes.route(error_event(INVALID_LANE)) is None
+        assert lanes.count() == len(LANES)
+
+    def test_the_connection_limit_lets_a_started_response_finish(self, lanes: RequestTable) -> None:
         request = admit(lanes)
-        begin(lanes, "resp_1")
-        assert lanes.route(say_error(LIMIT)) is None
+        start(lanes, "resp_1")
+        assert lanes.route(error_event(LIMIT)) is None
         assert complete(lanes, "resp_1") is request
 
-    def test_the_connection_limit_refuses_a_response_that_has_not_begun(
+    def test_the_connection_limit_refuses_a_request_that_has_not_started(
         self, lanes: RequestTable
     ) -> None:
         """Row 10 of docs/problems.md."""
         request = admit(lanes)
-        assert lanes.route(say_error(LIMIT)) is request
+        assert lanes.route(error_event(LIMIT)) is request
         assert request.ended
 
 
-class TestWhatComesAfterAnError:
-    """P5: a response that was broken off does not run on in the next turn."""
+class TestCutOffResponses:
+    """P5: events of a response that was cut off do not reach the next turn."""
 
     @pytest.mark.parametrize("type_", [*STEPS, *TERMINAL])
     @pytest.mark.parametrize("lane", [None, "lane-1"])
-    def test_the_rest_of_its_response_belongs_to_nobody(
+    def test_later_events_of_the_response_have_no_owner(
         self, lanes: RequestTable, lane: Lane, type_: str
     ) -> None:
         admit(lanes, lane)
-        begin(lanes, "resp_1", lane)
-        lanes.route(say_error("server_is_overloaded", lane))
+        start(lanes, "resp_1", lane)
+        lanes.route(error_event("server_is_overloaded", lane))
         following = admit(lanes, lane)
-        assert lanes.route(say_response(type_, "resp_1", lane)) is None
-        begin(lanes, "resp_2", lane)
-        assert lanes.route(say("response.output_text.delta", lane)) is following
+        assert lanes.route(response_event(type_, "resp_1", lane)) is None
+        start(lanes, "resp_2", lane)
+        assert lanes.route(server_event("response.output_text.delta", lane)) is following
         assert complete(lanes, "resp_1", lane) is None
         assert complete(lanes, "resp_2", lane) is following
 
-    def test_other_lanes_go_on(self, lanes: RequestTable) -> None:
+    def test_other_lanes_are_not_affected(self, lanes: RequestTable) -> None:
         other = admit(lanes, "lane-2")
         admit(lanes, "lane-1")
-        begin(lanes, "resp_1", "lane-1")
-        lanes.route(say_error(None, "lane-1"))
-        assert lanes.route(say("response.output_text.delta", "lane-2")) is other
+        start(lanes, "resp_1", "lane-1")
+        lanes.route(error_event(None, "lane-1"))
+        assert lanes.route(server_event("response.output_text.delta", "lane-2")) is other
 
-    def test_an_error_that_cannot_be_read_breaks_off_as_well(self, lanes: RequestTable) -> None:
+    def test_an_undecodable_error_cuts_a_response_off(self, lanes: RequestTable) -> None:
         admit(lanes)
-        begin(lanes, "resp_1")
-        lanes.route(garble("error"))
+        start(lanes, "resp_1")
+        lanes.route(undecodable("error"))
         admit(lanes)
-        assert lanes.route(say("response.output_text.delta")) is None
+        assert lanes.route(server_event("response.output_text.delta")) is None
 
-    def test_the_next_response_may_consist_of_its_end(self, lanes: RequestTable) -> None:
-        """Some servers answer a warm-up by the terminal event alone."""
+    def test_the_next_response_may_consist_of_its_terminal_event(self, lanes: RequestTable) -> None:
+        """Some servers answer a warm-up with the terminal event alone."""
         admit(lanes)
-        begin(lanes, "resp_1")
-        lanes.route(say_error())
+        start(lanes, "resp_1")
+        lanes.route(error_event())
         following = admit(lanes)
         assert complete(lanes, "resp_2") is following
         third = admit(lanes)
-        assert lanes.route(say("response.output_text.delta")) is third
+        assert lanes.route(server_event("response.output_text.delta")) is third
 
-    def test_where_no_response_had_begun_nothing_is_held_back(self, lanes: RequestTable) -> None:
+    def test_an_error_before_the_start_cuts_nothing_off(self, lanes: RequestTable) -> None:
         admit(lanes)
-        lanes.route(say_error("previous_response_not_found"))
+        lanes.route(error_event("previous_response_not_found"))
         following = admit(lanes)
-        assert lanes.route(say("response.output_text.delta")) is following
+        assert lanes.route(server_event("response.output_text.delta")) is following
 
 
 class TestUnknownEvents:
-    @pytest.mark.parametrize("type_", UNASKED)
-    def test_what_is_said_unasked_belongs_to_nobody(self, lanes: RequestTable, type_: str) -> None:
+    @pytest.mark.parametrize("type_", NOT_OF_A_RESPONSE)
+    def test_an_unknown_event_that_is_not_of_a_response_has_no_owner(
+        self, lanes: RequestTable, type_: str
+    ) -> None:
         request = admit(lanes)
-        assert lanes.route(say(type_)) is None
+        assert lanes.route(server_event(type_)) is None
         assert not request.ended
 
-    def test_an_unknown_step_of_a_response_belongs_to_its_request(
+    def test_an_unknown_event_of_a_response_belongs_to_its_request(
         self, lanes: RequestTable
     ) -> None:
-        request, named = admit(lanes), admit(lanes, "lane-1")
-        assert lanes.route(say("response.metadata")) is request
-        assert lanes.route(say("response.metadata", "lane-1")) is named
+        request, on_lane = admit(lanes), admit(lanes, "lane-1")
+        assert lanes.route(server_event("response.metadata")) is request
+        assert lanes.route(server_event("response.metadata", "lane-1")) is on_lane
         assert not request.ended
 
     def test_an_unknown_event_with_a_lane_belongs_to_that_lane(self, lanes: RequestTable) -> None:
         request = admit(lanes, "lane-1")
-        assert lanes.route(say("keepalive", "lane-1")) is request
-        assert lanes.route(say("keepalive", "lane-2")) is None
+        assert lanes.route(server_event("keepalive", "lane-1")) is request
+        assert lanes.route(server_event("keepalive", "lane-2")) is None
 
 
 class TestPreviousResponse:
@@ -702,65 +726,67 @@ class TestPreviousResponse:
         assert lanes.previous_response_id == "resp_1"
 
     @pytest.mark.parametrize("type_", TERMINAL[1:])
-    def test_a_failed_or_incomplete_one_is_not(self, lanes: RequestTable, type_: str) -> None:
+    def test_a_failed_or_incomplete_response_is_not_remembered(
+        self, lanes: RequestTable, type_: str
+    ) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes, parent="resp_1")
-        lanes.route(say_response(type_, "resp_2"))
+        lanes.route(response_event(type_, "resp_2"))
         assert lanes.previous_response_id == "resp_1"
 
-    def test_a_warm_up_counts_as_one(self, lanes: RequestTable) -> None:
+    def test_a_warm_up_is_remembered(self, lanes: RequestTable) -> None:
         admit(lanes)
         complete(lanes, "resp_warm")
         assert lanes.previous_response_id == "resp_warm"
 
     @pytest.mark.parametrize("lane", LANES)
-    def test_an_error_of_its_continuation_evicts_it(self, lanes: RequestTable, lane: Lane) -> None:
+    def test_an_error_of_its_continuation_evicts_a_response(
+        self, lanes: RequestTable, lane: Lane
+    ) -> None:
         admit(lanes, lane)
         complete(lanes, "resp_1", lane)
         admit(lanes, lane, parent="resp_1")
-        lanes.route(say_error(None, lane))
+        lanes.route(error_event(None, lane))
         assert lanes.previous_response_id is None
 
-    def test_an_error_of_a_fork_on_another_lane_keeps_it(self, lanes: RequestTable) -> None:
+    def test_an_error_of_a_fork_on_another_lane_does_not_evict_it(
+        self, lanes: RequestTable
+    ) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes, "lane-1", parent="resp_1")
-        lanes.route(say_error(None, "lane-1"))
+        lanes.route(error_event(None, "lane-1"))
         assert lanes.previous_response_id == "resp_1"
 
-    def test_an_error_of_another_chain_keeps_it(self, lanes: RequestTable) -> None:
+    def test_an_error_of_another_chain_does_not_evict_it(self, lanes: RequestTable) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes)
-        lanes.route(say_error())
+        lanes.route(error_event())
         assert lanes.previous_response_id == "resp_1"
 
-    def test_a_lost_socket_takes_it_along(self, lanes: RequestTable) -> None:
+    def test_a_closed_socket_forgets_it(self, lanes: RequestTable) -> None:
         admit(lanes)
         complete(lanes, "resp_1")
         lanes.close()
         assert lanes.previous_response_id is None
 
 
-class TestFreeLanes:
-    def test_the_home_of_the_parent_goes_first(self, lanes: RequestTable) -> None:
+class TestIdleLanes:
+    def test_the_lane_of_the_parent_is_the_first(self, lanes: RequestTable) -> None:
         for number, lane in enumerate(LANES):
             admit(lanes, lane)
             complete(lanes, f"resp_{number}", lane)
         assert lanes.idle_lanes(LANES, "resp_2") == ["lane-2", None, "lane-1"]
 
-    def test_without_a_parent_or_with_an_unknown_one_they_keep_their_order(
-        self, lanes: RequestTable
-    ) -> None:
+    def test_without_a_known_parent_the_lanes_keep_their_order(self, lanes: RequestTable) -> None:
         admit(lanes, "lane-1")
-        lanes.route(say_error(None, "lane-1"))
+        lanes.route(error_event(None, "lane-1"))
         assert lanes.idle_lanes(LANES, None) == list(LANES)
         assert lanes.idle_lanes(LANES, "resp_9") == list(LANES)
 
-    def test_only_the_latest_response_of_a_lane_has_its_home_there(
-        self, lanes: RequestTable
-    ) -> None:
+    def test_only_the_latest_response_of_a_lane_counts(self, lanes: RequestTable) -> None:
         for response_id in ("resp_1", "resp_2"):
             admit(lanes, "lane-1")
             complete(lanes, response_id, "lane-1")
@@ -768,38 +794,36 @@ class TestFreeLanes:
         assert lanes.idle_lanes(LANES, "resp_2")[0] == "lane-1"
         assert lanes.latest_response("lane-1") == "resp_2"
 
-    def test_an_error_in_place_of_a_response_leaves_a_lane_without_a_latest_one(
-        self, lanes: RequestTable
-    ) -> None:
-        """Design P7: the next turn has no baseline there, and sends its full input."""
+    def test_an_error_leaves_a_lane_without_a_latest_response(self, lanes: RequestTable) -> None:
+        """P7: the next turn has no baseline on the lane and sends its full input."""
         admit(lanes)
         complete(lanes, "resp_1")
         admit(lanes, parent="resp_1")
-        lanes.route(say_error())
+        lanes.route(error_event())
         assert lanes.latest_response(None) is None
 
-    def test_a_busy_home_is_not_free(self, lanes: RequestTable) -> None:
+    def test_a_busy_lane_of_the_parent_is_not_idle(self, lanes: RequestTable) -> None:
         admit(lanes, "lane-1")
         complete(lanes, "resp_1", "lane-1")
         admit(lanes, "lane-1")
         assert lanes.idle_lanes(LANES, "resp_1") == [None, "lane-2"]
 
 
-class TestALostSocket:
-    def test_only_those_who_wait_are_told(self, lanes: RequestTable) -> None:
-        left = admit(lanes, reader=READING)
+class TestAClosedSocket:
+    def test_only_requests_that_are_not_abandoned_are_returned(self, lanes: RequestTable) -> None:
+        abandoned = admit(lanes, reader=READING)
         first, second = admit(lanes), admit(lanes, "lane-1")
-        left.abandon()
+        abandoned.abandon()
         assert set(lanes.close()) == {first, second}
         assert lanes.count() == 0
         assert lanes.close() == []
 
-    def test_nothing_of_it_is_left(self, lanes: RequestTable) -> None:
+    def test_nothing_is_remembered(self, lanes: RequestTable) -> None:
         admit(lanes, "lane-1")
-        begin(lanes, "resp_1", "lane-1")
-        lanes.route(say_error(None, "lane-1"))
+        start(lanes, "resp_1", "lane-1")
+        lanes.route(error_event(None, "lane-1"))
         lanes.close()
         assert lanes.idle_lanes(LANES, "resp_1") == list(LANES)
         request = admit(lanes, "lane-1")
-        assert lanes.route(say("response.output_text.delta", "lane-1")) is request
+        assert lanes.route(server_event("response.output_text.delta", "lane-1")) is request
         assert complete(lanes, "resp_1", "lane-1") is request
