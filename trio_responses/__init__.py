@@ -7,7 +7,7 @@ Records of the wire format are in `trio_responses.types`, aliases for annotation
 from trio_responses._client import ResponsesConnection, connect_responses, open_responses
 from trio_responses._conversation.conversation import Conversation, ConversationStatistics
 from trio_responses._conversation.run import RunStream
-from trio_responses._endpoint import Endpoint
+from trio_responses._endpoint import VERSION, Endpoint
 from trio_responses._errors import (
     AnswerError,
     AnswerIncomplete,
@@ -149,9 +149,13 @@ __all__ = [
     "UndecodableResponse",
     "UnexpectedOutput",
     "UpgradeUnsupported",
+    "__version__",
     "connect_responses",
     "function_tool",
     "open_pool",
     "open_responses",
     "strict_schema",
 ]
+
+__version__: str = VERSION
+"""The version of the installed package, for example ``"0.1.0"``."""

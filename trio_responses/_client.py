@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
@@ -18,7 +18,11 @@ from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
-from trio_responses._instruments.instrument import Instruments, ServerAddress
+from trio_responses._instruments.instrument import (
+    Instruments,
+    ServerAddress,
+    checked_instruments,
+)
 from trio_responses._instruments.log import LoggingInstrument
 from trio_responses._protocol.continuation import Continuation
 from trio_responses._settings import (
@@ -26,11 +30,10 @@ from trio_responses._settings import (
     Limits,
     RotationPolicy,
     Timeouts,
-    check_words,
-    checked_instruments,
+    check_option_values,
     checked_record,
 )
-from trio_responses._transport.tls import system_trust
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 from trio_responses._turn.methods import Lane, TurnMethods
@@ -39,7 +42,7 @@ from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
     from typing import Self
 
     import msgspec
@@ -59,6 +62,7 @@ __all__ = [
     "ResponsesConnection",
     "connect_responses",
     "make_engine",
+    "open_conversation",
     "open_responses",
     "start_engine",
 ]
@@ -119,7 +123,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
             ``delivery`` and ``abandon``.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         return ResponseStream(
             self._engine.requests, request, delivery=delivery, abandon=abandon, snapshot=snapshot
@@ -168,13 +172,11 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         answers: Sequence[msgspec.Raw] = (),
         unsent: RawItems | None = None,
     ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that may have a history."""
-        config = self._engine.config
-        with self._engine.requests.lane_reservations() as reserve:
-            history = History(config.endpoint, continuation, answers, unsent)
-            yield Conversation(
-                reserve, config.endpoint, settings, history, instruments=config.instruments
-            )
+        """Open a conversation that may have a history, for `Conversation.restore`."""
+        with open_conversation(
+            self._engine, settings, continuation, answers, unsent
+        ) as conversation:
+            yield conversation
 
     # --- The raw channel -----------------------------------------------------------------
 
@@ -388,6 +390,23 @@ async def connect_responses(
     return ResponsesConnection(await start_engine(nursery, engine))
 
 
+@contextmanager
+def open_conversation(
+    engine: ConnectionEngine,
+    settings: Mapping[str, Any],
+    continuation: Continuation,
+    answers: Sequence[msgspec.Raw] = (),
+    unsent: RawItems | None = None,
+) -> Generator[Conversation, None, None]:
+    """Open a conversation that may have a history, for the length of a block."""
+    config = engine.config
+    with engine.requests.lane_reservations() as reserve:
+        history = History(config.endpoint, continuation, answers, unsent)
+        yield Conversation(
+            reserve, config.endpoint, settings, history, instruments=config.instruments
+        )
+
+
 @trio.lowlevel.enable_ki_protection
 async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> ConnectionEngine:
     """Run an engine in a nursery and wait until its first socket is open.
@@ -431,7 +450,7 @@ def make_engine(
             " use wss:// or allow_insecure=True"
         )
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()
+        ssl_context = default_ssl_context()
     config = ConnectionConfig(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),

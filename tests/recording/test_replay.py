@@ -1,4 +1,4 @@
-"""A recording of any server is a script: the client gets the events that it got then."""
+"""A replay of a recording sends the client the recorded events."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Session = Callable[[ResponsesConnection], Coroutine[Any, Any, Any]]
 
 
 class Frames(Instrument):
-    """Keeps what came, sorted by lanes: the order between them is chance."""
+    """An instrument that collects the received frames by lane: the order between lanes may vary."""
 
     def __init__(self) -> None:
         self.received: list[Any] = []
@@ -87,7 +87,7 @@ async def get_weather(city: str) -> str:
 
 
 async def whole_session(connection: ResponsesConnection) -> list[Any]:
-    """Text, tools, an error and two lanes; give what the program saw."""
+    """Run text, tools, an error and two lanes; return what the program got."""
     seen: list[Any] = []
     async with connection.stream(model="m", input="Hello") as stream:
         seen += [event async for event in stream]
@@ -108,7 +108,7 @@ async def whole_session(connection: ResponsesConnection) -> list[Any]:
     return [*seen, texts]
 
 
-async def test_the_client_gets_the_events_that_it_got_then(server: ResponsesServer) -> None:
+async def test_a_replay_sends_the_recorded_events(server: ResponsesServer) -> None:
     server.reply("Good morning", reasoning="A greeting")
     server.calls(Call("get_weather", {"city": "Oslo"}), Call("get_weather", {"city": "Rome"}))
     server.reply("It is sunny.")
@@ -127,7 +127,7 @@ async def test_the_client_gets_the_events_that_it_got_then(server: ResponsesServ
     assert {*seen[1][-1].values()} == texts == {heard("On a"), heard("On b")}
 
 
-async def test_the_frames_are_the_same_one_by_one(server: ResponsesServer) -> None:
+async def test_a_replay_sends_the_recorded_frames_unchanged(server: ResponsesServer) -> None:
     async def session(connection: ResponsesConnection) -> None:
         await ask(connection, "one")
         async with connection.conversation(model="m", store=False) as conversation:
@@ -142,7 +142,7 @@ async def test_the_frames_are_the_same_one_by_one(server: ResponsesServer) -> No
     assert {"type": "keepalive"} in now.received
 
 
-async def test_lanes_are_those_of_the_requests(server: ResponsesServer) -> None:
+async def test_a_replay_uses_the_lanes_of_the_requests(server: ResponsesServer) -> None:
     async def on_a_lane(connection: ResponsesConnection) -> None:
         async with connection.lane("then") as lane:
             await ask(lane, "Hello")
@@ -164,7 +164,7 @@ async def test_lanes_are_those_of_the_requests(server: ResponsesServer) -> None:
     assert (await replay(recording, on_another)).of_lanes().keys() == {"now"}
 
 
-async def test_requests_are_answered_in_the_order_of_their_coming(
+async def test_requests_are_answered_in_the_order_of_arrival(
     server: ResponsesServer,
 ) -> None:
     async def session(connection: ResponsesConnection) -> None:
@@ -187,7 +187,7 @@ async def test_requests_are_answered_in_the_order_of_their_coming(
     await replay(recording, at_once)
 
 
-async def test_a_lost_socket_is_lost_again(server: ResponsesServer) -> None:
+async def test_a_recorded_loss_is_replayed(server: ResponsesServer) -> None:
     async def session(connection: ResponsesConnection) -> None:
         with pytest.raises(ConnectionLost) as caught:
             await ask(connection, "Hello")
@@ -203,7 +203,7 @@ async def test_a_lost_socket_is_lost_again(server: ResponsesServer) -> None:
 
 @pytest.mark.parametrize("idle", [0.0, 30.0])
 @pytest.mark.parametrize("code", [1001, None])
-async def test_a_socket_that_was_lost_while_idle_takes_no_answer_along(
+async def test_a_recorded_loss_of_an_idle_socket_loses_no_answer(
     server: ResponsesServer, idle: float, code: int | None
 ) -> None:
     ends: list[int | None] = []
@@ -250,7 +250,7 @@ async def test_a_socket_that_was_reset_ends_without_a_code(server: ResponsesServ
     assert now.received == then.received
 
 
-async def test_steering_sets_off_what_it_set_off_then(server: ResponsesServer) -> None:
+async def test_steering_is_answered_as_recorded(server: ResponsesServer) -> None:
     seen: list[Any] = []
 
     async def session(connection: ResponsesConnection) -> None:
@@ -271,7 +271,7 @@ async def test_steering_sets_off_what_it_set_off_then(server: ResponsesServer) -
     assert now.received == then.received
 
 
-async def test_the_timing_may_be_kept(server: ResponsesServer) -> None:
+async def test_a_replay_can_keep_the_timing(server: ResponsesServer) -> None:
     async def session(connection: ResponsesConnection) -> None:
         before = trio.current_time()
         await ask(connection, "Hello")
@@ -288,7 +288,7 @@ async def test_the_timing_may_be_kept(server: ResponsesServer) -> None:
     assert took == [pytest.approx(5), pytest.approx(0), pytest.approx(5)]
 
 
-async def test_its_scripts_take_faults_and_later_requests_are_answered_as_usual(
+async def test_faults_can_be_added_to_the_scripts_of_a_replay(
     server: ResponsesServer, tmp_path: Path
 ) -> None:
     async def session(connection: ResponsesConnection) -> None:
@@ -313,10 +313,10 @@ async def test_its_scripts_take_faults_and_later_requests_are_answered_as_usual(
         other.assert_all_orders_used()
         other.replay(steered)
         other.forget_orders()
-        assert not other._state.steer_gates
+        assert not other._state.steer_gates  # one that stays would hold up later steering
 
 
-async def test_content_that_was_left_out_stays_out() -> None:
+async def test_redacted_content_is_not_in_a_replay() -> None:
     def redact(frame: Any) -> Any:
         return {**frame, "delta": "..."} if "delta" in frame else frame
 
@@ -349,7 +349,7 @@ def recv(frame: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"dir": "recv", "frame": {**frame, **fields}}
 
 
-async def test_a_socket_ends_behind_what_it_gave_to_all_lanes() -> None:
+async def test_a_socket_ends_after_the_answers_of_all_lanes() -> None:
     recording = by_hand(
         send(stream_id="a"),
         send(stream_id="b"),
@@ -376,7 +376,7 @@ async def test_a_socket_ends_behind_what_it_gave_to_all_lanes() -> None:
     assert {name: len(of_lane) for name, of_lane in frames.of_lanes().items()} == {"a": 2, "b": 31}
 
 
-async def test_a_close_frame_without_a_code_is_one_with_the_usual_code() -> None:
+async def test_a_recorded_close_frame_without_a_code_gets_the_usual_one() -> None:
     recording = by_hand(
         send(), recv(created("resp_1")), {"dir": "close", "by": "server", "code": 1005}
     )
@@ -388,7 +388,7 @@ async def test_a_close_frame_without_a_code_is_one_with_the_usual_code() -> None
     assert caught.value.code == 1000
 
 
-async def test_what_steering_set_off_waits_for_it() -> None:
+async def test_answers_to_steering_wait_for_the_steering() -> None:
     accepted = {"type": "response.steer.accepted", "sequence_number": 9, "steer_id": "steer_1"}
     recording = by_hand(
         send(),
@@ -413,7 +413,7 @@ async def test_what_steering_set_off_waits_for_it() -> None:
         assert [steer.input[0]["content"] for steer in server.steers] == ["Now"]
 
 
-async def test_whatever_is_asked_is_answered() -> None:
+async def test_every_request_to_a_replay_is_answered() -> None:
     recording = by_hand(send(), recv(created()), recv(ended()), send(), recv(ended((), "resp_2")))
 
     async def session(connection: ResponsesConnection) -> None:
@@ -424,7 +424,7 @@ async def test_whatever_is_asked_is_answered() -> None:
     await replay(recording, session)
 
 
-async def test_a_request_that_has_begun_anew_has_lost_its_first_response() -> None:
+async def test_a_request_that_started_again_has_no_first_response() -> None:
     recording = by_hand(
         send(), recv(created("resp_1")), send(), recv(created("resp_2")), recv(ended((), "resp_2"))
     )
@@ -435,7 +435,7 @@ async def test_a_request_that_has_begun_anew_has_lost_its_first_response() -> No
     assert two.frames == [created("resp_2"), ended((), "resp_2")]
 
 
-async def test_a_server_that_named_no_lanes_names_none_now() -> None:
+async def test_a_replay_without_recorded_lanes_sends_no_lanes() -> None:
     frame = created()
     assert Recorded([frame], "then").on("now") == [frame]
     assert Recorded([frame], None).on("now") == [{**frame, "stream_id": "now"}]
@@ -451,16 +451,17 @@ def recorded(path: Path) -> list[Recorded]:
 
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
-async def test_a_capture_of_another_server_is_a_script(path: Path) -> None:
-    """Every request of a capture, one after the other on the default lane."""
+async def test_a_capture_of_another_server_can_be_replayed(path: Path) -> None:
+    """The requests of a capture are sent one after the other, on the default lane."""
     expected = [answer.on(None) for answer in recorded(path)]
     sent = [line.json for line in Recording.read(path) if line.dir == "send"]
     assert len(expected) == [frame["type"] for frame in sent].count("response.create")
     frames = Frames()
     async with open_test_server() as server:
         server.replay(path)
+        # A capture has no steering, which would open these; no public name does it.
         for gate in server._state.steer_gates:
-            gate.set()  # as if it was steered
+            gate.set()
         async with server.open_client(instruments=[frames]) as connection:
             for answer in expected:
                 frames.received.clear()
@@ -470,7 +471,7 @@ async def test_a_capture_of_another_server_is_a_script(path: Path) -> None:
                 await trio.testing.wait_all_tasks_blocked()
                 assert frames.received == answer
                 if not is_whole(answer):
-                    break  # it was cut off there
+                    break  # the capture was cut off here
         assert server.crashes == []
 
 

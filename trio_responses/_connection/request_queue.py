@@ -101,7 +101,7 @@ class RequestQueue:
     async def start_turn(self, request: RequestBuilder, lane: LaneSender | None = None) -> Turn:
         """Send the request of a turn, as soon as a socket and a lane are free for it."""
         if request.observer is None:
-            request.observer = self._config.instruments.start_turn(request.model)
+            request.observer = self._config.instruments.observe_turn(request.model)
         if lane is None or lane.name is None:
             socket, turn = await self._admit(request.parent, None)
         else:
@@ -123,7 +123,7 @@ class RequestQueue:
             payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
         turn.observer = request.observer
         if turn.observer is not None:
-            turn.observer.writing(turn.lane, turn.parent, len(payload))
+            turn.observer.sending(turn.lane, turn.parent, len(payload))
         try:
             await self._write(socket, payload)
         except ConnectionLost as lost:

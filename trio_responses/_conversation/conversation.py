@@ -24,7 +24,7 @@ from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.continuation import Continuation, Placement
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
 from trio_responses._turn.methods import TurnMethods
@@ -133,7 +133,7 @@ class Conversation(TurnMethods):
             whose settings differ from those of the turn before is sent with full input.
         :raises ConfigurationError: for what is no setting of a turn.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         generate = params.pop("generate", None)
         settings = self._settings_with(params, "turn")
         request = ConversationRequest(self._ledger, raw_input(input), settings, generate=generate)
@@ -214,7 +214,7 @@ class Conversation(TurnMethods):
         :raises ConfigurationError: for what is no setting, or no way to run tools; and, without
             an input, where there is no history to go on from.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         if not (max_rounds >= 1 and max_concurrency >= 1):
             raise ConfigurationError("max_rounds and max_concurrency are at least 1")
         offered = self._tools if tools is None else tools
@@ -227,7 +227,7 @@ class Conversation(TurnMethods):
             timeout=tool_timeout,
             on_error=on_tool_error,
         )
-        terms = RunConfig(
+        config = RunConfig(
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
@@ -237,7 +237,7 @@ class Conversation(TurnMethods):
             snapshot=snapshot,
             instruments=self._instruments,
         )
-        return open_run(self._floor, self._sender, self._ledger, terms, raw_input(input))
+        return open_run(self._floor, self._sender, self._ledger, config, raw_input(input))
 
     async def run(
         self,

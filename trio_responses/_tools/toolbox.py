@@ -18,7 +18,7 @@ import trio
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError, UnanswerableCall
 from trio_responses._protocol.calls import is_output_item, make_error_output, make_output
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._tools.function import FunctionTool, InvalidArguments, encode_output
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Toolbox:
         timeout: float | None,
         on_error: OnToolError,
     ) -> None:
-        check_words(on_tool_error=on_error)
+        check_option_values(on_tool_error=on_error)
         function_tools = [tool for tool in tools if isinstance(tool, FunctionTool)]
         self.functions = {tool.name: tool for tool in function_tools}
         if len(self.functions) < len(function_tools):

@@ -72,7 +72,7 @@ class Budget:
 
     def notify(self) -> None:
         """Wake the tasks in `wait_for_change`."""
-        self._changed.tell()
+        self._changed.notify()
 
     async def wait_for_change(self) -> None:
         """Wait until an event was read, or until another task waits for events.
@@ -120,13 +120,13 @@ class Inbox(Generic[T]):
         """
         self._batches.append((events, size))
         self._budget.account(self, size)
-        self._arrived.tell()
+        self._arrived.notify()
 
     def close(self, end: BaseException) -> None:
         """End the inbox: readers get an exception after the last event. The first call counts."""
         if self.end is None:
             self.end = end
-        self._arrived.tell()
+        self._arrived.notify()
 
     def discard(self) -> None:
         """Discard the unread events and subtract their bytes from the budget."""

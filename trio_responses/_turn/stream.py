@@ -488,7 +488,7 @@ class ResponseStream:
     ) -> None:
         """Notify the instruments of the end of the turn; with neither, it was left early."""
         if self._request.observer is not None:
-            self._request.observer.end(responses, error, self.response_id)
+            self._request.observer.ended(responses, error, self.response_id)
 
 
 class _TextDeltas:

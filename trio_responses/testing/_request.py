@@ -8,7 +8,7 @@ from trio_responses.testing._errors import Json
 from trio_responses.testing._items import item_text, items_of
 
 SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
-"""What became of a steering input; see `Steer.state`."""
+"""What became of a steering input; see `SteerRequest.state`."""
 
 
 @dataclass(slots=True)

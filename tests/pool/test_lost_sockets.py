@@ -1,11 +1,19 @@
-"""What a pool does when a socket is lost: at once, whether or not anybody comes or goes."""
+"""A pool reacts to a lost socket at once, without another turn that begins or ends."""
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.pool.rig import STEADY, ask, close_frame, open_to, per_connection
-from tests.turn.rig import Crowd, Wire
+from tests.pool.rig import (
+    STEADY,
+    ask,
+    assert_all_places_are_free,
+    close_frame,
+    open_all_connections,
+    open_to,
+    per_connection,
+)
+from tests.turn.rig import Crowd, Wire, dead
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
@@ -21,74 +29,61 @@ GOING_AWAY = 1001
 NOT_ALLOWED = 1008
 
 
-async def open_two(pool: ResponsesPool) -> None:
-    """Have a pool of one turn a connection open two connections."""
-    async with pool.lane(), pool.lane():
-        assert len(pool.connections) == 2
-
-
 async def lose(turns: TurnMethods) -> None:
     with pytest.raises(ConnectionLost):
         await ask(turns, "lost")
 
 
 async def hold(pool: ResponsesPool, enough: trio.Event) -> None:
-    """Have a place, and look at nothing that comes."""
+    """Hold a place without reading any event."""
     async with pool.stream(model="m", input="held"):
         await enough.wait()
 
 
-class Notes(list[str]):
-    """What was answered, in order."""
-
-    async def ask(self, pool: ResponsesPool, text: str) -> None:
-        await ask(pool, text)
-        self.append(text)
+# --- Requests that are not sent yet ---------------------------------------------------------
 
 
-# --- Requests that are on their way ---------------------------------------------------------
-
-
-async def test_a_request_that_waits_on_a_lost_socket_goes_to_another_one_at_once(
+async def test_an_unsent_request_moves_to_another_connection_when_the_socket_is_lost(
     narrow_server: ResponsesServer,
 ) -> None:
     async with open_to(narrow_server, lanes=False, size=2) as pool:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         narrow_server.stall()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lose, pool.connections[0])  # nothing that the pool would know of
+            nursery.start_soon(lose, pool.connections[0])  # not a turn of the pool
             await wait_all_tasks_blocked()
-            nursery.start_soon(ask, pool, "behind it")
+            nursery.start_soon(ask, pool, "waiting")
             await wait_all_tasks_blocked()
             assert per_connection(narrow_server) == {1: 1}
             since = trio.current_time()
             await narrow_server.send_raw(close_frame(GOING_AWAY), connection=1)
         assert per_connection(narrow_server) == {1: 1, 2: 1}
-        assert trio.current_time() == since  # the first one is back a second later
-        assert [member.turns for member in pool._spread.members] == [0, 0]
+        assert trio.current_time() == since  # the first connection needs a second
+        await trio.sleep(1)
+        await assert_all_places_are_free(pool, narrow_server, size=2, places=1)
 
 
-async def test_a_request_that_waits_on_a_connection_that_ends_goes_to_another_one(
+async def test_an_unsent_request_moves_to_another_connection_when_its_connection_ends(
     narrow_server: ResponsesServer,
 ) -> None:
     async with open_to(narrow_server, lanes=False, size=2) as pool:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         narrow_server.stall()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lose, pool.connections[0])
             await wait_all_tasks_blocked()
-            nursery.start_soon(ask, pool, "behind it")
+            nursery.start_soon(ask, pool, "waiting")
             await wait_all_tasks_blocked()
             await narrow_server.send_raw(close_frame(NOT_ALLOWED), connection=1)
         assert per_connection(narrow_server) == {1: 1, 2: 1}
 
 
-async def test_a_request_that_is_cancelled_as_it_moves_on_has_no_place(
+async def test_a_request_cancelled_as_its_socket_is_lost_is_not_sent_and_has_no_place(
     narrow_server: ResponsesServer,
 ) -> None:
-    """The cancellation is its caller's, and is not taken for the pool's own."""
+    """The pool does not mistake the cancellation of the caller for its own one."""
     async with open_to(narrow_server, lanes=False, size=2) as pool:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         narrow_server.stall()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lose, pool.connections[0])
@@ -98,35 +93,40 @@ async def test_a_request_that_is_cancelled_as_it_moves_on_has_no_place(
             @nursery.start_soon
             async def _() -> None:
                 with scope:
-                    await ask(pool, "behind it")
+                    await ask(pool, "waiting")
 
             await wait_all_tasks_blocked()
             scope.cancel()
-            pool._spread.lost(pool._spread.members[0])
+            # Private: the socket is lost before the cancellation is delivered.
+            pool._scheduler.handle_lost_socket(pool._scheduler.connections[0])
             await wait_all_tasks_blocked()
             await narrow_server.send_raw(close_frame(GOING_AWAY), connection=1)
         assert scope.cancelled_caught
         assert per_connection(narrow_server) == {1: 1}
-        assert [member.turns for member in pool._spread.members] == [0, 0]
         assert pool.statistics().turns_waiting == 0
+        await trio.sleep(1)
+        await assert_all_places_are_free(pool, narrow_server, size=2, places=1)
 
 
-async def test_a_place_on_a_socket_that_is_lost_by_then_is_none(server: ResponsesServer) -> None:
-    """It was given away, the socket went, and only then its new owner came to have it."""
+async def test_sending_is_cancelled_when_the_socket_was_lost_before(
+    server: ResponsesServer,
+) -> None:
+    """The socket is lost after the place was assigned and before the turn's task runs."""
     async with open_to(server, size=1) as pool:
-        (member,) = pool._spread.members
-        assert member.engine.sockets.current is not None
+        # Private: no public API can lose a socket between these two moments.
+        (connection,) = pool._scheduler.connections
+        assert connection.engine.sockets.current is not None
         server.hang_handshake()
-        member.engine.sockets.current.retire()
+        connection.engine.sockets.current.retire()
         await wait_all_tasks_blocked()
-        with trio.fail_after(1), member.sending():
+        with trio.fail_after(1), connection.sending():
             await trio.sleep_forever()
 
 
-async def test_a_request_whose_first_byte_is_out_is_not_sent_elsewhere(
+async def test_a_request_whose_first_byte_is_written_does_not_move(
     narrow_server: ResponsesServer,
 ) -> None:
-    """P4: what is sent twice, is sent twice by the caller's choice only."""
+    """P4: a request is sent twice only by the caller's choice."""
     writing, go_on = trio.Event(), trio.Event()
 
     async def slowly(number: int) -> None:
@@ -143,20 +143,37 @@ async def test_a_request_whose_first_byte_is_out_is_not_sent_elsewhere(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, pool, "slow")
             await writing.wait()
-            (member,) = pool._spread.members
-            assert member.engine.sockets.current is not None
-            member.engine.sockets.current.retire()
-            assert not member.is_open  # it takes no more requests
+            # Private: a socket that takes no new requests, while the write goes on.
+            (connection,) = pool._scheduler.connections
+            assert connection.engine.sockets.current is not None
+            connection.engine.sockets.current.retire()
+            assert not connection.is_open
             await wait_all_tasks_blocked()
             go_on.set()
         assert [request.text for request in narrow_server.requests] == ["slow"]
-        assert member.turns == 0
+        assert connection.turns == 0
 
 
-async def test_a_server_that_drops_every_socket_is_not_tried_for_ever(
+async def test_a_request_that_cannot_be_written_moves_to_another_connection(
     narrow_server: ResponsesServer,
 ) -> None:
-    """P2: a request moves on as often as there are connections, and no further."""
+    wires = iter((dead, None))
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        return Wire(await narrow_server.dial(host, port), next(wires, None))
+
+    async with open_to(narrow_server, lanes=False, size=2, dial=dial) as pool:
+        await open_all_connections(pool, 2)
+        since = trio.current_time()
+        await ask(pool, "moved")
+        assert per_connection(narrow_server) == {2: 1}
+        assert trio.current_time() == since
+
+
+async def test_a_server_that_drops_every_socket_is_tried_a_bounded_number_of_times(
+    narrow_server: ResponsesServer,
+) -> None:
+    """P2: a request moves at most as often as the pool has connections."""
 
     async def broken(number: int) -> None:
         if number > 0:
@@ -177,35 +194,35 @@ async def test_a_server_that_drops_every_socket_is_not_tried_for_ever(
 # --- Requests that wait for a place ---------------------------------------------------------
 
 
-async def test_who_waits_for_one_connection_is_served_by_another_while_nobody_leaves(
+async def test_a_turn_that_waits_for_a_lost_socket_gets_another_connection_at_once(
     narrow_server: ResponsesServer,
 ) -> None:
     enough = trio.Event()
     async with open_to(narrow_server, lanes=False, size=2) as pool, trio.open_nursery() as nursery:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         first = await pool.create(model="m", input="first", store=True)
         narrow_server.stall(after_events=1)
         nursery.start_soon(hold, pool, enough)
         await wait_all_tasks_blocked()
-        notes = Notes()
+        answered = trio.Event()
 
         @nursery.start_soon
         async def _() -> None:
             await ask(pool, "second", previous_response_id=first.id)
-            notes.append("second")
+            answered.set()
 
         await wait_all_tasks_blocked()
         assert pool.statistics().turns_waiting == 1
         since = trio.current_time()
         await narrow_server.send_raw(close_frame(GOING_AWAY), connection=1)
         await wait_all_tasks_blocked()
-        assert notes == ["second"]
+        assert answered.is_set()
         assert narrow_server.requests[-1].connection == 2
         assert trio.current_time() == since
         enough.set()
 
 
-async def test_one_that_is_over_is_replaced_while_nobody_leaves(
+async def test_an_ended_connection_is_replaced_at_once_while_a_turn_waits(
     narrow_server: ResponsesServer,
 ) -> None:
     enough = trio.Event()
@@ -213,17 +230,22 @@ async def test_one_that_is_over_is_replaced_while_nobody_leaves(
         narrow_server.stall(after_events=1)
         nursery.start_soon(hold, pool, enough)
         await wait_all_tasks_blocked()
-        notes = Notes()
-        nursery.start_soon(notes.ask, pool, "next")
+        answered = trio.Event()
+
+        @nursery.start_soon
+        async def _() -> None:
+            await ask(pool, "next")
+            answered.set()
+
         await wait_all_tasks_blocked()
         await narrow_server.close_all(NOT_ALLOWED)
         await wait_all_tasks_blocked()
-        assert notes == ["next"]
+        assert answered.is_set()
         assert per_connection(narrow_server) == {1: 1, 2: 1}
         enough.set()
 
 
-async def test_those_that_wait_are_told_when_a_key_is_refused_while_nobody_leaves(
+async def test_waiting_turns_fail_at_once_when_the_key_is_rejected(
     narrow_server: ResponsesServer,
 ) -> None:
     enough = trio.Event()
@@ -236,23 +258,23 @@ async def test_those_that_wait_are_told_when_a_key_is_refused_while_nobody_leave
         with pytest.raises(AuthenticationError) as caught:
             await ask(pool, "refused")
         assert caught.value.delivery is Delivery.NOT_SENT
-        assert narrow_server.statistics().handshakes == 2  # none more to hear the same
+        assert narrow_server.statistics().handshakes == 2  # no further attempt
         enough.set()
 
 
-async def test_who_has_waited_longest_is_next_when_a_socket_is_lost(
+async def test_turns_keep_their_order_when_a_socket_is_lost(
     narrow_server: ResponsesServer,
 ) -> None:
-    """Those who waited for one connection come before those who came later."""
+    """A turn that waited for the lost connection is served before turns that arrived later."""
     enough = trio.Event()
     async with open_to(narrow_server, lanes=False, size=2) as pool, trio.open_nursery() as nursery:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         first = await pool.create(model="m", input="first", store=True)
         narrow_server.stall(after_events=1)
         nursery.start_soon(hold, pool, enough)
         await wait_all_tasks_blocked()
         narrow_server.reply("slow", delay=10)
-        nursery.start_soon(ask, pool, "in the way")
+        nursery.start_soon(ask, pool, "blocker")
         await wait_all_tasks_blocked()
         assert per_connection(narrow_server) == {1: 2, 2: 1}
         nursery.start_soon(follow, pool, first.id)
@@ -269,10 +291,10 @@ async def follow(pool: ResponsesPool, parent: str) -> None:
     await ask(pool, "second", previous_response_id=parent)
 
 
-# --- What there is to see -------------------------------------------------------------------
+# --- State ----------------------------------------------------------------------------------
 
 
-async def test_a_request_without_a_socket_counts_as_one_that_waits(
+async def test_a_turn_waits_while_no_connection_has_a_socket(
     server: ResponsesServer,
 ) -> None:
     async with open_to(server, size=1) as pool, trio.open_nursery() as nursery:
@@ -284,33 +306,30 @@ async def test_a_request_without_a_socket_counts_as_one_that_waits(
         server.accept_again()
 
 
-async def test_a_connection_that_is_over_is_gone_before_anybody_looks(
-    server: ResponsesServer,
-) -> None:
+async def test_an_ended_connection_leaves_the_pool(server: ResponsesServer) -> None:
     async with open_to(server, size=2, per_connection=1) as pool:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         await server.send_raw(close_frame(NOT_ALLOWED), connection=1)
         await wait_all_tasks_blocked()
-        assert len(pool._spread.members) == 1
-        assert pool._tasks.ended == 1
+        # Private: `connections` and `statistics()` would remove the connection themselves.
+        assert len(pool._scheduler.connections) == 1
+        assert pool._scheduler.ended.count == 1
 
 
-async def test_what_watches_a_connection_ends_with_it(server: ResponsesServer) -> None:
+async def test_all_tasks_of_a_connection_end_with_the_connection(server: ResponsesServer) -> None:
     async with Crowd(), open_to(server, size=3, per_connection=1) as pool:
-        async with pool.lane(), pool.lane(), pool.lane():
-            pass
-        async with Crowd():
-            await server.send_raw(close_frame(GOING_AWAY), connection=2)
-            await trio.sleep(60)
-            assert pool.statistics().sockets_opened == 4
         await server.close_all(NOT_ALLOWED)
-        await wait_all_tasks_blocked()
-        openers = pool._tasks._openers
-        assert openers is not None
-        assert len(openers.child_tasks) == 0
+        async with Crowd():
+            await open_all_connections(pool, 3)
+            async with Crowd():
+                await server.send_raw(close_frame(GOING_AWAY), connection=3)
+                await trio.sleep(60)
+                assert pool.statistics().sockets_opened == 5
+            await server.close_all(NOT_ALLOWED)
+            await wait_all_tasks_blocked()
 
 
-async def test_a_pool_that_cannot_come_back_says_so_to_who_waits(
+async def test_a_waiting_turn_fails_when_no_connection_can_be_opened_again(
     server: ResponsesServer,
 ) -> None:
     async with open_to(server, size=1, reconnect=STEADY) as pool:

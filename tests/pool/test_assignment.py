@@ -1,13 +1,20 @@
-"""Where turns, lanes and conversations of a pool go."""
+"""Which connection of a pool each turn, lane and conversation gets."""
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.pool.rig import Gate, ask, close_frame, open_to, per_connection
+from tests.pool.rig import (
+    Gate,
+    active_requests,
+    ask,
+    close_frame,
+    open_all_connections,
+    open_to,
+    per_connection,
+)
 from tests.turn.rig import Crowd
 from trio_responses import ConnectionLost, Conversation
 from trio_responses._pool import ResponsesPool
@@ -21,51 +28,47 @@ async def gate(server: ResponsesServer) -> AsyncGenerator[Gate, None]:
     gate.open()
 
 
-def ask_many(nursery: trio.Nursery, pool: ResponsesPool, many: range) -> None:
-    for number in many:
+def start_turns(nursery: trio.Nursery, pool: ResponsesPool, count: int) -> None:
+    for number in range(count):
         nursery.start_soon(ask, pool, f"{number}")
-
-
-def places(pool: ResponsesPool) -> list[int]:
-    return [counted.requests_active for counted in pool.statistics().connections]
 
 
 # --- Turns -------------------------------------------------------------------------------
 
 
-async def test_one_connection_is_enough_for_eight_turns(
-    server: ResponsesServer, gate: Gate
-) -> None:
+async def test_eight_turns_share_one_connection(server: ResponsesServer, gate: Gate) -> None:
     async with open_to(server) as pool, trio.open_nursery() as nursery:
-        ask_many(nursery, pool, range(8))
+        start_turns(nursery, pool, 8)
         await wait_all_tasks_blocked()
-        assert places(pool) == [8]
+        assert active_requests(pool) == [8]
         gate.open()
 
 
-async def test_the_ninth_turn_opens_another_connection_and_does_not_wait_for_it(
+async def test_the_ninth_turn_lets_another_connection_open_and_does_not_wait_for_it(
     server: ResponsesServer, gate: Gate
 ) -> None:
     async with open_to(server) as pool, trio.open_nursery() as nursery:
         server.hang_handshake()
-        ask_many(nursery, pool, range(16))
+        start_turns(nursery, pool, 16)
         await wait_all_tasks_blocked()
-        assert places(pool) == [16]
+        assert active_requests(pool) == [16]
         assert pool.statistics().connections_opening == 1
         gate.open()
 
 
-async def test_a_turn_goes_where_the_fewest_are(server: ResponsesServer, gate: Gate) -> None:
+async def test_a_turn_gets_the_connection_with_the_lowest_load(
+    server: ResponsesServer, gate: Gate
+) -> None:
     async with open_to(server, size=2, per_connection=1) as pool, trio.open_nursery() as nursery:
         for _ in range(6):
             nursery.start_soon(ask, pool, "hi")
             await wait_all_tasks_blocked()
-        # The second one had gone out before the second connection was there.
+        # The second turn was sent before the second connection was open.
         assert per_connection(server) == {1: 3, 2: 3}
         gate.open()
 
 
-async def test_a_response_that_nobody_wants_counts_until_it_has_passed(
+async def test_an_abandoned_response_counts_until_it_has_ended(
     server: ResponsesServer,
 ) -> None:
     async with open_to(server, size=2, per_connection=1) as pool:
@@ -74,15 +77,18 @@ async def test_a_response_that_nobody_wants_counts_until_it_has_passed(
         async with pool.stream(model="m", input="1") as one, pool.stream(model="m", input="2"):
             await anext(one)
             await wait_all_tasks_blocked()
-        assert sorted(places(pool)) == [0, 2]  # both were sent before there were two connections
-        busy = places(pool).index(2)
+        assert sorted(active_requests(pool)) == [
+            0,
+            2,
+        ]  # both were sent before the second connection was open
+        busy = active_requests(pool).index(2)
         await ask(pool, "3")
         assert server.requests[-1].connection != busy + 1
         await trio.sleep(1000)
-        assert sorted(places(pool)) == [0, 0]
+        assert sorted(active_requests(pool)) == [0, 0]
 
 
-async def test_turns_beyond_all_places_wait_and_go_on_in_order(server: ResponsesServer) -> None:
+async def test_turns_without_a_free_place_are_served_in_order(server: ResponsesServer) -> None:
     done: list[str] = []
 
     async def ask_and_note(text: str) -> None:
@@ -99,7 +105,9 @@ async def test_turns_beyond_all_places_wait_and_go_on_in_order(server: Responses
     assert [request.text for request in server.requests] == done
 
 
-async def test_a_thousand_turns_at_once(server: ResponsesServer) -> None:
+async def test_a_thousand_turns_are_distributed_over_all_connections(
+    server: ResponsesServer,
+) -> None:
     answers: dict[str, str] = {}
 
     async def ask_and_note(text: str) -> None:
@@ -115,22 +123,22 @@ async def test_a_thousand_turns_at_once(server: ResponsesServer) -> None:
         assert min(counted.values()) > 150
         assert server.statistics().max_active <= 64
         assert pool.statistics().turns_waiting == 0
-        assert places(pool) == [0, 0, 0, 0]
+        assert active_requests(pool) == [0, 0, 0, 0]
 
 
-async def test_the_connections_of_a_burst_are_opened_side_by_side(
+async def test_a_burst_opens_all_needed_connections_at_the_same_time(
     server: ResponsesServer, gate: Gate
 ) -> None:
     async with open_to(server, size=4) as pool, trio.open_nursery() as nursery:
         server.hang_handshake(times=3)
-        ask_many(nursery, pool, range(100))
+        start_turns(nursery, pool, 100)
         await wait_all_tasks_blocked()
         assert pool.statistics().connections_opening == 3
         assert pool.statistics().turns_waiting == 84
         gate.open()
 
 
-async def test_without_lanes_each_turn_has_a_connection_of_its_own(
+async def test_without_lanes_a_connection_runs_one_turn_at_a_time(
     narrow_server: ResponsesServer,
 ) -> None:
     gate = Gate(narrow_server)
@@ -138,9 +146,9 @@ async def test_without_lanes_each_turn_has_a_connection_of_its_own(
         open_to(narrow_server, lanes=False, size=3) as pool,
         trio.open_nursery() as nursery,
     ):
-        ask_many(nursery, pool, range(10))
+        start_turns(nursery, pool, 10)
         await wait_all_tasks_blocked()
-        assert places(pool) == [1, 1, 1]
+        assert active_requests(pool) == [1, 1, 1]
         assert pool.statistics().turns_waiting == 7
         gate.open()
     assert gate.most == {1: 1, 2: 1, 3: 1}
@@ -149,19 +157,11 @@ async def test_without_lanes_each_turn_has_a_connection_of_its_own(
 # --- Chains ------------------------------------------------------------------------------
 
 
-async def open_all(pool: ResponsesPool, size: int) -> None:
-    """Have a pool of ``per_connection=1`` open all its connections."""
-    async with AsyncExitStack() as stack:
-        for _ in range(size):
-            await stack.enter_async_context(pool.lane())
-    assert len(pool.connections) == size
-
-
-async def test_a_turn_goes_where_the_response_is_that_it_continues(
+async def test_a_turn_gets_the_connection_of_the_response_that_it_continues(
     server: ResponsesServer,
 ) -> None:
     async with open_to(server, size=4, per_connection=1) as pool:
-        await open_all(pool, 4)
+        await open_all_connections(pool, 4)
         gate = Gate(server)
         parents: list[str] = []
 
@@ -185,13 +185,15 @@ async def test_a_turn_goes_where_the_response_is_that_it_continues(
             assert origin == here
 
 
-async def test_a_turn_waits_for_a_place_where_its_parent_is(narrow_server: ResponsesServer) -> None:
+async def test_a_turn_waits_for_a_place_on_the_connection_of_its_parent(
+    narrow_server: ResponsesServer,
+) -> None:
     async with open_to(narrow_server, lanes=False, size=2) as pool:
-        await open_all(pool, 2)
+        await open_all_connections(pool, 2)
         first = await pool.create(model="m", input="first", store=True)
         gate = Gate(narrow_server)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, pool, "in the way")
+            nursery.start_soon(ask, pool, "blocker")
             await wait_all_tasks_blocked()
             assert narrow_server.requests[-1].connection == narrow_server.requests[0].connection
 
@@ -201,16 +203,16 @@ async def test_a_turn_waits_for_a_place_where_its_parent_is(narrow_server: Respo
 
             await wait_all_tasks_blocked()
             assert pool.statistics().turns_waiting == 1
-            assert places(pool) == [1, 0]
+            assert active_requests(pool) == [1, 0]
             gate.open()
     assert [request.connection for request in narrow_server.requests] == [1, 1, 1]
 
 
-async def test_a_turn_does_not_wait_for_a_socket_that_has_lost_its_parent(
+async def test_a_turn_uses_another_connection_when_the_socket_of_its_parent_is_lost(
     narrow_server: ResponsesServer,
 ) -> None:
     async with open_to(narrow_server, lanes=False, size=2) as pool:
-        await open_all(pool, 2)
+        await open_all_connections(pool, 2)
         first = await pool.create(model="m", input="first", store=True)
         narrow_server.stall(after_events=1)
         async with trio.open_nursery() as nursery:
@@ -218,7 +220,7 @@ async def test_a_turn_does_not_wait_for_a_socket_that_has_lost_its_parent(
             @nursery.start_soon
             async def _() -> None:
                 with pytest.raises(ConnectionLost):
-                    await ask(pool, "in the way")
+                    await ask(pool, "blocker")
 
             await wait_all_tasks_blocked()
             nursery.start_soon(follow, pool, first.id)
@@ -226,7 +228,7 @@ async def test_a_turn_does_not_wait_for_a_socket_that_has_lost_its_parent(
             assert pool.statistics().turns_waiting == 1
             since = trio.current_time()
             await narrow_server.send_raw(close_frame(1001), connection=1)
-        # It has not waited for that socket to be back, which takes a second.
+        # The connection of the parent opens another socket only after a second.
         assert trio.current_time() == since
         assert narrow_server.requests[-1].connection == 2
 
@@ -235,7 +237,7 @@ async def follow(pool: ResponsesPool, parent: str) -> None:
     await ask(pool, "second", previous_response_id=parent)
 
 
-async def test_who_waits_for_one_connection_and_who_for_any_are_served_in_order(
+async def test_turns_that_wait_for_one_connection_or_for_any_are_served_in_one_order(
     narrow_server: ResponsesServer,
 ) -> None:
     async with open_to(narrow_server, lanes=False, size=1) as pool:
@@ -257,7 +259,7 @@ async def test_who_waits_for_one_connection_and_who_for_any_are_served_in_order(
 # --- Lanes and conversations -------------------------------------------------------------
 
 
-async def test_a_conversation_and_its_forks_stay_on_their_connection(
+async def test_a_conversation_and_its_forks_stay_on_one_connection(
     server: ResponsesServer,
 ) -> None:
     async with (
@@ -272,13 +274,13 @@ async def test_a_conversation_and_its_forks_stay_on_their_connection(
         await branch.create("one")
         assert one.statistics().delta_turns == other.statistics().delta_turns == 2
         assert branch.statistics().delta_turns == 1
-    homes = {request.text: request.connection for request in server.requests}
-    assert len(set(homes.values())) == 2
-    assert all(request.connection == homes[request.text] for request in server.requests)
+    connections = {request.text: request.connection for request in server.requests}
+    assert len(set(connections.values())) == 2
+    assert all(request.connection == connections[request.text] for request in server.requests)
 
 
 @pytest.mark.parametrize("target_load", [1, 8])
-async def test_a_guest_goes_where_forks_have_left_a_lane(
+async def test_a_lane_is_reserved_on_a_connection_that_has_a_free_one(
     server: ResponsesServer, target_load: int
 ) -> None:
     async with (
@@ -294,7 +296,9 @@ async def test_a_guest_goes_where_forks_have_left_a_lane(
         assert per_connection(server) == {1: 1, 2: 2}
 
 
-async def test_conversations_that_begin_together_are_spread(server: ResponsesServer) -> None:
+async def test_conversations_that_open_together_are_distributed_evenly(
+    server: ResponsesServer,
+) -> None:
     enough = trio.Event()
 
     async def talk() -> None:
@@ -310,16 +314,16 @@ async def test_conversations_that_begin_together_are_spread(server: ResponsesSer
         enough.set()
 
 
-async def test_a_guest_has_one_connection_opened(server: ResponsesServer) -> None:
+async def test_a_waiting_lane_lets_one_connection_open(server: ResponsesServer) -> None:
     async with open_to(server, size=4, per_connection=1) as pool, pool.lane():
         server.hang_handshake(times=None)
         with trio.move_on_after(1):
             async with pool.lane():
-                raise AssertionError("it has to wait")
+                raise AssertionError("the lane must wait")
         assert pool.statistics().connections_opening == 1
 
 
-async def test_a_guest_takes_what_there_is_where_no_other_can_be_opened(
+async def test_a_lane_shares_a_connection_when_no_other_can_be_opened(
     server: ResponsesServer,
 ) -> None:
     async with open_to(server, size=2, per_connection=1) as pool, pool.lane():
@@ -330,7 +334,7 @@ async def test_a_guest_takes_what_there_is_where_no_other_can_be_opened(
         assert pool.statistics().connections_failed == 1
 
 
-async def test_a_checkpoint_is_restored_on_a_pool(server: ResponsesServer) -> None:
+async def test_a_checkpoint_can_be_restored_on_a_pool(server: ResponsesServer) -> None:
     async with open_to(server) as pool:
         async with pool.conversation(model="m", store=False) as conversation:
             await conversation.create("My name is Ada.")
@@ -340,7 +344,7 @@ async def test_a_checkpoint_is_restored_on_a_pool(server: ResponsesServer) -> No
     assert response.output_text == 'Turn 2: you said "And now?".'
 
 
-async def test_a_warm_up_is_a_turn(server: ResponsesServer) -> None:
+async def test_a_pool_runs_warm_ups(server: ResponsesServer) -> None:
     async with open_to(server) as pool:
         warm = await pool.warm_up(model="m", instructions="Be brief.")
         assert warm.raw_output == []
