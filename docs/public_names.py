@@ -136,8 +136,8 @@ INTERNAL = {
     "Script.fits",
     "Script.parting",
     "Script.steps_at",
-    "SteerReceipt.become",
-    "SteerReceipt.refuse",
+    "SteerReceipt.advance",
+    "SteerReceipt.fail",
     "SteerReceipt.request",
     "Tagged.type",  # shown in the docstring of each record
 }

@@ -548,12 +548,12 @@ async def test_problem_25_turns_by_the_hundred_leave_nothing_behind() -> None:
     async with open_pair() as (_server, connection):
         await ask(connection, "first")
         link = next(iter(connection._engine.sockets))
-        before = (len(link.requests._queues), len(link.requests._ended), len(link.lane_names))
+        before = (len(link.requests._queues), len(link.requests._latest), len(link.lane_names))
         for number in range(300):
             await ask(connection, str(number))
         with trio.move_on_after(0):
             await ask(connection, "cancelled")
-        after = (len(link.requests._queues), len(link.requests._ended), len(link.lane_names))
+        after = (len(link.requests._queues), len(link.requests._latest), len(link.lane_names))
         assert after == before
         assert_at_rest(connection)
 

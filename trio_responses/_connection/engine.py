@@ -344,11 +344,11 @@ class ConnectionEngine:
                 await self._wait_for_room(socket)
             socket.starved_since = math.inf
             messages = await socket.transport.receive()
-            ends, responses = requests.ends, requests.responses
+            ended, responses = requests.requests_ended, requests.responses_ended
             self.router.route(socket, messages)
-            if requests.responses != responses:
+            if requests.responses_ended != responses:
                 self._backoff.restart()
-            if requests.ends != ends:
+            if requests.requests_ended != ended:
                 self.sockets.notify()
 
     async def _wait_for_room(self, socket: Socket) -> None:

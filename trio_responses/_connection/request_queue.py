@@ -117,7 +117,7 @@ class RequestQueue:
 
     async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: Turn) -> None:
         placement = Placement(socket=socket, lane=turn.lane)
-        payload = request.write(placement, socket.requests.latest)
+        payload = request.write(placement, socket.requests.latest_response)
         turn.parent, turn.size = request.parent, len(payload)
         if turn.lane is not None:
             payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
@@ -175,7 +175,7 @@ class RequestQueue:
             await self._sockets.wait_change()
 
     def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
-        return socket.requests.free(self.lanes.unreserved(socket.lane_names), parent)
+        return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)
 
     def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Discard the remaining events of a turn."""
@@ -196,19 +196,19 @@ class RequestQueue:
         self._check_size(payload)
         socket = self._sockets.socket_of(turn)
         if socket is None:
-            receipt.refuse("response_already_completed", "the turn has ended")
+            receipt.fail("response_already_completed", "the turn has ended")
         else:
             await self._write_steer(receipt, socket, payload)
         await trio.lowlevel.checkpoint()
 
     async def _write_steer(self, steer: SteerInput, socket: Socket, payload: bytes) -> None:
         """Write a steering input whole: once it is registered, it is not cancelled."""
-        socket.requests.steering.submit(steer)
+        socket.requests.submit_steer(steer)
         try:
             with trio.CancelScope(shield=True):
                 await self._write(socket, payload)
         except BaseException:
-            socket.requests.steering.withdraw(steer)
+            socket.requests.withdraw_steer(steer)
             raise
 
     # --- Raw requests --------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.calls import key_of, note
+from trio_responses._protocol.calls import call_key, find_calls_and_outputs
 from trio_responses._protocol.continuation import parent_of_delta
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.requests import SteerState
@@ -26,7 +26,7 @@ from trio_responses._protocol.requests import SteerState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from trio_responses._protocol.calls import Key
+    from trio_responses._protocol.calls import CallKey
     from trio_responses._protocol.continuation import Placement, ServerState
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
@@ -249,8 +249,8 @@ class CallTracker:
     """
 
     def __init__(self) -> None:
-        self._pending: dict[Key, msgspec.Raw] = {}
-        self._outputs: dict[Key, msgspec.Raw] = {}
+        self._pending: dict[CallKey, msgspec.Raw] = {}
+        self._outputs: dict[CallKey, msgspec.Raw] = {}
 
     @property
     def has_pending_calls(self) -> bool:
@@ -262,39 +262,39 @@ class CallTracker:
         """The outputs that have not been sent."""
         return list(self._outputs.values())
 
-    def pending_calls(self, answered_by: RawItems | None = None) -> dict[Key, OutputItem]:
+    def pending_calls(self, answered_by: RawItems | None = None) -> dict[CallKey, OutputItem]:
         """Return the calls without output, in order.
 
         A call id that occurs again is a new call if the earlier call has an output, else the same.
 
         :param answered_by: new items, whose outputs count as well.
         """
-        new = note(answered_by) if answered_by and self._pending else ()
+        new = find_calls_and_outputs(answered_by) if answered_by and self._pending else ()
         answered = {found.key for found in new}
         return {
             key: wire.decode_item(raw) for key, raw in self._pending.items() if key not in answered
         }
 
-    def has_output(self, key: Key) -> bool:
+    def has_output(self, key: CallKey) -> bool:
         """Whether a call has an output that has not been sent."""
         return key in self._outputs
 
-    def outputs_for(self, calls: Mapping[Key, Any]) -> list[msgspec.Raw]:
+    def outputs_for(self, calls: Mapping[CallKey, Any]) -> list[msgspec.Raw]:
         """Return the outputs for calls, in the order of the calls."""
         return [self._outputs[key] for key in calls if key in self._outputs]
 
-    def store_output(self, key: Key, output: msgspec.Raw) -> None:
+    def store_output(self, key: CallKey, output: msgspec.Raw) -> None:
         """Keep the output of a call; do nothing if the history no longer has the call."""
         if key in self._pending:
             self._outputs[key] = output
 
     def restore_outputs(self, outputs: Iterable[msgspec.Raw]) -> None:
         """Keep the outputs of a checkpoint."""
-        self._outputs = {key: raw for raw in outputs if (key := key_of(raw)) is not None}
+        self._outputs = {key: raw for raw in outputs if (key := call_key(raw)) is not None}
 
     def scan(self, items: RawItems) -> None:
         """Look for calls and outputs in items that were appended to the history."""
-        for key, is_call, raw in note(items) if items else ():
+        for key, is_call, raw in find_calls_and_outputs(items) if items else ():
             if is_call:
                 self._pending[key] = raw.copy()  # does not keep the neighbours in memory
             else:

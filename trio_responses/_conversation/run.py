@@ -26,7 +26,7 @@ from trio_responses._errors import (
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
-from trio_responses._protocol.calls import make_refusal
+from trio_responses._protocol.calls import make_error_output
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolStarted
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import History
     from trio_responses._conversation.turn import TurnLock
     from trio_responses._errors import ResponsesError
-    from trio_responses._protocol.calls import Key
+    from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import ResponseStream
     from trio_responses._wire import Response
@@ -209,7 +209,7 @@ class RunStream:
         self._response = self.responses[-1]
 
     def _start_calls(
-        self, calls: Mapping[Key, wire.OutputItem], scope: trio.CancelScope
+        self, calls: Mapping[CallKey, wire.OutputItem], scope: trio.CancelScope
     ) -> trio.MemoryReceiveChannel[ToolNotification]:
         """Start to run calls side by side, and return the channel of their notifications."""
         # The buffer has room for all notifications of a call: started, finished and an exception.
@@ -219,7 +219,7 @@ class RunStream:
 
     async def _run_calls(
         self,
-        calls: Mapping[Key, wire.OutputItem],
+        calls: Mapping[CallKey, wire.OutputItem],
         notifications: trio.MemorySendChannel[ToolNotification],
         scope: trio.CancelScope,
     ) -> None:
@@ -236,7 +236,7 @@ class RunStream:
 
     async def _run_or_fail(
         self,
-        key: Key,
+        key: CallKey,
         call: wire.OutputItem,
         notifications: trio.MemorySendChannel[ToolNotification],
         scope: trio.CancelScope,
@@ -254,7 +254,7 @@ class RunStream:
 
     async def _run_call(
         self,
-        key: Key,
+        key: CallKey,
         call: wire.OutputItem,
         notifications: trio.MemorySendChannel[ToolNotification],
     ) -> None:
@@ -272,7 +272,7 @@ class RunStream:
         async with self._limiter:
             notifications.send_nowait(ToolStarted(call=call))
             started_at = trio.current_time()
-            interrupted = make_refusal(call, INTERRUPTED)
+            interrupted = make_error_output(call, INTERRUPTED)
             if interrupted is not None:
                 store_output(key, interrupted)
             with self._config.instruments.observe_call(call) as record:

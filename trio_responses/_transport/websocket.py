@@ -29,7 +29,7 @@ from trio_responses._errors import (
     SendTimeout,
 )
 from trio_responses._instruments.instrument import Instruments
-from trio_responses._protocol.frames import FrameReader, masked_text_frame
+from trio_responses._protocol.frames import FrameReader, encode_text_frame
 from trio_responses._transport.control_stream import ControlStream
 from trio_responses._transport.state import TransportEvent, TransportState, WriteState
 from trio_responses._transport.tls import TLSStream, default_ssl_context
@@ -313,7 +313,7 @@ class Transport:
         :raises ConnectionClosed: after `aclose` was called.
         :raises SendTimeout: when the write took too long; the socket is closed.
         """
-        frame = masked_text_frame(payload)
+        frame = encode_text_frame(payload)
         written = False
         async with self._send_lock:
             if self._loss is not None:

@@ -15,7 +15,8 @@ import msgspec
 import trio
 
 from trio_responses._instruments.recording import Recording, RecordingLine
-from trio_responses._protocol.requests import ActiveRequest, RequestTable, SteerInput
+from trio_responses._protocol.request_table import RequestTable
+from trio_responses._protocol.requests import ActiveRequest, SteerInput
 from trio_responses._wire import ErrorEvent, ResponseCreated, ServerEvent, decode
 from trio_responses.testing._frames import Frame
 from trio_responses.testing._scripts import DelayedClose, Drop, How, Recorded, Script
@@ -94,7 +95,7 @@ class _Sorting:
 
     def __init__(self, with_lanes: set[int]) -> None:
         self._with_lanes = with_lanes
-        self._lanes: dict[int, RequestTable[ActiveRequest]] = {}
+        self._lanes: dict[int, RequestTable] = {}
         self._of: dict[ActiveRequest, _Exchange] = {}
         self._last: dict[int, _Exchange] = {}
         self._early: dict[int, list[Frame]] = {}
@@ -121,7 +122,7 @@ class _Sorting:
             case _:
                 pass
 
-    def _lanes_of(self, line: RecordingLine) -> RequestTable[ActiveRequest]:
+    def _lanes_of(self, line: RecordingLine) -> RequestTable:
         return self._lanes.setdefault(line.socket, RequestTable())
 
     def _send(self, line: RecordingLine) -> None:
@@ -148,7 +149,7 @@ class _Sorting:
         lanes = self._lanes_of(line)
         request = lanes.find(str(command.get("previous_response_id")))
         if request is not None:
-            lanes.steering.submit(SteerInput(request, []))
+            lanes.submit_steer(SteerInput(request, []))
             exchange = self._of[request]
             exchange.gates.append((len(exchange.frames), gate))
 
@@ -171,9 +172,7 @@ class _Sorting:
         else:
             self._early.setdefault(line.socket, []).append(frame)
 
-    def _owner(
-        self, event: ServerEvent, lanes: RequestTable[ActiveRequest]
-    ) -> ActiveRequest | None:
+    def _owner(self, event: ServerEvent, lanes: RequestTable) -> ActiveRequest | None:
         """Find whose event it is; one that has begun anew has lost its first response."""
         if isinstance(event, ResponseCreated):
             for request in list(lanes.unfinished()):

@@ -1,4 +1,4 @@
-"""Items in one piece: what goes in comes out, to the byte, alone or beside others."""
+"""Raw items: every byte of an item is preserved, alone and among others."""
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ def joined(items: list[bytes]) -> RawItems:
 
 
 @pytest.mark.parametrize("count", range(len(ITEMS) + 1))
-def test_items_come_apart_as_they_were(count: int) -> None:
+def test_iteration_yields_the_items_unchanged(count: int) -> None:
     items = joined(ITEMS[:count])
     assert [bytes(item) for item in items] == ITEMS[:count]
     assert len(items) == items.count == count
@@ -23,12 +23,12 @@ def test_items_come_apart_as_they_were(count: int) -> None:
 
 
 @pytest.mark.parametrize("cut", range(len(ITEMS) + 1))
-def test_two_pieces_make_one(cut: int) -> None:
+def test_addition_joins_two_sequences(cut: int) -> None:
     assert joined(ITEMS[:cut]) + joined(ITEMS[cut:]) == joined(ITEMS)
 
 
-def test_a_frame_is_not_kept_for_its_items() -> None:
-    """What is joined is a copy: the frame can go."""
+def test_joined_items_do_not_keep_their_frame() -> None:
+    """Joined items are a copy."""
     frame = bytearray(b'[{"a":1},{"b":2}]')
     items = RawItems.join(msgspec.json.decode(frame, type=list[Raw]))
     frame[:] = b"x" * len(frame)
