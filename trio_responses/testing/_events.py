@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from trio_responses.testing._compaction import is_due, make_item
-from trio_responses.testing._errors import Json, RequestRefusal, error_frame, usual_message
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._items import count_words
-from trio_responses.testing._request import Request
+from trio_responses.testing._frames import Frame, Json, RequestRefusal, error_frame, usual_message
+from trio_responses.testing._history import count_words, is_due, make_item
+from trio_responses.testing._records import Request
 from trio_responses.testing._scripts import Call, Fail, Reply
 
 if TYPE_CHECKING:

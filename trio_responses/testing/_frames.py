@@ -1,11 +1,8 @@
-"""What may be sent by hand: JSON, text, bytes, and frames that no WebSocket library would write.
-
-What belongs elsewhere: the answers that are made of it (``scripts.py``).
-"""
+"""What may be sent by hand, and error frames in every shape seen in the wild."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +31,213 @@ class WireBytes:
 
 Frame: TypeAlias = Mapping[str, Any] | str | bytes | WireBytes
 """Something to send: JSON, a text frame, a binary frame, or bytes below WebSocket."""
+
+
+Json: TypeAlias = dict[str, Any]
+
+ErrorShape: TypeAlias = Literal[
+    "nested", "headers", "sequenced", "status_code", "detail", "flat", "failed"
+]
+"""How an error is written on the wire.
+
+``nested``
+    the documented frame: ``status`` beside an ``error`` object
+``headers``
+    ``nested`` with a top-level ``headers`` object
+``sequenced``
+    an ``error`` object with a ``sequence_number`` and no status, as overload comes mid-stream
+``status_code``
+    ``nested`` with the early spelling of ``status``
+``detail``
+    ``{"error": {"detail": message}}``, as some backends in front of the API write it
+``flat``
+    code, message and param at the top level, as in the SSE specification
+``failed``
+    no error frame: a ``response.failed`` event that carries the error
+"""
+
+ERROR_SHAPES: Final[tuple[ErrorShape, ...]] = get_args(ErrorShape)
+"""All of them, for a test of each."""
+
+_TYPE_OF_STATUS: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+
+_MESSAGES: Final = {
+    "server_is_overloaded": "Our servers are overloaded at the moment. Please try again later.",
+    "slow_down": "Please slow down.",
+    "rate_limit_exceeded": "Rate limit reached. Please try again in 1s.",
+    "insufficient_quota": "You exceeded your current quota.",
+    "context_length_exceeded": "Your input exceeds the context window of this model.",
+    "server_error": "The server had an error while processing your request.",
+}
+
+KNOWN_CODES: Final = frozenset(
+    {
+        # of error frames (docs/protocol.md 4)
+        *_MESSAGES,
+        "previous_response_not_found",
+        "websocket_connection_limit_reached",
+        "websocket_stream_limit_reached",
+        "invalid_stream_id",
+        # of what is wrong with a request
+        "invalid_request_error",
+        "invalid_type",
+        "invalid_value",
+        "missing_required_parameter",
+        "mutually_exclusive_parameters",
+        "string_above_max_length",
+        "unknown_parameter",
+        "unsupported_parameter",
+        "unsupported_value",
+        # of keys, models and policies
+        "credit_balance_exhausted",
+        "cyber_policy",
+        "invalid_api_key",
+        "invalid_encrypted_content",
+        "model_not_found",
+        "usage_limit_reached",
+        "usage_not_included",
+        # of responses that failed: what the SDK types
+        "bio_policy",
+        "data_residency_mismatch",
+        "empty_image_file",
+        "failed_to_download_image",
+        "image_content_policy_violation",
+        "image_file_not_found",
+        "image_file_too_large",
+        "image_parse_error",
+        "image_too_large",
+        "image_too_small",
+        "invalid_base64_image",
+        "invalid_image",
+        "invalid_image_format",
+        "invalid_image_mode",
+        "invalid_image_url",
+        "invalid_prompt",
+        "misalignment_policy_violation",
+        "unsupported_image_media_type",
+        "vector_store_timeout",
+    }
+)
+"""The codes that servers are known to send. They send others, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRefusal:
+    """Why a request is refused, before it has a shape."""
+
+    message: str
+    code: str | None = "invalid_request_error"
+    status: int | None = 400
+    param: str | None = None
+    type: str | None = None
+    """The word in ``error.type``; None takes the usual one of the status."""
+    shape: ErrorShape = "nested"
+    headers: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, Any])
+
+    def error_object(self) -> Json:
+        """Return the object that stands under ``error``."""
+        if self.shape == "detail":
+            return {"detail": self.message}
+        return {
+            "type": self.type or error_type(self.status),
+            "code": self.code,
+            "message": self.message,
+            "param": self.param,
+        }
+
+
+def error_type(status: int | None) -> str:
+    """Return the ``error.type`` that goes with an HTTP status."""
+    if status is None:
+        return "server_error"
+    default = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004
+    return _TYPE_OF_STATUS.get(status, default)
+
+
+def usual_message(code: str | None) -> str:
+    """Return what the server usually says along with ``code``."""
+    return _MESSAGES.get(code or "", f"The request failed ({code}).")
+
+
+def error_frame(
+    refusal: RequestRefusal, *, lane: str | None = None, sequence_number: int = 0
+) -> Json:
+    """Return the frame of a refusal; shape ``failed`` is not a frame of its own and reads nested.
+
+    :param lane: The ``stream_id`` to echo; None for the default lane.
+    :param sequence_number: The number to use in the shapes that carry one.
+    """
+    frame: Json = {"type": "error"}
+    match refusal.shape:
+        case "flat":
+            frame |= {"code": refusal.code, "message": refusal.message, "param": refusal.param}
+            frame["sequence_number"] = sequence_number
+        case "sequenced":
+            frame |= {"error": refusal.error_object(), "sequence_number": sequence_number}
+        case "status_code":
+            frame |= {"status_code": refusal.status, "error": refusal.error_object()}
+        case _:
+            if refusal.status is not None:
+                frame["status"] = refusal.status
+            frame["error"] = refusal.error_object()
+    if refusal.headers or refusal.shape == "headers":
+        frame["headers"] = dict(refusal.headers)
+    if lane is not None:
+        frame["stream_id"] = lane
+    return frame
+
+
+def previous_response_not_found(response_id: str) -> RequestRefusal:
+    """Refuse an id that is in no cache and not persisted (docs/protocol.md 4)."""
+    return RequestRefusal(
+        message=f"Previous response with id '{response_id}' not found.",
+        code="previous_response_not_found",
+        param="previous_response_id",
+    )
+
+
+def connection_limit_reached(minutes: float) -> RequestRefusal:
+    """Refuse everything further on a connection that has reached its age (docs/protocol.md 4)."""
+    return RequestRefusal(
+        message=f"Responses websocket connection limit reached ({minutes:g} minutes). "
+        "Create a new websocket connection to continue.",
+        code="websocket_connection_limit_reached",
+    )
+
+
+def unknown_parameter(name: str) -> RequestRefusal:
+    """Refuse a field that is none of a request's (docs/protocol.md 2)."""
+    return RequestRefusal(
+        message=f"Unknown parameter: '{name}'.",
+        code="unknown_parameter",
+        param=name,
+    )
+
+
+def stream_limit_reached(limit: int) -> RequestRefusal:
+    """Refuse one distinct lane name too many (docs/protocol.md 4)."""
+    return RequestRefusal(
+        message=f"A websocket connection supports at most {limit} distinct stream IDs.",
+        code="websocket_stream_limit_reached",
+        param="stream_id",
+    )
+
+
+def invalid_stream_id() -> RequestRefusal:
+    """Refuse a lane name outside the grammar; the frame names no lane (docs/protocol.md 4)."""
+    return RequestRefusal(
+        message="stream_id must be a non-empty string of at most 256 characters: letters, "
+        "numbers, underscores, hyphens and periods.",
+        code="invalid_stream_id",
+        param="stream_id",
+    )
+
+
+def unsupported_stream_id() -> RequestRefusal:
+    """Refuse any lane name, as endpoints without lanes do (docs/protocol.md 5.2)."""
+    return RequestRefusal(message="Unsupported parameter: stream_id", shape="detail")

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import Any, Final, cast
 
-from trio_responses.testing._errors import Json
-from trio_responses.testing._items import item_text
-from trio_responses.testing._request import Request
+from trio_responses.testing._frames import Json
+from trio_responses.testing._history import item_text
+from trio_responses.testing._records import Request
 from trio_responses.testing._scripts import Call, Reply
 
 _OUTPUT_TYPES: Final = ("function_call_output", "custom_tool_call_output")

@@ -1,20 +1,13 @@
-"""What an order of a test must look like, and how it is shown: pure functions on its fields.
+"""What a script must look like, and whether the request that takes it offers its calls."""
 
-What is wrong with an order is said where it is given, not where a request comes to take it.
-
-What belongs elsewhere: the orders themselves (``scripts.py``), and whether they fit the request
-that takes them (``offers.py``).
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args, get_origin
+from typing import Any, Final, Literal, cast, get_args, get_origin
 
-from trio_responses.testing._errors import KNOWN_CODES
-
-if TYPE_CHECKING:
-    from dataclasses import Field
+from trio_responses.testing._frames import KNOWN_CODES, Json
+from trio_responses.testing._records import Request
+from trio_responses.testing._scripts import Call
 
 _TEXTS: Final = (str, bytes)
 _CLOSE_CODES: Final = range(1000, 5000)
@@ -132,3 +125,39 @@ def _shown(order: Any, each: "Field[Any]") -> str:
     if default is not MISSING and value == default:
         return ""
     return f"{each.name}={value!r}" if each.kw_only else repr(value)
+
+
+def unoffered(calls: Iterable[Call], request: Request) -> str | None:
+    """Say which of the ordered calls is one that no model would make, or None.
+
+    Functions are offered in ``tools``, by themselves and in namespaces, or found by a search
+    for tools. Where a stored prompt is named, nobody here knows what it brings along.
+    """
+    if request.get("prompt") is not None:
+        return None
+    offered = list(dict.fromkeys(_functions_of(request)))
+    for call in calls:
+        if not call.unoffered and call.name not in offered:
+            return (
+                f"the order calls {call.name!r}, and the request offers:"
+                f" {', '.join(offered) or 'none'} (unoffered=True, if that is meant)"
+            )
+    return None
+
+
+def _functions_of(request: Request) -> Iterator[str]:
+    yield from _functions_in(request.tools)
+    for item in request.history:
+        if item.get("type") == "tool_search_output":
+            yield from _functions_in(item.get("tools"))
+
+
+def _functions_in(tools: Any) -> Iterator[str]:
+    if not isinstance(tools, list):
+        return
+    for tool in cast("Any", tools):
+        if isinstance(tool, dict):
+            fields = cast("Json", tool)
+            if fields.get("type") == "function":
+                yield str(fields.get("name"))
+            yield from _functions_in(fields.get("tools"))

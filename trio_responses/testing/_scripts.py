@@ -6,9 +6,8 @@ from typing import Any, Literal, Self, TypeAlias, TypedDict, final, get_args
 
 import trio
 
-from trio_responses.testing._errors import ErrorShape
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._request import Request
+from trio_responses.testing._frames import ErrorShape, Frame
+from trio_responses.testing._records import Request
 from trio_responses.testing._script_checks import (
     as_ordered,
     check_arguments,
@@ -261,6 +260,53 @@ WhenSteered: TypeAlias = Literal["interrupt", "finish", "fail"]
 """What a response does with accepted steering input: end before its next item, end after its
 last one, or give the input back (docs/protocol.md 5.7). Calls are never cut off: they go out, and
 the input waits for their outputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRefusal:
+    """An HTTP answer in place of the upgrade."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Never answer the upgrade."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """End the connection in place of an answer."""
+
+    how: Literal["fin", "reset"]
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown word."""
+        check_word("how", self.how, ("fin", "reset"))
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Answer with bytes that are no HTTP."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptAndDrop:
+    """Accept the upgrade and end the connection at once."""
+
+    how: How
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown word, and what no close frame carries."""
+        check_how(self.how)
+
+
+HandshakeFault: TypeAlias = HttpRefusal | Hang | HangUp | Garbage | AcceptAndDrop
 
 
 @final

@@ -15,27 +15,23 @@ from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._connection.engine import ResponsesConnection
 from trio_responses._endpoint import ApiKey, Endpoint
 from trio_responses._instruments.recording import Recording
-from trio_responses.testing._acceptor import Acceptor
-from trio_responses.testing._errors import ErrorShape, usual_message
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._handshake import (
+from trio_responses.testing._frames import ErrorShape, Frame, usual_message
+from trio_responses.testing._handshake import Acceptor, json_refusal
+from trio_responses.testing._records import Connection, Request, SteerRequest
+from trio_responses.testing._replay import plan_replay
+from trio_responses.testing._responder import default_answer
+from trio_responses.testing._script_checks import check_at_least, check_how
+from trio_responses.testing._scripts import (
     AcceptAndDrop,
+    Answer,
+    Call,
+    Fail,
     Garbage,
     HandshakeFault,
     Hang,
     HangUp,
-    HttpRefusal,
-    json_refusal,
-)
-from trio_responses.testing._replay import plan_replay
-from trio_responses.testing._request import Connection, Request, SteerRequest
-from trio_responses.testing._responder import default_answer
-from trio_responses.testing._script_checks import check_at_least, check_how
-from trio_responses.testing._scripts import (
-    Answer,
-    Call,
-    Fail,
     How,
+    HttpRefusal,
     Reply,
     ReplyOptions,
     Responder,

@@ -10,22 +10,22 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from trio_responses.testing._checks import check_lane, parse_frame
-from trio_responses.testing._errors import (
+from trio_responses.testing._frames import (
+    Frame,
     Json,
     RequestRefusal,
+    WireBytes,
     connection_limit_reached,
     error_frame,
     stream_limit_reached,
 )
-from trio_responses.testing._frames import Frame, WireBytes
-from trio_responses.testing._lanes import MAX_NAMES, ServerLanes
-from trio_responses.testing._request import Connection, Request, SteerRequest
+from trio_responses.testing._records import Connection, Request, SteerRequest
+from trio_responses.testing._request_checks import check_lane, parse_frame
+from trio_responses.testing._runner import ResponseRunner
 from trio_responses.testing._scripts import How
-from trio_responses.testing._state import ServerState
+from trio_responses.testing._state import MAX_NAMES, ServerLanes, ServerState
 from trio_responses.testing._steering import SteeringState
 from trio_responses.testing._streams import FaultyStream
-from trio_responses.testing._turns import ResponseRunner
 
 AGE_CLOSE_CODE: Final = 1000
 """What the socket is closed with at its maximum age. The real code is not known: clients have

@@ -11,10 +11,9 @@ became of an input (:class:`~trio_responses.testing.Steer`).
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
-from trio_responses.testing._checks import check_steer
-from trio_responses.testing._errors import Json
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._request import Request, SteerRequest
+from trio_responses.testing._frames import Frame, Json
+from trio_responses.testing._records import Request, SteerRequest
+from trio_responses.testing._request_checks import check_steer
 from trio_responses.testing._state import ServerState
 
 MAX_PENDING_STEERS: Final = 8

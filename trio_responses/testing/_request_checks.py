@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias, cast
 import msgspec
 
 from trio_responses._wire import ResponseCreate
-from trio_responses.testing._errors import (
+from trio_responses.testing._frames import (
     Json,
     RequestRefusal,
     invalid_stream_id,

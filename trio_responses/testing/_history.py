@@ -1,21 +1,56 @@
-"""Compaction: when a history is too long, and the item that takes its place. No I/O.
-
-The item is opaque to clients, the same in every run, and keeps the number of user messages that
-it stands for, so that turns go on being counted (docs/protocol.md 5.5).
-
-What belongs elsewhere: the events around the item (``events.py``), and what a lane remembers
-(``lanes.py``).
-"""
+"""Items of a conversation as JSON: their text, their words, and their compaction."""
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
 import msgspec
 
-from trio_responses.testing._errors import Json
-from trio_responses.testing._items import count_words
+from trio_responses.testing._frames import Json
+
+
+def items_of(value: Any) -> list[Json]:
+    """Return an ``input`` as items; a string is one user message, and nothing is no item."""
+    if isinstance(value, str):
+        content = [{"type": "input_text", "text": value}]
+        return [{"type": "message", "role": "user", "content": content}]
+    return list(cast("list[Json]", value or []))
+
+
+def item_text(item: Json) -> str:
+    """Return the text of a message or of a tool output."""
+    content: Any = item.get("content", item.get("output"))
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = cast("list[Json | None]", content)
+    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
+
+
+def count_words(value: Any) -> int:
+    """Count the words in every string of some JSON: what this server takes for tokens."""
+    return sum(len(text.split()) for text in _strings(value))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        fields = cast("Json", value)
+        for name, inner in fields.items():
+            if name in _TEXT_FIELDS:
+                yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in cast("Any", value):
+            yield from _strings(inner)
+
+
+_TEXT_FIELDS = frozenset(
+    {"content", "text", "output", "arguments", "input", "summary", "description", "refusal"}
+)
+
 
 _TYPE: Final = "compaction"
 

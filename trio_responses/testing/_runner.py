@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
-from trio_responses.testing._checks import check_create
-from trio_responses.testing._compaction import compacted
-from trio_responses.testing._errors import RequestRefusal, error_frame, previous_response_not_found
 from trio_responses.testing._events import ResponsePlan, plan_failure, plan_raw, plan_reply
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._lanes import ServerLanes, StoredResponse
-from trio_responses.testing._request import Request
+from trio_responses.testing._frames import (
+    Frame,
+    RequestRefusal,
+    error_frame,
+    previous_response_not_found,
+)
+from trio_responses.testing._history import compacted
+from trio_responses.testing._records import Request
+from trio_responses.testing._request_checks import check_create
+from trio_responses.testing._script_checks import unoffered
 from trio_responses.testing._scripts import (
     Answer,
     Call,
@@ -35,7 +39,7 @@ from trio_responses.testing._scripts import (
     Step,
     check_answer,
 )
-from trio_responses.testing._state import ServerState
+from trio_responses.testing._state import ServerLanes, ServerState, StoredResponse
 from trio_responses.testing._steering import (
     FAILED,
     SteeringState,
@@ -43,7 +47,6 @@ from trio_responses.testing._steering import (
     required_input,
     succeed,
 )
-from trio_responses.testing._tool_checks import unoffered
 
 if TYPE_CHECKING:
     from trio_responses.testing._session import Session

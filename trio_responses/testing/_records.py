@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
-from trio_responses.testing._compaction import count_turns
-from trio_responses.testing._errors import Json
-from trio_responses.testing._items import item_text, items_of
+from trio_responses.testing._frames import Json
+from trio_responses.testing._history import count_turns, item_text, items_of
 
 SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
 """What became of a steering input; see `Steer.state`."""
