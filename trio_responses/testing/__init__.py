@@ -1,4 +1,8 @@
-"""The Responses server that trio_responses ships: for tests, examples and the command line."""
+"""A Responses server for tests, examples and the command line.
+
+The server speaks the WebSocket mode of the API, in memory or over TCP. A test scripts the answers
+and faults, and reads the received requests.
+"""
 
 from trio_responses.testing._frames import ERROR_SHAPES, ErrorShape, Frame, WireBytes
 from trio_responses.testing._records import Connection, Request, SteerRequest, SteerState

@@ -1,4 +1,9 @@
-"""What may be sent by hand, and error frames in every shape seen in the wild."""
+"""The frames that the test server sends.
+
+`Frame` covers everything that a test may send by hand: JSON, text, binary, and raw bytes below
+WebSocket. `error_frame` writes a refusal in each shape that servers are known to use. The messages
+of the refusals are those of OpenAI's server and part of the wire format: do not reword them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,17 +12,17 @@ from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 @dataclass(frozen=True, slots=True)
 class WireBytes:
-    """Bytes written to the connection below WebSocket, as they are.
+    """Raw bytes, written to the connection below WebSocket without any change.
 
-    :meth:`frame` makes a WebSocket frame of any content, valid or not.
+    :meth:`frame` builds a WebSocket frame of any content, valid or not.
     """
 
     data: bytes
-    """The bytes: whole frames, parts of one, or none at all."""
+    """The bytes: any number of whole frames, a part of a frame, or nothing."""
 
     @classmethod
     def frame(cls, payload: bytes, *, opcode: int = 1, final: bool = True) -> Self:
-        """Return one unmasked frame: by default a text frame, whatever the bytes are."""
+        """Return one unmasked WebSocket frame with any payload, by default a text frame."""
         size = len(payload)
         first = bytes([(0x80 if final else 0) | opcode])
         if size < 126:  # noqa: PLR2004 - RFC 6455, section 5.2
@@ -30,7 +35,7 @@ class WireBytes:
 
 
 Frame: TypeAlias = Mapping[str, Any] | str | bytes | WireBytes
-"""Something to send: JSON, a text frame, a binary frame, or bytes below WebSocket."""
+"""A frame to send: a mapping as JSON, `str` as text, `bytes` as binary, `WireBytes` unchanged."""
 
 
 Json: TypeAlias = dict[str, Any]
@@ -38,18 +43,18 @@ Json: TypeAlias = dict[str, Any]
 ErrorShape: TypeAlias = Literal[
     "nested", "headers", "sequenced", "status_code", "detail", "flat", "failed"
 ]
-"""How an error is written on the wire.
+"""The shape of an error on the wire.
 
 ``nested``
-    the documented frame: ``status`` beside an ``error`` object
+    the documented frame: ``status`` next to an ``error`` object
 ``headers``
     ``nested`` with a top-level ``headers`` object
 ``sequenced``
-    an ``error`` object with a ``sequence_number`` and no status, as overload comes mid-stream
+    an ``error`` object with a ``sequence_number`` and no status, as an overload in mid-stream
 ``status_code``
-    ``nested`` with the early spelling of ``status``
+    ``nested`` with ``status_code``, the early spelling of ``status``
 ``detail``
-    ``{"error": {"detail": message}}``, as some backends in front of the API write it
+    ``{"error": {"detail": message}}``, as some proxies in front of the API write it
 ``flat``
     code, message and param at the top level, as in the SSE specification
 ``failed``
@@ -57,7 +62,7 @@ ErrorShape: TypeAlias = Literal[
 """
 
 ERROR_SHAPES: Final[tuple[ErrorShape, ...]] = get_args(ErrorShape)
-"""All of them, for a test of each."""
+"""All shapes of `ErrorShape`, to parametrize a test with."""
 
 _TYPE_OF_STATUS: Final = {
     401: "authentication_error",
@@ -77,13 +82,13 @@ _MESSAGES: Final = {
 
 KNOWN_CODES: Final = frozenset(
     {
-        # of error frames (docs/protocol.md 4)
+        # error frames (docs/protocol.md 4)
         *_MESSAGES,
         "previous_response_not_found",
         "websocket_connection_limit_reached",
         "websocket_stream_limit_reached",
         "invalid_stream_id",
-        # of what is wrong with a request
+        # invalid requests
         "invalid_request_error",
         "invalid_type",
         "invalid_value",
@@ -93,7 +98,7 @@ KNOWN_CODES: Final = frozenset(
         "unknown_parameter",
         "unsupported_parameter",
         "unsupported_value",
-        # of keys, models and policies
+        # keys, models and policies
         "credit_balance_exhausted",
         "cyber_policy",
         "invalid_api_key",
@@ -101,7 +106,7 @@ KNOWN_CODES: Final = frozenset(
         "model_not_found",
         "usage_limit_reached",
         "usage_not_included",
-        # of responses that failed: what the SDK types
+        # failed responses: the codes that the SDK types
         "bio_policy",
         "data_residency_mismatch",
         "empty_image_file",
@@ -123,54 +128,54 @@ KNOWN_CODES: Final = frozenset(
         "vector_store_timeout",
     }
 )
-"""The codes that servers are known to send. They send others, too."""
+"""The error codes that servers are known to send. The list is not complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRefusal:
-    """Why a request is refused, before it has a shape."""
+    """The reason why the server refuses a request, and the shape of its error frame."""
 
     message: str
     code: str | None = "invalid_request_error"
     status: int | None = 400
     param: str | None = None
     type: str | None = None
-    """The word in ``error.type``; None takes the usual one of the status."""
+    """The value of ``error.type``; None takes the default of the status."""
     shape: ErrorShape = "nested"
     headers: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, Any])
 
     def error_object(self) -> Json:
-        """Return the object that stands under ``error``."""
+        """Return the JSON object under the key ``error``."""
         if self.shape == "detail":
             return {"detail": self.message}
         return {
-            "type": self.type or error_type(self.status),
+            "type": self.type or default_error_type(self.status),
             "code": self.code,
             "message": self.message,
             "param": self.param,
         }
 
 
-def error_type(status: int | None) -> str:
-    """Return the ``error.type`` that goes with an HTTP status."""
+def default_error_type(status: int | None) -> str:
+    """Return the ``error.type`` that the server sends with an HTTP status."""
     if status is None:
         return "server_error"
     default = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004
     return _TYPE_OF_STATUS.get(status, default)
 
 
-def usual_message(code: str | None) -> str:
-    """Return what the server usually says along with ``code``."""
+def default_message(code: str | None) -> str:
+    """Return the ``error.message`` that the server sends with ``code`` by default."""
     return _MESSAGES.get(code or "", f"The request failed ({code}).")
 
 
 def error_frame(
     refusal: RequestRefusal, *, lane: str | None = None, sequence_number: int = 0
 ) -> Json:
-    """Return the frame of a refusal; shape ``failed`` is not a frame of its own and reads nested.
+    """Return the error frame of a refusal; the shape ``failed`` is no frame and gives ``nested``.
 
     :param lane: The ``stream_id`` to echo; None for the default lane.
-    :param sequence_number: The number to use in the shapes that carry one.
+    :param sequence_number: The ``sequence_number`` of the shapes that have one.
     """
     frame: Json = {"type": "error"}
     match refusal.shape:
@@ -193,7 +198,7 @@ def error_frame(
 
 
 def previous_response_not_found(response_id: str) -> RequestRefusal:
-    """Refuse an id that is in no cache and not persisted (docs/protocol.md 4)."""
+    """Return the refusal of a parent that is neither cached nor stored (docs/protocol.md 4)."""
     return RequestRefusal(
         message=f"Previous response with id '{response_id}' not found.",
         code="previous_response_not_found",
@@ -202,7 +207,7 @@ def previous_response_not_found(response_id: str) -> RequestRefusal:
 
 
 def connection_limit_reached(minutes: float) -> RequestRefusal:
-    """Refuse everything further on a connection that has reached its age (docs/protocol.md 4)."""
+    """Return the refusal of requests on a connection at its maximum age (docs/protocol.md 4)."""
     return RequestRefusal(
         message=f"Responses websocket connection limit reached ({minutes:g} minutes). "
         "Create a new websocket connection to continue.",
@@ -211,7 +216,7 @@ def connection_limit_reached(minutes: float) -> RequestRefusal:
 
 
 def unknown_parameter(name: str) -> RequestRefusal:
-    """Refuse a field that is none of a request's (docs/protocol.md 2)."""
+    """Return the refusal of a field that ``response.create`` does not have (docs/protocol.md 2)."""
     return RequestRefusal(
         message=f"Unknown parameter: '{name}'.",
         code="unknown_parameter",
@@ -220,7 +225,7 @@ def unknown_parameter(name: str) -> RequestRefusal:
 
 
 def stream_limit_reached(limit: int) -> RequestRefusal:
-    """Refuse one distinct lane name too many (docs/protocol.md 4)."""
+    """Return the refusal of a lane name beyond the limit of distinct names (docs/protocol.md 4)."""
     return RequestRefusal(
         message=f"A websocket connection supports at most {limit} distinct stream IDs.",
         code="websocket_stream_limit_reached",
@@ -229,7 +234,7 @@ def stream_limit_reached(limit: int) -> RequestRefusal:
 
 
 def invalid_stream_id() -> RequestRefusal:
-    """Refuse a lane name outside the grammar; the frame names no lane (docs/protocol.md 4)."""
+    """Return the refusal of an invalid lane name; its frame names no lane (docs/protocol.md 4)."""
     return RequestRefusal(
         message="stream_id must be a non-empty string of at most 256 characters: letters, "
         "numbers, underscores, hyphens and periods.",
@@ -239,5 +244,5 @@ def invalid_stream_id() -> RequestRefusal:
 
 
 def unsupported_stream_id() -> RequestRefusal:
-    """Refuse any lane name, as endpoints without lanes do (docs/protocol.md 5.2)."""
+    """Return the refusal of every lane name, as by servers without lanes (docs/protocol.md 5.2)."""
     return RequestRefusal(message="Unsupported parameter: stream_id", shape="detail")

@@ -1,10 +1,15 @@
-"""The HTTP side of the upgrade, and what happens to one stream from its first byte on."""
+"""The life of one stream to the test server: request head, refusal or upgrade, session.
+
+The server reads the request head itself and pushes it back before trio-websocket does the upgrade,
+so that a plain HTTP request gets a plain HTTP answer. A failure of one stream ends that stream
+only. The messages of the refusals are part of the wire format: do not reword them.
+"""
 
 import http
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 import trio
@@ -17,7 +22,6 @@ from trio_responses.testing._records import Connection
 from trio_responses.testing._scripts import (
     AcceptAndDrop,
     Garbage,
-    HandshakeFault,
     Hang,
     HangUp,
     HttpRefusal,
@@ -26,122 +30,14 @@ from trio_responses.testing._session import Session
 from trio_responses.testing._state import ServerState
 from trio_responses.testing._streams import FaultyStream
 
-_MAX_HEAD: Final = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The head of an HTTP request."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str] = field(repr=False)
-    """By lower-case name; of a repeated header the last one."""
-
-    @property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition("?")[0]
-
-    @property
-    def is_upgrade(self) -> bool:
-        """Whether it asks for a WebSocket in the way of RFC 6455, section 4.2.1."""
-        connection = self.headers.get("connection", "").lower()
-        return (
-            self.method == "GET"
-            and self.headers.get("upgrade", "").lower() == "websocket"
-            and "upgrade" in connection
-            and "sec-websocket-key" in self.headers
-            and "host" in self.headers
-        )
-
-
-async def read_head(stream: FaultyStream) -> Head | None:
-    """Read a request head and push its bytes back; None if the client left before its end.
-
-    :raises ValueError: if it is no HTTP/1 request head.
-    """
-    data = b""
-    while b"\r\n\r\n" not in data:
-        received = await stream.receive_some()
-        if not received:
-            return None
-        data += received
-        if len(data) > _MAX_HEAD:
-            raise ValueError("the request head is too large")
-    stream.push_back(data)
-    first, *lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
-    try:
-        method, target, version = first.split(" ")
-    except ValueError:
-        raise ValueError("the request line has not three words") from None
-    if not version.startswith("HTTP/1."):
-        raise ValueError(f"unknown protocol {version!r}")
-    pairs = (line.partition(":") for line in lines)
-    return Head(method, target, {name.strip().lower(): value.strip() for name, _, value in pairs})
-
-
-def judge(head: Head, api_key: str | None) -> HttpRefusal | None:
-    """Return how an upgrade must be refused, or None if it may go on.
-
-    :param api_key: The key that the client has to show as a bearer token or in ``api-key``;
-        None accepts every key, and none.
-    """
-    if not head.path.endswith("/v1/responses"):
-        return _refuse(404, "not_found", f"Unknown path: {head.path}")
-    if not _is_authorized(head.headers, api_key):
-        return _refuse(401, "invalid_api_key", "Incorrect API key provided.")
-    if not head.is_upgrade:
-        message = "This server speaks the Responses API over WebSocket only."
-        return _refuse(426, "upgrade_required", message, Upgrade="websocket")
-    return None
-
-
-def refuse_head(message: str) -> HttpRefusal:
-    """Return the answer to something that is no HTTP request."""
-    return _refuse(400, "bad_request", message)
-
-
-def json_refusal(
-    status: int, *, code: str | None, message: str, headers: Mapping[str, str]
-) -> HttpRefusal:
-    """Return an HTTP answer with the API's usual JSON error in it."""
-    error = RequestRefusal(message=message, code=code, status=status).error_object()
-    body = msgspec.json.encode({"error": error})
-    return HttpRefusal(
-        status=status, headers={"Content-Type": "application/json", **headers}, body=body
+if TYPE_CHECKING:
+    from trio_responses.testing._scripts import (
+        HandshakeFault,
     )
-
-
-async def write_refusal(stream: FaultyStream, refusal: HttpRefusal) -> None:
-    """Write an HTTP answer and end the connection without losing it to a reset."""
-    try:
-        phrase = http.HTTPStatus(refusal.status).phrase
-    except ValueError:
-        phrase = "Refused"
-    lines = [f"HTTP/1.1 {refusal.status} {phrase}"]
-    lines += [f"{name}: {value}" for name, value in refusal.headers.items()]
-    lines += [f"Content-Length: {len(refusal.body)}", "Connection: close", "", ""]
-    await stream.send_all("\r\n".join(lines).encode("latin-1") + refusal.body)
-    await stream.end()
-
-
-def _is_authorized(headers: Mapping[str, str], api_key: str | None) -> bool:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if api_key is not None:
-        bearer = scheme.lower() == "bearer" and token.strip() == api_key
-        return bearer or headers.get("api-key") == api_key
-    if "authorization" in headers:
-        return scheme.lower() == "bearer" and bool(token.strip())
-    return True
-
-
-def _refuse(status: int, code: str, message: str, **headers: str) -> HttpRefusal:
-    return json_refusal(status, code=code, message=message, headers=headers)
-
 
 _log: Final = logging.getLogger(__name__)
 
+_MAX_HEAD: Final = 65536
 _QUEUE_SIZE: Final = 64
 _RECEIVE_SIZE: Final = 65536
 
@@ -154,33 +50,35 @@ class Acceptor:
         self._state = state
 
     async def serve(self, stream: Stream) -> None:
-        """Serve one stream; whatever happens on it, the server goes on."""
+        """Serve one stream until it ends; exceptions go to the crashes of the server."""
         record = Connection(len(self._state.connections) + 1)
         self._state.connections.append(record)
         try:
-            await self._shake_hands(FaultyStream(stream), record)
+            await self._serve_handshake(FaultyStream(stream), record)
         except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
-            pass  # the client left, which is no fault of the server
+            pass  # the client has left
         except* LocalProtocolError:
-            pass  # trio-websocket answers a ping behind its own close frame, and may not
-        except* Exception as group:  # noqa: BLE001 - a connection must not take down the others
+            pass  # trio-websocket tries to answer a ping that comes after its own close frame
+        except* Exception as group:  # noqa: BLE001 - other connections must go on
             _log.debug("connection %d failed", record.number, exc_info=group)
             self._state.crashes.extend(_leaves(group))
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _shake_hands(self, stream: FaultyStream, record: Connection) -> None:
+    async def _serve_handshake(self, stream: FaultyStream, record: Connection) -> None:
         fault: HandshakeFault | None
         try:
             head = await read_head(stream)
         except ValueError as error:
-            head, fault = None, refuse_head(str(error))
+            head, fault = None, _refuse(400, "bad_request", str(error))
         else:
             if head is None:
                 return
             record.method, record.path = head.method, head.target
             record.headers = dict(head.headers)
-            fault = self._state.take_handshake_fault() or judge(head, self._state.options.api_key)
+            fault = self._state.take_handshake_fault() or check_head(
+                head, self._state.options.api_key
+            )
         match fault:
             case HttpRefusal():
                 record.status = fault.status
@@ -214,9 +112,10 @@ class Acceptor:
     async def _accept(
         self, stream: FaultyStream, nursery: trio.Nursery
     ) -> WebSocketConnection | None:
-        """Accept the upgrade; None if the stream was closed over it.
+        """Return the accepted WebSocket, or None if the stream was closed meanwhile.
 
-        trio-websocket waits for ever for the proposal of a stream that it has closed itself.
+        trio-websocket closes the stream of an invalid upgrade, then waits forever for a proposal
+        from this stream.
         """
         scope = trio.CancelScope()
         nursery.start_soon(_cancel_when, stream.closed, scope)
@@ -242,3 +141,113 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
     for error in group.exceptions:
         found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
     return found
+
+
+# HTTP
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The head of an HTTP request."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(repr=False)
+    """By lower-case name; the last value of a repeated header."""
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def is_upgrade(self) -> bool:
+        """Whether the request asks for a WebSocket as in RFC 6455, section 4.2.1."""
+        connection = self.headers.get("connection", "").lower()
+        return (
+            self.method == "GET"
+            and self.headers.get("upgrade", "").lower() == "websocket"
+            and "upgrade" in connection
+            and "sec-websocket-key" in self.headers
+            and "host" in self.headers
+        )
+
+
+async def read_head(stream: FaultyStream) -> RequestHead | None:
+    """Read a request head and push its bytes back; return None if the client leaves before.
+
+    :raises ValueError: If the bytes are no HTTP/1 request head.
+    """
+    data = b""
+    while b"\r\n\r\n" not in data:
+        received = await stream.receive_some()
+        if not received:
+            return None
+        data += received
+        if len(data) > _MAX_HEAD:
+            raise ValueError("the request head is too large")
+    stream.push_back(data)
+    first, *lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    try:
+        method, target, version = first.split(" ")
+    except ValueError:
+        raise ValueError("the request line has not three words") from None
+    if not version.startswith("HTTP/1."):
+        raise ValueError(f"unknown protocol {version!r}")
+    pairs = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return RequestHead(method, target, headers)
+
+
+def check_head(head: RequestHead, api_key: str | None) -> HttpRefusal | None:
+    """Return the refusal of an upgrade, or None if the server accepts it.
+
+    :param api_key: The key that the client must send as a bearer token or in ``api-key``; None
+        accepts any key, and requests without a key.
+    """
+    if not head.path.endswith("/v1/responses"):
+        return _refuse(404, "not_found", f"Unknown path: {head.path}")
+    if not _is_authorized(head.headers, api_key):
+        return _refuse(401, "invalid_api_key", "Incorrect API key provided.")
+    if not head.is_upgrade:
+        message = "This server speaks the Responses API over WebSocket only."
+        return _refuse(426, "upgrade_required", message, Upgrade="websocket")
+    return None
+
+
+def json_refusal(
+    status: int, *, code: str | None, message: str, headers: Mapping[str, str]
+) -> HttpRefusal:
+    """Return an HTTP response with the JSON error of the API in its body."""
+    error = RequestRefusal(message=message, code=code, status=status).error_object()
+    body = msgspec.json.encode({"error": error})
+    return HttpRefusal(
+        status=status, headers={"Content-Type": "application/json", **headers}, body=body
+    )
+
+
+async def write_refusal(stream: FaultyStream, refusal: HttpRefusal) -> None:
+    """Write an HTTP response and end the connection, without a reset that could lose bytes."""
+    try:
+        phrase = http.HTTPStatus(refusal.status).phrase
+    except ValueError:
+        phrase = "Refused"
+    lines = [f"HTTP/1.1 {refusal.status} {phrase}"]
+    lines += [f"{name}: {value}" for name, value in refusal.headers.items()]
+    lines += [f"Content-Length: {len(refusal.body)}", "Connection: close", "", ""]
+    await stream.send_all("\r\n".join(lines).encode("latin-1") + refusal.body)
+    await stream.end()
+
+
+def _is_authorized(headers: Mapping[str, str], api_key: str | None) -> bool:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if api_key is not None:
+        bearer = scheme.lower() == "bearer" and token.strip() == api_key
+        return bearer or headers.get("api-key") == api_key
+    if "authorization" in headers:
+        return scheme.lower() == "bearer" and bool(token.strip())
+    return True
+
+
+def _refuse(status: int, code: str, message: str, **headers: str) -> HttpRefusal:
+    return json_refusal(status, code=code, message=message, headers=headers)

@@ -1,4 +1,9 @@
-"""Items of a conversation as JSON: their text, their words, and their compaction."""
+"""Histories of conversations as lists of JSON items: text, word counts and compaction.
+
+The server counts a word as a token. A compaction item stands for the items before it. The item is
+opaque to clients, the same in every run, and keeps the number of user messages that it replaces, so
+that the count of turns goes on (docs/protocol.md 5.5). No I/O.
+"""
 
 import base64
 import hashlib
@@ -9,9 +14,24 @@ import msgspec
 
 from trio_responses.testing._frames import Json
 
+_COMPACTION: Final = "compaction"
+_TEXT_FIELDS: Final = frozenset(
+    {"content", "text", "output", "arguments", "input", "summary", "description", "refusal"}
+)
+
+
+class _CompactionContent(msgspec.Struct):
+    """The decoded ``encrypted_content`` of a compaction item."""
+
+    turns: int
+    digest: str
+
+
+# Items
+
 
 def items_of(value: Any) -> list[Json]:
-    """Return an ``input`` as items; a string is one user message, and nothing is no item."""
+    """Return an ``input`` as a list of items: a string is one user message, None is no item."""
     if isinstance(value, str):
         content = [{"type": "input_text", "text": value}]
         return [{"type": "message", "role": "user", "content": content}]
@@ -30,7 +50,7 @@ def item_text(item: Json) -> str:
 
 
 def count_words(value: Any) -> int:
-    """Count the words in every string of some JSON: what this server takes for tokens."""
+    """Return the number of words in the text fields of a JSON value, which count as its tokens."""
     return sum(len(text.split()) for text in _strings(value))
 
 
@@ -47,67 +67,56 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(inner)
 
 
-_TEXT_FIELDS = frozenset(
-    {"content", "text", "output", "arguments", "input", "summary", "description", "refusal"}
-)
-
-
-_TYPE: Final = "compaction"
-
-
-class _Content(msgspec.Struct):
-    """What stands in ``encrypted_content``."""
-
-    turns: int
-    digest: str
-
-
-def is_due(body: Json, history: Sequence[Json]) -> bool:
-    """Whether the ``context_management`` of a request wants this history compacted.
-
-    The words are counted from the latest compaction item on.
-    """
-    rules = cast("list[Json]", body.get("context_management") or [])
-    limits = [rule["compact_threshold"] for rule in rules if rule.get("compact_threshold")]
-    return bool(limits) and count_words(list(since_compaction(history))) > min(limits)
-
-
-def make_item(history: Sequence[Json], item_id: str) -> Json:
-    """Return the item that takes the place of ``history``."""
-    digest = hashlib.sha256(msgspec.json.encode(history)).hexdigest()
-    content = msgspec.json.encode(_Content(count_turns(history), digest))
-    encrypted = base64.urlsafe_b64encode(content).decode()
-    return {"id": item_id, "type": _TYPE, "encrypted_content": encrypted}
-
-
-def since_compaction(items: Sequence[Json]) -> Sequence[Json]:
-    """Return the items from the latest compaction on; all of them if there was none."""
-    for place in reversed(range(len(items))):
-        if items[place].get("type") == _TYPE:
-            return items[place:]
-    return items
-
-
-def compacted(history: Sequence[Json], output: Sequence[Json]) -> tuple[Json, ...]:
-    """Return what a response leaves to remember: the history and its output, or a compaction."""
-    if any(item.get("type") == _TYPE for item in output):
-        return tuple(since_compaction(output))
-    return (*history, *output)
-
-
 def count_turns(items: Sequence[Json]) -> int:
-    """Count the user messages of a history, those that were compacted away included."""
+    """Return the number of user messages in a history, those before a compaction included."""
     turns = 0
     for item in since_compaction(items):
-        if item.get("type") == _TYPE:
+        if item.get("type") == _COMPACTION:
             turns += _turns_in(item.get("encrypted_content"))
         else:
             turns += item.get("role") == "user"
     return turns
 
 
+# Compaction
+
+
+def is_compaction_due(body: Json, history: Sequence[Json]) -> bool:
+    """Whether the ``context_management`` of a request asks for a compaction of this history.
+
+    The words count from the latest compaction item on.
+    """
+    rules = cast("list[Json]", body.get("context_management") or [])
+    limits = [rule["compact_threshold"] for rule in rules if rule.get("compact_threshold")]
+    return bool(limits) and count_words(list(since_compaction(history))) > min(limits)
+
+
+def make_compaction(history: Sequence[Json], item_id: str) -> Json:
+    """Return the compaction item that replaces ``history``."""
+    digest = hashlib.sha256(msgspec.json.encode(history)).hexdigest()
+    content = msgspec.json.encode(_CompactionContent(count_turns(history), digest))
+    encrypted = base64.urlsafe_b64encode(content).decode()
+    return {"id": item_id, "type": _COMPACTION, "encrypted_content": encrypted}
+
+
+def since_compaction(items: Sequence[Json]) -> Sequence[Json]:
+    """Return the items from the latest compaction item on, or all items if it is missing."""
+    for index in reversed(range(len(items))):
+        if items[index].get("type") == _COMPACTION:
+            return items[index:]
+    return items
+
+
+def history_after(history: Sequence[Json], output: Sequence[Json]) -> tuple[Json, ...]:
+    """Return the history after a response: input and output, from a compaction in the output on."""
+    if any(item.get("type") == _COMPACTION for item in output):
+        return tuple(since_compaction(output))
+    return (*history, *output)
+
+
 def _turns_in(encrypted: Any) -> int:
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(encrypted), type=_Content).turns
+        content = base64.urlsafe_b64decode(encrypted)
+        return msgspec.json.decode(content, type=_CompactionContent).turns
     except (TypeError, ValueError):
-        return 0  # another server wrote it, or nobody
+        return 0  # written by another server, or made up by the client

@@ -1,4 +1,7 @@
-"""What the server remembers of what it was sent: requests, steering input and connections."""
+"""Records of what the test server receives: requests, steering inputs and connections.
+
+A test reads them to check what its client sent. The server fills in the outcome as it goes on.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
@@ -7,69 +10,70 @@ from trio_responses.testing._frames import Json
 from trio_responses.testing._history import count_turns, item_text, items_of
 
 SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
-"""What became of a steering input; see `Steer.state`."""
+"""The state of a steering input; see `SteerRequest.state`."""
 
 
 @dataclass(slots=True)
 class SteerRequest:
-    """One ``response.steer`` as it came, and what became of it."""
+    """One ``response.steer`` as the server received it, and its outcome."""
 
     body: Json
-    """The frame as it came."""
+    """The frame as received."""
 
     connection: int
     """The number of the connection."""
 
     lane: str | None = None
-    """The lane of the response that it is for; None is the default lane, or an unknown one."""
+    """The lane of the steered response; None is the default lane, or an unknown response."""
 
     id: str | None = None
-    """The id that the server gave it; None for one that was refused."""
+    """The id that the server assigned; None for a refused input."""
 
     state: SteerState = "accepted"
-    """Accepted, and waiting for a safe place; pending, and waiting for tool outputs; committed
-    by a response; or failed, whether refused at once or later."""
+    """``accepted``: waits for the response to reach an end or a safe point; ``pending``: waits for
+    tool outputs; ``committed``: a response started with the input; ``failed``: refused, at once or
+    later."""
 
     code: str | None = None
-    """Why it failed."""
+    """The error code of a failed input."""
 
     successor: str | None = None
-    """The id of the response that committed it."""
+    """The id of the response that committed the input."""
 
     @property
     def previous_response_id(self) -> Any:
-        """The response that it is for."""
+        """The id of the steered response."""
         return self.body.get("previous_response_id")
 
     @property
     def input(self) -> Any:
-        """The input as it came."""
+        """The input as received."""
         return self.body.get("input", "")
 
     @property
     def input_items(self) -> list[Json]:
-        """The input as items, once it was accepted."""
+        """The input as items. Only an accepted input is sure to be valid."""
         return items_of(self.input)
 
     @property
     def text(self) -> str:
-        """The text of the input, once it was accepted."""
+        """The text of the input. Only an accepted input is sure to be valid."""
         return "".join(item_text(item) for item in self.input_items)
 
 
 @dataclass(slots=True)
 class Request:
-    """One ``response.create`` as it came, with the conversation that it continues.
+    """One ``response.create`` as the server received it, with the conversation that it continues.
 
-    The successor of a steered response has one, too: the create of its parent, with the steering
-    input in place of the input.
+    The successor of a steered response has a request, too: a copy of its parent's request with the
+    steering input as ``input``.
 
-    ``request["model"]`` reads a field of the frame; ``request.get("store")`` one that may be
-    missing.
+    ``request["model"]`` returns a field of the frame; ``request.get("store")`` returns a field that
+    may be missing.
     """
 
     body: Json
-    """The frame as it came, ``type`` and ``stream_id`` included."""
+    """The frame as received, ``type`` and ``stream_id`` included."""
 
     connection: int
     """The number of the connection, counted from 1 in the order of accepted streams."""
@@ -78,16 +82,16 @@ class Request:
     """The ``stream_id``, or None for the default lane."""
 
     history: list[Json] = field(default_factory=list[Json])
-    """The whole conversation that the model would see, oldest first: inputs and outputs of the
-    chain behind ``previous_response_id``, then the new input. Filled in when the request
-    starts; empty for one that was refused."""
+    """The whole conversation as a model would see it, oldest item first: inputs and outputs of the
+    chain that ends with ``previous_response_id``, then the new input. Empty until the request
+    starts, and for a refused request."""
 
     response_id: str | None = None
-    """The id of the response that answers it, once started."""
+    """The id of the response, once the request has started."""
 
     steers: list[SteerRequest] = field(default_factory=list[SteerRequest])
-    """The steering input that it answers: all of the input of a successor, or what was put
-    before the tool outputs that a pending input had waited for."""
+    """The steering inputs that the request answers: the whole input of a successor, or the pending
+    inputs that the server puts before the tool outputs of this request."""
 
     def __getitem__(self, name: str) -> Any:
         """Return a field of the frame."""
@@ -99,15 +103,16 @@ class Request:
 
     @property
     def input_items(self) -> list[Json]:
-        """The items of this request alone; a string input is one user message."""
+        """The input items of this request alone; a string input is one user message."""
         return items_of(self.body.get("input"))
 
     def output_of(self, call: str) -> Any:
-        """Return what a tool has answered, as it stands in this request's input.
+        """Return the output of a tool call in this request's input.
 
-        :param call: the ``call_id``, or the name of a function that was called once.
-        :return: the ``output``: text, or a list of content parts.
-        :raises AssertionError: when there is no such output here, naming those that are.
+        :param call: The ``call_id``, or the name of a function that was called once.
+        :return: The ``output``: text, or a list of content parts.
+        :raises AssertionError: If the input has no such output, or several of that name. The
+            message lists the outputs that are there.
         """
         items = [item for item in (*self.history, *self.input_items) if "call_id" in item]
         names = {item["call_id"]: item.get("name") for item in items if "output" not in item}
@@ -119,18 +124,18 @@ class Request:
         }
         if call in outputs:
             return outputs[call]
-        fitting = [call_id for call_id in outputs if names.get(call_id) == call]
-        if len(fitting) == 1:
-            return outputs[fitting[0]]
-        known = [f"{call_id} ({names.get(call_id) or 'no name'})" for call_id in outputs]
+        matching = [call_id for call_id in outputs if names.get(call_id) == call]
+        if len(matching) == 1:
+            return outputs[matching[0]]
+        known = [f"{call_id} ({names.get(call_id) or 'unknown function'})" for call_id in outputs]
         raise AssertionError(
-            f"the request has {len(fitting) or 'no'} outputs of {call!r};"
-            f" it has: {', '.join(known) or 'none at all'}"
+            f"the request has {len(matching) or 'no'} outputs for {call!r};"
+            f" its outputs are: {', '.join(known) or 'none'}"
         )
 
     @property
     def text(self) -> str:
-        """The newest user text in the history."""
+        """The text of the newest user message in the history."""
         for item in reversed(self.history or self.input_items):
             if item.get("role") == "user":
                 return item_text(item)
@@ -138,7 +143,7 @@ class Request:
 
     @property
     def turn(self) -> int:
-        """How many user messages the history holds, those of a compaction item included."""
+        """The number of user messages in the history, those before a compaction included."""
         return count_turns(self.history or self.input_items)
 
     @property
@@ -154,36 +159,37 @@ class Request:
 
     @property
     def wants_encrypted_reasoning(self) -> bool:
-        """Whether reasoning items are to come with ``encrypted_content``."""
+        """Whether the request asks for ``encrypted_content`` in reasoning items."""
         return "reasoning.encrypted_content" in cast("list[Any]", self.body.get("include") or [])
 
     @property
     def stores(self) -> bool:
-        """Whether the response is persisted beyond this connection; the default is yes."""
+        """Whether the server stores the response beyond this connection; by default yes."""
         return self.body.get("store") is not False
 
 
 @dataclass(slots=True)
 class Connection:
-    """One stream that was opened to the server, whatever became of it."""
+    """One stream that a client opened to the server, with its handshake and its end."""
 
     number: int
     """Counted from 1, in the order of accepted streams."""
     method: str = ""
-    """That of the request, such as ``GET``; empty before it came."""
+    """The HTTP method, such as ``GET``; empty before the request head arrives."""
     path: str = ""
     """The request target, query included."""
     headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
-    """Request headers by lower-case name. They hold the client's key, so no repr shows them."""
+    """Request headers by lower-case name. They contain the client's key: no repr shows them."""
     status: int | None = None
     """The HTTP status of the answer: 101 for an accepted upgrade, None for no answer."""
     is_open: bool = False
-    """Whether it is an open WebSocket now."""
+    """Whether the connection is an open WebSocket now."""
     requests: int = 0
-    """Requests received."""
+    """The number of requests received."""
     max_active: int = 0
-    """The most responses that were active at once."""
+    """The highest number of responses that were active at once."""
     close_code: int | None = None
-    """The close code that ended it: the client's, or the one the server sent; 1006 for none."""
+    """The close code that ended the connection: sent by the client or by the server; 1006 for an
+    end without a close frame."""
     close_reason: str | None = None
-    """The reason with that code; None without a close frame."""
+    """The reason of the close frame; None without a close frame."""
