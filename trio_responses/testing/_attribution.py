@@ -408,9 +408,11 @@ class _SocketAttribution:
         awaits_outputs = request.phase is RecordedPhase.AWAITING_SUCCESSOR and request.has_calls
         if not awaits_outputs or len(queue) == 1 or queue[1].parent != request.response_id:
             return request
-        for steer in self._steers:
-            if steer.request is request and steer.phase is RecordedSteerPhase.ACCEPTED:
-                steer.phase = RecordedSteerPhase.PENDING
+        self._steers = [
+            steer
+            for steer in self._steers
+            if steer.request is not request or steer.phase is RecordedSteerPhase.SENT
+        ]
         self._finish(request)
         return queue[0]
 
