@@ -127,7 +127,7 @@ def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Respo
 
 
 def _refusal_of(fail: Fail) -> RequestRefusal:
-    """Return the error of an answer."""
+    """Return the refusal that the error of an answer describes."""
     return RequestRefusal(
         message=fail.message or default_message(fail.code),
         code=fail.code,

@@ -44,7 +44,7 @@ _RECEIVE_SIZE: Final = 65536
 
 @final
 class Acceptor:
-    """Serves the streams of one server, each in a task of its own."""
+    """The entry point of all streams to one server, each in a task of its own."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state

@@ -76,7 +76,7 @@ class _StartedRequest:
 
 
 class ResponseRunner:
-    """Runs the requests of one connection, lane by lane."""
+    """The runner of the requests of one connection, lane by lane."""
 
     def __init__(
         self,
