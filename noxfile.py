@@ -1,4 +1,4 @@
-"""Everything that is run on this project, one session each: ``nox -s tests``."""
+"""The checks and programs of this project, one session each: ``nox -s lint``."""
 
 from __future__ import annotations
 
@@ -10,42 +10,52 @@ import nox
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["tests", "lint", "typing", "docs"]
+nox.options.sessions = ["coverage", "lint", "typing", "docs"]
 
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 NODE_TESTS = Path("tests/interop/node")
 LOWEST = ["trio==0.27.0", "trio-websocket==0.12.1", "msgspec==0.22.0"]
 SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4"]
 
 
-@nox.session
+@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the test-suite with branch coverage: all of wire/ and core/ has to be covered."""
+    """Run the test suite on one version of Python; skipped where that version is missing."""
+    # Where the variable CI is set, nox fails a session whose interpreter is missing.
+    session.install("-e", ".[tests]")
+    session.run("pytest", *SIDE_BY_SIDE, *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the test suite with branch coverage; _wire and _protocol must reach 100 %."""
     session.install("-e", ".[tests]")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "report")
     if not session.posargs:
-        floors = "trio_responses/_wire/*,trio_responses/_protocol/*"
-        session.run("coverage", "report", f"--include={floors}", "--fail-under=100")
+        sans_io = "trio_responses/_wire/*,trio_responses/_protocol/*"
+        session.run("coverage", "report", f"--include={sans_io}", "--fail-under=100")
 
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """Run the test-suite with the lowest versions of the run-time dependencies."""
+    """Run the test suite with the lowest versions of the run-time dependencies."""
     session.install("-e", ".[tests]", *LOWEST)
     session.run("pytest", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check with every rule of ruff."""
+    """Check all rules of ruff, the formatting, and the direction of the imports."""
     session.install("-e", ".[lint]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache")
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check the types: mypy and pyright, both strict, and the completeness of the public ones."""
+    """Check the types with mypy and pyright, both strict, and that the public ones are complete."""
     session.install(".[typing]", "nox")
     session.run("mypy")
     session.run("pyright")
@@ -54,7 +64,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site, without a network and with warnings as errors, into docs/_build/html."""
+    """Build the documentation into docs/_build/html, without a network; warnings are errors."""
     session.install(".[docs]")
     session.run("python", "docs/check_links.py")
     strict = ("--nitpicky", "--fail-on-warning", "--keep-going", "--fresh-env", "--quiet")
@@ -63,7 +73,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Run against the official SDKs and other servers."""
+    """Run the tests against the official SDKs, proxies and servers that are installed."""
     session.install("-e", ".[interop]")
     if shutil.which("npm"):
         with session.chdir(NODE_TESTS):
@@ -73,15 +83,16 @@ def interop(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run the examples, with all that they are built on; Redis where there is a redis-server."""
+    """Run the examples; those that use Redis are skipped where redis-server is missing."""
     session.install("-e", ".[tests,examples]")
-    session.run("python", "-c", "import coredis, hypercorn, quart_trio")  # else tests are skipped
+    # Without these packages the tests would be skipped instead of failing.
+    session.run("python", "-c", "import coredis, hypercorn, quart_trio")
     session.run("pytest", "-rs", "tests/test_examples.py", *session.posargs)
 
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build wheel and sdist, check them, and run the test-suite out of the sdist."""
+    """Build the wheel and the sdist, check them, and run the test suite from the sdist."""
     session.install("build", "twine")
     folder = Path(session.create_tmp()).resolve() / "package"
     shutil.rmtree(folder, ignore_errors=True)
@@ -99,21 +110,21 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Throw arbitrary bytes at the decoder, the frame reader and the socket: --seconds 120."""
+    """Send arbitrary bytes to the decoder, the frame reader and the socket: --seconds 120."""
     session.install("-e", ".[tests]")
     session.run("python", "-m", "tests.fuzz.campaign", *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Run many connections against a faulty server for long: --seconds 600 --connections 50."""
+    """Run many connections against a faulty server: --seconds 600 --connections 50."""
     session.install(".")
     session.run("python", "benchmarks/soak.py", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure against the peers, all in one run: --only burst,rtt --plot docs/_static."""
+    """Measure this library and its peers in one run: --only burst,rtt --plot docs/_static."""
     session.install(".[bench]")
     session.run("python", "benchmarks/bytes.py")
     session.run("python", "-m", "benchmarks", *session.posargs)
@@ -121,6 +132,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def guard(session: nox.Session) -> None:
-    """Count what a burst and a turn cost in calls and bytecodes, and compare."""
+    """Count the calls and bytecodes of a burst and of a turn, and compare them with limits."""
     session.install(".")
     session.run("python", "-m", "benchmarks.guard")

@@ -1,11 +1,9 @@
-"""The benchmarks: ``python -m benchmarks``.
+"""The command line of the benchmarks: ``python -m benchmarks``.
 
-It measures this library and its peers in one run, prints the tables, and keeps the numbers as JSON
-in benchmarks/runs/. To write them into the documentation, too:
+Every run measures this library and its peers, prints tables, and keeps the numbers as JSON in
+``benchmarks/runs/``. To write the tables and pictures into the documentation as well::
 
     python -m benchmarks --markdown docs/benchmarks.md --plot docs/_static
-
-What belongs elsewhere: what is measured (`workloads.py`), and how (`runner.py`).
 """
 
 from __future__ import annotations
@@ -29,23 +27,29 @@ RESULTS: Final = Path(__file__).parent / "runs"
 
 
 def names(words: str) -> set[str]:
-    """Read names that stand between commas."""
+    """Return the names in a comma-separated list."""
     return {word.strip() for word in words.split(",") if word.strip()}
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", type=names, default=set(), help="workloads, as burst,rtt")
-    parser.add_argument("--clients", type=names, default=set(), help="clients, as stream,openai")
-    parser.add_argument("--rounds", type=int, help="samples of each; by default 3 to 7")
-    parser.add_argument("--markdown", type=Path, help="a page to put the tables into")
-    parser.add_argument("--plot", type=Path, help="a folder to draw pictures into")
-    parser.add_argument("--json", type=Path, help="where to keep the numbers")
+    parser.add_argument("--only", type=names, default=set(), help="workloads, such as burst,rtt")
     parser.add_argument(
-        "--from", type=Path, nargs="+", dest="sources", help="kept numbers: measure nothing"
+        "--clients", type=names, default=set(), help="clients, such as stream,openai"
     )
-    parser.add_argument("--list", action="store_true", help="say what there is")
+    parser.add_argument("--rounds", type=int, help="samples of each client, by default 3 to 7")
+    parser.add_argument("--markdown", type=Path, help="write the tables into this page")
+    parser.add_argument("--plot", type=Path, help="write the pictures into this folder")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    parser.add_argument(
+        "--from",
+        type=Path,
+        nargs="+",
+        dest="sources",
+        help="show the numbers in these files, measure nothing",
+    )
+    parser.add_argument("--list", action="store_true", help="list workloads and clients")
     arguments = parser.parse_args(words)
     unknown = arguments.clients - set(catalog.CLIENTS)
     if unknown:
@@ -58,7 +62,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace) -> Results:
-    """Measure, and keep the numbers, also of a run that is broken off."""
+    """Run the chosen workloads and keep the numbers, also those of an interrupted run."""
     chosen = workloads.chosen(arguments.only)
     taking_part = {name for one in chosen for name in one.clients}
     order = [name for name in catalog.CLIENTS if name in taking_part]
@@ -69,12 +73,12 @@ def measure(arguments: argparse.Namespace) -> Results:
         run_all(chosen, rounds=arguments.rounds, clients=arguments.clients, into=results)
     finally:
         results.write(path)
-    print(f"kept in {path}", file=sys.stderr)
+    print(f"The numbers are in {path}.", file=sys.stderr)
     return results
 
 
 def main() -> None:
-    """Run the suite, or show the numbers of an earlier run."""
+    """Run the benchmarks, or show the numbers of an earlier run."""
     arguments = parse(sys.argv[1:])
     if arguments.list:
         print("workloads:", ", ".join(one.name for one in workloads.ALL))

@@ -1,7 +1,4 @@
-"""What the replay server says: whole responses as WebSocket frames, encoded before they are needed.
-
-What belongs elsewhere: when they are sent (`replay.py`).
-"""
+"""The responses of the replay server: WebSocket frames that are encoded in advance."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from typing import Any, Final
 
 MODEL: Final = "gpt-5.5"
 RESPONSE_DIGITS: Final = b"0123456789abcdef0123456789abcdef"
-"""The part of a response's id that a server changes from turn to turn."""
+"""The digits of a response id that the server replaces in each turn."""
 STAMP: Final = "0000000000.000000"
-"""The text of a delta that carries the time: always as wide as this."""
+"""A placeholder for the time in a delta, of the same width as the time."""
 ITEM: Final[dict[str, Any]] = {
     "id": "msg_0123456789abcdef0123456789abcdef0123",
     "type": "message",
@@ -25,7 +22,7 @@ ITEM: Final[dict[str, Any]] = {
 
 
 def frame(event: dict[str, Any]) -> bytes:
-    """Encode one event as an unmasked text frame."""
+    """Return one event as an unmasked text frame."""
     payload = json.dumps(event, separators=(",", ":")).encode()
     if len(payload) < 126:
         return struct.pack("!BB", 0x81, len(payload)) + payload
@@ -35,7 +32,7 @@ def frame(event: dict[str, Any]) -> bytes:
 
 
 def response(status: str, output: list[Any]) -> dict[str, Any]:
-    """Make a Response with the fields that every server sends."""
+    """Return a Response with the fields that every server sends."""
     return {
         "id": f"resp_{RESPONSE_DIGITS.decode()}",
         "object": "response",
@@ -50,20 +47,20 @@ def response(status: str, output: list[Any]) -> dict[str, Any]:
 
 
 def delta(text: str) -> dict[str, Any]:
-    """Make a piece of text: about 220 bytes, as they come over the wire."""
+    """Return an event of about 220 bytes with a piece of text."""
     place = {"item_id": ITEM["id"], "output_index": 0, "content_index": 0}
     return {"type": "response.output_text.delta", **place, "delta": text, "logprobs": []}
 
 
 def numbered(events: list[dict[str, Any]], lane: str | None) -> tuple[bytes, ...]:
-    """Encode the events of one response, each with its number and its lane."""
+    """Return the frames of the events of one response, with sequence numbers and the lane."""
     where = {} if lane is None else {"stream_id": lane}
     return tuple(frame({**event, **where, "sequence_number": n}) for n, event in enumerate(events))
 
 
 @cache
 def streamed(deltas: int, piece: str = "token ", lane: str | None = None) -> tuple[bytes, ...]:
-    """Encode a response that streams a text: three events, the deltas, four events at the end."""
+    """Return the frames of a streamed text: three events, the deltas, four more events."""
     text = piece * deltas
     part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": []}
     done = {**ITEM, "status": "completed", "content": [part]}
@@ -83,7 +80,7 @@ def streamed(deltas: int, piece: str = "token ", lane: str | None = None) -> tup
 
 @cache
 def one_text(size: int) -> tuple[bytes, ...]:
-    """Encode a response that is one text of so many bytes."""
+    """Return the frames of a response with one text of this number of bytes."""
     part: dict[str, Any] = {
         "type": "output_text",
         "text": "0123456 " * (size // 8),
@@ -95,7 +92,7 @@ def one_text(size: int) -> tuple[bytes, ...]:
 
 @cache
 def many_items(size: int) -> tuple[bytes, ...]:
-    """Encode a response of so many bytes that is nothing but function calls."""
+    """Return the frames of a response with function calls only, of this number of bytes."""
 
     def call(number: int) -> dict[str, Any]:
         return {
@@ -121,16 +118,16 @@ def _begun_and_completed(output: list[Any]) -> tuple[bytes, ...]:
 
 @cache
 def side_by_side(lanes: tuple[str | None, ...], deltas: int) -> bytes:
-    """Encode one response on each lane, their events in turn."""
+    """Return one response for each lane, with alternating events."""
     streams = [streamed(deltas, lane=lane) for lane in lanes]
     return b"".join(frame for frames in zip(*streams, strict=True) for frame in frames)
 
 
 def paced(deltas: int) -> tuple[tuple[bytes, ...], tuple[bytes, bytes], tuple[bytes, ...]]:
-    """Encode a response whose deltas carry the time at which they were sent.
+    """Return the frames of a response whose deltas carry the time of sending.
 
-    :returns: the frames before the deltas, what stands before and behind the time in each delta,
-        and the frames behind the deltas.
+    :returns: the frames before the deltas; the bytes before and after the time in each delta; the
+        frames after the deltas.
     """
     frames = streamed(1, STAMP)
     before, after = frame({**delta(STAMP), "sequence_number": deltas}).split(STAMP.encode())

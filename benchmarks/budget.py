@@ -1,6 +1,6 @@
-"""The budget: how much each kind of work may cost, as ratios to others in the same run.
+"""The budget: upper limits for ratios between clients in the same run.
 
-What belongs elsewhere: seconds, which no other machine shares.
+The budget has no limits in seconds, because seconds depend on the machine.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Limit:
-    """One line of the budget: a workload, what is compared, and the ratio that it must not pass."""
+class BudgetLimit:
+    """An upper limit for the ratio of a client to a peer in one workload."""
 
     work: str
     workload: str
@@ -24,35 +24,35 @@ class Limit:
     peer: str
     key: str
     most: float
-    """The client's number, divided by the peer's, at most."""
+    """The largest allowed value of the client's number divided by the peer's number."""
 
     def measured(self, results: Results) -> float | None:
-        """Give the ratio that was measured, if it was."""
+        """Return the measured ratio, or `None` without measurements."""
         measured = results.workloads.get(self.workload)
         return None if measured is None else measured.ratio(self.client, self.peer, self.key)
 
 
 BUDGET: Final = (
-    Limit("burst, CPU an event", "burst", "stream", "openai", "cpu", 1 / 40),
-    Limit("burst, CPU an event", "burst", "stream", "floor", "cpu", 1.5),
-    Limit("8 lanes, CPU an event", "lanes", "lanes", "openai-lanes", "cpu", 1 / 30),
-    Limit("round trip, wall", "rtt", "stream", "openai", "wall", 1 / 8),
-    Limit("round trip, CPU", "rtt", "stream", "openai", "cpu", 1 / 8),
-    Limit("1 MB of function calls, CPU", "items-1mb", "stream", "openai", "cpu", 1 / 150),
-    Limit("request of 1,000 items, CPU", "input-1000", "stream", "openai", "cpu", 1 / 300),
-    Limit("1,000 events a second, latency p50", "paced-1000", "stream", "openai", "p50", 0.7),
-    Limit("1,000 connections, memory", "connections-1000", "stream", "openai", "bytes", 1.2),
-    Limit("300 over TLS, memory", "connections-300-tls", "stream", "openai", "bytes", 1 / 4),
+    BudgetLimit("burst, CPU an event", "burst", "stream", "openai", "cpu", 1 / 40),
+    BudgetLimit("burst, CPU an event", "burst", "stream", "baseline", "cpu", 1.5),
+    BudgetLimit("8 lanes, CPU an event", "lanes", "lanes", "openai-lanes", "cpu", 1 / 30),
+    BudgetLimit("round trip, wall", "rtt", "stream", "openai", "wall", 1 / 8),
+    BudgetLimit("round trip, CPU", "rtt", "stream", "openai", "cpu", 1 / 8),
+    BudgetLimit("1 MB of function calls, CPU", "items-1mb", "stream", "openai", "cpu", 1 / 150),
+    BudgetLimit("request of 1,000 items, CPU", "input-1000", "stream", "openai", "cpu", 1 / 300),
+    BudgetLimit("1,000 events a second, latency p50", "paced-1000", "stream", "openai", "p50", 0.7),
+    BudgetLimit("1,000 connections, memory", "connections-1000", "stream", "openai", "bytes", 1.2),
+    BudgetLimit("300 over TLS, memory", "connections-300-tls", "stream", "openai", "bytes", 1 / 4),
 )
 
 
 def times(ratio: float) -> str:
-    """Write a ratio as people say it: 1/40, or 1.2 times."""
+    """Return a ratio as text, such as ``1/40`` or ``1.20``."""
     return f"1/{1 / ratio:.3g}" if ratio < 0.5 else f"{ratio:.2f}"
 
 
 def budget_rows(results: Results) -> list[list[str]]:
-    """Put the budget beside what was measured."""
+    """Return the rows of a table of limits and measured ratios."""
     rows = [["work", "of", "at most", "measured", "met"]]
     for limit in BUDGET:
         ratio = limit.measured(results)

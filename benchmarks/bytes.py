@@ -1,13 +1,11 @@
-"""Bytes that a long tool conversation sends: as a `Conversation`, and with full input each turn.
+"""The bytes that a long conversation with tools sends, with deltas and with full input.
 
     python benchmarks/bytes.py [--markdown] [--turns 10 30 100] [--outputs 500 2000 8000]
 
 In each turn the user asks, the model calls a tool, the tool returns JSON, and the model answers:
-two requests. Instructions and tools go along with every request, since the protocol inherits no
-settings. The server is the embedded one, over memory streams, and what is counted is every byte
-that the client writes to them: handshakes, frame headers and closing, too; TLS and TCP add theirs.
-
-What belongs elsewhere: time (`__main__.py`).
+two requests. Every request has the instructions and the tools, because the protocol inherits no
+settings. The embedded server answers over memory streams. The counted bytes are all that the client
+writes to these streams, with handshakes, frame headers and close frames, without TLS and TCP.
 """
 
 from __future__ import annotations
@@ -31,13 +29,13 @@ if TYPE_CHECKING:
     from trio_responses import ResponsesConnection
     from trio_responses.testing import Request, ResponsesServer
 
-    Client: TypeAlias = Callable[["Rig", "Size"], Awaitable[None]]
+    Strategy: TypeAlias = Callable[["CountedConnection", "ConversationSize"], Awaitable[None]]
 
 MODEL: Final = "gpt-5.5"
 TURNS: Final = (10, 30, 100)
 OUTPUTS: Final = (500, 2000, 8000)
 USUAL: Final = (30, 2000)
-"""Turns and bytes of the size that is shown in detail."""
+"""The turns and the bytes of a tool output in the table with details."""
 
 INSTRUCTIONS: Final = """\
 You are the support assistant of a shop that sells bicycles and their parts in eleven countries. You
@@ -54,13 +52,13 @@ with a question only where you need the answer to go on.
 """
 
 
-def text(description: str, **more: Any) -> dict[str, Any]:
-    """Describe a string of a schema."""
+def string_schema(description: str, **more: Any) -> dict[str, Any]:
+    """Return the JSON schema of a string."""
     return {"type": "string", "description": description, **more}
 
 
-def tool(name: str, description: str, **properties: dict[str, Any]) -> dict[str, Any]:
-    """Describe a tool with strict arguments."""
+def tool_definition(name: str, description: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the definition of a tool with strict arguments."""
     return {
         "type": "function",
         "name": name,
@@ -76,48 +74,54 @@ def tool(name: str, description: str, **properties: dict[str, Any]) -> dict[str,
 
 
 TOOLS: Final = (
-    tool(
+    tool_definition(
         "search_orders",
         "Find the orders of a customer, newest first, with their lines, parcels and payments.",
-        customer_id=text("The customer's number, as C-104233."),
-        status=text("Only orders in this state.", enum=["open", "shipped", "delivered", "all"]),
-        since=text("Only orders placed on or after this day, as YYYY-MM-DD."),
+        customer_id=string_schema("The customer's number, as C-104233."),
+        status=string_schema(
+            "Only orders in this state.", enum=["open", "shipped", "delivered", "all"]
+        ),
+        since=string_schema("Only orders placed on or after this day, as YYYY-MM-DD."),
         limit={"type": "integer", "description": "How many orders at most.", "maximum": 50},
     ),
-    tool(
+    tool_definition(
         "track_parcel",
         "Give the events of a parcel as the carrier reports them, oldest first.",
-        carrier=text("The carrier.", enum=["dhl", "gls", "postnord", "ups"]),
-        tracking_number=text("The carrier's number, without spaces."),
+        carrier=string_schema("The carrier.", enum=["dhl", "gls", "postnord", "ups"]),
+        tracking_number=string_schema("The carrier's number, without spaces."),
     ),
-    tool(
+    tool_definition(
         "search_articles",
         "Search the articles on repairs, sizes, returns and warranties, best match first.",
-        query=text("What to look for, in the customer's words."),
-        language=text("The language of the articles.", enum=["de", "en", "fr", "nl", "sv"]),
+        query=string_schema("What to look for, in the customer's words."),
+        language=string_schema(
+            "The language of the articles.", enum=["de", "en", "fr", "nl", "sv"]
+        ),
         limit={"type": "integer", "description": "How many articles at most.", "maximum": 10},
     ),
-    tool(
+    tool_definition(
         "check_stock",
         "Say how many pieces of a part there are in each warehouse, and when more will come.",
-        sku=text("The article number, as BR-2210-58."),
-        country=text("Where it would be delivered to, as ISO 3166 alpha-2."),
+        sku=string_schema("The article number, as BR-2210-58."),
+        country=string_schema("Where it would be delivered to, as ISO 3166 alpha-2."),
     ),
-    tool(
+    tool_definition(
         "refund_line",
         "Refund one line of an order to the payment it was paid with. Up to 200 EUR.",
-        order_id=text("The order's number, as O-2026-118203."),
+        order_id=string_schema("The order's number, as O-2026-118203."),
         line={"type": "integer", "description": "The line, counted from 1."},
         amount={"type": "number", "description": "How much, in the currency of the order."},
-        reason=text("Why.", enum=["damaged", "late", "wrong_item", "returned", "goodwill"]),
+        reason=string_schema(
+            "Why.", enum=["damaged", "late", "wrong_item", "returned", "goodwill"]
+        ),
     ),
-    tool(
+    tool_definition(
         "open_ticket",
         "Hand a case over to a person, with everything that is known about it.",
-        customer_id=text("The customer's number."),
-        subject=text("What it is about, in at most ten words."),
-        summary=text("What has happened so far, and what the customer wants."),
-        priority=text("How urgent it is.", enum=["low", "normal", "high"]),
+        customer_id=string_schema("The customer's number."),
+        subject=string_schema("What it is about, in at most ten words."),
+        summary=string_schema("What has happened so far, and what the customer wants."),
+        priority=string_schema("How urgent it is.", enum=["low", "normal", "high"]),
     ),
 )
 SETTINGS: Final[dict[str, Any]] = {
@@ -141,38 +145,38 @@ ANSWER: Final = (
 
 
 @dataclass(frozen=True)
-class Size:
-    """How long a conversation is."""
+class ConversationSize:
+    """The length of a conversation."""
 
     turns: int
     output: int
-    """Bytes that a tool returns."""
+    """Bytes of each tool output."""
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What a client has sent."""
+class SentTraffic:
+    """The number of requests and bytes that a client sent."""
 
     requests: int
     deltas: int
     full: int
     size: int
-    """Bytes, all of them."""
+    """All sent bytes."""
 
 
 def prompt(turn: int) -> str:
-    """Give what the user asks."""
+    """Return the question of the user."""
     return f"And what about order O-2026-{118_200 + turn}? It should have been here on Monday."
 
 
 def arguments(turn: int) -> dict[str, Any]:
-    """Give what the model calls the tool with."""
+    """Return the arguments of the tool call."""
     since = f"2026-{1 + turn % 9:02}-01"
     return {"customer_id": "C-104233", "status": "open", "since": since, "limit": 10}
 
 
 def output(turn: int, size: int) -> str:
-    """Give what the tool returns: records until there are enough bytes."""
+    """Return the output of the tool: records of about this number of bytes."""
     records: list[dict[str, Any]] = []
     while len(json.dumps(records)) < size:
         line = len(records)
@@ -190,33 +194,35 @@ def output(turn: int, size: int) -> str:
     return json.dumps(records)[:size]
 
 
-def model(request: Request) -> Reply:
-    """Call a tool, or answer when there is what it returned."""
+def play_model(request: Request) -> Reply:
+    """Return a tool call, or an answer after the output of the tool."""
     if request.history[-1]["type"] == "function_call_output":
         return Reply(ANSWER.format(order=f"O-2026-{118_200 + request.turn}"), events="items")
     call = Call("search_orders", arguments(request.turn))
     return Reply(calls=[call], events="items")
 
 
-# --- The clients ----------------------------------------------------------------------------
+# --- Ways to run a conversation -------------------------------------------------------------
 
 
-async def converse(rig: Rig, size: Size) -> None:
-    """Leave it to a `Conversation` what is sent."""
-    await _converse(rig, size, lost_before=None)
+async def converse(counted: CountedConnection, size: ConversationSize) -> None:
+    """Run the turns in a `Conversation`."""
+    await _converse(counted, size, lost_before=None)
 
 
-async def converse_and_lose(rig: Rig, size: Size) -> None:
-    """Do the same, and lose the socket once, in the middle."""
-    await _converse(rig, size, lost_before=size.turns // 2)
+async def converse_and_lose(counted: CountedConnection, size: ConversationSize) -> None:
+    """Run the turns in a `Conversation` whose socket is lost once, in the middle."""
+    await _converse(counted, size, lost_before=size.turns // 2)
 
 
-async def _converse(rig: Rig, size: Size, *, lost_before: int | None) -> None:
-    async with rig.connection.conversation(**SETTINGS) as conversation:
+async def _converse(
+    counted: CountedConnection, size: ConversationSize, *, lost_before: int | None
+) -> None:
+    async with counted.connection.conversation(**SETTINGS) as conversation:
         for turn in range(size.turns):
             if turn == lost_before:
-                await rig.server.reset_all()
-                await trio.testing.wait_all_tasks_blocked()  # until it is noticed
+                await counted.server.reset_all()
+                await trio.testing.wait_all_tasks_blocked()  # until the connection notices the loss
             response = await conversation.create(prompt(turn))
             await conversation.create(
                 [
@@ -226,13 +232,13 @@ async def _converse(rig: Rig, size: Size, *, lost_before: int | None) -> None:
             )
 
 
-async def send_everything(rig: Rig, size: Size) -> None:
-    """Keep the history by hand, and send all of it each time."""
+async def send_everything(counted: CountedConnection, size: ConversationSize) -> None:
+    """Run the turns with a history in a list, and send the whole list each time."""
     history: list[Any] = []
 
     async def ask(*items: Any) -> list[FunctionCallOutput]:
         history.extend(items)
-        response = await rig.connection.create(input=history, **SETTINGS)
+        response = await counted.connection.create(input=history, **SETTINGS)
         history.extend(response.raw_output or ())
         returned = output(turn, size.output)
         return [
@@ -245,45 +251,45 @@ async def send_everything(rig: Rig, size: Size) -> None:
         await ask(*outputs)
 
 
-CLIENTS: Final[dict[str, Client]] = {
+STRATEGIES: Final[dict[str, Strategy]] = {
     "full input each turn": send_everything,
     "`conversation()`": converse,
     "`conversation()`, socket lost once": converse_and_lose,
 }
-FULL, DELTAS, LOST = CLIENTS
+FULL, DELTAS, LOST = STRATEGIES
 
 
 # --- Counting -------------------------------------------------------------------------------
 
 
-class CountedStream(trio.abc.Stream):
-    """A stream that reports the size of what is sent."""
+class CountingStream(trio.abc.Stream):
+    """A stream that reports the size of sent data."""
 
     def __init__(self, stream: trio.abc.Stream, count: Callable[[int], None]) -> None:
         self._stream = stream
         self._count = count
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, and report it."""
+        """Send data and report its size."""
         self._count(len(data))
         await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait as the stream does."""
+        """Wait until the wrapped stream can send."""
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive."""
+        """Receive data from the wrapped stream."""
         return await self._stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:
-        """Close it."""
+        """Close the wrapped stream."""
         await self._stream.aclose()
 
 
 @dataclass
-class Rig:
-    """A server, a connection to it, and a count of what goes up."""
+class CountedConnection:
+    """A server, a connection to the server, and the number of bytes sent on the connection."""
 
     server: ResponsesServer
     connection: ResponsesConnection
@@ -291,29 +297,29 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig() -> AsyncGenerator[Rig, None]:
-    """Open a server and a connection over counted streams."""
+async def open_counted_connection() -> AsyncGenerator[CountedConnection, None]:
+    """Open a server and a connection whose sent bytes are counted."""
     sizes: list[int] = []
 
     async with open_test_server(max_age=None) as server:
-        server.respond_with(model)
+        server.respond_with(play_model)
 
-        async def dial(host: str, port: int) -> CountedStream:
-            return CountedStream(await server.dial(host, port), sizes.append)
+        async def dial(host: str, port: int) -> CountingStream:
+            return CountingStream(await server.dial(host, port), sizes.append)
 
         async with server.open_client(dial=dial, reconnect=[0.0]) as connection:
-            rig = Rig(server, connection)
-            yield rig
-        rig.size = sum(sizes)
+            counted = CountedConnection(server, connection)
+            yield counted
+        counted.size = sum(sizes)
 
 
-async def measure(client: Client, size: Size) -> Sent:
-    """Have one conversation."""
-    async with open_rig() as rig:
-        await client(rig, size)
-    requests = rig.server.requests
+async def measure(strategy: Strategy, size: ConversationSize) -> SentTraffic:
+    """Run one conversation and return the traffic."""
+    async with open_counted_connection() as counted:
+        await strategy(counted, size)
+    requests = counted.server.requests
     deltas = sum(request.get("previous_response_id") is not None for request in requests)
-    return Sent(len(requests), deltas, len(requests) - deltas, rig.size)
+    return SentTraffic(len(requests), deltas, len(requests) - deltas, counted.size)
 
 
 # --- The tables -----------------------------------------------------------------------------
@@ -322,17 +328,17 @@ Row: TypeAlias = "Sequence[str]"
 
 
 def kilobytes(size: int) -> str:
-    """Write a size."""
+    """Return a size as text."""
     return f"{size / 1000:,.0f} KB"
 
 
-def ratio(full: Sent, other: Sent) -> str:
-    """Say how many times fewer bytes the other one has sent."""
+def ratio(full: SentTraffic, other: SentTraffic) -> str:
+    """Return how many times fewer bytes the other client sent, as text."""
     return f"{full.size / other.size:.1f}"
 
 
-def rows_of_one(size: Size, sent: dict[str, Sent]) -> Iterable[Row]:
-    """Give one size in detail."""
+def rows_of_one(size: ConversationSize, sent: dict[str, SentTraffic]) -> Iterable[Row]:
+    """Yield the rows of a table for one size."""
     title = f"{size.turns} turns, outputs of {size.output / 1000:g} KB"
     yield [title, "requests", "full", "deltas", "bytes sent", "times fewer"]
     for name, one in sent.items():
@@ -340,11 +346,11 @@ def rows_of_one(size: Size, sent: dict[str, Sent]) -> Iterable[Row]:
         yield [name, *counts, kilobytes(one.size), ratio(sent[FULL], one)]
 
 
-def rows_of_all(measured: dict[Size, dict[str, Sent]]) -> Iterable[Row]:
-    """Give all sizes, one a line."""
+def rows_of_all(measured: dict[ConversationSize, dict[str, SentTraffic]]) -> Iterable[Row]:
+    """Yield the rows of a table with one row for each size."""
     yield ("tool outputs", "turns", FULL, DELTAS, "times fewer", "times fewer, socket lost once")
     for size, sent in measured.items():
-        full, deltas, lost = (sent[name] for name in CLIENTS)
+        full, deltas, lost = (sent[name] for name in STRATEGIES)
         yield (
             f"{size.output / 1000:g} KB",
             str(size.turns),
@@ -356,7 +362,7 @@ def rows_of_all(measured: dict[Size, dict[str, Sent]]) -> Iterable[Row]:
 
 
 def table(rows: Iterable[Row], *, markdown: bool) -> str:
-    """Write rows, the first of which is the heading."""
+    """Return a table as text. The first row is the heading."""
     heading, *rest = rows
     if markdown:
         rule = ["---", *["---:"] * (len(heading) - 1)]
@@ -371,26 +377,28 @@ def table(rows: Iterable[Row], *, markdown: bool) -> str:
     )
 
 
-async def measure_all(sizes: Iterable[Size]) -> dict[Size, dict[str, Sent]]:
-    """Have every conversation with every client."""
+async def measure_all(
+    sizes: Iterable[ConversationSize],
+) -> dict[ConversationSize, dict[str, SentTraffic]]:
+    """Run every conversation in every way and return the traffic."""
     return {
-        size: {name: await measure(client, size) for name, client in CLIENTS.items()}
+        size: {name: await measure(strategy, size) for name, strategy in STRATEGIES.items()}
         for size in sizes
     }
 
 
 def main() -> None:
-    """Measure, and print the tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     parser.add_argument("--turns", type=int, nargs="+", default=TURNS, help="turns")
     parser.add_argument("--outputs", type=int, nargs="+", default=OUTPUTS, help="bytes")
     chosen = parser.parse_args()
-    sizes = [Size(*pair) for pair in itertools.product(chosen.turns, chosen.outputs)]
+    sizes = [ConversationSize(*pair) for pair in itertools.product(chosen.turns, chosen.outputs)]
     measured = trio.run(measure_all, sorted(sizes, key=lambda size: (size.output, size.turns)))
     settings = len(msgspec.json.encode(SETTINGS))
     print(f"Instructions and {len(TOOLS)} tools: {settings:,} bytes with every request.\n")
-    usual = Size(*USUAL)
+    usual = ConversationSize(*USUAL)
     if usual in measured:
         print(table(rows_of_one(usual, measured[usual]), markdown=chosen.markdown), end="\n\n")
     print(table(rows_of_all(measured), markdown=chosen.markdown))

@@ -1,7 +1,4 @@
-"""Which clients there are, and which of them are installed.
-
-What belongs elsewhere: what they do (`clients/`), which workload takes which (`workloads.py`).
-"""
+"""The list of clients that are compared, and the installed version of each."""
 
 from __future__ import annotations
 
@@ -17,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from benchmarks.clients.session import Client
+    from benchmarks.clients.session import BenchmarkClient
 
 NODE_MODULES: Final = "TRIO_RESPONSES_NODE_MODULES"
 NODE_SCRIPT: Final = Path(__file__).parent / "clients" / "node_ws.cjs"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A client: how it is called in the tables, where it is, and the package that it needs."""
+class ClientEntry:
+    """A client: its label in tables, its class, and its package."""
 
     label: str
     place: str
@@ -33,48 +30,54 @@ class Entry:
 
     @property
     def version(self) -> str | None:
-        """The version that is installed, if one is."""
+        """The installed version, or `None`."""
         return node_version() if self.package == "ws" else installed(self.package)
 
 
 OURS: Final = "trio-responses"
-CLIENTS: Final[dict[str, Entry]] = {
-    "stream": Entry("trio-responses, stream", "ours.Stream", OURS),
-    "channel": Entry("trio-responses, channel", "ours.Channel", OURS),
-    "conversation": Entry("trio-responses, conversation", "ours.Talk", OURS),
-    "lanes": Entry("trio-responses, streams", "ours.Lanes", OURS),
-    "growth": Entry("trio-responses", "ours.Stream", OURS),
-    "openai": Entry("openai-python, typed", "openai_sdk.Typed", "openai"),
-    "openai-raw": Entry("openai-python, raw + json", "openai_sdk.Raw", "openai"),
-    "openai-lanes": Entry("openai-python, a queue a lane", "openai_sdk.Lanes", "openai"),
-    "agents": Entry("openai-agents", "openai_sdk.Agents", "openai-agents"),
-    "websockets": Entry("websockets + msgspec", "asyncio_peers.Websockets", "websockets"),
-    "picows": Entry("picows + msgspec", "asyncio_peers.Picows", "picows"),
-    "trio-websocket": Entry(
-        "trio-websocket + msgspec + channel", "trio_peers.TrioWebsocket", "trio-websocket"
+CLIENTS: Final[dict[str, ClientEntry]] = {
+    "stream": ClientEntry("trio-responses, stream", "ours.StreamClient", OURS),
+    "channel": ClientEntry("trio-responses, channel", "ours.ChannelClient", OURS),
+    "conversation": ClientEntry("trio-responses, conversation", "ours.ConversationClient", OURS),
+    "lanes": ClientEntry("trio-responses, streams", "ours.LanesClient", OURS),
+    "growth": ClientEntry("trio-responses", "ours.StreamClient", OURS),
+    "openai": ClientEntry("openai-python, typed", "openai_sdk.TypedSdkClient", "openai"),
+    "openai-raw": ClientEntry("openai-python, raw + json", "openai_sdk.RawSdkClient", "openai"),
+    "openai-lanes": ClientEntry(
+        "openai-python, a queue a lane", "openai_sdk.LanesSdkClient", "openai"
     ),
-    "httpx-ws": Entry("httpx-ws on Trio + msgspec", "trio_peers.HttpxWs", "httpx-ws"),
-    "node": Entry("ws (Node.js) + JSON.parse", "", "ws"),
-    "floor": Entry("floor: socket, frames, msgspec", "floor.Floor", "msgspec"),
+    "agents": ClientEntry("openai-agents", "openai_sdk.AgentsSdkClient", "openai-agents"),
+    "websockets": ClientEntry(
+        "websockets + msgspec", "asyncio_peers.WebsocketsClient", "websockets"
+    ),
+    "picows": ClientEntry("picows + msgspec", "asyncio_peers.PicowsClient", "picows"),
+    "trio-websocket": ClientEntry(
+        "trio-websocket + msgspec + channel", "trio_peers.TrioWebsocketClient", "trio-websocket"
+    ),
+    "httpx-ws": ClientEntry("httpx-ws on Trio + msgspec", "trio_peers.HttpxWsClient", "httpx-ws"),
+    "node": ClientEntry("ws (Node.js) + JSON.parse", "", "ws"),
+    "baseline": ClientEntry(
+        "baseline: socket, frames, msgspec", "baseline.BaselineClient", "msgspec"
+    ),
 }
 
 
-def load(name: str) -> Client:
-    """Make a client, in a process that is its own."""
+def load(name: str) -> BenchmarkClient:
+    """Return a new client."""
     module, kind = CLIENTS[name].place.split(".")
-    client: Client = getattr(import_module(f"benchmarks.clients.{module}"), kind)()
+    client: BenchmarkClient = getattr(import_module(f"benchmarks.clients.{module}"), kind)()
     return client
 
 
 def command(name: str) -> list[str]:
-    """Give the command that starts a client's process."""
+    """Return the command that starts the process of a client."""
     if name == "node":
         return ["node", str(NODE_SCRIPT)]
     return [sys.executable, "-m", "benchmarks.worker", name]
 
 
 def installed(package: str) -> str | None:
-    """Give a package's version, if it is there."""
+    """Return the version of an installed package, or `None`."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -82,12 +85,12 @@ def installed(package: str) -> str | None:
 
 
 def node_version() -> str | None:
-    """Give the version of the `ws` that the environment names, if Node.js is there, too."""
+    """Return the version of the npm package ``ws`` and of Node.js, or `None`."""
     manifest = Path(os.environ.get(NODE_MODULES, "node_modules")) / "ws" / "package.json"
     if shutil.which("node") is None or not manifest.exists():
         return None
     runtime = subprocess.run(
-        ["node", "--version"],  # noqa: S607 - the one of the path
+        ["node", "--version"],  # noqa: S607 - the first node on the PATH
         capture_output=True,
         text=True,
         check=True,

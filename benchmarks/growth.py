@@ -1,7 +1,4 @@
-"""What grows with use, and what must not: the history, events, lanes and connections beside.
-
-What belongs elsewhere: comparison with others (`worker.py`).
-"""
+"""Measurements while something grows: the history, the events, the lanes, the connections."""
 
 from __future__ import annotations
 
@@ -15,9 +12,8 @@ from trio_responses import Endpoint, open_responses
 from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
-    from benchmarks.clients.session import Client
-    from trio_responses import Conversation, ResponsesConnection
-    from trio_responses._turn.methods import Lane
+    from benchmarks.clients.session import BenchmarkClient
+    from trio_responses import Conversation, Lane, ResponsesConnection
 
 WARM: Final = 10
 
@@ -25,7 +21,7 @@ WARM: Final = 10
 async def _measure(
     source: Conversation | ResponsesConnection | Lane, count: int, **params: Any
 ) -> dict[str, float]:
-    """Take turns: time for each, after some to warm up."""
+    """Run turns and return the time of each, without the warm-up turns."""
     texts = deque[str](maxlen=worker.KEPT)
     watch = worker.Stopwatch()
     for number in range(WARM + count):
@@ -38,8 +34,8 @@ async def _measure(
     return watch.per(count)
 
 
-async def history(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
-    """Take turns of a conversation whose history has so many items: deltas, all of them."""
+async def history(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
+    """Measure turns in a conversation whose history has ``width`` items. All turns are deltas."""
     del client
     async with (
         open_responses(url, api_key=KEY) as connection,
@@ -52,8 +48,8 @@ async def history(client: Client, url: str, *, width: int, count: int) -> dict[s
         return found
 
 
-async def lanes(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
-    """Take turns while so many other lanes of the socket are leased, and have been used."""
+async def lanes(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
+    """Measure turns while ``width`` other lanes of the socket are leased."""
     del client
     endpoint = Endpoint.compatible(url, lanes=True)
     async with (
@@ -66,16 +62,18 @@ async def lanes(client: Client, url: str, *, width: int, count: int) -> dict[str
         return await _measure(connection, count, model=MODEL)
 
 
-async def connections(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
-    """Take turns while so many other connections are open, and silent."""
+async def connections(
+    client: BenchmarkClient, url: str, *, width: int, count: int
+) -> dict[str, float]:
+    """Measure turns while ``width`` other connections are open and idle."""
     async with open_responses(url, api_key=KEY) as connection, AsyncExitStack() as stack:
         for _ in range(width):
             await stack.enter_async_context(client.connect(url))
         return await _measure(connection, count, model=MODEL)
 
 
-async def events(client: Client, url: str, *, width: int, count: int) -> dict[str, float]:
-    """Take turns of so many events: time for each event."""
+async def events(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
+    """Measure the time of each event in turns with many events."""
     del width
     return await worker.turns(client, url, warm=1, count=count)
 

@@ -1,15 +1,12 @@
-"""A guard against getting slower that no busy machine can upset: it counts, and does not time.
+"""A guard against slower code: it counts operations, so that a busy machine has no effect.
 
     python -m benchmarks.guard
 
-Counted are the calls (of Python and of C functions) and the bytecodes that the client runs for a
-fixed burst and for small turns. There is no server and no socket: a stream in memory upgrades,
-and answers each request with the same bytes, in reads of 64 KiB, so that every run counts the
-same. Where a number is over its limit by a quarter, something got slower; where it is under it by
-a quarter, the limit should follow. An interpreter of another version has other bytecodes: there the
-limits of calls alone hold.
-
-What belongs elsewhere: seconds (`__main__.py`).
+The guard counts the calls (of Python and C functions) and the bytecodes that the client runs for a
+fixed burst and for small turns. A stream in memory replaces the server. It accepts the upgrade and
+answers each request with the same bytes, in reads of 64 KiB, so that every run counts the same. A
+number that is a quarter over its limit is a failure. A number that is a quarter under its limit
+asks for a lower limit. Bytecodes depend on the version of Python: other versions check calls only.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import FrameType
 
-    from benchmarks.clients.session import Session
+    from benchmarks.clients.session import BenchmarkSession
     from trio_responses import ResponsesConnection
 
 ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -40,30 +37,30 @@ KEY_HEADER: Final = b"sec-websocket-key:"
 READ_BYTES: Final = 64 * 1024
 MARGIN: Final = 1.25
 INTERPRETER: Final = (3, 11)
-"""The version whose bytecodes the limits were counted with."""
+"""The version of Python that the limits for bytecodes belong to."""
 DELTAS: Final = 2000
 TURNS: Final = 20
 
 
 @dataclass(frozen=True)
-class Count:
-    """Calls and bytecodes: of one event, or of one turn."""
+class OperationCount:
+    """Calls and bytecodes of one event or of one turn."""
 
     calls: float
     bytecodes: float
 
 
 LIMITS: Final = {
-    "burst, stream, an event": Count(10.4, 167),
-    "burst, channel, an event": Count(11.4, 172),
-    "small, stream, a turn": Count(655, 8510),
-    "small, conversation, a turn": Count(696, 9180),
+    "burst, stream, an event": OperationCount(10.4, 167),
+    "burst, channel, an event": OperationCount(11.4, 172),
+    "small, stream, a turn": OperationCount(655, 8510),
+    "small, conversation, a turn": OperationCount(696, 9180),
 }
-"""What was counted when somebody last looked."""
+"""The counts that a run is compared with."""
 
 
-class Canned(trio.abc.Stream):
-    """A server without a server: bytes that were there before."""
+class CannedStream(trio.abc.Stream):
+    """A stream in memory that answers each request with prepared bytes."""
 
     def __init__(self, answer: Callable[[], bytes]) -> None:
         self._answer = answer
@@ -73,7 +70,7 @@ class Canned(trio.abc.Stream):
         self._closed = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the upgrade request, or a request, and have its answer ready; or a close frame."""
+        """Prepare the answer to an upgrade request, a request or a close frame."""
         await trio.lowlevel.checkpoint()
         if not self._upgraded:
             self._upgraded = True
@@ -88,11 +85,11 @@ class Canned(trio.abc.Stream):
         self._arrived.set()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """There is always room."""
+        """Return at once, since the stream always has room."""
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Give what is there, at most 64 KiB of it."""
+        """Return at most 64 KiB of the prepared bytes."""
         del max_bytes
         while not self._unread and not self._closed:
             self._arrived = trio.Event()
@@ -102,14 +99,14 @@ class Canned(trio.abc.Stream):
         return taken
 
     async def aclose(self) -> None:
-        """End it."""
+        """Close the stream."""
         self._closed = True
         self._arrived.set()
         await trio.lowlevel.checkpoint()
 
 
 def _accept(head: bytes) -> bytes:
-    """Answer an upgrade request."""
+    """Return the answer to an upgrade request."""
     lines = head.split(b"\r\n")
     key = next(line for line in lines if line.lower().startswith(KEY_HEADER))[18:].strip()
     digest = hashlib.sha1(key + ACCEPT_SALT).digest()  # noqa: S324 - RFC 6455
@@ -119,8 +116,8 @@ def _accept(head: bytes) -> bytes:
     )
 
 
-async def count(work: Callable[[], Awaitable[object]], per: int) -> Count:
-    """Do some work twice: count its calls, then its bytecodes; of one of so many."""
+async def count(work: Callable[[], Awaitable[object]], per: int) -> OperationCount:
+    """Run the work twice and return its calls and bytecodes, divided by ``per``."""
     calls = [0]
     bytecodes = [0]
 
@@ -146,47 +143,47 @@ async def count(work: Callable[[], Awaitable[object]], per: int) -> Count:
         await work()
     finally:
         sys.settrace(None)
-    return Count(calls[0] / per, bytecodes[0] / per)
+    return OperationCount(calls[0] / per, bytecodes[0] / per)
 
 
 def burst() -> bytes:
-    """Give the answer of a burst."""
+    """Return the response of a burst."""
     return b"".join(answers.streamed(DELTAS))
 
 
-class SmallTurns:
-    """Small answers, each with an id of its own."""
+class SmallResponses:
+    """Small responses, each with its own id."""
 
     def __init__(self) -> None:
         self._number = 0
 
     def __call__(self) -> bytes:
-        """Give the next answer."""
+        """Return the next response."""
         self._number += 1
         number = b"%032x" % self._number
         return b"".join(answers.streamed(2)).replace(answers.RESPONSE_DIGITS, number)
 
 
-async def count_turns(session: Session, turns: int, per: int) -> Count:
-    """Count turns, after one to warm up."""
-    note = deque[str](maxlen=1).append
+async def count_turns(session: BenchmarkSession, turns: int, per: int) -> OperationCount:
+    """Return the operations of turns, after a warm-up turn."""
+    on_text = deque[str](maxlen=1).append
 
     async def work() -> None:
         for _ in range(turns):
-            await session.turn("go", note)
+            await session.turn("go", on_text)
 
-    await session.turn("go", note)
+    await session.turn("go", on_text)
     return await count(work, per)
 
 
-async def count_all() -> dict[str, Count]:
-    """Count everything that there are limits for."""
-    found: dict[str, Count] = {}
+async def count_all() -> dict[str, OperationCount]:
+    """Return the operations of all measured work."""
+    found: dict[str, OperationCount] = {}
     events = DELTAS + len(answers.streamed(0))
     async with _open(burst) as connection:
         found["burst, stream, an event"] = await count_turns(StreamSession(connection), 1, events)
         found["burst, channel, an event"] = await count_turns(ChannelSession(connection), 1, events)
-    async with _open(SmallTurns()) as connection:
+    async with _open(SmallResponses()) as connection:
         found["small, stream, a turn"] = await count_turns(StreamSession(connection), TURNS, TURNS)
         async with connection.conversation(model=answers.MODEL) as conversation:
             found["small, conversation, a turn"] = await count_turns(
@@ -199,20 +196,20 @@ def _open(answer: Callable[[], bytes]) -> AbstractAsyncContextManager[ResponsesC
     async def dial(host: str, port: int) -> trio.abc.Stream:
         del host, port
         await trio.lowlevel.checkpoint()
-        return Canned(answer)
+        return CannedStream(answer)
 
     return open_responses("http://127.0.0.1:1/v1", api_key="key", dial=dial, proxy=None)
 
 
 def verdict(counted: float, limit: float) -> str:
-    """Say what a number means."""
+    """Return the result of a comparison with a limit as text."""
     if counted > limit * MARGIN:
         return "TOO MANY"
     return "fewer: lower the limit" if counted * MARGIN < limit else "as before"
 
 
 def main() -> None:
-    """Count, compare, and fail where something got slower."""
+    """Count, compare with the limits, and fail for a number that is too large."""
     same_bytecodes = sys.version_info[:2] == INTERPRETER
     failed = False
     for name, counted in trio.run(count_all).items():

@@ -1,7 +1,4 @@
-"""Pictures of results, as SVG: lines for what grows, bars for a comparison.
-
-What belongs elsewhere: tables (`report.py`).
-"""
+"""SVG pictures of results: a line for each growth, bars for a comparison."""
 
 from __future__ import annotations
 
@@ -29,8 +26,8 @@ INK, OURS, THEIRS = "#555", "#2f6fab", "#b8b8b8"
 
 
 @dataclass(frozen=True)
-class Point:
-    """A place on a line, with how far its samples lay apart."""
+class PlotPoint:
+    """A point on a line, with the smallest and the largest sample."""
 
     at: float
     value: float
@@ -39,7 +36,7 @@ class Point:
 
 
 def text(x: float, y: float, words: str, anchor: str = "middle", size: int = 12) -> str:
-    """Write words."""
+    """Return an SVG text element."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{INK}">'
         f"{escape(words)}</text>"
@@ -47,7 +44,7 @@ def text(x: float, y: float, words: str, anchor: str = "middle", size: int = 12)
 
 
 def picture(width: int, height: int, parts: Sequence[str]) -> str:
-    """Frame what was drawn."""
+    """Return a complete SVG image."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
         f' font-family="sans-serif" role="img">\n'
@@ -55,8 +52,8 @@ def picture(width: int, height: int, parts: Sequence[str]) -> str:
     )
 
 
-def line(title: str, axis: str, unit: str, places: Sequence[Point]) -> str:
-    """Draw a line over a logarithmic axis, from zero up."""
+def line(title: str, axis: str, unit: str, places: Sequence[PlotPoint]) -> str:
+    """Return a line chart with a logarithmic x axis and a y axis that starts at zero."""
     logs = [math.log10(point.at) for point in places]
     span = max(logs) - min(logs) or 1.0
     top = max(point.high for point in places) * 1.1 or 1.0
@@ -67,12 +64,12 @@ def line(title: str, axis: str, unit: str, places: Sequence[Point]) -> str:
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
 
-    floor = HEIGHT - BOTTOM
+    bottom = HEIGHT - BOTTOM
     parts = [
         text(LEFT, 20, title, "start", 14),
         text(LEFT, 34, unit, "start", 10),
         text(WIDTH / 2, HEIGHT - 10, axis),
-        f'<path d="M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}" fill="none" stroke="{INK}"/>',
+        f'<path d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}" fill="none" stroke="{INK}"/>',
         text(LEFT - 6, y(0) + 4, "0", "end"),
     ]
     track: list[str] = []
@@ -86,14 +83,14 @@ def line(title: str, axis: str, unit: str, places: Sequence[Point]) -> str:
             ),
             f'<circle cx="{at:.1f}" cy="{y(point.value):.1f}" r="4" fill="{OURS}"/>',
             text(at, y(point.high) - 6, number(point.value, 2 if point.value < 10 else 0)),
-            text(at, floor + 16, number(point.at, 0)),
+            text(at, bottom + 16, number(point.at, 0)),
         ]
     parts.insert(5, f'<polyline points="{" ".join(track)}" fill="none" stroke="{OURS}"/>')
     return picture(WIDTH, HEIGHT, parts)
 
 
 def bars(title: str, values: Sequence[tuple[str, float]], ours: set[str]) -> str:
-    """Draw bars over a logarithmic axis, the smallest first."""
+    """Return a bar chart with a logarithmic axis, the smallest value first."""
     ordered = sorted(values, key=lambda pair: pair[1])
     least, most = ordered[0][1] / 2, ordered[-1][1]
     parts = [text(10, 20, title, "start", 14)]
@@ -114,7 +111,7 @@ def bars(title: str, values: Sequence[tuple[str, float]], ours: set[str]) -> str
 
 
 def draw_all(results: Results, folder: Path) -> None:
-    """Draw the burst and every growth that was measured."""
+    """Write pictures of the burst and of every measured growth."""
     folder.mkdir(parents=True, exist_ok=True)
     burst = COMPARED[0]
     measured, column = results.of(burst), burst.columns[0]
@@ -128,7 +125,7 @@ def draw_all(results: Results, folder: Path) -> None:
         _write(folder, burst.name, bars(title, values, ours))
     for growth in GROWTHS:
         places = [
-            Point(float(step.order["width"]), *found) for step, found in points(growth, results)
+            PlotPoint(float(step.order["width"]), *found) for step, found in points(growth, results)
         ]
         if places:
             _write(folder, growth.name, line(growth.title, growth.axis, growth.unit, places))

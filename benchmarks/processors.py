@@ -1,7 +1,4 @@
-"""Where processes run, and what they use: processors, memory.
-
-What belongs elsewhere: what they do there (`replay.py`, `worker.py`).
-"""
+"""The processor affinity and the memory of a process."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ STATM: Final = Path("/proc/self/statm")
 
 
 def pin(place: int) -> None:
-    """Stay on one processor, where the system can do that: server and clients on two."""
+    """Pin this process to one processor on Linux; server and clients use two different ones."""
     if sys.platform == "linux":
         processors = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {processors[place % len(processors)]})
 
 
 def resident_bytes() -> int:
-    """Give the memory that this process has; the most it has had where the system says no more."""
+    """Return the resident memory of this process, or its peak where only the peak is available."""
     if STATM.exists():
         return int(STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

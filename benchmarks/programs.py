@@ -1,7 +1,4 @@
-"""Starting the server and the clients, giving them orders, and ending them.
-
-What belongs elsewhere: what they do (`replay.py`, `worker.py`).
-"""
+"""Processes of the server and of the clients: starting, sending orders, stopping."""
 
 from __future__ import annotations
 
@@ -32,19 +29,19 @@ SURROUNDINGS: Final = (
     "HTTPS_PROXY",
     "ALL_PROXY",
     "NO_PROXY",
-    "PYTHONDONTWRITEBYTECODE",  # to import is not to compile
+    "PYTHONDONTWRITEBYTECODE",  # imports must not include compilation
 )
 
 
-class Failure(Exception):
-    """A client did not do what it was told: its last words."""
+class ProcessFailure(Exception):
+    """A process did not answer. The message has the last line of its error output."""
 
 
-class Program:
-    """A process that is given an order a line, and answers each with a line of JSON."""
+class JsonProcess:
+    """A process that reads one JSON order a line and answers each with a line of JSON."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - the commands are this folder's own
+        self._process = subprocess.Popen(  # noqa: S603 - all commands come from this package
             command,
             cwd=ROOT,
             env={**environment},
@@ -56,40 +53,40 @@ class Program:
         )
 
     def ask(self, order: Mapping[str, Any], seconds: float) -> dict[str, float]:
-        """Give an order and wait for the answer.
+        """Send an order and wait for the answer.
 
-        :raises Failure: when there is none within that time.
+        :raises ProcessFailure: when no answer arrives within ``seconds``.
         """
         assert self._process.stdin is not None  # noqa: S101 - opened above
         try:
             self._process.stdin.write(json.dumps(order) + "\n")
         except BrokenPipeError:
-            raise Failure(self._last_words()) from None
+            raise ProcessFailure(self._last_words()) from None
         return self.answer(seconds)
 
     def answer(self, seconds: float) -> dict[str, float]:
-        """Wait for a line.
+        """Wait for a line of output.
 
-        :raises Failure: when there is none within that time.
+        :raises ProcessFailure: when no line arrives within ``seconds``.
         """
         assert self._process.stdout is not None  # noqa: S101 - opened above
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(seconds):
-                raise Failure(f"no answer within {seconds:.0f} s")
+                raise ProcessFailure(f"no answer within {seconds:.0f} s")
         line = self._process.stdout.readline()
         if not line:
-            raise Failure(self._last_words())
+            raise ProcessFailure(self._last_words())
         answer: dict[str, float] = json.loads(line)
         return answer
 
     def _last_words(self) -> str:
         assert self._process.stderr is not None  # noqa: S101 - opened above
         lines = self._process.stderr.read().strip().splitlines()
-        return lines[-1] if lines else "it ended without a word"
+        return lines[-1] if lines else "the process ended without an error message"
 
     def end(self) -> None:
-        """End it: by the end of its input, or else at once."""
+        """Close the input of the process, and kill the process if it does not end."""
         try:
             self._process.communicate(timeout=END_SECONDS)
         except (subprocess.TimeoutExpired, BrokenPipeError):
@@ -98,7 +95,7 @@ class Program:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """Give this process's environment without what would lead a client elsewhere."""
+    """Return the environment of this process without proxies and OpenAI variables."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -107,8 +104,8 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-class Stage:
-    """The server, and where its clients find it."""
+class BenchmarkServer:
+    """The address of the running replay server, for clients."""
 
     def __init__(self, ports: Mapping[str, float], environment: Mapping[str, str]) -> None:
         self._ports = ports
@@ -116,32 +113,34 @@ class Stage:
 
     @property
     def has_tls(self) -> bool:
-        """Whether it could make a certificate."""
+        """Whether the server listens with TLS."""
         return "secure" in self._ports
 
     def url(self, script: str, *, secure: bool) -> str:
-        """Give the base URL at which the server follows a script."""
+        """Return the base URL at which the server follows a script."""
         scheme, port = ("https", "secure") if secure else ("http", "plain")
         return f"{scheme}://127.0.0.1:{self._ports[port]:.0f}/{script}/v1"
 
-    def start(self, client: str) -> Program:
-        """Start a client's process."""
+    def start(self, client: str) -> JsonProcess:
+        """Start the process of a client."""
         command = catalog.command(client)
         if client == "node" and sys.platform == "linux" and shutil.which("taskset"):
             processors = sorted(os.sched_getaffinity(0))
             command = ["taskset", "-c", str(processors[CLIENT % len(processors)]), *command]
-        return Program(command, self._environment)
+        return JsonProcess(command, self._environment)
 
 
 @contextmanager
-def open_stage() -> Generator[Stage, None, None]:
-    """Run the server for the length of a block."""
+def open_benchmark_server() -> Generator[BenchmarkServer, None, None]:
+    """Run the replay server for the block."""
     with TemporaryDirectory() as folder:
         certificate = str(Path(folder) / CERTIFICATE)
         trust = {"SSL_CERT_FILE": certificate, "NODE_EXTRA_CA_CERTS": certificate}
-        server = Program([sys.executable, "-m", "benchmarks.replay", folder], clean_environment())
+        server = JsonProcess(
+            [sys.executable, "-m", "benchmarks.replay", folder], clean_environment()
+        )
         try:
             ports = server.answer(START_SECONDS)
-            yield Stage(ports, clean_environment(**(trust if "secure" in ports else {})))
+            yield BenchmarkServer(ports, clean_environment(**(trust if "secure" in ports else {})))
         finally:
             server.end()

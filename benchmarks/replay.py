@@ -1,12 +1,10 @@
-"""The replay server: blocking sockets, a thread for each, frames that were encoded before.
+"""The replay server: blocking sockets, a thread for each connection, frames encoded in advance.
 
     python -m benchmarks.replay FOLDER
 
-It is a process of its own, pinned to the first processor. Its ports, one of them with TLS, are
-printed as JSON, and it writes the certificate that its clients have to trust into the folder.
-What it does is said by the path's first segment: ``/burst-2000-whole/v1/responses``.
-
-What belongs elsewhere: the frames (`answers.py`).
+The server is a process of its own, pinned to the first processor. It prints its ports as JSON, one
+of them for TLS, and writes the certificate that clients must trust into the folder. The first
+segment of the path selects the script: ``/burst-2000-whole/v1/responses``.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ STACK_BYTES: Final = 256 * 1024
 
 
 def upgrade(peer: socket.socket, stream: BinaryIO) -> list[str]:
-    """Answer the upgrade request; give what its path asks for."""
+    """Answer the upgrade request and return the words of the script in its path."""
     path, key = "", b""
     while (line := stream.readline()) not in {b"\r\n", b""}:
         path = path or line.split(b" ")[1].decode()
@@ -56,7 +54,7 @@ def upgrade(peer: socket.socket, stream: BinaryIO) -> list[str]:
 
 
 def requests(peer: socket.socket, stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Give the mask and the payload of each data message, to the close frame or the end."""
+    """Yield the mask and the payload of each data message until a close frame or the end."""
     while head := stream.read(2):
         length = head[1] & 127
         if length == 126:
@@ -76,15 +74,15 @@ def requests(peer: socket.socket, stream: BinaryIO) -> Iterator[tuple[bytes, byt
 
 
 def lane_of(mask: bytes, payload: bytes) -> str | None:
-    """Find the lane that a request is for."""
+    """Return the lane of a request."""
     pad = (mask * (len(payload) // 4 + 1))[: len(payload)]
     plain = int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")
     found = LANE.search(plain.to_bytes(len(payload), "big"))
     return found[1].decode() if found else None
 
 
-class Script:
-    """What a server does with the requests of one connection."""
+class ScriptedAnswers:
+    """The answers to the requests of one connection, as its script selects them."""
 
     def __init__(self, peer: socket.socket, words: list[str]) -> None:
         self._send = peer.sendall
@@ -94,7 +92,7 @@ class Script:
         self.answer: Callable[[bytes, bytes], None] = getattr(self, f"_{words[0]}")
 
     def _burst(self, mask: bytes, payload: bytes) -> None:
-        """``burst-2000-whole``: all at once; or ``-single``: in one write each, one TLS record."""
+        """``burst-2000-whole``: send all events in one write; ``-single``: in one write each."""
         del mask, payload
         frames = answers.streamed(int(self._words[0]))
         if self._words[1] == "whole":
@@ -104,12 +102,12 @@ class Script:
                 self._send(frame)
 
     def _turn(self, mask: bytes, payload: bytes) -> None:
-        """``turn``: nine events, and an id that no other turn of the connection has."""
+        """``turn``: send nine events with a new response id."""
         del mask, payload
         self._send_turn(None)
 
     def _lane(self, mask: bytes, payload: bytes) -> None:
-        """``lane``: the same, on the lane of the request."""
+        """``lane``: send nine events with a new response id on the lane of the request."""
         self._send_turn(lane_of(mask, payload))
 
     def _send_turn(self, lane: str | None) -> None:
@@ -118,17 +116,17 @@ class Script:
         self._send(answer.replace(answers.RESPONSE_DIGITS, number))
 
     def _text(self, mask: bytes, payload: bytes) -> None:
-        """``text-1000000``: one text."""
+        """``text-1000000``: send one large text."""
         del mask, payload
         self._send_all(answers.one_text(int(self._words[0])))
 
     def _items(self, mask: bytes, payload: bytes) -> None:
-        """``items-1000000``: many output items."""
+        """``items-1000000``: send many output items."""
         del mask, payload
         self._send_all(answers.many_items(int(self._words[0])))
 
     def _side(self, mask: bytes, payload: bytes) -> None:
-        """``side-8-250``: when so many requests have come, their answers, events in turn."""
+        """``side-8-250``: wait for 8 requests, then send their alternating events."""
         self._waiting.append(lane_of(mask, payload))
         if len(self._waiting) == int(self._words[0]):
             lanes = tuple(sorted(self._waiting, key=str))
@@ -136,13 +134,13 @@ class Script:
             self._send(answers.side_by_side(lanes, int(self._words[1])))
 
     def _paced(self, mask: bytes, payload: bytes) -> None:
-        """``paced-1000-2000``: so many deltas a second, so many in all, each with the time."""
+        """``paced-1000-2000``: send 1,000 deltas a second, 2,000 in all, each with the time."""
         del mask, payload
         rate, count = map(int, self._words)
         self._send_stamped(count, 1 / rate, time.perf_counter())
 
     def _idle(self, mask: bytes, payload: bytes) -> None:
-        """``idle-5``: one delta a second, for so many seconds, from a random moment on."""
+        """``idle-5``: send one delta a second for 5 seconds, after a random delay."""
         del mask, payload
         start = time.perf_counter() + random.random()  # noqa: S311 - no secret depends on it
         self._send_stamped(int(self._words[0]), 1.0, start)
@@ -163,28 +161,28 @@ class Script:
 
 
 def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Serve one connection to its end."""
+    """Serve one connection until it ends."""
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with suppress(OSError):  # a client that leaves early is no fault
+    with suppress(OSError):  # the client may disconnect early
         if context is not None:
             peer = context.wrap_socket(peer, server_side=True)
         with peer, peer.makefile("rb") as stream:
             words = upgrade(peer, stream)
             if words:
-                script = Script(peer, words)
+                script = ScriptedAnswers(peer, words)
                 for mask, payload in requests(peer, stream):
                     script.answer(mask, payload)
 
 
 def accept(listener: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Serve whoever comes."""
+    """Accept connections and start a thread for each."""
     while True:
         peer, _ = listener.accept()
         threading.Thread(target=serve, args=(peer, context), daemon=True).start()
 
 
 def secured(folder: Path) -> ssl.SSLContext | None:
-    """Make a certificate, where trustme is there to make it."""
+    """Return a TLS context with a new certificate, or `None` without trustme."""
     try:
         import trustme
     except ImportError:
@@ -198,7 +196,7 @@ def secured(folder: Path) -> ssl.SSLContext | None:
 
 
 def main() -> None:
-    """Listen, say where, and serve until the standard input ends."""
+    """Listen, print the ports, and serve until the standard input ends."""
     pin(SERVER)
     threading.stack_size(STACK_BYTES)
     context = secured(Path(sys.argv[1]))

@@ -1,7 +1,4 @@
-"""Tables of results: in columns for a terminal, and as Markdown for the documentation.
-
-What belongs elsewhere: the numbers (`results.py`), pictures (`plots.py`).
-"""
+"""Tables of results: in columns for a terminal, and as Markdown for the documentation."""
 
 from __future__ import annotations
 
@@ -14,34 +11,34 @@ from benchmarks.workloads import COMPARED, GROWTHS, IMPORT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.results import Measured, Results
+    from benchmarks.results import Results, WorkloadSamples
     from benchmarks.workloads import Growth, Workload
 
 BEGIN: Final = "<!-- measured: begin -->"
 END: Final = "<!-- measured: end -->"
-FLOOR: Final = "floor"
+BASELINE: Final = "baseline"
 
 
 def number(value: float, digits: int) -> str:
-    """Write a number with separators, and no more digits than it has meaning."""
+    """Return a number with separators, without digits that have no meaning."""
     return f"{value:,.{0 if abs(value) >= 1000 else digits}f}"
 
 
 def multiple(ratio: float | None) -> str:
-    """Write how many times as much."""
+    """Return a ratio as text."""
     if ratio is None:
         return "-"
     return number(ratio, 2 if ratio < 10 else 1 if ratio < 100 else 0)
 
 
-def rows_of(workload: Workload, measured: Measured) -> list[list[str]]:
-    """Make a workload's table: the best first, with its ratios to the peer and the floor."""
+def rows_of(workload: Workload, measured: WorkloadSamples) -> list[list[str]]:
+    """Return the table of a workload: the best client first, with ratios to peer and baseline."""
     first, *others = workload.columns
-    with_floor = FLOOR in measured.samples
+    with_baseline = BASELINE in measured.samples
     peer = catalog.CLIENTS[workload.peer].label.partition(",")[0]
     heading = ["client", first.heading, "min to max", f"{peer} / it"]
-    if with_floor:
-        heading.append("it / floor")
+    if with_baseline:
+        heading.append("it / baseline")
     rows = [[*heading, *(column.heading for column in others)]]
 
     def order(client: str) -> float:
@@ -59,8 +56,8 @@ def rows_of(workload: Workload, measured: Measured) -> list[list[str]]:
             else f"{number(low, first.digits)} to {number(high, first.digits)}",
             multiple(measured.ratio(workload.peer, client, first.key)),
         ]
-        if with_floor:
-            row.append(multiple(measured.ratio(client, FLOOR, first.key)))
+        if with_baseline:
+            row.append(multiple(measured.ratio(client, BASELINE, first.key)))
         for column in others:
             median = measured.median(client, column.key)
             shown = "-" if median is None else number(median * column.scale, column.digits)
@@ -70,7 +67,7 @@ def rows_of(workload: Workload, measured: Measured) -> list[list[str]]:
 
 
 def rows_of_growth(growth: Growth, results: Results) -> list[list[str]]:
-    """Make a growth's table: each step, and how many times the first one it costs."""
+    """Return the table of a growth: each step, with its ratio to the first step."""
     rows = [[growth.axis, growth.unit, "min to max", "times the first"]]
     base: float | None = None
     for step, (median, low, high) in points(growth, results):
@@ -82,7 +79,7 @@ def rows_of_growth(growth: Growth, results: Results) -> list[list[str]]:
 
 
 def points(growth: Growth, results: Results) -> list[tuple[Workload, tuple[float, float, float]]]:
-    """Give the median, the smallest and the largest of each step that was measured."""
+    """Return the median, the smallest and the largest sample of each measured step."""
     found: list[tuple[Workload, tuple[float, float, float]]] = []
     for step in growth.steps:
         measured, column = results.of(step), step.columns[0]
@@ -94,7 +91,7 @@ def points(growth: Growth, results: Results) -> list[tuple[Workload, tuple[float
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Set a table for a terminal: the first column to the left, numbers to the right."""
+    """Return a table for a terminal: the first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(
@@ -107,14 +104,14 @@ def in_columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Set a table as Markdown."""
+    """Return a table as Markdown."""
     heading, *body = rows
     rule = ["---"] + ["---:"] * (len(heading) - 1)
     return "\n".join("| " + " | ".join(row) + " |" for row in [heading, rule, *body])
 
 
-def notes_on(measured: Measured) -> str:
-    """Say when it was, under which load, and who failed."""
+def notes_on(measured: WorkloadSamples) -> str:
+    """Return the number of rounds, the time, the load and the failures as text."""
     rounds = max((len(v) for c in measured.samples.values() for v in c.values()), default=0)
     said = f"{rounds} rounds, {measured.when}, load {measured.load:.1f}."
     for client, failure in sorted(measured.failures.items()):
@@ -123,7 +120,7 @@ def notes_on(measured: Measured) -> str:
 
 
 def text_of(results: Results, *, markdown: bool) -> str:
-    """Write all tables of a run."""
+    """Return all tables of a run as text."""
     table = as_markdown if markdown else in_columns
     level = "### " if markdown else ""
     parts = [preamble(results)]
@@ -143,7 +140,7 @@ def text_of(results: Results, *, markdown: bool) -> str:
 
 
 def preamble(results: Results) -> str:
-    """Say what it ran on, and what was left out."""
+    """Return the machine, the versions and the missing clients as text."""
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     said = f"{results.machine}. {versions}."
     if results.missing:
@@ -152,12 +149,12 @@ def preamble(results: Results) -> str:
 
 
 def put_into(page: str, text: str) -> str:
-    """Put new tables in the place of the old ones.
+    """Return a page with new tables in place of the old ones.
 
-    :raises ValueError: when the page has no place for them.
+    :raises ValueError: when the page has no markers for the tables.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError("the page does not say where the tables go")
+        raise ValueError(f"the page has no lines {BEGIN} and {END}: add both where the tables go")
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"

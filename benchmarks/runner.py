@@ -1,6 +1,6 @@
-"""Running workloads: all their clients in shuffled order, round by round, in processes that stay.
+"""The runner: it measures all clients of a workload, round by round, in shuffled order.
 
-What belongs elsewhere: one process (`programs.py`), one sample (`worker.py`).
+The process of a client serves all workloads, except those that ask for a fresh process.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import catalog
-from benchmarks.programs import ROOT, Failure, clean_environment, open_stage
-from benchmarks.results import Measured, Results
+from benchmarks.programs import ROOT, ProcessFailure, clean_environment, open_benchmark_server
+from benchmarks.results import Results, WorkloadSamples
 from benchmarks.workloads import IMPORT, IMPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from benchmarks.programs import Program, Stage
+    from benchmarks.programs import BenchmarkServer, JsonProcess
     from benchmarks.workloads import Workload
 
 SLOW_SECONDS: Final = 5.0
-"""A client whose turns take longer is sampled once."""
+"""A client whose turns take longer has one sample."""
 TIMED_IMPORT: Final = (
     "import time; {before}; start = time.perf_counter(); {timed}; "
     "print(time.perf_counter() - start)"
@@ -36,25 +36,25 @@ MICROSECONDS: Final = 1e6
 
 
 class Runner:
-    """Runs workloads against one server.
+    """A runner of workloads against one server.
 
-    :param rounds: how many samples of each client; by default each workload's own number.
-    :param clients: who takes part; everybody who is installed, if empty.
+    :param rounds: the number of samples of each client; by default that of the workload.
+    :param clients: the names of the measured clients; all installed ones, if empty.
     """
 
-    def __init__(self, stage: Stage, *, rounds: int | None, clients: set[str]) -> None:
-        self._stage = stage
+    def __init__(self, server: BenchmarkServer, *, rounds: int | None, clients: set[str]) -> None:
+        self._server = server
         self._rounds = rounds
-        self._programs: dict[str, Program] = {}
+        self._processes: dict[str, JsonProcess] = {}
         self._clients = {
             name
             for name, entry in catalog.CLIENTS.items()
             if entry.version and (not clients or name in clients)
         }
 
-    def run(self, workload: Workload) -> Measured:
+    def run(self, workload: Workload) -> WorkloadSamples:
         """Measure one workload."""
-        measured = Measured()
+        measured = WorkloadSamples()
         clients = [name for name in workload.clients if name in self._clients]
         slow: set[str] = set()
         for _ in range(self._rounds or workload.rounds):
@@ -64,7 +64,7 @@ class Runner:
                 start = time.perf_counter()
                 try:
                     measured.add(client, self._sample(client, workload))
-                except Failure as failure:
+                except ProcessFailure as failure:
                     measured.failures[client] = str(failure)
                     self.end(client)
                 took = time.perf_counter() - start
@@ -77,10 +77,10 @@ class Runner:
     def _sample(self, client: str, workload: Workload) -> dict[str, float]:
         if workload is IMPORT:
             return {"wall": import_time(client)}
-        if client not in self._programs:
-            self._programs[client] = self._stage.start(client)
-        url = self._stage.url(workload.script, secure=workload.secure)
-        found = self._programs[client].ask({**workload.order, "url": url}, workload.seconds)
+        if client not in self._processes:
+            self._processes[client] = self._server.start(client)
+        url = self._server.url(workload.script, secure=workload.secure)
+        found = self._processes[client].ask({**workload.order, "url": url}, workload.seconds)
         if workload.fresh:
             self.end(client)
         return found
@@ -88,18 +88,18 @@ class Runner:
     def end(self, *clients: str) -> None:
         """End the processes of these clients."""
         for client in clients:
-            if client in self._programs:
-                self._programs.pop(client).end()
+            if client in self._processes:
+                self._processes.pop(client).end()
 
     def end_all(self) -> None:
-        """End all clients."""
-        self.end(*list(self._programs))
+        """End the processes of all clients."""
+        self.end(*list(self._processes))
 
 
 def import_time(client: str) -> float:
-    """Import it in a fresh process: microseconds."""
+    """Return the microseconds that an import takes in a fresh process."""
     before, timed = IMPORTS[client]
-    finished = subprocess.run(  # noqa: S603 - the commands are this folder's own
+    finished = subprocess.run(  # noqa: S603 - all commands come from this package
         [sys.executable, "-c", TIMED_IMPORT.format(before=before, timed=timed)],
         cwd=ROOT,
         env=clean_environment(),
@@ -108,20 +108,23 @@ def import_time(client: str) -> float:
         check=False,
     )
     if finished.returncode != 0:
-        raise Failure(finished.stderr.strip().splitlines()[-1])
+        raise ProcessFailure(finished.stderr.strip().splitlines()[-1])
     return float(finished.stdout) * MICROSECONDS
 
 
 def run_all(
     workloads: Iterable[Workload], *, rounds: int | None, clients: set[str], into: Results
 ) -> None:
-    """Measure workloads one after the other, and say how far it is."""
-    with open_stage() as stage:
-        runner = Runner(stage, rounds=rounds, clients=clients)
+    """Measure workloads one after another and print the progress."""
+    with open_benchmark_server() as server:
+        runner = Runner(server, rounds=rounds, clients=clients)
         try:
             for workload in workloads:
-                if workload.secure and not stage.has_tls:
-                    print(f"{workload.name}: left out, for want of trustme", file=sys.stderr)
+                if workload.secure and not server.has_tls:
+                    print(
+                        f"{workload.name}: skipped, because trustme is not installed",
+                        file=sys.stderr,
+                    )
                     continue
                 start = time.perf_counter()
                 into.workloads[workload.name] = runner.run(workload)
@@ -132,7 +135,7 @@ def run_all(
 
 
 def describe(clients: Sequence[str]) -> Results:
-    """Begin a run: where it runs, and who takes part."""
+    """Return empty results with the machine and the versions."""
     entries = [catalog.CLIENTS[name] for name in clients]
     versions = {entry.label: entry.version for entry in entries}
     run = Results(
@@ -152,7 +155,7 @@ def describe(clients: Sequence[str]) -> Results:
 
 
 def processor() -> str:
-    """Give the processor's name, where the system says it."""
+    """Return the name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():

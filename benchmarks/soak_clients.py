@@ -1,8 +1,4 @@
-"""The clients of the soak: turns, lanes, conversations, forks, steering, all by chance.
-
-What belongs elsewhere: how long, how many and the verdict (`soak.py`), what goes wrong
-(`soak_server.py`).
-"""
+"""The client tasks of the soak test: turns, lanes, conversations, forks and steering, by chance."""
 
 from __future__ import annotations
 
@@ -30,8 +26,7 @@ from trio_responses.types import Message, OutputTextDelta, ResponseCreate
 if TYPE_CHECKING:
     import random
 
-    from trio_responses import Conversation, ResponsesConnection, ResponseStream
-    from trio_responses._turn.methods import TurnMethods
+    from trio_responses import Conversation, Lane, ResponsesConnection, ResponseStream
     from trio_responses.types import Response
 
 KEY: Final = "sk-secret-soak"
@@ -54,8 +49,8 @@ COUNTED: Final = (
 
 
 @dataclass
-class Ledger:
-    """What was begun, and how it ended."""
+class SoakLog:
+    """The counters and the failed checks of a soak test."""
 
     dice: random.Random
     turns: int = 0
@@ -68,17 +63,17 @@ class Ledger:
     connections: Counter[str] = field(default_factory=Counter[str])
 
     def token(self) -> str:
-        """Give a text that no other turn has."""
+        """Return a text that no other turn has."""
         self.turns += 1
         return f"turn{self.turns}x"
 
     def check(self, holds: object, complaint: str) -> None:
-        """Note what should not be."""
+        """Store a complaint if a check fails."""
         if not holds:
             self.wrong.append(complaint)
 
     def chance(self, part: float) -> bool:
-        """Say yes in a part of all cases."""
+        """Return `True` with a probability."""
         return self.dice.random() < part
 
 
@@ -86,47 +81,49 @@ class Ledger:
 
 
 async def run_turn(
-    ledger: Ledger, turns: TurnMethods, **options: Any
+    log: SoakLog, turns: ResponsesConnection | Lane | Conversation, **options: Any
 ) -> tuple[str, Response | None]:
-    """Run one turn to one of its ends, and book it."""
-    token = ledger.token()
+    """Run one turn and count how it ended."""
+    token = log.token()
     response: Response | None = None
     steered = False
-    patience = ledger.dice.uniform(0, 0.1) if ledger.chance(0.15) else LONGEST_TURN
+    patience = log.dice.uniform(0, 0.1) if log.chance(0.15) else LONGEST_TURN
     ending = "NEVER ENDED"
     try:
         with trio.move_on_after(patience) as scope:
-            async with turns.stream(input=token, delivery=a_delivery(ledger), **options) as stream:
-                response, steered = await read(ledger, stream)
+            async with turns.stream(
+                input=token, delivery=random_delivery(log), **options
+            ) as stream:
+                response, steered = await read(log, stream)
             ending = "left early" if response is None else f"Response, {response.status}"
         if scope.cancelled_caught:
-            ledger.check(patience < LONGEST_TURN, f"hung: {token}")
+            log.check(patience < LONGEST_TURN, f"no end in time: {token}")
             ending = "cancelled"
     except ResponsesError as error:
-        ledger.check(isinstance(error.delivery, Delivery), f"no delivery: {error!r}")
+        log.check(isinstance(error.delivery, Delivery), f"no delivery: {error!r}")
         ending = f"{type(error).__name__}, {error.delivery}"
     except trio.Cancelled:
         ending = "cancelled"
         raise
-    except Exception as error:  # noqa: BLE001 - that it is none of these is the question
-        ledger.check(holds=False, complaint=f"untyped: {error!r}")
+    except Exception as error:  # noqa: BLE001 - any other exception is a failed check
+        log.check(holds=False, complaint=f"untyped: {error!r}")
     finally:
-        ledger.endings[ending] += 1
+        log.endings[ending] += 1
     if response is not None and response.status == "completed" and not steered:
-        ledger.check(token in response.output_text, f"mix-up: {token}, {response.output_text!r}")
+        log.check(token in response.output_text, f"mix-up: {token}, {response.output_text!r}")
     return token, response
 
 
-def a_delivery(ledger: Ledger) -> Any:
-    """Choose how much the turn may risk."""
-    return "at_least_once" if ledger.chance(0.3) else "at_most_once"
+def random_delivery(log: SoakLog) -> Any:
+    """Return a random value for ``delivery``."""
+    return "at_least_once" if log.chance(0.3) else "at_most_once"
 
 
-async def read(ledger: Ledger, stream: ResponseStream) -> tuple[Response | None, bool]:
-    """Read a stream: quickly, slowly, up to some event, or with a word in between."""
-    pause = ledger.dice.choice([0, 0, 0, 0, 0.01, 0.1])
-    stop_after = ledger.dice.randrange(1, 8) if ledger.chance(0.1) else None
-    steers = ledger.chance(0.2)
+async def read(log: SoakLog, stream: ResponseStream) -> tuple[Response | None, bool]:
+    """Read a stream quickly, slowly, up to some event, or with steering."""
+    pause = log.dice.choice([0, 0, 0, 0, 0.01, 0.1])
+    stop_after = log.dice.randrange(1, 8) if log.chance(0.1) else None
+    steers = log.chance(0.2)
     receipt = None
     count = 0
     async for event in stream:
@@ -139,103 +136,103 @@ async def read(ledger: Ledger, stream: ResponseStream) -> tuple[Response | None,
     if receipt is not None:
         with trio.move_on_after(LONGEST_TURN):
             await receipt.settled()
-        ledger.check(receipt.state in SETTLED, f"a steering input is still {receipt.state}")
-        ledger.extras[f"steered, {receipt.state}"] += 1
+        log.check(receipt.state in SETTLED, f"a steering input stayed {receipt.state}")
+        log.extras[f"steered, {receipt.state}"] += 1
     return stream.response, receipt is not None
 
 
 # --- The tasks of one connection ----------------------------------------------------------
 
 
-async def ask_on_lanes(ledger: Ledger, connection: ResponsesConnection, pause: float) -> None:
-    """Run turns of their own, on the connection or on a leased lane."""
+async def ask_on_lanes(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
+    """Run turns on the connection or on a leased lane until cancelled."""
     while True:
-        if ledger.chance(0.5):
-            await run_turn(ledger, connection, model="m")
+        if log.chance(0.5):
+            await run_turn(log, connection, model="m")
         else:
             async with connection.lane() as lane:
-                for _ in range(ledger.dice.randrange(1, 4)):
-                    await run_turn(ledger, lane, model="m")
-        await trio.sleep(ledger.dice.expovariate(1 / pause))
+                for _ in range(log.dice.randrange(1, 4)):
+                    await run_turn(log, lane, model="m")
+        await trio.sleep(log.dice.expovariate(1 / pause))
 
 
-async def converse(ledger: Ledger, connection: ResponsesConnection, pause: float) -> None:
-    """Hold one conversation after the other, with forks, some of them saved and restored."""
+async def converse(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
+    """Run one conversation after another, with forks, some saved and restored."""
     while True:
-        settings = {"model": "m", "store": ledger.chance(0.5)}
+        settings = {"model": "m", "store": log.chance(0.5)}
         async with connection.conversation(**settings) as conversation:
-            saved = await talk(ledger, conversation, pause, [])
+            saved = await talk(log, conversation, pause, [])
         if saved is not None:
             checkpoint, said = saved
-            ledger.extras["restored"] += 1
+            log.extras["restored"] += 1
             async with conversation.restore(connection, checkpoint) as restored:
-                await talk(ledger, restored, pause, said)
+                await talk(log, restored, pause, said)
 
 
 async def talk(
-    ledger: Ledger, conversation: Conversation, pause: float, said: list[str]
+    log: SoakLog, conversation: Conversation, pause: float, said: list[str]
 ) -> tuple[bytes, list[str]] | None:
-    """Say some things; give a checkpoint, and what was said up to it, now and then."""
+    """Run turns of a conversation, and sometimes return a checkpoint with the texts up to it."""
     while len(said) < LONGEST_HISTORY:
-        if ledger.chance(0.1):
+        if log.chance(0.1):
             branch = conversation.fork()
-            ledger.extras["forks"] += 1
+            log.extras["forks"] += 1
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(say, ledger, conversation, said)
-                nursery.start_soon(say, ledger, branch, list(said))
+                nursery.start_soon(say, log, conversation, said)
+                nursery.start_soon(say, log, branch, list(said))
         else:
-            await say(ledger, conversation, said)
-        if ledger.chance(0.08):
+            await say(log, conversation, said)
+        if log.chance(0.08):
             return conversation.checkpoint(), said
-        await trio.sleep(ledger.dice.expovariate(1 / pause))
+        await trio.sleep(log.dice.expovariate(1 / pause))
     return None
 
 
-async def say(ledger: Ledger, conversation: Conversation, said: list[str]) -> None:
-    """Run one turn of a conversation, and compare the history with what has been said."""
+async def say(log: SoakLog, conversation: Conversation, said: list[str]) -> None:
+    """Run one turn of a conversation and check the history."""
     before = len(conversation.items)
-    token, response = await run_turn(ledger, conversation)
+    token, response = await run_turn(log, conversation)
     words = [
         item.content
         for item in conversation.items
         if isinstance(item, Message) and str(item.content).startswith("turn")
     ]
     ended_well = response is not None and response.status in {"completed", "incomplete"}
-    if not ended_well and words != said:  # it was cancelled or left behind its last event
+    if not ended_well and words != said:  # cancelled or left after its last event
         ended_well = True
-        ledger.extras["turns that ended before they were left"] += 1
-        ledger.check(response is None, f"a {token} that failed is in the history")
+        log.extras["turns that ended before they were left"] += 1
+        log.check(response is None, f"a {token} that failed is in the history")
     if ended_well:
         said.append(token)
     else:
-        ledger.check(len(conversation.items) == before, f"{token} left a trace")
-    ledger.check(words == said, f"history: {words}, not {said}")
+        log.check(len(conversation.items) == before, f"{token} changed the history")
+    log.check(words == said, f"history: {words}, not {said}")
 
 
-async def use_channel(ledger: Ledger, connection: ResponsesConnection, pause: float) -> None:
-    """Send and receive below all turns: what comes is counted."""
+async def use_channel(log: SoakLog, connection: ResponsesConnection, pause: float) -> None:
+    """Send and receive on the raw channel, and count the events."""
 
     async def send() -> None:
         while True:
-            await trio.sleep(ledger.dice.expovariate(1 / pause))
+            await trio.sleep(log.dice.expovariate(1 / pause))
             try:
                 await connection.send(ResponseCreate(model="m", input="raw"))
-                ledger.extras["raw requests"] += 1
+                log.extras["raw requests"] += 1
             except ResponsesError as error:
-                ledger.extras[f"raw requests: {type(error).__name__}"] += 1
+                log.extras[f"raw requests: {type(error).__name__}"] += 1
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
         with suppress(ResponsesError):
             async for event in connection:
-                told = not hasattr(event, "sequence_number")
-                name = f"told of {type(event).__name__}" if told else "raw events"
-                ledger.extras[name] += 1
+                is_notification = not hasattr(event, "sequence_number")
+                name = f"notifications: {type(event).__name__}" if is_notification else "raw events"
+                log.extras[name] += 1
         nursery.cancel_scope.cancel()
 
 
-async def live(ledger: Ledger, url: str, number: int, pause: float, until: float) -> None:
-    """Keep one connection in use: where it is given up, another one is opened."""
+async def live(log: SoakLog, url: str, number: int, pause: float, until: float) -> None:
+    """Keep one connection in use, and open another one when it has ended."""
     endpoint = Endpoint.compatible(url, lanes=True, max_age=None, after_error="reuse")
     rotation = RotationPolicy(max_age=ROTATIONS[number % 3], stagger=0.5)
     while trio.current_time() < until:
@@ -246,40 +243,40 @@ async def live(ledger: Ledger, url: str, number: int, pause: float, until: float
                 reconnect=RECONNECT, rotation=rotation,
             ) as connection:  # fmt: skip
                 with trio.move_on_at(min(until, trio.current_time() + LONGEST_LIFE)):
-                    await use(ledger, connection, number, pause)
+                    await use(log, connection, number, pause)
                 left_at = trio.current_time()
                 ended = connection.state is ConnectionState.CLOSED
-            ledger.leaving.append(trio.current_time() - left_at)
-            ledger.connections["ended by the server" if ended else "left"] += 1
+            log.leaving.append(trio.current_time() - left_at)
+            log.connections["ended by the server" if ended else "left"] += 1
         except ResponsesError as error:
-            ledger.connections[f"given up: {type(error).__name__}"] += 1
+            log.connections[f"given up: {type(error).__name__}"] += 1
             await trio.sleep(0.2)
         if connection is not None:
-            settle(ledger, connection, reads_channel=number % EACH_WITH_CHANNEL == 0)
+            settle(log, connection, reads_channel=number % EACH_WITH_CHANNEL == 0)
 
 
-async def use(ledger: Ledger, connection: ResponsesConnection, number: int, pause: float) -> None:
-    """Run the tasks of one connection until it is given up, or the time is over."""
+async def use(log: SoakLog, connection: ResponsesConnection, number: int, pause: float) -> None:
+    """Run the tasks of one connection until it ends or the time is over."""
 
     async def end_with_connection() -> None:
-        while connection.state is not ConnectionState.CLOSED:  # noqa: ASYNC110 - it has no event
+        while connection.state is not ConnectionState.CLOSED:  # noqa: ASYNC110 - the state has no event to wait for
             await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_with_connection)
-        nursery.start_soon(ask_on_lanes, ledger, connection, pause)
-        nursery.start_soon(ask_on_lanes, ledger, connection, pause)
-        nursery.start_soon(converse, ledger, connection, pause)
+        nursery.start_soon(ask_on_lanes, log, connection, pause)
+        nursery.start_soon(ask_on_lanes, log, connection, pause)
+        nursery.start_soon(converse, log, connection, pause)
         if number % EACH_WITH_CHANNEL == 0:
-            nursery.start_soon(use_channel, ledger, connection, pause)
+            nursery.start_soon(use_channel, log, connection, pause)
 
 
-def settle(ledger: Ledger, connection: ResponsesConnection, *, reads_channel: bool) -> None:
-    """Book what a connection has counted, and see that it is at rest."""
+def settle(log: SoakLog, connection: ResponsesConnection, *, reads_channel: bool) -> None:
+    """Count the statistics of a closed connection, and check that nothing is left."""
     counts = connection.statistics()
     unread = 0 if reads_channel else counts.unread_bytes
-    at_rest = (counts.state, counts.requests_active, unread) == (ConnectionState.CLOSED, 0, 0)
-    ledger.check(at_rest, f"not at rest: {counts}")
+    is_idle = (counts.state, counts.requests_active, unread) == (ConnectionState.CLOSED, 0, 0)
+    log.check(is_idle, f"not idle after closing: {counts}")
     for name in COUNTED:
-        ledger.extras[name.replace("_", " ")] += getattr(counts, name)
+        log.extras[name.replace("_", " ")] += getattr(counts, name)

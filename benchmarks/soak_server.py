@@ -1,8 +1,6 @@
-"""The other end of the soak: the embedded server in a process of its own, with faults by chance.
+"""The server of the soak test: the embedded server in a process of its own, with random faults.
 
-It prints its URL, serves until its standard input ends, and prints what it has counted.
-
-What belongs elsewhere: the clients and the verdict (`soak.py`).
+The process prints its URL, serves until its standard input ends, and prints its counters as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_AGE: Final = 25.0
 FAULTY: Final = 0.12
-"""The part of the requests that something happens to."""
+"""The fraction of requests with a fault."""
 CODES: Final = (1000, 1001, 1006, 1009, 1011, 1012, 1013, 4000)
 ERRORS: Final = (
     ("rate_limit_exceeded", 429),
@@ -44,8 +42,8 @@ ODD_FRAMES: Final = (
 )
 
 
-class Chaos:
-    """Chooses what happens, and counts it."""
+class FaultInjector:
+    """A source of random faults, with a counter of each."""
 
     def __init__(self, server: ResponsesServer, seed: int) -> None:
         self.server = server
@@ -70,7 +68,7 @@ class Chaos:
         self._weights = [4, 4, 3, 3, 1, 1, 6, 3, 6, 3]
 
     def answer(self, request: Request) -> Reply:
-        """Answer a request with its own text, and decide about one that comes later."""
+        """Return an answer with the text of the request, and sometimes script a fault."""
         if self._dice.random() < FAULTY:
             (name,) = self._dice.choices(list(self._faults), self._weights)
             self.counts[name] += 1
@@ -89,7 +87,7 @@ class Chaos:
         return self.server.drop(after_events=after_events, how=how, reason="by chance")
 
     async def trouble_handshakes(self) -> None:
-        """Refuse, drop and hang handshakes now and then; forget what is no longer needed."""
+        """Refuse, drop or delay handshakes at random, and clear stored requests."""
         while True:
             await trio.sleep(self._dice.uniform(0.3, 1.2))
             name = self._dice.choice(["refused", "dropped", "reset", "dropped later", "hung"])
@@ -109,7 +107,7 @@ class Chaos:
             self.server.steers.clear()
 
     async def forget(self) -> None:
-        """Forget all responses now and then, so that memory has an end and clients have faults."""
+        """Forget all responses every 20 seconds, to bound memory and to make deltas fail."""
         while True:
             await trio.sleep(20)
             self.counts["all forgotten"] += 1
@@ -117,18 +115,18 @@ class Chaos:
 
 
 async def serve(seed: int) -> None:
-    """Run until standard input ends."""
+    """Serve until the standard input ends, then print the counters."""
     async with open_test_server(max_age=MAX_AGE) as server, trio.open_nursery() as nursery:
-        chaos = Chaos(server, seed)
-        server.respond_with(chaos.answer)
+        faults = FaultInjector(server, seed)
+        server.respond_with(faults.answer)
         print(await server.serve_tcp(), flush=True)
-        nursery.start_soon(chaos.trouble_handshakes)
-        nursery.start_soon(chaos.forget)
+        nursery.start_soon(faults.trouble_handshakes)
+        nursery.start_soon(faults.forget)
         await trio.to_thread.run_sync(sys.stdin.read)
         nursery.cancel_scope.cancel()
     seen = server.statistics()
     report = {
-        "faults": dict(chaos.counts.most_common()),
+        "faults": dict(faults.counts.most_common()),
         "handshakes": seen.handshakes,
         "responses": seen.responses,
         "most sockets at once": seen.max_open,

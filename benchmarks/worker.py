@@ -1,11 +1,9 @@
-"""One client in a process of its own: it reads what to measure, and prints what it measured.
+"""One client in a process of its own, which reads orders and prints measurements.
 
     python -m benchmarks.worker CLIENT
 
-Both are JSON, one object a line. Each measurement opens its own connections, and takes some turns
-to warm up before it looks at a clock. All times are in microseconds.
-
-What belongs elsewhere: which measurements, and how often (`workloads.py`, `__main__.py`).
+Orders and measurements are JSON, one object a line. Each measurement opens its own connections, and
+runs some turns before the clock starts. All times are in microseconds.
 """
 
 from __future__ import annotations
@@ -25,17 +23,17 @@ from benchmarks.processors import CLIENT, pin, resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from benchmarks.clients.session import Client, Input
+    from benchmarks.clients.session import BenchmarkClient, Input
 
     Measure = Callable[..., Coroutine[Any, Any, dict[str, float]]]
 
 KEPT: Final = 16
-"""Texts that a consumer keeps."""
+"""The number of texts that a consumer keeps."""
 MICROSECONDS: Final = 1e6
 
 
 class Stopwatch:
-    """Time on the wall and of this process's processor, from its making on."""
+    """The wall time and the processor time since the creation of the object."""
 
     def __init__(self) -> None:
         self._wall = time.perf_counter()
@@ -43,11 +41,11 @@ class Stopwatch:
 
     @property
     def elapsed(self) -> float:
-        """Seconds on the wall."""
+        """Seconds of wall time."""
         return time.perf_counter() - self._wall
 
     def per(self, count: int) -> dict[str, float]:
-        """Give both, for one of so many."""
+        """Return both times in microseconds, divided by a count."""
         return {
             "cpu": (time.process_time() - self._processor) / count * MICROSECONDS,
             "wall": self.elapsed / count * MICROSECONDS,
@@ -55,14 +53,14 @@ class Stopwatch:
 
 
 def input_of(size: int, items: int) -> Input:
-    """Make the input of a request: a text of so many bytes, or so many short messages."""
+    """Return the input of a request: a text of ``size`` bytes, or ``items`` short messages."""
     if items:
         return [{"role": "user", "content": f"message number {n}"} for n in range(items)]
     return "x" * size
 
 
 async def turns(
-    client: Client,
+    client: BenchmarkClient,
     url: str,
     *,
     warm: int,
@@ -71,29 +69,31 @@ async def turns(
     size: int = 2,
     items: int = 0,
 ) -> dict[str, float]:
-    """Take turns, one after the other: time for each.
+    """Measure turns, one after another.
 
-    :param count: how many at least.
-    :param least: how long at least, in seconds, so that fast clients are measured as well.
+    :param count: the smallest number of turns.
+    :param least: the shortest duration in seconds, for fast clients.
     """
     given = input_of(size, items)
-    note = deque[str](maxlen=KEPT).append
+    on_text = deque[str](maxlen=KEPT).append
     async with client.connect(url) as session:
         for _ in range(warm):
-            await session.turn(given, note)
+            await session.turn(given, on_text)
         watch = Stopwatch()
         taken = 0
         while taken < count or watch.elapsed < least:
-            await session.turn(given, note)
+            await session.turn(given, on_text)
             taken += 1
         return watch.per(taken)
 
 
-async def lanes(client: Client, url: str, *, warm: int, count: int, width: int) -> dict[str, float]:
-    """Take turns, so many at once on one connection: time for each round of them."""
-    note = deque[str](maxlen=KEPT).append
+async def lanes(
+    client: BenchmarkClient, url: str, *, warm: int, count: int, width: int
+) -> dict[str, float]:
+    """Measure rounds of ``width`` turns at once on one connection."""
+    on_text = deque[str](maxlen=KEPT).append
     async with client.connect(url) as session:
-        turn = partial(session.turn, "go", note)
+        turn = partial(session.turn, "go", on_text)
         for _ in range(warm):
             await client.gather([turn] * width)
         watch = Stopwatch()
@@ -102,16 +102,16 @@ async def lanes(client: Client, url: str, *, warm: int, count: int, width: int) 
         return watch.per(count)
 
 
-async def paced(client: Client, url: str, *, count: int) -> dict[str, float]:
-    """Take a turn whose deltas say when they were sent: how old they are here."""
+async def paced(client: BenchmarkClient, url: str, *, count: int) -> dict[str, float]:
+    """Measure the age of each delta when it arrives."""
     ages: list[float] = []
 
-    def note(text: str) -> None:
+    def on_text(text: str) -> None:
         ages.append(time.perf_counter() - float(text))
 
     async with client.connect(url) as session:
         watch = Stopwatch()
-        await session.turn("go", note)
+        await session.turn("go", on_text)
         found = watch.per(count)
     ages.sort()
     found["p50"] = ages[len(ages) // 2] * MICROSECONDS
@@ -119,8 +119,8 @@ async def paced(client: Client, url: str, *, count: int) -> dict[str, float]:
     return found
 
 
-async def connect(client: Client, url: str, *, count: int) -> dict[str, float]:
-    """Open connections, one after the other: time until each is open."""
+async def connect(client: BenchmarkClient, url: str, *, count: int) -> dict[str, float]:
+    """Measure how long opening a connection takes."""
     total = {"cpu": 0.0, "wall": 0.0}
     for _ in range(count):
         watch = Stopwatch()
@@ -130,12 +130,12 @@ async def connect(client: Client, url: str, *, count: int) -> dict[str, float]:
     return total
 
 
-async def crowd(client: Client, url: str, *, width: int, quiet: float) -> dict[str, float]:
-    """Hold connections: memory of each, and time while nothing, and little, comes on them.
+async def crowd(client: BenchmarkClient, url: str, *, width: int, quiet: float) -> dict[str, float]:
+    """Measure the memory and the processor time of many connections, idle and with few events.
 
-    One is opened before, so that what is imported or made once is not counted.
+    The first connection is not measured, so that imports and caches are not part of the numbers.
     """
-    note = deque[str](maxlen=KEPT).append
+    on_text = deque[str](maxlen=KEPT).append
     async with client.connect(url), AsyncExitStack() as stack:
         gc.collect()
         before = resident_bytes()
@@ -148,7 +148,7 @@ async def crowd(client: Client, url: str, *, width: int, quiet: float) -> dict[s
         await client.sleep(quiet)
         found["idle"] = watch.per(1)["cpu"] / quiet
         watch = Stopwatch()
-        await client.gather([partial(session.turn, "go", note) for session in sessions])
+        await client.gather([partial(session.turn, "go", on_text) for session in sessions])
         return {**found, **watch.per(width)}
 
 
@@ -162,7 +162,7 @@ MEASURES: Final[dict[str, Measure]] = {
 
 
 def measures(name: str) -> dict[str, Measure]:
-    """Give what this client can measure."""
+    """Return the measurements of a client by name."""
     if name != "growth":
         return MEASURES
     from benchmarks import growth

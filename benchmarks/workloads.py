@@ -1,8 +1,4 @@
-"""What is measured: each workload with its server's script, its clients and its numbers.
-
-What belongs elsewhere: how a client does it (`worker.py`, `growth.py`), what the numbers look like
-on paper (`report.py`).
-"""
+"""The list of workloads, each with the script of the server, its clients and its columns."""
 
 from __future__ import annotations
 
@@ -21,22 +17,22 @@ EVERYONE: Final = (
     "trio-websocket",
     "httpx-ws",
     "node",
-    "floor",
+    "baseline",
 )
 CROWD: Final = ("stream", "openai", "websockets", "trio-websocket")
 BURST: Final = 2000
 EVENTS_OF_A_TURN: Final = 7
-"""Those of a streamed response beside its deltas."""
+"""The events of a streamed response without its deltas."""
 MB: Final = 1_000_000
 LEAST: Final = 0.2
-"""Seconds that a client of turns is measured for at least."""
+"""The shortest duration of a sample in seconds."""
 MILLISECOND: Final = 1e-3
 KIB: Final = 1 / 1024
 
 
 @dataclass(frozen=True)
 class Column:
-    """A number of a measurement: its key, its heading with the unit, and what it is scaled by."""
+    """A number of a measurement: its key, its heading with the unit, and a factor."""
 
     key: str
     heading: str
@@ -46,9 +42,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Workload:
-    """One comparison: the same work for all, in the same run.
+    """A comparison of clients in the same run.
 
-    The first column is the one that ratios are made of.
+    The ratios are those of the first column.
     """
 
     name: str
@@ -65,12 +61,12 @@ class Workload:
 
     @property
     def seconds(self) -> float:
-        """How long a sample may take at most."""
+        """The time limit of a sample in seconds."""
         return 180.0
 
 
 def per_event(events: int) -> tuple[Column, ...]:
-    """Give the columns of a burst of so many events a turn."""
+    """Return the columns of a burst with ``events`` events a turn."""
     return (
         Column("cpu", "CPU, us an event", 1 / events, 2),
         Column("wall", "wall, us an event", 1 / events, 2),
@@ -78,7 +74,7 @@ def per_event(events: int) -> tuple[Column, ...]:
 
 
 def burst(name: str, title: str, how: str, *, secure: bool) -> Workload:
-    """Make one of the bursts."""
+    """Return a workload with a burst of deltas."""
     return Workload(
         name,
         title,
@@ -91,7 +87,7 @@ def burst(name: str, title: str, how: str, *, secure: bool) -> Workload:
 
 
 def paced(rate: int) -> Workload:
-    """Make one of the paced ones: two seconds each."""
+    """Return a workload of two seconds with ``rate`` events a second."""
     return Workload(
         f"paced-{rate}",
         f"Paced: {rate:,} events a second",
@@ -112,19 +108,19 @@ LARGE: Final = (
 
 
 def large(name: str, title: str, script: str) -> Workload:
-    """Make one with large responses."""
+    """Return a workload with a large response."""
     order = {"measure": "turns", "warm": 1, "count": 1, "least": LEAST}
     return Workload(name, title, script, order, LARGE)
 
 
 def sent(name: str, title: str, **given: int) -> Workload:
-    """Make one with large requests."""
+    """Return a workload with a large request."""
     order = {"measure": "turns", "warm": 1, "count": 1, "least": LEAST, **given}
     return Workload(name, title, "turn", order, LARGE)
 
 
 def crowd(width: int, *, secure: bool = False, rounds: int = 3) -> Workload:
-    """Make one with many connections."""
+    """Return a workload with ``width`` connections."""
     seconds = 3
     return Workload(
         f"connections-{width}{'-tls' if secure else ''}",
@@ -212,12 +208,12 @@ IMPORTS: Final = {
     "websockets": ("import asyncio", "from websockets.asyncio.client import connect"),
     "trio-websocket": ("import trio", "import trio_websocket"),
 }
-"""What is imported before, and what is timed."""
+"""For each client, what is imported before the clock starts, and the measured import."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """How a cost changes with something that grows."""
+    """A cost at several sizes of something that grows."""
 
     name: str
     title: str
@@ -229,7 +225,7 @@ class Growth:
 def growing(
     name: str, title: str, axis: str, widths: tuple[int, ...], script: str = "turn"
 ) -> Growth:
-    """Make a growth whose steps are small turns."""
+    """Return a growth with small turns."""
     steps = tuple(
         Workload(
             f"{name}-{width}",
@@ -247,7 +243,7 @@ def growing(
 
 
 def events(*widths: int) -> Growth:
-    """Make the growth of a response."""
+    """Return a growth with the events of one response."""
     steps = tuple(
         Workload(
             f"events-{width}",
@@ -275,9 +271,9 @@ ALL: Final = (*COMPARED, IMPORT, *(step for growth in GROWTHS for step in growth
 
 
 def chosen(names: set[str]) -> list[Workload]:
-    """Find workloads by name, or growths by theirs.
+    """Return the workloads or growths with these names, or all for no name.
 
-    :raises ValueError: for names that there are not.
+    :raises ValueError: for an unknown name.
     """
     unknown = names - {workload.name for workload in ALL} - {growth.name for growth in GROWTHS}
     if unknown:

@@ -1,6 +1,6 @@
-"""Check the relative links of the Markdown files: each leads to a file, and to a heading in it.
+"""Check that each relative link in the Markdown files leads to a file and to a heading in it.
 
-What belongs elsewhere: the links of docstrings, which Sphinx checks when it builds the site.
+Sphinx checks the links in docstrings when it builds the site.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
 
 
 def main() -> int:
-    """Print the broken links; give their number as the exit status, at most 1."""
+    """Print the broken links and return the exit status: 1 for a broken link."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     pages = [page for page in pages if "_build" not in page.parts]
     broken = [
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def leads_somewhere(page: Path, target: str, anchor: str) -> bool:
-    """Whether a link has a file, and the file a heading of that name."""
+    """Whether the file of a link exists, and has the heading of the link."""
     path = page.parent / target if target else page
     if not path.exists():
         return False
@@ -40,13 +40,13 @@ def leads_somewhere(page: Path, target: str, anchor: str) -> bool:
 
 @cache
 def prose(page: Path) -> str:
-    """Give the text of a page without its blocks of code."""
+    """Return the text of a page without its code blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """Name the headings of a page as links to them do."""
+    """Return the headings of a page in the form of link anchors."""
     texts = (re.sub(r"[^\w\- ]", "", title.lower()) for title in HEADING.findall(prose(page)))
     return frozenset(text.replace(" ", "-") for text in texts)
 

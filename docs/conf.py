@@ -1,9 +1,8 @@
-"""The site of the documentation: what Sphinx is told.
+"""The Sphinx configuration of the documentation.
 
-``nox -s docs`` builds it, with every warning an error and without a network: links to Python and
-Trio are resolved from the lists in `inventories/`.
-
-What belongs elsewhere: how the reference is made of docstrings (`public_names.py`).
+``nox -s docs`` builds the site without a network, and every warning is an error. Links to Python,
+Trio and msgspec are resolved from the lists in ``inventories/``. The reference is made from
+docstrings by the extension ``public_names.py``.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ extensions = [
 root_doc = "index"
 exclude_patterns = ["_build"]
 nitpicky = True
-nitpick_ignore = [  # type variables, and names that stand in signatures without being public
+nitpick_ignore = [  # type variables, and names in signatures that are not public
     *(
         ("py:class", f"{module}{name}")
         for module in (
@@ -49,11 +48,13 @@ nitpick_ignore = [  # type variables, and names that stand in signatures without
         )
         for name in ("T", "P", "R")
     ),
+    ("py:class", "MeterProvider"),
+    ("py:class", "TracerProvider"),
     ("py:class", "ReplyOptions"),
     ("py:class", "trio_responses.testing._scripts.Recorded"),
     ("py:obj", "encode_output"),
 ]
-suppress_warnings = ["ref.python"]  # ``type[T]``: the builtin, not a field of that name
+suppress_warnings = ["ref.python"]  # ``type[T]`` is the builtin, not a field of that name
 
 html_theme = "furo"
 html_title = f"trio-responses {release}"
@@ -63,7 +64,7 @@ html_copy_source = False
 html_show_sourcelink = False
 templates_path: list[str] = []
 
-default_role = "py:obj"  # docstrings name things in single backticks, as Trio's do
+default_role = "py:obj"  # single backticks in docstrings are references, as in Trio
 add_module_names = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
@@ -77,7 +78,7 @@ myst_heading_anchors = 3
 
 
 def inventory(name: str) -> str:
-    """Make an inventory of `inventories/<name>.txt`, in the form that Sphinx reads.
+    """Write an inventory for Sphinx from ``inventories/<name>.txt`` and return its path.
 
     A line is ``<name> <domain>:<role> <page>``; the anchor is the name, or ``module-<name>``.
     """
@@ -101,18 +102,18 @@ intersphinx_mapping = {
 }
 
 
-# Pages at the root of the repository are pages of the site, too: links work in both places.
+# The site includes the pages at the root of the repository: links must work in both places.
 AT_THE_ROOT = {"README": "index", "CHANGELOG": "changelog", "SECURITY": "security"}
 LINK_TO_THE_ROOT = re.compile(r"\]\(((?:\.\./)*)\.\./(README|CHANGELOG|SECURITY)\.md")
 
 
 def lead_to_pages(_app: Sphinx, _name: str, content: list[str]) -> None:
-    """Have links to the repository's own pages lead to those of the site."""
+    """Replace links to pages at the root of the repository with links to pages of the site."""
     content[0] = LINK_TO_THE_ROOT.sub(
         lambda found: f"]({found[1]}{AT_THE_ROOT[found[2]]}.md", content[0]
     )
 
 
 def setup(app: Sphinx) -> None:
-    """Register it."""
+    """Register the event handler with Sphinx."""
     app.connect("source-read", lead_to_pages)

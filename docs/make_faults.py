@@ -1,7 +1,7 @@
 """Write docs/faults.md from the fault matrix of the tests: ``python docs/make_faults.py``.
 
-The tables are in ``tests/faults``, where each of their cells is run; so the page says what is
-tested, and a test sees to it that the page is this script's.
+Each row of the tables in ``tests/faults`` is a test. ``tests/faults/test_page.py`` checks that the
+page is equal to what this script writes.
 """
 
 from __future__ import annotations
@@ -78,18 +78,18 @@ A turn under way raises `ConnectionClosed`, and says how far it had come.
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table."""
+    """Return a Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def name(kind: type | None, otherwise: str) -> str:
-    """Name an exception."""
+    """Return the name of an exception, or a text where none is raised."""
     return otherwise if kind is None else f"`{kind.__name__}`"
 
 
 def opening_row(cell: Opening) -> list[str]:
-    """Say what one attempt fails with, when, and whether there is another."""
+    """Return the row of a fault while a socket is opened: the error, when, and the retry."""
     error = name(cell.error, "none: it is waited for")
     again = "yes" if cell.passes else "no"
     if cell.retried and not cell.passes:
@@ -100,7 +100,7 @@ def opening_row(cell: Opening) -> list[str]:
 
 
 def sent_again(cell: Cell | Steered) -> str:
-    """Say whether a request goes out again: by default, and by choice."""
+    """Return whether a request is sent again, by default and with ``at_least_once``."""
     by_default = getattr(cell, "repeated", False)
     ends = cell.then.ended_by is not None
     by_choice = by_default or (cell.at_least_once and not ends)
@@ -108,7 +108,7 @@ def sent_again(cell: Cell | Steered) -> str:
 
 
 def turn_row(cell: Cell) -> list[str]:
-    """Say what becomes of a turn, and of the connection."""
+    """Return the row of a fault during a turn: the result of the turn and of the connection."""
     ends_well = "its Response"
     if cell.status != "completed":
         ends_well += f": {cell.status}"
@@ -127,7 +127,7 @@ def turn_row(cell: Cell) -> list[str]:
 
 
 def steered_row(cell: Steered) -> list[str]:
-    """Say what becomes of a turn that is steered, and of its input."""
+    """Return the row of a fault during a steered turn: the results of turn and steering input."""
     ends_well = "its Response" if cell.responses == 1 else "the successor's Response"
     return [
         cell.fault,
@@ -140,12 +140,12 @@ def steered_row(cell: Steered) -> list[str]:
 
 
 def closing_row(cell: Closing) -> list[str]:
-    """Say how long leaving takes."""
+    """Return the row of a fault while a connection is closed: how long closing takes."""
     return [cell.fault, cell.after.words]
 
 
 def page() -> str:
-    """Write the page."""
+    """Return the text of the page."""
     parts = [HEADING, ON_THE_WAY]
     for phase, cells in groupby(OPENINGS, key=attrgetter("phase")):
         heads: tuple[str, ...] = ("fault", "an attempt fails with", "after", "tried again")
@@ -166,7 +166,7 @@ def page() -> str:
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the page to ``docs/faults.md``."""
     PAGE.write_text(page(), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)} is written")
 

@@ -1,15 +1,13 @@
-"""The directive of the reference, and what makes the docstrings of this package readable there.
+"""A Sphinx extension that documents public names: the ``{names}`` directive of the reference.
 
-A page lists names, and Sphinx's autodoc writes them out by what they are::
+A page lists names of one public module, and the directive calls Sphinx's autodoc for each::
 
-    ```{names} trio_responses
-    Endpoint ApiKey Headers
+    ```{names} trio_responses.typing
+    ApiKey Headers
     ```
 
-A record of the wire says its ``type``; an alias has the docstring that stands below it in the
-source.
-
-What belongs elsewhere: signatures (`signatures.py`), the settings of the site (`conf.py`).
+The extension adds the ``type`` of a protocol record to its docstring, shows the docstring and the
+value of an alias, hides the members in `INTERNAL`, and resolves short names in docstrings.
 """
 
 from __future__ import annotations
@@ -29,7 +27,10 @@ from signatures import annotations_in_source, write_signature
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
+import trio_responses.otel
 import trio_responses.testing
+import trio_responses.types
+import trio_responses.typing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,13 +41,20 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
-HOMES = ("trio_responses", "trio_responses.testing")
+HOMES = (
+    "trio_responses",
+    "trio_responses.types",
+    "trio_responses.typing",
+    "trio_responses.testing",
+    "trio_responses.otel",
+)
+"""The public modules, in the order in which a short name is looked up."""
 SHORT = 200
-"""Characters of an alias that is shown as the source has it."""
+"""The number of characters up to which the value of an alias is shown as in the source."""
 MANY = 60
-"""Records of a union that are not listed one by one."""
+"""The number of records from which the members of a union are not listed."""
 SCOPES = re.compile(r"(ResponseStream|AbstractAsyncContextManager\b.*)")
-"""What functions return that are for ``async with``."""
+"""Matches the return annotations of functions that are used with ``async with``."""
 ELSEWHERE = {
     "AbstractAsyncContextManager": "contextlib.AbstractAsyncContextManager",
     "JSON": "typing.Any",
@@ -54,17 +62,17 @@ ELSEWHERE = {
     "Raw": "msgspec.Raw",
     "UnsetType": "msgspec.UnsetType",
 }
-"""Where names that modules import on their own are from."""
+"""Short names in annotations that are not public names of this package, with their full names."""
 
 
 class Names(SphinxDirective):
-    """Documents the public names that it lists, in that order."""
+    """A directive that documents the listed public names in their order."""
 
     required_arguments = 1
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """Write an autodoc directive for each name, in a page of Markdown."""
+        """Return the nodes of one autodoc directive for each name."""
         home = self.arguments[0]
         lines = [f".. py:currentmodule:: {home}", ""]
         for name in " ".join(self.content).split():
@@ -74,6 +82,8 @@ class Names(SphinxDirective):
             lines += ["   :no-value:"] if kind == "data" else []
             lines += ["   :members:"] if kind == "class" else []
             lines += ["   :inherited-members:"] if shows_inherited(thing) else []
+            hidden = internal_members(thing)
+            lines += [f"   :exclude-members: {', '.join(hidden)}"] if hidden else []
             lines += ["   :members:", "   :show-inheritance:"] if kind == "exception" else []
             lines += [""]
         source = self.get_source_info()[0]
@@ -81,20 +91,20 @@ class Names(SphinxDirective):
         return self.parse(StringList(page, source))
 
     def parse(self, content: StringList) -> list[nodes.Node]:
-        """Parse lines as if they stood in the page."""
+        """Return the nodes of lines that are parsed as part of the page."""
         self.content = content
         return self.parse_content_to_nodes(allow_section_headings=False)
 
 
 def kind_of(thing: object) -> str:
-    """Say which directive of autodoc is for a thing."""
+    """Return the name of the autodoc directive for an object."""
     if isinstance(thing, type):
         return "exception" if issubclass(thing, BaseException) else "class"
     return "function" if inspect.isfunction(thing) else "data"
 
 
 def shows_inherited(thing: object) -> bool:
-    """Whether the members of its bases are shown with a class: those bases are not public."""
+    """Whether a class is shown with the members of its bases, which are not public."""
     return isinstance(thing, type) and not issubclass(thing, BaseException | Enum | msgspec.Struct)
 
 
@@ -102,14 +112,14 @@ def shows_inherited(thing: object) -> bool:
 
 
 def modules_behind(package: ModuleType) -> list[ModuleType]:
-    """Give the modules of the distribution that are loaded with a package."""
+    """Return the imported modules of the distribution that a package is part of."""
     root = package.__name__.partition(".")[0]
     return [module for name, module in sys.modules.items() if name.split(".")[0] == root]
 
 
 @cache
 def alias_docstrings() -> dict[str, list[str]]:
-    """Collect the docstrings that stand below names of modules."""
+    """Return the docstrings below module-level names, by name."""
     found: dict[str, list[str]] = {}
     for module in modules_behind(trio_responses.testing):
         analyzer = ModuleAnalyzer.for_module(module.__name__)
@@ -119,34 +129,31 @@ def alias_docstrings() -> dict[str, list[str]]:
 
 
 INTERNAL = {
-    "Lane.begin_turn",
-    "Lane.leave_turn",
-    "Lane.steer",
-    "ResponsesError.twin",
+    "Item.unknown",
+    "Part.unknown",
+    "ResponsesError.copy_for_raise",
     "RotationPolicy.age_for",
     "Script.fits",
+    "Script.parting",
     "Script.steps_at",
     "SteerReceipt.become",
     "SteerReceipt.refuse",
-    "Tagged.type",  # said with each record
-    "parting",
-    "turnstile",
-    "unknown",
+    "SteerReceipt.request",
+    "Tagged.type",  # shown in the docstring of each record
 }
-"""Members without an underscore that are there for the package itself."""
+"""Members without a leading underscore that only the package itself uses, with their class."""
 
 
-def skip_member(
-    _app: Sphinx, _what: str, name: str, member: object, _skip: object, _options: object
-) -> bool | None:
-    """Leave out what is not for users."""
-    known_as = getattr(getattr(member, "fget", member), "__qualname__", name)
-    return True if known_as in INTERNAL or name in INTERNAL else None
+def internal_members(thing: object) -> list[str]:
+    """Return the names of the members in `INTERNAL` that a class has or inherits."""
+    classes = {each.__name__ for each in thing.__mro__} if isinstance(thing, type) else set()
+    members = (each.split(".") for each in sorted(INTERNAL))
+    return [member for owner, member in members if owner in classes]
 
 
 @cache
 def aliases_in_source() -> dict[str, str]:
-    """Collect what the aliases of the package stand for, as written."""
+    """Return the values of the type aliases of the package as written in the source, by name."""
     found: dict[str, str] = {}
     for module in modules_behind(trio_responses.testing):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
@@ -157,7 +164,7 @@ def aliases_in_source() -> dict[str, str]:
 
 
 def written_out(name: str, thing: object) -> Iterator[str]:
-    """Say what an alias stands for: as the source has it, or the records of a long union."""
+    """Yield the value of an alias as in the source, or the records of a long union."""
     text = aliases_in_source().get(name, "")
     kinds = get_args(thing)
     if text and "_Known" not in text and len(text) < SHORT:
@@ -173,7 +180,7 @@ def written_out(name: str, thing: object) -> Iterator[str]:
 def write_docstring(
     _app: Sphinx, what: str, name: str, thing: object, _options: object, lines: list[str]
 ) -> None:
-    """Give an alias its docstring, and say the ``type`` of a wire record."""
+    """Add the docstring of an alias, and the ``type`` of a protocol record."""
     short = name.rpartition(".")[2]
     if what == "data":
         lines[:] = [*alias_docstrings().get(short, []), "", *written_out(short, thing)]
@@ -189,7 +196,7 @@ def write_docstring(
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.TextElement
 ) -> nodes.Node | None:
-    """Find a public name that a docstring or an annotation calls by its module's name."""
+    """Return a link for a public name that is written without its module."""
     if node.get("refdomain") != "py":
         return None
     domain = env.domains["py"]
@@ -211,7 +218,7 @@ def resolve(
 
 
 def mark_scopes() -> None:
-    """Have functions that give something for ``async with`` shown as those that are one."""
+    """Mark functions that return an async context manager, so that they are shown as such."""
     for home in HOMES:
         module = sys.modules[home]
         for owner in [getattr(module, name) for name in module.__all__]:
@@ -224,11 +231,10 @@ def mark_scopes() -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register all of it."""
+    """Register the directive and the event handlers with Sphinx."""
     mark_scopes()
     app.add_directive("names", Names)
     app.connect("autodoc-process-signature", write_signature)
     app.connect("autodoc-process-docstring", write_docstring)
-    app.connect("autodoc-skip-member", skip_member)
     app.connect("missing-reference", resolve, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

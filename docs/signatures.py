@@ -1,9 +1,7 @@
-"""Signatures for the reference, with the types as the source writes them.
+"""Signatures for the reference, with the types as written in the source.
 
-``Input`` is shown as ``Input``, and not as the forty types behind it; records that a program gets
-and does not make have no signature.
-
-What belongs elsewhere: which names are shown, and their docstrings (`public_names.py`).
+An alias such as ``Input`` is shown by its name instead of its forty types. A record that programs
+receive and do not create has no signature.
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ if TYPE_CHECKING:
 HELD = re.compile(
     r"~?(?:\w+\.)*(?:AsyncGenerator\[(.*), None\]|AbstractAsyncContextManager\[(.*)\])"
 )
-"""What such a block holds."""
+"""Matches the annotation of an async context manager; a group has the type of its value."""
 
 
 def parse(thing: object) -> ast.stmt | None:
-    """Read the source of a class or a function."""
+    """Return the syntax tree of a class or a function, or `None` without its source."""
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]  # type: ignore[arg-type]
     except (OSError, TypeError, SyntaxError, IndentationError):
@@ -38,7 +36,7 @@ def parse(thing: object) -> ast.stmt | None:
 
 
 def fields_in_source(record: type) -> dict[str, tuple[str, str | None]]:
-    """Give the fields of a record: the annotation and the default of each, as written."""
+    """Return the annotation and the default of each field of a record, as written."""
     found: dict[str, tuple[str, str | None]] = {}
     for base in reversed(record.__mro__):
         node = parse(base) if base.__module__.startswith("trio_responses") else None
@@ -51,7 +49,7 @@ def fields_in_source(record: type) -> dict[str, tuple[str, str | None]]:
 
 
 def default_in_source(value: ast.expr | None) -> str | None:
-    """Give a field's default as written; a factory's is what the factory makes."""
+    """Return the default of a field as written, and for a factory a call of it."""
     if not isinstance(value, ast.Call):
         return ast.unparse(value) if value is not None else None
     options = {each.arg: each.value for each in value.keywords}
@@ -62,7 +60,7 @@ def default_in_source(value: ast.expr | None) -> str | None:
 
 
 def record_signature(record: type) -> str | None:
-    """Write the signature of a record, with the types as the source has them."""
+    """Return the signature of a record, with the types as written in the source."""
     if issubclass(record, msgspec.Struct):
         of_all = {"sequence_number", "stream_id"} if issubclass(record, TaggedEvent) else set()
         named = [(name, True) for name in record.__struct_fields__ if name not in of_all]
@@ -81,14 +79,14 @@ def record_signature(record: type) -> str | None:
 
 
 def is_for_users(thing: type) -> bool:
-    """Whether a class is made by calling it: others come from elsewhere, and say so."""
+    """Whether users create instances of a class: the docstrings of others have "made by"."""
     if issubclass(thing, BaseException | Enum):
         return False
     return re.search(r"\b[Mm]ade by\b", thing.__doc__ or "") is None
 
 
 def annotations_in_source(function: Any) -> dict[str, str]:
-    """Give the annotations of a function as written; ``return`` among them."""
+    """Return the annotations of a function as written, ``return`` included."""
     node = parse(inspect.unwrap(function))
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return {}
@@ -109,7 +107,7 @@ def write_signature(
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None] | None:
-    """Replace autodoc's signature where types would be written out in full."""
+    """Return a signature and a return type in place of those of autodoc."""
     if what == "class" and isinstance(thing, type):
         written = record_signature(thing) if is_for_users(thing) else ""
         return (written, None) if written is not None else None
@@ -136,7 +134,7 @@ def write_signature(
 
 
 class Verbatim:
-    """An annotation that is shown as it stands in the source."""
+    """An annotation that is shown as written in the source."""
 
     def __init__(self, text: str) -> None:
         self._text = text.strip("'\"")

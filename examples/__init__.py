@@ -1,1 +1,1 @@
-"""Programs to read and to begin with; README.md has one line about each."""
+"""Example programs; the README of this folder describes each in one line."""

@@ -1,11 +1,11 @@
 """An agent with tools: the model calls typed functions until it can answer.
 
-The calls of one response run side by side. What a tool raises goes back to the model, which may
-try something else; a call is begun at most once, whatever happens.
+The calls of one response run at the same time. An exception of a tool is sent to the model, which
+can try something else. A call starts at most once, also after a reconnect.
 
 Run it: ``python -m examples.agent "Is it warmer in Oslo or in Paris?"``.
 """
-# ruff: noqa: T201 - printing is its work
+# ruff: noqa: T201 - this program prints its results
 
 from argparse import Namespace
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Literal
 
 import trio
 
-from examples.place import open_place, parser_for
+from examples.server import argument_parser, open_server
 from trio_responses import ToolFinished, ToolStarted, function_tool, open_responses
 from trio_responses.testing import Call, Reply, Request
 from trio_responses.types import OutputTextDelta
@@ -23,7 +23,7 @@ WEATHER = {"Oslo": (-4.0, "snow"), "Paris": (12.0, "rain")}
 
 @dataclass
 class Weather:
-    """What a station says; it goes to the model as JSON."""
+    """The weather at a station, which is sent to the model as JSON."""
 
     degrees: float
     sky: str
@@ -35,7 +35,7 @@ async def get_weather(city: str) -> Weather:
 
     :param city: its English name, without the country.
     """
-    await trio.sleep(0.2)  # a real one would ask somebody
+    await trio.sleep(0.2)  # a real tool would send a request
     if city not in WEATHER:
         raise LookupError(f"there is no station in {city}")
     degrees, sky = WEATHER[city]
@@ -49,7 +49,7 @@ def convert(degrees: float, to: Literal["fahrenheit", "kelvin"]) -> float:
 
 
 def play_model(request: Request) -> Reply:
-    """Answer for the embedded server: two calls, one more, then the answer."""
+    """Return the answers of the embedded server: two calls, one more, then a text."""
     rounds = sum(item.get("type") == "function_call_output" for item in request.history)
     if rounds == 0:
         return Reply(calls=[Call("get_weather", {"city": city}) for city in WEATHER])
@@ -59,10 +59,10 @@ def play_model(request: Request) -> Reply:
 
 
 async def main(arguments: Namespace) -> None:
-    """Run one question to its answer, and show what happens."""
+    """Run one question to its answer and print the calls and the text."""
     async with (
-        open_place(arguments.url, play_model) as place,
-        open_responses(**place) as connection,
+        open_server(arguments.url, play_model) as options,
+        open_responses(**options) as connection,
         connection.conversation(
             model=arguments.model, store=False, tools=[get_weather, convert]
         ) as conversation,
@@ -83,8 +83,8 @@ async def main(arguments: Namespace) -> None:
 
 
 def parse() -> Namespace:
-    """Read the command line."""
-    parser = parser_for("An agent with tools: the model calls functions until it can answer.")
+    """Return the parsed command line."""
+    parser = argument_parser("An agent with tools: the model calls functions until it can answer.")
     default = "Is it warmer in Oslo or in Paris, in Fahrenheit?"
     parser.add_argument("question", nargs="?", default=default)
     return parser.parse_args()

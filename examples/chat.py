@@ -1,8 +1,8 @@
-"""Chat in the terminal: answers are printed as they are written.
+"""A chat in the terminal, which prints answers while they arrive.
 
 Run it: ``python -m examples.chat``. An empty line, Ctrl-D or Ctrl-C ends it.
 """
-# ruff: noqa: T201 - printing is its work
+# ruff: noqa: T201 - this program prints its results
 
 import sys
 from argparse import Namespace
@@ -10,34 +10,34 @@ from contextlib import suppress
 
 import trio
 
-from examples.place import open_place, parser_for
+from examples.server import argument_parser, open_server
 from trio_responses import ConfigurationError, Conversation, ResponsesError, open_responses
 
 
 async def read_line(prompt: str) -> str:
-    """Read a line in a thread, which is left to itself when this is cancelled."""
+    """Read a line in a thread. The thread keeps waiting after a cancellation."""
     print(prompt, end="", flush=True)
     line: str = await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
     return line.strip()
 
 
 async def answer(conversation: Conversation, question: str) -> None:
-    """Run one turn, and print its text piece by piece."""
+    """Run one turn and print its text piece by piece."""
     try:
         async with conversation.stream(question) as stream:
             async for text in stream.text_deltas():
                 print(text, end="", flush=True)
     except ResponsesError as error:
-        # The history is as it was before the question.
+        # The history has not changed.
         print(f"\n[no answer: {error}]", end="")
     print()
 
 
 async def main(arguments: Namespace) -> None:
-    """Answer line after line, in one conversation."""
+    """Answer each line in one conversation."""
     async with (
-        open_place(arguments.url) as place,
-        open_responses(**place) as connection,
+        open_server(arguments.url) as options,
+        open_responses(**options) as connection,
         connection.conversation(
             model=arguments.model, store=False, instructions=arguments.instructions
         ) as conversation,
@@ -49,8 +49,8 @@ async def main(arguments: Namespace) -> None:
 
 
 def parse() -> Namespace:
-    """Read the command line."""
-    parser = parser_for(__doc__)
+    """Return the parsed command line."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--instructions", default="Be brief.", help="how the model is to behave")
     return parser.parse_args()
 

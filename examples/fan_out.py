@@ -1,11 +1,11 @@
-"""Ask a hundred questions at once, and print the answers as they come.
+"""A hundred questions at once, on several connections.
 
-Each question is a task. The pool spreads them over its connections, and each connection runs them
-side by side on lanes; those that find no place wait for one.
+Each question is a task. The pool distributes the turns over its connections, and each connection
+runs its turns on lanes at the same time. A turn without a free lane waits.
 
 Run it: ``python -m examples.fan_out``.
 """
-# ruff: noqa: T201 - printing is its work
+# ruff: noqa: T201 - this program prints its results
 
 import random
 from argparse import Namespace
@@ -13,21 +13,20 @@ from time import perf_counter
 
 import trio
 
-from examples.place import open_place, parser_for
-from trio_responses import ResponsesError
-from trio_responses._pool import ResponsesPool, open_pool
+from examples.server import argument_parser, open_server
+from trio_responses import ResponsesError, ResponsesPool, open_pool
 from trio_responses.testing import Reply, Request
 
 
 async def think(request: Request) -> Reply:
-    """Answer for the embedded server, after some time."""
+    """Return the answer of the embedded server after a delay."""
     await trio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - no secret depends on it
     number = int(request.text.split()[2])
     return Reply(f"{number} times {number} is {number * number}")
 
 
 async def ask(pool: ResponsesPool, model: str, number: int) -> None:
-    """Ask one question; a failure is one answer less, not the end of the others."""
+    """Ask one question and print the answer or the error."""
     question = f"How much {number} times {number}? Answer in one line."
     try:
         response = await pool.create(model=model, input=question, store=False)
@@ -38,10 +37,10 @@ async def ask(pool: ResponsesPool, model: str, number: int) -> None:
 
 
 async def main(arguments: Namespace) -> None:
-    """Ask all questions, and count."""
+    """Ask all questions and print the statistics."""
     async with (
-        open_place(arguments.url, think) as place,
-        open_pool(**place, size=arguments.connections) as pool,
+        open_server(arguments.url, think) as options,
+        open_pool(**options, size=arguments.connections) as pool,
     ):
         began = perf_counter()
         async with trio.open_nursery() as nursery:
@@ -55,8 +54,8 @@ async def main(arguments: Namespace) -> None:
 
 
 def parse() -> Namespace:
-    """Read the command line."""
-    parser = parser_for("Ask many questions at once, and print the answers as they come.")
+    """Return the parsed command line."""
+    parser = argument_parser("Ask many questions at once, and print the answers as they come.")
     parser.add_argument("--questions", type=int, default=100, help="how many (%(default)s)")
     parser.add_argument("--connections", type=int, default=4, help="at most (%(default)s)")
     return parser.parse_args()

@@ -1,11 +1,11 @@
-"""A web service: each browser has a conversation, and sees the answers as they are written.
+"""A web service: each browser has a conversation and shows answers while they arrive.
 
-Quart-Trio serves the page and a WebSocket; the conversations share the connections of one pool. A
-browser that leaves cancels its turn: the rest of that answer is dropped, and the others go on.
+Quart-Trio serves the page and a WebSocket. The conversations share the connections of one pool.
+When a browser disconnects, its turn is cancelled; other conversations continue.
 
 Run it: ``pip install trio-responses[examples]``, then ``python -m examples.web``.
 """
-# ruff: noqa: T201 - printing is its work
+# ruff: noqa: T201 - this program prints its results
 
 import json
 import signal
@@ -21,21 +21,20 @@ from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]
 from quart import abort, websocket
 from quart_trio import QuartTrio
 
-from examples.place import open_place, parser_for
-from trio_responses import Conversation, ResponsesError
-from trio_responses._pool import ResponsesPool, open_pool
+from examples.server import argument_parser, open_server
+from trio_responses import Conversation, ResponsesError, ResponsesPool, open_pool
 from trio_responses.testing import Reply, Request, default_answer
 
 PAGE = Path(__file__).with_name("web.html").read_text(encoding="utf-8")
 
 
 def answer_slowly(request: Request) -> Reply:
-    """Answer for the embedded server, at the pace of a model."""
+    """Return the answer of the embedded server, with a delay between the pieces."""
     return Reply(default_answer(request).text, delay=0.03)
 
 
 def make_app(pool: ResponsesPool, model: str) -> QuartTrio:
-    """Make the web application."""
+    """Return the web application."""
     app = QuartTrio(__name__)
 
     async def page() -> str:
@@ -44,7 +43,7 @@ def make_app(pool: ResponsesPool, model: str) -> QuartTrio:
     async def chat() -> None:
         origin = urlsplit(websocket.headers.get("Origin", ""))
         if origin.netloc not in {"", websocket.host}:
-            abort(403)  # a page of somebody else's, in the browser of one of ours
+            abort(403)  # a page of another site in the user's browser
         async with pool.conversation(model=model, store=False) as conversation:
             while isinstance(question := await websocket.receive(), str):
                 await answer(conversation, question)
@@ -55,17 +54,17 @@ def make_app(pool: ResponsesPool, model: str) -> QuartTrio:
 
 
 async def answer(conversation: Conversation, question: str) -> None:
-    """Run one turn, and send its text piece by piece."""
+    """Run one turn and send its text piece by piece."""
     try:
         async with conversation.stream(question) as stream:
             async for text in stream.text_deltas():
-                await tell(text=text)
-        await tell(done=True)
+                await send_event(text=text)
+        await send_event(done=True)
     except ResponsesError as error:
-        await tell(error=f"No answer: {error}.")
+        await send_event(error=f"No answer: {error}.")
 
 
-async def tell(**event: Any) -> None:
+async def send_event(**event: Any) -> None:
     """Send one event to the browser."""
     await websocket.send(json.dumps(event))
 
@@ -75,10 +74,13 @@ async def main(arguments: Namespace) -> None:
     listener = socket.create_server((arguments.host, arguments.port))
     host, port = listener.getsockname()[:2]
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # Hypercorn closes it
+    config.bind = [f"fd://{listener.detach()}"]  # Hypercorn closes the socket
     config.graceful_timeout = 1.0
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_place(arguments.url, answer_slowly) as place, open_pool(**place) as pool:
+        async with (
+            open_server(arguments.url, answer_slowly) as options,
+            open_pool(**options) as pool,
+        ):
             print(f"open http://{host}:{port}/", flush=True)
 
             async def stop() -> None:
@@ -88,10 +90,12 @@ async def main(arguments: Namespace) -> None:
 
 
 def parse() -> Namespace:
-    """Read the command line."""
-    parser = parser_for("A web service that streams answers to browsers.")
-    parser.add_argument("--host", default="127.0.0.1", help="listen there (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
+    """Return the parsed command line."""
+    parser = argument_parser("A web service that streams answers to browsers.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on; 0, the default, takes a free one"
+    )
     return parser.parse_args()
 
 

@@ -1,12 +1,12 @@
-"""Workers on several processes that hand conversations over through Redis.
+"""Worker processes that share conversations through Redis.
 
-A conversation is a checkpoint in Redis, and no worker owns it: whoever takes the next job restores
-it, runs one turn, saves it and reports. A job is in one place at a time: in the queue, or in the
-list of the worker that has it, where it stays if that worker dies.
+A conversation is a checkpoint in Redis, and no worker owns it. A worker takes a job, restores the
+conversation, runs one turn, saves the conversation and reports. Each job is in one list at a time:
+in the queue, or in the list of the worker that runs it, where it stays if that worker dies.
 
 Run it: ``pip install trio-responses[examples]``, start Redis, then ``python -m examples.workers``.
 """
-# ruff: noqa: T201 - printing is its work
+# ruff: noqa: T201 - this program prints its results
 
 import json
 import os
@@ -18,10 +18,10 @@ from contextlib import AsyncExitStack
 import trio
 from coredis import PureToken, Redis
 
-from examples.place import open_place, parser_for
+from examples.server import argument_parser, open_server
 from trio_responses import Conversation, ResponsesConnection, open_responses
 
-TALKS = {
+CONVERSATIONS = {
     "Ada": ["My name is Ada.", "What is my name?", "Spell it.", "Goodbye."],
     "Grace": ["I build compilers.", "What do I build?", "For which machines?", "Goodbye."],
     "Alan": ["I break ciphers.", "What do I break?", "How?", "Goodbye."],
@@ -31,7 +31,7 @@ TALKS = {
 async def run_turn(
     connection: ResponsesConnection, model: str, saved: bytes | None, question: str
 ) -> tuple[str, bytes]:
-    """Run the next turn of a conversation, and give its answer and the new checkpoint."""
+    """Run the next turn of a conversation and return the answer and the new checkpoint."""
     async with AsyncExitStack() as stack:
         block = (
             connection.conversation(model=model, store=False)
@@ -44,7 +44,7 @@ async def run_turn(
 
 
 async def work(arguments: Namespace) -> None:
-    """Take job after job, in a process of its own, until it is ended."""
+    """Run jobs until the process ends."""
     mine = f"{arguments.prefix}:jobs-of-{os.getpid()}"
     async with (
         Redis.from_url(arguments.redis) as redis,
@@ -53,60 +53,64 @@ async def work(arguments: Namespace) -> None:
         queue, answers = f"{arguments.prefix}:jobs", f"{arguments.prefix}:answers"
         while job := await redis.blmove(queue, mine, PureToken.LEFT, PureToken.RIGHT, timeout=0):
             name, question = json.loads(job)
-            place = f"{arguments.prefix}:conversation:{name}"
-            saved = await redis.get(place)
+            key = f"{arguments.prefix}:conversation:{name}"
+            saved = await redis.get(key)
             answer, checkpoint = await run_turn(connection, arguments.model, saved, question)
             report = json.dumps([name, question, answer, os.getpid()])
-            async with redis.pipeline(transaction=True) as together:
-                together.set(place, checkpoint)
-                together.rpush(answers, [report])
-                together.lrem(mine, 1, job)
+            async with redis.pipeline(transaction=True) as transaction:
+                transaction.set(key, checkpoint)
+                transaction.rpush(answers, [report])
+                transaction.lrem(mine, 1, job)
 
 
-async def hand_out(arguments: Namespace) -> None:
-    """Put in one question of each talk; the next one when the answer is there."""
+async def queue_questions(arguments: Namespace) -> None:
+    """Queue the questions of each conversation, each after the answer to the one before."""
     turns: Counter[int] = Counter()
-    talks = {name: iter(questions) for name, questions in TALKS.items()}
+    conversations = {name: iter(questions) for name, questions in CONVERSATIONS.items()}
     async with Redis.from_url(arguments.redis) as redis:
         queue, answers = f"{arguments.prefix}:jobs", f"{arguments.prefix}:answers"
-        waiting = set(talks)
-        for name, questions in talks.items():
+        waiting = set(conversations)
+        for name, questions in conversations.items():
             await redis.rpush(queue, [json.dumps([name, next(questions)])])
         while waiting and (popped := await redis.blpop([answers], timeout=0)):
             name, question, answer, worker = json.loads(popped[1])
             turns[worker] += 1
             print(f"{name}, by {worker}: {question} -> {answer}", flush=True)
-            following = next(talks[name], None)
+            following = next(conversations[name], None)
             if following is None:
                 waiting.discard(name)
             else:
                 await redis.rpush(queue, [json.dumps([name, following])])
-        places = [f"{arguments.prefix}:conversation:{name}" for name in talks]
-        await redis.delete(places)
+        keys = [f"{arguments.prefix}:conversation:{name}" for name in conversations]
+        await redis.delete(keys)
     print(f"{sum(turns.values())} turns by {len(turns)} workers")
 
 
 async def main(arguments: Namespace) -> None:
-    """Start the workers, hand out the work, and end them."""
+    """Start the workers, queue the questions, and stop the workers."""
     if arguments.work:
         await work(arguments)
         return
-    async with open_place(arguments.url) as place, trio.open_nursery() as nursery:
+    async with open_server(arguments.url) as options, trio.open_nursery() as nursery:
         command = [sys.executable, "-m", "examples.workers", "--work", *sys.argv[1:]]
-        command += ["--url", place["endpoint"].url, "--prefix", arguments.prefix]
+        command += ["--url", options["endpoint"].url, "--prefix", arguments.prefix]
         for _ in range(arguments.workers):
             nursery.start_soon(trio.run_process, command)
-        await hand_out(arguments)
+        await queue_questions(arguments)
         nursery.cancel_scope.cancel()
 
 
 def parse() -> Namespace:
-    """Read the command line."""
-    parser = parser_for("Workers that hand conversations over through Redis.")
-    parser.add_argument("--redis", default="redis://127.0.0.1:6379", help="%(default)s")
-    parser.add_argument("--prefix", default=f"example-{os.getpid()}", help="of all keys in Redis")
+    """Return the parsed command line."""
+    parser = argument_parser("Workers that hand conversations over through Redis.")
+    parser.add_argument(
+        "--redis", default="redis://127.0.0.1:6379", help="URL of Redis (%(default)s)"
+    )
+    parser.add_argument(
+        "--prefix", default=f"example-{os.getpid()}", help="prefix of all keys in Redis"
+    )
     parser.add_argument("--workers", type=int, default=3, help="how many (%(default)s)")
-    parser.add_argument("--work", action="store_true", help="be one of them")
+    parser.add_argument("--work", action="store_true", help="run as a worker")
     return parser.parse_args()
 
 

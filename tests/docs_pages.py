@@ -1,17 +1,15 @@
-"""Pages of the documentation as Sybil documents: each Python block is run, each output compared.
+"""A runner for pages of the documentation: it runs Python blocks with Sybil and checks outputs.
 
-A block that calls ``trio.run`` is a program, and runs as it stands. Any other block may await:
-it runs in a task of its own, under a clock that jumps, with
+A block that calls ``trio.run`` runs as a program. Any other block may use ``await``. It runs in a
+task of its own, with a clock that skips waiting times, and has these names:
 
-- ``server``: the embedded server, fresh for each block;
-- ``connection``: a connection to it, with lanes;
-- ``open_responses``: reaches that server, whatever URL or endpoint it is given, with the
-  endpoint's profile in all other respects;
-- ``trio``, and what the blocks above it on the page have defined.
+- ``server``: a new embedded server for each block;
+- ``connection``: a connection to that server, with lanes;
+- ``open_responses``: connects to that server for every URL and endpoint, and keeps the other
+  options of the endpoint;
+- ``trio``, and the names that the blocks above on the page define.
 
-An ``output`` block below it is compared with what was printed.
-
-What belongs elsewhere: which pages there are, and what is expected of them (`test_docs.py`).
+The text of an ``output`` block must be equal to what the block above prints.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ PROGRAM = "trio.run("
 
 
 class Page:
-    """One page, and how its blocks are run."""
+    """A page whose blocks can be run."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -63,18 +61,20 @@ class Page:
         self.document: Document = Sybil(parsers, pattern="*.md").parse(path)
 
     def run(self) -> int:
-        """Run all blocks, in order; give how many blocks of Python were run."""
+        """Run all blocks in their order and return the number of Python blocks."""
         for example in self.document.examples():
             example.evaluate()
         return self._blocks
 
     def _run(self, example: Example) -> None:
         self._blocks += 1
-        lines = "\n" * (example.line + example.parsed.line_offset)  # so that tracebacks fit
+        lines = "\n" * (
+            example.line + example.parsed.line_offset
+        )  # so that line numbers in tracebacks are right
         code = compile(lines + example.parsed, example.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         with redirect_stdout(io.StringIO()) as printed:
             if PROGRAM in example.parsed:
-                eval(code, example.namespace)  # noqa: S307 - our own page
+                eval(code, example.namespace)  # noqa: S307 - the page is part of this repository
             else:
                 clock = MockClock(autojump_threshold=0)
                 trio.run(partial(self._run_in_task, code, example.namespace), clock=clock)
@@ -93,7 +93,7 @@ class Page:
                     "server": server,
                     "trio": trio,
                 }
-                running = eval(code, namespace)  # noqa: S307 - our own page
+                running = eval(code, namespace)  # noqa: S307 - the page is part of this repository
                 if inspect.iscoroutine(running):
                     await running
 
@@ -111,7 +111,7 @@ async def reach_server(
     endpoint: Endpoint | None = None,
     **options: Any,
 ) -> AsyncGenerator[ResponsesConnection, None]:
-    """Do as `open_responses` does, with the server in memory in the place of the other."""
+    """Open a connection to the embedded server in place of the given server."""
     profile = endpoint or Endpoint.of(url)
     options.pop("proxy", None)
     here = replace(profile, url=server.url)

@@ -1,4 +1,4 @@
-"""The parts of the benchmarks that need no clock: frames, medians, ratios, tables, pictures."""
+"""The parts of the benchmarks without a clock: frames, medians, ratios, tables, pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks import answers, plots, report, workloads
 from benchmarks.budget import BUDGET, budget_rows, times
 from benchmarks.guard import verdict
 from benchmarks.replay import lane_of
-from benchmarks.results import Measured, Results
+from benchmarks.results import Results, WorkloadSamples
 from trio_responses import _wire as wire
 from trio_responses._protocol.frames import FrameReader
 
@@ -33,8 +33,8 @@ def events(frames: Sequence[bytes]) -> list[wire.ServerEvent]:
     return [wire.decode(message) for message in messages if isinstance(message, bytes)]
 
 
-def measured(**samples: list[float]) -> Measured:
-    found = Measured(when="today", load=0.5)
+def measured(**samples: list[float]) -> WorkloadSamples:
+    found = WorkloadSamples(when="today", load=0.5)
     for client, values in samples.items():
         for value in values:
             found.add(client, {"cpu": value, "wall": 2 * value})
@@ -51,13 +51,13 @@ def measured(**samples: list[float]) -> Measured:
         ([*answers.paced(1)[0], answers.STAMP.encode().join(answers.paced(1)[1])], 4),
     ],
 )
-def test_the_server_says_events_that_are_known(frames: Sequence[bytes], size: int) -> None:
+def test_the_replay_server_sends_known_events(frames: Sequence[bytes], size: int) -> None:
     said = events(frames)
     assert len(said) == size
     assert not [one for one in said if isinstance(one, wire.UnknownEvent | wire.UndecodableFrame)]
 
 
-def test_a_large_response_is_as_large_as_it_says() -> None:
+def test_a_large_response_has_the_given_size() -> None:
     for frames in (answers.one_text(100_000), answers.many_items(100_000)):
         assert 98_000 < len(frames[-1]) < 102_000
     completed = events(answers.many_items(100_000))[-1]
@@ -65,14 +65,14 @@ def test_a_large_response_is_as_large_as_it_says() -> None:
     assert len(completed.response.output) > 400
 
 
-def test_lanes_come_event_by_event_in_turn() -> None:
+def test_the_events_of_lanes_alternate() -> None:
     said = events([answers.side_by_side((None, "b"), 3)])
     assert [one.stream_id for one in said[:4]] == [None, "b", None, "b"]
     assert len(said) == 2 * (3 + workloads.EVENTS_OF_A_TURN)
 
 
 @pytest.mark.parametrize("mask", [bytes(4), b"\1\2\3\4"])
-def test_the_lane_of_a_request_is_read_through_its_mask(mask: bytes) -> None:
+def test_the_lane_of_a_masked_request_is_found(mask: bytes) -> None:
     def masked(payload: bytes) -> bytes:
         return bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
 
@@ -89,7 +89,7 @@ def test_medians_spreads_and_ratios() -> None:
     assert found.ratio("stream", "stream", "p50") is None
 
 
-def test_the_later_of_two_runs_counts(tmp_path: Path) -> None:
+def test_a_later_run_replaces_an_earlier_one(tmp_path: Path) -> None:
     first = Results(workloads={"rtt": measured(a=[1]), "burst": measured(a=[1])})
     second = Results(machine="here", workloads={"burst": measured(b=[2])})
     for name, run in (("1", first), ("2", second)):
@@ -102,24 +102,24 @@ def test_the_later_of_two_runs_counts(tmp_path: Path) -> None:
 def test_a_table_has_the_best_first_and_its_ratios() -> None:
     each = 1.0 * (workloads.BURST + workloads.EVENTS_OF_A_TURN)
     found = measured(
-        openai=[80 * each], stream=[each, 2 * each, 3 * each], floor=[each, each, each]
+        openai=[80 * each], stream=[each, 2 * each, 3 * each], baseline=[each, each, each]
     )
     heading, *rows = report.rows_of(BURST, found)
-    assert heading[3:5] == ["openai-python / it", "it / floor"]
+    assert heading[3:5] == ["openai-python / it", "it / baseline"]
     assert rows == [
-        ["floor: socket, frames, msgspec", "1.00", "1.00 to 1.00", "80.0", "1.00", "2.00"],
+        ["baseline: socket, frames, msgspec", "1.00", "1.00 to 1.00", "80.0", "1.00", "2.00"],
         ["trio-responses, stream", "2.00", "1.00 to 3.00", "40.0", "2.00", "4.00"],
         ["openai-python, typed", "80.00", "one sample", "1.00", "80.0", "160.00"],
     ]
 
 
-def test_without_a_floor_or_a_peer_there_is_no_such_ratio() -> None:
+def test_without_baseline_and_peer_there_is_no_ratio() -> None:
     heading, row = report.rows_of(BURST, measured(stream=[1]))
-    assert "it / floor" not in heading
+    assert "it / baseline" not in heading
     assert row[3] == "-"
 
 
-def test_a_growth_is_told_against_its_first_step() -> None:
+def test_a_growth_is_compared_with_its_first_step() -> None:
     names = [step.name for step in HISTORY.steps]
     run = Results(
         workloads={names[0]: measured(growth=[100]), names[2]: measured(growth=[120, 150, 160])}
@@ -140,7 +140,7 @@ def test_a_table_in_columns_and_as_markdown() -> None:
     ]
 
 
-def test_numbers_and_multiples_have_the_digits_that_mean_something() -> None:
+def test_numbers_have_no_digits_without_a_meaning() -> None:
     assert [report.number(value, 2) for value in (1.234, 999.5, 12345.6)] == [
         "1.23",
         "999.50",
@@ -154,8 +154,8 @@ def test_numbers_and_multiples_have_the_digits_that_mean_something() -> None:
     ]
 
 
-def test_the_budget_says_what_is_met_and_what_is_not() -> None:
-    run = Results(workloads={"burst": measured(stream=[2], openai=[100], floor=[1])})
+def test_the_budget_shows_which_limits_are_met() -> None:
+    run = Results(workloads={"burst": measured(stream=[2], openai=[100], baseline=[1])})
     first, second, *others = budget_rows(run)[1:]
     assert first[2:] == ["1/40", "1/50", "yes"]
     assert second[2:] == ["1.50", "2.00", "**no**"]
@@ -163,7 +163,7 @@ def test_the_budget_says_what_is_met_and_what_is_not() -> None:
     assert times(0.7) == "0.70"
 
 
-def test_the_budget_names_workloads_and_clients_that_there_are() -> None:
+def test_the_budget_has_existing_workloads_and_clients() -> None:
     known = {workload.name: workload for workload in workloads.ALL}
     for limit in BUDGET:
         workload = known[limit.workload]
@@ -182,7 +182,7 @@ def test_workloads_are_chosen_by_name_or_growth() -> None:
         workloads.chosen({"brust"})
 
 
-def test_failures_are_told_under_the_table() -> None:
+def test_failures_are_listed_below_the_table() -> None:
     found = measured(stream=[1, 2])
     found.failures["agents"] = "no answer within 3 s"
     assert report.notes_on(found) == (
@@ -190,33 +190,33 @@ def test_failures_are_told_under_the_table() -> None:
     )
 
 
-def test_tables_are_put_into_their_place_only() -> None:
+def test_tables_replace_only_the_text_between_the_markers() -> None:
     page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
     once = report.put_into(page, "new")
     assert once == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
     assert report.put_into(once, "new") == once
-    with pytest.raises(ValueError, match="where the tables go"):
+    with pytest.raises(ValueError, match="add both where the tables go"):
         report.put_into("a page", "new")
 
 
-def test_pictures_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
+def test_there_is_a_picture_of_each_measured_growth(tmp_path: Path) -> None:
     run = Results(
         workloads={
-            "burst": measured(stream=[2, 3], openai=[90], floor=[1]),
+            "burst": measured(stream=[2, 3], openai=[90], baseline=[1]),
             **{step.name: measured(growth=[100, 110]) for step in HISTORY.steps},
         }
     )
     plots.draw_all(run, tmp_path)
-    drawn = {path.name: ET.parse(path).getroot() for path in tmp_path.iterdir()}  # noqa: S314
+    drawn = {path.name: ET.parse(path).getroot() for path in tmp_path.iterdir()}  # noqa: S314 - the text was written above
     assert set(drawn) == {"benchmarks-burst.svg", "benchmarks-history.svg"}
     space = "{http://www.w3.org/2000/svg}"
     assert len(drawn["benchmarks-burst.svg"].findall(f"{space}rect")) == 1 + 3
     assert len(drawn["benchmarks-history.svg"].findall(f"{space}circle")) == len(HISTORY.steps)
 
 
-def test_points_of_a_line_lie_where_their_logarithms_do() -> None:
-    places = [plots.Point(10.0**n, 1, 1, 1) for n in range(3)]
-    root = ET.fromstring(plots.line("t", "x", "y", places))  # noqa: S314
+def test_the_x_axis_of_a_line_is_logarithmic() -> None:
+    places = [plots.PlotPoint(10.0**n, 1, 1, 1) for n in range(3)]
+    root = ET.fromstring(plots.line("t", "x", "y", places))  # noqa: S314 - the text was written above
     at = [float(one.get("cx", "nan")) for one in root.iter() if one.tag.endswith("circle")]
     assert math.isclose(at[1] - at[0], at[2] - at[1], abs_tol=0.2)
     assert at[0] < at[1]

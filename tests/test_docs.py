@@ -1,11 +1,11 @@
-"""The documentation does what it says: blocks run, names and files are there, floors hold."""
+"""Blocks of the documentation run, and the names and files that its pages name exist."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections import Counter
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,10 @@ import pytest
 import trustme
 
 import trio_responses
+import trio_responses.otel
 import trio_responses.testing
+import trio_responses.types
+import trio_responses.typing
 from tests.docs_pages import Page
 from trio_responses import ResponsesError
 
@@ -29,9 +32,19 @@ ELSEWHERE = {
     "docs/testing-your-app.md": "tests/test_docs_testing.py",
     "docs/tools.md": "tests/test_readme.py",
 }
-"""Pages whose blocks another test runs."""
+"""Pages whose blocks are run by another test module."""
 SKIPPED: dict[str, int] = {}
-"""Blocks that nothing here can run, for want of a key or a network: how many on which page."""
+"""The number of blocks of a page that need a key or a network, so that they are not run."""
+HOMES = (
+    trio_responses,
+    trio_responses.types,
+    trio_responses.typing,
+    trio_responses.testing,
+    trio_responses.otel,
+)
+"""The public modules."""
+WRITTEN = {"benchmarks/runs/", "docs/_build/html"}
+"""Folders that a program creates."""
 
 
 def pages() -> list[str]:
@@ -48,7 +61,7 @@ def count_blocks(page: str) -> int:
 
 @pytest.fixture
 def files_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files that the page on proxies takes for granted."""
+    """Write the files that the page about proxies expects into the current folder."""
     monkeypatch.chdir(tmp_path)
     authority = trustme.CA()
     authority.cert_pem.write_to_path("company-ca.pem")
@@ -57,7 +70,7 @@ def files_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("files_of_the_reader")
 @pytest.mark.parametrize("page", [page for page in pages() if count_blocks(page)])
-def test_a_page_does_what_it_says(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_blocks_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if page in ELSEWHERE:
         assert Path(page).name in (ROOT / ELSEWHERE[page]).read_text(encoding="utf-8")
         return
@@ -72,7 +85,7 @@ def test_only_these_blocks_are_skipped() -> None:
     assert {page: count for page, count in comments.items() if count} == SKIPPED
 
 
-@pytest.mark.parametrize("home", [trio_responses, trio_responses.testing])
+@pytest.mark.parametrize("home", HOMES)
 def test_the_reference_has_every_public_name_once(home: ModuleType) -> None:
     shown: Counter[str] = Counter()
     for path in REFERENCE.glob("*.md"):
@@ -82,86 +95,63 @@ def test_the_reference_has_every_public_name_once(home: ModuleType) -> None:
     assert shown == Counter(home.__all__)
 
 
-def test_the_tree_of_errors_is_that_of_the_classes() -> None:
+def test_the_tree_of_errors_shows_the_base_classes() -> None:
     page = (REFERENCE / "errors.md").read_text(encoding="utf-8")
     tree = re.search(r"```text\n(.*?)\n```", page, re.DOTALL)
     assert tree is not None
     assert tree[1].splitlines() == branch(ResponsesError, 0)
 
 
-def floors() -> dict[str, int]:
-    """Read the table of floors: a module or a folder, and where it is."""
+def test_the_layers_name_every_module_of_the_package_once() -> None:
     page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d) \| (.*?) \|", page, re.MULTILINE)
-    return {
-        name.removesuffix(".py").removesuffix("/"): int(floor)
-        for floor, where in rows
-        for name in re.findall(r"`(.*?)`", where)
-    }
+    section = page.partition("## Layers")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]*`[^|]*) \|", section, re.MULTILINE)
+    named = Counter(name for row in rows for name in re.findall(r"`(\w+)(?:\.py|/)`", row))
+    assert named == Counter(modules() - {"__init__", "__main__"})
 
 
-def imported_by(path: Path, package: str = "trio_responses") -> set[str]:
-    """Name what a module imports of a package when it runs, by the first part of each name."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = [one for one in ast.walk(tree) if isinstance(one, ast.If) and names_types(one)]
-    left_out = {id(inner) for outer in for_types for inner in ast.walk(outer)}
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and not node.level and id(node) not in left_out:
-            if node.module == package:
-                found |= {one.name for one in node.names}
-            elif node.module and node.module.startswith(f"{package}."):
-                found.add(node.module.removeprefix(f"{package}.").split(".")[0])
-    return found
+def modules() -> set[str]:
+    """Return the names of the modules and packages directly in `trio_responses`."""
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    return folders | {path.stem for path in PACKAGE.glob("*.py")}
 
 
-def names_types(node: ast.If) -> bool:
-    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def test_a_file_imports_from_its_own_floor_and_those_below() -> None:
-    floor = floors()
-    assert len(floor) > len({*floor.values()}) > 1
-    assert {*rooms()} - {*floor} == {"__init__", "__main__"}
-    for name, own in floor.items():
-        for file in rooms()[name]:
-            higher = {one for one in imported_by(file) if floor.get(one, 0) > own}
-            assert not higher, f"{file.name} on floor {own} imports {higher}"
-
-
-def test_no_folder_imports_itself_by_way_of_others() -> None:
-    graph = {name: set[str]().union(*map(imported_by, files)) for name, files in rooms().items()}
-    TopologicalSorter({name: others - {name} for name, others in graph.items()}).prepare()
-
-
-def test_no_file_of_a_folder_imports_itself_by_way_of_others() -> None:
-    for name, files in rooms().items():
-        inner = f"trio_responses.{name}"
-        graph = {file.stem: imported_by(file, inner) - {file.stem} for file in files}
-        TopologicalSorter(graph).prepare()
-
-
-def rooms() -> dict[str, list[Path]]:
-    """List the folders of the package and the files beside them, each with what is inside."""
-    files = {path.stem: [path] for path in PACKAGE.glob("*.py")}
-    return files | {
-        path.name: sorted(path.rglob("*.py"))
-        for path in PACKAGE.iterdir()
-        if (path / "__init__.py").exists()
-    }
-
-
-@pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "docs/promises.md"])
-def test_the_files_that_a_page_names_are_there(page: str) -> None:
+@pytest.mark.parametrize("page", [*pages(), "docs/explanation/frame.svg"])
+def test_the_paths_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", text))
-    roots = (ROOT, PACKAGE, ROOT / "tests", ROOT / "tests" / "turn")
-    assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
-    assert named
+    named = set(re.findall(r"`((?:tests|docs|benchmarks|examples|testing)/[\w/.]*)`", text))
+    named |= set(re.findall(r"\b_\w+/\w+\.py\b", text))  # also in the texts of pictures
+    exist = {name for name in named if (ROOT / name).exists() or (PACKAGE / name).exists()}
+    assert named - exist - WRITTEN == set()
+
+
+def test_no_page_or_example_imports_a_private_module() -> None:
+    paths = [*(ROOT / page for page in pages()), *(ROOT / "examples").glob("*.py")]
+    private = re.compile(r"(from|import) trio_responses[\w.]*\._")
+    found = [path.name for path in paths if private.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_the_members_hidden_from_the_reference_exist() -> None:
+    source = (ROOT / "docs" / "public_names.py").read_text(encoding="utf-8")
+    block = re.search(r"^INTERNAL = (\{.*?^\})", source, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    public = [getattr(home, name) for home in HOMES for name in home.__all__]
+    classes = {one for each in public if isinstance(each, type) for one in each.__mro__}
+    for member in ast.literal_eval(block[1]):
+        owner, _, name = member.partition(".")
+        (found,) = [each for each in classes if each.__name__ == owner and is_ours(each)]
+        sources = [inspect.getsource(each) for each in found.__mro__ if is_ours(each)]
+        assert hasattr(found, name) or any(f"self.{name}:" in one for one in sources), member
+
+
+def is_ours(kind: type) -> bool:
+    """Whether a class is defined in this package."""
+    return kind.__module__.startswith("trio_responses")
 
 
 def branch(kind: type[BaseException], depth: int) -> list[str]:
-    """Write a class and those derived from it, with the bases that are not of this package."""
+    """Return the lines of a class and its subclasses, with the bases of other packages."""
     others = [
         base.__name__ if base.__module__ == "builtins" else f"trio.{base.__name__}"
         for base in kind.__bases__

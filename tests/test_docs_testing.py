@@ -1,4 +1,4 @@
-"""The examples of the page on testing, run as they stand there by a pytest of their own."""
+"""The examples of the page about testing, run by pytest in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "testing-your-app.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 APP, *TESTS, WITH_ANYIO = BLOCKS
 IMPORTS = "import trio\nfrom trio_responses import ConnectionLost, open_responses\n"
-"""What a reader of the page adds where an example needs it."""
+"""The imports that a reader adds for the examples."""
 
 
 def run(folder: Path, *options: str) -> str:
@@ -34,7 +34,7 @@ def test_the_app_passes_its_tests(tmp_path: Path) -> None:
         assert re.search(rf"::{name} PASSED", report)
 
 
-def test_the_test_of_the_app_can_fail(tmp_path: Path) -> None:
+def test_the_test_of_the_app_fails_for_another_answer(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\npythonpath = .\n")
     (tmp_path / "weather.py").write_text(APP.replace('"snow"', '"sunshine"'))
     (tmp_path / "test_weather.py").write_text(TESTS[0])
@@ -48,8 +48,8 @@ def test_the_example_with_anyio_passes(tmp_path: Path) -> None:
     assert "1 passed" in run(tmp_path, "--strict-markers", "-p", "no:trio")
 
 
-def test_every_order_and_record_that_the_page_names_is_there() -> None:
-    from trio_responses.testing import Request, ResponsesServer  # noqa: PLC0415 - of this test
+def test_every_method_that_the_page_lists_exists() -> None:
+    from trio_responses.testing import Request, ResponsesServer  # noqa: PLC0415 - only this test needs both
 
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:3] == "| `"]
     names = {name for row in rows for name in re.findall(r"`(\w+)", row.split(" | ")[0])}

@@ -1,4 +1,4 @@
-"""The examples, as programs: each is started as its docstring says, on the embedded server."""
+"""The example programs, each started as its docstring says, with the embedded server."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from trio_websocket import WebSocketConnection, open_websocket_url
 from trio_responses.testing import open_test_server
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 60.0
-"""For one example; on a machine with nothing else to do they take one or two."""
+HANG_GUARD = 600.0
+"""Seconds after which an example is considered to hang; on an idle machine one takes one or two."""
 
 needs_quart = pytest.mark.skipif(
     find_spec("quart_trio") is None, reason="Quart-Trio is not installed: extra 'examples'"
@@ -35,7 +35,7 @@ needs_redis = pytest.mark.skipif(
 
 
 def environment() -> dict[str, str]:
-    """Give the environment without what would lead elsewhere."""
+    """Return the environment without the variables of OpenAI."""
     return {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
 
 
@@ -44,8 +44,8 @@ def command(example: str, *arguments: str) -> list[str]:
 
 
 async def run(example: str, *arguments: str, stdin: str = "") -> list[str]:
-    """Run an example to its end; give what it printed, line by line."""
-    with trio.fail_after(SECONDS):
+    """Run an example to its end and return the printed lines."""
+    with trio.fail_after(HANG_GUARD):
         done = await trio.run_process(
             command(example, *arguments),
             cwd=ROOT,
@@ -82,7 +82,7 @@ async def test_fan_out() -> None:
     assert sorted(answers) == sorted(
         f"{number:4}  {number} times {number} is {number * number}" for number in range(1, 101)
     )
-    assert answers != sorted(answers)  # they are printed as they come
+    assert answers != sorted(answers)  # printed in the order of arrival
     assert re.fullmatch(r"100 questions in \S+ s over 4 connections", last)
 
 
@@ -100,12 +100,12 @@ async def test_agent() -> None:
 
 @asynccontextmanager
 async def web_service() -> AsyncGenerator[str, None]:
-    """Run the web service; give its URL, and see to it that it ends well."""
+    """Run the web service, yield its URL, and check its exit status."""
     process = await trio.lowlevel.open_process(
         command("web"), cwd=ROOT, env=environment(), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    with trio.fail_after(SECONDS):
+    with trio.fail_after(HANG_GUARD):
         try:
             printed = b""
             while b"\n" not in printed:
@@ -121,7 +121,7 @@ async def web_service() -> AsyncGenerator[str, None]:
 
 
 async def read_until(url: str, end: bytes, *lines: str, path: str = "/") -> bytes:
-    """Fetch something as plainly as can be."""
+    """Send a GET request and return the response up to ``end``."""
     place = url.removeprefix("http://").rstrip("/")
     host, port = place.split(":")
     head = "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {place}", *lines, "", ""])
@@ -135,8 +135,8 @@ async def read_until(url: str, end: bytes, *lines: str, path: str = "/") -> byte
         return page
 
 
-async def knock(url: str, origin: str) -> bytes:
-    """Ask for the web socket as a page of some origin does; give the first line of the answer."""
+async def request_upgrade(url: str, origin: str) -> bytes:
+    """Send an upgrade request with an origin and return the status line of the response."""
     upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     head = await read_until(url, b"\r\n", *upgrade, key, f"Origin: {origin}", path="/chat")
@@ -168,8 +168,8 @@ async def test_web() -> None:
             await one.aclose()
             answer = await ask(other, "Hello")
             assert "".join(event.get("text", "") for event in answer) == 'Turn 1: you said "Hello".'
-        assert b"101" in await knock(url, url.rstrip("/"))
-        assert b"403" in await knock(url, "http://evil.example")
+        assert b"101" in await request_upgrade(url, url.rstrip("/"))
+        assert b"403" in await request_upgrade(url, "http://evil.example")
 
 
 # --- On several processes ----------------------------------------------------------------
@@ -177,16 +177,15 @@ async def test_web() -> None:
 
 @pytest.fixture
 def redis() -> Iterator[str]:
-    """Run a Redis of our own, without a port; give its URL."""
-    with TemporaryDirectory() as folder:  # a socket's path must be short
+    """Run a Redis server on a Unix socket and yield its URL."""
+    with TemporaryDirectory() as folder:  # the path of a socket must be short
         path = Path(folder) / "redis"
         options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
         command = [shutil.which("redis-server") or "", *options]
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:  # noqa: S603 - our own
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:  # noqa: S603 - fixed command
             try:
-                for _ in range(1000):
-                    if path.exists():
-                        break
+                while not path.exists():
+                    assert server.poll() is None
                     time.sleep(0.01)
                 yield f"unix://{path}"
             finally:

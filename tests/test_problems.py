@@ -547,13 +547,13 @@ async def test_problem_25_turns_by_the_hundred_leave_nothing_behind() -> None:
     """P6: no cache, no listener, no record grows with the turns."""
     async with open_pair() as (_server, connection):
         await ask(connection, "first")
-        link = next(iter(connection._sockets.links))
-        before = (len(link.lanes._queues), len(link.lanes._ended), len(link.names))
+        link = next(iter(connection._engine.sockets))
+        before = (len(link.requests._queues), len(link.requests._ended), len(link.lane_names))
         for number in range(300):
             await ask(connection, str(number))
         with trio.move_on_after(0):
             await ask(connection, "cancelled")
-        after = (len(link.lanes._queues), len(link.lanes._ended), len(link.names))
+        after = (len(link.requests._queues), len(link.requests._ended), len(link.lane_names))
         assert after == before
         assert_at_rest(connection)
 

@@ -1,4 +1,4 @@
-"""The examples of the README and of the pages with examples, run as they stand there."""
+"""The examples of the README, of the page about conversations and of the page about tools."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def examples(page: str, language: str = "python") -> list[str]:
-    """Give the blocks of a page that are in a language."""
+    """Return the code blocks of a page in a language."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
@@ -36,10 +36,10 @@ RUN, RUN_STREAM, APPROVAL, HANDLERS, ERRORS, ANSWERS = examples("docs/tools.md")
 
 
 async def run(example: str, connection: ResponsesConnection | None = None) -> None:
-    """Run a block that stands in an async function and has a connection."""
+    """Run a block inside an async function with the parameter ``connection``."""
     lines = "".join(f"    {line}\n" for line in example.splitlines())
     namespace: dict[str, Any] = {}
-    exec(f"async def example(connection):\n{lines}", namespace)  # noqa: S102 - our own page
+    exec(f"async def example(connection):\n{lines}", namespace)  # noqa: S102 - the page is part of this repository
     await namespace["example"](connection)
 
 
@@ -50,7 +50,7 @@ async def test_the_first_example_streams_its_answers(
     async with open_test_server() as server:
         monkeypatch.setattr(trio_responses, "open_responses", server.open_client)
         namespace: dict[str, Any] = {}
-        exec(FIRST.replace("trio.run(main)", ""), namespace)  # noqa: S102 - our own page
+        exec(FIRST.replace("trio.run(main)", ""), namespace)  # noqa: S102 - the page is part of this repository
         await namespace["main"]()
     said = capsys.readouterr().out
     assert said == (
@@ -69,7 +69,7 @@ async def test_the_conversation_sends_the_new_items_only() -> None:
 @pytest.mark.parametrize(
     ("program", "said"), [(TEST, "1 passed"), (TEST.replace("sunny", "rainy", 1), "1 failed")]
 )
-def test_the_test_runs_when_it_is_copied(program: str, said: str, tmp_path: Path) -> None:
+def test_the_test_runs_in_another_folder(program: str, said: str, tmp_path: Path) -> None:
     (configuration,) = examples("README.md", "toml")
     (tmp_path / "pyproject.toml").write_text(configuration, encoding="utf-8")
     (tmp_path / "test_weather.py").write_text(program, encoding="utf-8")
@@ -102,7 +102,7 @@ async def test_a_run_shows_its_tools(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @NO_WAITING
-async def test_what_is_not_approved_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_call_without_approval_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     async with open_test_server() as server, server.open_client() as connection:
         await run(APPROVAL, connection)
     assert capsys.readouterr().out == (
@@ -130,7 +130,7 @@ async def test_a_custom_tool_has_a_handler(capsys: pytest.CaptureFixture[str]) -
 
 
 @NO_WAITING
-async def test_an_error_is_told_or_raised(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_error_of_a_tool_is_sent_or_raised(capsys: pytest.CaptureFixture[str]) -> None:
     async with open_test_server() as server, server.open_client() as connection:
         await run(ERRORS, connection)
         assert len(server.requests) == 4
@@ -149,7 +149,7 @@ async def test_an_error_is_told_or_raised(capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 @NO_WAITING
-async def test_an_answer_has_a_type(
+async def test_a_parsed_answer_has_a_type(
     text: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with open_test_server() as server, server.open_client() as connection:
@@ -169,7 +169,7 @@ async def test_the_second_turn_is_a_delta(capsys: pytest.CaptureFixture[str]) ->
 
 
 @NO_WAITING
-async def test_a_lost_turn_is_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_lost_turn_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     async with open_test_server() as server, server.open_client() as connection:
         server.answer()
         server.drop(after_events=3)
@@ -179,7 +179,7 @@ async def test_a_lost_turn_is_asked_again(capsys: pytest.CaptureFixture[str]) ->
 
 
 @NO_WAITING
-async def test_a_lost_turn_is_sent_again_where_that_was_asked_for(
+async def test_a_lost_turn_is_sent_again_with_at_least_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with open_test_server() as server, server.open_client() as connection:
@@ -209,7 +209,7 @@ async def test_a_steered_response_goes_on_with_a_successor(
 
 
 @NO_WAITING
-async def test_a_window_begins_a_new_chain() -> None:
+async def test_an_adopted_history_begins_a_new_chain() -> None:
     async with open_test_server() as server, server.open_client() as connection:
         await run(COMPACTION, connection)
         assert [len(request.input_items) for request in server.requests] == [1, 3]
@@ -234,7 +234,7 @@ async def test_a_checkpoint_goes_on_in_full(capsys: pytest.CaptureFixture[str]) 
 
 
 @NO_WAITING
-async def test_a_rotation_policy_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rotation_policy_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_test_server() as server:
         monkeypatch.setattr(trio_responses, "open_responses", server.open_client)
         await run(ROTATION)

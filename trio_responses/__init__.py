@@ -4,11 +4,10 @@ Records of the wire format are in `trio_responses.types`, aliases for annotation
 `trio_responses.typing`.
 """
 
-from trio_responses._client import connect_responses, open_responses
-from trio_responses._connection.engine import ResponsesConnection
+from trio_responses._client import ResponsesConnection, connect_responses, open_responses
 from trio_responses._conversation.conversation import Conversation, ConversationStatistics
 from trio_responses._conversation.run import RunStream
-from trio_responses._endpoint import Endpoint
+from trio_responses._endpoint import VERSION, Endpoint
 from trio_responses._errors import (
     AnswerError,
     AnswerIncomplete,
@@ -59,9 +58,8 @@ from trio_responses._lifecycle import (
 )
 from trio_responses._pool import PoolStatistics, ResponsesPool, open_pool
 from trio_responses._protocol.accumulator import ItemSnapshot, Snapshot
-from trio_responses._protocol.backoff import ReconnectPolicy
 from trio_responses._protocol.requests import SteerState
-from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
+from trio_responses._settings import Keepalive, Limits, ReconnectPolicy, RotationPolicy, Timeouts
 from trio_responses._tools.function import (
     FunctionTool,
     InvalidArguments,
@@ -151,9 +149,13 @@ __all__ = [
     "UndecodableResponse",
     "UnexpectedOutput",
     "UpgradeUnsupported",
+    "__version__",
     "connect_responses",
     "function_tool",
     "open_pool",
     "open_responses",
     "strict_schema",
 ]
+
+__version__: str = VERSION
+"""The version of the installed package, for example ``"0.1.0"``."""

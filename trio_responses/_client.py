@@ -1,45 +1,264 @@
-"""How a connection is opened: for a block, or in a nursery of the caller's own.
+"""The public connection: `open_responses`, `connect_responses` and `ResponsesConnection`.
 
-What belongs elsewhere: what it does once it is there (`connection.py`).
+`ResponsesConnection` is a facade. The engine (`_connection`) owns the sockets; turns are in
+`_turn` and conversations in `_conversation`.
 """
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 
 from trio_responses._concurrency import open_closing_nursery
-from trio_responses._connection.engine import ResponsesConnection
+from trio_responses._connection.engine import ConnectionEngine
+from trio_responses._conversation.conversation import Conversation
+from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
-from trio_responses._errors import ConfigurationError
-from trio_responses._instruments.instrument import Instruments, ServerAddress
+from trio_responses._errors import ConfigurationError, ConnectionClosed
+from trio_responses._instruments.instrument import (
+    Instruments,
+    ServerAddress,
+    checked_instruments,
+)
 from trio_responses._instruments.log import LoggingInstrument
-from trio_responses._protocol.backoff import Backoff, ReconnectPolicy
+from trio_responses._protocol.continuation import Continuation
 from trio_responses._settings import (
     Keepalive,
     Limits,
     RotationPolicy,
     Timeouts,
-    checked_instruments,
+    check_option_values,
     checked_record,
 )
-from trio_responses._transport.tls import system_trust
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
+from trio_responses._turn.methods import Lane, TurnMethods
+from trio_responses._turn.request_builder import StaticRequest, create_command
+from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from typing import Self
+
+    import msgspec
 
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
+    from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
+    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.raw_items import RawItems
+    from trio_responses._settings import ReconnectPolicy
     from trio_responses._transport.proxy import ProxyChoice
     from trio_responses._transport.websocket import Dial
+    from trio_responses._turn.stream import AbandonChoice
+    from trio_responses._wire import ClientEvent
 
-__all__ = ["connect_responses", "open_responses"]
+__all__ = [
+    "ResponsesConnection",
+    "connect_responses",
+    "make_engine",
+    "open_responses",
+    "start_engine",
+]
+
+
+@final
+class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
+    """A supervised connection to a Responses server.
+
+    Made by `open_responses` and `connect_responses` only. The connection manages one socket at a
+    time and reconnects automatically.
+
+    `create` and `stream` run turns. Underneath, the connection is a `trio.abc.Channel`, the raw
+    channel: `send` a `ResponseCreate`, and `receive` the events that answer it, in order. After
+    its first use the raw channel also delivers unsolicited events of the server, and
+    `ConnectionLost`, `ConnectionRestored` and `ConnectionRotated`, each in its place among the
+    events.
+    """
+
+    def __init__(self, engine: ConnectionEngine) -> None:
+        self._engine = engine
+
+    def __repr__(self) -> str:
+        """Return the host and the state of the connection; nothing secret."""
+        return f"<ResponsesConnection to {self._engine.config.endpoint.host} {self.state}>"
+
+    # --- Turns ---------------------------------------------------------------------------
+
+    def stream(
+        self,
+        *,
+        delivery: DeliveryChoice = "at_most_once",
+        abandon: AbandonChoice = "drain",
+        snapshot: bool = True,
+        **params: Any,
+    ) -> ResponseStream:
+        """Run one turn as a scope, event by event.
+
+        For example::
+
+            async with connection.stream(model=MODEL, input=prompt) as stream:
+                async for event in stream:
+                    ...
+            response = stream.response
+
+        Any number of tasks may run turns at the same time. Where the endpoint has lanes, their
+        turns run side by side, else one after the other in the order in which they were asked
+        for. While no socket is open, turns wait for one as long as the reconnect policy goes on.
+
+        :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
+            it ran.
+        :param abandon: what happens to the default lane when the block is left early and the
+            endpoint has no other lanes: ``"drain"`` lets the next turn wait until the rest of
+            the response was received; ``"replace"`` replaces the socket, and with it the caches
+            of the server. The remaining events are discarded in both cases.
+        :param snapshot: whether text is kept for ``stream.snapshot``.
+        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
+        :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
+            ``delivery`` and ``abandon``.
+        """
+        check_option_values(delivery=delivery, abandon=abandon)
+        request = StaticRequest(create_command(params))
+        return ResponseStream(
+            self._engine.requests, request, delivery=delivery, abandon=abandon, snapshot=snapshot
+        )
+
+    @asynccontextmanager
+    async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
+        """Reserve a lane for the length of a block.
+
+        Turns of one lane run one after the other, and the server keeps the latest response of
+        each lane in its fast cache (guide, "WebSocket mode"). So a chain of turns profits from a
+        lane that no other turn uses. Where the endpoint has no lanes, the turns share the default
+        lane.
+
+        :param name: letters, digits, ``_``, ``-`` and ``.``, at most 256; by default a free name.
+            The server counts 32 names a socket and forgets none, so do not keep inventing names.
+        :raises ConfigurationError: for a malformed name, or one that is reserved; and for any
+            name where the endpoint has no lanes.
+        """
+        with self._engine.requests.reserved_lane(name) as sender:
+            yield Lane(sender, sender.name)
+
+    @asynccontextmanager
+    async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation for the length of a block: a history that outlives its socket.
+
+        For example::
+
+            async with connection.conversation(model=MODEL, store=False) as conversation:
+                response = await conversation.create("Is it warmer in Paris or in Oslo?")
+
+        Where the endpoint has lanes, the conversation and each of its forks reserve a lane.
+
+        :param settings: the fields of `ResponseCreate` that hold for every turn, such as
+            ``model`` and ``instructions``; others go into its ``extra``.
+        :raises ConfigurationError: for fields that are not settings.
+        """
+        async with self._resume_conversation(settings, Continuation()) as conversation:
+            yield conversation
+
+    @asynccontextmanager
+    async def _resume_conversation(
+        self,
+        settings: Mapping[str, Any],
+        continuation: Continuation,
+        answers: Sequence[msgspec.Raw] = (),
+        unsent: RawItems | None = None,
+    ) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation that may have a history."""
+        config = self._engine.config
+        with self._engine.requests.lane_reservations() as reserve:
+            history = History(config.endpoint, continuation, answers, unsent)
+            yield Conversation(
+                reserve, config.endpoint, settings, history, instruments=config.instruments
+            )
+
+    # --- The raw channel -----------------------------------------------------------------
+
+    async def send(self, value: ClientEvent) -> None:
+        """Send a command on the raw channel. While no socket is open, wait for one.
+
+        `receive` returns the events that answer the command. A checkpoint; if cancelled before
+        the first byte is written, nothing was sent.
+
+        :raises RequestTooLarge: when the command is over ``limits.max_request_bytes``.
+        :raises ConnectionLost: when the socket was lost before the command was written whole.
+        :raises ConnectionClosed: after `aclose`.
+        """
+        self._engine.router.channel_in_use = True
+        await self._engine.requests.send_command(value)
+
+    async def receive(self) -> Event:
+        """Wait for the next event of the raw channel. A checkpoint; cancelled, it loses no event.
+
+        :raises ConnectionClosed: after `aclose`.
+        :raises ReconnectFailed: when the connection has ended, after its last event.
+        :raises ResponsesError: likewise, for other reasons.
+        """
+        self._engine.router.channel_in_use = True
+        return await self._engine.router.channel.receive()
+
+    def __aiter__(self) -> Self:
+        """Iterate over the events of the raw channel."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """Wait for the next event; the iteration ends when the connection is closed.
+
+        A checkpoint; cancelled, it loses no event.
+        """
+        try:
+            return await self.receive()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Close the connection with close code 1000: idempotent, within ``timeouts.close``.
+
+        Active turns raise `ConnectionClosed`. A cancellation does not shorten the closing.
+        """
+        await self._engine.aclose()
+
+    # --- State ---------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ConnectionState:
+        """The state of the connection."""
+        return self._engine.sockets.state
+
+    async def wait_open(self) -> None:
+        """Wait until a socket is open. A checkpoint.
+
+        :raises ResponsesError: when no other socket will be opened: why the connection ended.
+        """
+        await self._engine.wait_open()
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def previous_response_id(self) -> str | None:
+        """The id of the latest completed response of the current socket.
+
+        `None` after a reconnect, and after an error that evicted the response from the cache of
+        the server.
+        """
+        socket = self._engine.sockets.current
+        return socket.requests.previous_response_id if socket is not None else None
+
+    @property
+    def handshake_headers(self) -> dict[str, str]:
+        """The headers of the latest upgrade response of the server, with names in lower case."""
+        socket = self._engine.sockets.current
+        return dict(socket.transport.handshake_headers) if socket is not None else {}
+
+    def statistics(self) -> ConnectionStatistics:
+        """Return the counters of the connection."""
+        return self._engine.statistics()
 
 
 @asynccontextmanager
@@ -68,41 +287,43 @@ async def open_responses(
         async with open_responses() as connection:
             response = await connection.create(model=MODEL, input="Hello")
 
-    The socket is open when the block begins. If it is lost, another one is opened behind the
-    scenes; turns under way are told. Nothing outlives the block: no task, no socket, no timer.
-    When the block is cancelled or fails, the connection still works in its ``finally`` clauses;
-    then it is closed within ``timeouts.close`` seconds.
+    The socket is open when the block begins. If the socket is lost, another one is opened
+    automatically; active turns raise `ConnectionLost`. Nothing outlives the block: no task, no
+    socket, no timer. If the block is cancelled or fails, the connection still works in its
+    ``finally`` clauses; then it is closed within ``timeouts.close`` seconds.
 
     :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
         ``OPENAI_BASE_URL``, or OpenAI's own.
-    :param api_key: the key, or an async callable that gives it, called for every handshake; by
-        default the endpoint's variable, ``OPENAI_API_KEY`` for most. An empty string sends none,
-        where the endpoint can do without.
-    :param endpoint: a server's profile, instead of ``url``.
-    :param headers: more headers for every handshake, in place of the library's of the same name.
-    :param ssl_context: what TLS trusts and shows; by default what the system trusts. It is for the
-        server: a proxy that is reached over TLS itself is checked against the system's trust.
+    :param api_key: the key, or an async callable that returns it, called for every handshake; by
+        default the environment variable of the endpoint, ``OPENAI_API_KEY`` for most. An empty
+        string sends no key, where the endpoint needs none.
+    :param endpoint: the profile of a server, instead of ``url``.
+    :param headers: additional headers for every handshake; they replace headers of the library
+        that have the same name.
+    :param ssl_context: the trusted certificates and the client certificate for TLS to the server;
+        by default the certificates that the system trusts. A proxy that is reached over TLS is
+        always checked against the certificates of the system.
     :param proxy: the URL of a proxy (``http://``, ``https://``, ``socks5://`` or ``socks5h://``),
-        with ``user:password@`` where it asks for them; `False` for none. By default what the
-        environment says, here and now: ``HTTPS_PROXY`` and its kin, and ``NO_PROXY``
-        (docs/proxies.md).
+        with ``user:password@`` if the proxy asks for them; `False` for no proxy. By default the
+        proxy of the environment when the connection is opened: ``HTTPS_PROXY`` and related
+        variables, and ``NO_PROXY`` (docs/proxies.md).
     :param reconnect: a `ReconnectPolicy`, or delays in seconds.
     :param timeouts: how long each phase may take.
-    :param keepalive: how a dead server is noticed.
-    :param limits: how many bytes may be in one place.
+    :param keepalive: how a dead connection is detected.
+    :param limits: limits on bytes of messages, requests and buffers.
     :param rotation: when a socket is replaced before the server ends it.
-    :param allow_insecure: allow ``ws://`` to other machines: everybody on the way can read the
-        key and the content.
-    :param instruments: what is told of sockets, turns and tools (docs/instruments.md); by default
-        a `LoggingInstrument`, for the logger ``trio_responses``.
-    :param dial: opens the byte stream, where TCP is not the way. The environment's proxies are
-        not for it.
-    :raises ConfigurationError: when the arguments cannot work.
-    :raises ConnectError: when the server cannot be reached, and another attempt cannot help; a
-        `ProxyError` where a proxy is in the way.
-    :raises ReconnectFailed: when the policy's attempts are spent.
+    :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
+        path read the key and the content.
+    :param instruments: observers of sockets, turns and tools (docs/instruments.md); by default
+        one `LoggingInstrument`, for the logger ``trio_responses``.
+    :param dial: opens the byte stream instead of TCP. The proxies of the environment are not used
+        then.
+    :raises ConfigurationError: for arguments that cannot work.
+    :raises ConnectError: when the server cannot be reached and another attempt cannot help; a
+        `ProxyError` when a proxy is the cause.
+    :raises ReconnectFailed: when the attempts of the policy are used up.
     """
-    connection = _prepare(
+    engine = make_engine(
         url,
         api_key=api_key,
         endpoint=endpoint,
@@ -118,8 +339,9 @@ async def open_responses(
         instruments=instruments,
         dial=dial,
     )
-    async with open_closing_nursery(connection.aclose) as nursery:
-        await nursery.start(partial(connection._run, shielded=True))  # noqa: SLF001 - its own opener
+    async with open_closing_nursery(engine.aclose) as nursery:
+        await nursery.start(partial(engine.run, shielded=True))
+        connection = ResponsesConnection(engine)
         await connection.wait_open()
         yield connection
 
@@ -143,14 +365,14 @@ async def connect_responses(
     instruments: Iterable[Instrument] | None = None,
     dial: Dial = dial_tcp,
 ) -> ResponsesConnection:
-    """Open a supervised connection in a nursery of your own.
+    """Open a supervised connection whose tasks run in a nursery of the caller.
 
-    As `open_responses`, but it lives until ``connection.aclose()`` or until the nursery is
-    cancelled, which closes it, too. When this call is cancelled or fails, nothing is left.
+    The options are those of `open_responses`. The connection lives until ``connection.aclose()``,
+    or until the nursery is cancelled. If this call is cancelled or fails, nothing is left behind.
 
-    :param nursery: where its tasks run.
+    :param nursery: runs the tasks of the connection.
     """
-    connection = _prepare(
+    engine = make_engine(
         url,
         api_key=api_key,
         endpoint=endpoint,
@@ -166,17 +388,28 @@ async def connect_responses(
         instruments=instruments,
         dial=dial,
     )
+    return ResponsesConnection(await start_engine(nursery, engine))
+
+
+@trio.lowlevel.enable_ki_protection
+async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> ConnectionEngine:
+    """Run an engine in a nursery and wait until its first socket is open.
+
+    :raises ResponsesError: when no socket can be opened; the engine is closed then, as it is when
+        the call is cancelled.
+    """
     try:
-        await nursery.start(connection._run)  # noqa: SLF001 - its own opener
-        await connection.wait_open()
+        await nursery.start(engine.run)
+        await engine.wait_open()
+        await trio.lowlevel.checkpoint()
     except BaseException:
         with trio.CancelScope(shield=True):  # as in `open_closing_nursery`
-            await connection.aclose()
+            await engine.aclose()
         raise
-    return connection
+    return engine
 
 
-def _prepare(
+def make_engine(
     url: str | None,
     *,
     api_key: ApiKey | None,
@@ -192,8 +425,8 @@ def _prepare(
     allow_insecure: bool,
     instruments: Iterable[Instrument] | None,
     dial: Dial,
-) -> ResponsesConnection:
-    """Make a connection of its options, with the defaults of those that were not given."""
+) -> ConnectionEngine:
+    """Return an engine for the options of a connection, with defaults for those not given."""
     endpoint = choose_endpoint(url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
@@ -201,8 +434,8 @@ def _prepare(
             " use wss:// or allow_insecure=True"
         )
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()
-    terms = ConnectionConfig(
+        ssl_context = default_ssl_context()
+    config = ConnectionConfig(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),
         ssl_context=ssl_context,
@@ -214,10 +447,10 @@ def _prepare(
             ServerAddress(endpoint.host, endpoint.port),
         ),
     )
-    return ResponsesConnection(
-        terms,
+    return ConnectionEngine(
+        config,
         api_key,
         checked_headers(headers),
-        Backoff(ReconnectPolicy() if reconnect is None else reconnect),
+        reconnect,
         checked_record("rotation", rotation, RotationPolicy),
     )

@@ -1,4 +1,8 @@
-"""The records of the wire format: events, items, content parts, tools and the response."""
+"""The records of the wire format: events, items, content parts, tools and the response.
+
+Every record is an immutable msgspec Struct, named after its ``type`` in the Responses API. Unions
+such as ``ServerEvent``, ``OutputItem`` and ``ContentPart`` are for annotations.
+"""
 
 from trio_responses._wire import (
     TERMINAL_EVENTS,
@@ -63,6 +67,7 @@ from trio_responses._wire import (
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
     FunctionCallOutput,
+    FunctionToolParam,
     HttpError,
     ImageGenerationCall,
     ImageGenerationCallCompleted,
@@ -259,6 +264,7 @@ __all__ = [
     "FunctionCallArgumentsDelta",
     "FunctionCallArgumentsDone",
     "FunctionCallOutput",
+    "FunctionToolParam",
     "HttpError",
     "ImageGenerationCall",
     "ImageGenerationCallCompleted",

@@ -1,7 +1,4 @@
-"""WebSocket libraries for asyncio, each with this project's decoder: `websockets` and picows.
-
-What belongs elsewhere: the official SDK (`openai_sdk.py`).
-"""
+"""WebSocket libraries for asyncio with this project's decoder: websockets and picows."""
 
 from __future__ import annotations
 
@@ -18,32 +15,32 @@ from trio_responses.types import OutputTextDelta, ResponseCompleted
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
 
 
 class WebsocketsSession:
-    """Turns by ``recv()``."""
+    """Turns with ``recv()`` of websockets."""
 
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         await self._websocket.send(request(given), text=True)
         while True:
             event = decode(await self._websocket.recv(decode=False))
             if type(event) is OutputTextDelta:
-                note(event.delta)
+                on_text(event.delta)
             elif type(event) is ResponseCompleted:
                 return
 
 
-class Websockets(AsyncioLoop):
-    """`websockets`, without compression, as the official SDK opens it."""
+class WebsocketsClient(AsyncioLoop):
+    """The websockets library without compression, as the OpenAI SDK uses it."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[WebsocketsSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         from websockets.asyncio.client import connect
 
         async with connect(
@@ -53,7 +50,7 @@ class Websockets(AsyncioLoop):
 
 
 class PicowsSession:
-    """Turns by a listener that decodes what comes and a consumer that waits for it."""
+    """Turns with a listener that decodes messages and a consumer that waits for them."""
 
     def __init__(self) -> None:
         self.transport: Any = None
@@ -61,13 +58,13 @@ class PicowsSession:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, payload: bytes) -> None:
-        """Take a message from the listener."""
+        """Decode a message and wake the consumer."""
         self._events.append(decode(payload))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         from picows import WSMsgType
 
         self.transport.send(WSMsgType.TEXT, request(given))
@@ -75,24 +72,24 @@ class PicowsSession:
             while self._events:
                 event = self._events.popleft()
                 if type(event) is OutputTextDelta:
-                    note(event.delta)
+                    on_text(event.delta)
                 elif type(event) is ResponseCompleted:
                     return
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
 
-class Picows(AsyncioLoop):
-    """Picows, a WebSocket library in Cython."""
+class PicowsClient(AsyncioLoop):
+    """The picows library, written in Cython."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[PicowsSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         import picows
 
         session = PicowsSession()
 
-        class Listener(picows.WSListener):  # type: ignore[misc]
+        class PicowsListener(picows.WSListener):  # type: ignore[misc]
             def on_ws_frame(self, transport: Any, frame: Any) -> None:
                 del transport
                 if frame.msg_type == picows.WSMsgType.TEXT:
@@ -100,7 +97,7 @@ class Picows(AsyncioLoop):
 
         secure = ssl.create_default_context() if url.startswith("https") else None
         session.transport, _ = await picows.ws_connect(
-            Listener, socket_url(url), ssl_context=secure, max_frame_size=LARGEST_MESSAGE
+            PicowsListener, socket_url(url), ssl_context=secure, max_frame_size=LARGEST_MESSAGE
         )
         try:
             yield session

@@ -1,6 +1,6 @@
-"""The work that all peers with msgspec share: this project's union of events, a plain request.
+"""The decoder and the request that all peers with msgspec share.
 
-What belongs elsewhere: what is done when that fails (`trio_responses._wire`); here it cannot.
+A frame that cannot be decoded raises, because the replay server sends known events only.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from benchmarks.clients.session import MODEL
-from trio_responses._wire.events import KnownEvent
+from trio_responses.types import KnownEvent
 
 if TYPE_CHECKING:
     from benchmarks.clients.session import Input
 
 decode: Final = msgspec.json.Decoder[Any](KnownEvent).decode
-"""Decode one message, in bytes or as text."""
+"""Decode one message from bytes or text."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def request(given: Input) -> bytes:
-    """Encode a request."""
+    """Return an encoded request."""
     return _encode({"type": "response.create", "model": MODEL, "input": given})

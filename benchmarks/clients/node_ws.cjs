@@ -1,5 +1,5 @@
-// The npm package ws, in a process of its own: reads what to measure, prints what it measured, as
-// worker.py does. It knows the measurements in which it is compared.
+// The npm package ws in a process of its own, which reads orders and prints measurements in the same
+// way as worker.py. It has only the measurements that include it.
 "use strict";
 const path = require("node:path");
 const readline = require("node:readline");

@@ -1,7 +1,4 @@
-"""The official SDK and what is built upon it: typed, raw, with lanes, and the Agents SDK's model.
-
-What belongs elsewhere: other peers (`asyncio_peers.py`, `trio_peers.py`).
-"""
+"""The OpenAI SDK in several ways: typed, raw, with lanes, and by the Agents SDK."""
 
 from __future__ import annotations
 
@@ -18,45 +15,45 @@ from benchmarks.clients.session import KEY, MODEL, AsyncioLoop
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
 
 
-class TypedSession:
-    """Turns by the typed connection."""
+class TypedSdkSession:
+    """Turns with the typed connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         await self._connection.response.create(model=MODEL, input=given)
         async for event in self._connection:
             if event.type == "response.output_text.delta":
-                note(event.delta)
+                on_text(event.delta)
             elif event.type == "response.completed":
                 return
 
 
-class RawSession:
-    """Turns by ``recv_bytes()`` and the standard library's decoder."""
+class RawSdkSession:
+    """Turns with ``recv_bytes()`` and the json module."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         request = {"type": "response.create", "model": MODEL, "input": given}
         await self._connection.send_raw(json.dumps(request))
         while True:
             event = json.loads(await self._connection.recv_bytes())
             if event["type"] == "response.output_text.delta":
-                note(event["delta"])
+                on_text(event["delta"])
             elif event["type"] == "response.completed":
                 return
 
 
-class LanesSession:
-    """Turns at once on one connection: a task reads, and fills a queue for each lane."""
+class LanesSdkSession:
+    """Concurrent turns on one connection: a task reads events into a queue for each lane."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -64,26 +61,26 @@ class LanesSession:
         self._free = list(self._queues)
 
     async def read(self) -> None:
-        """Give each event to its lane."""
+        """Put each event into the queue of its lane."""
         async for event in self._connection:
             self._queues[event.stream_id].put_nowait(event)
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn on a free lane."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request on a free lane and read its response."""
         lane = self._free.pop()
         queue = self._queues[lane]
         await self._connection.response.create(model=MODEL, input=given, stream_id=lane)
         while True:
             event = await queue.get()
             if event.type == "response.output_text.delta":
-                note(event.delta)
+                on_text(event.delta)
             elif event.type == "response.completed":
                 break
         self._free.append(lane)
 
 
-class AgentsSession:
-    """Turns by the Agents SDK's model for this mode."""
+class AgentsSdkSession:
+    """Turns with the WebSocket model of the Agents SDK."""
 
     def __init__(self, client: AsyncOpenAI) -> None:
         from agents import ModelSettings, ModelTracing
@@ -93,21 +90,21 @@ class AgentsSession:
         self._settings = ModelSettings()
         self._tracing = ModelTracing.DISABLED
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn; the end of its response ends the iteration."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response, which ends the iteration."""
         async for event in self._model.stream_response(
             None, given, self._settings, [], None, [], self._tracing
         ):
             if event.type == "response.output_text.delta":
-                note(event.delta)
+                on_text(event.delta)
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._model.close()
 
 
-class Sdk(AsyncioLoop):
-    """What all of them share: one client object for all connections to a URL."""
+class SdkClient(AsyncioLoop):
+    """The base of clients of the SDK: one client object for all connections to a URL."""
 
     @cached_property
     def _client(self) -> AsyncOpenAI:
@@ -119,34 +116,34 @@ class Sdk(AsyncioLoop):
         return self._client
 
 
-class Typed(Sdk):
-    """The typed connection."""
+class TypedSdkClient(SdkClient):
+    """A client with the typed connection."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[TypedSession, None]:
-        """Open a connection."""
+    async def connect(self, url: str) -> AsyncGenerator[TypedSdkSession, None]:
+        """Open a connection for the block."""
         async with self._client_for(url).responses.connect() as connection:
-            yield TypedSession(connection)
+            yield TypedSdkSession(connection)
 
 
-class Raw(Sdk):
-    """The same, without types."""
+class RawSdkClient(SdkClient):
+    """A client with the untyped connection."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[RawSession, None]:
-        """Open a connection."""
+    async def connect(self, url: str) -> AsyncGenerator[RawSdkSession, None]:
+        """Open a connection for the block."""
         async with self._client_for(url).responses.connect() as connection:
-            yield RawSession(connection)
+            yield RawSdkSession(connection)
 
 
-class Lanes(Sdk):
-    """The typed connection with a queue for each lane."""
+class LanesSdkClient(SdkClient):
+    """A client with the typed connection and a queue for each lane."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[LanesSession, None]:
-        """Open a connection, and read it in a task."""
+    async def connect(self, url: str) -> AsyncGenerator[LanesSdkSession, None]:
+        """Open a connection for the block, with a task that reads it."""
         async with self._client_for(url).responses.connect() as connection:
-            session = LanesSession(connection)
+            session = LanesSdkSession(connection)
             reader = asyncio.ensure_future(session.read())
             try:
                 yield session
@@ -154,13 +151,13 @@ class Lanes(Sdk):
                 reader.cancel()
 
 
-class Agents(Sdk):
-    """The Agents SDK's model."""
+class AgentsSdkClient(SdkClient):
+    """A client with the WebSocket model of the Agents SDK."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[AgentsSession, None]:
-        """Make a model: it connects when its first turn begins."""
-        session = AgentsSession(self._client_for(url))
+    async def connect(self, url: str) -> AsyncGenerator[AgentsSdkSession, None]:
+        """Create a model for the block; its first turn opens the connection."""
+        session = AgentsSdkSession(self._client_for(url))
         try:
             yield session
         finally:

@@ -1,7 +1,4 @@
-"""This library, in the ways in which it can be used.
-
-What belongs elsewhere: the bare parts of it that serve as the floor (`floor.py`).
-"""
+"""This library, used in several ways."""
 
 from __future__ import annotations
 
@@ -15,91 +12,91 @@ from trio_responses.types import OutputTextDelta, ResponseCompleted, ResponseCre
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
     from trio_responses import Conversation, ResponsesConnection
 
 
 class StreamSession:
-    """Turns by ``connection.stream()``."""
+    """Turns with ``connection.stream()``."""
 
     def __init__(self, connection: ResponsesConnection) -> None:
         self._connection = connection
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         async with self._connection.stream(model=MODEL, input=given) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
-                    note(event.delta)
+                    on_text(event.delta)
 
 
 class ChannelSession:
-    """Turns by the raw channel."""
+    """Turns on the raw channel."""
 
     def __init__(self, connection: ResponsesConnection) -> None:
         self._connection = connection
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         await self._connection.send(ResponseCreate(model=MODEL, input=given))
         async for event in self._connection:
             if type(event) is OutputTextDelta:
-                note(event.delta)
+                on_text(event.delta)
             elif type(event) is ResponseCompleted:
                 return
 
 
 class ConversationSession:
-    """Turns of a conversation: from the second one on, each sends what is new."""
+    """Turns of a conversation. From the second turn on, each sends only the new items."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         async with self._conversation.stream(given) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
-                    note(event.delta)
+                    on_text(event.delta)
 
 
-class Stream(TrioLoop):
-    """Turns as scopes."""
+class StreamClient(TrioLoop):
+    """A client with streams."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[StreamSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         async with open_responses(url, api_key=KEY) as connection:
             yield StreamSession(connection)
 
 
-class Lanes(TrioLoop):
-    """The same, to an endpoint with lanes: turns run side by side."""
+class LanesClient(TrioLoop):
+    """A client with streams on an endpoint with lanes, so that turns run at the same time."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[StreamSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         endpoint = Endpoint.compatible(url, lanes=True)
         async with open_responses(endpoint=endpoint, api_key=KEY) as connection:
             yield StreamSession(connection)
 
 
-class Channel(TrioLoop):
-    """The raw channel."""
+class ChannelClient(TrioLoop):
+    """A client with the raw channel."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[ChannelSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         async with open_responses(url, api_key=KEY) as connection:
             yield ChannelSession(connection)
 
 
-class Talk(TrioLoop):
-    """A conversation."""
+class ConversationClient(TrioLoop):
+    """A client with a conversation."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[ConversationSession, None]:
-        """Open a connection, and a conversation on it."""
+        """Open a connection and a conversation for the block."""
         async with (
             open_responses(url, api_key=KEY) as connection,
             connection.conversation(model=MODEL) as conversation,

@@ -1,9 +1,7 @@
-"""What the suite asks of a client: to connect, and to take a turn.
+"""The interface of a client in the benchmarks: to connect, and to run a turn.
 
 Every client does the same work in a turn: it sends a request, looks at the type of each event,
-gives the text of a delta to `note`, and stops at the end of the response.
-
-What belongs elsewhere: the clients themselves (beside this file), what is measured (`worker.py`).
+passes the text of each delta to ``on_text``, and stops at the end of the response.
 """
 
 from __future__ import annotations
@@ -16,52 +14,52 @@ if TYPE_CHECKING:
 
     Input: TypeAlias = str | list[dict[str, Any]]
     Main: TypeAlias = Callable[[], Coroutine[Any, Any, dict[str, float]]]
-    Note: TypeAlias = Callable[[str], object]
+    OnText: TypeAlias = Callable[[str], object]
 
 MODEL: Final = "gpt-5.5"
 KEY: Final = "key"
 LARGEST_MESSAGE: Final = 64 * 1024 * 1024
 
 
-class Session(Protocol):
+class BenchmarkSession(Protocol):
     """An open connection."""
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Send a request, and take its response, event by event."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         ...
 
 
-class Client(Protocol):
-    """One way to speak to a Responses server."""
+class BenchmarkClient(Protocol):
+    """A client of a Responses server."""
 
     def run(self, main: Main) -> dict[str, float]:
-        """Run a measurement in the event loop that this client needs."""
+        """Run a measurement in the event loop of this client."""
         ...
 
-    def connect(self, url: str) -> AbstractAsyncContextManager[Session]:
-        """Open a connection; it is there when the block begins."""
+    def connect(self, url: str) -> AbstractAsyncContextManager[BenchmarkSession]:
+        """Open a connection for the block."""
         ...
 
     async def gather(self, calls: Sequence[Callable[[], Awaitable[object]]]) -> None:
-        """Run all of these at once."""
+        """Run calls at the same time and wait for all."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait for a number of seconds."""
         ...
 
 
 class TrioLoop:
-    """The half of a client that is the same for all on Trio."""
+    """The part that all clients on Trio share."""
 
     def run(self, main: Main) -> dict[str, float]:
-        """Run in Trio."""
+        """Run a measurement in Trio."""
         import trio
 
         return trio.run(main)
 
     async def gather(self, calls: Sequence[Callable[[], Awaitable[object]]]) -> None:
-        """Run all of these in a nursery."""
+        """Run calls in a nursery and wait for all."""
         import trio
 
         async with trio.open_nursery() as nursery:
@@ -69,34 +67,34 @@ class TrioLoop:
                 nursery.start_soon(call)
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass on Trio's clock."""
+        """Wait for a number of seconds on Trio's clock."""
         import trio
 
         await trio.sleep(seconds)
 
 
 class AsyncioLoop:
-    """The half of a client that is the same for all on asyncio."""
+    """The part that all clients on asyncio share."""
 
     def run(self, main: Main) -> dict[str, float]:
-        """Run in asyncio."""
+        """Run a measurement in asyncio."""
         import asyncio
 
         return asyncio.run(main())
 
     async def gather(self, calls: Sequence[Callable[[], Awaitable[object]]]) -> None:
-        """Run all of these in tasks."""
+        """Run calls in tasks and wait for all."""
         import asyncio
 
         await asyncio.gather(*(call() for call in calls))
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass on the loop's clock."""
+        """Wait for a number of seconds on the clock of the event loop."""
         import asyncio
 
         await asyncio.sleep(seconds)
 
 
 def socket_url(url: str) -> str:
-    """Turn a base URL into that of the WebSocket."""
+    """Return the WebSocket URL of a base URL."""
     return "ws" + url.removeprefix("http") + "/responses"

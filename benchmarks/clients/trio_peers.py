@@ -1,7 +1,4 @@
-"""WebSocket libraries for Trio, each with this project's decoder: trio-websocket and httpx-ws.
-
-What belongs elsewhere: this library, which stands upon trio-websocket too (`ours.py`).
-"""
+"""WebSocket libraries for Trio with this project's decoder: trio-websocket and httpx-ws."""
 
 from __future__ import annotations
 
@@ -17,24 +14,24 @@ if TYPE_CHECKING:
 
     import trio
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
 
 QUEUE: int = 64
 
 
 class TrioWebsocketSession:
-    """Turns by a task that decodes into a memory channel, which is what one writes first."""
+    """Turns with a task that decodes messages into a memory channel."""
 
     def __init__(self, websocket: Any, events: trio.MemoryReceiveChannel[Any]) -> None:
         self._websocket = websocket
         self._events = events
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         await self._websocket.send_message(request(given).decode())
         async for event in self._events:
             if type(event) is OutputTextDelta:
-                note(event.delta)
+                on_text(event.delta)
             elif type(event) is ResponseCompleted:
                 return
 
@@ -44,12 +41,12 @@ async def _decode_all(websocket: Any, events: trio.MemorySendChannel[Any]) -> No
         await events.send(decode(await websocket.get_message()))
 
 
-class TrioWebsocket(TrioLoop):
-    """trio-websocket as it comes, with room for large messages."""
+class TrioWebsocketClient(TrioLoop):
+    """The trio-websocket library with a larger message limit."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[TrioWebsocketSession, None]:
-        """Open a connection, and read it in a task."""
+        """Open a connection for the block, with a task that reads it."""
         import trio
         from trio_websocket import open_websocket_url
 
@@ -64,28 +61,28 @@ class TrioWebsocket(TrioLoop):
 
 
 class HttpxWsSession:
-    """Turns by ``receive_text()``."""
+    """Turns with ``receive_text()`` of httpx-ws."""
 
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         await self._websocket.send_text(request(given).decode())
         while True:
             event = decode(await self._websocket.receive_text())
             if type(event) is OutputTextDelta:
-                note(event.delta)
+                on_text(event.delta)
             elif type(event) is ResponseCompleted:
                 return
 
 
-class HttpxWs(TrioLoop):
-    """httpx-ws on Trio."""
+class HttpxWsClient(TrioLoop):
+    """The httpx-ws library on Trio."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[HttpxWsSession, None]:
-        """Open a connection."""
+        """Open a connection for the block."""
         import httpx
         from httpx_ws import aconnect_ws
 

@@ -232,7 +232,7 @@ async def test_the_right_key_is_sent_and_the_wrong_one_refused() -> None:
     [
         (None, {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
         (SECRET, {}, "is api_key the right key?"),
-        (Vault(SECRET), {}, "does api_key() give the right key?"),
+        (Vault(SECRET), {}, "does api_key() return the right key?"),
         (SECRET, {"AUTHORIZATION": SECRET}, "is Authorization in headers right?"),
         ("", {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
     ],

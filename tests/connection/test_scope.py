@@ -27,7 +27,7 @@ from trio_responses import (
 from trio_responses._connection.router import Router
 from trio_responses._connection.socket_set import SocketSet
 from trio_responses._pool.scheduler import Scheduler
-from trio_responses._transport.tap import Tap
+from trio_responses._transport.control_stream import ControlStream
 from trio_responses._transport.websocket import Transport
 from trio_responses.testing import ResponsesServer, open_test_server
 
@@ -551,10 +551,10 @@ def ctrl_c() -> Iterator[None]:
     ("owner", "name"),
     [
         (Transport, "__init__"),
-        (Router, "dispatch"),
+        (Router, "route"),
         (Scheduler, "conclude"),
-        (SocketSet, "conclude"),
-        (Tap, "drop_pending"),
+        (SocketSet, "close"),
+        (ControlStream, "drop_pending"),
     ],
 )
 def test_ctrl_c_does_not_tear_what_has_to_be_closed(

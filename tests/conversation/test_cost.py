@@ -53,7 +53,7 @@ def calls_of_a_turn(items: int) -> int:
     def turn() -> None:
         draft = ConversationRequest(ledger, raw_input(said), settings)
         draft.write(PLACE, lambda _: None)
-        draft.settle(response, ())
+        draft.commit(response, ())
 
     calls = counted(turn)
     assert ledger.length == 2 * items

@@ -138,9 +138,9 @@ async def test_forks_have_lanes_until_the_block_of_their_source_ends(
         async with connection.conversation(model="m") as talk:
             for _ in range(31):
                 talk.fork()
-            with pytest.raises(ConfigurationError, match="32 lanes are leased"):
+            with pytest.raises(ConfigurationError, match="32 lanes of the connection are reserved"):
                 talk.fork()
-        assert connection._sender.leases._leased == set()
+        assert connection._engine.requests.lanes._reserved == set()
 
 
 async def test_without_lanes_forks_share_the_default_lane(narrow_server: ResponsesServer) -> None:

@@ -188,8 +188,8 @@ async def test_a_restored_conversation_gives_its_lane_back(server: ResponsesServ
         async with connection.conversation(model="m") as talk:
             saved = talk.checkpoint()
         async with Conversation.restore(connection, saved):
-            assert connection._sender.leases._leased == {"lane-32"}
-        assert connection._sender.leases._leased == set()
+            assert connection._engine.requests.lanes._reserved == {"lane-32"}
+        assert connection._engine.requests.lanes._reserved == set()
 
 
 async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
@@ -277,7 +277,7 @@ async def test_what_is_no_checkpoint_is_refused_with_the_reason(
         with pytest.raises(ConfigurationError, match=words):
             async with Conversation.restore(connection, saved):
                 pass
-        assert connection._sender.leases._leased == set()
+        assert connection._engine.requests.lanes._reserved == set()
 
 
 # --- What there is to see ----------------------------------------------------------------

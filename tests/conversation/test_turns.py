@@ -57,7 +57,7 @@ async def test_every_turn_is_on_the_conversations_own_lane(server: ResponsesServ
                 await talk.create("two")
             async with connection.conversation(model="m") as third:
                 await third.create("one")
-        assert connection._sender.leases._leased == set()
+        assert connection._engine.requests.lanes._reserved == set()
     assert [request.lane for request in server.requests] == [
         "lane-32",
         "lane-31",
@@ -80,7 +80,7 @@ async def test_the_lane_is_given_back_when_the_block_fails(server: ResponsesServ
                 pass
         with pytest.raises(ZeroDivisionError):
             await fork_and_fail(connection)
-        assert connection._sender.leases._leased == set()
+        assert connection._engine.requests.lanes._reserved == set()
 
 
 async def test_a_turn_can_be_read_event_by_event(server: ResponsesServer) -> None:

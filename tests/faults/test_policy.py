@@ -124,9 +124,9 @@ async def test_pings_whose_answers_nobody_reads_do_not_fill_the_memory() -> None
         async with leaving_in_time(site, site.open_client()) as connection:
             await ask(connection, "before")
             await trio.sleep(50)
-            link = connection._sockets.current
+            link = connection._engine.sockets.current
             assert link is not None
-            assert len(link.transport._tap._pending) <= 128 * 1024
+            assert link.transport.pending_control_bytes <= 128 * 1024
             began = trio.current_time()
             await ask_strictly(connection, "next")
             assert trio.current_time() - began == SEND.seconds + DELAYS[0]

@@ -126,7 +126,7 @@ async def be_idle(site: Site, connection: ResponsesConnection, cell: Cell) -> No
     await wait_all_tasks_blocked()
     if cell.then.sockets > 1 or cell.then.ended_by is not None:
         while connection.state is ConnectionState.OPEN and cell.then.delay:
-            await connection._sockets.wait_change()
+            await connection._engine.sockets.wait_change()
         check_time(cell, trio.current_time() - began, cell.after.seconds)
 
 

@@ -1,10 +1,8 @@
-"""Fuzz one target by coverage: libFuzzer chooses the inputs by the branches that they reach.
+"""Fuzz one target by coverage: libFuzzer chooses inputs that reach new branches.
 
-``pip install atheris`` (Linux), then ``python -m tests.fuzz.by_coverage decode``; what follows is
-for libFuzzer, as ``-max_total_time=60``. It sees the branches of this library's Python, not those
-of msgspec, which is C.
-
-What belongs elsewhere: the targets (`campaign.py`).
+Run ``pip install atheris`` (Linux only), then ``python -m tests.fuzz.by_coverage decode``. Further
+arguments are options of libFuzzer, such as ``-max_total_time=60``. libFuzzer sees the branches of
+this library's Python code, not those of msgspec, which is C code.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from hypothesis import strategies as st
 
 
 def main(target: str, *arguments: str) -> None:
-    """Fuzz until a failure, or for as long as libFuzzer was told to."""
+    """Run the fuzzer until a failure, or until libFuzzer's time limit."""
     atheris = import_module("atheris")
     with atheris.instrument_imports(include=["trio_responses"]):
         campaign = import_module("tests.fuzz.campaign")

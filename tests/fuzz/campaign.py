@@ -1,11 +1,8 @@
-"""The fuzzing campaign: the properties, with new inputs for as long as one likes.
+"""The fuzzing campaign: checks the properties with new inputs for a given time.
 
-``nox -s fuzz -- --seconds 120`` gives each target its share of the time and prints how many inputs
-it had. A failure is shrunk, printed as Hypothesis prints it, and ends the campaign with status 1;
-``--seed`` runs it again.
-
-What belongs elsewhere: what is tried (`inputs.py`), what has to hold (`properties.py`), inputs that
-are chosen by coverage (`by_coverage.py`).
+``nox -s fuzz -- --seconds 120`` divides the time evenly among the targets and prints the number of
+inputs of each. At a failure, Hypothesis shrinks and prints the input, and the campaign ends with
+status 1. ``--seed`` repeats the failure.
 """
 
 from __future__ import annotations
@@ -44,30 +41,30 @@ TARGETS: Final[Mapping[str, tuple[Callable[..., None], tuple[st.SearchStrategy[A
     "decode_item": (properties.check_item, (inputs.frames(inputs.items),)),
     "frame reader": (properties.check_reader, (inputs.pieces(), LIMITS)),
     "transport": (properties.check_transport, (inputs.pieces(),)),
-    "upgrade": (properties.check_upgrade, (inputs.upgrade_answers(),)),
+    "upgrade": (properties.check_upgrade, (inputs.upgrade_responses(),)),
     "turn": (properties.check_turn, (st.lists(inputs.frames(), max_size=8),)),
 }
 
 
 def run_round(target: str, number: int) -> int:
-    """Try some hundred new inputs on a target, and give their number."""
+    """Check a target with some hundred new inputs, and return their number."""
     check, strategies = TARGETS[target]
-    tried = 0
+    count = 0
 
     @seed(number)
     @ROUND
     @given(st.tuples(*strategies))
     def attempt(arguments: tuple[Any, ...]) -> None:
-        nonlocal tried
-        tried += 1
+        nonlocal count
+        count += 1
         check(*arguments)
 
     attempt()
-    return tried
+    return count
 
 
 def run(seconds: float, first_seed: int) -> int:
-    """Run all targets in turn, each as long as the others, and give the exit status."""
+    """Run all targets in turn, each for the same time, and return the exit status."""
     spent = dict.fromkeys(TARGETS, 0.0)
     tried = dict.fromkeys(TARGETS, 0)
     failed: str | None = None
@@ -77,28 +74,32 @@ def run(seconds: float, first_seed: int) -> int:
         started = time.perf_counter()
         try:
             tried[target] += run_round(target, number)
-        except Exception:  # noqa: BLE001 - whatever it is, it is what was looked for
+        except Exception:  # noqa: BLE001 - the campaign looks for any failure
             traceback.print_exc()
             failed = f"{target!r} failed with --seed {number}"
         spent[target] += time.perf_counter() - started
         number += 1
     for target, count in tried.items():
-        say(f"{target:>14} {count:>9,} inputs {spent[target]:>7.1f} s")
-    say(f"{'all':>14} {sum(tried.values()):>9,} inputs {sum(spent.values()):>7.1f} s")
-    say(failed or f"no failure (seeds {first_seed} to {number - 1})")
+        print_line(f"{target:>14} {count:>9,} inputs {spent[target]:>7.1f} s")
+    print_line(f"{'all':>14} {sum(tried.values()):>9,} inputs {sum(spent.values()):>7.1f} s")
+    print_line(failed or f"no failure (seeds {first_seed} to {number - 1})")
     return 0 if failed is None else 1
 
 
-def say(line: str) -> None:
-    """Print a line."""
+def print_line(line: str) -> None:
+    """Write a line to the standard output."""
     sys.stdout.write(f"{line}\n")
 
 
 def main() -> int:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(description="Fuzz the decoder, the frame reader, the socket.")
+    """Read the command line and run the campaign."""
+    parser = argparse.ArgumentParser(
+        description="Fuzz the decoder, the frame reader, the transport and a turn."
+    )
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--seed", type=int, default=None, help="of the first round; by the clock")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="seed of the first round; the default is the clock"
+    )
     options = parser.parse_args()
     first_seed = int(time.time()) if options.seed is None else options.seed
     return run(options.seconds, first_seed)

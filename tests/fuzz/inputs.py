@@ -1,8 +1,6 @@
-"""What is thrown at the library: frames of real servers, events of the schema, and both spoilt.
+"""The fuzzing inputs: frames of real servers, events of the schema, and corrupted forms of both.
 
-Everything is a Hypothesis strategy, so that a failure shrinks to the smallest input.
-
-What belongs elsewhere: what has to hold for them (`properties.py`).
+Every input comes from a Hypothesis strategy, so that a failure shrinks to the smallest input.
 """
 
 from __future__ import annotations
@@ -30,33 +28,33 @@ DIGITS: Final = 100_000
 Json = Any
 
 
-def one_of_many(values: Sequence[Json]) -> SearchStrategy[Json]:
-    """Choose a value by its number: Hypothesis prints its choices, and these are large."""
+def sample_by_index(values: Sequence[Json]) -> SearchStrategy[Json]:
+    """Return a strategy that draws a value by its index, since Hypothesis prints what it draws."""
     return st.integers(0, len(values) - 1).map(lambda number: values[number])
 
 
 def dump(value: Json) -> bytes:
-    """Write JSON as most servers do, half surrogate pairs as escapes."""
+    """Return compact JSON, as most servers send it, with lone surrogates as escapes."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-# --- Frames that are as they should be ----------------------------------------------------
+# --- Valid frames -------------------------------------------------------------------------
 
 
 @cache
 def captured() -> tuple[Mapping[str, Json], ...]:
-    """Give one frame of every kind and shape that the captured servers sent."""
+    """Return one frame of every type and shape in the captures of real servers."""
     found: dict[str, Mapping[str, Json]] = {}
     for path in sorted((DATA / "captures").glob("*.jsonl")):
         for line in path.read_text().splitlines():
-            seen = json.loads(line)
-            if seen["dir"] == "recv" and isinstance(seen["frame"], dict):
+            entry = json.loads(line)
+            if entry["dir"] == "recv" and isinstance(entry["frame"], dict):
                 shape = "".join(re.findall(r'"type": "[^"]*"|"[a-z_]+":', line))
-                found.setdefault(shape, seen["frame"])
+                found.setdefault(shape, entry["frame"])
     return tuple(found.values())
 
 
-WORDS: Final = st.sampled_from(
+TEXTS: Final = st.sampled_from(
     ["", "x", "resp_1", "message", "completed", "\u00e9\U0001f600", "\0"]
 )
 
@@ -68,16 +66,16 @@ def _scalar(kind: str) -> SearchStrategy[Json]:
         return st.floats(allow_nan=False, allow_infinity=False)
     if kind == "boolean":
         return st.booleans()
-    if words := re.findall(r'"([^"]*)"', kind):
-        return st.sampled_from(words)
+    if texts := re.findall(r'"([^"]*)"', kind):
+        return st.sampled_from(texts)
     if kind == "string":
-        return WORDS
-    return st.none() | WORDS | st.just({"a": [1]})
+        return TEXTS
+    return st.none() | TEXTS | st.just({"a": [1]})
 
 
 @st.composite
 def of_type(draw: DrawFn, kind: str, depth: int = 0) -> Json:
-    """Make a value of a `json_type` of the schema."""
+    """Draw a value of a `json_type` of the schema."""
     inner = re.fullmatch(r"array<(.*)>", kind)
     if inner and " | array<" not in kind:
         size = draw(st.integers(0, 2)) if depth < 6 else 0
@@ -91,7 +89,7 @@ def of_type(draw: DrawFn, kind: str, depth: int = 0) -> Json:
 
 @st.composite
 def record(draw: DrawFn, entry: Mapping[str, Json], depth: int = 0) -> Json:
-    """Make an object with all required and some other fields of an entry of the schema."""
+    """Draw an object with all required and some optional fields of an entry of the schema."""
     value: dict[str, Json] = {}
     for name, field in entry["fields"].items():
         if not field["required"] and (depth > 5 or not draw(st.booleans())):
@@ -106,47 +104,47 @@ def _events() -> SearchStrategy[Json]:
         kinds = {**entry.get("fields", {}), "type": f'string("{tag}")'}
         fields = {name: {"json_type": str(kind), "required": True} for name, kind in kinds.items()}
         entries.append({"fields": fields})
-    return one_of_many(entries).flatmap(record)
+    return sample_by_index(entries).flatmap(record)
 
 
 def _items() -> SearchStrategy[Json]:
     entries = [*SCHEMA["output_items"].values(), *SCHEMA["input_items"].values()]
-    return one_of_many(entries).flatmap(record)
+    return sample_by_index(entries).flatmap(record)
 
 
 items: Final = _items()
 """Items of a conversation."""
-events: Final = one_of_many(captured()) | _events()
+events: Final = sample_by_index(captured()) | _events()
 """Events, as real servers sent them and as the schema allows them."""
 
 
-# --- Spoilt JSON --------------------------------------------------------------------------
+# --- Corrupted JSON -----------------------------------------------------------------------
 
-ODD: Final[SearchStrategy[Json]] = st.sampled_from([
+WRONG_VALUES: Final[SearchStrategy[Json]] = st.sampled_from([
     None, True, 0, -1, 2**63, 2**64, 10**30, 1.5, "", "3", "3.0", [], {}, [[]], {"type": 3},
     {"type": "message"}, {"type": "output_text"}, "\ud83d", "\udc00\ud800", "\0", "\ufeff",
 ])  # fmt: skip
-"""Values that are not what a field wants, but JSON."""
+"""JSON values of types that a field does not expect."""
 
-BAD: Final[Sequence[bytes]] = (
+BAD_BYTES: Final[Sequence[bytes]] = (
     b"1e400", b"-1e400", b"1e-400", b"9" * DIGITS, b"0." + b"9" * DIGITS, b"NaN", b"Infinity",
     b"-", b"01", b"[" * NESTING, b"[" * NESTING + b"]" * NESTING, b'{"a":' * NESTING,
     b'{"a":' * 900 + b"1" + b"}" * 900, b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"', b'"\\ud800"',
     b'"\\udc00\\ud800x"', b'"\\u0000"', b'"\0"', b'"\\x"', b'"', b"\xef\xbb\xbf1", b"", b",",
     b"'a'", b'{"type":"error","type":"message"}', b'{"a":1,"a":2}', b"true false", b"/**/1",
 )  # fmt: skip
-"""Bytes in the place of a value: numbers, nesting and texts that no parser likes."""
-RAW: Final[SearchStrategy[bytes]] = one_of_many(BAD)
+"""Bytes to put in the place of a value: numbers, nesting and strings that parsers reject."""
+BAD_VALUES: Final[SearchStrategy[bytes]] = sample_by_index(BAD_BYTES)
 
-MARK: Final = "\u2620place\u2620"
-MARK_BYTES: Final = dump(MARK)
+MARKER: Final = "\u2620place\u2620"
+MARKER_BYTES: Final = dump(MARKER)
 
 
-def _places(value: Json, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Give the path of every value within a value."""
+def _paths(value: Json, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of every value within a value."""
     found = [path] if path else []
     for key, child in _children(value):
-        found += _places(child, (*path, key))
+        found += _paths(child, (*path, key))
     return found
 
 
@@ -165,38 +163,38 @@ def _replaced(value: Json, path: tuple[Any, ...], new: Json) -> Json:
 
 
 @st.composite
-def misfits(draw: DrawFn, good: SearchStrategy[Json]) -> bytes:
-    """Make JSON with a value or two of the wrong kind, or without them, or with keys twice."""
+def mistyped(draw: DrawFn, good: SearchStrategy[Json]) -> bytes:
+    """Draw JSON with one or two values of a wrong type, some with duplicate keys."""
     value = draw(good)
     for _ in range(draw(st.integers(1, 2))):
-        places = _places(value)
-        if places:
-            value = _replaced(value, draw(st.sampled_from(places)), draw(ODD))
+        paths = _paths(value)
+        if paths:
+            value = _replaced(value, draw(st.sampled_from(paths)), draw(WRONG_VALUES))
     frame = dump(value)
-    twice = draw(st.sampled_from([b"", b'{"type":"response.completed",', b'{"response":{},']))
-    return twice + frame[1:] if twice and frame[:2] == b'{"' else frame
+    duplicate = draw(st.sampled_from([b"", b'{"type":"response.completed",', b'{"response":{},']))
+    return duplicate + frame[1:] if duplicate and frame[:2] == b'{"' else frame
 
 
-def spoilt(value: Json, raw: bytes) -> list[bytes]:
-    """Put bytes into each place of a value in turn."""
-    marked = [dump(_replaced(value, path, MARK)) for path in _places(value)]
-    return [frame.replace(MARK_BYTES, raw) for frame in marked]
+def corrupted_everywhere(value: Json, raw: bytes) -> list[bytes]:
+    """Return one frame for each value within a value, with bytes in the place of that value."""
+    marked = [dump(_replaced(value, path, MARKER)) for path in _paths(value)]
+    return [frame.replace(MARKER_BYTES, raw) for frame in marked]
 
 
 @st.composite
-def no_json(draw: DrawFn, good: SearchStrategy[Json]) -> bytes:
-    """Make a frame that has bytes of no good in the place of a value."""
+def malformed(draw: DrawFn, good: SearchStrategy[Json]) -> bytes:
+    """Draw a frame with bad bytes in the place of a value."""
     value = draw(good)
-    places = _places(value)
-    if not places:
-        return draw(RAW)
-    raw: bytes = draw(RAW)
-    return dump(_replaced(value, draw(st.sampled_from(places)), MARK)).replace(MARK_BYTES, raw)
+    paths = _paths(value)
+    if not paths:
+        return draw(BAD_VALUES)
+    raw: bytes = draw(BAD_VALUES)
+    return dump(_replaced(value, draw(st.sampled_from(paths)), MARKER)).replace(MARKER_BYTES, raw)
 
 
 @st.composite
-def damaged(draw: DrawFn, good: SearchStrategy[Json]) -> bytes:
-    """Make a frame with bytes changed, cut out, put in or put twice, anywhere."""
+def corrupted(draw: DrawFn, good: SearchStrategy[Json]) -> bytes:
+    """Draw a frame with bytes changed, removed, inserted or duplicated anywhere."""
     frame = bytearray(dump(draw(good)))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(frame)))
@@ -210,13 +208,13 @@ def damaged(draw: DrawFn, good: SearchStrategy[Json]) -> bytes:
 
 
 def frames(good: SearchStrategy[Json] = events) -> SearchStrategy[bytes]:
-    """Give frames from good ones to noise."""
+    """Return a strategy for frames, from valid ones to noise."""
     return (
         good.map(dump)
-        | misfits(good)
-        | no_json(good)
-        | damaged(good)
-        | RAW
+        | mistyped(good)
+        | malformed(good)
+        | corrupted(good)
+        | BAD_VALUES
         | st.binary(max_size=60)
     )
 
@@ -225,7 +223,7 @@ def frames(good: SearchStrategy[Json] = events) -> SearchStrategy[bytes]:
 
 
 def websocket_frame(first: int, payload: bytes) -> bytes:
-    """Write one frame of a server, its length in the shortest form."""
+    """Return one frame of a server, with its length in the shortest form."""
     size = len(payload)
     if size < 126:
         return bytes([first, size]) + payload
@@ -234,8 +232,8 @@ def websocket_frame(first: int, payload: bytes) -> bytes:
     return bytes([first, 127]) + size.to_bytes(8, "big") + payload
 
 
-def _announcement(first: int, length: int) -> bytes:
-    """Write the header of a frame, and nothing of it."""
+def _header_only(first: int, length: int) -> bytes:
+    """Return the header of a frame without its payload."""
     return bytes([first, 127]) + length.to_bytes(8, "big")
 
 
@@ -252,13 +250,13 @@ websocket_frames: Final = (
     | st.builds(websocket_frame, st.just(0x81), frames())
     | st.builds(websocket_frame, st.just(0x88), CLOSES)
     | st.builds(websocket_frame, st.integers(0, 255), st.binary(max_size=4))
-    | st.builds(_announcement, FIRST, st.integers(0, 2**64 - 1))
+    | st.builds(_header_only, FIRST, st.integers(0, 2**64 - 1))
 )
 
 
 @st.composite
 def streams(draw: DrawFn) -> bytes:
-    """Make the bytes of a connection: mostly frames, or frames with damage, or noise."""
+    """Draw the bytes of a connection: WebSocket frames, some of them corrupted."""
     good = b"".join(draw(st.lists(websocket_frames, max_size=8)))
     if draw(st.booleans()):
         return good
@@ -268,14 +266,14 @@ def streams(draw: DrawFn) -> bytes:
 
 @st.composite
 def pieces(draw: DrawFn) -> list[bytes]:
-    """Make the bytes of a connection, cut at arbitrary places."""
+    """Draw the bytes of a connection, cut at arbitrary positions."""
     stream = draw(streams())
     cuts = draw(st.lists(st.integers(0, len(stream)), max_size=8))
     edges = sorted({0, len(stream), *cuts})
     return [stream[start:end] for start, end in pairwise(edges)]
 
 
-# --- Answers to the upgrade ---------------------------------------------------------------
+# --- Responses to the upgrade request -----------------------------------------------------
 
 HEADER_LINES: Final = st.sampled_from([
     b"Retry-After: 7", b"Retry-After: -0", b"Retry-After: Mon, 99 Foo 1 +9999",
@@ -292,8 +290,8 @@ BODIES: Final = st.binary(max_size=30) | st.sampled_from([
 
 
 @st.composite
-def upgrade_answers(draw: DrawFn) -> bytes:
-    """Make what may come in the place of a 101."""
+def upgrade_responses(draw: DrawFn) -> bytes:
+    """Draw a response that a server may send instead of 101."""
     status = draw(st.sampled_from([b"101", b"100", b"103", b"200", b"301", b"401", b"426", b"503",
                                    b"999", b"-1", b"", b"\xb2\xb2\xb2"]))  # fmt: skip
     lines = draw(st.lists(HEADER_LINES, max_size=5))

@@ -1,7 +1,7 @@
-"""What has to hold for any input: plain functions that raise AssertionError where it does not.
+"""The properties that hold for any input: functions that raise AssertionError if one does not.
 
-What belongs elsewhere: the inputs (`inputs.py`), when and how often they run (`test_*.py` for a
-few of them, `campaign.py` for as long as one likes).
+The tests check each property with a few inputs, the campaign for as long as it runs. P1 to P10 are
+the promises in docs/promises.md.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.transport.peer import (
     HEADERS,
     KEY,
     assert_secret_kept,
+    connection_config,
     open_net,
-    terms,
     text,
 )
 from trio_responses import _wire as wire
@@ -31,7 +31,7 @@ from trio_responses._protocol.frames import BinaryMessage, FrameReader, Oversize
 from trio_responses._settings import Limits, Timeouts
 from trio_responses._wire import ErrorEvent, UndecodableFrame, UnknownEvent, decode, decode_item
 from trio_responses._wire.base import Unknown
-from trio_responses._wire.codec import _mend as mended
+from trio_responses._wire.codec import _replace_lone_surrogates as without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,18 +50,20 @@ CANARY: Final = "canary-4711"
 
 
 def check_decode(frame: bytes) -> None:
-    """P8: there is always an event, and what it does not show is kept as it came."""
+    """P8: any frame is decoded as an event; an event without a record keeps its frame."""
     event = decode(frame)
     if isinstance(event, UndecodableFrame | UnknownEvent | ErrorEvent):
-        assert event.raw in {frame, mended(frame)}
+        # The codec decodes a frame with lone surrogates again after it has replaced them. Only a
+        # private function returns that form of the frame.
+        assert event.raw in {frame, without_lone_surrogates(frame)}
     assert event.type is None or isinstance(event.type, str)
     assert event.stream_id is None or isinstance(event.stream_id, str)
     assert event.sequence_number is None or isinstance(event.sequence_number, int)
-    _look_at(event)
+    _access_event(event)
 
 
-def _look_at(event: Any) -> None:
-    """Use all that is decoded late."""
+def _access_event(event: Any) -> None:
+    """Access every attribute that is decoded on first access."""
     assert isinstance(repr(event), str)
     if isinstance(event, UndecodableFrame):
         assert event.error
@@ -71,11 +73,11 @@ def _look_at(event: Any) -> None:
     if isinstance(event, ErrorEvent):
         assert event.retry_after is None or event.retry_after >= 0
     if isinstance(event, wire.OutputItemAdded | wire.OutputItemDone):
-        _look_at_item(event.item)
+        _access_item(event.item)
     response = getattr(event, "response", None)
     if isinstance(response, wire.Response):
         for item in response.output:
-            _look_at_item(item)
+            _access_item(item)
         assert isinstance(response.output_text, str)
         assert isinstance(response.refusal, str)
         assert isinstance(response.function_calls, tuple)
@@ -84,14 +86,14 @@ def _look_at(event: Any) -> None:
 
 
 def check_item(raw: bytes) -> None:
-    """P7, P8: there is always an item, and one that is not understood can be replayed as it is."""
+    """P7, P8: any bytes are decoded as an item; an unknown item keeps its bytes."""
     item = decode_item(raw)
     if isinstance(item, Unknown):
         assert bytes(item.raw) == raw
-    _look_at_item(item)
+    _access_item(item)
 
 
-def _look_at_item(item: Any) -> None:
+def _access_item(item: Any) -> None:
     assert isinstance(repr(item), str)
     assert isinstance(item.type, str)
     if isinstance(item, Unknown):
@@ -103,7 +105,7 @@ def _look_at_item(item: Any) -> None:
 
 
 def check_reason(frame: bytes) -> None:
-    """P9: the words for what is wrong with a frame hold nothing of it; they are logged."""
+    """P9: the error of an undecodable frame, which is logged, has no content of the frame."""
     event = decode(frame)
     if isinstance(event, UndecodableFrame):
         assert CANARY not in event.error
@@ -113,7 +115,7 @@ def check_reason(frame: bytes) -> None:
 
 
 def read_all(pieces: Sequence[bytes], limit: int) -> tuple[list[Message], bytes, FrameReader]:
-    """Feed a frame reader, and see to it that it never holds more than it may."""
+    """Feed a frame reader; check that its buffer never exceeds the limit."""
     reader = FrameReader(limit)
     messages: list[Message] = []
     control = b""
@@ -121,13 +123,13 @@ def read_all(pieces: Sequence[bytes], limit: int) -> tuple[list[Message], bytes,
         new, more = reader.feed(piece)
         messages += new
         control += more
-        # What was collected, or both ends of what was not; and one small frame that waits.
+        # The collected message, or both ends of an oversize one; and one small incomplete frame.
         assert reader.buffered <= max(limit, 2048) + 4096 + 14
     return messages, control, reader
 
 
 def check_reader(pieces: Sequence[bytes], limit: int = LIMIT) -> None:
-    """P10: bytes are messages, control frames or one violation, however they are cut."""
+    """P10: bytes are read as messages, control frames or one violation, in pieces of any size."""
     messages, control, reader = read_all(pieces, limit)
     for message in messages:
         if isinstance(message, bytes):
@@ -151,7 +153,7 @@ def check_reader(pieces: Sequence[bytes], limit: int = LIMIT) -> None:
 
 
 def run_bounded(work: Callable[[], Awaitable[None]]) -> None:
-    """Run something in Trio, where the clock jumps, and where waiting for ever is a failure."""
+    """Run an async function with a clock that jumps; waiting for ever is a failure."""
 
     async def bounded() -> None:
         with trio.fail_after(A_LONG_TIME):
@@ -161,7 +163,7 @@ def run_bounded(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def check_transport(pieces: Sequence[bytes]) -> None:
-    """P1, P3, P10: whatever follows a valid upgrade is messages, and then `ConnectionLost`."""
+    """P1, P3, P10: any bytes after a valid upgrade are messages, then `ConnectionLost`."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
@@ -173,34 +175,36 @@ def check_transport(pieces: Sequence[bytes]) -> None:
 
     async def work() -> None:
         async with open_net(script) as net:
-            options = terms(net.dial, timeouts=TIMEOUTS, limits=Limits(max_message_bytes=LIMIT))
+            options = connection_config(
+                net.dial, timeouts=TIMEOUTS, limits=Limits(max_message_bytes=LIMIT)
+            )
             async with open_transport(options, HEADERS) as transport:
                 messages: list[Message] = []
                 try:
                     while True:
                         messages += await transport.receive()
                 except ConnectionLost as error:
-                    lost = error
-        assert 1000 <= lost.code <= 4999
+                    closed_with = error
+        assert 1000 <= closed_with.code <= 4999
         assert messages == read_all(pieces, LIMIT)[0]
 
     run_bounded(work)
 
 
-def check_upgrade(answer: bytes) -> None:
-    """P1, P2, P9: whatever answers the upgrade, it is `ConnectError`, and holds no key."""
+def check_upgrade(response: bytes) -> None:
+    """P1, P2, P9: any other response to the upgrade raises `ConnectError` without the key."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
-        await peer.send(answer)
+        await peer.send(response)
         await peer.stream.aclose()
 
     async def work() -> None:
         async with open_net(script) as net:
-            with pytest.raises(ConnectError) as refusal:
-                async with open_transport(terms(net.dial, timeouts=TIMEOUTS), HEADERS):
+            with pytest.raises(ConnectError) as caught:
+                async with open_transport(connection_config(net.dial, timeouts=TIMEOUTS), HEADERS):
                     pass
-            assert_secret_kept(refusal.value)
+            assert_secret_kept(caught.value)
             assert trio.current_time() <= TIMEOUTS.connect + TIMEOUTS.close
 
     run_bounded(work)
@@ -210,7 +214,7 @@ def check_upgrade(answer: bytes) -> None:
 
 
 def check_turn(frames: Sequence[bytes]) -> None:
-    """P1, P3, P4: whatever answers a request, the turn ends once, and so does the connection."""
+    """P1, P3, P4: whatever frames answer a request, the turn and the connection end once."""
 
     async def script(peer: Peer) -> None:
         await peer.accept()
@@ -230,7 +234,7 @@ def check_turn(frames: Sequence[bytes]) -> None:
                 try:
                     async with connection.stream(model="m", input="hi") as stream:
                         async for event in stream:
-                            _look_at(event)
+                            _access_event(event)
                         assert isinstance(stream.response, wire.Response)
                         repr(stream.snapshot)
                 except ResponsesError as error:
@@ -238,8 +242,8 @@ def check_turn(frames: Sequence[bytes]) -> None:
             if failure is not None:
                 assert isinstance(failure.delivery, Delivery)
                 assert_secret_kept(failure)
-            at_rest = connection.statistics()
-            assert (at_rest.requests_active, at_rest.unread_bytes) == (0, 0), at_rest
-            assert at_rest.events_received <= len(frames)
+            final = connection.statistics()
+            assert (final.requests_active, final.unread_bytes) == (0, 0), final
+            assert final.events_received <= len(frames)
 
     run_bounded(work)

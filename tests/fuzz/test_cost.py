@@ -1,8 +1,8 @@
-"""P10: what a hostile frame costs grows with its size and not with its square: work and memory.
+"""The cost of hostile frames grows linearly with their size, in work and memory (promise P10).
 
-Work is counted, not timed: bytes that were given to a JSON parser or a regular expression, calls,
-and bytes that the frame reader looked at again. For four times the input it may be four times as
-much, and a little.
+The tests count work and measure no time: bytes that a JSON parser parses, calls of functions, and
+bytes that the frame reader scans. An input of four times the size may cause four times the work,
+and a small margin.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ import pytest
 
 from tests.fuzz.inputs import NESTING, websocket_frame
 from trio_responses._protocol.frames import FrameReader, OversizeMessage
-from trio_responses._wire import UndecodableFrame, codec, decode, decode_item
-from trio_responses._wire import lenient as tolerance
-from trio_responses._wire.retry_hints import parse_retry_after, retry_after_in
+from trio_responses._wire import UndecodableFrame, codec, decode, decode_item, lenient
+from trio_responses._wire.retry_hints import parse_retry_after, parse_retry_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SMALL: Final = 600
-MORE: Final = 4
+FACTOR: Final = 4
 MARGIN: Final = 1.1
 PARSES: Final = 40
-"""How often a byte is parsed at most: each level of the declared types does so a few times."""
+"""Maximum number of times that a byte is parsed: each declared level parses it a few times."""
 
 
 class Meter:
-    """Stands in for a decoder, and counts the bytes that it is given."""
+    """A decoder that counts the bytes it decodes."""
 
     def __init__(self, decoder: Any, counted: list[int]) -> None:
         self._decoder = decoder
@@ -43,33 +42,36 @@ class Meter:
 
 
 def bytes_parsed(work: Callable[[bytes], object], frame: bytes) -> int:
-    """Count the bytes that all JSON decoders are given for a frame."""
-    counted: list[int] = []
-    make = tolerance._decoder
+    """Return the number of bytes that all JSON decoders parse for a frame.
 
-    def metered(kind: Any) -> Meter:
-        return Meter(make(kind), counted)
+    The test replaces private decoders: no public function reports how much they parse.
+    """
+    counted: list[int] = []
+    make_decoder = lenient._decoder_of
+
+    def metered(type_: Any) -> Meter:
+        return Meter(make_decoder(type_), counted)
 
     with (
-        mock.patch.object(codec, "_decoder", Meter(codec._decoder, counted)),
-        mock.patch.object(tolerance, "_decoder", metered),
-        mock.patch.object(tolerance, "_object", Meter(tolerance._object, counted)),
-        mock.patch.object(tolerance, "_array", Meter(tolerance._array, counted)),
-        mock.patch.object(tolerance, "_tag", Meter(tolerance._tag, counted)),
+        mock.patch.object(codec, "_event_decoder", Meter(codec._event_decoder, counted)),
+        mock.patch.object(lenient, "_decoder_of", metered),
+        mock.patch.object(lenient, "_object_decoder", Meter(lenient._object_decoder, counted)),
+        mock.patch.object(lenient, "_array_decoder", Meter(lenient._array_decoder, counted)),
+        mock.patch.object(lenient, "_tag_decoder", Meter(lenient._tag_decoder, counted)),
     ):
         work(frame)
     return sum(counted)
 
 
 def calls(work: Callable[[bytes], object], frame: bytes) -> int:
-    """Count the calls of Python and C functions for a frame."""
+    """Return the number of calls of Python and C functions for a frame."""
     count = 0
 
     def profile(_frame: object, event: str, _argument: object) -> None:
         nonlocal count
         count += event in {"call", "c_call"}
 
-    work(frame)  # what is made once and kept is made
+    work(frame)  # fills the caches, whose cost is not that of the frame
     sys.setprofile(profile)
     try:
         work(frame)
@@ -83,49 +85,49 @@ HOSTILE: Final[dict[str, Callable[[int], bytes]]] = {
     "digits": lambda n: b'{"type":"error","status":' + b"9" * 9 * n + b"}",
     "keys": lambda n: b'{"type":"error"' + b',"code":1' * n + b"}",
     "other keys": lambda n: b"{" + b"".join(b'"%d":0,' % i for i in range(n)) + b'"type":"x"}',
-    "half pairs": lambda n: b'{"type":"x","a":"' + rb"\ud83d" * n + b'"}',
-    "pairs": lambda n: b'{"type":"x","a":"' + rb"\ud83d\ude00" * n + rb'\ud83d"}',
+    "lone surrogates": lambda n: b'{"type":"x","a":"' + rb"\ud83d" * n + b'"}',
+    "surrogate pairs": lambda n: b'{"type":"x","a":"' + rb"\ud83d\ude00" * n + rb'\ud83d"}',
     "backslashes": lambda n: b'{"type":"x","a":"' + b"\\\\" * n + rb'\ud83d"}',
     "errors": lambda n: b'{"type":"error","error":{"message":[' + b"1," * n + b"1]}}",
     "headers": lambda n: b'{"type":"error","headers":{' + b'"a":5,' * n + b'"a":6}}',
-    "odd items": lambda n: (
+    "unknown items": lambda n: (
         b'{"type":"response.completed","response":{"id":"r","output":['
         + b"[],{}," * n
         + b"1e999]}}"
     ),
-    "odd settings": lambda n: (
+    "mistyped settings": lambda n: (
         b'{"type":"response.completed","response":{"id":5,"status":[' + b"0," * n + b"1e999]}}"
     ),
-    "odd parts": lambda n: (
+    "unknown annotations": lambda n: (
         b'{"type":"response.content_part.added","part":{"type":"output_text","text":"x","annotations":['
         + b'{"type":"url_citation","url":5},' * n
         + b'{"type":"?"}]}}'
     ),
-    "odd probabilities": lambda n: (
+    "mistyped log probabilities": lambda n: (
         b'{"type":"response.output_text.delta","item_id":"i","delta":"x","logprobs":['
         + b'{"token":5,"top_logprobs":[{"token":5}]},' * n
         + b"{}]}"
     ),
-    "no end": lambda n: b'{"type":"response.created","response":{"id":"' + b"x" * n,
+    "truncated": lambda n: b'{"type":"response.created","response":{"id":"' + b"x" * n,
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_byte_of_a_frame_is_parsed_a_bounded_number_of_times(kind: str) -> None:
-    once, more = HOSTILE[kind](SMALL), HOSTILE[kind](MORE * SMALL)
+    once, more = HOSTILE[kind](SMALL), HOSTILE[kind](FACTOR * SMALL)
     parsed, parsed_more = bytes_parsed(decode, once), bytes_parsed(decode, more)
     assert 0 < parsed <= PARSES * len(once)
     assert parsed_more * len(once) <= parsed * len(more) * MARGIN
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_the_calls_for_a_frame_grow_with_its_size(kind: str) -> None:
-    assert calls(decode, HOSTILE[kind](MORE * SMALL)) <= MORE * MARGIN * calls(
+def test_the_number_of_calls_for_a_frame_grows_linearly_with_its_size(kind: str) -> None:
+    assert calls(decode, HOSTILE[kind](FACTOR * SMALL)) <= FACTOR * MARGIN * calls(
         decode, HOSTILE[kind](SMALL)
     )
 
 
-def odd_message(count: int) -> bytes:
+def message_with_unknown_parts(count: int) -> bytes:
     part = (
         b'{"type":"output_text","text":"x","annotations":[{"type":"url_citation"}],"logprobs":[5]},'
     )
@@ -133,16 +135,16 @@ def odd_message(count: int) -> bytes:
 
 
 def test_a_byte_of_an_item_is_parsed_a_bounded_number_of_times() -> None:
-    once, more = odd_message(SMALL), odd_message(MORE * SMALL)
+    once, more = message_with_unknown_parts(SMALL), message_with_unknown_parts(FACTOR * SMALL)
     parsed = bytes_parsed(decode_item, once)
     assert 0 < parsed <= PARSES * len(once)
     assert bytes_parsed(decode_item, more) * len(once) <= parsed * len(more) * MARGIN
-    assert calls(decode_item, more) <= MORE * MARGIN * calls(decode_item, once)
+    assert calls(decode_item, more) <= FACTOR * MARGIN * calls(decode_item, once)
 
 
-# The words of rate limits go through a regular expression, whose steps cannot be counted from here.
-# These would take hours where a step were taken back and forth for each character.
-@pytest.mark.parametrize("words", [
+# A regular expression parses the messages of rate limits, and its steps cannot be counted. With
+# backtracking for each character these messages would take hours.
+@pytest.mark.parametrize("message", [
     "try again in " + "1" * 10**6,
     "try again in " + "1" * 10**6 + "." + "1" * 10**6,
     "try again in " + " " * 10**6,
@@ -151,8 +153,8 @@ def test_a_byte_of_an_item_is_parsed_a_bounded_number_of_times() -> None:
     "try again in " + "1msecond" * 10**5 + "?",
     "try again in " * 10**5,
 ])  # fmt: skip
-def test_the_words_of_a_rate_limit_are_read_in_one_go(words: str) -> None:
-    delay = retry_after_in(words)
+def test_the_message_of_a_rate_limit_is_parsed_without_backtracking(message: str) -> None:
+    delay = parse_retry_message(message)
     assert delay is None or delay >= 0
 
 
@@ -161,7 +163,7 @@ def test_the_words_of_a_rate_limit_are_read_in_one_go(words: str) -> None:
     "Mon, 06 Nov 1994 " + "1:" * 10**6, "Mon, 06 Nov 1994 08:49:37 +" + "9" * 10**6,
     "\u0661" * 10**5, "9" * 10**5,
 ])  # fmt: skip
-def test_the_date_of_a_retry_is_read_in_one_go(date: str) -> None:
+def test_the_date_of_a_retry_is_parsed_in_linear_time(date: str) -> None:
     delay = parse_retry_after({"retry-after": date})
     assert delay is None or delay >= 0
 
@@ -169,16 +171,19 @@ def test_the_date_of_a_retry_is_read_in_one_go(date: str) -> None:
 # --- The frame reader ---------------------------------------------------------------------
 
 
-def bytes_looked_at(stream: bytes, step: int) -> int:
-    """Count what a frame reader goes through where a stream comes in pieces."""
+def bytes_scanned(stream: bytes, step: int) -> int:
+    """Return the number of bytes that a frame reader scans for a stream in pieces.
+
+    The private buffer is the part of the stream that the reader scans again with the next piece.
+    """
     reader = FrameReader(2**40)
-    looked_at = 0
+    scanned = 0
     for start in range(0, len(stream), step):
         piece = stream[start : start + step]
-        looked_at += len(reader._rest) + len(piece)
+        scanned += len(reader._rest) + len(piece)
         reader.feed(piece)
     assert reader.error is None
-    return looked_at
+    return scanned
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000, 5000])
@@ -186,17 +191,19 @@ def bytes_looked_at(stream: bytes, step: int) -> int:
     ("first", "size"),
     [(0x81, 0), (0x81, 3), (0x81, 600), (0x81, 50_000), (0x89, 125), (0x82, 5000)],
 )
-def test_a_stream_in_crumbs_is_not_read_again_and_again(first: int, size: int, step: int) -> None:
+def test_a_stream_in_small_pieces_is_scanned_in_linear_time(
+    first: int, size: int, step: int
+) -> None:
     one = websocket_frame(first, b"x" * size)
     count = max(1, 20_000 // len(one))
-    looked_at, more = (bytes_looked_at(one * count * times, step) for times in (1, MORE))
-    assert more <= MORE * MARGIN * looked_at
-    # A frame that waits, which is a small one, is looked at again for each piece of it.
-    assert looked_at <= len(one) * count * (1 + min(len(one), 4096 + 14) / step)
+    scanned, more = (bytes_scanned(one * count * times, step) for times in (1, FACTOR))
+    assert more <= FACTOR * MARGIN * scanned
+    # A small incomplete frame is scanned again with each of its pieces.
+    assert scanned <= len(one) * count * (1 + min(len(one), 4096 + 14) / step)
 
 
 @pytest.mark.parametrize("size", [10**5, 10**7])
-def test_a_message_above_the_limit_takes_no_memory(size: int) -> None:
+def test_a_message_above_the_limit_uses_no_memory_for_its_payload(size: int) -> None:
     limit = 50_000
     reader = FrameReader(limit)
     piece = b"x" * 10_000
@@ -217,8 +224,8 @@ def test_a_message_above_the_limit_takes_no_memory(size: int) -> None:
     b"[" * NESTING, b'{"a":' * NESTING, b'{"type":"error","error":' + b"[" * NESTING,
     b'{"type":"response.completed","response":' + b"[" * NESTING + b"]" * NESTING + b"}",
 ])  # fmt: skip
-def test_deep_nesting_takes_no_memory(raw: bytes) -> None:
-    """Neither stack nor heap: what cannot be read is kept as the bytes that are there already."""
+def test_deep_nesting_uses_no_additional_memory(raw: bytes) -> None:
+    """The event of an undecodable frame refers to the bytes of the frame, without a copy."""
     decode(raw)
     tracemalloc.start()
     try:
@@ -228,4 +235,4 @@ def test_deep_nesting_takes_no_memory(raw: bytes) -> None:
         tracemalloc.stop()
     assert isinstance(event, UndecodableFrame)
     assert event.raw is raw
-    assert peak < len(raw) + 20_000  # one copy, to look for half surrogate pairs
+    assert peak < len(raw) + 20_000  # one copy, for the search for lone surrogates

@@ -1,7 +1,7 @@
-"""Our schemas of tools beside those that openai-agents and openai make of the same functions.
+"""Schemas of tools are equal to those that openai-agents and openai generate, after normalising.
 
-What is normalised here is what the table in `trio_responses._tools.schema` lists, and nothing else:
-one function for each row, in its order.
+Only the differences in the table of `trio_responses._tools.schema` are normalised, by one function
+for each row, in the same order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 
 from tests.tools.test_arguments import TOOLS, values
-from trio_responses._tools.function import FunctionTool
+from trio_responses import FunctionTool
 from trio_responses._tools.schema import text_format
 
 pydantic: Any = pytest.importorskip("pydantic", reason="openai is not installed")
@@ -41,18 +41,18 @@ from tests.interop.tool_functions import (  # noqa: E402 - needs pydantic
 
 JSON: TypeAlias = Any
 
-# --- Normal forms, in the order of the table ------------------------------------------------
+# --- Normalising, in the order of the table -------------------------------------------------
 
-WORDS = re.compile(
+KEYWORDS_IN_TEXT = re.compile(
     r"(^| ?\()(default|format|contentEncoding|order|uniqueItems|minLength|maxLength): .*$",
     re.DOTALL,
 )
-UNSAID = {"title", "minLength", "maxLength", "uniqueItems", "discriminator"}
+IGNORED = {"title", "minLength", "maxLength", "uniqueItems", "discriminator"}
 DECIMAL_PATTERN = "^(?!^[-+.]*$)"
 
 
-def normal(schema: JSON, definitions: JSON, above: tuple[str, ...] = ()) -> JSON:
-    """Bring a schema to a form in which the differences of the table do not show."""
+def normalise(schema: JSON, definitions: JSON, above: tuple[str, ...] = ()) -> JSON:
+    """Return a schema without the differences that the table lists."""
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
@@ -60,38 +60,41 @@ def normal(schema: JSON, definitions: JSON, above: tuple[str, ...] = ()) -> JSON
         if name in above:
             return {"again": len(above) - above.index(name)}
         beside = {key: value for key, value in schema.items() if key != "$ref"}
-        return normal({**definitions[name], **beside}, definitions, (*above, name))
-    schema = {key: value for key, value in schema.items() if key not in UNSAID}
+        return normalise({**definitions[name], **beside}, definitions, (*above, name))
+    schema = {key: value for key, value in schema.items() if key not in IGNORED}
     has_default = "default" in schema or "default: " in schema.get("description", "")
     schema.pop("default", None)
-    schema = without_words(schema)
-    schema = one_value(schema)
-    schema = positions(schema)
-    schema = text_of_bytes(schema)
+    schema = without_keywords_in_text(schema)
+    schema = enum_of_one_type(schema)
+    schema = tuple_as_array(schema)
+    schema = bytes_as_text(schema)
     schema = decimal(schema)
     if "properties" in schema:
         schema["properties"] = {
-            name: normal(inner, definitions, above) for name, inner in schema["properties"].items()
+            name: normalise(inner, definitions, above)
+            for name, inner in schema["properties"].items()
         }
     if "items" in schema:
-        schema["items"] = normal(schema["items"], definitions, above)
+        schema["items"] = normalise(schema["items"], definitions, above)
     if schema.get("additionalProperties") in (True, {}):
         schema["additionalProperties"] = {}
     elif schema.get("additionalProperties"):
         inner = schema["additionalProperties"]
-        schema["additionalProperties"] = normal(inner, definitions, above)
+        schema["additionalProperties"] = normalise(inner, definitions, above)
     else:
-        schema.pop("additionalProperties", None)  # closed or not: the strict test looks at it
+        schema.pop("additionalProperties", None)  # other tests check that objects are closed
     options = schema.pop("oneOf", None) or schema.pop("anyOf", None)
     if options:
-        schema = choice(schema, [normal(each, definitions, above) for each in options], has_default)
+        schema = sorted_options(
+            schema, [normalise(each, definitions, above) for each in options], has_default
+        )
     if schema.get("required") == []:
         del schema["required"]
     return schema
 
 
-def choice(schema: JSON, options: list[JSON], has_default: bool) -> JSON:  # noqa: FBT001
-    """Order the options; where there is a default, ``null`` is no difference."""
+def sorted_options(schema: JSON, options: list[JSON], has_default: bool) -> JSON:  # noqa: FBT001
+    """Return the schema with sorted options; a property with a default loses ``null``."""
     flat = [one for option in options for one in option.get("anyOf", [option])]
     kept = [one for one in flat if not (has_default and one == {"type": "null"})]
     if len(kept) == 1:
@@ -99,13 +102,13 @@ def choice(schema: JSON, options: list[JSON], has_default: bool) -> JSON:  # noq
     return {**schema, "anyOf": sorted(kept, key=lambda one: json.dumps(one, sort_keys=True))}
 
 
-def without_words(schema: JSON) -> JSON:
-    words = WORDS.sub("", schema.pop("description", ""))
-    return {**schema, "description": words} if words else schema
+def without_keywords_in_text(schema: JSON) -> JSON:
+    text = KEYWORDS_IN_TEXT.sub("", schema.pop("description", ""))
+    return {**schema, "description": text} if text else schema
 
 
-def one_value(schema: JSON) -> JSON:
-    """Write ``const`` as ``enum``, and an ``enum`` of several types as a choice."""
+def enum_of_one_type(schema: JSON) -> JSON:
+    """Return ``const`` as ``enum``, and an ``enum`` of several types as ``anyOf``."""
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
     values = schema.get("enum", [])
@@ -120,21 +123,21 @@ def one_value(schema: JSON) -> JSON:
     return {**schema, "anyOf": options}
 
 
-def positions(schema: JSON) -> JSON:
-    """Write a tuple as an array of any of its types."""
+def tuple_as_array(schema: JSON) -> JSON:
+    """Return the schema of a tuple as an array of any of its types."""
     inner = schema.pop("prefixItems", None)
     if inner is None:
         return schema
-    inner = [untitled(each) for each in inner]
+    inner = [without_title(each) for each in inner]
     kinds = [each for number, each in enumerate(inner) if each not in inner[:number]]
     return {**schema, "items": kinds[0] if len(kinds) == 1 else {"anyOf": kinds}}
 
 
-def untitled(schema: JSON) -> JSON:
+def without_title(schema: JSON) -> JSON:
     return {key: value for key, value in schema.items() if key != "title"}
 
 
-def text_of_bytes(schema: JSON) -> JSON:
+def bytes_as_text(schema: JSON) -> JSON:
     if schema.get("format") == "binary":
         del schema["format"]
     schema.pop("contentEncoding", None)
@@ -142,10 +145,10 @@ def text_of_bytes(schema: JSON) -> JSON:
 
 
 def decimal(schema: JSON) -> JSON:
-    """Take away what pydantic adds to the text of a `Decimal`: numbers, and a pattern."""
+    """Return the schema of a `Decimal` without the number and the pattern that pydantic adds."""
     if schema.get("pattern", "").startswith(DECIMAL_PATTERN):
         del schema["pattern"]
-    options = [decimal(untitled(each)) for each in schema.get("anyOf", [])]
+    options = [decimal(without_title(each)) for each in schema.get("anyOf", [])]
     if {"type": "number"} in options and {"type": "string"} in options:
         schema["anyOf"] = [each for each in options if each != {"type": "number"}]
     return schema
@@ -163,9 +166,9 @@ def without_descriptions(schema: JSON) -> JSON:
     }
 
 
-def compared(schema: JSON) -> JSON:
+def normalised(schema: JSON) -> JSON:
     schema = json.loads(json.dumps(schema))
-    return normal(schema, schema.pop("$defs", {}))
+    return normalise(schema, schema.pop("$defs", {}))
 
 
 # --- The comparison -------------------------------------------------------------------------
@@ -186,68 +189,70 @@ def model_of(function: Callable[..., Any]) -> Any:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
-def test_a_strict_tool_is_as_openai_agents_has_it(agents: Any, function: Any) -> None:
+def test_a_strict_tool_equals_that_of_openai_agents(agents: Any, function: Any) -> None:
     ours, theirs = FunctionTool(function), agents.function_tool(function)
     assert ours.schema.strict
     assert theirs.strict_json_schema
-    assert compared(ours.schema.schema) == compared(theirs.params_json_schema)
+    assert normalised(ours.schema.schema) == normalised(theirs.params_json_schema)
     assert ours.name == theirs.name
     assert ours.description == (theirs.description or None)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
-def test_a_strict_tool_is_as_openai_has_it(openai_sdk: Any, function: Any) -> None:
-    ours = compared(FunctionTool(function).schema.schema)
+def test_a_strict_tool_equals_that_of_openai(openai_sdk: Any, function: Any) -> None:
+    ours = normalised(FunctionTool(function).schema.schema)
     theirs = openai_sdk.pydantic_function_tool(model_of(function))["function"]
     assert theirs["strict"]
-    assert without_descriptions(ours) == without_descriptions(compared(theirs["parameters"]))
+    assert without_descriptions(ours) == without_descriptions(normalised(theirs["parameters"]))
 
 
 @pytest.mark.parametrize("function", IN_FULL, ids=lambda function: function.__name__)
-def test_a_schema_in_full_is_as_openai_agents_has_it(agents: Any, function: Any) -> None:
+def test_a_full_schema_equals_that_of_openai_agents(agents: Any, function: Any) -> None:
     ours = FunctionTool(function, strict=False)
     theirs = agents.function_tool(function, strict_mode=False)
-    assert compared(ours.schema.schema) == compared(theirs.params_json_schema)
+    assert normalised(ours.schema.schema) == normalised(theirs.params_json_schema)
 
 
 @pytest.mark.parametrize("function", [free_keys, anything, open_dict])
-def test_what_has_no_strict_form_there_has_none_here(agents: Any, function: Any) -> None:
+def test_a_function_that_is_not_strict_in_openai_agents_is_not_strict(
+    agents: Any, function: Any
+) -> None:
     assert not FunctionTool(function).schema.strict
     with pytest.raises(agents.UserError, match="additionalProperties should not be set"):
         agents.function_tool(function)
 
 
-def test_a_tagged_union_is_as_openai_has_it(openai_sdk: Any) -> None:
+def test_a_tagged_union_equals_that_of_openai(openai_sdk: Any) -> None:
     ours = FunctionTool(our_pet).schema.schema
     theirs = openai_sdk.pydantic_function_tool(model_of(their_pet))["function"]["parameters"]
-    assert compared(ours) == compared(theirs)
+    assert normalised(ours) == normalised(theirs)
 
 
 @pytest.mark.parametrize("answer", [Place, Trip, Tree, Filters])
-def test_a_typed_answer_is_as_openai_has_it(openai_sdk: Any, answer: Any) -> None:
+def test_a_typed_answer_equals_that_of_openai(openai_sdk: Any, answer: Any) -> None:
     assert openai_sdk
     theirs = import_module("openai.lib._pydantic").to_strict_json_schema(
         pydantic.TypeAdapter(answer)
     )
     ours = text_format(answer)[0]["schema"]
-    if answer is Tree:  # there the root itself is a reference
+    if answer is Tree:  # the root of the schema of openai is a reference
         ours, theirs = ours["$defs"]["Tree"], theirs["$defs"]["Tree"]
         definitions = {"Tree": ours}, {"Tree": theirs}
-        assert normal(ours, definitions[0]) == normal(theirs, definitions[1])
+        assert normalise(ours, definitions[0]) == normalise(theirs, definitions[1])
     else:
-        assert compared(ours) == compared(theirs)
+        assert normalised(ours) == normalised(theirs)
 
 
 @given(values)
-def test_what_fits_the_types_fits_the_schema(value: dict[str, Any]) -> None:
+def test_arguments_that_match_the_types_match_the_schema(value: dict[str, Any]) -> None:
     validator = pytest.importorskip("jsonschema").Draft202012Validator(TOOLS[0].schema.schema)
     validator.validate(msgspec.json.decode(msgspec.json.encode(value)))
 
 
-def test_the_comparison_sees_a_difference() -> None:
+def test_normalising_keeps_real_differences() -> None:
     schema = FunctionTool(several).schema.schema
     other = json.loads(json.dumps(schema).replace('"integer"', '"number"').replace("date", "time"))
-    assert compared(schema) != compared(other)
-    assert compared(FunctionTool(integer).schema.schema) != compared(
+    assert normalised(schema) != normalised(other)
+    assert normalised(FunctionTool(integer).schema.schema) != normalised(
         FunctionTool(number).schema.schema
     )

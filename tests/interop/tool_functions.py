@@ -1,4 +1,4 @@
-"""Functions of many signatures, of which the tests make tools with every library."""
+"""Functions with many signatures, from which the tests create tools with each library."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Tree:
 
 
 class Filters(TypedDict):
-    """What to look for."""
+    """Filters of a search."""
 
     words: list[str]
     since: dt.date
@@ -146,7 +146,7 @@ async def coroutine(a: int) -> str:
 
 
 def rest(a: int, b: str = "x") -> None:
-    """Say it in fields.
+    """Describe the parameters in fields.
 
     In two paragraphs.
 
@@ -157,7 +157,7 @@ def rest(a: int, b: str = "x") -> None:
 
 
 def google(a: int, b: Place, c: str | None = None) -> None:
-    """Say it in a section.
+    """Describe the parameters in a section.
 
     In two paragraphs.
 
@@ -173,7 +173,7 @@ def google(a: int, b: Place, c: str | None = None) -> None:
 
 
 def numpy(a: int, b: list[str]) -> None:
-    """Say it in an underlined section.
+    """Describe the parameters in an underlined section.
 
     Parameters
     ----------

@@ -115,9 +115,9 @@ async def test_a_place_on_a_socket_that_is_lost_by_then_is_none(server: Response
     """It was given away, the socket went, and only then its new owner came to have it."""
     async with open_to(server, size=1) as pool:
         (member,) = pool._spread.members
-        assert member.sockets.current is not None
+        assert member.engine.sockets.current is not None
         server.hang_handshake()
-        member.sockets.current.retire()
+        member.engine.sockets.current.retire()
         await wait_all_tasks_blocked()
         with trio.fail_after(1), member.sending():
             await trio.sleep_forever()
@@ -144,8 +144,8 @@ async def test_a_request_whose_first_byte_is_out_is_not_sent_elsewhere(
             nursery.start_soon(ask, pool, "slow")
             await writing.wait()
             (member,) = pool._spread.members
-            assert member.sockets.current is not None
-            member.sockets.current.retire()
+            assert member.engine.sockets.current is not None
+            member.engine.sockets.current.retire()
             assert not member.is_open  # it takes no more requests
             await wait_all_tasks_blocked()
             go_on.set()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_responses._errors import ConfigurationError
-from trio_responses._protocol.backoff import Backoff, ReconnectPolicy, is_permanent_close
+from trio_responses._protocol.backoff import Backoff, is_permanent_close
+from trio_responses._settings import ReconnectPolicy, reconnect_delays
 
 SECONDS = st.floats(0, 1e6)
 POLICIES = st.builds(
@@ -23,6 +25,15 @@ POLICIES = st.builds(
     max_retry_after=SECONDS,
 )
 CHANCES = st.floats(0, 1, exclude_max=True)
+
+
+def start(
+    reconnect: ReconnectPolicy | Iterable[float], chance: Callable[[], float] = random.random
+) -> Backoff:
+    policy, delays = reconnect_delays(reconnect)
+    return Backoff(
+        delays, jitter=policy.jitter, max_retry_after=policy.max_retry_after, chance=chance
+    )
 
 
 def walk(backoff: Backoff) -> list[float]:
@@ -112,47 +123,45 @@ def test_an_endless_delay_is_refused(name: str) -> None:
 
 def test_patience_and_health_may_be_endless() -> None:
     policy = ReconnectPolicy(max_retry_after=math.inf, healthy_after=math.inf)
-    assert Backoff(policy, chance=fixed(0)).next_delay(1e9) == 1e9
+    assert start(policy, chance=fixed(0)).next_delay(1e9) == 1e9
 
 
 # --- The walk ------------------------------------------------------------------------------
 
 
 def test_without_jitter_the_delays_are_exact() -> None:
-    backoff = Backoff(ReconnectPolicy(jitter=0))
+    backoff = start(ReconnectPolicy(jitter=0))
     assert walk(backoff) == [1, 2, 4, 8, 16]
     assert backoff.attempts == 5
 
 
 def test_chance_takes_off_up_to_a_quarter() -> None:
-    assert walk(Backoff(ReconnectPolicy(), chance=fixed(0))) == [1, 2, 4, 8, 16]
-    assert walk(Backoff(ReconnectPolicy(), chance=fixed(1))) == [0.75, 1.5, 3, 6, 12]
+    assert walk(start(ReconnectPolicy(), chance=fixed(0))) == [1, 2, 4, 8, 16]
+    assert walk(start(ReconnectPolicy(), chance=fixed(1))) == [0.75, 1.5, 3, 6, 12]
 
 
 @given(POLICIES, CHANCES)
 def test_jitter_only_shortens_and_by_its_part_at_most(
     policy: ReconnectPolicy, chance: float
 ) -> None:
-    for delay, full in zip(
-        walk(Backoff(policy, chance=fixed(chance))), policy.delays(), strict=True
-    ):
+    for delay, full in zip(walk(start(policy, chance=fixed(chance))), policy.delays(), strict=True):
         assert full * (1 - policy.jitter) - 1e-6 <= delay <= full
 
 
 def test_chance_is_asked_for_each_delay() -> None:
     chances = iter([0.0, 1.0, 0.0, 1.0, 0.0])
-    backoff = Backoff(ReconnectPolicy(), chance=lambda: next(chances))
+    backoff = start(ReconnectPolicy(), chance=lambda: next(chances))
     assert walk(backoff) == [1, 1.5, 4, 6, 16]
 
 
 def test_success_begins_again() -> None:
-    backoff = Backoff(ReconnectPolicy(jitter=0))
+    backoff = start(ReconnectPolicy(jitter=0))
     assert [backoff.next_delay() for _ in range(3)] == [1, 2, 4]
-    backoff.succeeded()
+    backoff.restart()
     assert backoff.attempts == 0
     assert walk(backoff) == [1, 2, 4, 8, 16]
     assert backoff.next_delay() is None
-    backoff.succeeded()
+    backoff.restart()
     assert backoff.next_delay() == 1
 
 
@@ -166,44 +175,44 @@ def once() -> Iterator[float]:
 )
 def test_any_iterable_is_taken_as_it_is_and_walked_again(delays: Iterable[float]) -> None:
     """An iterator, too: it is read once and remembered."""
-    backoff = Backoff(delays, chance=fixed(1))
+    backoff = start(delays, chance=fixed(1))
     assert walk(backoff) == [3, 1]
-    backoff.succeeded()
+    backoff.restart()
     assert walk(backoff) == [3, 1]
 
 
 def test_an_endless_iterable_never_ends() -> None:
-    backoff = Backoff(itertools.repeat(5))
+    backoff = start(itertools.repeat(5))
     assert [backoff.next_delay() for _ in range(1000)] == [5] * 1000
 
 
 def test_an_iterable_is_read_no_further_than_needed() -> None:
     numbers = itertools.count(1)
-    backoff = Backoff(numbers)
+    backoff = start(numbers)
     assert [backoff.next_delay() for _ in range(3)] == [1, 2, 3]
-    backoff.succeeded()
+    backoff.restart()
     assert backoff.next_delay() == 1
     assert next(numbers) == 4
 
 
 def test_no_delays_are_no_attempts() -> None:
     """D6: an empty table is not one second."""
-    assert Backoff([]).next_delay() is None
-    assert Backoff(ReconnectPolicy(attempts=0)).next_delay() is None
+    assert start([]).next_delay() is None
+    assert start(ReconnectPolicy(attempts=0)).next_delay() is None
 
 
 @pytest.mark.parametrize("delay", [-1, math.nan, math.inf, "1", None, True, 1j])
 def test_what_is_no_delay_is_refused(delay: Any) -> None:
-    backoff = Backoff([1, delay])
+    backoff = start([1, delay])
     assert backoff.next_delay() == 1
     with pytest.raises(ConfigurationError, match="a delay must be seconds"):
         backoff.next_delay()
 
 
-@pytest.mark.parametrize("policy", [5, None, 1.5, object()])
+@pytest.mark.parametrize("policy", [5, 1.5, object()])
 def test_what_is_no_policy_is_refused(policy: Any) -> None:
     with pytest.raises(ConfigurationError, match="a policy or delays"):
-        Backoff(policy)
+        reconnect_delays(policy)
 
 
 # --- The floor -----------------------------------------------------------------------------
@@ -213,7 +222,7 @@ def test_what_is_no_policy_is_refused(policy: Any) -> None:
 def test_a_floor_is_kept_or_beyond_patience(
     policy: ReconnectPolicy, chance: float, floor: float
 ) -> None:
-    backoff = Backoff(policy, chance=fixed(chance))
+    backoff = start(policy, chance=fixed(chance))
     delay = backoff.next_delay(floor)
     if floor > policy.max_retry_after or policy.attempts == 0:
         assert delay is None
@@ -225,11 +234,11 @@ def test_a_floor_is_kept_or_beyond_patience(
 
 
 def test_a_floor_below_the_delay_changes_nothing() -> None:
-    assert Backoff(ReconnectPolicy(jitter=0)).next_delay(0.5) == 1
+    assert start(ReconnectPolicy(jitter=0)).next_delay(0.5) == 1
 
 
 def test_patience_ends_behind_its_limit() -> None:
-    backoff = Backoff(ReconnectPolicy(jitter=0))
+    backoff = start(ReconnectPolicy(jitter=0))
     assert backoff.next_delay(300) == 300
     assert backoff.next_delay(300.1) is None
 

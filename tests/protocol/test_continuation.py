@@ -35,7 +35,7 @@ def texts(pieces: list[RawItems]) -> list[str]:
 def commit(
     chain: Continuation, *items: RawItems, name: str, place: Placement = PLACE, stored: bool = False
 ) -> None:
-    chain.commit(*items, response_id=name, settings=SETTINGS, place=place, stored=stored)
+    chain.commit(*items, response_id=name, settings=SETTINGS, placement=place, stored=stored)
 
 
 def after_one_turn() -> Continuation:
@@ -45,7 +45,7 @@ def after_one_turn() -> Continuation:
 
 
 def shown(plan: RequestInput) -> tuple[list[str], str | None]:
-    return texts(plan.input), plan.previous_response_id
+    return texts(plan.items), plan.previous_response_id
 
 
 # --- The plan ----------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_a_turn_without_new_items_is_an_empty_delta() -> None:
 def test_a_plan_changes_nothing() -> None:
     chain = after_one_turn()
     plan = chain.plan(raw("3"), SETTINGS, PLACE, None)
-    plan.input.clear()
+    plan.items.clear()
     assert texts(chain.history) == ["1", "2"]
     assert chain.last_response_id == "resp_1"
 
@@ -185,7 +185,7 @@ def test_deltas_and_full_input_tell_the_same_story(
         asked, answer = encoded(new), encoded(output)
         plan = chain.plan(asked, SETTINGS, PLACE, latest)
         assert (plan.previous_response_id is not None) == (number > 0 and not forgets)
-        held = [*(held if plan.previous_response_id else []), *plan.input, answer]
+        held = [*(held if plan.previous_response_id else []), *plan.items, answer]
         commit(chain, asked, answer, name=f"r{number}")
         assert texts(chain.history) == texts(held)
     said = [item for new, output, _ in turns for item in (*new, *output)]
@@ -206,7 +206,7 @@ def test_an_item_goes_back_as_it_came(item: str) -> None:
     """Order, spaces, escapes, large numbers: raw JSON is not read on its way."""
     chain = Continuation()
     commit(chain, raw(item), name="resp_1")
-    assert texts(chain.plan(raw(), SETTINGS, PLACE, None).input) == [item]
+    assert texts(chain.plan(raw(), SETTINGS, PLACE, None).items) == [item]
 
 
 # --- Settings ----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from trio_responses._protocol.delivery import (
     DeliveryChoice,
     delivery_of_error,
     furthest,
-    may_send_again,
+    may_resend,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 NOT_SENT, REJECTED = Delivery.NOT_SENT, Delivery.REJECTED
 AMBIGUOUS, ACCEPTED = Delivery.AMBIGUOUS, Delivery.ACCEPTED
 CHOICES: tuple[DeliveryChoice, ...] = get_args(DeliveryChoice)
+
+
+def may_send_again(error: ResponsesError, choice: DeliveryChoice) -> bool:
+    return may_resend(error.delivery, errors.failure_of(error), choice)
+
 
 # --- What an error frame proves ---------------------------------------------------------------
 

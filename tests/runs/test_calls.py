@@ -325,7 +325,7 @@ async def test_an_error_that_json_cannot_say_is_told_all_the_same(server: Respon
         await talk.run("Go.")
     told, returned = outputs(server.requests[1])
     assert told == "Error: FileNotFoundError: caf?.txt"
-    assert "no JSON" in returned
+    assert "JSON cannot express" in returned
 
 
 async def test_an_error_without_words_is_told_by_its_name(server: ResponsesServer) -> None:

@@ -1,4 +1,4 @@
-"""Arguments as a model might write them: whatever comes, it fits or is refused."""
+"""Any arguments that a model can write are either decoded or rejected."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from trio_responses._tools.function import FunctionTool, InvalidArguments
-from trio_responses._tools.schema import JSONType
+from trio_responses import FunctionTool, InvalidArguments, JSONType
 
 
 class Kind(Enum):
@@ -50,7 +49,7 @@ class Extra(TypedDict, total=False):
     spot: Spot
 
 
-def plant(  # noqa: PLR0917 - one of each kind
+def plant(  # noqa: PLR0917 - one parameter of each kind
     tree: Branch | Leaf,
     when: dt.datetime,
     code: UUID,
@@ -59,7 +58,7 @@ def plant(  # noqa: PLR0917 - one of each kind
     mode: Literal["now", "then", 3] = "now",
     limits: Annotated[dict[str, Annotated[int, Meta(ge=0)]], Meta(max_length=3)] | None = None,
     extra: Extra | None = None,
-    spot: Spot = Spot(1.0),  # noqa: B008 - is not changed
+    spot: Spot = Spot(1.0),  # noqa: B008 - no call changes it
     raw: bytes = b"",
 ) -> None: ...
 
@@ -97,12 +96,12 @@ any_json = st.recursive(
 )
 
 
-def fits_or_is_refused(arguments: str | bytes) -> None:
+def check_decoded_or_rejected(arguments: str | bytes) -> None:
     for tool in TOOLS:
         try:
             bound = tool.bind(arguments)
         except InvalidArguments as refusal:
-            assert refusal.message  # noqa: PT017 - it need not be raised
+            assert refusal.message  # noqa: PT017 - valid arguments raise nothing
         else:
             assert len(bound.args) == len(tool.schema.schema["properties"])
 
@@ -115,39 +114,43 @@ def fits_or_is_refused(arguments: str | bytes) -> None:
 @example('{"n": 1, "words": ' + "[" * 20_000 + "null")
 @example('{"n": 1, "words": null, "n": null}')
 @example('{"tree": {"type": "Branch", "limbs": ' * 3_000 + "null")
-def test_any_text_fits_or_is_refused(arguments: str | bytes) -> None:
-    fits_or_is_refused(arguments)
+def test_any_text_is_decoded_or_rejected(arguments: str | bytes) -> None:
+    check_decoded_or_rejected(arguments)
 
 
 @given(any_json)
-def test_any_json_fits_or_is_refused(value: Any) -> None:
-    fits_or_is_refused(json.dumps(value))
+def test_any_json_is_decoded_or_rejected(value: Any) -> None:
+    check_decoded_or_rejected(json.dumps(value))
 
 
 @given(any_json, any_json)
-def test_any_json_at_a_known_place_fits_or_is_refused(first: Any, second: Any) -> None:
-    fits_or_is_refused(json.dumps({"n": first, "words": second, "far": None}))
-    fits_or_is_refused(json.dumps({"tree": {"type": "Branch", "limbs": [first, second]}}))
+def test_any_json_for_a_parameter_is_decoded_or_rejected(first: Any, second: Any) -> None:
+    check_decoded_or_rejected(json.dumps({"n": first, "words": second, "far": None}))
+    check_decoded_or_rejected(json.dumps({"tree": {"type": "Branch", "limbs": [first, second]}}))
 
 
 @given(values, st.data())
-def test_changed_arguments_fit_or_are_refused(value: dict[str, Any], data: st.DataObject) -> None:
+def test_corrupted_arguments_are_decoded_or_rejected(
+    value: dict[str, Any], data: st.DataObject
+) -> None:
     arguments = msgspec.json.encode(value).decode()
     at = data.draw(st.integers(0, len(arguments)))
     size = data.draw(st.integers(0, 5))
     put = data.draw(st.sampled_from(["", "null", "{", "]", '"', "\\u0000", "1e999", ",", "é"]))
-    fits_or_is_refused(arguments[:at] + put + arguments[at + size :])
+    check_decoded_or_rejected(arguments[:at] + put + arguments[at + size :])
 
 
 @given(values)
-def test_what_was_encoded_is_decoded(value: dict[str, Any]) -> None:
+def test_encoded_arguments_decode_to_the_same_values(value: dict[str, Any]) -> None:
     tool = TOOLS[0]
     bound = tool.bind(msgspec.json.encode(value))
     assert {name: bound.arguments[name] for name in value} == value
 
 
 @given(values)
-def test_null_gives_the_default_wherever_none_is_no_value(value: dict[str, Any]) -> None:
+def test_null_decodes_to_the_default_of_a_parameter_that_does_not_admit_none(
+    value: dict[str, Any],
+) -> None:
     tool = TOOLS[0]
     names = ("price", "mode", "spot", "raw")
     nulls = {**value, **dict.fromkeys(names)}
@@ -156,7 +159,7 @@ def test_null_gives_the_default_wherever_none_is_no_value(value: dict[str, Any])
 
 
 def without_defaults(value: Any) -> Any:
-    """Write `null` for all that is as its default, deep inside as well."""
+    """Return the JSON of a value with `null` in place of each default, at any depth."""
     match value:
         case Leaf(size=size, kind=kind):
             return {
@@ -172,6 +175,6 @@ def without_defaults(value: Any) -> Any:
 
 
 @given(trees)
-def test_null_stands_for_defaults_deep_inside(tree: Any) -> None:
+def test_null_decodes_to_the_default_at_any_depth(tree: Any) -> None:
     wrapped = msgspec.json.encode({"value": without_defaults(tree)})
     assert JSONType[Any](Branch | Leaf).decode(wrapped) == tree

@@ -1,4 +1,4 @@
-"""The three styles of docstrings, and what is none of them."""
+"""Docstrings in the three styles are parsed, and any other text is the description."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ NUMPY = """Find a flight.
     ],
     ids=["reST", "Google", "NumPy"],
 )
-def test_each_style_gives_text_and_parameters(
+def test_each_style_has_a_description_and_parameters(
     docstring: str, text: str, more: dict[str, str]
 ) -> None:
     found = parse_docstring(inspect.cleandoc(docstring))
@@ -93,7 +93,7 @@ def test_each_style_gives_text_and_parameters(
 
 
 @pytest.mark.parametrize("docstring", [None, "", "  \n "])
-def test_no_docstring_says_nothing(docstring: str | None) -> None:
+def test_an_empty_docstring_has_no_description(docstring: str | None) -> None:
     assert parse_docstring(docstring) == ("", {})
 
 
@@ -109,27 +109,27 @@ def test_no_docstring_says_nothing(docstring: str | None) -> None:
         "a :param x: inside",
     ],
 )
-def test_what_only_looks_like_a_section_is_text(text: str) -> None:
+def test_text_that_resembles_a_section_is_part_of_the_description(text: str) -> None:
     assert parse_docstring(text) == (text, {})
 
 
-def test_a_field_ends_where_the_margin_begins_again() -> None:
+def test_a_field_ends_at_the_first_line_without_indent() -> None:
     found = parse_docstring(
         "Do it.\n\n:param x: first\n  more\nAnd this is none of it.\n  Nor this."
     )
     assert found.parameters == {"x": "first\nmore"}
 
 
-def test_a_field_without_a_name_is_left_out() -> None:
+def test_a_field_without_a_name_is_ignored() -> None:
     assert parse_docstring(":param: x\n:param\n:raises: y") == ("", {})
 
 
-def test_lines_before_the_first_entry_are_left_out() -> None:
+def test_lines_before_the_first_entry_are_ignored() -> None:
     found = parse_docstring("Do.\n\nArgs:\n    !! these are\n    x: one\n")
     assert found == ("Do.", {"x": "one"})
 
 
 @given(st.text(alphabet=st.sampled_from(":-* \n\taxA(),rgspm"), max_size=80))
-def test_any_text_is_read(text: str) -> None:
+def test_any_text_is_parsed(text: str) -> None:
     found = parse_docstring(f"Args:\n  x: y\n{text}\n:param z: {text}\nParameters\n----\n{text}")
     assert all(found.parameters.values())

@@ -1,4 +1,4 @@
-"""Schemas keep the rules of strict mode, and what they allow is decoded."""
+"""Schemas follow the rules of strict mode, and JSON that a schema allows is decoded."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ import msgspec
 import pytest
 from msgspec import UNSET, Meta, UnsetType
 
-from trio_responses._errors import ConfigurationError, ResponsesError
+from trio_responses import (
+    ConfigurationError,
+    InvalidJSON,
+    JSONType,
+    ResponsesError,
+    strict_schema,
+)
 from trio_responses._tools.json_schema import STRICT_KEYWORDS
-from trio_responses._tools.schema import InvalidJSON, JSONType, strict_schema, text_format
+from trio_responses._tools.schema import text_format
 
 T = TypeVar("T")
 
@@ -73,7 +79,7 @@ class Box(msgspec.Struct, Generic[T]):
 class Row(NamedTuple):
     name: str
     point: Point
-    tags: list[str] = []  # noqa: RUF012 - msgspec gives it back as it is
+    tags: list[str] = []  # noqa: RUF012 - no instance changes it
 
 
 class Pair(msgspec.Struct, array_like=True):
@@ -108,7 +114,7 @@ class Job:
 
 
 def property_of(annotation: Any) -> Any:
-    """Give the schema of a type that stands alone, under the key ``value``."""
+    """Return the strict schema of a type that is no object, without the wrapper object."""
     schema = strict_schema(annotation)
     assert schema.strict, schema.reason
     return schema.schema["properties"]["value"]
@@ -136,7 +142,7 @@ STRICT_TYPES: list[Any] = [
 
 
 @pytest.mark.parametrize("annotation", STRICT_TYPES, ids=str)
-def test_a_strict_schema_keeps_every_rule_of_strict_mode(annotation: Any) -> None:
+def test_a_strict_schema_follows_every_rule_of_strict_mode(annotation: Any) -> None:
     schema = strict_schema(annotation)
     assert (schema.strict, schema.reason) == (True, None)
     assert schema.schema["type"] == "object"
@@ -153,7 +159,7 @@ def test_a_strict_schema_keeps_every_rule_of_strict_mode(annotation: Any) -> Non
             assert node["items"]
 
 
-def test_an_object_is_the_root_as_it_is() -> None:
+def test_an_object_type_is_the_root_of_its_schema() -> None:
     assert strict_schema(Point).schema == {
         "type": "object",
         "description": "A place on the map.",
@@ -166,7 +172,7 @@ def test_an_object_is_the_root_as_it_is() -> None:
     }
 
 
-def test_what_is_no_object_is_put_under_a_key() -> None:
+def test_a_type_that_is_no_object_is_wrapped_under_the_key_value() -> None:
     assert strict_schema(list[int]).schema == {
         "type": "object",
         "properties": {"value": {"type": "array", "items": {"type": "integer"}}},
@@ -256,11 +262,11 @@ def test_what_is_no_object_is_put_under_a_key() -> None:
     ],
     ids=str,
 )
-def test_the_strict_form_of_a_type(annotation: Any, expected: Any) -> None:
+def test_each_type_has_its_strict_schema(annotation: Any, expected: Any) -> None:
     assert property_of(annotation) == expected
 
 
-def test_a_named_tuple_and_a_struct_as_an_array_say_their_order() -> None:
+def test_the_description_of_a_positional_type_lists_its_fields_in_order() -> None:
     row = property_of(Row)
     assert (row["minItems"], row["maxItems"]) == (2, 3)
     assert row["description"] == 'order: ["name","point","tags"]'
@@ -272,19 +278,19 @@ def test_a_named_tuple_and_a_struct_as_an_array_say_their_order() -> None:
     )
 
 
-def test_a_described_reference_stands_inside_an_any_of() -> None:
+def test_a_reference_with_a_description_is_written_inside_any_of() -> None:
     described = property_of(list[Annotated[Point, Meta(description="here")]])
     maybe = property_of(list[Optional[Annotated[Point, Meta(description="here")]]])  # noqa: UP045
     assert maybe["items"] == {"anyOf": [described["items"], {"type": "null"}]}
     assert described["items"] == {"anyOf": [{"$ref": "#/$defs/Point"}], "description": "here"}
 
 
-def test_a_description_of_the_root_stands_at_the_root() -> None:
+def test_a_description_of_the_root_is_written_at_the_root() -> None:
     described = strict_schema(Annotated[Point, Meta(description="here")]).schema
     assert described == {**strict_schema(Point).schema, "description": "here"}
 
 
-def test_a_typed_dict_keeps_its_order() -> None:
+def test_the_properties_of_a_typed_dict_have_the_order_of_the_class() -> None:
     class Unordered(TypedDict):
         z: int
         a: int
@@ -303,7 +309,7 @@ def test_a_recursive_type_refers_to_itself() -> None:
     assert schema["$defs"]["Tree"]["properties"] == schema["properties"]
 
 
-def test_definitions_of_one_name_are_kept_apart() -> None:
+def test_types_with_the_same_name_have_separate_definitions() -> None:
     first, second = (msgspec.defstruct("Same", [(name, int)]) for name in "ab")
     both = msgspec.defstruct("Both", [("one", first), ("two", second), ("box", Box[int])])
     definitions = strict_schema(both).schema["$defs"]
@@ -314,30 +320,32 @@ def test_definitions_of_one_name_are_kept_apart() -> None:
 @pytest.mark.parametrize(
     ("annotation", "reason"),
     [
-        (dict[str, int], "schema: an object with free keys"),
-        (dict[str, Any], "schema: an object with free keys"),
-        (Job, "schema.labels: an object with free keys"),
-        (Any, "schema.value: any value at all"),
-        (msgspec.Raw, "schema.value: any value at all"),
-        (list, "schema.value[]: any value at all"),
-        (list[dict[str, int]], "schema.value[]: an object with free keys"),
+        (dict[str, int], "schema: an object with arbitrary keys"),
+        (dict[str, Any], "schema: an object with arbitrary keys"),
+        (Job, "schema.labels: an object with arbitrary keys"),
+        (Any, "schema.value: a value of any type"),
+        (msgspec.Raw, "schema.value: a value of any type"),
+        (list, "schema.value[]: a value of any type"),
+        (list[dict[str, int]], "schema.value[]: an object with arbitrary keys"),
         (tuple[()], "schema.value: an array that is always empty"),
-        (tuple[int, Any], "schema.value[1]: any value at all"),
-        (Box[Any], "schema.content: any value at all"),
+        (tuple[int, Any], "schema.value[1]: a value of any type"),
+        (Box[Any], "schema.content: a value of any type"),
     ],
     ids=str,
 )
-def test_a_type_without_a_strict_form_says_where(annotation: Any, reason: str) -> None:
+def test_the_reason_names_the_place_that_strict_mode_cannot_express(
+    annotation: Any, reason: str
+) -> None:
     schema = strict_schema(annotation)
     assert (schema.strict, schema.reason) == (False, reason)
     assert schema.schema["type"] == "object"
-    with pytest.raises(ConfigurationError, match="no strict schema: schema"):
+    with pytest.raises(ConfigurationError, match="strict mode cannot express this type: schema"):
         JSONType(annotation, strict=True)
 
 
-def test_a_schema_in_full_keeps_its_keywords() -> None:
+def test_a_full_schema_keeps_all_keywords() -> None:
     schema = JSONType(Job, strict=False).schema
-    assert schema.reason == "schema.labels: an object with free keys"
+    assert schema.reason == "schema.labels: an object with arbitrary keys"
     assert schema.schema["required"] == ["when"]
     assert "additionalProperties" not in schema.schema
     assert schema.schema["properties"]["size"] == {
@@ -353,16 +361,16 @@ def test_a_schema_in_full_keeps_its_keywords() -> None:
         "additionalProperties": {"type": "integer"},
     }
     row = JSONType(Row, strict=False).schema
-    assert row.reason == "not asked for"
+    assert row.reason == "strict=False was given"
     assert len(row.schema["properties"]["value"]["prefixItems"]) == 3
 
 
-def test_a_closed_struct_is_closed_in_full_as_well() -> None:
+def test_the_full_schema_of_a_struct_that_forbids_unknown_fields_is_closed() -> None:
     closed = msgspec.defstruct("Closed", [("a", int)], forbid_unknown_fields=True)
     assert JSONType(closed, strict=False).schema.schema["additionalProperties"] is False
 
 
-def test_a_default_that_json_cannot_say_is_not_said() -> None:
+def test_a_default_that_json_cannot_express_is_left_out() -> None:
     odd = msgspec.defstruct("Odd", [("a", int, object()), ("b", dict[str, int] | None, {})])
     schema = JSONType(odd, strict=False).schema.schema["properties"]
     assert "default" not in schema["a"]
@@ -376,21 +384,23 @@ UNRESOLVED = msgspec.defstruct("Unresolved", [("a", "Nowhere")])
 
 
 @pytest.mark.parametrize(
-    ("annotation", "words"),
+    ("annotation", "message"),
     [
-        (Opaque, "answer.value: JSON has no form for Opaque"),
-        (Box[Opaque], "answer.content: JSON has no form for Opaque"),
-        (Callable[[], int], "answer.value: JSON has no form for"),
-        (msgspec.msgpack.Ext, "answer.value: JSON has no form for"),
-        (list[int] | set[int], "answer: no JSON schema: Type unions may not"),
-        (UNRESOLVED, "answer: no JSON schema: name 'Nowhere'"),
+        (Opaque, "answer.value: the type Opaque has no JSON schema"),
+        (Box[Opaque], "answer.content: the type Opaque has no JSON schema"),
+        (Callable[[], int], "answer.value: the type Callable has no JSON schema"),
+        (msgspec.msgpack.Ext, "answer.value: the type ExtType has no JSON schema"),
+        (list[int] | set[int], "answer: the type has no JSON schema: Type unions may not"),
+        (UNRESOLVED, "answer: the type has no JSON schema: name 'Nowhere'"),
     ],
     ids=str,
 )
-def test_a_type_without_json_is_refused_with_its_place(annotation: Any, words: str) -> None:
+def test_a_type_without_a_json_schema_is_rejected_with_its_place(
+    annotation: Any, message: str
+) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         JSONType(annotation, place="answer")
-    assert str(refusal.value).startswith(words)
+    assert str(refusal.value).startswith(message)
 
 
 def flat(count: int) -> Any:
@@ -407,27 +417,29 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize(
     ("fits", "too_large", "reason"),
     [
-        (flat(5_000), flat(5_001), "schema: 5001 properties, and the limit is 5000"),
-        (nested(10), nested(11), "schema: 11 levels of objects, and the limit is 10"),
+        (flat(5_000), flat(5_001), "schema: 5001 properties, but strict mode allows at most 5000"),
+        (nested(10), nested(11), "schema: 11 levels of objects, but strict mode allows at most 10"),
         (
             Literal[tuple(range(1_000))],
             Literal[tuple(range(1_001))],
-            "schema: 1001 values of enumerations, and the limit is 1000",
+            "schema: 1001 values of enumerations, but strict mode allows at most 1000",
         ),
         (
             Literal[tuple(f"{n:060}" for n in range(250))],
             Literal[tuple(f"{n:060}" for n in range(251))],
-            "schema: 15060 characters in one enumeration, and the limit is 15000",
+            "schema: 15060 characters in one enumeration, but strict mode allows at most 15000",
         ),
         (
             msgspec.defstruct("Wordy", [("a" * 120_000, int)]),
             msgspec.defstruct("Wordy", [("a" * 120_001, int)]),
-            "schema: 120001 characters of names, and the limit is 120000",
+            "schema: 120001 characters of names and values, but strict mode allows at most 120000",
         ),
     ],
     ids=["properties", "levels", "values", "enumeration", "characters"],
 )
-def test_the_limits_of_strict_mode(fits: Any, too_large: Any, reason: str) -> None:
+def test_a_type_over_a_limit_of_strict_mode_has_no_strict_schema(
+    fits: Any, too_large: Any, reason: str
+) -> None:
     assert strict_schema(fits).strict
     assert strict_schema(too_large).reason == reason
 
@@ -485,7 +497,7 @@ def test_the_limits_of_strict_mode(fits: Any, too_large: Any, reason: str) -> No
     ],
     ids=str,
 )
-def test_null_stands_for_a_default(annotation: Any, json: str, expected: Any) -> None:
+def test_null_decodes_to_the_default(annotation: Any, json: str, expected: Any) -> None:
     assert JSONType(annotation).decode(json) == expected
 
 
@@ -524,7 +536,7 @@ class Tight(msgspec.Struct):
         ('["TightRow", {"x": null}]', TightRow(Tight())),
     ],
 )
-def test_null_is_read_as_the_tag_says(json: str, expected: Any) -> None:
+def test_the_tag_decides_whether_null_means_the_default(json: str, expected: Any) -> None:
     either = Given | Left if json[0] == "{" else LooseRow | TightRow
     assert JSONType[Any](either).decode(f'{{"value": {json}}}') == expected
 
@@ -534,7 +546,7 @@ def test_null_for_an_unset_field_leaves_it_unset() -> None:
     assert JSONType(maybe).decode('{"a": null}') == maybe()
 
 
-def test_no_digit_is_lost_where_null_is_taken_out() -> None:
+def test_numbers_keep_every_digit_when_null_is_removed() -> None:
     precise = msgspec.defstruct("Precise", [("a", Decimal), ("b", int), ("c", int, 3)])
     digits = "1.00000000000000000000000000000000001"
     whole = "123456789012345678901234567890"
@@ -559,7 +571,7 @@ def test_no_digit_is_lost_where_null_is_taken_out() -> None:
     ],
     ids=range(11),
 )
-def test_what_does_not_fit_is_said_with_its_place(
+def test_invalid_json_is_rejected_with_a_message_and_its_place(
     json: str | bytes, message: str, place: str | None
 ) -> None:
     with pytest.raises(InvalidJSON) as refusal:
@@ -569,17 +581,20 @@ def test_what_does_not_fit_is_said_with_its_place(
     assert isinstance(refusal.value, ValueError)
 
 
-def test_an_error_does_not_quote_the_json() -> None:
+def test_the_text_of_an_error_does_not_quote_the_json() -> None:
     with pytest.raises(InvalidJSON) as refusal:
         JSONType(Colour).decode('{"value": "secret"}')
     assert "secret" in refusal.value.message
-    assert str(refusal.value) == "the JSON does not fit its type at $.value"
+    assert (
+        str(refusal.value)
+        == "the JSON does not match its type at $.value: see the attribute message"
+    )
 
 
 # --- Answers -------------------------------------------------------------------------------
 
 
-def test_the_format_of_a_typed_answer() -> None:
+def test_a_typed_answer_has_a_text_format_and_a_decoder() -> None:
     text, answer = text_format(Point, description="a point")
     assert text == {
         "type": "json_schema",
@@ -596,18 +611,18 @@ def test_the_format_of_a_typed_answer() -> None:
     ("annotation", "name"),
     [(list[int], "list"), (int | str, "answer"), (flat(1), "Flat"), (Box[int], "Box")],
 )
-def test_the_name_of_an_answer(annotation: Any, name: str) -> None:
+def test_a_text_format_has_the_name_of_its_type(annotation: Any, name: str) -> None:
     assert text_format(annotation)[0]["name"] == name
 
 
-def test_a_name_is_cut_to_what_the_api_takes() -> None:
+def test_the_name_of_a_text_format_is_reduced_to_the_characters_of_the_api() -> None:
     assert text_format(int, name="my answer: é" + "x" * 100)[0]["name"] == ("my_answer_" + "x" * 54)
 
 
-def test_an_answer_with_free_keys_is_not_strict() -> None:
+def test_an_answer_with_arbitrary_keys_is_not_strict() -> None:
     text, answer = text_format(dict[str, int])
     assert text["strict"] is False
     assert answer.decode('{"a": 1}') == {"a": 1}
     assert repr(answer) == "<JSONType not strict>"
-    with pytest.raises(ConfigurationError, match="answer: an object with free keys"):
+    with pytest.raises(ConfigurationError, match="answer: an object with arbitrary keys"):
         text_format(dict[str, int], strict=True)

@@ -1,4 +1,4 @@
-"""Functions as tools: what the model is told, and how its calls are run."""
+"""Functions as tools: their definitions, their calls and the encoding of their results."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ import trio.lowlevel
 from msgspec import Meta
 from trio.testing import wait_all_tasks_blocked
 
-from trio_responses import _wire as wire
-from trio_responses import open_responses
-from trio_responses._errors import ConfigurationError, ResponsesError
-from trio_responses._tools.function import (
+from trio_responses import (
+    ConfigurationError,
     FunctionTool,
     InvalidArguments,
     InvalidResult,
-    encode_output,
+    ResponsesError,
     function_tool,
+    open_responses,
 )
-from trio_responses._tools.toolbox import plain_tools
-from trio_responses._wire import FunctionCallOutput, InputFile, InputImage, InputText, OutputText
+from trio_responses._tools.function import encode_output
+from trio_responses._tools.toolbox import tool_definitions
+from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import ResponsesServer  # noqa: TC001 - read at run time
+from trio_responses.types import (
+    FunctionCallOutput,
+    InputFile,
+    InputImage,
+    InputText,
+    OutputText,
+)
 
 if TYPE_CHECKING:
     from nowhere import Missing  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
@@ -57,7 +64,7 @@ async def forecast(
     return [place.name, place.country, days, unit, note]
 
 
-def test_the_definition_is_what_the_wire_takes() -> None:
+def test_a_definition_has_name_description_and_parameters() -> None:
     definition = json.loads(msgspec.json.encode(forecast.definition))
     parameters = definition.pop("parameters")
     assert definition == {
@@ -66,7 +73,7 @@ def test_the_definition_is_what_the_wire_takes() -> None:
         "description": "Forecast the weather.",
         "strict": True,
     }
-    assert isinstance(forecast.definition, wire.FunctionToolParam)
+    assert isinstance(forecast.definition, FunctionToolParam)
     assert parameters == forecast.schema.schema
     assert parameters["required"] == ["place", "days", "unit", "note"]
     assert parameters["additionalProperties"] is False
@@ -78,7 +85,7 @@ def test_the_definition_is_what_the_wire_takes() -> None:
     assert parameters["properties"]["unit"]["description"] == 'default: "c"'
 
 
-async def test_a_tool_can_still_be_called_as_its_function() -> None:
+async def test_a_tool_can_be_called_like_its_function() -> None:
     assert await forecast(Place("Oslo"), 2) == ["Oslo", "Norway", 2, Unit.CELSIUS, "none"]
     assert (forecast.__name__, forecast.__doc__) == ("forecast", forecast.__wrapped__.__doc__)
     assert list(inspect.signature(forecast).parameters) == ["place", "days", "unit", "note"]
@@ -86,7 +93,7 @@ async def test_a_tool_can_still_be_called_as_its_function() -> None:
     assert forecast.is_async
 
 
-async def test_a_call_gives_text_for_the_model() -> None:
+async def test_invoking_a_tool_returns_its_result_as_text() -> None:
     arguments = (
         '{"place": {"name": "Rome", "country": "Italy"}, "days": 2, "unit": "k", "note": "x"}'
     )
@@ -94,7 +101,7 @@ async def test_a_call_gives_text_for_the_model() -> None:
     assert await forecast.invoke(arguments.encode()) == '["Rome","Italy",2,"k","x"]'
 
 
-async def test_null_and_absence_are_the_default_unless_none_is_a_value() -> None:
+async def test_null_and_a_missing_key_mean_the_default_unless_none_is_a_value() -> None:
     nulls = '{"place": {"name": "Oslo", "country": null}, "days": null, "unit": null, "note": null}'
     assert await forecast.invoke(nulls) == '["Oslo","Norway",1,"c",null]'
     assert await forecast.invoke('{"place": {"name": "Oslo"}}') == '["Oslo","Norway",1,"c","none"]'
@@ -113,7 +120,9 @@ async def test_null_and_absence_are_the_default_unless_none_is_a_value() -> None
         ('{"place": {"name": "\\ud800"}}', "Input data was truncated"),
     ],
 )
-async def test_arguments_that_do_not_fit_are_refused(arguments: str, message: str) -> None:
+async def test_arguments_that_do_not_match_the_parameters_are_rejected(
+    arguments: str, message: str
+) -> None:
     with pytest.raises(InvalidArguments) as refusal:
         await forecast.invoke(arguments)
     assert refusal.value.message.startswith(message)
@@ -122,7 +131,7 @@ async def test_arguments_that_do_not_fit_are_refused(arguments: str, message: st
     assert "'f'" not in str(refusal.value)
 
 
-async def test_no_arguments_at_all_may_be_no_text() -> None:
+async def test_empty_text_means_no_arguments() -> None:
     @function_tool
     async def ping() -> str:
         return "pong"
@@ -137,7 +146,7 @@ async def test_no_arguments_at_all_may_be_no_text() -> None:
     }
 
 
-async def test_what_the_function_raises_comes_out_as_it_is() -> None:
+async def test_an_exception_of_the_function_propagates_unchanged() -> None:
     error = InvalidArguments("its own", tool="inner")
 
     @function_tool(cheap=True)
@@ -157,7 +166,7 @@ async def test_a_sync_function_runs_in_a_thread_and_a_cheap_one_does_not() -> No
     assert await FunctionTool(where, cheap=True).invoke("{}") == "true"
 
 
-async def test_a_cancelled_sync_function_is_left_to_itself() -> None:
+async def test_the_thread_of_a_cancelled_sync_function_runs_to_its_end() -> None:
     goes_on, done = threading.Event(), threading.Event()
 
     @function_tool
@@ -186,7 +195,7 @@ async def test_a_cheap_function_is_not_called_in_a_cancelled_scope() -> None:
     assert not called
 
 
-async def test_a_mutable_default_is_the_functions_own() -> None:
+async def test_a_call_gets_the_same_default_object_as_the_function() -> None:
     own, frozen = [1], Place("Oslo")
     seen: list[Any] = []
 
@@ -202,10 +211,10 @@ async def test_a_mutable_default_is_the_functions_own() -> None:
     assert add.schema.schema["properties"]["more"]["description"] == "default: []"
 
 
-def test_options_of_a_tool() -> None:
+def test_options_replace_what_the_function_declares() -> None:
     @function_tool(name="other-name", description="Other.", timeout=2.5, strict=False)
     def named(x: int = 3) -> int:
-        """Text that is not used."""
+        """Text that the description replaces."""
         return x
 
     assert (named.name, named.description, named.timeout) == ("other-name", "Other.", 2.5)
@@ -221,7 +230,7 @@ def test_options_of_a_tool() -> None:
     }
 
 
-def test_attributes_of_the_function_do_not_hide_those_of_the_tool() -> None:
+def test_attributes_of_the_function_do_not_replace_those_of_the_tool() -> None:
     def function() -> None: ...
 
     function.name = "wrong"  # type: ignore[attr-defined]
@@ -230,19 +239,21 @@ def test_attributes_of_the_function_do_not_hide_those_of_the_tool() -> None:
     assert (tool.name, tool.mine) == ("function", "kept")
 
 
-def test_parameters_without_a_strict_form() -> None:
+def test_a_tool_with_arbitrary_keys_is_not_strict() -> None:
     def search(filters: dict[str, int]) -> None: ...
 
     tool = FunctionTool(search)
     assert tool.definition.strict is False
-    assert tool.schema.reason == "parameters.filters: an object with free keys"
+    assert tool.schema.reason == "parameters.filters: an object with arbitrary keys"
     assert tool.bind('{"filters": {"a": 1}}').kwargs == {}
     assert tool.bind('{"filters": {"a": 1}}').args == ({"a": 1},)
-    with pytest.raises(ConfigurationError, match=r"parameters\.filters: an object with free keys"):
+    with pytest.raises(
+        ConfigurationError, match=r"parameters\.filters: an object with arbitrary keys"
+    ):
         FunctionTool(search, strict=True)
 
 
-def test_an_annotations_description_wins_over_the_docstrings() -> None:
+def test_the_description_of_an_annotation_has_priority_over_the_docstring() -> None:
     def describe(
         a: Annotated[int, "text of a"],
         b: Annotated[int, Meta(description="text of b", ge=1), "not this"],
@@ -268,14 +279,14 @@ def test_an_annotations_description_wins_over_the_docstrings() -> None:
     assert properties["b"]["minimum"] == properties["c"]["minimum"] == 1
 
 
-def test_any_name_may_be_a_parameters() -> None:
+def test_a_parameter_can_have_any_name() -> None:
     def odd(__init__: int, self: int, p0: int, größe: int) -> None: ...  # noqa: PLC2401 - any name
 
     tool = FunctionTool(odd)
     assert tool.bind('{"__init__": 1, "self": 2, "p0": 3, "größe": 4}').args == (1, 2, 3, 4)
 
 
-def test_a_bound_method_is_a_tool() -> None:
+def test_a_bound_method_can_be_a_tool() -> None:
     class Shop:
         def buy(self, what: Annotated[str, "a thing"]) -> str:
             return what
@@ -286,21 +297,21 @@ def test_a_bound_method_is_a_tool() -> None:
         FunctionTool(Shop.buy)
 
 
-def test_annotations_may_name_what_only_the_outer_function_knows() -> None:
+def test_annotations_can_name_a_local_type_of_an_outer_function() -> None:
     class Local(msgspec.Struct):
         x: int
 
     def make() -> FunctionTool[[Local], None]:
         @function_tool
         def inner(local: Local) -> None:
-            """Take a type that stands two functions further out."""
+            """Use a type of the function around the function around this one."""
 
         return inner
 
     assert make().bind('{"local": {"x": 1}}').args == (Local(1),)
 
 
-def test_the_innermost_of_two_names_is_meant() -> None:
+def test_an_annotation_means_the_innermost_type_of_a_name() -> None:
     class Local(msgspec.Struct):
         far: int
 
@@ -318,7 +329,7 @@ def test_the_innermost_of_two_names_is_meant() -> None:
     assert not isinstance(make().bind('{"local": {"near": 1}}').args[0], outer)
 
 
-def test_a_wrapped_function_is_read_through() -> None:
+def test_a_decorated_function_has_the_signature_of_the_function_inside() -> None:
     def twice(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -350,7 +361,7 @@ def unknown_result(x: int) -> Missing:  # pyright: ignore[reportUnknownParameter
     return x
 
 
-def test_what_a_function_returns_need_not_be_known() -> None:
+def test_the_return_annotation_of_a_tool_is_ignored() -> None:
     tool: FunctionTool[[int], Any] = FunctionTool(unknown_result)  # pyright: ignore[reportUnknownArgumentType]
     assert tool(1) == 1
 
@@ -368,33 +379,33 @@ async def generates_async() -> AsyncIterator[int]:
 
 NO_TOOLS: list[tuple[Any, str]] = [
     (no_annotation, "the parameter 'x' of no_annotation has no annotation"),
-    (many, "the parameter 'args' of many takes any number"),
-    (many_named, "the parameter 'options' of many_named takes any number"),
+    (many, "the parameter 'args' of many accepts any number of arguments"),
+    (many_named, "the parameter 'options' of many_named accepts any number of arguments"),
     (
         unknown_type,
-        "the parameter 'x' of unknown_type: the annotation 'Missing' cannot be read",
+        "the parameter 'x' of unknown_type: the annotation 'Missing' cannot be evaluated",
     ),
-    (opaque, "parameters.y: JSON has no form for Iterator"),
-    (generates, "generates: a tool returns its result"),
-    (generates_async, "generates_async: a tool returns its result"),
-    (functools.partial(many), "a tool is made of a function"),
-    (Place, "a tool is made of a function"),
-    (lambda: None, "the name '<lambda>' of a tool"),
+    (opaque, "parameters.y: the type Iterator has no JSON schema"),
+    (generates, "generates is a generator: a tool must return its result"),
+    (generates_async, "generates_async is a generator: a tool must return its result"),
+    (functools.partial(many), "a tool must be made from a function, not from functools.partial"),
+    (Place, "a tool must be made from a function, not from <class"),
+    (lambda: None, "invalid name of a tool, '<lambda>'"),
     (dict.fromkeys, "the parameter 'iterable' of fromkeys has no annotation"),
     (getattr, "getattr has no signature"),
 ]
 
 
-@pytest.mark.parametrize(("function", "words"), NO_TOOLS)
-def test_what_cannot_be_a_tool_is_refused(function: Any, words: str) -> None:
+@pytest.mark.parametrize(("function", "message"), NO_TOOLS)
+def test_an_object_that_cannot_be_a_tool_is_rejected(function: Any, message: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         FunctionTool(function)
-    assert str(refusal.value).startswith(words)
+    assert str(refusal.value).startswith(message)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 65, "a\n"])
-def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="of a tool: 1 to 64 of the characters"):
+def test_a_name_with_invalid_characters_or_length_is_rejected(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"of a tool, .*: use 1 to 64 of the characters"):
         FunctionTool(many, name=name)
     assert FunctionTool(unit_of, name="x" * 64).name == "x" * 64
 
@@ -404,12 +415,12 @@ def unit_of(x: int) -> int:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_a_timeout_is_above_zero(timeout: float) -> None:
-    with pytest.raises(ConfigurationError, match="it must be above 0 seconds"):
+def test_a_timeout_that_is_not_above_zero_is_rejected(timeout: float) -> None:
+    with pytest.raises(ConfigurationError, match="use a number of seconds above 0"):
         FunctionTool(unit_of, timeout=timeout)
 
 
-class Word(str, Enum):  # noqa: UP042 - str() of it is not its value, as with StrEnum
+class Word(str, Enum):  # noqa: UP042 - StrEnum differs in str()
     YES = "yes"
 
 
@@ -433,7 +444,7 @@ PARTS = [InputText(text="a"), InputImage(file_id="f"), InputFile(file_id="g")]
         ([OutputText(text="a")], '[{"type":"output_text","text":"a"}]'),
     ],
 )
-def test_the_output_for_the_model(result: Any, output: Any) -> None:
+def test_a_result_is_encoded_as_output(result: Any, output: Any) -> None:
     made = encode_output(result)
     assert made == output
     assert type(made) is type(output)
@@ -451,20 +462,20 @@ def endless() -> list[Any]:
     [b"a", bytearray(b"a"), memoryview(b"a"), "\ud800", object(), [object()], 10**5000, endless()],
     ids=range(8),
 )
-def test_a_result_that_cannot_be_sent_is_refused(result: Any) -> None:
+def test_a_result_that_cannot_be_sent_is_rejected(result: Any) -> None:
     with pytest.raises(InvalidResult, match="the tool 'it' returned") as refusal:
         encode_output(result, tool="it")
     assert isinstance(refusal.value, ResponsesError)
     assert isinstance(refusal.value, TypeError)
 
 
-async def test_a_result_is_refused_in_the_name_of_its_tool() -> None:
+async def test_the_error_for_a_result_names_the_tool() -> None:
     tool = FunctionTool(lambda: b"", name="raw")
     with pytest.raises(InvalidResult, match="the tool 'raw' returned bytes"):
         await tool.invoke("{}")
 
 
-# --- Functions that are no tools ----------------------------------------------------------
+# --- Functions that are not tools ----------------------------------------------------------
 
 
 def get_weather(city: str) -> str:
@@ -480,34 +491,34 @@ class Teller:
     ("function", "name"),
     [(get_weather, "get_weather"), (len, "len"), (Teller, "Teller"), (Teller(), "Teller")],
 )
-async def test_a_plain_function_is_no_tool(
+async def test_a_plain_function_in_tools_is_rejected(
     function: Any, name: str, server: ResponsesServer
 ) -> None:
-    """It is refused where it is given, by its name, and nothing is sent."""
-    words = rf"^tools\[1\] is a plain function: decorate {name} with @function_tool$"
+    """Each method that accepts tools raises before it sends a request."""
+    message = rf"^tools\[1\] is a plain function: decorate {name} with @function_tool$"
     tools = [forecast, function]
     async with open_responses(server.url, dial=server.dial) as connection:
-        with pytest.raises(ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=message):
             await connection.create(model="m", input="hi", tools=tools)
-        with pytest.raises(ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=message):
             async with connection.conversation(model="m", tools=tools):
                 pytest.fail("the block began")  # pragma: no cover
         async with connection.conversation(model="m") as conversation:
-            with pytest.raises(ConfigurationError, match=words):
+            with pytest.raises(ConfigurationError, match=message):
                 await conversation.create("hi", tools=tools)
-            with pytest.raises(ConfigurationError, match=words):
+            with pytest.raises(ConfigurationError, match=message):
                 await conversation.run("hi", tools=tools)
             assert (await conversation.run("hi", tools=tools[:1])).status == "completed"
     assert server.statistics().requests == 1
 
 
-def test_definitions_go_out_as_they_are() -> None:
-    given: list[Any] = [{"type": "web_search"}, wire.FunctionToolParam(name="f"), forecast]
-    assert plain_tools(given) == [*given[:2], forecast.definition]
+def test_definitions_are_sent_unchanged() -> None:
+    given: list[Any] = [{"type": "web_search"}, FunctionToolParam(name="f"), forecast]
+    assert tool_definitions(given) == [*given[:2], forecast.definition]
 
 
 @pytest.mark.parametrize("cheap", [False, True])
-def test_a_plain_decorator_around_an_async_function(*, cheap: bool) -> None:
+def test_an_async_function_in_a_sync_decorator_is_awaited(*, cheap: bool) -> None:
     def logged(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:

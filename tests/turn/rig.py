@@ -105,9 +105,9 @@ def assert_at_rest(connection: ResponsesConnection) -> None:
     counted = connection.statistics()
     assert counted.requests_active == 0
     assert counted.unread_bytes == 0
-    assert not connection._sender._lock.locked()
-    assert connection._sender.leases._leased == set()
-    assert not connection._budget.tight
+    assert not connection._engine.requests._lock.locked()
+    assert connection._engine.requests.lanes._reserved == set()
+    assert not connection._engine._budget.tight
 
 
 class Crowd:

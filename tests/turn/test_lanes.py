@@ -223,7 +223,7 @@ async def test_any_lane_name_of_the_grammar_is_sent(server: ResponsesServer, nam
 async def test_a_lane_is_leased_to_one_at_a_time(server: ResponsesServer) -> None:
     async with server.open_client() as connection:
         async with connection.lane("mine"):
-            with pytest.raises(ConfigurationError, match="leased already"):
+            with pytest.raises(ConfigurationError, match="reserved already"):
                 async with connection.lane("mine"):
                     pytest.fail("the block began")  # pragma: no cover
         async with connection.lane("mine") as again:
@@ -250,7 +250,7 @@ async def test_32_lanes_are_leased_and_no_more(server: ResponsesServer) -> None:
         async with AsyncExitStack() as stack:
             lanes = [await stack.enter_async_context(connection.lane()) for _ in range(32)]
             assert len({lane.name for lane in lanes}) == 32
-            with pytest.raises(ConfigurationError, match="32 lanes are leased"):
+            with pytest.raises(ConfigurationError, match="32 lanes of the connection are reserved"):
                 await stack.enter_async_context(connection.lane())
             async with trio.open_nursery() as nursery:
                 for lane in lanes:

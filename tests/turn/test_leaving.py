@@ -178,7 +178,7 @@ async def test_a_turn_may_be_cancelled_at_every_single_await(
         # A turn that began costs a socket, where that was asked for; nothing else does.
         may_replace = place == "default lane" and abandon == "replace"
         assert (server.statistics().handshakes > 1) == may_replace
-        assert not connection._sender._lock.locked()
+        assert not connection._engine.requests._lock.locked()
 
 
 def answer_shortly(request: Request) -> Reply:

@@ -369,7 +369,7 @@ async def test_two_sockets_that_wait_for_room_both_go_on() -> None:
         async with connection.stream(model="m", input="hog") as old:
             await old.__anext__()
             await wait_all_tasks_blocked()
-            next(iter(connection._sockets.links)).retire()  # as its age would
+            next(iter(connection._engine.sockets)).retire()  # as its age would
             async with connection.stream(model="m", input="hog") as new:
                 await new.__anext__()
                 await wait_all_tasks_blocked()

@@ -204,10 +204,10 @@ async def test_a_stream_is_entered_once(server: "ResponsesServer") -> None:
     async with server.open_client() as connection:
         stream = connection.stream(model="m", input="hi")
         async with stream:
-            with pytest.raises(RuntimeError, match="entered once"):
+            with pytest.raises(RuntimeError, match="entered only once"):
                 await stream.__aenter__()
             await stream.until_done()
-        with pytest.raises(RuntimeError, match="entered once"):
+        with pytest.raises(RuntimeError, match="entered only once"):
             await stream.__aenter__()
         assert len(server.requests) == 1
 

@@ -1,4 +1,4 @@
-"""P8: whatever a server sends, decode() returns an event for it."""
+"""Decoding of frames: ``decode`` returns an event for every frame (promise P8)."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,11 @@ from trio_responses._wire import (
     UndecodableFrame,
     UnknownEvent,
     decode,
-    undecodable,
 )
 from trio_responses._wire.events import EVENTS
 
 CAPTURES = sorted((Path(__file__).parent.parent / "data" / "captures").glob("*.jsonl"))
-ODD: list[Any] = [[[1]], {"a": {}}, "x", True]
+WRONG_TYPES: list[Any] = [[[1]], {"a": {}}, "x", True]
 SERVER_EVENTS = {tag: event for tag, event in EVENTS.items() if tag != "error"}
 
 
@@ -50,7 +49,7 @@ def minimal(tag: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("tag", SERVER_EVENTS)
-def test_an_event_needs_its_essential_fields_alone(tag: str) -> None:
+def test_an_event_with_only_its_required_fields_is_decoded(tag: str) -> None:
     event = decode(frame(**minimal(tag)))
     assert type(event) is EVENTS[tag]
     assert event.type == tag
@@ -59,7 +58,7 @@ def test_an_event_needs_its_essential_fields_alone(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", SERVER_EVENTS)
-def test_a_null_is_as_good_as_a_missing_field(tag: str) -> None:
+def test_a_null_is_decoded_as_a_missing_field(tag: str) -> None:
     plain = decode(frame(**minimal(tag)))
     for field in msgspec.structs.fields(EVENTS[tag]):
         if not field.required:
@@ -67,16 +66,16 @@ def test_a_null_is_as_good_as_a_missing_field(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", SERVER_EVENTS)
-def test_a_field_of_an_odd_type_costs_only_itself(tag: str) -> None:
+def test_an_optional_field_of_a_wrong_type_does_not_reject_the_event(tag: str) -> None:
     for field in msgspec.structs.fields(EVENTS[tag]):
         if not field.required:
-            for odd in ODD:
-                event = decode(frame(**minimal(tag), **{field.encode_name: odd}))
+            for value in WRONG_TYPES:
+                event = decode(frame(**minimal(tag), **{field.encode_name: value}))
                 assert type(event) is EVENTS[tag]
 
 
 @pytest.mark.parametrize("tag", SERVER_EVENTS)
-def test_an_event_without_its_essence_is_undecodable_and_still_has_its_type(tag: str) -> None:
+def test_an_event_without_a_required_field_is_undecodable_and_keeps_its_type(tag: str) -> None:
     fields = minimal(tag)
     for name in set(fields) - {"type"}:
         fields = minimal(tag)
@@ -88,7 +87,7 @@ def test_an_event_without_its_essence_is_undecodable_and_still_has_its_type(tag:
 
 
 @pytest.mark.parametrize("tag", SERVER_EVENTS)
-def test_new_fields_are_passed_over(tag: str) -> None:
+def test_new_fields_are_ignored(tag: str) -> None:
     assert decode(frame(**minimal(tag), brand_new={"a": [1]})) == decode(frame(**minimal(tag)))
 
 
@@ -119,7 +118,7 @@ def test_an_unknown_event_keeps_its_frame() -> None:
 
 
 @pytest.mark.parametrize("kind", ["keepalive", "ping", "responsesapi.websocket_timing", ""])
-def test_what_is_seen_outside_the_sdk_is_an_unknown_event(kind: str) -> None:
+def test_an_event_type_outside_the_sdk_is_an_unknown_event(kind: str) -> None:
     assert decode(frame(type=kind)) == UnknownEvent(type=kind, raw=frame(type=kind))
 
 
@@ -133,7 +132,9 @@ def test_what_is_seen_outside_the_sdk_is_an_unknown_event(kind: str) -> None:
         (["?"], ResponseCompleted),
     ],
 )
-def test_response_done_ends_a_response_as_its_status_says(status: Any, kind: type[Any]) -> None:
+def test_the_status_of_response_done_decides_its_terminal_event(
+    status: Any, kind: type[Any]
+) -> None:
     event = decode(frame(type="response.done", response={"id": "resp_1", "status": status}))
     assert type(event) is kind
 
@@ -153,14 +154,14 @@ def test_response_done_ends_a_response_as_its_status_says(status: Any, kind: typ
         (b'{"type":"x","a":' + b"[" * 100_000, "nests too deeply"),
     ],
 )
-def test_what_is_no_event_says_so(raw: bytes, error: str) -> None:
+def test_a_frame_that_is_no_event_is_undecodable_with_a_reason(raw: bytes, error: str) -> None:
     event = decode(raw)
     assert isinstance(event, UndecodableFrame)
     assert event.raw == raw
-    assert any(words in event.error for words in error.split("|"))
+    assert any(reason in event.error for reason in error.split("|"))
 
 
-def test_invalid_utf8_in_a_delta_is_undecodable_and_says_where() -> None:
+def test_invalid_utf8_in_a_delta_is_undecodable_and_the_reason_names_the_position() -> None:
     event = decode(b'{"type":"response.output_text.delta","delta":"secret\xff"}')
     assert isinstance(event, UndecodableFrame)
     assert event.type == "response.output_text.delta"
@@ -177,14 +178,12 @@ def test_invalid_utf8_in_a_delta_is_undecodable_and_says_where() -> None:
         (rb"\ud7ff\ud83dx", "\ud7ff\ufffdx"),
     ],
 )
-def test_half_of_a_surrogate_pair_becomes_a_replacement_character(
-    escaped: bytes, text: str
-) -> None:
+def test_a_lone_surrogate_becomes_a_replacement_character(escaped: bytes, text: str) -> None:
     event = decode(b'{"type":"response.output_text.delta","delta":"%s"}' % escaped)
     assert event == OutputTextDelta(delta=text)
 
 
-def test_half_of_a_surrogate_pair_does_not_lose_a_finished_message() -> None:
+def test_a_lone_surrogate_does_not_reject_a_terminal_event() -> None:
     event = decode(
         b'{"type":"response.completed","response":{"output":[{"type":"message",'
         b'"role":"assistant","content":[{"type":"output_text","text":"hi\\ud83d"}]}]}}'
@@ -193,21 +192,21 @@ def test_half_of_a_surrogate_pair_does_not_lose_a_finished_message() -> None:
     assert event.response.output_text == "hi\ufffd"
 
 
-def test_deep_json_in_a_field_that_echoes_a_setting_costs_only_that_field() -> None:
+def test_deeply_nested_json_in_a_field_that_echoes_a_setting_does_not_reject_the_event() -> None:
     deep = b'{"a":' * 900 + b"1" + b"}" * 900
     event = decode(b'{"type":"response.completed","response":{"id":"r","tools":' + deep + b"}}")
     assert isinstance(event, ResponseCompleted)
     assert event.response.id == "r"
 
 
-def test_the_last_of_two_equal_keys_counts() -> None:
+def test_the_last_of_two_equal_keys_takes_precedence() -> None:
     assert decode(
         b'{"type":"response.output_text.delta","delta":"a","delta":"b"}'
     ) == OutputTextDelta(delta="b")
 
 
-def test_numbers_of_any_size_and_form_are_no_error() -> None:
-    """A number that is a float or a text counts, one that is out of range takes the default."""
+def test_a_number_of_any_size_and_form_does_not_reject_the_event() -> None:
+    """Floats and texts with an integer value are accepted; others become the default."""
 
     def index(text: str) -> int:
         event = decode(
@@ -224,19 +223,19 @@ def test_numbers_of_any_size_and_form_are_no_error() -> None:
     assert index("1.5") == 0
 
 
-def test_a_new_part_in_an_event_is_an_unknown_part() -> None:
+def test_a_part_of_an_unknown_type_in_an_event_is_an_unknown_part() -> None:
     event = decode(frame(type="response.content_part.added", part={"type": "hologram", "x": 1}))
     assert isinstance(event, wire.ContentPartAdded)
     assert event.part == wire.UnknownPart("hologram", msgspec.Raw(b'{"type": "hologram", "x": 1}'))
 
 
-def test_a_steer_that_failed_has_an_error_even_if_the_server_gives_none() -> None:
+def test_a_failed_steering_input_has_an_error_even_if_the_server_sends_none() -> None:
     event = decode(frame(type="response.steer.failed", steer={}, error=None))
     assert isinstance(event, wire.SteerFailed)
     assert event.error.code is None
 
 
-def test_required_input_of_a_pending_steer_keeps_its_kind() -> None:
+def test_the_required_input_of_a_pending_steering_input_keeps_its_types() -> None:
     stubs = [
         {"type": "function_call_output", "call_id": "call_1", "name": "f"},
         {"type": "mcp_approval_response", "approval_request_id": "req_1"},
@@ -251,24 +250,20 @@ def test_required_input_of_a_pending_steer_keeps_its_kind() -> None:
     ]
 
 
-def test_frames_are_printed_without_their_content() -> None:
-    """P9."""
+def test_the_repr_of_an_event_shows_no_content_of_its_frame() -> None:
+    """Promise P9."""
     for event in (
         decode(b'{"type":"x","secret":1}'),
         decode(b'{"secret":1}'),
         decode(b'{"type":"response.output_text.delta","delta":["secret"]}'),
         decode(b'{"type":"error","message":"secret"}'),
         decode(frame(type="response.failed", response={"error": {"message": "secret"}})),
-        undecodable(b"secret", "Binary frame"),
+        UndecodableFrame(raw=b"secret", error="Binary frame"),
     ):
         assert "secret" not in repr(event)
 
 
-def test_a_frame_can_be_called_undecodable_by_others() -> None:
-    assert undecodable(b"\0", "Binary frame") == UndecodableFrame(raw=b"\0", error="Binary frame")
-
-
-def test_terminal_events_are_those_that_end_a_response() -> None:
+def test_the_terminal_events_are_completed_failed_and_incomplete() -> None:
     assert {event.__name__ for event in wire.TERMINAL_EVENTS} == {
         "ResponseCompleted",
         "ResponseFailed",
@@ -276,14 +271,14 @@ def test_terminal_events_are_those_that_end_a_response() -> None:
     }
 
 
-words = st.sampled_from(
+texts = st.sampled_from(
     ["", "message", "output_text", "function_call", "url_citation", "3", "\ud83d", "\0"]
 )
 inner_keys = st.sampled_from(
     ["type", "id", "item", "output", "content", "text", "part", "annotations", "usage", "message"]
 )
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | words,
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(inner_keys, inner, max_size=4),
     max_leaves=8,
 )
@@ -292,8 +287,8 @@ keys = st.sampled_from(
 )
 
 
-def look_at(event: wire.ServerEvent) -> None:
-    """Touch all that is decoded late."""
+def access_all(event: wire.ServerEvent) -> None:
+    """Access every attribute that is decoded on first access."""
     repr(event)
     assert event.type is None or isinstance(event.type, str)
     if isinstance(event, wire.OutputItemAdded | wire.OutputItemDone):
@@ -307,8 +302,8 @@ def look_at(event: wire.ServerEvent) -> None:
 
 @given(st.binary())
 @example(b"\xef\xbb\xbf{}")
-def test_no_bytes_make_decode_raise(raw: bytes) -> None:
-    look_at(decode(raw))
+def test_decode_does_not_raise_for_any_bytes(raw: bytes) -> None:
+    access_all(decode(raw))
 
 
 @given(
@@ -317,13 +312,15 @@ def test_no_bytes_make_decode_raise(raw: bytes) -> None:
 )
 @example("error", {"status": float("nan"), "headers": {"retry-after": float("inf")}})
 @example("error", {"error": {"message": [float("nan")], "headers": {"Retry-After": "-1"}}})
-def test_no_object_of_a_known_type_makes_decode_raise(kind: str, fields: dict[str, Any]) -> None:
-    look_at(decode(json.dumps({**fields, "type": kind}).encode()))
+def test_decode_does_not_raise_for_any_fields_of_a_known_type(
+    kind: str, fields: dict[str, Any]
+) -> None:
+    access_all(decode(json.dumps({**fields, "type": kind}).encode()))
 
 
 @given(anything)
-def test_no_json_makes_decode_raise(value: Any) -> None:
-    look_at(decode(json.dumps(value).encode()))
+def test_decode_does_not_raise_for_any_json(value: Any) -> None:
+    access_all(decode(json.dumps(value).encode()))
 
 
 @pytest.mark.parametrize(
@@ -333,10 +330,10 @@ def test_no_json_makes_decode_raise(value: Any) -> None:
         (b'{"text":"a, [b","type":"response.completed","response":', None),
     ],
 )
-def test_of_a_frame_that_nests_too_deeply_the_beginning_is_read(
+def test_a_frame_that_nests_too_deeply_keeps_the_type_before_the_nested_value(
     beginning: bytes, type_: str | None
 ) -> None:
-    """What cannot be read of it for certain is not guessed."""
+    """A type that cannot be decoded with certainty is not guessed."""
     event = wire.decode(beginning + b"[" * 100_000)
     assert isinstance(event, wire.UndecodableFrame)
     assert event.type == type_

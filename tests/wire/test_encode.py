@@ -1,4 +1,4 @@
-"""What is sent: what was set, as it was set."""
+"""Encoding of client events: a frame contains the fields that were set, unchanged."""
 
 import collections
 import json
@@ -24,7 +24,7 @@ def sent(command: ResponseCreate | ResponseSteer) -> Any:
     return json.loads(encode(command))
 
 
-def test_what_is_unset_is_left_out_and_none_is_null() -> None:
+def test_an_unset_field_is_omitted_and_none_is_sent_as_null() -> None:
     command = ResponseCreate(model="m", input="hi", previous_response_id=None, generate=False)
     assert sent(command) == {
         "type": "response.create",
@@ -37,7 +37,7 @@ def test_what_is_unset_is_left_out_and_none_is_null() -> None:
     assert command.type == "response.create"
 
 
-def test_items_may_be_typed_plain_raw_or_unknown() -> None:
+def test_items_may_be_records_dicts_raw_json_or_unknown_items() -> None:
     command = ResponseCreate(
         input=[
             Message(role="user", content="hi"),
@@ -56,12 +56,12 @@ def test_items_may_be_typed_plain_raw_or_unknown() -> None:
     ]
 
 
-def test_tools_may_be_typed_or_plain() -> None:
+def test_tools_may_be_records_or_dicts() -> None:
     command = ResponseCreate(tools=(WebSearchTool(), {"type": "brand_new"}))
     assert sent(command)["tools"] == [{"type": "web_search"}, {"type": "brand_new"}]
 
 
-def test_any_mapping_and_any_sequence_can_be_sent() -> None:
+def test_any_mapping_and_any_sequence_can_be_encoded() -> None:
     command = ResponseCreate(
         metadata=types.MappingProxyType({"a": "b"}), include=collections.UserList(["x"])
     )
@@ -69,7 +69,7 @@ def test_any_mapping_and_any_sequence_can_be_sent() -> None:
     assert sent(command)["include"] == ["x"]
 
 
-def test_extra_fields_stand_at_the_top_level() -> None:
+def test_extra_fields_are_sent_at_the_top_level() -> None:
     command = ResponseCreate(model="m", extra={"multi_agent": {"enabled": True}, "x": None})
     assert sent(command) == {
         "type": "response.create",
@@ -81,12 +81,12 @@ def test_extra_fields_stand_at_the_top_level() -> None:
 
 
 @pytest.mark.parametrize("name", ["model", "type", "extra"])
-def test_extra_fields_are_not_those_of_the_command(name: str) -> None:
-    with pytest.raises(ValueError, match=f"`extra`: {name}"):
+def test_extra_fields_may_not_be_fields_of_the_client_event(name: str) -> None:
+    with pytest.raises(ValueError, match=f"`extra` contains .*: {name}\\."):
         encode(ResponseCreate(extra={name: 1}))
 
 
-def test_a_steer_is_its_target_and_its_input() -> None:
+def test_a_steering_input_is_sent_with_its_target() -> None:
     command = ResponseSteer(previous_response_id="resp_1", input="Shorter, please")
     assert command.type == "response.steer"
     assert sent(command) == {
@@ -96,10 +96,10 @@ def test_a_steer_is_its_target_and_its_input() -> None:
     }
 
 
-def cycle() -> list[Any]:
-    knot: list[Any] = []
-    knot.append(knot)
-    return knot
+def list_that_contains_itself() -> list[Any]:
+    values: list[Any] = []
+    values.append(values)
+    return values
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,15 @@ def cycle() -> list[Any]:
             "surrogate",
         ),
         (ResponseCreate(extra={"x": {1, object()}}), "extra['x']", "object"),
-        (ResponseCreate(text={"a": cycle()}), "ResponseCreate.text['a'][0]", "holds itself"),
+        (
+            ResponseCreate(text={"a": list_that_contains_itself()}),
+            "ResponseCreate.text['a'][0]",
+            "contains itself",
+        ),
         (ResponseCreate(text={None: 1}), "ResponseCreate.text", "NoneType"),  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     ],
 )
-def test_what_cannot_be_json_is_named_by_its_path(
+def test_the_error_for_a_value_that_json_cannot_represent_names_its_path(
     command: ResponseCreate, path: str, reason: str
 ) -> None:
     with pytest.raises(TypeError, match=reason) as caught:

@@ -1,4 +1,4 @@
-"""Every shape in which servers wrap an error is one ErrorEvent."""
+"""Decoding of errors: every shape in which servers wrap an error becomes an ErrorEvent."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from trio_responses._wire import (
     decode,
     parse_retry_after,
 )
-from trio_responses._wire.retry_hints import retry_after_in
+from trio_responses._wire.retry_hints import parse_retry_message
 
 SHAPES: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "data" / "wire_schema.json").read_text()
@@ -27,13 +27,13 @@ def read(**fields: Any) -> ErrorEvent:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_listed_shape_is_an_error(name: str) -> None:
+def test_every_listed_shape_is_decoded_as_an_error(name: str) -> None:
     shape = {key.removesuffix("?"): value for key, value in SHAPES[name].items()}
     event = decode(json.dumps(shape).encode())
     assert isinstance(event, SteerFailed if name == "steer_failed" else ErrorEvent)
 
 
-def test_the_documented_shape_is_read_in_full() -> None:
+def test_every_field_of_the_documented_shape_is_decoded() -> None:
     raw = (
         b'{"type":"error","status":400,"stream_id":"main","sequence_number":5,"error":{"type":'
         b'"invalid_request_error","code":"previous_response_not_found","message":"Not found.",'
@@ -52,7 +52,7 @@ def test_the_documented_shape_is_read_in_full() -> None:
     )
 
 
-def test_headers_are_read_at_both_places_with_lower_case_names_and_text_values() -> None:
+def test_headers_inside_and_outside_the_error_get_lower_case_names_and_text_values() -> None:
     event = read(
         type="error",
         error={"headers": {"Retry-After": "1", "X-Inner": True, "x-null": None}},
@@ -67,7 +67,7 @@ def test_headers_are_read_at_both_places_with_lower_case_names_and_text_values()
     assert read(type="error", headers="?").headers == {}
 
 
-def test_an_error_in_the_middle_of_a_stream_needs_no_status() -> None:
+def test_an_error_in_the_middle_of_a_response_needs_no_status() -> None:
     error = {"type": "service_unavailable_error", "code": "server_is_overloaded", "param": None}
     event = read(type="error", error=error, sequence_number=2)
     assert (event.status, event.code, event.sequence_number) == (None, "server_is_overloaded", 2)
@@ -75,7 +75,7 @@ def test_an_error_in_the_middle_of_a_stream_needs_no_status() -> None:
 
 
 @pytest.mark.parametrize("status", [429, "429", 429.0])
-def test_a_status_has_two_names_and_any_type(status: Any) -> None:
+def test_a_status_may_have_two_names_and_be_a_number_or_text(status: Any) -> None:
     assert read(type="error", status_code=status).status == 429
     assert read(type="error", status=status).status == 429
     assert read(type="error", error={"status": status}).status == 429
@@ -86,12 +86,12 @@ def test_a_status_that_is_no_number_is_dropped(status: Any) -> None:
     assert read(type="error", status=status, error={"code": "x"}).status is None
 
 
-def test_a_flat_error_is_read() -> None:
+def test_an_error_whose_fields_are_at_the_top_level_is_decoded() -> None:
     event = read(type="error", code="x", message="m", param="p", sequence_number=0)
     assert (event.code, event.message, event.param, event.sequence_number) == ("x", "m", "p", 0)
 
 
-def test_a_detail_is_the_message() -> None:
+def test_a_detail_becomes_the_message() -> None:
     assert read(type="error", error={"detail": "Unsupported"}).message == "Unsupported"
     assert read(type="error", detail="Unsupported").message == "Unsupported"
     assert read(detail=[{"msg": "bad"}]).message == '[{"msg":"bad"}]'
@@ -108,18 +108,18 @@ def test_an_error_may_be_plain_text() -> None:
     assert (event.code, event.message) == ("invalid_key", "The key is wrong")
 
 
-def test_the_other_name_of_the_error_event_is_known() -> None:
+def test_response_error_is_decoded_as_an_error_event() -> None:
     event = read(type="response.error", error={"code": "x"})
     assert event.code == "x"
     assert event.type == "error"
 
 
-def test_a_numeric_code_is_text() -> None:
+def test_a_numeric_code_becomes_text() -> None:
     assert read(type="error", error={"code": 404}).code == "404"
     assert read(type="error", error={"code": ["?"]}, code="x").code == "x"
 
 
-def test_an_error_whose_fields_have_odd_types_is_still_an_error() -> None:
+def test_an_error_whose_fields_have_wrong_types_is_still_an_error() -> None:
     event = read(type="error", stream_id=5, sequence_number="x", raw=1, headers=[], error=[1])
     assert event.message == "[1]"
     assert (event.stream_id, event.sequence_number) == (None, None)
@@ -134,19 +134,19 @@ def test_an_error_that_nests_too_deeply_is_still_an_error() -> None:
     assert isinstance(too_deep, UndecodableFrame)
 
 
-def test_an_error_that_is_not_utf8_never_raises() -> None:
+def test_decoding_an_error_that_is_not_utf8_does_not_raise() -> None:
     event = decode(b'{"type":"error","status":500,"detail":"\xff"}')
     assert isinstance(event, ErrorEvent)
     assert (event.status, event.message) == (500, "")
     assert isinstance(decode(b'{"type":"error","\xff":1,"detail":"\xff"}'), UndecodableFrame)
 
 
-def test_the_headers_say_when_to_come_back() -> None:
+def test_the_headers_of_an_error_set_its_retry_delay() -> None:
     assert read(type="error", headers={"Retry-After": 3}).retry_after == 3.0
     assert read(type="error", error={}).retry_after is None
 
 
-def test_the_message_of_a_rate_limit_says_when_to_come_back() -> None:
+def test_the_message_of_a_rate_limit_sets_its_retry_delay() -> None:
     message = "Rate limit reached. Please try again in 350ms."
     assert read(type="error", code="rate_limit_exceeded", message=message).retry_after == 0.35
     assert read(type="error", code="server_error", message=message).retry_after is None
@@ -169,7 +169,7 @@ def test_the_message_of_a_rate_limit_says_when_to_come_back() -> None:
         ({"retry-after": "Thu, 99 Jan 1970 00:00:00 GMT"}, None),
     ],
 )
-def test_headers_give_seconds_milliseconds_or_a_date(
+def test_headers_state_a_delay_in_seconds_in_milliseconds_or_as_a_date(
     headers: dict[str, str], delay: float | None
 ) -> None:
     assert parse_retry_after(headers, now=lambda: 90.0) == delay
@@ -188,12 +188,12 @@ def test_headers_give_seconds_milliseconds_or_a_date(
         ("try again in " + "9" * 400 + "s", None),
     ],
 )
-def test_a_message_gives_its_delay_in_words(message: str, delay: float | None) -> None:
-    found = retry_after_in(message)
+def test_a_message_states_a_delay_as_text(message: str, delay: float | None) -> None:
+    found = parse_retry_message(message)
     assert found == (pytest.approx(delay) if delay is not None else None)
 
 
-def test_an_error_is_printed_without_its_message() -> None:
+def test_the_repr_of_an_error_omits_its_message() -> None:
     event = read(type="error", status=400, error={"code": "x", "message": "secret"})
     assert repr(event) == (
         "ErrorEvent(status=400, code='x', error_type=None, param=None,"

@@ -1,4 +1,4 @@
-"""Items keep what they came with, and are read as far as they are known."""
+"""Decoding of items: known fields are decoded, and the raw JSON is kept as received."""
 
 import json
 from typing import Any
@@ -32,7 +32,7 @@ def completed(output: Any) -> wire.Response:
     return event.response
 
 
-def test_output_comes_back_raw_with_fields_that_nobody_knows() -> None:
+def test_raw_output_keeps_unknown_fields_and_unknown_items() -> None:
     sent: list[Any] = [
         {"type": "message", "role": "assistant", "content": [], "brand_new": {"a": [1, None]}},
         {"type": "hologram", "x": 1},
@@ -51,13 +51,13 @@ def test_output_is_decoded_once() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"output": None}, {"output": "?"}])
-def test_a_missing_output_is_told_from_an_empty_one(fields: dict[str, Any]) -> None:
+def test_a_missing_output_differs_from_an_empty_output(fields: dict[str, Any]) -> None:
     assert completed(fields).raw_output is None
     assert completed(fields).output == ()
     assert completed({"output": []}).raw_output == []
 
 
-def test_a_response_reads_its_text_its_refusals_and_its_calls() -> None:
+def test_a_response_collects_its_text_its_refusals_and_its_function_calls() -> None:
     call = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
     response = completed(
         {
@@ -83,7 +83,7 @@ def test_a_response_reads_its_text_its_refusals_and_its_calls() -> None:
     assert response.function_calls == (FunctionCall(call_id="call_1", name="f", arguments="{}"),)
 
 
-def test_the_item_of_an_event_is_decoded_once_and_kept_raw() -> None:
+def test_the_item_of_an_event_is_decoded_once_and_its_raw_json_is_kept() -> None:
     for kind in ("response.output_item.added", "response.output_item.done"):
         event = decode(
             b'{"type":"%s","item":{"type":"message","role":"assistant","new":1}}' % kind.encode()
@@ -103,18 +103,18 @@ def test_usage_may_lack_its_details() -> None:
     assert completed({"usage": "?"}).usage is None
 
 
-def test_an_echo_of_any_shape_costs_no_turn() -> None:
-    for odd in (1, "x", [1], {"type": "?"}, None):
-        fields = dict.fromkeys(wire.Response.__struct_encode_fields__, odd)
+def test_a_field_that_echoes_a_setting_may_have_any_shape() -> None:
+    for value in (1, "x", [1], {"type": "?"}, None):
+        fields = dict.fromkeys(wire.Response.__struct_encode_fields__, value)
         assert completed({**fields, "id": "resp_1"}).id == "resp_1"
 
 
-def test_new_words_are_passed_on() -> None:
+def test_new_values_of_an_enumeration_are_accepted() -> None:
     assert completed({"status": "pondering"}).status == "pondering"
     assert item(type="message", role="oracle", status="?", phase="?").role == "oracle"
 
 
-def test_a_rate_limited_response_says_when_to_come_back() -> None:
+def test_the_error_of_a_rate_limited_response_states_a_retry_delay() -> None:
     error = {"code": "rate_limit_exceeded", "message": "Please try again in 1.5s."}
     found = completed({"error": error}).error
     assert found is not None
@@ -136,17 +136,17 @@ def test_an_item_of_a_known_type_and_a_wrong_shape_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"null", b"[", b"5", b"\xff", b"[" * 100_000])
-def test_what_is_no_item_is_unknown(raw: bytes) -> None:
+def test_bytes_that_are_no_item_become_an_unknown_item(raw: bytes) -> None:
     assert decode_item(raw) == UnknownItem("", msgspec.Raw(raw))
 
 
-def test_a_field_that_does_not_fit_is_left_out() -> None:
+def test_an_optional_field_of_a_wrong_type_takes_its_default() -> None:
     assert item(type="message", role="assistant", content={"a": 1}, id=[5]) == Message(
         role="assistant"
     )
 
 
-def test_an_unknown_part_does_not_spoil_its_message() -> None:
+def test_an_unknown_part_does_not_reject_its_message() -> None:
     found = item(
         type="message",
         role="assistant",
@@ -166,7 +166,7 @@ def test_an_unknown_part_does_not_spoil_its_message() -> None:
     assert found.output_text == "x"
 
 
-def test_an_unknown_annotation_does_not_spoil_its_part() -> None:
+def test_an_unknown_annotation_does_not_reject_its_part() -> None:
     cited = {"type": "url_citation", "url": "https://example.org", "start_index": 0}
     found = item(
         type="message",
@@ -181,7 +181,7 @@ def test_an_unknown_annotation_does_not_spoil_its_part() -> None:
     ]
 
 
-def test_unknown_actions_outcomes_and_callers_stay_inside_their_calls() -> None:
+def test_unknown_actions_outcomes_and_callers_do_not_reject_their_calls() -> None:
     click = {"type": "click", "x": 1, "y": 2}
     computer = item(type="computer_call", call_id="c", action=click, actions=[{"type": "juggle"}])
     assert computer.action == wire.ClickAction(x=1, y=2)
@@ -203,7 +203,7 @@ def test_an_mcp_error_may_be_text() -> None:
     assert isinstance(item(**call, error={"type": "?"}).error, UnknownPart)
 
 
-def test_a_message_has_a_refusal_only_in_parts() -> None:
+def test_a_refusal_is_found_only_in_content_parts() -> None:
     assert Message(role="assistant", content="hi").refusal == ""
     assert Message(role="assistant", content=[Refusal(refusal="no")]).refusal == "no"
     assert Message(role="assistant").refusal == ""
@@ -253,12 +253,12 @@ def test_a_message_has_a_refusal_only_in_parts() -> None:
         ),
     ],
 )
-def test_an_item_is_sent_with_what_was_set_and_nothing_else(made: Any, sent: Any) -> None:
+def test_only_the_fields_that_were_set_are_sent(made: Any, sent: Any) -> None:
     assert json.loads(msgspec.json.encode(made)) == sent
     assert made.type == sent["type"]
 
 
-def test_unknown_objects_are_equal_if_their_json_is() -> None:
+def test_unknown_objects_are_equal_if_class_and_json_are_equal() -> None:
     one = UnknownPart("a", msgspec.Raw(b'{"type":"a"}'))
     assert one == UnknownPart("a", msgspec.Raw(b'{"type":"a"}'))
     assert hash(one) == hash(UnknownPart("a", msgspec.Raw(b'{"type":"a"}')))
@@ -272,8 +272,7 @@ def test_unknown_objects_are_equal_if_their_json_is() -> None:
             pytest.fail("no match")
 
 
-def test_nothing_grows_with_the_width_or_depth_of_a_bad_item() -> None:
-    """The slow path reads each level a fixed number of times: 5,000 odd parts in under a second."""
+def test_every_part_of_a_message_with_5000_unknown_annotations_is_decoded() -> None:
     parts = [{"type": "output_text", "text": "x", "annotations": [{"type": "?"}]}] * 5_000
     found = item(type="message", role="assistant", content=parts)
     assert len(found.content) == 5_000

@@ -1,4 +1,4 @@
-"""The records against the schema of the official SDK: nothing that it types may be missing."""
+"""The records compared with the schema of the official SDK: no typed field may be missing."""
 
 import ast
 import json
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from trio_responses import _wire as wire
+from trio_responses import types
 from trio_responses._wire import commands, events, items, parts
 
 SCHEMA: dict[str, Any] = json.loads(
@@ -19,7 +20,7 @@ SCHEMA: dict[str, Any] = json.loads(
 
 
 def names(record: type[msgspec.Struct]) -> set[str]:
-    """The keys of a record on the wire."""
+    """Return the keys of a record on the wire."""
     tag = record.__struct_config__.tag_field
     return set(record.__struct_encode_fields__) | ({tag} if tag else set())
 
@@ -71,7 +72,7 @@ def test_an_item_is_named_after_its_type(tag: str) -> None:
 def test_a_tool_is_named_after_its_type(tag: str) -> None:
     name = "".join(word.capitalize() for word in tag.split("_")) + "Tool"
     if tag == "function":
-        name = "FunctionToolParam"  # `trio_responses.FunctionTool` is a function that can be called
+        name = "FunctionToolParam"  # `trio_responses.FunctionTool` wraps a callable
     assert TOOLS[tag].__name__ == name
 
 
@@ -108,7 +109,7 @@ def test_every_tool_has_all_its_fields(tag: str, entry: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("tag", "entry"), entries("steer_required_input"))
-def test_required_input_shows_every_field_of_its_stubs(tag: str, entry: dict[str, Any]) -> None:
+def test_required_input_has_every_field_of_its_stubs(tag: str, entry: dict[str, Any]) -> None:
     assert tag in INPUT_ITEMS
     assert set(entry["fields"]) <= names(wire.RequiredInput)
 
@@ -188,15 +189,15 @@ def test_every_command_has_all_its_fields_and_no_others(
     assert expected <= set(SCHEMA["client_events"][tag]["fields"]) | {"type"}
 
 
-def test_a_field_that_an_item_leaves_out_is_one_that_was_not_set() -> None:
-    """Fields are left out when they equal their default: only None may be one."""
+def test_the_default_of_every_optional_field_of_an_item_is_none() -> None:
+    """Encoding omits fields that equal their default, so no meaningful value may be a default."""
     for kind in [*subclasses(wire.Item), *subclasses(wire.Part), *TOOLS.values()]:
         for field in msgspec.structs.fields(kind):
             assert field.required or field.default is None, (kind, field.name)
 
 
-def test_no_incoming_field_holds_a_closed_set_of_words() -> None:
-    """P8: a new word of an enumeration is no error."""
+def test_no_received_field_is_typed_as_a_closed_set_of_values() -> None:
+    """Promise P8: a new value of an enumeration is no error."""
 
     def members(kind: Any) -> list[Any]:
         return [kind, *(inner for arg in typing.get_args(kind) for inner in members(arg))]
@@ -209,24 +210,39 @@ def test_no_incoming_field_holds_a_closed_set_of_words() -> None:
                 assert typing.get_origin(member) is not typing.Literal, (kind, field.name)
 
 
-def test_the_front_door_names_every_record() -> None:
-    for kind in [*subclasses(wire.Tagged), *subclasses(wire.Record)]:
-        if not kind.__name__.startswith("_"):
-            assert kind.__name__ in wire.__all__
-            assert isinstance(getattr(wire, kind.__name__), type)
-    assert all(hasattr(wire, name) for name in wire.__all__)
+PRIVATE_NAMES = {
+    *("EVENTS", "JSON", "Event", "Item", "Part", "Record", "Tagged", "Unknown"),
+    *("decode", "decode_all", "decode_item", "encode", "parse_retry_after"),
+}
+"""The names of the wire package that users do not get: base classes, tables and functions."""
 
 
-def test_wire_imports_nothing_but_msgspec_and_the_standard_library() -> None:
+def test_the_public_module_lists_every_record_of_the_wire_package() -> None:
+    records = {kind.__name__ for kind in [*subclasses(wire.Tagged), *subclasses(wire.Record)]}
+    public_records = {name for name in records if not name.startswith("_")} - PRIVATE_NAMES
+    assert public_records <= set(types.__all__)
+    assert set(types.__all__) == set(wire.__all__) - PRIVATE_NAMES
+    for name in types.__all__:
+        assert getattr(types, name) is getattr(wire, name)
+
+
+def imported_modules(path: Path) -> list[str]:
+    """Return the absolute names of the modules that a source file imports."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports are not resolved here"
+            found.append(str(node.module))
+    return found
+
+
+def test_wire_imports_only_msgspec_the_standard_library_and_itself() -> None:
+    """So no layer above, and no Trio. ``trio_responses`` as a whole would be a layer above."""
     for path in Path(str(wire.__file__)).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level <= 1, path
-                modules = [] if node.level else [str(node.module)]
-            else:
-                continue
-            for module in modules:
-                root = module.partition(".")[0]
-                assert root == "msgspec" or root in sys.stdlib_module_names, (path, module)
+        for module in imported_modules(path):
+            root = module.partition(".")[0]
+            within_package = f"{module}.".startswith(f"{wire.__name__}.")
+            allowed = root == "msgspec" or root in sys.stdlib_module_names or within_package
+            assert allowed, f"{path} imports {module}"

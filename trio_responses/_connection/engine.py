@@ -1,21 +1,18 @@
-"""The supervised connection: one face, and one socket after the other behind it.
+"""The engine of a connection: one open socket at a time, replaced when it is lost or old.
 
-Two tasks do the work. The *receive task* runs for each socket: it reads batches, decodes them
-and gives every event to its owner. The *supervisor task* runs for the whole connection: it sees
-to it that there is a socket, and knows when to stop trying.
+Two kinds of tasks do the work. The *supervisor task* runs for the whole connection: it opens
+sockets and decides when to stop trying. A *receive task* runs for each socket: it reads batches
+of messages and routes their events.
 
 Ctrl-C interrupts neither of them, nor the closing: a `KeyboardInterrupt` in between would leave
-tasks that nobody cancels behind their shields. Trio keeps it for the main task's next checkpoint.
-
-What belongs elsewhere: bytes and handshakes (`transport/websocket.py`), what one socket owes to
-whom (`link.py`, `core/lanes.py`), what a turn is (`turns/stream.py`).
+tasks that nothing cancels behind their shields. Trio delivers it at the next checkpoint of the
+main task.
 """
 
 from __future__ import annotations
 
 import math
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -24,8 +21,6 @@ from trio_responses._connection.request_queue import RequestQueue
 from trio_responses._connection.router import Router
 from trio_responses._connection.socket import Socket
 from trio_responses._connection.socket_set import SocketSet
-from trio_responses._conversation.conversation import Conversation
-from trio_responses._conversation.history import History
 from trio_responses._endpoint import api_key_for, handshake_headers, key_hint
 from trio_responses._errors import (
     AuthenticationError,
@@ -44,288 +39,120 @@ from trio_responses._lifecycle import (
     ConnectionState,
     ConnectionStatistics,
 )
-from trio_responses._protocol.backoff import is_permanent_close
-from trio_responses._protocol.continuation import Continuation
-from trio_responses._settings import check_words
+from trio_responses._protocol.backoff import Backoff, is_permanent_close
+from trio_responses._settings import reconnect_delays
 from trio_responses._transport.websocket import connect_transport
 from trio_responses._turn.inbox import Budget
-from trio_responses._turn.methods import Lane, TurnMethods
-from trio_responses._turn.request_builder import StaticRequest, create_command
-from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
-    from typing import Self
-
-    import msgspec
+    from collections.abc import Iterable
 
     from trio_responses._endpoint import ApiKey, HeaderLines
     from trio_responses._instruments.instrument import SocketObserver
-    from trio_responses._lifecycle import Event
-    from trio_responses._protocol.backoff import Backoff
-    from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._protocol.raw_items import RawItems
-    from trio_responses._settings import RotationPolicy
+    from trio_responses._settings import ReconnectPolicy, RotationPolicy
     from trio_responses._transport.websocket import ConnectionConfig, Transport
-    from trio_responses._turn.stream import AbandonChoice
-    from trio_responses._wire import ClientEvent
 
-__all__ = ["ResponsesConnection"]
+__all__ = ["ConnectionEngine"]
 
 UNAUTHORIZED: Final = 401
 
 
 @final
-class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
-    """A connection to a Responses server. Made by `open_responses` and `connect_responses` only.
+class ConnectionEngine:
+    """Supervises the sockets of one connection. `ResponsesConnection` is its public face.
 
-    Turns are the usual way: `create` and `stream`. Underneath it is a `trio.abc.Channel`: send
-    `ResponseCreate`, receive events. What belongs to no turn arrives there: the answers to
-    what was sent there, in order; and, once somebody has begun to use it, what the server says
-    unasked, and `ConnectionLost` and `ConnectionRestored`, each in its place among the events.
+    :param reconnect: when to try again after a failed attempt.
+    :param rotation: when to replace a socket before the server ends it.
     """
 
     def __init__(
         self,
-        terms: ConnectionConfig,
+        config: ConnectionConfig,
         api_key: ApiKey | None,
         headers: HeaderLines,
-        backoff: Backoff,
+        reconnect: ReconnectPolicy | Iterable[float] | None,
         rotation: RotationPolicy,
     ) -> None:
-        self._terms = terms
-        self._api_key = api_key_for(terms.endpoint, api_key)
+        self.config: ConnectionConfig = config
+        self._api_key = api_key_for(config.endpoint, api_key)
         self._headers = headers
-        self._question = key_hint(terms.endpoint, api_key, headers)
-        self._backoff = backoff
+        self._key_hint = key_hint(config.endpoint, api_key, headers)
+        self._policy, delays = reconnect_delays(reconnect)
+        self._backoff = Backoff(
+            delays, jitter=self._policy.jitter, max_retry_after=self._policy.max_retry_after
+        )
         self._rotation = rotation
-        self._budget = Budget(terms.limits)
-        self._dispatcher = Router(self._budget, terms.limits)
-        self._sockets = SocketSet()
-        self._sender = RequestQueue(terms, self._sockets, self._budget)
+        self._budget = Budget(config.limits)
+        self.router: Router = Router(self._budget, config.limits)
+        self.sockets: SocketSet = SocketSet()
+        self.requests: RequestQueue = RequestQueue(config, self.sockets, self._budget)
         self._tasks = trio.CancelScope()
         self._started = False
-        self._finished = trio.Event()
+        self.finished: trio.Event = trio.Event()
+        """Set when all tasks of the connection have ended."""
         self._sockets_opened = 0
 
-    def __repr__(self) -> str:
-        """Show where and in what state: nothing secret."""
-        return f"<ResponsesConnection to {self._terms.endpoint.host} {self._sockets.state}>"
+    # --- For the connection and the pool ---------------------------------------------------
 
-    # --- Turns ---------------------------------------------------------------------------
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent at once."""
+        current = self.sockets.current
+        is_usable = current is not None and current.takes_requests
+        return is_usable and self.sockets.state is ConnectionState.OPEN
 
-    def stream(
-        self,
-        *,
-        delivery: DeliveryChoice = "at_most_once",
-        abandon: AbandonChoice = "drain",
-        snapshot: bool = True,
-        **params: Any,
-    ) -> ResponseStream:
-        """Run one turn as a scope, event by event.
+    async def wait_open(self) -> Socket:
+        """Wait for a socket that takes new requests.
 
-        For example::
-
-            async with connection.stream(model=MODEL, input=prompt) as stream:
-                async for event in stream:
-                    ...
-            response = stream.response
-
-        Any number of tasks may do so at once; where the endpoint has lanes, their turns run side
-        by side, else one after the other, in the order they asked. Without a socket they wait
-        for one, as long as the reconnect policy goes on.
-
-        :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
-            it ran.
-        :param abandon: what becomes of the default lane when the block is left early, where there
-            are no other lanes: with ``"drain"`` the next turn waits until the rest of the
-            response has passed; with ``"replace"`` the socket is replaced, and with it the
-            server's caches. Either way nobody gets the rest.
-        :param snapshot: whether text is kept for ``stream.snapshot``.
-        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ConfigurationError: for ``stream_id``: see `lane`; for other words in ``delivery``
-            and ``abandon``.
+        :raises ResponsesError: when no other socket will be opened.
         """
-        check_words(delivery=delivery, abandon=abandon)
-        draft = StaticRequest(create_command(params))
-        return ResponseStream(
-            self._sender, draft, delivery=delivery, abandon=abandon, snapshot=snapshot
+        return await self.sockets.wait_open()
+
+    def count_active(self) -> int:
+        """Return the number of requests whose response has not ended, abandoned ones included."""
+        return sum(socket.requests.count() for socket in self.sockets)
+
+    def statistics(self) -> ConnectionStatistics:
+        """Return the counters of the connection."""
+        router = self.router
+        return ConnectionStatistics(
+            state=self.sockets.state,
+            sockets_opened=self._sockets_opened,
+            attempts=self._backoff.attempts,
+            events_received=router.events_received,
+            bytes_received=router.bytes_received,
+            requests_sent=self.requests.requests_sent,
+            bytes_sent=self.requests.bytes_sent,
+            requests_active=self.count_active(),
+            undecodable_frames=router.undecodable_frames,
+            unclaimed_events=router.unclaimed_events,
+            dropped_events=router.dropped_events,
+            unread_bytes=self._budget.unread_bytes,
         )
-
-    @asynccontextmanager
-    async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
-        """Have a lane of one's own for the length of a block.
-
-        Turns of one lane run one after the other, and the server keeps the latest response of
-        each lane in its fast cache (guide, "WebSocket mode"): so a chain of turns stays on a lane
-        that nobody else uses. Where the endpoint has no lanes, the turns share the default lane.
-
-        :param name: letters, digits, ``_``, ``-`` and ``.``, at most 256; by default a free name
-            is chosen. The server counts 32 names a socket and forgets none, so do not
-            make up new ones all the time.
-        :raises ConfigurationError: for a name outside the grammar, or one that is in use; and for
-            any name where the endpoint has no lanes.
-        """
-        lane = Lane(self._sender, self._sender.leases.lease(name))
-        try:
-            yield lane
-        finally:
-            self._sender.leases.give_back(lane.name)
-
-    @asynccontextmanager
-    async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
-        """Have a conversation for the length of a block: a history that outlives its socket.
-
-        For example::
-
-            async with connection.conversation(model=MODEL, store=False) as conversation:
-                response = await conversation.create("Is it warmer in Paris or in Oslo?")
-
-        It has a lane of its own where the endpoint has lanes, and so has each of its forks.
-
-        :param settings: the fields of `ResponseCreate` that hold for every turn, ``model`` and
-            ``instructions`` among them; others go into its ``extra``.
-        :raises ConfigurationError: for fields that are no setting.
-        """
-        async with self._resume(settings, Continuation()) as conversation:
-            yield conversation
-
-    @asynccontextmanager
-    async def _resume(
-        self,
-        settings: Mapping[str, Any],
-        continuation: Continuation,
-        answers: Sequence[msgspec.Raw] = (),
-        unsent: RawItems | None = None,
-    ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that may have a history."""
-        leased: list[str | None] = []
-
-        def lease() -> Lane:
-            leased.append(self._sender.leases.lease(None))
-            return Lane(self._sender, leased[-1])
-
-        try:
-            ledger = History(self._terms.endpoint, continuation, answers, unsent)
-            yield Conversation(
-                lease,
-                self._terms.endpoint,
-                settings,
-                ledger,
-                instruments=self._terms.instruments,
-            )
-        finally:
-            for name in leased:
-                self._sender.leases.give_back(name)
-
-    # --- The channel underneath ----------------------------------------------------------
-
-    async def send(self, value: ClientEvent) -> None:
-        """Send a command; the answer comes to `receive`. Without a socket it waits for one.
-
-        A checkpoint; when cancelled before the first byte is out, nothing was sent.
-
-        :raises RequestTooLarge: when it is over ``limits.max_request_bytes``.
-        :raises ConnectionLost: when the socket ended before all of it was written.
-        :raises ConnectionClosed: after `aclose`.
-        """
-        self._dispatcher.listening = True
-        await self._sender.send_command(value)
-
-    async def receive(self) -> Event:
-        """Wait for the next event of the channel. A checkpoint; when cancelled, none is lost.
-
-        :raises ConnectionClosed: after `aclose`.
-        :raises ReconnectFailed: when the connection is over, behind its last event.
-        :raises ResponsesError: likewise, for other reasons.
-        """
-        self._dispatcher.listening = True
-        return await self._dispatcher.channel.receive()
-
-    def __aiter__(self) -> Self:
-        """Iterate over the channel."""
-        return self
-
-    async def __anext__(self) -> Event:
-        """Wait for the next event; the iteration ends where the connection is closed.
-
-        A checkpoint; when cancelled, no event is lost.
-        """
-        try:
-            return await self.receive()
-        except ConnectionClosed:
-            raise StopAsyncIteration from None
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
-        """Close the connection: idempotent, within ``timeouts.close``, with close code 1000.
-
-        Turns under way raise `ConnectionClosed`. Cancelling does not shorten it.
-        """
-        self._conclude(ConnectionClosed("the connection was closed"))
+        """Close the connection, idempotent, within ``timeouts.close``, also when cancelled."""
+        self._close(ConnectionClosed("the connection was closed"))
         self._tasks.cancel()
         if self._started:
             with trio.CancelScope(shield=True):
-                await self._finished.wait()
+                await self.finished.wait()
         await trio.lowlevel.checkpoint()
-
-    # --- What there is to see ------------------------------------------------------------
-
-    @property
-    def state(self) -> ConnectionState:
-        """What the connection is doing."""
-        return self._sockets.state
-
-    async def wait_open(self) -> None:
-        """Wait until there is a socket. A checkpoint.
-
-        :raises ResponsesError: when there will be none: what the connection ended with.
-        """
-        await self._sockets.wait_open()
-        await trio.lowlevel.checkpoint()
-
-    @property
-    def previous_response_id(self) -> str | None:
-        """The last completed response of this socket.
-
-        `None` after a reconnect, or where an error has evicted it from the server's cache.
-        """
-        link = self._sockets.current
-        return link.lanes.previous_response_id if link is not None else None
-
-    @property
-    def handshake_headers(self) -> dict[str, str]:
-        """The headers of the server's last upgrade response, names in lower case."""
-        link = self._sockets.current
-        return dict(link.transport.handshake_headers) if link is not None else {}
-
-    def statistics(self) -> ConnectionStatistics:
-        """Count what has happened so far."""
-        heard = self._dispatcher
-        return ConnectionStatistics(
-            state=self._sockets.state,
-            sockets_opened=self._sockets_opened,
-            attempts=self._backoff.attempts,
-            events_received=heard.events_received,
-            bytes_received=heard.bytes_received,
-            requests_sent=self._sender.requests_sent,
-            bytes_sent=self._sender.bytes_sent,
-            requests_active=sum(link.lanes.count() for link in self._sockets.links),
-            undecodable_frames=heard.undecodable_frames,
-            unclaimed_events=heard.unclaimed_events,
-            dropped_events=heard.dropped_events,
-            unread_bytes=self._budget.unread_bytes,
-        )
 
     # --- The supervisor task -------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def _run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
-        """Run all tasks of the connection until `aclose`."""
-        await trio.lowlevel.checkpoint_if_cancelled()  # behind its shield it would not notice
+    async def run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
+        """Run all tasks of the connection until `aclose`.
+
+        :param shielded: whether a cancellation from outside does not reach the tasks, so that the
+            connection works in the ``finally`` clauses of a cancelled block.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()  # the shield would hide a cancellation
         self._started = True
         task_status.started()
-        del task_status  # let go of what start() made
+        del task_status  # frees the frames that nursery.start() holds
         try:
             async with open_collapsing_nursery() as nursery:
                 self._tasks = nursery.cancel_scope
@@ -333,32 +160,33 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
                 try:
                     await self._supervise(nursery)
                 except ResponsesError as error:
-                    self._conclude(error)
+                    self._close(error)
         finally:
-            self._conclude(ConnectionClosed("the connection's nursery has ended"))
-            self._sockets.change(ConnectionState.CLOSED)
-            self._finished.set()
-            self._terms.instruments.tell(Instrument.connection_ended, self._sockets.ended())
+            self._close(ConnectionClosed("the connection's nursery has ended"))
+            self.sockets.set_state(ConnectionState.CLOSED)
+            self.finished.set()
+            self.config.instruments.notify(Instrument.connection_ended, self.sockets.closed_error())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
-        """See to it that there is a socket, until that is hopeless: the supervisor task."""
-        reconnect_cause: ResponsesError | None = None
+        """Keep one socket open, until another attempt cannot help: the supervisor task."""
+        cause: ResponsesError | None = None
         while True:
-            link = await self._open_next_link(nursery, reconnect_cause)
-            link = await self._rotate(nursery, link)
-            self._sockets.current = None
-            self._sockets.change(ConnectionState.RECONNECTING)
-            reconnect_cause = link.reconnect_cause
-            if isinstance(reconnect_cause, ConnectionLost) and is_permanent_close(
-                reconnect_cause.code
-            ):
-                raise reconnect_cause
+            socket = await self._open_socket(nursery, cause)
+            socket = await self._rotate(nursery, socket)
+            self.sockets.current = None
+            self.sockets.set_state(ConnectionState.RECONNECTING)
+            cause = socket.reconnect_cause
+            if isinstance(cause, ConnectionLost) and is_permanent_close(cause.code):
+                raise cause
 
-    async def _open_next_link(
-        self, nursery: trio.Nursery, reconnect_cause: ResponsesError | None
-    ) -> Socket:
-        """Open a socket, in as many attempts as the policy has. A failed one is a value."""
-        failure = reconnect_cause
+    async def _open_socket(self, nursery: trio.Nursery, cause: ResponsesError | None) -> Socket:
+        """Open a socket in as many attempts as the policy allows.
+
+        :param cause: why the last socket was lost, if the first attempt is delayed.
+        :raises ConnectError: when another attempt cannot help.
+        :raises ReconnectFailed: when the attempts are used up.
+        """
+        failure = cause
         since = trio.current_time()
         refreshed = False
         while True:
@@ -369,69 +197,71 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
                 break
             if opened.retryable:
                 failure = opened
-            elif self._may_be_an_old_key(opened) and not refreshed:
+            elif self._may_have_expired_key(opened) and not refreshed:
                 refreshed, failure = True, None
             else:
                 raise opened
-        if isinstance(reconnect_cause, ConnectionLost):
+        if isinstance(cause, ConnectionLost):
             attempts, outage = self._backoff.attempts, trio.current_time() - since
-            self._dispatcher.tell(ConnectionRestored(attempts=attempts, outage=outage))
+            self.router.notify_channel(ConnectionRestored(attempts=attempts, outage=outage))
         elif self._sockets_opened > 1:
-            self._say_rotated(opened)
-        self._sockets.current = opened
-        self._sockets.change(ConnectionState.OPEN)
+            self._notify_rotated(opened)
+        self.sockets.current = opened
+        self.sockets.set_state(ConnectionState.OPEN)
         return opened
 
-    def _may_be_an_old_key(self, error: ConnectError) -> bool:
-        """Whether a callable key, asked once more, may give one that is accepted."""
+    def _may_have_expired_key(self, error: ConnectError) -> bool:
+        """Whether a callable key was refused: called again, it may return a newer one."""
         unauthorized = isinstance(error, AuthenticationError) and error.status == UNAUTHORIZED
         return unauthorized and callable(self._api_key)
 
-    async def _rotate(self, nursery: trio.Nursery, link: Socket) -> Socket:
-        """Replace sockets by fresh ones before the server ends them, until one is over.
+    async def _rotate(self, nursery: trio.Nursery, socket: Socket) -> Socket:
+        """Replace sockets by newer ones before the server ends them, until one is lost.
 
-        The new one is open before the old one takes no more requests. Where it cannot be opened,
-        the old one goes on, and it is tried again after the longest delay of the policy.
+        The newer socket is open before the older one stops taking requests. If it cannot be
+        opened, the older one continues, and the next attempt follows after the longest delay of
+        the policy.
+
+        :return: the socket that was lost.
         """
         while True:
-            age = self._rotation.age_for(self._terms.endpoint.rotate_after)
+            age = self._rotation.age_for(self.config.endpoint.rotate_after)
             with trio.move_on_after(age):
-                await link.over.wait()
-            while not link.over.is_set():
-                fresh: Socket | ConnectError = await nursery.start(self._receive, nursery)
-                if isinstance(fresh, Socket):
-                    self._replace(link, fresh)
-                    link = fresh
+                await socket.retired.wait()
+            while socket.takes_requests:
+                newer: Socket | ConnectError = await nursery.start(self._receive, nursery)
+                if isinstance(newer, Socket):
+                    self._replace(socket, newer)
+                    socket = newer
                     break
-                with trio.move_on_after(self._backoff.policy.cap):
-                    await link.over.wait()
+                with trio.move_on_after(self._policy.cap):
+                    await socket.retired.wait()
             else:
-                return link
+                return socket
 
-    def _replace(self, link: Socket, fresh: Socket) -> None:
-        """Let a fresh socket take the requests; the old one may be lost by now."""
-        self._sockets.current = fresh
-        if isinstance(link.reconnect_cause, ConnectionLost):
-            outage = trio.current_time() - link.over_since
-            self._dispatcher.tell(ConnectionRestored(attempts=1, outage=outage))
+    def _replace(self, older: Socket, newer: Socket) -> None:
+        """Send new requests on a newer socket. The older one may have been lost meanwhile."""
+        self.sockets.current = newer
+        if isinstance(older.reconnect_cause, ConnectionLost):
+            outage = trio.current_time() - older.unusable_since
+            self.router.notify_channel(ConnectionRestored(attempts=1, outage=outage))
         else:
-            link.retire()
-            self._say_rotated(fresh)
-        self._sockets.change(ConnectionState.OPEN)
+            older.retire()
+            self._notify_rotated(newer)
+        self.sockets.set_state(ConnectionState.OPEN)
 
-    def _say_rotated(self, fresh: Socket) -> None:
-        self._dispatcher.tell(ConnectionRotated())
-        if fresh.told is not None:
-            fresh.told.rotated()
+    def _notify_rotated(self, newer: Socket) -> None:
+        self.router.notify_channel(ConnectionRotated())
+        newer.observer.rotated()
 
     async def _back_off(self, failure: ResponsesError) -> None:
-        floor = failure.retry_after if isinstance(failure, ConnectError) else None
+        retry_after = failure.retry_after if isinstance(failure, ConnectError) else None
         attempts = self._backoff.attempts
-        delay = self._backoff.next_delay(floor)
+        delay = self._backoff.next_delay(retry_after)
         if delay is None:
             raise ReconnectFailed(attempts, failure, opened=self._sockets_opened > 0)
-        tell = self._terms.instruments.tell
-        tell(Instrument.reconnecting, self._backoff.attempts, delay, failure)
+        notify = self.config.instruments.notify
+        notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
 
     # --- The receive task ----------------------------------------------------------------
@@ -440,129 +270,132 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     async def _receive(
         self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Socket | ConnectError]
     ) -> None:
-        """Run one socket from its handshake to its last frame: the receive task."""
-        rotation = self._sockets.current is not None
-        watch = self._terms.instruments.open_socket(self._backoff.attempts, rotation=rotation)
+        """Run one socket from its handshake to its last message: the receive task.
+
+        A failed attempt to open it is a value of the task status, not an exception.
+        """
+        rotation = self.sockets.current is not None
+        observer = self.config.instruments.observe_socket(self._backoff.attempts, rotation=rotation)
         try:
             transport = await self._connect(nursery)
         except BaseException as error:
-            watch.failed(error)
+            observer.failed(error)
             if not isinstance(error, ConnectError):
                 raise
             task_status.started(error)
             return
         try:
-            watch.opened()
-            link = self._adopt(transport, watch)
-            task_status.started(link)
-            del task_status  # let go of what start() made
-            await self._read_until_done(link)
+            observer.opened()
+            socket = self._add_socket(transport, observer)
+            task_status.started(socket)
+            del task_status  # frees the frames that nursery.start() holds
+            await self._read_until_drained(socket)
         finally:
             await transport.aclose()
 
     async def _connect(self, nursery: trio.Nursery) -> Transport:
-        """Ask for the key, where it is asked for, and open a WebSocket with it."""
-        endpoint, limit = self._terms.endpoint, self._terms.timeouts.connect
+        """Get the key, and open a WebSocket with it."""
+        endpoint, limit = self.config.endpoint, self.config.timeouts.connect
         headers: HeaderLines | None = None
         with trio.move_on_after(limit):
             headers = await handshake_headers(endpoint, self._api_key, self._headers)
         if headers is None:
             raise ConnectTimeout("key", limit)
         try:
-            return await connect_transport(nursery, self._terms, headers)
+            return await connect_transport(nursery, self.config, headers)
         except AuthenticationError as error:
-            error.ask(self._question)
+            error.add_hint(self._key_hint)
             raise
         except UpgradeUnsupported as error:
-            error.ask(f"is the Responses API at {endpoint.host}{endpoint.path}?")
+            error.add_hint(f"is the Responses API at {endpoint.host}{endpoint.path}?")
             raise
 
-    async def _read_until_done(self, link: Socket) -> None:
+    def _add_socket(self, transport: Transport, observer: SocketObserver) -> Socket:
+        self._sockets_opened += 1
+        replace = self.config.endpoint.after_error == "replace"
+        socket = Socket(transport, observer, replace_after_error=replace)
+        if self.config.instruments.observes_frames:
+            transport.frame_observer = observer
+        self.sockets.add(socket)
+        return socket
+
+    async def _read_until_drained(self, socket: Socket) -> None:
         try:
-            while not link.drained:
-                with link.watch():
-                    await self._read(link)
-                link.expire()
+            while not socket.drained:
+                with socket.read_scope():
+                    await self._read(socket)
+                socket.fail_overdue_turns()
         except ConnectionLost as lost:
-            self._drop(link, lost)
+            self._remove_socket(socket, lost)
         finally:
-            self._drop(link, self._sockets.end or ConnectionClosed("the connection was cancelled"))
+            cancelled = ConnectionClosed("the connection was cancelled")
+            self._remove_socket(socket, self.sockets.closed_with or cancelled)
 
-    async def _read(self, link: Socket) -> None:
-        """Read batch after batch, until the next deadline or until the socket is done with."""
-        while not link.drained:
+    async def _read(self, socket: Socket) -> None:
+        """Read batch after batch, until the next deadline or until the socket is drained."""
+        requests = socket.requests
+        while not socket.drained:
             if self._budget.tight:
-                await self._make_room(link)
-            link.starved_since = math.inf
-            batch = await link.transport.receive()
-            ends, responses = link.lanes.ends, link.lanes.responses
-            self._dispatcher.dispatch(link, batch)
-            if link.lanes.responses != responses:
-                self._backoff.succeeded()
-            if link.lanes.ends != ends:
-                self._sockets.change()
+                await self._wait_for_room(socket)
+            socket.starved_since = math.inf
+            messages = await socket.transport.receive()
+            ends, responses = requests.ends, requests.responses
+            self.router.route(socket, messages)
+            if requests.responses != responses:
+                self._backoff.restart()
+            if requests.ends != ends:
+                self.sockets.notify()
 
-    async def _make_room(self, link: Socket) -> None:
-        """Leave the socket alone while too much is unread (P6).
+    async def _wait_for_room(self, socket: Socket) -> None:
+        """Do not read the socket while too many bytes are unread (P6).
 
-        One full inbox is enough for that, unless somebody waits for events of his own, or for a
-        place on this socket: then the connection's whole budget is there for the difference.
-        Where even that is spent, nobody reads, and others starve for ``timeouts.stall``, the
-        fullest inbox pays: a turn that waits for another one's events while holding up the
-        socket would wait for ever.
+        One full inbox stops the reading, unless another reader waits for its own events or for a
+        place on this socket: then the budget of the whole connection may be used. If that is used
+        up as well, nothing is read, and a reader has waited for ``timeouts.stall`` seconds, the
+        fullest inbox overflows. Without that, a turn that waits for another one's events while its
+        own inbox blocks the socket would wait for ever.
         """
-        while self._budget.full or (self._budget.tight and not self._starves(link)):
+        while self._budget.full or (self._budget.tight and not self._is_starved(socket)):
             paused_at, unread = trio.current_time(), self._budget.unread_bytes
-            starved_since = min(link.starved_since, paused_at)
-            link.starved_since = starved_since if self._starves(link) else math.inf
-            patience = trio.CancelScope(deadline=link.starved_since + self._terms.timeouts.stall)
+            starved_since = min(socket.starved_since, paused_at)
+            socket.starved_since = starved_since if self._is_starved(socket) else math.inf
+            patience = trio.CancelScope(deadline=socket.starved_since + self.config.timeouts.stall)
             try:
                 with patience:
                     await self._budget.wait_for_change()
             finally:
-                link.resume(trio.current_time() - paused_at)
+                socket.exclude_pause(trio.current_time() - paused_at)
             if patience.cancelled_caught:
-                self._dispatcher.give_up_fullest(self._sockets.links)
+                self.router.overflow_fullest(self.sockets)
             if self._budget.unread_bytes < unread:
-                link.starved_since = math.inf
+                socket.starved_since = math.inf
 
-    def _starves(self, link: Socket) -> bool:
-        """Whether somebody waits for what is unread in a socket: for events, or for a place."""
-        if self._dispatcher.channel.awaited and link.has_channel_requests():
+    def _is_starved(self, socket: Socket) -> bool:
+        """Whether a task waits for unread events of a socket, or for a place on it."""
+        if self.router.channel.awaited and socket.has_channel_requests():
             return True
-        return link.starves() or (self._sender.waiting > 0 and link is self._sockets.current)
+        waits_for_place = self.requests.waiting > 0 and socket is self.sockets.current
+        return socket.has_waiting_reader() or waits_for_place
 
-    def _adopt(self, transport: Transport, watch: SocketObserver) -> Socket:
-        self._sockets_opened += 1
-        replace = self._terms.endpoint.after_error == "replace"
-        link = Socket(transport, replace_after_error=replace)
-        link.told = watch
-        if self._terms.instruments.observes_frames:
-            transport.frame_observer = watch
-        self._sockets.links.add(link)
-        return link
-
-    def _drop(self, link: Socket, why: ResponsesError) -> None:
-        """Say that a socket is gone: to its turns, to the channel, to whoever waits."""
-        if link.lost is not None:
+    def _remove_socket(self, socket: Socket, reason: ResponsesError) -> None:
+        """Close a socket: fail its turns, notify the raw channel and the instruments."""
+        if socket not in self.sockets:
             return
-        if link.transport.age >= self._backoff.policy.healthy_after:
-            self._backoff.succeeded()
-        link.lose(why)
-        if isinstance(why, ConnectionLost):
-            self._dispatcher.tell(
-                why.copy_for_raise()
-            )  # without a traceback, which holds the whole socket
-        self._sockets.links.discard(link)
-        gone = link is self._sockets.current and self._sockets.end is None
-        self._sockets.change(ConnectionState.RECONNECTING if gone else None)
-        if link.told is not None:
-            link.told.ended(why if isinstance(why, ConnectionLost) else None)
+        if socket.transport.age >= self._policy.healthy_after:
+            self._backoff.restart()
+        socket.close(reason)
+        lost = reason if isinstance(reason, ConnectionLost) else None
+        if lost is not None:
+            # A copy has no traceback, which would keep the whole socket alive.
+            self.router.notify_channel(lost.copy_for_raise())
+        self.sockets.remove(socket)
+        if socket is self.sockets.current and self.sockets.closed_with is None:
+            self.sockets.set_state(ConnectionState.RECONNECTING)
+        else:
+            self.sockets.notify()
+        socket.observer.ended(lost)
 
-    def _conclude(self, end: ResponsesError) -> None:
-        """Note what everybody is told from now on, the reader of the channel among them.
-
-        The first end is the one that counts.
-        """
-        self._sockets.conclude(end)
-        self._dispatcher.channel.close(self._sockets.ended())
+    def _close(self, reason: ResponsesError) -> None:
+        """Open no other socket; requests and readers of the channel get the first reason."""
+        self.sockets.close(reason)
+        self.router.channel.close(self.sockets.closed_error())

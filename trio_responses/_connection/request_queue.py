@@ -1,18 +1,20 @@
-"""The way down: a request waits for a socket and a lane, is written, and goes out whole.
+"""Admission and sending of requests: each waits for a socket and a lane, and is written whole.
 
-What belongs elsewhere: where sockets come from (`connection.py`), what a request says
-(`turns/face.py`, `conversation/conversation.py`), bytes (`transport/websocket.py`).
+Requests are admitted in the order in which they were made. One that waits for a reserved lane
+does not hold up the others. A request is added to the table of its socket before its first byte
+is written, so that no answer can be received too early, and is taken back if it is not written.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from trio_responses import _wire as wire
 from trio_responses._concurrency import FastLock
+from trio_responses._connection.lanes import LaneRegistry
 from trio_responses._errors import (
     ConfigurationError,
     ConnectionLost,
@@ -21,14 +23,13 @@ from trio_responses._errors import (
     ResponsesError,
 )
 from trio_responses._protocol.continuation import Placement
-from trio_responses._protocol.lanes import LaneRegistry
 from trio_responses._protocol.requests import ActiveRequest, SteerInput
 from trio_responses._turn.inbox import Inbox
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.turn import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     import msgspec
 
@@ -36,139 +37,121 @@ if TYPE_CHECKING:
     from trio_responses._connection.socket_set import SocketSet
     from trio_responses._transport.websocket import ConnectionConfig
     from trio_responses._turn.inbox import Budget
-    from trio_responses._turn.methods import Lane
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
-    from trio_responses._turn.stream import AbandonChoice
+    from trio_responses._turn.stream import AbandonChoice, TurnSender
     from trio_responses._wire import ClientEvent, ServerEvent
 
-__all__ = ["RequestQueue"]
+__all__ = ["MAX_ACTIVE", "LaneSender", "RequestQueue"]
 
 MAX_ACTIVE: Final = 16
-"""Responses that a server runs at once on one socket (docs/protocol.md, 5.2)."""
+"""Responses that a server runs at the same time on one socket (docs/protocol.md, 5.2)."""
 
 
+@final
 class RequestQueue:
-    """Sends the requests of one connection, each on the socket that there is by then."""
+    """The requests of one connection, each sent on the current socket. A `TurnSender`."""
 
-    def __init__(self, terms: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
-        self._terms = terms
+    max_reroutes = 1
+    """An unsent request is tried once more, on the next socket."""
+
+    def __init__(self, config: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
+        self._config = config
         self._sockets = sockets
         self._budget = budget
         self._lock = FastLock()
-        self.leases: LaneRegistry = LaneRegistry(offered=terms.endpoint.lanes)
-        """The lanes that somebody has for himself."""
+        self.lanes: LaneRegistry = LaneRegistry(offered=config.endpoint.lanes)
+        """The names of lanes, and which of them are reserved."""
         self.waiting: int = 0
-        """Turns that wait for a socket or a place on it."""
+        """The number of turns that wait for a socket or for a place on it."""
         self.requests_sent: int = 0
         self.bytes_sent: int = 0
 
-    async def send_command(self, command: ClientEvent) -> None:
-        """Send a command whose answer goes to the connection's channel."""
-        if not isinstance(command, wire.ResponseCreate | wire.ResponseSteer):
-            kind = type(command).__name__
-            raise ConfigurationError(f"send() takes ResponseCreate or ResponseSteer, not {kind}")
-        payload = wire.encode(command)
-        self._check_size(payload)
-        link = await self._sockets.wait_open()
-        if isinstance(command, wire.ResponseSteer):
-            await self._send_steer(command, link, payload)
-            return
-        request = ActiveRequest(_given(command.stream_id), _given(command.previous_response_id))
-        link.admit(request)
-        with self._withdrawing(link, request):
-            await self._transmit(link, payload)
+    # --- Lanes ---------------------------------------------------------------------------
 
-    async def _send_steer(self, command: wire.ResponseSteer, link: Socket, payload: bytes) -> None:
-        """Send it, after noting it: the response that it is for does not end its request then."""
-        request = link.lanes.find(command.previous_response_id)
-        if request is None:
-            await self._transmit(link, payload)
-            return
-        submission = SteerInput(request, raw_items(command.input))
-        await self._submit(submission, link, payload)
+    @contextmanager
+    def reserved_lane(self, name: str | None) -> Generator[LaneSender, None, None]:
+        """Reserve a lane for the length of a block.
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Put something into a response that is under way; when it has ended, refuse it here."""
-        command = wire.ResponseSteer(
-            previous_response_id=turn.response_id or "", input=receipt.items
-        )
-        payload = wire.encode(command)
-        self._check_size(payload)
-        link = self._sockets.holding(turn)
-        if link is None:
-            receipt.refuse("response_already_completed", "the turn has ended")
-        else:
-            await self._submit(receipt, link, payload)
-        await trio.lowlevel.checkpoint()
-
-    async def _submit(self, submission: SteerInput, link: Socket, payload: bytes) -> None:
-        """Send a steering input, whole: what is noted as sent is not cancelled."""
-        link.lanes.steering.submit(submission)
-        try:
-            with trio.CancelScope(shield=True):
-                await self._transmit(link, payload)
-        except BaseException:
-            link.lanes.steering.withdraw(submission)
-            raise
-
-    async def start_turn(self, draft: RequestBuilder, lane: Lane | None = None) -> Turn:
-        """Send a turn's request, as soon as there is a socket and a lane for it.
-
-        A socket that turns out dead while writing has seen no complete request: the next one
-        gets it, once.
+        :raises ConfigurationError: when the lane cannot be reserved (`LaneRegistry.reserve`).
         """
-        draft.watch = draft.watch or self._terms.instruments.start_turn(draft.model)
+        lane = LaneSender(self, self.lanes.reserve(name))
         try:
-            return await self._try_turn(draft, lane)
-        except ConnectionLost as lost:
-            if lost.delivery is not Delivery.NOT_SENT or self._sockets.end is not None:
-                raise
-        return await self._try_turn(draft, lane)
+            yield lane
+        finally:
+            self.lanes.release(lane.name)
 
-    async def _try_turn(self, draft: RequestBuilder, lane: Lane | None) -> Turn:
+    @contextmanager
+    def lane_reservations(self) -> Generator[Callable[[], TurnSender], None, None]:
+        """Yield a function that reserves a lane; all its lanes are released after the block."""
+        names: list[str | None] = []
+
+        def reserve() -> LaneSender:
+            names.append(self.lanes.reserve(None))
+            return LaneSender(self, names[-1])
+
+        try:
+            yield reserve
+        finally:
+            for name in names:
+                self.lanes.release(name)
+
+    # --- Turns ---------------------------------------------------------------------------
+
+    async def start_turn(self, request: RequestBuilder, lane: LaneSender | None = None) -> Turn:
+        """Send the request of a turn, as soon as a socket and a lane are free for it."""
+        if request.observer is None:
+            request.observer = self._config.instruments.observe_turn(request.model)
         if lane is None or lane.name is None:
-            link, turn = await self._admit(draft.parent, None)
+            socket, turn = await self._admit(request.parent, None)
         else:
             async with lane.lock:
-                link, turn = await self._admit(draft.parent, lane.name)
-        with self._withdrawing(link, turn):
-            payload = draft.write(Placement(socket=link, lane=turn.lane), link.lanes.latest)
-            turn.parent, turn.size = draft.parent, len(payload)
-            if turn.lane is not None:
-                payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
-            turn.watch = watch = draft.watch
-            if watch is not None:
-                watch.writing(turn.lane, turn.parent, len(payload))
-            try:
-                await self._transmit(link, payload)
-            except ConnectionLost as lost:
-                link.note_unwritten(turn, lost)
-                if isinstance(turn.inbox.end, RequestTooLarge):
-                    raise turn.inbox.end from lost
-                raise
+                socket, turn = await self._admit(request.parent, lane.name)
+        with self._withdrawn_unless_sent(socket, turn):
+            await self._write_turn(request, socket, turn)
         turn.sent_at = trio.current_time()
-        if watch is not None:
-            watch.sent()
-        link.watch_for(turn)
+        if turn.observer is not None:
+            turn.observer.sent()
+        socket.shorten_read(turn)
         return turn
 
-    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, Turn]:
-        """Wait for an open socket with a place for one more turn, and take it.
+    async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: Turn) -> None:
+        placement = Placement(socket=socket, lane=turn.lane)
+        payload = request.write(placement, socket.requests.latest)
+        turn.parent, turn.size = request.parent, len(payload)
+        if turn.lane is not None:
+            payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
+        turn.observer = request.observer
+        if turn.observer is not None:
+            turn.observer.sending(turn.lane, turn.parent, len(payload))
+        try:
+            await self._write(socket, payload)
+        except ConnectionLost as lost:
+            socket.fail_if_too_large(turn, lost)
+            if isinstance(turn.inbox.end, RequestTooLarge):
+                raise turn.inbox.end from lost
+            raise
 
-        The turnstile is fair: whoever comes first goes first. A turn whose lane is leased waits
-        for that lane outside, so that it holds up nobody else.
+    def may_reroute(self, error: ResponsesError) -> bool:
+        """Whether an unsent request may be sent on the next socket of this connection."""
+        return isinstance(error, ConnectionLost) and self._sockets.closed_with is None
+
+    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, Turn]:
+        """Wait for an open socket with a place for one more turn, and take the place.
+
+        The lock is fair: turns are admitted in the order in which they came. A turn whose lane is
+        reserved and busy waits outside the lock.
         """
         self.waiting += 1
-        self._budget.note_change()
+        self._budget.notify()
         try:
             while True:
-                link = await self._sockets.wait_open()
-                if lane is None or link.lanes.is_idle(lane):
+                socket = await self._sockets.wait_open()
+                if lane is None or socket.requests.is_idle(lane):
                     async with self._lock:
-                        turn = await self._admit_first(parent, lane)
-                    if turn is not None:
-                        return turn
+                        admitted = await self._admit_first(parent, lane)
+                    if admitted is not None:
+                        return admitted
                 else:
                     await self._sockets.wait_change()
         finally:
@@ -177,60 +160,147 @@ class RequestQueue:
     async def _admit_first(
         self, parent: str | None, lane: str | None
     ) -> tuple[Socket, Turn] | None:
-        """Wait for a place as the first in the queue; `None` where a leased lane is not clean."""
+        """Wait for a place as the first in the queue; `None` where the reserved lane is busy."""
         while True:
-            link = await self._sockets.wait_open()
-            if lane is not None and not link.lanes.is_idle(lane):
+            socket = await self._sockets.wait_open()
+            if lane is not None and not socket.requests.is_idle(lane):
                 return None
-            if link.lanes.count() < MAX_ACTIVE:
-                free = (
-                    [lane]
-                    if lane is not None
-                    else link.lanes.free(self.leases.unleased(link.names), parent)
-                )
-                if free:
+            if socket.requests.count() < MAX_ACTIVE:
+                names = [lane] if lane is not None else self._free_lanes(socket, parent)
+                if names:
                     inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                    turn = Turn(inbox, self._terms.timeouts, free[0], parent)
-                    link.admit(turn)
-                    return link, turn
+                    turn = Turn(inbox, self._config.timeouts, names[0], parent)
+                    socket.admit(turn)
+                    return socket, turn
             await self._sockets.wait_change()
 
+    def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
+        return socket.requests.free(self.lanes.unreserved(socket.lane_names), parent)
+
     def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Drop what is still to come of a turn."""
-        replace = abandon == "replace" and not self._terms.endpoint.lanes
+        """Discard the remaining events of a turn."""
+        replace = abandon == "replace" and not self._config.endpoint.lanes
         turn.inbox.discard()
-        link = self._sockets.holding(turn)
-        if link is not None:
-            link.leave(turn, replace=replace)
+        socket = self._sockets.socket_of(turn)
+        if socket is not None:
+            socket.abandon(turn, replace=replace)
+
+    # --- Steering ------------------------------------------------------------------------
+
+    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+        """Send input for a response that is active; if it has ended, the receipt fails here."""
+        command = wire.ResponseSteer(
+            previous_response_id=turn.response_id or "", input=receipt.items
+        )
+        payload = wire.encode(command)
+        self._check_size(payload)
+        socket = self._sockets.socket_of(turn)
+        if socket is None:
+            receipt.refuse("response_already_completed", "the turn has ended")
+        else:
+            await self._write_steer(receipt, socket, payload)
+        await trio.lowlevel.checkpoint()
+
+    async def _write_steer(self, steer: SteerInput, socket: Socket, payload: bytes) -> None:
+        """Write a steering input whole: once it is registered, it is not cancelled."""
+        socket.requests.steering.submit(steer)
+        try:
+            with trio.CancelScope(shield=True):
+                await self._write(socket, payload)
+        except BaseException:
+            socket.requests.steering.withdraw(steer)
+            raise
+
+    # --- Raw requests --------------------------------------------------------------------
+
+    async def send_command(self, command: ClientEvent) -> None:
+        """Send a command whose answer is delivered to the raw channel."""
+        if not isinstance(command, wire.ResponseCreate | wire.ResponseSteer):
+            kind = type(command).__name__
+            raise ConfigurationError(f"send() takes ResponseCreate or ResponseSteer, not {kind}")
+        payload = wire.encode(command)
+        self._check_size(payload)
+        socket = await self._sockets.wait_open()
+        if isinstance(command, wire.ResponseSteer):
+            await self._send_raw_steer(command, socket, payload)
+            return
+        request = ActiveRequest(_given(command.stream_id), _given(command.previous_response_id))
+        socket.admit(request)
+        with self._withdrawn_unless_sent(socket, request):
+            await self._write(socket, payload)
+
+    async def _send_raw_steer(
+        self, command: wire.ResponseSteer, socket: Socket, payload: bytes
+    ) -> None:
+        """Send a raw steering input. Registered, it keeps its request active for a successor."""
+        request = socket.requests.find(command.previous_response_id)
+        if request is None:
+            await self._write(socket, payload)
+        else:
+            await self._write_steer(SteerInput(request, raw_items(command.input)), socket, payload)
+
+    # --- Writing -------------------------------------------------------------------------
 
     @contextmanager
-    def _withdrawing(self, link: Socket, request: ActiveRequest) -> Generator[None, None, None]:
-        """Take a request back if it does not go out."""
+    def _withdrawn_unless_sent(
+        self, socket: Socket, request: ActiveRequest
+    ) -> Generator[None, None, None]:
+        """Take a request back from its socket if the block fails."""
         try:
             yield
         except BaseException:
-            link.lanes.withdraw(request)
-            self._sockets.change()
+            socket.requests.withdraw(request)
+            self._sockets.notify()
             raise
 
-    async def _transmit(self, link: Socket, payload: bytes) -> None:
+    async def _write(self, socket: Socket, payload: bytes) -> None:
         try:
             self._check_size(payload)
-            await link.transport.send(payload)
+            await socket.transport.send(payload)
         except ResponsesError as error:
             if isinstance(error, ConnectionLost):
-                link.close_to_requests(error)
-            told = error.copy_for_raise()  # the socket's own end is told to other requests, too
-            told.delivery = Delivery.NOT_SENT
-            raise told.with_traceback(error.__traceback__) from error.__cause__
+                socket.handle_failed_write(error)
+            unsent = error.copy_for_raise()  # the transport raises one exception to all writers
+            unsent.delivery = Delivery.NOT_SENT
+            raise unsent.with_traceback(error.__traceback__) from error.__cause__
         self.requests_sent += 1
         self.bytes_sent += len(payload)
 
     def _check_size(self, payload: bytes) -> None:
-        if len(payload) > self._terms.limits.max_request_bytes:
-            error = RequestTooLarge(len(payload), self._terms.limits.max_request_bytes)
+        if len(payload) > self._config.limits.max_request_bytes:
+            error = RequestTooLarge(len(payload), self._config.limits.max_request_bytes)
             error.delivery = Delivery.NOT_SENT
             raise error
+
+
+@final
+class LaneSender:
+    """Sends turns on one reserved lane, one after the other. A `TurnSender`."""
+
+    max_reroutes = RequestQueue.max_reroutes
+
+    def __init__(self, queue: RequestQueue, name: str | None) -> None:
+        self._queue = queue
+        self.name = name
+        """The ``stream_id``; `None` where the endpoint has no lanes."""
+        self.lock: FastLock = FastLock()
+        """Held by the turn that is the next one on this lane."""
+
+    async def start_turn(self, request: RequestBuilder) -> Turn:
+        """Send the request of a turn on this lane, as soon as the lane is free."""
+        return await self._queue.start_turn(request, self)
+
+    def may_reroute(self, error: ResponsesError) -> bool:
+        """Whether an unsent request may be sent on the next socket of the connection."""
+        return self._queue.may_reroute(error)
+
+    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+        """Discard the remaining events of a turn."""
+        self._queue.abandon_turn(turn, abandon)
+
+    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+        """Send input for a response that is active on this lane."""
+        await self._queue.steer(turn, receipt)
 
 
 def _given(value: str | msgspec.UnsetType | None) -> str | None:

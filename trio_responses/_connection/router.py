@@ -1,10 +1,7 @@
-"""From a batch of messages to the inboxes of their owners: the middle of a frame's way.
+"""Delivery of received messages to the inboxes of their owners.
 
-Every message is decoded, routed and counted here, without waiting; each owner is woken once a
-batch. What belongs to no turn goes to the connection's own channel.
-
-What belongs elsewhere: reading (`transport/websocket.py`), who owns what (`core/lanes.py`), what
-an error means for the socket (`link.py`).
+Every message of a batch is decoded, routed and counted without waiting, and each owner is woken
+once a batch. Events that belong to no turn go to the raw channel of the connection.
 """
 
 from __future__ import annotations
@@ -40,86 +37,90 @@ __all__ = ["Router"]
 TEXT: Final = frozenset({bytes})
 LANE: Final = attrgetter("stream_id")
 TYPE: Final = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
-NOTEWORTHY: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame})
+INSPECTED: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame})
 STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
 
 
 class Router:
-    """Gives the events of all sockets of a connection to their owners, and counts them.
+    """Decodes the messages of all sockets of a connection and delivers the events.
 
-    :param budget: the connection's account of unread bytes.
+    :param budget: the count of unread bytes of the connection.
     """
 
     def __init__(self, budget: Budget, limits: Limits) -> None:
         self._budget = budget
         self._limits = limits
         self.channel: Inbox[Event] = Inbox(budget)
-        """The connection's own channel: what belongs to no turn."""
+        """The raw channel: answers to raw requests, unsolicited events, lifecycle events."""
         self._overrun = False
-        self.listening = False
-        """Whether somebody has begun to use the channel."""
+        self.channel_in_use = False
+        """Whether the program has sent or received on the raw channel."""
         self.events_received: int = 0
         self.bytes_received: int = 0
         self.undecodable_frames: int = 0
         self.unclaimed_events: int = 0
         self.dropped_events: int = 0
 
-    def dispatch(self, link: Socket, batch: list[Message]) -> None:
-        """Give the events of one batch to their owners."""
-        if TEXT.issuperset(map(type, batch)):
-            texts = cast("list[bytes]", batch)
-            self.route_batch(link, wire.decode_all(texts), list(map(len, texts)))
+    def route(self, socket: Socket, messages: list[Message]) -> None:
+        """Deliver the messages of one read."""
+        if TEXT.issuperset(map(type, messages)):
+            texts = cast("list[bytes]", messages)
+            self.route_batch(socket, wire.decode_all(texts), list(map(len, texts)))
             return
-        for message in batch:  # one by one: what comes before an odd one was heard before it
+        for message in messages:  # one by one, since a nontext message may fail turns
             if isinstance(message, bytes):
-                self.route_batch(link, [wire.decode(message)], [len(message)])
+                self.route_batch(socket, [wire.decode(message)], [len(message)])
             else:
-                self.route_batch(link, [self.decode_nontext(link, message)], [0])
+                self.route_batch(socket, [self._decode_nontext(socket, message)], [0])
 
-    def route_batch(self, link: Socket, events: list[ServerEvent], sizes: list[int]) -> None:
-        """Give events to their owners, each owner all of its own at once."""
+    def route_batch(self, socket: Socket, events: list[ServerEvent], sizes: list[int]) -> None:
+        """Deliver events to their owners: to each owner all of its events at once.
+
+        Between two turning points, an event that is more than a step of a response, all events
+        of a lane have the same owner, which is looked up once.
+        """
         shares: defaultdict[ActiveRequest | None, _Share] = defaultdict(_Share)
-        turns = map(TURNING_POINTS.__contains__, map(type, events))
+        turning_points = map(TURNING_POINTS.__contains__, map(type, events))
         start = 0
-        for turn in compress(count(), turns):
-            self._share_steps(link, shares, events[start:turn], sizes[start:turn])
-            start = turn + 1
-            event = events[turn]
-            owner = link.lanes.route(event)
-            if type(event) in NOTEWORTHY:
-                self._note(event, owner, link)
-            shares[owner].add([event], sizes[turn])
-        self._share_steps(link, shares, events[start:], sizes[start:])
+        for index in compress(count(), turning_points):
+            self._route_steps(socket, shares, events[start:index], sizes[start:index])
+            start = index + 1
+            event = events[index]
+            owner = socket.requests.route(event)
+            if type(event) in INSPECTED:
+                self._inspect(event, owner, socket)
+            shares[owner].add([event], sizes[index])
+        self._route_steps(socket, shares, events[start:], sizes[start:])
         for owner, share in shares.items():
-            self._hand_over(owner, share.events, share.size)
+            self._deliver(owner, share.events, share.size)
 
-    def _share_steps(
+    def _route_steps(
         self,
-        link: Socket,
+        socket: Socket,
         shares: defaultdict[ActiveRequest | None, _Share],
         events: list[ServerEvent],
         sizes: list[int],
     ) -> None:
-        """Share out steps of responses: on one lane, all of them have the same owner."""
+        """Route events between two turning points."""
         lanes = list(map(LANE, events))
         if events and lanes.count(lanes[0]) == len(lanes):
-            shares[link.lanes.route(events[0])].add(events, sum(sizes))
+            shares[socket.requests.route(events[0])].add(events, sum(sizes))
             return
         by_lane: dict[str | None, _Share] = {}
         for lane, event, size in zip(lanes, events, sizes, strict=True):
             share = by_lane.get(lane)
             if share is None:
-                share = by_lane[lane] = shares[link.lanes.route(event)]
+                share = by_lane[lane] = shares[socket.requests.route(event)]
             share.events.append(event)
             share.size += size
 
-    def tell(self, event: Event) -> None:
-        """Say on the channel what became of a socket: never left out, for want of an answer."""
-        if self.listening:
+    def notify_channel(self, event: Event) -> None:
+        """Put a lifecycle event on the raw channel, if the program uses it."""
+        if self.channel_in_use:
             self.channel.put([event], 0)
 
-    def give_up_fullest(self, links: Iterable[Socket]) -> None:
-        """Drop what is unread in the fullest inbox, and what is still to come; tell its reader."""
+    def overflow_fullest(self, sockets: Iterable[Socket]) -> None:
+        """Discard the fullest inbox, and fail its turn with `BufferExceeded`."""
         fullest = self._budget.fullest()
         if fullest is None:
             return
@@ -131,12 +132,12 @@ class Router:
             self.channel.put([error], 0)
             return
         fullest.close(error)
-        for link in links:
-            for turn in link.turns():
+        for socket in sockets:
+            for turn in socket.active_turns():
                 if turn.inbox is fullest:
-                    link.lanes.abandon(turn)
+                    socket.requests.abandon(turn)
 
-    def _hand_over(self, owner: ActiveRequest | None, events: list[ServerEvent], size: int) -> None:
+    def _deliver(self, owner: ActiveRequest | None, events: list[ServerEvent], size: int) -> None:
         self.events_received += len(events)
         self.bytes_received += size
         if owner is None:
@@ -144,43 +145,45 @@ class Router:
         elif not isinstance(owner, Turn):
             self._put(events, size)
         elif owner.abandoned:
-            owner.heard_at = trio.current_time()
+            owner.last_event_at = trio.current_time()
             self.dropped_events += len(events)
         else:
-            owner.take_batch(events, size, trio.current_time())
+            owner.deliver(events, size, trio.current_time())
 
     def deliver_unsolicited(self, events: Sequence[ServerEvent], size: int) -> None:
-        """Put events on the channel that nobody asked for: only where somebody reads it."""
+        """Put events without an owner on the raw channel, if the program reads it."""
         self.unclaimed_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
-        if self.listening and has_room:
+        if self.channel_in_use and has_room:
             self._put(events, size)
 
     def _put(self, events: Sequence[Event], size: int) -> None:
-        """Put events on the channel: behind an overrun only when its reader has come back."""
+        """Put events on the raw channel; after an overrun only once its reader has caught up."""
         self._overrun = self._overrun and not self.channel.empty
         if self._overrun and size > 0:
             self.dropped_events += len(events)
         else:
             self.channel.put(events, size)
 
-    def _note(self, event: ServerEvent, owner: ActiveRequest | None, link: Socket) -> None:
-        """Count what is no event, and let the socket's keeper know of errors."""
+    def _inspect(self, event: ServerEvent, owner: ActiveRequest | None, socket: Socket) -> None:
+        """Count undecodable frames, and let the socket react to errors."""
         if isinstance(event, wire.UndecodableFrame):
             self.undecodable_frames += 1
         elif isinstance(event, wire.ErrorEvent):
-            link.handle_error(event, owner)
+            socket.handle_error(event, owner)
 
-    def decode_nontext(self, link: Socket, message: BinaryMessage | OversizeMessage) -> ServerEvent:
-        """Make an event of a message that is no text, or too large to be kept."""
+    def _decode_nontext(
+        self, socket: Socket, message: BinaryMessage | OversizeMessage
+    ) -> ServerEvent:
+        """Return an event for a message that is binary or too large; the latter fails turns."""
         if isinstance(message, BinaryMessage):
-            return wire.undecodable(message.data, "the message is binary")
+            return wire.UndecodableFrame(raw=message.data, error="the message is binary")
         kind = TYPE.search(message.head)
         lanes = STREAM_ID.findall(message.head + message.tail)
         lane = lanes[-1].decode() if lanes else None
-        answer = kind is not None and kind[1].startswith(b"response.")
+        response_event = kind is not None and kind[1].startswith(b"response.")
         error = MessageTooLarge(message.size, self._limits.max_message_bytes)
-        link.fail_oversize(lane, error, answer=answer)
+        socket.fail_oversize(lane, error, response_event=response_event)
         return wire.UndecodableFrame(
             raw=message.head,
             error=f"the message of {message.size} bytes is over the limit",
@@ -190,7 +193,7 @@ class Router:
 
 
 class _Share:
-    """What one owner gets of a batch."""
+    """The events of one owner in a batch."""
 
     __slots__ = ("events", "size")
 

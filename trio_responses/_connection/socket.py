@@ -1,14 +1,20 @@
-"""One socket's life, as the connection sees it: its lanes, its deadlines, its end.
+"""One live WebSocket of a connection, with the requests that were sent on it.
 
-A connection outlives its sockets; what must not outlive one of them is here. Nothing in this
-file waits for the network: the receive task of `connection.py` does, between calls to it.
+A socket goes through these states:
 
-What belongs elsewhere: bytes (`transport/websocket.py`), the next socket (`connection.py`).
+* OPEN: takes new requests.
+* RETIRED: takes no new requests, because a newer socket replaces it, a request could not be
+  written, or the server announced its end. The requests that were sent are still answered.
+* CLOSED: nothing is received any more. All turns that were active have failed.
+
+Nothing in this module waits for the network: the receive task of `engine.py` reads the transport
+and calls the methods in between.
 """
 
 from __future__ import annotations
 
 import math
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,11 +31,9 @@ from trio_responses._protocol.requests import RequestTable
 from trio_responses._turn.turn import Turn
 
 if TYPE_CHECKING:
-    from trio_responses._errors import (
-        APIError,
-        MessageTooLarge,
-        ResponsesError,
-    )
+    from collections.abc import Mapping
+
+    from trio_responses._errors import APIError, MessageTooLarge, ResponsesError
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._protocol.requests import ActiveRequest
     from trio_responses._transport.websocket import Transport
@@ -40,179 +44,232 @@ __all__ = ["Socket"]
 MESSAGE_TOO_BIG: Final = 1009
 
 
-class Socket:
-    """An open socket with its requests.
+class SocketState(Enum):
+    """Whether a socket takes new requests, answers old ones, or is closed."""
 
-    :param transport: the socket.
-    :param replace_after_error: whether the endpoint falls silent after an error frame.
+    OPEN = auto()
+    RETIRED = auto()
+    CLOSED = auto()
+
+
+class SocketEvent(Enum):
+    """What changes the state of a socket."""
+
+    RETIRE = auto()
+    """A newer socket replaces it, or the server will end it."""
+    WRITE_FAILED = auto()
+    """A request could not be written. What the server sent before may still be read."""
+    CLOSE = auto()
+    """The WebSocket has ended."""
+
+
+TRANSITIONS: Final[Mapping[SocketState, Mapping[SocketEvent, SocketState]]] = {
+    SocketState.OPEN: {
+        SocketEvent.RETIRE: SocketState.RETIRED,
+        SocketEvent.WRITE_FAILED: SocketState.RETIRED,
+        SocketEvent.CLOSE: SocketState.CLOSED,
+    },
+    SocketState.RETIRED: {
+        SocketEvent.RETIRE: SocketState.RETIRED,
+        SocketEvent.WRITE_FAILED: SocketState.RETIRED,
+        SocketEvent.CLOSE: SocketState.CLOSED,
+    },
+    SocketState.CLOSED: dict.fromkeys(SocketEvent, SocketState.CLOSED),
+}
+
+
+class Socket:
+    """A WebSocket and the requests that were sent on it.
+
+    :param transport: the WebSocket.
+    :param observer: notifies the instruments about this socket.
+    :param replace_after_error: whether the server is known to stop answering after an ``error``
+        event (`Endpoint.after_error`).
     """
 
-    def __init__(self, transport: Transport, *, replace_after_error: bool) -> None:
+    def __init__(
+        self, transport: Transport, observer: SocketObserver, *, replace_after_error: bool
+    ) -> None:
         self.transport = transport
-        self.told: SocketObserver | None = None
-        """Who tells the instruments of it."""
-        self.lanes: RequestTable[ActiveRequest] = RequestTable()
-        self.names: set[str | None] = set()
-        """The lanes that were used: the server counts their names, and forgets none."""
-        self.over: trio.Event = trio.Event()
-        """Set when it takes no new requests: retired or lost."""
-        self.lost: ResponsesError | None = None
-        """Why it ended, once it has."""
+        self.observer = observer
+        self.requests: RequestTable[ActiveRequest] = RequestTable()
+        self.lane_names: set[str | None] = set()
+        """The lanes that were used: the server counts names and forgets none."""
+        self.state: SocketState = SocketState.OPEN
+        self.retired: trio.Event = trio.Event()
+        """Set when the socket takes no new requests."""
         self.reconnect_cause: ResponsesError | None = None
-        """What speaks against opening the next socket at once."""
-        self.over_since: float = math.inf
-        """Since when it has been lost to requests."""
-        self._replace_after_error = replace_after_error
+        """Why the next socket is opened after a delay; `None` where it may be opened at once."""
+        self.unusable_since: float = math.inf
+        """When the socket was lost for new requests, on Trio's clock."""
         self.starved_since: float = math.inf
-        """Since when somebody waits for what is in the socket, and nobody makes room for it."""
-        self._watch = trio.CancelScope()
+        """Since when a reader waits for events of this socket while full inboxes block it."""
+        self._replace_after_error = replace_after_error
+        self._read_scope = trio.CancelScope()
         self._last_error: APIError | None = None
-        self._refused: Turn | None = None
+        self._too_large: Turn | None = None
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether a new request may be sent on this socket."""
+        return self.state is SocketState.OPEN
 
     @property
     def drained(self) -> bool:
-        """Whether it takes no new requests, and owes nobody an answer to the old ones."""
-        return self.over.is_set() and all(request.abandoned for request in self.lanes.unfinished())
+        """Whether the socket takes no new requests and no reader waits for an answer."""
+        return not self.takes_requests and all(
+            request.abandoned for request in self.requests.unfinished()
+        )
 
     def admit(self, request: ActiveRequest) -> None:
-        """Queue a request on its lane: before its bytes go out."""
-        self.names.add(request.lane)
-        self.lanes.admit(request)
+        """Add a request to its lane, before its first byte is written."""
+        self.lane_names.add(request.lane)
+        self.requests.admit(request)
+
+    def active_turns(self) -> list[Turn]:
+        """Return the turns whose response has not ended, abandoned ones included."""
+        return [request for request in self.requests.unfinished() if isinstance(request, Turn)]
+
+    def has_waiting_reader(self) -> bool:
+        """Whether a reader of a turn waits for events that the socket may hold."""
+        return any(turn.inbox.awaited for turn in self.active_turns())
+
+    def has_channel_requests(self) -> bool:
+        """Whether a request of the raw channel is not answered yet."""
+        return any(not isinstance(request, Turn) for request in self.requests.unfinished())
 
     # --- Deadlines -----------------------------------------------------------------------
 
-    def watch(self) -> trio.CancelScope:
-        """Open the scope to read the socket in: it ends before a turn can be overdue."""
+    def read_scope(self) -> trio.CancelScope:
+        """Return a scope for reading that ends before a deadline of a turn can pass."""
         now = trio.current_time()
-        deadline = min((turn.look_up_at(now) for turn in self.turns()), default=math.inf)
-        self._watch = trio.CancelScope(deadline=deadline)
-        return self._watch
+        deadline = min((turn.next_check(now) for turn in self.active_turns()), default=math.inf)
+        self._read_scope = trio.CancelScope(deadline=deadline)
+        return self._read_scope
 
-    def watch_for(self, turn: Turn) -> None:
-        """Read no longer than until a turn that was just sent can be overdue."""
-        self._watch.deadline = min(self._watch.deadline, turn.look_up_at(trio.current_time()))
+    def shorten_read(self, turn: Turn) -> None:
+        """End the current read before a deadline of a turn that was just sent can pass."""
+        deadline = turn.next_check(trio.current_time())
+        self._read_scope.deadline = min(self._read_scope.deadline, deadline)
 
-    def stop_watching(self) -> None:
-        """End the scope now, so that the receive task looks up from the socket."""
-        self._watch.deadline = -math.inf
+    def interrupt_read(self) -> None:
+        """End the current read, so that the receive task looks at the state again."""
+        self._read_scope.deadline = -math.inf
 
-    def expire(self) -> None:
-        """Fail the turns that have been silent for too long.
+    def fail_overdue_turns(self) -> None:
+        """Fail the turns whose deadline has passed, and retire the socket.
 
-        This socket is trusted no more: their lanes may never come clean.
+        Their lanes may never become idle, so no new request is sent on this socket.
         """
         now = trio.current_time()
-        for turn in self.turns():
+        for turn in self.active_turns():
             if turn.deadline <= now:
                 if not turn.abandoned:
-                    turn.fail(turn.overdue(now))
-                    self.lanes.abandon(turn)
-                turn.give_up()
+                    turn.fail(turn.timeout_error(now))
+                    self.requests.abandon(turn)
+                turn.stop_deadlines()
                 self.retire()
 
-    def starves(self) -> bool:
-        """Whether the reader of a turn waits for events that the socket may hold."""
-        return any(turn.inbox.awaited for turn in self.turns())
-
-    def has_channel_requests(self) -> bool:
-        """Whether answers are still to come to what was sent on the connection's channel."""
-        return any(not isinstance(request, Turn) for request in self.lanes.unfinished())
-
-    def resume(self, pause: float) -> None:
-        """Go on after a time in which the socket was not read: it does not count."""
-        for turn in self.turns():
-            turn.pause(pause)
+    def exclude_pause(self, seconds: float) -> None:
+        """Do not count a time in which the socket was not read towards any deadline."""
+        for turn in self.active_turns():
+            turn.exclude_pause(seconds)
 
     # --- Ends ----------------------------------------------------------------------------
 
-    def turns(self) -> list[Turn]:
-        """Give the turns under way, abandoned ones among them."""
-        return [request for request in self.lanes.unfinished() if isinstance(request, Turn)]
-
     def retire(self) -> None:
-        """Take no new requests; close when those under way are answered."""
-        self.over.set()
-        self.stop_watching()
+        """Take no new requests; the socket is closed when those that were sent are answered."""
+        self._advance(SocketEvent.RETIRE)
+        self.interrupt_read()
 
-    def close_to_requests(self, lost: ConnectionLost) -> None:
-        """Take no new requests, since one could not be written.
+    def handle_failed_write(self, lost: ConnectionLost) -> None:
+        """Take no new requests after one could not be written.
 
-        The receive task finds the end of the socket behind what is still there to be read.
+        The receive task finds the end of the socket after the events that can still be read.
         """
-        if not self.over.is_set():
+        if self.takes_requests:
             self.reconnect_cause = lost.copy_for_raise()
-            self.over_since = trio.current_time()
-            self.over.set()
+            self.unusable_since = trio.current_time()
+            self._advance(SocketEvent.WRITE_FAILED)
 
-    def leave(self, turn: Turn, *, replace: bool) -> None:
-        """Drop what is still to come of a turn."""
+    def abandon(self, turn: Turn, *, replace: bool) -> None:
+        """Discard the remaining events of a turn.
+
+        :param replace: whether to retire the socket.
+        """
         turn.inbox.discard()
-        if turn.ended or self.lost is not None:
+        if turn.ended or self.state is SocketState.CLOSED:
             return
-        self.lanes.abandon(turn)
+        self.requests.abandon(turn)
         if replace:
             self.retire()
-        self.stop_watching()
+        self.interrupt_read()
 
     def handle_error(self, event: ErrorEvent, owner: ActiveRequest | None) -> None:
-        """Draw the conclusions of an error frame for the socket."""
+        """Retire the socket if an ``error`` event means that it is of no further use."""
         self._last_error = api_error(event)
         if isinstance(self._last_error, ConnectionLimitReached):
-            if not self.lanes.responses:  # a server that says so at once would be asked for ever
+            if not self.requests.responses:  # a server may say so at once, on every socket
                 self.reconnect_cause = self._last_error
             self.retire()
         elif self._replace_after_error and isinstance(owner, Turn):
             self.retire()
 
     def fail_oversize(
-        self, lane: str | None, error: MessageTooLarge, *, answer: bool = False
+        self, lane: str | None, error: MessageTooLarge, *, response_event: bool = False
     ) -> None:
-        """Fail the turns whose message was discarded.
+        """Fail the turns of a message that was discarded because of its size.
 
-        Those are the ones of its lane, or all, where the lane is not known.
-
-        :param answer: whether it was an event of a response: then that has begun.
+        :param lane: the lane of the message. If no request is active on it, all turns fail.
+        :param response_event: whether the message was an event of a response, which has started
+            then.
         """
-        requests = list(self.lanes.unfinished())
-        own = [one for one in requests if one.lane == lane]
+        requests = list(self.requests.unfinished())
+        own = [request for request in requests if request.lane == lane]
         for request in own or requests:
             if isinstance(request, Turn) and not request.abandoned:
-                told = error.copy_for_raise()
-                told.delivery = Delivery.ACCEPTED if own and answer else None
-                request.fail(told)
-                self.lanes.abandon(request)
+                failure = error.copy_for_raise()
+                failure.delivery = Delivery.ACCEPTED if own and response_event else None
+                request.fail(failure)
+                self.requests.abandon(request)
 
-    def lose(self, lost: ResponsesError) -> None:
-        """End it: every turn under way is told, each with its own delivery."""
-        if self.lost is not None:
+    def close(self, reason: ResponsesError) -> None:
+        """Fail every active turn, each with its own delivery. Only the first reason counts."""
+        if self.state is SocketState.CLOSED:
             return
-        self.lost = lost
-        if isinstance(lost, ConnectionLost):
-            lost.__cause__ = lost.__cause__ or self._last_error
-            if not self.over.is_set():
-                self.reconnect_cause = lost
-                self.over_since = trio.current_time()
-        turns = [request for request in self.lanes.clear() if isinstance(request, Turn)]
-        if isinstance(lost, ConnectionLost):
-            self._refuse_too_large(turns, lost)
+        if isinstance(reason, ConnectionLost):
+            reason.__cause__ = reason.__cause__ or self._last_error
+            if self.takes_requests:
+                self.reconnect_cause = reason
+                self.unusable_since = trio.current_time()
+        turns = [request for request in self.requests.clear() if isinstance(request, Turn)]
+        if isinstance(reason, ConnectionLost):
+            self._fail_too_large(turns, reason)
         for turn in turns:
-            if isinstance(lost, ConnectionLost):
-                turn.fail(lost.copy_for_raise())
+            if isinstance(reason, ConnectionLost):
+                turn.fail(reason.copy_for_raise())
             else:
-                turn.fail(ConnectionClosed(str(lost)))
-        self.over.set()
+                turn.fail(ConnectionClosed(str(reason)))
+        self._advance(SocketEvent.CLOSE)
 
-    def note_unwritten(self, turn: Turn, lost: ConnectionLost) -> None:
-        """Note why a turn's request could not be written: it may be the one that is too large."""
-        if self.lost is None:
-            self._refuse_too_large([turn, *self.turns()], lost)
+    def fail_if_too_large(self, turn: Turn, lost: ConnectionLost) -> None:
+        """Fail the largest request if the server closed the socket because of a request's size.
 
-    def _refuse_too_large(self, turns: list[Turn], lost: ConnectionLost) -> None:
-        """Fail the request that a close with 1009 is about: the largest without an answer."""
-        silent = [turn for turn in turns if turn.heard_at is None]
-        if lost.code != MESSAGE_TOO_BIG or self._refused is not None or not silent:
+        :param turn: the turn whose request could not be written.
+        """
+        if self.state is not SocketState.CLOSED:
+            self._fail_too_large([turn, *self.active_turns()], lost)
+
+    def _fail_too_large(self, turns: list[Turn], lost: ConnectionLost) -> None:
+        """Fail the largest request without an answer after a close with 1009."""
+        silent = [turn for turn in turns if turn.last_event_at is None]
+        if lost.code != MESSAGE_TOO_BIG or self._too_large is not None or not silent:
             return
-        self._refused = max(silent, key=lambda turn: turn.size)
-        error = RequestTooLarge(self._refused.size, None)
+        self._too_large = max(silent, key=lambda turn: turn.size)
+        error = RequestTooLarge(self._too_large.size, None)
         error.delivery = Delivery.REJECTED
-        self._refused.fail(error)
+        self._too_large.fail(error)
+
+    def _advance(self, event: SocketEvent) -> None:
+        self.state = TRANSITIONS[self.state][event]
+        self.retired.set()

@@ -1,7 +1,6 @@
-"""The sockets of one connection: which one takes requests, and whether there will be another.
+"""The open sockets of one connection, and whether there will be another one.
 
-What belongs elsewhere: opening and reading them (`connection.py`), what one of them owes to whom
-(`link.py`).
+The supervisor and the receive tasks change the set; requests wait for its changes.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from trio_responses._errors import ConnectionClosed, Delivery
 from trio_responses._lifecycle import ConnectionState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trio_responses._connection.socket import Socket
     from trio_responses._errors import ResponsesError
     from trio_responses._turn.turn import Turn
@@ -21,53 +22,72 @@ __all__ = ["SocketSet"]
 
 
 class SocketSet:
-    """What the supervisor, the receive tasks and the senders know in common."""
+    """The sockets of one connection.
+
+    At most one of them, `current`, takes new requests. The others are retired: they stay open
+    until the requests that were sent on them are answered.
+    """
 
     def __init__(self) -> None:
         self.state: ConnectionState = ConnectionState.CONNECTING
         self.current: Socket | None = None
-        """The socket that takes requests."""
-        self.links: set[Socket] = set()
-        """That one, and those that still answer."""
-        self.end: ResponsesError | None = None
-        """Why there will be no more."""
+        """The socket that takes new requests."""
+        self.closed_with: ResponsesError | None = None
+        """Why no other socket will be opened; `None` while one may be."""
+        self._sockets: set[Socket] = set()
         self._changed = Notifier()
 
-    def change(self, state: ConnectionState | None = None) -> None:
-        """Note that something has changed, and let those who wait for it look again."""
-        if state is not None and self.state is not ConnectionState.CLOSED:
+    def __iter__(self) -> Iterator[Socket]:
+        """Iterate over the open sockets."""
+        return iter(self._sockets)
+
+    def add(self, socket: Socket) -> None:
+        """Add a socket that was opened."""
+        self._sockets.add(socket)
+
+    def remove(self, socket: Socket) -> None:
+        """Remove a socket that is closed."""
+        self._sockets.discard(socket)
+
+    def set_state(self, state: ConnectionState) -> None:
+        """Set the state of the connection, and wake the tasks that wait for a change."""
+        if self.state is not ConnectionState.CLOSED:
             self.state = state
-        self._changed.tell()
+        self._changed.notify()
+
+    def notify(self) -> None:
+        """Wake the tasks that wait for a change: a lane or a place on a socket is free."""
+        self._changed.notify()
 
     async def wait_change(self) -> None:
-        """Wait until something has changed."""
+        """Wait for the next change."""
         await self._changed.wait()
 
     async def wait_open(self) -> Socket:
-        """Wait for a socket that takes requests.
+        """Wait for a socket that takes new requests.
 
-        :raises ResponsesError: when there will be none.
+        :raises ResponsesError: when no other socket will be opened.
         """
-        while self.current is None or self.current.over.is_set():
-            if self.end is not None:
-                raise self.ended()
+        while self.current is None or not self.current.takes_requests:
+            if self.closed_with is not None:
+                raise self.closed_error()
             await self._changed.wait()
         return self.current
 
-    def holding(self, turn: Turn) -> Socket | None:
-        """Find the socket that has a turn under way."""
-        return next((link for link in self.links if turn in link.lanes.unfinished()), None)
+    def socket_of(self, turn: Turn) -> Socket | None:
+        """Return the socket on which a turn is active."""
+        return next((one for one in self._sockets if turn in one.requests.unfinished()), None)
 
-    def conclude(self, end: ResponsesError) -> None:
-        """Note what everybody is told from now on."""
-        if self.end is None:
-            self.end = end
-            closing = isinstance(end, ConnectionClosed) and bool(self.links)
-            self.change(ConnectionState.DRAINING if closing else ConnectionState.CLOSED)
+    def close(self, reason: ResponsesError) -> None:
+        """Open no other socket. Only the first reason counts."""
+        if self.closed_with is None:
+            self.closed_with = reason
+            draining = isinstance(reason, ConnectionClosed) and bool(self._sockets)
+            self.set_state(ConnectionState.DRAINING if draining else ConnectionState.CLOSED)
 
-    def ended(self) -> ResponsesError:
-        """Say why there will be no more; to every caller by an exception of its own."""
-        assert self.end is not None  # noqa: S101 - asked for only then
-        error = self.end.copy_for_raise()
+    def closed_error(self) -> ResponsesError:
+        """Return the reason for the end of the connection: a new exception for each caller."""
+        assert self.closed_with is not None  # noqa: S101 - called only after close()
+        error = self.closed_with.copy_for_raise()
         error.delivery = Delivery.NOT_SENT
         return error

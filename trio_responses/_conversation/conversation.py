@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
 
 import msgspec
 
@@ -24,21 +24,19 @@ from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.continuation import Continuation, Placement
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._settings import check_words
-from trio_responses._tools.parsing import ask_for, read_answer
+from trio_responses._settings import check_option_values
+from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
 from trio_responses._turn.methods import TurnMethods
-from trio_responses._turn.request_builder import TurnSettings, raw_input, taken
+from trio_responses._turn.request_builder import TurnSettings, deep_copy, raw_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from trio_responses._connection.engine import ResponsesConnection
     from trio_responses._conversation.history import History
     from trio_responses._conversation.run import RunStream
     from trio_responses._endpoint import Endpoint
-    from trio_responses._pool import ResponsesPool
     from trio_responses._protocol.delivery import DeliveryChoice
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
@@ -70,6 +68,20 @@ class ConversationStatistics:
     """Items of the history."""
 
 
+class ConversationHost(Protocol):
+    """Opens conversations: a connection or a pool."""
+
+    def _resume_conversation(
+        self,
+        settings: Mapping[str, Any],
+        continuation: Continuation,
+        answers: Sequence[msgspec.Raw] = (),
+        unsent: RawItems | None = None,
+    ) -> AbstractAsyncContextManager[Conversation]:
+        """Open a conversation that has a history."""
+        ...
+
+
 @final
 class Conversation(TurnMethods):
     """A chain of turns with one history. Made by ``connection.conversation()``.
@@ -81,7 +93,7 @@ class Conversation(TurnMethods):
 
     def __init__(
         self,
-        lease: Callable[[], TurnSender],
+        reserve_lane: Callable[[], TurnSender],
         endpoint: Endpoint,
         settings: Mapping[str, Any],
         ledger: History,
@@ -91,9 +103,9 @@ class Conversation(TurnMethods):
     ) -> None:
         self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
         given = TurnSettings(settings, "conversation")  # refuses what cannot be sent
-        self._settings = TurnSettings(taken(given.plain), "conversation")
-        self._lease = lease
-        self._lines = lease()
+        self._settings = TurnSettings(deep_copy(given.plain), "conversation")
+        self._reserve_lane = reserve_lane
+        self._sender = reserve_lane()
         self._endpoint = endpoint
         self._ledger = ledger
         self._floor = TurnLock(source)
@@ -121,12 +133,17 @@ class Conversation(TurnMethods):
             whose settings differ from those of the turn before is sent with full input.
         :raises ConfigurationError: for what is no setting of a turn.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         generate = params.pop("generate", None)
         settings = self._settings_with(params, "turn")
-        draft = ConversationRequest(self._ledger, raw_input(input), settings, generate=generate)
+        request = ConversationRequest(self._ledger, raw_input(input), settings, generate=generate)
         return TurnStream(
-            self._floor, self._lines, draft, delivery=delivery, abandon=abandon, snapshot=snapshot
+            self._floor,
+            self._sender,
+            request,
+            delivery=delivery,
+            abandon=abandon,
+            snapshot=snapshot,
         )
 
     async def create(
@@ -197,7 +214,7 @@ class Conversation(TurnMethods):
         :raises ConfigurationError: for what is no setting, or no way to run tools; and, without
             an input, where there is no history to go on from.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         if not (max_rounds >= 1 and max_concurrency >= 1):
             raise ConfigurationError("max_rounds and max_concurrency are at least 1")
         offered = self._tools if tools is None else tools
@@ -210,7 +227,7 @@ class Conversation(TurnMethods):
             timeout=tool_timeout,
             on_error=on_tool_error,
         )
-        terms = RunConfig(
+        config = RunConfig(
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
@@ -220,7 +237,7 @@ class Conversation(TurnMethods):
             snapshot=snapshot,
             instruments=self._instruments,
         )
-        return open_run(self._floor, self._lines, self._ledger, terms, raw_input(input))
+        return open_run(self._floor, self._sender, self._ledger, config, raw_input(input))
 
     async def run(
         self,
@@ -296,9 +313,9 @@ class Conversation(TurnMethods):
         :raises AnswerError: as ``connection.parse`` does; the answer stands in the history.
         :raises ResponsesError: as `run` does.
         """
-        settings, reader = ask_for(answer, {**self._settings.plain, **params})
+        settings, reader = with_text_format(answer, {**self._settings.plain, **params})
         params["text"] = settings["text"]
-        return read_answer(await self.run(input, delivery=delivery, **params), reader)
+        return parse_response(await self.run(input, delivery=delivery, **params), reader)
 
     def _settings_with(self, params: Mapping[str, Any], of: str) -> TurnSettings:
         return TurnSettings({**self._settings.plain, **params}, of) if params else self._settings
@@ -345,7 +362,7 @@ class Conversation(TurnMethods):
         if self._tools:
             settings = {**settings, "tools": self._tools}
         return Conversation(
-            self._lease,
+            self._reserve_lane,
             self._endpoint,
             settings,
             self._ledger.branch(),
@@ -377,7 +394,7 @@ class Conversation(TurnMethods):
 
     @staticmethod
     def restore(
-        connection: ResponsesConnection | ResponsesPool, checkpoint: bytes
+        connection: ConversationHost, checkpoint: bytes
     ) -> AbstractAsyncContextManager[Conversation]:
         """Go on with a conversation that was saved, for the length of a block.
 
@@ -397,9 +414,9 @@ class Conversation(TurnMethods):
             RawItems.join(saved.items),
             response_id=saved.last_response_id or "",
             settings=settings.canonical,
-            place=Placement(socket=None, lane=None),
+            placement=Placement(socket=None, lane=None),
             stored=settings.stored,
         )
-        return connection._resume(  # noqa: SLF001 - its opener
+        return connection._resume_conversation(  # noqa: SLF001 - its opener
             saved.settings, continuation, saved.answers, RawItems.join(saved.unsent)
         )

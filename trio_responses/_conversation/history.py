@@ -113,47 +113,47 @@ class History:
 
     # --- Turns ---------------------------------------------------------------------------
 
-    def compose(self, draft: ConversationRequest, place: Placement, latest: Latest) -> bytes:
+    def compose(self, request: ConversationRequest, placement: Placement, latest: Latest) -> bytes:
         """Write a turn's request: as a delta, where that place knows the rest."""
-        draft.chain = chain = self.continuation
-        held = latest(chain.baseline.place.lane) if chain.baseline is not None else None
+        request.chain = chain = self.continuation
+        held = latest(chain.baseline.placement.lane) if chain.baseline is not None else None
         self._queued = [one for one in self._queued if one.state is SteerState.PENDING]
         # What is pending goes on with its very parent, whatever the settings of the turn are.
-        settings = None if self._queued else draft.settings.canonical
-        plan = chain.plan(draft.new, settings, place, held)
-        draft.parent = plan.previous_response_id
-        if draft.parent is not None:
+        settings = None if self._queued else request.settings.canonical
+        plan = chain.plan(request.new, settings, placement, held)
+        request.parent = plan.previous_response_id
+        if request.parent is not None:
             self.counts.delta_turns += 1
         else:
             self.counts.full_turns += 1
         both = self._endpoint.instructions_with_parent
-        payload = draft.settings.request(plan, generate=draft.generate, instructions=both)
+        payload = request.settings.request(plan, generate=request.generate, instructions=both)
         self.counts.bytes_sent += len(payload)
         return payload
 
-    def settle(
-        self, draft: ConversationRequest, response: Response, waiting: Sequence[SteerInput]
+    def commit(
+        self, request: ConversationRequest, response: Response, pending: Sequence[SteerInput]
     ) -> None:
         """Take a turn that has ended well into the history.
 
         The server has put what was pending before the new items, in the order it was sent.
         """
-        assert draft.chain is not None  # noqa: S101 - it was sent
-        assert draft.place is not None  # noqa: S101 - likewise
+        assert request.chain is not None  # noqa: S101 - it was sent
+        assert request.placement is not None  # noqa: S101 - likewise
         steered = [raw for one in self._queued if one.successor is not None for raw in one.items]
-        draft.chain.commit(
+        request.chain.commit(
             RawItems.join(steered),
-            draft.new,
-            *draft.superseded,
+            request.new,
+            *request.superseded,
             output_of(response),
             response_id=response.id,
-            settings=draft.settings.canonical,
-            place=draft.place,
-            stored=draft.settings.stored,
+            settings=request.settings.canonical,
+            placement=request.placement,
+            stored=request.settings.stored,
         )
-        if draft.chain is self.continuation:
-            self._queued = waiting
-            if draft.generate is None:
+        if request.chain is self.continuation:
+            self._queued = pending
+            if request.generate is None:
                 self.unsent = RawItems()
         self.counts.turns += 1
         if response.usage is not None:

@@ -90,16 +90,16 @@ class RunStream:
         ledger: History,
         nursery: trio.Nursery,
         *,
-        terms: RunConfig,
+        config: RunConfig,
         new: RawItems,
     ) -> None:
         self._start_turn = start_turn
         self._floor = floor
         self._ledger = ledger
         self._nursery = nursery
-        self._terms = terms
+        self._config = config
         self._new = new
-        self._limiter = trio.CapacityLimiter(terms.max_concurrency)
+        self._limiter = trio.CapacityLimiter(config.max_concurrency)
         self._events = self._go()
         self._reading = False
         self._scope = trio.CancelScope()
@@ -133,7 +133,7 @@ class RunStream:
         finally:
             self._reading = False
             self._scope = trio.CancelScope()
-            self._idle.tell()
+            self._idle.notify()
 
     async def until_done(self) -> Response:
         """Run to the end, and give the last `Response`.
@@ -164,16 +164,16 @@ class RunStream:
 
     async def _go(self) -> AsyncGenerator[RunEvent, None]:
         """Take turns and run tools, until a response has no call that is answered here."""
-        ledger, terms = self._ledger, self._terms
-        settings = terms.settings
+        ledger, config = self._ledger, self._config
+        settings = config.settings
         ledger.unsent = new = self._new or ledger.unsent
         if not new and ledger.owes:  # it goes on behind the turn that was forced
             settings = _unforced(settings)
         while True:
             owed = ledger.pending_calls(but=new)
-            for_us = {key: call for key, call in owed.items() if terms.toolbox.takes(call)}
-            if len(self.responses) >= terms.max_rounds and len(for_us) == len(owed):
-                raise RoundsExceeded(terms.max_rounds, self.responses[-1])
+            for_us = {key: call for key, call in owed.items() if config.toolbox.handles(call)}
+            if len(self.responses) >= config.max_rounds and len(for_us) == len(owed):
+                raise RoundsExceeded(config.max_rounds, self.responses[-1])
             calls = trio.CancelScope()
             try:
                 async for told in self._run_calls(for_us, calls):
@@ -249,8 +249,8 @@ class RunStream:
         tell: trio.MemorySendChannel[Told],
     ) -> None:
         """Answer one call, as soon as it may run; it is noted before it begins."""
-        toolbox, keep = self._terms.toolbox, self._ledger.store_output
-        decided = await toolbox.decide(call)
+        toolbox, keep = self._config.toolbox, self._ledger.store_output
+        decided = await toolbox.output_without_running(call)
         if decided is not None:
             keep(key, decided)
             tell.send_nowait(ToolFinished(call=call, answer=decided, error=None, seconds=0.0))
@@ -261,22 +261,22 @@ class RunStream:
             interrupted = make_refusal(call, INTERRUPTED)
             if interrupted is not None:
                 keep(key, interrupted)
-            with self._terms.instruments.running(call) as record:
+            with self._config.instruments.observe_call(call) as record:
                 answer, failure = await self._try(call)
                 if record is not None:
                     record.error = failure
             keep(key, answer)
             seconds = trio.current_time() - since
         tell.send_nowait(ToolFinished(call=call, answer=answer, error=failure, seconds=seconds))
-        if failure is not None and toolbox.raises(failure):
+        if failure is not None and toolbox.ends_run(failure):
             raise failure
 
     async def _try(self, call: wire.OutputItem) -> tuple[msgspec.Raw, Exception | None]:
         """Run a call; give its answer, and the error that the answer tells of."""
         try:
-            return await self._terms.toolbox.run(call), None
+            return await self._config.toolbox.run(call), None
         except Exception as error:
-            answer = self._terms.toolbox.explain(call, error)
+            answer = self._config.toolbox.error_output(call, error)
             if answer is None:
                 raise
             return answer, error
@@ -310,23 +310,23 @@ def _checked(response: Response) -> Response:
 
 @asynccontextmanager
 async def open_run(
-    floor: TurnLock, lines: TurnSender, ledger: History, terms: RunConfig, new: RawItems
+    floor: TurnLock, sender: TurnSender, ledger: History, config: RunConfig, new: RawItems
 ) -> AsyncGenerator[RunStream, None]:
     """Have the floor of a conversation for a run, and a nursery for its tools."""
 
     def start_turn(items: RawItems, settings: TurnSettings) -> TurnStream:
         return TurnStream(
             floor,
-            lines,
+            sender,
             ConversationRequest(ledger, items, settings),
-            delivery=terms.delivery,
-            abandon=terms.abandon,
-            snapshot=terms.snapshot,
+            delivery=config.delivery,
+            abandon=config.abandon,
+            snapshot=config.snapshot,
             within_run=True,
         )
 
     async with floor.held(), open_collapsing_nursery() as nursery:
-        run = RunStream(start_turn, floor, ledger, nursery, terms=terms, new=new)
+        run = RunStream(start_turn, floor, ledger, nursery, config=config, new=new)
         try:
             yield run
         finally:

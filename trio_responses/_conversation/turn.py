@@ -54,24 +54,24 @@ class ConversationRequest:
         self.settings = settings
         self.generate = generate
         self.model: str | None = settings.model
-        self.watch: TurnObserver | None = None
+        self.observer: TurnObserver | None = None
         """Who tells the instruments of it."""
         self.chain: Continuation | None = None
         """What the last attempt continues: after a ``reset`` no longer the conversation's."""
-        self.place: Placement | None = None
+        self.placement: Placement | None = None
         """Where the last attempt went."""
         self.parent: str | None = None
         """The ``previous_response_id`` of the last attempt."""
         self.superseded: list[RawItems] = []
         """Where the turn was steered: the output before, and what it was steered with."""
 
-    def write(self, place: Placement, latest: Latest) -> bytes:
+    def write(self, placement: Placement, latest: Latest) -> bytes:
         """Write the request for a place."""
-        self.place = place
+        self.placement = placement
         self.superseded.clear()
-        return self._ledger.compose(self, place, latest)
+        return self._ledger.compose(self, placement, latest)
 
-    def repairs(self, error: ResponsesError) -> bool:
+    def can_repair(self, error: ResponsesError) -> bool:
         """Whether another attempt, with full input, can mend this: the parent is gone."""
         gone = isinstance(error, PreviousResponseNotFound) and error.delivery is Delivery.REJECTED
         if self.parent is None or self.chain is None or not gone:
@@ -84,14 +84,14 @@ class ConversationRequest:
         self.superseded.append(output_of(response))
         self.superseded += [RawItems.join(one.items) for one in steers]
 
-    def settle(self, response: Response, waiting: Sequence[SteerInput]) -> None:
+    def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
         """Take a turn that has ended into the history, if it ended well."""
         details = response.incomplete_details
         reason = details.reason if details is not None else None
         cut_short = response.status == "incomplete" and reason in GOOD_ENDINGS
         disobeyed = self.generate is False and bool(response.raw_output)  # `warm_up` raises it
         if (response.status == "completed" or cut_short) and not disobeyed:
-            self._ledger.settle(self, response, waiting)
+            self._ledger.commit(self, response, pending)
 
 
 class TurnLock:
@@ -174,15 +174,15 @@ class TurnStream(ResponseStream):
     def __init__(
         self,
         floor: TurnLock,
-        lines: TurnSender,
-        draft: ConversationRequest,
+        sender: TurnSender,
+        request: ConversationRequest,
         *,
         delivery: DeliveryChoice,
         abandon: AbandonChoice,
         snapshot: bool,
         within_run: bool = False,
     ) -> None:
-        super().__init__(lines, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
+        super().__init__(sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot)
         self._floor = floor
         self._within_run = within_run
         self._gate: trio.Event | None = None
@@ -198,7 +198,7 @@ class TurnStream(ResponseStream):
             self._leave_floor()
             raise
         if self._turn is not None and self._gate is not None:
-            self._turn.tell_when_under_way(self._gate)
+            self._turn.set_when_running(self._gate)
         return self
 
     async def __aexit__(

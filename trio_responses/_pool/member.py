@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from trio_responses._client import ResponsesConnection
 from trio_responses._lifecycle import ConnectionState
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from trio_responses._connection.engine import ResponsesConnection
-    from trio_responses._connection.socket_set import SocketSet
+    from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._errors import ResponsesError
-    from trio_responses._protocol.lanes import LaneRegistry
-    from trio_responses._turn.stream import TurnSender
     from trio_responses._turn.turn import Turn
 
 __all__ = ["Member", "Queue", "Waiter"]
@@ -68,11 +66,9 @@ Queue: TypeAlias = OrderedDict[Waiter, None]
 class Member:
     """A connection of a pool, and who is there."""
 
-    def __init__(self, connection: ResponsesConnection) -> None:
-        self.connection = connection
-        self.lines: TurnSender = connection._sender  # noqa: SLF001 - what a stream of it would be given
-        self.leases: LaneRegistry = connection._sender.leases  # noqa: SLF001 - forks have lanes, too
-        self.sockets: SocketSet = connection._sockets  # noqa: SLF001 - to be told of their ends
+    def __init__(self, engine: ConnectionEngine) -> None:
+        self.engine = engine
+        self.connection = ResponsesConnection(engine)
         self.turns: int = 0
         """Turns of the pool that have a place here."""
         self.pinned: int = 0
@@ -86,9 +82,12 @@ class Member:
     @property
     def is_open(self) -> bool:
         """Whether a turn can go out at once."""
-        link = self.sockets.current
-        is_whole = link is not None and not link.over.is_set()
-        return is_whole and self.sockets.state is ConnectionState.OPEN
+        return self.engine.is_open
+
+    @property
+    def lanes_exhausted(self) -> bool:
+        """Whether all lanes of the connection are reserved."""
+        return self.engine.requests.lanes.exhausted
 
     @property
     def is_over(self) -> bool:
@@ -98,11 +97,11 @@ class Member:
     @property
     def load(self) -> int:
         """Count who is here, forks among them, and the responses of turns that were left early."""
-        known = self.turns + max(self.pinned, self.leases.count)
+        known = self.turns + max(self.pinned, self.engine.requests.lanes.count)
         self._left = [turn for turn in self._left if not turn.ended]
         if not self._left:
             return known
-        active = self.connection.statistics().requests_active
+        active = self.engine.count_active()
         if not active:
             self._left.clear()  # they went with their socket
         return max(known, active)

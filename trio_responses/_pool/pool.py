@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
-from trio_responses._client import connect_responses
+from trio_responses._client import make_engine, start_engine
 from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
+from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._pool.scheduler import Bounds
 from trio_responses._pool.sender import PoolTurnSender
 from trio_responses._pool.tasks import SUMS, PoolTasks
-from trio_responses._protocol.backoff import ReconnectPolicy
-from trio_responses._settings import check_words, checked_instruments
-from trio_responses._transport.tls import system_trust
+from trio_responses._settings import ReconnectPolicy, check_option_values
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from trio_responses._connection.engine import ResponsesConnection
+    from trio_responses._client import ResponsesConnection
+    from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._conversation.conversation import Conversation
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
@@ -128,7 +129,7 @@ class ResponsesPool(TurnMethods):
         sent again may go to another connection than before. Cancelled before it is out, nothing
         was sent, and it has no place.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         draft = StaticRequest(create_command(params))
         route = PoolTurnSender(self._spread)
         return ResponseStream(route, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
@@ -159,7 +160,7 @@ class ResponsesPool(TurnMethods):
             yield conversation
 
     @asynccontextmanager
-    async def _resume(
+    async def _resume_conversation(
         self,
         settings: Mapping[str, Any],
         continuation: Continuation,
@@ -169,7 +170,9 @@ class ResponsesPool(TurnMethods):
         """Open a conversation that has a history: for `Conversation.restore`."""
         async with (
             self._at_home() as connection,
-            connection._resume(settings, continuation, answers, unsent) as conversation,  # noqa: SLF001 - as that does
+            connection._resume_conversation(  # noqa: SLF001 - a pool hosts conversations as well
+                settings, continuation, answers, unsent
+            ) as conversation,
         ):
             yield conversation
 
@@ -261,14 +264,14 @@ async def open_pool(
         per_connection = TARGET_LOAD if endpoint.lanes else 1
     _check(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()  # kept, also while no connection is open
+        ssl_context = default_ssl_context()  # kept, also while no connection is open
     headers = checked_headers(headers)
     instruments = None if instruments is None else checked_instruments(instruments)
     walks = _Walks(reconnect)
 
-    async def connect(nursery: trio.Nursery) -> ResponsesConnection:
-        return await connect_responses(
-            nursery,
+    async def connect(nursery: trio.Nursery) -> ConnectionEngine:
+        engine = make_engine(
+            None,
             api_key=api_key,
             endpoint=endpoint,
             headers=headers,
@@ -283,6 +286,7 @@ async def open_pool(
             allow_insecure=allow_insecure,
             dial=dial,
         )
+        return await start_engine(nursery, engine)
 
     policy = reconnect if isinstance(reconnect, ReconnectPolicy) else ReconnectPolicy()
     bounds = Bounds(size=size, target_load=per_connection, places=places, pause=policy.cap)

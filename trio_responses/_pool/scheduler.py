@@ -21,7 +21,7 @@ from trio_responses._errors import ConnectError, Delivery
 from trio_responses._pool.member import Member, Waiter
 
 if TYPE_CHECKING:
-    from trio_responses._connection.engine import ResponsesConnection
+    from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._errors import ResponsesError
     from trio_responses._pool.member import Queue
     from trio_responses._turn.turn import Turn
@@ -161,10 +161,10 @@ class Scheduler:
 
     # --- What the pool's tasks have to say ---------------------------------------------------
 
-    def welcome(self, connection: ResponsesConnection) -> Member:
+    def welcome(self, engine: ConnectionEngine) -> Member:
         """Add a connection that was opened."""
         self.opening -= 1
-        member = Member(connection)
+        member = Member(engine)
         self.members.append(member)
         self.serve()
         return member
@@ -230,7 +230,9 @@ class Scheduler:
         One without a lane for it is the last choice: there is no other then, and it says so.
         """
         present = (member for member in self.members if member.is_open)
-        least = min(present, key=lambda one: (one.leases.are_out, one.load), default=None)
+        least = min(
+            present, key=lambda one: (one.engine.requests.lanes.exhausted, one.load), default=None
+        )
         if least is not None and least.load >= self.bounds.target_load:
             self._grow(0 if self._pinned_queue else 1)
             return None if self.opening else least

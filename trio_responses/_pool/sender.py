@@ -1,8 +1,4 @@
-"""The way of one turn of a pool: to the connection that takes it, and on where that is lost.
-
-What belongs elsewhere: which connection that is (`spreading.py`), what it does with the request
-(`connection/sending.py`).
-"""
+"""The sender of one turn of a pool: it chooses a connection and sends the request there."""
 
 from __future__ import annotations
 
@@ -23,55 +19,61 @@ __all__ = ["PoolTurnSender"]
 
 
 class PoolTurnSender:
-    """The way of one turn, through the connection that it has a place on."""
+    """Sends one turn of a pool on the connection that suits it best. A `TurnSender`."""
 
-    def __init__(self, spread: Scheduler) -> None:
-        self._spread = spread
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self._member: Member | None = None
+        self._arrival: int | None = None
+        """When the turn came, while its request is not sent: it keeps its place in the queue."""
+        self._failed_on: Member | None = None
 
-    async def start_turn(self, draft: RequestBuilder) -> Turn:
-        """Send a request on the connection that fits it best.
+    @property
+    def max_reroutes(self) -> int:
+        """An unsent request is tried once on each connection that the pool may have."""
+        return self._scheduler.bounds.size
 
-        Where that loses its socket, or ends, before the request is out, another one gets it: as
-        often as there may be connections. After that it stays where it is.
+    def may_reroute(self, error: ResponsesError) -> bool:
+        """Whether an unsent request may be sent on another connection of the pool."""
+        member, self._failed_on = self._failed_on, None
+        if member is None or is_permanent(error):
+            return False
+        return member.is_over or member.engine.requests.may_reroute(error)
+
+    async def start_turn(self, request: RequestBuilder) -> Turn:
+        """Send a request on the connection that suits it best.
+
+        If that connection loses its socket while the request waits for a place there, another one
+        is chosen, as often as the pool may have connections. Then the request waits where it is.
         """
-        arrival = self._spread.arrive()
-        for _ in range(self._spread.bounds.size):
-            member = await self._spread.take_place(draft.parent, arrival)
-            turn = await self._try(draft, member)
-            if turn is not None:
-                return turn
-        member = await self._spread.take_place(draft.parent, arrival)
-        return await self._send(draft, member)
-
-    async def _try(self, draft: RequestBuilder, member: Member) -> Turn | None:
-        """Send a request on one connection; `None` where that was lost before it was out."""
-        try:
+        if self._arrival is None:
+            self._arrival = self._scheduler.arrive()
+        for _ in range(self._scheduler.bounds.size):
+            member = await self._scheduler.take_place(request.parent, self._arrival)
             with member.sending():
-                return await self._send(draft, member)
-        except ResponsesError as error:
-            unsent = error.delivery is Delivery.NOT_SENT
-            if is_permanent(error) or not (unsent and member.is_over):
-                raise
-        return None
+                return await self._send(request, member)
+        member = await self._scheduler.take_place(request.parent, self._arrival)
+        return await self._send(request, member)
 
-    async def _send(self, draft: RequestBuilder, member: Member) -> Turn:
+    async def _send(self, request: RequestBuilder, member: Member) -> Turn:
         try:
-            turn = await member.lines.start_turn(draft)
-        except BaseException:
-            self._spread.leave_place(member)
+            turn = await member.engine.requests.start_turn(request)
+        except BaseException as error:
+            self._scheduler.leave_place(member)
+            if isinstance(error, ResponsesError) and error.delivery is Delivery.NOT_SENT:
+                self._failed_on = member
             raise
-        self._member = member
+        self._member, self._arrival = member, None
         return turn
 
     def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Drop what is still to come of a turn, and give its place back."""
+        """Discard the remaining events of a turn, and give its place back."""
         member, self._member = self._member, None
         if member is not None:
-            member.lines.abandon_turn(turn, abandon)
-            self._spread.leave_place(member, turn)
+            member.engine.requests.abandon_turn(turn, abandon)
+            self._scheduler.leave_place(member, turn)
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Put something into a response that is under way."""
+        """Send input for a response that is active."""
         assert self._member is not None  # noqa: S101 - a stream is steered inside its block
-        await self._member.lines.steer(turn, receipt)
+        await self._member.engine.requests.steer(turn, receipt)

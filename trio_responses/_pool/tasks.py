@@ -21,11 +21,11 @@ from trio_responses._pool.scheduler import Scheduler
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from trio_responses._connection.engine import ResponsesConnection
+    from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._pool.member import Member
     from trio_responses._pool.scheduler import Bounds
 
-    Connect: TypeAlias = Callable[[trio.Nursery], Awaitable[ResponsesConnection]]
+    Connect: TypeAlias = Callable[[trio.Nursery], Awaitable[ConnectionEngine]]
 
 __all__ = ["SUMS", "PoolTasks"]
 
@@ -57,7 +57,7 @@ class PoolTasks:
         """How many connections there were that are not there any more."""
         self._past: Counter[str] = Counter()
         """What those of them have counted that count no more."""
-        self._ending: list[ResponsesConnection] = []
+        self._ending: list[ConnectionEngine] = []
         """Those that are over for new turns, while turns under way may end on an older socket."""
         self._connect = connect
         self._closing = trio.Event()
@@ -88,7 +88,7 @@ class PoolTasks:
                         await self._closing.wait()
                         self._openers.cancel_scope.cancel()
                     for member in self.spread.members:
-                        self._connections.start_soon(member.connection.aclose)
+                        self._connections.start_soon(member.engine.aclose)
         finally:
             self.spread.conclude(ConnectionClosed("the pool's nursery has ended"))
             self._finished.set()
@@ -126,9 +126,9 @@ class PoolTasks:
         """Tell the spread of each socket that a member loses and gets, until there are no more."""
         try:
             while True:
-                link = await member.sockets.wait_open()
+                socket = await member.engine.wait_open()
                 self.spread.serve()
-                await link.over.wait()
+                await socket.retired.wait()
                 if not member.is_open:  # else it was replaced by another one that was there before
                     self.spread.lost(member)
         except ResponsesError as error:
@@ -137,12 +137,12 @@ class PoolTasks:
     def retire(self, member: Member) -> None:
         """Keep what a connection that is over has counted, and still counts."""
         self.ended += 1
-        self._ending.append(member.connection)
+        self._ending.append(member.engine)
         self.count_past()
 
     def count_past(self) -> Counter[str]:
         """Add up what connections have counted that are not there any more."""
-        for connection in [one for one in self._ending if one._finished.is_set()]:  # noqa: SLF001 - nothing counts behind that
+        for connection in [one for one in self._ending if one.finished.is_set()]:
             self._ending.remove(connection)
             self._past.update(_counted(connection, COUNTERS))
         past = Counter(self._past)
@@ -151,6 +151,6 @@ class PoolTasks:
         return past
 
 
-def _counted(connection: ResponsesConnection, names: Sequence[str]) -> dict[str, int]:
+def _counted(connection: ConnectionEngine, names: Sequence[str]) -> dict[str, int]:
     counted = connection.statistics()
     return {name: getattr(counted, name) for name in names}

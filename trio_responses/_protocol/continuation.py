@@ -45,7 +45,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """What a server is known to hold of a conversation."""
 
-    place: Placement
+    placement: Placement
     """Whose latest response it is."""
     response_id: str
     """The response to continue from."""
@@ -58,7 +58,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 class RequestInput(msgspec.Struct, frozen=True, kw_only=True):
     """What goes out: the input items, and what they continue."""
 
-    input: list[RawItems]
+    items: list[RawItems]
     previous_response_id: str | None
     """`None` for full input."""
 
@@ -74,35 +74,35 @@ class Continuation(msgspec.Struct):
     """The response of the last turn that ended well, whoever holds it."""
 
     def plan(
-        self, new: RawItems, settings: bytes | None, place: Placement, latest: str | None
+        self, new: RawItems, settings: bytes | None, placement: Placement, latest: str | None
     ) -> RequestInput:
         """Decide what the next request carries.
 
         :param new: the new items.
         :param settings: `canonical` settings of the request; `None` for a delta with any.
-        :param place: where it goes. A fork goes to another lane of the baseline's socket.
+        :param placement: where it goes. A fork goes to another lane of the baseline's socket.
         :param latest: the latest response of the *baseline's* lane, on that socket, now.
         """
         baseline = self.baseline
         if (
             baseline is not None
-            and (baseline.stored or self._is_held(baseline, place, latest))
+            and (baseline.stored or self._is_held(baseline, placement, latest))
             and settings in {None, baseline.settings}
         ):
-            return RequestInput(input=[new], previous_response_id=baseline.response_id)
-        return RequestInput(input=[*self.history, new], previous_response_id=None)
+            return RequestInput(items=[new], previous_response_id=baseline.response_id)
+        return RequestInput(items=[*self.history, new], previous_response_id=None)
 
     @staticmethod
-    def _is_held(baseline: Baseline, place: Placement, latest: str | None) -> bool:
+    def _is_held(baseline: Baseline, placement: Placement, latest: str | None) -> bool:
         """Whether a socket has the baseline in its memory."""
-        return baseline.place.socket is place.socket and baseline.response_id == latest
+        return baseline.placement.socket is placement.socket and baseline.response_id == latest
 
     def commit(
         self,
         *items: RawItems,
         response_id: str,
         settings: bytes,
-        place: Placement,
+        placement: Placement,
         stored: bool = False,
     ) -> None:
         """Take a turn that has ended well into the history.
@@ -114,7 +114,7 @@ class Continuation(msgspec.Struct):
         self.last_response_id = response_id or None
         self.baseline = (
             Baseline(
-                place=place,
+                placement=placement,
                 response_id=response_id,
                 settings=settings,
                 stored=stored,

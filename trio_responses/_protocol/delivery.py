@@ -1,52 +1,66 @@
-"""What is known of a request whose turn ended badly, and whether it may be sent again.
+"""How far a request is known to have come, and whether it may be sent again.
 
-Exactly-once does not exist on this wire: a request that was written and not answered may have
-run, and been paid for. So what is known is said (`Delivery`), and what is sent again without
-being asked for is only what cannot have run:
+Exactly-once delivery does not exist on this wire: a request that was written and not answered
+may have run, and may have been billed. So each failure states what is known (`Delivery`), and
+only a request that cannot have run is sent again unless the caller asks for more:
 
-=============  ===============================  ==============  ==================
-delivery       it means                         at most once    at least once
-=============  ===============================  ==============  ==================
-``not_sent``   no complete message left         sent again      sent again
-``rejected``   the server refused to start      some codes      some codes
-``ambiguous``  written, and nothing came back   raised          sent again
-``accepted``   an event of the response came    raised          sent again
-=============  ===============================  ==============  ==================
+=============  =========================================  ==============  =================
+delivery       meaning                                    at_most_once    at_least_once
+=============  =========================================  ==============  =================
+``not_sent``   no complete request reached the network    sent again      sent again
+``rejected``   the server refused to start the request    some failures   some failures
+``ambiguous``  the request was written, no answer came    raised          sent again
+``accepted``   an event of its response was received      raised          sent again
+=============  =========================================  ==============  =================
 
-The last two rows are about ends that leave open how the request fared: a lost socket, or silence.
-What the server answers, and what a limit of our own ends, is raised whatever the choice.
-
-What belongs elsewhere: the sending (`turns/stream.py`), and repairs that need another input than
-the first one (`continuation.py`).
+The last two rows apply to failures that do not tell the outcome of the request: a lost socket or
+a deadline (`Failure`). An answer of the server, or a limit of this library, is always raised.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-from trio_responses._errors import (
-    ConnectionLimitReached,
-    ConnectionLost,
-    Delivery,
-    FirstEventTimeout,
-    StallTimeout,
-)
+from enum import Enum, StrEnum, auto
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trio_responses._errors import (
-        ResponsesError,
-    )
     from trio_responses._wire import ErrorEvent
 
-__all__ = ["DeliveryChoice", "delivery_of_error", "furthest", "may_send_again"]
+__all__ = ["Delivery", "DeliveryChoice", "Failure", "delivery_of_error", "furthest", "may_resend"]
+
+
+class Delivery(StrEnum):
+    """How far a request is known to have come when its turn failed."""
+
+    NOT_SENT = "not_sent"
+    """No complete request was handed to the network: the server cannot have run it."""
+    AMBIGUOUS = "ambiguous"
+    """The request was written and no answer was received: it may have run."""
+    ACCEPTED = "accepted"
+    """An event of its response was received: it ran, at least in part."""
+    REJECTED = "rejected"
+    """The server stated that it did not start the request."""
+
+
+class Failure(Enum):
+    """What ended an attempt, as far as the decision to send again depends on it."""
+
+    CONNECTION_LOST = auto()
+    """The socket was lost."""
+    CONNECTION_LIMIT = auto()
+    """The server ended the socket because of its age."""
+    TIMED_OUT = auto()
+    """No event was received within a deadline."""
+    OTHER = auto()
+    """The server answered with an error, or a limit of this library was reached."""
+
 
 DeliveryChoice: TypeAlias = Literal["at_most_once", "at_least_once"]
-"""What the caller wants of a turn whose outcome is unknown."""
+"""What to do with a request whose outcome is unknown."""
 
-CLIENT_ERRORS = range(400, 500)
-REFUSALS = frozenset(
+CLIENT_ERRORS: Final = range(400, 500)
+REFUSALS: Final = frozenset(
     {
         "invalid_stream_id",
         "previous_response_not_found",
@@ -55,17 +69,15 @@ REFUSALS = frozenset(
         "websocket_stream_limit_reached",
     }
 )
-"""Codes that come instead of a start, with whatever status (docs/protocol.md, 4)."""
-FURTHER = (Delivery.NOT_SENT, Delivery.REJECTED, Delivery.AMBIGUOUS, Delivery.ACCEPTED)
-"""Each says more of what may have run than those before it."""
-OPEN_ENDS = (ConnectionLost, ConnectionLimitReached, FirstEventTimeout, StallTimeout)
-"""What ends a turn and leaves open how the request fared."""
+"""Error codes that are sent in place of a start, whatever their status (docs/protocol.md, 4)."""
+ORDER: Final = (Delivery.NOT_SENT, Delivery.REJECTED, Delivery.AMBIGUOUS, Delivery.ACCEPTED)
+"""From a request that cannot have run to one that has."""
 
 
 def delivery_of_error(event: ErrorEvent, *, started: bool) -> Delivery:
-    """Say what an error frame proves about the request it ends.
+    """Return what an ``error`` event proves about the request that it ends.
 
-    :param started: whether an event of the response came before.
+    :param started: whether an event of the response was received before.
     """
     if started:
         return Delivery.ACCEPTED
@@ -74,23 +86,23 @@ def delivery_of_error(event: ErrorEvent, *, started: bool) -> Delivery:
     return Delivery.AMBIGUOUS
 
 
-def furthest(known: Iterable[Delivery | None]) -> Delivery | None:
-    """Say what is known of a request that was sent several times: how far it has come at most.
+def furthest(attempts: Iterable[Delivery | None]) -> Delivery | None:
+    """Return the furthest delivery of several attempts at one request.
 
-    :param known: what is known of each time; `None` says nothing.
+    :param attempts: the delivery of each attempt; `None` where it is not known.
     """
-    said = [delivery for delivery in known if delivery is not None]
-    return max(said, key=FURTHER.index, default=None)
+    known = [delivery for delivery in attempts if delivery is not None]
+    return max(known, key=ORDER.index, default=None)
 
 
-def may_send_again(error: ResponsesError, choice: DeliveryChoice) -> bool:
-    """Whether the same request may go out once more after this end of its turn."""
-    match error.delivery:
+def may_resend(delivery: Delivery | None, failure: Failure, choice: DeliveryChoice) -> bool:
+    """Whether a request may be sent again after an attempt that failed: the table above."""
+    match delivery:
         case Delivery.NOT_SENT:
-            return isinstance(error, ConnectionLost)
+            return failure is Failure.CONNECTION_LOST
         case Delivery.REJECTED:
-            return isinstance(error, ConnectionLimitReached)
+            return failure is Failure.CONNECTION_LIMIT
         case Delivery.AMBIGUOUS | Delivery.ACCEPTED:
-            return isinstance(error, OPEN_ENDS) and choice == "at_least_once"
-        case _:
+            return failure is not Failure.OTHER and choice == "at_least_once"
+        case None:
             return False

@@ -1,4 +1,1 @@
-"""Functions that a model can call, and a run's view of all its tools.
-
-What belongs elsewhere: the schema of a function (`typed/`), when a call is run (`conversation/`).
-"""
+"""Functions as tools, JSON schemas of types, and typed answers."""

@@ -1,10 +1,8 @@
-"""What a docstring says of a function and of its parameters, in the three common styles.
+"""Parse docstrings: the description of a function and of its parameters, in three styles.
 
 reST fields (``:param x: ...``), Google sections (``Args:``) and NumPy sections (``Parameters``
-underlined) are read in one pass, as each is known by its own marks. The text before the first of
-them describes the function.
-
-What belongs elsewhere: types. They come from annotations only.
+underlined) are recognised by their marks, in one pass. The text before the first of them describes
+the function. Types in a docstring are ignored: types come from annotations.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ SECTIONS = PARAMETERS | {
     "yields",
 }
 
-REST_FIELD = re.compile(r":(?P<field>\w+)(?:[ ]+(?P<words>[^:]*))?:(?:\s+(?P<text>.*))?$")
+REST_FIELD = re.compile(r":(?P<field>\w+)(?:[ ]+(?P<argument>[^:]*))?:(?:\s+(?P<text>.*))?$")
 REST_PARAMETERS = frozenset({"param", "parameter", "arg", "argument", "key", "keyword"})
 REST_FIELDS = REST_PARAMETERS | {
     "except",
@@ -68,10 +66,10 @@ NUMPY_ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)
 
 
 class Docstring(NamedTuple):
-    """What a docstring says.
+    """A parsed docstring.
 
-    :ivar text: what stands before the first field or section.
-    :ivar parameters: the description of each parameter that has one.
+    :ivar text: the text before the first field or section.
+    :ivar parameters: the description of each described parameter, by name.
     """
 
     text: str
@@ -79,39 +77,44 @@ class Docstring(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A run of lines: the text at the beginning, one reST field, or what is under a header."""
+    """Consecutive lines of a docstring: the leading text, one reST field, or one section's body.
+
+    :ivar kind: ``text``, ``rest``, ``google``, ``numpy``, or ``other`` for a section without
+        parameters.
+    """
 
     kind: str
     lines: list[str]
 
 
 def parse_docstring(docstring: str | None) -> Docstring:
-    """Read a docstring; whatever is in it, something is made of it.
+    """Parse a docstring. Any text is accepted: unrecognised lines are part of the description.
 
-    :param docstring: without its margin, as `inspect.getdoc` gives it.
+    :param docstring: the text without its margin, as `inspect.getdoc` returns it.
     """
     lines = (docstring or "").splitlines()
     text = ""
     parameters: dict[str, str] = {}
-    for section in _sections(lines):
+    for section in _split_sections(lines):
         match section.kind:
             case "text":
                 text = "\n".join(section.lines).strip()
             case "rest":
-                _read_rest(section.lines, parameters)
+                _parse_rest_field(section.lines, parameters)
             case "google":
-                _read_entries(section.lines, GOOGLE_ENTRY, parameters)
+                _parse_entries(section.lines, GOOGLE_ENTRY, parameters)
             case "numpy":
-                _read_entries(section.lines, NUMPY_ENTRY, parameters)
+                _parse_entries(section.lines, NUMPY_ENTRY, parameters)
             case _:
                 pass
-    return Docstring(text, {name: words for name, words in parameters.items() if words})
+    return Docstring(text, {name: each for name, each in parameters.items() if each})
 
 
-def _sections(lines: Sequence[str]) -> Iterator[Section]:
+def _split_sections(lines: Sequence[str]) -> Iterator[Section]:
+    """Yield the sections of a docstring in order; the first is the leading text."""
     section = Section("text", [])
     for number, line in enumerate(lines):
-        kind = _kind_of_section(lines, number)
+        kind = _starting_section(lines, number)
         if kind is None:
             section.lines.append(line)
             continue
@@ -120,8 +123,8 @@ def _sections(lines: Sequence[str]) -> Iterator[Section]:
     yield section
 
 
-def _kind_of_section(lines: Sequence[str], number: int) -> str | None:
-    """Say which kind of section a line begins: ``rest``, ``google``, ``numpy`` or ``other``."""
+def _starting_section(lines: Sequence[str], number: int) -> str | None:
+    """Return the kind of section that starts at a line; `None` if none starts there."""
     line = lines[number]
     following = lines[number + 1] if number + 1 < len(lines) else ""
     if (field := REST_FIELD.match(line)) and field["field"] in REST_FIELDS:
@@ -135,24 +138,27 @@ def _kind_of_section(lines: Sequence[str], number: int) -> str | None:
     return None
 
 
-def _read_rest(lines: Sequence[str], parameters: dict[str, str]) -> None:
+def _parse_rest_field(lines: Sequence[str], parameters: dict[str, str]) -> None:
+    """Add the parameter that a reST field describes; other fields are skipped."""
     field = REST_FIELD.match(lines[0])
-    words = ((field["words"] or "") if field else "").split()
-    if field and words and field["field"] in REST_PARAMETERS:
-        text = [field["text"] or "", *_until_blank(lines[1:])]
-        parameters[words[-1].lstrip("*\\")] = _joined(text)
+    argument = ((field["argument"] or "") if field else "").split()
+    if field and argument and field["field"] in REST_PARAMETERS:
+        text = [field["text"] or "", *_indented(lines[1:])]
+        parameters[argument[-1].lstrip("*\\")] = _join(text)
 
 
-def _until_blank(lines: Sequence[str]) -> Iterator[str]:
-    """Give the lines of a field: to a text that is not indented, which is not part of it."""
+def _indented(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines up to the first that is not indented, where a reST field ends."""
     for line in lines:
         if line and not line[0].isspace():
             return
         yield line
 
 
-def _read_entries(lines: Sequence[str], entry: re.Pattern[str], parameters: dict[str, str]) -> None:
-    """Read the entries of a section; lines that are indented deeper go on with an entry."""
+def _parse_entries(
+    lines: Sequence[str], entry: re.Pattern[str], parameters: dict[str, str]
+) -> None:
+    """Add the parameters that a section describes; a line with a deeper indent continues one."""
     margin = min((_indent(line) for line in lines if line.strip()), default=0)
     names: list[str] = []
     found: dict[str, list[str]] = {}
@@ -165,12 +171,12 @@ def _read_entries(lines: Sequence[str], entry: re.Pattern[str], parameters: dict
         else:
             for name in names:
                 found[name].append(line)
-    parameters |= {name: _joined(words) for name, words in found.items()}
+    parameters |= {name: _join(description) for name, description in found.items()}
 
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _joined(lines: Sequence[str]) -> str:
+def _join(lines: Sequence[str]) -> str:
     return "\n".join(line.strip() for line in lines).strip()

@@ -1,7 +1,7 @@
-"""Typed functions as tools: what the model is told of them, and how its calls are run.
+"""Typed functions as tools: the definition for the model, and the execution of a call.
 
-The signature makes the schema, the docstring the descriptions, and the arguments of a call are
-decoded by the same types before the function is called::
+The signature gives the schema and the docstring gives the descriptions. The arguments of a call are
+decoded by the types of the signature before the function is called::
 
     @function_tool
     async def get_weather(city: str, days: int = 1) -> Forecast:
@@ -12,10 +12,6 @@ decoded by the same types before the function is called::
 
     arguments = '{"city": "Oslo, Norway", "days": null}'
     output = await get_weather.invoke(arguments)
-
-What belongs elsewhere: schemas (`typed/schema.py`), and the rounds of a conversation with tools
-(`conversation/run.py`): which calls run at once, for how long, and what the model is told of a
-failure.
 """
 
 from __future__ import annotations
@@ -69,50 +65,50 @@ else:
 """The ``output`` of a ``function_call_output``: text, or content parts."""
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-PARTS = (InputText, InputImage, InputFile)
+CONTENT_PARTS = (InputText, InputImage, InputFile)
 
 
 class InvalidArguments(InvalidJSON):
-    """The arguments of a call are no JSON, or do not fit the parameters of the tool.
+    """Arguments of a call that are not JSON, or do not match the parameters of the tool.
 
     :ivar tool: the name of the tool.
-    :ivar message: what is wrong, and where: for the model. It may quote the arguments, so it is
-        not in ``str()``.
-    :ivar place: the place as a path (``$.city``), where one is known.
+    :ivar message: the error and its place, to send to the model. The message may quote the
+        arguments, so ``str()`` leaves it out.
+    :ivar place: the path of the value (``$.city``); `None` if unknown.
     """
 
     def __init__(self, message: str, *, tool: str) -> None:
-        super().__init__(message, subject=f"what the model gave to the tool {tool!r}")
+        super().__init__(message, subject=f"the argument JSON for the tool {tool!r}")
         self.tool = tool
 
 
 class InvalidResult(ResponsesError, TypeError):
-    """A function returned what cannot be sent to the model."""
+    """A function returned a value that cannot be sent to the model, such as bytes."""
 
 
 @final
 class FunctionTool(Generic[P, R]):
-    """A typed function that the model can call. It can still be called as the function it is.
+    """A typed function that the model can call, and that a program can still call directly.
 
-    A parameter with a default may be left out by the model, or be ``null``: then the function gets
-    its default. ``null`` is `None` where the annotation admits `None`. Keys that are no parameter
-    are refused. Strict mode is used where every parameter has a strict form (see `JSONType`).
+    If the model leaves out a parameter with a default, or passes ``null``, the function gets its
+    default. ``null`` is `None` where the annotation admits `None`. Unknown keys are rejected. The
+    schema is strict if strict mode can express every parameter (see `JSONType`).
 
     :param function: a function, sync or async, with an annotation at each parameter. ``*args`` and
-        ``**kwargs`` are refused: a list or a dict as a parameter says more to the model.
-    :param name: the name for the model, of the letters ``[a-zA-Z0-9_-]``, at most 64; the
-        function's own by default.
-    :param description: the description for the model; the docstring's text by default.
-    :param strict: `True` to insist on strict mode, `False` to go without it.
-    :param timeout: seconds that one call may take, for whoever runs the calls.
-    :param cheap: call a sync function in the event loop itself. It must return at once: every
-        other sync function runs in a thread.
-    :raises ConfigurationError: if the function cannot be a tool: the message names the parameter.
+        ``**kwargs`` are rejected: a list or a dict as a parameter gives the model a schema.
+    :param name: the name for the model: 1 to 64 of the characters ``[a-zA-Z0-9_-]``; by default the
+        name of the function.
+    :param description: the description for the model; by default the text of the docstring.
+    :param strict: `True` to require strict mode, `False` to turn strict mode off.
+    :param timeout: the limit of a call in a run, in seconds; `None` for the run's ``tool_timeout``.
+    :param cheap: whether to call a sync function in the event loop, where the function must return
+        quickly. By default a sync function runs in a thread.
+    :raises ConfigurationError: if the function cannot be a tool; the message names the parameter.
 
     :ivar name: the name for the model.
-    :ivar description: the description for the model; `None` if there is none.
-    :ivar schema: the schema of the parameters, and why it is not strict if it is not.
-    :ivar timeout: seconds that one call may take; `None` for no limit.
+    :ivar description: the description for the model, or `None`.
+    :ivar schema: the schema of the parameters; ``reason`` in it is why a schema is not strict.
+    :ivar timeout: the limit of a call in a run, in seconds; `None` for the run's ``tool_timeout``.
     :ivar cheap: whether a sync function is called in the event loop.
     :ivar is_async: whether the function is async.
     """
@@ -136,17 +132,16 @@ class FunctionTool(Generic[P, R]):
         timeout: float | None = None,
         cheap: bool = False,
     ) -> None:
-        from trio_responses._tools.docstrings import (  # noqa: PLC0415 - many use no tools
-            parse_docstring,
-        )
-        from trio_responses._tools.signatures import arguments_type  # noqa: PLC0415 - likewise
+        # Imported with the first tool, since many programs use no tools.
+        from trio_responses._tools.docstrings import parse_docstring  # noqa: PLC0415
+        from trio_responses._tools.signatures import arguments_type, signature_of  # noqa: PLC0415
 
-        signature = _signature_of(function)
+        signature = signature_of(function)
         functools.update_wrapper(cast("Callable[P, R]", self), function)
         docstring = parse_docstring(inspect.getdoc(function))
-        self.name = _checked_name(function.__name__ if name is None else name)
+        self.name = _check_name(function.__name__ if name is None else name)
         self.description = description if description is not None else docstring.text or None
-        self.timeout = _checked_timeout(timeout)
+        self.timeout = _check_timeout(timeout)
         self.cheap = cheap
         self.is_async = inspect.iscoroutinefunction(function)
         self._signature = signature
@@ -159,7 +154,7 @@ class FunctionTool(Generic[P, R]):
 
     @property
     def definition(self) -> wire.FunctionToolParam:
-        """The tool as it is sent in ``tools``."""
+        """The definition of the tool, as sent in ``tools``."""
         return wire.FunctionToolParam(
             name=self.name,
             description=self.description,
@@ -168,27 +163,27 @@ class FunctionTool(Generic[P, R]):
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function itself."""
+        """Call the function directly, without JSON."""
         return self.__wrapped__(*args, **kwargs)
 
     async def invoke(self, arguments: str | bytes) -> ToolOutput:
-        """Call the function with the arguments of a function call, and encode its result.
+        """Call the function with JSON arguments, and return its result encoded for the model.
 
-        A cancelled sync function is left to itself: its thread runs on to its end.
+        Exceptions of the function propagate unchanged. When cancelled, an async function is
+        cancelled too; the thread of a sync function runs to its end, and its result is discarded.
 
-        :param arguments: JSON, as the model wrote it.
-        :returns: the ``output`` for the model, as `encode_output` makes it.
-        :raises InvalidArguments: if they do not fit: the function was not called.
-        :raises InvalidResult: if the function returned what cannot be sent.
-
-        What the function raises comes out as it is.
+        :param arguments: the arguments as JSON, as the model wrote them.
+        :returns: the ``output`` for the model, as `encode_output` returns it.
+        :raises InvalidArguments: if the arguments do not match the parameters; the function was not
+            called.
+        :raises InvalidResult: if the result cannot be sent.
         """
         return encode_output(await self.call(self.bind(arguments)), tool=self.name)
 
     def bind(self, arguments: str | bytes) -> inspect.BoundArguments:
-        """Decode the arguments of a function call. No text at all is no arguments.
+        """Decode the arguments of a function call. Empty text means no arguments.
 
-        :raises InvalidArguments: if they do not fit.
+        :raises InvalidArguments: if the arguments do not match the parameters.
         """
         try:
             decoded = self._arguments.decode(arguments if arguments.strip() else b"{}")
@@ -199,10 +194,10 @@ class FunctionTool(Generic[P, R]):
         return inspect.BoundArguments(self._signature, cast("Any", named))
 
     async def call(self, bound: inspect.BoundArguments) -> Any:
-        """Call the function with arguments that `bind` has decoded, and give what it returns.
+        """Call the function with arguments that `bind` has decoded, and return its result.
 
-        What the function raises comes out as it is. When cancelled, an async function is cancelled
-        with it, and a sync one in a thread runs on to its end, which nobody hears of.
+        Exceptions of the function propagate unchanged. When cancelled, an async function is
+        cancelled too; the thread of a sync function runs to its end, and its result is discarded.
         """
         function: Callable[..., Any] = self.__wrapped__
         if self.is_async:
@@ -211,13 +206,13 @@ class FunctionTool(Generic[P, R]):
         if self.cheap:
             await trio.lowlevel.checkpoint()
             result = call()
-        else:  # in a list, since Trio refuses a coroutine
+        else:  # in a list, because Trio rejects a sync function that returns a coroutine
             (result,) = await trio.to_thread.run_sync(lambda: [call()], abandon_on_cancel=True)
-        # A plain decorator around an async function gives a coroutine.
+        # A sync decorator around an async function returns a coroutine.
         return await result if inspect.iscoroutine(result) else result
 
     def __repr__(self) -> str:
-        """Show its name."""
+        """Show the name of the tool."""
         return f"<FunctionTool {self.name!r}>"
 
 
@@ -233,7 +228,7 @@ def function_tool(
     cheap: bool = False,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 def function_tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a tool of a function: ``@function_tool`` or ``@function_tool(name=..., ...)``.
+    """Return a function as a tool: ``@function_tool`` or ``@function_tool(name=..., ...)``.
 
     The options are those of `FunctionTool`.
 
@@ -245,19 +240,21 @@ def function_tool(function: Callable[..., Any] | None = None, /, **options: Any)
 
 
 def encode_output(result: Any, *, tool: str = "tool") -> ToolOutput:
-    """Make the ``output`` for the model of what a function returned.
+    """Return the result of a function as the ``output`` for the model.
 
-    Text is sent as it is. `InputText`, `InputImage` and `InputFile`, one or a list of them alone,
-    are sent as content parts. Everything else is sent as JSON: `None` is ``null``.
+    Text is sent unchanged. An `InputText`, `InputImage` or `InputFile`, or a list of only these,
+    is sent as content parts. Any other result is sent as JSON: `None` becomes ``null``.
 
     :param tool: the name of the tool, for the message.
-    :raises InvalidResult: for bytes, for text that is not Unicode, and for what has no JSON.
+    :raises InvalidResult: for bytes, text with surrogates, and values without a JSON form.
     """
-    parts = _parts(result)
+    parts = _content_parts(result)
     if parts:
         return parts
     if issubclass(type(result), (bytes, bytearray, memoryview)):
-        raise InvalidResult(f"the tool {tool!r} returned bytes: make text or a content part of it")
+        raise InvalidResult(
+            f"the tool {tool!r} returned {type(result).__name__}: return text or a content part"
+        )
     try:
         if issubclass(type(result), str):
             result.encode()
@@ -265,41 +262,35 @@ def encode_output(result: Any, *, tool: str = "tool") -> ToolOutput:
         return msgspec.json.encode(result).decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         kind = type(result).__name__
-        raise InvalidResult(f"the tool {tool!r} returned a {kind} that is no JSON") from error
+        raise InvalidResult(
+            f"the tool {tool!r} returned a {kind} that JSON cannot express: "
+            "return a value that msgspec can encode"
+        ) from error
 
 
-def _parts(result: Any) -> list[Any]:
-    """Give a result that is made of content parts alone as a list."""
-    if isinstance(result, PARTS):
+def _content_parts(result: Any) -> list[Any]:
+    """Return the content parts of a result; an empty list if the result has anything else."""
+    if isinstance(result, CONTENT_PARTS):
         return [result]
-    if not issubclass(type(result), list) or not all(isinstance(each, PARTS) for each in result):
+    if not issubclass(type(result), list) or not all(
+        isinstance(each, CONTENT_PARTS) for each in result
+    ):
         return []
     return list(result)
 
 
-# --- The parts of a definition -------------------------------------------------------------
-
-
-def _signature_of(function: Any) -> inspect.Signature:
-    if not inspect.isroutine(function):
-        raise ConfigurationError(f"a tool is made of a function, and not of {function!r}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(f"{function.__name__}: a tool returns its result, it cannot yield")
-    try:
-        return inspect.signature(function)
-    except ValueError as error:
-        raise ConfigurationError(f"{function.__name__} has no signature") from error
-
-
-def _checked_name(name: str) -> str:
+def _check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ConfigurationError(
-            f"the name {name!r} of a tool: 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
+            f"invalid name of a tool, {name!r}: "
+            "use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
         )
     return name
 
 
-def _checked_timeout(timeout: float | None) -> float | None:
+def _check_timeout(timeout: float | None) -> float | None:
     if timeout is not None and (math.isnan(timeout) or timeout <= 0):
-        raise ConfigurationError(f"the timeout of a tool is {timeout}: it must be above 0 seconds")
+        raise ConfigurationError(
+            f"invalid timeout of a tool, {timeout}: use a number of seconds above 0, or None"
+        )
     return timeout

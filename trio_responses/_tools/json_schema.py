@@ -1,37 +1,33 @@
-"""The JSON schema of a type: in full, or in the strict subset that the API holds a model to.
+"""Write the JSON schema of a type: in full, or in the subset that strict mode allows.
 
-What the strict subset leaves out is said in words, in the ``description``, because the decoder
-still insists on it. Where the subset has no form at all, the place of the first obstacle is kept.
+A keyword outside the strict subset moves into the ``description``, because the decoder still
+enforces the constraint. `SchemaWriter.obstacle` names the first place that the strict subset cannot
+express.
 
-What belongs elsewhere: decoding, and the choice between the two forms (`forms.py`).
+``msgspec.json.schema`` cannot be the starting point, because its output lacks facts that a strict
+schema needs: the order of enumeration values and `TypedDict` keys, the format of a `datetime`
+without a time zone, the field names of a named tuple, and the `list` factories of dataclasses. It
+also fails for a default that JSON cannot express, and for two classes of the same full name.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 from msgspec import inspect as mi
 
-from trio_responses._tools.scalars import (
-    NULL,
-    choice,
-    default_of,
-    documentation_of,
-    lengths,
-    scalar,
-    word_of,
-)
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from trio_responses._tools.scalars import JSONSchema
+__all__ = ["NoSchema", "SchemaWriter", "admits_null", "without_metadata"]
 
-__all__ = ["SchemaWriter", "admits_null", "bare"]
-
-Object: TypeAlias = mi.StructType | mi.TypedDictType | mi.DataclassType
+JSONSchema: TypeAlias = dict[str, Any]
+ObjectType: TypeAlias = mi.StructType | mi.TypedDictType | mi.DataclassType
+PositionalType: TypeAlias = mi.StructType | mi.NamedTupleType | mi.TupleType
+"""Types whose JSON is an array in which each position has its own type."""
 
 STRICT_KEYWORDS = frozenset(
     {
@@ -59,17 +55,45 @@ STRICT_FORMATS = frozenset(
     {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"}
 )
 UNSUPPORTED_PATTERN = re.compile(r"\(\?(?!:)|\\[1-9]")
-"""Lookaround, flags, named groups and references back: more than the API's patterns can say."""
+"""Lookaround, flags, named groups and backreferences: the API rejects these in a pattern."""
+
+CONSTRAINTS = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+    "multiple_of": "multipleOf",
+    "pattern": "pattern",
+}
+LENGTHS = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    "object": ("minProperties", "maxProperties"),
+}
+FORMATS: dict[type[mi.Type], str] = {
+    mi.DateTimeType: "date-time",
+    mi.TimeType: "time",
+    mi.DateType: "date",
+    mi.TimeDeltaType: "duration",
+    mi.UUIDType: "uuid",
+    mi.DecimalType: "decimal",
+}
+NULL = {"type": "null"}
+ENUM_TYPES: dict[type, str] = {str: "string", int: "integer", type(None): "null"}
 
 
-def bare(info: mi.Type) -> mi.Type:
-    """Take the metadata off a type."""
+class NoSchema(Exception):
+    """A type that has no JSON schema. The message names its place and the type."""
+
+
+def without_metadata(info: mi.Type) -> mi.Type:
+    """Return the type inside an ``Annotated``; any other type as it is."""
     return info.type if isinstance(info, mi.Metadata) else info
 
 
 def admits_null(info: mi.Type) -> bool:
     """Whether ``null`` is a value of the type."""
-    match bare(info):
+    match without_metadata(info):
         case mi.NoneType() | mi.AnyType() | mi.RawType():
             return True
         case mi.UnionType(types=types):
@@ -81,111 +105,117 @@ def admits_null(info: mi.Type) -> bool:
 
 
 class SchemaWriter:
-    """Writes the schema of one type.
+    """A writer for the schema of one type.
 
     :param strict: write in the strict subset.
-    :ivar obstacle: where and why the strict subset has no form, if it has none.
-    :ivar definitions: the schemas of the types that have a name.
-    :ivar stands_in: whether ``null`` may stand for a default somewhere.
+    :ivar obstacle: the first place that the strict subset cannot express, and why; `None` if the
+        subset can express the whole type.
+    :ivar definitions: the schemas of the object types, by name (``$defs``).
+    :ivar has_null_defaults: whether some property accepts ``null`` in place of its default.
     """
 
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict
         self.obstacle: str | None = None
         self.definitions: dict[str, JSONSchema] = {}
-        self.stands_in: bool = False
+        self.has_null_defaults: bool = False
         self._names: dict[Any, str] = {}
 
-    def root(self, info: mi.Type, place: str) -> JSONSchema:
-        """Write an object with everything that it refers to.
+    def write_root(self, info: mi.Type, place: str) -> JSONSchema:
+        """Return the schema of an object type, with ``$defs`` for every type that it refers to.
 
-        :param place: what the object is called in messages.
-        :raises NoSchema: if there is no schema for a part of it.
+        :param place: the name of the object in messages.
+        :raises NoSchema: if JSON has no representation for a part of the type.
         """
-        info, beside = _apart(info)
+        info, keywords = _split_metadata(info)
         if isinstance(info, mi.DictType):
-            schema = self._mapping(info, place)
+            schema = self._write_mapping(info, place)
         else:
-            schema = self._object(cast("Object", info), place)
-        schema = self._add(schema, beside)
+            schema = self._write_object(cast("ObjectType", info), place)
+        schema = self._add_keywords(schema, keywords)
         if self.definitions:
             schema["$defs"] = self.definitions
         return schema
 
     def write(self, info: mi.Type, place: str) -> JSONSchema:
-        """Write the schema of a type that stands at ``place``."""
-        info, beside = _apart(info)
-        return self._add(self._form(info, place), beside)
+        """Return the schema of the type at ``place``, a path such as ``parameters.city``."""
+        info, keywords = _split_metadata(info)
+        return self._add_keywords(self._write_type(info, place), keywords)
 
-    def _form(self, info: mi.Type, place: str) -> JSONSchema:  # noqa: PLR0911 - one for each kind
+    def _write_type(self, info: mi.Type, place: str) -> JSONSchema:  # noqa: PLR0911 - one per kind
         match info:
             case mi.AnyType() | mi.RawType():
-                self._block(place, "any value at all")
+                self._set_obstacle(place, "a value of any type")
                 return {}
             case mi.StructType(array_like=True) | mi.NamedTupleType() | mi.TupleType():
-                return self._positions(info, place)
+                return self._write_positional(info, place)
             case mi.StructType() | mi.TypedDictType() | mi.DataclassType():
-                return self._refer(info, place)
+                return self._write_reference(info, place)
             case mi.CollectionType():
-                schema = lengths(info, "array")
+                schema = _type_and_lengths(info, "array")
                 schema["items"] = self.write(info.item_type, f"{place}[]")
                 unique = isinstance(info, mi.SetType | mi.FrozenSetType)
                 return {**schema, "uniqueItems": True} if unique else schema
             case mi.DictType():
-                return self._mapping(info, place)
+                return self._write_mapping(info, place)
             case mi.UnionType(types=types):
-                ordered = sorted(types, key=lambda each: isinstance(bare(each), mi.NoneType))
-                options = [self.write(each, place) for each in ordered]
-                return {"anyOf": [one for option in options for one in _flat(option)]}
+                null_last = sorted(
+                    types, key=lambda each: isinstance(without_metadata(each), mi.NoneType)
+                )
+                options = [self.write(each, place) for each in null_last]
+                return {"anyOf": [one for option in options for one in _flatten_any_of(option)]}
             case mi.LiteralType(values=values):
-                return choice(values)
+                return _write_enum(values)
             case mi.EnumType(cls=cls):
-                return {**choice(member.value for member in cls), **documentation_of(cls)}
+                return {**_write_enum(member.value for member in cls), **_description_of(cls)}
             case _:
-                return scalar(info, place)
+                return _write_scalar(info, place)
 
-    def _refer(self, info: Object, place: str) -> JSONSchema:
+    def _write_reference(self, info: ObjectType, place: str) -> JSONSchema:
         name = self._names.get(info.cls)
         if name is None:
-            name = self._names[info.cls] = self._free_name(info.cls)
-            self.definitions[name] = {}
-            self.definitions[name] = self._object(info, place)
+            name = self._names[info.cls] = self._unused_name(info.cls)
+            self.definitions[name] = {}  # reserves the name, for types that refer to themselves
+            self.definitions[name] = self._write_object(info, place)
         return {"$ref": f"#/$defs/{name}"}
 
-    def _free_name(self, cls: Any) -> str:
-        whole = cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
-        stem = name = re.sub(r"[^a-zA-Z0-9_-]+", "_", whole).strip("_") or "type"
+    def _unused_name(self, cls: Any) -> str:
+        full_name = cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
+        stem = name = re.sub(r"[^a-zA-Z0-9_-]+", "_", full_name).strip("_") or "type"
         number = 1
         while name in self.definitions:
             number += 1
             name = f"{stem}_{number}"
         return name
 
-    def _object(self, info: Object, place: str) -> JSONSchema:
+    def _write_object(self, info: ObjectType, place: str) -> JSONSchema:
         properties: dict[str, JSONSchema] = {}
         required: list[str] = []
         if isinstance(info, mi.StructType) and info.tag_field is not None:
-            properties[info.tag_field] = choice([info.tag])
+            properties[info.tag_field] = _write_enum([info.tag])
             required.append(info.tag_field)
-        for field in _in_order(info):
+        for field in _fields_in_order(info):
             name = field.encode_name
-            properties[name] = self._property(field, f"{place}.{name}")
+            properties[name] = self._write_property(field, f"{place}.{name}")
             if field.required or self.strict:
                 required.append(name)
         schema: JSONSchema = {"type": "object", "properties": properties, "required": required}
         if self.strict or (isinstance(info, mi.StructType) and info.forbid_unknown_fields):
             schema["additionalProperties"] = False
-        return {**schema, **documentation_of(info.cls)}
+        return {**schema, **_description_of(info.cls)}
 
-    def _property(self, field: mi.Field, place: str) -> JSONSchema:
+    def _write_property(self, field: mi.Field, place: str) -> JSONSchema:
         schema = self.write(field.type, place)
         if field.required:
             return schema
         if not admits_null(field.type):
-            self.stands_in = True
+            self.has_null_defaults = True
             schema = self._nullable(schema) if self.strict else schema
-        default = default_of(field)
-        return self._add(schema, {} if self.strict and default == {"default": None} else default)
+        default = _default_of(field)
+        # A strict property with the default null already lists null among its types.
+        return self._add_keywords(
+            schema, {} if self.strict and default == {"default": None} else default
+        )
 
     @staticmethod
     def _nullable(schema: JSONSchema) -> JSONSchema:
@@ -194,18 +224,16 @@ class SchemaWriter:
         options = inside.get("anyOf", [inside])
         return {"anyOf": [*options, NULL], **outside}
 
-    def _mapping(self, info: mi.DictType, place: str) -> JSONSchema:
-        self._block(place, "an object with free keys")
-        schema = lengths(info, "object")
+    def _write_mapping(self, info: mi.DictType, place: str) -> JSONSchema:
+        self._set_obstacle(place, "an object with arbitrary keys")
+        schema = _type_and_lengths(info, "object")
         schema["additionalProperties"] = self.write(info.value_type, f"{place}.*")
         keys = self.write(info.key_type, f"{place}.*")
         keys.pop("type", None)
         return {**schema, "propertyNames": keys} if keys else schema
 
-    def _positions(
-        self, info: mi.StructType | mi.NamedTupleType | mi.TupleType, place: str
-    ) -> JSONSchema:
-        """Write an array in which each position has a type of its own."""
+    def _write_positional(self, info: PositionalType, place: str) -> JSONSchema:
+        """Return the schema of an array in which each position has its own type."""
         names: list[str] = []
         if isinstance(info, mi.TupleType):
             schemas = [self.write(each, f"{place}[{n}]") for n, each in enumerate(info.item_types)]
@@ -216,70 +244,71 @@ class SchemaWriter:
             least = max((n for n, field in enumerate(info.fields, 1) if field.required), default=0)
             if isinstance(info, mi.StructType) and info.tag_field is not None:
                 names.insert(0, info.tag_field)
-                schemas.insert(0, choice([info.tag]))
+                schemas.insert(0, _write_enum([info.tag]))
                 least += 1
         schema: JSONSchema = {"type": "array", "minItems": least, "maxItems": len(schemas)}
         if not self.strict:
             return {**schema, "prefixItems": schemas}
-        return {**schema, **self._any_position(schemas, names, place)}
+        return {**schema, **self._shared_items(schemas, names, place)}
 
-    def _any_position(
+    def _shared_items(
         self, schemas: Sequence[JSONSchema], names: Sequence[str], place: str
     ) -> JSONSchema:
-        """Give every position the same items: the strict subset knows no order."""
-        kinds = [schema for n, schema in enumerate(schemas) if schema not in schemas[:n]]
-        if not kinds:
-            self._block(place, "an array that is always empty")
+        """Return one ``items`` for all positions, because strict mode has no ``prefixItems``."""
+        distinct = [schema for n, schema in enumerate(schemas) if schema not in schemas[:n]]
+        if not distinct:
+            self._set_obstacle(place, "an array that is always empty")
             return {}
-        items = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-        if len(kinds) == 1 and not names:
+        items = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+        if len(distinct) == 1 and not names:
             return {"items": items}
-        order = names or [word_of(schema) for schema in schemas]
+        order = names or [_type_name(schema) for schema in schemas]
         return {"items": items, "order": order}
 
-    def _add(self, schema: JSONSchema, keywords: JSONSchema) -> JSONSchema:
-        """Put keywords into a schema: as they are, or in words where strict knows them not."""
+    def _add_keywords(self, schema: JSONSchema, keywords: JSONSchema) -> JSONSchema:
+        """Return the schema with more keywords; strict mode moves some into the description."""
         keywords = {key: value for key, value in keywords.items() if key != "title"}
-        if "$ref" in schema and keywords:
+        if "$ref" in schema and keywords:  # strict mode allows no keyword beside $ref
             schema = {"anyOf": [schema]}
         schema = {**schema, **keywords}
         if not self.strict:
             return schema
         unsupported = {key: schema.pop(key) for key in list(schema) if _is_unsupported(key, schema)}
-        words = ", ".join(f"{key}: {_json(value)}" for key, value in unsupported.items())
-        if words:
-            text = schema.get("description")
-            schema["description"] = f"{text} ({words})" if text else words
+        text = ", ".join(f"{key}: {_encode(value)}" for key, value in unsupported.items())
+        if text:
+            own = schema.get("description")
+            schema["description"] = f"{own} ({text})" if own else text
         return schema
 
-    def _block(self, place: str, reason: str) -> None:
+    def _set_obstacle(self, place: str, reason: str) -> None:
         if self.obstacle is None:
             self.obstacle = f"{place}: {reason}"
 
 
-def _apart(info: mi.Type) -> tuple[mi.Type, JSONSchema]:
-    """Take a type and the keywords beside it apart."""
+def _split_metadata(info: mi.Type) -> tuple[mi.Type, JSONSchema]:
+    """Return the type inside an ``Annotated``, and the schema keywords of its metadata."""
     if not isinstance(info, mi.Metadata):
         return info, {}
-    beside: JSONSchema | None = getattr(info, "extra_json_schema")  # noqa: B009 - it has no type
-    return info.type, beside or {}
+    keywords: JSONSchema | None = getattr(info, "extra_json_schema")  # noqa: B009 - has no type
+    return info.type, keywords or {}
 
 
-def _in_order(info: Object) -> Sequence[mi.Field]:
-    """Give the fields as the class has them, which is the order in which a model writes them."""
+def _fields_in_order(info: ObjectType) -> Sequence[mi.Field]:
+    """Return the fields in the order of the class: a model writes its properties in that order."""
     if not isinstance(info, mi.TypedDictType):
         return info.fields
     order = list(getattr(info.cls, "__origin__", info.cls).__annotations__)  # msgspec sorts them
     return sorted(info.fields, key=lambda field: order.index(field.name))
 
 
-def _flat(option: JSONSchema) -> list[JSONSchema]:
-    """Give the options of an option that is nothing but a choice itself."""
+def _flatten_any_of(option: JSONSchema) -> list[JSONSchema]:
+    """Return the options of a schema that is only an ``anyOf``; else the schema alone."""
     inner: list[JSONSchema] = option["anyOf"] if set(option) == {"anyOf"} else [option]
     return inner
 
 
 def _is_unsupported(keyword: str, schema: JSONSchema) -> bool:
+    """Whether strict mode rejects a keyword of the schema."""
     value = schema[keyword]
     match keyword:
         case "format":
@@ -290,5 +319,95 @@ def _is_unsupported(keyword: str, schema: JSONSchema) -> bool:
             return keyword not in STRICT_KEYWORDS
 
 
-def _json(value: Any) -> str:
+def _encode(value: Any) -> str:
     return msgspec.json.encode(value).decode()
+
+
+# --- Types that contain no other type, and the keywords of a class ---
+
+
+def _write_scalar(info: mi.Type, place: str) -> JSONSchema:
+    """Return the schema of a type that contains no other type.
+
+    :raises NoSchema: if JSON has no representation for the type.
+    """
+    match info:
+        case mi.NoneType():
+            schema = dict(NULL)
+        case mi.BoolType():
+            schema = {"type": "boolean"}
+        case mi.IntType():
+            schema = {"type": "integer", **_constraints(info)}
+        case mi.FloatType():
+            schema = {"type": "number", **_constraints(info)}
+        case mi.StrType():
+            schema = {**_type_and_lengths(info, "string"), **_constraints(info)}
+        case mi.BytesType() | mi.ByteArrayType() | mi.MemoryViewType():
+            schema = {"type": "string", "contentEncoding": "base64"}
+        case _:
+            schema = {"type": "string", "format": _string_format(info, place)}
+    return schema
+
+
+def _string_format(info: mi.Type, place: str) -> str:
+    """Return the ``format`` of a type that JSON represents as a string.
+
+    A time without an offset has the ``-local`` format of the OpenAPI format registry.
+    """
+    name = FORMATS.get(type(info))
+    if name is None:
+        cls = getattr(info, "cls", type(info))
+        raise NoSchema(
+            f"{place}: the type {getattr(cls, '__name__', cls)} has no JSON schema; "
+            "use a type that msgspec can decode from JSON"
+        )
+    return f"{name}-local" if getattr(info, "tz", None) is False else name
+
+
+def _constraints(info: mi.Type) -> JSONSchema:
+    values = {keyword: getattr(info, name, None) for name, keyword in CONSTRAINTS.items()}
+    return {keyword: value for keyword, value in values.items() if value is not None}
+
+
+def _type_and_lengths(info: Any, kind: str) -> JSONSchema:
+    """Return ``type`` and the limits of length for a string, an array or an object."""
+    values = zip(LENGTHS[kind], (info.min_length, info.max_length), strict=True)
+    return {"type": kind} | {keyword: value for keyword, value in values if value is not None}
+
+
+def _write_enum(values: Iterable[Any]) -> JSONSchema:
+    """Return an enumeration, with one ``enum`` for each JSON type, as strict mode requires."""
+    by_type: dict[str, list[Any]] = {}
+    for value in sorted(values, key=lambda value: value is None):
+        by_type.setdefault(ENUM_TYPES[type(value)], []).append(value)
+    schemas: list[JSONSchema] = [
+        dict(NULL) if kind == "null" else {"type": kind, "enum": members}
+        for kind, members in by_type.items()
+    ]
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _description_of(cls: Any) -> JSONSchema:
+    """Return the docstring of a class, unless the dataclass decorator generated it."""
+    cls = getattr(cls, "__origin__", cls)
+    text = inspect.cleandoc(cls.__doc__ or "")
+    return {"description": text} if text and not text.startswith(f"{cls.__name__}(") else {}
+
+
+def _default_of(field: mi.Field) -> JSONSchema:
+    """Return the ``default`` of a field, if JSON can express it and no factory computes it."""
+    default: Any = field.default
+    if field.default_factory in (list, dict, set):
+        default = [] if field.default_factory is not dict else {}
+    if default is msgspec.NODEFAULT:
+        return {}
+    try:
+        return {"default": msgspec.to_builtins(default, str_keys=True)}
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return {}
+
+
+def _type_name(schema: JSONSchema) -> str:
+    """Return a short name for a schema: its type, or the name that it refers to."""
+    named = schema.get("type") or schema.get("$ref", "one of several").rpartition("/")[2]
+    return str(named)

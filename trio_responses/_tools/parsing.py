@@ -1,7 +1,4 @@
-"""Typed answers: a response whose text is an instance of a type.
-
-What belongs elsewhere: schemas and decoding (`schema.py`), asking for an answer (`turns/face.py`).
-"""
+"""Typed answers: request a response in the JSON of a type, and decode the text of the response."""
 
 from __future__ import annotations
 
@@ -24,60 +21,63 @@ if TYPE_CHECKING:
     from trio_responses._tools.schema import JSONType
     from trio_responses._wire import Response
 
-__all__ = ["ParsedResponse", "ask_for", "read_answer"]
+__all__ = ["ParsedResponse", "parse_response", "with_text_format"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedResponse(Generic[T]):
-    """A response, and what it says as a value. Made by ``parse()``."""
+    """A response with its text decoded as a value of a type. ``parse()`` returns one."""
 
     response: Response
-    """The `Response` itself: usage, id, all of its output."""
+    """The `Response` with its id, usage and all output items."""
     parsed: T
-    """The answer."""
+    """The decoded answer."""
 
 
-def ask_for(answer: Any, params: Mapping[str, Any]) -> tuple[dict[str, Any], JSONType[Any]]:
-    """Add the type of the answer to the settings of a turn; other fields of ``text`` stay.
+def with_text_format(
+    answer: Any, params: Mapping[str, Any]
+) -> tuple[dict[str, Any], JSONType[Any]]:
+    """Return the request parameters with ``text.format`` for a type, and the type's decoder.
 
-    :return: the settings, and what reads the answer.
-    :raises ConfigurationError: for a type that has no JSON schema.
+    Other fields of ``text`` are kept.
+
+    :raises ConfigurationError: if the type has no JSON schema.
     """
     try:
-        form, reader = _text_format(answer)
+        format_, json_type = _cached_text_format(answer)
     except TypeError:  # not hashable, such as an annotation with a list in it
-        form, reader = text_format(answer)
+        format_, json_type = text_format(answer)
     text: Mapping[str, Any] = params.get("text") or {}
-    return {**params, "text": {**text, "format": form}}, reader
+    return {**params, "text": {**text, "format": format_}}, json_type
 
 
-def read_answer(response: Response, reader: JSONType[T]) -> ParsedResponse[T]:
-    """Read the answer of a Response.
+def parse_response(response: Response, json_type: JSONType[T]) -> ParsedResponse[T]:
+    """Return a response with its text decoded by a type.
 
-    :raises AnswerRefused: when the model refused.
-    :raises AnswerIncomplete: when it was cut off.
-    :raises AnswerMismatch: when the text does not fit.
+    :raises AnswerRefused: if the model refused to answer.
+    :raises AnswerIncomplete: if a limit cut the response off.
+    :raises AnswerMismatch: if the text does not match the type.
     """
     try:
-        return ParsedResponse(response, _read(response, reader))
+        return ParsedResponse(response, _decode_text(response, json_type))
     except ResponsesError as error:
         error.delivery = Delivery.ACCEPTED
         raise
 
 
-def _read(response: Response, reader: JSONType[T]) -> T:
+def _decode_text(response: Response, json_type: JSONType[T]) -> T:
     if response.refusal:
         raise AnswerRefused(response)
     if response.status == "incomplete":
         raise AnswerIncomplete(response)
     try:
-        return reader.decode(response.output_text)
+        return json_type.decode(response.output_text)
     except InvalidJSON as error:
         raise AnswerMismatch(response, error.message, place=error.place) from error
 
 
 @lru_cache(maxsize=256)
-def _text_format(answer: Any) -> tuple[dict[str, Any], JSONType[Any]]:
+def _cached_text_format(answer: Any) -> tuple[dict[str, Any], JSONType[Any]]:
     return text_format(answer)

@@ -1,41 +1,39 @@
-"""Typed JSON: the schema that a model is held to, and the decoder that reads what it wrote.
+"""Typed JSON: the schema that constrains what a model writes, and the decoder of the result.
 
-Strict mode (the guide "Structured Outputs", supported schemas) asks that the root is an object,
-that every object is closed and requires all its properties, and that no keyword outside a short
-list is used. So, for every type that msgspec knows:
+Strict mode (the guide "Structured Outputs", supported schemas) requires that the root is an object,
+that every object is closed and requires all its properties, and that a schema uses only a short
+list of keywords. The rules for every type that msgspec can decode:
 
-- a property with a default is required, and ``null`` stands for "left out": it decodes to the
-  default, unless the type admits `None` itself;
-- a keyword that strict mode does not know (``maxLength``, ``uniqueItems``, ``default``) is said
-  in the description, and insisted on when decoding; a tuple is an array of any of its types;
-- a root that is no object is put under the key ``value``, and taken out again;
-- a type with free keys, or with any value at all, has no strict form: its schema is written in
-  full, and ``reason`` names the place.
+- A property with a default is required and accepts ``null``. ``null`` decodes to the default,
+  unless the type admits `None` itself.
+- A keyword that strict mode does not support (``maxLength``, ``uniqueItems``, ``default``) moves
+  into the description. Decoding still enforces the constraint. A tuple becomes an array whose items
+  have any of its types.
+- A root that is no object is wrapped under the key ``value``. Decoding unwraps the value.
+- A type with arbitrary keys, or with a value of any type, has no strict schema: the full schema is
+  used, and ``reason`` names the place.
 
-How the schemas differ from those that ``openai`` and ``openai-agents`` make of the same types
-with pydantic (``tests/interop/test_tool_schemas.py`` has the proof):
+Differences from the schemas that ``openai`` and ``openai-agents`` generate from the same types with
+pydantic (``tests/interop/test_tool_schemas.py`` verifies the table):
 
 =======================  ==========================================  ==========================
-what                     here                                        there
+subject                  trio_responses                              openai, openai-agents
 =======================  ==========================================  ==========================
-``title``                never: it repeats the name                  on every node
+``title``                absent: it repeats the name                 on every node
 ``default``              in the description                          a keyword
 a property with default  admits ``null``                             as its type: the model must
                                                                      know the default
 lengths, unique items    in the description                          keywords
 one value                ``enum`` of one                             ``const``
 tuples                   ``items``, of any of the types              ``prefixItems``
-a described reference    ``anyOf`` of the reference                  the target written in place
-an enumeration           written in place                            a definition
+a described reference    ``anyOf`` of the reference                  the target written inline
+an enumeration           written inline                              a definition
 tagged unions            ``anyOf``                                   ``oneOf``, ``discriminator``
 ``bytes``                base64                                      ``format: binary``
 ``Decimal``              text                                        text or number
-arguments in full        closed                                      open
-a second description     the annotation's wins                       the docstring's wins
+full arguments           closed                                      open
+two descriptions         the annotation's has priority               the docstring's has priority
 =======================  ==========================================  ==========================
-
-What belongs elsewhere: how a type is written and read (`typed/forms.py`, imported with the first
-type), and functions (`tools/function.py`).
 """
 
 from __future__ import annotations
@@ -53,32 +51,33 @@ __all__ = ["InvalidJSON", "JSONType", "Schema", "strict_schema", "text_format"]
 T = TypeVar("T")
 
 MAX_NAME = 64
-"""Characters that the API takes in the name of a form."""
+"""Characters that the API accepts in the name of a format."""
 
 
 class InvalidJSON(ResponsesError, ValueError):
-    """JSON of the model that is none, or does not fit its type.
+    """Text from a model that is not JSON, or JSON that does not match its type.
 
-    :ivar message: what is wrong, and where: for the model. It may quote the JSON, so it is not
-        in ``str()``.
-    :ivar place: the place as a path (``$.days[0]``), where one is known.
+    :ivar message: the error and its place, to send to the model. The message may quote the JSON, so
+        ``str()`` leaves it out.
+    :ivar place: the path of the value (``$.days[0]``); `None` if unknown.
     """
 
     def __init__(self, message: str, *, subject: str = "the JSON") -> None:
         found = re.search(r" at `([^`]*)`$", message)
         self.place: str | None = found[1] if found else None
         where = f" at {self.place}" if self.place else ""
-        super().__init__(f"{subject} does not fit its type{where}")
+        super().__init__(f"{subject} does not match its type{where}: see the attribute message")
         self.message = message
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A JSON schema of an object, for ``parameters`` of a tool or for ``text.format``.
+    """The JSON schema of an object, for the ``parameters`` of a tool or for ``text.format``.
 
     :ivar schema: the schema.
-    :ivar strict: whether it keeps the rules of strict mode.
-    :ivar reason: the place that has no strict form, and why; `None` if it is strict.
+    :ivar strict: whether the schema follows the rules of strict mode.
+    :ivar reason: the place that strict mode cannot express, and why; `None` if the schema is
+        strict.
     """
 
     schema: dict[str, Any]
@@ -87,20 +86,20 @@ class Schema:
 
 
 class JSONType(Generic[T]):
-    """A type, the schema of its JSON, and its decoder.
+    """A type with its JSON schema and its decoder.
 
     A type whose JSON is no object is wrapped: ``{"value": ...}``.
 
     :param annotation: any type that msgspec can decode.
-    :param strict: `None` for the strict form if there is one, `True` to insist on it, `False`
-        for the schema in full.
-    :param place: what the type is called in messages.
-    :raises ConfigurationError: if the type has no JSON schema, or no strict one where that was
-        insisted on.
+    :param strict: `None` for the strict schema if the type has one, `True` to require it, `False`
+        for the full schema.
+    :param place: the name of the type in messages.
+    :raises ConfigurationError: if the type has no JSON schema, or no strict schema although
+        ``strict`` requires one.
     """
 
     schema: Schema
-    """The schema of the JSON; of the object around it, where it is wrapped."""
+    """The schema of the JSON. For a wrapped type, the schema of ``{"value": ...}``."""
     wrapped: bool
     """Whether the JSON is ``{"value": ...}``."""
 
@@ -119,21 +118,22 @@ class JSONType(Generic[T]):
     def __init__(
         self, annotation: Any, *, strict: bool | None = None, place: str = "schema"
     ) -> None:
-        from trio_responses._tools.schema_mode import form_of  # noqa: PLC0415 - many use no types
+        # Imported with the first type, since many programs use no types.
+        from trio_responses._tools.schema_mode import compile_type  # noqa: PLC0415
 
-        self._form = form_of(annotation, place, strict=strict)
-        self.wrapped = self._form.wrapped
-        reason = self._form.reason
-        self.schema = Schema(self._form.schema, strict=reason is None, reason=reason)
+        self._compiled = compile_type(annotation, place, strict=strict)
+        self.wrapped = self._compiled.wrapped
+        reason = self._compiled.reason
+        self.schema = Schema(self._compiled.schema, strict=reason is None, reason=reason)
 
     def decode(self, json: str | bytes) -> T:
-        """Decode what a model wrote.
+        """Decode JSON that a model wrote.
 
-        :raises InvalidJSON: if it is no JSON or does not fit the type. What a type's own
-            ``__post_init__`` raises, other than `TypeError` and `ValueError`, comes out as it is.
+        :raises InvalidJSON: if the text is not JSON or does not match the type. An exception of the
+            type's own ``__post_init__`` propagates unchanged, except `TypeError` and `ValueError`.
         """
         try:
-            value: T = self._form.decode(json)
+            value: T = self._compiled.decode(json)
         except (ValueError, ArithmeticError) as error:
             raise InvalidJSON(_explain(error)) from error
         except RecursionError as error:
@@ -141,16 +141,16 @@ class JSONType(Generic[T]):
         return value
 
     def __repr__(self) -> str:
-        """Show whether it is strict."""
+        """Show whether the schema is strict."""
         return f"<JSONType {'strict' if self.schema.strict else 'not strict'}>"
 
 
 def strict_schema(annotation: Any, *, place: str = "schema") -> Schema:
-    """Write the schema of a type, strict if it can be.
+    """Return the JSON schema of a type: strict if possible, else full.
 
-    :param annotation: any type that msgspec can decode. If its JSON is no object, the schema is
-        that of ``{"value": ...}``.
-    :param place: what the type is called in messages.
+    :param annotation: any type that msgspec can decode. If its JSON is no object, the schema
+        describes ``{"value": ...}``.
+    :param place: the name of the type in messages.
     :raises ConfigurationError: if the type has no JSON schema.
     """
     return JSONType[Any](annotation, place=place).schema
@@ -179,13 +179,13 @@ def text_format(
     description: str | None = None,
     strict: bool | None = None,
 ) -> tuple[dict[str, Any], JSONType[Any]]:
-    """Make the ``text.format`` of a request whose answer is a typed value.
+    """Return the ``text.format`` of a request for a typed answer, and the decoder of the answer.
 
     :param annotation: the type of the answer.
-    :param name: its name for the model; the type's own by default. What the API does not take
-        in a name becomes ``_``.
-    :param description: what the answer is for.
-    :param strict: as of `JSONType`.
+    :param name: the name that the model sees; by default the name of the type. Characters that the
+        API rejects in a name become ``_``.
+    :param description: the purpose of the answer, for the model.
+    :param strict: as in `JSONType`.
     :returns: the format, and the type that decodes the text of the answer.
     :raises ConfigurationError: as `JSONType` does.
     """
@@ -203,5 +203,6 @@ def text_format(
 
 
 def _explain(error: Exception) -> str:
+    """Return the message for a decoding error, with the place written as ``at `$.path```."""
     text = str(error) if isinstance(error, msgspec.DecodeError) else "the text is not valid JSON"
     return text.replace(" - at `", " at `")

@@ -1,7 +1,8 @@
-"""The form that a type gets in JSON: strict or in full, wrapped or not, and what reads it back.
+"""Choose the schema mode of a type, strict or full, and decode JSON by the type.
 
-What belongs elsewhere: the words of a schema (`json_schema.py`), and what users are told of one
-(`schema.py`).
+The strict schema is used where the type has one within the limits of strict mode. Strict mode
+requires every property, so a model writes ``null`` where the caller of a function would leave an
+argument out. Decoding removes such a ``null`` first, so that the default of the field applies.
 """
 
 from __future__ import annotations
@@ -13,78 +14,85 @@ import msgspec
 from msgspec import inspect as mi
 
 from trio_responses._errors import ConfigurationError
-from trio_responses._tools.json_schema import SchemaWriter, bare
-from trio_responses._tools.null_defaults import drop_stand_ins
-from trio_responses._tools.scalars import NoSchema
+from trio_responses._tools.json_schema import (
+    NoSchema,
+    SchemaWriter,
+    admits_null,
+    without_metadata,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["SchemaMode", "form_of"]
+__all__ = ["CompiledType", "compile_type"]
 
+# The limits of strict mode. MAX_ENUM_TEXT applies to an enumeration of more than MANY_ENUM_VALUES.
 MAX_PROPERTIES = 5_000
 MAX_DEPTH = 10
 MAX_ENUM_VALUES = 1_000
 MAX_ENUM_TEXT = 15_000
 MANY_ENUM_VALUES = 250
 MAX_TEXT = 120_000
-"""The limits of strict mode; one enumeration of many values has a limit of its own."""
 
+# Decimals keep every digit of a number that is decoded and encoded again.
 _any_decoder = msgspec.json.Decoder[Any](float_hook=Decimal)
 _any_encoder = msgspec.json.Encoder(decimal_format="number")
-# Decimals, so that what is decoded, changed and encoded again has lost no digit.
 
 
-class SchemaMode(NamedTuple):
-    """A type as JSON has it.
+class CompiledType(NamedTuple):
+    """A type with its JSON schema and its decoder.
 
-    :ivar schema: its schema.
-    :ivar reason: the place that has no strict form, and why; `None` if the schema is strict.
-    :ivar stands_in: whether ``null`` may stand for a default somewhere.
-    :ivar wrapped: whether it is under the key ``value``, since its own JSON is no object.
+    :ivar info: the type as msgspec describes it.
+    :ivar schema: the schema.
+    :ivar reason: the place that strict mode cannot express, and why; `None` if the schema is
+        strict.
+    :ivar has_null_defaults: whether some property accepts ``null`` in place of its default.
+    :ivar wrapped: whether the JSON is ``{"value": ...}``, because that of the type is no object.
+    :ivar decoder: the decoder of the type, wrapped or not.
     """
 
     info: mi.Type
     schema: dict[str, Any]
     reason: str | None
-    stands_in: bool
+    has_null_defaults: bool
     wrapped: bool
     decoder: msgspec.json.Decoder[Any]
 
     def decode(self, json: str | bytes) -> Any:
-        """Decode it; whatever msgspec raises comes out."""
-        if self.stands_in and _has_null(json):
+        """Decode a value of the type. The exceptions of msgspec propagate unchanged."""
+        if self.has_null_defaults and _contains_null(json):
             value = _any_decoder.decode(json)
-            drop_stand_ins(value, self.info)
+            drop_null_defaults(value, self.info)
             json = _any_encoder.encode(value)
         value = self.decoder.decode(json)
         return value.value if self.wrapped else value
 
 
-def form_of(annotation: Any, place: str, *, strict: bool | None) -> SchemaMode:
-    """Choose the form of a type.
+def compile_type(annotation: Any, place: str, *, strict: bool | None) -> CompiledType:
+    """Return a type with its JSON schema and its decoder.
 
-    :param strict: `None` for the strict form if there is one, `True` to insist on it, `False`
-        for the schema in full.
-    :raises ConfigurationError: if the type has no JSON schema, or no strict one where that was
-        insisted on.
+    :param place: the name of the type in messages.
+    :param strict: `None` for the strict schema if the type has one, `True` to require it, `False`
+        for the full schema.
+    :raises ConfigurationError: if the type has no JSON schema, or no strict schema although
+        ``strict`` requires one.
     """
     try:
         wrapped = not _is_object(mi.type_info(annotation))
         if wrapped:
             annotation = _wrap(annotation)
         info = mi.type_info(annotation)
-        schema, reason, stands_in = _write(info, place, strict=strict)
+        schema, reason, has_null_defaults = _write_schema(info, place, strict=strict)
         decoder = msgspec.json.Decoder[Any](annotation)
     except NoSchema as error:
         raise ConfigurationError(str(error)) from None
     except (TypeError, NameError, AttributeError, RecursionError) as error:
-        raise ConfigurationError(f"{place}: no JSON schema: {error}") from error
-    return SchemaMode(info, schema, reason, stands_in, wrapped, decoder)
+        raise ConfigurationError(f"{place}: the type has no JSON schema: {error}") from error
+    return CompiledType(info, schema, reason, has_null_defaults, wrapped, decoder)
 
 
 def _is_object(info: mi.Type) -> bool:
-    match bare(info):
+    match without_metadata(info):
         case mi.StructType(array_like=array_like):
             return not array_like
         case mi.TypedDictType() | mi.DataclassType() | mi.DictType():
@@ -97,67 +105,135 @@ def _wrap(annotation: Any) -> type[msgspec.Struct]:
     return msgspec.defstruct("Wrapped", [("value", annotation)], forbid_unknown_fields=True)
 
 
-def _has_null(json: str | bytes) -> bool:
+def _contains_null(json: str | bytes) -> bool:
     return "null" in json if isinstance(json, str) else b"null" in json
 
 
-def _write(
+def _write_schema(
     info: mi.Type, place: str, *, strict: bool | None
 ) -> tuple[dict[str, Any], str | None, bool]:
-    """Write the schema: with the reason why it is not strict, and whether ``null`` stands in."""
+    """Return the schema, why it is not strict, and whether ``null`` replaces some default."""
     writer = SchemaWriter(strict=True)
-    schema = writer.root(info, place)
-    reason = writer.obstacle or _over_limit(schema, place)
+    schema = writer.write_root(info, place)
+    reason = writer.obstacle or _exceeded_limit(schema, place)
     if reason is None and strict is not False:
-        return schema, None, writer.stands_in
+        return schema, None, writer.has_null_defaults
     if strict:
-        raise ConfigurationError(f"no strict schema: {reason}")
+        raise ConfigurationError(
+            f"strict=True, but strict mode cannot express this type: {reason}; "
+            "change the type, or leave strict out"
+        )
     writer = SchemaWriter(strict=False)
-    schema = writer.root(info, place)
-    return schema, reason or "not asked for", writer.stands_in
+    schema = writer.write_root(info, place)
+    return schema, reason or "strict=False was given", writer.has_null_defaults
 
 
-def _over_limit(schema: dict[str, Any], place: str) -> str | None:
-    """Say which limit of strict mode a schema is over, if it is over one."""
-    nodes = list(_nodes(schema))
+def _exceeded_limit(schema: dict[str, Any], place: str) -> str | None:
+    """Return which limit of strict mode a schema exceeds, or `None`."""
+    nodes = list(_walk(schema))
     names = [name for node in nodes for name in node.get("properties", ())]
     enums: list[list[Any]] = [node["enum"] for node in nodes if "enum" in node]
-    words = [str(value) for values in enums for value in values]
+    values = [str(value) for enum in enums for value in enum]
     texts = [len("".join(map(str, each))) for each in enums if len(each) > MANY_ENUM_VALUES]
+    all_text = "".join([*names, *values, *schema.get("$defs", ())])
     sizes = (
         (len(names), MAX_PROPERTIES, "properties"),
-        (len(words), MAX_ENUM_VALUES, "values of enumerations"),
+        (len(values), MAX_ENUM_VALUES, "values of enumerations"),
         (max(texts, default=0), MAX_ENUM_TEXT, "characters in one enumeration"),
-        (len("".join([*names, *words, *schema.get("$defs", ())])), MAX_TEXT, "characters of names"),
+        (len(all_text), MAX_TEXT, "characters of names and values"),
         (_depth(schema, schema, frozenset()), MAX_DEPTH, "levels of objects"),
     )
-    for size, limit, what in sizes:
+    for size, limit, unit in sizes:
         if size > limit:
-            return f"{place}: {size} {what}, and the limit is {limit}"
+            return f"{place}: {size} {unit}, but strict mode allows at most {limit}"
     return None
 
 
-def _inside(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the schemas directly inside a schema."""
+def _subschemas(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the schemas directly inside a schema."""
     yield from node.get("properties", {}).values()
     yield from node.get("anyOf", ())
     if "items" in node:
         yield node["items"]
 
 
-def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _walk(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a schema and all schemas inside, definitions included."""
     yield schema
-    for inner in (*_inside(schema), *schema.get("$defs", {}).values()):
-        yield from _nodes(inner)
+    for inner in (*_subschemas(schema), *schema.get("$defs", {}).values()):
+        yield from _walk(inner)
 
 
 def _depth(node: dict[str, Any], root: dict[str, Any], above: frozenset[str]) -> int:
-    """Count the objects inside one another; a recursive reference adds nothing."""
+    """Return how many objects are nested in a schema; a recursive reference adds none."""
     ref: str | None = node.get("$ref")
     if ref in above:
         return 0
     if ref is not None:
         target = root["$defs"][ref.removeprefix("#/$defs/")]
         return _depth(target, root, above | {ref})
-    deepest = max((_depth(inner, root, above) for inner in _inside(node)), default=0)
+    deepest = max((_depth(inner, root, above) for inner in _subschemas(node)), default=0)
     return deepest + (node.get("type") == "object")
+
+
+# --- ``null`` in place of a default ---
+
+
+def drop_null_defaults(value: Any, info: mi.Type) -> None:
+    """Delete each ``null`` that means "use the default" from decoded JSON, in place.
+
+    Every member of a union is applied to the value. That is safe: msgspec allows one kind of object
+    and one kind of array in a union, except for tagged Structs, whose tag is compared.
+    """
+    info = without_metadata(info)
+    if isinstance(info, mi.UnionType):
+        for each in info.types:
+            drop_null_defaults(value, each)
+    elif issubclass(type(value), dict):
+        _drop_in_object(value, info)
+    elif issubclass(type(value), list):
+        for element, element_info in _typed_elements(value, info):
+            drop_null_defaults(element, element_info)
+
+
+def _drop_in_object(value: dict[str, Any], info: mi.Type) -> None:
+    match info:
+        case mi.DictType(value_type=inner):
+            for each in value.values():
+                drop_null_defaults(each, inner)
+        case mi.StructType(tag_field=str(tag_field), tag=tag) if value.get(tag_field) != tag:
+            pass
+        case mi.StructType(fields=fields) | mi.TypedDictType(fields=fields):
+            _drop_in_fields(value, fields)
+        case mi.DataclassType(fields=fields):
+            _drop_in_fields(value, fields)
+        case _:
+            pass
+
+
+def _drop_in_fields(value: dict[str, Any], fields: Iterable[mi.Field]) -> None:
+    for field in fields:
+        name = field.encode_name
+        inner = value.get(name)
+        if inner is not None:
+            drop_null_defaults(inner, field.type)
+        elif name in value and not field.required and not admits_null(field.type):
+            del value[name]
+
+
+def _typed_elements(value: list[Any], info: mi.Type) -> Iterable[tuple[Any, mi.Type]]:
+    """Return the elements of an array, each with its type; none if the type is no array."""
+    match info:
+        case mi.CollectionType(item_type=inner):
+            return [(each, inner) for each in value]
+        case mi.TupleType(item_types=inners):
+            return zip(value, inners, strict=False)
+        case mi.NamedTupleType(fields=fields):
+            return zip(value, [field.type for field in fields], strict=False)
+        case mi.StructType(array_like=True, fields=fields, tag_field=tag_field, tag=tag):
+            inners = tuple(field.type for field in fields)
+            if tag_field is None:
+                return zip(value, inners, strict=False)
+            return zip(value[1:], inners, strict=False) if value[:1] == [tag] else ()
+        case _:
+            return ()

@@ -1,7 +1,7 @@
-"""The parameters of a function as a Struct, which msgspec can decode.
+"""Turn the parameters of a function into a Struct, from which msgspec builds schema and decoder.
 
-What belongs elsewhere: the schema of that Struct (`json_schema.py`), and the docstring
-(`docstrings.py`).
+The fields of the Struct are numbered (``p0``, ``p1``), and the names of the parameters occur only
+in JSON. So a parameter may have any name, such as ``self`` or ``__init__``.
 """
 
 from __future__ import annotations
@@ -18,25 +18,45 @@ from trio_responses._errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["arguments_type"]
+__all__ = ["arguments_type", "signature_of"]
 
-EMPTY: dict[type, Callable[[], Any]] = {list: list, dict: dict, set: set}
+FACTORIES: dict[type, Callable[[], Any]] = {list: list, dict: dict, set: set}
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def signature_of(function: Any) -> inspect.Signature:
+    """Return the signature of a function that can become a tool.
+
+    :raises ConfigurationError: if the object is no function, yields, or has no signature.
+    """
+    if not inspect.isroutine(function):
+        raise ConfigurationError(f"a tool must be made from a function, not from {function!r}")
+    name = function.__name__
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"{name} is a generator: a tool must return its result")
+    try:
+        return inspect.signature(function)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{name} has no signature: wrap it in a function with annotated parameters"
+        ) from error
 
 
 def arguments_type(
     function: Callable[..., Any], signature: inspect.Signature, descriptions: Mapping[str, str]
 ) -> type[msgspec.Struct]:
-    """Make a Struct of the parameters.
+    """Return a Struct with one field for each parameter, in order.
 
-    Its fields have numbers, and the names of the parameters in JSON only: any name is allowed.
+    :param descriptions: the descriptions of parameters from the docstring.
+    :raises ConfigurationError: if a parameter is variadic, or its annotation is missing or cannot
+        be evaluated.
     """
     fields: list[tuple[str, Any, Any]] = []
     names: dict[str, str] = {}
-    known = _known_names(function)
+    visible = _visible_names(function)
     for number, parameter in enumerate(signature.parameters.values()):
-        annotation = _annotation(function, parameter, known)
-        described = _described(annotation, descriptions.get(parameter.name))
+        annotation = _annotation(function, parameter, visible)
+        described = _describe(annotation, descriptions.get(parameter.name))
         names[f"p{number}"] = parameter.name
         fields.append((f"p{number}", described, _default(parameter)))
     return msgspec.defstruct(
@@ -45,32 +65,35 @@ def arguments_type(
 
 
 def _annotation(
-    function: Callable[..., Any], parameter: inspect.Parameter, known: dict[str, Any]
+    function: Callable[..., Any], parameter: inspect.Parameter, visible: dict[str, Any]
 ) -> Any:
     place = f"the parameter {parameter.name!r} of {function.__name__}"
     if parameter.kind in VARIADIC:
-        raise ConfigurationError(f"{place} takes any number: make it a list or a dict")
+        raise ConfigurationError(
+            f"{place} accepts any number of arguments: use a list or a dict instead"
+        )
     if parameter.annotation is inspect.Parameter.empty:
-        raise ConfigurationError(f"{place} has no annotation")
-    holder = SimpleNamespace(__annotations__={"it": parameter.annotation})
+        raise ConfigurationError(f"{place} has no annotation: add its type")
+    holder = SimpleNamespace(__annotations__={"parameter": parameter.annotation})
     try:
-        return get_type_hints(cast("Any", holder), {}, known, include_extras=True)["it"]
+        return get_type_hints(cast("Any", holder), {}, visible, include_extras=True)["parameter"]
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise ConfigurationError(
-            f"{place}: the annotation {parameter.annotation!r} cannot be read: {error}"
+            f"{place}: the annotation {parameter.annotation!r} cannot be evaluated: {error}"
         ) from error
 
 
-def _known_names(function: Callable[..., Any]) -> dict[str, Any]:
-    """Collect what annotations given as text may name.
+def _visible_names(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the names that the annotations of a function may refer to.
 
-    A function inside a function sees names of the outer one, which only its frame knows while it
-    runs: the frames of the module that are under way are asked, and the innermost wins.
+    A nested function also sees the local names of the functions around, which exist only in their
+    frames while they run. So the running frames of the same module are read; the innermost frame
+    has priority.
     """
-    inner: Any = inspect.unwrap(function)
-    module: dict[str, Any] = getattr(inner, "__globals__", {})
+    unwrapped: Any = inspect.unwrap(function)
+    module: dict[str, Any] = getattr(unwrapped, "__globals__", {})
     scopes: list[dict[str, Any]] = []
-    frame = inspect.currentframe() if "<locals>" in inner.__qualname__ else None
+    frame = inspect.currentframe() if "<locals>" in unwrapped.__qualname__ else None
     while frame is not None:
         if frame.f_globals is module:
             scopes.append(frame.f_locals)
@@ -81,8 +104,8 @@ def _known_names(function: Callable[..., Any]) -> dict[str, Any]:
     return names
 
 
-def _described(annotation: Any, text: str | None) -> Any:
-    """Give a type its description: the annotation's own, or else the docstring's."""
+def _describe(annotation: Any, text: str | None) -> Any:
+    """Return the annotation with a description: its own has priority over the docstring's."""
     if get_origin(annotation) is Annotated:
         for extra in annotation.__metadata__:
             if isinstance(extra, msgspec.Meta) and extra.description is not None:
@@ -92,11 +115,11 @@ def _described(annotation: Any, text: str | None) -> Any:
 
 
 def _default(parameter: inspect.Parameter) -> Any:
-    """Give the default of a field: the very object that the function has."""
+    """Return the default of a field: the same object that the function has as its default."""
     default: Any = parameter.default
     if default is inspect.Parameter.empty:
         return msgspec.NODEFAULT
-    factory = EMPTY.get(default.__class__)
+    factory = FACTORIES.get(default.__class__)
     if factory is not None and not default:
         return msgspec.field(default_factory=factory)
     if isinstance(default, msgspec.Struct) or not isinstance(default, Hashable):

@@ -1,11 +1,13 @@
-"""Who answers which call, and what the model is told where that fails.
+"""The tools of a run: which calls the client answers, and how calls run and fail.
 
-What belongs elsewhere: tools made of functions (`function.py`), which items are calls and answers
-(`core/calls.py`), when calls are run (`conversation/run.py`).
+A `FunctionTool` with the name of a call answers the call, or a handler for its name or type. A call
+that cannot run still gets an output item with the reason, because the server rejects a turn that
+leaves a call unanswered.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +18,7 @@ import trio
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError, UnanswerableCall
 from trio_responses._protocol.calls import is_answer, make_answer, make_refusal
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._tools.function import FunctionTool, InvalidArguments, encode_output
 
 if TYPE_CHECKING:
@@ -34,25 +36,26 @@ __all__ = [
     "ToolLike",
     "ToolStarted",
     "Toolbox",
-    "plain_tools",
+    "tool_definitions",
 ]
 
 Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
-"""Answers calls of one kind: gets the item, and gives the answer's item, or what stands in it."""
+"""Called with a call item. Returns the output item, or the value of its ``output``."""
 
 Approve: TypeAlias = Callable[[Any], Awaitable[bool | str]]
-"""Asked before a call is run: `True` runs it; `False`, or text with the reason, does not."""
+"""Called before a call runs. `True` approves; `False`, or text with the reason, declines."""
 
 OnToolError: TypeAlias = Literal["return", "raise"]
-"""What becomes of an exception of a tool: ``"return"`` tells the model that the call failed,
-``"raise"`` ends the run with it. Arguments that do not fit are told in either case."""
+"""How an exception of a tool is handled: ``"return"`` sends the error to the model, ``"raise"``
+ends the run with the exception. Invalid arguments are always sent to the model as an error."""
 
 ToolLike: TypeAlias = FunctionTool[..., Any] | wire.Tool | Mapping[str, Any]
-"""A tool to offer: a function, or the definition of any tool."""
+"""A tool for the model: a function tool, or the definition of any tool."""
 
-TOLD_IN_TEXT = (wire.FunctionCall, wire.CustomToolCall, wire.LocalShellCall)
-"""Calls whose answer has text for the model, where anything can be said as JSON."""
+TEXT_OUTPUT_CALLS = (wire.FunctionCall, wire.CustomToolCall, wire.LocalShellCall)
+"""Calls whose output is text, so that any other result is encoded as JSON."""
 
+# Texts that the model reads as the output of a call.
 DECLINED = "The call was declined."
 CUT_OFF = "The call was cut off by a limit, and not run."
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
@@ -60,7 +63,7 @@ INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStarted:
-    """A call is being run: it was approved, and it was its turn."""
+    """A notification that a call starts to run, after its approval."""
 
     call: OutputItem
     """The model's call, as its item."""
@@ -73,16 +76,16 @@ class ToolStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFinished:
-    """A call was answered, by whatever way."""
+    """A notification that a call has its output, whether the call ran or not."""
 
     call: OutputItem
     """The model's call, as its item."""
     answer: msgspec.Raw
-    """The item that answers it, as raw JSON."""
+    """The output item of the call, as raw JSON."""
     error: Exception | None
-    """What the tool raised, or why its arguments did not fit."""
+    """The exception of the tool, or `InvalidArguments`; `None` if the call did not fail."""
     seconds: float
-    """How long it ran, on Trio's clock; 0 where it did not run."""
+    """How many seconds the call ran, on Trio's clock; 0 if the call did not run."""
 
     @property
     def name(self) -> str:
@@ -94,36 +97,36 @@ def _name_of(call: OutputItem) -> str:
     return str(getattr(call, "name", call.type))
 
 
-def plain_tools(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]]:
-    """Give the definitions that go over the wire.
+def tool_definitions(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]]:
+    """Return the tools as they are sent in ``tools``.
 
-    :raises ConfigurationError: for a function that was not made a tool.
+    :raises ConfigurationError: for a function without the decorator ``@function_tool``.
     """
-    return [_definition_of(tool, place) for place, tool in enumerate(tools)]
+    return [_definition_of(tool, index) for index, tool in enumerate(tools)]
 
 
-def _definition_of(tool: ToolLike, place: int) -> wire.Tool | Mapping[str, Any]:
+def _definition_of(tool: ToolLike, index: int) -> wire.Tool | Mapping[str, Any]:
     if isinstance(tool, FunctionTool):
         return tool.definition
     if callable(tool):
         name = getattr(tool, "__name__", type(tool).__name__)
         raise ConfigurationError(
-            f"tools[{place}] is a plain function: decorate {name} with @function_tool"
+            f"tools[{index}] is a plain function: decorate {name} with @function_tool"
         )
     return tool
 
 
 class Toolbox:
-    """The tools of a run, and how they are used.
+    """The tools, handlers and limits with which one run answers calls.
 
-    :raises ConfigurationError: when two tools have the same name, and for another word in
-        ``on_tool_error``.
+    :raises ConfigurationError: if two function tools have the same name, or the value of
+        ``on_tool_error`` is unknown.
     """
 
     functions: dict[str, FunctionTool[..., Any]]
-    """Those of the tools that are functions of ours, by name."""
+    """The function tools, by name."""
     declared: frozenset[str]
-    """The names of all functions that the model was told of."""
+    """The names of all tools that the model may call, by name or in a namespace."""
 
     def __init__(
         self,
@@ -134,20 +137,24 @@ class Toolbox:
         timeout: float | None,
         on_error: OnToolError,
     ) -> None:
-        check_words(on_tool_error=on_error)
-        ours = [tool for tool in tools if isinstance(tool, FunctionTool)]
-        self.functions = {tool.name: tool for tool in ours}
-        if len(self.functions) < len(ours):
-            raise ConfigurationError("two tools have the same name")
-        names = (name for tool in plain_tools(tools) for name in _declared_names(tool))
+        check_option_values(on_tool_error=on_error)
+        function_tools = [tool for tool in tools if isinstance(tool, FunctionTool)]
+        self.functions = {tool.name: tool for tool in function_tools}
+        if len(self.functions) < len(function_tools):
+            counts = Counter(tool.name for tool in function_tools)
+            raise ConfigurationError(
+                f"two tools have the same name, {counts.most_common(1)[0][0]!r}: "
+                "pass another name to @function_tool(name=...)"
+            )
+        names = (name for tool in tool_definitions(tools) for name in _declared_names(tool))
         self.declared = frozenset(names)
         self.handlers = handlers
         self.approve = approve
         self.timeout = timeout
         self.on_error: OnToolError = on_error
 
-    def takes(self, call: OutputItem) -> bool:
-        """Whether a call is answered here. A function that nobody offered is, by saying so."""
+    def handles(self, call: OutputItem) -> bool:
+        """Whether the run answers a call. An undeclared function is answered with an error."""
         match call:
             case wire.FunctionCall() if call.name in self.functions or self._is_unknown(call):
                 return True
@@ -161,17 +168,19 @@ class Toolbox:
             return self.handlers[call.name]
         return self.handlers.get(call.type)
 
-    async def decide(self, call: OutputItem) -> msgspec.Raw | None:
-        """Answer a call that is not run: it cannot be, or may not, or asks for leave alone.
+    async def output_without_running(self, call: OutputItem) -> msgspec.Raw | None:
+        """Return the output item of a call that must not run, after asking for its approval.
 
-        :return: `None` for one that is to be run.
-        :raises UnanswerableCall: when it may not, and there is no place to say so.
-        :raises Exception: what ``approve`` raises.
+        A call must not run if it is incomplete, undeclared or declined, or only asks for approval.
+
+        :return: `None` if the call is to run.
+        :raises UnanswerableCall: if the output of a declined call has no place for the reason.
+        :raises Exception: any exception of ``approve``.
         """
         if isinstance(call, wire.McpApprovalRequest) and self._handler(call) is None:
-            assert self.approve is not None  # noqa: S101 - `takes` says so
+            assert self.approve is not None  # noqa: S101 - `handles` checks it
             return make_answer(call, await self.approve(call))
-        reason = await self._refusal(call)
+        reason = await self._reason_not_to_run(call)
         if reason is None:
             return None
         declined = make_refusal(call, reason)
@@ -179,29 +188,30 @@ class Toolbox:
             raise UnanswerableCall(call.type, reason)
         return declined
 
-    async def _refusal(self, call: OutputItem) -> str | None:
-        """Say why a call is not run."""
+    async def _reason_not_to_run(self, call: OutputItem) -> str | None:
+        """Return why a call must not run, for the model; `None` if the call may run."""
         if getattr(call, "status", None) == "incomplete":
             return CUT_OFF
         if isinstance(call, wire.FunctionCall) and self._is_unknown(call):
             return f"There is no tool named {call.name!r}."
         if self.approve is None or isinstance(call, wire.McpApprovalRequest):
             return None
-        leave = await self.approve(call)
-        if leave is True:
+        approval = await self.approve(call)
+        if approval is True:
             return None
-        return leave if isinstance(leave, str) and leave else DECLINED
+        return approval if isinstance(approval, str) and approval else DECLINED
 
     def _is_unknown(self, call: wire.FunctionCall) -> bool:
-        """Whether nobody offered a function; one that was found later has a handler."""
+        """Whether a function is undeclared. Functions from a tool search have a handler instead."""
         return call.name not in self.declared and self._handler(call) is None
 
     async def run(self, call: OutputItem) -> msgspec.Raw:
-        """Run a call within its deadline, and make its answer.
+        """Run a call within its time limit, and return its output item.
 
-        :raises InvalidArguments: if the model's arguments do not fit: nothing was run.
-        :raises trio.TooSlowError: when it took too long.
-        :raises Exception: what the tool itself raises.
+        :raises InvalidArguments: if the arguments do not match the parameters; the function was not
+            called.
+        :raises trio.TooSlowError: if the call exceeds its time limit.
+        :raises Exception: any exception of the tool.
         """
         handler, timeout = self._handler(call), self.timeout
         function = self.functions.get(call.name) if isinstance(call, wire.FunctionCall) else None
@@ -211,40 +221,40 @@ class Toolbox:
             if function is not None and isinstance(call, wire.FunctionCall):
                 result = await function.call(function.bind(call.arguments))
                 return make_answer(call, encode_output(result, tool=function.name))
-            assert handler is not None  # noqa: S101 - `takes` says so
+            assert handler is not None  # noqa: S101 - `handles` checks it
             result = await handler(call)
-            if isinstance(call, TOLD_IN_TEXT) and not is_answer(result):
+            if isinstance(call, TEXT_OUTPUT_CALLS) and not is_answer(result):
                 result = encode_output(result, tool=_name_of(call))
             return make_answer(call, result)
 
-    def explain(self, call: OutputItem, error: Exception) -> msgspec.Raw | None:
-        """Make the answer that tells the model of an error; `None` where there is no place for it.
+    def error_output(self, call: OutputItem, error: Exception) -> msgspec.Raw | None:
+        """Return the output item that reports an error to the model.
 
-        What the model got wrong itself is explained in full, and so is what a tool raised.
+        :return: `None` if the output of this type of call has no place for text.
         """
         if isinstance(error, InvalidArguments):
             text = error.message
         elif isinstance(error, trio.TooSlowError):
             text = "the tool took too long"
         else:
-            text = f"{type(error).__name__}: {_words_of(error)}"
+            text = f"{type(error).__name__}: {_message_of(error)}"
         return make_refusal(call, f"Error: {text}")
 
-    def raises(self, error: Exception) -> bool:
-        """Whether an error ends the run; what the model got wrong never does."""
+    def ends_run(self, error: Exception) -> bool:
+        """Whether an error ends the run. Invalid arguments never do: the model can correct them."""
         return self.on_error == "raise" and not isinstance(error, InvalidArguments)
 
 
-def _words_of(error: Exception) -> str:
-    """Give what an exception says; some cannot even say that."""
+def _message_of(error: Exception) -> str:
+    """Return the message of an exception, even if its ``__str__`` raises."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - whatever a tool's own class does
+    except Exception:  # noqa: BLE001 - the class of the exception is the tool's own
         return "(no words)"
 
 
 def _declared_names(tool: wire.Tool | Mapping[str, Any]) -> Iterator[str]:
-    """Name a tool, and what is in its namespace."""
+    """Yield the name of a tool, and the names of the tools in its namespace."""
     get = tool.get if isinstance(tool, Mapping) else partial(getattr, tool)
     yield str(get("name", None))
     if get("type", None) == "namespace" or isinstance(tool, wire.NamespaceTool):

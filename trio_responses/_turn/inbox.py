@@ -67,11 +67,11 @@ class Budget:
         elif self._overfull:
             self._overfull.discard(inbox)
         if size < 0:
-            self.note_change()
+            self.notify()
 
-    def note_change(self) -> None:
+    def notify(self) -> None:
         """Let whoever waits for room look again."""
-        self._changed.tell()
+        self._changed.notify()
 
     async def wait_for_change(self) -> None:
         """Wait until something was read, or somebody came to wait. Several tasks may do so."""
@@ -116,13 +116,13 @@ class Inbox(Generic[T]):
         """
         self._batches.append((events, size))
         self._budget.account(self, size)
-        self._arrived.tell()
+        self._arrived.notify()
 
     def close(self, end: BaseException) -> None:
         """Let no more events come: behind the last one, readers get this exception."""
         if self.end is None:
             self.end = end
-        self._arrived.tell()
+        self._arrived.notify()
 
     def discard(self) -> None:
         """Throw away what is unread and give its bytes back."""
@@ -198,7 +198,7 @@ class Inbox(Generic[T]):
     async def wait_for(self, event: trio.Event | Notifier) -> None:
         """Wait for what events that are still to come will bring: for them there must be room."""
         self.awaited += 1
-        self._budget.note_change()
+        self._budget.notify()
         try:
             await event.wait()
         finally:

@@ -1,34 +1,27 @@
-"""Ways to run a turn, wherever it runs: on the connection, or on a lane of one's own.
+"""The ways to run a turn that connections, lanes, conversations and pools share.
 
-Everything is made of one method, ``stream``; what it needs of the connection is `stream.Lines`.
-
-What belongs elsewhere: the turn itself (`stream.py`), which lane it gets
-(`connection/sending.py`).
+Everything is built on one method, ``stream``.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
-from trio_responses._concurrency import FastLock
 from trio_responses._errors import (
     Delivery,
     ResponseFailedError,
     UnexpectedOutput,
 )
-from trio_responses._settings import check_words
-from trio_responses._tools.parsing import ask_for, read_answer
+from trio_responses._settings import check_option_values
+from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryChoice
     from trio_responses._tools.parsing import ParsedResponse
-    from trio_responses._turn.request_builder import RequestBuilder
-    from trio_responses._turn.steering import SteerReceipt
-    from trio_responses._turn.stream import AbandonChoice
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.stream import AbandonChoice, TurnSender
     from trio_responses._wire import Response
 
 __all__ = ["Lane", "TurnMethods"]
@@ -37,7 +30,7 @@ T = TypeVar("T")
 
 
 class TurnMethods:
-    """What can be done with turns where there is a ``stream`` method."""
+    """The methods that are built on ``stream``."""
 
     @abstractmethod
     def stream(
@@ -47,18 +40,18 @@ class TurnMethods:
         raise NotImplementedError
 
     async def create(self, *, delivery: DeliveryChoice = "at_most_once", **params: Any) -> Response:
-        """Run one turn and give its Response: completed, or incomplete.
+        """Run one turn and return its Response: completed, or incomplete.
 
-        It takes keywords only; that of a conversation takes the input as its first argument, too.
-        When cancelled, the rest of the response is dropped.
+        If cancelled, the remaining events of the response are discarded.
 
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ConfigurationError: for another word in ``delivery``.
+        :raises ConfigurationError: for an invalid value of ``delivery``.
         :raises ResponseFailedError: when the response failed.
         :raises APIError: when the server refused the request.
-        :raises ResponsesError: when there is no Response; its ``delivery`` says how far it came.
+        :raises ResponsesError: when the turn ended without a Response; its ``delivery`` states how
+            far the request had come.
         """
         async with self.stream(delivery=delivery, snapshot=False, **params) as stream:
             response = await stream.until_done()
@@ -69,14 +62,15 @@ class TurnMethods:
         return response
 
     async def warm_up(self, **params: Any) -> Response:
-        """Have the server prepare model, instructions and tools, without output.
+        """Let the server prepare model, instructions and tools, without output.
 
-        It waits for its own end, so that a turn after it cannot overtake it. The Response's id
-        may be the parent of a turn. Whether it makes anything faster depends on the server. When
-        cancelled, what the server still says of it is dropped; what it prepared stays.
+        Waits until the server has finished, so that a following turn cannot overtake it. The id of
+        the Response may be the ``previous_response_id`` of a turn. Whether a following turn gets
+        faster depends on the server. If cancelled, remaining events are discarded; what the server
+        has prepared stays.
 
         :param params: the fields of `ResponseCreate`, ``generate`` excepted.
-        :raises UnexpectedOutput: when the server generated all the same.
+        :raises UnexpectedOutput: when the server generated output in spite of that.
         :raises ResponsesError: as `create` does.
         """
         settings: dict[str, Any] = {"input": [], **params, "generate": False}
@@ -109,67 +103,37 @@ class TurnMethods:
             answer = await connection.parse(Weather, model=MODEL, input="Is it warm in Oslo?")
             print(answer.parsed.degrees)
 
-        The model is held to the type's JSON schema, in strict mode where that has a form for it
-        (`schema.JSONType`). When cancelled, the rest of the response is dropped.
+        The model has to follow the JSON schema of the type, in strict mode where strict mode can
+        express the type (`JSONType`). If cancelled, the remaining events are discarded.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
-        :param params: the fields of `ResponseCreate`; ``text`` may have others beside its
+        :param params: the fields of `ResponseCreate`; ``text`` may have fields other than
             ``format``.
         :raises AnswerRefused: when the model refuses.
-        :raises AnswerIncomplete: when the answer is cut off.
+        :raises AnswerIncomplete: when the answer was cut off.
         :raises AnswerMismatch: when the text does not fit the type.
         :raises ConfigurationError: for a type that has no JSON schema.
         :raises ResponsesError: as `create` does.
         """
-        settings, reader = ask_for(answer, params)
-        return read_answer(await self.create(delivery=delivery, **settings), reader)
-
-
-class LaneTurnSender(Protocol):
-    """What a lane needs of its connection."""
-
-    async def start_turn(self, draft: RequestBuilder, lane: Lane | None = None) -> Turn:
-        """Send a request as soon as there is a socket and a place on the lane."""
-        ...
-
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Drop what is still to come of a turn."""
-        ...
-
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Put something into a response that is under way."""
-        ...
+        settings, reader = with_text_format(answer, params)
+        return parse_response(await self.create(delivery=delivery, **settings), reader)
 
 
 @final
 class Lane(TurnMethods):
-    """A lane of one's own: turns on it run one after the other. Made by ``connection.lane()``.
+    """A reserved lane: its turns run one after the other. Made by ``connection.lane()``.
 
-    A turn that is left early makes the next one wait until the rest of its response has passed.
+    A turn that is left early lets the next one wait until the rest of its response was received.
     """
 
-    def __init__(self, lines: LaneTurnSender, name: str | None) -> None:
-        self._lines = lines
+    def __init__(self, sender: TurnSender, name: str | None) -> None:
+        self._sender = sender
         self.name = name
         """The ``stream_id``; `None` where the endpoint has no lanes."""
-        self.lock: FastLock = FastLock()
-        """Where the turns of this lane queue."""
 
     def __repr__(self) -> str:
-        """Show its name."""
+        """Return the name of the lane."""
         return f"<Lane {self.name!r}>"
-
-    async def start_turn(self, draft: RequestBuilder) -> Turn:
-        """Send a request on this lane."""
-        return await self._lines.start_turn(draft, self)
-
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Drop what is still to come of a turn."""
-        self._lines.abandon_turn(turn, abandon)
-
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Put something into a response that is under way on this lane."""
-        await self._lines.steer(turn, receipt)
 
     def stream(
         self,
@@ -179,7 +143,9 @@ class Lane(TurnMethods):
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
-        """Run one turn on this lane as a scope, event by event: as ``connection.stream``."""
-        check_words(delivery=delivery, abandon=abandon)
-        draft = StaticRequest(create_command(params))
-        return ResponseStream(self, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
+        """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
+        check_option_values(delivery=delivery, abandon=abandon)
+        request = StaticRequest(create_command(params))
+        return ResponseStream(
+            self._sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot
+        )

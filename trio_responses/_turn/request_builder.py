@@ -1,10 +1,8 @@
-"""What a turn says, before it is known where it goes.
+"""The requests of turns, which are built once their socket and lane are known.
 
-A stream does not send a command but a *draft*, which is written for a place: one lane of one
-socket. So a conversation can decide there what the server lacks.
-
-What belongs elsewhere: the draft of a conversation (`conversation/exchange.py`), sending
-(`connection/sending.py`).
+A stream does not send a fixed command but a *request builder*, which writes the request for a
+placement: one lane of one socket. So a conversation can decide at that point which items the
+server lacks. This module also encodes input items and the settings of conversations.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.continuation import canonical, with_encrypted_reasoning
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._tools.toolbox import plain_tools
+from trio_responses._tools.toolbox import tool_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,118 +33,122 @@ __all__ = [
     "StaticRequest",
     "TurnSettings",
     "create_command",
+    "deep_copy",
     "raw_input",
     "raw_items",
-    "taken",
 ]
 
 CREATE_FIELDS: Final = frozenset(wire.ResponseCreate.__struct_fields__)
 
 Latest: TypeAlias = Callable[[str | None], str | None]
-"""Tells the latest response of a lane, on the socket in question."""
+"""Returns the id of the latest response of a lane, on the socket of the placement."""
 
 
 class RequestBuilder(Protocol):
-    """A request that is written when it is known where it goes."""
+    """A request that is written for the socket and lane that it is sent on."""
 
-    watch: TurnObserver | None
-    """Who tells the instruments of its turn."""
+    observer: TurnObserver | None
+    """Notifies the instruments about the turn; `None` before the first attempt."""
 
     @property
     def model(self) -> str | None:
-        """The model that it asks for."""
+        """The model of the request."""
         ...
 
     @property
     def parent(self) -> str | None:
-        """The response that it continues."""
+        """The ``previous_response_id`` of the request."""
         ...
 
-    def write(self, place: Placement, latest: Latest) -> bytes:
-        """Write it for a place; once for every attempt."""
+    def write(self, placement: Placement, latest: Latest) -> bytes:
+        """Return the encoded request for a placement; called once for each attempt."""
         ...
 
-    def repairs(self, error: ResponsesError) -> bool:
-        """Whether writing it anew mends this."""
+    def can_repair(self, error: ResponsesError) -> bool:
+        """Whether the request can be written so that an error does not occur again."""
         ...
 
     def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
-        """Take note of a Response that was not the last one: its successor has begun.
+        """Called when a successor of a Response has begun.
 
-        :param steers: what the successor began with.
+        :param steers: the steering inputs that the successor began with.
         """
         ...
 
-    def settle(self, response: Response, waiting: Sequence[SteerInput]) -> None:
-        """Take note of the Response that it ended with.
+    def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
+        """Called when the turn has ended with a Response.
 
-        :param waiting: what the server holds back for the request that continues it.
+        :param pending: the steering inputs that the server applies in the next request.
         """
         ...
 
 
 class StaticRequest:
-    """A request that is the same wherever it goes."""
+    """A request that is the same on every socket and lane."""
 
     def __init__(self, command: ResponseCreate) -> None:
         parent = command.previous_response_id
         self.parent: str | None = parent if isinstance(parent, str) else None
         self.model: str | None = command.model if isinstance(command.model, str) else None
-        self.watch: TurnObserver | None = None
+        self.observer: TurnObserver | None = None
         self._payload = wire.encode(command)
 
-    def write(self, place: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the form of a Draft
-        """Give it."""
+    def write(self, placement: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the Protocol
+        """Return the encoded request."""
         return self._payload
 
-    def repairs(self, error: ResponsesError) -> bool:  # noqa: ARG002 - likewise
-        """Nothing can be mended by sending the same again."""
+    def can_repair(self, error: ResponsesError) -> bool:  # noqa: ARG002 - the Protocol
+        """Return `False`: the same request would fail again."""
         return False
 
     def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
-        """Nothing depends on it."""
+        """Do nothing."""
 
-    def settle(self, response: Response, waiting: Sequence[SteerInput]) -> None:
-        """Nothing depends on it."""
+    def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
+        """Do nothing."""
 
 
 def create_command(params: dict[str, Any]) -> ResponseCreate:
-    """Make a command of keyword arguments: what it has no field for goes into ``extra``.
+    """Return a command for keyword arguments; unknown names go into ``extra``.
 
-    :raises ConfigurationError: for ``stream_id``, which is the connection's business, and for a
-        plain function as a tool.
+    :raises ConfigurationError: for ``stream_id``, which the connection sets, and for a plain
+        function as a tool.
     """
     known = {name: params[name] for name in params if name in CREATE_FIELDS}
     unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}
     if unknown:
         known["extra"] = {**unknown, **known.get("extra", {})}
     if known.get("tools"):
-        known["tools"] = plain_tools(known["tools"])
+        known["tools"] = tool_definitions(known["tools"])
     command = wire.ResponseCreate(**known)
     if command.stream_id is not msgspec.UNSET:
-        raise ConfigurationError("not stream_id: connection.lane(name) gives a lane of one's own")
+        raise ConfigurationError(
+            "stream_id is set by the connection: use connection.lane(name) to reserve a lane"
+        )
     return command
 
 
 def raw_items(given: Input) -> list[msgspec.Raw]:
-    """Bring input into the raw JSON of its items.
+    """Return the raw JSON of each item of an input.
 
-    :raises TypeError: for what cannot be JSON; the message names the place.
+    :raises TypeError: for a value that has no JSON form; the message names its place.
     """
     return list(raw_input(given))
 
 
 def raw_input(given: Input) -> RawItems:
-    """Bring input into the raw JSON of its items, in one piece.
+    """Return the raw JSON of all items of an input.
 
-    :raises TypeError: for what cannot be JSON; the message names the place.
+    :raises TypeError: for a value that has no JSON form; the message names its place.
     """
     if isinstance(given, str):
         given = [wire.Message(role="user", content=given)]
     command = wire.encode(wire.ResponseCreate(input=given))
     array = bytes(_decoder.decode(command).input)
     if not array.startswith(b"["):
-        raise TypeError(f"input is text or a sequence of items, not {type(given).__qualname__}")
+        raise TypeError(
+            f"input must be text or a sequence of items, not {type(given).__qualname__}"
+        )
     return RawItems(array[1:-1], len(given))
 
 
@@ -163,12 +165,13 @@ NOT_SETTINGS: Final = frozenset(
 
 @final
 class TurnSettings:
-    """What a turn asks for, apart from its input. They are taken as they are now, in depth.
+    """The settings of a turn: all fields of its request but the input. A deep, encoded copy.
 
-    :param given: settings; what is as good as not given is left out.
-    :param of: whose settings they are, for the message.
-    :raises ConfigurationError: for what is no setting, and for a plain function as a tool.
-    :raises TypeError: for what cannot be JSON.
+    :param given: settings; those that are ``UNSET`` are left out.
+    :param of: ``conversation``, ``turn`` or ``run``, for error messages.
+    :raises ConfigurationError: for a field that is not a setting, and for a plain function as a
+        tool.
+    :raises TypeError: for a value that has no JSON form.
     """
 
     def __init__(self, given: Mapping[str, Any], of: str) -> None:
@@ -177,25 +180,26 @@ class TurnSettings:
             raise ConfigurationError(f"not a setting of a {of}: {', '.join(sorted(wrong))}")
         plain = {name: value for name, value in given.items() if value is not msgspec.UNSET}
         if plain.get("tools"):
-            plain["tools"] = plain_tools(plain["tools"])
+            plain["tools"] = tool_definitions(plain["tools"])
         model = plain.get("model")
         self.plain: dict[str, Any] = plain
-        """As they were given, tools as their definitions."""
+        """The settings as they were given, tools as their definitions."""
         self.model: str | None = model if isinstance(model, str) else None
-        """The model that they ask for."""
+        """The model."""
         self.stored: bool = plain.get("store") is True
-        """Whether the server is told to keep the response for every socket."""
+        """Whether the server stores the response, so that every socket can continue it."""
         self._head = _encode(plain)
         self.canonical: bytes = canonical(self._head)
-        """All of them, in a form in which equal ones are equal bytes."""
+        """All settings in a form in which equal settings are equal bytes."""
 
-    def request(self, plan: RequestInput, *, generate: bool | None, instructions: bool) -> bytes:
-        """Write a request.
+    def request(self, input_: RequestInput, *, generate: bool | None, instructions: bool) -> bytes:
+        """Return an encoded request with these settings.
 
         :param generate: `False` for a warm-up.
-        :param instructions: whether the server takes them beside a response to continue from.
+        :param instructions: whether the server accepts instructions together with a
+            ``previous_response_id``.
         """
-        head, parent = self._head, plan.previous_response_id
+        head, parent = self._head, input_.previous_response_id
         rest: dict[str, Any] = {}
         if parent is not None:
             rest["previous_response_id"] = parent
@@ -203,13 +207,13 @@ class TurnSettings:
                 head = _encode({**self.plain, "instructions": msgspec.UNSET})
         if generate is not None:
             rest["generate"] = generate
-        said = b",".join([items.json for items in plan.input if items.count])
+        items = b",".join([some.json for some in input_.items if some.count])
         more = b"," + msgspec.json.encode(rest)[1:-1] if rest else b""
-        return b'%b%b,"input":[%b]}' % (head[:-1], more, said)
+        return b'%b%b,"input":[%b]}' % (head[:-1], more, items)
 
 
-def taken(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy settings in depth, as plain JSON."""
+def deep_copy(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of settings as plain JSON values."""
     copy: dict[str, Any] = msgspec.json.decode(wire.encode(create_command(dict(settings))))
     del copy["type"]
     return copy

@@ -1,8 +1,4 @@
-"""The receipt of a steering input: how far it has come, and its words where it did not arrive.
-
-What belongs elsewhere: the states and what the server's words do to them (`core/steering.py`),
-the turn that is steered (`stream.py`).
-"""
+"""The receipt of a steering input: its state, and its items in case it had no effect."""
 
 from __future__ import annotations
 
@@ -23,10 +19,10 @@ __all__ = ["SteerReceipt"]
 
 @final
 class SteerReceipt(SteerInput):
-    """What became of a steering input. Made by ``stream.steer()``; it changes as the server speaks.
+    """The outcome of a steering input. Made by ``stream.steer()``; events of the server update it.
 
-    Its words are in ``items``, as raw JSON, whatever happens: what ``failed`` had no effect and
-    may be said again, in the next turn for example. What is ``unknown`` may have had one.
+    ``items`` always holds the input as raw JSON. An input that ``failed`` had no effect and may be
+    sent again, for example in the next turn. One that is ``unknown`` may have had an effect.
     """
 
     def __init__(self, turn: Turn, items: list[Raw]) -> None:
@@ -36,32 +32,32 @@ class SteerReceipt(SteerInput):
         self._settled = trio.Event()
 
     def __repr__(self) -> str:
-        """Show its id and state: no content."""
+        """Return its id and state; no content."""
         return f"<SteerReceipt {self.id or 'without an id'} {self.state}>"
 
     async def answered(self) -> SteerState:
-        """Wait until the server has accepted it, or not. A checkpoint; may be cancelled."""
+        """Wait until the server has accepted or refused it. A checkpoint; may be cancelled."""
         await self._turn.inbox.wait_for(self._answered)
         return self.state
 
     async def settled(self) -> SteerState:
-        """Wait until it is committed, failed or unknown. A checkpoint; may be cancelled.
+        """Wait until the input is committed, failed or unknown. A checkpoint; may be cancelled.
 
-        One that is ``pending`` waits for a request with the outputs of tools: the task that has
-        to send them should not wait here.
+        An input that is ``pending`` waits for a request with the outputs of tools, so the task
+        that sends those outputs must not wait here.
         """
         await self._turn.inbox.wait_for(self._settled)
         return self.state
 
     def become(self, state: SteerState) -> None:
-        """Note a new state."""
+        """Set the state, and wake the tasks that wait for it."""
         super().become(state)
         self._answered.set()
         if state not in OWED and state is not SteerState.PENDING:
             self._settled.set()
 
     def refuse(self, code: str, message: str) -> None:
-        """Fail it without asking the server, in the server's words."""
+        """Fail the input without sending it, with an error as the server would send it."""
         error = InputError(code=code, message=message, type="invalid_request_error")
         self.error: InputError | None = error
         self.become(SteerState.FAILED)

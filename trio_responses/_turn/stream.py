@@ -1,15 +1,22 @@
-"""One turn as a scope: a request that goes out, and the events of its response.
+"""One turn as a scope: a request is sent, and the events of its response are iterated over.
 
-`ResponseStream` is the reader's half: an async context manager and iterator. The receive side's
-half is in `turn.py`.
+`ResponseStream` is the reader's side of a turn; `Turn` (`turn.py`) is the receiver's side of one
+attempt at it. A stream goes through these states:
 
-What belongs elsewhere: what it says (`drafts.py`), sockets and lanes to send on
-(`connection/sending.py`), whose event it is (`core/lanes.py`), what may be sent again
-(`core/delivery.py`).
+* NEW: the block has not been entered, or the request could not be sent.
+* READING: an attempt is active; events are read.
+* RESTARTING: the attempt has failed and may be repeated; the next read sends the request again.
+* FINISHED: the turn has ended with a `Response`.
+* FAILED: the turn has ended with an exception.
+* LEFT: the block has been left. Remaining events are discarded; the outcome, if the turn had one,
+  is kept.
+
+`ResponseStream._send` is the only loop of the library that sends a request again.
 """
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from operator import length_hint
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
@@ -21,10 +28,11 @@ from trio_responses._errors import (
     ResponsesError,
     UndecodableResponse,
     api_error,
+    failure_of,
 )
 from trio_responses._lifecycle import TurnRestarted
 from trio_responses._protocol.accumulator import Accumulator
-from trio_responses._protocol.delivery import delivery_of_error, furthest, may_send_again
+from trio_responses._protocol.delivery import delivery_of_error, furthest, may_resend
 from trio_responses._protocol.requests import SteerState
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.steering import SteerReceipt
@@ -39,7 +47,7 @@ from trio_responses._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -50,85 +58,140 @@ if TYPE_CHECKING:
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
 
-__all__ = ["AbandonChoice", "ResponseStream"]
+__all__ = ["AbandonChoice", "ResponseStream", "TurnSender"]
 
-ENDINGS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
+TERMINAL: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 OUTSIDE: Final = "a stream is iterated over inside its async with block"
 AbandonChoice: TypeAlias = Literal["drain", "replace"]
-"""What becomes of a default lane whose turn was left early."""
+"""What happens to the default lane after a turn that was left early."""
 
 
 class TurnSender(Protocol):
-    """What a stream needs of its connection."""
+    """Sends the requests of turns: a connection, one of its lanes, or a pool."""
 
-    async def start_turn(self, draft: RequestBuilder) -> Turn:
-        """Send a request as soon as there is a socket and a lane for it."""
+    @property
+    def max_reroutes(self) -> int:
+        """How often a request that was not sent is tried again on another socket."""
+        ...
+
+    async def start_turn(self, request: RequestBuilder) -> Turn:
+        """Send a request, as soon as a socket and a lane are free for it."""
+        ...
+
+    def may_reroute(self, error: ResponsesError) -> bool:
+        """Whether a request that was not sent because of an error may reach another socket."""
         ...
 
     def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Drop what is still to come of a turn."""
+        """Discard the remaining events of a turn."""
         ...
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Put something into a response that is under way."""
+        """Send input for a response that is active."""
         ...
+
+
+class StreamState(Enum):
+    """The states of a stream; the module docstring describes them."""
+
+    NEW = auto()
+    READING = auto()
+    RESTARTING = auto()
+    FINISHED = auto()
+    FAILED = auto()
+    LEFT = auto()
+
+
+class StreamStep(Enum):
+    """What changes the state of a stream."""
+
+    SEND = auto()
+    """The request was sent."""
+    RESTART = auto()
+    """The attempt failed, and the request may be sent again."""
+    FINISH = auto()
+    """The turn has a `Response`."""
+    FAIL = auto()
+    """The turn has failed."""
+    LEAVE = auto()
+    """The block was left."""
+
+
+TRANSITIONS: Final[Mapping[StreamState, Mapping[StreamStep, StreamState]]] = {
+    StreamState.NEW: {
+        StreamStep.SEND: StreamState.READING,
+        StreamStep.LEAVE: StreamState.LEFT,
+    },
+    StreamState.READING: {
+        StreamStep.RESTART: StreamState.RESTARTING,
+        StreamStep.FINISH: StreamState.FINISHED,
+        StreamStep.FAIL: StreamState.FAILED,
+        StreamStep.LEAVE: StreamState.LEFT,
+    },
+    StreamState.RESTARTING: {
+        StreamStep.SEND: StreamState.READING,
+        StreamStep.FAIL: StreamState.FAILED,
+        StreamStep.LEAVE: StreamState.LEFT,
+    },
+    StreamState.FINISHED: {StreamStep.LEAVE: StreamState.LEFT},
+    StreamState.FAILED: {StreamStep.LEAVE: StreamState.LEFT},
+    StreamState.LEFT: dict.fromkeys(StreamStep, StreamState.LEFT),
+}
 
 
 class ResponseStream:
     """The events of one response, for the length of an ``async with`` block.
 
-    Made by ``connection.stream()``. Iterate over it once; leave the block whenever you like: by
-    its end, ``break``, an exception or a cancellation, at any ``await``. What is still to come of
-    the response then reaches nobody, and the next turn gets only its own events.
+    Made by ``connection.stream()``. Iterate over it once. The block may be left at any ``await``:
+    by its end, ``break``, an exception or a cancellation. Remaining events of the response are
+    discarded then, and the next turn receives only its own events.
 
     A turn ends in exactly one way: with a `Response` (completed, incomplete or failed), or with
-    an exception, whose ``delivery`` says how far the request had come. Where it was steered, the
-    Response is that of the last successor; all are in ``responses``.
+    an exception whose ``delivery`` states how far the request had come. If the turn was steered,
+    its Response is the one of the last successor; all of them are in ``responses``.
     """
 
     def __init__(
         self,
-        lines: TurnSender,
-        draft: RequestBuilder,
+        sender: TurnSender,
+        request: RequestBuilder,
         *,
         delivery: DeliveryChoice,
         abandon: AbandonChoice,
         snapshot: bool,
     ) -> None:
-        self._lines = lines
-        self._draft = draft
+        self._sender = sender
+        self._request = request
         self._choice: DeliveryChoice = delivery
         self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
-        self._listen_anew()
+        self._state = StreamState.NEW
+        self._reset_events()
         self._turn: Turn | None = None
-        self._left = False
         self._reading = False
-        self._given = False
-        """Whether the reader has events of this attempt."""
-        self._lost_to: ResponsesError | None = None
-        """What the turn is to be sent again after."""
-        self._lost: list[ResponsesError] = []
-        """What the earlier attempts ended with."""
+        self._has_yielded = False
+        """Whether the reader has received events of the current attempt."""
+        self._restart_causes: list[ResponsesError] = []
+        """Why the request was sent again, once for each time."""
         self._earlier: list[Response] = []
-        self._ended_by: Response | None = None
-        """The last Response that has ended, while no successor has begun."""
+        self._unfollowed: Response | None = None
+        """A Response that has ended and whose successor has not begun."""
         self._response: Response | None = None
         self._failure: ResponsesError | None = None
 
     async def __aenter__(self) -> Self:
-        """Send the request, as soon as there is a socket and a lane for it.
+        """Send the request, as soon as a socket and a lane are free for it.
 
-        When cancelled before the first byte is out, nothing was sent.
+        If cancelled before the first byte is written, nothing was sent.
 
-        :raises ResponsesError: when it cannot be sent; ``delivery`` is ``not_sent`` then.
+        :raises ResponsesError: when the request cannot be sent; ``delivery`` is ``not_sent``.
         """
         if self._turn is not None:
-            raise RuntimeError("a stream is entered once")
+            raise RuntimeError("a stream can be entered only once")
         try:
-            self._turn = await self._lines.start_turn(self._draft)
+            await self._send()
         except BaseException as error:
-            self._tell_end(error=error)
+            self._notify_end(error=error)
             raise
         return self
 
@@ -138,113 +201,43 @@ class ResponseStream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leave the turn; it waits for nothing. What is still to come of it reaches nobody."""
-        self._left = True
-        self._add_up()
+        """Leave the turn without waiting. Remaining events are discarded."""
+        self._advance(StreamStep.LEAVE)
+        self._accumulate()
         self._hold(())
         if self._turn is not None:
-            self._turn.open_gates()
-            self._lines.abandon_turn(self._turn, self._abandon)
+            self._turn.set_running()
+            self._sender.abandon_turn(self._turn, self._abandon)
             if self._reading:  # another task, which would wait for ever
                 self._turn.inbox.close(RuntimeError(OUTSIDE))
-        self._tell_end()
-
-    def _tell_end(
-        self, *, responses: tuple[Response, ...] = (), error: BaseException | None = None
-    ) -> None:
-        """Tell the instruments how it has ended; with neither, it was left early."""
-        if self._draft.watch is not None:
-            self._draft.watch.end(responses, error, self.response_id)
+        self._notify_end()
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""
         return self
 
     async def __anext__(self) -> StreamEvent:
-        """Wait for the next event. A checkpoint; when cancelled, no event is lost.
+        """Wait for the next event. A checkpoint; if cancelled, no event is lost.
 
-        Where the turn is sent again, a `TurnRestarted` stands before the events of the next
-        attempt.
+        If the request is sent again, a `TurnRestarted` precedes the events of the next attempt.
 
-        The event that ends the response is the last one. An ``error`` frame is given out, too,
-        and the exception that it means is raised behind it.
+        The event that ends the response is the last one. An ``error`` event is yielded too, and
+        the exception for it is raised after it.
 
         :raises ResponsesError: when the turn has failed.
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
         await checkpoint_if_cancelled()
-        for event in self._ready:  # the way of most events
+        for event in self._ready:  # most events take this short path
             return event
         return await self._wait_for_next()
 
-    def _listen_anew(self) -> None:
-        """Begin to add up a response."""
-        self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
-        self._hold(())
-
-    def _hold(self, taken: Sequence[ServerEvent]) -> None:
-        """Hold events that were taken out of the inbox, to be iterated over."""
-        self._taken = taken
-        self._ready: Iterator[ServerEvent] = iter(taken)
-        self._added = 0
-
-    def _add_up(self) -> None:
-        """Add up what was iterated over since the last time."""
-        read = len(self._taken) - length_hint(self._ready)
-        if read > self._added:
-            self._accumulator.feed(self._taken[self._added : read])
-            self._added = read
-
-    def _take(self, turn: Turn) -> ServerEvent | None:
-        """Take the next event; one after which the turn begins anew is not for the reader."""
-        self._add_up()
-        event = turn.inbox.take()
-        if turn.steers:
-            self._follow(turn, event)
-        self._accumulator.feed((event,))
-        if turn.ended and turn.inbox.empty:
-            self._conclude(event)
-        # None of these is the last one of the turn, nor about a steer that is not there yet.
-        self._hold(() if turn.steers else turn.inbox.take_ready())
-        return event if self._lost_to is None else None
-
-    async def _wait_for_next(self) -> StreamEvent:
-        """Wait where there is no event: for one, for the end, or for another attempt."""
-        if self._reading:
-            raise trio.BusyResourceError("another task is reading this stream")
-        self._reading = True
-        try:
-            while True:
-                if self._response is not None:
-                    raise StopAsyncIteration
-                if self._failure is not None:
-                    raise self._failure
-                if self._turn is None or self._left:
-                    raise RuntimeError(OUTSIDE)
-                if self._lost_to is not None:
-                    if self._given:
-                        self._given = False
-                        return TurnRestarted(error=self._lost_to)
-                    await self._send_again(self._lost_to)
-                    continue
-                try:
-                    await self._turn.inbox.wait()
-                except ResponsesError as error:
-                    self._fail(error)
-                    continue
-                event = self._take(self._turn)
-                if event is not None:
-                    self._given = True
-                    return event
-        finally:
-            self._reading = False
-
     async def until_done(self) -> Response:
-        """Read to the end, and give the `Response`: completed, incomplete or failed.
+        """Read to the end, and return the `Response`: completed, incomplete or failed.
 
-        When cancelled, no event is lost: the rest can still be read.
+        If cancelled, no event is lost: the rest can still be read.
 
-        :raises ResponsesError: when the turn ended without one.
+        :raises ResponsesError: when the turn ended without a Response.
         """
         async for _ in self:
             pass
@@ -253,7 +246,7 @@ class ResponseStream:
     def text_deltas(self) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece.
 
-        Where the turn is sent again, its text comes again, and nothing says so.
+        If the request is sent again, the text starts again without notice.
 
         :raises ResponsesError: as the iteration over events does.
         """
@@ -263,8 +256,8 @@ class ResponseStream:
     def response(self) -> Response:
         """The finished `Response`.
 
-        :raises ResponsesError: when the turn ended without one.
-        :raises RuntimeError: when it has not ended yet.
+        :raises ResponsesError: when the turn ended without a Response.
+        :raises RuntimeError: when the turn has not ended yet.
         """
         if self._failure is not None:
             raise self._failure
@@ -274,127 +267,232 @@ class ResponseStream:
 
     @property
     def responses(self) -> tuple[Response, ...]:
-        """The Responses that have ended so far: more than one where the turn was steered."""
-        latest = self._ended_by or self._response
+        """The Responses that have ended so far: more than one if the turn was steered."""
+        latest = self._unfollowed or self._response
         return (*self._earlier, *((latest,) if latest is not None else ()))
 
     @property
     def response_id(self) -> str | None:
-        """The id of the response, or of its latest successor, as soon as an event said it."""
+        """The id of the response, or of its latest successor, once an event had it."""
         return self._turn.response_id if self._turn is not None else None
 
     @property
     def snapshot(self) -> Snapshot:
-        """What there is so far, item by item."""
-        self._add_up()
+        """The output received so far, item by item."""
+        self._accumulate()
         return self._accumulator.snapshot()
 
     async def steer(self, input: Input) -> SteerReceipt:  # noqa: A002 - the protocol's word
-        """Put something into the response that is under way (guide, "Steering").
+        """Send input for the response that is active (guide, "Steering").
 
-        The server takes it in at the next safe boundary, and goes on with a successor: its events
-        follow in the same iteration, behind those of the response so far. A response that ends
-        with calls of client tools does not: the input is ``pending`` then, until the next turn
-        brings the outputs on the same lane.
+        The server applies the input at the next safe boundary and continues with a successor,
+        whose events follow in the same iteration. If the response ends with calls of client
+        tools, the input is ``pending`` until the next turn sends the outputs on the same lane.
 
-        It waits until the response has begun. Once the input is noted as sent, its frame is
-        finished; a cancellation has its effect behind that (within ``timeouts.send``).
+        Waits until the response has started. Once the input is registered, its message is written
+        whole; a cancellation takes effect afterwards (within ``timeouts.send``).
 
         :param input: text, or messages of the user. No outputs of tools.
-        :return: what became of it. Nothing is raised for an input that the server refuses, nor
-            for a turn that has ended: the receipt has ``failed`` then, and ``error``.
-        :raises RequestTooLarge: when it is over ``limits.max_request_bytes``.
-        :raises ConnectionLost: when the socket ended before all of it was written.
+        :return: the receipt. Nothing is raised for an input that the server refuses, nor for a
+            turn that has ended: the receipt has ``failed`` then, with ``error``.
+        :raises RequestTooLarge: when the message is over ``limits.max_request_bytes``.
+        :raises ConnectionLost: when the socket was lost before the message was written whole.
         :raises RuntimeError: outside of the stream's block.
         """
         items = raw_items(input)
-        if self._turn is None or self._left:
+        if self._turn is None or self._state is StreamState.LEFT:
             raise RuntimeError("a stream is steered inside its async with block")
-        begun = trio.Event()
-        self._turn.tell_when_under_way(begun)
-        await self._turn.inbox.wait_for(begun)
+        running = trio.Event()
+        self._turn.set_when_running(running)
+        await self._turn.inbox.wait_for(running)
         receipt = SteerReceipt(self._turn, items)
         if self._turn.response_id is None:
             receipt.refuse("response_not_active", "the response has not begun")
         else:
-            await self._lines.steer(self._turn, receipt)
+            await self._sender.steer(self._turn, receipt)
         return receipt
 
-    def _follow(self, turn: Turn, event: ServerEvent) -> None:
+    # --- Sending -------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        """Send the request, on another socket if the first one is lost before it is written.
+
+        This is the only loop that sends a request again. A request is sent again if
+
+        * it was not sent, and another socket or connection may take it (`TurnSender.may_reroute`),
+          at most `TurnSender.max_reroutes` times;
+        * the server refused it because of the socket's age, or the caller chose
+          ``at_least_once`` and the outcome of the last attempt is unknown (`may_resend`);
+        * the request can be built differently so that the error does not occur again
+          (`RequestBuilder.can_repair`).
+
+        `_handle_failure` decides the last two, for an attempt that was sent, and at most once for
+        each type of error.
+        """
+        reroutes = 0
+        while True:
+            try:
+                turn = await self._sender.start_turn(self._request)
+                break
+            except ResponsesError as error:
+                unsent = error.delivery is Delivery.NOT_SENT and self._sender.may_reroute(error)
+                if not unsent or reroutes == self._sender.max_reroutes:
+                    raise
+                reroutes += 1
+        self._turn = turn
+        self._advance(StreamStep.SEND)
+
+    async def _send_again(self) -> None:
+        """Send the request of a turn that restarts. If cancelled, the next read tries again."""
+        cause = self._restart_causes[-1]
+        try:
+            await self._send()
+        except ResponsesError as error:
+            error.__context__ = cause
+            error.__cause__ = error.__cause__ or cause
+            self._fail(error)
+        self._reset_events()
+        self._earlier.clear()
+
+    def _handle_failure(self, error: ResponsesError) -> None:
+        """Restart the turn if its request may be sent again, else let it fail."""
+        assert self._turn is not None  # noqa: S101 - an attempt has failed
+        if self._unfollowed is not None:  # only the start of a successor is unknown
+            self._finish(self._unfollowed)
+            return
+        may_restart = may_resend(error.delivery, failure_of(error), self._choice)
+        may_restart = may_restart or self._request.can_repair(error)
+        if not may_restart or type(error) in map(type, self._restart_causes):
+            if self._restart_causes:
+                error.__context__ = self._restart_causes[-1]
+            self._fail(error)
+            return
+        self._restart_causes.append(error)
+        self._sender.abandon_turn(self._turn, "replace")
+        self._advance(StreamStep.RESTART)
+
+    def _fail(self, error: ResponsesError) -> None:
+        """Let the turn fail, with the furthest delivery of all its attempts."""
+        error.delivery = furthest(one.delivery for one in (*self._restart_causes, error))
+        self._failure = error
+        self._advance(StreamStep.FAIL)
+        self._notify_end(error=error)
+
+    # --- Reading -------------------------------------------------------------------------
+
+    async def _wait_for_next(self) -> StreamEvent:
+        """Wait for an event, the end of the turn, or its next attempt."""
+        if self._reading:
+            raise trio.BusyResourceError("another task is reading this stream")
+        self._reading = True
+        try:
+            while True:
+                if self._response is not None:
+                    raise StopAsyncIteration
+                if self._failure is not None:
+                    raise self._failure
+                if self._turn is None or self._state is StreamState.LEFT:
+                    raise RuntimeError(OUTSIDE)
+                if self._state is StreamState.RESTARTING:
+                    if self._has_yielded:
+                        self._has_yielded = False
+                        return TurnRestarted(error=self._restart_causes[-1])
+                    await self._send_again()
+                    continue
+                try:
+                    await self._turn.inbox.wait()
+                except ResponsesError as error:
+                    self._handle_failure(error)
+                    continue
+                event = self._take(self._turn)
+                if event is not None:
+                    self._has_yielded = True
+                    return event
+        finally:
+            self._reading = False
+
+    def _take(self, turn: Turn) -> ServerEvent | None:
+        """Take the next event; `None` for one that restarts the turn: it is not for the reader."""
+        self._accumulate()
+        event = turn.inbox.take()
+        if turn.steers:
+            self._follow_successor(turn, event)
+        self._accumulator.feed((event,))
+        if turn.ended and turn.inbox.empty:
+            self._conclude(event)
+        # No ready event is the last one of the turn, nor belongs to a steering input to come.
+        self._hold(() if turn.steers else turn.inbox.take_ready())
+        return event if self._state is not StreamState.RESTARTING else None
+
+    def _follow_successor(self, turn: Turn, event: ServerEvent) -> None:
         """Follow a steered turn from one response to its successor."""
-        if isinstance(event, ENDINGS):
-            self._ended_by = self._accumulator.finish(event.response)
-        elif isinstance(event, ResponseCreated) and self._ended_by is not None:
+        if isinstance(event, TERMINAL):
+            self._unfollowed = self._accumulator.finish(event.response)
+        elif isinstance(event, ResponseCreated) and self._unfollowed is not None:
             steers = [one for one in turn.steers if one.successor == event.response.id]
-            self._draft.advance(self._ended_by, steers)
-            self._earlier.append(self._ended_by)
-            self._ended_by = None
-            self._listen_anew()
+            self._request.advance(self._unfollowed, steers)
+            self._earlier.append(self._unfollowed)
+            self._unfollowed = None
+            self._reset_events()
 
     def _conclude(self, event: ServerEvent) -> None:
-        """End the turn by its last event."""
-        assert self._turn is not None  # noqa: S101 - an event has come
-        if isinstance(event, ENDINGS):
-            self._ended_by = self._ended_by or self._accumulator.finish(event.response)
-        if self._ended_by is not None:
-            self._end(self._ended_by)
+        """End the turn with its last event."""
+        assert self._turn is not None  # noqa: S101 - an event was received
+        if isinstance(event, TERMINAL):
+            self._unfollowed = self._unfollowed or self._accumulator.finish(event.response)
+        if self._unfollowed is not None:
+            self._finish(self._unfollowed)
         elif isinstance(event, UndecodableFrame):
             undecodable = UndecodableResponse(event)
             undecodable.delivery = Delivery.ACCEPTED
-            self._fail(undecodable)
+            self._handle_failure(undecodable)
         elif isinstance(event, ErrorEvent):
             error = api_error(event)
             error.delivery = delivery_of_error(event, started=self._turn.started)
-            self._fail(error)
+            self._handle_failure(error)
 
-    def _end(self, response: Response) -> None:
-        """End the turn well."""
-        assert self._turn is not None  # noqa: S101 - an event has come
-        self._response, self._ended_by = response, None
-        waiting = [one for one in self._turn.steers if one.state is SteerState.PENDING]
-        self._draft.settle(response, waiting)
-        self._tell_end(responses=self.responses)
+    def _finish(self, response: Response) -> None:
+        """End the turn with a Response."""
+        assert self._turn is not None  # noqa: S101 - an event was received
+        self._response, self._unfollowed = response, None
+        self._advance(StreamStep.FINISH)
+        pending = [one for one in self._turn.steers if one.state is SteerState.PENDING]
+        self._request.commit(response, pending)
+        self._notify_end(responses=self.responses)
 
-    def _fail(self, error: ResponsesError) -> None:
-        """Fail, or have the turn begin anew where that is safe or wished for.
+    # --- Events that were taken out of the inbox -------------------------------------------
 
-        Once for each cause.
-        """
-        assert self._turn is not None  # noqa: S101 - it has failed
-        if self._ended_by is not None:  # only whether a successor began is not known
-            self._end(self._ended_by)
-            return
-        again = may_send_again(error, self._choice) or self._draft.repairs(error)
-        if not again or type(error) in map(type, self._lost):
-            if self._lost:
-                error.__context__ = self._lost[-1]
-            self._fail_for_good(error)
-            return
-        self._lost.append(error)
-        self._lines.abandon_turn(self._turn, "replace")
-        self._lost_to = error
+    def _reset_events(self) -> None:
+        """Start to accumulate a response."""
+        self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+        self._hold(())
 
-    def _fail_for_good(self, error: ResponsesError) -> None:
-        """Fail. What is said of the last attempt does not undo an earlier one."""
-        error.delivery = furthest(one.delivery for one in (*self._lost, error))
-        self._failure = error
-        self._tell_end(error=error)
+    def _hold(self, events: Sequence[ServerEvent]) -> None:
+        """Hold events that were taken out of the inbox, for the next reads."""
+        self._held = events
+        self._ready: Iterator[ServerEvent] = iter(events)
+        self._accumulated = 0
 
-    async def _send_again(self, lost_to: ResponsesError) -> None:
-        """Begin the same turn anew. When cancelled, the next read tries again."""
-        try:
-            self._turn = await self._lines.start_turn(self._draft)
-        except ResponsesError as error:
-            error.__context__ = lost_to
-            error.__cause__ = error.__cause__ or lost_to
-            self._fail_for_good(error)
-        self._listen_anew()
-        self._earlier.clear()
-        self._lost_to = None
+    def _accumulate(self) -> None:
+        """Accumulate the held events that were read since the last call."""
+        read = len(self._held) - length_hint(self._ready)
+        if read > self._accumulated:
+            self._accumulator.feed(self._held[self._accumulated : read])
+            self._accumulated = read
+
+    def _advance(self, step: StreamStep) -> None:
+        self._state = TRANSITIONS[self._state][step]
+
+    def _notify_end(
+        self, *, responses: tuple[Response, ...] = (), error: BaseException | None = None
+    ) -> None:
+        """Notify the instruments of the end of the turn; with neither, it was left early."""
+        if self._request.observer is not None:
+            self._request.observer.ended(responses, error, self.response_id)
 
 
 class _TextDeltas:
-    """The text of a stream, piece by piece: no generator, so that it may be left by ``break``."""
+    """The text of a stream, piece by piece. Not a generator, so that ``break`` may leave it."""
 
     def __init__(self, stream: ResponseStream) -> None:
         self._stream = stream

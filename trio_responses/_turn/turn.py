@@ -1,7 +1,7 @@
-"""One attempt at a turn, as the receive task sees it: what came of it, and whether it is overdue.
+"""One attempt at a turn, as the receive task sees it: its inbox, its deadlines and its failure.
 
-What belongs elsewhere: the reader's half (`stream.py`), where it waits for its reader
-(`inbox.py`), whose event it is (`core/lanes.py`).
+`ResponseStream` (`stream.py`) is the reader's side of a turn. A turn that is sent again gets a new
+`Turn` for each attempt.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Turn"]
 
-BEGINNINGS: Final = (ResponseCreated, ResponseQueued, UnknownEvent)
-"""What comes before the server works on a response."""
-NO_START: Final = (ErrorEvent, UnknownEvent)
-"""What does not prove that the response has begun: some servers say a word of their own first."""
+BEFORE_WORK: Final = (ResponseCreated, ResponseQueued, UnknownEvent)
+"""Events that a server may send before it works on a response."""
+NO_PROOF_OF_START: Final = (ErrorEvent, UnknownEvent)
+"""Events that do not prove that a response has started: some servers send events of their own."""
 
 
 class Turn(ActiveRequest):
-    """One attempt at a turn: the request on the wire, and the inbox of its response."""
+    """One attempt at a turn: the request on its lane, and the inbox of its response."""
 
     __slots__ = (
-        "_gates",
-        "_given_up",
+        "_deadlines_stopped",
+        "_running",
+        "_started_events",
         "_timeouts",
-        "_under_way",
-        "heard_at",
         "inbox",
-        "last_type",
+        "last_event_at",
+        "last_event_type",
+        "observer",
         "sent_at",
         "size",
         "started",
-        "watch",
     )
     has_reader = True
 
@@ -57,93 +57,100 @@ class Turn(ActiveRequest):
     ) -> None:
         super().__init__(lane, parent)
         self._timeouts = timeouts
-        self._given_up = False
-        self._under_way = False
-        self._gates: tuple[trio.Event, ...] = ()
+        self._deadlines_stopped = False
+        self._running = False
+        self._started_events: tuple[trio.Event, ...] = ()
         self.inbox: Inbox[ServerEvent] = inbox
         self.size: int = 0
         """Bytes of the encoded request."""
         self.sent_at: float | None = None
-        """When its last byte was written, on Trio's clock."""
-        self.heard_at: float | None = None
-        """When the last event came."""
-        self.last_type: str | None = None
-        """The type of that event."""
+        """When the last byte of the request was written, on Trio's clock."""
+        self.last_event_at: float | None = None
+        """When the latest event was received, on Trio's clock."""
+        self.last_event_type: str | None = None
+        """The type of the latest event."""
         self.started: bool = False
-        """Whether an event came that is no error."""
-        self.watch: TurnObserver | None = None
-        """Who tells the instruments of it; `None` where nobody wants to know."""
+        """Whether an event was received that proves the start of the response."""
+        self.observer: TurnObserver | None = None
+        """Notifies the instruments about this turn; `None` if no instrument observes turns."""
 
     @property
     def delivery(self) -> Delivery:
-        """How far it has come, as soon as its writing has begun.
+        """How far the request has come, from the first byte that was written.
 
-        What cannot be written is said by the exception of the write itself: only that knows
-        whether the last byte was out.
+        A failed write is described by the exception of the write itself: it alone knows whether
+        the last byte was written.
         """
-        return Delivery.AMBIGUOUS if self.heard_at is None else Delivery.ACCEPTED
+        return Delivery.AMBIGUOUS if self.last_event_at is None else Delivery.ACCEPTED
 
     @property
     def deadline(self) -> float:
-        """When it has been silent for too long, on Trio's clock."""
-        if self._given_up:
+        """When the turn has been silent for too long, on Trio's clock."""
+        if self._deadlines_stopped:
             return math.inf
-        if self.heard_at is not None:
-            return self.heard_at + self._timeouts.stall
+        if self.last_event_at is not None:
+            return self.last_event_at + self._timeouts.stall
         if self.sent_at is not None:
             return self.sent_at + self._timeouts.first_event
         return math.inf
 
-    def look_up_at(self, now: float) -> float:
-        """When to look at the deadline again: the first event may bring it nearer."""
-        return math.inf if self._given_up else min(self.deadline, now + self._timeouts.stall)
+    def next_check(self, now: float) -> float:
+        """Return when to look at the deadline again: the first event may bring it nearer."""
+        if self._deadlines_stopped:
+            return math.inf
+        return min(self.deadline, now + self._timeouts.stall)
 
-    def take_batch(self, events: list[ServerEvent], size: int, now: float) -> None:
-        """Take the events of one batch."""
-        self.heard_at = now
-        self.last_type = events[-1].type
-        if not self.started and not all(isinstance(event, NO_START) for event in events):
+    def deliver(self, events: list[ServerEvent], size: int, now: float) -> None:
+        """Put the events of one batch into the inbox.
+
+        :param size: bytes of their messages.
+        """
+        self.last_event_at = now
+        self.last_event_type = events[-1].type
+        if not self.started and not all(isinstance(event, NO_PROOF_OF_START) for event in events):
             self.started = True
-            if self.watch is not None:
-                self.watch.heard(self.response_id)
-        if not self._under_way and not all(isinstance(event, BEGINNINGS) for event in events):
-            self.open_gates()
+            if self.observer is not None:
+                self.observer.first_event(self.response_id)
+        if not self._running and not all(isinstance(event, BEFORE_WORK) for event in events):
+            self.set_running()
         self.inbox.put(events, size)
 
-    def tell_when_under_way(self, gate: trio.Event) -> None:
-        """Have an event set as soon as the server works on the response, or will not."""
-        self._gates += (gate,)
-        if self._under_way:
-            gate.set()
+    def set_when_running(self, event: trio.Event) -> None:
+        """Set an event as soon as the server works on the response, or will not."""
+        self._started_events += (event,)
+        if self._running:
+            event.set()
 
-    def open_gates(self) -> None:
-        """Tell those who wait for its beginning."""
-        self._under_way = True
-        for gate in self._gates:
-            gate.set()
+    def set_running(self) -> None:
+        """Set the events that were passed to `set_when_running`."""
+        self._running = True
+        for event in self._started_events:
+            event.set()
 
-    def overdue(self, now: float) -> ResponsesError:
-        """Say what it has waited for in vain."""
-        if self.heard_at is not None and self.last_type is not None:
+    def timeout_error(self, now: float) -> ResponsesError:
+        """Return the exception for a deadline that has passed."""
+        if self.last_event_at is not None and self.last_event_type is not None:
             return StallTimeout(
-                self._timeouts.stall, last_event=self.last_type, silence=now - self.heard_at
+                self._timeouts.stall,
+                last_event=self.last_event_type,
+                silence=now - self.last_event_at,
             )
         sent_at = now if self.sent_at is None else self.sent_at
         return FirstEventTimeout(self._timeouts.first_event, sent=now - sent_at)
 
-    def give_up(self) -> None:
-        """Wait for it no more."""
-        self._given_up = True
+    def stop_deadlines(self) -> None:
+        """Let no deadline of this turn pass any more."""
+        self._deadlines_stopped = True
 
-    def pause(self, seconds: float) -> None:
-        """Do not count a time in which nothing could be heard."""
-        if self.heard_at is not None:
-            self.heard_at += seconds
+    def exclude_pause(self, seconds: float) -> None:
+        """Do not count a time in which nothing could be received."""
+        if self.last_event_at is not None:
+            self.last_event_at += seconds
         elif self.sent_at is not None:
             self.sent_at += seconds
 
     def fail(self, error: ResponsesError) -> None:
-        """End it with an exception, which readers get behind the events that came."""
+        """End the turn with an exception, which its reader gets after the received events."""
         error.delivery = error.delivery or self.delivery
-        self.open_gates()
+        self.set_running()
         self.inbox.close(error)

@@ -1,6 +1,7 @@
-"""The protocol as data: events, items, the response, commands, and their codec.
+"""The wire format: records of events, items, tools and the response, and their codec.
 
-Nothing here does I/O or knows of Trio.
+This package does no I/O. It imports the standard library and msgspec only. Modules of the layers
+above import these names from here; users import the records from ``trio_responses.types``.
 """
 
 from trio_responses._wire.actions import (
@@ -58,7 +59,7 @@ from trio_responses._wire.base import (
     UnknownItem,
     UnknownPart,
 )
-from trio_responses._wire.codec import decode, decode_all, encode, undecodable
+from trio_responses._wire.codec import decode, decode_all, encode
 from trio_responses._wire.commands import ClientEvent, Input, ResponseCreate, ResponseSteer
 from trio_responses._wire.errors import ErrorEvent
 from trio_responses._wire.events import (
@@ -428,5 +429,4 @@ __all__ = [
     "decode_item",
     "encode",
     "parse_retry_after",
-    "undecodable",
 ]

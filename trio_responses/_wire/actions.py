@@ -1,9 +1,7 @@
-"""What tool calls do and what comes of it: the small tagged objects inside call items.
+"""The objects inside tool call items: actions, operations, outcomes, outputs, errors, callers.
 
-Computer and web search actions, patch operations, shell outcomes, code interpreter outputs, and
-the callers of tools. A class is named after its ``type`` and its kind: ``double_click`` of the
-actions is :class:`DoubleClickAction`. The calls themselves are in
-:mod:`~trio_responses._wire.items`.
+A class is named after its ``type`` and its role: the computer action ``double_click`` is
+:class:`DoubleClickAction`.
 """
 
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class DirectCaller(Part, frozen=True, kw_only=True, tag="direct"):
-    """The model called the tool itself."""
+    """The caller of a tool call that the model made directly."""
 
 
 class ProgramCaller(Part, frozen=True, kw_only=True, tag="program"):
-    """A program that the model wrote called the tool; ``caller_id`` is its ``call_id``."""
+    """The caller of a tool call from a program; ``caller_id`` is the program's ``call_id``."""
 
     caller_id: str
 
@@ -27,30 +25,30 @@ class ProgramCaller(Part, frozen=True, kw_only=True, tag="program"):
 _KnownCaller: TypeAlias = DirectCaller | ProgramCaller
 if TYPE_CHECKING:
     Caller: TypeAlias = _KnownCaller | UnknownPart
-    """Who called a tool: the model itself, or a program that it wrote."""
+    """The caller of a tool: the model itself, or a program that the model wrote."""
 else:
     Caller = _KnownCaller
 
 
 class Point(Record, frozen=True, kw_only=True):
-    """A place on the screen, in pixels."""
+    """A point on the screen, in pixels."""
 
     x: int
     y: int
 
 
 class ClickAction(Part, frozen=True, kw_only=True, tag="click"):
-    """A click. ``button`` is ``left``, ``right``, ``wheel``, ``back`` or ``forward``."""
+    """A mouse click. ``button`` is ``left``, ``right``, ``wheel``, ``back`` or ``forward``."""
 
     x: int
     y: int
     button: str | None = None
     keys: list[str] | None = None
-    """Keys that are held meanwhile; so in the other actions."""
+    """Keys to hold during the action; also in the other actions."""
 
 
 class DoubleClickAction(Part, frozen=True, kw_only=True, tag="double_click"):
-    """Two clicks at one place."""
+    """A double click of the mouse."""
 
     x: int
     y: int
@@ -58,20 +56,20 @@ class DoubleClickAction(Part, frozen=True, kw_only=True, tag="double_click"):
 
 
 class DragAction(Part, frozen=True, kw_only=True, tag="drag"):
-    """A movement along a path with the button held."""
+    """A mouse movement along a path with the button held."""
 
     path: list[Point]
     keys: list[str] | None = None
 
 
 class KeypressAction(Part, frozen=True, kw_only=True, tag="keypress"):
-    """Keys pressed together."""
+    """A key press: keys pressed together."""
 
     keys: list[str]
 
 
 class MoveAction(Part, frozen=True, kw_only=True, tag="move"):
-    """A movement of the pointer."""
+    """A mouse movement to a point."""
 
     x: int
     y: int
@@ -79,11 +77,11 @@ class MoveAction(Part, frozen=True, kw_only=True, tag="move"):
 
 
 class ScreenshotAction(Part, frozen=True, kw_only=True, tag="screenshot"):
-    """A wish to see the screen."""
+    """A request for a screenshot."""
 
 
 class ScrollAction(Part, frozen=True, kw_only=True, tag="scroll"):
-    """A scroll at a place, by distances in pixels."""
+    """A scroll at a point, by distances in pixels."""
 
     x: int
     y: int
@@ -93,13 +91,13 @@ class ScrollAction(Part, frozen=True, kw_only=True, tag="scroll"):
 
 
 class TypeAction(Part, frozen=True, kw_only=True, tag="type"):
-    """Text to type."""
+    """Text to type on the keyboard."""
 
     text: str
 
 
 class WaitAction(Part, frozen=True, kw_only=True, tag="wait"):
-    """A pause."""
+    """A pause before the next action."""
 
 
 _KnownComputerAction: TypeAlias = (
@@ -115,22 +113,22 @@ _KnownComputerAction: TypeAlias = (
 )
 if TYPE_CHECKING:
     ComputerAction: TypeAlias = _KnownComputerAction | UnknownPart
-    """What the model does with a computer."""
+    """An action that the model requests on a computer."""
 else:
     ComputerAction = _KnownComputerAction
 
 
 class SafetyCheck(Record, frozen=True, kw_only=True):
-    """A check that must be acknowledged before a computer action is done."""
+    """A safety check that the client must acknowledge before it performs a computer action."""
 
     id: str
-    """Goes back in ``acknowledged_safety_checks``."""
+    """The id to return in ``acknowledged_safety_checks``."""
     code: str | None = None
     message: str | None = None
 
 
 class ComputerScreenshot(Part, frozen=True, kw_only=True, tag="computer_screenshot"):
-    """The screen after an action: a URL, a data URL or the id of an uploaded file."""
+    """A screenshot after an action: a URL, a data URL or the id of an uploaded file."""
 
     image_url: str | None = None
     file_id: str | None = None
@@ -138,20 +136,20 @@ class ComputerScreenshot(Part, frozen=True, kw_only=True, tag="computer_screensh
 
 if TYPE_CHECKING:
     ComputerOutput: TypeAlias = ComputerScreenshot | UnknownPart
-    """What the client shows after an action."""
+    """The output of a computer call."""
 else:
     ComputerOutput = ComputerScreenshot
 
 
 class WebSearchSource(Record, frozen=True, kw_only=True):
-    """A page that a web search read."""
+    """A source that a web search used."""
 
     type: str | None = None
     url: str | None = None
 
 
 class SearchAction(Part, frozen=True, kw_only=True, tag="search"):
-    """A web search. ``query`` is the older, single form of ``queries``."""
+    """A web search by queries. ``query`` is the older, single form of ``queries``."""
 
     queries: list[str] | None = None
     query: str | None = None
@@ -159,13 +157,13 @@ class SearchAction(Part, frozen=True, kw_only=True, tag="search"):
 
 
 class OpenPageAction(Part, frozen=True, kw_only=True, tag="open_page"):
-    """A page opened."""
+    """A web page that the web search opened."""
 
     url: str | None = None
 
 
 class FindInPageAction(Part, frozen=True, kw_only=True, tag="find_in_page"):
-    """A pattern looked for in a page."""
+    """A search for a pattern within a web page."""
 
     pattern: str | None = None
     url: str | None = None
@@ -174,27 +172,27 @@ class FindInPageAction(Part, frozen=True, kw_only=True, tag="find_in_page"):
 _KnownWebSearchAction: TypeAlias = SearchAction | OpenPageAction | FindInPageAction
 if TYPE_CHECKING:
     WebSearchAction: TypeAlias = _KnownWebSearchAction | UnknownPart
-    """A step of a web search."""
+    """One action of a web search."""
 else:
     WebSearchAction = _KnownWebSearchAction
 
 
 class CreateFileOperation(Part, frozen=True, kw_only=True, tag="create_file"):
-    """A file to create."""
+    """A patch operation that creates a file."""
 
     path: str
     diff: str
-    """Its content, as a diff."""
+    """The content of the file, as a diff."""
 
 
 class DeleteFileOperation(Part, frozen=True, kw_only=True, tag="delete_file"):
-    """A file to delete."""
+    """A patch operation that deletes a file."""
 
     path: str
 
 
 class UpdateFileOperation(Part, frozen=True, kw_only=True, tag="update_file"):
-    """A file to change."""
+    """A patch operation that updates a file."""
 
     path: str
     diff: str
@@ -203,19 +201,19 @@ class UpdateFileOperation(Part, frozen=True, kw_only=True, tag="update_file"):
 _KnownPatchOperation: TypeAlias = CreateFileOperation | DeleteFileOperation | UpdateFileOperation
 if TYPE_CHECKING:
     PatchOperation: TypeAlias = _KnownPatchOperation | UnknownPart
-    """A change to a file, for the client to make."""
+    """An operation on a file, for the client to perform."""
 else:
     PatchOperation = _KnownPatchOperation
 
 
 class LogsOutput(Part, frozen=True, kw_only=True, tag="logs"):
-    """What the code printed."""
+    """The text output of code that the code interpreter ran."""
 
     logs: str
 
 
 class ImageOutput(Part, frozen=True, kw_only=True, tag="image"):
-    """An image that the code drew."""
+    """The image output of code that the code interpreter ran."""
 
     url: str
 
@@ -223,32 +221,32 @@ class ImageOutput(Part, frozen=True, kw_only=True, tag="image"):
 _KnownCodeInterpreterOutput: TypeAlias = LogsOutput | ImageOutput
 if TYPE_CHECKING:
     CodeInterpreterOutput: TypeAlias = _KnownCodeInterpreterOutput | UnknownPart
-    """What came of code that the server ran."""
+    """The output of code that the code interpreter ran."""
 else:
     CodeInterpreterOutput = _KnownCodeInterpreterOutput
 
 
 class ExecAction(Part, frozen=True, kw_only=True, tag="exec"):
-    """A command for the local shell, as a list of words."""
+    """A command for the local shell, as a list of arguments."""
 
     command: list[str]
     env: dict[str, str] | None = None
     timeout_ms: int | None = None
-    """Milliseconds that it may take."""
+    """Time limit in milliseconds."""
     user: str | None = None
-    """Whom it runs as."""
+    """The user that runs the command."""
     working_directory: str | None = None
 
 
 if TYPE_CHECKING:
     LocalShellAction: TypeAlias = ExecAction | UnknownPart
-    """What the older shell is to run."""
+    """The action of a local shell call."""
 else:
     LocalShellAction = ExecAction
 
 
 class ShellAction(Record, frozen=True, kw_only=True):
-    """Commands for the shell, with their limits in milliseconds and characters."""
+    """Commands for the shell, with limits in milliseconds and characters."""
 
     commands: list[str]
     timeout_ms: int | None = None
@@ -256,71 +254,71 @@ class ShellAction(Record, frozen=True, kw_only=True):
 
 
 class ExitOutcome(Part, frozen=True, kw_only=True, tag="exit"):
-    """The command ended."""
+    """The outcome of a shell command that ended, with its exit code."""
 
     exit_code: int
 
 
 class TimeoutOutcome(Part, frozen=True, kw_only=True, tag="timeout"):
-    """The command ran out of its time."""
+    """The outcome of a shell command that exceeded its time limit."""
 
 
 _KnownShellOutcome: TypeAlias = ExitOutcome | TimeoutOutcome
 if TYPE_CHECKING:
     ShellOutcome: TypeAlias = _KnownShellOutcome | UnknownPart
-    """How a shell command ended."""
+    """The outcome of a shell command."""
 else:
     ShellOutcome = _KnownShellOutcome
 
 
 class ShellOutput(Record, frozen=True, kw_only=True):
-    """What one shell command wrote and how it ended."""
+    """The output of one shell command, and its outcome."""
 
     stdout: str | None = None
     stderr: str | None = None
     outcome: ShellOutcome | None = None
     created_by: str | None = None
-    """Who made it, where the server says so."""
+    """Creator of the output, if the server names one."""
 
 
 class FileSearchResult(Record, frozen=True, kw_only=True):
-    """A passage that file search found."""
+    """A passage of a file that the file search found."""
 
     file_id: str | None = None
     filename: str | None = None
     score: float | None = None
-    """How well it fits, from 0 to 1."""
+    """Relevance, from 0 to 1."""
     text: str | None = None
     attributes: JSON = None
-    """What was stored with the file: names and values."""
+    """Attributes stored with the file: names and values."""
 
 
 class McpServerTool(Record, frozen=True, kw_only=True):
-    """A tool that an MCP server offers."""
+    """A tool of an MCP server."""
 
     name: str
     input_schema: JSON = None
-    """The JSON schema of its arguments."""
+    """JSON schema of the tool's arguments."""
     annotations: JSON = None
-    """Hints of the MCP server about it, as MCP has them."""
+    """Annotations of the tool, as MCP defines them."""
     description: str | None = None
 
 
 class McpProtocolError(Part, frozen=True, kw_only=True, tag="mcp_protocol_error"):
-    """The MCP server broke the protocol."""
+    """A violation of the MCP protocol by the MCP server."""
 
     code: int | None = None
     message: str | None = None
 
 
 class McpToolExecutionError(Part, frozen=True, kw_only=True, tag="mcp_tool_execution_error"):
-    """The MCP server's tool failed."""
+    """A failure of the MCP server's tool."""
 
     content: JSON = None
 
 
 class HttpError(Part, frozen=True, kw_only=True, tag="http_error"):
-    """The MCP server could not be reached, or refused."""
+    """An HTTP error from the MCP server, or a failure to reach the MCP server."""
 
     code: int | None = None
     message: str | None = None
@@ -329,6 +327,6 @@ class HttpError(Part, frozen=True, kw_only=True, tag="http_error"):
 _KnownMcpError: TypeAlias = McpProtocolError | McpToolExecutionError | HttpError
 if TYPE_CHECKING:
     McpError: TypeAlias = _KnownMcpError | UnknownPart
-    """Why a call of an MCP tool failed."""
+    """The error of a failed MCP tool call."""
 else:
     McpError = _KnownMcpError

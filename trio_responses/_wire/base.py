@@ -1,8 +1,8 @@
-"""What every record on the wire has in common: its tag, and what stands in for an unknown one.
+"""The base classes of the wire records.
 
-Here are the base classes of events, items and parts. The records themselves are in
-:mod:`~trio_responses._wire.events`, :mod:`~trio_responses._wire.items` and their neighbours; how an
-unknown tag is replaced is in :mod:`~trio_responses._wire.lenient`.
+Every event, item, part and tool is an immutable msgspec Struct. A record whose JSON object has a
+``type`` derives from :class:`Tagged`, any other record from :class:`Record`. Objects of a ``type``
+that this version does not know are instances of :class:`Unknown`, which keep their JSON.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import msgspec
 __all__ = []
 
 JSON: TypeAlias = Any
-"""Any JSON value. Fields that only echo a setting have this type: an odd shape costs no turn."""
+"""Any JSON value. Fields that echo a setting have this type, so that no shape of them fails."""
 
 
 class Tagged(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag_field="type"
 ):
-    """A JSON object whose ``type`` says what it is. ``gc=False``: decoded JSON has no cycles."""
+    """A JSON object whose ``type`` field names its record class.
+
+    ``gc=False`` is safe: decoded JSON contains no reference cycles.
+    """
 
     @property
     def type(self) -> str:
@@ -29,16 +32,16 @@ class Tagged(
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A JSON object that is known by its place, not by a ``type``."""
+    """A JSON object without a ``type`` that names its class: the field that holds it does."""
 
 
 class Unknown:
-    """An object of a type that this version does not know, or that does not fit its type.
+    """A JSON object of an unknown ``type``, or one that does not match the record of its ``type``.
 
-    It holds the JSON as it came, and is encoded as exactly that.
+    The object keeps its JSON as received, and is encoded as exactly that JSON.
 
-    :param type: the object's ``type``, or ``""`` where it has none.
-    :param raw: its JSON.
+    :param type: the object's ``type``, or ``""`` if the object has none.
+    :param raw: the object's JSON.
     """
 
     __slots__ = ("_raw", "_type")
@@ -50,68 +53,72 @@ class Unknown:
 
     @property
     def type(self) -> str:
-        """The object's ``type``, or ``""``."""
+        """The object's ``type``, or ``""`` if the object has none."""
         return self._type
 
     @property
     def raw(self) -> msgspec.Raw:
-        """The JSON as it came."""
+        """The JSON as received."""
         return self._raw
 
     def json(self) -> JSON:
-        """Parse the JSON.
+        """Return the parsed JSON.
 
-        :raises ValueError: or one of its like, if it nests too deeply or is not UTF-8.
+        :raises ValueError: if the JSON is malformed or not UTF-8.
+        :raises RecursionError: if the JSON nests too deeply.
         """
         return msgspec.json.decode(self._raw)
 
     def __eq__(self, other: object) -> bool:
-        """Compare class and JSON, byte by byte."""
+        """Whether both objects have the same class and the same JSON, byte by byte."""
         if not isinstance(other, Unknown):
             return NotImplemented
         return self.__class__ is other.__class__ and bytes(self._raw) == bytes(other._raw)
 
     def __hash__(self) -> int:
-        """Hash the JSON."""
+        """Return the hash of the JSON."""
         return hash(bytes(self._raw))
 
     def __repr__(self) -> str:
-        """Show type and size: the content may be anybody's."""
+        """Return the type and the size; the content may be private."""
         return f"{self.__class__.__name__}(type={self._type!r}, size={len(bytes(self._raw))})"
 
 
 class UnknownItem(Unknown):
-    """An input or output item that this version does not know. It can be replayed as it is."""
+    """An input or output item of a type that this version does not know.
+
+    The item can be sent again as received.
+    """
 
     __slots__ = ()
 
 
 class UnknownPart(Unknown):
-    """A tagged object inside an item, or a part of an event, that this version does not know."""
+    """A content part, annotation, action or outcome of a type that this version does not know."""
 
     __slots__ = ()
 
 
 class Item(Tagged, frozen=True, kw_only=True):
-    """An element of a conversation. A field that is ``None`` is left out when the item is sent."""
+    """An item of a conversation. Fields that are ``None`` are omitted when the item is sent."""
 
     unknown: ClassVar[type[Unknown]] = UnknownItem
 
 
 class Part(Tagged, frozen=True, kw_only=True):
-    """A tagged object inside an item: content, annotation, action, outcome."""
+    """An object inside an item whose ``type`` names its class: content, annotation, action, ..."""
 
     unknown: ClassVar[type[Unknown]] = UnknownPart
 
 
 class Event(Tagged, frozen=True, kw_only=True):
-    """What a server said.
+    """An event that the server sends.
 
-    ``sequence_number`` counts within one response. ``stream_id`` names the lane; it is absent on
-    the default lane (guide, WebSocket mode). Servers leave either out.
+    ``sequence_number`` counts the events of one response. ``stream_id`` names the lane; events of
+    the default lane have none (guide, WebSocket mode). Servers may omit either.
     """
 
     sequence_number: int | None = None
-    """Counts the events of a response, from 0 (docs/protocol.md, 3)."""
+    """Number of the event within its response, from 0 (docs/protocol.md, 3)."""
     stream_id: str | None = None
-    """The lane; `None` is the default lane (docs/protocol.md, 5.2)."""
+    """Name of the lane; `None` is the default lane (docs/protocol.md, 5.2)."""

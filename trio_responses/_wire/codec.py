@@ -1,8 +1,9 @@
-"""Frames to events and commands to frames.
+"""The codec: decodes frames into events and encodes client events into frames.
 
-:func:`decode_all` is on the way of every frame: one msgspec decoder over the union of events. What
-that refuses goes the slow way, where an unknown type, an error in an odd wrapping and a field that
-does not fit are told from a frame that is no event at all.
+:func:`decode_all` first tries one msgspec decoder over the union of all events. A frame that this
+decoder rejects is decoded leniently: unknown types, errors of undocumented shape and fields that do
+not match become events too. Only a frame that is no event becomes an ``UndecodableFrame``. Decoding
+never raises.
 """
 
 import re
@@ -13,9 +14,9 @@ from typing import Any, cast
 import msgspec
 
 from trio_responses._wire import lenient
-from trio_responses._wire.base import Record, Unknown
+from trio_responses._wire.base import Event, Record, Unknown
 from trio_responses._wire.commands import ClientEvent, ResponseCreate
-from trio_responses._wire.errors import ErrorEvent, read_error
+from trio_responses._wire.errors import ErrorEvent, decode_error
 from trio_responses._wire.events import (
     EVENTS,
     ResponseCompleted,
@@ -26,98 +27,96 @@ from trio_responses._wire.events import (
     UnknownEvent,
 )
 
-_UNREADABLE = lenient.UNREADABLE
-# All but errors: those come in many wrappings, and go the slow way.
-_kinds: list[Any] = [kind for kind in EVENTS.values() if kind is not ErrorEvent]
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(lambda a, b: a | b, _kinds))
+# Without errors: servers send them in many shapes, all of which `decode_error` reads.
+_event_classes: list[Any] = [cls for cls in EVENTS.values() if cls is not ErrorEvent]
+_event_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    reduce(lambda union, cls: union | cls, _event_classes)
+)
 
 
 def decode_all(frames: Sequence[bytes]) -> list[ServerEvent]:
-    """Decode some frames, each as :func:`decode` does."""
+    """Decode frames into events, as :func:`decode` decodes one."""
     events: list[ServerEvent] = []
-    left = iter(frames)
+    remaining = iter(frames)
     while len(events) < len(frames):
         try:
-            events.extend(map(_decoder.decode, left))
-        except _UNREADABLE:  # by the frame behind those that are in
-            events.append(_decode_slowly(frames[len(events)]))
+            events.extend(map(_event_decoder.decode, remaining))
+        except (
+            lenient.DECODE_ERRORS
+        ):  # raised for the frame after those that `events` already holds
+            events.append(_decode_leniently(frames[len(events)]))
     return events
 
 
 def decode(frame: bytes) -> ServerEvent:
-    """Decode one frame. It never raises.
+    """Decode one frame into an event. Never raises.
 
-    An unknown type is an :class:`~trio_responses._wire.events.UnknownEvent`, every shape of error
-    an :class:`~trio_responses._wire.errors.ErrorEvent`, and what is no event an
-    :class:`~trio_responses._wire.events.UndecodableFrame`. Where an event keeps raw JSON it is the
-    frame's own, except that half of a surrogate pair is U+FFFD there too.
+    An unknown type becomes an :class:`~trio_responses._wire.events.UnknownEvent`, an error of any
+    shape an :class:`~trio_responses._wire.errors.ErrorEvent`, and a frame that is no event an
+    :class:`~trio_responses._wire.events.UndecodableFrame`. Raw JSON in an event equals the bytes of
+    the frame, except that U+FFFD replaces lone surrogates.
     """
     return decode_all((frame,))[0]
 
 
-def undecodable(raw: bytes, reason: str) -> UndecodableFrame:
-    """Make a frame that is no text, or is too large, look like others that cannot be decoded.
-
-    :param reason: words that hold nothing of the frame: they are logged.
-    """
-    return UndecodableFrame(raw=raw, error=reason)
-
-
-class _Status(Record, frozen=True, kw_only=True):
+class _ResponseStatus(Record, frozen=True, kw_only=True):
     status: str | None = None
 
 
 class _Envelope(Record, frozen=True, kw_only=True):
-    """What tells where a frame belongs."""
+    """The fields of a frame that decide which event the frame is and which request it is for."""
 
     type: str | None = None
     stream_id: str | None = None
     sequence_number: int | None = None
     error: msgspec.Raw | None = None
     detail: msgspec.Raw | None = None
-    response: _Status = _Status()
+    response: _ResponseStatus = _ResponseStatus()
 
 
-# The old name of `response.completed` tells by its status alone how the response ended.
-_DONE = {"failed": ResponseFailed, "incomplete": ResponseIncomplete}
+# `response.done`, the old name of `response.completed`, states only by its status how the response
+# ended.
+_DONE_EVENTS: dict[str, type[Event]] = {
+    "failed": ResponseFailed,
+    "incomplete": ResponseIncomplete,
+}
 
-# Where an object or an array begins.
+# The start of an object or an array.
 _OPENING = re.compile(rb"[\[{]")
 
-# An escape of a string: a whole surrogate pair, half of one, or any other.
+# An escape sequence in a string: a surrogate pair, a lone surrogate, or any other.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[dD][89a-fA-F][\da-fA-F]{2}|.)",
     re.DOTALL,
 )
-_HALF_A_PAIR = len(rb"\ud83d")
+_LONE_SURROGATE_LENGTH = len(rb"\ud83d")
 
 
-def _mend(frame: bytes) -> bytes:
-    """Put U+FFFD for every half of a surrogate pair: JSON may have them, msgspec refuses them."""
+def _replace_lone_surrogates(frame: bytes) -> bytes:
+    """Replace lone surrogates with U+FFFD: JSON allows lone surrogates, msgspec rejects them."""
     if rb"\ud" not in frame.lower():
         return frame
     return _ESCAPE.sub(
-        lambda found: rb"\ufffd" if len(found[0]) == _HALF_A_PAIR else found[0], frame
+        lambda match: rb"\ufffd" if len(match[0]) == _LONE_SURROGATE_LENGTH else match[0], frame
     )
 
 
-def _decode_slowly(frame: bytes) -> ServerEvent:
-    mended = _mend(frame)
-    if mended != frame:
-        return decode(mended)
+def _decode_leniently(frame: bytes) -> ServerEvent:
+    replaced = _replace_lone_surrogates(frame)
+    if replaced != frame:
+        return decode(replaced)
     envelope = _Envelope()
     try:
-        envelope = lenient.read(frame, _Envelope)
-        kind = _kind(envelope)
-        if kind is ErrorEvent:
-            return read_error(frame)
-        if kind is not None:
-            event: ServerEvent = lenient.read_struct(frame, kind)
-            return event
-    except _UNREADABLE as error:
+        envelope = lenient.decode(frame, _Envelope)
+        event_class = _event_class(envelope)
+        if event_class is ErrorEvent:
+            return decode_error(frame)
+        if event_class is not None:
+            return cast("ServerEvent", lenient.decode_struct(frame, event_class))
+    except lenient.DECODE_ERRORS as error:
         if isinstance(error, RecursionError) and envelope.type is None:
-            envelope = _beginning(frame)
-        return _undecodable(frame, envelope, _reason(error))
+            envelope = _decode_beginning(frame)
+        return _undecodable(frame, envelope, _describe_decode_error(error))
     if envelope.type is None:
         return _undecodable(frame, envelope, "The object has no `type`")
     return UnknownEvent(
@@ -128,29 +127,29 @@ def _decode_slowly(frame: bytes) -> ServerEvent:
     )
 
 
-def _beginning(frame: bytes) -> _Envelope:
-    """Read what stands before the first value that nests, where the rest nests too deeply.
+def _decode_beginning(frame: bytes) -> _Envelope:
+    """Decode the fields before the first nested value of a frame that nests too deeply.
 
-    A turn whose last frame is such a one ends then, and need not wait for a time-out.
+    With the type, a turn whose terminal event nests too deeply ends at once, without a time-out.
     """
     _, flat, _ = _OPENING.split(frame, 2)
     flat, _, _ = flat.rpartition(b",")
     try:
-        envelope: _Envelope = lenient.read(b"{" + flat + b"}", _Envelope)
-    except _UNREADABLE:
+        envelope: _Envelope = lenient.decode(b"{" + flat + b"}", _Envelope)
+    except lenient.DECODE_ERRORS:
         return _Envelope()
     return envelope
 
 
-def _kind(envelope: _Envelope) -> type[Any] | None:
-    """Tell which event a frame is, also by the names and shapes that only some servers use."""
+def _event_class(envelope: _Envelope) -> type[Event] | None:
+    """Return the class of an event, also for names and shapes that only some servers use."""
     if envelope.type is None:
-        bare_error = envelope.error is not None or envelope.detail is not None
-        return ErrorEvent if bare_error else None
+        has_error = envelope.error is not None or envelope.detail is not None
+        return ErrorEvent if has_error else None
     if envelope.type == "response.error":
         return ErrorEvent
     if envelope.type == "response.done":
-        return _DONE.get(envelope.response.status or "", ResponseCompleted)
+        return _DONE_EVENTS.get(envelope.response.status or "", ResponseCompleted)
     return EVENTS.get(envelope.type)
 
 
@@ -164,8 +163,8 @@ def _undecodable(frame: bytes, envelope: _Envelope, reason: str) -> UndecodableF
     )
 
 
-def _reason(error: Exception) -> str:
-    """Say what is wrong without the frame's content, which a UnicodeDecodeError carries along."""
+def _describe_decode_error(error: Exception) -> str:
+    """Return the reason without content of the frame, which UnicodeDecodeError includes."""
     if isinstance(error, UnicodeDecodeError):
         return f"Invalid UTF-8 at byte {error.start}"
     if isinstance(error, RecursionError):
@@ -174,55 +173,59 @@ def _reason(error: Exception) -> str:
 
 
 def encode(command: ClientEvent) -> bytes:
-    """Encode one command.
+    """Encode one client event as a frame.
 
-    :raises TypeError: if a value in it cannot be JSON. The message names the field, not the value.
-    :raises ValueError: if ``extra`` holds a field that the command has itself.
+    :raises TypeError: if a value cannot be encoded as JSON. The message names the field and leaves
+        out the value.
+    :raises ValueError: if ``extra`` contains a field that the client event has itself.
     """
     extra: Mapping[str, Any] = {}
     if isinstance(command, ResponseCreate) and command.extra is not msgspec.UNSET:
         extra = command.extra
         known = {"type", *command.__struct_fields__}.intersection(extra)
         if known:
-            raise ValueError(f"Fields of the command itself in `extra`: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"`extra` contains fields that ResponseCreate has: {', '.join(sorted(known))}."
+                " Pass these as parameters; `extra` is for fields that ResponseCreate lacks."
+            )
         command = msgspec.structs.replace(command, extra=msgspec.UNSET)
-    frame = _encode(command)
-    return frame[:-1] + b"," + _encode(dict(extra))[1:] if extra else frame
+    frame = _encode_json(command)
+    return frame[:-1] + b"," + _encode_json(dict(extra))[1:] if extra else frame
 
 
-def _raw_or_plain(value: Any) -> Any:
-    """Encode what msgspec does not know: the unknown as it came, and any mapping or sequence."""
+def _encode_other(value: Any) -> Any:
+    """Encode values that msgspec does not: unknown objects as received, mappings and sequences."""
     if isinstance(value, Unknown):
         return value.raw
     if isinstance(value, Mapping):
         return dict(cast("Mapping[object, object]", value))
     if isinstance(value, Sequence):
         return list(cast("Sequence[object]", value))
-    raise TypeError(f"{type(value).__qualname__} has no JSON form")
+    raise TypeError(f"an object of type {type(value).__qualname__} has no JSON form")
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_raw_or_plain)
-_UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
+_encoder = msgspec.json.Encoder(enc_hook=_encode_other)
+_ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 
 
-def _encode(value: Any) -> bytes:
+def _encode_json(value: Any) -> bytes:
     try:
         return _encoder.encode(value)
-    except _UNWRITABLE as error:
-        path, reason = _fault(value, _why(error))
-        # Without its cause: a UnicodeEncodeError carries the whole text along.
+    except _ENCODE_ERRORS as error:
+        path, reason = _locate_encode_error(value, _describe_encode_error(error))
+        # Without its cause: a UnicodeEncodeError holds the whole text.
         raise TypeError(f"Cannot send {path} as JSON: {reason}") from None
 
 
-def _fault(value: Any, reason: str) -> tuple[str, str]:
-    """Find what cannot be encoded, some levels down: its path and the reason."""
+def _locate_encode_error(value: Any, reason: str) -> tuple[str, str]:
+    """Return the path of the value that cannot be encoded, at most 8 levels deep, and why."""
     path = type(value).__name__ if isinstance(value, msgspec.Struct) else "extra"
     for _ in range(8):
         for name, child in _children(value):
             try:
                 _encoder.encode(child)
-            except _UNWRITABLE as error:
-                path, value, reason = path + name, child, _why(error)
+            except _ENCODE_ERRORS as error:
+                path, value, reason = path + name, child, _describe_encode_error(error)
                 break
     return path, reason
 
@@ -240,9 +243,9 @@ def _children(value: Any) -> list[tuple[str, Any]]:
     return []
 
 
-def _why(error: Exception) -> str:
+def _describe_encode_error(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
-        return "a text in it has half of a surrogate pair"
+        return "a string contains a lone surrogate"
     if isinstance(error, RecursionError):
-        return "it nests too deeply, or holds itself"
+        return "the value nests too deeply, or contains itself"
     return str(error)

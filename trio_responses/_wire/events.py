@@ -1,10 +1,8 @@
-"""What a server says: one Struct per event type, and the two that stand for everything else.
+"""The server events: one Struct per event type, and two for all other frames.
 
-A class is named after its type: without ``response.``, the words joined in CamelCase; where only
-one segment is left, ``Response`` stays in front. Only the fields without which an event means
-nothing are required; servers leave out the others, or send null.
-
-The ``error`` event has a module of its own, :mod:`~trio_responses._wire.errors`.
+A class is named after its event type without ``response.``, in CamelCase. A name of one segment
+keeps ``Response`` in front: ``response.completed`` is :class:`ResponseCompleted`. Only the fields
+without which an event has no meaning are required: servers omit others, or send null.
 """
 
 import functools
@@ -21,37 +19,37 @@ from trio_responses._wire.response import Response
 
 
 class ResponseCreated(Event, frozen=True, kw_only=True, tag="response.created"):
-    """The response has begun: it has an id from here on."""
+    """An event sent when the response is created; ``response.id`` is its id."""
 
     response: Response
 
 
 class ResponseQueued(Event, frozen=True, kw_only=True, tag="response.queued"):
-    """The response waits for its turn at the server."""
+    """An event sent when the response is queued at the server."""
 
     response: Response
 
 
 class ResponseInProgress(Event, frozen=True, kw_only=True, tag="response.in_progress"):
-    """The model is at work."""
+    """An event sent when the model starts to work on the response."""
 
     response: Response
 
 
 class ResponseCompleted(Event, frozen=True, kw_only=True, tag="response.completed"):
-    """The response is done. Terminal."""
+    """The terminal event of a response that completed."""
 
     response: Response
 
 
 class ResponseFailed(Event, frozen=True, kw_only=True, tag="response.failed"):
-    """The response failed, its ``error`` says why. Terminal."""
+    """The terminal event of a response that failed; ``response.error`` has the reason."""
 
     response: Response
 
 
 class ResponseIncomplete(Event, frozen=True, kw_only=True, tag="response.incomplete"):
-    """The response ended early, its ``incomplete_details`` say why. Terminal."""
+    """The terminal event of an incomplete response; ``incomplete_details`` has the reason."""
 
     response: Response
 
@@ -59,47 +57,47 @@ class ResponseIncomplete(Event, frozen=True, kw_only=True, tag="response.incompl
 class OutputItemAdded(
     Event, frozen=True, kw_only=True, tag="response.output_item.added", gc=True, dict=True
 ):
-    """An output item begins."""
+    """An event sent when an output item starts."""
 
     raw_item: msgspec.Raw = msgspec.field(name="item")
-    """The item as it came: its content is still to come."""
+    """The item as received; other events will send its content."""
     output_index: int = 0
-    """Its place in the output, from 0; so in the other events."""
+    """Position of the item in the output, from 0; also in the other events."""
 
     @functools.cached_property
     def item(self) -> OutputItem:
-        """The item, decoded when it is first asked for."""
+        """The item, decoded on first access."""
         return decode_item(self.raw_item)
 
 
 class OutputItemDone(
     Event, frozen=True, kw_only=True, tag="response.output_item.done", gc=True, dict=True
 ):
-    """An output item is complete."""
+    """An event sent when an output item is complete."""
 
     raw_item: msgspec.Raw = msgspec.field(name="item")
-    """The item as it came, for a replay."""
+    """The item as received, so that it can be sent again unchanged."""
     output_index: int = 0
 
     @functools.cached_property
     def item(self) -> OutputItem:
-        """The item, decoded when it is first asked for."""
+        """The item, decoded on first access."""
         return decode_item(self.raw_item)
 
 
 class ContentPartAdded(Event, frozen=True, kw_only=True, tag="response.content_part.added"):
-    """A content part of an item begins."""
+    """An event sent when a content part of an item starts."""
 
     part: ContentPart
     item_id: str = ""
-    """The item that it belongs to; so in the other events."""
+    """Id of the item that the event is about; also in the other events."""
     output_index: int = 0
     content_index: int = 0
-    """Its place in the item, from 0; so in the other events."""
+    """Position of the content part in the item, from 0; also in the other events."""
 
 
 class ContentPartDone(Event, frozen=True, kw_only=True, tag="response.content_part.done"):
-    """A content part of an item is complete."""
+    """An event sent when a content part of an item is complete."""
 
     part: ContentPart
     item_id: str = ""
@@ -108,18 +106,18 @@ class ContentPartDone(Event, frozen=True, kw_only=True, tag="response.content_pa
 
 
 class OutputTextDelta(Event, frozen=True, kw_only=True, tag="response.output_text.delta"):
-    """More text."""
+    """An event with the next fragment of the output text."""
 
     delta: str
     item_id: str = ""
     output_index: int = 0
     content_index: int = 0
     logprobs: list[Logprob] | None = None
-    """One for each token, where ``include`` asked for them."""
+    """Log probabilities of the tokens, if ``include`` requested them."""
 
 
 class OutputTextDone(Event, frozen=True, kw_only=True, tag="response.output_text.done"):
-    """The text of a content part is complete."""
+    """An event with the complete text of a content part."""
 
     text: str
     item_id: str = ""
@@ -131,7 +129,7 @@ class OutputTextDone(Event, frozen=True, kw_only=True, tag="response.output_text
 class OutputTextAnnotationAdded(
     Event, frozen=True, kw_only=True, tag="response.output_text.annotation.added"
 ):
-    """The text got an annotation."""
+    """An event sent when an annotation is added to the output text."""
 
     annotation: Annotation | None = None
     item_id: str = ""
@@ -141,7 +139,7 @@ class OutputTextAnnotationAdded(
 
 
 class RefusalDelta(Event, frozen=True, kw_only=True, tag="response.refusal.delta"):
-    """More of a refusal."""
+    """An event with the next fragment of a refusal."""
 
     delta: str
     item_id: str = ""
@@ -150,7 +148,7 @@ class RefusalDelta(Event, frozen=True, kw_only=True, tag="response.refusal.delta
 
 
 class RefusalDone(Event, frozen=True, kw_only=True, tag="response.refusal.done"):
-    """A refusal is complete."""
+    """An event with the complete text of a refusal."""
 
     refusal: str
     item_id: str = ""
@@ -159,7 +157,7 @@ class RefusalDone(Event, frozen=True, kw_only=True, tag="response.refusal.done")
 
 
 class ReasoningTextDelta(Event, frozen=True, kw_only=True, tag="response.reasoning_text.delta"):
-    """More reasoning."""
+    """An event with the next fragment of the reasoning text."""
 
     delta: str
     item_id: str = ""
@@ -168,7 +166,7 @@ class ReasoningTextDelta(Event, frozen=True, kw_only=True, tag="response.reasoni
 
 
 class ReasoningTextDone(Event, frozen=True, kw_only=True, tag="response.reasoning_text.done"):
-    """A piece of reasoning is complete."""
+    """An event with the complete text of a part of the reasoning."""
 
     text: str
     item_id: str = ""
@@ -179,7 +177,7 @@ class ReasoningTextDone(Event, frozen=True, kw_only=True, tag="response.reasonin
 class ReasoningSummaryPartAdded(
     Event, frozen=True, kw_only=True, tag="response.reasoning_summary_part.added"
 ):
-    """A part of the reasoning's summary begins."""
+    """An event sent when a part of the reasoning summary starts."""
 
     part: ContentPart
     item_id: str = ""
@@ -190,7 +188,7 @@ class ReasoningSummaryPartAdded(
 class ReasoningSummaryPartDone(
     Event, frozen=True, kw_only=True, tag="response.reasoning_summary_part.done"
 ):
-    """A part of the reasoning's summary is complete, or ``incomplete`` by its status."""
+    """An event sent when a part of the reasoning summary ends; see ``status``."""
 
     part: ContentPart
     item_id: str = ""
@@ -202,7 +200,7 @@ class ReasoningSummaryPartDone(
 class ReasoningSummaryTextDelta(
     Event, frozen=True, kw_only=True, tag="response.reasoning_summary_text.delta"
 ):
-    """More of the reasoning's summary."""
+    """An event with the next fragment of the reasoning summary."""
 
     delta: str
     item_id: str = ""
@@ -213,7 +211,7 @@ class ReasoningSummaryTextDelta(
 class ReasoningSummaryTextDone(
     Event, frozen=True, kw_only=True, tag="response.reasoning_summary_text.done"
 ):
-    """The text of a part of the summary is complete."""
+    """An event with the complete text of a part of the reasoning summary."""
 
     text: str
     item_id: str = ""
@@ -224,7 +222,7 @@ class ReasoningSummaryTextDone(
 class FunctionCallArgumentsDelta(
     Event, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"
 ):
-    """More of a function call's arguments."""
+    """An event with the next fragment of a function call's arguments."""
 
     delta: str
     item_id: str = ""
@@ -234,7 +232,7 @@ class FunctionCallArgumentsDelta(
 class FunctionCallArgumentsDone(
     Event, frozen=True, kw_only=True, tag="response.function_call_arguments.done"
 ):
-    """A function call's arguments are complete: JSON text."""
+    """An event with the complete arguments of a function call, as JSON text."""
 
     arguments: str
     item_id: str = ""
@@ -245,7 +243,7 @@ class FunctionCallArgumentsDone(
 class CustomToolCallInputDelta(
     Event, frozen=True, kw_only=True, tag="response.custom_tool_call_input.delta"
 ):
-    """More of a custom tool call's input."""
+    """An event with the next fragment of a custom tool call's input."""
 
     delta: str
     item_id: str = ""
@@ -255,7 +253,7 @@ class CustomToolCallInputDelta(
 class CustomToolCallInputDone(
     Event, frozen=True, kw_only=True, tag="response.custom_tool_call_input.done"
 ):
-    """A custom tool call's input is complete."""
+    """An event with the complete input of a custom tool call."""
 
     input: str
     item_id: str = ""
@@ -265,7 +263,7 @@ class CustomToolCallInputDone(
 class McpCallArgumentsDelta(
     Event, frozen=True, kw_only=True, tag="response.mcp_call_arguments.delta"
 ):
-    """More of an MCP call's arguments."""
+    """An event with the next fragment of an MCP tool call's arguments."""
 
     delta: str
     item_id: str = ""
@@ -275,7 +273,7 @@ class McpCallArgumentsDelta(
 class McpCallArgumentsDone(
     Event, frozen=True, kw_only=True, tag="response.mcp_call_arguments.done"
 ):
-    """An MCP call's arguments are complete: JSON text."""
+    """An event with the complete arguments of an MCP tool call, as JSON text."""
 
     arguments: str
     item_id: str = ""
@@ -283,21 +281,21 @@ class McpCallArgumentsDone(
 
 
 class McpCallInProgress(Event, frozen=True, kw_only=True, tag="response.mcp_call.in_progress"):
-    """An MCP tool is being called."""
+    """An event sent when an MCP tool call is in progress."""
 
     item_id: str = ""
     output_index: int = 0
 
 
 class McpCallCompleted(Event, frozen=True, kw_only=True, tag="response.mcp_call.completed"):
-    """An MCP tool returned."""
+    """An event sent when an MCP tool call completed."""
 
     item_id: str = ""
     output_index: int = 0
 
 
 class McpCallFailed(Event, frozen=True, kw_only=True, tag="response.mcp_call.failed"):
-    """A call of an MCP tool failed."""
+    """An event sent when an MCP tool call failed."""
 
     item_id: str = ""
     output_index: int = 0
@@ -306,7 +304,7 @@ class McpCallFailed(Event, frozen=True, kw_only=True, tag="response.mcp_call.fai
 class McpListToolsInProgress(
     Event, frozen=True, kw_only=True, tag="response.mcp_list_tools.in_progress"
 ):
-    """An MCP server is being asked for its tools."""
+    """An event sent when the API requests the list of tools from an MCP server."""
 
     item_id: str = ""
     output_index: int = 0
@@ -315,14 +313,14 @@ class McpListToolsInProgress(
 class McpListToolsCompleted(
     Event, frozen=True, kw_only=True, tag="response.mcp_list_tools.completed"
 ):
-    """An MCP server named its tools."""
+    """An event sent when an MCP server returned its list of tools."""
 
     item_id: str = ""
     output_index: int = 0
 
 
 class McpListToolsFailed(Event, frozen=True, kw_only=True, tag="response.mcp_list_tools.failed"):
-    """An MCP server did not name its tools."""
+    """An event sent when the list of tools of an MCP server could not be retrieved."""
 
     item_id: str = ""
     output_index: int = 0
@@ -331,7 +329,7 @@ class McpListToolsFailed(Event, frozen=True, kw_only=True, tag="response.mcp_lis
 class FileSearchCallInProgress(
     Event, frozen=True, kw_only=True, tag="response.file_search_call.in_progress"
 ):
-    """A file search begins."""
+    """An event sent when a file search starts."""
 
     item_id: str = ""
     output_index: int = 0
@@ -340,7 +338,7 @@ class FileSearchCallInProgress(
 class FileSearchCallSearching(
     Event, frozen=True, kw_only=True, tag="response.file_search_call.searching"
 ):
-    """A file search is under way."""
+    """An event sent when a file search is searching."""
 
     item_id: str = ""
     output_index: int = 0
@@ -349,7 +347,7 @@ class FileSearchCallSearching(
 class FileSearchCallCompleted(
     Event, frozen=True, kw_only=True, tag="response.file_search_call.completed"
 ):
-    """A file search is done."""
+    """An event sent when a file search completed."""
 
     item_id: str = ""
     output_index: int = 0
@@ -358,7 +356,7 @@ class FileSearchCallCompleted(
 class WebSearchCallInProgress(
     Event, frozen=True, kw_only=True, tag="response.web_search_call.in_progress"
 ):
-    """A web search begins."""
+    """An event sent when a web search starts."""
 
     item_id: str = ""
     output_index: int = 0
@@ -367,7 +365,7 @@ class WebSearchCallInProgress(
 class WebSearchCallSearching(
     Event, frozen=True, kw_only=True, tag="response.web_search_call.searching"
 ):
-    """A web search is under way."""
+    """An event sent when a web search is searching."""
 
     item_id: str = ""
     output_index: int = 0
@@ -376,7 +374,7 @@ class WebSearchCallSearching(
 class WebSearchCallCompleted(
     Event, frozen=True, kw_only=True, tag="response.web_search_call.completed"
 ):
-    """A web search is done."""
+    """An event sent when a web search completed."""
 
     item_id: str = ""
     output_index: int = 0
@@ -385,7 +383,7 @@ class WebSearchCallCompleted(
 class CodeInterpreterCallInProgress(
     Event, frozen=True, kw_only=True, tag="response.code_interpreter_call.in_progress"
 ):
-    """A code interpreter call begins."""
+    """An event sent when a code interpreter call starts."""
 
     item_id: str = ""
     output_index: int = 0
@@ -394,7 +392,7 @@ class CodeInterpreterCallInProgress(
 class CodeInterpreterCallInterpreting(
     Event, frozen=True, kw_only=True, tag="response.code_interpreter_call.interpreting"
 ):
-    """Code is running."""
+    """An event sent when the code interpreter runs the code."""
 
     item_id: str = ""
     output_index: int = 0
@@ -403,7 +401,7 @@ class CodeInterpreterCallInterpreting(
 class CodeInterpreterCallCompleted(
     Event, frozen=True, kw_only=True, tag="response.code_interpreter_call.completed"
 ):
-    """A code interpreter call is done."""
+    """An event sent when a code interpreter call completed."""
 
     item_id: str = ""
     output_index: int = 0
@@ -412,7 +410,7 @@ class CodeInterpreterCallCompleted(
 class CodeInterpreterCallCodeDelta(
     Event, frozen=True, kw_only=True, tag="response.code_interpreter_call_code.delta"
 ):
-    """More of the code to run."""
+    """An event with the next fragment of a code interpreter call's code."""
 
     delta: str
     item_id: str = ""
@@ -422,7 +420,7 @@ class CodeInterpreterCallCodeDelta(
 class CodeInterpreterCallCodeDone(
     Event, frozen=True, kw_only=True, tag="response.code_interpreter_call_code.done"
 ):
-    """The code to run is complete."""
+    """An event with the complete code of a code interpreter call."""
 
     code: str
     item_id: str = ""
@@ -432,7 +430,7 @@ class CodeInterpreterCallCodeDone(
 class ImageGenerationCallInProgress(
     Event, frozen=True, kw_only=True, tag="response.image_generation_call.in_progress"
 ):
-    """An image generation begins."""
+    """An event sent when an image generation starts."""
 
     item_id: str = ""
     output_index: int = 0
@@ -441,7 +439,7 @@ class ImageGenerationCallInProgress(
 class ImageGenerationCallGenerating(
     Event, frozen=True, kw_only=True, tag="response.image_generation_call.generating"
 ):
-    """An image is being made."""
+    """An event sent when the server is generating an image."""
 
     item_id: str = ""
     output_index: int = 0
@@ -450,11 +448,11 @@ class ImageGenerationCallGenerating(
 class ImageGenerationCallPartialImage(
     Event, frozen=True, kw_only=True, tag="response.image_generation_call.partial_image"
 ):
-    """An image as it is so far, in base64."""
+    """An event with a partial image, in base64."""
 
     partial_image_b64: str
     partial_image_index: int = 0
-    """Which one it is, from 0."""
+    """Number of the partial image, from 0."""
     item_id: str = ""
     output_index: int = 0
     background: str | None = None
@@ -466,7 +464,7 @@ class ImageGenerationCallPartialImage(
 class ImageGenerationCallCompleted(
     Event, frozen=True, kw_only=True, tag="response.image_generation_call.completed"
 ):
-    """An image is done."""
+    """An event sent when an image generation completed."""
 
     item_id: str = ""
     output_index: int = 0
@@ -475,30 +473,30 @@ class ImageGenerationCallCompleted(
 class ShellCallCommandAdded(
     Event, frozen=True, kw_only=True, tag="response.shell_call_command.added"
 ):
-    """A shell command begins."""
+    """An event sent when a command of a shell call starts."""
 
     command: str = ""
     output_index: int = 0
     command_index: int = 0
-    """Which of the commands of the call, from 0; so in the other events."""
+    """Position of the command in the shell call, from 0; also in the other events."""
 
 
 class ShellCallCommandDelta(
     Event, frozen=True, kw_only=True, tag="response.shell_call_command.delta"
 ):
-    """More of a shell command."""
+    """An event with the next fragment of a shell command."""
 
     delta: str
     output_index: int = 0
     command_index: int = 0
     obfuscation: str | None = None
-    """Padding that hides how long the delta is; means nothing."""
+    """Padding without meaning, which hides the length of the delta."""
 
 
 class ShellCallCommandDone(
     Event, frozen=True, kw_only=True, tag="response.shell_call_command.done"
 ):
-    """A shell command is complete."""
+    """An event with a complete shell command."""
 
     command: str
     output_index: int = 0
@@ -506,7 +504,7 @@ class ShellCallCommandDone(
 
 
 class ShellOutputDelta(Record, frozen=True, kw_only=True):
-    """More of what a shell command wrote."""
+    """A fragment of the output of a shell command."""
 
     stdout: str | None = None
     stderr: str | None = None
@@ -515,7 +513,7 @@ class ShellOutputDelta(Record, frozen=True, kw_only=True):
 class ShellCallOutputContentDelta(
     Event, frozen=True, kw_only=True, tag="response.shell_call_output_content.delta"
 ):
-    """More output of a shell command."""
+    """An event with the next fragment of a shell command's output."""
 
     delta: ShellOutputDelta
     item_id: str = ""
@@ -526,7 +524,7 @@ class ShellCallOutputContentDelta(
 class ShellCallOutputContentDone(
     Event, frozen=True, kw_only=True, tag="response.shell_call_output_content.done"
 ):
-    """The output of shell commands is complete."""
+    """An event with the complete output of shell commands."""
 
     output: list[ShellOutput]
     item_id: str = ""
@@ -535,48 +533,48 @@ class ShellCallOutputContentDone(
 
 
 class CompactionCompacting(Event, frozen=True, kw_only=True, tag="response.compaction.compacting"):
-    """The conversation is being compacted."""
+    """An event sent when the server is compacting the conversation."""
 
     item_id: str = ""
     output_index: int = 0
 
 
 class AudioDelta(Event, frozen=True, kw_only=True, tag="response.audio.delta"):
-    """More audio, in base64."""
+    """An event with the next fragment of the audio, in base64."""
 
     delta: str
 
 
 class AudioDone(Event, frozen=True, kw_only=True, tag="response.audio.done"):
-    """The audio is complete."""
+    """An event sent when the audio is complete."""
 
 
 class AudioTranscriptDelta(Event, frozen=True, kw_only=True, tag="response.audio.transcript.delta"):
-    """More of the audio's transcript."""
+    """An event with the next fragment of the audio's transcript."""
 
     delta: str
 
 
 class AudioTranscriptDone(Event, frozen=True, kw_only=True, tag="response.audio.transcript.done"):
-    """The audio's transcript is complete."""
+    """An event sent when the audio's transcript is complete."""
 
 
 class Steer(Record, frozen=True, kw_only=True):
-    """A steering input. ``id`` is absent where it was refused before it got one."""
+    """A steering input. Inputs that the server rejected before it assigned an id have no ``id``."""
 
     id: str | None = None
     previous_response_id: str = ""
-    """The response that it was for."""
+    """Id of the response that the input steers."""
     input: JSON = None
-    """What was sent; only where it comes back."""
+    """The input as sent; only present if the server returns it."""
 
 
 class InputError(Record, frozen=True, kw_only=True):
-    """Why an input for a response under way was refused.
+    """The error of a rejected steering or injected input.
 
     Known codes: ``response_not_found``, ``invalid_input``, ``steering_not_supported``,
     ``too_many_pending_steers``, ``response_already_completed``, ``response_not_active``,
-    ``successor_creation_failed``. The set is open (guide, steering).
+    ``successor_creation_failed``. Servers may send other codes (guide, steering).
     """
 
     code: str | None = None
@@ -587,73 +585,80 @@ class InputError(Record, frozen=True, kw_only=True):
 class RequiredInput(Record, frozen=True, kw_only=True):
     """An input item that a pending steering input waits for, without its content.
 
-    ``type`` is that of the item to send, such as ``function_call_output``; which of the other
-    fields is there depends on it (SDK, ``response_steer_required_input``).
+    ``type`` is the type of the item to send, such as ``function_call_output``. The type decides
+    which of the other fields are set (SDK, ``response_steer_required_input``).
     """
 
     type: str = ""
     call_id: str | None = None
-    """That of the call that waits for its output."""
+    """The ``call_id`` of the call that waits for its output."""
     name: str | None = None
     execution: str | None = None
     approval_request_id: str | None = None
 
 
 class SteerAccepted(Event, frozen=True, kw_only=True, tag="response.steer.accepted"):
-    """The server owns a steering input now; nothing is applied yet (guide, steering)."""
+    """An event sent when the server accepted a steering input (guide, steering).
+
+    The server is now responsible for the input, and has not applied it yet.
+    """
 
     steer: Steer
 
 
 class SteerPending(Event, frozen=True, kw_only=True, tag="response.steer.pending"):
-    """A steering input waits for tool outputs that the client owes (guide, steering)."""
+    """An event sent when a steering input waits for outputs from the client (guide, steering)."""
 
     steer: Steer
     required_input: list[RequiredInput] | None = None
-    """What is to be sent before it is applied."""
+    """The items to send before the server applies the steering input."""
     reason: str | None = None
 
 
 class SteerFailed(Event, frozen=True, kw_only=True, tag="response.steer.failed"):
-    """A steering input was refused, or could not be applied; it comes back with its ``input``."""
+    """An event sent when a steering input was rejected or could not be applied.
+
+    ``steer.input`` returns the input.
+    """
 
     steer: Steer
     error: InputError = msgspec.field(default_factory=InputError)
 
 
 class InjectCreated(Event, frozen=True, kw_only=True, tag="response.inject.created"):
-    """Tool outputs were put into an active response (beta, multi-agent)."""
+    """An event sent when tool outputs were injected into an active response (beta, multi-agent)."""
 
     response_id: str
 
 
 class InjectFailed(Event, frozen=True, kw_only=True, tag="response.inject.failed"):
-    """Tool outputs could not be put into a response, and come back (beta, multi-agent)."""
+    """An event sent when tool outputs could not be injected; returns them (beta, multi-agent)."""
 
     response_id: str
     input: JSON = None
-    """What was sent."""
+    """The input as sent."""
     error: InputError = msgspec.field(default_factory=InputError)
 
 
 class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event of a type that this version does not know. It is never an error."""
+    """An event of a type that this version does not know. Never an error."""
 
     type: str
     stream_id: str | None = None
     sequence_number: int | None = None
     raw: bytes
-    """The whole frame."""
+    """The whole frame, as received."""
 
     def json(self) -> JSON:
-        """Parse the frame.
+        """Return the parsed frame.
 
-        :raises ValueError: or one of its like, if it nests too deeply or is not UTF-8.
+        :raises ValueError: if the frame is malformed JSON or not UTF-8.
+        :raises RecursionError: if the JSON nests too deeply.
         """
         return msgspec.json.decode(self.raw)
 
     def __repr__(self) -> str:
-        """Show the size in place of the content."""
+        """Return the fields and the size of the frame; its content may be private."""
         return (
             f"UnknownEvent(type={self.type!r}, stream_id={self.stream_id!r},"
             f" sequence_number={self.sequence_number!r}, size={len(self.raw)})"
@@ -661,21 +666,21 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class UndecodableFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A frame that is no event: not JSON, no object, or a known type of the wrong shape.
+    """A frame that is no event: no JSON, no JSON object, or an event without its required fields.
 
-    ``error`` says what is wrong in words that hold nothing of the frame. ``type``, ``stream_id``
-    and ``sequence_number`` are there as far as they could be read.
+    ``error`` describes the fault without any content of the frame. ``type``, ``stream_id`` and
+    ``sequence_number`` are set as far as they could be decoded.
     """
 
     raw: bytes
-    """The whole frame."""
+    """The whole frame, as received."""
     error: str
     type: str | None = None
     stream_id: str | None = None
     sequence_number: int | None = None
 
     def __repr__(self) -> str:
-        """Show the size in place of the content."""
+        """Return the fields and the size of the frame; its content may be private."""
         return (
             f"UndecodableFrame(error={self.error!r}, type={self.type!r},"
             f" stream_id={self.stream_id!r}, size={len(self.raw)})"
@@ -748,14 +753,14 @@ KnownEvent: TypeAlias = (
     | InjectCreated
     | InjectFailed
 )
-"""The 64 events that have a record: 62 of the SDK, and two of its beta (docs/protocol.md, 3)."""
+"""One of the 64 known events: 62 of the SDK, and two of its beta (docs/protocol.md, 3)."""
 ServerEvent: TypeAlias = KnownEvent | UnknownEvent | UndecodableFrame
-"""What a frame of a server becomes: no frame is an exception."""
+"""Any event that a frame decodes to: decoding raises no exception for any frame."""
 
 EVENTS: dict[str, type[Event]] = {
     str(event.__struct_config__.tag): event for event in get_args(KnownEvent)
 }
-"""The class of every known event, by its type."""
+"""The record class of every known event type."""
 
 TERMINAL_EVENTS = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
-"""The events that end a response, for ``isinstance``. An ``error`` may end a request, too."""
+"""The events that end a response, for ``isinstance``. An ``error`` event ends a request as well."""

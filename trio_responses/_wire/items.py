@@ -1,12 +1,9 @@
-"""Items: what goes into a response and what comes out of it.
+"""Items: the elements of the input and output of a response.
 
-One class per ``type`` for both directions, so fields that only one direction has are optional.
-``None`` means "not set": it is left out when an item is sent. What a server sent is kept raw
-beside these views (:attr:`Response.raw_output <trio_responses._wire.response.Response>`), since
-a replay must return every field, also those that are not known here.
-
-Content parts are in :mod:`~trio_responses._wire.parts`, actions and outcomes in
-:mod:`~trio_responses._wire.actions`, tool definitions in :mod:`~trio_responses._wire.tools`.
+Each ``type`` has one class for both directions, so fields of only one direction are optional. A
+field that is ``None`` is not set, and is omitted when an item is sent. Received items are also kept
+as raw JSON (``Response.raw_output``): an item that is sent again needs every field, those that this
+version does not know included.
 """
 
 from contextlib import suppress
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Message(Item, frozen=True, kw_only=True, tag="message"):
-    """A message of the user, the developer, the system or the model.
+    """A message of the user, the developer, the system or the model (the assistant).
 
     ``role`` is ``user``, ``assistant``, ``system`` or ``developer``; ``phase`` of the model's
     messages is ``commentary`` or ``final_answer``.
@@ -46,75 +43,75 @@ class Message(Item, frozen=True, kw_only=True, tag="message"):
 
     role: str
     content: str | list[ContentPart] | None = None
-    """Text, or parts; of the model, parts."""
+    """Text, or content parts. Messages of the model have content parts."""
     id: str | None = None
-    """The server's id of the item; so in the other items. An input needs none."""
+    """The server's id of the item; optional in an input. Also in the other items."""
     status: str | None = None
-    """``in_progress``, ``completed`` or ``incomplete``; so in most other items."""
+    """``in_progress``, ``completed`` or ``incomplete``; also in most other items."""
     phase: str | None = None
 
     @property
     def output_text(self) -> str:
-        """The text that the model wrote, all parts joined."""
+        """The text that the model wrote, all parts concatenated."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content or () if isinstance(part, OutputText))
 
     @property
     def refusal(self) -> str:
-        """The model's refusal, all parts joined, or ``""``."""
+        """The model's refusal, all parts concatenated, or ``""``."""
         if isinstance(self.content, str):
             return ""
         return "".join(part.refusal for part in self.content or () if isinstance(part, Refusal))
 
 
 class FunctionCall(Item, frozen=True, kw_only=True, tag="function_call"):
-    """The model calls a function: ``arguments`` is JSON text."""
+    """A call of a function by the model; ``arguments`` is JSON text."""
 
     call_id: str
-    """Names the call: its output has the same."""
+    """Id of the call; the output of the call has the same ``call_id``."""
     name: str
     arguments: str
     id: str | None = None
     async_: bool | None = msgspec.field(default=None, name="async")
-    """Whether the model goes on without waiting for the output."""
+    """Whether the model continues without waiting for the output."""
     caller: Caller | None = None
-    """Who calls; `None` where that is the model."""
+    """The caller; `None` for the model itself."""
     namespace: str | None = None
-    """The `NamespaceTool` that it belongs to."""
+    """Name of the `NamespaceTool` that contains the function."""
     status: str | None = None
 
 
 class FunctionCallOutput(Item, frozen=True, kw_only=True, tag="function_call_output"):
-    """What a function returned, as text or as parts."""
+    """The output of a function call, as text or as content parts."""
 
     output: str | list[ContentPart]
     call_id: str | None = None
-    """That of the call."""
+    """The ``call_id`` of the call."""
     id: str | None = None
     caller: Caller | None = None
     created_by: str | None = None
-    """Who made it, where the server says so; so in the other items."""
+    """Creator of the item, if the server names one; also in the other items."""
     name: str | None = None
     namespace: str | None = None
     status: str | None = None
 
 
 class CustomToolCall(Item, frozen=True, kw_only=True, tag="custom_tool_call"):
-    """The model calls a custom tool, with free text as ``input``."""
+    """A call of a custom tool by the model, with free text as ``input``."""
 
     call_id: str
     name: str
     input: str
     id: str | None = None
     async_: bool | None = msgspec.field(default=None, name="async")
-    """Whether the model goes on without waiting for the output."""
+    """Whether the model continues without waiting for the output."""
     caller: Caller | None = None
     namespace: str | None = None
 
 
 class CustomToolCallOutput(Item, frozen=True, kw_only=True, tag="custom_tool_call_output"):
-    """What a custom tool returned, as text or as parts."""
+    """The output of a custom tool call, as text or as content parts."""
 
     call_id: str
     output: str | list[ContentPart]
@@ -125,63 +122,63 @@ class CustomToolCallOutput(Item, frozen=True, kw_only=True, tag="custom_tool_cal
 
 
 class Reasoning(Item, frozen=True, kw_only=True, tag="reasoning"):
-    """The model's reasoning: a summary, sometimes the text, sometimes encrypted for a replay."""
+    """The model's reasoning: a summary, and the text or encrypted content if available."""
 
     id: str | None = None
     summary: list[ContentPart] | None = None
     content: list[ContentPart] | None = None
-    """The text, where the model shows it."""
+    """The reasoning text, from models that disclose it."""
     encrypted_content: str | None = None
-    """The reasoning for a replay, where ``include`` has ``reasoning.encrypted_content``: without
-    it, what was not stored cannot be sent again."""
+    """The encrypted reasoning, if ``include`` requested ``reasoning.encrypted_content``. Reasoning
+    that the server did not store can be sent again only with this field."""
     status: str | None = None
 
 
 class ItemReference(Item, frozen=True, kw_only=True, tag="item_reference"):
-    """An item that the server has stored, by its id."""
+    """A reference by id to an item that the server has stored."""
 
     id: str
 
 
 class Compaction(Item, frozen=True, kw_only=True, tag="compaction"):
-    """The part of a conversation before this item, compacted and encrypted."""
+    """A compacted, encrypted form of the conversation before this item."""
 
     encrypted_content: str
-    """What stands for all that came before (docs/protocol.md, 5.5)."""
+    """Replaces all items before this one (docs/protocol.md, 5.5)."""
     id: str | None = None
     created_by: str | None = None
 
 
 class CompactionTrigger(Item, frozen=True, kw_only=True, tag="compaction_trigger"):
-    """Asks the server to compact what stands before it."""
+    """A request to the server to compact the items before this one."""
 
     id: str | None = None
 
 
 class ConfigurationUpdate(Item, frozen=True, kw_only=True, tag="configuration_update"):
-    """Changes settings from here on."""
+    """A change of settings for the rest of the conversation."""
 
     id: str | None = None
     reasoning: JSON = None
-    """As in `ResponseCreate`."""
+    """Same as in `ResponseCreate`."""
     text: JSON = None
-    """As in `ResponseCreate`."""
+    """Same as in `ResponseCreate`."""
 
 
 class AdditionalTools(Item, frozen=True, kw_only=True, tag="additional_tools"):
-    """Tools that become available from here on. ``role`` is ``developer`` in an input."""
+    """Additional tools for the rest of the conversation. ``role`` is ``developer`` in an input."""
 
     tools: list[JSON]
-    """Their definitions."""
+    """Definitions of the tools."""
     role: str | None = None
     id: str | None = None
 
 
 class ToolSearchCall(Item, frozen=True, kw_only=True, tag="tool_search_call"):
-    """The model looks for tools. ``execution`` is ``server`` or ``client``."""
+    """A search for tools by the model. ``execution`` is ``server`` or ``client``."""
 
     arguments: JSON = None
-    """What is looked for: JSON."""
+    """The search arguments, as JSON."""
     id: str | None = None
     call_id: str | None = None
     execution: str | None = None
@@ -190,10 +187,10 @@ class ToolSearchCall(Item, frozen=True, kw_only=True, tag="tool_search_call"):
 
 
 class ToolSearchOutput(Item, frozen=True, kw_only=True, tag="tool_search_output"):
-    """The tools that were found."""
+    """The tools that a tool search found."""
 
     tools: list[JSON]
-    """Their definitions."""
+    """Definitions of the tools."""
     id: str | None = None
     call_id: str | None = None
     execution: str | None = None
@@ -202,17 +199,17 @@ class ToolSearchOutput(Item, frozen=True, kw_only=True, tag="tool_search_output"
 
 
 class FileSearchCall(Item, frozen=True, kw_only=True, tag="file_search_call"):
-    """A search in files, done by the server."""
+    """A file search that the server performed."""
 
     id: str | None = None
     queries: list[str] | None = None
     results: list[FileSearchResult] | None = None
-    """What was found, where ``include`` asked for it."""
+    """The passages found, if ``include`` requested them."""
     status: str | None = None
 
 
 class WebSearchCall(Item, frozen=True, kw_only=True, tag="web_search_call"):
-    """A step of a web search, done by the server."""
+    """One action of a web search that the server performed."""
 
     id: str | None = None
     action: WebSearchAction | None = None
@@ -220,20 +217,20 @@ class WebSearchCall(Item, frozen=True, kw_only=True, tag="web_search_call"):
 
 
 class ComputerCall(Item, frozen=True, kw_only=True, tag="computer_call"):
-    """The model uses a computer: one action, or several in order."""
+    """A call of the computer tool: one action, or several in order."""
 
     call_id: str
     id: str | None = None
     action: ComputerAction | None = None
-    """The older form, for one action."""
+    """The action, in the older form with one action per call."""
     actions: list[ComputerAction] | None = None
     pending_safety_checks: list[SafetyCheck] | None = None
-    """What the client has to acknowledge with the output."""
+    """Checks that the client must acknowledge with the output."""
     status: str | None = None
 
 
 class ComputerCallOutput(Item, frozen=True, kw_only=True, tag="computer_call_output"):
-    """The screen after the actions."""
+    """The output of a computer call: a screenshot after the actions."""
 
     call_id: str
     output: ComputerOutput
@@ -244,7 +241,7 @@ class ComputerCallOutput(Item, frozen=True, kw_only=True, tag="computer_call_out
 
 
 class ImageGenerationCall(Item, frozen=True, kw_only=True, tag="image_generation_call"):
-    """An image that the server made; ``result`` is base64."""
+    """An image that the server generated; ``result`` is base64."""
 
     id: str | None = None
     result: str | None = None
@@ -255,34 +252,34 @@ class ImageGenerationCall(Item, frozen=True, kw_only=True, tag="image_generation
     output_format: str | None = None
     quality: str | None = None
     revised_prompt: str | None = None
-    """The prompt as the model rewrote it."""
+    """The prompt after the model revised it."""
     size: str | None = None
     svg_usage: JSON = None
 
 
 class CodeInterpreterCall(Item, frozen=True, kw_only=True, tag="code_interpreter_call"):
-    """Code that the server ran in a container."""
+    """A run of code in a container of the server."""
 
     id: str | None = None
     code: str | None = None
     container_id: str | None = None
     outputs: list[CodeInterpreterOutput] | None = None
-    """What it printed and drew, where ``include`` asked for it."""
+    """Text and images that the code produced, if ``include`` requested them."""
     status: str | None = None
 
 
 class Program(Item, frozen=True, kw_only=True, tag="program"):
-    """A program that the model wrote to call tools. ``fingerprint`` is opaque."""
+    """A program that the model wrote to call tools. ``fingerprint`` is an opaque value."""
 
     call_id: str
-    """Names the program: its output, and the calls that it makes, have the same."""
+    """Id of the program: its output has the same ``call_id``, its calls the same ``caller_id``."""
     code: str
     id: str | None = None
     fingerprint: str | None = None
 
 
 class ProgramOutput(Item, frozen=True, kw_only=True, tag="program_output"):
-    """What a program returned."""
+    """The output of a program that the model wrote."""
 
     call_id: str
     result: str
@@ -291,7 +288,7 @@ class ProgramOutput(Item, frozen=True, kw_only=True, tag="program_output"):
 
 
 class LocalShellCall(Item, frozen=True, kw_only=True, tag="local_shell_call"):
-    """A command for the client's shell, in its older form."""
+    """A command for the client's shell, in the older form (local shell)."""
 
     call_id: str
     action: LocalShellAction
@@ -300,7 +297,7 @@ class LocalShellCall(Item, frozen=True, kw_only=True, tag="local_shell_call"):
 
 
 class LocalShellCallOutput(Item, frozen=True, kw_only=True, tag="local_shell_call_output"):
-    """What the command wrote."""
+    """The output of a local shell call."""
 
     output: str
     id: str | None = None
@@ -308,7 +305,7 @@ class LocalShellCallOutput(Item, frozen=True, kw_only=True, tag="local_shell_cal
 
 
 class ShellCall(Item, frozen=True, kw_only=True, tag="shell_call"):
-    """Commands for a shell. ``environment`` says where they run: local or a container."""
+    """A call of the shell tool; ``environment`` is the client's machine or a container."""
 
     call_id: str
     action: ShellAction
@@ -320,7 +317,7 @@ class ShellCall(Item, frozen=True, kw_only=True, tag="shell_call"):
 
 
 class ShellCallOutput(Item, frozen=True, kw_only=True, tag="shell_call_output"):
-    """What each command wrote."""
+    """The output of a shell call, one element per command."""
 
     call_id: str
     output: list[ShellOutput]
@@ -328,12 +325,12 @@ class ShellCallOutput(Item, frozen=True, kw_only=True, tag="shell_call_output"):
     caller: Caller | None = None
     created_by: str | None = None
     max_output_length: int | None = None
-    """The limit of the call, in characters."""
+    """The output limit of the call, in characters."""
     status: str | None = None
 
 
 class ApplyPatchCall(Item, frozen=True, kw_only=True, tag="apply_patch_call"):
-    """A change to a file that the client is to make."""
+    """A call of the patch tool: an operation on a file for the client to perform."""
 
     call_id: str
     operation: PatchOperation
@@ -344,62 +341,62 @@ class ApplyPatchCall(Item, frozen=True, kw_only=True, tag="apply_patch_call"):
 
 
 class ApplyPatchCallOutput(Item, frozen=True, kw_only=True, tag="apply_patch_call_output"):
-    """Whether the change was made: ``status`` is ``completed`` or ``failed``."""
+    """The output of a patch call; ``status`` is ``completed`` or ``failed``."""
 
     call_id: str
     status: str | None = None
     output: str | None = None
-    """What there is to say of it: why it failed."""
+    """Log text, such as the reason for a failure."""
     id: str | None = None
     caller: Caller | None = None
     created_by: str | None = None
 
 
 class McpCall(Item, frozen=True, kw_only=True, tag="mcp_call"):
-    """A tool of an MCP server, called by the model's server."""
+    """A call of an MCP server's tool, which the API performed."""
 
     name: str
     arguments: str
-    """JSON text."""
+    """The arguments, as JSON text."""
     server_label: str | None = None
     id: str | None = None
     approval_request_id: str | None = None
-    """The `McpApprovalRequest` that it had waited for."""
+    """Id of the `McpApprovalRequest` for this call."""
     error: McpError | str | None = None
     output: str | None = None
-    """What the tool returned."""
+    """The output of the tool."""
     status: str | None = None
 
 
 class McpListTools(Item, frozen=True, kw_only=True, tag="mcp_list_tools"):
-    """The tools of an MCP server."""
+    """The list of tools that an MCP server provides."""
 
     server_label: str | None = None
     tools: list[McpServerTool] | None = None
     id: str | None = None
     error: JSON = None
-    """Why there are none."""
+    """Why the API could not list the tools."""
 
 
 class McpApprovalRequest(Item, frozen=True, kw_only=True, tag="mcp_approval_request"):
-    """A call of an MCP tool that waits for leave. Its ``id`` goes into the answer."""
+    """A request for approval of an MCP tool call. The approval response names its ``id``."""
 
     id: str
     name: str
     arguments: str
-    """JSON text."""
+    """The arguments, as JSON text."""
     server_label: str | None = None
 
 
 class McpApprovalResponse(Item, frozen=True, kw_only=True, tag="mcp_approval_response"):
-    """Leave for a call of an MCP tool, or not."""
+    """The approval or rejection of an MCP tool call."""
 
     approval_request_id: str
-    """The ``id`` of the request."""
+    """The ``id`` of the approval request."""
     approve: bool
     id: str | None = None
     reason: str | None = None
-    """Why, for the model."""
+    """The reason, which the model sees."""
 
 
 _KnownOutputItem: TypeAlias = (
@@ -437,9 +434,9 @@ _KnownInputItem: TypeAlias = (
 )
 if TYPE_CHECKING:
     OutputItem: TypeAlias = _KnownOutputItem | UnknownItem
-    """What comes out of a response; `UnknownItem` stands for types that are not known here."""
+    """An item in the output of a response. Items of unknown types are `UnknownItem`."""
     InputItem: TypeAlias = _KnownInputItem | UnknownItem
-    """What goes into a response: all that comes out of one, and three more."""
+    """An item in the input of a response: any output item, or one of three input-only items."""
 else:
     OutputItem = _KnownOutputItem
     InputItem = _KnownInputItem
@@ -449,13 +446,13 @@ _message_decoder = msgspec.json.Decoder(Message)
 
 
 def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
-    """Decode one output item. It never raises: what does not fit is an :class:`UnknownItem`."""
+    """Decode one output item. Never raises: JSON of no known item is an :class:`UnknownItem`."""
     item: OutputItem
     try:
         item = _decoder.decode(raw)
-    except lenient.UNREADABLE:
-        item = lenient.read(raw, _KnownOutputItem)
-        if not item.type:  # a message may leave it out
-            with suppress(*lenient.UNREADABLE):
+    except lenient.DECODE_ERRORS:
+        item = lenient.decode(raw, _KnownOutputItem)
+        if not item.type:  # servers may omit the type of a message
+            with suppress(*lenient.DECODE_ERRORS):
                 item = _message_decoder.decode(raw)
     return item

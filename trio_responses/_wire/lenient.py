@@ -1,13 +1,13 @@
-"""Reading what does not fit: the slow path behind msgspec's strict decoders.
+"""Lenient decoding: reads JSON that msgspec's strict decoders reject.
 
-One rule, applied at every depth: **what cannot be read takes its default**. A field of the wrong
-type becomes the field's default, a tagged object that is unknown or lacks a required field becomes
-the :class:`~trio_responses._wire.base.Unknown` of its family, and only an untagged object without
-a required field is refused, by which the place that holds it takes *its* default. Before that,
-``"3"`` and ``3.0`` are tried as numbers.
+One rule holds at every depth: **a value that cannot be decoded becomes the default of its field**.
+A tagged object that is unknown or lacks a required field becomes the
+:class:`~trio_responses._wire.base.Unknown` of its family. An untagged object that lacks a required
+field is rejected, and the field that holds the object takes its default. ``"3"`` and ``3.0`` are
+accepted as integers first.
 
-The walk follows the declared types, which do not recurse, so neither deep nor hostile JSON can
-make it deep; each level parses its bytes a fixed number of times.
+The recursion follows the declared types, which are not recursive, so hostile JSON cannot deepen
+it. Each level parses its bytes a fixed number of times.
 """
 
 import functools
@@ -20,98 +20,100 @@ import msgspec
 
 from trio_responses._wire.base import Item, Part
 
-S = TypeVar("S", bound=msgspec.Struct)
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
-UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""All that msgspec raises on bad JSON: UnicodeDecodeError is a ValueError of its own."""
+DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
+"""The exceptions that msgspec raises on bad JSON; UnicodeDecodeError is a ValueError."""
 
 
 class _Tag(msgspec.Struct, frozen=True, gc=False):
     type: str = ""
 
 
-_object: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_array: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
-_tag: msgspec.json.Decoder[_Tag] = msgspec.json.Decoder(_Tag)
+_object_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(
+    dict[str, msgspec.Raw]
+)
+_array_decoder: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
+_tag_decoder: msgspec.json.Decoder[_Tag] = msgspec.json.Decoder(_Tag)
 
 
 @functools.cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind, strict=False)
+def _decoder_of(type_: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(type_, strict=False)
 
 
 @functools.cache
-def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    return msgspec.structs.fields(kind)
+def _fields_of(type_: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(type_)
 
 
-def read(raw: bytes | msgspec.Raw, kind: Any) -> Any:
-    """Decode JSON as a type, with defaults and unknown objects where it does not fit.
+def decode(raw: bytes | msgspec.Raw, type_: Any) -> Any:
+    """Decode JSON as a type, with defaults and unknown objects for the values that do not match.
 
-    :param kind: what a Struct field may be annotated with here: a scalar, ``Raw``, ``Any``, a
+    :param type_: the annotation of a Struct field of this package: a scalar, ``Raw``, ``Any``, a
         Struct, a list or a union of these.
-    :raises msgspec.DecodeError: or another of :data:`UNREADABLE` if nothing of it can be saved.
+    :raises msgspec.DecodeError: or another of :data:`DECODE_ERRORS`, if no default applies.
     """
     try:
-        return _decoder(kind).decode(raw)
-    except UNREADABLE:
-        origin = typing.get_origin(kind)
+        return _decoder_of(type_).decode(raw)
+    except DECODE_ERRORS:
+        origin = typing.get_origin(type_)
         if origin is list:
-            (element,) = typing.get_args(kind)
-            return [read(part, element) for part in _array.decode(raw)]
+            (element,) = typing.get_args(type_)
+            return [decode(part, element) for part in _array_decoder.decode(raw)]
         if origin in (types.UnionType, typing.Union):
-            return _read_union(raw, typing.get_args(kind))
-        if inspect.isclass(kind) and issubclass(kind, (Item, Part)):
-            return _read_tagged(raw, [kind])
-        if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
-            return read_struct(raw, kind)
+            return _decode_union(raw, typing.get_args(type_))
+        if inspect.isclass(type_) and issubclass(type_, (Item, Part)):
+            return _decode_tagged(raw, [type_])
+        if inspect.isclass(type_) and issubclass(type_, msgspec.Struct):
+            return decode_struct(raw, type_)
         raise
 
 
-def read_struct(raw: bytes | msgspec.Raw, kind: type[S]) -> S:
-    """Decode a JSON object as one Struct whatever its tag says, with defaults where it can.
+def decode_struct(raw: bytes | msgspec.Raw, type_: type[StructT]) -> StructT:
+    """Decode a JSON object as one Struct, whatever its ``type`` field says.
 
-    :raises msgspec.DecodeError: or another of :data:`UNREADABLE` if it is no object, or a
-        required field is missing or does not fit.
+    :raises msgspec.DecodeError: or another of :data:`DECODE_ERRORS`, if the JSON is no object, or a
+        required field is missing or does not match.
     """
-    given = _object.decode(raw)
+    received = _object_decoder.decode(raw)
     values: dict[str, Any] = {}
-    for field in _fields(kind):
-        if field.encode_name in given:
+    for field in _fields_of(type_):
+        if field.encode_name in received:
             try:
-                values[field.name] = read(given[field.encode_name], field.type)
-            except UNREADABLE:
+                values[field.name] = decode(received[field.encode_name], field.type)
+            except DECODE_ERRORS:
                 if field.required:
                     raise
         elif field.required:
             raise msgspec.ValidationError(f"Object missing required field `{field.encode_name}`")
-    return kind(**values)
+    return type_(**values)
 
 
-def _read_union(raw: bytes | msgspec.Raw, members: tuple[Any, ...]) -> Any:
+def _decode_union(raw: bytes | msgspec.Raw, members: tuple[Any, ...]) -> Any:
     tagged: list[type[Item | Part]] = []
     for member in members:
         if inspect.isclass(member) and issubclass(member, (Item, Part)):
             tagged.append(member)
             continue
         try:
-            return read(raw, member)
-        except UNREADABLE:
+            return decode(raw, member)
+        except DECODE_ERRORS:
             continue
     if tagged:
-        return _read_tagged(raw, tagged)
-    raise msgspec.ValidationError("No member of the union fits")
+        return _decode_tagged(raw, tagged)
+    raise msgspec.ValidationError("No member of the union matches the JSON")
 
 
-def _read_tagged(raw: bytes | msgspec.Raw, kinds: list[type[Item | Part]]) -> Any:
+def _decode_tagged(raw: bytes | msgspec.Raw, members: list[type[Item | Part]]) -> Any:
     try:
-        tag = _tag.decode(raw).type
-    except UNREADABLE:
+        tag = _tag_decoder.decode(raw).type
+    except DECODE_ERRORS:
         tag = ""
-    for kind in kinds:
-        if kind.__struct_config__.tag == tag:
+    for member in members:
+        if member.__struct_config__.tag == tag:
             try:
-                return read_struct(raw, kind)
-            except UNREADABLE:
+                return decode_struct(raw, member)
+            except DECODE_ERRORS:
                 break
-    return kinds[0].unknown(tag, msgspec.Raw(raw))
+    return members[0].unknown(tag, msgspec.Raw(raw))

@@ -1,7 +1,6 @@
-"""What stands inside messages, tool outputs and reasoning: content parts and annotations.
+"""Content parts and annotations: the objects inside messages, tool outputs and reasoning items.
 
-Each has a ``type`` on the wire and is named after it. The items that hold them are in
-:mod:`~trio_responses._wire.items`.
+Each part has a ``type`` on the wire, and its class is named after that type.
 """
 
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,23 +12,23 @@ if TYPE_CHECKING:
 
 
 class TopLogprob(Record, frozen=True, kw_only=True):
-    """One of the likeliest tokens at a position, with its log probability."""
+    """One of the most likely tokens at a position of the output, with its log probability."""
 
     token: str = ""
     logprob: float | None = None
     bytes: list[int] | None = None
-    """The UTF-8 of the token: some are half a character."""
+    """The UTF-8 bytes of the token; a token may be an incomplete character."""
 
 
 class Logprob(Record, frozen=True, kw_only=True):
-    """The log probability of a token of the output."""
+    """The log probability of one token of the output."""
 
     token: str = ""
     logprob: float | None = None
     bytes: list[int] | None = None
-    """The UTF-8 of the token: some are half a character."""
+    """The UTF-8 bytes of the token; a token may be an incomplete character."""
     top_logprobs: list[TopLogprob] | None = None
-    """The likeliest tokens at its place, as many as ``top_logprobs`` asked for."""
+    """The most likely tokens at the same position, as many as ``top_logprobs`` requested."""
 
 
 class FileCitation(Part, frozen=True, kw_only=True, tag="file_citation"):
@@ -38,60 +37,60 @@ class FileCitation(Part, frozen=True, kw_only=True, tag="file_citation"):
     file_id: str
     filename: str | None = None
     index: int | None = None
-    """Where in the text it belongs: characters from the beginning."""
+    """Position of the citation in the text, in characters from the start."""
 
 
 class UrlCitation(Part, frozen=True, kw_only=True, tag="url_citation"):
-    """A citation of a web page, for the text between two indices."""
+    """A citation of a web page, for the text from ``start_index`` to ``end_index``."""
 
     url: str
     title: str | None = None
     start_index: int | None = None
-    """Where the text begins that it is for: characters from the beginning."""
+    """Start of the cited text, in characters from the start of the part."""
     end_index: int | None = None
-    """Where that ends."""
+    """End of the cited text."""
 
 
 class ContainerFileCitation(Part, frozen=True, kw_only=True, tag="container_file_citation"):
-    """A citation of a file in a code interpreter's container."""
+    """A citation of a file in the container of a code interpreter."""
 
     file_id: str
     container_id: str | None = None
     filename: str | None = None
     start_index: int | None = None
-    """Where the text begins that it is for: characters from the beginning."""
+    """Start of the cited text, in characters from the start of the part."""
     end_index: int | None = None
-    """Where that ends."""
+    """End of the cited text."""
 
 
 class FilePath(Part, frozen=True, kw_only=True, tag="file_path"):
-    """A file that the model wrote and names in its text."""
+    """A path in the text to a file that the model wrote."""
 
     file_id: str
     index: int | None = None
-    """Its place in the list of files."""
+    """Position of the file in the list of files."""
 
 
-# msgspec builds its decoders from the right-hand side of each `else` in this package: it accepts
-# tagged Structs alone in such a union, and `tolerance` puts the unknown ones in.
+# msgspec builds its decoders from the unions in the `else` branches of this package, and accepts
+# only tagged Structs in them. Lenient decoding adds the unknown objects that the types promise.
 _KnownAnnotation: TypeAlias = FileCitation | UrlCitation | ContainerFileCitation | FilePath
 if TYPE_CHECKING:
     Annotation: TypeAlias = _KnownAnnotation | UnknownPart
-    """What a text refers to."""
+    """An annotation of output text: the source that the text cites."""
 else:
     Annotation = _KnownAnnotation
 
 
 class InputText(Part, frozen=True, kw_only=True, tag="input_text"):
-    """Text for the model."""
+    """A content part with input text for the model."""
 
     text: str
     prompt_cache_breakpoint: JSON = None
-    """Asks for the prompt to be cached up to here; so in the other parts."""
+    """Marks the end of the prefix that the server should cache; also in the other input parts."""
 
 
 class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
-    """An image for the model: a URL, a data URL or the id of an uploaded file.
+    """A content part with an image for the model: a URL, a data URL or an uploaded file's id.
 
     ``detail`` is ``low``, ``high``, ``auto`` or ``original``.
     """
@@ -103,7 +102,7 @@ class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
 
 
 class InputFile(Part, frozen=True, kw_only=True, tag="input_file"):
-    """A file for the model: its URL, its data in base64 or the id of an uploaded file."""
+    """A content part with a file for the model: a URL, base64 data or an uploaded file's id."""
 
     file_id: str | None = None
     file_url: str | None = None
@@ -114,29 +113,29 @@ class InputFile(Part, frozen=True, kw_only=True, tag="input_file"):
 
 
 class OutputText(Part, frozen=True, kw_only=True, tag="output_text"):
-    """Text that the model wrote."""
+    """A content part with text that the model wrote."""
 
     text: str
     annotations: list[Annotation] | None = None
-    """What it refers to; `None` where the server left that out."""
+    """The citations of the text; `None` if the server omits the field."""
     logprobs: list[Logprob] | None = None
-    """One for each token, where ``include`` asked for them."""
+    """Log probabilities of the tokens, if ``include`` requested them."""
 
 
 class Refusal(Part, frozen=True, kw_only=True, tag="refusal"):
-    """The model's words where it would not answer."""
+    """A content part with the model's refusal to answer."""
 
     refusal: str
 
 
 class ReasoningText(Part, frozen=True, kw_only=True, tag="reasoning_text"):
-    """A piece of the model's reasoning, where the model shows it."""
+    """A content part with text of the model's reasoning, from models that disclose it."""
 
     text: str
 
 
 class SummaryText(Part, frozen=True, kw_only=True, tag="summary_text"):
-    """A piece of the summary of the model's reasoning."""
+    """A content part with summary text of the model's reasoning."""
 
     text: str
 
@@ -146,6 +145,6 @@ _KnownContentPart: TypeAlias = (
 )
 if TYPE_CHECKING:
     ContentPart: TypeAlias = _KnownContentPart | UnknownPart
-    """A piece of a message, of a tool's output or of reasoning."""
+    """A content part of a message, of a tool's output or of reasoning."""
 else:
     ContentPart = _KnownContentPart

@@ -1,4 +1,4 @@
-"""The response object, as ``response.created`` begins it and a terminal event ends it."""
+"""The response object, which ``response.created``, the terminal events and others contain."""
 
 import functools
 
@@ -6,37 +6,37 @@ import msgspec
 
 from trio_responses._wire.base import JSON, Record
 from trio_responses._wire.items import FunctionCall, Message, OutputItem, decode_item
-from trio_responses._wire.retry_hints import retry_after_in
+from trio_responses._wire.retry_hints import parse_retry_message
 
 
 class ResponseError(Record, frozen=True, kw_only=True):
-    """Why a response failed.
+    """The error of a failed response: why the response failed.
 
     Known codes: ``server_error``, ``rate_limit_exceeded``, ``invalid_prompt``,
     ``data_residency_mismatch``, ``bio_policy``, ``misalignment_policy_violation``,
-    ``vector_store_timeout`` and several about images. The set is open.
+    ``vector_store_timeout`` and several about images. Servers may send other codes.
     """
 
     code: str | None = None
     message: str = ""
     param: str | None = None
-    """The field of the request that it is about."""
+    """The field of the request that the error is about."""
     type: str | None = None
     misalignment: JSON = None
-    """The server's finding, where it made one."""
+    """The server's misalignment finding, if the server made one."""
 
     @property
     def retry_after(self) -> float | None:
-        """The delay in seconds that a rate limit's message asks for."""
-        return retry_after_in(self.message) if self.code == "rate_limit_exceeded" else None
+        """The delay in seconds that the message of a rate limit asks for."""
+        return parse_retry_message(self.message) if self.code == "rate_limit_exceeded" else None
 
     def __repr__(self) -> str:
-        """Leave out the message, which may quote the request."""
+        """Return the fields without the message, which may quote the request."""
         return f"ResponseError(code={self.code!r}, param={self.param!r}, type={self.type!r})"
 
 
 class IncompleteDetails(Record, frozen=True, kw_only=True):
-    """Why a response ended early.
+    """The details of an incomplete response: why the response ended early.
 
     Known reasons: ``max_output_tokens``, ``max_messages``, ``content_filter``, ``steered``.
     """
@@ -45,24 +45,24 @@ class IncompleteDetails(Record, frozen=True, kw_only=True):
 
 
 class InputTokensDetails(Record, frozen=True, kw_only=True):
-    """How many input tokens the prompt cache held, and took in."""
+    """The share of the prompt cache in the input tokens of a response."""
 
     cached_tokens: int = 0
-    """Those that the prompt cache held; they are among ``input_tokens``."""
+    """Tokens read from the prompt cache; ``input_tokens`` includes them."""
     cache_write_tokens: int = 0
-    """Those that it took in."""
+    """Tokens written to the prompt cache."""
     cache_write_tokens_details: JSON = None
 
 
 class OutputTokensDetails(Record, frozen=True, kw_only=True):
-    """How many output tokens went into reasoning."""
+    """The share of reasoning in the output tokens of a response."""
 
     reasoning_tokens: int = 0
-    """They are among ``output_tokens``."""
+    """Tokens of reasoning; ``output_tokens`` includes them."""
 
 
 class Usage(Record, frozen=True, kw_only=True):
-    """The tokens that a response cost."""
+    """The token usage of a response."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -72,27 +72,27 @@ class Usage(Record, frozen=True, kw_only=True):
 
 
 class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
-    """A response of the model.
+    """A response of the model, as its lifecycle events contain it.
 
     ``status`` is ``queued``, ``in_progress``, ``completed``, ``failed``, ``incomplete`` or
-    ``cancelled``. Fields of type ``JSON`` echo what the request set.
+    ``cancelled``. Fields of type ``JSON`` echo settings of the request.
 
-    ``raw_output`` holds the output items as they came, for a replay. It is ``None``, unlike
-    an empty list, where the server did not send the output: the ``response.output_item.done``
-    events are the output then.
+    ``raw_output`` holds the output items as received, so that they can be sent again unchanged.
+    ``None``, other than an empty list, means that the server did not send the output: the items of
+    the ``response.output_item.done`` events are the output.
     """
 
     id: str = ""
-    """What ``previous_response_id`` of the next request names."""
+    """The id that the ``previous_response_id`` of the next request names."""
     status: str | None = None
     model: str = ""
     raw_output: list[msgspec.Raw] | None = msgspec.field(default=None, name="output")
     usage: Usage | None = None
-    """What it cost; only where it has ended."""
+    """Token usage; only present after the response has ended."""
     error: ResponseError | None = None
-    """Why it failed."""
+    """Why the response failed."""
     incomplete_details: IncompleteDetails | None = None
-    """Why it ended early."""
+    """Why the response ended early."""
     previous_response_id: str | None = None
     created_at: int | float | None = None
     """Seconds since 1970."""
@@ -101,7 +101,7 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
     object: str = "response"
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
-    """The one that was used: the request may have left the choice to the server."""
+    """The service tier in use: the request may have left the choice to the server."""
     store: bool | None = None
     background: bool | None = None
     max_output_tokens: int | None = None
@@ -134,26 +134,26 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
 
     @functools.cached_property
     def output(self) -> tuple[OutputItem, ...]:
-        """The output items, decoded when they are first asked for."""
+        """The output items, decoded on first access."""
         return tuple(decode_item(raw) for raw in self.raw_output or ())
 
     @property
     def output_text(self) -> str:
-        """The text of all messages, joined."""
+        """The text of all messages, concatenated."""
         return "".join(item.output_text for item in self.output if isinstance(item, Message))
 
     @property
     def refusal(self) -> str:
-        """The refusals in all messages, joined, or ``""``."""
+        """The refusals of all messages, concatenated, or ``""``."""
         return "".join(item.refusal for item in self.output if isinstance(item, Message))
 
     @property
     def function_calls(self) -> tuple[FunctionCall, ...]:
-        """The functions that the model calls, in order."""
+        """The function calls in the output, in order."""
         return tuple(item for item in self.output if isinstance(item, FunctionCall))
 
     def __repr__(self) -> str:
-        """Count the items in place of showing them."""
+        """Return the id, status, model and number of items; their content may be private."""
         count = None if self.raw_output is None else len(self.raw_output)
         return (
             f"Response(id={self.id!r}, status={self.status!r}, model={self.model!r}, items={count})"

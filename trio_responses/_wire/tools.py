@@ -1,8 +1,7 @@
-"""Tool definitions: what a ``response.create`` may offer to the model.
+"""Tool definitions: the ``tools`` of ``response.create``.
 
-A class is named after its ``type`` with ``Tool`` behind it. Fields stand at the top level, as the
-Responses API has them. Settings that are objects themselves are plain JSON, and a tool that is
-not here can be given as a dict.
+A class is named after its ``type``, followed by ``Tool``. Settings that are objects are plain JSON.
+A tool without a class here can be passed as a dict.
 """
 
 import msgspec
@@ -11,73 +10,73 @@ from trio_responses._wire.base import JSON, Tagged
 
 
 class Tool(Tagged, frozen=True, kw_only=True):
-    """A tool that the model may use. A field that is ``None`` is not sent."""
+    """The definition of a tool that the model may call. Fields that are ``None`` are not sent."""
 
 
 class FunctionToolParam(Tool, frozen=True, kw_only=True, tag="function"):
-    """A function of the client. ``parameters`` is a JSON schema."""
+    """A function tool, which the client runs. ``parameters`` is a JSON schema."""
 
     name: str
     parameters: JSON = None
     strict: bool | None = None
-    """Whether arguments keep to the schema: to the rules of strict mode."""
+    """Whether the arguments always match the schema (strict mode)."""
     description: str | None = None
     output_schema: JSON = None
-    """The JSON schema of what it returns, for programs of the model."""
+    """JSON schema of the function's output, for programs that the model writes."""
     allowed_callers: list[str] | None = None
-    """``direct``, ``programmatic``: who may call it; so in the other tools."""
+    """Which callers may call the tool: ``direct``, ``programmatic``; also in the other tools."""
     async_: bool | None = msgspec.field(default=None, name="async")
-    """Whether the model may go on without waiting for the output."""
+    """Whether the model may continue without waiting for the output."""
     defer_loading: bool | None = None
-    """Whether the model sees it only after a search for tools; so in the other tools."""
+    """Whether the model sees the tool only after a tool search; also in the other tools."""
 
 
 class CustomTool(Tool, frozen=True, kw_only=True, tag="custom"):
-    """A tool of the client that takes free text, or text of a grammar given in ``format``."""
+    """A custom tool of the client. Its input is free text, or text of the grammar in ``format``."""
 
     name: str
     description: str | None = None
     format: JSON = None
     allowed_callers: list[str] | None = None
     async_: bool | None = msgspec.field(default=None, name="async")
-    """Whether the model may go on without waiting for the output."""
+    """Whether the model may continue without waiting for the output."""
     defer_loading: bool | None = None
 
 
 class NamespaceTool(Tool, frozen=True, kw_only=True, tag="namespace"):
-    """Functions and custom tools under one name."""
+    """A namespace: a named group of functions and custom tools."""
 
     name: str
     tools: list[JSON]
-    """Their definitions."""
+    """Definitions of the tools."""
     description: str | None = None
 
 
 class ToolSearchTool(Tool, frozen=True, kw_only=True, tag="tool_search"):
-    """Lets the model look for tools. ``execution`` is ``server`` or ``client``."""
+    """The tool search tool. ``execution`` of the search is ``server`` or ``client``."""
 
     description: str | None = None
     execution: str | None = None
     parameters: JSON = None
-    """The JSON schema of a search that the client does."""
+    """JSON schema of the arguments of a search that the client runs."""
 
 
 class ProgrammaticToolCallingTool(Tool, frozen=True, kw_only=True, tag="programmatic_tool_calling"):
-    """Lets the model write programs that call tools."""
+    """A setting that lets the model write programs that call tools."""
 
 
 class FileSearchTool(Tool, frozen=True, kw_only=True, tag="file_search"):
-    """Search in vector stores, done by the server."""
+    """The file search tool: the server searches vector stores."""
 
     vector_store_ids: list[str]
     filters: JSON = None
-    """What attributes the files must have."""
+    """Filter on the attributes of the files."""
     max_num_results: int | None = None
     ranking_options: JSON = None
 
 
 class WebSearchTool(Tool, frozen=True, kw_only=True, tag="web_search"):
-    """Web search, done by the server. ``search_context_size``: ``low``, ``medium``, ``high``."""
+    """The web search tool. ``search_context_size`` is ``low``, ``medium`` or ``high``."""
 
     external_web_access: bool | None = None
     filters: JSON = None
@@ -86,11 +85,11 @@ class WebSearchTool(Tool, frozen=True, kw_only=True, tag="web_search"):
 
 
 class WebSearch20250826Tool(WebSearchTool, frozen=True, kw_only=True, tag="web_search_2025_08_26"):
-    """Web search, held to its version of that day."""
+    """The web search tool, pinned to its version of 2025-08-26."""
 
 
 class WebSearchPreviewTool(Tool, frozen=True, kw_only=True, tag="web_search_preview"):
-    """Web search in its older form."""
+    """The web search tool in its preview form."""
 
     search_content_types: list[str] | None = None
     search_context_size: str | None = None
@@ -100,38 +99,39 @@ class WebSearchPreviewTool(Tool, frozen=True, kw_only=True, tag="web_search_prev
 class WebSearchPreview20250311Tool(
     WebSearchPreviewTool, frozen=True, kw_only=True, tag="web_search_preview_2025_03_11"
 ):
-    """Web search in its older form, held to its version of that day."""
+    """The web search tool in its preview form, pinned to its version of 2025-03-11."""
 
 
 class ComputerTool(Tool, frozen=True, kw_only=True, tag="computer"):
-    """A computer that the client drives for the model."""
+    """The computer tool: the client controls a computer for the model."""
 
 
 class ComputerUsePreviewTool(Tool, frozen=True, kw_only=True, tag="computer_use_preview"):
-    """A computer, in the older form. ``environment``: ``windows``, ``mac``, ``browser`` etc."""
+    """The computer tool in its preview form."""
 
     display_height: int
-    """Pixels."""
+    """In pixels."""
     display_width: int
-    """Pixels."""
+    """In pixels."""
     environment: str
+    """The system to control, such as ``windows``, ``mac`` or ``browser``."""
 
 
 class McpTool(Tool, frozen=True, kw_only=True, tag="mcp"):
-    """The tools of an MCP server, by its URL, a connector or a tunnel."""
+    """The tools of an MCP server, which a URL, a connector or a tunnel identifies."""
 
     server_label: str
-    """What its calls name it by."""
+    """The label that identifies this MCP server in its calls."""
     server_url: str | None = None
     server_description: str | None = None
     connector_id: str | None = None
     tunnel_id: str | None = None
     authorization: str | None = None
-    """A token for the MCP server: a secret, which the model's server passes on."""
+    """A token for the MCP server, which the API passes on. The token is a secret."""
     headers: dict[str, str] | None = None
-    """Headers for the MCP server; they may hold secrets."""
+    """Headers for the MCP server; they may contain secrets."""
     allowed_tools: JSON = None
-    """Which of its tools: names, or a filter."""
+    """The tools that the model may call: names, or a filter."""
     allowed_callers: list[str] | None = None
     require_approval: JSON = None
     """``always``, ``never``, or a filter of tools."""
@@ -139,14 +139,14 @@ class McpTool(Tool, frozen=True, kw_only=True, tag="mcp"):
 
 
 class CodeInterpreterTool(Tool, frozen=True, kw_only=True, tag="code_interpreter"):
-    """Code run by the server in ``container``: an id, or a description of a new one."""
+    """The code interpreter, which runs code in ``container``: an id, or settings of a new one."""
 
     container: JSON
     allowed_callers: list[str] | None = None
 
 
 class ImageGenerationTool(Tool, frozen=True, kw_only=True, tag="image_generation"):
-    """Images made by the server."""
+    """The image generation tool, which the server runs."""
 
     action: str | None = None
     background: str | None = None
@@ -158,27 +158,27 @@ class ImageGenerationTool(Tool, frozen=True, kw_only=True, tag="image_generation
     model: str | None = None
     moderation: str | None = None
     output_compression: int | None = None
-    """How much an image is compressed: 100 by default."""
+    """Compression level of the image; the default is 100."""
     output_format: str | None = None
     partial_images: int | None = None
-    """How many images come before the final one."""
+    """Number of partial images to send before the final image."""
     quality: str | None = None
     size: str | None = None
     svg: JSON = None
 
 
 class LocalShellTool(Tool, frozen=True, kw_only=True, tag="local_shell"):
-    """The client's shell, in its older form."""
+    """The local shell tool: commands for the client's shell, in the older form."""
 
 
 class ShellTool(Tool, frozen=True, kw_only=True, tag="shell"):
-    """A shell, in a container of the server or with the client, as ``environment`` says."""
+    """The shell tool; ``environment`` selects a container of the server or the client's machine."""
 
     environment: JSON = None
     allowed_callers: list[str] | None = None
 
 
 class ApplyPatchTool(Tool, frozen=True, kw_only=True, tag="apply_patch"):
-    """Lets the model change files through patches that the client applies."""
+    """The patch tool: the model edits files through patches that the client applies."""
 
     allowed_callers: list[str] | None = None

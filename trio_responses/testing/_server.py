@@ -14,9 +14,8 @@ from typing import Any, Final, Literal, Unpack, final
 
 import trio
 
-from trio_responses._client import open_responses
+from trio_responses._client import ResponsesConnection, open_responses
 from trio_responses._concurrency import open_collapsing_nursery
-from trio_responses._connection.engine import ResponsesConnection
 from trio_responses._endpoint import ApiKey, Endpoint
 from trio_responses._instruments.recording import Recording
 from trio_responses.testing._frames import ErrorShape, Frame, default_message

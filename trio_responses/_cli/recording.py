@@ -1,7 +1,7 @@
-"""Where a command records to: a new file, and the instruments that fill it.
+"""The recording that ``ask``, ``chat`` and ``record`` write: a new file that only its owner reads.
 
-What belongs elsewhere: what is recorded (`instruments/recording.py`), the command that does
-nothing else (`record.py`), the one that serves what was recorded (`replay.py`).
+An existing file is overwritten only by ``--force``. A file that was created here and into which
+nothing was recorded is deleted again.
 """
 
 from __future__ import annotations
@@ -30,45 +30,45 @@ OWNER_ONLY: Final = 0o600
 def record_into(
     path: str | None, *, force: bool
 ) -> Generator[Sequence[Instrument] | None, None, None]:
-    """Have the instruments of a command that records into a file; `None` where none is asked for.
+    """Yield the instruments that record a connection into a file; yield `None` without a file.
 
-    In the end it is said on stderr how much was recorded. Where it was nothing, as without a
-    connection, a file that was made here is taken away again, so that the next try finds none.
+    At the end of the block, a note on stderr has the number of messages recorded. When there were
+    none, the file is deleted, unless ``force`` is set.
 
-    :param path: the file; a new one is for its owner's eyes only.
-    :param force: overwrite a file that is there.
-    :raises OSError: when the file is there, cannot be made, or cannot be written to its end.
+    :param path: the file; a new one gets the mode 0600.
+    :param force: overwrite an existing file.
+    :raises OSError: when the file exists, cannot be created, or cannot be written completely.
     """
     if path is None:
         yield None
         return
-    tally = Tally()
+    counter = MessageCounter()
     file = _create(path, force=force)
     try:
-        yield (LoggingInstrument(), Recorder(file), tally)
+        yield (LoggingInstrument(), Recorder(file), counter)
     finally:
         _close(file, path)
-        if tally.sent or tally.received:
-            count = f"{tally.sent} sent, {tally.received} received"
+        if counter.sent or counter.received:
+            count = f"{counter.sent} sent, {counter.received} received"
             print(f"note: recorded into {path}: {count}", file=sys.stderr)
         elif not force:
             Path(path).unlink(missing_ok=True)
 
 
 @final
-class Tally(Instrument):
-    """Counts the messages."""
+class MessageCounter(Instrument):
+    """An instrument that counts the messages of a connection."""
 
     def __init__(self) -> None:
         self.sent: int = 0
         self.received: int = 0
 
-    def frame_sent(self, socket: SocketRecord, payload: bytes) -> None:  # noqa: ARG002 - a hook's form
-        """Count one."""
+    def frame_sent(self, socket: SocketRecord, payload: bytes) -> None:  # noqa: ARG002 - the signature of a hook
+        """Count a message that was sent."""
         self.sent += 1
 
     def frames_received(self, socket: SocketRecord, batch: Sequence[Message]) -> None:  # noqa: ARG002 - likewise
-        """Count them."""
+        """Count the messages that one read has received."""
         self.received += len(batch)
 
 
@@ -76,12 +76,12 @@ def _create(path: str, *, force: bool) -> IO[bytes]:
     try:
         return open(path, "wb" if force else "xb", opener=partial(os.open, mode=OWNER_ONLY))
     except FileExistsError:
-        raise FileExistsError(f"{path} is there already: --force overwrites it") from None
+        raise FileExistsError(f"{path} already exists: --force overwrites it") from None
 
 
 def _close(file: IO[bytes], path: str) -> None:
-    """Close it: what could not be written before is tried again here."""
+    """Close the file, which writes what is still buffered."""
     try:
         file.close()
     except OSError as error:
-        raise OSError(f"the recording in {path} is cut off: {error.strerror}") from error
+        raise OSError(f"the recording in {path} is incomplete: {error.strerror}") from error

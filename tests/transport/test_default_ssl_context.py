@@ -1,4 +1,4 @@
-"""One context for all connections that are open at once, and none that outlives them."""
+"""The default SSL context is shared by open connections, and dropped with the last of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trustme
 
-from trio_responses._transport.tls import system_trust
+from trio_responses._transport.tls import default_ssl_context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,35 +22,37 @@ def names(context: ssl.SSLContext) -> list[str]:
     return [dict(pair[0] for pair in one)["organizationName"] for one in subjects]
 
 
-def test_it_is_shared_while_somebody_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_context_is_shared_while_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    one = system_trust()
-    assert system_trust() is one
+    one = default_ssl_context()
+    assert default_ssl_context() is one
     assert one.verify_mode == ssl.CERT_REQUIRED
     assert one.check_hostname
 
 
-def test_it_is_read_anew_when_nobody_has_it_any_more(
+def test_the_certificates_are_loaded_again_after_the_context_was_dropped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "trusted.pem"
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     trustme.CA(organization_name="before").cert_pem.write_to_path(str(file))
-    first = system_trust()
+    first = default_ssl_context()
     assert names(first) == ["before"]
     trustme.CA(organization_name="after").cert_pem.write_to_path(str(file))
-    assert names(system_trust()) == ["before"]
+    assert names(default_ssl_context()) == ["before"]
     gone = weakref.ref(first)
     del first
     gc.collect()
     assert gone() is None
-    assert names(system_trust()) == ["after"]
+    assert names(default_ssl_context()) == ["after"]
 
 
-def test_another_place_is_another_trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_certificate_file_makes_another_context(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    usual = system_trust()
+    usual = default_ssl_context()
     trustme.CA(organization_name="office").cert_pem.write_to_path(str(tmp_path / "office.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "office.pem"))
-    assert system_trust() is not usual
-    assert names(system_trust()) == ["office"]
+    assert default_ssl_context() is not usual
+    assert names(default_ssl_context()) == ["office"]

@@ -1,10 +1,10 @@
-"""The tap: what trio-websocket sees of a socket, and what it does not.
+"""The stream that trio-websocket gets in place of the socket's: handshake and control frames only.
 
-trio-websocket does the handshake, answers pings and closes; a data frame costs it 15 to 25 us.
-So the tap stands between the two: it hands the upgrade response and the control frames up, and
-leaves the data frames to `core/frames.py`. Whoever receives reads the socket and feeds the tap.
-
-What belongs elsewhere: when to dial, ping and give up (`websocket.py`).
+trio-websocket does the opening and closing handshakes and answers pings. A data frame costs it 15
+to 25 us, so data frames never reach it: `_protocol/frames.py` decodes them. The task that reads the
+socket (`Transport.receive`) feeds the control frames to a `ControlStream`, and a `ControlStream`
+reads the socket itself only for the upgrade response. An upgrade that fails is kept as the
+`ControlStream.refusal`, since trio-websocket would wait for the end of a body that may never come.
 """
 
 from __future__ import annotations
@@ -21,17 +21,27 @@ from trio_responses._errors import (
     HandshakeRejected,
     UpgradeUnsupported,
 )
+from trio_responses._transport.state import (
+    TransportEvent,
+    TransportState,
+    TransportStates,
+    WriteEvent,
+    WriteState,
+)
 from trio_responses._wire import parse_retry_after
 
-__all__ = ["Tap"]
+__all__ = ["ControlStream"]
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
-BODY_GRACE: Final = 1.0
+"""The part of a refusal's body that is kept."""
+BODY_TIMEOUT: Final = 1.0
+"""Seconds in which the body of a refusal may arrive; the upgrade has failed either way."""
 MAX_LENGTH_DIGITS: Final = 18
 MAX_PENDING_BYTES: Final = 128 * 1024
-LAST_WORDS_TURNS: Final = 16
-"""Turns of Trio's loop to read what is there, and to heed a close frame in it; two are enough."""
+"""Control frames that trio-websocket has not read yet."""
+FINAL_READ_CHECKPOINTS: Final = 16
+"""Checkpoints in which a reader may process the last bytes of a broken socket; two are enough."""
 SWITCHING_PROTOCOLS: Final = 101
 FIRST_FINAL_STATUS: Final = 200
 HEADER_BYTES: Final = 2
@@ -46,8 +56,8 @@ REJECTIONS: Final[dict[int, type[HandshakeRejected]]] = {
 }
 
 
-class Tap(trio.abc.Stream):
-    """A stream for trio-websocket that carries no data frames.
+class ControlStream(trio.abc.Stream):
+    """A stream for trio-websocket that carries the handshake and control frames, no data frames.
 
     :param stream: the real stream.
     """
@@ -57,26 +67,30 @@ class Tap(trio.abc.Stream):
         self._pending = bytearray()
         self._arrived = Notifier()
         self._ended = False
-        self.upgrading: bool = True
-        """Whether the upgrade response is still to come."""
-        self.service: trio.CancelScope = trio.CancelScope()
+        self._write_lock = FastLock()  # data frames do not pass through trio-websocket's own lock
+        self.states: TransportStates = TransportStates()
+        """The states of the transport, shared with `Transport`."""
+        self.scope: trio.CancelScope = trio.CancelScope()
         """The scope of trio-websocket's tasks: cancelled as soon as the upgrade has failed."""
         self.refusal: ConnectError | None = None
         """Why the upgrade failed."""
         self.crash: Exception | None = None
-        """What trio-websocket crashed with."""
-        self.cut: bool = False
-        """Whether a write was cancelled: after half a frame, nothing can be read any more."""
-        self._turn = FastLock()  # data frames do not pass through trio-websocket
-        self._closing = False
+        """The exception that trio-websocket raised after the upgrade."""
         self.after_upgrade: bytes = b""
-        """The first bytes of the protocol, where they came along with the upgrade response."""
+        """The bytes that came in one read with the upgrade response, after its head."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """The size of the control frames that trio-websocket has not read yet."""
+        return len(self._pending)
 
     def feed(self, control: bytes) -> None:
-        """Pass the raw control frames of one read up.
+        """Pass control frames to trio-websocket.
 
-        Where they come faster than the answers can be written, the oldest are left out: to answer
-        the latest ping is enough (RFC 6455, 5.5.3).
+        When they arrive faster than the answers can be written, the oldest are dropped: an answer
+        to the latest ping is enough (RFC 6455, section 5.5.3).
+
+        :param control: whole frames, as raw bytes.
         """
         self._pending += control
         if len(self._pending) > MAX_PENDING_BYTES:
@@ -84,24 +98,25 @@ class Tap(trio.abc.Stream):
             while len(self._pending) - surplus > MAX_PENDING_BYTES // 2:
                 surplus += HEADER_BYTES + self._pending[surplus + 1]
             del self._pending[:surplus]
-        self._arrived.tell()
+        self._arrived.notify()
 
     def drop_pending(self) -> None:
-        """Leave the control frames that wait unanswered: a close frame is going out."""
+        """Drop the control frames that wait unanswered: a close frame is about to be written."""
         self._pending.clear()
 
     def feed_end(self) -> None:
-        """Tell trio-websocket that no more bytes will come."""
+        """Pass the end of the stream to trio-websocket, after the frames that still wait."""
         self._ended = True
-        self._arrived.tell()
+        self._arrived.notify()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Give trio-websocket its bytes: the upgrade response, then one control frame a time.
+        """Return the head of the upgrade response first, and one control frame on every call after.
 
-        One, since it crashes on a ping that it took before our close frame and answers after it.
+        One frame and not several, because trio-websocket raises when it reads a ping before its
+        own close frame goes out and answers the ping after.
         """
         del max_bytes  # handshakes and control frames are small
-        if self.upgrading:
+        if self.states.life is TransportState.OPENING:
             return await self._receive_upgrade()
         while not self._pending and not self._ended:
             await self._arrived.wait()
@@ -111,23 +126,27 @@ class Tap(trio.abc.Stream):
         return taken
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Pass trio-websocket's bytes down: the upgrade request, and control frames."""
+        """Write trio-websocket's bytes: the upgrade request or a control frame."""
         try:
-            async with self._turn:
+            async with self._write_lock:
                 await self._write(data)
-                self._closing = self._closing or data[0] == CLOSE_FRAME
+                if data[0] == CLOSE_FRAME:
+                    self.states.process(WriteEvent.CLOSE_FRAME_WRITTEN)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            if self.upgrading:
+            if self.states.life is TransportState.OPENING:
                 self._refuse_broken(error)
             elif isinstance(error, trio.BrokenResourceError):
-                await self.hear_out()
+                await self.wait_until_read()
             raise
 
     async def send_frame(self, frame: bytes) -> bool:
-        """Write a whole data frame: `False` where the socket takes no more."""
+        """Write a whole data frame.
+
+        :return: `False` when the frame was not written, because the socket has ended or is closing.
+        """
         try:
-            async with self._turn:
-                if self._closing:
+            async with self._write_lock:
+                if self.states.write is WriteState.CLOSE_SENT:
                     return False
                 await self._write(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -135,26 +154,27 @@ class Tap(trio.abc.Stream):
         return True
 
     async def _write(self, data: bytes | bytearray | memoryview) -> None:
-        if self.cut:
+        if self.states.write is WriteState.CUT:
             raise trio.BrokenResourceError("a frame was cut short")
         try:
             await self._stream.send_all(data)
         except trio.Cancelled:
-            self.cut = True
+            self.states.process(WriteEvent.WRITE_CANCELLED)
             raise
 
-    async def hear_out(self) -> None:
-        """Let be read what came before a write failed: a close frame says why it did.
+    async def wait_until_read(self) -> None:
+        """Wait for a reader to process the bytes that came before a write failed.
 
-        trio-websocket is told of the failure after that, and so keeps the server's close code.
+        A close frame among them has the reason why the write failed. trio-websocket gets the
+        failure after the close frame, and so reports the server's close code.
         """
-        for _ in range(LAST_WORDS_TURNS):
+        for _ in range(FINAL_READ_CHECKPOINTS):
             if self._ended and not self._pending:
                 break
             await trio.lowlevel.checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the socket takes bytes."""
+        """Wait until the socket accepts bytes."""
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
@@ -162,15 +182,22 @@ class Tap(trio.abc.Stream):
         self.feed_end()
         await self._stream.aclose()
 
-    async def break_off(self, crash: Exception) -> None:
-        """Drop the socket: trio-websocket cannot go on."""
+    async def abort(self, crash: Exception) -> None:
+        """Close the socket at once: trio-websocket has failed and cannot go on."""
         self.crash = crash
         await trio.aclose_forcefully(self._stream)
 
+    def fail_upgrade(self, cause: Exception) -> None:
+        """Keep that trio-websocket did not accept the server's upgrade response."""
+        refusal = ConnectError("the server's upgrade response was not valid")
+        refusal.__cause__ = cause
+        self._refuse(refusal)
+
     def _refuse(self, error: ConnectError) -> None:
         self.refusal = self.refusal or error
+        self.states.process(TransportEvent.UPGRADE_FAILED)
         self._ended = True
-        self.service.cancel()
+        self.scope.cancel()
 
     def _refuse_broken(self, cause: Exception) -> None:
         refusal = ConnectError("the connection broke during the upgrade")
@@ -178,22 +205,21 @@ class Tap(trio.abc.Stream):
         self._refuse(refusal)
 
     async def _receive_upgrade(self) -> bytes:
-        """Read the server's answer to the upgrade request.
+        """Read the server's response to the upgrade request.
 
-        A 101 is given to trio-websocket, byte for byte, up to its empty line. Everything else
-        is the refusal, kept for `websocket.py`: trio-websocket would wait for the end of a body
-        that may never come.
+        :return: the head of a 101 response, unchanged, up to its empty line; nothing for every
+            other response, which becomes the `refusal`.
         """
         received = bytearray()
         while True:
             end = received.find(b"\r\n\r\n") + 4
-            if end < 4:  # noqa: PLR2004 - find() gave -1
+            if end < 4:  # noqa: PLR2004 - find() returned -1
                 if not await self._read_more(received):
                     return b""
                 continue
             status, headers = _parse_head(bytes(received[:end]))
             if status == SWITCHING_PROTOCOLS:
-                self.upgrading = False
+                self.states.process(TransportEvent.SWITCHING_PROTOCOLS)
                 self.after_upgrade = bytes(received[end:])
                 return bytes(received[:end])
             if SWITCHING_PROTOCOLS < status < FIRST_FINAL_STATUS or status == 100:  # noqa: PLR2004
@@ -206,8 +232,9 @@ class Tap(trio.abc.Stream):
             return b""
 
     async def _read_more(self, received: bytearray) -> bool:
+        """Read once into ``received``; return `False` when the upgrade has failed."""
         if len(received) > MAX_HEAD_BYTES:
-            self._refuse(ConnectError("the server's upgrade response has no end"))
+            self._refuse(ConnectError("the head of the server's upgrade response has no end"))
             return False
         try:
             data = await self._stream.receive_some()
@@ -224,16 +251,16 @@ class Tap(trio.abc.Stream):
     async def _refuse_by_status(
         self, status: int, headers: dict[str, str], body: bytearray
     ) -> None:
-        """Keep as much of the body as comes.
+        """Read the body of a refusal, and keep the refusal with it.
 
-        It ends by its length or its last chunk, the end of the stream, the limit, or the end of
-        our patience.
+        The body ends by its length or its last chunk, at the end of the stream, at
+        `MAX_BODY_BYTES`, or after `BODY_TIMEOUT`.
         """
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         length = headers.get("content-length", "")
-        says = length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
-        wanted = min(int(length) if says else MAX_BODY_BYTES, MAX_BODY_BYTES)
-        with trio.move_on_after(BODY_GRACE):
+        has_length = length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
+        wanted = min(int(length) if has_length else MAX_BODY_BYTES, MAX_BODY_BYTES)
+        with trio.move_on_after(BODY_TIMEOUT):
             while len(body) < wanted and not (chunked and body.endswith(LAST_CHUNK)):
                 try:
                     data = await self._stream.receive_some()
@@ -251,7 +278,7 @@ class Tap(trio.abc.Stream):
 
 
 def _join_chunks(raw: bytearray) -> bytearray:
-    """Take the framing of chunks out of a body, as far as it came (RFC 9112, 7.1)."""
+    """Return a body without the framing of its chunks, as far as it arrived (RFC 9112, 7.1)."""
     body = bytearray()
     position = 0
     while size := CHUNK_SIZE.match(raw, position):
@@ -262,7 +289,7 @@ def _join_chunks(raw: bytearray) -> bytearray:
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """Take status and headers out of a response head; status 0 where there is none."""
+    """Return the status and headers of a response head; status 0 when the head has none."""
     status_line, *lines = head.decode("latin-1").split("\r\n")
     words = status_line.split(" ", 2)
     status = words[1] if len(words) > 1 else ""

@@ -1,9 +1,8 @@
-"""The floor: a bare Trio socket, this project's frame reader and its decoder, and nothing else.
+"""The baseline: a bare Trio socket, this project's frame reader and its decoder.
 
-No task, no checkpoint between the events of one read, no deadline, no check of what is sent: its
-mask is of zeros. What stands above it costs something; how much is the question.
-
-What belongs elsewhere: everything that a client is for (`ours.py`).
+The baseline has no background task, no checkpoint between the events of one read and no deadline,
+and does not check what it sends. The mask of its frames is zero. The cost of a client above the
+baseline is the cost of its features.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from trio_responses.types import OutputTextDelta, ResponseCompleted
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from benchmarks.clients.session import Input, Note
+    from benchmarks.clients.session import Input, OnText
 
 READ_BYTES: Final = 64 * 1024
 NO_MASK: Final = bytes(4)
 
 
 def header(size: int) -> bytes:
-    """Write the header of a masked text frame."""
+    """Return the header of a masked text frame."""
     if size < 126:
         return struct.pack("!BB", 0x81, 0x80 | size) + NO_MASK
     if size < 65536:
@@ -39,15 +38,15 @@ def header(size: int) -> bytes:
     return struct.pack("!BBQ", 0x81, 0xFF, size) + NO_MASK
 
 
-class FloorSession:
-    """Turns by reading the socket."""
+class BaselineSession:
+    """Turns that read the socket directly."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._reader = FrameReader(LARGEST_MESSAGE)
 
-    async def turn(self, given: Input, note: Note) -> None:
-        """Take one turn."""
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
         payload = request(given)
         await self._stream.send_all(header(len(payload)) + payload)
         done = False
@@ -56,17 +55,17 @@ class FloorSession:
             for message in messages:
                 event = decode(cast("bytes", message))
                 if type(event) is OutputTextDelta:
-                    note(event.delta)
+                    on_text(event.delta)
                 elif type(event) is ResponseCompleted:
                     done = True
 
 
-class Floor(TrioLoop):
-    """The floor."""
+class BaselineClient(TrioLoop):
+    """A client with a bare socket."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[FloorSession, None]:
-        """Open a connection."""
+    async def connect(self, url: str) -> AsyncGenerator[BaselineSession, None]:
+        """Open a connection for the block."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 0
         stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
@@ -81,4 +80,4 @@ class Floor(TrioLoop):
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             await stream.receive_some()
-            yield FloorSession(stream)
+            yield BaselineSession(stream)

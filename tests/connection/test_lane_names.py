@@ -5,42 +5,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_responses import ConfigurationError
-from trio_responses._protocol.lanes import LANE_NAMES, LaneRegistry
+from trio_responses._connection.lanes import LANE_NAMES, LaneRegistry
 
 
 @pytest.mark.parametrize("name", ["a", "A-b_c.d", "0", ".", "-" * 256])
 def test_a_name_within_the_grammar_is_leased(name: str) -> None:
-    assert LaneRegistry(offered=True).lease(name) == name
+    assert LaneRegistry(offered=True).reserve(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "a/b", "a\n", "\na", "a" * 257, '"', "lane:1"])
 def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="not a lane name"):
-        LaneRegistry(offered=True).lease(name)
+        LaneRegistry(offered=True).reserve(name)
 
 
 def test_a_name_is_leased_to_one_at_a_time() -> None:
     leases = LaneRegistry(offered=True)
-    leases.lease("mine")
-    with pytest.raises(ConfigurationError, match="'mine' is leased already"):
-        leases.lease("mine")
-    leases.give_back("mine")
-    assert leases.lease("mine") == "mine"
+    leases.reserve("mine")
+    with pytest.raises(ConfigurationError, match="'mine' is reserved already"):
+        leases.reserve("mine")
+    leases.release("mine")
+    assert leases.reserve("mine") == "mine"
 
 
 def test_a_chosen_name_is_never_one_that_somebody_has() -> None:
     leases = LaneRegistry(offered=True)
-    assert leases.lease("lane-32") == "lane-32"
-    chosen = {leases.lease(None) for _ in range(31)}
+    assert leases.reserve("lane-32") == "lane-32"
+    chosen = {leases.reserve(None) for _ in range(31)}
     assert chosen == set(LANE_NAMES) - {"lane-32"}
 
 
 def test_names_are_chosen_from_the_end_and_chosen_again_when_they_are_given_back() -> None:
     """Turns without a lease take them from the beginning: so the two seldom meet."""
     leases = LaneRegistry(offered=True)
-    assert [leases.lease(None), leases.lease(None)] == ["lane-32", "lane-31"]
-    leases.give_back("lane-32")
-    assert leases.lease(None) == "lane-32"
+    assert [leases.reserve(None), leases.reserve(None)] == ["lane-32", "lane-31"]
+    leases.release("lane-32")
+    assert leases.reserve(None) == "lane-32"
 
 
 @pytest.mark.parametrize("wished", [None, "mine"])
@@ -49,46 +49,46 @@ def test_32_names_are_leased_and_no_more(wished: str | None, named: int) -> None
     """A socket could not serve another one, whoever chose the names."""
     leases = LaneRegistry(offered=True)
     for number in range(named):
-        leases.lease(f"mine-{number}")
+        leases.reserve(f"mine-{number}")
     for _ in range(32 - named):
-        leases.lease(None)
-    with pytest.raises(ConfigurationError, match="all 32 lanes are leased"):
-        leases.lease(wished)
+        leases.reserve(None)
+    with pytest.raises(ConfigurationError, match="all 32 lanes of the connection are reserved"):
+        leases.reserve(wished)
 
 
 def test_nothing_is_given_back_where_nothing_was_leased() -> None:
     leases = LaneRegistry(offered=True)
-    leases.give_back(None)
-    leases.give_back("never-leased")
-    assert leases.lease("never-leased") == "never-leased"
+    leases.release(None)
+    leases.release("never-leased")
+    assert leases.reserve("never-leased") == "never-leased"
 
 
 def test_without_lanes_all_share_the_default_lane() -> None:
     leases = LaneRegistry(offered=False)
-    assert leases.lease(None) is None
-    assert leases.lease(None) is None
-    assert leases.unleased(set()) == [None]
-    leases.give_back(None)
-    with pytest.raises(ConfigurationError, match="no lanes to name"):
-        leases.lease("mine")
+    assert leases.reserve(None) is None
+    assert leases.reserve(None) is None
+    assert leases.unreserved(set()) == [None]
+    leases.release(None)
+    with pytest.raises(ConfigurationError, match="has no lanes"):
+        leases.reserve("mine")
 
 
 def test_turns_without_a_lease_take_the_default_lane_then_used_names_then_new_ones() -> None:
     leases = LaneRegistry(offered=True)
-    assert leases.unleased(set()) == [None, *LANE_NAMES]
-    assert leases.unleased({None, "lane-3"})[:3] == [None, "lane-3", "lane-1"]
+    assert leases.unreserved(set()) == [None, *LANE_NAMES]
+    assert leases.unreserved({None, "lane-3"})[:3] == [None, "lane-3", "lane-1"]
 
 
 def test_turns_without_a_lease_leave_leased_names_alone() -> None:
     leases = LaneRegistry(offered=True)
-    leases.lease("lane-2")
-    assert "lane-2" not in leases.unleased({None, "lane-2"})
+    leases.reserve("lane-2")
+    assert "lane-2" not in leases.unreserved({None, "lane-2"})
 
 
 def test_new_names_leave_room_for_the_leased_ones() -> None:
     leases = LaneRegistry(offered=True)
-    leases.lease("mine")
-    offered = leases.unleased({f"given-back-{number}" for number in range(30)})
+    leases.reserve("mine")
+    offered = leases.unreserved({f"given-back-{number}" for number in range(30)})
     assert offered == [None, "lane-1"]
 
 
@@ -102,9 +102,9 @@ def test_a_socket_never_sees_one_name_too_many_of_ours(
 ) -> None:
     """Whatever was used and leased before: names are offered up to 32, each of them once."""
     leases = LaneRegistry(offered=True)
-    leased = {leases.lease(name) for name in sorted(named)[: 32 - chosen]}
-    leased |= {leases.lease(None) for _ in range(min(chosen, 32 - len(leased)))}
-    offered = leases.unleased(used)
+    leased = {leases.reserve(name) for name in sorted(named)[: 32 - chosen]}
+    leased |= {leases.reserve(None) for _ in range(min(chosen, 32 - len(leased)))}
+    offered = leases.unreserved(used)
     assert offered[0] is None
     assert len(offered) == len(set(offered))
     assert leased.isdisjoint(offered)
