@@ -134,7 +134,7 @@ INTERNAL = {
     "ResponsesError.copy_for_raise",
     "RotationPolicy.age_for",
     "Script.fits",
-    "Script.parting",
+    "Script.delayed_close",
     "Script.steps_at",
     "SteerReceipt.advance",
     "SteerReceipt.fail",

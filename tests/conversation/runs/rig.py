@@ -8,8 +8,7 @@ import trio
 
 from tests.turn.rig import Json, created, ended, item_done
 from trio_responses import function_tool
-from trio_responses.testing import Call, Request, ResponsesServer
-from trio_responses.testing._scripts import Answer
+from trio_responses.testing import Answer, Call, Request, ResponsesServer
 
 if TYPE_CHECKING:
     from trio_responses import FunctionTool

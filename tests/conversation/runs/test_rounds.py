@@ -13,8 +13,7 @@ from trio_responses import ConnectionLost, RoundsExceeded
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
-    from trio_responses.testing import Request, ResponsesServer
-    from trio_responses.testing._scripts import How
+    from trio_responses.testing import How, Request, ResponsesServer
 
 ROUNDS = 20
 AT_ONCE = 3

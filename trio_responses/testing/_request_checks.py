@@ -1,4 +1,7 @@
-"""What a client's frame must look like: pure functions from JSON to a refusal or None."""
+"""Checks of the frames that a client sends: pure functions from JSON to a refusal or None.
+
+The messages are those of OpenAI's server and part of the wire format: do not reword them.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +10,7 @@ from typing import Any, Final, TypeAlias, cast
 import msgspec
 
 from trio_responses._wire import ResponseCreate
-from trio_responses.testing._errors import (
+from trio_responses.testing._frames import (
     Json,
     RequestRefusal,
     invalid_stream_id,
@@ -41,19 +44,19 @@ _FIELD_TYPES: Final[Mapping[str, tuple[_Types, str]]] = {
     "conversation": ((str, dict), "a string or an object"),
     "context_management": ((list,), "an array"),
 }
-_KNOWN: Final = frozenset(
+_KNOWN_FIELDS: Final = frozenset(
     {field.encode_name for field in msgspec.structs.fields(ResponseCreate)} - {"extra"}
     | {
         "type",
-        "multi_agent",  # the beta's
-        "client_metadata",  # Codex sends it
+        "multi_agent",  # in the beta API
+        "client_metadata",  # sent by Codex
     }
 )
 _USER_PARTS: Final = ("input_text", "input_image", "input_file")
 
 
 def parse_frame(frame: str | bytes) -> Json | RequestRefusal:
-    """Return the JSON object in ``frame``, or why it is none."""
+    """Return the JSON object in ``frame``, or a refusal if the frame is none."""
     if isinstance(frame, bytes):
         return RequestRefusal(message="Expected a text frame, got a binary one.")
     try:
@@ -68,7 +71,7 @@ def parse_frame(frame: str | bytes) -> Json | RequestRefusal:
 
 
 def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
-    """Check ``stream_id``, which is refused before the request joins a lane."""
+    """Return a refusal of an invalid ``stream_id``; it comes before the request joins a lane."""
     if "stream_id" not in body:
         return None
     if not lanes:
@@ -80,9 +83,9 @@ def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
 
 
 def check_create(body: Json, *, unknown_parameters: bool = False) -> RequestRefusal | None:
-    """Check the body of a ``response.create``.
+    """Return a refusal of an invalid ``response.create``.
 
-    :param unknown_parameters: Whether unknown fields are left alone.
+    :param unknown_parameters: Whether unknown fields are allowed.
     """
     unknown = None if unknown_parameters else _check_names(body)
     refusal = unknown or _check_model(body.get("model")) or _check_types(body)
@@ -108,7 +111,7 @@ def check_create(body: Json, *, unknown_parameters: bool = False) -> RequestRefu
 
 
 def check_steer(body: Json) -> str | None:
-    """Return what is wrong with the form of a ``response.steer``, or None."""
+    """Return the error message for an invalid ``response.steer``, or None."""
     unknown = set(body) - {"type", "previous_response_id", "input"}
     if unknown:
         return f"Unknown parameters: {', '.join(sorted(unknown))}."
@@ -144,7 +147,7 @@ def _is_user_part(part: Any) -> bool:
 
 
 def _check_names(body: Json) -> RequestRefusal | None:
-    unknown = next((name for name in body if name not in _KNOWN), None)
+    unknown = next((name for name in body if name not in _KNOWN_FIELDS), None)
     return None if unknown is None else unknown_parameter(unknown)
 
 
@@ -155,10 +158,10 @@ def _check_model(model: Any) -> RequestRefusal | None:
 
 
 def _check_types(body: Json) -> RequestRefusal | None:
-    for name, (types, words) in _FIELD_TYPES.items():
+    for name, (types, expected) in _FIELD_TYPES.items():
         value = body.get(name)
-        if value is not None and not _is(value, types):
-            return _invalid_type(name, words)
+        if value is not None and not _is_a(value, types):
+            return _invalid_type(name, expected)
     return None
 
 
@@ -196,15 +199,15 @@ def _check_context_management(value: Any) -> RequestRefusal | None:
         if fields["type"] != "compaction":
             return _invalid_value(f"{at}.type", "'compaction'")
         threshold: Any = fields.get("compact_threshold")
-        if threshold is not None and not _is(threshold, (int,)):
+        if threshold is not None and not _is_a(threshold, (int,)):
             return _invalid_type(f"{at}.compact_threshold", "an integer")
         if threshold is not None and threshold < 1:
             return _invalid_value(f"{at}.compact_threshold", "1 or more")
     return None
 
 
-def _is(value: Any, types: _Types) -> bool:
-    # JSON's true is no number, Python's is.
+def _is_a(value: Any, types: _Types) -> bool:
+    # A bool is an int in Python, but true is no number in JSON.
     return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
