@@ -71,7 +71,7 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class _Item:
+class _PartialItem:
     """An output item that is being received: its texts by kind and part, in pieces."""
 
     item_id: str = ""
@@ -121,7 +121,7 @@ class Accumulator:
     """
 
     def __init__(self, *, keep_text: bool = True) -> None:
-        self._items: dict[int, _Item] = {}
+        self._items: dict[int, _PartialItem] = {}
         self._rules = _ALL_RULES if keep_text else _ITEM_RULES
         self._max_collected = MAX_COLLECTED if keep_text else 1
         self._collected: list[wire.ServerEvent] = []
@@ -154,10 +154,10 @@ class Accumulator:
             items=tuple(item.snapshot(index) for index, item in sorted(self._items.items()))
         )
 
-    def _item(self, index: int, item_id: str | None) -> _Item:
+    def _item(self, index: int, item_id: str | None) -> _PartialItem:
         item = self._items.get(index)
         if item is None:
-            item = self._items[index] = _Item()
+            item = self._items[index] = _PartialItem()
         if item_id and not item.item_id:
             item.item_id = item_id
         return item
