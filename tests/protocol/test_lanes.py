@@ -85,7 +85,7 @@ def say_error(code: str | None = None, lane: Lane = None, shape: str = "nested")
 
 def garble(type_: str | None, lane: Lane = None) -> wire.UndecodableFrame:
     """Make a frame that cannot be decoded, of which type and lane are known all the same."""
-    return wire.UndecodableFrame(raw=b"{", error="broken", type=type_, stream_id=lane)
+    return wire.UndecodableFrame(raw=b"{", error="broken", wire_type=type_, stream_id=lane)
 
 
 # --- Any order --------------------------------------------------------------------------------

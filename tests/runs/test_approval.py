@@ -97,7 +97,7 @@ async def test_what_the_question_raises_ends_the_run_and_it_is_asked_again(
 
     async def give_up(call: Any) -> bool:
         await trio.lowlevel.checkpoint()
-        raise LookupError(call.type)
+        raise LookupError(call.wire_type)
 
     async def ponder(_: Any) -> bool:
         await trio.sleep_forever()
