@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from trio_responses._errors import BufferExceeded, ConnectionLost
 from trio_responses._wire import ServerEvent
@@ -45,6 +45,9 @@ class ConnectionState(StrEnum):
 class ConnectionRestored:
     """A new socket is open in the place of the lost one; the server's caches are empty."""
 
+    type: ClassVar[Literal["trio_responses.connection_restored"]] = (
+        "trio_responses.connection_restored"
+    )
     attempts: int
     """How many attempts it took."""
     outage: float
@@ -55,6 +58,10 @@ class ConnectionRestored:
 class ConnectionRotated:
     """A new socket has replaced one that still lived; what was under way goes on there."""
 
+    type: ClassVar[Literal["trio_responses.connection_rotated"]] = (
+        "trio_responses.connection_rotated"
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRestarted:
@@ -64,7 +71,7 @@ class TurnRestarted:
     nothing of the last attempt was given.
     """
 
-    type: ClassVar[str] = "trio_responses.turn_restarted"
+    type: ClassVar[Literal["trio_responses.turn_restarted"]] = "trio_responses.turn_restarted"
     """Beside the types of the server's events: no server says it."""
     stream_id: ClassVar[None] = None
     """As all events have it."""

@@ -160,7 +160,7 @@ def make_refusal(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
 
 def _begin_answer(call: wire.OutputItem) -> dict[str, Any]:
     """Begin an answer with what ties it to its call."""
-    answer: dict[str, Any] = {"type": ANSWERS[call.type]}
+    answer: dict[str, Any] = {"type": ANSWERS[call.wire_type]}
     match call:
         case wire.McpApprovalRequest():
             answer["approval_request_id"] = call.id

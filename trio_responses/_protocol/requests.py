@@ -459,16 +459,16 @@ class RequestTable(Generic[RequestT]):
         return request
 
     def _look_up_unknown(self, event: ServerEvent) -> RequestT | None:
-        if event.stream_id is None and not (event.type or "").startswith("response."):
+        if event.stream_id is None and not (event.wire_type or "").startswith("response."):
             return None
         return self._oldest(event.stream_id) if event.stream_id not in self._cut_off else None
 
     def _look_up_undecodable(self, event: ServerEvent) -> RequestT | None:
-        if event.type in ERROR_TYPES:
+        if event.wire_type in ERROR_TYPES:
             request = self._blamed(event)
             return self._break_off(request) if request is not None else None
         request = self._oldest(event.stream_id)
-        if request is None or event.type not in TERMINAL_TYPES:
+        if request is None or event.wire_type not in TERMINAL_TYPES:
             return None
         return self._finish(request)
 
