@@ -60,6 +60,7 @@ def typing(session: nox.Session) -> None:
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "trio_responses", "--ignoreexternal")
+    session.run("pytest", "-rs", "tests/typing")
 
 
 @nox.session

@@ -139,7 +139,6 @@ INTERNAL = {
     "SteerReceipt.advance",
     "SteerReceipt.fail",
     "SteerReceipt.request",
-    "Tagged.type",  # shown in the docstring of each record
 }
 """Members without a leading underscore that only the package itself uses, with their class."""
 

@@ -71,10 +71,10 @@ async def main(arguments: Namespace) -> None:
         async for event in run:
             match event:
                 case ToolStarted(call=call):
-                    print(f"-> {getattr(call, 'name', call.type)} {getattr(call, 'arguments', '')}")
-                case ToolFinished(call=call, error=error, seconds=seconds):
+                    print(f"-> {event.name} {getattr(call, 'arguments', '')}")
+                case ToolFinished(error=error, seconds=seconds):
                     outcome = "done" if error is None else f"failed: {error}"
-                    print(f"<- {getattr(call, 'name', call.type)} {outcome} in {seconds:.1f} s")
+                    print(f"<- {event.name} {outcome} in {seconds:.1f} s")
                 case OutputTextDelta(delta=text):
                     print(text, end="", flush=True)
                 case _:

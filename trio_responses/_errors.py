@@ -7,7 +7,7 @@ response. Bodies and texts of the server are attributes, for code that asks for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import trio
 
@@ -239,6 +239,7 @@ class ConnectionLost(ResponsesError, trio.BrokenResourceError):
     """
 
     __match_args__ = ("code", "reason")
+    type: ClassVar[Literal["trio_responses.connection_lost"]] = "trio_responses.connection_lost"
 
     def __init__(self, code: int, reason: str = "", *, age: float = 0.0) -> None:
         super().__init__(f"the connection was lost with close code {code} after {age:.1f} s")
@@ -406,7 +407,7 @@ class UndecodableResponse(ResponsesError):
     """
 
     def __init__(self, frame: UndecodableFrame) -> None:
-        super().__init__(f"the final frame of type {frame.type!r} could not be decoded")
+        super().__init__(f"the final frame of type {frame.wire_type!r} could not be decoded")
         self.frame = frame
 
 
@@ -574,6 +575,8 @@ class BufferExceeded(ResponsesError):
 
     :ivar buffered: the unread bytes of this turn.
     """
+
+    type: ClassVar[Literal["trio_responses.buffer_exceeded"]] = "trio_responses.buffer_exceeded"
 
     def __init__(self, buffered: int) -> None:
         super().__init__(f"{buffered} unread bytes held up the other turns of the connection")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from trio_responses._errors import BufferExceeded, ConnectionLost
 from trio_responses._wire import ServerEvent
@@ -47,6 +47,9 @@ class ConnectionState(StrEnum):
 class ConnectionRestored:
     """A new socket has replaced a lost one; the server's caches for the old one are gone."""
 
+    type: ClassVar[Literal["trio_responses.connection_restored"]] = (
+        "trio_responses.connection_restored"
+    )
     attempts: int
     """The number of attempts until the new socket was open."""
     outage: float
@@ -57,6 +60,10 @@ class ConnectionRestored:
 class ConnectionRotated:
     """A new socket has replaced one that still worked; turns in progress finish on the old one."""
 
+    type: ClassVar[Literal["trio_responses.connection_rotated"]] = (
+        "trio_responses.connection_rotated"
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRestarted:
@@ -66,7 +73,7 @@ class TurnRestarted:
     no event of the failed attempt does not yield this either.
     """
 
-    type: ClassVar[str] = "trio_responses.turn_restarted"
+    type: ClassVar[Literal["trio_responses.turn_restarted"]] = "trio_responses.turn_restarted"
     """A type like those of the server's events, which no server sends."""
     stream_id: ClassVar[None] = None
     """Always `None`: every event has this field."""

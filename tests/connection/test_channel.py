@@ -136,7 +136,7 @@ async def test_what_nobody_asked_for_comes_to_those_who_listen(
         await listen(connection)
         await server.send_raw(frame)
         (event,) = await read_all(connection)
-        assert getattr(event, "type", None) == frame["type"]
+        assert getattr(event, "wire_type", None) == frame["type"]
         assert connection.statistics().unclaimed_events == 2
 
 

@@ -36,7 +36,7 @@ async def test_the_channel_gives_the_events_and_then_the_loss_and_then_the_retur
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="hi"))
         events = [await connection.receive() for _ in range(6)]
-        assert [getattr(event, "type", type(event).__name__) for event in events] == [
+        assert [getattr(event, "wire_type", type(event).__name__) for event in events] == [
             "response.created",
             "response.in_progress",
             "response.output_item.added",
@@ -239,7 +239,7 @@ async def test_the_iteration_ends_where_the_connection_is_closed(connect: "Conne
         await connection.send(ResponseCreate(model="m", input="hi"))
         await wait_all_tasks_blocked()
         await connection.aclose()
-        types = [getattr(event, "type", None) async for event in connection]
+        types = [event.type async for event in connection]
         assert types[0] == "response.created"
         assert types[-1] == "response.completed"
 

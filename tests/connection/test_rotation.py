@@ -91,9 +91,9 @@ async def test_the_channel_says_so_between_the_events(
         await server.send_raw({"type": "after"})
         await wait_all_tasks_blocked()
     before, rotated, after = events
-    assert getattr(before, "type", None) == "before"
+    assert getattr(before, "wire_type", None) == "before"
     assert rotated == ConnectionRotated()
-    assert getattr(after, "type", None) == "after"
+    assert getattr(after, "wire_type", None) == "after"
 
 
 async def test_turns_that_wait_for_a_place_get_it_on_the_new_socket(

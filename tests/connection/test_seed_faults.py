@@ -277,7 +277,7 @@ async def test_d12_an_unknown_type_is_not_typed_as_a_known_one(
         await server.send_raw('{"type":"brand.new","a":1}')
         event = await connection.receive()
         assert isinstance(event, UnknownEvent)
-        assert (event.type, bytes(event.raw)) == ("brand.new", b'{"type":"brand.new","a":1}')
+        assert (event.wire_type, bytes(event.raw)) == ("brand.new", b'{"type":"brand.new","a":1}')
 
 
 def test_d13_the_types_are_those_of_the_wire() -> None:

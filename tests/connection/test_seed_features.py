@@ -178,7 +178,7 @@ async def test_unsubscribing_is_leaving_the_loop(connect: "Connect") -> None:
         await wait_all_tasks_blocked()
         assert connection.statistics().unread_bytes > 0
         later = await connection.receive()
-        assert getattr(later, "type", None) == "response.in_progress"
+        assert later.type == "response.in_progress"
 
 
 async def test_is_connected_is_a_state(server: ResponsesServer, connect: "Connect") -> None:

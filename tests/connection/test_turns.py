@@ -510,7 +510,7 @@ async def test_a_last_event_that_cannot_be_decoded_ends_the_turn(
     async with connect() as connection:
         with pytest.raises(UndecodableResponse) as failure:
             await connection.create(model="m", input="hi")
-        assert failure.value.frame.type == kind
+        assert failure.value.frame.wire_type == kind
         assert b'"response":5' in failure.value.frame.raw
         assert failure.value.delivery is Delivery.ACCEPTED
         assert trio.current_time() == 0
@@ -529,7 +529,7 @@ async def test_unknown_and_undecodable_events_of_a_turn_are_the_turns(
     async with connect() as connection, connection.stream(model="m", input="hi") as stream:
         events = [event async for event in stream]
         unknown = [event for event in events if isinstance(event, UnknownEvent)]
-        assert [event.type for event in unknown] == ["response.sang"]
+        assert [event.wire_type for event in unknown] == ["response.sang"]
         assert sum(isinstance(event, UndecodableFrame) for event in events) <= 1
         assert stream.response.output_text == "hello"
 

@@ -206,7 +206,7 @@ async def check_channel(site: Site, connection: ResponsesConnection, cell: Cell)
     restored = await connection.receive()
     assert restored == ConnectionRestored(attempts=1, outage=cell.then.delay)
     await connection.send(ResponseCreate(model="m", input="next"))
-    kinds = [(await connection.receive()).type for _ in range(6)]  # type: ignore[union-attr]
+    kinds = [(await connection.receive()).type for _ in range(6)]
     assert kinds[0] == "response.created"
     assert kinds[-1] == "response.completed"
 

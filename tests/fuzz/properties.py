@@ -56,7 +56,7 @@ def check_decode(frame: bytes) -> None:
         # The codec decodes a frame with lone surrogates again after it has replaced them. Only a
         # private function returns that form of the frame.
         assert event.raw in {frame, without_lone_surrogates(frame)}
-    assert event.type is None or isinstance(event.type, str)
+    assert event.wire_type is None or isinstance(event.wire_type, str)
     assert event.stream_id is None or isinstance(event.stream_id, str)
     assert event.sequence_number is None or isinstance(event.sequence_number, int)
     _access_event(event)
@@ -95,7 +95,7 @@ def check_item(raw: bytes) -> None:
 
 def _access_item(item: Any) -> None:
     assert isinstance(repr(item), str)
-    assert isinstance(item.type, str)
+    assert isinstance(item.wire_type, str)
     if isinstance(item, Unknown):
         with suppress(*UNREADABLE):
             item.json()

@@ -104,7 +104,7 @@ def test_a_frame_that_nests_too_deeply_keeps_the_type_and_lane_at_its_start(
     """Promise P3: the frame ends its turn. An uncertain type or lane is not guessed."""
     event = decode(frame)
     assert isinstance(event, UndecodableFrame)
-    assert (event.type, event.stream_id, event.raw) == (kind, lane, frame)
+    assert (event.wire_type, event.stream_id, event.raw) == (kind, lane, frame)
 
 
 def test_an_undecodable_frame_is_kept_as_received() -> None:

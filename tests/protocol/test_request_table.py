@@ -88,7 +88,7 @@ def error_event(code: str | None = None, lane: Lane = None, shape: str = "nested
 
 def undecodable(type_: str | None, lane: Lane = None) -> wire.UndecodableFrame:
     """Return an undecodable frame whose type and lane are known."""
-    return wire.UndecodableFrame(raw=b"{", error="broken", type=type_, stream_id=lane)
+    return wire.UndecodableFrame(raw=b"{", error="broken", wire_type=type_, stream_id=lane)
 
 
 # --- Random orders --------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ async def ask_strictly(turns: TurnMethods, text: str) -> None:
     assert stream.snapshot.text == stream.response.output_text == heard(text)
 
 
-def types(events: Sequence[StreamEvent]) -> list[str | None]:
+def types(events: Sequence[StreamEvent]) -> list[str]:
     return [event.type for event in events]
 
 

@@ -392,7 +392,7 @@ async def test_news_that_nobody_reads_stop_no_turn() -> None:
         server.open_client(limits=limits) as connection,
     ):
         await connection.send(ResponseCreate(model="m", input="begin to listen"))
-        while (await connection.receive()).type != "response.completed":  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        while (await connection.receive()).type != "response.completed":
             pass
         for number in range(100):
             await server.send_raw({"type": "keepalive", "number": number, "pad": "x" * 150})

@@ -82,7 +82,7 @@ def test_an_event_without_a_required_field_is_undecodable_and_keeps_its_type(tag
         del fields[name]
         event = decode(frame(**fields, stream_id="lane", sequence_number=3))
         assert isinstance(event, UndecodableFrame)
-        assert (event.type, event.stream_id, event.sequence_number) == (tag, "lane", 3)
+        assert (event.wire_type, event.stream_id, event.sequence_number) == (tag, "lane", 3)
         assert event.error == f"Object missing required field `{name}`"
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_event_keeps_its_frame() -> None:
     raw = b'{"type": "codex.rate_limits", "sequence_number": 7, "stream_id": "a", "plan_type": 1}'
     event = decode(raw)
     assert event == UnknownEvent(
-        type="codex.rate_limits", stream_id="a", sequence_number=7, raw=raw
+        wire_type="codex.rate_limits", stream_id="a", sequence_number=7, raw=raw
     )
     assert isinstance(event, UnknownEvent)
     assert event.json()["plan_type"] == 1
@@ -119,7 +119,7 @@ def test_an_unknown_event_keeps_its_frame() -> None:
 
 @pytest.mark.parametrize("kind", ["keepalive", "ping", "responsesapi.websocket_timing", ""])
 def test_an_event_type_outside_the_sdk_is_an_unknown_event(kind: str) -> None:
-    assert decode(frame(type=kind)) == UnknownEvent(type=kind, raw=frame(type=kind))
+    assert decode(frame(type=kind)) == UnknownEvent(wire_type=kind, raw=frame(type=kind))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_frame_that_is_no_event_is_undecodable_with_a_reason(raw: bytes, error
 def test_invalid_utf8_in_a_delta_is_undecodable_and_the_reason_names_the_position() -> None:
     event = decode(b'{"type":"response.output_text.delta","delta":"secret\xff"}')
     assert isinstance(event, UndecodableFrame)
-    assert event.type == "response.output_text.delta"
+    assert event.wire_type == "response.output_text.delta"
     assert event.error.startswith("Invalid UTF-8 at byte")
 
 
@@ -290,7 +290,7 @@ keys = st.sampled_from(
 def access_all(event: wire.ServerEvent) -> None:
     """Access every attribute that is decoded on first access."""
     repr(event)
-    assert event.type is None or isinstance(event.type, str)
+    assert event.wire_type is None or isinstance(event.wire_type, str)
     if isinstance(event, wire.OutputItemAdded | wire.OutputItemDone):
         repr(event.item)
     if isinstance(event, wire.TERMINAL_EVENTS):
@@ -336,4 +336,4 @@ def test_a_frame_that_nests_too_deeply_keeps_the_type_before_the_nested_value(
     """A type that cannot be decoded with certainty is not guessed."""
     event = wire.decode(beginning + b"[" * 100_000)
     assert isinstance(event, wire.UndecodableFrame)
-    assert event.type == type_
+    assert event.wire_type == type_

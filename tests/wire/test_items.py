@@ -42,7 +42,7 @@ def test_raw_output_keeps_unknown_fields_and_unknown_items() -> None:
     message, hologram = response.output
     assert message == Message(role="assistant", content=[])
     assert isinstance(hologram, UnknownItem)
-    assert (hologram.type, hologram.json()) == ("hologram", {"type": "hologram", "x": 1})
+    assert (hologram.wire_type, hologram.json()) == ("hologram", {"type": "hologram", "x": 1})
 
 
 def test_output_is_decoded_once() -> None:
@@ -185,7 +185,7 @@ def test_unknown_actions_outcomes_and_callers_do_not_reject_their_calls() -> Non
     click = {"type": "click", "x": 1, "y": 2}
     computer = item(type="computer_call", call_id="c", action=click, actions=[{"type": "juggle"}])
     assert computer.action == wire.ClickAction(x=1, y=2)
-    assert computer.actions[0].type == "juggle"
+    assert computer.actions[0].wire_type == "juggle"
     output = [{"stdout": "x", "outcome": {"type": "exploded"}}]
     shell = item(type="shell_call_output", call_id="c", output=output, caller={"type": "moon"})
     assert isinstance(shell.output[0].outcome, UnknownPart)
@@ -264,9 +264,9 @@ def test_unknown_objects_are_equal_if_class_and_json_are_equal() -> None:
     assert hash(one) == hash(UnknownPart("a", msgspec.Raw(b'{"type":"a"}')))
     assert one != UnknownItem("a", msgspec.Raw(b'{"type":"a"}'))
     assert one != "a"
-    assert repr(one) == "UnknownPart(type='a', size=12)"
+    assert repr(one) == "UnknownPart(wire_type='a', size=12)"
     match one:
-        case UnknownPart(type="a", raw=raw):
+        case UnknownPart(wire_type="a", raw=raw):
             assert bytes(raw) == b'{"type":"a"}'
         case _:
             pytest.fail("no match")

@@ -33,8 +33,8 @@ def subclasses(base: type[Any]) -> list[type[Any]]:
     return [kind for child in base.__subclasses__() for kind in (child, *subclasses(child))]
 
 
-TOOLS = {kind.__struct_config__.tag: kind for kind in subclasses(wire.Tool)}
 PARTS = by_tag(parts.ContentPart)
+TOOLS = by_tag(wire.Tool)
 ANNOTATIONS = by_tag(parts.Annotation)
 OUTPUT_ITEMS = by_tag(items.OutputItem)
 INPUT_ITEMS = by_tag(items.InputItem)
@@ -211,7 +211,7 @@ def test_no_received_field_is_typed_as_a_closed_set_of_values() -> None:
 
 
 PRIVATE_NAMES = {
-    *("EVENTS", "JSON", "Event", "Item", "Part", "Record", "Tagged", "Unknown"),
+    *("EVENTS", "JSON", "Event", "Item", "Part", "Record", "Tagged", "ToolRecord", "Unknown"),
     *("decode", "decode_all", "decode_item", "encode", "parse_retry_after"),
 }
 """The names of the wire package that users do not get: base classes, tables and functions."""
@@ -236,6 +236,20 @@ def imported_modules(path: Path) -> list[str]:
             assert node.level == 0, f"{path}: relative imports are not resolved here"
             found.append(str(node.module))
     return found
+
+
+TAGGED = [
+    *events.EVENTS.values(),
+    *INPUT_ITEMS.values(),
+    *TOOLS.values(),
+    *wire.Part.__subclasses__(),
+    *typing.get_args(wire.ClientEvent),
+]
+
+
+@pytest.mark.parametrize("record", TAGGED)
+def test_the_class_attribute_type_is_the_tag(record: Any) -> None:
+    assert vars(record)["type"] == record.__struct_config__.tag
 
 
 def test_wire_imports_only_msgspec_the_standard_library_and_itself() -> None:

@@ -188,7 +188,7 @@ class Router:
         return wire.UndecodableFrame(
             raw=message.head,
             error=f"the message of {message.size} bytes is over the limit",
-            type=kind[1].decode() if kind is not None else None,
+            wire_type=kind[1].decode() if kind is not None else None,
             stream_id=lane,
         )
 

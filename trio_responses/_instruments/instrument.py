@@ -222,8 +222,8 @@ class Instruments:
             return
         call_id = getattr(call, "call_id", None)
         tool = ToolRecord(
-            name=str(getattr(call, "name", call.type)),
-            kind=str(call.type),
+            name=str(getattr(call, "name", call.wire_type)),
+            kind=call.wire_type,
             call_id=call_id if isinstance(call_id, str) else None,
         )
         self.notify(Instrument.tool_started, tool)

@@ -168,7 +168,7 @@ def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
 
 def _start_output(call: wire.OutputItem) -> dict[str, Any]:
     """Return the fields that connect an output to its call."""
-    output: dict[str, Any] = {"type": OUTPUT_TYPES[call.type]}
+    output: dict[str, Any] = {"type": OUTPUT_TYPES[call.wire_type]}
     match call:
         case wire.McpApprovalRequest():
             output["approval_request_id"] = call.id

@@ -242,16 +242,16 @@ class RequestTable:
         return self._end_if_settled(owner) if owner is not None else None
 
     def _on_unknown(self, event: UnknownEvent) -> ActiveRequest | None:
-        if event.stream_id is None and not (event.type or "").startswith("response."):
+        if event.stream_id is None and not (event.wire_type or "").startswith("response."):
             return None
         return self._oldest(event.stream_id) if event.stream_id not in self._cut_off else None
 
     def _on_undecodable(self, event: UndecodableFrame) -> ActiveRequest | None:
-        if event.type in ERROR_TYPES:
+        if event.wire_type in ERROR_TYPES:
             request = self._find_failed(event)
             return self._break_off(request) if request is not None else None
         request = self._oldest(event.stream_id)
-        if request is None or event.type not in TERMINAL_TYPES:
+        if request is None or event.wire_type not in TERMINAL_TYPES:
             return None
         return self._end(request, RequestEvent.END)
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import trio
 
@@ -65,6 +65,7 @@ INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
 class ToolStarted:
     """A notification that a call starts to run, after its approval."""
 
+    type: ClassVar[Literal["trio_responses.tool_started"]] = "trio_responses.tool_started"
     call: OutputItem
     """The model's call, as its item."""
 
@@ -78,6 +79,7 @@ class ToolStarted:
 class ToolFinished:
     """A notification that a call has its output, whether the call ran or not."""
 
+    type: ClassVar[Literal["trio_responses.tool_finished"]] = "trio_responses.tool_finished"
     call: OutputItem
     """The model's call, as its item."""
     answer: msgspec.Raw
@@ -94,7 +96,7 @@ class ToolFinished:
 
 
 def _name_of(call: OutputItem) -> str:
-    return str(getattr(call, "name", call.type))
+    return str(getattr(call, "name", call.wire_type))
 
 
 def tool_definitions(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]]:
@@ -166,7 +168,7 @@ class Toolbox:
     def _handler(self, call: OutputItem) -> Handler | None:
         if isinstance(call, wire.FunctionCall | wire.CustomToolCall) and call.name in self.handlers:
             return self.handlers[call.name]
-        return self.handlers.get(call.type)
+        return self.handlers.get(call.wire_type)
 
     async def output_without_running(self, call: OutputItem) -> msgspec.Raw | None:
         """Return the output item of a call that must not run, after asking for its approval.
@@ -185,7 +187,7 @@ class Toolbox:
             return None
         declined = make_error_output(call, reason)
         if declined is None:
-            raise UnanswerableCall(call.type, reason)
+            raise UnanswerableCall(call.wire_type, reason)
         return declined
 
     async def _reason_not_to_run(self, call: OutputItem) -> str | None:

@@ -105,7 +105,7 @@ class Turn(ActiveRequest):
         :param size: bytes of their messages.
         """
         self.last_event_at = now
-        self.last_event_type = events[-1].type
+        self.last_event_type = events[-1].wire_type
         if not self.started and not all(isinstance(event, NO_PROOF_OF_START) for event in events):
             self.started = True
             if self.observer is not None:

@@ -4,7 +4,7 @@ A class is named after its ``type`` and its role: the computer action ``double_c
 :class:`DoubleClickAction`.
 """
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from trio_responses._wire.base import JSON, Part, Record
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 class DirectCaller(Part, frozen=True, kw_only=True, tag="direct"):
     """The caller of a tool call that the model made directly."""
 
+    type: ClassVar[Literal["direct"]] = "direct"
+
 
 class ProgramCaller(Part, frozen=True, kw_only=True, tag="program"):
     """The caller of a tool call from a program; ``caller_id`` is the program's ``call_id``."""
 
+    type: ClassVar[Literal["program"]] = "program"
     caller_id: str
 
 
@@ -40,6 +43,7 @@ class Point(Record, frozen=True, kw_only=True):
 class ClickAction(Part, frozen=True, kw_only=True, tag="click"):
     """A mouse click. ``button`` is ``left``, ``right``, ``wheel``, ``back`` or ``forward``."""
 
+    type: ClassVar[Literal["click"]] = "click"
     x: int
     y: int
     button: str | None = None
@@ -50,6 +54,7 @@ class ClickAction(Part, frozen=True, kw_only=True, tag="click"):
 class DoubleClickAction(Part, frozen=True, kw_only=True, tag="double_click"):
     """A double click of the mouse."""
 
+    type: ClassVar[Literal["double_click"]] = "double_click"
     x: int
     y: int
     keys: list[str] | None = None
@@ -58,6 +63,7 @@ class DoubleClickAction(Part, frozen=True, kw_only=True, tag="double_click"):
 class DragAction(Part, frozen=True, kw_only=True, tag="drag"):
     """A mouse movement along a path with the button held."""
 
+    type: ClassVar[Literal["drag"]] = "drag"
     path: list[Point]
     keys: list[str] | None = None
 
@@ -65,12 +71,14 @@ class DragAction(Part, frozen=True, kw_only=True, tag="drag"):
 class KeypressAction(Part, frozen=True, kw_only=True, tag="keypress"):
     """A key press: keys pressed together."""
 
+    type: ClassVar[Literal["keypress"]] = "keypress"
     keys: list[str]
 
 
 class MoveAction(Part, frozen=True, kw_only=True, tag="move"):
     """A mouse movement to a point."""
 
+    type: ClassVar[Literal["move"]] = "move"
     x: int
     y: int
     keys: list[str] | None = None
@@ -79,10 +87,13 @@ class MoveAction(Part, frozen=True, kw_only=True, tag="move"):
 class ScreenshotAction(Part, frozen=True, kw_only=True, tag="screenshot"):
     """A request for a screenshot."""
 
+    type: ClassVar[Literal["screenshot"]] = "screenshot"
+
 
 class ScrollAction(Part, frozen=True, kw_only=True, tag="scroll"):
     """A scroll at a point, by distances in pixels."""
 
+    type: ClassVar[Literal["scroll"]] = "scroll"
     x: int
     y: int
     scroll_x: int | None = None
@@ -93,11 +104,14 @@ class ScrollAction(Part, frozen=True, kw_only=True, tag="scroll"):
 class TypeAction(Part, frozen=True, kw_only=True, tag="type"):
     """Text to type on the keyboard."""
 
+    type: ClassVar[Literal["type"]] = "type"
     text: str
 
 
 class WaitAction(Part, frozen=True, kw_only=True, tag="wait"):
     """A pause before the next action."""
+
+    type: ClassVar[Literal["wait"]] = "wait"
 
 
 _KnownComputerAction: TypeAlias = (
@@ -130,6 +144,7 @@ class SafetyCheck(Record, frozen=True, kw_only=True):
 class ComputerScreenshot(Part, frozen=True, kw_only=True, tag="computer_screenshot"):
     """A screenshot after an action: a URL, a data URL or the id of an uploaded file."""
 
+    type: ClassVar[Literal["computer_screenshot"]] = "computer_screenshot"
     image_url: str | None = None
     file_id: str | None = None
 
@@ -151,6 +166,7 @@ class WebSearchSource(Record, frozen=True, kw_only=True):
 class SearchAction(Part, frozen=True, kw_only=True, tag="search"):
     """A web search by queries. ``query`` is the older, single form of ``queries``."""
 
+    type: ClassVar[Literal["search"]] = "search"
     queries: list[str] | None = None
     query: str | None = None
     sources: list[WebSearchSource] | None = None
@@ -159,12 +175,14 @@ class SearchAction(Part, frozen=True, kw_only=True, tag="search"):
 class OpenPageAction(Part, frozen=True, kw_only=True, tag="open_page"):
     """A web page that the web search opened."""
 
+    type: ClassVar[Literal["open_page"]] = "open_page"
     url: str | None = None
 
 
 class FindInPageAction(Part, frozen=True, kw_only=True, tag="find_in_page"):
     """A search for a pattern within a web page."""
 
+    type: ClassVar[Literal["find_in_page"]] = "find_in_page"
     pattern: str | None = None
     url: str | None = None
 
@@ -180,6 +198,7 @@ else:
 class CreateFileOperation(Part, frozen=True, kw_only=True, tag="create_file"):
     """A patch operation that creates a file."""
 
+    type: ClassVar[Literal["create_file"]] = "create_file"
     path: str
     diff: str
     """The content of the file, as a diff."""
@@ -188,12 +207,14 @@ class CreateFileOperation(Part, frozen=True, kw_only=True, tag="create_file"):
 class DeleteFileOperation(Part, frozen=True, kw_only=True, tag="delete_file"):
     """A patch operation that deletes a file."""
 
+    type: ClassVar[Literal["delete_file"]] = "delete_file"
     path: str
 
 
 class UpdateFileOperation(Part, frozen=True, kw_only=True, tag="update_file"):
     """A patch operation that updates a file."""
 
+    type: ClassVar[Literal["update_file"]] = "update_file"
     path: str
     diff: str
 
@@ -209,12 +230,14 @@ else:
 class LogsOutput(Part, frozen=True, kw_only=True, tag="logs"):
     """The text output of code that the code interpreter ran."""
 
+    type: ClassVar[Literal["logs"]] = "logs"
     logs: str
 
 
 class ImageOutput(Part, frozen=True, kw_only=True, tag="image"):
     """The image output of code that the code interpreter ran."""
 
+    type: ClassVar[Literal["image"]] = "image"
     url: str
 
 
@@ -229,6 +252,7 @@ else:
 class ExecAction(Part, frozen=True, kw_only=True, tag="exec"):
     """A command for the local shell, as a list of arguments."""
 
+    type: ClassVar[Literal["exec"]] = "exec"
     command: list[str]
     env: dict[str, str] | None = None
     timeout_ms: int | None = None
@@ -256,11 +280,14 @@ class ShellAction(Record, frozen=True, kw_only=True):
 class ExitOutcome(Part, frozen=True, kw_only=True, tag="exit"):
     """The outcome of a shell command that ended, with its exit code."""
 
+    type: ClassVar[Literal["exit"]] = "exit"
     exit_code: int
 
 
 class TimeoutOutcome(Part, frozen=True, kw_only=True, tag="timeout"):
     """The outcome of a shell command that exceeded its time limit."""
+
+    type: ClassVar[Literal["timeout"]] = "timeout"
 
 
 _KnownShellOutcome: TypeAlias = ExitOutcome | TimeoutOutcome
@@ -307,6 +334,7 @@ class McpServerTool(Record, frozen=True, kw_only=True):
 class McpProtocolError(Part, frozen=True, kw_only=True, tag="mcp_protocol_error"):
     """A violation of the MCP protocol by the MCP server."""
 
+    type: ClassVar[Literal["mcp_protocol_error"]] = "mcp_protocol_error"
     code: int | None = None
     message: str | None = None
 
@@ -314,12 +342,14 @@ class McpProtocolError(Part, frozen=True, kw_only=True, tag="mcp_protocol_error"
 class McpToolExecutionError(Part, frozen=True, kw_only=True, tag="mcp_tool_execution_error"):
     """A failure of the MCP server's tool."""
 
+    type: ClassVar[Literal["mcp_tool_execution_error"]] = "mcp_tool_execution_error"
     content: JSON = None
 
 
 class HttpError(Part, frozen=True, kw_only=True, tag="http_error"):
     """An HTTP error from the MCP server, or a failure to reach the MCP server."""
 
+    type: ClassVar[Literal["http_error"]] = "http_error"
     code: int | None = None
     message: str | None = None
 

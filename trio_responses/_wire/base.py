@@ -7,7 +7,7 @@ that this version does not know are instances of :class:`Unknown`, which keep th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -22,13 +22,18 @@ class Tagged(
 ):
     """A JSON object whose ``type`` field names its record class.
 
+    Each class repeats its tag as ``type``, a `ClassVar` of a literal: so a comparison with ``type``
+    narrows a union of records in type checkers, and costs no more than a look-up.
+
     ``gc=False`` is safe: decoded JSON contains no reference cycles.
     """
 
+    type: ClassVar[str]
+
     @property
-    def type(self) -> str:
-        """The ``type`` of this object on the wire."""
-        return str(self.__struct_config__.tag)
+    def wire_type(self) -> str:
+        """The ``type`` on the wire, the same as ``type``; unknown objects have it, too."""
+        return self.type
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -40,21 +45,21 @@ class Unknown:
 
     The object keeps its JSON as received, and is encoded as exactly that JSON.
 
-    :param type: the object's ``type``, or ``""`` if the object has none.
+    :param wire_type: the object's ``type`` on the wire, or ``""`` if the object has none.
     :param raw: the object's JSON.
     """
 
-    __slots__ = ("_raw", "_type")
-    __match_args__ = ("type", "raw")
+    __slots__ = ("_raw", "_wire_type")
+    __match_args__ = ("wire_type", "raw")
 
-    def __init__(self, type: str, raw: msgspec.Raw) -> None:  # noqa: A002 - the protocol's word
-        self._type = type
+    def __init__(self, wire_type: str, raw: msgspec.Raw) -> None:
+        self._wire_type = wire_type
         self._raw = raw
 
     @property
-    def type(self) -> str:
-        """The object's ``type``, or ``""`` if the object has none."""
-        return self._type
+    def wire_type(self) -> str:
+        """The object's ``type`` on the wire, or ``""`` if the object has none."""
+        return self._wire_type
 
     @property
     def raw(self) -> msgspec.Raw:
@@ -81,7 +86,8 @@ class Unknown:
 
     def __repr__(self) -> str:
         """Return the type and the size; the content may be private."""
-        return f"{self.__class__.__name__}(type={self._type!r}, size={len(bytes(self._raw))})"
+        size = len(bytes(self._raw))
+        return f"{self.__class__.__name__}(wire_type={self._wire_type!r}, size={size})"
 
 
 class UnknownItem(Unknown):
@@ -91,12 +97,14 @@ class UnknownItem(Unknown):
     """
 
     __slots__ = ()
+    type: ClassVar[Literal["trio_responses.unknown_item"]] = "trio_responses.unknown_item"
 
 
 class UnknownPart(Unknown):
     """A content part, annotation, action or outcome of a type that this version does not know."""
 
     __slots__ = ()
+    type: ClassVar[Literal["trio_responses.unknown_part"]] = "trio_responses.unknown_part"
 
 
 class Item(Tagged, frozen=True, kw_only=True):

@@ -120,7 +120,7 @@ def _decode_leniently(frame: bytes) -> ServerEvent:
     if envelope.type is None:
         return _undecodable(frame, envelope, "The object has no `type`")
     return UnknownEvent(
-        type=envelope.type,
+        wire_type=envelope.type,
         stream_id=envelope.stream_id,
         sequence_number=envelope.sequence_number,
         raw=frame,
@@ -157,7 +157,7 @@ def _undecodable(frame: bytes, envelope: _Envelope, reason: str) -> UndecodableF
     return UndecodableFrame(
         raw=frame,
         error=reason,
-        type=envelope.type,
+        wire_type=envelope.type,
         stream_id=envelope.stream_id,
         sequence_number=envelope.sequence_number,
     )

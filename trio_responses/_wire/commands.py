@@ -5,7 +5,7 @@ the two differently. Settings that are objects have no records; they are plain J
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -36,6 +36,7 @@ class ResponseCreate(
         ResponseCreate(model=MODEL, input="hi", extra={"multi_agent": {"enabled": True}})
     """
 
+    type: ClassVar[Literal["response.create"]] = "response.create"
     model: str | UnsetType = UNSET
     """The model, or the name of a deployment. The handshake names no model."""
     input: Input | UnsetType = UNSET
@@ -97,11 +98,6 @@ class ResponseCreate(
     extra: Mapping[str, JSON] | UnsetType = UNSET
     """Fields that this version does not know, sent at the top level."""
 
-    @property
-    def type(self) -> str:
-        """The ``type`` on the wire: ``response.create``."""
-        return str(self.__struct_config__.tag)
-
 
 class ResponseSteer(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="response.steer"
@@ -112,14 +108,10 @@ class ResponseSteer(
     response, so the event has no ``stream_id``.
     """
 
+    type: ClassVar[Literal["response.steer"]] = "response.steer"
     previous_response_id: str
     """Id of the response in progress."""
     input: Input
-
-    @property
-    def type(self) -> str:
-        """The ``type`` on the wire: ``response.steer``."""
-        return str(self.__struct_config__.tag)
 
 
 ClientEvent: TypeAlias = ResponseCreate | ResponseSteer

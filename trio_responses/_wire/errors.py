@@ -5,7 +5,7 @@ value of an unexpected type is converted or dropped. The layers above decide wha
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import ClassVar, Literal, TypeVar, cast
 
 import msgspec
 
@@ -24,6 +24,7 @@ class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):
     finding, if the server made one. ``raw`` is the whole frame.
     """
 
+    type: ClassVar[Literal["error"]] = "error"
     status: int | None = None
     code: str | None = None
     """The machine-readable code. Servers may send codes that are not documented

@@ -6,7 +6,7 @@ without which an event has no meaning are required: servers omit others, or send
 """
 
 import functools
-from typing import TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -21,36 +21,42 @@ from trio_responses._wire.response import Response
 class ResponseCreated(Event, frozen=True, kw_only=True, tag="response.created"):
     """An event sent when the response is created; ``response.id`` is its id."""
 
+    type: ClassVar[Literal["response.created"]] = "response.created"
     response: Response
 
 
 class ResponseQueued(Event, frozen=True, kw_only=True, tag="response.queued"):
     """An event sent when the response is queued at the server."""
 
+    type: ClassVar[Literal["response.queued"]] = "response.queued"
     response: Response
 
 
 class ResponseInProgress(Event, frozen=True, kw_only=True, tag="response.in_progress"):
     """An event sent when the model starts to work on the response."""
 
+    type: ClassVar[Literal["response.in_progress"]] = "response.in_progress"
     response: Response
 
 
 class ResponseCompleted(Event, frozen=True, kw_only=True, tag="response.completed"):
     """The terminal event of a response that completed."""
 
+    type: ClassVar[Literal["response.completed"]] = "response.completed"
     response: Response
 
 
 class ResponseFailed(Event, frozen=True, kw_only=True, tag="response.failed"):
     """The terminal event of a response that failed; ``response.error`` has the reason."""
 
+    type: ClassVar[Literal["response.failed"]] = "response.failed"
     response: Response
 
 
 class ResponseIncomplete(Event, frozen=True, kw_only=True, tag="response.incomplete"):
     """The terminal event of an incomplete response; ``incomplete_details`` has the reason."""
 
+    type: ClassVar[Literal["response.incomplete"]] = "response.incomplete"
     response: Response
 
 
@@ -59,6 +65,7 @@ class OutputItemAdded(
 ):
     """An event sent when an output item starts."""
 
+    type: ClassVar[Literal["response.output_item.added"]] = "response.output_item.added"
     raw_item: msgspec.Raw = msgspec.field(name="item")
     """The item as received; other events will send its content."""
     output_index: int = 0
@@ -75,6 +82,7 @@ class OutputItemDone(
 ):
     """An event sent when an output item is complete."""
 
+    type: ClassVar[Literal["response.output_item.done"]] = "response.output_item.done"
     raw_item: msgspec.Raw = msgspec.field(name="item")
     """The item as received, so that it can be sent again unchanged."""
     output_index: int = 0
@@ -88,6 +96,7 @@ class OutputItemDone(
 class ContentPartAdded(Event, frozen=True, kw_only=True, tag="response.content_part.added"):
     """An event sent when a content part of an item starts."""
 
+    type: ClassVar[Literal["response.content_part.added"]] = "response.content_part.added"
     part: ContentPart
     item_id: str = ""
     """Id of the item that the event is about; also in the other events."""
@@ -99,6 +108,7 @@ class ContentPartAdded(Event, frozen=True, kw_only=True, tag="response.content_p
 class ContentPartDone(Event, frozen=True, kw_only=True, tag="response.content_part.done"):
     """An event sent when a content part of an item is complete."""
 
+    type: ClassVar[Literal["response.content_part.done"]] = "response.content_part.done"
     part: ContentPart
     item_id: str = ""
     output_index: int = 0
@@ -108,6 +118,7 @@ class ContentPartDone(Event, frozen=True, kw_only=True, tag="response.content_pa
 class OutputTextDelta(Event, frozen=True, kw_only=True, tag="response.output_text.delta"):
     """An event with the next fragment of the output text."""
 
+    type: ClassVar[Literal["response.output_text.delta"]] = "response.output_text.delta"
     delta: str
     item_id: str = ""
     output_index: int = 0
@@ -119,6 +130,7 @@ class OutputTextDelta(Event, frozen=True, kw_only=True, tag="response.output_tex
 class OutputTextDone(Event, frozen=True, kw_only=True, tag="response.output_text.done"):
     """An event with the complete text of a content part."""
 
+    type: ClassVar[Literal["response.output_text.done"]] = "response.output_text.done"
     text: str
     item_id: str = ""
     output_index: int = 0
@@ -131,6 +143,9 @@ class OutputTextAnnotationAdded(
 ):
     """An event sent when an annotation is added to the output text."""
 
+    type: ClassVar[Literal["response.output_text.annotation.added"]] = (
+        "response.output_text.annotation.added"
+    )
     annotation: Annotation | None = None
     item_id: str = ""
     output_index: int = 0
@@ -141,6 +156,7 @@ class OutputTextAnnotationAdded(
 class RefusalDelta(Event, frozen=True, kw_only=True, tag="response.refusal.delta"):
     """An event with the next fragment of a refusal."""
 
+    type: ClassVar[Literal["response.refusal.delta"]] = "response.refusal.delta"
     delta: str
     item_id: str = ""
     output_index: int = 0
@@ -150,6 +166,7 @@ class RefusalDelta(Event, frozen=True, kw_only=True, tag="response.refusal.delta
 class RefusalDone(Event, frozen=True, kw_only=True, tag="response.refusal.done"):
     """An event with the complete text of a refusal."""
 
+    type: ClassVar[Literal["response.refusal.done"]] = "response.refusal.done"
     refusal: str
     item_id: str = ""
     output_index: int = 0
@@ -159,6 +176,7 @@ class RefusalDone(Event, frozen=True, kw_only=True, tag="response.refusal.done")
 class ReasoningTextDelta(Event, frozen=True, kw_only=True, tag="response.reasoning_text.delta"):
     """An event with the next fragment of the reasoning text."""
 
+    type: ClassVar[Literal["response.reasoning_text.delta"]] = "response.reasoning_text.delta"
     delta: str
     item_id: str = ""
     output_index: int = 0
@@ -168,6 +186,7 @@ class ReasoningTextDelta(Event, frozen=True, kw_only=True, tag="response.reasoni
 class ReasoningTextDone(Event, frozen=True, kw_only=True, tag="response.reasoning_text.done"):
     """An event with the complete text of a part of the reasoning."""
 
+    type: ClassVar[Literal["response.reasoning_text.done"]] = "response.reasoning_text.done"
     text: str
     item_id: str = ""
     output_index: int = 0
@@ -179,6 +198,9 @@ class ReasoningSummaryPartAdded(
 ):
     """An event sent when a part of the reasoning summary starts."""
 
+    type: ClassVar[Literal["response.reasoning_summary_part.added"]] = (
+        "response.reasoning_summary_part.added"
+    )
     part: ContentPart
     item_id: str = ""
     output_index: int = 0
@@ -190,6 +212,9 @@ class ReasoningSummaryPartDone(
 ):
     """An event sent when a part of the reasoning summary ends; see ``status``."""
 
+    type: ClassVar[Literal["response.reasoning_summary_part.done"]] = (
+        "response.reasoning_summary_part.done"
+    )
     part: ContentPart
     item_id: str = ""
     output_index: int = 0
@@ -202,6 +227,9 @@ class ReasoningSummaryTextDelta(
 ):
     """An event with the next fragment of the reasoning summary."""
 
+    type: ClassVar[Literal["response.reasoning_summary_text.delta"]] = (
+        "response.reasoning_summary_text.delta"
+    )
     delta: str
     item_id: str = ""
     output_index: int = 0
@@ -213,6 +241,9 @@ class ReasoningSummaryTextDone(
 ):
     """An event with the complete text of a part of the reasoning summary."""
 
+    type: ClassVar[Literal["response.reasoning_summary_text.done"]] = (
+        "response.reasoning_summary_text.done"
+    )
     text: str
     item_id: str = ""
     output_index: int = 0
@@ -224,6 +255,9 @@ class FunctionCallArgumentsDelta(
 ):
     """An event with the next fragment of a function call's arguments."""
 
+    type: ClassVar[Literal["response.function_call_arguments.delta"]] = (
+        "response.function_call_arguments.delta"
+    )
     delta: str
     item_id: str = ""
     output_index: int = 0
@@ -234,6 +268,9 @@ class FunctionCallArgumentsDone(
 ):
     """An event with the complete arguments of a function call, as JSON text."""
 
+    type: ClassVar[Literal["response.function_call_arguments.done"]] = (
+        "response.function_call_arguments.done"
+    )
     arguments: str
     item_id: str = ""
     output_index: int = 0
@@ -245,6 +282,9 @@ class CustomToolCallInputDelta(
 ):
     """An event with the next fragment of a custom tool call's input."""
 
+    type: ClassVar[Literal["response.custom_tool_call_input.delta"]] = (
+        "response.custom_tool_call_input.delta"
+    )
     delta: str
     item_id: str = ""
     output_index: int = 0
@@ -255,6 +295,9 @@ class CustomToolCallInputDone(
 ):
     """An event with the complete input of a custom tool call."""
 
+    type: ClassVar[Literal["response.custom_tool_call_input.done"]] = (
+        "response.custom_tool_call_input.done"
+    )
     input: str
     item_id: str = ""
     output_index: int = 0
@@ -265,6 +308,9 @@ class McpCallArgumentsDelta(
 ):
     """An event with the next fragment of an MCP tool call's arguments."""
 
+    type: ClassVar[Literal["response.mcp_call_arguments.delta"]] = (
+        "response.mcp_call_arguments.delta"
+    )
     delta: str
     item_id: str = ""
     output_index: int = 0
@@ -275,6 +321,7 @@ class McpCallArgumentsDone(
 ):
     """An event with the complete arguments of an MCP tool call, as JSON text."""
 
+    type: ClassVar[Literal["response.mcp_call_arguments.done"]] = "response.mcp_call_arguments.done"
     arguments: str
     item_id: str = ""
     output_index: int = 0
@@ -283,6 +330,7 @@ class McpCallArgumentsDone(
 class McpCallInProgress(Event, frozen=True, kw_only=True, tag="response.mcp_call.in_progress"):
     """An event sent when an MCP tool call is in progress."""
 
+    type: ClassVar[Literal["response.mcp_call.in_progress"]] = "response.mcp_call.in_progress"
     item_id: str = ""
     output_index: int = 0
 
@@ -290,6 +338,7 @@ class McpCallInProgress(Event, frozen=True, kw_only=True, tag="response.mcp_call
 class McpCallCompleted(Event, frozen=True, kw_only=True, tag="response.mcp_call.completed"):
     """An event sent when an MCP tool call completed."""
 
+    type: ClassVar[Literal["response.mcp_call.completed"]] = "response.mcp_call.completed"
     item_id: str = ""
     output_index: int = 0
 
@@ -297,6 +346,7 @@ class McpCallCompleted(Event, frozen=True, kw_only=True, tag="response.mcp_call.
 class McpCallFailed(Event, frozen=True, kw_only=True, tag="response.mcp_call.failed"):
     """An event sent when an MCP tool call failed."""
 
+    type: ClassVar[Literal["response.mcp_call.failed"]] = "response.mcp_call.failed"
     item_id: str = ""
     output_index: int = 0
 
@@ -306,6 +356,9 @@ class McpListToolsInProgress(
 ):
     """An event sent when the API requests the list of tools from an MCP server."""
 
+    type: ClassVar[Literal["response.mcp_list_tools.in_progress"]] = (
+        "response.mcp_list_tools.in_progress"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -315,6 +368,9 @@ class McpListToolsCompleted(
 ):
     """An event sent when an MCP server returned its list of tools."""
 
+    type: ClassVar[Literal["response.mcp_list_tools.completed"]] = (
+        "response.mcp_list_tools.completed"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -322,6 +378,7 @@ class McpListToolsCompleted(
 class McpListToolsFailed(Event, frozen=True, kw_only=True, tag="response.mcp_list_tools.failed"):
     """An event sent when the list of tools of an MCP server could not be retrieved."""
 
+    type: ClassVar[Literal["response.mcp_list_tools.failed"]] = "response.mcp_list_tools.failed"
     item_id: str = ""
     output_index: int = 0
 
@@ -331,6 +388,9 @@ class FileSearchCallInProgress(
 ):
     """An event sent when a file search starts."""
 
+    type: ClassVar[Literal["response.file_search_call.in_progress"]] = (
+        "response.file_search_call.in_progress"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -340,6 +400,9 @@ class FileSearchCallSearching(
 ):
     """An event sent when a file search is searching."""
 
+    type: ClassVar[Literal["response.file_search_call.searching"]] = (
+        "response.file_search_call.searching"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -349,6 +412,9 @@ class FileSearchCallCompleted(
 ):
     """An event sent when a file search completed."""
 
+    type: ClassVar[Literal["response.file_search_call.completed"]] = (
+        "response.file_search_call.completed"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -358,6 +424,9 @@ class WebSearchCallInProgress(
 ):
     """An event sent when a web search starts."""
 
+    type: ClassVar[Literal["response.web_search_call.in_progress"]] = (
+        "response.web_search_call.in_progress"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -367,6 +436,9 @@ class WebSearchCallSearching(
 ):
     """An event sent when a web search is searching."""
 
+    type: ClassVar[Literal["response.web_search_call.searching"]] = (
+        "response.web_search_call.searching"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -376,6 +448,9 @@ class WebSearchCallCompleted(
 ):
     """An event sent when a web search completed."""
 
+    type: ClassVar[Literal["response.web_search_call.completed"]] = (
+        "response.web_search_call.completed"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -385,6 +460,9 @@ class CodeInterpreterCallInProgress(
 ):
     """An event sent when a code interpreter call starts."""
 
+    type: ClassVar[Literal["response.code_interpreter_call.in_progress"]] = (
+        "response.code_interpreter_call.in_progress"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -394,6 +472,9 @@ class CodeInterpreterCallInterpreting(
 ):
     """An event sent when the code interpreter runs the code."""
 
+    type: ClassVar[Literal["response.code_interpreter_call.interpreting"]] = (
+        "response.code_interpreter_call.interpreting"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -403,6 +484,9 @@ class CodeInterpreterCallCompleted(
 ):
     """An event sent when a code interpreter call completed."""
 
+    type: ClassVar[Literal["response.code_interpreter_call.completed"]] = (
+        "response.code_interpreter_call.completed"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -412,6 +496,9 @@ class CodeInterpreterCallCodeDelta(
 ):
     """An event with the next fragment of a code interpreter call's code."""
 
+    type: ClassVar[Literal["response.code_interpreter_call_code.delta"]] = (
+        "response.code_interpreter_call_code.delta"
+    )
     delta: str
     item_id: str = ""
     output_index: int = 0
@@ -422,6 +509,9 @@ class CodeInterpreterCallCodeDone(
 ):
     """An event with the complete code of a code interpreter call."""
 
+    type: ClassVar[Literal["response.code_interpreter_call_code.done"]] = (
+        "response.code_interpreter_call_code.done"
+    )
     code: str
     item_id: str = ""
     output_index: int = 0
@@ -432,6 +522,9 @@ class ImageGenerationCallInProgress(
 ):
     """An event sent when an image generation starts."""
 
+    type: ClassVar[Literal["response.image_generation_call.in_progress"]] = (
+        "response.image_generation_call.in_progress"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -441,6 +534,9 @@ class ImageGenerationCallGenerating(
 ):
     """An event sent when the server is generating an image."""
 
+    type: ClassVar[Literal["response.image_generation_call.generating"]] = (
+        "response.image_generation_call.generating"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -450,6 +546,9 @@ class ImageGenerationCallPartialImage(
 ):
     """An event with a partial image, in base64."""
 
+    type: ClassVar[Literal["response.image_generation_call.partial_image"]] = (
+        "response.image_generation_call.partial_image"
+    )
     partial_image_b64: str
     partial_image_index: int = 0
     """Number of the partial image, from 0."""
@@ -466,6 +565,9 @@ class ImageGenerationCallCompleted(
 ):
     """An event sent when an image generation completed."""
 
+    type: ClassVar[Literal["response.image_generation_call.completed"]] = (
+        "response.image_generation_call.completed"
+    )
     item_id: str = ""
     output_index: int = 0
 
@@ -475,6 +577,9 @@ class ShellCallCommandAdded(
 ):
     """An event sent when a command of a shell call starts."""
 
+    type: ClassVar[Literal["response.shell_call_command.added"]] = (
+        "response.shell_call_command.added"
+    )
     command: str = ""
     output_index: int = 0
     command_index: int = 0
@@ -486,6 +591,9 @@ class ShellCallCommandDelta(
 ):
     """An event with the next fragment of a shell command."""
 
+    type: ClassVar[Literal["response.shell_call_command.delta"]] = (
+        "response.shell_call_command.delta"
+    )
     delta: str
     output_index: int = 0
     command_index: int = 0
@@ -498,6 +606,7 @@ class ShellCallCommandDone(
 ):
     """An event with a complete shell command."""
 
+    type: ClassVar[Literal["response.shell_call_command.done"]] = "response.shell_call_command.done"
     command: str
     output_index: int = 0
     command_index: int = 0
@@ -515,6 +624,9 @@ class ShellCallOutputContentDelta(
 ):
     """An event with the next fragment of a shell command's output."""
 
+    type: ClassVar[Literal["response.shell_call_output_content.delta"]] = (
+        "response.shell_call_output_content.delta"
+    )
     delta: ShellOutputDelta
     item_id: str = ""
     output_index: int = 0
@@ -526,6 +638,9 @@ class ShellCallOutputContentDone(
 ):
     """An event with the complete output of shell commands."""
 
+    type: ClassVar[Literal["response.shell_call_output_content.done"]] = (
+        "response.shell_call_output_content.done"
+    )
     output: list[ShellOutput]
     item_id: str = ""
     output_index: int = 0
@@ -535,6 +650,7 @@ class ShellCallOutputContentDone(
 class CompactionCompacting(Event, frozen=True, kw_only=True, tag="response.compaction.compacting"):
     """An event sent when the server is compacting the conversation."""
 
+    type: ClassVar[Literal["response.compaction.compacting"]] = "response.compaction.compacting"
     item_id: str = ""
     output_index: int = 0
 
@@ -542,21 +658,27 @@ class CompactionCompacting(Event, frozen=True, kw_only=True, tag="response.compa
 class AudioDelta(Event, frozen=True, kw_only=True, tag="response.audio.delta"):
     """An event with the next fragment of the audio, in base64."""
 
+    type: ClassVar[Literal["response.audio.delta"]] = "response.audio.delta"
     delta: str
 
 
 class AudioDone(Event, frozen=True, kw_only=True, tag="response.audio.done"):
     """An event sent when the audio is complete."""
 
+    type: ClassVar[Literal["response.audio.done"]] = "response.audio.done"
+
 
 class AudioTranscriptDelta(Event, frozen=True, kw_only=True, tag="response.audio.transcript.delta"):
     """An event with the next fragment of the audio's transcript."""
 
+    type: ClassVar[Literal["response.audio.transcript.delta"]] = "response.audio.transcript.delta"
     delta: str
 
 
 class AudioTranscriptDone(Event, frozen=True, kw_only=True, tag="response.audio.transcript.done"):
     """An event sent when the audio's transcript is complete."""
+
+    type: ClassVar[Literal["response.audio.transcript.done"]] = "response.audio.transcript.done"
 
 
 class Steer(Record, frozen=True, kw_only=True):
@@ -603,12 +725,14 @@ class SteerAccepted(Event, frozen=True, kw_only=True, tag="response.steer.accept
     The server is now responsible for the input, and has not applied it yet.
     """
 
+    type: ClassVar[Literal["response.steer.accepted"]] = "response.steer.accepted"
     steer: Steer
 
 
 class SteerPending(Event, frozen=True, kw_only=True, tag="response.steer.pending"):
     """An event sent when a steering input waits for outputs from the client (guide, steering)."""
 
+    type: ClassVar[Literal["response.steer.pending"]] = "response.steer.pending"
     steer: Steer
     required_input: list[RequiredInput] | None = None
     """The items to send before the server applies the steering input."""
@@ -621,6 +745,7 @@ class SteerFailed(Event, frozen=True, kw_only=True, tag="response.steer.failed")
     ``steer.input`` returns the input.
     """
 
+    type: ClassVar[Literal["response.steer.failed"]] = "response.steer.failed"
     steer: Steer
     error: InputError = msgspec.field(default_factory=InputError)
 
@@ -628,12 +753,14 @@ class SteerFailed(Event, frozen=True, kw_only=True, tag="response.steer.failed")
 class InjectCreated(Event, frozen=True, kw_only=True, tag="response.inject.created"):
     """An event sent when tool outputs were injected into an active response (beta, multi-agent)."""
 
+    type: ClassVar[Literal["response.inject.created"]] = "response.inject.created"
     response_id: str
 
 
 class InjectFailed(Event, frozen=True, kw_only=True, tag="response.inject.failed"):
     """An event sent when tool outputs could not be injected; returns them (beta, multi-agent)."""
 
+    type: ClassVar[Literal["response.inject.failed"]] = "response.inject.failed"
     response_id: str
     input: JSON = None
     """The input as sent."""
@@ -643,7 +770,9 @@ class InjectFailed(Event, frozen=True, kw_only=True, tag="response.inject.failed
 class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event of a type that this version does not know. Never an error."""
 
-    type: str
+    type: ClassVar[Literal["trio_responses.unknown_event"]] = "trio_responses.unknown_event"
+    wire_type: str
+    """The event's ``type`` on the wire."""
     stream_id: str | None = None
     sequence_number: int | None = None
     raw: bytes
@@ -660,7 +789,7 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def __repr__(self) -> str:
         """Return the fields and the size of the frame; its content may be private."""
         return (
-            f"UnknownEvent(type={self.type!r}, stream_id={self.stream_id!r},"
+            f"UnknownEvent(wire_type={self.wire_type!r}, stream_id={self.stream_id!r},"
             f" sequence_number={self.sequence_number!r}, size={len(self.raw)})"
         )
 
@@ -668,21 +797,23 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class UndecodableFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A frame that is no event: no JSON, no JSON object, or an event without its required fields.
 
-    ``error`` describes the fault without any content of the frame. ``type``, ``stream_id`` and
+    ``error`` describes the fault without any content of the frame. ``wire_type``, ``stream_id`` and
     ``sequence_number`` are set as far as they could be decoded.
     """
 
+    type: ClassVar[Literal["trio_responses.undecodable_frame"]] = "trio_responses.undecodable_frame"
     raw: bytes
     """The whole frame, as received."""
     error: str
-    type: str | None = None
+    wire_type: str | None = None
+    """The frame's ``type``."""
     stream_id: str | None = None
     sequence_number: int | None = None
 
     def __repr__(self) -> str:
         """Return the fields and the size of the frame; its content may be private."""
         return (
-            f"UndecodableFrame(error={self.error!r}, type={self.type!r},"
+            f"UndecodableFrame(error={self.error!r}, wire_type={self.wire_type!r},"
             f" stream_id={self.stream_id!r}, size={len(self.raw)})"
         )
 

@@ -7,7 +7,7 @@ version does not know included.
 """
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -41,6 +41,7 @@ class Message(Item, frozen=True, kw_only=True, tag="message"):
     messages is ``commentary`` or ``final_answer``.
     """
 
+    type: ClassVar[Literal["message"]] = "message"
     role: str
     content: str | list[ContentPart] | None = None
     """Text, or content parts. Messages of the model have content parts."""
@@ -68,6 +69,7 @@ class Message(Item, frozen=True, kw_only=True, tag="message"):
 class FunctionCall(Item, frozen=True, kw_only=True, tag="function_call"):
     """A call of a function by the model; ``arguments`` is JSON text."""
 
+    type: ClassVar[Literal["function_call"]] = "function_call"
     call_id: str
     """Id of the call; the output of the call has the same ``call_id``."""
     name: str
@@ -85,6 +87,7 @@ class FunctionCall(Item, frozen=True, kw_only=True, tag="function_call"):
 class FunctionCallOutput(Item, frozen=True, kw_only=True, tag="function_call_output"):
     """The output of a function call, as text or as content parts."""
 
+    type: ClassVar[Literal["function_call_output"]] = "function_call_output"
     output: str | list[ContentPart]
     call_id: str | None = None
     """The ``call_id`` of the call."""
@@ -100,6 +103,7 @@ class FunctionCallOutput(Item, frozen=True, kw_only=True, tag="function_call_out
 class CustomToolCall(Item, frozen=True, kw_only=True, tag="custom_tool_call"):
     """A call of a custom tool by the model, with free text as ``input``."""
 
+    type: ClassVar[Literal["custom_tool_call"]] = "custom_tool_call"
     call_id: str
     name: str
     input: str
@@ -113,6 +117,7 @@ class CustomToolCall(Item, frozen=True, kw_only=True, tag="custom_tool_call"):
 class CustomToolCallOutput(Item, frozen=True, kw_only=True, tag="custom_tool_call_output"):
     """The output of a custom tool call, as text or as content parts."""
 
+    type: ClassVar[Literal["custom_tool_call_output"]] = "custom_tool_call_output"
     call_id: str
     output: str | list[ContentPart]
     id: str | None = None
@@ -124,6 +129,7 @@ class CustomToolCallOutput(Item, frozen=True, kw_only=True, tag="custom_tool_cal
 class Reasoning(Item, frozen=True, kw_only=True, tag="reasoning"):
     """The model's reasoning: a summary, and the text or encrypted content if available."""
 
+    type: ClassVar[Literal["reasoning"]] = "reasoning"
     id: str | None = None
     summary: list[ContentPart] | None = None
     content: list[ContentPart] | None = None
@@ -137,12 +143,14 @@ class Reasoning(Item, frozen=True, kw_only=True, tag="reasoning"):
 class ItemReference(Item, frozen=True, kw_only=True, tag="item_reference"):
     """A reference by id to an item that the server has stored."""
 
+    type: ClassVar[Literal["item_reference"]] = "item_reference"
     id: str
 
 
 class Compaction(Item, frozen=True, kw_only=True, tag="compaction"):
     """A compacted, encrypted form of the conversation before this item."""
 
+    type: ClassVar[Literal["compaction"]] = "compaction"
     encrypted_content: str
     """Replaces all items before this one (docs/protocol.md, 5.5)."""
     id: str | None = None
@@ -152,12 +160,14 @@ class Compaction(Item, frozen=True, kw_only=True, tag="compaction"):
 class CompactionTrigger(Item, frozen=True, kw_only=True, tag="compaction_trigger"):
     """A request to the server to compact the items before this one."""
 
+    type: ClassVar[Literal["compaction_trigger"]] = "compaction_trigger"
     id: str | None = None
 
 
 class ConfigurationUpdate(Item, frozen=True, kw_only=True, tag="configuration_update"):
     """A change of settings for the rest of the conversation."""
 
+    type: ClassVar[Literal["configuration_update"]] = "configuration_update"
     id: str | None = None
     reasoning: JSON = None
     """Same as in `ResponseCreate`."""
@@ -168,6 +178,7 @@ class ConfigurationUpdate(Item, frozen=True, kw_only=True, tag="configuration_up
 class AdditionalTools(Item, frozen=True, kw_only=True, tag="additional_tools"):
     """Additional tools for the rest of the conversation. ``role`` is ``developer`` in an input."""
 
+    type: ClassVar[Literal["additional_tools"]] = "additional_tools"
     tools: list[JSON]
     """Definitions of the tools."""
     role: str | None = None
@@ -177,6 +188,7 @@ class AdditionalTools(Item, frozen=True, kw_only=True, tag="additional_tools"):
 class ToolSearchCall(Item, frozen=True, kw_only=True, tag="tool_search_call"):
     """A search for tools by the model. ``execution`` is ``server`` or ``client``."""
 
+    type: ClassVar[Literal["tool_search_call"]] = "tool_search_call"
     arguments: JSON = None
     """The search arguments, as JSON."""
     id: str | None = None
@@ -189,6 +201,7 @@ class ToolSearchCall(Item, frozen=True, kw_only=True, tag="tool_search_call"):
 class ToolSearchOutput(Item, frozen=True, kw_only=True, tag="tool_search_output"):
     """The tools that a tool search found."""
 
+    type: ClassVar[Literal["tool_search_output"]] = "tool_search_output"
     tools: list[JSON]
     """Definitions of the tools."""
     id: str | None = None
@@ -201,6 +214,7 @@ class ToolSearchOutput(Item, frozen=True, kw_only=True, tag="tool_search_output"
 class FileSearchCall(Item, frozen=True, kw_only=True, tag="file_search_call"):
     """A file search that the server performed."""
 
+    type: ClassVar[Literal["file_search_call"]] = "file_search_call"
     id: str | None = None
     queries: list[str] | None = None
     results: list[FileSearchResult] | None = None
@@ -211,6 +225,7 @@ class FileSearchCall(Item, frozen=True, kw_only=True, tag="file_search_call"):
 class WebSearchCall(Item, frozen=True, kw_only=True, tag="web_search_call"):
     """One action of a web search that the server performed."""
 
+    type: ClassVar[Literal["web_search_call"]] = "web_search_call"
     id: str | None = None
     action: WebSearchAction | None = None
     status: str | None = None
@@ -219,6 +234,7 @@ class WebSearchCall(Item, frozen=True, kw_only=True, tag="web_search_call"):
 class ComputerCall(Item, frozen=True, kw_only=True, tag="computer_call"):
     """A call of the computer tool: one action, or several in order."""
 
+    type: ClassVar[Literal["computer_call"]] = "computer_call"
     call_id: str
     id: str | None = None
     action: ComputerAction | None = None
@@ -232,6 +248,7 @@ class ComputerCall(Item, frozen=True, kw_only=True, tag="computer_call"):
 class ComputerCallOutput(Item, frozen=True, kw_only=True, tag="computer_call_output"):
     """The output of a computer call: a screenshot after the actions."""
 
+    type: ClassVar[Literal["computer_call_output"]] = "computer_call_output"
     call_id: str
     output: ComputerOutput
     id: str | None = None
@@ -243,6 +260,7 @@ class ComputerCallOutput(Item, frozen=True, kw_only=True, tag="computer_call_out
 class ImageGenerationCall(Item, frozen=True, kw_only=True, tag="image_generation_call"):
     """An image that the server generated; ``result`` is base64."""
 
+    type: ClassVar[Literal["image_generation_call"]] = "image_generation_call"
     id: str | None = None
     result: str | None = None
     status: str | None = None
@@ -260,6 +278,7 @@ class ImageGenerationCall(Item, frozen=True, kw_only=True, tag="image_generation
 class CodeInterpreterCall(Item, frozen=True, kw_only=True, tag="code_interpreter_call"):
     """A run of code in a container of the server."""
 
+    type: ClassVar[Literal["code_interpreter_call"]] = "code_interpreter_call"
     id: str | None = None
     code: str | None = None
     container_id: str | None = None
@@ -271,6 +290,7 @@ class CodeInterpreterCall(Item, frozen=True, kw_only=True, tag="code_interpreter
 class Program(Item, frozen=True, kw_only=True, tag="program"):
     """A program that the model wrote to call tools. ``fingerprint`` is an opaque value."""
 
+    type: ClassVar[Literal["program"]] = "program"
     call_id: str
     """Id of the program: its output has the same ``call_id``, its calls the same ``caller_id``."""
     code: str
@@ -281,6 +301,7 @@ class Program(Item, frozen=True, kw_only=True, tag="program"):
 class ProgramOutput(Item, frozen=True, kw_only=True, tag="program_output"):
     """The output of a program that the model wrote."""
 
+    type: ClassVar[Literal["program_output"]] = "program_output"
     call_id: str
     result: str
     id: str | None = None
@@ -290,6 +311,7 @@ class ProgramOutput(Item, frozen=True, kw_only=True, tag="program_output"):
 class LocalShellCall(Item, frozen=True, kw_only=True, tag="local_shell_call"):
     """A command for the client's shell, in the older form (local shell)."""
 
+    type: ClassVar[Literal["local_shell_call"]] = "local_shell_call"
     call_id: str
     action: LocalShellAction
     id: str | None = None
@@ -299,6 +321,7 @@ class LocalShellCall(Item, frozen=True, kw_only=True, tag="local_shell_call"):
 class LocalShellCallOutput(Item, frozen=True, kw_only=True, tag="local_shell_call_output"):
     """The output of a local shell call."""
 
+    type: ClassVar[Literal["local_shell_call_output"]] = "local_shell_call_output"
     output: str
     id: str | None = None
     status: str | None = None
@@ -307,6 +330,7 @@ class LocalShellCallOutput(Item, frozen=True, kw_only=True, tag="local_shell_cal
 class ShellCall(Item, frozen=True, kw_only=True, tag="shell_call"):
     """A call of the shell tool; ``environment`` is the client's machine or a container."""
 
+    type: ClassVar[Literal["shell_call"]] = "shell_call"
     call_id: str
     action: ShellAction
     id: str | None = None
@@ -319,6 +343,7 @@ class ShellCall(Item, frozen=True, kw_only=True, tag="shell_call"):
 class ShellCallOutput(Item, frozen=True, kw_only=True, tag="shell_call_output"):
     """The output of a shell call, one element per command."""
 
+    type: ClassVar[Literal["shell_call_output"]] = "shell_call_output"
     call_id: str
     output: list[ShellOutput]
     id: str | None = None
@@ -332,6 +357,7 @@ class ShellCallOutput(Item, frozen=True, kw_only=True, tag="shell_call_output"):
 class ApplyPatchCall(Item, frozen=True, kw_only=True, tag="apply_patch_call"):
     """A call of the patch tool: an operation on a file for the client to perform."""
 
+    type: ClassVar[Literal["apply_patch_call"]] = "apply_patch_call"
     call_id: str
     operation: PatchOperation
     id: str | None = None
@@ -343,6 +369,7 @@ class ApplyPatchCall(Item, frozen=True, kw_only=True, tag="apply_patch_call"):
 class ApplyPatchCallOutput(Item, frozen=True, kw_only=True, tag="apply_patch_call_output"):
     """The output of a patch call; ``status`` is ``completed`` or ``failed``."""
 
+    type: ClassVar[Literal["apply_patch_call_output"]] = "apply_patch_call_output"
     call_id: str
     status: str | None = None
     output: str | None = None
@@ -355,6 +382,7 @@ class ApplyPatchCallOutput(Item, frozen=True, kw_only=True, tag="apply_patch_cal
 class McpCall(Item, frozen=True, kw_only=True, tag="mcp_call"):
     """A call of an MCP server's tool, which the API performed."""
 
+    type: ClassVar[Literal["mcp_call"]] = "mcp_call"
     name: str
     arguments: str
     """The arguments, as JSON text."""
@@ -371,6 +399,7 @@ class McpCall(Item, frozen=True, kw_only=True, tag="mcp_call"):
 class McpListTools(Item, frozen=True, kw_only=True, tag="mcp_list_tools"):
     """The list of tools that an MCP server provides."""
 
+    type: ClassVar[Literal["mcp_list_tools"]] = "mcp_list_tools"
     server_label: str | None = None
     tools: list[McpServerTool] | None = None
     id: str | None = None
@@ -381,6 +410,7 @@ class McpListTools(Item, frozen=True, kw_only=True, tag="mcp_list_tools"):
 class McpApprovalRequest(Item, frozen=True, kw_only=True, tag="mcp_approval_request"):
     """A request for approval of an MCP tool call. The approval response names its ``id``."""
 
+    type: ClassVar[Literal["mcp_approval_request"]] = "mcp_approval_request"
     id: str
     name: str
     arguments: str
@@ -391,6 +421,7 @@ class McpApprovalRequest(Item, frozen=True, kw_only=True, tag="mcp_approval_requ
 class McpApprovalResponse(Item, frozen=True, kw_only=True, tag="mcp_approval_response"):
     """The approval or rejection of an MCP tool call."""
 
+    type: ClassVar[Literal["mcp_approval_response"]] = "mcp_approval_response"
     approval_request_id: str
     """The ``id`` of the approval request."""
     approve: bool
@@ -452,7 +483,7 @@ def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
         item = _decoder.decode(raw)
     except lenient.DECODE_ERRORS:
         item = lenient.decode(raw, _KnownOutputItem)
-        if not item.type:  # servers may omit the type of a message
+        if not item.wire_type:  # servers may omit the type of a message
             with suppress(*lenient.DECODE_ERRORS):
                 item = _message_decoder.decode(raw)
     return item

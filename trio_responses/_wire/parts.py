@@ -3,7 +3,7 @@
 Each part has a ``type`` on the wire, and its class is named after that type.
 """
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from trio_responses._wire.base import JSON, Part, Record
 
@@ -34,6 +34,7 @@ class Logprob(Record, frozen=True, kw_only=True):
 class FileCitation(Part, frozen=True, kw_only=True, tag="file_citation"):
     """A citation of a file that file search found."""
 
+    type: ClassVar[Literal["file_citation"]] = "file_citation"
     file_id: str
     filename: str | None = None
     index: int | None = None
@@ -43,6 +44,7 @@ class FileCitation(Part, frozen=True, kw_only=True, tag="file_citation"):
 class UrlCitation(Part, frozen=True, kw_only=True, tag="url_citation"):
     """A citation of a web page, for the text from ``start_index`` to ``end_index``."""
 
+    type: ClassVar[Literal["url_citation"]] = "url_citation"
     url: str
     title: str | None = None
     start_index: int | None = None
@@ -54,6 +56,7 @@ class UrlCitation(Part, frozen=True, kw_only=True, tag="url_citation"):
 class ContainerFileCitation(Part, frozen=True, kw_only=True, tag="container_file_citation"):
     """A citation of a file in the container of a code interpreter."""
 
+    type: ClassVar[Literal["container_file_citation"]] = "container_file_citation"
     file_id: str
     container_id: str | None = None
     filename: str | None = None
@@ -66,6 +69,7 @@ class ContainerFileCitation(Part, frozen=True, kw_only=True, tag="container_file
 class FilePath(Part, frozen=True, kw_only=True, tag="file_path"):
     """A path in the text to a file that the model wrote."""
 
+    type: ClassVar[Literal["file_path"]] = "file_path"
     file_id: str
     index: int | None = None
     """Position of the file in the list of files."""
@@ -84,6 +88,7 @@ else:
 class InputText(Part, frozen=True, kw_only=True, tag="input_text"):
     """A content part with input text for the model."""
 
+    type: ClassVar[Literal["input_text"]] = "input_text"
     text: str
     prompt_cache_breakpoint: JSON = None
     """Marks the end of the prefix that the server should cache; also in the other input parts."""
@@ -95,6 +100,7 @@ class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
     ``detail`` is ``low``, ``high``, ``auto`` or ``original``.
     """
 
+    type: ClassVar[Literal["input_image"]] = "input_image"
     image_url: str | None = None
     file_id: str | None = None
     detail: str | None = None
@@ -104,6 +110,7 @@ class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
 class InputFile(Part, frozen=True, kw_only=True, tag="input_file"):
     """A content part with a file for the model: a URL, base64 data or an uploaded file's id."""
 
+    type: ClassVar[Literal["input_file"]] = "input_file"
     file_id: str | None = None
     file_url: str | None = None
     file_data: str | None = None
@@ -115,6 +122,7 @@ class InputFile(Part, frozen=True, kw_only=True, tag="input_file"):
 class OutputText(Part, frozen=True, kw_only=True, tag="output_text"):
     """A content part with text that the model wrote."""
 
+    type: ClassVar[Literal["output_text"]] = "output_text"
     text: str
     annotations: list[Annotation] | None = None
     """The citations of the text; `None` if the server omits the field."""
@@ -125,18 +133,21 @@ class OutputText(Part, frozen=True, kw_only=True, tag="output_text"):
 class Refusal(Part, frozen=True, kw_only=True, tag="refusal"):
     """A content part with the model's refusal to answer."""
 
+    type: ClassVar[Literal["refusal"]] = "refusal"
     refusal: str
 
 
 class ReasoningText(Part, frozen=True, kw_only=True, tag="reasoning_text"):
     """A content part with text of the model's reasoning, from models that disclose it."""
 
+    type: ClassVar[Literal["reasoning_text"]] = "reasoning_text"
     text: str
 
 
 class SummaryText(Part, frozen=True, kw_only=True, tag="summary_text"):
     """A content part with summary text of the model's reasoning."""
 
+    type: ClassVar[Literal["summary_text"]] = "summary_text"
     text: str
 
 

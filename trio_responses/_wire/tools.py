@@ -4,18 +4,21 @@ A class is named after its ``type``, followed by ``Tool``. Settings that are obj
 A tool without a class here can be passed as a dict.
 """
 
+from typing import ClassVar, Literal, TypeAlias
+
 import msgspec
 
 from trio_responses._wire.base import JSON, Tagged
 
 
-class Tool(Tagged, frozen=True, kw_only=True):
+class ToolRecord(Tagged, frozen=True, kw_only=True):
     """The definition of a tool that the model may call. Fields that are ``None`` are not sent."""
 
 
-class FunctionToolParam(Tool, frozen=True, kw_only=True, tag="function"):
+class FunctionToolParam(ToolRecord, frozen=True, kw_only=True, tag="function"):
     """A function tool, which the client runs. ``parameters`` is a JSON schema."""
 
+    type: ClassVar[Literal["function"]] = "function"
     name: str
     parameters: JSON = None
     strict: bool | None = None
@@ -31,9 +34,10 @@ class FunctionToolParam(Tool, frozen=True, kw_only=True, tag="function"):
     """Whether the model sees the tool only after a tool search; also in the other tools."""
 
 
-class CustomTool(Tool, frozen=True, kw_only=True, tag="custom"):
+class CustomTool(ToolRecord, frozen=True, kw_only=True, tag="custom"):
     """A custom tool of the client. Its input is free text, or text of the grammar in ``format``."""
 
+    type: ClassVar[Literal["custom"]] = "custom"
     name: str
     description: str | None = None
     format: JSON = None
@@ -43,31 +47,38 @@ class CustomTool(Tool, frozen=True, kw_only=True, tag="custom"):
     defer_loading: bool | None = None
 
 
-class NamespaceTool(Tool, frozen=True, kw_only=True, tag="namespace"):
+class NamespaceTool(ToolRecord, frozen=True, kw_only=True, tag="namespace"):
     """A namespace: a named group of functions and custom tools."""
 
+    type: ClassVar[Literal["namespace"]] = "namespace"
     name: str
     tools: list[JSON]
     """Definitions of the tools."""
     description: str | None = None
 
 
-class ToolSearchTool(Tool, frozen=True, kw_only=True, tag="tool_search"):
+class ToolSearchTool(ToolRecord, frozen=True, kw_only=True, tag="tool_search"):
     """The tool search tool. ``execution`` of the search is ``server`` or ``client``."""
 
+    type: ClassVar[Literal["tool_search"]] = "tool_search"
     description: str | None = None
     execution: str | None = None
     parameters: JSON = None
     """JSON schema of the arguments of a search that the client runs."""
 
 
-class ProgrammaticToolCallingTool(Tool, frozen=True, kw_only=True, tag="programmatic_tool_calling"):
+class ProgrammaticToolCallingTool(
+    ToolRecord, frozen=True, kw_only=True, tag="programmatic_tool_calling"
+):
     """A setting that lets the model write programs that call tools."""
 
+    type: ClassVar[Literal["programmatic_tool_calling"]] = "programmatic_tool_calling"
 
-class FileSearchTool(Tool, frozen=True, kw_only=True, tag="file_search"):
+
+class FileSearchTool(ToolRecord, frozen=True, kw_only=True, tag="file_search"):
     """The file search tool: the server searches vector stores."""
 
+    type: ClassVar[Literal["file_search"]] = "file_search"
     vector_store_ids: list[str]
     filters: JSON = None
     """Filter on the attributes of the files."""
@@ -75,40 +86,55 @@ class FileSearchTool(Tool, frozen=True, kw_only=True, tag="file_search"):
     ranking_options: JSON = None
 
 
-class WebSearchTool(Tool, frozen=True, kw_only=True, tag="web_search"):
-    """The web search tool. ``search_context_size`` is ``low``, ``medium`` or ``high``."""
-
+class _WebSearch(ToolRecord, frozen=True, kw_only=True):
     external_web_access: bool | None = None
     filters: JSON = None
     search_context_size: str | None = None
     user_location: JSON = None
 
 
-class WebSearch20250826Tool(WebSearchTool, frozen=True, kw_only=True, tag="web_search_2025_08_26"):
+class WebSearchTool(_WebSearch, frozen=True, kw_only=True, tag="web_search"):
+    """The web search tool. ``search_context_size`` is ``low``, ``medium`` or ``high``."""
+
+    type: ClassVar[Literal["web_search"]] = "web_search"
+
+
+class WebSearch20250826Tool(_WebSearch, frozen=True, kw_only=True, tag="web_search_2025_08_26"):
     """The web search tool, pinned to its version of 2025-08-26."""
 
+    type: ClassVar[Literal["web_search_2025_08_26"]] = "web_search_2025_08_26"
 
-class WebSearchPreviewTool(Tool, frozen=True, kw_only=True, tag="web_search_preview"):
-    """The web search tool in its preview form."""
 
+class _WebSearchPreview(ToolRecord, frozen=True, kw_only=True):
     search_content_types: list[str] | None = None
     search_context_size: str | None = None
     user_location: JSON = None
 
 
+class WebSearchPreviewTool(_WebSearchPreview, frozen=True, kw_only=True, tag="web_search_preview"):
+    """The web search tool in its preview form."""
+
+    type: ClassVar[Literal["web_search_preview"]] = "web_search_preview"
+
+
 class WebSearchPreview20250311Tool(
-    WebSearchPreviewTool, frozen=True, kw_only=True, tag="web_search_preview_2025_03_11"
+    _WebSearchPreview, frozen=True, kw_only=True, tag="web_search_preview_2025_03_11"
 ):
     """The web search tool in its preview form, pinned to its version of 2025-03-11."""
 
+    type: ClassVar[Literal["web_search_preview_2025_03_11"]] = "web_search_preview_2025_03_11"
 
-class ComputerTool(Tool, frozen=True, kw_only=True, tag="computer"):
+
+class ComputerTool(ToolRecord, frozen=True, kw_only=True, tag="computer"):
     """The computer tool: the client controls a computer for the model."""
 
+    type: ClassVar[Literal["computer"]] = "computer"
 
-class ComputerUsePreviewTool(Tool, frozen=True, kw_only=True, tag="computer_use_preview"):
+
+class ComputerUsePreviewTool(ToolRecord, frozen=True, kw_only=True, tag="computer_use_preview"):
     """The computer tool in its preview form."""
 
+    type: ClassVar[Literal["computer_use_preview"]] = "computer_use_preview"
     display_height: int
     """In pixels."""
     display_width: int
@@ -117,9 +143,10 @@ class ComputerUsePreviewTool(Tool, frozen=True, kw_only=True, tag="computer_use_
     """The system to control, such as ``windows``, ``mac`` or ``browser``."""
 
 
-class McpTool(Tool, frozen=True, kw_only=True, tag="mcp"):
+class McpTool(ToolRecord, frozen=True, kw_only=True, tag="mcp"):
     """The tools of an MCP server, which a URL, a connector or a tunnel identifies."""
 
+    type: ClassVar[Literal["mcp"]] = "mcp"
     server_label: str
     """The label that identifies this MCP server in its calls."""
     server_url: str | None = None
@@ -138,16 +165,18 @@ class McpTool(Tool, frozen=True, kw_only=True, tag="mcp"):
     defer_loading: bool | None = None
 
 
-class CodeInterpreterTool(Tool, frozen=True, kw_only=True, tag="code_interpreter"):
+class CodeInterpreterTool(ToolRecord, frozen=True, kw_only=True, tag="code_interpreter"):
     """The code interpreter, which runs code in ``container``: an id, or settings of a new one."""
 
+    type: ClassVar[Literal["code_interpreter"]] = "code_interpreter"
     container: JSON
     allowed_callers: list[str] | None = None
 
 
-class ImageGenerationTool(Tool, frozen=True, kw_only=True, tag="image_generation"):
+class ImageGenerationTool(ToolRecord, frozen=True, kw_only=True, tag="image_generation"):
     """The image generation tool, which the server runs."""
 
+    type: ClassVar[Literal["image_generation"]] = "image_generation"
     action: str | None = None
     background: str | None = None
     complexity: str | None = None
@@ -167,18 +196,45 @@ class ImageGenerationTool(Tool, frozen=True, kw_only=True, tag="image_generation
     svg: JSON = None
 
 
-class LocalShellTool(Tool, frozen=True, kw_only=True, tag="local_shell"):
+class LocalShellTool(ToolRecord, frozen=True, kw_only=True, tag="local_shell"):
     """The local shell tool: commands for the client's shell, in the older form."""
 
+    type: ClassVar[Literal["local_shell"]] = "local_shell"
 
-class ShellTool(Tool, frozen=True, kw_only=True, tag="shell"):
+
+class ShellTool(ToolRecord, frozen=True, kw_only=True, tag="shell"):
     """The shell tool; ``environment`` selects a container of the server or the client's machine."""
 
+    type: ClassVar[Literal["shell"]] = "shell"
     environment: JSON = None
     allowed_callers: list[str] | None = None
 
 
-class ApplyPatchTool(Tool, frozen=True, kw_only=True, tag="apply_patch"):
+class ApplyPatchTool(ToolRecord, frozen=True, kw_only=True, tag="apply_patch"):
     """The patch tool: the model edits files through patches that the client applies."""
 
+    type: ClassVar[Literal["apply_patch"]] = "apply_patch"
     allowed_callers: list[str] | None = None
+
+
+Tool: TypeAlias = (
+    FunctionToolParam
+    | CustomTool
+    | NamespaceTool
+    | ToolSearchTool
+    | ProgrammaticToolCallingTool
+    | FileSearchTool
+    | WebSearchTool
+    | WebSearch20250826Tool
+    | WebSearchPreviewTool
+    | WebSearchPreview20250311Tool
+    | ComputerTool
+    | ComputerUsePreviewTool
+    | McpTool
+    | CodeInterpreterTool
+    | ImageGenerationTool
+    | LocalShellTool
+    | ShellTool
+    | ApplyPatchTool
+)
+"""The definition of a tool that the model may call."""

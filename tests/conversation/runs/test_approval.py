@@ -97,7 +97,7 @@ async def test_after_an_exception_of_the_approval_the_next_run_asks_again(
 
     async def give_up(call: Any) -> bool:
         await trio.lowlevel.checkpoint()
-        raise LookupError(call.type)
+        raise LookupError(call.wire_type)
 
     async def ponder(_: Any) -> bool:
         await trio.sleep_forever()

@@ -83,7 +83,7 @@ async def answer_to(server: "ResponsesServer", item: "Json", result: Any, **opti
         assert response.status == "completed"
         assert [each["type"] for each in history(conversation)][1] == item["type"]
     if options.get("handlers"):
-        assert [call.type for call in seen] == [item["type"]]
+        assert [call.wire_type for call in seen] == [item["type"]]
     [answer] = answers(server.requests[1])
     assert_fits(answer)
     return answer

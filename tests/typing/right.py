@@ -1,0 +1,171 @@
+"""Correct programs: mypy and pyright, both strict, report nothing here.
+
+``mistakes.py`` is the twin of this module: both report each of its lines with ``# error``.
+"""
+
+from typing import Literal, assert_never, assert_type
+
+from trio_responses import (
+    BufferExceeded,
+    ConnectionLost,
+    ConnectionRestored,
+    ConnectionRotated,
+    ToolFinished,
+    ToolStarted,
+    TurnRestarted,
+)
+from trio_responses.types import (
+    ContentPart,
+    ErrorEvent,
+    FunctionCall,
+    FunctionToolParam,
+    InputItem,
+    InputText,
+    ItemReference,
+    McpTool,
+    Message,
+    OutputItem,
+    OutputText,
+    OutputTextDelta,
+    Refusal,
+    ResponseCompleted,
+    ServerEvent,
+    ShellOutcome,
+    Tool,
+    UndecodableFrame,
+    UnknownEvent,
+    UnknownItem,
+    UnknownPart,
+    WebSearchPreviewTool,
+)
+from trio_responses.typing import Event, RunEvent, StreamEvent
+
+
+def narrow_server_event(event: ServerEvent) -> str | None:
+    if event.type == "response.output_text.delta":
+        assert_type(event, OutputTextDelta)
+        return event.delta
+    if event.type == "response.completed":
+        assert_type(event, ResponseCompleted)
+        return event.response.output_text
+    if event.type == "error":
+        assert_type(event, ErrorEvent)
+        return event.message
+    if event.type == "trio_responses.unknown_event":
+        assert_type(event, UnknownEvent)
+        return event.wire_type
+    if event.type == "trio_responses.undecodable_frame":
+        assert_type(event, UndecodableFrame)
+        return event.error
+    return event.wire_type
+
+
+def narrow_stream_event(event: StreamEvent) -> str | None:
+    if event.type == "response.output_text.delta":
+        assert_type(event, OutputTextDelta)
+        return event.delta
+    if event.type == "trio_responses.turn_restarted":
+        assert_type(event, TurnRestarted)
+        return str(event.error)
+    return event.wire_type
+
+
+def narrow_run_event(event: RunEvent) -> str | None:
+    if event.type == "response.output_text.delta":
+        assert_type(event, OutputTextDelta)
+        return event.delta
+    if event.type == "trio_responses.tool_started":
+        assert_type(event, ToolStarted)
+        return event.name
+    if event.type == "trio_responses.tool_finished":
+        assert_type(event, ToolFinished)
+        return event.name
+    if event.type == "trio_responses.turn_restarted":
+        assert_type(event, TurnRestarted)
+        return None
+    return event.wire_type
+
+
+def narrow_channel_event(event: Event) -> str | None:
+    if event.type == "response.output_text.delta":
+        assert_type(event, OutputTextDelta)
+        return event.delta
+    if event.type == "trio_responses.connection_lost":
+        assert_type(event, ConnectionLost)
+        return event.reason
+    if event.type == "trio_responses.connection_restored":
+        assert_type(event, ConnectionRestored)
+        return str(event.outage)
+    if event.type == "trio_responses.connection_rotated":
+        assert_type(event, ConnectionRotated)
+        return None
+    if event.type == "trio_responses.buffer_exceeded":
+        assert_type(event, BufferExceeded)
+        return str(event.buffered)
+    return event.wire_type
+
+
+def narrow_output_item(item: OutputItem) -> str:
+    if item.type == "message":
+        assert_type(item, Message)
+        return item.output_text
+    if item.type == "function_call":
+        assert_type(item, FunctionCall)
+        return item.arguments
+    if item.type == "trio_responses.unknown_item":
+        assert_type(item, UnknownItem)
+    return item.wire_type
+
+
+def narrow_input_item(item: InputItem) -> str:
+    match item.type:
+        case "item_reference":
+            assert_type(item, ItemReference)
+            return item.id
+        case "function_call":
+            assert_type(item, FunctionCall)
+            return item.name
+        case _:
+            return item.wire_type
+
+
+def narrow_part(part: ContentPart) -> str:
+    if part.type == "output_text":
+        assert_type(part, OutputText)
+        return part.text
+    if part.type == "input_text":
+        assert_type(part, InputText)
+        return part.text
+    if part.type == "refusal":
+        assert_type(part, Refusal)
+        return part.refusal
+    if part.type == "trio_responses.unknown_part":
+        assert_type(part, UnknownPart)
+    return part.wire_type
+
+
+def narrow_exhaustively(outcome: ShellOutcome) -> int | None:
+    if outcome.type == "exit":
+        return outcome.exit_code
+    if outcome.type == "timeout":
+        return None
+    if outcome.type == "trio_responses.unknown_part":
+        return None
+    assert_never(outcome)
+
+
+def narrow_tool(tool: Tool) -> str:
+    if tool.type == "function":
+        assert_type(tool, FunctionToolParam)
+        return tool.name
+    if tool.type == "mcp":
+        assert_type(tool, McpTool)
+        return tool.server_label
+    if tool.type == "web_search_preview":
+        assert_type(tool, WebSearchPreviewTool)
+    return tool.wire_type
+
+
+def read_types(started: ToolStarted, delta: OutputTextDelta) -> None:
+    assert_type(started.type, Literal["trio_responses.tool_started"])
+    assert_type(delta.type, Literal["response.output_text.delta"])
