@@ -20,11 +20,11 @@ from trio_responses import (
     ConnectionLimitReached,
     ConnectionLost,
     Conversation,
-    Delivery,
+    DeliveryStatus,
     PreviousResponseNotFound,
     RotationPolicy,
 )
-from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses.testing import ResponsesServer
 
 NOT_FOUND = "previous_response_not_found"
@@ -118,7 +118,7 @@ async def test_a_turn_that_may_have_run_is_not_sent_again_by_default(
         server.drop(after_events=after_events)
         with pytest.raises(ConnectionLost) as failure:
             await conversation.create("lost")
-        expected = Delivery.ACCEPTED if after_events else Delivery.AMBIGUOUS
+        expected = DeliveryStatus.ACCEPTED if after_events else DeliveryStatus.AMBIGUOUS
         assert failure.value.delivery is expected
         assert (history(conversation), conversation.last_response_id) == (before, first.id)
         assert (await conversation.create("two")).output_text == ONCE
@@ -207,7 +207,7 @@ async def test_the_error_for_a_missing_parent_is_raised_the_second_time(
         server.fail(NOT_FOUND, status=400)
         with pytest.raises(PreviousResponseNotFound) as failure:
             await conversation.create("two")
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
         assert conversation.last_response_id == first.id
         assert (await conversation.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False, False]
@@ -225,7 +225,7 @@ async def test_the_error_for_a_missing_parent_is_raised_at_once_after_full_input
 
 @pytest.mark.parametrize("delivery", ["at_most_once", "at_least_once"])
 async def test_the_error_for_a_missing_parent_is_raised_if_the_response_had_started(
-    server: ResponsesServer, delivery: DeliveryChoice
+    server: ResponsesServer, delivery: DeliveryMode
 ) -> None:
     """P4: events were received, so the turn may have run."""
     async with open_conversation(server) as conversation:
@@ -233,7 +233,7 @@ async def test_the_error_for_a_missing_parent_is_raised_if_the_response_had_star
         server.fail(NOT_FOUND, status=400, after_events=2)
         with pytest.raises(PreviousResponseNotFound) as failure:
             await conversation.create("two", delivery=delivery)
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert len(server.requests) == 2
         assert (await conversation.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False]
@@ -257,7 +257,7 @@ async def test_an_age_limit_that_is_reached_twice_is_raised(server: ResponsesSer
         server.answer([LIMIT_REACHED])
         with pytest.raises(ConnectionLimitReached) as failure:
             await conversation.create("two")
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
         assert (await conversation.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False, False]
 

@@ -20,7 +20,7 @@ from tests.turn.rig import Crowd
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     ReconnectFailed,
     ResponsesError,
     RotationPolicy,
@@ -61,7 +61,7 @@ async def test_waiting_turns_fail_when_a_later_connection_has_its_key_rejected(
     server: ResponsesServer,
 ) -> None:
     gate = Gate(server)
-    refused: list[Delivery | None] = []
+    refused: list[DeliveryStatus | None] = []
     answered: list[str] = []
 
     async def try_to_ask(text: str) -> None:
@@ -75,7 +75,7 @@ async def test_waiting_turns_fail_when_a_later_connection_has_its_key_rejected(
         for number in range(20):
             nursery.start_soon(try_to_ask, f"{number}")
         await wait_all_tasks_blocked()
-        assert refused == [Delivery.NOT_SENT] * 4
+        assert refused == [DeliveryStatus.NOT_SENT] * 4
         gate.open()
         await wait_all_tasks_blocked()
         assert len(answered) == 16
@@ -201,7 +201,7 @@ async def test_a_turn_fails_when_no_connection_can_be_opened_and_the_next_turn_t
         await server.hang_up_all()
         with pytest.raises(ReconnectFailed) as caught:
             await ask(pool, "hi")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert pool.connections == ()
         assert pool.statistics().connections_ended == 2
         with pytest.raises(ReconnectFailed):

@@ -17,7 +17,7 @@ from tests.turn.rig import Crowd, Wire, dead
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     ReconnectFailed,
     ResponsesError,
 )
@@ -186,7 +186,7 @@ async def test_a_server_that_drops_every_socket_is_tried_a_bounded_number_of_tim
     async with open_to(narrow_server, lanes=False, size=2, dial=dial) as pool:
         with pytest.raises(ResponsesError) as caught:
             await ask(pool, "never")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert narrow_server.requests == []
         assert narrow_server.statistics().handshakes < 10
 
@@ -257,7 +257,7 @@ async def test_waiting_turns_fail_at_once_when_the_key_is_rejected(
         await narrow_server.send_raw(close_frame(GOING_AWAY), connection=1)
         with pytest.raises(AuthenticationError) as caught:
             await ask(pool, "refused")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert narrow_server.statistics().handshakes == 2  # no further attempt
         enough.set()
 
@@ -337,5 +337,5 @@ async def test_a_waiting_turn_fails_when_no_connection_can_be_opened_again(
         await server.hang_up_all()
         with pytest.raises(ReconnectFailed) as caught:
             await ask(pool, "hi")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert pool.statistics().turns_waiting == 0

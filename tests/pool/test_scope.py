@@ -22,7 +22,7 @@ from trio_responses import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     RotationPolicy,
     Timeouts,
     open_responses,
@@ -38,7 +38,7 @@ async def test_closing_ends_the_active_and_the_waiting_turns(
     server: ResponsesServer,
 ) -> None:
     gate = Gate(server)
-    deliveries: list[Delivery | None] = []
+    deliveries: list[DeliveryStatus | None] = []
 
     async def try_to_ask(text: str) -> None:
         with pytest.raises(ConnectionClosed) as caught:
@@ -50,8 +50,8 @@ async def test_closing_ends_the_active_and_the_waiting_turns(
             nursery.start_soon(try_to_ask, f"{number}")
         await wait_all_tasks_blocked()
         assert pool.statistics().turns_waiting == 8
-    assert deliveries.count(Delivery.NOT_SENT) == 8
-    assert deliveries.count(Delivery.AMBIGUOUS) == 32
+    assert deliveries.count(DeliveryStatus.NOT_SENT) == 8
+    assert deliveries.count(DeliveryStatus.AMBIGUOUS) == 32
     gate.open()
 
 
@@ -64,7 +64,7 @@ async def test_closing_ends_the_turns_that_wait_for_one_connection(
     ):
         first = await pool.create(model="m", input="hi", store=True)
         narrow_server.stall()
-        nursery.start_soon(ask_until_closed, pool, Delivery.AMBIGUOUS)
+        nursery.start_soon(ask_until_closed, pool, DeliveryStatus.AMBIGUOUS)
         await wait_all_tasks_blocked()
         nursery.start_soon(partial(ask_until_closed, previous_response_id=first.id), pool)
         await wait_all_tasks_blocked()
@@ -72,7 +72,7 @@ async def test_closing_ends_the_turns_that_wait_for_one_connection(
 
 
 async def ask_until_closed(
-    turns: TurnMethods, delivery: Delivery = Delivery.NOT_SENT, **params: Any
+    turns: TurnMethods, delivery: DeliveryStatus = DeliveryStatus.NOT_SENT, **params: Any
 ) -> None:
     with pytest.raises(ConnectionClosed) as caught:
         await ask(turns, "hi", **params)
@@ -156,7 +156,7 @@ async def test_a_closed_pool_starts_no_turns_and_lanes(server: ResponsesServer) 
         await pool.aclose()
         with pytest.raises(ConnectionClosed) as caught:
             await ask(pool, "hi")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         with pytest.raises(ConnectionClosed):
             async with pool.lane():
                 raise AssertionError("the block must not begin")

@@ -6,7 +6,7 @@
 from typing import Literal, assert_never, assert_type
 
 from trio_responses import (
-    BufferExceeded,
+    BufferOverflow,
     ConnectionLost,
     ConnectionRestored,
     ConnectionRotated,
@@ -100,7 +100,7 @@ def narrow_channel_event(event: Event) -> str | None:
         assert_type(event, ConnectionRotated)
         return None
     if event.type == "trio_responses.buffer_exceeded":
-        assert_type(event, BufferExceeded)
+        assert_type(event, BufferOverflow)
         return str(event.buffered)
     return event.wire_type
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from trio_responses import _wire as wire
-from trio_responses._errors import BufferExceeded, Delivery, MessageTooLarge
+from trio_responses._errors import BufferOverflow, DeliveryStatus, MessageTooLarge
 from trio_responses._protocol.frames import BinaryMessage
 from trio_responses._protocol.request_table import TURNING_POINTS
 from trio_responses._protocol.requests import ReaderState
@@ -121,12 +121,12 @@ class Router:
             self.channel.put([event], 0)
 
     def overflow_fullest(self, sockets: Iterable[Socket]) -> None:
-        """Discard the fullest inbox, and fail its turn with `BufferExceeded`."""
+        """Discard the fullest inbox, and fail its turn with `BufferOverflow`."""
         fullest = self._budget.fullest()
         if fullest is None:
             return
-        error = BufferExceeded(fullest.unread_bytes)
-        error.delivery = Delivery.ACCEPTED
+        error = BufferOverflow(fullest.unread_bytes)
+        error.delivery = DeliveryStatus.ACCEPTED
         fullest.discard()
         if fullest is self.channel:
             self._overrun = True

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from trio_responses._conversation.run import RunStream
     from trio_responses._endpoint import Endpoint
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
     from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
@@ -117,7 +117,7 @@ class Conversation(TurnMethods):
         self,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
@@ -146,7 +146,7 @@ class Conversation(TurnMethods):
         new: RawItems,
         settings: TurnSettings,
         *,
-        delivery: DeliveryChoice,
+        delivery: DeliveryMode,
         abandon: AbandonChoice,
         snapshot: bool,
         generate: bool | None = None,
@@ -177,7 +177,7 @@ class Conversation(TurnMethods):
         self,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> Response:
         """Run the next turn and return its Response: completed, or incomplete.
@@ -201,7 +201,7 @@ class Conversation(TurnMethods):
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
@@ -286,7 +286,7 @@ class Conversation(TurnMethods):
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> Response:
         """Run turns, and tools between them, until the model answers; return its Response.
@@ -295,7 +295,7 @@ class Conversation(TurnMethods):
         call is returned: send its output in the next run. The parameters are those of
         `run_stream`. If cancelled, the tools are cancelled, and the next run continues.
 
-        :raises RoundsExceeded: when the last allowed response still has calls; the conversation
+        :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
         :raises Exception: the exception of a tool, with ``on_tool_error="raise"``.
         :raises ResponsesError: as `create` does.
@@ -321,7 +321,7 @@ class Conversation(TurnMethods):
         answer: type[T],
         input: Input = (),
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
@@ -330,7 +330,7 @@ class Conversation(TurnMethods):
         answer: Any,
         input: Input = (),
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -338,7 +338,7 @@ class Conversation(TurnMethods):
         answer: Any,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> ParsedResponse[Any]:
         """Run turns, and tools between them, until the model answers with a value of a type.
@@ -347,7 +347,7 @@ class Conversation(TurnMethods):
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
         :param params: the parameters of `run`, such as ``tools``.
-        :raises AnswerError: as ``connection.parse`` does; the answer is in the history.
+        :raises ParseError: as ``connection.parse`` does; the answer is in the history.
         :raises ResponsesError: as `run` does.
         """
         settings, reader = with_text_format(answer, {**self._settings.plain, **params})

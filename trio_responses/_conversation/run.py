@@ -20,9 +20,9 @@ from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._conversation.settings import TurnSettings
 from trio_responses._errors import (
     ConfigurationError,
-    Delivery,
+    DeliveryStatus,
+    MaxRoundsExceeded,
     ResponseFailedError,
-    RoundsExceeded,
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
@@ -121,7 +121,7 @@ class RunStream:
     async def __anext__(self) -> RunEvent:
         """Wait for the next event. A checkpoint; a cancellation ends the run.
 
-        :raises RoundsExceeded: when the last allowed response still has calls; the conversation
+        :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
         :raises ResponseFailedError: when a response failed.
         :raises ResponsesError: when a turn ended without a Response.
@@ -178,7 +178,7 @@ class RunStream:
             pending = calls.pending_calls(answered_by=new)
             handled = {key: call for key, call in pending.items() if config.toolbox.handles(call)}
             if len(self.responses) >= config.max_rounds and len(handled) == len(pending):
-                raise RoundsExceeded(config.max_rounds, self.responses[-1])
+                raise MaxRoundsExceeded(config.max_rounds, self.responses[-1])
             scope = trio.CancelScope()
             try:
                 async for notification in self._start_calls(handled, scope):
@@ -321,7 +321,7 @@ def _checked(response: Response) -> Response:
     """
     if response.status == "failed":
         error: ResponsesError = ResponseFailedError(response)
-        error.delivery = Delivery.ACCEPTED
+        error.delivery = DeliveryStatus.ACCEPTED
         raise error
     return response
 

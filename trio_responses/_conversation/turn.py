@@ -15,7 +15,7 @@ import trio
 
 from trio_responses import _wire as wire
 from trio_responses._conversation.history import CommittedTurn
-from trio_responses._errors import Delivery, PreviousResponseNotFound
+from trio_responses._errors import DeliveryStatus, PreviousResponseNotFound
 from trio_responses._protocol.continuation import ServerState
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._turn.stream import ResponseStream
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import TurnObserver
     from trio_responses._protocol.continuation import Placement
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
     from trio_responses._turn.stream import AbandonChoice, TurnSender
@@ -96,7 +96,7 @@ class ConversationRequest:
         """Whether full input avoids an error: the server refused because it lost the parent."""
         if not isinstance(error, PreviousResponseNotFound) or self._plan is None:
             return False
-        if error.delivery is not Delivery.REJECTED or self.parent is None:
+        if error.delivery is not DeliveryStatus.REJECTED or self.parent is None:
             return False
         self._history.forget_server_state(self._plan.base_revision)
         return True
@@ -276,7 +276,7 @@ class TurnStream(ResponseStream):
         sender: TurnSender,
         request: ConversationRequest,
         *,
-        delivery: DeliveryChoice,
+        delivery: DeliveryMode,
         abandon: AbandonChoice,
         snapshot: bool,
         within_run: bool = False,

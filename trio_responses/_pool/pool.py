@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._pool.connection import PooledConnection
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
-    from trio_responses._transport.proxy import ProxyChoice
+    from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
     from trio_responses._turn.methods import Lane
     from trio_responses._turn.request_builder import RequestBuilder
@@ -80,7 +80,7 @@ class ResponsesPool(TurnMethods):
     def stream(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
@@ -266,7 +266,7 @@ async def open_pool(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
-    proxy: ProxyChoice = None,
+    proxy: ProxyOption = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,

@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_responses._errors import ConnectError, Delivery
+from trio_responses._errors import ConnectError, DeliveryStatus
 from trio_responses._pool.connection import PooledConnection
 from trio_responses._pool.statistics import EndedConnections
 
@@ -376,5 +376,5 @@ def is_permanent(error: ResponsesError) -> bool:
 def _unsent(error: ResponsesError) -> ResponsesError:
     """Return a copy of an error for a request that was not sent."""
     copy = error.copy_for_raise()
-    copy.delivery = Delivery.NOT_SENT
+    copy.delivery = DeliveryStatus.NOT_SENT
     return copy

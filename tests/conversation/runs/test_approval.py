@@ -7,7 +7,7 @@ import trio
 
 from tests.conversation.rig import history, open_conversation
 from tests.conversation.runs.rig import answers, is_paired, outputs, say_raw
-from trio_responses import ToolFinished, ToolStarted, UnanswerableCall, function_tool
+from trio_responses import CallNotRejectable, ToolFinished, ToolStarted, function_tool
 from trio_responses.testing import Call, ResponsesServer
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ async def test_a_declined_computer_call_raises_and_can_be_answered_later(
         return "No."
 
     async with open_conversation(narrow_server) as conversation:
-        with pytest.raises(UnanswerableCall, match=r"computer_call.*No\.") as raised:
+        with pytest.raises(CallNotRejectable, match=r"computer_call.*No\.") as raised:
             await conversation.run("Look.", handlers={"computer_call": look}, approve=approve)
         assert raised.value.kind == "computer_call"
         await conversation.run(handlers={"computer_call": look})

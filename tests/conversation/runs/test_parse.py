@@ -11,13 +11,13 @@ import trio
 from tests.conversation.rig import history, open_conversation, open_steady
 from tests.conversation.runs.rig import WEATHER, is_paired, outputs, say_raw
 from trio_responses import (
-    AnswerError,
-    AnswerIncomplete,
-    AnswerMismatch,
-    AnswerRefused,
     ConfigurationError,
-    Delivery,
+    DeliveryStatus,
+    IncompleteError,
     ParsedResponse,
+    ParseError,
+    ParseMismatchError,
+    RefusalError,
     ResponseFailedError,
     function_tool,
 )
@@ -132,18 +132,18 @@ async def test_text_settings_of_parse_precede_those_of_the_conversation(
 async def test_a_refusal_raises_an_error_with_its_text(narrow_server: "ResponsesServer") -> None:
     say_raw(narrow_server, refusal("I would rather not."))
     async with open_conversation(narrow_server) as conversation:
-        with pytest.raises(AnswerRefused) as raised:
+        with pytest.raises(RefusalError) as raised:
             await conversation.parse(Weather, "Go.")
         assert len(conversation.items) == 2
     assert raised.value.refusal == "I would rather not."
     assert "rather" not in str(raised.value)
-    assert raised.value.delivery is Delivery.ACCEPTED
+    assert raised.value.delivery is DeliveryStatus.ACCEPTED
 
 
 async def test_an_answer_that_was_cut_off_raises_an_error(server: "ResponsesServer") -> None:
     server.reply('{"city": "Os', status="incomplete")
     async with open_steady(server) as connection:
-        with pytest.raises(AnswerIncomplete) as raised:
+        with pytest.raises(IncompleteError) as raised:
             await connection.parse(Weather, model="m", input="Go.")
     assert raised.value.reason == "max_output_tokens"
     assert raised.value.response.output_text == '{"city": "Os'
@@ -165,14 +165,14 @@ async def test_a_mismatch_raises_an_error_with_the_text_and_the_place(
 ) -> None:
     server.reply(chunks=[text])
     async with open_conversation(server) as conversation:
-        with pytest.raises(AnswerMismatch) as raised:
+        with pytest.raises(ParseMismatchError) as raised:
             await conversation.parse(Weather, "Go.")
         assert len(conversation.items) > 0
     error = raised.value
     assert error.text == text
     assert error.response.output_text == text
     assert re.search(words, error.message)
-    assert isinstance(error, AnswerError)
+    assert isinstance(error, ParseError)
     assert isinstance(error, ValueError)
     assert not text or text not in str(error)
     assert error.place == place
@@ -186,7 +186,7 @@ async def test_calls_without_a_handler_are_not_an_answer(server: "ResponsesServe
     async with open_conversation(
         server, tools=[{"type": "function", "name": "weather"}]
     ) as conversation:
-        with pytest.raises(AnswerMismatch) as raised:
+        with pytest.raises(ParseMismatchError) as raised:
             await conversation.parse(Weather, "Go.")
     assert raised.value.text == ""
     assert raised.value.response.function_calls[0].name == "weather"
@@ -247,4 +247,4 @@ async def test_the_delivery_of_a_response_that_failed_is_accepted(
     async with open_conversation(server) as conversation:
         with pytest.raises(ResponseFailedError) as failure:
             await conversation.run("Go.")
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
