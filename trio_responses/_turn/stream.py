@@ -24,7 +24,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_responses._errors import (
-    Delivery,
+    DeliveryStatus,
     ResponsesError,
     UndecodableResponse,
     api_error,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
@@ -156,13 +156,13 @@ class ResponseStream:
         sender: TurnSender,
         request: RequestBuilder,
         *,
-        delivery: DeliveryChoice,
+        delivery: DeliveryMode,
         abandon: AbandonChoice,
         snapshot: bool,
     ) -> None:
         self._sender = sender
         self._request = request
-        self._choice: DeliveryChoice = delivery
+        self._choice: DeliveryMode = delivery
         self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
         self._state = StreamState.NEW
@@ -335,7 +335,9 @@ class ResponseStream:
                 turn = await self._sender.start_turn(self._request)
                 break
             except ResponsesError as error:
-                unsent = error.delivery is Delivery.NOT_SENT and self._sender.may_reroute(error)
+                unsent = error.delivery is DeliveryStatus.NOT_SENT and self._sender.may_reroute(
+                    error
+                )
                 if not unsent or reroutes == self._sender.max_reroutes:
                     raise
                 reroutes += 1
@@ -444,7 +446,7 @@ class ResponseStream:
             self._finish(self._unfollowed)
         elif isinstance(event, UndecodableFrame):
             undecodable = UndecodableResponse(event)
-            undecodable.delivery = Delivery.ACCEPTED
+            undecodable.delivery = DeliveryStatus.ACCEPTED
             self._handle_failure(undecodable)
         elif isinstance(event, ErrorEvent):
             error = api_error(event)
