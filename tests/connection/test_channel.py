@@ -140,19 +140,6 @@ async def test_what_nobody_asked_for_comes_to_those_who_listen(
         assert connection.statistics().unclaimed_events == 2
 
 
-@pytest.mark.parametrize("frame", UNASKED)
-async def test_what_nobody_asked_for_ends_no_turn(
-    server: ResponsesServer, connect: "Connect", frame: Frame
-) -> None:
-    """P5: in the middle of one."""
-    server.reply("one two three").inject(frame, after_events=5)
-    async with connect() as connection:
-        async with connection.stream(model="m", input="hi") as stream:
-            events = [event async for event in stream]
-        assert stream.response.output_text == "one two three"
-        assert [event.sequence_number for event in events] == list(range(len(events)))
-
-
 async def test_an_unread_channel_never_stops_a_turn(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
@@ -235,18 +222,6 @@ async def test_bad_frames_are_counted_where_nobody_listens(
         statistics = connection.statistics()
         assert (statistics.undecodable_frames, statistics.unclaimed_events) == (4, 4)
         await well(connection)
-
-
-@pytest.mark.parametrize("frame", UNDECODABLE[:4])
-async def test_what_cannot_be_decoded_ends_no_turn(
-    server: ResponsesServer, connect: "Connect", frame: Frame
-) -> None:
-    """P8, D22: in the middle of one."""
-    server.reply("one two three").inject(frame, after_events=5)
-    async with connect() as connection:
-        response = await connection.create(model="m", input="hi")
-        assert response.output_text == "one two three"
-        assert connection.statistics().undecodable_frames == 1
 
 
 # --- Sizes ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_responses import (
+    APIError,
     ConfigurationError,
     ConnectionLost,
     ConnectionRestored,
@@ -203,6 +204,28 @@ async def test_a_lost_socket_is_replaced_and_the_age_counts_from_then(
         await server.reset_all()
         await trio.sleep(150)
         assert [time - started for time in dialler.times] == [0, 61, 161]
+
+
+async def test_the_end_of_a_socket_that_was_replaced_is_no_loss(
+    server: ResponsesServer, connect: Connect
+) -> None:
+    """P2: a socket that finishes its turns beside its successor may die unnoticed."""
+    endpoint = Endpoint.compatible(server.url, lanes=True, after_error="replace")
+    server.reply("slow", delay=10.0)
+    server.fail(status=500)
+    async with connect(endpoint=endpoint) as connection:
+        with trio.move_on_after(0):
+            await connection.receive()
+        async with connection.stream(model="m", input="slow"):
+            with pytest.raises(APIError):
+                await connection.create(model="m", input="fails")
+            await connection.create(model="m", input="hi")
+            assert (server.connections[0].is_open, server.connections[1].is_open) == (True, True)
+            server.freeze_all()
+        await trio.sleep(20)
+        assert server.statistics().handshakes == 2
+        assert connection.state is ConnectionState.OPEN
+        assert connection.statistics().unread_bytes == 0
 
 
 # --- When --------------------------------------------------------------------------------

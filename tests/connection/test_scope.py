@@ -18,6 +18,7 @@ from trio_responses import (
     Delivery,
     Keepalive,
     ReconnectFailed,
+    ReconnectPolicy,
     ResponsesConnection,
     Timeouts,
     connect_responses,
@@ -66,25 +67,6 @@ async def test_no_timer_outlives_the_block(server: ResponsesServer, connect: "Co
             left_at = trio.current_time()
         assert trio.current_time() == left_at
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 3600
-
-
-async def test_a_block_left_while_a_turn_runs_fails_the_turn(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
-    """P1, P3: the waiting task is told at once, and how far its request had come."""
-    server.stall(after_events=2)
-    failures: list[ConnectionClosed] = []
-
-    async def ask(connection: ResponsesConnection) -> None:
-        with pytest.raises(ConnectionClosed) as failure:
-            await connection.create(model="m", input="hi")
-        failures.append(failure.value)
-
-    async with nothing_is_left(server), trio.open_nursery() as nursery, connect() as connection:
-        nursery.start_soon(ask, connection)
-        await wait_all_tasks_blocked()
-    assert [failure.delivery for failure in failures] == [Delivery.ACCEPTED]
-    assert isinstance(failures[0], trio.ClosedResourceError)
 
 
 async def test_a_failure_of_the_block_leaves_as_itself(
@@ -261,20 +243,6 @@ async def test_aclose_is_a_checkpoint(connect: "Connect") -> None:
             await connection.aclose()
 
 
-async def test_aclose_is_bounded_against_a_half_open_server(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
-    """P1: ``timeouts.close`` seconds to the instant, and then the socket is dropped."""
-    async with connect(timeouts=Timeouts(close=3.5)) as connection:
-        server.freeze_all()
-        started = trio.current_time()
-        await connection.aclose()
-        assert trio.current_time() - started == 3.5
-        assert connection.state is ConnectionState.CLOSED
-        await connection.aclose()
-        assert trio.current_time() - started == 3.5
-
-
 async def test_leaving_the_block_is_bounded_even_while_it_is_cancelled(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
@@ -446,6 +414,23 @@ async def test_two_callers_of_a_failed_connection_get_exceptions_of_their_own(
         assert failures[0] is not failures[1]
         assert failures[0].attempts == failures[1].attempts == 0
         assert failures[0].__cause__ is failures[1].__cause__
+
+
+def test_two_event_loops_one_after_the_other_share_nothing() -> None:
+    """P1: the same configuration serves connections of two runs of Trio."""
+    timeouts, keepalive, policy = Timeouts(), Keepalive(), ReconnectPolicy()
+
+    async def main() -> str:
+        async with (
+            open_test_server() as server,
+            server.open_client(
+                timeouts=timeouts, keepalive=keepalive, reconnect=policy
+            ) as connection,
+        ):
+            return (await connection.create(model="m", input="hi")).output_text
+
+    clocks = MockClock(autojump_threshold=0), MockClock(autojump_threshold=0)
+    assert [trio.run(main, clock=clock) for clock in clocks] == ['Turn 1: you said "hi".'] * 2
 
 
 # --- In a nursery of one's own -------------------------------------------------------------

@@ -1,8 +1,11 @@
 """P6, bounded memory: a slow consumer slows the server, not the library, and loses nothing."""
 
+import gc
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, overload
 
 import pytest
@@ -498,6 +501,44 @@ async def test_100_mib_through_a_slow_consumer_stay_under_40_mib(
         assert connection.statistics().bytes_received > count * size
         assert MIB <= most_unread < 1.5 * MIB
         assert peak - before < 40 * MIB
+
+
+NOT_HELD: Final = (type, ModuleType, FunctionType, BuiltinFunctionType, FrameType)
+ELSEWHERE: Final = ("trio.", "trio_responses.testing", "logging")
+"""Modules whose objects belong to Trio, to the server of the test, or to the interpreter."""
+
+
+def held_bytes(root: object) -> int:
+    """Return the size of an object and of all that it refers to, without classes and functions."""
+    seen = {id(root)}
+    waiting = [root]
+    total = 0
+    while waiting:
+        one = waiting.pop()
+        total += sys.getsizeof(one)
+        for other in gc.get_referents(one):
+            foreign = type(other).__module__.startswith(ELSEWHERE)
+            if id(other) not in seen and not foreign and not isinstance(other, NOT_HELD):
+                seen.add(id(other))
+                waiting.append(other)
+    return total
+
+
+async def test_turns_leave_nothing_in_the_memory_of_the_connection(
+    server: ResponsesServer,
+) -> None:
+    """P6: no cache, listener or record grows with the turns, cancelled ones included."""
+    sizes: list[int] = []
+    async with server.open_client() as connection:
+        for _ in range(2):
+            for number in range(25):
+                await ask(connection, str(number))
+            with trio.move_on_after(0):
+                await ask(connection, "cancelled")
+            await trio.sleep(10)
+            sizes.append(held_bytes(connection))
+        assert sizes[0] == sizes[1] > 1000
+        assert_at_rest(connection)
 
 
 async def test_a_limit_that_is_reached_is_full() -> None:

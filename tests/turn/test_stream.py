@@ -14,7 +14,6 @@ from tests.turn.rig import (
     assert_at_rest,
     created,
     delta,
-    encoded,
     ended,
     heard,
     item_done,
@@ -29,7 +28,6 @@ from trio_responses import (
     RateLimited,
     ResponseFailedError,
     ResponsesError,
-    ServerOverloaded,
     UndecodableResponse,
 )
 from trio_responses._wire import (
@@ -240,6 +238,7 @@ async def test_create_raises_where_the_response_failed(server: "ResponsesServer"
             await ask(connection, "hi", delivery="at_least_once")
         assert failure.value.response.status == "failed"
         assert failure.value.response.output_text == "half"
+        assert "half" not in str(failure.value)
         assert failure.value.delivery is Delivery.ACCEPTED
         assert len(server.requests) == 1
         await ask_strictly(connection, "next")
@@ -264,39 +263,45 @@ async def test_an_incomplete_response_is_a_response(server: "ResponsesServer") -
 async def test_an_error_frame_of_any_shape_ends_a_turn(
     server: "ResponsesServer", shape: ErrorShape, after_events: int
 ) -> None:
-    """P3, P8: the stream gives the frame out and raises behind it; ``create`` raises."""
+    """P3, P8: the stream yields the frame and raises after it; ``create()`` raises.
+
+    Code, status, message, parameter and delay are on the exception; the message is not in its text.
+    """
     for _ in range(2):
-        server.fail("server_is_overloaded", status=503, shape=shape, after_events=after_events)
+        server.fail(
+            "rate_limit_exceeded",
+            status=429,
+            message="slow down",
+            param="model",
+            shape=shape,
+            headers={"retry-after": 7},
+            after_events=after_events,
+        )
     async with server.open_client() as connection:
-        with trio.fail_after(1):
-            async with connection.stream(model="m", input="hi") as stream:
-                events = [await stream.__anext__() for _ in range(after_events + 1)]
-                assert isinstance(events[-1], ErrorEvent)
-                with pytest.raises(APIError) as failure:
-                    await stream.__anext__()
-                assert failure.value.event is events[-1]
-            with pytest.raises(APIError) as later:
-                _ = stream.response
-            assert later.value is failure.value
-            with pytest.raises(APIError) as created_failure:
-                await ask(connection, "hi")
+        async with connection.stream(model="m", input="hi") as stream:
+            events = [await stream.__anext__() for _ in range(after_events + 1)]
+            assert isinstance(events[-1], ErrorEvent)
+            with pytest.raises(APIError) as failure:
+                await stream.__anext__()
+            assert failure.value.event is events[-1]
+        with pytest.raises(APIError) as later:
+            _ = stream.response
+        assert later.value is failure.value
+        with pytest.raises(APIError) as created_failure:
+            await ask(connection, "hi")
         for error in (failure.value, created_failure.value):
-            started = after_events > 0
-            assert error.delivery is (Delivery.ACCEPTED if started else Delivery.AMBIGUOUS)
+            assert error.delivery is (Delivery.ACCEPTED if after_events else Delivery.REJECTED)
+            assert (error.message, error.retry_after) == ("slow down", 7)
+            assert "slow down" not in str(error)
             if shape != "detail":
-                assert isinstance(error, ServerOverloaded)
+                assert isinstance(error, RateLimited)
+                assert (error.code, error.param) == ("rate_limit_exceeded", "model")
+            if shape not in {"flat", "sequenced"}:
+                assert error.status == 429
         await ask_strictly(connection, "next")
+        assert trio.current_time() == 0
         assert server.statistics().handshakes == 1
         assert_at_rest(connection)
-
-
-async def test_a_rate_limit_says_how_long_to_wait(server: "ResponsesServer") -> None:
-    server.fail("rate_limit_exceeded", status=429, headers={"retry-after": "7"})
-    async with server.open_client() as connection:
-        with pytest.raises(RateLimited) as failure:
-            await ask(connection, "hi")
-        assert failure.value.retry_after == 7
-        assert failure.value.delivery is Delivery.REJECTED
 
 
 @pytest.mark.parametrize("final_output", ["empty", "null", "missing"])
@@ -365,11 +370,12 @@ async def test_unknown_events_go_to_the_turn_and_end_nothing(server: "ResponsesS
         assert connection.statistics().undecodable_frames == 1
 
 
+@pytest.mark.parametrize("kind", ["response.completed", "response.failed", "response.incomplete"])
 async def test_a_final_frame_that_cannot_be_decoded_ends_the_turn(
-    server: "ResponsesServer",
+    server: "ResponsesServer", kind: str
 ) -> None:
     """P3, P8: there is no Response, but the bytes are there."""
-    server.answer([encoded(created()), '{"type": "response.completed", "response": 7}'])
+    server.answer([created(), {"type": kind, "response": 7}])
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
             await stream.__anext__()
@@ -377,8 +383,28 @@ async def test_a_final_frame_that_cannot_be_decoded_ends_the_turn(
             with pytest.raises(UndecodableResponse) as failure:
                 await stream.__anext__()
         assert failure.value.frame is last
+        assert failure.value.frame.type == kind
+        assert b'"response":7' in failure.value.frame.raw
         assert failure.value.delivery is Delivery.ACCEPTED
+        assert connection.statistics().undecodable_frames == 1
         await ask_strictly(connection, "next")
+        assert server.statistics().handshakes == 1
+
+
+@pytest.mark.parametrize("response", [{"id": 5}, {"id": ["x"]}, {}, 5, None, "resp_1"])
+async def test_the_id_of_a_response_is_text_or_the_response_is_undecodable(
+    server: "ResponsesServer", response: Any
+) -> None:
+    """P8: a value of another type is never taken for the id."""
+    server.answer([{"type": "response.completed", "response": response}])
+    async with server.open_client() as connection:
+        try:
+            done = await connection.create(model="m", input="hi")
+        except UndecodableResponse:
+            assert connection.previous_response_id is None
+        else:
+            assert isinstance(done.id, str)
+            assert isinstance(connection.previous_response_id, str | None)
 
 
 async def test_everything_in_one_read_is_still_one_event_at_a_time(
@@ -457,12 +483,3 @@ async def test_unknown_parameters_go_to_the_server(server: "ResponsesServer") ->
         await ask(connection, "hi", multi_agent={"a": 1}, extra={"client_metadata": metadata})
         assert server.requests[0]["multi_agent"] == {"a": 1}
         assert server.requests[0]["client_metadata"] == metadata
-
-
-async def test_a_warm_up_waits_for_its_end(server: "ResponsesServer") -> None:
-    async with server.open_client() as connection:
-        warm = await connection.warm_up(model="m", instructions="Be brief.")
-        assert warm.output_text == ""
-        assert server.requests[0]["generate"] is False
-        response = await connection.create(model="m", input="hi", previous_response_id=warm.id)
-        assert response.previous_response_id == warm.id
