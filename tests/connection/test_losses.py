@@ -1,4 +1,4 @@
-"""P2 to P4: what everybody sees when the server is killed."""
+"""P2 to P4: the channel, turns and requests while sockets are lost and reopened."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -69,10 +69,10 @@ async def test_a_raw_request_waits_for_a_socket_and_raises_where_its_write_fails
     assert server.statistics().requests == 1
 
 
-async def test_a_frame_that_cannot_be_written_in_time_says_not_sent(
+async def test_a_raw_request_that_cannot_be_written_in_time_was_not_sent(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P4: the pipe is full, and half a frame is nothing that a server could act on."""
+    """P4: the pipe is full, and a server cannot act on half a frame."""
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         assert (host, port) == ("localhost", 80)
@@ -87,10 +87,10 @@ async def test_a_frame_that_cannot_be_written_in_time_says_not_sent(
     assert server.statistics().requests == 0
 
 
-async def test_killed_for_good_it_gives_up_to_the_second(
+async def test_a_server_that_stays_away_is_given_up_after_the_policys_delays(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2: 1 + 2 + 4 + 8 + 16 seconds, for those who wait and for those who read."""
+    """P2: after 1 + 2 + 4 + 8 + 16 seconds, for calls that wait and for readers of the channel."""
     ends: list[tuple[str, float, ReconnectFailed]] = []
 
     async def note(name: str, connection: ResponsesConnection) -> None:
@@ -126,10 +126,10 @@ async def test_killed_for_good_it_gives_up_to_the_second(
     assert all(end.__cause__ is not None for _, _, end in ends)
 
 
-async def test_create_during_an_outage_waits_and_succeeds(
+async def test_a_turn_during_an_outage_waits_and_succeeds(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2, D9: no "not open" error."""
+    """P2: it does not raise because no socket is open."""
     async with connect() as connection:
         server.refuse(503, times=2)
         await server.reset_all()
@@ -140,10 +140,10 @@ async def test_create_during_an_outage_waits_and_succeeds(
         assert trio.current_time() == 7
 
 
-async def test_send_and_async_for_go_on_across_sockets(
+async def test_sending_and_reading_go_on_across_sockets(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Design 2: the channel outlives its sockets."""
+    """The channel lives longer than its sockets."""
     got: list[Event] = []
 
     async def read(connection: ResponsesConnection) -> None:
@@ -163,8 +163,10 @@ async def test_send_and_async_for_go_on_across_sockets(
     assert [kind for kind in kinds if kind in ends] == [*ends] * 3
 
 
-async def test_the_iteration_ends_where_the_connection_is_closed(connect: "Connect") -> None:
-    """Trio's channels: a close of one's own ends the loop, and what is unread comes first."""
+async def test_the_iteration_ends_after_the_unread_events_of_a_closed_connection(
+    connect: "Connect",
+) -> None:
+    """As for Trio's channels."""
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="hi"))
         await wait_all_tasks_blocked()
@@ -177,7 +179,7 @@ async def test_the_iteration_ends_where_the_connection_is_closed(connect: "Conne
 async def test_the_iteration_raises_where_the_connection_gave_up(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P3: never a silent end."""
+    """P3: it never ends silently."""
     async with connect(reconnect=[]) as connection:
         with trio.move_on_after(1):
             await connection.receive()
@@ -188,10 +190,10 @@ async def test_the_iteration_raises_where_the_connection_gave_up(
         assert str(connection.state) == "closed"
 
 
-async def test_the_last_error_frame_is_the_cause_of_the_loss(
+async def test_an_unsolicited_error_frame_is_the_cause_of_the_loss_after_it(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Row 23: an error without an owner, and then a close."""
+    """P3: close code, reason and age are on the exception as well."""
     frame = {"type": "error", "status": 500, "error": {"code": "server_error", "message": "oh"}}
     async with connect() as connection:
         with trio.move_on_after(1):
@@ -207,10 +209,10 @@ async def test_the_last_error_frame_is_the_cause_of_the_loss(
         assert getattr(lost.__cause__, "event", None) == error
 
 
-async def test_a_dead_server_is_noticed_by_the_keepalive(
+async def test_the_channel_yields_the_loss_of_a_dead_server(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """D21, row 2 and 11: 20 seconds of silence, and 20 for the answer to a ping."""
+    """P2: after 20 seconds of silence, and 20 seconds without an answer to the ping."""
     async with connect() as connection:
         with trio.move_on_after(0):
             await connection.receive()
@@ -222,16 +224,18 @@ async def test_a_dead_server_is_noticed_by_the_keepalive(
         assert isinstance(await connection.receive(), ConnectionRestored)
 
 
-async def test_a_quiet_connection_lives_on(server: ResponsesServer, connect: "Connect") -> None:
-    """D21, row 2: idle for hours, and the same socket answers."""
+async def test_an_idle_connection_lives_on(server: ResponsesServer, connect: "Connect") -> None:
+    """P2: for hours, on the same socket."""
     async with connect() as connection:
         await trio.sleep(10_000)
         await connection.create(model="m", input="hi")
     assert server.statistics().handshakes == 1
 
 
-async def test_cancelled_receives_lose_nothing(server: ResponsesServer, connect: "Connect") -> None:
-    """Design 2: a cancelled read leaves the event for the next one."""
+async def test_a_cancelled_receive_loses_no_event(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """The next ``receive()`` returns the event."""
     server.reply("one two three four", delay=1.0)
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="hi"))
@@ -244,7 +248,7 @@ async def test_cancelled_receives_lose_nothing(server: ResponsesServer, connect:
 
 
 async def test_two_readers_share_the_channel(server: ResponsesServer, connect: "Connect") -> None:
-    """Trio's channels may have several readers: each event goes to one of them, in order."""
+    """As for Trio's channels: each event goes to one of them, in order."""
     got: dict[str, list[int]] = {"a": [], "b": []}
 
     async def read(name: str, connection: ResponsesConnection) -> None:

@@ -1,4 +1,4 @@
-"""P3: a turn from the request to its one end."""
+"""P3: requests, warm-ups and parents of turns, and the sockets that turns retire."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,10 @@ async def well(connection: ResponsesConnection) -> None:
 # --- The ways to run a turn ----------------------------------------------------------------
 
 
-async def test_create_gives_the_response(server: ResponsesServer, connect: "Connect") -> None:
-    """Design 2: and sends what it was given, known fields and others."""
+async def test_create_sends_its_arguments_and_returns_the_response(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """Known fields and others go out as they were given."""
     server.reply("Hello!", usage={"input_tokens": 7})
     async with connect() as connection:
         response = await connection.create(
@@ -55,10 +57,10 @@ async def test_create_gives_the_response(server: ResponsesServer, connect: "Conn
     }
 
 
-async def test_a_field_that_is_no_json_is_the_users_mistake(
+async def test_an_argument_that_is_no_json_sends_nothing(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Row 6: nothing was sent, and nothing is left in the way."""
+    """A `TypeError`, and the next turn waits for nothing."""
     async with connect() as connection:
         with pytest.raises(TypeError):
             await connection.create(model="m", input="hi", extra_field=object())
@@ -73,8 +75,8 @@ async def test_a_field_that_is_no_json_is_the_users_mistake(
 # --- Warm-ups ------------------------------------------------------------------------------
 
 
-async def test_a_warm_up_gives_its_response(server: ResponsesServer, connect: "Connect") -> None:
-    """D23, row 22: it waits for its own end, and may be a parent."""
+async def test_a_warm_up_returns_its_response(server: ResponsesServer, connect: "Connect") -> None:
+    """It may be the parent of the next turn."""
     async with connect() as connection:
         warm = await connection.warm_up(model="m", instructions="be brief")
         assert warm.status == "completed"
@@ -108,8 +110,8 @@ async def test_a_turn_right_after_a_warm_up_waits_for_its_end(
         assert connection.previous_response_id == response.id != ids[0]
 
 
-async def test_a_warm_up_with_output_is_told(server: ResponsesServer, connect: "Connect") -> None:
-    """Row 22: the endpoint bills what was not asked for."""
+async def test_a_warm_up_with_output_raises(server: ResponsesServer, connect: "Connect") -> None:
+    """The endpoint bills output that the caller did not ask for."""
     server.reply("unasked").for_warm_up()
     async with connect() as connection:
         with pytest.raises(UnexpectedOutput) as failure:
@@ -122,7 +124,7 @@ async def test_a_warm_up_with_output_is_told(server: ResponsesServer, connect: "
 async def test_a_refused_warm_up_is_an_api_error(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Row 22."""
+    """P4: with delivery ``rejected``."""
     server.fail("unsupported_parameter", status=400, param="generate").for_warm_up()
     async with connect() as connection:
         with pytest.raises(APIError) as failure:
@@ -134,10 +136,10 @@ async def test_a_refused_warm_up_is_an_api_error(
 # --- The parent ----------------------------------------------------------------------------
 
 
-async def test_the_parent_is_that_of_the_socket(
+async def test_the_parent_belongs_to_its_socket(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """D7, row 16: None at first, set by what completes, None on the next socket."""
+    """It is None at first, the last completed response then, and None on the next socket."""
     async with connect() as connection:
         assert connection.previous_response_id is None
         first = await connection.create(model="m", input="one")
@@ -156,7 +158,7 @@ async def test_the_parent_is_that_of_the_socket(
 async def test_only_a_completed_response_is_a_parent(
     server: ResponsesServer, connect: "Connect", status: Any
 ) -> None:
-    """D7, row 16."""
+    """A failed or incomplete one leaves the parent as it was."""
     async with connect() as connection:
         first = await connection.create(model="m", input="one")
         server.reply("no", status=status)
@@ -167,8 +169,10 @@ async def test_only_a_completed_response_is_a_parent(
         assert connection.previous_response_id == first.id
 
 
-async def test_an_error_evicts_the_parent(server: ResponsesServer, connect: "Connect") -> None:
-    """D7: as the server's own cache does; and only where the request named it."""
+async def test_an_error_evicts_the_parent_that_the_request_named(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """As in the server's own cache."""
     endpoint = Endpoint.compatible(server.url, after_error="reuse")
     async with connect(endpoint=endpoint) as connection:
         first = await connection.create(model="m", input="one")
@@ -191,7 +195,7 @@ async def test_an_error_evicts_the_parent(server: ResponsesServer, connect: "Con
 async def test_a_replaced_socket_finishes_its_other_turns(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Row 12: one turn's error is not another's."""
+    """The error of one turn does not end another."""
     endpoint = Endpoint.compatible(server.url, lanes=True, after_error="replace")
     texts: list[str] = []
 
@@ -218,10 +222,10 @@ def limit_frame() -> dict[str, Any]:
     return {"type": "error", "status": 400, "error": {"code": LIMIT, "message": "60 minutes"}}
 
 
-async def test_an_age_limit_and_a_close_after_the_start_are_a_loss_with_its_reason(
+async def test_the_age_limit_is_the_cause_of_the_loss_that_follows_it(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Row 10 and 23: the limit is the cause of the loss."""
+    """P4: the turn had begun, so it is not sent again."""
     server.reply("one two three").inject(limit_frame(), after_events=4).drop(
         after_events=5, how=1000
     )

@@ -1,4 +1,4 @@
-"""P6, P10: what came before a fault is read before it, also where both come in one read."""
+"""P6, P10: events that came before a fault are read before it, also where both come in one read."""
 
 from __future__ import annotations
 

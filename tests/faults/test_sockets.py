@@ -1,4 +1,4 @@
-"""Some cells of the matrix over real sockets: TCP's own resets and ends, and TLS's own alerts."""
+"""Some cells of the matrix over real sockets, with TCP resets and ends and TLS alerts."""
 
 from __future__ import annotations
 
@@ -188,8 +188,8 @@ async def test_slow_bytes_are_waited_for() -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_a_program_that_was_held_up_does_not_take_that_for_silence(*, begun: bool) -> None:
-    """Nobody ran for an hour, and the answer is there to be read."""
+async def test_a_program_that_did_not_run_for_an_hour_finds_its_answer(*, begun: bool) -> None:
+    """P3: the answer is there to be read, so the turn is not overdue."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, MockClock)
 
@@ -222,7 +222,7 @@ async def test_a_server_that_does_not_answer_is_given_up() -> None:
 
 
 async def test_a_close_with_1009_before_the_request_is_read_refuses_it() -> None:
-    """The close frame and the RST behind it come together, while the request is being written."""
+    """The close frame and a RST come together, while the request is being written."""
 
     async def play(seat: Seat) -> None:
         await seat.wait_written()
@@ -294,8 +294,8 @@ async def test_a_certificate_that_is_not_trusted_is_not_tried_again() -> None:
         assert not place.seats
 
 
-async def test_an_alert_behind_the_handshake_is_a_failed_attempt() -> None:
-    """TLS 1.3: a server that misses a client's certificate says so when the handshake is over."""
+async def test_an_alert_after_the_handshake_is_a_failed_attempt() -> None:
+    """TLS 1.3: a server that misses a client's certificate sends an alert after the handshake."""
     context = server_context(AUTHORITY, "127.0.0.1")
     AUTHORITY.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
     context.verify_mode = ssl.CERT_REQUIRED

@@ -1,4 +1,4 @@
-"""P4: delivery is said, not guessed; what cannot have run is sent again, and nothing else is."""
+"""P4: the delivery of a request, and what is sent again: by default and by choice."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ async def test_one_cause_is_a_reason_to_send_again_once(
         await ask_strictly(connection, "next")
 
 
-async def test_each_cause_has_its_own_second_chance(server: ResponsesServer) -> None:
+async def test_each_cause_is_a_reason_of_its_own_to_send_again(server: ResponsesServer) -> None:
     """P4: a lost socket, then a silent one: the third request is the last."""
     server.drop()
     server.stall()
@@ -108,10 +108,10 @@ async def test_closing_ends_a_turn_that_would_be_sent_again(server: ResponsesSer
         assert len(server.requests) == 1
 
 
-async def test_the_turns_of_one_socket_are_told_each_for_itself(
+async def test_a_lost_socket_raises_an_exception_for_each_of_its_turns(
     server: ResponsesServer,
 ) -> None:
-    """P4: exceptions of their own, since one had begun and the other had not."""
+    """P4: one turn had begun and the other had not."""
     server.stall(after_events=2)
     server.stall(after_events=0)
     failures: list[ConnectionLost] = []
@@ -133,8 +133,8 @@ async def test_the_turns_of_one_socket_are_told_each_for_itself(
 # --- What was not sent -------------------------------------------------------------------
 
 
-async def test_the_same_request_finds_two_dead_sockets(server: ResponsesServer) -> None:
-    """P4: once is enough; the second time it is said, with what is known: it did not run."""
+async def test_a_request_that_meets_two_dead_sockets_was_not_sent(server: ResponsesServer) -> None:
+    """P4: it is moved to another socket once."""
     async with open_through(server, dead, dead) as connection:
         with pytest.raises(ConnectionLost) as failure:
             await ask(connection, "hi")
@@ -144,7 +144,7 @@ async def test_the_same_request_finds_two_dead_sockets(server: ResponsesServer) 
         assert_at_rest(connection)
 
 
-async def test_many_turns_on_a_dead_socket_all_go_to_the_next(server: ResponsesServer) -> None:
+async def test_the_turns_of_a_dead_socket_all_move_to_the_next(server: ResponsesServer) -> None:
     async with open_through(server, dead) as connection:
         async with trio.open_nursery() as nursery:
             for number in range(20):
@@ -153,10 +153,10 @@ async def test_many_turns_on_a_dead_socket_all_go_to_the_next(server: ResponsesS
 
 
 @pytest.mark.parametrize("answered", [False, True])
-async def test_a_socket_that_dies_as_the_request_goes_out_is_ambiguous(
+async def test_a_loss_while_the_request_is_written_is_ambiguous(
     server: ResponsesServer, *, answered: bool
 ) -> None:
-    """P4: all bytes were written, and the loss was seen before the write came back."""
+    """P4: all bytes were written, and the loss was seen before the write returned."""
     server.drop(after_events=2 if answered else 0)
 
     async def late(number: int) -> None:
@@ -173,7 +173,7 @@ async def test_a_socket_that_dies_as_the_request_goes_out_is_ambiguous(
         assert len(server.requests) == 1
 
 
-async def test_an_answer_may_overtake_the_end_of_the_write(server: ResponsesServer) -> None:
+async def test_an_answer_may_come_before_the_write_returns(server: ResponsesServer) -> None:
     """P5: the request is in its lane before its bytes are out."""
 
     async def late(number: int) -> None:
@@ -191,10 +191,10 @@ async def test_an_answer_may_overtake_the_end_of_the_write(server: ResponsesServ
 # --- What was rejected -------------------------------------------------------------------
 
 
-async def test_a_turn_that_meets_the_age_limit_goes_to_a_new_socket(
+async def test_a_turn_that_meets_the_age_limit_moves_to_a_new_socket(
     server: ResponsesServer,
 ) -> None:
-    """P4: the server says that it did not start; nobody hears of it."""
+    """P4: the server says that the request did not start; the stream does not show it."""
     async with server.open_client() as connection:
         await ask_strictly(connection, "first")
         server.fail("websocket_connection_limit_reached", status=400)
@@ -208,10 +208,10 @@ async def test_a_turn_that_meets_the_age_limit_goes_to_a_new_socket(
         assert_at_rest(connection)
 
 
-async def test_a_server_that_always_says_so_is_not_asked_for_ever(
+async def test_a_second_age_limit_is_raised(
     server: ResponsesServer,
 ) -> None:
-    """P4: once for each cause."""
+    """P4: one cause is a reason to send again once."""
     server.respond_with(lambda _: Fail("websocket_connection_limit_reached", status=400))
     async with server.open_client(reconnect=STEADY) as connection:
         with pytest.raises(ConnectionLimitReached) as failure:
@@ -223,10 +223,10 @@ async def test_a_server_that_always_says_so_is_not_asked_for_ever(
 # --- Without a socket --------------------------------------------------------------------
 
 
-async def test_a_second_sending_that_fails_tells_the_first_loss_too(
+async def test_a_second_sending_without_a_socket_keeps_the_first_loss(
     server: ResponsesServer,
 ) -> None:
-    """P4: what is known of the first one stays true; nobody else's exception is touched."""
+    """P4: the delivery of the first sending stays known, and no other exception is changed."""
     server.drop()
     async with server.open_client(reconnect=STEADY) as connection:
         async with connection.stream(model="m", input="hi", delivery="at_least_once") as stream:
@@ -242,7 +242,7 @@ async def test_a_second_sending_that_fails_tells_the_first_loss_too(
         assert len(server.requests) == 1
 
 
-async def test_a_second_sending_that_cannot_be_written_tells_the_first_loss_too(
+async def test_a_second_sending_that_cannot_be_written_keeps_the_first_loss(
     server: ResponsesServer,
 ) -> None:
     server.drop()
@@ -258,10 +258,10 @@ async def test_a_second_sending_that_cannot_be_written_tells_the_first_loss_too(
 
 
 @pytest.mark.parametrize(("after", "known"), [(0, AMBIGUOUS), (3, ACCEPTED)])
-async def test_a_second_sending_that_is_refused_does_not_undo_the_first(
+async def test_a_second_sending_that_is_refused_keeps_the_first_delivery(
     server: ResponsesServer, after: int, known: Delivery
 ) -> None:
-    """P4: the refused one has not run, and the one before may have: not "safe to ask again"."""
+    """P4: the refused request has not run, but the first one may have."""
     server.drop(after_events=after)
     server.fail("rate_limit_exceeded", status=429)
     async with server.open_client(reconnect=STEADY) as connection:
@@ -272,8 +272,8 @@ async def test_a_second_sending_that_is_refused_does_not_undo_the_first(
         assert len(server.requests) == 2
 
 
-async def test_what_is_known_of_all_sendings_is_said(server: ResponsesServer) -> None:
-    """P4: the first was accepted, whatever becomes of the second and the third."""
+async def test_the_delivery_is_the_furthest_of_all_sendings(server: ResponsesServer) -> None:
+    """P4: the first was accepted, whatever the second and third met."""
     server.drop(after_events=3)
     server.fail("websocket_connection_limit_reached", status=400)
     server.drop()
@@ -296,7 +296,9 @@ def behind(error: BaseException) -> list[BaseException]:
     return found
 
 
-async def test_without_a_policy_the_loss_is_the_cause(server: ResponsesServer) -> None:
+async def test_without_attempts_the_loss_is_the_cause_of_the_failure(
+    server: ResponsesServer,
+) -> None:
     server.drop(after_events=1)
     async with server.open_client(reconnect=NEVER_AGAIN) as connection:
         with pytest.raises(ConnectionLost) as failure:
@@ -311,8 +313,10 @@ async def test_without_a_policy_the_loss_is_the_cause(server: ResponsesServer) -
 # --- In the middle of a second sending ---------------------------------------------------
 
 
-async def test_a_stream_sent_again_begins_again(server: ResponsesServer) -> None:
-    """P4: the events of the second response follow those of the first; the snapshot starts anew."""
+async def test_a_stream_that_is_sent_again_starts_its_snapshot_anew(
+    server: ResponsesServer,
+) -> None:
+    """P4: the events of the second response follow those of the first."""
     server.reply("one two three").drop(after_events=6)
     server.reply("four")
     async with server.open_client(reconnect=STEADY) as connection:
@@ -323,7 +327,7 @@ async def test_a_stream_sent_again_begins_again(server: ResponsesServer) -> None
         assert stream.response_id == stream.response.id == server.requests[1].response_id
 
 
-async def test_a_stream_says_where_it_begins_again(server: ResponsesServer) -> None:
+async def test_a_stream_that_is_sent_again_yields_turn_restarted(server: ResponsesServer) -> None:
     server.reply("one two three").drop(after_events=6)
     server.reply("four")
     async with (
@@ -341,7 +345,7 @@ async def test_a_stream_says_where_it_begins_again(server: ResponsesServer) -> N
     assert restarted.error.delivery is ACCEPTED
 
 
-async def test_a_stream_that_has_given_nothing_begins_as_usual(server: ResponsesServer) -> None:
+async def test_a_stream_without_events_yields_no_turn_restarted(server: ResponsesServer) -> None:
     server.drop(after_events=0)
     async with (
         server.open_client(reconnect=STEADY) as connection,
@@ -353,10 +357,10 @@ async def test_a_stream_that_has_given_nothing_begins_as_usual(server: Responses
     assert len(server.requests) == 2
 
 
-async def test_a_second_sending_that_is_cancelled_may_be_tried_again(
+async def test_a_read_that_is_cancelled_during_the_second_sending_can_be_repeated(
     server: ResponsesServer,
 ) -> None:
-    """P3: the next read is not a hang, and nothing is sent a third time."""
+    """P3: the next read does not hang, and nothing is sent a third time."""
     async with server.open_client(reconnect=STEADY) as connection:
         await ask_strictly(connection, "first")
         server.fail("websocket_connection_limit_reached", status=400)
@@ -374,8 +378,8 @@ async def test_a_second_sending_that_is_cancelled_may_be_tried_again(
         assert_at_rest(connection)
 
 
-async def test_a_second_sending_that_is_left_leaves_nothing(server: ResponsesServer) -> None:
-    """P5: by a cancellation while it waits for a socket."""
+async def test_a_second_sending_that_is_cancelled_is_not_sent(server: ResponsesServer) -> None:
+    """P5: while it waits for a socket."""
     server.drop()
     async with server.open_client(reconnect=STEADY) as connection:
         with trio.move_on_after(0.5):
@@ -385,10 +389,10 @@ async def test_a_second_sending_that_is_left_leaves_nothing(server: ResponsesSer
         assert_at_rest(connection)
 
 
-async def test_a_write_that_hangs_can_be_cancelled_after_its_deadline_only(
+async def test_a_cancelled_write_that_hangs_waits_for_its_deadline(
     server: ResponsesServer,
 ) -> None:
-    """P5: half a frame would be the end of the socket; so the deadline of the write decides."""
+    """P5: half a frame would end the socket for all turns, so ``timeouts.send`` decides."""
     async with open_through(server, stuck) as connection:
         with trio.move_on_after(1) as scope:
             await ask(connection, "hi")
@@ -398,10 +402,10 @@ async def test_a_write_that_hangs_can_be_cancelled_after_its_deadline_only(
         assert [request["input"] for request in server.requests] == ["next"]
 
 
-async def test_a_turn_that_fails_does_not_touch_the_lanes_beside_it(
+async def test_an_error_frame_ends_the_turn_of_its_lane_only(
     server: ResponsesServer,
 ) -> None:
-    """P4, P5: an error frame of a lane is that lane's."""
+    """P4, P5."""
     server.respond_with(
         lambda request: Fail("server_error") if int(request["input"]) % 2 else Reply("fine")
     )
@@ -431,10 +435,10 @@ NOT_FOUND: Json = {
 }
 
 
-async def test_a_word_of_the_servers_own_before_an_error_is_no_start(
+async def test_an_event_of_the_servers_own_before_an_error_is_no_start(
     narrow_server: "ResponsesServer",
 ) -> None:
-    """P7: a lost parent costs one full resend, whatever is said before (protocol, 3)."""
+    """P7: a lost parent costs one full resend (docs/protocol.md, 3)."""
     async with (
         narrow_server.open_client() as connection,
         connection.conversation(model="m", store=False) as talk,
@@ -445,7 +449,7 @@ async def test_a_word_of_the_servers_own_before_an_error_is_no_start(
         assert response.output_text == 'Turn 2: you said "two".'
 
 
-async def test_what_is_said_of_one_write_is_not_said_of_another(server: ResponsesServer) -> None:
+async def test_each_write_of_a_lost_socket_has_its_own_delivery(server: ResponsesServer) -> None:
     """P4: the socket ends under two writes and a turn that the server works on."""
 
     async def stuck_at_the_second(number: int) -> None:

@@ -1,4 +1,4 @@
-"""P5: a turn left early, at whatever await, leaves nothing to anybody."""
+"""P5: a turn that is left early, at any await, leaves nothing to other turns."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -212,10 +212,10 @@ async def test_a_turn_may_be_cancelled_while_its_request_is_being_written(place:
 @pytest.mark.parametrize("abandon", ["drain", "replace"])
 @pytest.mark.parametrize("lanes", [True, False])
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
-async def test_a_turn_may_be_left_behind_every_event(
+async def test_a_turn_may_be_left_after_every_event(
     *, how: str, lanes: bool, abandon: AbandonChoice
 ) -> None:
-    """P5: whole answers that came in one read, too: the rest of it reaches nobody."""
+    """P5: also where the whole answer came in one read; the rest is discarded."""
     async with (
         open_test_server(max_age=None, lanes=lanes) as server,
         server.open_client() as connection,
@@ -254,8 +254,8 @@ async def _read_some(
             await trio.lowlevel.checkpoint()
 
 
-async def test_a_stream_goes_on_behind_a_cancelled_read(server: ResponsesServer) -> None:
-    """P3: when a read is cancelled, no event is lost."""
+async def test_a_cancelled_read_loses_no_event(server: ResponsesServer) -> None:
+    """P3: the stream goes on."""
     server.reply(chunks=[str(number) for number in range(20)], delay=0.01)
     async with server.open_client() as connection:
         pieces: list[str] = []
@@ -288,8 +288,8 @@ async def test_the_next_turn_of_the_default_lane_waits_for_the_rest(
         assert connection.statistics().dropped_events == 12
 
 
-async def test_a_replaced_socket_keeps_nobody_waiting(narrow_server: ResponsesServer) -> None:
-    """P5: ``abandon="replace"``: the next turn has a new socket at once, without a backoff."""
+async def test_a_replaced_socket_delays_no_turn(narrow_server: ResponsesServer) -> None:
+    """P5: ``abandon="replace"``: the next turn has a new socket at once."""
     server = narrow_server
     server.reply("a b c d e", delay=1)
     async with server.open_client() as connection:
@@ -316,8 +316,8 @@ async def test_create_can_replace_the_socket_too(narrow_server: ResponsesServer)
         assert "abandon" not in server.requests[0].body
 
 
-async def test_nothing_waits_where_the_lane_is_not_needed(server: ResponsesServer) -> None:
-    """P5: other lanes are there, so that the dirty one is left alone, and no socket is lost."""
+async def test_nothing_waits_for_a_lane_that_is_not_needed(server: ResponsesServer) -> None:
+    """P5: the next turn takes another lane, and no socket is replaced."""
     server.stall(after_events=1, seconds=100)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="first", abandon="replace") as stream:
@@ -334,7 +334,7 @@ async def test_nothing_waits_where_the_lane_is_not_needed(server: ResponsesServe
 
 
 async def test_leaving_waits_for_nothing(narrow_server: ResponsesServer) -> None:
-    """P5: not even where the lane is needed next: the next turn waits, not the one that leaves."""
+    """P5: not even where the lane is needed next: the next turn waits instead."""
     narrow_server.stall(after_events=1, seconds=100)
     async with narrow_server.open_client() as connection:
         async with connection.stream(model="m", input="first") as stream:
@@ -347,7 +347,7 @@ async def test_leaving_waits_for_nothing(narrow_server: ResponsesServer) -> None
 async def test_leaving_the_connection_does_not_wait_for_the_rest(
     narrow_server: ResponsesServer,
 ) -> None:
-    """P1: a dirty lane holds no block open."""
+    """P1: the rest of a response does not hold the block open."""
     narrow_server.stall(after_events=1, seconds=100)
     async with (
         narrow_server.open_client() as connection,
@@ -357,7 +357,7 @@ async def test_leaving_the_connection_does_not_wait_for_the_rest(
     assert trio.current_time() == 0
 
 
-async def test_a_rest_that_never_comes_is_not_waited_for_for_ever(
+async def test_the_next_turn_does_not_wait_for_ever_for_the_rest(
     narrow_server: ResponsesServer,
 ) -> None:
     """P3: the deadlines of a turn hold for its rest; the next turn has a new socket then."""
@@ -370,9 +370,10 @@ async def test_a_rest_that_never_comes_is_not_waited_for_for_ever(
         assert narrow_server.statistics().handshakes == 2
 
 
-async def test_a_rest_longer_than_the_stall_is_waited_for_while_it_comes(
+async def test_the_next_turn_waits_while_the_rest_comes(
     narrow_server: ResponsesServer,
 ) -> None:
+    """P3: also for longer than ``timeouts.stall``."""
     narrow_server.reply("a b c d e", delay=500)
     async with narrow_server.open_client() as connection:
         async with connection.stream(model="m", input="first") as stream:
@@ -382,10 +383,10 @@ async def test_a_rest_longer_than_the_stall_is_waited_for_while_it_comes(
         assert narrow_server.statistics().handshakes == 1
 
 
-async def test_the_rest_of_a_turn_that_is_left_is_dropped_whatever_it_is(
+async def test_a_failure_in_the_rest_of_a_turn_is_discarded(
     narrow_server: ResponsesServer,
 ) -> None:
-    """P5: its failure is nobody's failure."""
+    """P5: it is raised in no other turn."""
     server = narrow_server
     rests: list[Answer] = [
         Fail("server_error", after_events=3),
@@ -403,10 +404,10 @@ async def test_the_rest_of_a_turn_that_is_left_is_dropped_whatever_it_is(
         assert server.statistics().handshakes == 1
 
 
-async def test_a_turn_cancelled_before_it_was_sent_leaves_no_debris(
+async def test_a_turn_cancelled_before_it_was_sent_leaves_nothing(
     narrow_server: ResponsesServer,
 ) -> None:
-    """P5: nothing to drain, nothing to replace: the next one goes at once."""
+    """P5: nothing to drain, nothing to replace: the next one goes out at once."""
     server = narrow_server
     server.reply("slow", delay=1)
     async with server.open_client() as connection, trio.open_nursery() as nursery:
@@ -421,10 +422,10 @@ async def test_a_turn_cancelled_before_it_was_sent_leaves_no_debris(
         assert [request["input"] for request in server.requests] == ["first", "next"]
 
 
-async def test_turns_cancelled_in_the_queue_do_not_hold_up_the_others(
+async def test_turns_cancelled_in_the_queue_do_not_delay_the_others(
     narrow_server: ResponsesServer,
 ) -> None:
-    """P5: the head of the queue, its middle and its end."""
+    """P5: at the head of the queue, in its middle and at its end."""
     server = narrow_server
     server.reply("slow", delay=1)
     answers: list[str] = []
@@ -448,8 +449,10 @@ async def test_turns_cancelled_in_the_queue_do_not_hold_up_the_others(
         assert_at_rest(connection)
 
 
-async def test_a_cancelled_wait_for_a_socket_leaves_nothing(server: ResponsesServer) -> None:
-    """P5: the turn is not sent when there is a socket again."""
+async def test_a_turn_cancelled_while_it_waits_for_a_socket_is_not_sent(
+    server: ResponsesServer,
+) -> None:
+    """P5: neither now nor when a socket is open again."""
     async with server.open_client() as connection:
         server.stop_accepting()
         await server.reset_all()
@@ -462,7 +465,7 @@ async def test_a_cancelled_wait_for_a_socket_leaves_nothing(server: ResponsesSer
 
 
 @pytest.mark.parametrize(("lanes", "at_once"), [(True, 16), (False, 1)])
-async def test_many_turns_cancelled_at_random_leave_the_connection_well(
+async def test_turns_cancelled_at_random_leave_the_connection_usable(
     *, lanes: bool, at_once: int
 ) -> None:
     """P5: no turn gets an event of another, and a cancelled one frees no place but its own."""

@@ -1,4 +1,4 @@
-"""P6, bounded memory: a slow consumer slows the server, not the library, and loses nothing."""
+"""P6: a slow consumer slows the server down, loses nothing, and costs bounded memory."""
 
 import gc
 import os
@@ -117,8 +117,8 @@ async def test_a_consumer_that_stops_for_a_minute_loses_nothing() -> None:
         assert_at_rest(connection)
 
 
-async def test_where_there_is_no_room_the_server_has_to_wait(server: ResponsesServer) -> None:
-    """P6: the turn's budget, and one read of the socket: no more is ever held."""
+async def test_a_full_turn_makes_the_server_wait(server: ResponsesServer) -> None:
+    """P6: the turn's budget and one read of the socket are the most that is held."""
     server.respond_with(answer)
     async with open_narrow(server, limits=SMALL) as connection:
         async with connection.stream(model="m", input="hog") as stream:
@@ -137,8 +137,8 @@ async def test_where_there_is_no_room_the_server_has_to_wait(server: ResponsesSe
         assert_at_rest(connection)
 
 
-async def test_nobody_is_overdue_while_the_socket_is_not_read(server: ResponsesServer) -> None:
-    """P6: liveness and deadlines are suspended: what is there cannot be heard."""
+async def test_no_deadline_counts_while_the_socket_is_not_read(server: ResponsesServer) -> None:
+    """P6: events and pongs may be there, but unread."""
     server.respond_with(answer)
     impatient = {
         "timeouts": Timeouts(stall=5, first_event=5),
@@ -155,8 +155,8 @@ async def test_nobody_is_overdue_while_the_socket_is_not_read(server: ResponsesS
         await ask_strictly(connection, "next")
 
 
-async def test_deadlines_go_on_when_the_socket_is_read_again(server: ResponsesServer) -> None:
-    """P3, P6: suspended is not abolished."""
+async def test_deadlines_count_again_when_the_socket_is_read_again(server: ResponsesServer) -> None:
+    """P3, P6."""
     script = server.reply(chunks=PIECES, events="deltas")
     script.stall(after_events=500)
     async with open_narrow(server, limits=SMALL, timeouts=Timeouts(stall=5)) as connection:
@@ -170,7 +170,7 @@ async def test_deadlines_go_on_when_the_socket_is_read_again(server: ResponsesSe
         assert trio.current_time() == 1005
 
 
-async def test_a_hog_that_leaves_gives_its_room_back(server: ResponsesServer) -> None:
+async def test_leaving_a_turn_frees_its_unread_bytes(server: ResponsesServer) -> None:
     """P5, P6: the rest is read and dropped, and others run on at once."""
     server.respond_with(answer)
     async with open_narrow(server, limits=SMALL) as connection:
@@ -203,8 +203,8 @@ async def test_closing_waits_for_no_consumer(server: ResponsesServer) -> None:
 # --- Many consumers ----------------------------------------------------------------------
 
 
-async def test_one_sleeping_consumer_does_not_stop_the_others(server: ResponsesServer) -> None:
-    """P6: while the connection's budget lasts; and the sleeper still loses nothing."""
+async def test_one_consumer_that_sleeps_does_not_stop_the_others(server: ResponsesServer) -> None:
+    """P6: within the connection's budget; and the consumer loses nothing."""
     server.respond_with(answer)
     async with open_narrow(server, limits=SMALL) as connection:
         async with trio.open_nursery() as nursery:
@@ -221,7 +221,7 @@ async def test_one_sleeping_consumer_does_not_stop_the_others(server: ResponsesS
 async def test_a_turn_inside_the_iteration_of_another_is_no_deadlock(
     *, turn_bytes: int, lanes: bool
 ) -> None:
-    """P6: the outer one is not read meanwhile, and the inner one needs the same socket."""
+    """P6: the outer turn is not read meanwhile, and the inner one needs the same socket."""
     limits = Limits(turn_buffer_bytes=turn_bytes, connection_buffer_bytes=4_000_000)
     async with (
         open_test_server(max_age=None, lanes=lanes) as server,
@@ -259,8 +259,8 @@ async def test_16_turns_with_turns_inside_are_no_deadlock(server: ResponsesServe
         assert_at_rest(connection)
 
 
-async def test_a_turn_behind_a_leased_lane_is_no_deadlock(server: ResponsesServer) -> None:
-    """P6: it waits for a lane whose answer nobody reads."""
+async def test_a_turn_inside_another_of_its_lane_is_no_deadlock(server: ResponsesServer) -> None:
+    """P6: it waits for a lane whose answer is not read."""
     server.respond_with(answer)
     async with (
         open_narrow(server, limits=SMALL) as connection,
@@ -274,8 +274,10 @@ async def test_a_turn_behind_a_leased_lane_is_no_deadlock(server: ResponsesServe
         assert [piece async for piece in stream.text_deltas()] == PIECES
 
 
-async def test_a_hog_that_starves_the_others_is_given_up(server: ResponsesServer) -> None:
-    """P6: beyond the connection's budget, after ``timeouts.stall``: with the facts; they finish."""
+async def test_a_turn_whose_unread_bytes_stop_the_others_is_given_up(
+    server: ResponsesServer,
+) -> None:
+    """P6: above the connection's budget, after ``timeouts.stall``; the others go on."""
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
@@ -292,8 +294,8 @@ async def test_a_hog_that_starves_the_others_is_given_up(server: ResponsesServer
         assert server.statistics().handshakes == 1
 
 
-async def test_a_hog_that_was_given_up_gets_no_more_events(server: ResponsesServer) -> None:
-    """P6: nothing is dropped silently: there is no gap in what it reads, but an end."""
+async def test_a_turn_that_was_given_up_yields_no_later_events(server: ResponsesServer) -> None:
+    """P6: its events end with an exception, without a gap before."""
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
@@ -312,8 +314,8 @@ async def test_a_hog_that_was_given_up_gets_no_more_events(server: ResponsesServ
         assert_at_rest(connection)
 
 
-async def test_the_fullest_of_many_is_given_up(server: ResponsesServer) -> None:
-    """P3, P6: where none of them is over its own limit, and all together hold up another."""
+async def test_the_turn_with_the_most_unread_bytes_is_given_up(server: ResponsesServer) -> None:
+    """P3, P6: where no turn is above its own limit, and all together are above the connection's."""
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=1_000_000, connection_buffer_bytes=60_000)
     failures: list[BufferExceeded] = []
@@ -363,7 +365,7 @@ async def test_a_slow_reader_is_not_given_up_as_long_as_it_reads(server: Respons
 
 
 async def test_two_sockets_that_wait_for_room_both_go_on() -> None:
-    """P6: an old socket with a turn to finish, and the new one; both readers come back."""
+    """P6: an old socket with a turn to finish, and the new one."""
     async with (
         open_test_server(max_age=None, lanes=False) as server,
         open_narrow(server, limits=SMALL) as connection,
@@ -387,8 +389,8 @@ async def test_two_sockets_that_wait_for_room_both_go_on() -> None:
 # --- The channel underneath --------------------------------------------------------------
 
 
-async def test_news_that_nobody_reads_stop_no_turn() -> None:
-    """P6: what nobody asked for is kept as far as there is room, and counted beyond it."""
+async def test_unread_unsolicited_events_stop_no_turn() -> None:
+    """P6: they are kept as far as there is room, and counted beyond it."""
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=4_000_000)
     async with (
         open_test_server(max_age=None, ping_interval=5, ping_timeout=5) as server,
@@ -408,8 +410,8 @@ async def test_news_that_nobody_reads_stop_no_turn() -> None:
         assert getattr(first, "raw", b"").find(b'"number":0') > 0
 
 
-async def test_answers_that_nobody_reads_stop_no_turn(server: ResponsesServer) -> None:
-    """P6: not even raw ones, which are never dropped while the connection's budget lasts."""
+async def test_unread_answers_to_raw_requests_stop_no_turn(server: ResponsesServer) -> None:
+    """P6: they are never dropped within the connection's budget."""
     server.respond_with(answer)
     async with open_narrow(server, limits=SMALL) as connection:
         await connection.send(ResponseCreate(model="m", input="hog"))
@@ -425,10 +427,10 @@ async def test_answers_that_nobody_reads_stop_no_turn(server: ResponsesServer) -
         assert pieces == PIECES
 
 
-async def test_a_channel_that_starves_the_turns_is_told_what_it_missed(
+async def test_a_channel_that_stops_the_turns_yields_buffer_exceeded(
     server: ResponsesServer,
 ) -> None:
-    """P6: its reader finds `BufferExceeded` in the place of what was thrown away."""
+    """P6: in the place of the events that were dropped."""
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
@@ -474,10 +476,10 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the kernel does not say")
-async def test_100_mib_through_a_slow_consumer_stay_under_40_mib(
+async def test_100_mib_through_a_slow_consumer_take_less_than_40_mib(
     narrow_server: ResponsesServer,
 ) -> None:
-    """P6: with a budget of 1 MiB, for the whole process, server and all; everything arrives."""
+    """P6: with a budget of 1 MiB, for the whole process, server included."""
     count, size = 6400, 16 * 1024
     narrow_server.answer(Frames(count, size))
 
@@ -541,7 +543,7 @@ async def test_turns_leave_nothing_in_the_memory_of_the_connection(
         assert_at_rest(connection)
 
 
-async def test_a_limit_that_is_reached_is_full() -> None:
+async def test_a_budget_is_full_at_its_limit() -> None:
     budget = Budget(Limits(turn_buffer_bytes=10, connection_buffer_bytes=20))
     inboxes: list[Inbox[str]] = [Inbox(budget), Inbox(budget)]
     budget.account(inboxes[0], 9)

@@ -1,4 +1,4 @@
-"""P6 where turns and the raw channel share a socket: who waits is served, news weigh nothing."""
+"""P6: raw requests and turns that share a socket."""
 
 import gc
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ async def test_a_raw_request_inside_the_iteration_of_a_turn_is_no_deadlock(
         assert [piece async for piece in stream.text_deltas()] == PIECES
 
 
-async def test_news_that_nobody_reads_keep_no_dead_socket(server: "ResponsesServer") -> None:
+async def test_unread_events_of_the_channel_keep_no_dead_socket(server: "ResponsesServer") -> None:
     async with server.open_client() as connection:
         await connection.send(ResponseCreate(model="m", input="begin to listen"))
         for _ in range(20):
@@ -47,8 +47,8 @@ async def test_news_that_nobody_reads_keep_no_dead_socket(server: "ResponsesServ
         assert sum(isinstance(one, Socket) for one in gc.get_objects()) <= 2
 
 
-async def test_a_channel_whose_reader_has_come_back_hears_again(server: "ResponsesServer") -> None:
-    """P6: what was thrown away is what came until then, and no more."""
+async def test_a_channel_goes_on_after_its_overflow(server: "ResponsesServer") -> None:
+    """P6: it drops the events up to the overflow, and no later ones."""
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
