@@ -1,4 +1,4 @@
-"""Runs of pytest in projects of others: a folder with tests, and the plugin of the package."""
+"""Runs of pytest in a project of a user: a folder with tests, and the plugin of the package."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "pytest_trio_responses"
-SECONDS = 60
+SECONDS = 900
+"""When a run counts as a deadlock. A busy machine takes minutes to start an interpreter."""
 
 
 def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the tests in a folder by a pytest of its own, which knows nothing of this suite."""
+    """Run the tests in a folder in a new process, without the settings of this suite."""
     installed = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
-    by_hand = () if installed else ("-p", PLUGIN)  # an old install knows no entry point yet
+    by_hand = () if installed else ("-p", PLUGIN)  # an install without the entry point
     kept = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
     return subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "pytest", *by_hand, "-p", "no:cacheprovider", *options],

@@ -20,7 +20,6 @@ from trio_responses import (
     ResponsesConnection,
     Timeouts,
 )
-from trio_responses._lifecycle import Event
 from trio_responses.testing import Call, Frame, ResponsesServer, WireBytes, open_test_server
 from trio_responses.types import (
     ErrorEvent,
@@ -33,6 +32,7 @@ from trio_responses.types import (
     UndecodableFrame,
     UnknownEvent,
 )
+from trio_responses.typing import Event
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect

@@ -23,7 +23,7 @@ from trio_responses.types import ErrorEvent, ResponseCompleted, ResponseCreate, 
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler
-    from trio_responses._lifecycle import Event
+    from trio_responses.typing import Event
 
 
 async def test_the_channel_yields_the_events_then_the_loss_then_the_return(

@@ -25,8 +25,8 @@ from trio_responses.testing import open_test_server
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler
     from trio_responses import ResponsesConnection
-    from trio_responses._lifecycle import Event
     from trio_responses.testing import ResponsesServer
+    from trio_responses.typing import Event
 
 AT_100 = RotationPolicy(max_age=100, stagger=0)
 HOURS = 3

@@ -549,7 +549,10 @@ def ctrl_c() -> Iterator[None]:
 def test_ctrl_c_does_not_interrupt_the_code_that_closes_sockets(
     owner: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P1: an interrupted clean-up would leave a task behind a shield."""
+    """P1: an interrupted clean-up would leave a task behind a shield.
+
+    The functions are private: Ctrl-C has to come in the middle of each of them.
+    """
     torn: list[str] = []
     pressed: list[str] = []
     original: Callable[..., Any] = getattr(owner, name)

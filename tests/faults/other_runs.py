@@ -23,9 +23,8 @@ from trio_responses import ConnectionClosed, ConnectionState, Delivery, Response
 if TYPE_CHECKING:
     from tests.faults.cells import Closing, Steered
     from tests.faults.servers import Seat, Site
-    from trio_responses import ResponsesConnection
-    from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._turn.stream import ResponseStream
+    from trio_responses import ResponsesConnection, ResponseStream
+    from trio_responses.typing import DeliveryChoice
 
 
 # --- Steering ---------------------------------------------------------------------------------
@@ -115,6 +114,7 @@ async def run_closing(cell: Closing, under_way: str) -> None:
                 nursery.start_soon(ask_for_long, connection)
             await wait_all_tasks_blocked()
             if cell.capacity is not None:
+                # Private: a network has no such setting, and the turn before needs the room.
                 site.clients[0]._outgoing.capacity = cell.capacity
             left_at = trio.current_time()
         assert trio.current_time() - left_at == pytest.approx(cell.after.seconds)

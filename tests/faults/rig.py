@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.faults.servers import Site
-    from trio_responses import ResponsesConnection
-    from trio_responses._turn.stream import ResponseStream
+    from trio_responses import ResponsesConnection, ResponseStream
 
 A_LONG_TIME: Final = 10_000.0
 

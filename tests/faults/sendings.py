@@ -53,7 +53,7 @@ async def read_slowly(seat: Seat) -> None:
     """Take 20 seconds for the request."""
     for _ in range(10):
         await trio.sleep(2)
-        await seat._read_more()
+        await seat.read_some()
 
 
 async def answer_and_read_on(seat: Seat) -> None:

@@ -173,14 +173,19 @@ class Seat(Peer):
 
     # --- Ending --------------------------------------------------------------------------
 
+    async def read_some(self) -> None:
+        """Read once, and keep the bytes for the next frame."""
+        await self._read_more()
+
     async def wait_written(self) -> None:
-        """Wait until a request has begun to come in."""
+        """Wait for the first bytes of a request."""
         if not self._received:
             await self._read_more()
 
     def stop_taking(self) -> None:
         """Let every write to this socket fail; nothing else is heard of its end."""
         assert isinstance(self.wire, MemoryStream)
+        # Private: `MemoryStream` has resets and ends, which the client would read as well.
         pipe = self.wire._incoming
         pipe.receiver_closed = True
         pipe.wake()
@@ -272,6 +277,7 @@ class Site:
             after_error="replace" if silent_after_error else "reuse",
         )
         proxied = self._route == "proxy"
+        # `Tunnel` is private: the option ``proxy=`` dials TCP, and these streams are in memory.
         settings: Any = {
             "api_key": "",
             "dial": Tunnel(Proxy.of("http://proxy.test:3128"), self.dial) if proxied else self.dial,

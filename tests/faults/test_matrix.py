@@ -14,7 +14,7 @@ from tests.testing.driver import NO_WAITING
 
 if TYPE_CHECKING:
     from tests.faults.cells import Cell, Closing, Opening, Steered, Way
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses.typing import DeliveryChoice
 
 pytestmark = NO_WAITING
 

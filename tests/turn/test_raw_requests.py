@@ -44,6 +44,7 @@ async def test_unread_events_of_the_channel_keep_no_dead_socket(server: "Respons
             await trio.sleep(10)
         assert connection.statistics().sockets_opened == 21
         gc.collect()
+        # A lost socket is private: no public object refers to it, and it must not live on.
         assert sum(isinstance(one, Socket) for one in gc.get_objects()) <= 2
 
 

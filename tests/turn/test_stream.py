@@ -30,7 +30,8 @@ from trio_responses import (
     ResponsesError,
     UndecodableResponse,
 )
-from trio_responses._wire import (
+from trio_responses.testing import ERROR_SHAPES, Call, ErrorShape, Reply, WireBytes
+from trio_responses.types import (
     ErrorEvent,
     OutputTextDelta,
     ResponseCompleted,
@@ -39,7 +40,6 @@ from trio_responses._wire import (
     UndecodableFrame,
     UnknownEvent,
 )
-from trio_responses.testing import ERROR_SHAPES, Call, ErrorShape, Reply, WireBytes
 
 if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
