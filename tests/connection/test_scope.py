@@ -287,10 +287,16 @@ async def test_aclose_ends_a_reconnect_that_is_under_way(
 
 
 async def test_aclose_ends_a_dial_that_hangs(server: ResponsesServer, connect: "Connect") -> None:
-    """P1: a handshake under way is cancelled."""
-    async with nothing_is_left(server), connect() as connection:
+    """P1: a handshake under way is cancelled, and a call that waits for it raises."""
+
+    async def wait(connection: ResponsesConnection) -> None:
+        with pytest.raises(ConnectionClosed):
+            await connection.wait_open()
+
+    async with nothing_is_left(server), connect() as connection, trio.open_nursery() as nursery:
         server.hang_handshake()
         await server.reset_all()
+        nursery.start_soon(wait, connection)
         await trio.sleep(2)
         assert server.statistics().handshakes == 2
         await connection.aclose()
