@@ -39,7 +39,7 @@ async def test_a_fault_while_a_socket_is_opened(
 
 
 def choices(cell: Cell, way: Way) -> tuple[DeliveryChoice, ...]:
-    """Leave out the choice where nothing could be sent again, and where it has been seen."""
+    """Return the delivery modes of a cell: both, where the second one can make a difference."""
     lost = cell.raises is not None or cell.repeated
     both = way != "channel" and lost and (cell.at_least_once or way == "stream")
     return ("at_most_once", "at_least_once") if both else ("at_most_once",)

@@ -285,7 +285,7 @@ async def test_the_delivery_is_the_furthest_of_all_sendings(server: ResponsesSer
 
 
 def behind(error: BaseException) -> list[BaseException]:
-    """Give the causes and contexts of an exception."""
+    """Return the causes and contexts of an exception."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error.__cause__, error.__context__]
     while waiting:
@@ -463,7 +463,7 @@ async def test_each_write_of_a_lost_socket_has_its_own_delivery(server: Response
             await connection.create(model="m", input=name)
         told[name] = failure.value.delivery
 
-    for _ in range(20):  # whom Trio wakes first is chance
+    for _ in range(20):  # Trio wakes tasks in random order
         server.reply("slow", delay=100)
         options: dict[str, Any] = {"timeouts": Timeouts(send=5), "reconnect": []}
         async with (
