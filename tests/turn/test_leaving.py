@@ -42,12 +42,12 @@ pytestmark = NO_WAITING
 # --- At every single await ---------------------------------------------------------------
 
 When: TypeAlias = Literal["arriving", "waiting"]
-"""Whether the task is cancelled before it comes to its n-th await, or while it waits there."""
+"""Whether the task is cancelled before its n-th await, or while it waits there."""
 
 
 @dataclass(eq=False)
-class Axe(trio.abc.Instrument):
-    """Cancels a scope at the n-th step of a task."""
+class CancelAtStep(trio.abc.Instrument):
+    """An instrument that cancels a scope at the n-th step of a task."""
 
     at: int
     when: When
@@ -65,8 +65,8 @@ class Axe(trio.abc.Instrument):
         if task is self.task and self.when == "waiting" and self.steps == self.at:
             self.scope.cancel()
 
-    async def swing(self, run: Callable[[], Awaitable[None]]) -> bool:
-        """Run something in a task of its own; return whether it was cancelled."""
+    async def run(self, run: Callable[[], Awaitable[None]]) -> bool:
+        """Run a function in a new task, and return whether it was cancelled."""
 
         async def victim() -> None:
             self.task = trio.lowlevel.current_task()
@@ -83,42 +83,42 @@ class Axe(trio.abc.Instrument):
 
 
 @dataclass
-class House:
-    """A connection, and what its turns are run on."""
+class Setup:
+    """A server, a connection, and the connection or lane that runs the turns."""
 
     server: ResponsesServer
     connection: ResponsesConnection
     turns: TurnMethods
 
 
-Way: TypeAlias = Callable[[House, AbandonChoice], Awaitable[None]]
+Way: TypeAlias = Callable[[Setup, AbandonChoice], Awaitable[None]]
 
 
-async def by_create(house: House, abandon: AbandonChoice) -> None:
-    assert await ask(house.turns, "victim", abandon=abandon) == heard("victim")
+async def by_create(setup: Setup, abandon: AbandonChoice) -> None:
+    assert await ask(setup.turns, "victim", abandon=abandon) == heard("victim")
 
 
-def stream_of(house: House, abandon: AbandonChoice) -> "ResponseStream":
+def stream_of(setup: Setup, abandon: AbandonChoice) -> "ResponseStream":
     params: dict[str, Any] = {"model": "m", "input": "victim", "abandon": abandon}
-    return house.turns.stream(**params)
+    return setup.turns.stream(**params)
 
 
-async def by_iterating(house: House, abandon: AbandonChoice) -> None:
-    async with stream_of(house, abandon) as stream:
+async def by_iterating(setup: Setup, abandon: AbandonChoice) -> None:
+    async with stream_of(setup, abandon) as stream:
         async for _ in stream:
             pass
     assert stream.response.output_text == heard("victim")
 
 
-async def by_text(house: House, abandon: AbandonChoice) -> None:
-    async with stream_of(house, abandon) as stream:
+async def by_text(setup: Setup, abandon: AbandonChoice) -> None:
+    async with stream_of(setup, abandon) as stream:
         text = "".join([piece async for piece in stream.text_deltas()])
     assert text == heard("victim")
 
 
-async def by_doing_something_else(house: House, abandon: AbandonChoice) -> None:
+async def by_doing_something_else(setup: Setup, abandon: AbandonChoice) -> None:
     """Leave a turn of which nothing was read."""
-    async with stream_of(house, abandon):
+    async with stream_of(setup, abandon):
         for _ in range(5):
             await trio.sleep(0.04)
 
@@ -129,11 +129,11 @@ WAYS: Final[dict[str, Way]] = {
     "text": by_text,
     "neglect": by_doing_something_else,
 }
-Place: TypeAlias = Literal["lanes", "default lane", "leased lane"]
+LaneKind: TypeAlias = Literal["lanes", "default lane", "leased lane"]
 
 
 @asynccontextmanager
-async def open_house(place: Place, capacity: int | None = None) -> AsyncGenerator[House, None]:
+async def open_setup(place: LaneKind, capacity: int | None = None) -> AsyncGenerator[Setup, None]:
     async with open_test_server(max_age=None, lanes=place != "default lane") as server:
 
         async def dial(_host: str, _port: int) -> trio.abc.Stream:
@@ -143,9 +143,9 @@ async def open_house(place: Place, capacity: int | None = None) -> AsyncGenerato
         async with server.open_client(dial=dial) as connection:
             if place == "leased lane":
                 async with connection.lane() as lane:
-                    yield House(server, connection, lane)
+                    yield Setup(server, connection, lane)
             else:
-                yield House(server, connection, connection)
+                yield Setup(server, connection, connection)
         assert server.crashes == []
 
 
@@ -154,20 +154,20 @@ async def open_house(place: Place, capacity: int | None = None) -> AsyncGenerato
 @pytest.mark.parametrize("place", ["lanes", "default lane", "leased lane"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_turn_may_be_cancelled_at_every_single_await(
-    way: str, place: Place, abandon: AbandonChoice, when: When
+    way: str, place: LaneKind, abandon: AbandonChoice, when: When
 ) -> None:
     """P3, P5: the connection is usable, and the next turn gets its own events and no others."""
-    async with open_house(place) as house:
-        server, connection = house.server, house.connection
+    async with open_setup(place) as setup:
+        server, connection = setup.server, setup.connection
         cancelled = True
         step = 0
         async with Crowd():
             while cancelled:
                 server.reply(heard("victim"), delay=0.01)
-                axe = Axe(step, when)
-                cancelled = await axe.swing(lambda: WAYS[way](house, abandon))
+                canceller = CancelAtStep(step, when)
+                cancelled = await canceller.run(lambda: WAYS[way](setup, abandon))
                 server.forget_orders()
-                await ask_strictly(house.turns, f"after step {step}")
+                await ask_strictly(setup.turns, f"after step {step}")
                 await trio.sleep(60)
                 assert connection.statistics().requests_active == 0
                 assert connection.statistics().unread_bytes == 0
@@ -185,21 +185,21 @@ def answer_shortly(request: Request) -> Reply:
 
 
 @pytest.mark.parametrize("place", ["lanes", "default lane", "leased lane"])
-async def test_a_turn_may_be_cancelled_while_its_request_is_being_written(place: Place) -> None:
+async def test_a_turn_may_be_cancelled_while_its_request_is_being_written(place: LaneKind) -> None:
     """P5: a frame whose first byte is out is finished; the socket is never left in its middle."""
-    async with open_house(place, capacity=300) as house:
-        server, connection = house.server, house.connection
+    async with open_setup(place, capacity=300) as setup:
+        server, connection = setup.server, setup.connection
         server.respond_with(answer_shortly)
         cancelled = True
         step = 0
         while cancelled:
-            axe = Axe(step, "waiting")
+            canceller = CancelAtStep(step, "waiting")
 
             async def run() -> None:
-                await ask(house.turns, "victim " * 200)
+                await ask(setup.turns, "victim " * 200)
 
-            cancelled = await axe.swing(run)
-            await ask_strictly(house.turns, f"after step {step}")
+            cancelled = await canceller.run(run)
+            await ask_strictly(setup.turns, f"after step {step}")
             await trio.sleep(60)
             assert connection.statistics().requests_active == 0
             assert connection.statistics().unread_bytes == 0

@@ -44,14 +44,14 @@ pytestmark = NO_WAITING
 CAPACITY: Final = 4096
 """Bytes that a socket of these tests holds in each direction."""
 PIECES: Final = [f"{number:0100}" for number in range(1000)]
-"""The text of a hog: about 250 KB on the wire."""
+"""The pieces of a verbose answer: about 250 KB on the wire."""
 SMALL: Final = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=4_000_000)
 
 
 def open_narrow(
     server: ResponsesServer, **options: Any
 ) -> "AbstractAsyncContextManager[ResponsesConnection]":
-    """Open a client over a socket that holds little: who does not read stops who writes."""
+    """Open a client over a socket of little capacity: an unread socket stops its writer."""
 
     async def dial(_host: str, _port: int) -> trio.abc.Stream:
         return await server.connect_stream(capacity=CAPACITY)
@@ -60,15 +60,15 @@ def open_narrow(
 
 
 def answer(request: Request) -> Reply:
-    """Be verbose towards hogs."""
+    """Return a long answer to a verbose request."""
     text = str(request["input"])
-    if text in {"hog", "piglet"}:
-        return Reply(chunks=PIECES if text == "hog" else PIECES[:200], events="deltas")
+    if text in {"verbose", "less verbose"}:
+        return Reply(chunks=PIECES if text == "verbose" else PIECES[:200], events="deltas")
     return Reply(heard(text))
 
 
-async def starve(connection: ResponsesConnection) -> None:
-    """Ask until a turn had to wait, for ``timeouts.stall``, and a few times more."""
+async def ask_until_one_waits(connection: ResponsesConnection) -> None:
+    """Run turns until one had to wait for ``timeouts.stall``, and then five more."""
     while trio.current_time() == 0:
         await ask_strictly(connection, "other")
     assert trio.current_time() == 30
@@ -78,7 +78,7 @@ async def starve(connection: ResponsesConnection) -> None:
 
 
 async def collect(stream: "ResponseStream", pieces: list[str]) -> None:
-    """Read on, and keep what came also where that fails."""
+    """Read the text of a stream into a list, also where the stream fails."""
     async for piece in stream.text_deltas():
         pieces.append(piece)  # noqa: PERF401 - likewise
 
@@ -86,8 +86,8 @@ async def collect(stream: "ResponseStream", pieces: list[str]) -> None:
 async def read_pieces(
     connection: ResponsesConnection, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Be a hog: read one event, pause for a minute, and read the rest."""
-    async with connection.stream(model="m", input="hog") as stream:
+    """Run a verbose turn: read one event, pause for a minute, and read the rest."""
+    async with connection.stream(model="m", input="verbose") as stream:
         await stream.__anext__()
         await wait_all_tasks_blocked()
         task_status.started()
@@ -119,7 +119,7 @@ async def test_a_full_turn_makes_the_server_wait(server: ResponsesServer) -> Non
     """P6: the turn's budget and one read of the socket are the most that is held."""
     server.respond_with(answer)
     async with open_narrow(server, limits=SMALL) as connection:
-        async with connection.stream(model="m", input="hog") as stream:
+        async with connection.stream(model="m", input="verbose") as stream:
             await stream.__anext__()
             pieces: list[str] = []
             async for piece in stream.text_deltas():
@@ -143,7 +143,7 @@ async def test_no_deadline_counts_while_the_socket_is_not_read(server: Responses
         "keepalive": Keepalive(interval=1, timeout=1),
     }
     async with open_narrow(server, limits=SMALL, **impatient) as connection:
-        async with connection.stream(model="m", input="hog") as stream:
+        async with connection.stream(model="m", input="verbose") as stream:
             for _ in range(5):
                 await stream.__anext__()
                 await trio.sleep(60)
@@ -172,7 +172,7 @@ async def test_leaving_a_turn_frees_its_unread_bytes(server: ResponsesServer) ->
     """P5, P6: the rest is read and dropped, and others run on at once."""
     server.respond_with(answer)
     async with open_narrow(server, limits=SMALL) as connection:
-        async with connection.stream(model="m", input="hog") as stream:
+        async with connection.stream(model="m", input="verbose") as stream:
             await stream.__anext__()
             await wait_all_tasks_blocked()
             assert connection.statistics().unread_bytes >= SMALL.turn_buffer_bytes
@@ -189,7 +189,7 @@ async def test_closing_waits_for_no_consumer(server: ResponsesServer) -> None:
     async with Crowd():
         async with (
             open_narrow(server, limits=SMALL, timeouts=Timeouts(close=2)) as connection,
-            connection.stream(model="m", input="hog") as stream,
+            connection.stream(model="m", input="verbose") as stream,
         ):
             await stream.__anext__()
             await wait_all_tasks_blocked()
@@ -228,7 +228,7 @@ async def test_a_turn_inside_the_iteration_of_another_is_no_deadlock(
         server.respond_with(answer)
         pieces: list[str] = []
         with trio.fail_after(1):
-            async with connection.stream(model="m", input="hog") as stream:
+            async with connection.stream(model="m", input="verbose") as stream:
                 async for piece in stream.text_deltas():
                     pieces.append(piece)
                     if len(pieces) % 100 == 1:
@@ -242,7 +242,7 @@ async def test_16_turns_with_turns_inside_are_no_deadlock(server: ResponsesServe
     server.respond_with(answer)
 
     async def outer(number: int) -> None:
-        async with connection.stream(model="m", input="piglet") as stream:
+        async with connection.stream(model="m", input="less verbose") as stream:
             await stream.__anext__()
             await wait_all_tasks_blocked()
             await ask_strictly(connection, f"inside {number}")
@@ -263,7 +263,7 @@ async def test_a_turn_inside_another_of_its_lane_is_no_deadlock(server: Response
     async with (
         open_narrow(server, limits=SMALL) as connection,
         connection.lane() as lane,
-        lane.stream(model="m", input="hog") as stream,
+        lane.stream(model="m", input="verbose") as stream,
     ):
         await stream.__anext__()
         await wait_all_tasks_blocked()
@@ -279,10 +279,10 @@ async def test_a_turn_whose_unread_bytes_stop_the_others_is_given_up(
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
-        async with connection.stream(model="m", input="hog") as stream:
+        async with connection.stream(model="m", input="verbose") as stream:
             await stream.__anext__()
             await wait_all_tasks_blocked()
-            await starve(connection)
+            await ask_until_one_waits(connection)
             with pytest.raises(BufferExceeded, match="unread bytes held up") as failure:
                 await stream.__anext__()
             assert 20_000 <= failure.value.buffered <= 20_000 + CAPACITY
@@ -298,9 +298,9 @@ async def test_a_turn_that_was_given_up_yields_no_later_events(server: Responses
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
         pieces: list[str] = []
-        async with connection.stream(model="m", input="hog") as stream:
+        async with connection.stream(model="m", input="verbose") as stream:
             pieces.append(await anext(stream.text_deltas()))
-            await starve(connection)
+            await ask_until_one_waits(connection)
             await trio.sleep(100)
             assert connection.statistics().requests_active == 0
             assert connection.statistics().unread_bytes == 0
@@ -318,8 +318,8 @@ async def test_the_turn_with_the_most_unread_bytes_is_given_up(server: Responses
     limits = Limits(turn_buffer_bytes=1_000_000, connection_buffer_bytes=60_000)
     failures: list[BufferExceeded] = []
 
-    async def hoard(*, task_status: trio.TaskStatus[None]) -> None:
-        async with connection.stream(model="m", input="piglet") as stream:
+    async def read_late(*, task_status: trio.TaskStatus[None]) -> None:
+        async with connection.stream(model="m", input="less verbose") as stream:
             await stream.__anext__()
             await wait_all_tasks_blocked()
             task_status.started()
@@ -332,7 +332,7 @@ async def test_the_turn_with_the_most_unread_bytes_is_given_up(server: Responses
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
         async with trio.open_nursery() as nursery:
             for _ in range(3):
-                await nursery.start(hoard)
+                await nursery.start(read_late)
             for number in range(30):
                 await ask_strictly(connection, str(number))
             assert 30 <= trio.current_time() <= 90
@@ -347,7 +347,7 @@ async def test_a_slow_reader_is_not_given_up_as_long_as_it_reads(server: Respons
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
 
     async def read_slowly() -> None:
-        async with connection.stream(model="m", input="hog") as stream:
+        async with connection.stream(model="m", input="verbose") as stream:
             pieces: list[str] = []
             async for piece in stream.text_deltas():
                 pieces.append(piece)
@@ -370,10 +370,10 @@ async def test_two_sockets_that_wait_for_room_both_go_on() -> None:
         open_narrow(server, limits=SMALL, rotation=rotation) as connection,
     ):
         server.respond_with(answer)
-        async with connection.stream(model="m", input="hog") as old:
+        async with connection.stream(model="m", input="verbose") as old:
             await old.__anext__()
             await trio.sleep(101)
-            async with connection.stream(model="m", input="hog") as new:
+            async with connection.stream(model="m", input="verbose") as new:
                 await new.__anext__()
                 await wait_all_tasks_blocked()
                 assert connection.statistics().sockets_opened == 2
@@ -399,7 +399,7 @@ async def test_unread_unsolicited_events_stop_no_turn() -> None:
             pass
         for number in range(100):
             await server.send_raw({"type": "keepalive", "number": number, "pad": "x" * 150})
-        await trio.sleep(100)  # and the pings are still answered
+        await trio.sleep(100)  # the server's pings are answered meanwhile
         await ask_strictly(connection, "next")
         assert connection.statistics().unread_bytes <= 2000
         assert connection.statistics().unclaimed_events == 100
@@ -412,7 +412,7 @@ async def test_unread_answers_to_raw_requests_stop_no_turn(server: ResponsesServ
     """P6: they are never dropped within the connection's budget."""
     server.respond_with(answer)
     async with open_narrow(server, limits=SMALL) as connection:
-        await connection.send(ResponseCreate(model="m", input="hog"))
+        await connection.send(ResponseCreate(model="m", input="verbose"))
         await wait_all_tasks_blocked()
         for number in range(20):
             await ask_strictly(connection, str(number))
@@ -432,19 +432,19 @@ async def test_a_channel_that_stops_the_turns_yields_buffer_exceeded(
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
-        await connection.send(ResponseCreate(model="m", input="hog"))
+        await connection.send(ResponseCreate(model="m", input="verbose"))
         await wait_all_tasks_blocked()
-        await starve(connection)
+        await ask_until_one_waits(connection)
         assert isinstance(await connection.receive(), BufferExceeded)
 
 
-# --- In earnest --------------------------------------------------------------------------
+# --- Measured --------------------------------------------------------------------------
 
 MIB: Final = 1024 * 1024
 
 
 class Frames(Sequence[dict[str, Any]]):
-    """Frames of a response that are made as they go out."""
+    """The frames of a response, made one by one as they are sent."""
 
     def __init__(self, count: int, size: int) -> None:
         self._count = count
@@ -486,7 +486,9 @@ async def test_100_mib_through_a_slow_consumer_take_less_than_40_mib(
 
     limits = Limits(turn_buffer_bytes=MIB, connection_buffer_bytes=2 * MIB)
     async with narrow_server.open_client(dial=dial, limits=limits) as connection:
-        await ask(connection, "", abandon="drain", generate=False)  # everything is imported
+        await ask(
+            connection, "", abandon="drain", generate=False
+        )  # so that all modules are imported
         before = peak = resident_bytes()
         most_unread = received = 0
         async with connection.stream(model="m", input="all of it", snapshot=False) as stream:

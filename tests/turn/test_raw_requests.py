@@ -7,7 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.testing.driver import NO_WAITING
-from tests.turn.test_memory import PIECES, SMALL, answer, open_narrow, starve
+from tests.turn.test_memory import PIECES, SMALL, answer, ask_until_one_waits, open_narrow
 from trio_responses import BufferExceeded, Limits, Timeouts
 from trio_responses._connection.socket import Socket
 from trio_responses.types import ResponseCompleted, ResponseCreate
@@ -24,7 +24,7 @@ async def test_a_raw_request_inside_the_iteration_of_a_turn_is_no_deadlock(
     server.respond_with(answer)
     async with (
         open_narrow(server, limits=SMALL) as connection,
-        connection.stream(model="m", input="hog") as stream,
+        connection.stream(model="m", input="verbose") as stream,
     ):
         await anext(stream)
         await wait_all_tasks_blocked()
@@ -53,9 +53,9 @@ async def test_a_channel_goes_on_after_its_overflow(server: "ResponsesServer") -
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
-        await connection.send(ResponseCreate(model="m", input="hog"))
+        await connection.send(ResponseCreate(model="m", input="verbose"))
         await wait_all_tasks_blocked()
-        await starve(connection)
+        await ask_until_one_waits(connection)
         assert isinstance(await connection.receive(), BufferExceeded)
         await connection.send(ResponseCreate(model="m", input="again"))
         with trio.fail_after(100):
