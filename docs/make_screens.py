@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation: docs/_static/chat.svg. Needs the extra ``cli``.
 
-The chat is the real one, on the embedded server and in memory; what the person types and what the
-model answers is ordered here. Its clock jumps, so that waiting takes no time.
+The chat is a real one, with an embedded server over memory streams. The lines that a person types
+and the answers of the model are scripted here. A mock clock makes waiting take no time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 from trio_responses._cli.chat import Chat
 from trio_responses._cli.chat_tools import CHAT_TOOLS
-from trio_responses._cli.renderer import MarkdownRenderer
+from trio_responses._cli.markdown_renderer import MarkdownRenderer
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ async with trio.open_nursery() as nursery:
 
 
 class Typist:
-    """Somebody who types, and to whom something happens between two lines."""
+    """A source of scripted lines; an empty line stands for a lost socket."""
 
     def __init__(self, console: Console, server: ResponsesServer) -> None:
         self._console = console
         self._server = server
         self._lines = ["What is a nursery in Trio?", "What is 6 * 7?", "", "And times ten?"]
 
-    async def read(self) -> str | None:
-        """Give the next line, and show it as a terminal would. An empty one is a lost socket."""
+    async def read_line(self) -> str | None:
+        """Return the next line, after showing it as a terminal echoes it."""
         if not self._lines:
             self._console.print(Text("/quit"))
             return None
@@ -65,10 +65,10 @@ class Typist:
         return line
 
 
-class NoKeyboard:
-    """Nobody presses Ctrl-C."""
+class NoInterrupts:
+    """An iterator of interrupts that never yields: no Ctrl-C."""
 
-    def __aiter__(self) -> NoKeyboard:
+    def __aiter__(self) -> NoInterrupts:
         return self
 
     async def __anext__(self) -> int:
@@ -77,7 +77,7 @@ class NoKeyboard:
 
 
 async def draw_chat() -> str:
-    """Hold a conversation, and give its picture as SVG."""
+    """Run the chat and return its picture as SVG."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=False)
     async with open_test_server() as server, AsyncExitStack() as stack:
         server.reply(ANSWER)
@@ -86,17 +86,17 @@ async def draw_chat() -> str:
         server.call("calculate", {"expression": "42 * 10"}, call_id="call_2")
         server.reply("That makes **420**.")
         connection = await stack.enter_async_context(server.open_client(reconnect=[1.0]))
-        face = MarkdownRenderer(console, asks=True)
+        renderer = MarkdownRenderer(console, interactive=True)
         settings = {"model": "gpt-5.5", "store": False}
-        chat = Chat(connection, face, settings, tools=CHAT_TOOLS, stack=stack)
-        await chat.begin()
-        await chat.run(Typist(console, server), NoKeyboard())
+        chat = Chat(connection, renderer, settings, tools=CHAT_TOOLS, stack=stack)
+        await chat.start()
+        await chat.run(Typist(console, server), NoInterrupts())
         server.assert_all_orders_used()
     return console.export_svg(title=TITLE, theme=MONOKAI, unique_id="chat")
 
 
 def main() -> None:
-    """Write all pictures."""
+    """Write every picture."""
     logging.getLogger("trio_responses").addHandler(logging.NullHandler())
     SCREENS.mkdir(exist_ok=True)
     svg = trio.run(draw_chat, clock=MockClock(autojump_threshold=0))

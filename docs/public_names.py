@@ -130,18 +130,14 @@ def alias_docstrings() -> dict[str, list[str]]:
 
 INTERNAL = {
     "Item.unknown",
-    "Lane.abandon_turn",
-    "Lane.lock",
-    "Lane.start_turn",
-    "Lane.steer",
     "Part.unknown",
     "ResponsesError.copy_for_raise",
     "RotationPolicy.age_for",
     "Script.fits",
-    "Script.parting",
+    "Script.delayed_close",
     "Script.steps_at",
-    "SteerReceipt.become",
-    "SteerReceipt.refuse",
+    "SteerReceipt.advance",
+    "SteerReceipt.fail",
     "SteerReceipt.request",
     "Tagged.type",  # shown in the docstring of each record
 }

@@ -17,7 +17,7 @@ SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
 
 A_TYPE = "trio_responses.JSONType(int)"
 A_TOOL = "trio_responses.FunctionTool(lambda: None, name='nothing')"
-A_COMMAND = "import trio_responses._cli.program"
+A_COMMAND = "import trio_responses._cli"
 
 
 @cache

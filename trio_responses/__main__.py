@@ -1,4 +1,4 @@
-"""``python -m trio_responses``: the command line, where its script is not on the PATH."""
+"""The command line as ``python -m trio_responses``, for when its script is not on the PATH."""
 
 import sys
 

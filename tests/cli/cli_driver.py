@@ -1,7 +1,4 @@
-"""What the tests of the command line share: processes of their own, and the embedded server.
-
-What belongs elsewhere: what a command has to do (`test_cli.py` and its kin).
-"""
+"""Helpers of the command line's tests: child processes, and the embedded server of a command."""
 
 import os
 import re
@@ -13,38 +10,41 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from trio_responses._cli import server_choice as places
+from trio_responses._cli import server_choice
 from trio_responses.testing import ResponsesServer, open_test_server
 
-Orders: TypeAlias = Callable[[ResponsesServer], object]
+Prepare: TypeAlias = Callable[[ResponsesServer], object]
 Capture: TypeAlias = pytest.CaptureFixture[str]
 Patch: TypeAlias = pytest.MonkeyPatch
 
-SECONDS = 60.0
+HANG_GUARD = 600.0
+"""Seconds after which a child process is considered to hang. No test needs them: on an idle
+machine each child process takes one or two."""
 LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:[1-9]\d*/v1)\n")
+PrepareServer: TypeAlias = Callable[[Prepare], list[ResponsesServer]]
 
 
-Order: TypeAlias = Callable[[Orders], list[ResponsesServer]]
-
-
-def forget_environment(monkeypatch: Patch) -> None:
-    """Take the variables away that say where to connect to, and with which key."""
+def clear_environment(monkeypatch: Patch) -> None:
+    """Remove the variables that name a server and an API key."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.delenv(name, raising=False)
 
 
-def order_at(monkeypatch: Patch, orders: Orders) -> list[ResponsesServer]:
-    """Tell the embedded server of the next command what to do; give it, once it is there."""
+def prepare_next_server(monkeypatch: Patch, prepare: Prepare) -> list[ResponsesServer]:
+    """Script the embedded server of the next command.
+
+    :return: a list to which that server is added when the command opens it.
+    """
     servers: list[ResponsesServer] = []
 
     @asynccontextmanager
     async def open_prepared_server(**options: Any) -> AsyncGenerator[ResponsesServer, None]:
         async with open_test_server(**options) as server:
             servers.append(server)
-            orders(server)
+            prepare(server)
             yield server
 
-    monkeypatch.setattr(places, "open_test_server", open_prepared_server)
+    monkeypatch.setattr(server_choice, "open_test_server", open_prepared_server)
     return servers
 
 
@@ -52,16 +52,16 @@ def order_at(monkeypatch: Patch, orders: Orders) -> list[ResponsesServer]:
 def running(
     *arguments: str, stdin: int | None = None
 ) -> Generator[subprocess.Popen[str], None, None]:
-    """Run the command line in a process of its own, with its output buffered as a user has it."""
+    """Run the command line in a child process, with the output buffered as it is for a user."""
     command = [sys.executable, "-m", "trio_responses", *arguments]
-    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(  # noqa: S603 - our own program
         command,
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        env=usual,
+        env=environment,
     ) as process:
         try:
             yield process
@@ -73,7 +73,7 @@ def running(
 def serving(
     *arguments: str, command: str = "serve"
 ) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
-    """Run ``serve``, or another command that listens, and read where."""
+    """Run a command that listens in a child process; yield the process and the URL."""
     with running(command, *arguments) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

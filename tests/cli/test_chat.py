@@ -1,4 +1,4 @@
-"""The chat of the command line: over memory streams, in pipes, and in a terminal of its own."""
+"""The chat of the command line: over memory streams, in pipes, and in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.cli.cli_driver import SECONDS, forget_environment, order_at, running
+from tests.cli.cli_driver import HANG_GUARD, clear_environment, prepare_next_server, running
 from tests.testing.driver import NO_WAITING
 from trio_responses import AuthenticationError, ReconnectFailed
 from trio_responses._cli import main
-from trio_responses._cli.chat import Chat, choose_face
+from trio_responses._cli.chat import Chat, FileReader, choose_renderer
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
-from trio_responses._cli.lines import FileLines
-from trio_responses._cli.renderer import PlainRenderer, printable
+from trio_responses._cli.renderer import PlainRenderer, remove_controls
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
-    from tests.cli.cli_driver import Capture, Order, Patch
-    from trio_responses._cli.renderer import Kind
+    from tests.cli.cli_driver import Capture, Patch, PrepareServer
+    from trio_responses._cli.renderer import LineKind
     from trio_responses.testing import ResponsesServer
 
 SETTINGS = {"model": "gpt-test", "store": False}
@@ -40,27 +39,27 @@ SETTINGS = {"model": "gpt-test", "store": False}
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: Patch) -> None:
-    forget_environment(monkeypatch)
+    clear_environment(monkeypatch)
 
 
 @pytest.fixture
-def order(monkeypatch: Patch) -> Order:
-    return partial(order_at, monkeypatch)
+def prepare_server(monkeypatch: Patch) -> PrepareServer:
+    return partial(prepare_next_server, monkeypatch)
 
 
-class Recorder:
-    """A face that remembers what it was shown: the text of each answer, and lines by kind."""
+class RecordingRenderer:
+    """A renderer that records every call: the text of each answer, and lines with their kind."""
 
     def __init__(self) -> None:
         self.shown: list[tuple[str, str]] = []
         self.prompts = 0
-        self.piece_came = trio.Event()
+        self.text_arrived = trio.Event()
 
-    def prompt(self) -> None:
+    def show_prompt(self) -> None:
         self.prompts += 1
 
-    def text(self, piece: str) -> None:
-        self.piece_came.set()
+    def append_text(self, piece: str) -> None:
+        self.text_arrived.set()
         if self.shown and self.shown[-1][0] == "text":
             piece = self.shown.pop()[1] + piece
         self.shown.append(("text", piece))
@@ -68,20 +67,20 @@ class Recorder:
     def end_text(self) -> None:
         self.shown.append(("end", ""))
 
-    def say(self, kind: Kind, text: str) -> None:
+    def show_line(self, kind: LineKind, text: str) -> None:
         self.shown.append((kind, text))
 
-    def of(self, kind: str) -> list[str]:
+    def lines_of(self, kind: str) -> list[str]:
         return [text for each, text in self.shown if each == kind]
 
 
 class Script:
-    """The lines of a person: text, and what they wait for before they go on."""
+    """A source of lines: text, and functions to await before the next text."""
 
     def __init__(self, *lines: str | Callable[[], Awaitable[object]]) -> None:
         self._lines = list(lines)
 
-    async def read(self) -> str | None:
+    async def read_line(self) -> str | None:
         await trio.lowlevel.checkpoint()
         while self._lines:
             line = self._lines.pop(0)
@@ -92,7 +91,7 @@ class Script:
 
 
 class Keyboard:
-    """Ctrl-C, as often as a test wishes."""
+    """An iterator of interrupts: one for each call of `press`."""
 
     def __init__(self) -> None:
         self._press, self._pressed = trio.open_memory_channel[int](9)
@@ -109,20 +108,24 @@ class Keyboard:
 
 @asynccontextmanager
 async def chatting(
-    server: ResponsesServer, face: Recorder, *, with_tools: bool = False, **options: Any
+    server: ResponsesServer,
+    renderer: RecordingRenderer,
+    *,
+    with_tools: bool = False,
+    **options: Any,
 ) -> AsyncGenerator[Chat, None]:
     tools = CHAT_TOOLS if with_tools else ()
     async with server.open_client(**options) as connection, AsyncExitStack() as stack:
-        chat = Chat(connection, face, SETTINGS, tools=tools, stack=stack)
-        await chat.begin()
+        chat = Chat(connection, renderer, SETTINGS, tools=tools, stack=stack)
+        await chat.start()
         yield chat
 
 
-async def talk(server: ResponsesServer, *lines: Any, **options: Any) -> Recorder:
-    face = Recorder()
-    async with chatting(server, face, **options) as chat:
+async def talk(server: ResponsesServer, *lines: Any, **options: Any) -> RecordingRenderer:
+    renderer = RecordingRenderer()
+    async with chatting(server, renderer, **options) as chat:
         assert await chat.run(Script(*lines), Keyboard()) == 0
-    return face
+    return renderer
 
 
 # --- Turns -------------------------------------------------------------------------------
@@ -130,20 +133,25 @@ async def talk(server: ResponsesServer, *lines: Any, **options: Any) -> Recorder
 
 @NO_WAITING
 async def test_turns_are_one_conversation(server: ResponsesServer) -> None:
-    face = await talk(server, "Hello", "", "   ", "And you?")
-    assert face.of("text") == ['Turn 1: you said "Hello".', 'Turn 2: you said "And you?".']
+    renderer = await talk(server, "Hello", "", "   ", "And you?")
+    assert renderer.lines_of("text") == [
+        'Turn 1: you said "Hello".',
+        'Turn 2: you said "And you?".',
+    ]
     assert [len(request.input_items) for request in server.requests] == [1, 1]
-    assert face.of("tokens")[0].endswith("1 sent, 1 of them with the whole history")
-    assert face.of("tokens")[1].endswith("1 sent, 0 of them with the whole history")
+    assert renderer.lines_of("tokens")[0].endswith("1 sent, 1 of them with the whole history")
+    assert renderer.lines_of("tokens")[1].endswith("1 sent, 0 of them with the whole history")
 
 
 @NO_WAITING
-async def test_the_tokens_are_those_of_all_rounds(server: ResponsesServer) -> None:
+async def test_the_token_line_sums_all_rounds_of_a_turn(server: ResponsesServer) -> None:
     server.respond_with(None)
     server.call("calculate", {"expression": "6 * 7"})
     server.reply("It is 42.", usage={"input_tokens": 100, "cached_tokens": 90, "output_tokens": 7})
-    face = await talk(server, "What is 6 * 7?", with_tools=True)
-    spent = re.match(r"(\d+) read \((\d+) cached\), (\d+) written; 2 sent", face.of("tokens")[0])
+    renderer = await talk(server, "What is 6 * 7?", with_tools=True)
+    spent = re.match(
+        r"(\d+) read \((\d+) cached\), (\d+) written; 2 sent", renderer.lines_of("tokens")[0]
+    )
     assert spent is not None
     assert int(spent[1]) > 100
     assert int(spent[2]) >= 90
@@ -151,92 +159,94 @@ async def test_the_tokens_are_those_of_all_rounds(server: ResponsesServer) -> No
 
 
 @NO_WAITING
-async def test_tools_are_shown_as_they_are_called(server: ResponsesServer) -> None:
+async def test_tool_calls_and_their_outputs_are_shown(server: ResponsesServer) -> None:
     server.respond_with(answer_with_tools)
-    face = await talk(server, "What is 6 * 7?", with_tools=True)
-    assert face.of("tool") == ['calculate({"expression":"6 * 7"})', "calculate -> 42"]
+    renderer = await talk(server, "What is 6 * 7?", with_tools=True)
+    assert renderer.lines_of("tool") == ['calculate({"expression":"6 * 7"})', "calculate -> 42"]
     assert server.last_request.output_of("calculate") == "42"
-    assert face.of("text") == ["Turn 1: the tool returned 42."]
+    assert renderer.lines_of("text") == ["Turn 1: the tool returned 42."]
 
 
 @NO_WAITING
-async def test_without_tools_none_is_offered(server: ResponsesServer) -> None:
+async def test_without_the_option_no_tool_is_offered(server: ResponsesServer) -> None:
     await talk(server, "What is 6 * 7?")
     assert server.last_request.tools == []
 
 
 @NO_WAITING
-async def test_an_error_costs_one_turn(server: ResponsesServer) -> None:
+async def test_an_error_ends_one_turn_and_not_the_chat(server: ResponsesServer) -> None:
     server.fail("rate_limit_exceeded", status=429, message="Slow down.")
-    face = await talk(server, "Hello", "Hello again")
-    assert len(face.of("error")) == 1
-    assert "Slow down." in face.of("error")[0]
-    assert face.of("text") == ['Turn 1: you said "Hello again".']
+    renderer = await talk(server, "Hello", "Hello again")
+    assert len(renderer.lines_of("error")) == 1
+    assert "Slow down." in renderer.lines_of("error")[0]
+    assert renderer.lines_of("text") == ['Turn 1: you said "Hello again".']
 
 
 @NO_WAITING
-async def test_a_refusal_is_noted(server: ResponsesServer) -> None:
+async def test_an_incomplete_answer_is_noted(server: ResponsesServer) -> None:
     server.reply("cut sh", status="incomplete")
-    face = await talk(server, "Hello")
-    assert face.of("note") == ["the answer is incomplete: max_output_tokens"]
+    renderer = await talk(server, "Hello")
+    assert renderer.lines_of("note") == ["the answer is incomplete: max_output_tokens"]
 
 
 # --- The connection ----------------------------------------------------------------------
 
 
 @NO_WAITING
-async def test_a_lost_connection_is_told_and_the_conversation_goes_on(
+async def test_a_lost_connection_is_shown_and_the_conversation_continues(
     server: ResponsesServer,
 ) -> None:
     async def lose() -> None:
         await server.reset_all()
         await trio.sleep(5)
 
-    face = await talk(server, "Hello", lose, "And you?")
-    lost, restored = face.of("news")
+    renderer = await talk(server, "Hello", lose, "And you?")
+    lost, restored = renderer.lines_of("notification")
     assert lost.startswith("the connection was lost")
-    assert re.fullmatch(r"connected again after \d\.\d s, at attempt 1", restored)
-    assert face.of("text")[-1] == 'Turn 2: you said "And you?".'
-    assert face.of("tokens")[1].endswith("1 sent, 1 of them with the whole history")
+    assert re.fullmatch(r"reconnected after \d\.\d s, at attempt 1", restored)
+    assert renderer.lines_of("text")[-1] == 'Turn 2: you said "And you?".'
+    assert renderer.lines_of("tokens")[1].endswith("1 sent, 1 of them with the whole history")
 
 
 @NO_WAITING
-async def test_a_connection_that_is_replaced_in_time_is_told() -> None:
+async def test_a_socket_replaced_before_its_maximum_age_is_shown() -> None:
     async def wait() -> None:
         await trio.sleep(3000)
 
     async with open_test_server(max_age=3600) as aging:
-        face = await talk(aging, "Hello", wait, "And you?")
+        renderer = await talk(aging, "Hello", wait, "And you?")
         assert [request.connection for request in aging.requests] == [1, 2]
-    assert face.of("news") == ["the connection was replaced by a fresh one before it grew too old"]
+    assert renderer.lines_of("notification") == [
+        "the socket was replaced before it reached its maximum age"
+    ]
 
 
 @NO_WAITING
-async def test_a_connection_that_is_over_ends_the_chat(server: ResponsesServer) -> None:
+async def test_a_connection_that_cannot_be_reopened_ends_the_chat(server: ResponsesServer) -> None:
     async def lose() -> None:
         server.stop_accepting()
         await server.reset_all()
         await trio.sleep(1000)
         raise AssertionError("the chat goes on")
 
-    face = Recorder()
-    async with chatting(server, face, reconnect=[1]) as chat:
+    renderer = RecordingRenderer()
+    async with chatting(server, renderer, reconnect=[1]) as chat:
         with pytest.raises(ReconnectFailed):
             await chat.run(Script("Hello", lose), Keyboard())
 
 
 @NO_WAITING
-async def test_a_turn_that_finds_the_connection_over_ends_the_chat(
+async def test_a_turn_on_a_closed_connection_ends_the_chat(
     server: ResponsesServer,
 ) -> None:
-    face = Recorder()
-    async with chatting(server, face, reconnect=[1]) as chat:
+    renderer = RecordingRenderer()
+    async with chatting(server, renderer, reconnect=[1]) as chat:
         server.drop(after_events=0)
         server.refuse(401, times=None)
         with pytest.raises(AuthenticationError):
             await chat.run(Script("Hello", "Hello?"), Keyboard())
-    assert len(face.of("error")) == 1  # of the first turn
-    assert "may have been worked on" in face.of("error")[0]
+    assert len(renderer.lines_of("error")) == 1  # of the first turn
+    assert "the server may have processed it" in renderer.lines_of("error")[0]
 
 
 # --- Ctrl-C ------------------------------------------------------------------------------
@@ -245,49 +255,49 @@ async def test_a_turn_that_finds_the_connection_over_ends_the_chat(
 @NO_WAITING
 async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves(server: ResponsesServer) -> None:
     server.reply("one two three").stall(after_events=6)
-    face, keyboard = Recorder(), Keyboard()
+    renderer, keyboard = RecordingRenderer(), Keyboard()
 
     async def press_twice() -> None:
-        await face.piece_came.wait()
+        await renderer.text_arrived.wait()
         keyboard.press()
-        while not face.of("note"):  # noqa: ASYNC110 - a face has no event for it
+        while not renderer.lines_of("note"):  # noqa: ASYNC110 - a renderer has no event for it
             await trio.sleep(0.1)
-        assert face.prompts == 2
+        assert renderer.prompts == 2
         keyboard.press()
 
-    async with chatting(server, face) as chat, trio.open_nursery() as nursery:
+    async with chatting(server, renderer) as chat, trio.open_nursery() as nursery:
         nursery.start_soon(press_twice)
         assert await chat.run(Script("Count", trio.sleep_forever), keyboard) == 130
         assert len(chat.conversation.items) == 0
-    assert face.of("note") == ["cancelled: the conversation is as it was before"]
+    assert renderer.lines_of("note") == ["cancelled: the conversation is as it was before"]
 
 
 @NO_WAITING
-async def test_the_conversation_goes_on_after_ctrl_c(server: ResponsesServer) -> None:
+async def test_the_conversation_continues_after_ctrl_c(server: ResponsesServer) -> None:
     server.reply("one two three").stall(after_events=6, seconds=60)
-    face, keyboard = Recorder(), Keyboard()
+    renderer, keyboard = RecordingRenderer(), Keyboard()
 
     async def press() -> None:
-        await face.piece_came.wait()
+        await renderer.text_arrived.wait()
         keyboard.press()
 
-    async with chatting(server, face) as chat, trio.open_nursery() as nursery:
+    async with chatting(server, renderer) as chat, trio.open_nursery() as nursery:
         nursery.start_soon(press)
         assert await chat.run(Script("Count", "Hello"), keyboard) == 0
-    assert face.of("text")[-1] == 'Turn 1: you said "Hello".'
+    assert renderer.lines_of("text")[-1] == 'Turn 1: you said "Hello".'
 
 
 @NO_WAITING
-async def test_two_ctrl_c_leave_a_turn_at_once(server: ResponsesServer) -> None:
+async def test_a_second_ctrl_c_during_a_turn_ends_the_chat(server: ResponsesServer) -> None:
     server.stall(after_events=6)
-    face, keyboard = Recorder(), Keyboard()
+    renderer, keyboard = RecordingRenderer(), Keyboard()
 
     async def press() -> None:
-        await face.piece_came.wait()
+        await renderer.text_arrived.wait()
         keyboard.press()
         keyboard.press()
 
-    async with chatting(server, face) as chat, trio.open_nursery() as nursery:
+    async with chatting(server, renderer) as chat, trio.open_nursery() as nursery:
         nursery.start_soon(press)
         assert await chat.run(Script("Count", trio.sleep_forever), keyboard) == 130
 
@@ -296,22 +306,24 @@ async def test_two_ctrl_c_leave_a_turn_at_once(server: ResponsesServer) -> None:
 
 
 @NO_WAITING
-async def test_reset_begins_anew(server: ResponsesServer) -> None:
-    face = await talk(server, "Hello", "/reset", "Hello")
-    assert face.of("text") == ['Turn 1: you said "Hello".'] * 2
+async def test_reset_starts_a_new_conversation(server: ResponsesServer) -> None:
+    renderer = await talk(server, "Hello", "/reset", "Hello")
+    assert renderer.lines_of("text") == ['Turn 1: you said "Hello".'] * 2
 
 
 @NO_WAITING
-async def test_quit_leaves_the_rest_unread(server: ResponsesServer) -> None:
+async def test_quit_leaves_the_remaining_lines_unread(server: ResponsesServer) -> None:
     await talk(server, "/quit", "Hello")
     assert server.requests == []
 
 
 @NO_WAITING
-async def test_what_was_saved_is_gone_on_with(server: ResponsesServer, tmp_path: Path) -> None:
+async def test_a_saved_conversation_continues_after_loading(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
     path = tmp_path / "my chat.json"
-    face = await talk(server, "Hello", f"/save {path}", "/reset", f"/load {path}", "And you?")
-    assert face.of("text")[-1] == 'Turn 2: you said "And you?".'
+    renderer = await talk(server, "Hello", f"/save {path}", "/reset", f"/load {path}", "And you?")
+    assert renderer.lines_of("text")[-1] == 'Turn 2: you said "And you?".'
     assert path.stat().st_mode & 0o777 == 0o600
     assert json.loads(path.read_text(encoding="utf-8"))["settings"]["model"] == "gpt-test"
 
@@ -320,8 +332,8 @@ async def test_what_was_saved_is_gone_on_with(server: ResponsesServer, tmp_path:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("/nonsense", "no command /nonsense"),
-        ("/reset now", "no command /reset now"),
+        ("/nonsense", "unknown command /nonsense"),
+        ("/reset now", "unknown command /reset now"),
         ("/save", "needs the name of a file"),
         ("/load", "needs the name of a file"),
         ("/save /nowhere/at/all", "No such file"),
@@ -329,22 +341,22 @@ async def test_what_was_saved_is_gone_on_with(server: ResponsesServer, tmp_path:
         ("/load {broken}", "not a checkpoint"),
     ],
 )
-async def test_what_is_wrong_with_a_command_is_said(
+async def test_a_wrong_command_is_an_error_line(
     line: str, words: str, server: ResponsesServer, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     broken.write_text("{")
-    face = await talk(server, "Hello", line.format(broken=broken), "And you?")
-    assert len(face.of("error")) == 1
-    assert words in face.of("error")[0]
-    assert face.of("text")[-1] == 'Turn 2: you said "And you?".'
+    renderer = await talk(server, "Hello", line.format(broken=broken), "And you?")
+    assert len(renderer.lines_of("error")) == 1
+    assert words in renderer.lines_of("error")[0]
+    assert renderer.lines_of("text")[-1] == 'Turn 2: you said "And you?".'
 
 
 @NO_WAITING
 async def test_help_names_every_command(server: ResponsesServer) -> None:
-    face = await talk(server, "/help")
+    renderer = await talk(server, "/help")
     for name in ("/save", "/load", "/reset", "/quit", "Ctrl-C"):
-        assert name in face.of("note")[0]
+        assert name in renderer.lines_of("note")[0]
 
 
 # --- Its tools ---------------------------------------------------------------------------
@@ -354,7 +366,7 @@ async def test_help_names_every_command(server: ResponsesServer) -> None:
     ("expression", "value"),
     [("6 * 7", 42), ("-(1 + 2) ** 2 / 3", -3.0), ("7 // 2 % 2", 1), (" 1.5 + 1 ", 2.5)],
 )
-def test_arithmetic_is_worked_out(expression: str, value: float) -> None:
+def test_calculate_evaluates_arithmetic(expression: str, value: float) -> None:
     assert calculate(expression) == value
 
 
@@ -377,7 +389,7 @@ def test_arithmetic_is_worked_out(expression: str, value: float) -> None:
         "1j",
     ],
 )
-def test_what_is_no_arithmetic_is_refused(expression: str) -> None:
+def test_calculate_rejects_everything_else(expression: str) -> None:
     with pytest.raises(ValueError, match=r"an |not |the "):
         calculate(expression)
 
@@ -386,11 +398,11 @@ def test_what_is_no_arithmetic_is_refused(expression: str) -> None:
     ("place", "zones"),
     [("UTC", ["UTC"]), ("oslo", ["CET", "CEST"]), ("Europe/Oslo", ["CET", "CEST"])],
 )
-def test_the_time_is_that_of_the_place(place: str, zones: list[str]) -> None:
+def test_the_time_is_in_the_time_zone_of_the_place(place: str, zones: list[str]) -> None:
     assert current_time(place).split()[-1] in zones
 
 
-def test_an_unknown_place_is_said() -> None:
+def test_an_unknown_place_is_named_in_the_error() -> None:
     with pytest.raises(ValueError, match="no time zone is known for 'Atlantis'"):
         current_time("Atlantis")
 
@@ -398,30 +410,30 @@ def test_an_unknown_place_is_said() -> None:
 # --- What it looks like ------------------------------------------------------------------
 
 
-def test_answers_and_the_rest_are_apart() -> None:
+def test_answers_go_to_stdout_and_other_lines_to_stderr() -> None:
     out, err = io.StringIO(), io.StringIO()
-    face = PlainRenderer(out, err, asks=False)
-    face.prompt()
-    face.text("Hel")
-    face.text("lo")
-    face.end_text()
-    face.say("tool", "f(1)\nand so on")
-    face.text("There\n")
-    face.end_text()
+    renderer = PlainRenderer(out, err, interactive=False)
+    renderer.show_prompt()
+    renderer.append_text("Hel")
+    renderer.append_text("lo")
+    renderer.end_text()
+    renderer.show_line("tool", "f(1)\nand so on")
+    renderer.append_text("There\n")
+    renderer.end_text()
     assert out.getvalue() == "Hello\nThere\n"
     assert err.getvalue() == "tool: f(1)\ntool: and so on\n"
 
 
-def test_news_that_come_while_it_asks_do_not_stand_in_the_prompt() -> None:
+def test_a_notification_at_the_prompt_is_followed_by_a_new_prompt() -> None:
     out = io.StringIO()
-    face = PlainRenderer(out, out, asks=True)
-    face.prompt()
-    face.say("news", "the connection was lost")
-    assert out.getvalue() == "you> \nnews: the connection was lost\nyou> "
+    renderer = PlainRenderer(out, out, interactive=True)
+    renderer.show_prompt()
+    renderer.show_line("notification", "the connection was lost")
+    assert out.getvalue() == "you> \nnotification: the connection was lost\nyou> "
 
 
-def test_nothing_moves_the_cursor() -> None:
-    assert printable("a\x1b[2Jb\x07\x9bc\td\n") == "a[2Jbc\td\n"
+def test_control_characters_are_removed() -> None:
+    assert remove_controls("a\x1b[2Jb\x07\x9bc\td\n") == "a[2Jbc\td\n"
 
 
 class Terminal(io.StringIO):
@@ -429,25 +441,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_without_rich_the_chat_is_plain_and_says_why(monkeypatch: Patch) -> None:
+def test_without_rich_the_chat_is_plain_and_a_note_gives_the_reason(monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
     err = io.StringIO()
-    face = choose_face(Terminal(), err, asks=True, plain=False)
-    assert isinstance(face, PlainRenderer)
+    renderer = choose_renderer(Terminal(), err, interactive=True, plain=False)
+    assert isinstance(renderer, PlainRenderer)
     assert 'pip install "trio-responses[cli]"' in err.getvalue()
 
 
-def test_a_pipe_gets_plain_text_without_a_word() -> None:
+def test_a_pipe_gets_plain_text_without_a_note() -> None:
     err = io.StringIO()
-    assert isinstance(choose_face(io.StringIO(), err, asks=True, plain=False), PlainRenderer)
-    assert isinstance(choose_face(Terminal(), err, asks=True, plain=True), PlainRenderer)
+    assert isinstance(
+        choose_renderer(io.StringIO(), err, interactive=True, plain=False), PlainRenderer
+    )
+    assert isinstance(choose_renderer(Terminal(), err, interactive=True, plain=True), PlainRenderer)
     assert err.getvalue() == ""
 
 
 # --- In a process of its own -------------------------------------------------------------
 
 
-def test_a_script_reads_the_answers_alone(capsys: Capture, monkeypatch: Patch) -> None:
+def test_stdout_has_the_answers_alone(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\nAnd you?\n"))
     assert main(["chat", "--embedded"]) == 0
     out, err = capsys.readouterr()
@@ -455,7 +469,7 @@ def test_a_script_reads_the_answers_alone(capsys: Capture, monkeypatch: Patch) -
     assert "tokens: " in err
 
 
-def test_the_embedded_server_makes_use_of_the_tools(capsys: Capture, monkeypatch: Patch) -> None:
+def test_the_embedded_server_calls_the_tools(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("What is 6 * 7?\nWhat time is it in Oslo?\n"))
     assert main(["chat", "--embedded", "--tools"]) == 0
     out, err = capsys.readouterr()
@@ -463,12 +477,12 @@ def test_the_embedded_server_makes_use_of_the_tools(capsys: Capture, monkeypatch
     assert 'tool: current_time({"place":"Oslo"})' in err
 
 
-def test_the_history_is_not_stored_at_the_server_unless_asked_for(
-    order: Order, monkeypatch: Patch
+def test_responses_are_stored_by_the_server_only_with_the_option(
+    prepare_server: PrepareServer, monkeypatch: Patch
 ) -> None:
     stored: list[bool] = []
     for options in ([], ["--store"]):
-        servers = order(lambda _: None)
+        servers = prepare_server(lambda _: None)
         monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
         assert main(["chat", "--embedded", "--instructions", "Be brief.", *options]) == 0
         stored.append(servers[0].last_request.stores)
@@ -476,7 +490,7 @@ def test_the_history_is_not_stored_at_the_server_unless_asked_for(
     assert stored == [False, True]
 
 
-def test_a_conversation_is_loaded_at_the_start(
+def test_a_saved_conversation_can_be_loaded_at_the_start(
     capsys: Capture, monkeypatch: Patch, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "chat.json")
@@ -487,40 +501,40 @@ def test_a_conversation_is_loaded_at_the_start(
     assert 'Turn 2: you said "And you?".' in capsys.readouterr().out
 
 
-def test_a_file_that_is_not_there_is_one_line(capsys: Capture) -> None:
+def test_a_missing_file_is_one_line_on_stderr(capsys: Capture) -> None:
     assert main(["chat", "--embedded", "--load", "/nowhere/at/all"]) == 1
     assert re.fullmatch(r"error: .*No such file.*\n", capsys.readouterr().err)
 
 
-def test_chat_without_a_key_says_what_to_do(capsys: Capture) -> None:
+def test_chat_without_a_key_lists_the_ways_to_continue(capsys: Capture) -> None:
     assert main(["chat"]) == 2
     assert "trio-responses chat --embedded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["\n", ""])
-def test_lines_come_from_a_file(ending: str, tmp_path: Path) -> None:
+def test_lines_are_read_from_a_file(ending: str, tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"one\r\ntw\xffo" + ending.encode())
 
     async def read_all() -> list[str | None]:
         with path.open(encoding="utf-8") as file:
-            lines = FileLines(file)
-            return [await lines.read() for _ in range(4)]
+            lines = FileReader(file)
+            return [await lines.read_line() for _ in range(4)]
 
     assert trio.run(read_all) == ["one", "tw�o", None, None]
 
 
-def test_reading_can_be_cancelled_and_loses_nothing() -> None:
+def test_a_cancelled_read_loses_no_input() -> None:
     async def read_twice() -> str | None:
         reader, writer = os.pipe()
         with os.fdopen(reader) as file, os.fdopen(writer, "w", buffering=1) as peer:
-            lines = FileLines(file)
+            lines = FileReader(file)
             peer.write("Hel")
             peer.flush()
             with trio.move_on_after(0.01):
-                await lines.read()
+                await lines.read_line()
             peer.write("lo\n")
-            return await lines.read()
+            return await lines.read_line()
 
     assert trio.run(read_twice) == "Hello"
 
@@ -529,7 +543,7 @@ def read_until(terminal: int, words: str) -> str:
     """Read what a program shows, until it has shown something, without the codes for colours."""
     shown = ""
     while not re.search(words, shown):
-        ready, _, _ = select.select([terminal], [], [], SECONDS)
+        ready, _, _ = select.select([terminal], [], [], HANG_GUARD)
         assert ready, shown
         piece = os.read(terminal, 4096).decode(errors="replace")
         shown += re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", piece)
@@ -538,7 +552,7 @@ def read_until(terminal: int, words: str) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("plain", [True, False])
-def test_in_a_terminal_ctrl_c_ends_it_like_a_shell(*, plain: bool) -> None:
+def test_ctrl_c_at_the_prompt_of_a_terminal_exits_with_130(*, plain: bool) -> None:
     if not plain:
         pytest.importorskip("rich")
     import pty  # noqa: PLC0415 - not on every system
@@ -561,7 +575,7 @@ def test_in_a_terminal_ctrl_c_ends_it_like_a_shell(*, plain: bool) -> None:
             shown = read_until(master, r"written(?s:.*)you> ")
             assert 'Turn 1: you said "Hello".' in shown
             process.send_signal(signal.SIGINT)
-            assert process.wait(SECONDS) == 130
+            assert process.wait(HANG_GUARD) == 130
         finally:
             process.kill()
             os.close(master)
@@ -572,4 +586,4 @@ def test_a_signal_ends_a_chat_in_a_pipe() -> None:
         assert process.stderr is not None
         process.stderr.readline()  # it is connected
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 143
+        assert process.wait(HANG_GUARD) == 143

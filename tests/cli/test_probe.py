@@ -1,4 +1,4 @@
-"""The probe of the command line: what it finds out about servers that differ."""
+"""The probe of the command line: its verdicts on servers with different features."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.cli.cli_driver import forget_environment, order_at
-from tests.testing.driver import NO_WAITING
+from tests.cli.cli_driver import clear_environment, prepare_next_server
+from tests.testing.driver import NO_WAITING, run_over_sockets
 from trio_responses import Endpoint
-from trio_responses._cli import features, main
-from trio_responses._cli.features import FEATURES, answer_slowly
-from trio_responses._cli.probe import JSONReport, Table, run_probe
-from trio_responses._cli.prober import Feature, Prober, Verdict
+from trio_responses._cli import main, probe_features
+from trio_responses._cli.probe import JSONReport, TableReport, run_probe
+from trio_responses._cli.probe_features import FEATURES, Feature, Prober, Verdict, answer_slowly
 from trio_responses.testing import Fail, Reply, Request, default_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cli.cli_driver import Capture, Order, Patch
+    from tests.cli.cli_driver import Capture, Patch, PrepareServer
     from trio_responses.testing import ResponsesServer
 
 NAMES = [feature.name for feature in FEATURES]
@@ -32,12 +31,12 @@ NAMES = [feature.name for feature in FEATURES]
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: Patch) -> None:
-    forget_environment(monkeypatch)
+    clear_environment(monkeypatch)
 
 
 @pytest.fixture
-def order(monkeypatch: Patch) -> Order:
-    return partial(order_at, monkeypatch)
+def prepare_server(monkeypatch: Patch) -> PrepareServer:
+    return partial(prepare_next_server, monkeypatch)
 
 
 async def probe(
@@ -57,7 +56,7 @@ async def probe(
 
 
 @NO_WAITING
-async def test_all_of_the_embedded_server_works(server: ResponsesServer) -> None:
+async def test_every_feature_of_the_embedded_server_works(server: ResponsesServer) -> None:
     code, report = await probe(server)
     assert report["verdicts"] == dict.fromkeys(NAMES, "works")
     assert (code, report["basics"], report["model"]) == (0, True, "m")
@@ -66,7 +65,7 @@ async def test_all_of_the_embedded_server_works(server: ResponsesServer) -> None
 
 
 @NO_WAITING
-async def test_what_a_server_lacks_is_no_and_no_failure(narrow_server: ResponsesServer) -> None:
+async def test_a_missing_feature_has_the_verdict_no(narrow_server: ResponsesServer) -> None:
     narrow_server.refuse_steers(times=None)
     code, report = await probe(narrow_server)
     assert {name for name, verdict in report["verdicts"].items() if verdict != "works"} == {
@@ -98,7 +97,7 @@ def without(feature: str) -> Callable[[Request], Any]:
 
 @NO_WAITING
 @pytest.mark.parametrize("feature", ["tool turn", "lanes", "chain, store=false"])
-async def test_one_thing_that_is_refused_leaves_the_others(
+async def test_a_rejected_feature_does_not_affect_the_others(
     feature: str, server: ResponsesServer
 ) -> None:
     code, report = await probe(server, responder=without(feature))
@@ -107,7 +106,7 @@ async def test_one_thing_that_is_refused_leaves_the_others(
 
 
 @NO_WAITING
-async def test_a_model_that_is_refused_gives_way_to_the_next(server: ResponsesServer) -> None:
+async def test_after_a_rejected_model_the_next_one_is_tried(server: ResponsesServer) -> None:
     def know_one(request: Request) -> Any:
         known = request["model"] == "new"
         return answer_slowly(request) if known else Fail("model_not_found", status=404)
@@ -123,7 +122,9 @@ def know_nothing(_: Request) -> Fail:
 
 
 @NO_WAITING
-async def test_without_a_model_that_answers_the_rest_is_skipped(server: ResponsesServer) -> None:
+async def test_without_a_model_that_answers_the_other_features_are_skipped(
+    server: ResponsesServer,
+) -> None:
     code, report = await probe(server, "a", "b", responder=know_nothing)
     assert code == 1
     assert report["basics"] is False
@@ -137,7 +138,7 @@ async def test_without_a_model_that_answers_the_rest_is_skipped(server: Response
 
 
 @NO_WAITING
-async def test_a_server_that_is_not_there_skips_everything(server: ResponsesServer) -> None:
+async def test_without_a_server_every_feature_is_skipped(server: ResponsesServer) -> None:
     server.stop_accepting()
     code, report = await probe(server)
     assert code == 1
@@ -146,7 +147,7 @@ async def test_a_server_that_is_not_there_skips_everything(server: ResponsesServ
 
 
 @NO_WAITING
-async def test_a_feature_that_hangs_ends_in_time(server: ResponsesServer) -> None:
+async def test_a_feature_that_hangs_ends_at_the_time_limit(server: ResponsesServer) -> None:
     def hang(request: Request) -> Any:
         endless = Reply("one " * 100, delay=1)  # never silent, so that no other limit ends it
         return endless if request.tools else answer_slowly(request)
@@ -159,7 +160,7 @@ async def test_a_feature_that_hangs_ends_in_time(server: ResponsesServer) -> Non
 
 
 @NO_WAITING
-async def test_a_server_that_heeds_no_parent_is_found_out(server: ResponsesServer) -> None:
+async def test_a_server_that_ignores_the_parent_does_not_pass(server: ResponsesServer) -> None:
     part: dict[str, Any] = {"type": "output_text", "text": "Hm.", "annotations": []}
     message = {"type": "message", "role": "assistant", "id": "x", "content": [part]}
     response = {"id": "r", "status": "completed", "model": "m", "output": [message]}
@@ -175,7 +176,7 @@ async def test_a_server_that_heeds_no_parent_is_found_out(server: ResponsesServe
 
 
 @NO_WAITING
-async def test_a_server_that_ignores_lane_names_is_found_out(server: ResponsesServer) -> None:
+async def test_a_server_that_ignores_lane_names_does_not_pass(server: ResponsesServer) -> None:
     response: dict[str, Any] = {"id": "r", "status": "in_progress", "model": "m", "output": []}
     frames = [json.dumps({"type": "response.created", "response": response})]
 
@@ -184,11 +185,11 @@ async def test_a_server_that_ignores_lane_names_is_found_out(server: ResponsesSe
 
     _, report = await probe(server, responder=ignore)
     assert report["verdicts"]["lanes"] == "no"
-    assert report["details"]["lanes"] == "events do not say which lane they are of"
+    assert report["details"]["lanes"] == "events do not name their lane"
 
 
 @NO_WAITING
-async def test_pings_that_nobody_answers_are_noticed(server: ResponsesServer) -> None:
+async def test_unanswered_pings_have_the_verdict_no(server: ResponsesServer) -> None:
     async def go_deaf(prober: Prober) -> Any:
         async def freeze() -> None:
             while not server.statistics().open:  # noqa: ASYNC110 - a server has no event for it
@@ -213,7 +214,7 @@ async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
     endpoint = Endpoint.compatible(f"{server.url}?api-key=secret")
     prober = Prober(endpoint, api_key="", models=("m",), timeout=30, dial=server.dial)
     server.respond_with(answer_slowly)
-    assert await run_probe(prober, Table(out, colour=False)) == 0
+    assert await run_probe(prober, TableReport(out, colour=False)) == 0
     assert "secret" not in out.getvalue()
     assert re.search(r"^lanes +works +\d\.\d\d s  side by side$", out.getvalue(), re.MULTILINE)
     assert "Endpoint.compatible('ws://localhost/v1/responses', lanes=True" in out.getvalue()
@@ -222,8 +223,8 @@ async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
 # --- As a command ------------------------------------------------------------------------
 
 
-def test_the_table_of_the_embedded_server(capsys: Capture, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(features, "WATCHED", 0.01)
+def test_the_table_has_a_row_for_each_feature(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(trio, "run", run_over_sockets)
     assert main(["probe", "--embedded"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -231,11 +232,11 @@ def test_the_table_of_the_embedded_server(capsys: Capture, monkeypatch: Patch) -
     assert "\nthe basics work; its profile: Endpoint.compatible(" in out
 
 
-def test_json_is_one_object_and_the_models_are_those_asked_for(
-    order: Order, capsys: Capture, monkeypatch: Patch
+def test_json_is_one_object_and_only_the_given_models_are_tried(
+    prepare_server: PrepareServer, capsys: Capture, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(features, "WATCHED", 0.01)
-    servers = order(lambda _: None)
+    monkeypatch.setattr(trio, "run", run_over_sockets)
+    servers = prepare_server(lambda _: None)
     assert main(["probe", "--embedded", "--json", "--model", "a", "--model", "b"]) == 0
     out, _ = capsys.readouterr()
     assert out.count("\n") == 1
@@ -243,7 +244,7 @@ def test_json_is_one_object_and_the_models_are_those_asked_for(
     assert {request["model"] for request in servers[0].requests} == {"a"}
 
 
-def test_a_port_that_nobody_listens_on_is_exit_code_1(capsys: Capture) -> None:
+def test_a_port_without_a_listener_is_exit_code_1(capsys: Capture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
     assert main(["probe", "--url", f"http://127.0.0.1:{port}/v1"]) == 1
@@ -253,11 +254,11 @@ def test_a_port_that_nobody_listens_on_is_exit_code_1(capsys: Capture) -> None:
     assert err == ""
 
 
-def test_probe_without_a_key_says_what_to_do(capsys: Capture) -> None:
+def test_probe_without_a_key_lists_the_ways_to_continue(capsys: Capture) -> None:
     assert main(["probe"]) == 2
     assert "trio-responses probe --embedded" in capsys.readouterr().err
 
 
-def test_only_the_count_is_slow() -> None:
-    request = Request(body={"input": features.PONG}, connection=1)
+def test_only_the_answer_to_the_count_is_slow() -> None:
+    request = Request(body={"input": probe_features.PONG}, connection=1)
     assert answer_slowly(request) == default_answer(request)

@@ -1,6 +1,6 @@
-"""The command line as a user meets it: what it prints where, and its exit codes.
+"""The command line as a user runs it: its output on stdout and stderr, and its exit codes.
 
-Most tests call `main` in this process; those about signals, pipes and ports start another one.
+Most tests call `main` in this process; those about signals, pipes and ports start a child process.
 """
 
 import io
@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -19,13 +20,13 @@ import pytest
 import trio
 
 from tests.cli.cli_driver import (
-    SECONDS,
+    HANG_GUARD,
     Capture,
-    Order,
-    Orders,
     Patch,
-    forget_environment,
-    order_at,
+    Prepare,
+    PrepareServer,
+    clear_environment,
+    prepare_next_server,
     running,
     serving,
 )
@@ -34,37 +35,37 @@ from trio_responses import APIError, Endpoint, open_responses
 from trio_responses._cli import demo, main
 from trio_responses._cli import running as cli_running
 from trio_responses._cli.arguments import make_parser
-from trio_responses._cli.screen import Screen
+from trio_responses._cli.demo import Screen
+from trio_responses._cli.server_choice import DEFAULT_MODEL
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: Patch) -> None:
-    forget_environment(monkeypatch)
+    clear_environment(monkeypatch)
 
 
 @pytest.fixture
-def order(monkeypatch: Patch) -> Order:
-    """Tell the embedded server of the next command what to do."""
-    return partial(order_at, monkeypatch)
+def prepare_server(monkeypatch: Patch) -> PrepareServer:
+    return partial(prepare_next_server, monkeypatch)
 
 
 # --- serve -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_says_where_it_listens_answers_there_and_ends_by_a_signal_without_a_word(
+def test_serve_prints_its_url_answers_there_and_ends_by_a_signal_without_output(
     number: signal.Signals, capsys: Capture
 ) -> None:
     with serving() as (process, url):
         assert main(["ask", "--base-url", url, "Is anybody there?"]) == 0
         assert capsys.readouterr() == ('Turn 1: you said "Is anybody there?".\n', "")
         process.send_signal(number)
-        assert process.communicate(timeout=SECONDS) == ("", "")
+        assert process.communicate(timeout=HANG_GUARD) == ("", "")
         assert process.returncode == 0
 
 
-def test_serve_with_a_key_refuses_every_other_one(capsys: Capture, monkeypatch: Patch) -> None:
+def test_serve_with_a_key_rejects_every_other_key(capsys: Capture, monkeypatch: Patch) -> None:
     with serving("--api-key", "right") as (_, url):
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         monkeypatch.setenv("OPENAI_API_KEY", "wrong-key")
@@ -78,7 +79,7 @@ def test_serve_with_a_key_refuses_every_other_one(capsys: Capture, monkeypatch: 
 
 
 @pytest.mark.parametrize(("option", "status"), [((), "failed"), (("--unknown-parameters",), "ok")])
-def test_serve_refuses_unknown_parameters_where_it_may(
+def test_serve_rejects_unknown_parameters_without_the_option(
     option: tuple[str, ...], status: str, capsys: Capture
 ) -> None:
     with serving(*option) as (_, url):
@@ -95,10 +96,10 @@ def test_serve_refuses_unknown_parameters_where_it_may(
     assert capsys.readouterr() == ("", "")
 
 
-def test_serve_with_a_maximum_age_ends_old_sockets(capsys: Capture) -> None:
+def test_serve_with_a_maximum_age_closes_old_sockets(capsys: Capture) -> None:
     with serving("--max-age", "0.2") as (_, url):
         port = int(url.split(":")[2].removesuffix("/v1"))
-        with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as stream:
+        with socket.create_connection(("127.0.0.1", port), timeout=HANG_GUARD) as stream:
             stream.sendall(
                 b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
                 b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -128,7 +129,7 @@ def test_a_port_in_use_is_one_line_on_stderr(capsys: Capture) -> None:
         *[("--max-age", age) for age in ("0", "-1", "nan", "inf", "soon")],
     ],
 )
-def test_serve_refuses_numbers_that_make_no_sense(option: str, value: str, capsys: Capture) -> None:
+def test_serve_rejects_invalid_numbers(option: str, value: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as refused:
         main(["serve", f"{option}={value}"])
     assert refused.value.code == 2
@@ -141,16 +142,20 @@ def test_serve_refuses_numbers_that_make_no_sense(option: str, value: str, capsy
 @pytest.mark.parametrize(
     "arguments", [["ask", "Hello"], ["ask", "--base-url", "https://example.org/v1", "Hello"]]
 )
-def test_ask_without_a_key_says_what_to_do(arguments: list[str], capsys: Capture) -> None:
+def test_ask_without_a_key_lists_the_ways_to_continue(
+    arguments: list[str], capsys: Capture
+) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: there is no API key for ")
+    assert err.startswith("error: no API key is set for ")
     for way_out in ("OPENAI_API_KEY=", "--embedded", "--base-url http://127.0.0.1:"):
         assert way_out in err
 
 
-def test_ask_streams_the_text_as_it_comes(order: Order, monkeypatch: Patch) -> None:
+def test_ask_prints_each_piece_of_text_as_it_arrives(
+    prepare_server: PrepareServer, monkeypatch: Patch
+) -> None:
     shown: list[str] = []
 
     class Recorder(io.StringIO):
@@ -159,17 +164,17 @@ def test_ask_streams_the_text_as_it_comes(order: Order, monkeypatch: Patch) -> N
             self.seek(0)
             self.truncate()
 
-    order(lambda server: server.reply("one two three"))
+    prepare_server(lambda server: server.reply("one two three"))
     monkeypatch.setattr(sys, "stdout", Recorder())
     assert main(["ask", "--embedded", "Count"]) == 0
     assert [text for text in shown if text] == ["one", " two", " three", "\n"]
 
 
-def test_ask_sends_what_it_was_given_and_keeps_the_key_to_itself(
-    order: Order, monkeypatch: Patch
+def test_ask_sends_its_options_and_no_key_to_the_embedded_server(
+    prepare_server: PrepareServer, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    servers = order(lambda _: None)
+    servers = prepare_server(lambda _: None)
     options = ["--embedded", "--model", "gpt-9", "--instructions", "Be brief."]
     assert main(["ask", *options, "Hello"]) == 0
     (request,) = servers[0].requests
@@ -179,13 +184,13 @@ def test_ask_sends_what_it_was_given_and_keeps_the_key_to_itself(
     assert "authorization" not in servers[0].connections[0].headers
 
 
-def test_ask_reads_a_dash_from_stdin(capsys: Capture, monkeypatch: Patch) -> None:
+def test_ask_reads_the_question_from_stdin_for_a_dash(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe\n"))
     assert main(["ask", "--embedded", "-"]) == 0
     assert capsys.readouterr().out == 'Turn 1: you said "from a pipe".\n'
 
 
-def test_ask_takes_bytes_that_are_no_utf_8(capsys: Capture) -> None:
+def test_ask_replaces_bytes_that_are_not_utf_8(capsys: Capture) -> None:
     assert main(["ask", "--embedded", "caf\udce9"]) == 0
     assert capsys.readouterr() == ('Turn 1: you said "caf?".\n', "")
 
@@ -193,10 +198,13 @@ def test_ask_takes_bytes_that_are_no_utf_8(capsys: Capture) -> None:
 @pytest.mark.parametrize("text", ["", "  ", "\n"])
 def test_ask_needs_a_question(text: str, capsys: Capture) -> None:
     assert main(["ask", "--embedded", text]) == 2
-    assert capsys.readouterr() == ("", "error: there is no question: the text is empty\n")
+    assert capsys.readouterr() == (
+        "",
+        'error: the question is empty: pass its text, or "-" to read the text from stdin\n',
+    )
 
 
-def test_ask_json_prints_the_finished_response_as_one_object(capsys: Capture) -> None:
+def test_ask_json_prints_the_complete_response_as_one_object(capsys: Capture) -> None:
     assert main(["ask", "--embedded", "--json", "Grüße"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -204,29 +212,29 @@ def test_ask_json_prints_the_finished_response_as_one_object(capsys: Capture) ->
     response: dict[str, Any] = json.loads(out)
     assert response["object"] == "response"
     assert response["status"] == "completed"
-    assert response["model"] == demo.MODEL
+    assert response["model"] == DEFAULT_MODEL
     assert response["output"][0]["content"][0]["text"] == 'Turn 1: you said "Grüße".'
     assert response["usage"]["input_tokens"] == 1
 
 
 def test_ask_prints_the_answer_of_a_server_that_sends_no_deltas(
-    order: Order, capsys: Capture
+    prepare_server: PrepareServer, capsys: Capture
 ) -> None:
-    order(lambda server: server.reply("all at once", events="terminal"))
+    prepare_server(lambda server: server.reply("all at once", events="terminal"))
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr().out == "all at once\n"
 
 
-def test_ask_ends_with_one_newline_where_the_answer_brings_its_own(
-    order: Order, capsys: Capture
+def test_ask_adds_no_newline_to_an_answer_that_ends_with_one(
+    prepare_server: PrepareServer, capsys: Capture
 ) -> None:
-    order(lambda server: server.reply(chunks=["a line\n"]))
+    prepare_server(lambda server: server.reply(chunks=["a line\n"]))
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr().out == "a line\n"
 
 
-def test_ask_notes_an_incomplete_answer(order: Order, capsys: Capture) -> None:
-    order(lambda server: server.reply("cut sh", status="incomplete"))
+def test_ask_notes_an_incomplete_answer(prepare_server: PrepareServer, capsys: Capture) -> None:
+    prepare_server(lambda server: server.reply("cut sh", status="incomplete"))
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr() == (
         "cut sh\n",
@@ -234,44 +242,52 @@ def test_ask_notes_an_incomplete_answer(order: Order, capsys: Capture) -> None:
     )
 
 
-def test_ask_notes_a_refusal(order: Order, capsys: Capture) -> None:
+def test_ask_notes_a_refusal(prepare_server: PrepareServer, capsys: Capture) -> None:
     refusal = {"type": "refusal", "refusal": "I would rather not."}
     item = {"type": "message", "role": "assistant", "id": "m", "content": [refusal]}
     response = {"id": "r", "status": "completed", "model": "m", "output": [item]}
-    order(lambda server: server.answer([{"type": "response.completed", "response": response}]))
+    prepare_server(
+        lambda server: server.answer([{"type": "response.completed", "response": response}])
+    )
     assert main(["ask", "--embedded", "Hello"]) == 0
     assert capsys.readouterr() == ("", "note: the model refused: I would rather not.\n")
 
 
-FAULTS: list[tuple[Orders, str, str]] = [
+FAULTS: list[tuple[Prepare, str, str]] = [
     (lambda s: s.fail("server_error", message="Out\nof order."), "", "server_error.*Out of order"),
     (lambda s: s.reply("Oh", status="failed"), "Oh\n", "server_error.*The response failed"),
-    (lambda s: s.drop(after_events=5), "Turn\n", "connection was lost.*the answer had begun"),
-    (lambda s: s.drop(after_events=0), "", "connection was lost.*was sent and may have been"),
+    (
+        lambda s: s.drop(after_events=5),
+        "Turn\n",
+        "connection was lost.*the server had started to answer",
+    ),
+    (
+        lambda s: s.drop(after_events=0),
+        "",
+        "connection was lost.*was sent, and the server may have",
+    ),
     (lambda s: s.refuse(401), "", "401.*OPENAI_API_KEY"),
     (lambda s: s.refuse(404), "", "404.*/v1/responses"),
 ]
 
 
-@pytest.mark.parametrize(("orders", "text", "words"), FAULTS)
+@pytest.mark.parametrize(("prepare", "text", "words"), FAULTS)
 def test_an_error_is_one_line_on_stderr(
-    orders: Orders,
+    prepare: Prepare,
     text: str,
     words: str,
-    order: Order,
+    prepare_server: PrepareServer,
     capsys: Capture,
 ) -> None:
-    order(orders)
+    prepare_server(prepare)
     assert main(["ask", "--embedded", "Hello"]) == 1
     out, err = capsys.readouterr()
     assert out == text
     assert re.fullmatch(rf"error: .*{words}.*\n", err)
 
 
-def test_ask_gives_a_server_that_is_not_there_three_chances(
-    capsys: Capture, monkeypatch: Patch
-) -> None:
-    monkeypatch.setattr(cli_running, "PATIENCE", [0, 0])
+def test_ask_tries_to_connect_three_times(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(cli_running, "RECONNECT", [0, 0])
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
     assert main(["ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello"]) == 1
@@ -279,7 +295,7 @@ def test_ask_gives_a_server_that_is_not_there_three_chances(
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "nonsense", "http://127.0.0.1:99999/v1"])
-def test_a_url_that_cannot_be_dialled_is_an_error(url: str, capsys: Capture) -> None:
+def test_an_invalid_url_is_an_error(url: str, capsys: Capture) -> None:
     assert main(["ask", "--base-url", url, "Hello"]) == 1
     assert re.fullmatch(r"error: .+\n", capsys.readouterr().err)
 
@@ -287,36 +303,37 @@ def test_a_url_that_cannot_be_dialled_is_an_error(url: str, capsys: Capture) -> 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_ask_without_a_traceback(number: signal.Signals, code: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        deaf.settimeout(SECONDS)
+        deaf.settimeout(HANG_GUARD)
         port = deaf.getsockname()[1]
         with running("ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello") as process:
             peer, _ = deaf.accept()
             with peer:
                 process.send_signal(number)
-                assert process.communicate(timeout=SECONDS) == ("", "")
+                assert process.communicate(timeout=HANG_GUARD) == ("", "")
     assert process.returncode == code
 
 
 # --- demo --------------------------------------------------------------------------------
 
 
-def test_the_demo_comes_out_as_promised() -> None:
-    with running("demo") as process:
-        out, err = process.communicate(timeout=SECONDS)
+def test_every_step_of_the_demo_passes(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(trio, "run", run_over_sockets)
+    code = main(["demo"])
+    out, err = capsys.readouterr()
     assert err == ""
-    assert process.returncode == 0, out
-    assert out.endswith(f"\ndemo: all {len(demo.STEPS)} steps came out as promised\n")
+    assert code == 0, out
+    assert out.endswith(f"\ndemo: all {len(demo.STEPS)} steps passed\n")
     assert out.count(" ✓ ") == len(demo.STEPS)
     assert "\x1b" not in out
 
 
-def test_a_reader_that_leaves_ends_the_demo_quietly() -> None:
+def test_a_closed_output_ends_the_demo_with_141_and_no_message() -> None:
     with running("demo") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=SECONDS) == 141
+        assert process.wait(timeout=HANG_GUARD) == 141
         assert process.stderr.read() == ""
 
 
@@ -355,9 +372,12 @@ def never_grow_old(**_: float) -> AbstractAsyncContextManager[ResponsesServer]:
 
 
 class Sabotage(NamedTuple):
-    """What is replaced by what, the steps that are tried, those that must fail, and why."""
+    """A replaced part of the demo, the steps to run, those that must fail, and the reason shown.
 
-    place: object
+    The demo has no options, so that a test replaces its private functions.
+    """
+
+    owner: object
     name: str
     value: object
     steps: str
@@ -370,13 +390,14 @@ SABOTAGES = [
     Sabotage(demo, "get_weather", lie_about_the_weather, "1234", "4", "the answer: 'Turn 1: the"),
     Sabotage(demo, "get_weather", know_no_weather, "1234", "4", "KeyError: 'Oslo'"),
     Sabotage(demo, "_count_slowly", miscount, "145", "5", "the texts: "),
-    Sabotage(demo, "_endpoint", forget_lanes, "15", "5", "before the first was done"),
+    Sabotage(demo, "_endpoint", forget_lanes, "15", "5", "turns among the first five pieces"),
     Sabotage(demo, "RECONNECT", (), "167", "67", "ReconnectFailed: gave up after 0 attempts"),
     Sabotage(ResponsesServer, "drop", drop_nothing, "16", "6", "although the socket was cut"),
-    Sabotage(ResponsesServer, "drop", drop_nothing, "17", "7", "not come to its end within 15 s"),
-    Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "not come to its end within 15 s"),
-    Sabotage(demo, "open_test_server", never_grow_old, "8", "8", "not come to its end within 15 s"),
-    Sabotage(demo, "MODEL", demo.MODEL, "19", "9", "close codes: "),  # the cuts are left out
+    Sabotage(ResponsesServer, "drop", drop_nothing, "17", "7", "did not end within 60 s"),
+    Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "did not end within 60 s"),
+    Sabotage(demo, "open_test_server", never_grow_old, "8", "8", "did not end within 60 s"),
+    # Nothing is replaced here: without steps 6 and 7 no socket is cut.
+    Sabotage(demo, "INSTRUCTIONS", demo.INSTRUCTIONS, "19", "9", "close codes: "),
 ]
 
 
@@ -389,20 +410,20 @@ def test_a_sabotaged_demo_names_the_steps_that_failed(
     monkeypatch.setattr(demo, "STEPS", tried)
     monkeypatch.setattr(trio, "run", run_over_sockets)
     monkeypatch.setattr(demo, "RECONNECT", [0, 0])
-    monkeypatch.setattr(sabotage.place, sabotage.name, sabotage.value)
+    monkeypatch.setattr(sabotage.owner, sabotage.name, sabotage.value)
     assert main(["demo"]) == 1
     out, err = capsys.readouterr()
     assert err == ""
     assert sabotage.reason in out
     last = out.splitlines()[-1]
-    assert last.startswith(f"demo: not as promised: {len(titles)} of {len(tried)}: ")
+    assert last.startswith(f"demo: {len(titles)} of {len(tried)} steps failed: ")
     assert [title for title, _ in tried if f". {title}" in last] == titles
 
 
 # --- All of them -------------------------------------------------------------------------
 
 
-def test_help_teaches(capsys: Capture) -> None:
+def test_help_has_examples(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--help"])
     assert left.value.code == 0
@@ -421,7 +442,7 @@ def test_the_help_of_each_command_has_an_example(command: str, capsys: Capture) 
     assert f"trio-responses {command}" in capsys.readouterr().out.partition("options:")[2]
 
 
-def test_what_the_page_shows_can_be_typed() -> None:
+def test_every_command_of_the_documentation_page_parses() -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "command-line.md"
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     lines = "".join(blocks).splitlines()
@@ -433,7 +454,7 @@ def test_what_the_page_shows_can_be_typed() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "ask"], ["ask", "--debug"]])
-def test_debug_shows_where_an_error_comes_from(arguments: list[str], capsys: Capture) -> None:
+def test_debug_shows_the_traceback_of_an_error(arguments: list[str], capsys: Capture) -> None:
     assert main([*arguments, "--base-url", "ftp://127.0.0.1", "Hello"]) == 1
     _, err = capsys.readouterr()
     assert err.startswith("Traceback (most recent call last):\n")
@@ -447,6 +468,21 @@ def test_the_version_is_that_of_the_package(capsys: Capture) -> None:
     assert re.fullmatch(r"trio-responses \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
+def test_the_command_line_imports_no_extra() -> None:
+    """Rich and shtab are optional, and slow to import."""
+    code = "import sys, trio_responses._cli\nprint(*sys.modules)"
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=HANG_GUARD,
+    )
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "trio_responses" in imported
+    assert imported & {"rich", "shtab"} == set()
+
+
 def test_no_command_is_wrong_usage(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as left:
         main([])
@@ -457,39 +493,42 @@ def test_no_command_is_wrong_usage(capsys: Capture) -> None:
 # --- The screen --------------------------------------------------------------------------
 
 
-def test_a_line_that_grows_is_ended_by_any_other_line() -> None:
+def test_a_line_of_pieces_is_ended_by_the_next_line() -> None:
     out = io.StringIO()
     screen = Screen(out, colour=False)
     screen.stream("model: ", "one")
     screen.stream("model: ", " two")
-    screen.notice("news")
+    screen.notification("an event")
     screen.stream("model: ", "three")
-    screen.say("done")
-    lines = ["   model: one two", "   ~ news", "   model: three", "   done", ""]
+    screen.line("done")
+    lines = ["   model: one two", "   ~ an event", "   model: three", "   done", ""]
     assert out.getvalue() == "\n".join(lines)
 
 
-def test_colour_is_for_terminals() -> None:
+def test_a_screen_with_colour_writes_ansi_codes() -> None:
     out = io.StringIO()
-    Screen(out, colour=True).good("well")
+    Screen(out, colour=True).passed("well")
     assert "\x1b[1;32m" in out.getvalue()
 
 
-def test_check_marks_are_words_where_they_cannot_be_shown() -> None:
+def test_check_marks_are_words_in_an_encoding_without_them() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     screen = Screen(out, colour=False)
-    screen.good("well")
-    screen.bad("ill")
+    screen.passed("well")
+    screen.failed("ill")
     out.seek(0)
     assert out.read() == " ok: well\n FAILED: ill\n"
 
 
-def test_debug_shows_the_log() -> None:
+def test_debug_shows_log_records() -> None:
     with running("--debug", "ask", "--embedded", "Hello") as process:
-        _, err = process.communicate(timeout=SECONDS)
+        _, err = process.communicate(timeout=HANG_GUARD)
     assert "DEBUG:trio_responses:turn 1 ended: completed" in err
 
 
-def test_an_age_is_for_the_embedded_server(capsys: Capture) -> None:
+def test_a_maximum_age_needs_the_embedded_server(capsys: Capture) -> None:
     assert main(["chat", "--base-url", "http://127.0.0.1:9/v1", "--max-age", "3"]) == 2
-    assert capsys.readouterr() == ("", "error: --max-age is for the server of --embedded\n")
+    assert capsys.readouterr() == (
+        "",
+        "error: --max-age is an option of the embedded server: it needs --embedded\n",
+    )

@@ -1,4 +1,4 @@
-"""Recordings on the command line: what is recorded where, and a server that answers from it."""
+"""Recordings on the command line: writing them, and a server that answers from one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,33 +17,38 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.cli.cli_driver import SECONDS, forget_environment, order_at, running, serving
+from tests.cli.cli_driver import (
+    HANG_GUARD,
+    clear_environment,
+    prepare_next_server,
+    running,
+    serving,
+)
 from tests.testing.driver import NO_WAITING
 from trio_responses import ConfigurationError, Recording
 from trio_responses._cli import main
 from trio_responses._cli import running as cli_running
-from trio_responses._cli.replay import _order
+from trio_responses._cli.serve import load_recording
 
 if TYPE_CHECKING:
-    from tests.cli.cli_driver import Capture, Order, Patch
+    from tests.cli.cli_driver import Capture, Patch, PrepareServer
     from trio_responses.testing import ResponsesServer
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDED = "response.completed"
-USED_UP = "note: the recording is used up: from here on the server answers by itself\n"
+USED_UP = "note: the recording has ended: from now on the server answers by itself\n"
 REQUEST = '{"t":0,"dir":"send","frame":{"type":"response.create","model":"m","input":"Hi"}}\n'
 
 
 @pytest.fixture(autouse=True)
 def folder_of_our_own(monkeypatch: Patch, tmp_path: Path) -> None:
-    forget_environment(monkeypatch)
+    clear_environment(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
-def order(monkeypatch: Patch) -> Order:
-    """Tell the embedded server of the next command what to do."""
-    return partial(order_at, monkeypatch)
+def prepare_server(monkeypatch: Patch) -> PrepareServer:
+    return partial(prepare_next_server, monkeypatch)
 
 
 def sent_in(path: str) -> list[Any]:
@@ -69,10 +75,10 @@ def refused_port() -> int:
 # --- record ------------------------------------------------------------------------------
 
 
-def test_record_asks_one_conversation_and_writes_down_what_was_said(
-    order: Order, capsys: Capture
+def test_record_asks_one_conversation_and_records_its_messages(
+    prepare_server: PrepareServer, capsys: Capture
 ) -> None:
-    order(lambda _: None)
+    prepare_server(lambda _: None)
     options = ["--embedded", "--model", "gpt-9", "--instructions", "Be brief."]
     assert main(["record", "two.jsonl", *options, "Hello", "And you?"]) == 0
     assert capsys.readouterr() == (
@@ -87,16 +93,16 @@ def test_record_asks_one_conversation_and_writes_down_what_was_said(
     assert stat.S_IMODE(Path("two.jsonl").stat().st_mode) == 0o600
 
 
-def test_record_reads_a_dash_from_stdin(capsys: Capture, monkeypatch: Patch) -> None:
+def test_record_reads_a_question_from_stdin_for_a_dash(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe\n"))
     assert main(["record", "--embedded", "pipe.jsonl", "Hello", "-"]) == 0
     assert 'you said "from a pipe"' in capsys.readouterr().out
 
 
-def test_a_file_that_is_there_is_overwritten_by_force_alone(capsys: Capture) -> None:
+def test_an_existing_file_is_overwritten_only_with_force(capsys: Capture) -> None:
     Path("mine.txt").write_text("precious", encoding="utf-8")
     assert main(["record", "--embedded", "mine.txt", "Hello"]) == 1
-    words = "error: mine.txt is there already: --force overwrites it\n"
+    words = "error: mine.txt already exists: --force overwrites it\n"
     assert capsys.readouterr() == ("", words)
     assert Path("mine.txt").read_text(encoding="utf-8") == "precious"
     assert main(["record", "--embedded", "--force", "mine.txt", "Hello"]) == 0
@@ -111,10 +117,10 @@ def test_a_file_that_is_there_is_overwritten_by_force_alone(capsys: Capture) -> 
         ["chat", "--record", "none.jsonl"],
     ],
 )
-def test_without_a_connection_there_is_no_file_in_the_way(
+def test_without_a_connection_no_file_is_left(
     arguments: list[str], capsys: Capture, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(cli_running, "PATIENCE", [])
+    monkeypatch.setattr(cli_running, "RECONNECT", [])
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     assert main([*arguments, "--base-url", f"http://127.0.0.1:{refused_port()}/v1"]) == 1
     assert re.fullmatch(r"error: could not connect in 1 attempt: .*\n", capsys.readouterr().err)
@@ -122,17 +128,19 @@ def test_without_a_connection_there_is_no_file_in_the_way(
 
 
 @pytest.mark.parametrize("arguments", [["none.jsonl", "Hello"], ["--embedded", "none.jsonl", " "]])
-def test_wrong_usage_makes_no_file(arguments: list[str]) -> None:
+def test_wrong_usage_creates_no_file(arguments: list[str]) -> None:
     assert main(["record", *arguments]) == 2
     assert list(Path().iterdir()) == []
 
 
-def test_an_error_ends_the_questions_and_is_in_the_recording(order: Order, capsys: Capture) -> None:
+def test_an_error_ends_the_questions_and_is_in_the_recording(
+    prepare_server: PrepareServer, capsys: Capture
+) -> None:
     def fail_second(server: ResponsesServer) -> None:
         server.reply("one")
         server.fail("server_error", message="Out of order.")
 
-    order(fail_second)
+    prepare_server(fail_second)
     assert main(["record", "--embedded", "failed.jsonl", "1", "2", "3"]) == 1
     out, err = capsys.readouterr()
     assert out == "one\n"
@@ -141,13 +149,13 @@ def test_an_error_ends_the_questions_and_is_in_the_recording(order: Order, capsy
     assert received_in("failed.jsonl")[-1]["error"]["message"] == "Out of order."
 
 
-def test_a_failed_response_is_an_error(order: Order, capsys: Capture) -> None:
-    order(lambda server: server.reply("Oh", status="failed"))
+def test_a_failed_response_is_an_error(prepare_server: PrepareServer, capsys: Capture) -> None:
+    prepare_server(lambda server: server.reply("Oh", status="failed"))
     assert main(["record", "--embedded", "failed.jsonl", "1", "2"]) == 1
     assert re.search(r"^error: .*server_error", capsys.readouterr().err, re.MULTILINE)
 
 
-def test_a_recording_that_cannot_be_written_to_its_end_is_an_error(capsys: Capture) -> None:
+def test_a_recording_that_cannot_be_written_completely_is_an_error(capsys: Capture) -> None:
     resource: Any = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
@@ -157,14 +165,14 @@ def test_a_recording_that_cannot_be_written_to_its_end_is_an_error(capsys: Captu
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     out, err = capsys.readouterr()
     assert out == 'Turn 1: you said "Hello".\n'
-    assert err == "error: the recording in full.jsonl is cut off: File too large\n"
+    assert err == "error: the recording in full.jsonl is incomplete: File too large\n"
 
 
 # --- ask and chat ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
-def test_ask_records_where_it_is_told_to(more: list[str], capsys: Capture) -> None:
+def test_ask_records_into_the_given_file(more: list[str], capsys: Capture) -> None:
     assert main(["ask", "--embedded", "--record", "hello.jsonl", *more, "Hello"]) == 0
     assert capsys.readouterr().err == note_on("hello.jsonl")
     [request] = sent_in("hello.jsonl")
@@ -174,7 +182,7 @@ def test_ask_records_where_it_is_told_to(more: list[str], capsys: Capture) -> No
     assert sent_in("hello.jsonl")[0]["input"] == "Again"
 
 
-def test_chat_records_calls_of_tools_too(capsys: Capture, monkeypatch: Patch) -> None:
+def test_chat_records_tool_outputs(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\nWhat is 6 * 7?\n"))
     assert main(["chat", "--embedded", "--tools", "--record", "tools.jsonl"]) == 0
     assert capsys.readouterr().err.endswith(note_on("tools.jsonl"))
@@ -182,7 +190,7 @@ def test_chat_records_calls_of_tools_too(capsys: Capture, monkeypatch: Patch) ->
     assert [item["type"] for item in answered["input"]] == ["function_call_output"]
 
 
-def test_who_records_logs_as_before(caplog: pytest.LogCaptureFixture) -> None:
+def test_recording_does_not_change_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     logs: list[list[str]] = []
     for options in ([], ["--record", "hello.jsonl"]):
@@ -196,10 +204,10 @@ def test_who_records_logs_as_before(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_replay_answers_as_it_was_answered_and_keeps_the_key_out(
-    number: signal.Signals, order: Order, capsys: Capture, monkeypatch: Patch
+def test_replay_repeats_the_answers_and_records_no_key(
+    number: signal.Signals, prepare_server: PrepareServer, capsys: Capture, monkeypatch: Patch
 ) -> None:
-    order(lambda server: (server.reply("first answer"), server.reply("second answer")))
+    prepare_server(lambda server: (server.reply("first answer"), server.reply("second answer")))
     assert main(["record", "--embedded", "two.jsonl", "1", "2"]) == 0
     assert capsys.readouterr().out == "first answer\nsecond answer\n"
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-replay")
@@ -213,12 +221,14 @@ def test_replay_answers_as_it_was_answered_and_keeps_the_key_out(
             assert main(["ask", "--base-url", url, "beyond"]) == 0
             assert capsys.readouterr().out == 'Turn 1: you said "beyond".\n'
         process.send_signal(number)
-        assert process.communicate(timeout=SECONDS) == ("", USED_UP)
+        assert process.communicate(timeout=HANG_GUARD) == ("", USED_UP)
         assert process.returncode == 0
 
 
-def test_replay_ends_a_socket_where_it_was_ended(order: Order, capsys: Capture) -> None:
-    order(lambda server: server.drop(after_events=6))
+def test_replay_closes_a_socket_where_the_recorded_server_did(
+    prepare_server: PrepareServer, capsys: Capture
+) -> None:
+    prepare_server(lambda server: server.drop(after_events=6))
     assert main(["record", "--embedded", "cut.jsonl", "Hello"]) == 1
     assert capsys.readouterr().out == "Turn 1:\n"
     with serving("cut.jsonl", command="replay") as (_, url):
@@ -228,7 +238,7 @@ def test_replay_ends_a_socket_where_it_was_ended(order: Order, capsys: Capture) 
 
 @NO_WAITING
 @pytest.mark.parametrize(("timing", "seconds"), [(True, 5.0), (False, 0.0)])
-async def test_timing_gives_each_message_its_time(
+async def test_timing_sends_each_message_with_its_recorded_delay(
     timing: bool,  # noqa: FBT001 - a parameter of the test
     seconds: float,
     server: ResponsesServer,
@@ -236,7 +246,7 @@ async def test_timing_gives_each_message_its_time(
     response: dict[str, Any] = {"id": "r", "status": "completed", "model": "m", "output": []}
     end = f'{{"type":"response.completed","response":{response}}}'.replace("'", '"')
     recording = Recording.parse(f'{REQUEST}{{"t":5,"dir":"recv","frame":{end}}}\n'.encode())
-    _order(server, recording=recording, name="five.jsonl", timing=timing)
+    load_recording(server, recording=recording, name="five.jsonl", timing=timing)
     since = trio.current_time()
     async with server.open_client() as connection:
         assert (await connection.create(model="m", input="Hello")).id == "r"
@@ -244,21 +254,21 @@ async def test_timing_gives_each_message_its_time(
 
 
 @NO_WAITING
-async def test_a_recording_without_requests_is_nothing_to_replay(server: ResponsesServer) -> None:
-    with pytest.raises(ConfigurationError, match="no request in none"):
-        _order(server, recording=Recording.parse(b""), name="none", timing=False)
+async def test_a_recording_without_requests_is_an_error(server: ResponsesServer) -> None:
+    with pytest.raises(ConfigurationError, match="none has no request"):
+        load_recording(server, recording=Recording.parse(b""), name="none", timing=False)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, r"it: No such file or directory"),
-        (b"", r"there is no request in it: nothing to replay"),
+        (b"", r"it has no request: nothing to replay"),
         (b"\x7fELF\x00\n", r"not a recording: a line has another form"),
         (b'{"format":"trio-responses recording","version":9}\n', r"not a recording of version 1"),
     ],
 )
-def test_what_cannot_be_replayed_is_one_line_on_stderr(
+def test_an_unusable_recording_is_one_line_on_stderr(
     content: bytes | None, words: str, capsys: Capture
 ) -> None:
     if content is not None:
@@ -281,9 +291,7 @@ def test_a_port_in_use_is_one_line_on_stderr(capsys: Capture) -> None:
 # --- What the page shows -----------------------------------------------------------------
 
 
-def test_what_the_page_on_recordings_types_does_what_it_says(
-    capsys: Capture, monkeypatch: Patch
-) -> None:
+def test_the_commands_of_the_page_on_recordings_work(capsys: Capture, monkeypatch: Patch) -> None:
     page = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
     [block] = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     record, replay, ask = (shlex.split(line) for line in block.splitlines())
@@ -291,7 +299,7 @@ def test_what_the_page_on_recordings_types_does_what_it_says(
     with serving() as (_, url):
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         assert main(record[1:]) == 0
-        said = capsys.readouterr().out.splitlines()
+        printed = capsys.readouterr().out.splitlines()
     monkeypatch.delenv("OPENAI_BASE_URL")
     here = f"http://127.0.0.1:{replay[replay.index('--port') + 1]}/v1"
     replay[replay.index("--port") + 1] = "0"
@@ -299,11 +307,13 @@ def test_what_the_page_on_recordings_types_does_what_it_says(
     with serving(*replay[2:], command=replay[1]) as (_, url):
         ask[ask.index("--base-url") + 1] = url
         assert main(ask[1:]) == 0
-    assert capsys.readouterr().out.splitlines() == said[:1]
+    assert capsys.readouterr().out.splitlines() == printed[:1]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_record_and_leaves_what_was_said(number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_record_and_leaves_the_messages_so_far(
+    number: signal.Signals, code: int
+) -> None:
     Path("slow.jsonl").write_text(
         f'{REQUEST}{{"t":9999,"dir":"recv","frame":{{"type":"keepalive"}}}}\n', encoding="utf-8"
     )
@@ -311,7 +321,8 @@ def test_a_signal_ends_record_and_leaves_what_was_said(number: signal.Signals, c
         with running("record", "--base-url", url, "cut.jsonl", "Hello") as process:
             while not (Path("cut.jsonl").exists() and sent_in("cut.jsonl")):
                 assert process.poll() is None
+                time.sleep(0.01)
             process.send_signal(number)
-            out, err = process.communicate(timeout=SECONDS)
+            out, err = process.communicate(timeout=HANG_GUARD)
     assert (out, err) == ("", note_on("cut.jsonl"))
     assert process.returncode == code

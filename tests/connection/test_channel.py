@@ -245,11 +245,12 @@ async def test_a_message_over_the_limit_ends_its_turn_and_not_the_connection(
     assert server.statistics().handshakes == 1
 
 
+@pytest.mark.parametrize("events", ["terminal", "all"])
 async def test_a_last_event_over_the_limit_leaves_the_lane_clean(
-    server: ResponsesServer, connect: "Connect"
+    server: ResponsesServer, connect: "Connect", events: Any
 ) -> None:
-    """P10: the oversize message was the end of the response, so the next turn waits for nothing."""
-    server.reply("x" * 20_000, events="terminal")
+    """P10: it ends the response, also after other oversize events, so the next turn never waits."""
+    server.reply("x" * 20_000, events=events)
     async with connect(limits=Limits(max_message_bytes=10_000)) as connection:
         with pytest.raises(MessageTooLarge):
             await connection.create(model="m", input="hi")

@@ -208,7 +208,7 @@ async def test_a_server_that_checks_the_key_accepts_the_right_one_only() -> None
     [
         (None, {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
         (SECRET, {}, "is api_key the right key?"),
-        (Vault(SECRET), {}, "does api_key() give the right key?"),
+        (Vault(SECRET), {}, "does api_key() return the right key?"),
         (SECRET, {"AUTHORIZATION": SECRET}, "is Authorization in headers right?"),
         ("", {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
     ],

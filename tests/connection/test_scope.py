@@ -28,7 +28,7 @@ from trio_responses import (
 from trio_responses._connection.router import Router
 from trio_responses._connection.socket_set import SocketSet
 from trio_responses._pool.scheduler import Scheduler
-from trio_responses._transport.tap import Tap
+from trio_responses._transport.control_stream import ControlStream
 from trio_responses._transport.websocket import Transport
 from trio_responses.testing import ResponsesServer, open_test_server
 
@@ -547,9 +547,9 @@ def ctrl_c() -> Iterator[None]:
     [
         (Transport, "__init__"),
         (Router, "route"),
-        (Scheduler, "conclude"),
+        (Scheduler, "close"),
         (SocketSet, "close"),
-        (Tap, "drop_pending"),
+        (ControlStream, "drop_pending"),
     ],
 )
 def test_ctrl_c_does_not_interrupt_the_code_that_closes_sockets(

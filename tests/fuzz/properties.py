@@ -20,8 +20,8 @@ from tests.transport.peer import (
     HEADERS,
     KEY,
     assert_secret_kept,
+    connection_config,
     open_net,
-    terms,
     text,
 )
 from trio_responses import _wire as wire
@@ -175,7 +175,9 @@ def check_transport(pieces: Sequence[bytes]) -> None:
 
     async def work() -> None:
         async with open_net(script) as net:
-            options = terms(net.dial, timeouts=TIMEOUTS, limits=Limits(max_message_bytes=LIMIT))
+            options = connection_config(
+                net.dial, timeouts=TIMEOUTS, limits=Limits(max_message_bytes=LIMIT)
+            )
             async with open_transport(options, HEADERS) as transport:
                 messages: list[Message] = []
                 try:
@@ -200,7 +202,7 @@ def check_upgrade(response: bytes) -> None:
     async def work() -> None:
         async with open_net(script) as net:
             with pytest.raises(ConnectError) as caught:
-                async with open_transport(terms(net.dial, timeouts=TIMEOUTS), HEADERS):
+                async with open_transport(connection_config(net.dial, timeouts=TIMEOUTS), HEADERS):
                     pass
             assert_secret_kept(caught.value)
             assert trio.current_time() <= TIMEOUTS.connect + TIMEOUTS.close

@@ -1,8 +1,60 @@
-"""The command line: one file for each command, and `main`, which runs them.
+"""The command line: `main` parses the arguments, runs one command and returns its exit code.
 
-What belongs elsewhere: the demonstration (`demo.py`), the server (`testing/`).
+Exit codes: 0 for success, 1 for an error, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM,
+141 when the reader of the output has closed its end. ``serve`` and ``replay`` run until a signal
+and exit with 0 after it. An error is one line on stderr; ``--debug`` shows the traceback as well.
 """
 
-from trio_responses._cli.program import main
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from trio_responses import ResponsesError
+from trio_responses._cli.arguments import make_parser
+from trio_responses._cli.running import (
+    BROKEN_PIPE,
+    FAILED,
+    INTERRUPTED,
+    describe_error,
+    discard_output,
+    print_error,
+)
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    :param argv: the arguments, without the program's name; by default those of the process.
+    :raises SystemExit: from argparse: for wrong usage, ``--help`` and ``--version``.
+    """
+    arguments = make_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an answer may hold what a terminal cannot show
+    debug = getattr(arguments, "debug", False)
+    if debug:  # without it, the commands themselves print what a user has to know
+        logging.basicConfig(level=logging.INFO)
+        logging.getLogger("trio_responses").setLevel(logging.DEBUG)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of the output has closed its end
+        discard_output()
+        return BROKEN_PIPE
+    except (ResponsesError, OSError, UnicodeError) as error:
+        if debug:
+            traceback.print_exception(error)
+        print_error(describe_error(error))
+        return FAILED

@@ -1,7 +1,4 @@
-"""The commands and their options.
-
-What belongs elsewhere: what ``--help`` says below them (`help.py`), what they do (a file each).
-"""
+"""The parser of the command line: the commands, their options, and the texts of ``--help``."""
 
 from __future__ import annotations
 
@@ -9,18 +6,15 @@ import argparse
 import contextlib
 import math
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from trio_responses._cli import help  # noqa: A004 - what argparse calls it, too
-from trio_responses._cli.ask import ask
+from trio_responses._cli.ask import ask, record
 from trio_responses._cli.chat import chat
-from trio_responses._cli.completion import SHELLS, write_script
-from trio_responses._cli.demo import MODEL
+from trio_responses._cli.demo import demo
 from trio_responses._cli.probe import MODELS, probe
-from trio_responses._cli.record import record
-from trio_responses._cli.replay import replay
-from trio_responses._cli.running import PROG
-from trio_responses._cli.serve import demo, serve
+from trio_responses._cli.running import FAILED, PROG, print_error
+from trio_responses._cli.serve import replay, serve
+from trio_responses._cli.server_choice import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +22,195 @@ if TYPE_CHECKING:
 __all__ = ["make_parser"]
 
 MAX_PORT: Final = 65535
-FILE: Final = "FILE"
-"""The name of a value that is a file: shells complete it as one."""
+SHELLS: Final = ("bash", "zsh", "fish")
+
+PROGRAM_HELP: Final = f"""\
+examples:
+  {PROG} demo
+      see what the library does, on a server of its own; every step is checked
+  {PROG} chat --embedded --tools
+      chat with the embedded server: no key and no network needed
+  {PROG} ask --embedded "What can you do?"
+      ask the embedded server one question
+  OPENAI_API_KEY=... {PROG} ask "Why is the sky blue?"
+      ask OpenAI, and read the answer as it is generated
+  {PROG} serve --port 8765
+      run the embedded server for other programs, for example:
+  {PROG} ask --base-url http://127.0.0.1:8765/v1 "Hello"
+  {PROG} probe --base-url http://127.0.0.1:8765/v1
+      find out which features a server has
+  {PROG} record hello.jsonl "Hello"
+      record the messages of a server, and later replay them without that server:
+  {PROG} replay hello.jsonl --port 8765
+  eval "$({PROG} completion bash)"
+      complete commands and options with the Tab key
+
+"{PROG} COMMAND --help" describes a command. An error is one line on stderr, with
+exit code 1; --debug also shows its traceback.
+"""
+
+ENVIRONMENT_HELP: Final = """\
+environment:
+  OPENAI_API_KEY    the API key; not needed for --embedded and servers on this machine
+  OPENAI_BASE_URL   the server's URL, if --base-url is not given
+"""
+
+ASK_HELP: Final = f"""\
+The text of the answer goes to stdout as it arrives; everything else goes to stderr.
+Exit codes: 0 for an answer, also for a refused or incomplete one, with a note on
+stderr; 1 for an error; 2 for wrong usage; 130 after Ctrl-C.
+
+{ENVIRONMENT_HELP}
+examples:
+  {PROG} ask "Why is the sky blue?"
+  git diff | {PROG} ask --instructions "Review this patch" -
+  {PROG} ask --json "Hi" | jq .usage
+  {PROG} ask --embedded "What can you do?"
+  {PROG} ask --record sky.jsonl "Why is the sky blue?"
+      and "{PROG} replay sky.jsonl" gives the same answer again
+"""
+
+CHAT_HELP: Final = f"""\
+The history is kept in this process and survives a lost connection. In a terminal,
+answers are shown as Markdown if rich is installed: pip install "{PROG}[cli]".
+Otherwise answers go to stdout as plain text, and everything else to stderr.
+
+during a chat:
+  /save FILE    save the conversation     /reset   clear the history
+  /load FILE    continue a saved one      /quit    leave, as Ctrl-D does
+  Ctrl-C        cancel the answer in progress; press it again to leave
+
+Exit codes: 0 after /quit and at the end of the input; 1 when the connection is lost
+and cannot be reopened; 2 for wrong usage; 130 after Ctrl-C.
+
+{ENVIRONMENT_HELP}
+examples:
+  {PROG} chat --embedded --tools
+      then ask "What time is it in Oslo?" or "What is 6 * 7?"
+  {PROG} chat --instructions "Answer in one sentence"
+  {PROG} chat --load yesterday.json
+  {PROG} chat --embedded --max-age 12
+      see the connection replaced every ten seconds
+  {PROG} chat --tools --record tools.jsonl
+      record every message, as "{PROG} record --help" describes
+  printf 'Hello\\nAnd you?\\n' | {PROG} chat --embedded 2> /dev/null
+"""
+
+PROBE_HELP: Final = f"""\
+Each feature is tried on a connection of its own. This sends about a dozen small
+requests, which a commercial server charges for. The verdicts:
+  works      the feature was observed to work
+  unclear    the server accepted the request, but no event shows an effect
+  no         the server rejected or did not understand the request
+  fails      an error occurred
+  skipped    a feature that this one depends on does not work
+
+Exit codes: 0 when the basics work (handshake and text turn), with or without the
+other features; 1 when they do not, or for an error; 2 for wrong usage; 130 after
+Ctrl-C.
+
+{ENVIRONMENT_HELP}
+examples:
+  {PROG} probe --embedded
+  {PROG} probe --base-url http://127.0.0.1:8000/v1 --model my-model
+  {PROG} probe --model gpt-5.5 --model gpt-5-mini
+      the first model that answers is used
+  {PROG} probe --json | jq '.features[] | select(.verdict != "works")'
+"""
+
+SERVE_HELP: Final = f"""\
+The server needs no model and answers the same way every time: it repeats the
+question, calls a function tool whose name shares a word with the question, and
+reports what the function returned. Any client of the WebSocket mode can connect:
+
+  {PROG} serve --port 8765
+  OPENAI_BASE_URL=http://127.0.0.1:8765/v1 OPENAI_API_KEY=any python your_program.py
+
+With --max-age 10 every socket is closed after ten seconds instead of an hour.
+"""
+
+RECORD_HELP: Final = f"""\
+The questions are sent as "{PROG} ask" sends one; several are the turns of one
+conversation. The recording is a file of JSON lines with times: every message sent or
+received, errors included. It holds the content of the messages, so only its owner may
+read it, but no API key and no headers. An existing file is overwritten only with
+--force, and keeps its mode then. Without a connection, no file is created. "chat" and
+"ask" record with --record FILE. Exit codes: 0 for an answer to each question; 1 for an
+error, after which no more questions are sent; 2 for wrong usage; 130 after Ctrl-C. The
+file holds the messages up to that point.
+
+{ENVIRONMENT_HELP}
+examples:
+  {PROG} record hello.jsonl "Hello" "And in French?"
+  {PROG} record --base-url http://127.0.0.1:8000/v1 --model my-model mine.jsonl "Hi"
+  {PROG} record --embedded --force hello.jsonl "Hello"
+  {PROG} replay hello.jsonl
+"""
+
+REPLAY_HELP: Final = f"""\
+Requests are answered in order of arrival, whatever their content, with the recorded
+messages: the same ids and numbers. Where the recorded server closed the socket, this
+server closes it. After the last recorded request the server answers as that of
+"{PROG} serve" does, with a note on stderr. To start over, restart the server.
+
+  {PROG} record session.jsonl "Hello"
+  {PROG} replay session.jsonl --port 8765
+  OPENAI_BASE_URL=http://127.0.0.1:8765/v1 OPENAI_API_KEY=any python your_program.py
+
+In Python, server.replay("session.jsonl") of trio_responses.testing does the same within
+a test. Exit codes: 0 after Ctrl-C or SIGTERM; 1 for a file that is not a recording, and
+for an address that the server cannot listen on.
+"""
+
+DEMO_HELP: Final = """\
+It needs no key and no network: it runs the embedded server and connects to it over a
+real socket on the loopback address. The server cuts that socket during an answer, and
+closes another one at its maximum age. Every step is checked against the requests that
+the server received. The exit code is 0 only if every step passes. It takes about five
+seconds. The source, trio_responses/_cli/demo.py, is written to be read.
+
+example:
+  trio-responses demo
+"""
+
+COMPLETION_HELP: Final = f"""\
+The script completes the commands, options and files of the installed version. It needs
+shtab: pip install "{PROG}[cli]".
+
+  eval "$({PROG} completion bash)"                 in ~/.bashrc
+  eval "$({PROG} completion zsh)"                  in ~/.zshrc, after compinit
+  {PROG} completion fish | source                  in ~/.config/fish/config.fish
+"""
+
+
+@final
+class FileArgument(argparse.Action):
+    """An argument whose value is the name of a file, which a shell completes."""
+
+    @property
+    def complete(self) -> Any:
+        """The way to complete the value, which shtab reads."""
+        import shtab  # noqa: PLC0415 - an extra, which `completion` alone needs
+
+        return shtab.FILE
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - the signature of argparse
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002 - likewise
+    ) -> None:
+        """Store the value."""
+        setattr(namespace, self.dest, values)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the whole command line."""
+    """Return the parser of the command line, with a subparser for each command."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="A Trio client for the Responses API in WebSocket mode, and a server for it.",
-        epilog=help.PROGRAM,
+        epilog=PROGRAM_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {version(PROG)}")
@@ -60,6 +233,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_command(
     commands: Any, command: Callable[[argparse.Namespace], int], about: str, epilog: str
 ) -> argparse.ArgumentParser:
+    """Add the subparser of a command, which is named after its function."""
     name = command.__name__
     added: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -74,120 +248,133 @@ def _add_command(
 
 
 def _add_debug(parser: argparse.ArgumentParser) -> None:
-    about = "show the traceback of an error, and log records"
-    # It may stand before the command and behind it: neither may forget what the other said.
+    about = "show log records, and the traceback of an error"
+    # Without a default, the option may stand before the command or after it.
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=about)
 
 
-def _add_place(parser: argparse.ArgumentParser) -> None:
+def _add_server_choice(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--base-url",
         "--url",
         metavar="URL",
-        help="the server, as https://api.openai.com/v1",
+        help="the server's URL, such as https://api.openai.com/v1",
     )
-    where.add_argument("--embedded", action="store_true", help="a server in this process")
+    where.add_argument("--embedded", action="store_true", help="use a server in this process")
 
 
-def _add_speaker(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=MODEL, help="the model's name (%(default)s)")
-    parser.add_argument("--instructions", metavar="TEXT", help="how the model is to behave")
+def _add_turn_settings(parser: argparse.ArgumentParser) -> None:
+    about = "the model's name (default: %(default)s)"
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=about)
+    parser.add_argument("--instructions", metavar="TEXT", help="instructions for the model")
 
 
 def _add_recording(parser: argparse.ArgumentParser) -> None:
-    about = "write all that goes over the wire into a new file, to replay it; it holds content"
-    parser.add_argument("--record", metavar=FILE, help=about)
+    about = "record every message, with its content, in a new file for replay"
+    parser.add_argument("--record", action=FileArgument, metavar="FILE", help=about)
     _add_force(parser)
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:
-    about = "record into a file that is there already, and overwrite it"
+    about = "overwrite the recording if the file exists"
     parser.add_argument("--force", action="store_true", help=about)
 
 
 def _add_listener(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1", help="listen there (%(default)s)")
-    parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free one")
-    parser.add_argument("--api-key", metavar="K", help="accept this key only, instead of any")
+    about = "the address to listen on (default: %(default)s)"
+    parser.add_argument("--host", default="127.0.0.1", help=about)
+    about = "the port to listen on (default: 0, a free port)"
+    parser.add_argument("--port", type=_port, default=0, help=about)
+    about = "accept only this API key (default: accept any)"
+    parser.add_argument("--api-key", metavar="K", help=about)
 
 
 def _add_chat(commands: Any) -> None:
-    it = _add_command(commands, chat, "talk with a model in the terminal", help.CHAT)
-    _add_speaker(it)
-    _add_place(it)
-    about = "offer two harmless tools: the time, and arithmetic"
-    it.add_argument("--tools", action="store_true", help=about)
-    it.add_argument("--load", metavar=FILE, help="go on with a conversation that /save has saved")
-    it.add_argument("--plain", action="store_true", help="plain text, also in a terminal")
-    about = "let the server store the responses; without it the history is kept here alone"
-    it.add_argument("--store", action="store_true", help=about)
-    about = "with --embedded: end a socket after so many seconds; it is replaced sooner"
-    it.add_argument("--max-age", metavar="S", type=_seconds, help=about)
-    _add_recording(it)
+    parser = _add_command(commands, chat, "chat with a model in the terminal", CHAT_HELP)
+    _add_turn_settings(parser)
+    _add_server_choice(parser)
+    about = "offer two tools that change nothing: the time, and arithmetic"
+    parser.add_argument("--tools", action="store_true", help=about)
+    about = "continue a conversation that /save has saved"
+    parser.add_argument("--load", action=FileArgument, metavar="FILE", help=about)
+    about = "show plain text, also in a terminal"
+    parser.add_argument("--plain", action="store_true", help=about)
+    about = "let the server store the responses (default: only this process keeps the history)"
+    parser.add_argument("--store", action="store_true", help=about)
+    about = "with --embedded: close every socket after S seconds; it is replaced shortly before"
+    parser.add_argument("--max-age", metavar="S", type=_seconds, help=about)
+    _add_recording(parser)
 
 
 def _add_ask(commands: Any) -> None:
-    it = _add_command(commands, ask, "ask a question and stream the answer", help.ASK)
-    it.add_argument("text", help='the question; "-" reads it from stdin')
-    _add_speaker(it)
-    _add_place(it)
-    about = "print the finished Response as one JSON object instead"
-    it.add_argument("--json", action="store_true", help=about)
-    _add_recording(it)
+    parser = _add_command(commands, ask, "ask a question and stream the answer", ASK_HELP)
+    parser.add_argument("text", help='the question; "-" reads it from stdin')
+    _add_turn_settings(parser)
+    _add_server_choice(parser)
+    about = "print the complete response as one JSON object instead of the text"
+    parser.add_argument("--json", action="store_true", help=about)
+    _add_recording(parser)
 
 
 def _add_probe(commands: Any) -> None:
-    it = _add_command(commands, probe, "find out what a server can do", help.PROBE)
-    _add_place(it)
-    about = f"a model to try; may be given several times (default: {', '.join(MODELS)})"
-    it.add_argument("--model", dest="models", metavar="NAME", action="append", help=about)
-    about = "give each feature so many seconds (%(default)g)"
-    it.add_argument("--timeout", metavar="S", type=_seconds, default=60.0, help=about)
-    it.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser = _add_command(commands, probe, "find out which features a server has", PROBE_HELP)
+    _add_server_choice(parser)
+    about = f"a model to try; may be repeated (default: {', '.join(MODELS)})"
+    parser.add_argument("--model", dest="models", metavar="NAME", action="append", help=about)
+    about = "the time limit for each feature, in seconds (default: %(default)g)"
+    parser.add_argument("--timeout", metavar="S", type=_seconds, default=60.0, help=about)
+    about = "print one JSON object instead of a table"
+    parser.add_argument("--json", action="store_true", help=about)
 
 
 def _add_serve(commands: Any) -> None:
-    it = _add_command(commands, serve, "run the embedded server until Ctrl-C", help.SERVE)
-    _add_listener(it)
-    about = "end every socket after so many seconds (%(default)g, as OpenAI does)"
-    it.add_argument("--max-age", metavar="S", type=_seconds, default=3600.0, help=about)
-    about = "answer requests with parameters that the API does not have, too"
-    it.add_argument("--unknown-parameters", action="store_true", help=about)
+    parser = _add_command(commands, serve, "run the embedded server until Ctrl-C", SERVE_HELP)
+    _add_listener(parser)
+    about = "close every socket after S seconds (default: %(default)g, as OpenAI does)"
+    parser.add_argument("--max-age", metavar="S", type=_seconds, default=3600.0, help=about)
+    about = "accept requests with parameters that the API does not have"
+    parser.add_argument("--unknown-parameters", action="store_true", help=about)
 
 
 def _add_record(commands: Any) -> None:
-    it = _add_command(commands, record, "ask, and record all that goes over the wire", help.RECORD)
-    it.add_argument("file", metavar=FILE, help="the recording: a new file, which holds content")
-    about = 'a question; "-" reads it from stdin; several are turns of one conversation'
-    it.add_argument("texts", metavar="TEXT", nargs="+", help=about)
-    _add_speaker(it)
-    _add_place(it)
-    _add_force(it)
+    parser = _add_command(commands, record, "ask questions and record every message", RECORD_HELP)
+    about = "the recording: a new file, which holds the content of the messages"
+    parser.add_argument("file", action=FileArgument, metavar="FILE", help=about)
+    about = 'a question; "-" reads it from stdin; several are the turns of one conversation'
+    parser.add_argument("texts", metavar="TEXT", nargs="+", help=about)
+    _add_turn_settings(parser)
+    _add_server_choice(parser)
+    _add_force(parser)
 
 
 def _add_replay(commands: Any) -> None:
-    it = _add_command(commands, replay, "run a server that answers from a recording", help.REPLAY)
-    it.add_argument("file", metavar=FILE, help="the recording")
-    _add_listener(it)
-    about = "give each message the time that it took; without it all come at once"
-    it.add_argument("--timing", action="store_true", help=about)
+    about = "run a server that answers from a recording"
+    parser = _add_command(commands, replay, about, REPLAY_HELP)
+    parser.add_argument("file", action=FileArgument, metavar="FILE", help="the recording")
+    _add_listener(parser)
+    about = "send each message with its recorded delay (default: without delay)"
+    parser.add_argument("--timing", action="store_true", help=about)
 
 
 def _add_demo(commands: Any) -> None:
-    _add_command(commands, demo, "show the library at work, every step checked", help.DEMO)
+    _add_command(commands, demo, "show what the library does, step by step", DEMO_HELP)
 
 
 def _add_completion(commands: Any) -> None:
-    it = _add_command(
-        commands, completion, "print a script that completes commands and options", help.COMPLETION
-    )
-    it.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
+    about = "print a script that completes commands and options in a shell"
+    parser = _add_command(commands, completion, about, COMPLETION_HELP)
+    parser.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
 
 
 def completion(arguments: argparse.Namespace) -> int:
-    """Print the script that has a shell complete this command line."""
-    print(write_script(make_parser(), arguments.shell), end="")
+    """Print the script with which a shell completes this command line."""
+    try:
+        import shtab  # noqa: PLC0415 - likewise
+    except ImportError:
+        print_error(f'completion needs shtab, which is not installed: pip install "{PROG}[cli]"')
+        return FAILED
+    print(shtab.complete(make_parser(), arguments.shell))
     return 0
 
 
@@ -195,11 +382,11 @@ def _port(text: str) -> int:
     with contextlib.suppress(ValueError):
         if 0 <= (port := int(text)) <= MAX_PORT:
             return port
-    raise argparse.ArgumentTypeError(f"a port is a number from 0 to {MAX_PORT}, not {text!r}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 0 to {MAX_PORT}")
 
 
 def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (seconds := float(text)) < math.inf:
             return seconds
-    raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")

@@ -1,6 +1,7 @@
-"""``ask``: one question, and its answer as it comes.
+"""``ask`` and ``record``: questions from the arguments, with the answers streamed to stdout.
 
-What belongs elsewhere: several questions (`chat.py`, `record.py`).
+``ask`` sends one question. ``record`` sends several as the turns of one conversation and records
+the messages of the connection. Notes and errors go to stderr.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trio_responses import ResponseFailedError
-from trio_responses._cli.recordings import record_into
-from trio_responses._cli.running import WRONG_USAGE, run, say_error
-from trio_responses._cli.server_choice import choose_place, open_place
+from trio_responses._cli.recording import record_into
+from trio_responses._cli.running import WRONG_USAGE, print_error, run
+from trio_responses._cli.server_choice import choose_endpoint, open_server
 from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
@@ -24,83 +25,106 @@ if TYPE_CHECKING:
     from trio_responses import Endpoint, Instrument, ResponseStream
     from trio_responses.types import Response
 
-__all__ = [
-    "ask",
-    "check_answer",
-    "choose_settings",
-    "note_shortcomings",
-    "print_text",
-    "read_question",
-    "without_surrogates",
-]
+__all__ = ["ask", "record", "replace_surrogates", "response_notes"]
 
 
 def ask(arguments: argparse.Namespace) -> int:
-    """Ask a question and print the answer."""
+    """Send one question and print the answer."""
     try:
-        endpoint = choose_place(arguments, example=' "..."')
-        question = read_question(arguments.text)
+        endpoint = choose_endpoint(arguments, example=' "..."')
+        question = _read_question(arguments.text)
     except LookupError:
         return WRONG_USAGE
-    params = {**choose_settings(arguments), "input": question}
-    show = _print_json if arguments.json else print_text
+    params = {**_turn_settings(arguments), "input": question}
+    print_answer = _print_json if arguments.json else _print_text
     with record_into(arguments.record, force=arguments.force) as instruments:
-        return run(partial(_ask_endpoint, endpoint, params, show, instruments))
+        return run(partial(_ask, endpoint, params, print_answer, instruments))
 
 
-def read_question(text: str) -> str:
-    """Give a question as it was typed, or for "-" what stands in the input.
+def record(arguments: argparse.Namespace) -> int:
+    """Send questions as one conversation, print the answers, and record every message."""
+    try:
+        endpoint = choose_endpoint(arguments, example=' FILE "..."')
+        questions = [_read_question(text) for text in arguments.texts]
+    except LookupError:
+        return WRONG_USAGE
+    settings = _turn_settings(arguments)
+    with record_into(arguments.file, force=arguments.force) as instruments:
+        return run(partial(_record, endpoint, questions, settings, instruments))
 
-    The event loop must not run yet: Ctrl-C has to reach a program that waits for its input.
 
-    :raises LookupError: when there is none, which was said on stderr.
+def _read_question(text: str) -> str:
+    """Return the question: the argument itself, or stdin when the argument is "-".
+
+    Called before the event loop runs, so that Ctrl-C interrupts a read from stdin.
+
+    :raises LookupError: when the question is empty; the error message is on stderr by then.
     """
     question = sys.stdin.read().rstrip("\n") if text == "-" else text
     if not question.strip():
-        say_error("there is no question: the text is empty")
+        print_error('the question is empty: pass its text, or "-" to read the text from stdin')
         raise LookupError(text)
-    return without_surrogates(question)
+    return replace_surrogates(question)
 
 
-def choose_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Give the settings of a turn that were asked for."""
+def _turn_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of a turn that were passed as options."""
     given = {"model": arguments.model, "instructions": arguments.instructions}
-    return {name: without_surrogates(value) for name, value in given.items() if value is not None}
+    return {name: replace_surrogates(value) for name, value in given.items() if value is not None}
 
 
-def without_surrogates(text: str) -> str:
-    """Replace bytes of the shell that are no UTF-8: as lone surrogates JSON cannot carry them."""
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates by "?".
+
+    Python decodes bytes of an argument that are not UTF-8 to them, and JSON cannot encode them.
+    """
     return text.encode(errors="replace").decode()
 
 
-async def _ask_endpoint(
+async def _ask(
     endpoint: Endpoint | None,
     params: dict[str, Any],
-    show: Callable[[ResponseStream], Awaitable[Response]],
+    print_answer: Callable[[ResponseStream], Awaitable[Response]],
     instruments: Sequence[Instrument] | None,
 ) -> int:
     async with (
-        open_place(endpoint, instruments=instruments) as place,
-        place.connect() as connection,
+        open_server(endpoint, instruments=instruments) as server,
+        server.connect() as connection,
     ):
-        response = await show(connection.stream(snapshot=False, **params))
-    check_answer(response)
+        response = await print_answer(connection.stream(snapshot=False, **params))
+    _check_response(response)
     return 0
 
 
-def check_answer(response: Response) -> None:
-    """Say on stderr what is wrong with an answer that came all the same.
+async def _record(
+    endpoint: Endpoint | None,
+    questions: Sequence[str],
+    settings: dict[str, Any],
+    instruments: Sequence[Instrument] | None,
+) -> int:
+    async with (
+        open_server(endpoint, instruments=instruments) as server,
+        server.connect() as connection,
+        connection.conversation(**settings) as conversation,
+    ):
+        for question in questions:
+            _check_response(await _print_text(conversation.stream(question, snapshot=False)))
+    return 0
 
-    :raises ResponseFailedError: when it is none.
+
+def _check_response(response: Response) -> None:
+    """Write the notes on a response to stderr.
+
+    :raises ResponseFailedError: when the status of the response is ``failed``.
     """
     if response.status == "failed":
         raise ResponseFailedError(response)
-    for note in note_shortcomings(response):
+    for note in response_notes(response):
         print(f"note: {note}", file=sys.stderr)
 
 
-def note_shortcomings(response: Response) -> list[str]:
-    """Say what is wrong with an answer that came all the same."""
+def response_notes(response: Response) -> list[str]:
+    """Return a note each for a refusal and for an incomplete answer."""
     notes = [f"the model refused: {response.refusal}"] if response.refusal else []
     if response.status == "incomplete":
         details = response.incomplete_details
@@ -109,26 +133,27 @@ def note_shortcomings(response: Response) -> list[str]:
     return notes
 
 
-async def print_text(answer: ResponseStream) -> Response:
-    """Print the text of an answer as it comes."""
+async def _print_text(stream: ResponseStream) -> Response:
+    """Print the text of a response piece by piece, and return the response."""
     printed = ""
     try:
-        async with answer as stream:
-            async for event in stream:
+        async with stream as events:
+            async for event in events:
                 if isinstance(event, OutputTextDelta):
                     print(event.delta, end="", flush=True)
                     printed = event.delta or printed
-        if not printed and stream.response.output_text:  # a server that sends no deltas
-            printed = stream.response.output_text
+        if not printed and events.response.output_text:  # the server sent no deltas
+            printed = events.response.output_text
             print(printed, end="", flush=True)
-        return stream.response
+        return events.response
     finally:
         if printed and not printed.endswith("\n"):
             print(flush=True)
 
 
-async def _print_json(answer: ResponseStream) -> Response:
-    async with answer as stream:
-        response = await stream.until_done()
+async def _print_json(stream: ResponseStream) -> Response:
+    """Wait for a response, print it as one line of JSON, and return it."""
+    async with stream as events:
+        response = await events.until_done()
     print(msgspec.json.encode(response).decode(), flush=True)
     return response

@@ -1,10 +1,8 @@
 """``chat``: a conversation in the terminal, turn by turn.
 
-Three tasks: one reads lines and runs turns, one tells what happens to the connection, and one
-waits for Ctrl-C, which cancels the turn, or leaves where there is none.
-
-What belongs elsewhere: what it looks like (`faces.py`), its tools (`chat_tools.py`), histories and
-sockets (`conversation/conversation.py`, `connection/connection.py`).
+Three tasks run side by side: one reads lines and runs turns, one shows notifications of the
+connection, and one waits for Ctrl-C. During a turn, Ctrl-C cancels the turn and the history stays
+as it was before; otherwise Ctrl-C ends the chat, as the end of the input does.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import msgspec
 import trio
@@ -27,13 +25,18 @@ from trio_responses import (
     Conversation,
     ResponsesError,
 )
-from trio_responses._cli.ask import note_shortcomings, without_surrogates
+from trio_responses._cli.ask import replace_surrogates, response_notes
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
-from trio_responses._cli.lines import FileLines
-from trio_responses._cli.recordings import record_into
+from trio_responses._cli.recording import record_into
 from trio_responses._cli.renderer import PlainRenderer
-from trio_responses._cli.running import INTERRUPTED, WRONG_USAGE, explain, run, say_error
-from trio_responses._cli.server_choice import choose_place, open_place
+from trio_responses._cli.running import (
+    INTERRUPTED,
+    WRONG_USAGE,
+    describe_error,
+    print_error,
+    run,
+)
+from trio_responses._cli.server_choice import choose_endpoint, open_server
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.toolbox import ToolFinished, ToolStarted
 from trio_responses.types import OutputTextDelta
@@ -45,78 +48,81 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from trio_responses import Endpoint, Instrument, ResponsesConnection
-    from trio_responses._cli.lines import Lines
     from trio_responses._cli.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.toolbox import ToolLike
     from trio_responses.typing import Event
 
-__all__ = ["Chat", "chat", "choose_face"]
+__all__ = ["Chat", "FileReader", "LineReader", "chat", "choose_renderer"]
 
 COMMANDS: Final = """\
-/save FILE  save the conversation, to go on with it another time
-/load FILE  go on with a conversation that was saved
-/reset      forget what was said, and begin anew
-/help       show this
-/quit       leave, as the end of the input does
-Ctrl-C      cancel the answer that is being written; leave, where there is none"""
-LONGEST_SHOWN: Final = 300
+/save FILE  save the conversation in a file
+/load FILE  continue a saved conversation
+/reset      clear the history and start a new conversation
+/help       show this list
+/quit       leave; the end of the input does the same
+Ctrl-C      cancel the answer in progress; without one, leave"""
+MAX_SHOWN: Final = 300
 """Characters of a tool's arguments or output that are shown."""
-PRIVATE: Final = 0o600
+OWNER_ONLY: Final = 0o600
+READ_SIZE: Final = 65536
 NO_RICH: Final = (
-    'plain text, as rich is not installed: pip install "trio-responses[cli]" shows Markdown'
+    'plain text, because rich is not installed; for Markdown: pip install "trio-responses[cli]"'
 )
 
 
 def chat(arguments: argparse.Namespace) -> int:
-    """Have a conversation with whoever sits at the terminal, or with a script."""
+    """Hold a conversation between the model and the standard input."""
     try:
-        endpoint = choose_place(arguments)
+        endpoint = choose_endpoint(arguments)
     except LookupError:
         return WRONG_USAGE
     if arguments.max_age is not None and endpoint is not None:
-        say_error("--max-age is for the server of --embedded")
+        print_error("--max-age is an option of the embedded server: it needs --embedded")
         return WRONG_USAGE
-    face = choose_face(sys.stdout, sys.stderr, asks=sys.stdin.isatty(), plain=arguments.plain)
+    renderer = choose_renderer(
+        sys.stdout, sys.stderr, interactive=sys.stdin.isatty(), plain=arguments.plain
+    )
     settings = {"model": arguments.model, "store": arguments.store}
     if arguments.instructions is not None:
-        settings["instructions"] = without_surrogates(arguments.instructions)
+        settings["instructions"] = replace_surrogates(arguments.instructions)
     with record_into(arguments.record, force=arguments.force) as instruments:
-        work = partial(
-            _chat_with,
+        command = partial(
+            _chat,
             endpoint,
-            face,
+            renderer,
             settings,
             tools=CHAT_TOOLS if arguments.tools else (),
             max_age=arguments.max_age,
             checkpoint=arguments.load,
             instruments=instruments,
         )
-        return run(work)
+        return run(command)
 
 
-def choose_face(out: TextIO, err: TextIO, *, asks: bool, plain: bool) -> Renderer:
-    """Choose the best form that the output and what is installed allow.
+def choose_renderer(out: TextIO, err: TextIO, *, interactive: bool, plain: bool) -> Renderer:
+    """Return a Markdown renderer for a terminal where rich is installed, else a plain one.
 
-    :param asks: whether the input is a terminal.
-    :param plain: whether plain text was asked for.
+    :param interactive: whether the input is a terminal.
+    :param plain: whether the user asked for plain text.
     """
-    face = PlainRenderer(out, err, asks=asks and out.isatty())
+    renderer = PlainRenderer(out, err, interactive=interactive and out.isatty())
     if plain or not out.isatty():
-        return face
+        return renderer
     try:
         from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
 
-        from trio_responses._cli.renderer import MarkdownRenderer  # noqa: PLC0415 - it needs rich
+        from trio_responses._cli.markdown_renderer import MarkdownRenderer  # noqa: PLC0415 - likewise
     except ImportError:
-        face.say("note", NO_RICH)
-        return face
-    return MarkdownRenderer(Console(file=None if out is sys.stdout else out), asks=asks)
+        renderer.show_line("note", NO_RICH)
+        return renderer
+    console = Console(file=None if out is sys.stdout else out)
+    return MarkdownRenderer(console, interactive=interactive)
 
 
-async def _chat_with(
+async def _chat(
     endpoint: Endpoint | None,
-    face: Renderer,
+    renderer: Renderer,
     settings: dict[str, Any],
     *,
     tools: Sequence[ToolLike],
@@ -126,60 +132,73 @@ async def _chat_with(
 ) -> int:
     responder = answer_with_tools if tools else None
     async with (
-        open_place(
+        open_server(
             endpoint, max_age=max_age, responder=responder, instruments=instruments
-        ) as place,
-        place.connect() as connection,
+        ) as server,
+        server.connect() as connection,
         AsyncExitStack() as stack,
     ):
-        it = Chat(connection, face, settings, tools=tools, stack=stack)
-        await it.begin(checkpoint)
-        face.say("note", f"connected to {place.endpoint.host}; /help shows what there is")
+        session = Chat(connection, renderer, settings, tools=tools, stack=stack)
+        await session.start(checkpoint)
+        renderer.show_line("note", f"connected to {server.endpoint.host}; /help lists the commands")
         with trio.open_signal_receiver(signal.SIGINT) as interrupts:
-            return await it.run(FileLines(sys.stdin), interrupts)
+            return await session.run(FileReader(sys.stdin), interrupts)
+
+
+class LineReader(Protocol):
+    """A source of lines of input."""
+
+    async def read_line(self) -> str | None:
+        """Wait for the next line; return `None` at the end of the input.
+
+        A cancelled call loses no input.
+        """
+        ...
 
 
 @final
 class Chat:
-    """A conversation, and whoever it is held with.
+    """One chat: a conversation that lines of input drive, and a renderer that displays it.
 
-    :param settings: those of the conversation.
-    :param tools: what the model may call.
-    :param stack: ends the conversation with the block it is of.
+    :param settings: the settings of a new conversation.
+    :param tools: the tools that the model may call.
+    :param stack: closes the conversation when its block ends.
     """
 
     def __init__(
         self,
         connection: ResponsesConnection,
-        face: Renderer,
+        renderer: Renderer,
         settings: dict[str, Any],
         *,
         tools: Sequence[ToolLike] = (),
         stack: AsyncExitStack,
     ) -> None:
         self._connection = connection
-        self._face = face
+        self._renderer = renderer
         self._settings = settings
         self._tools = tools
-        self._outer = stack
-        self._inner = AsyncExitStack()
-        self._held: Conversation | None = None
-        self._turn: trio.CancelScope | None = None
-        self._end: ResponsesError | None = None
-        self._code = 0
+        self._outer_stack = stack
+        self._conversation_stack = AsyncExitStack()
+        """Closes the current conversation, when another one is loaded."""
+        self._conversation: Conversation | None = None
+        self._turn_scope: trio.CancelScope | None = None
+        self._connection_error: ResponsesError | None = None
+        self._exit_code = 0
 
     @property
     def conversation(self) -> Conversation:
-        """The conversation as it is now."""
-        if self._held is None:
-            raise RuntimeError("the chat has not begun")
-        return self._held
+        """The current conversation."""
+        if self._conversation is None:
+            raise RuntimeError("the chat has no conversation yet: call start() first")
+        return self._conversation
 
-    async def begin(self, checkpoint: str | None = None) -> None:
-        """Open a conversation, or go on with one that was saved in a file.
+    async def start(self, checkpoint: str | None = None) -> None:
+        """Open a new conversation, or continue the one saved in a file.
 
+        :param checkpoint: the path of the file.
         :raises OSError: when the file cannot be read.
-        :raises ConfigurationError: when there is no conversation in it.
+        :raises ConfigurationError: when the file has no saved conversation.
         """
         opening: AbstractAsyncContextManager[Conversation]
         if checkpoint is None:
@@ -188,167 +207,227 @@ class Chat:
             saved = await trio.Path(checkpoint).read_bytes()
             opening = Conversation.restore(self._connection, saved)
         stack = AsyncExitStack()
-        self._held = await stack.enter_async_context(opening)
-        await self._inner.aclose()
-        self._inner = stack
-        self._outer.push_async_callback(stack.aclose)  # closing twice does nothing
+        self._conversation = await stack.enter_async_context(opening)
+        await self._conversation_stack.aclose()
+        self._conversation_stack = stack
+        self._outer_stack.push_async_callback(stack.aclose)  # closing twice does nothing
         if checkpoint is not None:
-            self._face.say("note", f"{len(self.conversation.items)} items of {checkpoint}")
+            count = len(self.conversation.items)
+            self._renderer.show_line("note", f"{count} items loaded from {checkpoint}")
 
-    async def run(self, lines: Lines, interrupts: AsyncIterator[int]) -> int:
-        """Talk until one side leaves.
+    async def run(self, lines: LineReader, interrupts: AsyncIterator[int]) -> int:
+        """Run the chat to its end and return the exit code.
 
-        :param interrupts: gives something for each Ctrl-C.
-        :return: the exit code.
-        :raises ResponsesError: when the connection is over.
+        :param interrupts: yields a value for each Ctrl-C.
+        :raises ResponsesError: when the connection is lost and will not be reopened.
         """
         async with open_collapsing_nursery() as nursery:
-            nursery.start_soon(self._tell_news, nursery.cancel_scope)
-            nursery.start_soon(self._obey, interrupts, nursery.cancel_scope)
-            await self._talk(lines)
+            nursery.start_soon(self._show_notifications, nursery.cancel_scope)
+            nursery.start_soon(self._handle_interrupts, interrupts, nursery.cancel_scope)
+            await self._handle_lines(lines)
             nursery.cancel_scope.cancel()
-        self._face.end_text()
-        if self._end is not None:
-            raise self._end
-        return self._code
+        self._renderer.end_text()
+        if self._connection_error is not None:
+            raise self._connection_error
+        return self._exit_code
 
     # --- The connection, and Ctrl-C ------------------------------------------------------
 
-    async def _tell_news(self, everything: trio.CancelScope) -> None:
+    async def _show_notifications(self, chat_scope: trio.CancelScope) -> None:
         try:
             async for event in self._connection:
-                news = _news(event)
-                if news:
-                    self._face.say("news", news)
+                notification = _describe_event(event)
+                if notification:
+                    self._renderer.show_line("notification", notification)
         except ResponsesError as error:
-            self._end = error
-        everything.cancel()
+            self._connection_error = error
+        chat_scope.cancel()
 
-    async def _obey(self, interrupts: AsyncIterator[int], everything: trio.CancelScope) -> None:
+    async def _handle_interrupts(
+        self, interrupts: AsyncIterator[int], chat_scope: trio.CancelScope
+    ) -> None:
         async for _ in interrupts:
-            if self._turn is not None and not self._turn.cancel_called:
-                self._turn.cancel()
+            if self._turn_scope is not None and not self._turn_scope.cancel_called:
+                self._turn_scope.cancel()
             else:
-                self._code = INTERRUPTED
-                everything.cancel()
+                self._exit_code = INTERRUPTED
+                chat_scope.cancel()
 
     # --- Turns ---------------------------------------------------------------------------
 
-    async def _talk(self, lines: Lines) -> None:
+    async def _handle_lines(self, lines: LineReader) -> None:
         while True:
-            self._face.prompt()
-            line = await lines.read()
+            self._renderer.show_prompt()
+            line = await lines.read_line()
             if line is None:
                 return
-            text = without_surrogates(line.strip())
+            text = replace_surrogates(line.strip())
             if text.startswith("/"):
-                if not await self._command(text):
+                if not await self._run_command(text):
                     return
             elif text:
-                await self._ask(text)
+                await self._run_turn(text)
 
-    async def _ask(self, text: str) -> None:
-        """Run one turn, with all the calls of tools that it takes."""
-        before = self.conversation.statistics()
-        with trio.CancelScope() as self._turn:
+    async def _run_turn(self, text: str) -> None:
+        """Run one turn with all its tool calls, and show its events."""
+        full_turns = self.conversation.statistics().full_turns
+        with trio.CancelScope() as self._turn_scope:
             try:
-                async with self.conversation.run_stream(text, tools=self._tools or None) as it:
-                    async for event in it:
-                        self._show(event)
-                    self._face.end_text()
-                    self._sum_up(it, full_before=before.full_turns)
+                async with self.conversation.run_stream(text, tools=self._tools or None) as stream:
+                    async for event in stream:
+                        self._show_event(event)
+                    self._renderer.end_text()
+                    self._show_summary(stream, full_turns_before=full_turns)
             except ResponsesError as error:
                 if self._connection.state is ConnectionState.CLOSED:
                     raise
-                self._face.say("error", explain(error))
-        if self._turn.cancelled_caught:
-            self._face.say("note", "cancelled: the conversation is as it was before")
-        self._turn = None
+                self._renderer.show_line("error", describe_error(error))
+        if self._turn_scope.cancelled_caught:
+            self._renderer.show_line("note", "cancelled: the conversation is as it was before")
+        self._turn_scope = None
 
-    def _show(self, event: RunEvent) -> None:
+    def _show_event(self, event: RunEvent) -> None:
         match event:
             case OutputTextDelta(delta=piece):
-                self._face.text(piece)
+                self._renderer.append_text(piece)
             case ToolStarted(call=call):
                 arguments = getattr(call, "arguments", "")
-                self._face.say("tool", f"{event.name}({_short(arguments)})")
-            case ToolFinished(answer=answer):
-                output = msgspec.json.decode(answer).get("output")
-                self._face.say("tool", f"{event.name} -> {_short(str(output))}")
+                self._renderer.show_line("tool", f"{event.name}({_shorten(arguments)})")
+            case ToolFinished(answer=item):
+                output = msgspec.json.decode(item).get("output")
+                self._renderer.show_line("tool", f"{event.name} -> {_shorten(str(output))}")
             case _:
                 pass
 
-    def _sum_up(self, it: RunStream, *, full_before: int) -> None:
-        response = it.response
+    def _show_summary(self, stream: RunStream, *, full_turns_before: int) -> None:
+        """Show the notes on the answer, the tokens used, and how much history was sent."""
+        response = stream.response
         if response.function_calls:
             names = ", ".join(call.name for call in response.function_calls)
-            self._face.say("note", f"the model calls {names}, which nobody here answers")
-        for note in note_shortcomings(response):
-            self._face.say("note", note)
-        usages = [each.usage for each in it.responses if each.usage is not None]
-        read = sum(usage.input_tokens for usage in usages)
+            self._renderer.show_line("note", f"the model called {names}: no such tool is offered")
+        for note in response_notes(response):
+            self._renderer.show_line("note", note)
+        usages = [each.usage for each in stream.responses if each.usage is not None]
+        tokens_read = sum(usage.input_tokens for usage in usages)
         cached = sum(usage.input_tokens_details.cached_tokens for usage in usages)
         written = sum(usage.output_tokens for usage in usages)
-        in_full = self.conversation.statistics().full_turns - full_before
-        sent = f"{len(it.responses)} sent, {in_full} of them with the whole history"
-        self._face.say("tokens", f"{read} read ({cached} cached), {written} written; {sent}")
+        full = self.conversation.statistics().full_turns - full_turns_before
+        requests = f"{len(stream.responses)} sent, {full} of them with the whole history"
+        self._renderer.show_line(
+            "tokens", f"{tokens_read} read ({cached} cached), {written} written; {requests}"
+        )
 
     # --- Commands ------------------------------------------------------------------------
 
-    async def _command(self, line: str) -> bool:
-        """Do what a line with a slash says; give whether the chat goes on."""
+    async def _run_command(self, line: str) -> bool:
+        """Run a command that begins with a slash; return whether the chat continues."""
         name, _, rest = line.partition(" ")
         match name, rest.strip():
             case (("/quit" | "/exit"), ""):
                 return False
             case "/reset", "":
                 self.conversation.reset()
-                self._face.say("note", "a new conversation begins")
+                self._renderer.show_line("note", "a new conversation starts")
             case "/help", "":
-                self._face.say("note", COMMANDS)
+                self._renderer.show_line("note", COMMANDS)
             case (("/save" | "/load"), ""):
-                self._face.say("error", f"{name} needs the name of a file")
+                self._renderer.show_line("error", f"{name} needs the name of a file")
             case "/save", path:
-                await self._try(self._save, path)
+                await self._run_file_command(self._save, path)
             case "/load", path:
-                await self._try(self.begin, path)
+                await self._run_file_command(self.start, path)
             case _:
-                self._face.say("error", f"there is no command {line}: /help shows what there is")
+                self._renderer.show_line(
+                    "error", f"unknown command {line}: /help lists the commands"
+                )
         return True
 
-    async def _try(self, what: Callable[[str], Awaitable[None]], path: str) -> None:
-        """Do something with a file; what goes wrong with it does not end the chat."""
+    async def _run_file_command(self, command: Callable[[str], Awaitable[None]], path: str) -> None:
+        """Run a command on a file; an error is shown and does not end the chat."""
         try:
-            await what(os.path.expanduser(path))  # noqa: ASYNC240, PTH111 - no I/O is in it
+            await command(os.path.expanduser(path))  # noqa: ASYNC240, PTH111 - no I/O is in it
         except (OSError, ResponsesError) as error:
-            self._face.say("error", explain(error))
+            self._renderer.show_line("error", describe_error(error))
 
     async def _save(self, path: str) -> None:
         saved = self.conversation.checkpoint()
         await trio.to_thread.run_sync(_write_private, path, saved)
-        self._face.say("note", f"{len(self.conversation.items)} items are in {path}")
+        self._renderer.show_line("note", f"{len(self.conversation.items)} items saved in {path}")
 
 
 def _write_private(path: str, content: bytes) -> None:
-    """Write a file that a new owner alone may read: a conversation may hold anything."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
+    """Write a file that only its owner may read, if it is new: a conversation may be private."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
 
 
-def _news(event: Event) -> str | None:
-    """Say what happened to the connection; `None` for what nobody needs to know."""
+def _describe_event(event: Event) -> str | None:
+    """Return a line that describes a change of the connection; `None` for other events."""
     match event:
         case ConnectionLost():
-            return f"{event}; opening a new one"
+            return f"{event}; reconnecting"
         case ConnectionRestored(attempts=attempts, outage=outage):
-            return f"connected again after {outage:.1f} s, at attempt {attempts}"
+            return f"reconnected after {outage:.1f} s, at attempt {attempts}"
         case ConnectionRotated():
-            return "the connection was replaced by a fresh one before it grew too old"
+            return "the socket was replaced before it reached its maximum age"
         case _:
             return None
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+# --- Reading lines -----------------------------------------------------------------------
+
+
+@final
+class FileReader:
+    """A source of lines of input from an open text file: terminal, pipe, disk file or memory.
+
+    Where the system can report that input is ready, no thread reads: a thread blocked in a read
+    cannot be cancelled, and delays the exit of the interpreter.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._unread = b""
+        self._at_end = False
+        try:
+            self._descriptor: int | None = file.fileno()
+        except (OSError, ValueError):  # the file is in memory
+            self._descriptor = None
+        if sys.platform == "win32":  # where Trio can wait for sockets only
+            self._descriptor = None
+
+    async def read_line(self) -> str | None:
+        """Wait for the next line; return `None` at the end of the input.
+
+        A cancelled call loses no input, unless a thread has to read.
+        """
+        if self._descriptor is None:
+            line = await trio.to_thread.run_sync(self._file.readline, abandon_on_cancel=True)
+            return line.rstrip("\r\n") if line else None
+        while b"\n" not in self._unread and not self._at_end:
+            await self._read_more(self._descriptor)
+        await trio.lowlevel.checkpoint()
+        if not self._unread:
+            return None
+        line_bytes, _, self._unread = self._unread.partition(b"\n")
+        return line_bytes.decode(self._file.encoding or "utf-8", errors="replace").rstrip("\r")
+
+    async def _read_more(self, descriptor: int) -> None:
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        except PermissionError:  # epoll rejects disk files, which are always ready
+            await trio.lowlevel.checkpoint()
+        try:
+            data = os.read(descriptor, READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:  # the terminal was closed
+            data = b""
+        self._unread += data
+        self._at_end = not data

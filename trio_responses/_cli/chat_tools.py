@@ -1,6 +1,7 @@
-"""The tools that ``chat --tools`` offers: what time it is, and arithmetic. They change nothing.
+"""The tools of ``chat --tools``: the current time, and arithmetic. Neither changes anything.
 
-What belongs elsewhere: how tools are made (`tools/function.py`) and run (`conversation/run.py`).
+`calculate` evaluates the syntax tree of numbers and operators only, with bounds on the length of
+the expression and the size of each result: the expression comes from a model.
 """
 
 from __future__ import annotations
@@ -23,26 +24,28 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAT_TOOLS", "answer_with_tools", "calculate", "current_time"]
 
-LONGEST: Final = 200
+MAX_LENGTH: Final = 200
 """Characters of an expression."""
-LARGEST_EXPONENT: Final = 1000
-LARGEST: Final = 10**1000
-"""What is beyond it takes long, and is nothing to read."""
+MAX_EXPONENT: Final = 1000
+MAX_RESULT: Final = 10**1000
+"""Larger results take long to calculate, and are too long to read."""
 
-_numbers: Any = operator  # whose types leave open what numbers are
+_operator: Any = operator  # typeshed's types of these functions reject int | float
 OPERATORS: Final[dict[type[ast.AST], Callable[..., Any]]] = {
-    ast.Add: _numbers.add,
-    ast.Sub: _numbers.sub,
-    ast.Mult: _numbers.mul,
-    ast.Div: _numbers.truediv,
-    ast.FloorDiv: _numbers.floordiv,
-    ast.Mod: _numbers.mod,
-    ast.Pow: _numbers.pow,
-    ast.UAdd: _numbers.pos,
-    ast.USub: _numbers.neg,
+    ast.Add: _operator.add,
+    ast.Sub: _operator.sub,
+    ast.Mult: _operator.mul,
+    ast.Div: _operator.truediv,
+    ast.FloorDiv: _operator.floordiv,
+    ast.Mod: _operator.mod,
+    ast.Pow: _operator.pow,
+    ast.UAdd: _operator.pos,
+    ast.USub: _operator.neg,
 }
 ARITHMETIC: Final = re.compile(r"[\d(][\d\s.()+*/%-]*[\d)]")
-PLACE: Final = re.compile(r"\bin ([A-Z]\w+(?: [A-Z]\w+)*)")
+TIME_ZONE: Final = re.compile(r"\bin ([A-Z]\w+(?: [A-Z]\w+)*)")
+
+# The docstrings of the two tools are the descriptions that the model reads.
 
 
 @function_tool(cheap=True)
@@ -53,13 +56,13 @@ def current_time(place: str = "UTC") -> str:
     """
     name = place.strip().replace(" ", "_")
     zones = zoneinfo.available_timezones()
-    fitting = sorted(
+    matching = sorted(
         zone for zone in zones if name.lower() in {zone.lower(), zone.lower().rpartition("/")[2]}
     )
     if name.upper() == "UTC":
         now = datetime.now(UTC)
-    elif fitting:
-        now = datetime.now(zoneinfo.ZoneInfo(fitting[0]))
+    elif matching:
+        now = datetime.now(zoneinfo.ZoneInfo(matching[0]))
     else:
         raise ValueError(f"no time zone is known for {place!r}: name one such as Europe/Oslo")
     return now.strftime("%A, %Y-%m-%d %H:%M:%S %Z")
@@ -71,35 +74,44 @@ def calculate(expression: str) -> int | float:
 
     :param expression: numbers, brackets, and + - * / // % **
     """
-    if len(expression) > LONGEST:
-        raise ValueError(f"an expression has at most {LONGEST} characters")
+    if len(expression) > MAX_LENGTH:
+        raise ValueError(
+            f"an expression has at most {MAX_LENGTH} characters, not {len(expression)}"
+        )
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except SyntaxError:
         raise ValueError("not an arithmetic expression") from None
-    return _value(tree.body)
+    return _evaluate(tree.body)
 
 
-def _value(node: ast.expr) -> int | float:
-    """Work out a node; nothing but numbers and operators is known."""
+def _evaluate(node: ast.expr) -> int | float:
+    """Return the value of a syntax node.
+
+    :raises ValueError: for any node that is not a number or an arithmetic operation.
+    """
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return number
         case ast.UnaryOp(op=operation, operand=operand) if type(operation) in OPERATORS:
-            return _bounded(OPERATORS[type(operation)](_value(operand)))
+            return _bounded(OPERATORS[type(operation)](_evaluate(operand)))
         case ast.BinOp(left=left, op=operation, right=right) if type(operation) in OPERATORS:
-            first, second = _value(left), _value(right)
-            if isinstance(operation, ast.Pow) and abs(second) > LARGEST_EXPONENT:
-                raise ValueError(f"an exponent is at most {LARGEST_EXPONENT}")
+            first, second = _evaluate(left), _evaluate(right)
+            if isinstance(operation, ast.Pow) and abs(second) > MAX_EXPONENT:
+                raise ValueError(f"an exponent is at most {MAX_EXPONENT}")
             return _bounded(OPERATORS[type(operation)](first, second))
         case _:
             raise ValueError("an expression has numbers, brackets, and + - * / // % ** only")
 
 
 def _bounded(number: Any) -> int | float:
+    """Return a result that is real, finite and not too large.
+
+    :raises ValueError: for every other result.
+    """
     if isinstance(number, complex) or (isinstance(number, float) and not math.isfinite(number)):
         raise ValueError("the result is no finite real number")
-    if abs(number) > LARGEST:
+    if abs(number) > MAX_RESULT:
         raise ValueError("the result is too large")
     result: int | float = number
     return result
@@ -109,16 +121,21 @@ CHAT_TOOLS: Final = (current_time, calculate)
 
 
 def answer_with_tools(request: Request) -> Reply:
-    """Answer for the embedded server, which is no model: call these tools where they fit."""
-    usual = default_answer(request)
+    """Return the answer of the embedded server: a call of the tool that fits the question.
+
+    The embedded server has no model; without a fitting tool the answer is the default one.
+    """
+    default = default_answer(request)
     offered = {tool.get("name") for tool in request.tools}
     newest = request.history[-1] if request.history else {}
     if newest.get("role") != "user":
-        return usual
+        return default
     arithmetic = ARITHMETIC.search(request.text)
     if calculate.name in offered and arithmetic:
         return Reply(calls=[Call(calculate.name, {"expression": arithmetic[0]})])
     if current_time.name in offered and "time" in request.text.lower():
-        place = PLACE.search(request.text)
+        place = TIME_ZONE.search(request.text)
         return Reply(calls=[Call(current_time.name, {"place": place[1] if place else "UTC"})])
-    return usual if not usual.calls else Reply(f'Turn {request.turn}: you said "{request.text}".')
+    return (
+        default if not default.calls else Reply(f'Turn {request.turn}: you said "{request.text}".')
+    )

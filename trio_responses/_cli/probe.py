@@ -1,6 +1,7 @@
-"""``probe``: what a server can do, feature by feature, with a verdict for each.
+"""``probe``: a verdict on each feature of a server, as a table or as JSON.
 
-What belongs elsewhere: the features, and how each is tried (`features.py`, `prober.py`).
+The features and the way each is tried are in `probe_features.py`. The exit code depends on the
+basic features alone.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from trio_responses._cli.demo import MODEL
-from trio_responses._cli.features import BASICS, FEATURES, answer_slowly
-from trio_responses._cli.prober import Prober, Verdict
+from trio_responses._cli.probe_features import BASICS, FEATURES, Prober, Verdict, answer_slowly
 from trio_responses._cli.running import FAILED, WRONG_USAGE, run
-from trio_responses._cli.server_choice import choose_place, open_place
+from trio_responses._cli.server_choice import DEFAULT_MODEL, choose_endpoint, open_server
 
 if TYPE_CHECKING:
     import argparse
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from trio_responses import Endpoint
-    from trio_responses._cli.prober import Finding
+    from trio_responses._cli.probe_features import Finding
 
-__all__ = ["MODELS", "Report", "probe", "run_probe"]
+__all__ = ["MODELS", "JSONReport", "Report", "TableReport", "probe", "run_probe"]
 
-MODELS: Final = (MODEL, "gpt-5-mini", "gpt-4.1-mini")
-"""The models that are tried where none is named."""
+MODELS: Final = (DEFAULT_MODEL, "gpt-5-mini", "gpt-4.1-mini")
+"""The models to try without ``--model``, in this order."""
 GREEN: Final = "32"
 YELLOW: Final = "33"
 RED: Final = "31"
@@ -47,110 +46,112 @@ VERDICT_WIDTH: Final = max(map(len, Verdict))
 
 
 def probe(arguments: argparse.Namespace) -> int:
-    """Try every feature, and print the verdicts."""
+    """Try every feature of a server and print the verdicts."""
     try:
-        endpoint = choose_place(arguments)
+        endpoint = choose_endpoint(arguments)
     except LookupError:
         return WRONG_USAGE
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    report: Report = JSONReport(sys.stdout) if arguments.json else Table(sys.stdout, colour=colour)
+    report: Report = (
+        JSONReport(sys.stdout) if arguments.json else TableReport(sys.stdout, colour=colour)
+    )
     models = tuple(arguments.models or MODELS)
     prober = partial(Prober, models=models, timeout=arguments.timeout)
-    return run(partial(_probe_place, endpoint, report, prober))
+    return run(partial(_probe, endpoint, report, prober))
 
 
-async def _probe_place(
+async def _probe(
     endpoint: Endpoint | None, report: Report, make_prober: Callable[..., Prober]
 ) -> int:
-    async with open_place(endpoint, responder=answer_slowly) as place:
-        return await run_probe(make_prober(place.endpoint, api_key=place.api_key), report)
+    async with open_server(endpoint, responder=answer_slowly) as server:
+        return await run_probe(make_prober(server.endpoint, api_key=server.api_key), report)
 
 
 async def run_probe(prober: Prober, report: Report) -> int:
-    """Try every feature.
-
-    :return: the exit code: 0 only if the basics work.
-    """
-    report.begin(prober)
+    """Try every feature and return the exit code: 0 only if the basic features work."""
+    report.start(prober)
     findings: list[Finding] = []
     for feature in FEATURES:
         finding = await prober.examine(feature, findings)
         findings.append(finding)
-        report.tell(finding)
+        report.add(finding)
     basics = all(it.verdict is Verdict.WORKS for it in findings if it.name in BASICS)
-    report.end(prober, findings, basics=basics)
+    report.finish(prober, findings, basics=basics)
     return 0 if basics else FAILED
 
 
 class Report(Protocol):
-    """Where the verdicts are told."""
+    """An output format for the findings of a probe."""
 
-    def begin(self, prober: Prober) -> None:
-        """Say what is probed."""
+    def start(self, prober: Prober) -> None:
+        """Begin the report, before the first feature is tried."""
         ...
 
-    def tell(self, finding: Finding) -> None:
-        """Tell one of them."""
+    def add(self, finding: Finding) -> None:
+        """Add the finding of a feature, as soon as the feature was tried."""
         ...
 
-    def end(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
-        """Sum up."""
+    def finish(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
+        """End the report, after the last feature.
+
+        :param basics: whether the basic features work.
+        """
         ...
 
 
 @final
-class Table:
-    """Lines for people, each as soon as it is known."""
+class TableReport:
+    """A table for people; each row is written as soon as its feature was tried."""
 
     def __init__(self, out: TextIO, *, colour: bool) -> None:
         self._out = out
         self._colour = colour
 
-    def begin(self, prober: Prober) -> None:
-        """Say what is probed."""
-        self._line(f"probing {_shown_url(prober.endpoint.url)}\n")
+    def start(self, prober: Prober) -> None:
+        """Write the URL of the server."""
+        self._write_line(f"probing {_without_query(prober.endpoint.url)}\n")
 
-    def tell(self, finding: Finding) -> None:
-        """Tell one verdict."""
+    def add(self, finding: Finding) -> None:
+        """Write the row of a feature."""
         verdict = f"{finding.verdict:{VERDICT_WIDTH}}"
         if self._colour:
             verdict = f"\x1b[{COLOURS[finding.verdict]}m{verdict}\x1b[0m"
         seconds = f"{finding.seconds:6.2f} s"
-        self._line(f"{finding.name:{NAME_WIDTH}}  {verdict}  {seconds}  {finding.detail}".rstrip())
+        row = f"{finding.name:{NAME_WIDTH}}  {verdict}  {seconds}  {finding.detail}"
+        self._write_line(row.rstrip())
 
-    def end(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
-        """Sum up, and say how a program would describe this server."""
+    def finish(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
+        """Write whether the basic features work, and the server's profile as Python code."""
         if not basics:
-            self._line("\nthe basics do not work")
+            self._write_line("\nthe basics do not work")
             return
-        profile = [f"{name}={value!r}" for name, value in prober.profile(findings).items()]
-        url = repr(_shown_url(prober.endpoint.url))
-        self._line(
-            f"\nthe basics work; its profile: Endpoint.compatible({', '.join([url, *profile])})"
-        )
+        options = [f"{name}={value!r}" for name, value in prober.profile(findings).items()]
+        url = repr(_without_query(prober.endpoint.url))
+        profile = f"Endpoint.compatible({', '.join([url, *options])})"
+        self._write_line(f"\nthe basics work; its profile: {profile}")
 
-    def _line(self, text: str) -> None:
+    def _write_line(self, text: str) -> None:
         self._out.write(f"{text}\n")
         self._out.flush()
 
 
 @final
 class JSONReport:
-    """One JSON object for programs, at the end."""
+    """One JSON object for programs, written after the last feature."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
-    def begin(self, prober: Prober) -> None:
-        """Say nothing yet."""
+    def start(self, prober: Prober) -> None:
+        """Write nothing yet."""
 
-    def tell(self, finding: Finding) -> None:
-        """Say nothing yet."""
+    def add(self, finding: Finding) -> None:
+        """Write nothing yet."""
 
-    def end(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
-        """Write everything."""
+    def finish(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
+        """Write the JSON object with every finding."""
         report: dict[str, Any] = {
-            "url": _shown_url(prober.endpoint.url),
+            "url": _without_query(prober.endpoint.url),
             "basics": basics,
             "model": prober.model,
             "profile": prober.profile(findings) if basics else None,
@@ -160,6 +161,6 @@ class JSONReport:
         self._out.flush()
 
 
-def _shown_url(url: str) -> str:
-    """Leave out the query: some servers take a key there."""
+def _without_query(url: str) -> str:
+    """Return a URL without its query, which holds the API key of some servers."""
     return urlunsplit(urlsplit(url)._replace(query=""))

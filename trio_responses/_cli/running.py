@@ -1,7 +1,7 @@
-"""Running a command: signals and exit codes, and an error as one line.
+"""How a command runs: signals cancel it, and an error becomes one line on stderr.
 
-What belongs elsewhere: what the commands do (`serve.py`, `ask.py`, `chat.py`, `probe.py`,
-`record.py`, `replay.py`).
+A command is an async function that returns its exit code. SIGINT and SIGTERM cancel the function;
+the exit code is then 128 plus the number of the signal, as in shells.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ __all__ = [
     "BROKEN_PIPE",
     "FAILED",
     "INTERRUPTED",
-    "PATIENCE",
     "PROG",
-    "SIGNALLED",
+    "RECONNECT",
+    "SIGNAL_BASE",
     "WRONG_USAGE",
-    "explain",
-    "forget_output",
+    "describe_error",
+    "discard_output",
+    "print_error",
     "run",
-    "say_error",
 ]
 
 PROG: Final = "trio-responses"
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
-SIGNALLED: Final = 128
-"""Added to the signal's number, as shells do."""
-BROKEN_PIPE: Final = SIGNALLED + 13
-INTERRUPTED: Final = SIGNALLED + signal.SIGINT
-PATIENCE: Final = ReconnectPolicy(initial=0.5, attempts=2, max_retry_after=10.0)
-"""A person waits in front of `ask`: it gives up sooner than a program would."""
+SIGNAL_BASE: Final = 128
+"""The exit code of a command that a signal ended, less the number of the signal."""
+BROKEN_PIPE: Final = SIGNAL_BASE + 13
+INTERRUPTED: Final = SIGNAL_BASE + signal.SIGINT
+RECONNECT: Final = ReconnectPolicy(initial=0.5, attempts=2, max_retry_after=10.0)
+"""The reconnect policy of every command: a waiting person wants an error sooner than a program."""
 
 
-def run(work: Callable[[], Awaitable[int]]) -> int:
-    """Run ``work`` until it gives its exit code, or until Ctrl-C or SIGTERM cancels it."""
-    return trio.run(_until_signal, work)
+def run(command: Callable[[], Awaitable[int]]) -> int:
+    """Run an async command until it returns its exit code, or until a signal cancels it."""
+    return trio.run(_run_until_signal, command)
 
 
-async def _until_signal(work: Callable[[], Awaitable[int]]) -> int:
+async def _run_until_signal(command: Callable[[], Awaitable[int]]) -> int:
     received = 0
 
     async def wait_for_signal() -> None:
@@ -61,43 +61,43 @@ async def _until_signal(work: Callable[[], Awaitable[int]]) -> int:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_collapsing_nursery() as nursery:
             nursery.start_soon(wait_for_signal)
-            code = await work()
+            code = await command()
             nursery.cancel_scope.cancel()
             return code
-    return SIGNALLED + received
+    return SIGNAL_BASE + received
 
 
-def say_error(what: str) -> None:
-    """Write one line to stderr."""
-    print(f"error: {what}", file=sys.stderr)
+def print_error(message: str) -> None:
+    """Write an error message to stderr, as one line that begins with ``error:``."""
+    print(f"error: {message}", file=sys.stderr)
 
 
-def explain(error: Exception) -> str:
-    """Say in one line what went wrong, and to whom it matters, what can be done about it."""
-    words = [str(error) or type(error).__name__]
+def describe_error(error: Exception) -> str:
+    """Return one line that describes an error, with the server's message and how far a turn got."""
+    parts = [str(error) or type(error).__name__]
     match error:
         case OSError(strerror=str(reason)):
-            words = [reason if error.filename is None else f"{error.filename}: {reason}"]
+            parts = [reason if error.filename is None else f"{error.filename}: {reason}"]
         case APIError(message=message) if message:
-            words.append(message)
+            parts.append(message)
         case ResponseFailedError(response=response) if response.error is not None:
-            words.append(response.error.message)
+            parts.append(response.error.message)
         case ResponsesError(delivery=Delivery.ACCEPTED):
-            words.append("the answer had begun")
+            parts.append("the server had started to answer")
         case ResponsesError(delivery=Delivery.AMBIGUOUS):
-            words.append("the question was sent and may have been worked on")
+            parts.append("the request was sent, and the server may have processed it")
         case _:
             pass
-    return " ".join(": ".join(filter(None, words)).split())
+    return " ".join(": ".join(filter(None, parts)).split())
 
 
-def forget_output() -> None:
-    """Let what is still buffered go nowhere.
+def discard_output() -> None:
+    """Redirect stdout to the null device, so that buffered output is discarded.
 
-    The interpreter writes it at exit, fails once more, and would make status 120 of that.
+    Otherwise the interpreter writes the buffer at exit, fails again, and exits with status 120.
     """
     with suppress(OSError, ValueError):  # a stream that is no file has nothing to redirect
         output = sys.stdout.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, output)
-        os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, output)
+        os.close(null_device)

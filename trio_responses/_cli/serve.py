@@ -1,35 +1,33 @@
-"""``serve`` and ``demo``: the embedded server for other programs, and at work.
+"""``serve`` and ``replay``: the embedded server for other programs, until a signal.
 
-What belongs elsewhere: the server (`testing/`), the demonstration (`demo.py`), a server that
-answers from a recording (`replay.py`).
+``serve`` answers by itself; ``replay`` answers from a recording first. Both print the URL that the
+server listens on.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from trio_responses._cli.demo import run_demo
-from trio_responses._cli.running import FAILED, SIGNALLED, run, say_error
-from trio_responses._cli.screen import Screen
-from trio_responses.testing import open_test_server
+from trio_responses import ConfigurationError, Recording
+from trio_responses._cli.running import FAILED, SIGNAL_BASE, print_error, run
+from trio_responses.testing import default_answer, open_test_server
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from trio_responses.testing import ResponsesServer
+    from trio_responses.testing import Answer, Request, ResponsesServer
 
-__all__ = ["demo", "run_server", "serve"]
+__all__ = ["load_recording", "replay", "serve"]
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Run the embedded server until a signal, which is its only good end."""
-    return run_server(
+    """Run the embedded server until a signal."""
+    return _run_server(
         lambda _: None,
         host=arguments.host,
         port=arguments.port,
@@ -39,43 +37,85 @@ def serve(arguments: argparse.Namespace) -> int:
     )
 
 
-def run_server(
-    order: Callable[[ResponsesServer], None],
+def replay(arguments: argparse.Namespace) -> int:
+    """Run the embedded server with the answers of a recording until a signal."""
+    prepare = partial(
+        load_recording,
+        recording=Recording.read(arguments.file),
+        name=arguments.file,
+        timing=arguments.timing,
+    )
+    return _run_server(
+        prepare,
+        host=arguments.host,
+        port=arguments.port,
+        api_key=arguments.api_key,
+        unknown_parameters=True,  # the recorded server may have accepted more than ours
+        max_age=None,  # a socket is closed where it was closed in the recording
+    )
+
+
+def _run_server(
+    prepare: Callable[[ResponsesServer], None],
     *,
     host: str,
     port: int,
     **options: Any,
 ) -> int:
-    """Run the embedded server until a signal; give the exit code.
+    """Run the embedded server until a signal, and return the exit code.
 
-    :param order: tells the server what to answer, before it listens.
+    :param prepare: scripts the answers of the server, before the server listens.
     :param options: those of `open_test_server`.
     """
-    code = run(partial(_serve_until_signal, order, host=host, port=port, **options))
-    return 0 if code > SIGNALLED else code
+    code = run(partial(_serve_until_signal, prepare, host=host, port=port, **options))
+    return 0 if code > SIGNAL_BASE else code
 
 
 async def _serve_until_signal(
-    order: Callable[[ResponsesServer], None],
+    prepare: Callable[[ResponsesServer], None],
     *,
     host: str,
     port: int,
     **options: Any,
 ) -> int:
     async with open_test_server(**options) as server:
-        order(server)
+        prepare(server)
         try:
             url = await server.serve_tcp(host, port)
         except (OSError, UnicodeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
-            say_error(f"cannot listen on {host} port {port}: {reason}")
+            print_error(f"cannot listen on {host} port {port}: {reason}")
         else:
             print(f"listening on {url}", flush=True)
             await trio.sleep_forever()
     return FAILED
 
 
-def demo(_: argparse.Namespace) -> int:
-    """Show the library at work."""
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return run(partial(run_demo, Screen(sys.stdout, colour=colour)))
+def load_recording(
+    server: ResponsesServer, *, recording: Recording, name: str, timing: bool
+) -> None:
+    """Script a server to answer from a recording, and by itself after the last recorded request.
+
+    :param name: the name of the recording's file, for the error message.
+    :param timing: send each message with its recorded delay.
+    :raises ConfigurationError: when the recording has no request.
+    """
+    if not server.replay(recording, timing=timing):
+        raise ConfigurationError(f"{name} has no request: nothing to replay")
+    server.respond_with(AnswerAfterRecording())
+
+
+@final
+class AnswerAfterRecording:
+    """A responder for requests after the last recorded one; the first writes a note to stderr."""
+
+    def __init__(self) -> None:
+        self._noted = False
+
+    def __call__(self, request: Request) -> Answer:
+        """Return the default answer of the embedded server."""
+        if not self._noted:
+            self._noted = True
+            note = "the recording has ended: from now on the server answers by itself"
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        return default_answer(request)

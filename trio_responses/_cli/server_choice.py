@@ -1,6 +1,7 @@
-"""Where a command connects to: the URL that it was given, or a server in this process.
+"""The server that a command connects to: one at a URL, or the embedded server in this process.
 
-What belongs elsewhere: profiles of servers (`endpoint.py`), the server itself (`testing/`).
+The URL comes from ``--base-url`` or the environment. The embedded server, chosen by
+``--embedded``, needs no API key and never receives the user's.
 """
 
 from __future__ import annotations
@@ -24,78 +25,82 @@ if TYPE_CHECKING:
     from trio_responses import Instrument, ResponsesConnection
     from trio_responses.testing import Responder
 
-__all__ = ["Place", "choose_place", "open_place"]
+__all__ = ["DEFAULT_MODEL", "ServerChoice", "choose_endpoint", "open_server"]
 
+DEFAULT_MODEL: Final = "gpt-5.5"
+"""The model of a command without ``--model``."""
 HOUR: Final = 3600.0
 NO_KEY: Final = """\
-error: there is no API key for {host}. Do one of these:
-  export OPENAI_API_KEY=...                           ask with your key
-  {prog} {command} --embedded{example}                ask the embedded server: no key needed
-  {prog} {command} --base-url http://127.0.0.1:PORT/v1{example}   ask a server on this machine
+error: no API key is set for {host}. Do one of these:
+  export OPENAI_API_KEY=...                           use your key
+  {prog} {command} --embedded{example}                use the embedded server: no key needed
+  {prog} {command} --base-url http://127.0.0.1:PORT/v1{example}   use a server on this machine
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A server to connect to."""
+class ServerChoice:
+    """A server to connect to, and the options of the connection.
+
+    :param api_key: the API key: `None` for that of the environment, empty for none.
+    :param instruments: the instruments of the connection; `None` for the default ones.
+    """
 
     endpoint: Endpoint
     api_key: str | None = None
-    """The key: `None` for that of the environment, empty for none."""
     instruments: Sequence[Instrument] | None = None
-    """What is told of the connection; `None` for what every connection has."""
 
     def connect(self) -> AbstractAsyncContextManager[ResponsesConnection]:
-        """Open a connection that gives up as soon as a person would."""
+        """Open a connection that reconnects by the policy of the command line."""
         return open_responses(
             endpoint=self.endpoint,
             api_key=self.api_key,
-            reconnect=running.PATIENCE,
+            reconnect=running.RECONNECT,
             instruments=self.instruments,
         )
 
 
-def choose_place(arguments: argparse.Namespace, *, example: str = "") -> Endpoint | None:
-    """Choose by the arguments and the environment; `None` for the server in this process.
+def choose_endpoint(arguments: argparse.Namespace, *, example: str = "") -> Endpoint | None:
+    """Return the endpoint that arguments or environment name; `None` for the embedded server.
 
-    :param example: what follows in the examples of the message.
-    :raises LookupError: when there is no key; how to go on was said on stderr.
-    :raises ConfigurationError: for a URL that cannot be dialled.
+    :param example: what follows the options in the examples of the error message.
+    :raises LookupError: when the endpoint needs an API key and none is set; the error message is
+        on stderr by then.
+    :raises ConfigurationError: for an invalid URL.
     """
     if arguments.embedded:
         return None
     endpoint = Endpoint.of(arguments.base_url)
     if not endpoint.loopback and not os.environ.get(endpoint.key_variable):
-        words = NO_KEY.format(
+        message = NO_KEY.format(
             host=endpoint.host, prog=PROG, command=arguments.name, example=example
         )
-        print(words, end="", file=sys.stderr)
+        print(message, end="", file=sys.stderr)
         raise LookupError(endpoint.key_variable)
     return endpoint
 
 
 @contextlib.asynccontextmanager
-async def open_place(
+async def open_server(
     endpoint: Endpoint | None,
     *,
     max_age: float | None = None,
     responder: Responder | None = None,
     instruments: Sequence[Instrument] | None = None,
-) -> AsyncGenerator[Place, None]:
-    """Have a server for the length of a block: the one at the endpoint, or the embedded one.
+) -> AsyncGenerator[ServerChoice, None]:
+    """Yield the server at an endpoint, or run the embedded server for the length of the block.
 
-    The embedded one needs no key, and the user's own is none of its business.
-
-    :param max_age: seconds after which the embedded server ends a socket; by default an hour.
-    :param responder: what the embedded server answers.
-    :param instruments: what is told of the connection; by default what every connection has.
+    :param endpoint: the endpoint; `None` for the embedded server.
+    :param max_age: seconds after which the embedded server closes a socket; by default an hour.
+    :param responder: returns the answers of the embedded server.
+    :param instruments: the instruments of the connection; `None` for the default ones.
     """
     if endpoint is not None:
-        yield Place(endpoint=endpoint, instruments=instruments)
+        yield ServerChoice(endpoint=endpoint, instruments=instruments)
         return
     async with open_test_server(max_age=max_age or HOUR) as server:
         server.respond_with(responder)
         profile = Endpoint.compatible(
             await server.serve_tcp(), lanes=True, max_age=max_age, after_error="reuse"
         )
-        yield Place(endpoint=profile, api_key="", instruments=instruments)
+        yield ServerChoice(endpoint=profile, api_key="", instruments=instruments)

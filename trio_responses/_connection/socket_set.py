@@ -53,11 +53,11 @@ class SocketSet:
         """Set the state of the connection, and wake the tasks that wait for a change."""
         if self.state is not ConnectionState.CLOSED:
             self.state = state
-        self._changed.tell()
+        self._changed.notify()
 
     def notify(self) -> None:
         """Wake the tasks that wait for a change: a lane or a place on a socket is free."""
-        self._changed.tell()
+        self._changed.notify()
 
     async def wait_change(self) -> None:
         """Wait for the next change."""

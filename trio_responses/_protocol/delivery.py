@@ -104,5 +104,5 @@ def may_resend(delivery: Delivery | None, failure: Failure, choice: DeliveryChoi
             return failure is Failure.CONNECTION_LIMIT
         case Delivery.AMBIGUOUS | Delivery.ACCEPTED:
             return failure is not Failure.OTHER and choice == "at_least_once"
-        case None:
+        case _:
             return False

@@ -13,7 +13,7 @@ from trio_responses._errors import (
     ResponseFailedError,
     UnexpectedOutput,
 )
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
@@ -144,7 +144,7 @@ class Lane(TurnMethods):
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         return ResponseStream(
             self._sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot

@@ -33,7 +33,7 @@ from trio_responses._errors import (
 from trio_responses._lifecycle import TurnRestarted
 from trio_responses._protocol.accumulator import Accumulator
 from trio_responses._protocol.delivery import delivery_of_error, furthest, may_resend
-from trio_responses._protocol.requests import SteerState
+from trio_responses._protocol.requests import ENDED, SteerState
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.steering import SteerReceipt
 from trio_responses._wire import (
@@ -307,7 +307,7 @@ class ResponseStream:
         await self._turn.inbox.wait_for(running)
         receipt = SteerReceipt(self._turn, items)
         if self._turn.response_id is None:
-            receipt.refuse("response_not_active", "the response has not begun")
+            receipt.fail("response_not_active", "the response has not begun")
         else:
             await self._sender.steer(self._turn, receipt)
         return receipt
@@ -418,7 +418,7 @@ class ResponseStream:
         if turn.steers:
             self._follow_successor(turn, event)
         self._accumulator.feed((event,))
-        if turn.ended and turn.inbox.empty:
+        if turn.state in ENDED and turn.inbox.empty:
             self._conclude(event)
         # No ready event is the last one of the turn, nor belongs to a steering input to come.
         self._hold(() if turn.steers else turn.inbox.take_ready())
@@ -488,7 +488,7 @@ class ResponseStream:
     ) -> None:
         """Notify the instruments of the end of the turn; with neither, it was left early."""
         if self._request.observer is not None:
-            self._request.observer.end(responses, error, self.response_id)
+            self._request.observer.ended(responses, error, self.response_id)
 
 
 class _TextDeltas:
