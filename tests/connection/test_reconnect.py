@@ -72,7 +72,7 @@ async def test_the_first_connect_follows_the_default_delays(
 async def test_the_message_says_whether_there_was_a_socket(
     server: ResponsesServer, connect: "Connect", delays: list[int], words: str, *, opened: bool
 ) -> None:
-    """P2: so that a wrong address can be told from a lost server."""
+    """P2: a wrong address has another message than a lost server."""
     if not opened:
         server.stop_accepting()
     with pytest.raises(ReconnectFailed) as failure:  # noqa: PT012 - either may raise it

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.faults.servers import ServerPeer
 
 GRACE: Final = Span(1.0, "one second for the body")
-STRANGER: Final = trustme.CA()
+OTHER_AUTHORITY: Final = trustme.CA()
 
 
 # --- What happens -----------------------------------------------------------------------------
@@ -238,7 +238,7 @@ TLS: Final = [
     by_tls("fatal alert", ALERT),
     by_tls("no TLS at all", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     by_certificate("no cipher in common", old_protocol()),
-    by_certificate("untrusted certificate", server_context(STRANGER, HOST), retried=False),
+    by_certificate("untrusted certificate", server_context(OTHER_AUTHORITY, HOST), retried=False),
     by_certificate(
         "certificate of another host", server_context(AUTHORITY, "other.test"), retried=False
     ),

@@ -96,12 +96,12 @@ async def serve_to_the_close(peer: ServerPeer, cell: Closing) -> None:
 
 async def run_closing(cell: Closing, under_way: str) -> None:
     """Close a connection, and assert the time and the exception of a turn under way."""
-    told: list[ResponsesError] = []
+    failures: list[ResponsesError] = []
 
     async def ask_for_long(connection: ResponsesConnection) -> None:
         with pytest.raises(ResponsesError) as failure:
             await connection.create(model="m", input=THE_TURN)
-        told.append(failure.value)
+        failures.append(failure.value)
 
     async def server(peer: ServerPeer) -> None:
         await serve_to_the_close(peer, cell)
@@ -123,5 +123,5 @@ async def run_closing(cell: Closing, under_way: str) -> None:
         await assert_closed(net)
         await connection.aclose()
     if under_way:
-        assert [type(error) for error in told] == [ConnectionClosed]
-        assert told[0].delivery is (Delivery.ACCEPTED if cell.reads else Delivery.AMBIGUOUS)
+        assert [type(error) for error in failures] == [ConnectionClosed]
+        assert failures[0].delivery is (Delivery.ACCEPTED if cell.reads else Delivery.AMBIGUOUS)

@@ -42,9 +42,9 @@ async def read_to_the_end(stream: ResponseStream, words: str) -> str:
         await anext(stream)
     if failure is not None:
         assert again.value is failure
-        with pytest.raises(type(failure)) as told:
+        with pytest.raises(type(failure)) as kept:
             _ = stream.response
-        assert told.value is failure
+        assert kept.value is failure
         raise failure
     assert isinstance(again.value, StopAsyncIteration)
     if stream.response.status == "completed":

@@ -124,7 +124,7 @@ class ServerPeer(Peer):
         self.net.commands.append((self.number, command))
         parent = command.get("previous_response_id")
         if parent is not None and parent not in self._given:
-            self.net.strangers.append(parent)
+            self.net.unknown_parents.append(parent)
 
     # --- Answering -----------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class FakeNet:
         """The commands that were received whole, with the numbers of their sockets."""
         self.while_written = False
         """Whether the faults happen while a request is written."""
-        self.strangers: list[str] = []
+        self.unknown_parents: list[str] = []
         """Parents that a request named on a socket that did not know them."""
         self.dial_faults: deque[Callable[[], Awaitable[object]]] = deque()
         """The faults of the next dials."""

@@ -157,7 +157,7 @@ def check_counts(cell: Cell, net: FakeNet, asked: int) -> None:
     """Assert how often the request was received whole."""
     unsent = cell.delivery is Delivery.NOT_SENT or cell.cut_off
     assert net.times_asked() == (0 if unsent else asked)
-    assert net.strangers == []
+    assert net.unknown_parents == []
 
 
 async def check_next(
@@ -179,7 +179,7 @@ async def check_next(
     async with trio.open_nursery() as nursery:
         for n in range(3):
             nursery.start_soon(ask_strictly_beside, connection, f"next {n}")
-    assert net.strangers == []
+    assert net.unknown_parents == []
     await trio.sleep(2 * TIMEOUTS.close)
     assert_rested(connection)
     assert len(net.dialled) == cell.then.sockets

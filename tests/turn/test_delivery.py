@@ -456,12 +456,12 @@ async def test_each_write_of_a_lost_socket_has_its_own_delivery(server: Response
         if number > 1:
             await trio.sleep_forever()
 
-    told: dict[str, Delivery | None] = {}
+    deliveries: dict[str, Delivery | None] = {}
 
     async def ask(connection: ResponsesConnection, name: str) -> None:
         with pytest.raises(ResponsesError) as failure:
             await connection.create(model="m", input=name)
-        told[name] = failure.value.delivery
+        deliveries[name] = failure.value.delivery
 
     for _ in range(20):  # Trio wakes tasks in random order
         server.reply("slow", delay=100)
@@ -473,7 +473,7 @@ async def test_each_write_of_a_lost_socket_has_its_own_delivery(server: Response
             for name in "accepted", "stuck", "queued":
                 nursery.start_soon(ask, connection, name)
                 await trio.sleep(1)
-        assert told == {
+        assert deliveries == {
             "accepted": Delivery.ACCEPTED,
             "stuck": Delivery.NOT_SENT,
             "queued": Delivery.NOT_SENT,
