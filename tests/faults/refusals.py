@@ -1,4 +1,4 @@
-"""The cells of error frames, in all their shapes, before a response has begun and within it."""
+"""The cells of error frames in all shapes, before the first event and within a response."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from trio_responses import (
 )
 
 if TYPE_CHECKING:
-    from tests.faults.cells import Strike
-    from tests.faults.servers import Json, Seat
+    from tests.faults.cells import Action
+    from tests.faults.servers import Json, ServerPeer
 
 
 def wrapped(code: str | None, status: int | None, **more: Any) -> Json:
@@ -33,13 +33,13 @@ def wrapped(code: str | None, status: int | None, **more: Any) -> Json:
     return frame if status is None else {**frame, "status": status}
 
 
-def answering(error: Json, *, within: bool = False) -> Strike:
-    async def strike(seat: Seat) -> None:
+def answering(error: Json, *, within: bool = False) -> Action:
+    async def action(peer: ServerPeer) -> None:
         if within:
-            await seat.begin()
-        await seat.say(error)
+            await peer.begin()
+        await peer.say(error)
 
-    return strike
+    return action
 
 
 SHAPES: Final[dict[str, Json]] = {
@@ -78,11 +78,11 @@ CODES: Final[list[tuple[str, int | None, type[APIError], DeliveryStatus]]] = [
 def refused(
     fault: str, error: Json, kind: type[APIError], delivery: DeliveryStatus, **more: Any
 ) -> list[Cell]:
-    """A refusal ends its turn, before its start or within; the socket goes on."""
+    """Return the cells of an error frame: it ends its turn, and the socket goes on."""
     before = Cell(
         phase=BEFORE,
         fault=fault,
-        strike=answering(error),
+        action=answering(error),
         raises=kind,
         delivery=delivery,
         **more,
@@ -90,7 +90,7 @@ def refused(
     within = replace(
         before,
         phase=MID_STREAM,
-        strike=answering(error, within=True),
+        action=answering(error, within=True),
         delivery=DeliveryStatus.ACCEPTED,
     )
     return [before, within]
@@ -125,14 +125,14 @@ SPECIAL: Final = [
     Cell(
         phase=BEFORE,
         fault="`previous_response_not_found`, in a conversation",
-        strike=answering(NO_PARENT),
+        action=answering(NO_PARENT),
         repeated=True,
         ways=("conversation",),
     ),
     Cell(
         phase=BEFORE,
         fault="`previous_response_not_found`, elsewhere",
-        strike=answering(NO_PARENT),
+        action=answering(NO_PARENT),
         raises=PreviousResponseNotFound,
         delivery=DeliveryStatus.REJECTED,
         ways=("stream",),
@@ -140,7 +140,7 @@ SPECIAL: Final = [
     Cell(
         phase=BEFORE,
         fault="`invalid_stream_id`, without the lane",
-        strike=faults.say_raw(wrapped("invalid_stream_id", 400)),
+        action=faults.say_raw(wrapped("invalid_stream_id", 400)),
         raises=InvalidStreamId,
         delivery=DeliveryStatus.REJECTED,
         ways=("conversation",),
@@ -148,7 +148,7 @@ SPECIAL: Final = [
     Cell(
         phase=BEFORE,
         fault="`websocket_connection_limit_reached`",
-        strike=answering(LIMIT),
+        action=answering(LIMIT),
         then=FRESH,
         repeated=True,
     ),
