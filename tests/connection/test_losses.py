@@ -34,7 +34,7 @@ async def test_the_channel_yields_the_events_then_the_loss_then_the_return(
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="hi"))
         events = [await connection.receive() for _ in range(6)]
-        assert [getattr(event, "type", type(event).__name__) for event in events] == [
+        assert [getattr(event, "wire_type", type(event).__name__) for event in events] == [
             "response.created",
             "response.in_progress",
             "response.output_item.added",
@@ -171,7 +171,7 @@ async def test_the_iteration_ends_after_the_unread_events_of_a_closed_connection
         await connection.send(ResponseCreate(model="m", input="hi"))
         await wait_all_tasks_blocked()
         await connection.aclose()
-        types = [getattr(event, "type", None) async for event in connection]
+        types = [event.type async for event in connection]
         assert types[0] == "response.created"
         assert types[-1] == "response.completed"
 

@@ -369,7 +369,7 @@ async def test_the_stream_yields_unknown_events_of_its_response(server: "Respons
         async with connection.stream(model="m", input="hi") as stream:
             events = [event async for event in stream]
         unknown = [event for event in events if isinstance(event, UnknownEvent)]
-        assert types(unknown) == ["response.brand_new"]
+        assert [event.wire_type for event in unknown] == ["response.brand_new"]
         assert sum(isinstance(event, UndecodableFrame) for event in events) <= 1
         assert isinstance(events[-1], ResponseCompleted)
         assert stream.response.output_text == "one"
@@ -389,7 +389,7 @@ async def test_a_final_frame_that_cannot_be_decoded_ends_the_turn(
             with pytest.raises(UndecodableResponse) as failure:
                 await stream.__anext__()
         assert failure.value.frame is last
-        assert failure.value.frame.type == kind
+        assert failure.value.frame.wire_type == kind
         assert b'"response":7' in failure.value.frame.raw
         assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert connection.statistics().undecodable_frames == 1
