@@ -123,6 +123,7 @@ class ConnectionEngine:
             bytes_received=router.bytes_received,
             requests_sent=self.requests.requests_sent,
             bytes_sent=self.requests.bytes_sent,
+            retries=self.requests.retries,
             requests_active=self.count_active(),
             undecodable_frames=router.undecodable_frames,
             unclaimed_events=router.unclaimed_events,

@@ -124,6 +124,7 @@ class Conversation(TurnMethods):
         delivery: DeliveryChoice = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run the next turn as a scope, event by event.
@@ -144,6 +145,7 @@ class Conversation(TurnMethods):
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
+            max_retries=max_retries,
         )
 
     async def create(
@@ -151,6 +153,7 @@ class Conversation(TurnMethods):
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryChoice = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Run the next turn and give its Response: completed, or incomplete.
@@ -159,7 +162,9 @@ class Conversation(TurnMethods):
 
         :raises ResponsesError: as ``connection.create`` does; the history is as before then.
         """
-        return await super().create(input=input, delivery=delivery, **params)
+        return await super().create(
+            input=input, delivery=delivery, max_retries=max_retries, **params
+        )
 
     # --- Turns and tools -----------------------------------------------------------------
 
@@ -177,6 +182,7 @@ class Conversation(TurnMethods):
         delivery: DeliveryChoice = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> AbstractAsyncContextManager[RunStream]:
         """Run turns and tools in turn until the model answers, as a scope, event by event.
@@ -209,6 +215,7 @@ class Conversation(TurnMethods):
         :param on_tool_error: whether the model is told what a tool raises, or it is raised, and
             the other tools are cancelled. Arguments that do not fit always go back to the model.
         :param delivery: for each of the turns.
+        :param max_retries: for each of the turns; by default as the connection.
         :param params: settings of the turns. A ``tool_choice`` that forces a call is for the
             first one: it would force calls for ever.
         :raises ConfigurationError: for what is no setting, or no way to run tools; and, without
@@ -217,6 +224,7 @@ class Conversation(TurnMethods):
         check_option_values(delivery=delivery, abandon=abandon)
         if not (max_rounds >= 1 and max_concurrency >= 1):
             raise ConfigurationError("max_rounds and max_concurrency are at least 1")
+        self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
         offered = self._tools if tools is None else tools
         if tools is not None:
             params["tools"] = tools
@@ -235,6 +243,7 @@ class Conversation(TurnMethods):
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
+            max_retries=max_retries,
             instruments=self._instruments,
         )
         return open_run(self._floor, self._sender, self._ledger, config, raw_input(input))
@@ -251,6 +260,7 @@ class Conversation(TurnMethods):
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
         delivery: DeliveryChoice = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Run turns and tools in turn until the model answers, and give its Response.
@@ -274,6 +284,7 @@ class Conversation(TurnMethods):
             on_tool_error=on_tool_error,
             delivery=delivery,
             snapshot=False,
+            max_retries=max_retries,
             **params,
         ) as run:
             return await run.until_done()
@@ -285,6 +296,7 @@ class Conversation(TurnMethods):
         input: Input = (),
         *,
         delivery: DeliveryChoice = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
@@ -294,6 +306,7 @@ class Conversation(TurnMethods):
         input: Input = (),
         *,
         delivery: DeliveryChoice = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -302,6 +315,7 @@ class Conversation(TurnMethods):
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryChoice = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]:
         """Run turns and tools until the model answers with a value of a type.
@@ -315,7 +329,8 @@ class Conversation(TurnMethods):
         """
         settings, reader = with_text_format(answer, {**self._settings.plain, **params})
         params["text"] = settings["text"]
-        return parse_response(await self.run(input, delivery=delivery, **params), reader)
+        response = await self.run(input, delivery=delivery, max_retries=max_retries, **params)
+        return parse_response(response, reader)
 
     def _settings_with(self, params: Mapping[str, Any], of: str) -> TurnSettings:
         return TurnSettings({**self._settings.plain, **params}, of) if params else self._settings

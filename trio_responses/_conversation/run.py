@@ -22,9 +22,8 @@ from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._conversation.turn import ConversationRequest, TurnStream
 from trio_responses._errors import (
     ConfigurationError,
-    Delivery,
-    ResponseFailedError,
     RoundsExceeded,
+    failed_response_error,
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from trio_responses import _wire as wire
     from trio_responses._conversation.history import History
     from trio_responses._conversation.turn import TurnLock
-    from trio_responses._errors import ResponsesError
     from trio_responses._protocol.calls import Key
     from trio_responses._protocol.delivery import DeliveryChoice
     from trio_responses._tools.toolbox import Toolbox
@@ -72,6 +70,7 @@ class RunConfig:
     delivery: DeliveryChoice
     abandon: AbandonChoice
     snapshot: bool
+    max_retries: int | None = None
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 
@@ -302,9 +301,7 @@ def _free(choice: Any) -> Any:
 def _checked(response: Response) -> Response:
     """Give a Response back, if it did not fail."""
     if response.status == "failed":
-        error: ResponsesError = ResponseFailedError(response)
-        error.delivery = Delivery.ACCEPTED
-        raise error
+        raise failed_response_error(response)
     return response
 
 
@@ -322,6 +319,7 @@ async def open_run(
             delivery=config.delivery,
             abandon=config.abandon,
             snapshot=config.snapshot,
+            max_retries=config.max_retries,
             within_run=True,
         )
 

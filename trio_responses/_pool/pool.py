@@ -24,7 +24,7 @@ from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._pool.scheduler import Bounds
 from trio_responses._pool.sender import PoolTurnSender
 from trio_responses._pool.tasks import SUMS, PoolTasks
-from trio_responses._settings import ReconnectPolicy, check_option_values
+from trio_responses._settings import ReconnectPolicy, RetryPolicy, check_option_values
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
@@ -83,6 +83,8 @@ class PoolStatistics:
     """Requests that were written as a whole, steering among them."""
     bytes_sent: int
     """Bytes of their frames."""
+    retries: int
+    """Requests that were sent again after an attempt that failed."""
     requests_active: int
     """Requests whose response has not ended, abandoned ones among them."""
     undecodable_frames: int
@@ -104,8 +106,9 @@ class ResponsesPool(TurnMethods):
     connection for its whole life, with its forks.
     """
 
-    def __init__(self, tasks: PoolTasks) -> None:
+    def __init__(self, tasks: PoolTasks, retry_policy: RetryPolicy) -> None:
         self._tasks = tasks
+        self._retry_policy = retry_policy
         self._spread = tasks.spread
 
     def __repr__(self) -> str:
@@ -120,6 +123,7 @@ class ResponsesPool(TurnMethods):
         delivery: DeliveryChoice = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn as a scope, event by event: as ``connection.stream``.
@@ -131,8 +135,15 @@ class ResponsesPool(TurnMethods):
         """
         check_option_values(delivery=delivery, abandon=abandon)
         draft = StaticRequest(create_command(params))
-        route = PoolTurnSender(self._spread)
-        return ResponseStream(route, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
+        route = PoolTurnSender(self._spread, self._retry_policy)
+        return ResponseStream(
+            route,
+            draft,
+            delivery=delivery,
+            abandon=abandon,
+            snapshot=snapshot,
+            max_retries=max_retries,
+        )
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
@@ -232,6 +243,8 @@ async def open_pool(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    max_retries: int = 2,
+    max_retry_wait: float = 60.0,
     instruments: Iterable[Instrument] | None = None,
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
@@ -265,6 +278,7 @@ async def open_pool(
     _check(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
         ssl_context = default_ssl_context()  # kept, also while no connection is open
+    retry_policy = RetryPolicy(max_retries=max_retries, max_retry_wait=max_retry_wait)
     headers = checked_headers(headers)
     instruments = None if instruments is None else checked_instruments(instruments)
     walks = _Walks(reconnect)
@@ -282,6 +296,8 @@ async def open_pool(
             keepalive=keepalive,
             limits=limits,
             rotation=rotation,
+            max_retries=max_retries,
+            max_retry_wait=max_retry_wait,
             instruments=instruments,
             allow_insecure=allow_insecure,
             dial=dial,
@@ -290,7 +306,7 @@ async def open_pool(
 
     policy = reconnect if isinstance(reconnect, ReconnectPolicy) else ReconnectPolicy()
     bounds = Bounds(size=size, target_load=per_connection, places=places, pause=policy.cap)
-    pool = ResponsesPool(PoolTasks(connect, bounds))
+    pool = ResponsesPool(PoolTasks(connect, bounds), retry_policy)
     async with open_closing_nursery(pool.aclose) as nursery:
         await pool._tasks.start(nursery)  # noqa: SLF001 - its own opener
         yield pool

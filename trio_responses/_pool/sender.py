@@ -10,6 +10,7 @@ from trio_responses._pool.scheduler import is_permanent
 if TYPE_CHECKING:
     from trio_responses._pool.member import Member
     from trio_responses._pool.scheduler import Scheduler
+    from trio_responses._settings import RetryPolicy
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import AbandonChoice
@@ -21,8 +22,10 @@ __all__ = ["PoolTurnSender"]
 class PoolTurnSender:
     """Sends one turn of a pool on the connection that suits it best. A `TurnSender`."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, retry_policy: RetryPolicy) -> None:
         self._scheduler = scheduler
+        self.retry_policy: RetryPolicy = retry_policy
+        """How often a turn is sent again, and how long it may wait."""
         self._member: Member | None = None
         self._arrival: int | None = None
         """When the turn came, while its request is not sent: it keeps its place in the queue."""
@@ -40,7 +43,7 @@ class PoolTurnSender:
             return False
         return member.is_over or member.engine.requests.may_reroute(error)
 
-    async def start_turn(self, request: RequestBuilder) -> Turn:
+    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> Turn:
         """Send a request on the connection that suits it best.
 
         If that connection loses its socket while the request waits for a place there, another one
@@ -51,13 +54,13 @@ class PoolTurnSender:
         for _ in range(self._scheduler.bounds.size):
             member = await self._scheduler.take_place(request.parent, self._arrival)
             with member.sending():
-                return await self._send(request, member)
+                return await self._send(request, member, retry=retry)
         member = await self._scheduler.take_place(request.parent, self._arrival)
-        return await self._send(request, member)
+        return await self._send(request, member, retry=retry)
 
-    async def _send(self, request: RequestBuilder, member: Member) -> Turn:
+    async def _send(self, request: RequestBuilder, member: Member, *, retry: bool) -> Turn:
         try:
-            turn = await member.engine.requests.start_turn(request)
+            turn = await member.engine.requests.start_turn(request, retry=retry)
         except BaseException as error:
             self._scheduler.leave_place(member)
             if isinstance(error, ResponsesError) and error.delivery is Delivery.NOT_SENT:

@@ -35,6 +35,7 @@ COUNTERS: Final = (
     "bytes_received",
     "requests_sent",
     "bytes_sent",
+    "retries",
     "undecodable_frames",
     "unclaimed_events",
     "dropped_events",
