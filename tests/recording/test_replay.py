@@ -94,7 +94,7 @@ async def whole_session(connection: ResponsesConnection) -> list[Any]:
     async with connection.conversation(model="m", tools=[get_weather]) as conversation:
         seen.append(await conversation.run("Is it warm in Oslo?"))
     with pytest.raises(RateLimited) as caught:
-        await connection.create(model="m", input="Too much")
+        await connection.create(model="m", input="Too much", max_retries=0)
     seen.append(caught.value.code)
     texts: dict[str, str] = {}
 
@@ -462,7 +462,7 @@ async def test_a_capture_of_another_server_can_be_replayed(path: Path) -> None:
         # A capture has no steering, which would open these; no public name does it.
         for gate in server._state.steer_gates:
             gate.set()
-        async with server.open_client(instruments=[frames]) as connection:
+        async with server.open_client(instruments=[frames], max_retries=0) as connection:
             for answer in expected:
                 frames.received.clear()
                 with trio.move_on_after(10), suppress(ResponsesError):

@@ -104,12 +104,21 @@ FAULTS: Final[dict[str, Fault]] = {
         fail("previous_response_not_found", 400), PreviousResponseNotFound, REJECTED
     ),
     "bad request": Fault(fail("unsupported_parameter", 400), APIError, REJECTED),
-    "too fast": Fault(fail("rate_limit_exceeded", 429), RateLimited, REJECTED),
-    "overloaded": Fault(fail("server_is_overloaded", 503), ServerOverloaded, AMBIGUOUS),
-    "overloaded within": Fault(fail("server_is_overloaded", 503, 2), ServerOverloaded, ACCEPTED),
+    "too fast": Fault(fail("rate_limit_exceeded", 429), RateLimited, REJECTED, again=True),
+    "overloaded": Fault(fail("server_is_overloaded", 503), ServerOverloaded, AMBIGUOUS, again=True),
+    "overloaded within": Fault(
+        fail("server_is_overloaded", 503, 2), ServerOverloaded, ACCEPTED, again=True
+    ),
     "bad request within": Fault(fail("invalid_prompt", 400, 2), APIError, ACCEPTED),
-    "500": Fault(fail("server_error", 500), APIError, AMBIGUOUS),
-    "failed": Fault(lambda s: s.reply("a", status="failed"), ResponseFailedError, ACCEPTED),
+    "500": Fault(fail("server_error", 500), APIError, AMBIGUOUS, again=True),
+    "failed": Fault(
+        lambda s: s.reply("a", status="failed"), ResponseFailedError, ACCEPTED, again=True
+    ),
+    "bad prompt": Fault(
+        lambda s: s.reply("a", status="failed", error="invalid_prompt"),
+        ResponseFailedError,
+        ACCEPTED,
+    ),
     "undecodable": Fault(
         lambda s: s.answer([encoded(created()), '{"type": "response.completed", "response": 7}']),
         UndecodableResponse,
@@ -124,11 +133,11 @@ FAULTS: Final[dict[str, Fault]] = {
 async def test_every_end_of_a_turn_says_how_far_it_had_come(
     server: ResponsesServer, name: str, *, beside: bool
 ) -> None:
-    """P4: by default nothing of this is sent twice; the connection works behind each of them."""
+    """P4: without retries nothing of this is sent twice; the connection works after each."""
     fault = FAULTS[name]
     fault.order(server)
     async with server.open_client(
-        reconnect=STEADY, limits=Limits(max_message_bytes=50_000)
+        reconnect=STEADY, limits=Limits(max_message_bytes=50_000), max_retries=0
     ) as connection:
         async with trio.open_nursery() as nursery:
             if beside:  # what happens to one turn is said of that one only
@@ -156,7 +165,7 @@ async def test_every_end_of_a_turn_says_how_far_it_had_come(
 async def test_at_least_once_sends_again_what_may_have_run(
     server: ResponsesServer, name: str
 ) -> None:
-    """P4: the caller's choice; what the server has refused or failed stays as it is."""
+    """P4: the caller's choice; a request that would fail again is not repeated."""
     fault = FAULTS[name]
     fault.order(server)
     async with server.open_client(
@@ -183,7 +192,7 @@ async def test_at_least_once_is_twice_at_most_for_one_cause(
     fault = FAULTS[name]
     for _ in range(2):
         fault.order(server)
-    async with server.open_client(reconnect=STEADY) as connection:
+    async with server.open_client(reconnect=STEADY, max_retries=1) as connection:
         with pytest.raises(fault.error) as failure:
             await ask(connection, "hi", delivery="at_least_once")
         assert failure.value.delivery is fault.delivery
@@ -359,13 +368,13 @@ async def test_an_answer_may_overtake_the_end_of_the_write(server: ResponsesServ
 async def test_a_turn_that_meets_the_age_limit_goes_to_a_new_socket(
     server: ResponsesServer,
 ) -> None:
-    """P4: the server says that it did not start; nobody hears of it."""
+    """P4: the server states that it did not start the request."""
     async with server.open_client() as connection:
         await ask_strictly(connection, "first")
         server.fail("websocket_connection_limit_reached", status=400)
         async with connection.stream(model="m", input="hi") as stream:
             events = [event async for event in stream]
-        assert types(events)[0] == "response.created"
+        assert types(events)[:2] == [TurnRestarted.type, "response.created"]
         assert stream.response.output_text == heard("hi")
         assert trio.current_time() == 0
         assert server.statistics().handshakes == 2
@@ -507,7 +516,7 @@ async def test_a_second_sending_that_is_refused_does_not_undo_the_first(
     server.fail("rate_limit_exceeded", status=429)
     async with server.open_client(reconnect=STEADY) as connection:
         with pytest.raises(RateLimited) as failure:
-            await ask(connection, "hi", delivery="at_least_once")
+            await ask(connection, "hi", delivery="at_least_once", max_retries=0)
         assert failure.value.delivery is known
         assert any(isinstance(error, ConnectionLost) for error in behind(failure.value))
         assert len(server.requests) == 2
@@ -582,15 +591,15 @@ async def test_a_stream_says_where_it_begins_again(server: ResponsesServer) -> N
     assert restarted.error.delivery is ACCEPTED
 
 
-async def test_a_stream_that_has_given_nothing_begins_as_usual(server: ResponsesServer) -> None:
+async def test_a_stream_without_events_yields_a_restart_too(server: ResponsesServer) -> None:
     server.drop(after_events=0)
     async with (
         server.open_client(reconnect=STEADY) as connection,
         connection.stream(model="m", input="hi", delivery="at_least_once") as stream,
     ):
         kinds = [event.type async for event in stream]
-    assert kinds[0] == "response.created"
-    assert TurnRestarted.type not in kinds
+    assert kinds[:2] == [TurnRestarted.type, "response.created"]
+    assert kinds.count(TurnRestarted.type) == 1
     assert len(server.requests) == 2
 
 
@@ -603,6 +612,8 @@ async def test_a_second_sending_that_is_cancelled_may_be_tried_again(
         server.fail("websocket_connection_limit_reached", status=400)
         async with connection.stream(model="m", input="hi") as stream:
             server.stop_accepting()
+            restarted = await anext(stream)
+            assert isinstance(restarted, TurnRestarted)
             for _ in range(3):
                 with trio.move_on_after(0.1) as scope:
                     await stream.__anext__()

@@ -233,10 +233,10 @@ async def test_a_failed_response_ends_a_stream_as_an_event(server: "ResponsesSer
 
 
 async def test_create_raises_where_the_response_failed(server: "ResponsesServer") -> None:
-    """P3: with the Response on the exception, and never sent again."""
-    server.reply("half", status="failed", error="rate_limit_exceeded")
+    """P3: with the Response on the exception; a request that would fail again is sent once."""
+    server.reply("half", status="failed", error="invalid_prompt")
     async with server.open_client() as connection:
-        with pytest.raises(ResponseFailedError, match="rate_limit_exceeded") as failure:
+        with pytest.raises(ResponseFailedError, match="invalid_prompt") as failure:
             await ask(connection, "hi", delivery="at_least_once")
         assert failure.value.response.status == "failed"
         assert failure.value.response.output_text == "half"
@@ -292,7 +292,7 @@ async def test_an_error_frame_of_any_shape_ends_a_turn(
 
 async def test_a_rate_limit_says_how_long_to_wait(server: "ResponsesServer") -> None:
     server.fail("rate_limit_exceeded", status=429, headers={"retry-after": "7"})
-    async with server.open_client() as connection:
+    async with server.open_client(max_retries=0) as connection:
         with pytest.raises(RateLimited) as failure:
             await ask(connection, "hi")
         assert failure.value.retry_after == 7
