@@ -130,6 +130,8 @@ class Cell:
     """Whether the request goes out again by default: what cannot have run."""
     at_least_once: bool = False
     """Whether it goes out again under ``"at_least_once"``."""
+    delayed: float = 0.0
+    """The longest delay before it goes out again; the delay is up to a quarter shorter."""
     lost: int | None = None
     """The close code that the channel is told of."""
     status: str = "completed"
@@ -164,6 +166,7 @@ class Steered:
     after: Span = AT_ONCE
     then: Then = SAME
     at_least_once: bool = False
+    delayed: float = 0.0
     phase: str = "steering"
 
     @property

@@ -168,7 +168,12 @@ UNDECODABLE: Final[dict[str, Any]] = {
     "raises": UndecodableResponse,
     "delivery": Delivery.ACCEPTED,
 }
-BROKEN_OFF: Final[dict[str, Any]] = {"raises": APIError, "delivery": Delivery.ACCEPTED}
+BROKEN_OFF: Final[dict[str, Any]] = {
+    "raises": APIError,
+    "delivery": Delivery.ACCEPTED,
+    "at_least_once": True,
+    "delayed": 0.5,
+}
 
 TERMINALS: Final = [
     cut_short("FIN in its place", faults.fin),

@@ -63,6 +63,8 @@ UNSAID: Final[dict[str, Json]] = {
     "empty error": {"type": "error"},
     "error of status 500": wrapped("server_error", 500),
 }
+FIRST_RETRY: Final = 0.5
+"""The longest delay before the first retry of a turn, in seconds."""
 CODES: Final[list[tuple[str, int | None, type[APIError], Delivery]]] = [
     ("rate_limit_exceeded", 429, RateLimited, Delivery.REJECTED),
     ("rate_limit_exceeded", None, RateLimited, Delivery.REJECTED),
@@ -78,7 +80,14 @@ CODES: Final[list[tuple[str, int | None, type[APIError], Delivery]]] = [
 def refused(
     fault: str, error: Json, kind: type[APIError], delivery: Delivery, **more: Any
 ) -> list[Cell]:
-    """A refusal ends its turn, before its start or within; the socket goes on."""
+    """A refusal ends its turn, before its start or within; the socket goes on.
+
+    A rate limit and an error of the server are repeated after a delay.
+    """
+    code = str(error.get("code") or error.get("error"))
+    limited = kind is RateLimited and "insufficient_quota" not in code
+    if limited or delivery is Delivery.AMBIGUOUS:
+        more |= {"at_least_once": True, "delayed": FIRST_RETRY}
     before = Cell(
         phase=BEFORE,
         fault=fault,
@@ -93,6 +102,8 @@ def refused(
         strike=answering(error, within=True),
         delivery=Delivery.ACCEPTED,
     )
+    if limited:
+        before = replace(before, raises=None, delivery=None, repeated=True)
     return [before, within]
 
 

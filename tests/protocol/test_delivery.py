@@ -238,6 +238,7 @@ def test_only_rate_limits_and_errors_of_the_server_need_a_delay(kind: str) -> No
         ("a_code_of_next_year", "requests", 429, Failure.RATE_LIMITED),
         (None, None, 429, Failure.RATE_LIMITED),
         ("slow_down", None, 429, Failure.RATE_LIMITED),
+        ("server_error", None, 400, Failure.OTHER),
         ("insufficient_quota", "insufficient_quota", 429, Failure.OTHER),
         (None, "insufficient_quota", 429, Failure.OTHER),
         ("credit_balance_exhausted", None, 429, Failure.OTHER),

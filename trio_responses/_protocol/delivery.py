@@ -101,11 +101,13 @@ FAILURES_BY_CODE: Final[Mapping[str, Failure]] = {
     "insufficient_quota": Failure.OTHER,
 }
 """The meaning of the codes and types of errors. A status in the table below comes first where the
-meaning is an error of the server: ``slow_down`` with 429 is a rate limit."""
+meaning is an error of the server: ``slow_down`` with 429 is a rate limit, ``server_error`` with 400
+an error of the request."""
 QUOTA_PREFIX: Final = "usage_"
 """The start of the codes for a used-up plan, such as ``usage_limit_reached``."""
 NOT_IMPLEMENTED: Final = 501
 FAILURES_BY_STATUS: Final[Mapping[int, Failure]] = {
+    **dict.fromkeys(CLIENT_ERRORS, Failure.OTHER),
     429: Failure.RATE_LIMITED,
     **dict.fromkeys(range(500, 600), Failure.SERVER_ERROR),
     NOT_IMPLEMENTED: Failure.OTHER,
