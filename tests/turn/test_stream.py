@@ -245,6 +245,17 @@ async def test_create_raises_where_the_response_failed(server: "ResponsesServer"
         await ask_strictly(connection, "next")
 
 
+async def test_a_cancelled_response_ends_the_turn(server: "ResponsesServer") -> None:
+    """P3: some servers end a response with ``response.cancelled``."""
+    cancelled = ended((), status="cancelled")
+    server.answer([encoded(created()), encoded(cancelled)])
+    async with server.open_client() as connection:
+        response = await connection.create(model="m", input="hi")
+        assert response.status == "cancelled"
+        assert trio.current_time() == 0
+        await ask_strictly(connection, "next")
+
+
 async def test_an_incomplete_response_is_a_response(server: "ResponsesServer") -> None:
     """P3: it is what the caller asked for, up to a limit."""
     server.reply("half", status="incomplete", reason="max_output_tokens")
