@@ -42,6 +42,7 @@ from trio_responses.testing import (
     ResponsesServer,
     open_test_server,
 )
+from trio_responses.types import ErrorEvent
 
 pytestmark = NO_WAITING
 
@@ -366,11 +367,11 @@ async def test_each_turn_of_a_run_has_its_own_retries(server: ResponsesServer) -
         connection.conversation(model="m", store=False, tools=[get_weather]) as talk,
         talk.run_stream("hi") as run,
     ):
-        kinds = [event.type async for event in run if hasattr(event, "type")]
+        events = [event async for event in run]
         assert run.response.status == "completed"
         assert talk.statistics().items == 4
-    assert kinds.count(TurnRestarted.type) == 4
-    assert "error" not in kinds
+    assert sum(isinstance(event, TurnRestarted) for event in events) == 4
+    assert not any(isinstance(event, ErrorEvent) for event in events)
 
 
 # --- The events of a stream ------------------------------------------------------------------
