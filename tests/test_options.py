@@ -17,7 +17,7 @@ from trio_responses._settings import (
     check_option_values,
     checked_record,
 )
-from trio_responses.typing import AbandonChoice, DeliveryChoice, OnToolError
+from trio_responses.typing import AbandonChoice, DeliveryMode, OnToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ KEY = "sk-secret-0pT1"
 
 def test_the_option_values_match_the_types() -> None:
     assert {
-        "delivery": get_args(DeliveryChoice),
+        "delivery": get_args(DeliveryMode),
         "abandon": get_args(AbandonChoice),
         "on_tool_error": get_args(OnToolError),
         "after_error": get_args(get_type_hints(Endpoint)["after_error"]),

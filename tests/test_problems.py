@@ -31,7 +31,7 @@ from trio_responses import (
     AuthenticationError,
     ConnectionLimitReached,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     FirstEventTimeout,
     HandshakeRejected,
@@ -203,7 +203,7 @@ async def test_problem_07_what_may_have_run_is_not_run_again_unasked() -> None:
         server.drop()
         with pytest.raises(ConnectionLost) as failure:
             await ask(connection, "expensive")
-        assert failure.value.delivery is Delivery.AMBIGUOUS
+        assert failure.value.delivery is DeliveryStatus.AMBIGUOUS
         assert len(server.requests) == 1
         server.drop()
         assert await ask(connection, "approved", delivery="at_least_once") == heard("approved")
@@ -322,11 +322,11 @@ async def test_problem_13_a_request_that_is_too_big_is_sent_once() -> None:
     ):
         with pytest.raises(RequestTooLarge) as theirs:
             await ask(connection, "x" * 6000, delivery="at_least_once")
-        assert theirs.value.delivery is Delivery.REJECTED
+        assert theirs.value.delivery is DeliveryStatus.REJECTED
         assert (theirs.value.size > 6000, theirs.value.limit) == (True, None)
         with pytest.raises(RequestTooLarge) as ours:
             await ask(connection, "x" * 10_000)
-        assert ours.value.delivery is Delivery.NOT_SENT
+        assert ours.value.delivery is DeliveryStatus.NOT_SENT
         assert (ours.value.size > 10_000, ours.value.limit) == (True, 9000)
         await ask_strictly(connection, "next")
         assert connection.statistics().requests_sent == 2
@@ -539,7 +539,7 @@ async def test_problem_24_a_server_that_stores_nothing_says_so() -> None:
     async with open_pair() as (_server, connection):
         with pytest.raises(PreviousResponseNotFound) as failure:
             await connection.create(model="m", input="hi", previous_response_id="resp_gone")
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
 
 
 @NO_WAITING

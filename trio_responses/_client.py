@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.raw_items import RawItems
     from trio_responses._settings import ReconnectPolicy
-    from trio_responses._transport.proxy import ProxyChoice
+    from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
     from trio_responses._turn.stream import AbandonChoice
     from trio_responses._wire import ClientEvent
@@ -94,7 +94,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     def stream(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
@@ -279,7 +279,7 @@ async def open_responses(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
-    proxy: ProxyChoice = None,
+    proxy: ProxyOption = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
@@ -376,7 +376,7 @@ async def connect_responses(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
-    proxy: ProxyChoice = None,
+    proxy: ProxyOption = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
@@ -441,7 +441,7 @@ def make_engine(
     endpoint: Endpoint | None,
     headers: Headers,
     ssl_context: ssl.SSLContext | None,
-    proxy: ProxyChoice,
+    proxy: ProxyOption,
     reconnect: ReconnectPolicy | Iterable[float] | None,
     timeouts: Timeouts | None,
     keepalive: Keepalive | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_responses._protocol.delivery import Delivery, Failure, failure_of_code
+from trio_responses._protocol.delivery import DeliveryStatus, Failure, failure_of_code
 from trio_responses._wire import ErrorEvent
 
 if TYPE_CHECKING:
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIError",
-    "AnswerError",
-    "AnswerIncomplete",
-    "AnswerMismatch",
-    "AnswerRefused",
+    "ParseError",
+    "IncompleteError",
+    "ParseMismatchError",
+    "RefusalError",
     "AuthenticationError",
-    "BufferExceeded",
+    "BufferOverflow",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",
     "ConnectionClosed",
     "ConnectionLimitReached",
     "ConnectionLost",
-    "Delivery",
+    "DeliveryStatus",
     "FirstEventTimeout",
     "HandshakeRejected",
     "InvalidStreamId",
@@ -42,17 +42,17 @@ __all__ = [
     "MessageTooLarge",
     "PreviousResponseNotFound",
     "ProxyError",
-    "RateLimited",
+    "RateLimitError",
     "ReconnectFailed",
     "RequestTooLarge",
     "ResponseFailedError",
     "ResponsesError",
-    "RoundsExceeded",
+    "MaxRoundsExceeded",
     "SendTimeout",
     "ServerOverloaded",
     "StallTimeout",
     "StreamLimitReached",
-    "UnanswerableCall",
+    "CallNotRejectable",
     "UndecodableResponse",
     "UnexpectedOutput",
     "UpgradeUnsupported",
@@ -66,7 +66,7 @@ class ResponsesError(Exception):
         others.
     """
 
-    delivery: Delivery | None = None
+    delivery: DeliveryStatus | None = None
 
     def copy_for_raise(self) -> Self:
         """Return a copy without a traceback, for another task to raise or keep.
@@ -329,7 +329,7 @@ class APIError(ResponsesError):
         return self.event.retry_after
 
 
-class RateLimited(APIError):
+class RateLimitError(APIError):
     """The server refused the request with ``rate_limit_exceeded`` or status 429.
 
     The request was sent again up to ``max_retries`` times, unless ``retry_after`` is over
@@ -374,7 +374,7 @@ class ServerOverloaded(APIError):
 
 
 API_ERRORS_BY_CODE: dict[str, type[APIError]] = {
-    "rate_limit_exceeded": RateLimited,
+    "rate_limit_exceeded": RateLimitError,
     "previous_response_not_found": PreviousResponseNotFound,
     "websocket_connection_limit_reached": ConnectionLimitReached,
     "websocket_stream_limit_reached": StreamLimitReached,
@@ -389,7 +389,7 @@ def api_error(event: ErrorEvent) -> APIError:
     """Return the exception for an error frame, by its code (docs/protocol.md, section 4)."""
     kind = API_ERRORS_BY_CODE.get(event.code or "")
     if kind is None:
-        kind = RateLimited if event.status == RATE_LIMIT_STATUS else APIError
+        kind = RateLimitError if event.status == RATE_LIMIT_STATUS else APIError
     return kind(event)
 
 
@@ -432,7 +432,7 @@ class UnexpectedOutput(ResponsesError):
         self.response = response
 
 
-class AnswerError(ResponsesError):
+class ParseError(ResponsesError):
     """A response has no answer of the type that ``parse`` was asked for.
 
     :ivar response: the Response.
@@ -443,7 +443,7 @@ class AnswerError(ResponsesError):
         self.response = response
 
 
-class AnswerRefused(AnswerError):
+class RefusalError(ParseError):
     """The model refused to answer.
 
     :ivar refusal: the model's text; it is not in ``str()``.
@@ -454,7 +454,7 @@ class AnswerRefused(AnswerError):
         self.refusal: str = response.refusal
 
 
-class AnswerIncomplete(AnswerError):
+class IncompleteError(ParseError):
     """The answer was cut off.
 
     :ivar reason: the server's reason, such as ``max_output_tokens``; `None` when it gave none.
@@ -466,7 +466,7 @@ class AnswerIncomplete(AnswerError):
         super().__init__(f"is incomplete: {self.reason}", response)
 
 
-class AnswerMismatch(AnswerError, ValueError):
+class ParseMismatchError(ParseError, ValueError):
     """The answer does not fit the type, or the response has no text.
 
     :ivar text: the text of the answer; it is not in ``str()``.
@@ -483,7 +483,7 @@ class AnswerMismatch(AnswerError, ValueError):
         self.place = place
 
 
-class RoundsExceeded(ResponsesError):
+class MaxRoundsExceeded(ResponsesError):
     """The model still called tools in the last round that a run allows.
 
     The conversation is intact: the next run answers the calls of the last response first. Raise
@@ -499,7 +499,7 @@ class RoundsExceeded(ResponsesError):
         self.response = response
 
 
-class UnanswerableCall(ResponsesError):
+class CallNotRejectable(ResponsesError):
     """A call was declined, and its type of output cannot express a refusal.
 
     :ivar kind: the type of the call, such as ``computer_call``.
@@ -574,7 +574,7 @@ class MessageTooLarge(ResponsesError):
         self.limit = limit
 
 
-class BufferExceeded(ResponsesError):
+class BufferOverflow(ResponsesError):
     """The unread events of this turn blocked other readers for longer than ``timeouts.stall``.
 
     The connection's buffer was full, and this turn had most of it. Read its events faster, or raise
@@ -588,16 +588,16 @@ class BufferExceeded(ResponsesError):
         self.buffered = buffered
 
 
-def failed_response_error(response: Response) -> ResponseFailedError | RateLimited:
-    """Return the exception for a response that failed: a `RateLimited` if its rate is the cause."""
+def failed_response_error(response: Response) -> ResponseFailedError | RateLimitError:
+    """Return the exception for a response that failed: a `RateLimitError` if its rate is the cause."""
     reason = response.error
-    error: ResponseFailedError | RateLimited = ResponseFailedError(response)
+    error: ResponseFailedError | RateLimitError = ResponseFailedError(response)
     if reason is not None and failure_of(error) is Failure.RATE_LIMITED:
         event = ErrorEvent(
             code=reason.code, message=reason.message, param=reason.param, error_type=reason.type
         )
-        error = RateLimited(event, response)
-    error.delivery = Delivery.ACCEPTED
+        error = RateLimitError(event, response)
+    error.delivery = DeliveryStatus.ACCEPTED
     return error
 
 

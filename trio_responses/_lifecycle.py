@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from trio_responses._errors import BufferExceeded, ConnectionLost
+from trio_responses._errors import BufferOverflow, ConnectionLost
 from trio_responses._wire import ServerEvent
 
 if TYPE_CHECKING:
@@ -105,13 +105,13 @@ class ConnectionStatistics:
     unclaimed_events: int
     """Events that belonged to no request, whether or not the raw channel was read."""
     dropped_events: int
-    """Events that were discarded: of abandoned turns, and after a `BufferExceeded`."""
+    """Events that were discarded: of abandoned turns, and after a `BufferOverflow`."""
     unread_bytes: int
     """Bytes of events that wait to be read."""
 
 
 Event: TypeAlias = (
-    ServerEvent | ConnectionLost | ConnectionRestored | ConnectionRotated | BufferExceeded
+    ServerEvent | ConnectionLost | ConnectionRestored | ConnectionRotated | BufferOverflow
 )
 """An item of a connection's raw channel."""
 

@@ -11,7 +11,7 @@ from trio_responses import (
     ConfigurationError,
     ConnectionLost,
     ConnectionRestored,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     Keepalive,
     Limits,
@@ -477,6 +477,6 @@ async def test_a_message_over_the_limit_ends_the_turn_of_its_lane_alone(
             with pytest.raises(MessageTooLarge) as failure:
                 await two.create(model="m", input="hi")
             assert server.last_request.lane == "lane-31"
-            assert failure.value.delivery is Delivery.ACCEPTED
+            assert failure.value.delivery is DeliveryStatus.ACCEPTED
             gate.set()
             assert (await stream.until_done()).output_text == "well"

@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_responses import (
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     FirstEventTimeout,
     Keepalive,
@@ -40,7 +40,7 @@ async def test_silence_before_the_first_event_ends_the_turn_to_the_second(
         with pytest.raises(FirstEventTimeout) as failure:
             await connection.create(model="m", input="hi")
         assert trio.current_time() == 35
-        assert failure.value.delivery is Delivery.AMBIGUOUS
+        assert failure.value.delivery is DeliveryStatus.AMBIGUOUS
         assert (failure.value.seconds, failure.value.sent) == (30, 30)
         assert isinstance(failure.value, trio.TooSlowError)
         await well(connection)
@@ -56,7 +56,7 @@ async def test_silence_in_a_response_ends_the_turn_to_the_second(
         with pytest.raises(StallTimeout) as failure:
             await connection.create(model="m", input="hi")
         assert trio.current_time() == 5 * 50 + 100
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert failure.value.last_event == "response.output_text.delta"
         assert failure.value.silence == 100
         await well(connection)

@@ -15,7 +15,7 @@ from trio_responses import (
     ConnectError,
     ConnectionLost,
     ConnectTimeout,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     HandshakeRejected,
     ReconnectFailed,
@@ -149,7 +149,7 @@ async def test_a_final_status_ends_a_reconnect(server: ResponsesServer, connect:
         await wait_all_tasks_blocked()
         with pytest.raises(AuthenticationError) as failure:
             await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
         with pytest.raises(AuthenticationError):
             await connection.receive()
     assert server.statistics().handshakes == 2

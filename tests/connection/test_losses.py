@@ -11,7 +11,7 @@ from trio_responses import (
     ConnectionLost,
     ConnectionRestored,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     KeepaliveTimeout,
     ReconnectFailed,
@@ -55,11 +55,15 @@ async def test_the_channel_gives_the_events_and_then_the_loss_and_then_the_retur
 
 
 @pytest.mark.parametrize(
-    ("after_events", "delivery"), [(0, Delivery.AMBIGUOUS), (1, Delivery.ACCEPTED)]
+    ("after_events", "delivery"), [(0, DeliveryStatus.AMBIGUOUS), (1, DeliveryStatus.ACCEPTED)]
 )
 @pytest.mark.parametrize("how", ["reset", "fin", 1001])
 async def test_a_waiting_create_raises_at_once_and_says_how_far_it_came(
-    server: ResponsesServer, connect: "Connect", how: How, after_events: int, delivery: Delivery
+    server: ResponsesServer,
+    connect: "Connect",
+    how: How,
+    after_events: int,
+    delivery: DeliveryStatus,
 ) -> None:
     """P4, D8, row 7: not after the reconnect, and nothing is sent again."""
     server.drop(after_events=after_events, how=how)
@@ -94,7 +98,7 @@ async def test_a_request_that_cannot_be_written_twice_says_not_sent(
     async with connect(dial=dialler) as connection:
         with pytest.raises(ConnectionLost) as failure:
             await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
         assert dialler.times == [0, 1]
     assert server.requests == []
 
@@ -112,7 +116,7 @@ async def test_a_frame_that_cannot_be_written_in_time_says_not_sent(
         server.freeze_all()
         with pytest.raises(SendTimeout) as failure:
             await connection.send(ResponseCreate(model="m", input="x" * 100_000))
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
         assert trio.current_time() == 5
     assert server.statistics().requests == 0
 
@@ -136,8 +140,8 @@ async def test_everybody_who_waits_is_told_with_an_exception_of_their_own(
             nursery.start_soon(ask, connection, text)
             await wait_all_tasks_blocked()
         await server.reset_all()
-    assert failures["first"].delivery is Delivery.ACCEPTED
-    assert failures["second"].delivery is Delivery.AMBIGUOUS
+    assert failures["first"].delivery is DeliveryStatus.ACCEPTED
+    assert failures["second"].delivery is DeliveryStatus.AMBIGUOUS
     assert failures["first"] is not failures["second"]
 
 
@@ -300,7 +304,7 @@ async def test_a_turn_on_a_dead_server_is_told_by_the_keepalive(
     async with connect() as connection:
         with pytest.raises(KeepaliveTimeout) as failure:
             await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert trio.current_time() == 40
 
 

@@ -15,7 +15,7 @@ from trio_responses import (
     ConnectionClosed,
     ConnectionLost,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     Keepalive,
     ReconnectFailed,
     ResponsesConnection,
@@ -83,7 +83,7 @@ async def test_a_block_left_while_a_turn_runs_fails_the_turn(
     async with nothing_is_left(server), trio.open_nursery() as nursery, connect() as connection:
         nursery.start_soon(ask, connection)
         await wait_all_tasks_blocked()
-    assert [failure.delivery for failure in failures] == [Delivery.ACCEPTED]
+    assert [failure.delivery for failure in failures] == [DeliveryStatus.ACCEPTED]
     assert isinstance(failures[0], trio.ClosedResourceError)
 
 
@@ -412,7 +412,7 @@ async def test_what_the_connection_failed_with_is_said_at_once_by_every_call(
         for _ in range(2):
             with pytest.raises(ReconnectFailed) as failure:
                 await call(connection, use)
-            assert failure.value.delivery is Delivery.NOT_SENT
+            assert failure.value.delivery is DeliveryStatus.NOT_SENT
             assert trio.current_time() == 0
 
 

@@ -21,7 +21,7 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionState,
     ConnectTimeout,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     HandshakeRejected,
     KeepaliveTimeout,
@@ -190,7 +190,7 @@ async def test_d08_a_turn_under_way_is_told_that_its_socket_is_gone(
             async for _ in stream:
                 count += 1
         assert count == 5
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert trio.current_time() == 0
 
 
@@ -208,7 +208,7 @@ async def test_d09_a_send_during_an_outage_waits_and_a_failed_write_is_seen(
         dialler.streams[-1].writes_left = 0
         with pytest.raises(ConnectionLost) as failure:
             await connection.send(ResponseCreate(model="m", input="hi"))
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
     assert server.statistics().requests == 1
 
 

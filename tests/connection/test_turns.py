@@ -12,11 +12,11 @@ from trio_responses import (
     ConnectionLimitReached,
     ConnectionLost,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     InvalidStreamId,
     PreviousResponseNotFound,
-    RateLimited,
+    RateLimitError,
     ResponseFailedError,
     ResponsesConnection,
     ServerOverloaded,
@@ -256,7 +256,7 @@ async def test_a_warm_up_with_output_is_told(server: ResponsesServer, connect: "
         with pytest.raises(UnexpectedOutput) as failure:
             await connection.warm_up(model="m")
         assert failure.value.response.output_text == "unasked"
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         await well(connection)
 
 
@@ -269,7 +269,7 @@ async def test_a_refused_warm_up_is_an_api_error(
         with pytest.raises(APIError) as failure:
             await connection.warm_up(model="m")
         assert failure.value.param == "generate"
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
 
 
 # --- The parent ----------------------------------------------------------------------------
@@ -329,7 +329,7 @@ async def test_an_unknown_parent_is_told(connect: "Connect") -> None:
         with pytest.raises(PreviousResponseNotFound) as failure:
             await connection.create(model="m", input="hi", previous_response_id="resp_gone")
         assert (failure.value.status, failure.value.param) == (400, "previous_response_id")
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
         await well(connection)
 
 
@@ -353,13 +353,13 @@ async def test_every_shape_of_error_ends_the_turn(
     )
     async with connect(max_retries=0) as connection:
         if shape == "failed":
-            with pytest.raises(RateLimited) as failed:
+            with pytest.raises(RateLimitError) as failed:
                 await connection.create(model="m", input="hi")
             assert failed.value.response is not None
             assert failed.value.response.status == "failed"
             assert failed.value.code == "rate_limit_exceeded"
             assert failed.value.message == "slow down"
-            assert failed.value.delivery is Delivery.ACCEPTED
+            assert failed.value.delivery is DeliveryStatus.ACCEPTED
         else:
             with pytest.raises(APIError) as failure:
                 await connection.create(model="m", input="hi")
@@ -368,12 +368,12 @@ async def test_every_shape_of_error_ends_the_turn(
             assert "slow down" not in str(error)
             assert error.retry_after == 7
             if shape != "detail":
-                assert isinstance(error, RateLimited)
+                assert isinstance(error, RateLimitError)
                 assert error.code == "rate_limit_exceeded"
                 assert error.param == "model"
             if shape not in {"flat", "sequenced"}:
                 assert error.status == 429
-            started = Delivery.ACCEPTED if after_events else Delivery.REJECTED
+            started = DeliveryStatus.ACCEPTED if after_events else DeliveryStatus.REJECTED
             assert error.delivery is started
         await well(connection)
         assert trio.current_time() == 0
@@ -382,7 +382,7 @@ async def test_every_shape_of_error_ends_the_turn(
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("rate_limit_exceeded", RateLimited),
+        ("rate_limit_exceeded", RateLimitError),
         ("previous_response_not_found", PreviousResponseNotFound),
         ("websocket_stream_limit_reached", StreamLimitReached),
         ("invalid_stream_id", InvalidStreamId),
@@ -417,7 +417,7 @@ async def test_a_server_error_before_the_start_is_ambiguous(
     async with connect() as connection:
         with pytest.raises(APIError) as failure:
             await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.AMBIGUOUS
+        assert failure.value.delivery is DeliveryStatus.AMBIGUOUS
     assert len(server.requests) == 1
 
 
@@ -516,7 +516,7 @@ async def test_a_last_event_that_cannot_be_decoded_ends_the_turn(
             await connection.create(model="m", input="hi")
         assert failure.value.frame.type == kind
         assert b'"response":5' in failure.value.frame.raw
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert trio.current_time() == 0
         assert connection.statistics().undecodable_frames == 1
         await well(connection)
@@ -624,7 +624,7 @@ async def test_an_age_limit_in_place_of_every_start_is_told(
     async with connect() as connection:
         with pytest.raises(ConnectionLimitReached) as failure:
             await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
     assert len(server.requests) == 2
 
 
@@ -650,6 +650,6 @@ async def test_an_age_limit_and_a_close_after_the_start_are_a_loss_with_its_reas
     async with connect() as connection:
         with pytest.raises(ConnectionLost) as failure:
             await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert isinstance(failure.value.__cause__, ConnectionLimitReached)
         await well(connection)

@@ -23,7 +23,7 @@ from tests.conversation.rig import history, user
 from tests.turn.rig import LIMIT_REACHED, Json
 from trio_responses import (
     Conversation,
-    Delivery,
+    DeliveryStatus,
     ReconnectPolicy,
     ResponseFailedError,
     ResponsesConnection,
@@ -31,7 +31,7 @@ from trio_responses import (
     RotationPolicy,
     SteerReceipt,
 )
-from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._wire import Response
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
 
@@ -48,7 +48,7 @@ BEFORE: Final[Mapping[str, Callable[[ResponsesServer], Awaitable[None]]]] = {
 }
 """What happens between turns."""
 
-NOT_RUN: Final = {Delivery.NOT_SENT, Delivery.REJECTED}
+NOT_RUN: Final = {DeliveryStatus.NOT_SENT, DeliveryStatus.REJECTED}
 NOT_FOUND: Final = "previous_response_not_found"
 DURING: Final[Mapping[str, Callable[[ResponsesServer], object]]] = {
     "nothing": lambda _: None,
@@ -93,7 +93,7 @@ class Step:
     during: Sequence[str]
     manner: Json
     override: Json
-    delivery: DeliveryChoice
+    delivery: DeliveryMode
     manoeuvre: str | None
 
 

@@ -20,12 +20,12 @@ from trio_responses import (
     ConnectionLimitReached,
     ConnectionLost,
     Conversation,
-    Delivery,
+    DeliveryStatus,
     PreviousResponseNotFound,
     RotationPolicy,
     TurnRestarted,
 )
-from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses.testing import ResponsesServer
 
 NOT_FOUND = "previous_response_not_found"
@@ -119,7 +119,7 @@ async def test_a_turn_that_may_have_run_is_not_sent_again(
         server.drop(after_events=after_events)
         with pytest.raises(ConnectionLost) as failure:
             await talk.create("lost")
-        expected = Delivery.ACCEPTED if after_events else Delivery.AMBIGUOUS
+        expected = DeliveryStatus.ACCEPTED if after_events else DeliveryStatus.AMBIGUOUS
         assert failure.value.delivery is expected
         assert (history(talk), talk.last_response_id) == (before, first.id)
         assert (await talk.create("two")).output_text == ONCE
@@ -206,7 +206,7 @@ async def test_a_parent_that_is_not_found_twice_is_raised(server: ResponsesServe
         server.fail(NOT_FOUND, status=400)
         with pytest.raises(PreviousResponseNotFound) as failure:
             await talk.create("two")
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
         assert talk.last_response_id == first.id
         assert (await talk.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False, False]
@@ -222,7 +222,7 @@ async def test_the_refusal_of_full_input_is_raised_at_once(server: ResponsesServ
 
 @pytest.mark.parametrize("delivery", ["at_most_once", "at_least_once"])
 async def test_a_parent_that_is_lost_after_the_start_is_raised(
-    server: ResponsesServer, delivery: DeliveryChoice
+    server: ResponsesServer, delivery: DeliveryMode
 ) -> None:
     """P4: events came, so the turn may have run."""
     async with open_talk(server) as talk:
@@ -230,7 +230,7 @@ async def test_a_parent_that_is_lost_after_the_start_is_raised(
         server.fail(NOT_FOUND, status=400, after_events=2)
         with pytest.raises(PreviousResponseNotFound) as failure:
             await talk.create("two", delivery=delivery)
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert len(server.requests) == 2
         assert (await talk.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False]
@@ -254,7 +254,7 @@ async def test_a_limit_that_is_reached_twice_is_raised(server: ResponsesServer) 
         server.answer([LIMIT_REACHED])
         with pytest.raises(ConnectionLimitReached) as failure:
             await talk.create("two")
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
         assert (await talk.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False, False]
 

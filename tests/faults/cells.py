@@ -15,7 +15,7 @@ from trio_responses import ConnectionLost, Keepalive, ReconnectPolicy, Timeouts
 
 if TYPE_CHECKING:
     from tests.faults.servers import Seat
-    from trio_responses import Delivery, ResponsesError, SteerState
+    from trio_responses import DeliveryStatus, ResponsesError, SteerState
 
 TIMEOUTS: Final = Timeouts(connect=15.0, send=30.0, first_event=60.0, stall=600.0, close=5.0)
 KEEPALIVE: Final = Keepalive(interval=20.0, timeout=20.0)
@@ -122,7 +122,7 @@ class Cell:
     """What the server does when the turn's request, or in the idle phase the moment, has come."""
     raises: type[ResponsesError] | None = None
     """What the turn raises; `None` where it ends with its Response."""
-    delivery: Delivery | None = None
+    delivery: DeliveryStatus | None = None
     after: Span = AT_ONCE
     """From the fault to the turn's end; in the idle phase, until the fault is noticed."""
     then: Then = SAME
@@ -160,7 +160,7 @@ class Steered:
     """What the server does from the turn's request on."""
     receipt: SteerState
     raises: type[ResponsesError] | None = None
-    delivery: Delivery | None = None
+    delivery: DeliveryStatus | None = None
     responses: int = 1
     """How many Responses the turn ends with, where it ends well."""
     after: Span = AT_ONCE

@@ -21,7 +21,7 @@ from tests.turn.rig import delta, encoded, ended, message
 from trio_responses import (
     APIError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     KeepaliveTimeout,
     MessageTooLarge,
     StallTimeout,
@@ -151,7 +151,7 @@ def cut_short(fault: str, *steps: Strike | str, **expected: Any) -> Cell:
         fault,
         last(*steps),
         **{**settings, **expected},
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
         at_least_once=True,
         ways=ALL_WAYS if "lost" not in expected else ("stream", "conversation"),
     )
@@ -159,18 +159,18 @@ def cut_short(fault: str, *steps: Strike | str, **expected: Any) -> Cell:
 
 SILENT: Final[dict[str, Any]] = {
     "raises": StallTimeout,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
     "after": STALL,
     "then": FRESH,
     "at_least_once": True,
 }
 UNDECODABLE: Final[dict[str, Any]] = {
     "raises": UndecodableResponse,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
 }
 BROKEN_OFF: Final[dict[str, Any]] = {
     "raises": APIError,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
     "at_least_once": True,
     "delayed": 0.5,
 }
@@ -207,7 +207,7 @@ TERMINALS: Final = [
         "it is bad UTF-8",
         not_utf8,
         raises=ConnectionLost,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
         then=REOPENED,
         at_least_once=True,
         lost=1007,
@@ -218,7 +218,7 @@ TERMINALS: Final = [
         "it is oversize",
         replacing(x="x" * 60_000),
         raises=MessageTooLarge,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
     ),
     terminal("it comes behind an error frame", stale, **BROKEN_OFF),
     terminal("`response.incomplete`", by_status("incomplete"), status="incomplete"),

@@ -20,7 +20,7 @@ from tests.faults.rig import (
 )
 from tests.faults.servers import open_site
 from tests.turn.rig import assert_at_rest
-from trio_responses import ConnectionState, Delivery, ReconnectFailed, ResponsesError
+from trio_responses import ConnectionState, DeliveryStatus, ReconnectFailed, ResponsesError
 
 if TYPE_CHECKING:
     from tests.faults.cells import (
@@ -84,13 +84,13 @@ async def give_up(cell: Opening, *, after_a_loss: bool) -> None:
             await wait_all_tasks_blocked()
             with pytest.raises(ResponsesError) as failure:
                 await connection.create(model="m", input=THE_TURN)
-            assert failure.value.delivery is Delivery.NOT_SENT
+            assert failure.value.delivery is DeliveryStatus.NOT_SENT
             check_given_up(cell, failure.value, site, after_a_loss=True)
             assert connection.state is ConnectionState.CLOSED
             with pytest.raises(type(failure.value)) as again:
                 await connection.create(model="m", input="next")
             assert again.value is not failure.value
-            assert again.value.delivery is Delivery.NOT_SENT
+            assert again.value.delivery is DeliveryStatus.NOT_SENT
         assert site.times_asked() == 0
 
 

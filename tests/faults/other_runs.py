@@ -18,20 +18,20 @@ from tests.faults.rig import (
     nothing_is_left,
 )
 from tests.faults.servers import open_site
-from trio_responses import ConnectionClosed, ConnectionState, Delivery, ResponsesError
+from trio_responses import ConnectionClosed, ConnectionState, DeliveryStatus, ResponsesError
 
 if TYPE_CHECKING:
     from tests.faults.cells import Closing, Steered
     from tests.faults.servers import Seat, Site
     from trio_responses import ResponsesConnection
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._turn.stream import ResponseStream
 
 
 # --- Steering ---------------------------------------------------------------------------------
 
 
-async def run_steered(cell: Steered, choice: DeliveryChoice) -> None:
+async def run_steered(cell: Steered, choice: DeliveryMode) -> None:
     """Run a turn that is steered, and compare what becomes of it and of the input."""
     async with nothing_is_left(), open_site() as site:
         site.strikes.append(cell.strike)
@@ -70,7 +70,7 @@ async def check_next_turn(
     if cell.then.ended_by is not None:
         with pytest.raises(cell.then.ended_by) as failure:
             await ask(connection, "next")
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
         return
     began = trio.current_time()
     await ask_strictly(connection, "next")
@@ -126,4 +126,6 @@ async def run_closing(cell: Closing, under_way: str) -> None:
         await connection.aclose()
     if under_way:
         assert [type(error) for error in told] == [ConnectionClosed]
-        assert told[0].delivery is (Delivery.ACCEPTED if cell.reads else Delivery.AMBIGUOUS)
+        assert told[0].delivery is (
+            DeliveryStatus.ACCEPTED if cell.reads else DeliveryStatus.AMBIGUOUS
+        )

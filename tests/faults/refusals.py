@@ -14,10 +14,10 @@ from tests.faults.cells import (
 )
 from trio_responses import (
     APIError,
-    Delivery,
+    DeliveryStatus,
     InvalidStreamId,
     PreviousResponseNotFound,
-    RateLimited,
+    RateLimitError,
     ServerOverloaded,
     StreamLimitReached,
 )
@@ -65,28 +65,28 @@ UNSAID: Final[dict[str, Json]] = {
 }
 FIRST_RETRY: Final = 0.5
 """The longest delay before the first retry of a turn, in seconds."""
-CODES: Final[list[tuple[str, int | None, type[APIError], Delivery]]] = [
-    ("rate_limit_exceeded", 429, RateLimited, Delivery.REJECTED),
-    ("rate_limit_exceeded", None, RateLimited, Delivery.REJECTED),
-    ("insufficient_quota", 429, RateLimited, Delivery.REJECTED),
-    ("context_length_exceeded", 400, APIError, Delivery.REJECTED),
-    ("websocket_stream_limit_reached", 400, StreamLimitReached, Delivery.REJECTED),
-    ("server_is_overloaded", 503, ServerOverloaded, Delivery.AMBIGUOUS),
-    ("server_is_overloaded", None, ServerOverloaded, Delivery.AMBIGUOUS),
-    ("slow_down", 503, ServerOverloaded, Delivery.AMBIGUOUS),
+CODES: Final[list[tuple[str, int | None, type[APIError], DeliveryStatus]]] = [
+    ("rate_limit_exceeded", 429, RateLimitError, DeliveryStatus.REJECTED),
+    ("rate_limit_exceeded", None, RateLimitError, DeliveryStatus.REJECTED),
+    ("insufficient_quota", 429, RateLimitError, DeliveryStatus.REJECTED),
+    ("context_length_exceeded", 400, APIError, DeliveryStatus.REJECTED),
+    ("websocket_stream_limit_reached", 400, StreamLimitReached, DeliveryStatus.REJECTED),
+    ("server_is_overloaded", 503, ServerOverloaded, DeliveryStatus.AMBIGUOUS),
+    ("server_is_overloaded", None, ServerOverloaded, DeliveryStatus.AMBIGUOUS),
+    ("slow_down", 503, ServerOverloaded, DeliveryStatus.AMBIGUOUS),
 ]
 
 
 def refused(
-    fault: str, error: Json, kind: type[APIError], delivery: Delivery, **more: Any
+    fault: str, error: Json, kind: type[APIError], delivery: DeliveryStatus, **more: Any
 ) -> list[Cell]:
     """A refusal ends its turn, before its start or within; the socket goes on.
 
     A rate limit and an error of the server are repeated after a delay.
     """
     code = str(error.get("code") or error.get("error"))
-    limited = kind is RateLimited and "insufficient_quota" not in code
-    if limited or delivery is Delivery.AMBIGUOUS:
+    limited = kind is RateLimitError and "insufficient_quota" not in code
+    if limited or delivery is DeliveryStatus.AMBIGUOUS:
         more |= {"at_least_once": True, "delayed": FIRST_RETRY}
     before = Cell(
         phase=BEFORE,
@@ -100,7 +100,7 @@ def refused(
         before,
         phase=MID_STREAM,
         strike=answering(error, within=True),
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
     )
     if limited:
         before = replace(before, raises=None, delivery=None, repeated=True)
@@ -110,8 +110,14 @@ def refused(
 ERRORS: Final = [
     cell
     for cells in (
-        *(refused(name, error, APIError, Delivery.REJECTED) for name, error in SHAPES.items()),
-        *(refused(name, error, APIError, Delivery.AMBIGUOUS) for name, error in UNSAID.items()),
+        *(
+            refused(name, error, APIError, DeliveryStatus.REJECTED)
+            for name, error in SHAPES.items()
+        ),
+        *(
+            refused(name, error, APIError, DeliveryStatus.AMBIGUOUS)
+            for name, error in UNSAID.items()
+        ),
         *(
             refused(
                 f"`{code}`, {f'status {status}' if status else 'no status'}",
@@ -139,7 +145,7 @@ SPECIAL: Final = [
         fault="`previous_response_not_found`, elsewhere",
         strike=answering(NO_PARENT),
         raises=PreviousResponseNotFound,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         ways=("stream",),
     ),
     Cell(
@@ -147,7 +153,7 @@ SPECIAL: Final = [
         fault="`invalid_stream_id`, without the lane",
         strike=faults.say_raw(wrapped("invalid_stream_id", 400)),
         raises=InvalidStreamId,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         ways=("conversation",),
     ),
     Cell(
@@ -165,7 +171,7 @@ SPECIAL: Final = [
             silent_after_error=True,
             ways=("stream",),
         )
-        for cell in refused("", wrapped("server_error", 400), APIError, Delivery.REJECTED)
+        for cell in refused("", wrapped("server_error", 400), APIError, DeliveryStatus.REJECTED)
     ),
 ]
 

@@ -20,7 +20,7 @@ from tests.faults.cells import (
 from tests.faults.refusals import wrapped
 from tests.transport.peer import text
 from tests.turn.rig import encoded
-from trio_responses import APIError, ConnectionLost, Delivery, RequestTooLarge
+from trio_responses import APIError, ConnectionLost, DeliveryStatus, RequestTooLarge
 
 if TYPE_CHECKING:
     from tests.faults.cells import Strike
@@ -97,7 +97,7 @@ SENDINGS: Final = [
         answer_and_read_on,
         repeated=False,
         raises=APIError,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         then=SAME,
         ways=("conversation",),
     ),
@@ -117,7 +117,7 @@ SENDINGS: Final = [
             begun,
             faults.close_with(code),
             raises=ConnectionLost,
-            delivery=Delivery.AMBIGUOUS,
+            delivery=DeliveryStatus.AMBIGUOUS,
             repeated=False,
             at_least_once=True,
         )
@@ -132,7 +132,7 @@ SENDINGS: Final = [
         after=WITHIN_CLOSE,
         repeated=False,
         raises=ConnectionLost,
-        delivery=Delivery.NOT_SENT,
+        delivery=DeliveryStatus.NOT_SENT,
         then=OVER,
     ),
     sending(
@@ -143,7 +143,7 @@ SENDINGS: Final = [
         after=WITHIN_CLOSE,
         repeated=False,
         raises=ConnectionLost,
-        delivery=Delivery.NOT_SENT,
+        delivery=DeliveryStatus.NOT_SENT,
         then=OVER,
     ),
     sending(
@@ -152,7 +152,7 @@ SENDINGS: Final = [
         faults.close_with(1009),
         repeated=False,
         raises=RequestTooLarge,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
     ),
     sending(
         "close 1009, and no more reading",
@@ -162,7 +162,7 @@ SENDINGS: Final = [
         after=WITHIN_CLOSE,
         repeated=False,
         raises=RequestTooLarge,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         cut_off=True,
     ),
     sending(
@@ -171,7 +171,7 @@ SENDINGS: Final = [
         faults.close_and_reset(1009),
         repeated=False,
         raises=RequestTooLarge,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         cut_off=True,
     ),
     sending("reserved bits", begun, faults.reserved_bits, no_more, after=WITHIN_CLOSE),

@@ -10,7 +10,7 @@ from tests.faults.refusals import wrapped
 from trio_responses import (
     APIError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     KeepaliveTimeout,
     StallTimeout,
     SteerState,
@@ -72,14 +72,14 @@ def steered(fault: str, *steps: str | Strike, **expected: Any) -> Steered:
 
 LOST: Final[dict[str, Any]] = {
     "raises": ConnectionLost,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
     "then": REOPENED,
     "receipt": SteerState.UNKNOWN,
     "at_least_once": True,
 }
 SILENT: Final[dict[str, Any]] = {
     "raises": StallTimeout,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
     "after": STALL,
     "then": FRESH,
     "receipt": SteerState.UNKNOWN,
@@ -129,7 +129,7 @@ STEERED: Final = [
         "accept",
         "break_off",
         raises=APIError,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
         receipt=SteerState.UNKNOWN,
         at_least_once=True,
         delayed=0.5,

@@ -14,7 +14,7 @@ from tests.testing.driver import NO_WAITING
 
 if TYPE_CHECKING:
     from tests.faults.cells import Cell, Closing, Opening, Steered, Way
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
 
 pytestmark = NO_WAITING
 
@@ -38,7 +38,7 @@ async def test_a_fault_on_the_way_to_a_socket(
     await (pass_over if times == "once" else give_up)(cell, after_a_loss=after_a_loss)
 
 
-def choices(cell: Cell, way: Way) -> tuple[DeliveryChoice, ...]:
+def choices(cell: Cell, way: Way) -> tuple[DeliveryMode, ...]:
     """Leave out the choice where nothing could be sent again, and where it has been seen."""
     lost = cell.raises is not None or cell.repeated
     both = way != "channel" and lost and (cell.at_least_once or way == "stream")
@@ -54,14 +54,14 @@ TURN_RUNS = [
 
 
 @pytest.mark.parametrize(("cell", "way", "choice"), TURN_RUNS)
-async def test_a_fault_of_an_open_socket(cell: Cell, way: Way, choice: DeliveryChoice) -> None:
+async def test_a_fault_of_an_open_socket(cell: Cell, way: Way, choice: DeliveryMode) -> None:
     """P1 to P8: what the turn gets, what is said of it, what is sent again, what goes on."""
     await run_cell(cell, way, choice)
 
 
 @pytest.mark.parametrize("choice", ["at_most_once", "at_least_once"])
 @pytest.mark.parametrize("cell", STEERED, ids=lambda cell: cell.name)
-async def test_a_fault_while_a_response_is_steered(cell: Steered, choice: DeliveryChoice) -> None:
+async def test_a_fault_while_a_response_is_steered(cell: Steered, choice: DeliveryMode) -> None:
     """P3, P4: the turn ends once; the input is never sent again, and its fate is said."""
     await run_steered(cell, choice)
 

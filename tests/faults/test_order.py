@@ -11,7 +11,7 @@ from tests.faults.rig import ask_strictly, leaving_in_time, nothing_is_left
 from tests.faults.servers import open_site
 from tests.testing.driver import NO_WAITING
 from tests.turn.rig import numbers
-from trio_responses import Delivery, MessageTooLarge
+from trio_responses import DeliveryStatus, MessageTooLarge
 
 if TYPE_CHECKING:
     from tests.faults.servers import Seat
@@ -36,5 +36,5 @@ async def test_the_events_before_an_oversize_message_are_not_dropped(kind: str) 
                     async for event in stream:
                         events.append(event)  # noqa: PERF401 - what came before it raised
             assert numbers(events) == [0, 1, 2]
-            assert failure.value.delivery is Delivery.ACCEPTED
+            assert failure.value.delivery is DeliveryStatus.ACCEPTED
             await ask_strictly(connection, "next")

@@ -15,7 +15,7 @@ from tests.faults.rig import ask, ask_strictly, assert_rested, leaving_in_time, 
 from tests.faults.servers import heard, open_site
 from tests.testing.driver import NO_WAITING
 from tests.transport.peer import PING, frame
-from trio_responses import ConnectionLost, ConnectionState, Delivery, ReconnectFailed
+from trio_responses import ConnectionLost, ConnectionState, DeliveryStatus, ReconnectFailed
 
 if TYPE_CHECKING:
     from tests.faults.cells import Strike
@@ -69,7 +69,9 @@ async def test_a_server_that_drops_every_turn_is_given_up(*, begun: bool) -> Non
                     await ask(connection, THE_TURN)
             with pytest.raises(ReconnectFailed) as failure:  # the sixth one waits for a socket
                 await connection.create(model="m", input=THE_TURN, delivery="at_least_once")
-            assert failure.value.delivery is (Delivery.ACCEPTED if begun else Delivery.AMBIGUOUS)
+            assert failure.value.delivery is (
+                DeliveryStatus.ACCEPTED if begun else DeliveryStatus.AMBIGUOUS
+            )
             assert connection.state is ConnectionState.CLOSED
         assert len(site.dialled) == len(DELAYS) + 1
         assert trio.current_time() == sum(DELAYS)

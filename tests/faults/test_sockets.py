@@ -25,7 +25,7 @@ from trio_responses import (
     ConnectError,
     ConnectionLost,
     ConnectTimeout,
-    Delivery,
+    DeliveryStatus,
     FirstEventTimeout,
     Keepalive,
     KeepaliveTimeout,
@@ -114,7 +114,7 @@ async def open_place(
 
 
 async def lose(
-    place: Place, error: type[ConnectionLost], delivery: Delivery, **options: Any
+    place: Place, error: type[ConnectionLost], delivery: DeliveryStatus, **options: Any
 ) -> ConnectionLost:
     """Lose a turn, have the next one answered by the next socket, and leave in time."""
     async with place.open_client(**options) as connection:
@@ -139,7 +139,7 @@ async def test_a_reset_costs_the_turn_and_not_the_connection(*, begun: bool) -> 
             await trio.sleep(1)
         tcp_reset(seat.stream)
 
-    delivery = Delivery.ACCEPTED if begun else Delivery.AMBIGUOUS
+    delivery = DeliveryStatus.ACCEPTED if begun else DeliveryStatus.AMBIGUOUS
     async with open_place(play) as place:
         lost = await lose(place, ConnectionLost, delivery)
     assert lost.code == 1006
@@ -153,7 +153,7 @@ async def test_a_fin_costs_the_turn_and_not_the_connection() -> None:
         await seat.stream.send_eof()
 
     async with open_place(play) as place:
-        lost = await lose(place, ConnectionLost, Delivery.ACCEPTED)
+        lost = await lose(place, ConnectionLost, DeliveryStatus.ACCEPTED)
     assert lost.code == 1006
 
 
@@ -167,7 +167,7 @@ async def test_a_half_open_socket_is_noticed_by_the_keepalive() -> None:
         await lose(
             place,
             KeepaliveTimeout,
-            Delivery.ACCEPTED,
+            DeliveryStatus.ACCEPTED,
             keepalive=Keepalive(interval=20, timeout=20),
         )
 
@@ -216,7 +216,7 @@ async def test_a_server_that_does_not_answer_is_given_up() -> None:
     async with open_place(play) as place, place.open_client() as connection:
         with pytest.raises(FirstEventTimeout) as failure:
             await connection.create(model="m", input="this one")
-        assert failure.value.delivery is Delivery.AMBIGUOUS
+        assert failure.value.delivery is DeliveryStatus.AMBIGUOUS
         await connection.create(model="m", input="next")
         assert len(place.seats) == 2
 
@@ -232,7 +232,7 @@ async def test_a_close_with_1009_before_the_request_is_read_refuses_it() -> None
     async with open_place(play) as place, place.open_client() as connection:
         with pytest.raises(RequestTooLarge) as failure:
             await connection.create(model="m", input="x" * 15_000_000)
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
         assert failure.value.size > 15_000_000
         await connection.create(model="m", input="next")
         assert len(place.seats) == 2
@@ -320,5 +320,5 @@ async def test_bytes_that_are_no_tls_cost_the_turn_and_not_the_connection() -> N
     async with open_place(play, context) as place:
         url = f"wss://127.0.0.1:{place.port}/v1"
         await lose(
-            place, ConnectionLost, Delivery.ACCEPTED, url=url, ssl_context=trusting(AUTHORITY)
+            place, ConnectionLost, DeliveryStatus.ACCEPTED, url=url, ssl_context=trusting(AUTHORITY)
         )

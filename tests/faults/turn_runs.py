@@ -29,7 +29,7 @@ from trio_responses import (
     ConnectionLost,
     ConnectionRestored,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     ResponseFailedError,
     ResponsesError,
 )
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from tests.faults.servers import Site
     from trio_responses import ResponsesConnection
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
 
 
 PADDING: Final = " ..." + "x" * 200_000
@@ -58,7 +58,7 @@ class End:
 
 
 async def run_turn(
-    connection: ResponsesConnection, talk: Any, cell: Cell, way: Way, choice: DeliveryChoice
+    connection: ResponsesConnection, talk: Any, cell: Cell, way: Way, choice: DeliveryMode
 ) -> End:
     """Run the turn that meets the fault."""
     began = trio.current_time()
@@ -76,7 +76,7 @@ async def run_turn(
     return End(trio.current_time() - began, status=status)
 
 
-async def run_cell(cell: Cell, way: Way, choice: DeliveryChoice) -> None:
+async def run_cell(cell: Cell, way: Way, choice: DeliveryMode) -> None:
     """Run a cell in one way, and compare."""
     if way == "create":
         await check_failed_response(cell)
@@ -158,7 +158,7 @@ def check_time(cell: Cell, seconds: float, expected: float, delayed: float = 0.0
 
 def check_counts(cell: Cell, site: Site, asked: int) -> None:
     """Compare how often the request came in whole."""
-    unsent = cell.delivery is Delivery.NOT_SENT or cell.cut_off
+    unsent = cell.delivery is DeliveryStatus.NOT_SENT or cell.cut_off
     assert site.times_asked() == (0 if unsent else asked)
     assert site.strangers == []
 
@@ -171,7 +171,7 @@ async def check_next(
         for _ in range(2):
             with pytest.raises(cell.then.ended_by) as failure:
                 await connection.create(model="m", input="next")
-            assert failure.value.delivery is Delivery.NOT_SENT
+            assert failure.value.delivery is DeliveryStatus.NOT_SENT
         assert connection.state is ConnectionState.CLOSED
         return
     began = trio.current_time()
@@ -221,5 +221,5 @@ async def check_failed_response(cell: Cell) -> None:
         async with leaving_in_time(site, site.open_client()) as connection:
             with pytest.raises(ResponseFailedError) as failure:
                 await connection.create(model="m", input=THE_TURN)
-            assert failure.value.delivery is Delivery.ACCEPTED
+            assert failure.value.delivery is DeliveryStatus.ACCEPTED
             await ask_strictly(connection, "next")

@@ -26,7 +26,7 @@ from tests.transport.peer import (
 )
 from trio_responses import _wire as wire
 from trio_responses import open_responses
-from trio_responses._errors import ConnectError, ConnectionLost, Delivery, ResponsesError
+from trio_responses._errors import ConnectError, ConnectionLost, DeliveryStatus, ResponsesError
 from trio_responses._protocol.frames import BinaryMessage, FrameReader, OversizeMessage
 from trio_responses._settings import Limits, Timeouts
 from trio_responses._wire import ErrorEvent, UndecodableFrame, UnknownEvent, decode, decode_item
@@ -240,7 +240,7 @@ def check_turn(frames: Sequence[bytes]) -> None:
                 except ResponsesError as error:
                     failure = error
             if failure is not None:
-                assert isinstance(failure.delivery, Delivery)
+                assert isinstance(failure.delivery, DeliveryStatus)
                 assert_secret_kept(failure)
             final = connection.statistics()
             assert (final.requests_active, final.unread_bytes) == (0, 0), final

@@ -11,7 +11,7 @@ from tests.turn.rig import Crowd
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     ReconnectFailed,
     ResponsesError,
     RotationPolicy,
@@ -56,7 +56,7 @@ async def test_a_key_that_is_refused_later_is_raised_to_those_that_wait(
     server: ResponsesServer,
 ) -> None:
     gate = Gate(server)
-    refused: list[Delivery | None] = []
+    refused: list[DeliveryStatus | None] = []
     answered: list[str] = []
 
     async def try_to_ask(text: str) -> None:
@@ -70,7 +70,7 @@ async def test_a_key_that_is_refused_later_is_raised_to_those_that_wait(
         for number in range(20):
             nursery.start_soon(try_to_ask, f"{number}")
         await wait_all_tasks_blocked()
-        assert refused == [Delivery.NOT_SENT] * 4
+        assert refused == [DeliveryStatus.NOT_SENT] * 4
         gate.open()
         await wait_all_tasks_blocked()
         assert len(answered) == 16
@@ -192,7 +192,7 @@ async def test_when_none_can_be_opened_the_turn_is_told_and_the_next_one_tries_a
         await server.hang_up_all()
         with pytest.raises(ReconnectFailed) as caught:
             await ask(pool, "hi")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert pool.connections == ()
         assert pool.statistics().connections_ended == 2
         with pytest.raises(ReconnectFailed):

@@ -15,7 +15,7 @@ from trio_responses import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     RotationPolicy,
     Timeouts,
     open_responses,
@@ -31,7 +31,7 @@ async def test_leaving_ends_the_turns_under_way_and_those_that_wait(
     server: ResponsesServer,
 ) -> None:
     gate = Gate(server)
-    told: list[Delivery | None] = []
+    told: list[DeliveryStatus | None] = []
 
     async def try_to_ask(text: str) -> None:
         with pytest.raises(ConnectionClosed) as caught:
@@ -43,8 +43,8 @@ async def test_leaving_ends_the_turns_under_way_and_those_that_wait(
             nursery.start_soon(try_to_ask, f"{number}")
         await wait_all_tasks_blocked()
         assert pool.statistics().turns_waiting == 8
-    assert told.count(Delivery.NOT_SENT) == 8
-    assert told.count(Delivery.AMBIGUOUS) == 32
+    assert told.count(DeliveryStatus.NOT_SENT) == 8
+    assert told.count(DeliveryStatus.AMBIGUOUS) == 32
     gate.open()
 
 
@@ -57,7 +57,7 @@ async def test_leaving_ends_the_turns_that_wait_for_one_connection(
     ):
         first = await pool.create(model="m", input="hi", store=True)
         narrow_server.stall()
-        nursery.start_soon(see_it_closed, pool, Delivery.AMBIGUOUS)
+        nursery.start_soon(see_it_closed, pool, DeliveryStatus.AMBIGUOUS)
         await wait_all_tasks_blocked()
         nursery.start_soon(partial(see_it_closed, previous_response_id=first.id), pool)
         await wait_all_tasks_blocked()
@@ -65,7 +65,7 @@ async def test_leaving_ends_the_turns_that_wait_for_one_connection(
 
 
 async def see_it_closed(
-    turns: TurnMethods, delivery: Delivery = Delivery.NOT_SENT, **params: Any
+    turns: TurnMethods, delivery: DeliveryStatus = DeliveryStatus.NOT_SENT, **params: Any
 ) -> None:
     with pytest.raises(ConnectionClosed) as caught:
         await ask(turns, "hi", **params)
@@ -151,7 +151,7 @@ async def test_after_the_end_nothing_begins(server: ResponsesServer) -> None:
         await pool.aclose()
         with pytest.raises(ConnectionClosed) as caught:
             await ask(pool, "hi")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         with pytest.raises(ConnectionClosed):
             async with pool.lane():
                 raise AssertionError("the block must not begin")

@@ -9,7 +9,7 @@ from tests.turn.rig import Crowd, Wire
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     ReconnectFailed,
     ResponsesError,
 )
@@ -169,7 +169,7 @@ async def test_a_server_that_drops_every_socket_is_not_tried_for_ever(
     async with open_to(narrow_server, lanes=False, size=2, dial=dial) as pool:
         with pytest.raises(ResponsesError) as caught:
             await ask(pool, "never")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert narrow_server.requests == []
         assert narrow_server.statistics().handshakes < 10
 
@@ -235,7 +235,7 @@ async def test_those_that_wait_are_told_when_a_key_is_refused_while_nobody_leave
         await narrow_server.send_raw(close_frame(GOING_AWAY), connection=1)
         with pytest.raises(AuthenticationError) as caught:
             await ask(pool, "refused")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert narrow_server.statistics().handshakes == 2  # none more to hear the same
         enough.set()
 
@@ -318,5 +318,5 @@ async def test_a_pool_that_cannot_come_back_says_so_to_who_waits(
         await server.hang_up_all()
         with pytest.raises(ReconnectFailed) as caught:
             await ask(pool, "hi")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert pool.statistics().turns_waiting == 0

@@ -9,9 +9,9 @@ import pytest
 
 from trio_responses import _errors as errors
 from trio_responses import _wire as wire
-from trio_responses._errors import Delivery
+from trio_responses._errors import DeliveryStatus
 from trio_responses._protocol.delivery import (
-    DeliveryChoice,
+    DeliveryMode,
     Failure,
     delivery_of_error,
     failure_of_code,
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from trio_responses._errors import ResponsesError
 
-NOT_SENT, REJECTED = Delivery.NOT_SENT, Delivery.REJECTED
-AMBIGUOUS, ACCEPTED = Delivery.AMBIGUOUS, Delivery.ACCEPTED
-CHOICES: tuple[DeliveryChoice, ...] = get_args(DeliveryChoice)
+NOT_SENT, REJECTED = DeliveryStatus.NOT_SENT, DeliveryStatus.REJECTED
+AMBIGUOUS, ACCEPTED = DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED
+CHOICES: tuple[DeliveryMode, ...] = get_args(DeliveryMode)
 
 
-def may_send_again(error: ResponsesError, choice: DeliveryChoice) -> bool:
+def may_send_again(error: ResponsesError, choice: DeliveryMode) -> bool:
     return may_resend(error.delivery, errors.failure_of(error), choice)
 
 
@@ -56,7 +56,7 @@ UNDECIDED = (
     "cyber_policy",
     "a_code_of_next_year",
 )
-STATUSES: dict[int | None, Delivery] = {
+STATUSES: dict[int | None, DeliveryStatus] = {
     None: AMBIGUOUS,
     200: AMBIGUOUS,
     399: AMBIGUOUS,
@@ -116,8 +116,8 @@ FULL: list[ResponsesError] = [
 ]
 # A rate limit, and errors of the server: the same request may succeed later.
 LIMITED: list[ResponsesError] = [
-    errors.RateLimited(frame("rate_limit_exceeded", 429)),
-    errors.RateLimited(frame(None, 429)),
+    errors.RateLimitError(frame("rate_limit_exceeded", 429)),
+    errors.RateLimitError(frame(None, 429)),
     errors.ServerOverloaded(frame("slow_down", 429)),
 ]
 FAILING: list[ResponsesError] = [
@@ -143,32 +143,32 @@ FINAL: list[ResponsesError] = [
     errors.ReconnectFailed(5, OSError()),
     errors.ConnectionClosed("closed"),
     errors.APIError(frame("unsupported_parameter", 400)),
-    errors.RateLimited(frame("insufficient_quota", 429)),
-    errors.RateLimited(frame("usage_limit_reached", 429)),
+    errors.RateLimitError(frame("insufficient_quota", 429)),
+    errors.RateLimitError(frame("usage_limit_reached", 429)),
     errors.PreviousResponseNotFound(frame("previous_response_not_found", 400)),
     errors.StreamLimitReached(frame("websocket_stream_limit_reached", 400)),
     errors.InvalidStreamId(frame("invalid_stream_id", 400)),
     errors.ResponseFailedError(RESPONSE),
     errors.UndecodableResponse(wire.UndecodableFrame(raw=b"{", error="broken")),
     errors.UnexpectedOutput(RESPONSE),
-    errors.AnswerError("is no answer", RESPONSE),
-    errors.AnswerRefused(RESPONSE),
-    errors.AnswerIncomplete(RESPONSE),
-    errors.AnswerMismatch(RESPONSE, "Expected `int`"),
-    errors.RoundsExceeded(16, RESPONSE),
-    errors.UnanswerableCall("computer_call", "no"),
+    errors.ParseError("is no answer", RESPONSE),
+    errors.RefusalError(RESPONSE),
+    errors.IncompleteError(RESPONSE),
+    errors.ParseMismatchError(RESPONSE, "Expected `int`"),
+    errors.MaxRoundsExceeded(16, RESPONSE),
+    errors.CallNotRejectable("computer_call", "no"),
     errors.RequestTooLarge(17_000_000, 16_777_216),
     errors.MessageTooLarge(70_000_000, 67_108_864),
-    errors.BufferExceeded(1_048_576),
+    errors.BufferOverflow(1_048_576),
 ]
 
 # For each kind of end, how far the request may have come when it is sent again.
 WITHOUT_ASKING = {
     "lost": {NOT_SENT},
-    "silent": set[Delivery](),
+    "silent": set[DeliveryStatus](),
     "full": {REJECTED},
     "limited": {REJECTED},
-    "failing": set[Delivery](),
+    "failing": set[DeliveryStatus](),
 }
 AT_LEAST_ONCE = {
     "lost": {NOT_SENT, AMBIGUOUS, ACCEPTED},
@@ -190,12 +190,12 @@ def all_errors(kind: type[ResponsesError] = errors.ResponsesError) -> Iterator[t
         yield from all_errors(below)
 
 
-@pytest.mark.parametrize("delivery", [*Delivery, None], ids=name)
+@pytest.mark.parametrize("delivery", [*DeliveryStatus, None], ids=name)
 @pytest.mark.parametrize(
     ("kind", "error"), [(kind, error) for kind in KINDS for error in KINDS[kind]], ids=name
 )
 def test_lost_requests_are_sent_again_where_that_is_safe_or_wished_for(
-    kind: str, error: ResponsesError, delivery: Delivery | None
+    kind: str, error: ResponsesError, delivery: DeliveryStatus | None
 ) -> None:
     error.delivery = delivery
     assert may_send_again(error, "at_most_once") is (delivery in WITHOUT_ASKING[kind])
@@ -203,11 +203,11 @@ def test_lost_requests_are_sent_again_where_that_is_safe_or_wished_for(
 
 
 @pytest.mark.parametrize(
-    ("delivery", "choice"), list(product([*Delivery, None], CHOICES)), ids=name
+    ("delivery", "choice"), list(product([*DeliveryStatus, None], CHOICES)), ids=name
 )
 @pytest.mark.parametrize("error", FINAL, ids=name)
 def test_answers_and_our_own_limits_are_raised_whatever_the_choice(
-    error: ResponsesError, delivery: Delivery | None, choice: DeliveryChoice
+    error: ResponsesError, delivery: DeliveryStatus | None, choice: DeliveryMode
 ) -> None:
     error.delivery = delivery
     assert not may_send_again(error, choice)
@@ -272,7 +272,7 @@ def test_a_failed_response_is_an_accepted_request(code: str | None) -> None:
     response = wire.Response(id="resp_1", status="failed", error=reason)
     error = errors.failed_response_error(response)
     limited = code == "rate_limit_exceeded"
-    assert isinstance(error, errors.RateLimited if limited else errors.ResponseFailedError)
+    assert isinstance(error, errors.RateLimitError if limited else errors.ResponseFailedError)
     assert error.response is response
     assert error.delivery is ACCEPTED
     assert errors.retry_hint(error) == (2 if limited else None)

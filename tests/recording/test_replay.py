@@ -18,7 +18,7 @@ from tests.turn.rig import NEVER_AGAIN, STEADY, ask, created, delta, ended, hear
 from trio_responses import (
     ConnectionLost,
     Instrument,
-    RateLimited,
+    RateLimitError,
     Recorder,
     Recording,
     ResponsesConnection,
@@ -93,7 +93,7 @@ async def whole_session(connection: ResponsesConnection) -> list[Any]:
         seen += [event async for event in stream]
     async with connection.conversation(model="m", tools=[get_weather]) as conversation:
         seen.append(await conversation.run("Is it warm in Oslo?"))
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(RateLimitError) as caught:
         await connection.create(model="m", input="Too much", max_retries=0)
     seen.append(caught.value.code)
     texts: dict[str, str] = {}

@@ -11,12 +11,12 @@ import trio
 from tests.conversation.rig import history, open_steady, open_talk
 from tests.runs.rig import WEATHER, is_paired, outputs, say_raw
 from trio_responses import (
-    AnswerError,
-    AnswerIncomplete,
-    AnswerMismatch,
-    AnswerRefused,
+    ParseError,
+    IncompleteError,
+    ParseMismatchError,
+    RefusalError,
     ConfigurationError,
-    Delivery,
+    DeliveryStatus,
     ParsedResponse,
     ResponseFailedError,
     function_tool,
@@ -126,18 +126,18 @@ async def test_own_fields_of_text_go_before_the_conversation_s(server: "Response
 async def test_a_refusal_is_an_error_with_the_words(narrow_server: "ResponsesServer") -> None:
     say_raw(narrow_server, refusal("I would rather not."))
     async with open_talk(narrow_server) as talk:
-        with pytest.raises(AnswerRefused) as raised:
+        with pytest.raises(RefusalError) as raised:
             await talk.parse(Weather, "Go.")
         assert len(talk.items) == 2
     assert raised.value.refusal == "I would rather not."
     assert "rather" not in str(raised.value)
-    assert raised.value.delivery is Delivery.ACCEPTED
+    assert raised.value.delivery is DeliveryStatus.ACCEPTED
 
 
 async def test_an_answer_that_was_cut_off_is_an_error(server: "ResponsesServer") -> None:
     server.reply('{"city": "Os', status="incomplete")
     async with open_steady(server) as connection:
-        with pytest.raises(AnswerIncomplete) as raised:
+        with pytest.raises(IncompleteError) as raised:
             await connection.parse(Weather, model="m", input="Go.")
     assert raised.value.reason == "max_output_tokens"
     assert raised.value.response.output_text == '{"city": "Os'
@@ -159,14 +159,14 @@ async def test_what_does_not_fit_is_an_error_with_the_text_and_its_place(
 ) -> None:
     server.reply(chunks=[text])
     async with open_talk(server) as talk:
-        with pytest.raises(AnswerMismatch) as raised:
+        with pytest.raises(ParseMismatchError) as raised:
             await talk.parse(Weather, "Go.")
         assert len(talk.items) > 0
     error = raised.value
     assert error.text == text
     assert error.response.output_text == text
     assert re.search(words, error.message)
-    assert isinstance(error, AnswerError)
+    assert isinstance(error, ParseError)
     assert isinstance(error, ValueError)
     assert not text or text not in str(error)
     assert error.place == place
@@ -178,7 +178,7 @@ async def test_calls_that_nobody_answers_are_no_answer(server: "ResponsesServer"
     """Their response is on the error."""
     server.answer([WEATHER])
     async with open_talk(server, tools=[{"type": "function", "name": "weather"}]) as talk:
-        with pytest.raises(AnswerMismatch) as raised:
+        with pytest.raises(ParseMismatchError) as raised:
             await talk.parse(Weather, "Go.")
     assert raised.value.text == ""
     assert raised.value.response.function_calls[0].name == "weather"
@@ -234,4 +234,4 @@ async def test_a_response_that_failed_was_accepted(server: "ResponsesServer") ->
     async with open_talk(server) as talk:
         with pytest.raises(ResponseFailedError) as failure:
             await talk.run("Go.")
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED

@@ -7,7 +7,7 @@ import trio
 
 from tests.conversation.rig import history, open_talk
 from tests.runs.rig import answers, is_paired, outputs, say_raw
-from trio_responses import ToolFinished, ToolStarted, UnanswerableCall, function_tool
+from trio_responses import ToolFinished, ToolStarted, CallNotRejectable, function_tool
 from trio_responses.testing import Call, ResponsesServer
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ async def test_a_computer_that_may_not_is_no_answer(narrow_server: ResponsesServ
         return "No."
 
     async with open_talk(narrow_server) as talk:
-        with pytest.raises(UnanswerableCall, match=r"computer_call.*No\.") as raised:
+        with pytest.raises(CallNotRejectable, match=r"computer_call.*No\.") as raised:
             await talk.run("Look.", handlers={"computer_call": look}, approve=approve)
         assert raised.value.kind == "computer_call"
         await talk.run(handlers={"computer_call": look})

@@ -9,7 +9,7 @@ import trio
 from tests.conversation.rig import deltas, history, open_talk
 from tests.runs.rig import DONE, Worker, is_paired, keep_calling, outputs
 from tests.turn.rig import Crowd, assert_at_rest
-from trio_responses import ConnectionLost, RoundsExceeded
+from trio_responses import ConnectionLost, MaxRoundsExceeded
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ async def test_spent_rounds_leave_the_conversation_intact(server: "ResponsesServ
     server.respond_with(keep_calling(3, 2))
     worker = Worker()
     async with open_talk(server, tools=[worker.tool]) as talk:
-        with pytest.raises(RoundsExceeded, match="after 2 rounds") as spent:
+        with pytest.raises(MaxRoundsExceeded, match="after 2 rounds") as spent:
             await talk.run("Work.", max_rounds=2)
         assert spent.value.rounds == 2
         assert [call.call_id for call in spent.value.response.function_calls] == ["1-0", "1-1"]

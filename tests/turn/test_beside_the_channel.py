@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.testing.driver import NO_WAITING
 from tests.turn.test_memory import PIECES, SMALL, answer, open_narrow, starve
-from trio_responses import BufferExceeded, Limits, Timeouts
+from trio_responses import BufferOverflow, Limits, Timeouts
 from trio_responses._connection.socket import Socket
 from trio_responses.types import ResponseCompleted, ResponseCreate
 
@@ -55,7 +55,7 @@ async def test_a_channel_whose_reader_has_come_back_hears_again(server: "Respons
         await connection.send(ResponseCreate(model="m", input="hog"))
         await wait_all_tasks_blocked()
         await starve(connection)
-        assert isinstance(await connection.receive(), BufferExceeded)
+        assert isinstance(await connection.receive(), BufferOverflow)
         await connection.send(ResponseCreate(model="m", input="again"))
         with trio.fail_after(100):
             while not isinstance(await connection.receive(), ResponseCompleted):

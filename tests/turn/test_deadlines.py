@@ -19,7 +19,7 @@ from tests.turn.rig import (
     stuck,
 )
 from trio_responses import (
-    Delivery,
+    DeliveryStatus,
     FirstEventTimeout,
     Keepalive,
     KeepaliveTimeout,
@@ -45,7 +45,7 @@ async def test_a_request_without_an_answer_is_given_up(server: "ResponsesServer"
             await ask(connection, "hi")
         assert trio.current_time() == 105
         assert (failure.value.seconds, failure.value.sent) == (5, 5)
-        assert failure.value.delivery is Delivery.AMBIGUOUS
+        assert failure.value.delivery is DeliveryStatus.AMBIGUOUS
         assert isinstance(failure.value, trio.TooSlowError)
         await ask_strictly(connection, "next")
         assert trio.current_time() == 105
@@ -78,7 +78,7 @@ async def test_a_response_that_falls_silent_is_given_up(
         assert trio.current_time() == 30
         assert (failure.value.seconds, failure.value.silence) == (30, 30)
         assert failure.value.last_event == f"response.{[*names, 'output_text.delta'][count - 1]}"
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert isinstance(failure.value, trio.TooSlowError)
         await ask_strictly(connection, "next")
         assert trio.current_time() == 30
@@ -272,7 +272,7 @@ async def test_a_request_that_cannot_be_written_twice_is_given_up(
     async with open_through(server, stuck, stuck, **options) as connection:
         with pytest.raises(SendTimeout, match="a frame of") as failure:
             await ask(connection, "x" * 5000)
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
         assert failure.value.size > 5000
         assert isinstance(failure.value, trio.TooSlowError)
         assert 14 <= trio.current_time() <= 16
@@ -291,7 +291,9 @@ async def test_a_dead_server_is_noticed_by_the_keepalive(
             await ask(connection, "hi")
         assert trio.current_time() == 40
         assert failure.value.silence == 40
-        assert failure.value.delivery is (Delivery.ACCEPTED if count else Delivery.AMBIGUOUS)
+        assert failure.value.delivery is (
+            DeliveryStatus.ACCEPTED if count else DeliveryStatus.AMBIGUOUS
+        )
         await ask_strictly(connection, "next")
         assert trio.current_time() == 41
 

@@ -32,13 +32,13 @@ from trio_responses import (
     ConnectionClosed,
     ConnectionLimitReached,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     FirstEventTimeout,
     KeepaliveTimeout,
     Limits,
     MessageTooLarge,
     PreviousResponseNotFound,
-    RateLimited,
+    RateLimitError,
     ReconnectFailed,
     RequestTooLarge,
     ResponseFailedError,
@@ -57,10 +57,10 @@ from trio_responses.testing import Fail, How, Reply, ResponsesServer, Script
 pytestmark = NO_WAITING
 
 NOT_SENT, AMBIGUOUS, ACCEPTED, REJECTED = (
-    Delivery.NOT_SENT,
-    Delivery.AMBIGUOUS,
-    Delivery.ACCEPTED,
-    Delivery.REJECTED,
+    DeliveryStatus.NOT_SENT,
+    DeliveryStatus.AMBIGUOUS,
+    DeliveryStatus.ACCEPTED,
+    DeliveryStatus.REJECTED,
 )
 
 
@@ -71,7 +71,7 @@ NOT_SENT, AMBIGUOUS, ACCEPTED, REJECTED = (
 class Fault:
     order: Callable[[ResponsesServer], Script]
     error: type[ResponsesError]
-    delivery: Delivery
+    delivery: DeliveryStatus
     again: bool = False
     """Whether ``"at_least_once"`` sends it again."""
 
@@ -104,7 +104,7 @@ FAULTS: Final[dict[str, Fault]] = {
         fail("previous_response_not_found", 400), PreviousResponseNotFound, REJECTED
     ),
     "bad request": Fault(fail("unsupported_parameter", 400), APIError, REJECTED),
-    "too fast": Fault(fail("rate_limit_exceeded", 429), RateLimited, REJECTED, again=True),
+    "too fast": Fault(fail("rate_limit_exceeded", 429), RateLimitError, REJECTED, again=True),
     "overloaded": Fault(fail("server_is_overloaded", 503), ServerOverloaded, AMBIGUOUS, again=True),
     "overloaded within": Fault(
         fail("server_is_overloaded", 503, 2), ServerOverloaded, ACCEPTED, again=True
@@ -509,13 +509,13 @@ async def test_a_second_sending_that_cannot_be_written_tells_the_first_loss_too(
 
 @pytest.mark.parametrize(("after", "known"), [(0, AMBIGUOUS), (3, ACCEPTED)])
 async def test_a_second_sending_that_is_refused_does_not_undo_the_first(
-    server: ResponsesServer, after: int, known: Delivery
+    server: ResponsesServer, after: int, known: DeliveryStatus
 ) -> None:
     """P4: the refused one has not run, and the one before may have: not "safe to ask again"."""
     server.drop(after_events=after)
     server.fail("rate_limit_exceeded", status=429)
     async with server.open_client(reconnect=STEADY) as connection:
-        with pytest.raises(RateLimited) as failure:
+        with pytest.raises(RateLimitError) as failure:
             await ask(connection, "hi", delivery="at_least_once", max_retries=0)
         assert failure.value.delivery is known
         assert any(isinstance(error, ConnectionLost) for error in behind(failure.value))
@@ -712,7 +712,7 @@ async def test_what_is_said_of_one_write_is_not_said_of_another(server: Response
         if number > 1:
             await trio.sleep_forever()
 
-    told: dict[str, Delivery | None] = {}
+    told: dict[str, DeliveryStatus | None] = {}
 
     async def ask(connection: ResponsesConnection, name: str) -> None:
         with pytest.raises(ResponsesError) as failure:
@@ -730,7 +730,7 @@ async def test_what_is_said_of_one_write_is_not_said_of_another(server: Response
                 nursery.start_soon(ask, connection, name)
                 await trio.sleep(1)
         assert told == {
-            "accepted": Delivery.ACCEPTED,
-            "stuck": Delivery.NOT_SENT,
-            "queued": Delivery.NOT_SENT,
+            "accepted": DeliveryStatus.ACCEPTED,
+            "stuck": DeliveryStatus.NOT_SENT,
+            "queued": DeliveryStatus.NOT_SENT,
         }

@@ -10,7 +10,7 @@ from tests.testing.driver import NO_WAITING
 from tests.turn.rig import ask, ask_strictly, assert_at_rest, heard
 from trio_responses import (
     ConfigurationError,
-    Delivery,
+    DeliveryStatus,
     PreviousResponseNotFound,
     ResponsesConnection,
     StreamLimitReached,
@@ -295,7 +295,7 @@ async def test_a_name_too_many_is_the_servers_refusal(server: ResponsesServer) -
         async with connection.lane("one-more") as lane:
             with pytest.raises(StreamLimitReached) as failure:
                 await ask(lane, "hi")
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
         await ask_strictly(connection, "next")
         assert_at_rest(connection)
 
@@ -403,7 +403,7 @@ async def test_a_chain_without_a_lease_is_broken_by_others(server: ResponsesServ
             await connection.create(
                 model="m", input="more", previous_response_id=first.id, store=False
             )
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
 
 
 async def test_the_answers_of_16_lanes_that_interleave_are_not_mixed(

@@ -21,8 +21,8 @@ from tests.turn.rig import (
     heard,
 )
 from trio_responses import (
-    BufferExceeded,
-    Delivery,
+    BufferOverflow,
+    DeliveryStatus,
     Keepalive,
     Limits,
     ResponsesConnection,
@@ -280,10 +280,10 @@ async def test_a_hog_that_starves_the_others_is_given_up(server: ResponsesServer
             await stream.__anext__()
             await wait_all_tasks_blocked()
             await starve(connection)
-            with pytest.raises(BufferExceeded, match="unread bytes held up") as failure:
+            with pytest.raises(BufferOverflow, match="unread bytes held up") as failure:
                 await stream.__anext__()
             assert 20_000 <= failure.value.buffered <= 20_000 + CAPACITY
-            assert failure.value.delivery is Delivery.ACCEPTED
+            assert failure.value.delivery is DeliveryStatus.ACCEPTED
         await trio.sleep(1)
         assert_at_rest(connection)
         assert server.statistics().handshakes == 1
@@ -301,9 +301,9 @@ async def test_a_hog_that_was_given_up_gets_no_more_events(server: ResponsesServ
             await trio.sleep(100)
             assert connection.statistics().requests_active == 0
             assert connection.statistics().unread_bytes == 0
-            with pytest.raises(BufferExceeded):
+            with pytest.raises(BufferOverflow):
                 await collect(stream, pieces)
-            with pytest.raises(BufferExceeded):
+            with pytest.raises(BufferOverflow):
                 _ = stream.response
         assert pieces == PIECES[: len(pieces)]
         assert_at_rest(connection)
@@ -313,7 +313,7 @@ async def test_the_fullest_of_many_is_given_up(server: ResponsesServer) -> None:
     """P3, P6: where none of them is over its own limit, and all together hold up another."""
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=1_000_000, connection_buffer_bytes=60_000)
-    failures: list[BufferExceeded] = []
+    failures: list[BufferOverflow] = []
 
     async def hoard(*, task_status: trio.TaskStatus[None]) -> None:
         async with connection.stream(model="m", input="piglet") as stream:
@@ -323,7 +323,7 @@ async def test_the_fullest_of_many_is_given_up(server: ResponsesServer) -> None:
             await trio.sleep(1000)
             try:
                 assert [piece async for piece in stream.text_deltas()] == PIECES[:200]
-            except BufferExceeded as failure:
+            except BufferOverflow as failure:
                 failures.append(failure)
 
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
@@ -425,14 +425,14 @@ async def test_answers_that_nobody_reads_stop_no_turn(server: ResponsesServer) -
 async def test_a_channel_that_starves_the_turns_is_told_what_it_missed(
     server: ResponsesServer,
 ) -> None:
-    """P6: its reader finds `BufferExceeded` in the place of what was thrown away."""
+    """P6: its reader finds `BufferOverflow` in the place of what was thrown away."""
     server.respond_with(answer)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=20_000)
     async with open_narrow(server, limits=limits, timeouts=Timeouts(stall=30)) as connection:
         await connection.send(ResponseCreate(model="m", input="hog"))
         await wait_all_tasks_blocked()
         await starve(connection)
-        assert isinstance(await connection.receive(), BufferExceeded)
+        assert isinstance(await connection.receive(), BufferOverflow)
 
 
 # --- In earnest --------------------------------------------------------------------------

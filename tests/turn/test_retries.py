@@ -19,10 +19,10 @@ from trio_responses import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     Instrument,
-    RateLimited,
+    RateLimitError,
     ResponseFailedError,
     ResponsesConnection,
     ResponsesError,
@@ -32,7 +32,7 @@ from trio_responses import (
     function_tool,
     open_pool,
 )
-from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses.testing import (
     Call,
     Fail,
@@ -61,7 +61,7 @@ class Outcome:
     requests: int
     waits: tuple[float, ...]
     error: type[ResponsesError]
-    delivery: Delivery
+    delivery: DeliveryStatus
 
     def cell(self) -> str:
         waits = ", ".join(f"{'≤ ' if self.waits == BACKOFF else ''}{one:g} s" for one in self.waits)
@@ -77,7 +77,7 @@ class Row:
     default: Outcome
     at_least_once: Outcome
 
-    def of(self, delivery: DeliveryChoice) -> Outcome:
+    def of(self, delivery: DeliveryMode) -> Outcome:
         return self.default if delivery == "at_most_once" else self.at_least_once
 
 
@@ -88,7 +88,7 @@ def limited(message: str = "Rate limit reached.", **fields: Any) -> Fail:
 def row(
     answer: Fail | Reply,
     error: type[ResponsesError],
-    delivery: Delivery,
+    delivery: DeliveryStatus,
     waits: tuple[float, ...] = (),
     *,
     by_default: bool = False,
@@ -98,31 +98,40 @@ def row(
     return Row(answer, chosen if by_default else Outcome(1, (), error, delivery), chosen)
 
 
-REJECTED, AMBIGUOUS, ACCEPTED = Delivery.REJECTED, Delivery.AMBIGUOUS, Delivery.ACCEPTED
+REJECTED, AMBIGUOUS, ACCEPTED = (
+    DeliveryStatus.REJECTED,
+    DeliveryStatus.AMBIGUOUS,
+    DeliveryStatus.ACCEPTED,
+)
 AGAIN: Final = "Please try again in 2s."
 TABLE: Final[dict[str, Row]] = {
-    "429, “try again in 2s”": row(limited(AGAIN), RateLimited, REJECTED, (2, 2), by_default=True),
+    "429, “try again in 2s”": row(
+        limited(AGAIN), RateLimitError, REJECTED, (2, 2), by_default=True
+    ),
     "429, `retry-after: 7`": row(
-        limited(headers={"retry-after": "7"}), RateLimited, REJECTED, (7, 7), by_default=True
+        limited(headers={"retry-after": "7"}), RateLimitError, REJECTED, (7, 7), by_default=True
     ),
     "429, `retry-after-ms: 1500`": row(
         limited(headers={"retry-after-ms": 1500}),
-        RateLimited,
+        RateLimitError,
         REJECTED,
         (1.5, 1.5),
         by_default=True,
     ),
-    "429 without a hint": row(limited(), RateLimited, REJECTED, BACKOFF, by_default=True),
-    "429, `retry-after: 61`": row(limited(headers={"retry-after": 61}), RateLimited, REJECTED),
+    "429 without a hint": row(limited(), RateLimitError, REJECTED, BACKOFF, by_default=True),
+    "429, `retry-after: 61`": row(limited(headers={"retry-after": 61}), RateLimitError, REJECTED),
     "429 `insufficient_quota`": row(
-        Fail("insufficient_quota", status=429, message="Check your plan."), RateLimited, REJECTED
+        Fail("insufficient_quota", status=429, message="Check your plan."), RateLimitError, REJECTED
     ),
     "429 `usage_limit_reached`": row(
-        Fail("usage_limit_reached", status=429, message="Wait."), RateLimited, REJECTED
+        Fail("usage_limit_reached", status=429, message="Wait."), RateLimitError, REJECTED
     ),
-    "429 during the response": row(limited(after_events=3), RateLimited, ACCEPTED, BACKOFF),
+    "429 during the response": row(limited(after_events=3), RateLimitError, ACCEPTED, BACKOFF),
     "`response.failed` with `rate_limit_exceeded`": row(
-        Reply("half", status="failed", error="rate_limit_exceeded"), RateLimited, ACCEPTED, BACKOFF
+        Reply("half", status="failed", error="rate_limit_exceeded"),
+        RateLimitError,
+        ACCEPTED,
+        BACKOFF,
     ),
     "503 before any event": row(
         Fail("server_is_overloaded", status=503), ServerOverloaded, AMBIGUOUS, BACKOFF
@@ -153,7 +162,7 @@ TABLE: Final[dict[str, Row]] = {
         Reply("half", status="failed", error="invalid_prompt"), ResponseFailedError, ACCEPTED
     ),
 }
-MODES: Final[tuple[DeliveryChoice, ...]] = ("at_most_once", "at_least_once")
+MODES: Final[tuple[DeliveryMode, ...]] = ("at_most_once", "at_least_once")
 
 
 def table_lines() -> list[str]:
@@ -201,7 +210,7 @@ def assert_waits(waits: list[float], expected: tuple[float, ...]) -> None:
 @pytest.mark.parametrize("delivery", MODES)
 @pytest.mark.parametrize("name", TABLE)
 async def test_the_outcome_of_a_turn_that_always_fails(
-    server: ResponsesServer, name: str, delivery: DeliveryChoice
+    server: ResponsesServer, name: str, delivery: DeliveryMode
 ) -> None:
     expected = TABLE[name].of(delivery)
     arrivals = Arrivals(server, TABLE[name].answer, forever=True)
@@ -219,7 +228,7 @@ async def test_the_outcome_of_a_turn_that_always_fails(
 @pytest.mark.parametrize("delivery", MODES)
 @pytest.mark.parametrize("name", TABLE)
 async def test_a_turn_that_fails_once_has_a_response_where_the_table_has_a_wait(
-    server: ResponsesServer, name: str, delivery: DeliveryChoice
+    server: ResponsesServer, name: str, delivery: DeliveryMode
 ) -> None:
     expected = TABLE[name].of(delivery)
     arrivals = Arrivals(server, TABLE[name].answer, forever=False)
@@ -247,7 +256,7 @@ async def test_max_retries_of_the_turn_or_else_of_the_connection_counts(
     options: dict[str, Any] = {"max_retries": 3 if of_turn else max_retries}
     params: dict[str, Any] = {"max_retries": max_retries} if of_turn else {}
     async with server.open_client(**options) as connection:
-        with pytest.raises(RateLimited):
+        with pytest.raises(RateLimitError):
             await ask(connection, "hi", **params)
     assert arrivals.waits == [2] * max_retries
 
@@ -258,7 +267,7 @@ async def test_a_hint_over_max_retry_wait_is_raised_at_once(
 ) -> None:
     arrivals = Arrivals(server, limited(AGAIN), forever=True)
     async with server.open_client(max_retry_wait=limit) as connection:
-        with pytest.raises(RateLimited) as failure:
+        with pytest.raises(RateLimitError) as failure:
             await ask(connection, "hi")
     assert failure.value.retry_after == 2
     assert len(arrivals.times) == requests
@@ -385,7 +394,7 @@ async def test_a_stream_hides_the_error_and_yields_a_restart(server: ResponsesSe
             assert trio.current_time() == 0
             events = [event async for event in stream]
         assert isinstance(restarted, TurnRestarted)
-        assert isinstance(restarted.error, RateLimited)
+        assert isinstance(restarted.error, RateLimitError)
         assert restarted.delay == 2
         assert types(events)[0] == "response.created"
         assert not {"error", TurnRestarted.type} & set(types(events))
@@ -400,11 +409,11 @@ async def test_the_error_of_the_last_attempt_is_yielded_and_raised(
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
             kinds = [(await anext(stream)).type for _ in range(3)]
-            with pytest.raises(RateLimited) as failure:
+            with pytest.raises(RateLimitError) as failure:
                 await anext(stream)
         assert kinds == [TurnRestarted.type, TurnRestarted.type, "error"]
-        assert isinstance(failure.value.__context__, RateLimited)
-        with pytest.raises(RateLimited):
+        assert isinstance(failure.value.__context__, RateLimitError)
+        with pytest.raises(RateLimitError):
             _ = stream.response
 
 
@@ -453,7 +462,7 @@ async def test_a_rejection_does_not_undo_an_attempt_that_may_have_run(
     for _ in range(2):
         server.fail("rate_limit_exceeded", status=429, message=AGAIN)
     async with server.open_client() as connection:
-        with pytest.raises(RateLimited) as failure:
+        with pytest.raises(RateLimitError) as failure:
             await ask(connection, "hi", delivery="at_least_once")
         assert failure.value.delivery is ACCEPTED
         assert len(server.requests) == 3
@@ -679,7 +688,7 @@ async def test_closing_the_connection_ends_the_wait_at_its_next_attempt(
         await connection.aclose()
         with pytest.raises(ConnectionClosed) as failure:
             await stream.until_done()
-    assert isinstance(failure.value.__cause__, RateLimited)
+    assert isinstance(failure.value.__cause__, RateLimitError)
     assert trio.current_time() == 2
     assert len(server.requests) == 1
 
@@ -784,7 +793,7 @@ async def test_instruments_are_notified_of_each_retry(server: ResponsesServer) -
     instrument = Retries()
     async with server.open_client(instruments=[instrument]) as connection:
         await ask(connection, "hi")
-    name = RateLimited.__name__
+    name = RateLimitError.__name__
     assert instrument.retries == [(1, 2, 2, name), (2, 3, 7, name)]
     assert instrument.attempts == [3]
 
@@ -799,7 +808,7 @@ async def test_a_retry_is_logged_without_content(
     (record,) = (one for one in caplog.records if "attempt 2" in one.getMessage())
     assert record.levelno == logging.WARNING
     assert record.getMessage().endswith(
-        f": attempt 2 in 2.0 s, after {RateLimited.__name__}, code rate_limit_exceeded"
+        f": attempt 2 in 2.0 s, after {RateLimitError.__name__}, code rate_limit_exceeded"
     )
     assert vars(record)["seconds"] == 2
     assert "rivate" not in "".join(str(vars(one)) for one in caplog.records)

@@ -24,9 +24,9 @@ from tests.turn.rig import (
 )
 from trio_responses import (
     APIError,
-    Delivery,
+    DeliveryStatus,
     PreviousResponseNotFound,
-    RateLimited,
+    RateLimitError,
     ResponseFailedError,
     ResponsesError,
     ServerOverloaded,
@@ -240,7 +240,7 @@ async def test_create_raises_where_the_response_failed(server: "ResponsesServer"
             await ask(connection, "hi", delivery="at_least_once")
         assert failure.value.response.status == "failed"
         assert failure.value.response.output_text == "half"
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert len(server.requests) == 1
         await ask_strictly(connection, "next")
 
@@ -293,7 +293,9 @@ async def test_an_error_frame_of_any_shape_ends_a_turn(
                 await ask(connection, "hi")
         for error in (failure.value, created_failure.value):
             started = after_events > 0
-            assert error.delivery is (Delivery.ACCEPTED if started else Delivery.AMBIGUOUS)
+            assert error.delivery is (
+                DeliveryStatus.ACCEPTED if started else DeliveryStatus.AMBIGUOUS
+            )
             if shape != "detail":
                 assert isinstance(error, ServerOverloaded)
         await ask_strictly(connection, "next")
@@ -304,10 +306,10 @@ async def test_an_error_frame_of_any_shape_ends_a_turn(
 async def test_a_rate_limit_says_how_long_to_wait(server: "ResponsesServer") -> None:
     server.fail("rate_limit_exceeded", status=429, headers={"retry-after": "7"})
     async with server.open_client(max_retries=0) as connection:
-        with pytest.raises(RateLimited) as failure:
+        with pytest.raises(RateLimitError) as failure:
             await ask(connection, "hi")
         assert failure.value.retry_after == 7
-        assert failure.value.delivery is Delivery.REJECTED
+        assert failure.value.delivery is DeliveryStatus.REJECTED
 
 
 @pytest.mark.parametrize("final_output", ["empty", "null", "missing"])
@@ -388,7 +390,7 @@ async def test_a_final_frame_that_cannot_be_decoded_ends_the_turn(
             with pytest.raises(UndecodableResponse) as failure:
                 await stream.__anext__()
         assert failure.value.frame is last
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         await ask_strictly(connection, "next")
 
 
@@ -452,7 +454,7 @@ async def test_an_error_after_deltas_alone_is_one_of_a_turn_that_ran(
     async with server.open_client() as connection:
         with pytest.raises(PreviousResponseNotFound) as failure:
             await ask(connection, "hi")
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
 
 
 async def test_create_refuses_a_lane_of_its_own_making(server: "ResponsesServer") -> None:

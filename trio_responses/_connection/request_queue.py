@@ -18,7 +18,7 @@ from trio_responses._connection.lanes import LaneRegistry
 from trio_responses._errors import (
     ConfigurationError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     RequestTooLarge,
     ResponsesError,
 )
@@ -272,7 +272,7 @@ class RequestQueue:
             if isinstance(error, ConnectionLost):
                 socket.handle_failed_write(error)
             unsent = error.copy_for_raise()  # the transport raises one exception to all writers
-            unsent.delivery = Delivery.NOT_SENT
+            unsent.delivery = DeliveryStatus.NOT_SENT
             raise unsent.with_traceback(error.__traceback__) from error.__cause__
         self.requests_sent += 1
         self.bytes_sent += len(payload)
@@ -280,7 +280,7 @@ class RequestQueue:
     def _check_size(self, payload: bytes) -> None:
         if len(payload) > self._config.limits.max_request_bytes:
             error = RequestTooLarge(len(payload), self._config.limits.max_request_bytes)
-            error.delivery = Delivery.NOT_SENT
+            error.delivery = DeliveryStatus.NOT_SENT
             raise error
 
 

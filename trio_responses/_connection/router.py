@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from trio_responses import _wire as wire
-from trio_responses._errors import BufferExceeded, Delivery, MessageTooLarge
+from trio_responses._errors import BufferOverflow, DeliveryStatus, MessageTooLarge
 from trio_responses._protocol.frames import BinaryMessage
 from trio_responses._protocol.requests import TURNING_POINTS
 from trio_responses._turn.inbox import Inbox
@@ -120,12 +120,12 @@ class Router:
             self.channel.put([event], 0)
 
     def overflow_fullest(self, sockets: Iterable[Socket]) -> None:
-        """Discard the fullest inbox, and fail its turn with `BufferExceeded`."""
+        """Discard the fullest inbox, and fail its turn with `BufferOverflow`."""
         fullest = self._budget.fullest()
         if fullest is None:
             return
-        error = BufferExceeded(fullest.unread_bytes)
-        error.delivery = Delivery.ACCEPTED
+        error = BufferOverflow(fullest.unread_bytes)
+        error.delivery = DeliveryStatus.ACCEPTED
         fullest.discard()
         if fullest is self.channel:
             self._overrun = True

@@ -23,7 +23,7 @@ from trio_responses._errors import (
     ConnectionClosed,
     ConnectionLimitReached,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     RequestTooLarge,
     api_error,
 )
@@ -233,7 +233,7 @@ class Socket:
         for request in own or requests:
             if isinstance(request, Turn) and not request.abandoned:
                 failure = error.copy_for_raise()
-                failure.delivery = Delivery.ACCEPTED if own and response_event else None
+                failure.delivery = DeliveryStatus.ACCEPTED if own and response_event else None
                 request.fail(failure)
                 self.requests.abandon(request)
 
@@ -271,7 +271,7 @@ class Socket:
             return
         self._too_large = max(silent, key=lambda turn: turn.size)
         error = RequestTooLarge(self._too_large.size, None)
-        error.delivery = Delivery.REJECTED
+        error.delivery = DeliveryStatus.REJECTED
         self._too_large.fail(error)
 
     def _advance(self, event: SocketEvent) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_responses._concurrency import Notifier
-from trio_responses._errors import ConnectionClosed, Delivery
+from trio_responses._errors import ConnectionClosed, DeliveryStatus
 from trio_responses._lifecycle import ConnectionState
 
 if TYPE_CHECKING:
@@ -89,5 +89,5 @@ class SocketSet:
         """Return the reason for the end of the connection: a new exception for each caller."""
         assert self.closed_with is not None  # noqa: S101 - called only after close()
         error = self.closed_with.copy_for_raise()
-        error.delivery = Delivery.NOT_SENT
+        error.delivery = DeliveryStatus.NOT_SENT
         return error

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import History
     from trio_responses._conversation.run import RunStream
     from trio_responses._endpoint import Endpoint
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
     from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
@@ -121,7 +121,7 @@ class Conversation(TurnMethods):
         self,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
@@ -152,7 +152,7 @@ class Conversation(TurnMethods):
         self,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> Response:
@@ -179,7 +179,7 @@ class Conversation(TurnMethods):
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
@@ -259,7 +259,7 @@ class Conversation(TurnMethods):
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> Response:
@@ -269,7 +269,7 @@ class Conversation(TurnMethods):
         the response with that call: answer it in the next run. The parameters are those of
         `run_stream`.
 
-        :raises RoundsExceeded: when the model goes on calling; the conversation is intact.
+        :raises MaxRoundsExceeded: when the model goes on calling; the conversation is intact.
         :raises Exception: what a tool raised, with ``on_tool_error="raise"``.
         :raises ResponsesError: as `create` does.
         """
@@ -295,7 +295,7 @@ class Conversation(TurnMethods):
         answer: type[T],
         input: Input = (),
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[T]: ...
@@ -305,7 +305,7 @@ class Conversation(TurnMethods):
         answer: Any,
         input: Input = (),
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]: ...
@@ -314,7 +314,7 @@ class Conversation(TurnMethods):
         answer: Any,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]:
@@ -324,7 +324,7 @@ class Conversation(TurnMethods):
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
         :param params: those of `run`, ``tools`` among them.
-        :raises AnswerError: as ``connection.parse`` does; the answer stands in the history.
+        :raises ParseError: as ``connection.parse`` does; the answer stands in the history.
         :raises ResponsesError: as `run` does.
         """
         settings, reader = with_text_format(answer, {**self._settings.plain, **params})

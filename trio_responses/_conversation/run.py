@@ -22,7 +22,7 @@ from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._conversation.turn import ConversationRequest, TurnStream
 from trio_responses._errors import (
     ConfigurationError,
-    RoundsExceeded,
+    MaxRoundsExceeded,
     failed_response_error,
 )
 from trio_responses._instruments.instrument import Instruments
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import History
     from trio_responses._conversation.turn import TurnLock
     from trio_responses._protocol.calls import Key
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
     from trio_responses._wire import Response
@@ -67,7 +67,7 @@ class RunConfig:
     max_rounds: int
     max_concurrency: float
     settings: TurnSettings
-    delivery: DeliveryChoice
+    delivery: DeliveryMode
     abandon: AbandonChoice
     snapshot: bool
     max_retries: int | None = None
@@ -116,7 +116,7 @@ class RunStream:
     async def __anext__(self) -> RunEvent:
         """Wait for the next event. A checkpoint; a cancellation ends the run.
 
-        :raises RoundsExceeded: when the model goes on calling; the conversation is intact.
+        :raises MaxRoundsExceeded: when the model goes on calling; the conversation is intact.
         :raises ResponseFailedError: when a response failed.
         :raises ResponsesError: when a turn ended without a Response.
         :raises Exception: what a tool raised, with ``on_tool_error="raise"``.
@@ -172,7 +172,7 @@ class RunStream:
             owed = ledger.pending_calls(but=new)
             for_us = {key: call for key, call in owed.items() if config.toolbox.handles(call)}
             if len(self.responses) >= config.max_rounds and len(for_us) == len(owed):
-                raise RoundsExceeded(config.max_rounds, self.responses[-1])
+                raise MaxRoundsExceeded(config.max_rounds, self.responses[-1])
             calls = trio.CancelScope()
             try:
                 async for told in self._run_calls(for_us, calls):

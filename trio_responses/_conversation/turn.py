@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_responses._conversation.history import output_of
-from trio_responses._errors import Delivery, PreviousResponseNotFound
+from trio_responses._errors import DeliveryStatus, PreviousResponseNotFound
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._turn.stream import ResponseStream
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import TurnObserver
     from trio_responses._protocol.continuation import Continuation, Placement
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest, TurnSettings
     from trio_responses._turn.stream import AbandonChoice, TurnSender
@@ -73,7 +73,10 @@ class ConversationRequest:
 
     def can_repair(self, error: ResponsesError) -> bool:
         """Whether another attempt, with full input, can mend this: the parent is gone."""
-        gone = isinstance(error, PreviousResponseNotFound) and error.delivery is Delivery.REJECTED
+        gone = (
+            isinstance(error, PreviousResponseNotFound)
+            and error.delivery is DeliveryStatus.REJECTED
+        )
         if self.parent is None or self.chain is None or not gone:
             return False
         self.chain.baseline = None
@@ -177,7 +180,7 @@ class TurnStream(ResponseStream):
         sender: TurnSender,
         request: ConversationRequest,
         *,
-        delivery: DeliveryChoice,
+        delivery: DeliveryMode,
         abandon: AbandonChoice,
         snapshot: bool,
         max_retries: int | None = None,

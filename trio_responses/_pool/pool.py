@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionStatistics
     from trio_responses._protocol.continuation import Continuation
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.raw_items import RawItems
     from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
-    from trio_responses._transport.proxy import ProxyChoice
+    from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
     from trio_responses._turn.methods import Lane
     from trio_responses._turn.stream import AbandonChoice
@@ -120,7 +120,7 @@ class ResponsesPool(TurnMethods):
     def stream(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
@@ -237,7 +237,7 @@ async def open_pool(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
-    proxy: ProxyChoice = None,
+    proxy: ProxyOption = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from trio_responses._errors import ConnectError, Delivery
+from trio_responses._errors import ConnectError, DeliveryStatus
 from trio_responses._pool.member import Member, Waiter
 
 if TYPE_CHECKING:
@@ -305,5 +305,5 @@ def is_permanent(error: ResponsesError) -> bool:
 
 def _twin(error: ResponsesError) -> ResponsesError:
     copy_for_raise = error.copy_for_raise()
-    copy_for_raise.delivery = Delivery.NOT_SENT
+    copy_for_raise.delivery = DeliveryStatus.NOT_SENT
     return copy_for_raise

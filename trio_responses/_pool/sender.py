@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trio_responses._errors import Delivery, ResponsesError
+from trio_responses._errors import DeliveryStatus, ResponsesError
 from trio_responses._pool.scheduler import is_permanent
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class PoolTurnSender:
             turn = await member.engine.requests.start_turn(request, retry=retry)
         except BaseException as error:
             self._scheduler.leave_place(member)
-            if isinstance(error, ResponsesError) and error.delivery is Delivery.NOT_SENT:
+            if isinstance(error, ResponsesError) and error.delivery is DeliveryStatus.NOT_SENT:
                 self._failed_on = member
             raise
         self._member, self._arrival = member, None

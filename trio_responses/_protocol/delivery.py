@@ -2,7 +2,7 @@
 
 Exactly-once delivery does not exist on this wire: a request that was written and not answered
 may have run, and may have been billed. So each failure states how far the request came
-(`Delivery`), and only a request that provably did not run is sent again unless the caller chooses
+(`DeliveryStatus`), and only a request that provably did not run is sent again unless the caller chooses
 ``at_least_once``:
 
 =================  ==============  ==============  ==============  ==============
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from trio_responses._wire import ErrorEvent
 
 __all__ = [
-    "Delivery",
-    "DeliveryChoice",
+    "DeliveryStatus",
+    "DeliveryMode",
     "Failure",
     "delivery_of_error",
     "failure_of_code",
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-class Delivery(StrEnum):
+class DeliveryStatus(StrEnum):
     """How far a request is known to have come when its turn failed."""
 
     NOT_SENT = "not_sent"
@@ -73,7 +73,7 @@ class Failure(Enum):
     """The same request would fail again: a refusal, a used-up quota, or a limit of this library."""
 
 
-DeliveryChoice: TypeAlias = Literal["at_most_once", "at_least_once"]
+DeliveryMode: TypeAlias = Literal["at_most_once", "at_least_once"]
 """What to do with a request whose outcome is unknown."""
 
 CLIENT_ERRORS: Final = range(400, 500)
@@ -114,38 +114,45 @@ FAILURES_BY_STATUS: Final[Mapping[int, Failure]] = {
 }
 """The meaning of the status of an error."""
 
-RESENT_ALWAYS: Final[Mapping[Failure, frozenset[Delivery]]] = {
-    Failure.CONNECTION_LOST: frozenset({Delivery.NOT_SENT}),
-    Failure.CONNECTION_LIMIT: frozenset({Delivery.REJECTED}),
-    Failure.RATE_LIMITED: frozenset({Delivery.REJECTED}),
+RESENT_ALWAYS: Final[Mapping[Failure, frozenset[DeliveryStatus]]] = {
+    Failure.CONNECTION_LOST: frozenset({DeliveryStatus.NOT_SENT}),
+    Failure.CONNECTION_LIMIT: frozenset({DeliveryStatus.REJECTED}),
+    Failure.RATE_LIMITED: frozenset({DeliveryStatus.REJECTED}),
 }
 """The failures after which a request is sent again in any case: it cannot have run."""
-RESENT_IF_CHOSEN: Final[Mapping[Failure, frozenset[Delivery]]] = {
-    Failure.CONNECTION_LOST: frozenset({Delivery.AMBIGUOUS, Delivery.ACCEPTED}),
-    Failure.TIMED_OUT: frozenset({Delivery.AMBIGUOUS, Delivery.ACCEPTED}),
-    Failure.CONNECTION_LIMIT: frozenset({Delivery.AMBIGUOUS, Delivery.ACCEPTED}),
-    Failure.RATE_LIMITED: frozenset({Delivery.AMBIGUOUS, Delivery.ACCEPTED}),
-    Failure.SERVER_ERROR: frozenset({Delivery.REJECTED, Delivery.AMBIGUOUS, Delivery.ACCEPTED}),
+RESENT_IF_CHOSEN: Final[Mapping[Failure, frozenset[DeliveryStatus]]] = {
+    Failure.CONNECTION_LOST: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.TIMED_OUT: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.CONNECTION_LIMIT: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.RATE_LIMITED: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.SERVER_ERROR: frozenset(
+        {DeliveryStatus.REJECTED, DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}
+    ),
 }
 """The failures after which a request is sent again only with ``at_least_once``."""
 DELAYED: Final = frozenset({Failure.RATE_LIMITED, Failure.SERVER_ERROR})
-ORDER: Final = (Delivery.NOT_SENT, Delivery.REJECTED, Delivery.AMBIGUOUS, Delivery.ACCEPTED)
+ORDER: Final = (
+    DeliveryStatus.NOT_SENT,
+    DeliveryStatus.REJECTED,
+    DeliveryStatus.AMBIGUOUS,
+    DeliveryStatus.ACCEPTED,
+)
 """From a request that cannot have run to one that has."""
 
 
-def delivery_of_error(event: ErrorEvent, *, started: bool) -> Delivery:
+def delivery_of_error(event: ErrorEvent, *, started: bool) -> DeliveryStatus:
     """Return what an ``error`` event proves about the request that it ends.
 
     :param started: whether an event of the response was received before.
     """
     if started:
-        return Delivery.ACCEPTED
+        return DeliveryStatus.ACCEPTED
     if event.code in REFUSALS or event.status in CLIENT_ERRORS:
-        return Delivery.REJECTED
-    return Delivery.AMBIGUOUS
+        return DeliveryStatus.REJECTED
+    return DeliveryStatus.AMBIGUOUS
 
 
-def furthest(attempts: Iterable[Delivery | None]) -> Delivery | None:
+def furthest(attempts: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None:
     """Return the furthest delivery of several attempts at one request.
 
     :param attempts: the delivery of each attempt; `None` where it is not known.
@@ -171,7 +178,7 @@ def failure_of_code(code: str | None, error_type: str | None, status: int | None
     return named or (Failure.OTHER if gave_reason else Failure.SERVER_ERROR)
 
 
-def may_resend(delivery: Delivery | None, failure: Failure, choice: DeliveryChoice) -> bool:
+def may_resend(delivery: DeliveryStatus | None, failure: Failure, choice: DeliveryMode) -> bool:
     """Whether a request may be sent again after an attempt that failed: the table above."""
     if delivery is None:
         return False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import trio
 
 from trio_responses import _wire as wire
-from trio_responses._errors import ConfigurationError, UnanswerableCall
+from trio_responses._errors import ConfigurationError, CallNotRejectable
 from trio_responses._protocol.calls import is_answer, make_answer, make_refusal
 from trio_responses._settings import check_option_values
 from trio_responses._tools.function import FunctionTool, InvalidArguments, encode_output
@@ -174,7 +174,7 @@ class Toolbox:
         A call must not run if it is incomplete, undeclared or declined, or only asks for approval.
 
         :return: `None` if the call is to run.
-        :raises UnanswerableCall: if the output of a declined call has no place for the reason.
+        :raises CallNotRejectable: if the output of a declined call has no place for the reason.
         :raises Exception: any exception of ``approve``.
         """
         if isinstance(call, wire.McpApprovalRequest) and self._handler(call) is None:
@@ -185,7 +185,7 @@ class Toolbox:
             return None
         declined = make_refusal(call, reason)
         if declined is None:
-            raise UnanswerableCall(call.type, reason)
+            raise CallNotRejectable(call.type, reason)
         return declined
 
     async def _reason_not_to_run(self, call: OutputItem) -> str | None:

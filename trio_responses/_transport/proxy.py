@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from trio_responses._endpoint import Endpoint
 
-__all__ = ["Proxy", "ProxyChoice", "choose_proxy", "is_exempt"]
+__all__ = ["Proxy", "ProxyOption", "choose_proxy", "is_exempt"]
 
-ProxyChoice: TypeAlias = str | Literal[False] | None
+ProxyOption: TypeAlias = str | Literal[False] | None
 """A proxy's URL; `False` for no proxy; `None` for the proxy of the environment variables."""
 
 PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
@@ -147,7 +147,7 @@ def host_and_port(host: str, port: int) -> str:
 # --- The environment ---------------------------------------------------------------------
 
 
-def choose_proxy(endpoint: Endpoint, given: ProxyChoice) -> Proxy | None:
+def choose_proxy(endpoint: Endpoint, given: ProxyOption) -> Proxy | None:
     """Return the proxy for an endpoint: the given one, or that of the environment.
 
     The environment's proxy is not used for a server on this machine, since ``localhost`` means

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from python_socks.async_.trio.v2 import Proxy as SocksProxy
 
     from trio_responses._endpoint import Endpoint
-    from trio_responses._transport.proxy import Proxy, ProxyChoice
+    from trio_responses._transport.proxy import Proxy, ProxyOption
     from trio_responses._transport.websocket import Dial
 
 __all__ = ["Tunnel", "choose_dial"]
@@ -50,7 +50,7 @@ MAX_SOCKS_NAME_BYTES: Final = 255
 
 
 def choose_dial(
-    endpoint: Endpoint, proxy: ProxyChoice, dial: Dial, *, allow_insecure: bool
+    endpoint: Endpoint, proxy: ProxyOption, dial: Dial, *, allow_insecure: bool
 ) -> Dial:
     """Return the function that dials an endpoint: ``dial`` itself, or a `Tunnel` through a proxy.
 

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 from trio_responses._errors import (
-    Delivery,
+    DeliveryStatus,
     UnexpectedOutput,
     failed_response_error,
 )
@@ -19,7 +19,7 @@ from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._turn.stream import AbandonChoice, TurnSender
     from trio_responses._wire import Response
@@ -36,7 +36,7 @@ class TurnMethods:
     def stream(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
@@ -47,7 +47,7 @@ class TurnMethods:
     async def create(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> Response:
@@ -61,7 +61,7 @@ class TurnMethods:
             ``at_least_once``, after an error of the server; by default as the connection.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
         :raises ConfigurationError: for an invalid value of ``delivery`` or ``max_retries``.
-        :raises RateLimited: when the server still rejects the request for its rate.
+        :raises RateLimitError: when the server still rejects the request for its rate.
         :raises ResponseFailedError: when the response failed.
         :raises APIError: when the server refused the request.
         :raises ResponsesError: when the turn ended without a Response; its ``delivery`` states how
@@ -78,7 +78,7 @@ class TurnMethods:
     async def warm_up(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> Response:
@@ -99,7 +99,7 @@ class TurnMethods:
         response = await self.create(delivery=delivery, max_retries=max_retries, **settings)
         if response.raw_output:
             error = UnexpectedOutput(response)
-            error.delivery = Delivery.ACCEPTED
+            error.delivery = DeliveryStatus.ACCEPTED
             raise error
         return response
 
@@ -108,7 +108,7 @@ class TurnMethods:
         self,
         answer: type[T],
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[T]: ...
@@ -117,7 +117,7 @@ class TurnMethods:
         self,
         answer: Any,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]: ...
@@ -125,7 +125,7 @@ class TurnMethods:
         self,
         answer: Any,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]:
@@ -146,9 +146,9 @@ class TurnMethods:
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
         :param params: the fields of `ResponseCreate`; ``text`` may have fields other than
             ``format``.
-        :raises AnswerRefused: when the model refuses.
-        :raises AnswerIncomplete: when the answer was cut off.
-        :raises AnswerMismatch: when the text does not fit the type.
+        :raises RefusalError: when the model refuses.
+        :raises IncompleteError: when the answer was cut off.
+        :raises ParseMismatchError: when the text does not fit the type.
         :raises ConfigurationError: for a type that has no JSON schema.
         :raises ResponsesError: as `create` does.
         """
@@ -176,7 +176,7 @@ class Lane(TurnMethods):
     def stream(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,

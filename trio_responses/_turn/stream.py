@@ -26,7 +26,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_responses._errors import (
-    Delivery,
+    DeliveryStatus,
     ResponsesError,
     UndecodableResponse,
     api_error,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import RetryPolicy
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.turn import Turn
@@ -175,7 +175,7 @@ class ResponseStream:
         sender: TurnSender,
         request: RequestBuilder,
         *,
-        delivery: DeliveryChoice,
+        delivery: DeliveryMode,
         abandon: AbandonChoice,
         snapshot: bool,
         max_retries: int | None = None,
@@ -183,7 +183,7 @@ class ResponseStream:
         self._retry_policy = sender.retry_policy.with_max_retries(max_retries)
         self._sender = sender
         self._request = request
-        self._choice: DeliveryChoice = delivery
+        self._choice: DeliveryMode = delivery
         self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
         self._state = StreamState.NEW
@@ -371,7 +371,9 @@ class ResponseStream:
                 turn = await self._sender.start_turn(self._request, retry=retry)
                 break
             except ResponsesError as error:
-                unsent = error.delivery is Delivery.NOT_SENT and self._sender.may_reroute(error)
+                unsent = error.delivery is DeliveryStatus.NOT_SENT and self._sender.may_reroute(
+                    error
+                )
                 if not unsent or reroutes == self._sender.max_reroutes:
                     raise
                 reroutes += 1
@@ -515,7 +517,7 @@ class ResponseStream:
             self._conclude_response(self._unfollowed)
         elif isinstance(event, UndecodableFrame):
             undecodable = UndecodableResponse(event)
-            undecodable.delivery = Delivery.ACCEPTED
+            undecodable.delivery = DeliveryStatus.ACCEPTED
             self._handle_failure(undecodable)
         elif isinstance(event, ErrorEvent):
             error = api_error(event)

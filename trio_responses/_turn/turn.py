@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from trio_responses._errors import Delivery, FirstEventTimeout, StallTimeout
+from trio_responses._errors import DeliveryStatus, FirstEventTimeout, StallTimeout
 from trio_responses._protocol.requests import ActiveRequest
 from trio_responses._wire import ErrorEvent, ResponseCreated, ResponseQueued, UnknownEvent
 
@@ -75,13 +75,13 @@ class Turn(ActiveRequest):
         """Notifies the instruments about this turn; `None` if no instrument observes turns."""
 
     @property
-    def delivery(self) -> Delivery:
+    def delivery(self) -> DeliveryStatus:
         """How far the request has come, from the first byte that was written.
 
         A failed write is described by the exception of the write itself: it alone knows whether
         the last byte was written.
         """
-        return Delivery.AMBIGUOUS if self.last_event_at is None else Delivery.ACCEPTED
+        return DeliveryStatus.AMBIGUOUS if self.last_event_at is None else DeliveryStatus.ACCEPTED
 
     @property
     def deadline(self) -> float:
