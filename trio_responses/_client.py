@@ -27,6 +27,7 @@ from trio_responses._instruments.log import LoggingInstrument
 from trio_responses._settings import (
     Keepalive,
     Limits,
+    RetryPolicy,
     RotationPolicy,
     Timeouts,
     check_option_values,
@@ -93,6 +94,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn as a scope, event by event.
@@ -115,14 +117,21 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             the response was received; ``"replace"`` replaces the socket, and with it the caches
             of the server. The remaining events are discarded in both cases.
         :param snapshot: whether text is kept for ``stream.snapshot``.
+        :param max_retries: how often the turn is sent again after a rate limit or, with
+            ``at_least_once``, after an error of the server; by default as the connection.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
         :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
-            ``delivery`` and ``abandon``.
+            ``delivery``, ``abandon`` and ``max_retries``.
         """
         check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         return ResponseStream(
-            self._engine.requests, request, delivery=delivery, abandon=abandon, snapshot=snapshot
+            self._engine.requests,
+            request,
+            delivery=delivery,
+            abandon=abandon,
+            snapshot=snapshot,
+            max_retries=max_retries,
         )
 
     @asynccontextmanager
@@ -265,6 +274,8 @@ async def open_responses(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    max_retries: int = 2,
+    max_retry_wait: float = 60.0,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] | None = None,
     dial: Dial = dial_tcp,
@@ -301,6 +312,14 @@ async def open_responses(
     :param keepalive: how a dead connection is detected.
     :param limits: limits on bytes of messages, requests and buffers.
     :param rotation: when a socket is replaced before the server ends it.
+    :param max_retries: how often a turn is sent again when the server rejected it for its rate
+        (429, before any event: it did not run); with ``delivery="at_least_once"`` also after an
+        overload or another error of the server. 0 raises the error at once. The cost: such a turn
+        may take up to ``max_retries * max_retry_wait`` seconds longer, unless the caller sets a
+        deadline.
+    :param max_retry_wait: the longest delay before one retry, in seconds. The delay is what the
+        server asks for, else 0.5 s, doubled for each retry up to 8 s and shortened at random by up
+        to a quarter. If the server asks for a longer delay, the error is raised at once.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
     :param instruments: observers of sockets, turns and tools (docs/instruments.md); by default
@@ -324,6 +343,8 @@ async def open_responses(
         keepalive=keepalive,
         limits=limits,
         rotation=rotation,
+        max_retries=max_retries,
+        max_retry_wait=max_retry_wait,
         allow_insecure=allow_insecure,
         instruments=instruments,
         dial=dial,
@@ -350,6 +371,8 @@ async def connect_responses(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    max_retries: int = 2,
+    max_retry_wait: float = 60.0,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] | None = None,
     dial: Dial = dial_tcp,
@@ -373,6 +396,8 @@ async def connect_responses(
         keepalive=keepalive,
         limits=limits,
         rotation=rotation,
+        max_retries=max_retries,
+        max_retry_wait=max_retry_wait,
         allow_insecure=allow_insecure,
         instruments=instruments,
         dial=dial,
@@ -425,6 +450,8 @@ def make_engine(
     keepalive: Keepalive | None,
     limits: Limits | None,
     rotation: RotationPolicy | None,
+    max_retries: int,
+    max_retry_wait: float,
     allow_insecure: bool,
     instruments: Iterable[Instrument] | None,
     dial: Dial,
@@ -445,6 +472,7 @@ def make_engine(
         timeouts=checked_record("timeouts", timeouts, Timeouts),
         keepalive=checked_record("keepalive", keepalive, Keepalive),
         limits=checked_record("limits", limits, Limits),
+        retry_policy=RetryPolicy(max_retries=max_retries, max_retry_wait=max_retry_wait),
         instruments=Instruments(
             [LoggingInstrument()] if instruments is None else checked_instruments(instruments),
             ServerAddress(endpoint.host, endpoint.port),

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import trio
 
-from trio_responses._protocol.delivery import DeliveryStatus, Failure
+from trio_responses._protocol.delivery import DeliveryStatus, Failure, failure_of_code
+from trio_responses._wire import ErrorEvent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from trio_responses._wire import ErrorEvent, Response, UndecodableFrame
+    from trio_responses._wire import Response, UndecodableFrame
 
 __all__ = [
     "APIError",
@@ -332,8 +333,15 @@ class APIError(ResponsesError):
 class RateLimitError(APIError):
     """The server refused the request with ``rate_limit_exceeded`` or status 429.
 
-    Wait for ``retry_after`` seconds, then send the request again.
+    The request was sent again up to ``max_retries`` times, unless ``retry_after`` is over
+    ``max_retry_wait`` or the quota is used up: then another attempt cannot help soon.
+
+    :ivar response: the failed Response, if the rate ended a response that had begun; else `None`.
     """
+
+    def __init__(self, event: ErrorEvent, response: Response | None = None) -> None:
+        super().__init__(event)
+        self.response = response
 
 
 class PreviousResponseNotFound(APIError):
@@ -583,14 +591,41 @@ class BufferOverflow(ResponsesError):
         self.buffered = buffered
 
 
+def failed_response_error(response: Response) -> ResponseFailedError | RateLimitError:
+    """Return the exception for a response that failed: for its rate a `RateLimitError`."""
+    reason = response.error
+    error: ResponseFailedError | RateLimitError = ResponseFailedError(response)
+    if reason is not None and failure_of(error) is Failure.RATE_LIMITED:
+        event = ErrorEvent(
+            code=reason.code, message=reason.message, param=reason.param, error_type=reason.type
+        )
+        error = RateLimitError(event, response)
+    error.delivery = DeliveryStatus.ACCEPTED
+    return error
+
+
 def failure_of(error: ResponsesError) -> Failure:
     """Return what an exception means for the decision whether to send a request again."""
     match error:
         case ConnectionLost():
             return Failure.CONNECTION_LOST
-        case ConnectionLimitReached():
-            return Failure.CONNECTION_LIMIT
         case FirstEventTimeout() | StallTimeout():
             return Failure.TIMED_OUT
+        case APIError():
+            return failure_of_code(error.code, error.type, error.status)
+        case ResponseFailedError():
+            reason = error.response.error
+            if reason is None:
+                return Failure.OTHER
+            return failure_of_code(reason.code or "other", reason.type, None)
         case _:
             return Failure.OTHER
+
+
+def retry_hint(error: ResponsesError) -> float | None:
+    """Return the seconds that the server asked to wait before the request is sent again."""
+    if isinstance(error, APIError):
+        return error.retry_after
+    if isinstance(error, ResponseFailedError) and error.response.error is not None:
+        return error.response.error.retry_after
+    return None

@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trio_responses._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Self
 
 __all__ = [
     "OPTION_VALUES",
     "Keepalive",
     "Limits",
     "ReconnectPolicy",
+    "RetryPolicy",
     "RotationPolicy",
     "Timeouts",
     "check_option_values",
@@ -32,6 +34,10 @@ __all__ = [
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _require_positive(record: Any) -> None:
@@ -208,6 +214,38 @@ class ReconnectPolicy:
         for _ in range(self.attempts):
             yield delay
             delay = min(delay * self.factor, self.cap)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often a turn is sent again after an attempt that failed, and how long it may wait.
+
+    The options ``max_retries`` and ``max_retry_wait`` of a connection.
+    """
+
+    max_retries: int = 2
+    """How often a turn waits and is sent again; 0 never."""
+    max_retry_wait: float = 60.0
+    """The longest delay before one retry, in seconds. A longer hint of the server is an error."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        :raises ConfigurationError: for a number of retries that is not a whole number from 0, and
+            for a delay that is not positive.
+        """
+        retries, wait = self.max_retries, self.max_retry_wait
+        if not _is_count(retries):
+            raise ConfigurationError(f"max_retries must be a whole number from 0, not {retries!r}")
+        if not (_is_number(wait) and wait > 0):
+            raise ConfigurationError(f"max_retry_wait must be positive seconds, not {wait!r}")
+
+    def with_max_retries(self, max_retries: int | None) -> Self:
+        """Return a policy with another number of retries; `None` keeps the number.
+
+        :raises ConfigurationError: when it is not a whole number from 0.
+        """
+        return self if max_retries is None else replace(self, max_retries=max_retries)
 
 
 def reconnect_delays(

@@ -158,7 +158,7 @@ async def test_a_missing_first_event_is_logged_as_none(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server.fail("rate_limit_exceeded", status=429)
-    async with server.open_client() as connection:
+    async with server.open_client(max_retries=0) as connection:
         with pytest.raises(Exception, match="rate_limit"):
             await connection.create(model="m", input="x")
     (ended,) = (one for one in caplog.records if hasattr(one, "first_event_seconds"))

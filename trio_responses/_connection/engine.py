@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionEngine"]
 
 UNAUTHORIZED: Final = 401
+READS_BEFORE_TIMEOUT: Final = 128
+"""Reads of up to 64 KiB: the receive buffer of an operating system is seldom larger than 8 MiB."""
 
 
 @final
@@ -128,6 +130,7 @@ class ConnectionEngine:
             bytes_received=router.bytes_received,
             requests_sent=self.requests.requests_sent,
             bytes_sent=self.requests.bytes_sent,
+            retries=self.requests.retries,
             requests_active=self.count_active(),
             undecodable_frames=router.undecodable_frames,
             unclaimed_events=router.unclaimed_events,
@@ -329,6 +332,7 @@ class ConnectionEngine:
             while not socket.drained:
                 with socket.read_scope():
                     await self._read(socket)
+                await self._read_arrived(socket)
                 socket.fail_overdue_turns()
         except ConnectionLost as lost:
             self._remove_socket(socket, lost)
@@ -350,6 +354,23 @@ class ConnectionEngine:
                 self._backoff.restart()
             if requests.requests_ended != ended:
                 self.sockets.notify()
+
+    async def _read_arrived(self, socket: Socket) -> None:
+        """Read what has arrived before the deadline of a turn is enforced.
+
+        While this process is stopped or busy, the time of a deadline passes and events wait in the
+        socket. The number of reads is limited, so that a server cannot postpone the deadline.
+        """
+        for _ in range(READS_BEFORE_TIMEOUT):
+            if not socket.overdue_turns():
+                return
+            last_read_at = socket.transport.last_read_at
+            with trio.CancelScope() as scope:
+                # Set on entry, it would cancel the first read; so it cancels the first wait.
+                scope.deadline = trio.current_time()
+                await self._read(socket)
+            if socket.transport.last_read_at == last_read_at:
+                return
 
     async def _wait_for_room(self, socket: Socket) -> None:
         """Do not read the socket while too many bytes are unread (P6).

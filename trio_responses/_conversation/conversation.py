@@ -120,6 +120,7 @@ class Conversation(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run the next turn as a scope, event by event.
@@ -139,6 +140,7 @@ class Conversation(TurnMethods):
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
+            max_retries=max_retries,
         )
 
     def _make_turn(
@@ -149,6 +151,7 @@ class Conversation(TurnMethods):
         delivery: DeliveryMode,
         abandon: AbandonChoice,
         snapshot: bool,
+        max_retries: int | None,
         generate: bool | None = None,
         within_run: bool = False,
     ) -> TurnStream:
@@ -170,6 +173,7 @@ class Conversation(TurnMethods):
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
+            max_retries=max_retries,
             within_run=within_run,
         )
 
@@ -178,6 +182,7 @@ class Conversation(TurnMethods):
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Run the next turn and return its Response: completed, or incomplete.
@@ -186,7 +191,9 @@ class Conversation(TurnMethods):
 
         :raises ResponsesError: as ``connection.create`` does; the history does not change.
         """
-        return await super().create(input=input, delivery=delivery, **params)
+        return await super().create(
+            input=input, delivery=delivery, max_retries=max_retries, **params
+        )
 
     # --- Turns and tools -----------------------------------------------------------------
 
@@ -204,6 +211,7 @@ class Conversation(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> AbstractAsyncContextManager[RunStream]:
         """Run turns, and tools between them, until the model answers: as a scope, event by event.
@@ -239,6 +247,7 @@ class Conversation(TurnMethods):
         :param on_tool_error: ``"return"`` sends the error of a tool to the model; ``"raise"``
             raises it, and cancels the other tools. Invalid arguments are always sent to the model.
         :param delivery: as for `stream`, for each turn of the run.
+        :param max_retries: as for `stream`, for each turn of the run.
         :param params: settings of the turns. A ``tool_choice`` that forces a call applies to the
             first turn only, because it would force calls without end.
         :raises ConfigurationError: for a field that is not a setting, and for invalid values; and,
@@ -250,6 +259,7 @@ class Conversation(TurnMethods):
                 "max_rounds and max_concurrency must be at least 1, not"
                 f" {max_rounds!r} and {max_concurrency!r}"
             )
+        self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
         if tools is not None:
             params["tools"] = tools
         toolbox = Toolbox(
@@ -271,6 +281,7 @@ class Conversation(TurnMethods):
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
+            max_retries=max_retries,
             within_run=True,
         )
         return open_run(make_turn, self._lock, self._history, config, raw_input(input))
@@ -287,6 +298,7 @@ class Conversation(TurnMethods):
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Run turns, and tools between them, until the model answers; return its Response.
@@ -311,6 +323,7 @@ class Conversation(TurnMethods):
             on_tool_error=on_tool_error,
             delivery=delivery,
             snapshot=False,
+            max_retries=max_retries,
             **params,
         ) as run:
             return await run.until_done()
@@ -322,6 +335,7 @@ class Conversation(TurnMethods):
         input: Input = (),
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
@@ -331,6 +345,7 @@ class Conversation(TurnMethods):
         input: Input = (),
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -339,6 +354,7 @@ class Conversation(TurnMethods):
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]:
         """Run turns, and tools between them, until the model answers with a value of a type.
@@ -352,7 +368,8 @@ class Conversation(TurnMethods):
         """
         settings, reader = with_text_format(answer, {**self._settings.plain, **params})
         params["text"] = settings["text"]
-        return parse_response(await self.run(input, delivery=delivery, **params), reader)
+        response = await self.run(input, delivery=delivery, max_retries=max_retries, **params)
+        return parse_response(response, reader)
 
     def _settings_with(self, params: Mapping[str, Any], of: str) -> TurnSettings:
         return TurnSettings({**self._settings.plain, **params}, of) if params else self._settings

@@ -20,9 +20,8 @@ from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._conversation.settings import TurnSettings
 from trio_responses._errors import (
     ConfigurationError,
-    DeliveryStatus,
     MaxRoundsExceeded,
-    ResponseFailedError,
+    failed_response_error,
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from trio_responses import _wire as wire
     from trio_responses._conversation.history import History
     from trio_responses._conversation.turn import TurnLock
-    from trio_responses._errors import ResponsesError
     from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import ResponseStream
@@ -320,9 +318,7 @@ def _checked(response: Response) -> Response:
     :raises ResponseFailedError: if the Response failed.
     """
     if response.status == "failed":
-        error: ResponsesError = ResponseFailedError(response)
-        error.delivery = DeliveryStatus.ACCEPTED
-        raise error
+        raise failed_response_error(response)
     return response
 
 

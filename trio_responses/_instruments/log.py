@@ -9,7 +9,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final
 
-from trio_responses._errors import ConnectionClosed, ConnectionLost, HandshakeRejected
+from trio_responses._errors import APIError, ConnectionClosed, ConnectionLost, HandshakeRejected
 from trio_responses._instruments.instrument import Instrument, logger
 
 if TYPE_CHECKING:
@@ -138,6 +138,29 @@ class LoggingInstrument(Instrument):
                 "lane": turn.lane,
                 "request_bytes": turn.request_bytes,
                 "previous_response_id": _checked_word(turn.previous_response_id),
+            },
+        )
+
+    def turn_retrying(
+        self, turn: TurnRecord, attempt: int, delay: float, error: ResponsesError
+    ) -> None:
+        """Log a retry that waits at WARNING, one that does not at INFO."""
+        code = _checked_word(error.code) if isinstance(error, APIError) else None
+        self._log.log(
+            logging.WARNING if delay else logging.INFO,
+            "turn %d: attempt %d in %.1f s, after %s, code %s",
+            turn.number,
+            attempt,
+            delay,
+            _type_name(error),
+            code,
+            extra={
+                "turn": turn.number,
+                "attempt": attempt,
+                "model": _checked_word(turn.model),
+                "seconds": delay,
+                "error_type": _type_name(error),
+                "error_code": code,
             },
         )
 

@@ -1,20 +1,24 @@
 """How far a request is known to have come, and whether it may be sent again.
 
 Exactly-once delivery does not exist on this wire: a request that was written and not answered
-may have run, and may have been billed. So each failure states what is known (`DeliveryStatus`), and
-only a request that cannot have run is sent again unless the caller asks for more:
+may have run, and may have been billed. So each failure states how far the request came
+(`DeliveryStatus`), and only a request that provably did not run is sent again unless the caller
+chooses ``at_least_once``:
 
-=============  =========================================  ==============  =================
-delivery       meaning                                    at_most_once    at_least_once
-=============  =========================================  ==============  =================
-``not_sent``   no complete request reached the network    sent again      sent again
-``rejected``   the server refused to start the request    some failures   some failures
-``ambiguous``  the request was written, no answer came    raised          sent again
-``accepted``   an event of its response was received      raised          sent again
-=============  =========================================  ==============  =================
+=================  ==============  ==============  ==============  ==============
+failure            ``not_sent``    ``rejected``    ``ambiguous``   ``accepted``
+=================  ==============  ==============  ==============  ==============
+connection lost    again                           if chosen       if chosen
+timed out                                          if chosen       if chosen
+connection limit                   again           if chosen       if chosen
+rate limited                       again           if chosen       if chosen
+server error                       if chosen       if chosen       if chosen
+any other          raised          raised          raised          raised
+=================  ==============  ==============  ==============  ==============
 
-The last two rows apply to failures that do not tell the outcome of the request: a lost socket or
-a deadline (`Failure`). An answer of the server, or a limit of this library, is always raised.
+A rate limit and an error of the server need time to pass, so the next attempt waits
+(`needs_delay`, and `retry_delay` in `backoff.py`). All other failures are repeated at once, on
+another socket.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from trio_responses._wire import ErrorEvent
 
@@ -32,8 +36,10 @@ __all__ = [
     "DeliveryStatus",
     "Failure",
     "delivery_of_error",
+    "failure_of_code",
     "furthest",
     "may_resend",
+    "needs_delay",
 ]
 
 
@@ -59,8 +65,12 @@ class Failure(Enum):
     """The server ended the socket because of its age."""
     TIMED_OUT = auto()
     """No event was received within a deadline."""
+    RATE_LIMITED = auto()
+    """The account sent too many requests or tokens in a period of time."""
+    SERVER_ERROR = auto()
+    """The server is overloaded or failed: the same request may succeed later."""
     OTHER = auto()
-    """The server answered with an error, or a limit of this library was reached."""
+    """The same request would fail again: a refusal, a used-up quota, or a limit of this library."""
 
 
 DeliveryMode: TypeAlias = Literal["at_most_once", "at_least_once"]
@@ -72,11 +82,55 @@ REFUSALS: Final = frozenset(
         "invalid_stream_id",
         "previous_response_not_found",
         "rate_limit_exceeded",
+        "too_many_requests",
         "websocket_connection_limit_reached",
         "websocket_stream_limit_reached",
     }
 )
 """Error codes that are sent in place of a start, whatever their status (docs/protocol.md, 4)."""
+FAILURES_BY_CODE: Final[Mapping[str, Failure]] = {
+    **dict.fromkeys(REFUSALS, Failure.OTHER),
+    "websocket_connection_limit_reached": Failure.CONNECTION_LIMIT,
+    "rate_limit_exceeded": Failure.RATE_LIMITED,
+    "too_many_requests": Failure.RATE_LIMITED,
+    "server_error": Failure.SERVER_ERROR,
+    "server_is_overloaded": Failure.SERVER_ERROR,
+    "service_unavailable_error": Failure.SERVER_ERROR,
+    "slow_down": Failure.SERVER_ERROR,
+    "credit_balance_exhausted": Failure.OTHER,
+    "insufficient_quota": Failure.OTHER,
+}
+"""The meaning of the codes and types of errors. A status in the table below comes first where the
+meaning is an error of the server: ``slow_down`` with 429 is a rate limit, ``server_error`` with 400
+an error of the request."""
+QUOTA_PREFIX: Final = "usage_"
+"""The start of the codes for a used-up plan, such as ``usage_limit_reached``."""
+NOT_IMPLEMENTED: Final = 501
+FAILURES_BY_STATUS: Final[Mapping[int, Failure]] = {
+    **dict.fromkeys(CLIENT_ERRORS, Failure.OTHER),
+    429: Failure.RATE_LIMITED,
+    **dict.fromkeys(range(500, 600), Failure.SERVER_ERROR),
+    NOT_IMPLEMENTED: Failure.OTHER,
+}
+"""The meaning of the status of an error."""
+
+RESENT_ALWAYS: Final[Mapping[Failure, frozenset[DeliveryStatus]]] = {
+    Failure.CONNECTION_LOST: frozenset({DeliveryStatus.NOT_SENT}),
+    Failure.CONNECTION_LIMIT: frozenset({DeliveryStatus.REJECTED}),
+    Failure.RATE_LIMITED: frozenset({DeliveryStatus.REJECTED}),
+}
+"""The failures after which a request is sent again in any case: it cannot have run."""
+RESENT_IF_CHOSEN: Final[Mapping[Failure, frozenset[DeliveryStatus]]] = {
+    Failure.CONNECTION_LOST: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.TIMED_OUT: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.CONNECTION_LIMIT: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.RATE_LIMITED: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.SERVER_ERROR: frozenset(
+        {DeliveryStatus.REJECTED, DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}
+    ),
+}
+"""The failures after which a request is sent again only with ``at_least_once``."""
+DELAYED: Final = frozenset({Failure.RATE_LIMITED, Failure.SERVER_ERROR})
 ORDER: Final = (
     DeliveryStatus.NOT_SENT,
     DeliveryStatus.REJECTED,
@@ -107,14 +161,32 @@ def furthest(attempts: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None
     return max(known, key=ORDER.index, default=None)
 
 
+def failure_of_code(code: str | None, error_type: str | None, status: int | None) -> Failure:
+    """Return what an error of the server means for the decision whether to send again.
+
+    :param code: the ``code`` of an ``error`` event or of a failed response.
+    :param error_type: the ``type`` of the error, which counts where the code is not known.
+    :param status: the HTTP status of an ``error`` event.
+    """
+    if (code or error_type or "").startswith(QUOTA_PREFIX) or error_type == "insufficient_quota":
+        return Failure.OTHER
+    named = FAILURES_BY_CODE.get(code or "") or FAILURES_BY_CODE.get(error_type or "")
+    by_status = FAILURES_BY_STATUS.get(status or 0)
+    if by_status is not None and named in {None, Failure.SERVER_ERROR}:
+        return by_status
+    gave_reason = status is not None or code is not None or error_type is not None
+    return named or (Failure.OTHER if gave_reason else Failure.SERVER_ERROR)
+
+
 def may_resend(delivery: DeliveryStatus | None, failure: Failure, choice: DeliveryMode) -> bool:
     """Whether a request may be sent again after an attempt that failed: the table above."""
-    match delivery:
-        case DeliveryStatus.NOT_SENT:
-            return failure is Failure.CONNECTION_LOST
-        case DeliveryStatus.REJECTED:
-            return failure is Failure.CONNECTION_LIMIT
-        case DeliveryStatus.AMBIGUOUS | DeliveryStatus.ACCEPTED:
-            return failure is not Failure.OTHER and choice == "at_least_once"
-        case _:
-            return False
+    if delivery is None:
+        return False
+    if delivery in RESENT_ALWAYS.get(failure, ()):
+        return True
+    return choice == "at_least_once" and delivery in RESENT_IF_CHOSEN.get(failure, ())
+
+
+def needs_delay(failure: Failure) -> bool:
+    """Whether the next attempt after a failure waits, and counts as one of ``max_retries``."""
+    return failure in DELAYED

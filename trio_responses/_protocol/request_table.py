@@ -60,7 +60,13 @@ CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
 INVALID_LANE: Final = "invalid_stream_id"
 ERROR_TYPES: Final = frozenset({"error", "response.error"})
 TERMINAL_TYPES: Final = frozenset(
-    {"response.completed", "response.done", "response.failed", "response.incomplete"}
+    {
+        "response.cancelled",
+        "response.completed",
+        "response.done",
+        "response.failed",
+        "response.incomplete",
+    }
 )
 
 

@@ -30,6 +30,7 @@ from trio_responses._errors import (
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.frames import FrameReader, encode_text_frame
+from trio_responses._settings import RetryPolicy
 from trio_responses._transport.control_stream import ControlStream
 from trio_responses._transport.state import TransportEvent, TransportState, WriteState
 from trio_responses._transport.tls import TLSStream, default_ssl_context
@@ -71,6 +72,7 @@ class ConnectionConfig:
     timeouts: Timeouts
     keepalive: Keepalive
     limits: Limits
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 

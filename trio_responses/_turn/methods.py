@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 from trio_responses._errors import (
     DeliveryStatus,
-    ResponseFailedError,
     UnexpectedOutput,
+    failed_response_error,
 )
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
@@ -34,34 +34,54 @@ class TurnMethods:
 
     @abstractmethod
     def stream(
-        self, *, delivery: DeliveryMode = "at_most_once", snapshot: bool = True, **params: Any
+        self,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        snapshot: bool = True,
+        max_retries: int | None = None,
+        **params: Any,
     ) -> ResponseStream:
         """Run one turn as a scope, event by event."""
         raise NotImplementedError
 
-    async def create(self, *, delivery: DeliveryMode = "at_most_once", **params: Any) -> Response:
+    async def create(
+        self,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
+    ) -> Response:
         """Run one turn and return its Response: completed, or incomplete.
 
         If cancelled, the remaining events of the response are discarded.
 
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
+        :param max_retries: how often the turn is sent again after a rate limit or, with
+            ``at_least_once``, after an error of the server; by default as the connection.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ConfigurationError: for an invalid value of ``delivery``.
+        :raises ConfigurationError: for an invalid value of ``delivery`` or ``max_retries``.
+        :raises RateLimitError: when the server still rejects the request for its rate.
         :raises ResponseFailedError: when the response failed.
         :raises APIError: when the server refused the request.
         :raises ResponsesError: when the turn ended without a Response; its ``delivery`` states how
             far the request had come.
         """
-        async with self.stream(delivery=delivery, snapshot=False, **params) as stream:
+        async with self.stream(
+            delivery=delivery, snapshot=False, max_retries=max_retries, **params
+        ) as stream:
             response = await stream.until_done()
         if response.status == "failed":
-            error = ResponseFailedError(response)
-            error.delivery = DeliveryStatus.ACCEPTED
-            raise error
+            raise failed_response_error(response)
         return response
 
-    async def warm_up(self, **params: Any) -> Response:
+    async def warm_up(
+        self,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
+    ) -> Response:
         """Let the server prepare model, instructions and tools, without output.
 
         Waits until the server has finished, so that a following turn cannot overtake it. The id of
@@ -69,12 +89,14 @@ class TurnMethods:
         faster depends on the server. If cancelled, remaining events are discarded; what the server
         has prepared stays.
 
+        :param delivery: as of `create`.
+        :param max_retries: as of `create`.
         :param params: the fields of `ResponseCreate`, ``generate`` excepted.
         :raises UnexpectedOutput: when the server generated output in spite of that.
         :raises ResponsesError: as `create` does.
         """
         settings: dict[str, Any] = {"input": [], **params, "generate": False}
-        response = await self.create(**settings)
+        response = await self.create(delivery=delivery, max_retries=max_retries, **settings)
         if response.raw_output:
             error = UnexpectedOutput(response)
             error.delivery = DeliveryStatus.ACCEPTED
@@ -83,14 +105,29 @@ class TurnMethods:
 
     @overload
     async def parse(
-        self, answer: type[T], *, delivery: DeliveryMode = "at_most_once", **params: Any
+        self,
+        answer: type[T],
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
     async def parse(
-        self, answer: Any, *, delivery: DeliveryMode = "at_most_once", **params: Any
+        self,
+        answer: Any,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
-        self, answer: Any, *, delivery: DeliveryMode = "at_most_once", **params: Any
+        self,
+        answer: Any,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type.
 
@@ -116,7 +153,8 @@ class TurnMethods:
         :raises ResponsesError: as `create` does.
         """
         settings, reader = with_text_format(answer, params)
-        return parse_response(await self.create(delivery=delivery, **settings), reader)
+        response = await self.create(delivery=delivery, max_retries=max_retries, **settings)
+        return parse_response(response, reader)
 
 
 @final
@@ -141,11 +179,17 @@ class Lane(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
         check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         return ResponseStream(
-            self._sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot
+            self._sender,
+            request,
+            delivery=delivery,
+            abandon=abandon,
+            snapshot=snapshot,
+            max_retries=max_retries,
         )

@@ -150,6 +150,8 @@ def _event_class(envelope: _Envelope) -> type[Event] | None:
         return ErrorEvent
     if envelope.type == "response.done":
         return _DONE_EVENTS.get(envelope.response.status or "", ResponseCompleted)
+    if envelope.type == "response.cancelled":  # seen from gateways; its response is not complete
+        return ResponseIncomplete
     return EVENTS.get(envelope.type)
 
 
