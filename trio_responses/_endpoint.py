@@ -179,7 +179,7 @@ class Endpoint:
         :param url: `None` for the URL in ``OPENAI_BASE_URL``, or OpenAI's when that is not set.
         """
         url = websocket_url(url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL)
-        if OFFICIAL_HOST.fullmatch(urlsplit(url).hostname or ""):
+        if OFFICIAL_HOST.fullmatch((urlsplit(url).hostname or "").removesuffix(".")):
             return cls.openai(url)
         return cls.compatible(url)
 
@@ -194,6 +194,11 @@ class Endpoint:
         host = urlsplit(self.url).hostname
         assert host  # noqa: S101 - websocket_url() has checked it
         return host
+
+    @property
+    def tls_name(self) -> str:
+        """The host's name for TLS: without the trailing dot of a fully qualified name (SNI)."""
+        return self.host.removesuffix(".")
 
     @property
     def port(self) -> int:
@@ -397,6 +402,7 @@ def azure_url(resource: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine: a loopback address or ``localhost``."""
+    host = host.removesuffix(".")
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -22,9 +22,8 @@ from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._conversation.turn import ConversationRequest, TurnStream
 from trio_responses._errors import (
     ConfigurationError,
-    DeliveryStatus,
     MaxRoundsExceeded,
-    ResponseFailedError,
+    failed_response_error,
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from trio_responses import _wire as wire
     from trio_responses._conversation.history import History
     from trio_responses._conversation.turn import TurnLock
-    from trio_responses._errors import ResponsesError
     from trio_responses._protocol.calls import Key
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.toolbox import Toolbox
@@ -302,9 +300,7 @@ def _free(choice: Any) -> Any:
 def _checked(response: Response) -> Response:
     """Give a Response back, if it did not fail."""
     if response.status == "failed":
-        error: ResponsesError = ResponseFailedError(response)
-        error.delivery = DeliveryStatus.ACCEPTED
-        raise error
+        raise failed_response_error(response)
     return response
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 from trio_responses._errors import (
     DeliveryStatus,
-    ResponseFailedError,
     UnexpectedOutput,
+    failed_response_error,
 )
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
@@ -56,9 +56,7 @@ class TurnMethods:
         async with self.stream(delivery=delivery, snapshot=False, **params) as stream:
             response = await stream.until_done()
         if response.status == "failed":
-            error = ResponseFailedError(response)
-            error.delivery = DeliveryStatus.ACCEPTED
-            raise error
+            raise failed_response_error(response)
         return response
 
     async def warm_up(self, **params: Any) -> Response:
