@@ -349,10 +349,10 @@ async def test_problem_13_an_answer_that_is_too_big_costs_its_turn_only() -> Non
     ("status", "error", "attempts"),
     [
         (401, AuthenticationError, 1),
-        (403, AuthenticationError, 1),
+        (403, UpgradeUnsupported, 1),
         (404, UpgradeUnsupported, 1),
         (426, UpgradeUnsupported, 1),
-        (400, HandshakeRejected, 1),
+        (400, UpgradeUnsupported, 1),
         (503, ReconnectFailed, 6),
         (429, ReconnectFailed, 6),
     ],

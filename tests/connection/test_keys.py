@@ -251,7 +251,7 @@ async def test_a_refusal_asks_about_the_key_where_it_is_from(
         async with connect(endpoint=endpoint, api_key=refused, headers=headers):
             pytest.fail("the block began")  # pragma: no cover
     assert str(failure.value).startswith("the server refused the WebSocket upgrade: ")
-    assert str(failure.value).endswith(f" (status 401); {question}")
+    assert str(failure.value).endswith(f" (status 401, type authentication_error); {question}")
 
 
 async def test_the_question_about_the_key_is_asked_once(
@@ -284,7 +284,8 @@ async def test_a_refusal_asks_about_the_variable(
     with pytest.raises(AuthenticationError) as failure:
         async with connect(api_key=None):
             pytest.fail("the block began")  # pragma: no cover
-    assert str(failure.value).endswith(f" (status 403); {question}")
+    assert " (status 403, type " in str(failure.value)
+    assert str(failure.value).endswith(f"; {question}")
 
 
 async def test_the_key_is_nowhere(

@@ -17,16 +17,15 @@ _MILLISECONDS = {
 _UNIT = "|".join(sorted(_MILLISECONDS, key=len, reverse=True))
 # Every repetition is bounded or ends at a character that it does not match, so that a message
 # cannot cause backtracking.
-_PART = rf"(?:\d{{1,15}}(?:\.\d{{1,15}})?|an?|one)\s{{0,4}}(?:{_UNIT})(?![a-z])"
+_NUMBER = r"(?:\d{1,15}(?:\.\d{1,15})?|(?:an?|one)(?=\s))"
+_PART = rf"{_NUMBER}\s{{0,4}}(?:{_UNIT})(?![a-z])"
 _DURATION = rf"{_PART}(?:[\s,]{{0,4}}(?:and\s{{1,4}})?{_PART}){{0,5}}"
 _HINT = re.compile(
-    rf"\b(?:try(?:ing)?(?:\s+again)?|retry(?:ing)?|wait)\s{{1,4}}"
-    rf"(?:(?:in|after|for|about|at\s+least|another)\s{{1,4}}){{0,3}}({_DURATION})",
+    rf"\b(?:try(?:ing)?(?:\s{{1,4}}again)?|retry(?:ing)?|wait)\s{{1,4}}"
+    rf"(?:(?:in|after|for|about|at\s{{1,4}}least|another)\s{{1,4}}){{0,3}}({_DURATION})",
     re.IGNORECASE,
 )
-_ONE_PART = re.compile(
-    rf"(\d{{1,15}}(?:\.\d{{1,15}})?|an?|one)\s{{0,4}}({_UNIT})(?![a-z])", re.IGNORECASE
-)
+_ONE_PART = re.compile(rf"({_NUMBER})\s{{0,4}}({_UNIT})(?![a-z])", re.IGNORECASE)
 _WHOLE = re.compile(_DURATION, re.IGNORECASE)
 _LIMITS = frozenset(
     {
