@@ -593,7 +593,9 @@ class KeepaliveTimeout(ConnectionLost, trio.TooSlowError):
 
     def __init__(self, silence: float, *, age: float) -> None:
         super().__init__(1006, "keepalive timeout", age=age)
-        self.args: tuple[object, ...] = (f"no sign of life from the server for {silence:.1f} s",)
+        self.args: tuple[object, ...] = (
+            f"no sign of life from the server for {silence:.1f} s: keepalive gave the socket up",
+        )
         self.silence = silence
 
 
@@ -607,7 +609,8 @@ class SendTimeout(ConnectionLost, trio.TooSlowError):
 
     def __init__(self, size: int, *, age: float) -> None:
         super().__init__(1006, "send timeout", age=age)
-        self.args: tuple[object, ...] = (f"a frame of {size} bytes could not be written in time",)
+        problem = f"a frame of {size} bytes could not be written within timeouts.send"
+        self.args: tuple[object, ...] = (f"{problem}: the other side takes no more bytes",)
         self.size = size
 
 
@@ -630,7 +633,8 @@ class UndecodableResponse(ResponsesError):
     """
 
     def __init__(self, frame: UndecodableFrame) -> None:
-        super().__init__(f"the final frame of type {frame.type!r} could not be decoded")
+        kind = printable(frame.type or "unknown", SHORT)
+        super().__init__(f"the final frame, of type {kind}, could not be decoded: see error.frame")
         self.frame = frame
 
 
@@ -644,7 +648,10 @@ class UnexpectedOutput(ResponsesError):
     """
 
     def __init__(self, response: Response) -> None:
-        super().__init__(f"the warm-up {response.id} produced output")
+        super().__init__(
+            f"the warm-up {printable(response.id, SHORT)} produced output: this server ignores"
+            " generate=False, so do not warm up"
+        )
         self.response = response
 
 
@@ -655,7 +662,7 @@ class ParseError(ResponsesError):
     """
 
     def __init__(self, problem: str, response: Response) -> None:
-        super().__init__(f"the response {response.id} {problem}")
+        super().__init__(f"the response {printable(response.id, SHORT)} {problem}")
         self.response = response
 
 
@@ -666,7 +673,7 @@ class RefusalError(ParseError):
     """
 
     def __init__(self, response: Response) -> None:
-        super().__init__("is a refusal", response)
+        super().__init__("is a refusal: error.refusal has the model's text", response)
         self.refusal: str = response.refusal
 
 
@@ -679,7 +686,7 @@ class IncompleteError(ParseError):
     def __init__(self, response: Response) -> None:
         details = response.incomplete_details
         self.reason: str | None = details.reason if details is not None else None
-        super().__init__(f"is incomplete: {self.reason}", response)
+        super().__init__(f"is incomplete: {printable(str(self.reason), SHORT)}", response)
 
 
 class ParseMismatchError(ParseError, ValueError):
@@ -692,8 +699,12 @@ class ParseMismatchError(ParseError, ValueError):
     """
 
     def __init__(self, response: Response, message: str, *, place: str | None = None) -> None:
-        where = f" at {place}" if place else ""
-        super().__init__(f"does not fit the type that was asked for{where}", response)
+        where = f" at {printable(place, SHORT)}" if place else ""
+        super().__init__(
+            f"does not fit the type that was asked for{where}: error.message has the reason,"
+            " error.text the answer",
+            response,
+        )
         self.text: str = response.output_text
         self.message = message
         self.place = place
@@ -710,7 +721,10 @@ class MaxRoundsExceeded(ResponsesError):
     """
 
     def __init__(self, rounds: int, response: Response) -> None:
-        super().__init__(f"after {rounds} rounds the model still calls tools")
+        super().__init__(
+            f"after {rounds} rounds the model still calls tools: raise max_rounds, or start another"
+            " run, which answers these calls first"
+        )
         self.rounds = rounds
         self.response = response
 
@@ -723,7 +737,9 @@ class CallNotRejectable(ResponsesError):
     """
 
     def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(f"a {kind} was declined, and cannot be answered: {reason}")
+        super().__init__(
+            f"a {kind} was declined, and its output cannot express a refusal: {reason}"
+        )
         self.kind = kind
         self.reason = reason
 
@@ -736,7 +752,10 @@ class FirstEventTimeout(ResponsesError, trio.TooSlowError):
     """
 
     def __init__(self, seconds: float, *, sent: float) -> None:
-        super().__init__(f"no event within {seconds:g} s: the request was sent {sent:.1f} s ago")
+        super().__init__(
+            f"no event within {seconds:g} s (timeouts.first_event): the request was sent"
+            f" {sent:.1f} s ago"
+        )
         self.seconds = seconds
         self.sent = sent
 
@@ -750,7 +769,10 @@ class StallTimeout(ResponsesError, trio.TooSlowError):
     """
 
     def __init__(self, seconds: float, *, last_event: str, silence: float) -> None:
-        super().__init__(f"silent for {silence:.1f} s after {last_event} (limit {seconds:g} s)")
+        super().__init__(
+            f"the response was silent for {silence:.1f} s after {printable(last_event, SHORT)},"
+            f" longer than timeouts.stall ({seconds:g} s)"
+        )
         self.seconds = seconds
         self.last_event = last_event
         self.silence = silence
@@ -769,8 +791,11 @@ class RequestTooLarge(ResponsesError):
     """
 
     def __init__(self, size: int, limit: int | None) -> None:
-        bound = "the server's limit" if limit is None else f"{limit} bytes"
-        super().__init__(f"a request of {size} bytes is over {bound}")
+        bound = "the server's limit" if limit is None else f"limits.max_request_bytes ({limit})"
+        super().__init__(
+            f"a request of {size} bytes is over {bound}: send less input, or compact the"
+            " conversation"
+        )
         self.size = size
         self.limit = limit
 
@@ -785,7 +810,9 @@ class MessageTooLarge(ResponsesError):
     """
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"a message of {size} bytes is over the limit of {limit} bytes")
+        super().__init__(
+            f"a message of {size} bytes from the server is over limits.max_message_bytes ({limit})"
+        )
         self.size = size
         self.limit = limit
 
@@ -800,7 +827,10 @@ class BufferOverflow(ResponsesError):
     """
 
     def __init__(self, buffered: int) -> None:
-        super().__init__(f"{buffered} unread bytes held up the other turns of the connection")
+        super().__init__(
+            f"{buffered} unread bytes of this turn held up the other turns of the connection: read"
+            " its events faster, or raise limits.connection_buffer_bytes"
+        )
         self.buffered = buffered
 
 

@@ -230,11 +230,11 @@ async def test_the_right_key_is_sent_and_the_wrong_one_refused() -> None:
 @pytest.mark.parametrize(
     ("refused", "headers", "question"),
     [
-        (None, {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
+        (None, {}, "no key was sent: set KEY_OF_THE_TEST or pass api_key"),
         (SECRET, {}, "is api_key the right key?"),
         (Vault(SECRET), {}, "does api_key() return the right key?"),
         (SECRET, {"AUTHORIZATION": SECRET}, "is Authorization in headers right?"),
-        ("", {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
+        ("", {}, "no key was sent: set KEY_OF_THE_TEST or pass api_key"),
     ],
 )
 async def test_a_refusal_asks_about_the_key_where_it_is_from(
@@ -269,7 +269,7 @@ async def test_the_question_about_the_key_is_asked_once(
     ("key", "question"),
     [
         (SECRET, "is OPENAI_API_KEY the right key?"),
-        ("", "no key was sent: set OPENAI_API_KEY or give api_key"),
+        ("", "no key was sent: set OPENAI_API_KEY or pass api_key"),
     ],
 )
 async def test_a_refusal_asks_about_the_variable(

@@ -171,7 +171,7 @@ async def test_what_does_not_fit_is_an_error_with_the_text_and_its_place(
     assert not text or text not in str(error)
     assert error.place == place
     where = f" at {place}" if place else ""
-    assert str(error).endswith(f" does not fit the type that was asked for{where}")
+    assert f" does not fit the type that was asked for{where}: " in str(error)
 
 
 async def test_calls_that_nobody_answers_are_no_answer(server: "ResponsesServer") -> None:

@@ -49,7 +49,7 @@ INTERRUPTED: Final = SIGNAL_BASE + signal.SIGINT
 OPTIONS: Final = {
     "use https://, or pass allow_insecure=True": "use https://",
     "with proxy=False or NO_PROXY, or pass allow_insecure=True": "with NO_PROXY",
-    "set OPENAI_API_KEY or pass api_key": "set OPENAI_API_KEY",
+    " or pass api_key": "",
     "the base URL is wrong": "--base-url is wrong",
 }
 """What a user of the command line can do, by what a program would do, in error messages."""

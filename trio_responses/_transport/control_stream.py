@@ -183,7 +183,10 @@ class ControlStream(trio.abc.Stream):
 
     def fail_upgrade(self, cause: Exception) -> None:
         """Keep that trio-websocket did not accept the server's upgrade response."""
-        refusal = ConnectError("the server's upgrade response was not valid")
+        refusal = ConnectError(
+            "the server's upgrade response was not valid: this is no WebSocket server, or a proxy"
+            " changed the response"
+        )
         refusal.__cause__ = cause
         self._refuse(refusal)
 
@@ -228,7 +231,9 @@ class ControlStream(trio.abc.Stream):
     async def _read_more(self, received: bytearray) -> bool:
         """Read once into ``received``; return `False` when the upgrade has failed."""
         if len(received) > MAX_HEAD_BYTES:
-            self._refuse(ConnectError("the head of the server's upgrade response has no end"))
+            self._refuse(
+                ConnectError("the head of the server's upgrade response is too long: it has no end")
+            )
             return False
         try:
             data = await self._stream.receive_some()
