@@ -95,7 +95,7 @@ async def test_problem_01_an_error_is_understood_in_every_shape(shape: ErrorShap
             assert failure.value.code == "server_is_overloaded"
         if shape not in {"flat", "sequenced"}:
             assert failure.value.status == 503
-        assert b"overloaded" in failure.value.event.raw
+        assert b"overloaded" in failure.value.body
 
 
 @NO_WAITING

@@ -296,6 +296,16 @@ def test_ask_tries_to_connect_three_times(capsys: Capture, monkeypatch: Patch) -
     )
 
 
+def test_an_error_names_no_argument_that_only_a_program_can_pass(
+    capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    assert main(["ask", "--base-url", "http://models.test/v1", "Hello"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.endswith(": use https://\n")
+    assert "allow_insecure" not in shown
+
+
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "nonsense", "http://127.0.0.1:99999/v1"])
 def test_an_invalid_url_is_an_error(url: str, capsys: Capture) -> None:
     assert main(["ask", "--base-url", url, "Hello"]) == 1

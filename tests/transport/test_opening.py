@@ -263,7 +263,8 @@ async def test_every_status_but_101_is_a_rejection_of_its_class(
     said = response(status, "X-Request-Id:  req_1 ", "Location: ws://evil.test/", body=b'{"e":1}')
     async with takes(0.0):
         error = await refused(answer(said))
-    assert isinstance(error, kind)
+    assert isinstance(error, HandshakeRejected)
+    assert issubclass(type(error), kind)
     assert type(error).__name__ == kind.__name__
     assert (error.status, error.body, error.retryable) == (status, b'{"e":1}', retryable)
     assert error.headers["x-request-id"] == "req_1"

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from trio_responses._transport.proxy import host_and_port
 
@@ -70,7 +70,8 @@ def _system_errors(error: BaseException | None) -> Iterator[OSError]:
     """Yield an exception with its causes, and those in groups, as far as they are of the system."""
     while error is not None:
         if isinstance(error, BaseExceptionGroup):
-            for each in error.exceptions:
+            group = cast("BaseExceptionGroup[BaseException]", error)
+            for each in group.exceptions:
                 yield from _system_errors(each)
         elif isinstance(error, OSError):
             yield error
