@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from trio_responses._concurrency import open_closing_nursery
+from trio_responses._concurrency import open_closing_nursery, require_trio
 from trio_responses._connection.engine import ConnectionEngine
 from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.history import History
@@ -426,6 +426,7 @@ async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> Conne
     :raises ResponsesError: when no socket can be opened; the engine is closed then, as it is when
         the call is cancelled.
     """
+    require_trio()
     try:
         await nursery.start(engine.run)
         await engine.wait_open()
@@ -460,8 +461,8 @@ def make_engine(
     endpoint = choose_endpoint(url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
-            f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"
-            " use wss:// or allow_insecure=True"
+            f"http:// and ws:// to {endpoint.host} show the key and the content to every machine on"
+            " the way: use https://, or pass allow_insecure=True"
         )
     if endpoint.secure and ssl_context is None:
         ssl_context = default_ssl_context()

@@ -41,12 +41,14 @@ def _is_count(value: object) -> bool:
 
 
 def _require_positive(record: Any) -> None:
+    unit = "bytes" if isinstance(record, Limits) else "seconds"
     for field in fields(record):
         number = getattr(record, field.name)
-        if not _is_number(number):
-            raise ConfigurationError(f"{field.name} must be a number, not {number!r}")
-        if math.isnan(number) or number <= 0:
-            raise ConfigurationError(f"{field.name} must be positive, not {number!r}")
+        if not _is_number(number) or math.isnan(number) or number <= 0:
+            name = f"{type(record).__name__}.{field.name}"
+            raise ConfigurationError(
+                f"{name} must be a positive number of {unit}, not {number!r}; math.inf for no limit"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +123,13 @@ class RotationPolicy:
         :raises ConfigurationError: for an age that is not positive, and a stagger outside 0 to 1.
         """
         if self.max_age is not None and not (_is_number(self.max_age) and self.max_age > 0):
-            raise ConfigurationError(f"max_age must be positive, not {self.max_age!r}")
+            raise ConfigurationError(
+                f"RotationPolicy.max_age must be positive seconds, not {self.max_age!r}"
+            )
         if not (_is_number(self.stagger) and 0 <= self.stagger <= 1):
-            raise ConfigurationError(f"stagger must be from 0 to 1, not {self.stagger!r}")
+            raise ConfigurationError(
+                f"RotationPolicy.stagger must be from 0 to 1, not {self.stagger!r}"
+            )
 
     def age_for(self, endpoint_age: float | None) -> float:
         """Return the age in seconds at which one socket is replaced; `math.inf` for never.
@@ -200,13 +206,19 @@ class ReconnectPolicy:
         for field in fields(self):
             name, number = field.name, getattr(self, field.name)
             if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
-                raise ConfigurationError(f"{name} must be zero or more, not {number!r}")
+                raise ConfigurationError(
+                    f"ReconnectPolicy.{name} must be zero or more, not {number!r}"
+                )
         if math.inf in (self.initial, self.factor, self.cap):
-            raise ConfigurationError("initial, factor and cap must be finite")
+            raise ConfigurationError("initial, factor and cap of a ReconnectPolicy must be finite")
         if not isinstance(self.attempts, int):
-            raise ConfigurationError(f"attempts must be a whole number, not {self.attempts!r}")
+            raise ConfigurationError(
+                f"ReconnectPolicy.attempts must be a whole number, not {self.attempts!r}"
+            )
         if self.jitter > 1:
-            raise ConfigurationError(f"jitter must be from 0 to 1, not {self.jitter!r}")
+            raise ConfigurationError(
+                f"ReconnectPolicy.jitter must be from 0 to 1, not {self.jitter!r}"
+            )
 
     def delays(self) -> Iterator[float]:
         """Yield the delay before each attempt, in seconds, without jitter."""
@@ -263,12 +275,16 @@ def reconnect_delays(
         return reconnect, reconnect.delays()
     if isinstance(reconnect, Iterable):
         return ReconnectPolicy(jitter=0.0), map(_checked_delay, reconnect)
-    raise ConfigurationError(f"reconnect must be a policy or delays, not {reconnect!r}")
+    raise ConfigurationError(
+        f"reconnect must be ReconnectPolicy(...) or delays in seconds, not {reconnect!r}"
+    )
 
 
 def _checked_delay(delay: object) -> float:
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
-        raise ConfigurationError(f"a delay must be seconds, zero or more, not {delay!r}")
+        raise ConfigurationError(
+            f"a delay must be seconds, zero or more, not {delay!r}: see reconnect"
+        )
     return float(delay)
 
 

@@ -299,7 +299,7 @@ async def test_the_hooks_of_a_loss_and_a_reconnection_are_called(
         *("reconnecting", "socket_opening", "socket_opened", "socket_ended"),
         "connection_ended",
     ]
-    assert notes.delays == [(1, 1.0, "ConnectionLost"), (2, 2.0, "HandshakeRejected")]
+    assert notes.delays == [(1, 1.0, "ConnectionLost"), (2, 2.0, "ServerOverloaded")]
     assert [socket.attempt for socket in notes.sockets] == [0, 1, 2]
     lost = notes.sockets[0].error
     assert isinstance(lost, ConnectionLost)

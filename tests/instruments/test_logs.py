@@ -113,7 +113,7 @@ async def test_losses_are_warnings_and_giving_up_is_an_error(
     assert seen == [
         ("WARNING", f"socket {number} lost (ConnectionLost) after 0.0 s, code 1012"),
         ("WARNING", "attempt 1 to reconnect in 1.0 s, after ConnectionLost"),
-        ("WARNING", f"socket {number + 1} could not be opened: HandshakeRejected, status 503"),
+        ("WARNING", f"socket {number + 1} could not be opened: ServerOverloaded, status 503"),
         ("ERROR", "connection ended: ReconnectFailed"),
     ]
 

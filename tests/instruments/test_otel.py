@@ -20,7 +20,7 @@ from tests.turn.rig import STEADY, ask
 from trio_responses import (
     APIError,
     ConnectionLost,
-    HandshakeRejected,
+    ServerOverloaded,
     ToolRecord,
     TurnRecord,
     function_tool,
@@ -336,7 +336,7 @@ async def test_each_handshake_is_a_span(server: ResponsesServer, telemetry: Tele
         1,
         2,
     ]
-    assert attributes(refused)["error.type"] == HandshakeRejected.__name__
+    assert attributes(refused)["error.type"] == ServerOverloaded.__name__
     assert attributes(refused)["http.response.status_code"] == 503
     assert telemetry.instrument._sockets == {}  # a record that stays would be a leak
 

@@ -209,7 +209,7 @@ def test_an_invalid_delay_is_refused(delay: Any) -> None:
 
 @pytest.mark.parametrize("policy", [5, 1.5, object()])
 def test_an_invalid_policy_is_refused(policy: Any) -> None:
-    with pytest.raises(ConfigurationError, match="a policy or delays"):
+    with pytest.raises(ConfigurationError, match="or delays in seconds"):
         reconnect_delays(policy)
 
 

@@ -40,6 +40,7 @@ from trio_responses._lifecycle import (
     ConnectionStatistics,
 )
 from trio_responses._protocol.backoff import Backoff, is_permanent_close
+from trio_responses._safe_text import Secrets
 from trio_responses._settings import reconnect_delays
 from trio_responses._transport.websocket import connect_transport
 from trio_responses._turn.inbox import Budget
@@ -80,6 +81,7 @@ class ConnectionEngine:
         self._api_key = api_key_for(config.endpoint, api_key)
         self._headers = headers
         self._key_hint = key_hint(config.endpoint, api_key, headers)
+        self._secrets = Secrets()
         self._policy, delays = reconnect_delays(reconnect)
         self._backoff = Backoff(
             delays, jitter=self._policy.jitter, max_retry_after=self._policy.max_retry_after
@@ -199,7 +201,7 @@ class ConnectionEngine:
         refreshed = False
         while True:
             if failure is not None:
-                await self._back_off(failure)
+                await self._back_off(failure, since)
             opened: Socket | ConnectError = await nursery.start(self._receive, nursery)
             if isinstance(opened, Socket):
                 break
@@ -262,12 +264,17 @@ class ConnectionEngine:
         self.router.notify_channel(ConnectionRotated())
         newer.observer.rotated()
 
-    async def _back_off(self, failure: ResponsesError) -> None:
+    async def _back_off(self, failure: ResponsesError, since: float) -> None:
+        """Wait before the next attempt.
+
+        :param since: the time of the first attempt, on Trio's clock.
+        :raises ReconnectFailed: when the policy allows no other attempt.
+        """
         retry_after = failure.retry_after if isinstance(failure, ConnectError) else None
         attempts = self._backoff.attempts
         delay = self._backoff.next_delay(retry_after)
         if delay is None:
-            raise ReconnectFailed(attempts, failure, opened=self._sockets_opened > 0)
+            raise ReconnectFailed(attempts, failure, seconds=trio.current_time() - since)
         notify = self.config.instruments.notify
         notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
@@ -309,13 +316,17 @@ class ConnectionEngine:
             headers = await handshake_headers(endpoint, self._api_key, self._headers)
         if headers is None:
             raise ConnectTimeout("key", limit)
+        self._secrets.add_headers(headers)
         try:
             return await connect_transport(nursery, self.config, headers)
         except AuthenticationError as error:
             error.add_hint(self._key_hint)
             raise
         except UpgradeUnsupported as error:
-            error.add_hint(f"is the Responses API at {endpoint.host}{endpoint.path}?")
+            error.add_hint(
+                "the server speaks only HTTP, or the base URL is wrong: is the Responses API at"
+                f" {endpoint.host}{endpoint.path}?"
+            )
             raise
 
     def _add_socket(self, transport: Transport, observer: SocketObserver) -> Socket:

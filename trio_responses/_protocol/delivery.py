@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from trio_responses._wire import ErrorEvent
 
 __all__ = [
+    "CLIENT_ERRORS",
     "DeliveryMode",
     "DeliveryStatus",
     "Failure",
     "delivery_of_error",
-    "failure_of_code",
     "furthest",
     "may_resend",
     "needs_delay",
@@ -88,31 +88,6 @@ REFUSALS: Final = frozenset(
     }
 )
 """Error codes that are sent in place of a start, whatever their status (docs/protocol.md, 4)."""
-FAILURES_BY_CODE: Final[Mapping[str, Failure]] = {
-    **dict.fromkeys(REFUSALS, Failure.OTHER),
-    "websocket_connection_limit_reached": Failure.CONNECTION_LIMIT,
-    "rate_limit_exceeded": Failure.RATE_LIMITED,
-    "too_many_requests": Failure.RATE_LIMITED,
-    "server_error": Failure.SERVER_ERROR,
-    "server_is_overloaded": Failure.SERVER_ERROR,
-    "service_unavailable_error": Failure.SERVER_ERROR,
-    "slow_down": Failure.SERVER_ERROR,
-    "credit_balance_exhausted": Failure.OTHER,
-    "insufficient_quota": Failure.OTHER,
-}
-"""The meaning of the codes and types of errors. A status in the table below comes first where the
-meaning is an error of the server: ``slow_down`` with 429 is a rate limit, ``server_error`` with 400
-an error of the request."""
-QUOTA_PREFIX: Final = "usage_"
-"""The start of the codes for a used-up plan, such as ``usage_limit_reached``."""
-NOT_IMPLEMENTED: Final = 501
-FAILURES_BY_STATUS: Final[Mapping[int, Failure]] = {
-    **dict.fromkeys(CLIENT_ERRORS, Failure.OTHER),
-    429: Failure.RATE_LIMITED,
-    **dict.fromkeys(range(500, 600), Failure.SERVER_ERROR),
-    NOT_IMPLEMENTED: Failure.OTHER,
-}
-"""The meaning of the status of an error."""
 
 RESENT_ALWAYS: Final[Mapping[Failure, frozenset[DeliveryStatus]]] = {
     Failure.CONNECTION_LOST: frozenset({DeliveryStatus.NOT_SENT}),
@@ -159,23 +134,6 @@ def furthest(attempts: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None
     """
     known = [delivery for delivery in attempts if delivery is not None]
     return max(known, key=ORDER.index, default=None)
-
-
-def failure_of_code(code: str | None, error_type: str | None, status: int | None) -> Failure:
-    """Return what an error of the server means for the decision whether to send again.
-
-    :param code: the ``code`` of an ``error`` event or of a failed response.
-    :param error_type: the ``type`` of the error, which counts where the code is not known.
-    :param status: the HTTP status of an ``error`` event.
-    """
-    if (code or error_type or "").startswith(QUOTA_PREFIX) or error_type == "insufficient_quota":
-        return Failure.OTHER
-    named = FAILURES_BY_CODE.get(code or "") or FAILURES_BY_CODE.get(error_type or "")
-    by_status = FAILURES_BY_STATUS.get(status or 0)
-    if by_status is not None and named in {None, Failure.SERVER_ERROR}:
-        return by_status
-    gave_reason = status is not None or code is not None or error_type is not None
-    return named or (Failure.OTHER if gave_reason else Failure.SERVER_ERROR)
 
 
 def may_resend(delivery: DeliveryStatus | None, failure: Failure, choice: DeliveryMode) -> bool:

@@ -520,7 +520,7 @@ class ResponseStream:
             undecodable.delivery = DeliveryStatus.ACCEPTED
             self._handle_failure(undecodable)
         elif isinstance(event, ErrorEvent):
-            error = api_error(event)
+            error = api_error(event, response_id=self._turn.response_id)
             error.delivery = delivery_of_error(event, started=self._turn.started)
             self._handle_failure(error)
 

@@ -6,7 +6,7 @@ import msgspec
 
 from trio_responses._wire.base import JSON, Record
 from trio_responses._wire.items import FunctionCall, Message, OutputItem, decode_item
-from trio_responses._wire.retry_hints import parse_retry_message
+from trio_responses._wire.retry_hints import parse_retry_hint
 
 
 class ResponseError(Record, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class ResponseError(Record, frozen=True, kw_only=True):
     @property
     def retry_after(self) -> float | None:
         """The delay in seconds that the message of a rate limit asks for."""
-        return parse_retry_message(self.message) if self.code == "rate_limit_exceeded" else None
+        return parse_retry_hint(self.message, code=self.code, error_type=self.type)
 
     def __repr__(self) -> str:
         """Return the fields without the message, which may quote the request."""
