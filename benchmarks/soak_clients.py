@@ -135,7 +135,7 @@ async def read(log: SoakLog, stream: ResponseStream) -> tuple[Response | None, b
             receipt = await stream.steer("and now to something else")
     if receipt is not None:
         with trio.move_on_after(LONGEST_TURN):
-            await receipt.settled()
+            await receipt.wait_settled()
         log.check(receipt.state in SETTLED, f"a steering input stayed {receipt.state}")
         log.extras[f"steered, {receipt.state}"] += 1
     return stream.response, receipt is not None

@@ -158,7 +158,7 @@ async def test_an_active_turn_is_not_added_to_a_new_history(
         await conversation.create("one")
         async with conversation.stream("two") as stream:
             NEW_CHAINS[how](conversation)
-            await stream.until_done()
+            await stream.get_final_response()
         assert message_texts(conversation) == (["adopted"] if how == "adopt" else [])
         assert conversation.last_response_id is None
         await conversation.create("three")
@@ -228,7 +228,7 @@ async def test_a_checkpoint_has_the_turns_that_ended_well(server: ResponsesServe
         before = conversation.checkpoint()
         async with conversation.stream("two") as stream:
             assert conversation.checkpoint() == before
-            await stream.until_done()
+            await stream.get_final_response()
         assert conversation.checkpoint() != before
 
 

@@ -10,7 +10,7 @@ from trio_responses import ConfigurationError, function_tool
 from trio_responses.testing import ResponsesServer
 
 
-@function_tool(cheap=True)
+@function_tool(run_in_thread=False)
 def pay(euros: int) -> str:
     return f"paid {euros}"
 

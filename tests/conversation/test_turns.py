@@ -92,7 +92,7 @@ async def test_a_turn_can_be_streamed(server: ResponsesServer) -> None:
         async with conversation.stream(
             [user("two"), Message(role="user", content="three")]
         ) as stream:
-            await stream.until_done()
+            await stream.get_final_response()
         assert conversation.last_response_id == stream.response.id
     assert server.requests[1]["input"] == [user("two"), user("three")]
     assert deltas(server) == [False, True]

@@ -97,7 +97,7 @@ async def test_each_turn_ends_and_each_place_is_released(
         assert chaos.ended == TURNS
         assert chaos.answered > TURNS / 10
         assert pool.statistics().turns_waiting == 0
-        server.forget_orders()
+        server.clear_scripts()
         chaos.parents.clear()
         await chaos.ask(pool, "after all faults")
         await trio.sleep(100)

@@ -146,7 +146,7 @@ async def open_setup(place: LaneKind, capacity: int | None = None) -> AsyncGener
                     yield Setup(server, connection, lane)
             else:
                 yield Setup(server, connection, connection)
-        assert server.crashes == []
+        assert server.errors == []
 
 
 @pytest.mark.parametrize("when", ["arriving", "waiting"])
@@ -166,7 +166,7 @@ async def test_a_turn_may_be_cancelled_at_every_single_await(
                 server.reply(heard("victim"), delay=0.01)
                 canceller = CancelAtStep(step, when)
                 cancelled = await canceller.run(lambda: WAYS[way](setup, abandon))
-                server.forget_orders()
+                server.clear_scripts()
                 await ask_strictly(setup.turns, f"after step {step}")
                 await trio.sleep(60)
                 assert connection.statistics().requests_active == 0
@@ -231,7 +231,7 @@ async def test_a_turn_may_be_left_after_every_event(
                 assert connection.statistics().unread_bytes == 0
                 await trio.sleep(60)
         assert_at_rest(connection)
-        assert server.crashes == []
+        assert server.errors == []
 
 
 async def _read_some(
@@ -491,4 +491,4 @@ async def test_turns_cancelled_at_random_leave_the_connection_usable(
         assert_at_rest(connection)
         assert server.statistics().handshakes == 1
         assert server.statistics().max_active == at_once
-        assert server.crashes == []
+        assert server.errors == []

@@ -154,6 +154,8 @@ async def _print_text(stream: ResponseStream) -> Response:
 async def _print_json(stream: ResponseStream) -> Response:
     """Wait for a response, print it as one line of JSON, and return it."""
     async with stream as events:
-        response = await events.until_done()
+        async for _ in events:
+            pass
+    response = events.response
     print(msgspec.json.encode(response).decode(), flush=True)
     return response

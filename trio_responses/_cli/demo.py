@@ -371,7 +371,7 @@ async def close(demo: Demo) -> str:
         await trio.sleep(0.01)
     codes = [connection.close_code for connection in demo.server.connections]
     check("close codes", codes, [1006, 1006, 1000])
-    check("errors of the server", demo.server.crashes, [])
+    check("errors of the server", demo.server.errors, [])
     return "closed with code 1000, and the server has no open socket"
 
 
@@ -425,7 +425,7 @@ async def _passes(demo: Demo, step: Callable[[Demo], Awaitable[str]]) -> bool:
         demo.screen.failed(_reason(error))
         return False
     finally:
-        demo.server.forget_orders()
+        demo.server.clear_scripts()
     return True
 
 

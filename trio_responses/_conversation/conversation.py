@@ -313,7 +313,7 @@ class Conversation(TurnMethods):
             snapshot=False,
             **params,
         ) as run:
-            return await run.until_done()
+            return await run.get_final_response()
 
     @overload
     async def parse(

@@ -8,11 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
-from trio_responses._errors import (
-    DeliveryStatus,
-    ResponseFailedError,
-    UnexpectedOutput,
-)
+from trio_responses._errors import DeliveryStatus, UnexpectedOutput
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
@@ -54,12 +50,7 @@ class TurnMethods:
             far the request had come.
         """
         async with self.stream(delivery=delivery, snapshot=False, **params) as stream:
-            response = await stream.until_done()
-        if response.status == "failed":
-            error = ResponseFailedError(response)
-            error.delivery = DeliveryStatus.ACCEPTED
-            raise error
-        return response
+            return await stream.get_final_response()
 
     async def warm_up(self, **params: Any) -> Response:
         """Let the server prepare model, instructions and tools, without output.

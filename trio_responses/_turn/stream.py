@@ -25,6 +25,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_responses._errors import (
     DeliveryStatus,
+    ResponseFailedError,
     ResponsesError,
     UndecodableResponse,
     api_error,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
 
-__all__ = ["AbandonChoice", "ResponseStream", "TurnSender"]
+__all__ = ["AbandonChoice", "ResponseStream", "TurnSender", "raise_if_failed"]
 
 TERMINAL: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 OUTSIDE: Final = "a stream is iterated over inside its async with block"
@@ -232,16 +233,17 @@ class ResponseStream:
             return event
         return await self._wait_for_next()
 
-    async def until_done(self) -> Response:
-        """Read to the end, and return the `Response`: completed, incomplete or failed.
+    async def get_final_response(self) -> Response:
+        """Read to the end, and return the `Response`: completed, or incomplete.
 
         If cancelled, no event is lost: the rest can still be read.
 
+        :raises ResponseFailedError: when the response failed; ``stream.response`` returns it.
         :raises ResponsesError: when the turn ended without a Response.
         """
         async for _ in self:
             pass
-        return self.response
+        return raise_if_failed(self.response)
 
     def text_deltas(self) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece.
@@ -254,7 +256,7 @@ class ResponseStream:
 
     @property
     def response(self) -> Response:
-        """The finished `Response`.
+        """The finished `Response`: completed, incomplete or failed.
 
         :raises ResponsesError: when the turn ended without a Response.
         :raises RuntimeError: when the turn has not ended yet.
@@ -491,6 +493,18 @@ class ResponseStream:
         """Notify the instruments of the end of the turn; with neither, it was left early."""
         if self._request.observer is not None:
             self._request.observer.ended(responses, error, self.response_id)
+
+
+def raise_if_failed(response: Response) -> Response:
+    """Return a Response that did not fail.
+
+    :raises ResponseFailedError: when the response failed.
+    """
+    if response.status == "failed":
+        error = ResponseFailedError(response)
+        error.delivery = DeliveryStatus.ACCEPTED
+        raise error
+    return response
 
 
 class _TextDeltas:

@@ -174,7 +174,7 @@ async def test_leaving_a_run_cancels_its_tools(server: ResponsesServer, by: str)
                     async with conversation.run_stream("Go.") as run:
                         if by == "cancelling an event":
                             with trio.move_on_after(2):
-                                await run.until_done()
+                                await run.get_final_response()
                             await trio.testing.wait_all_tasks_blocked()
                             assert ended == ["it"]
                         async for event in run:

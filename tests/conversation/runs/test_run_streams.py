@@ -140,7 +140,7 @@ async def test_a_run_has_one_reader(server: "ResponsesServer") -> None:
     server.reply("Hello.", delay=1)
     async with open_conversation(server) as conversation, conversation.run_stream("Go.") as run:
         async with open_collapsing_nursery() as nursery:
-            nursery.start_soon(run.until_done)
+            nursery.start_soon(run.get_final_response)
             await wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):
                 await anext(run)

@@ -142,7 +142,7 @@ async def test_a_run_with_a_prompt_template_needs_no_input(server: ResponsesServ
 
 
 async def test_a_run_without_input_does_not_force_a_call_again(server: ResponsesServer) -> None:
-    @function_tool(cheap=True)
+    @function_tool(run_in_thread=False)
     def pay(euros: int) -> str:
         return f"paid {euros}"
 
