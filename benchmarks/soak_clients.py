@@ -165,7 +165,7 @@ async def converse(log: SoakLog, connection: ResponsesConnection, pause: float) 
         if saved is not None:
             checkpoint, said = saved
             log.extras["restored"] += 1
-            async with conversation.restore(connection, checkpoint) as restored:
+            async with connection.restore_conversation(checkpoint) as restored:
                 await talk(log, restored, pause, said)
 
 
@@ -175,7 +175,7 @@ async def talk(
     """Run turns of a conversation, and sometimes return a checkpoint with the texts up to it."""
     while len(said) < LONGEST_HISTORY:
         if log.chance(0.1):
-            branch = conversation.fork()
+            branch = await conversation.fork()
             log.extras["forks"] += 1
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(say, log, conversation, said)

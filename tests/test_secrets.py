@@ -285,7 +285,11 @@ async def test_no_repr_shows_the_key() -> None:
                 printed += [event async for event in stream]
                 receipt = await stream.steer("more")
             async with connection.conversation(model="m") as conversation:
-                printed += [await conversation.create("hi"), conversation, conversation.fork()]
+                printed += [
+                    await conversation.create("hi"),
+                    conversation,
+                    await conversation.fork(),
+                ]
                 printed += [conversation.checkpoint(), conversation.statistics()]
                 printed += [conversation.items]
             (socket,) = connection._engine.sockets

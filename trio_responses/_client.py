@@ -14,6 +14,7 @@ import trio
 
 from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.engine import ConnectionEngine
+from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
@@ -157,15 +158,29 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ``model`` and ``instructions``; others go into its ``extra``.
         :raises ConfigurationError: for fields that are not settings.
         """
-        async with self._resume_conversation(settings, History()) as conversation:
+        with open_conversation(self._engine, settings, History()) as conversation:
             yield conversation
 
     @asynccontextmanager
-    async def _resume_conversation(
-        self, settings: Mapping[str, Any], history: History
-    ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that may have a history, for `Conversation.restore`."""
-        with open_conversation(self._engine, settings, history) as conversation:
+    async def restore_conversation(self, checkpoint: bytes) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation from a checkpoint, for the length of a block.
+
+        For example::
+
+            saved = conversation.checkpoint()
+            ...
+            async with connection.restore_conversation(saved) as conversation:
+                response = await conversation.create("Where were we?")
+
+        The checkpoint has the settings and the history of the conversation. The first turn is sent
+        with full input, unless the server stored the last response.
+
+        :param checkpoint: the return value of ``conversation.checkpoint()``.
+        :raises ConfigurationError: if the bytes are not a checkpoint, or were written by a later
+            release in a format that this release cannot read.
+        """
+        saved = Checkpoint.decode(checkpoint)
+        with open_conversation(self._engine, saved.settings, saved.history()) as conversation:
             yield conversation
 
     # --- The raw channel -----------------------------------------------------------------

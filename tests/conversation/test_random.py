@@ -246,9 +246,9 @@ async def play_steps(
             items = await game.take_turn(conversation, items, step, f"turn {number}")
             continue
         if step.who == "fork":
-            await two_turns(game, conversation.fork(), items, step, number)
+            await two_turns(game, await conversation.fork(), items, step, number)
         else:
-            async with Conversation.restore(connection, conversation.checkpoint()) as restored:
+            async with connection.restore_conversation(conversation.checkpoint()) as restored:
                 await two_turns(game, restored, items, step, number)
         assert history(conversation) == items
     return items

@@ -165,7 +165,7 @@ async def test_a_steered_turn_that_is_left_early_does_not_change_the_history(
         assert (await conversation.create("Hi.")).output_text == 'Turn 1: you said "Hi.".'
 
 
-@pytest.mark.parametrize("forget", ["reset", "adopt"])
+@pytest.mark.parametrize("forget", ["clear", "replace"])
 async def test_a_new_history_does_not_wait_for_a_pending_steering_input(
     server: "ResponsesServer", forget: str
 ) -> None:
@@ -175,10 +175,10 @@ async def test_a_new_history_does_not_wait_for_a_pending_steering_input(
             receipt = await stream.steer("In Oslo, too?")
             release.set()
             await stream.get_final_response()
-        if forget == "reset":
-            conversation.reset()
+        if forget == "clear":
+            await conversation.clear_history()
         else:
-            conversation.adopt([])
+            await conversation.replace_history([])
         response = await conversation.create("Hello.")
         assert message_texts(conversation) == ["Hello.", response.output_text]
         assert await receipt.wait_settled() is SteerState.FAILED

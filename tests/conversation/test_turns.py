@@ -70,7 +70,7 @@ async def test_all_turns_of_a_conversation_are_on_its_own_lane(server: Responses
 
 async def fork_and_fail(connection: ResponsesConnection) -> None:
     async with connection.conversation(model="m") as conversation:
-        conversation.fork()
+        await conversation.fork()
         raise ZeroDivisionError
 
 

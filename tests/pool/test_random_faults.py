@@ -44,7 +44,7 @@ class Chaos:
                 if self.chance.random() < 0.2:
                     async with pool.conversation(model="m", store=False) as conversation:
                         await self.ask(conversation, text)
-                        await self.ask(conversation.fork(), text)
+                        await self.ask(await conversation.fork(), text)
                 else:
                     await self.ask(pool, text)
         except ResponsesError:

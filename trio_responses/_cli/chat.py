@@ -22,7 +22,6 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionRotated,
     ConnectionState,
-    Conversation,
     ResponsesError,
 )
 from trio_responses._cli.ask import replace_surrogates, response_notes
@@ -47,7 +46,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import TextIO
 
-    from trio_responses import Endpoint, Instrument, ResponsesConnection
+    from trio_responses import (
+        Conversation,
+        Endpoint,
+        Instrument,
+        ResponsesConnection,
+    )
     from trio_responses._cli.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.toolbox import ToolLike
@@ -205,7 +209,7 @@ class Chat:
             opening = self._connection.conversation(**self._settings)
         else:
             saved = await trio.Path(checkpoint).read_bytes()
-            opening = Conversation.restore(self._connection, saved)
+            opening = self._connection.restore_conversation(saved)
         stack = AsyncExitStack()
         self._conversation = await stack.enter_async_context(opening)
         await self._conversation_stack.aclose()
@@ -326,7 +330,7 @@ class Chat:
             case (("/quit" | "/exit"), ""):
                 return False
             case "/reset", "":
-                self.conversation.reset()
+                await self.conversation.clear_history()
                 self._renderer.show_line("note", "a new conversation starts")
             case "/help", "":
                 self._renderer.show_line("note", COMMANDS)

@@ -16,6 +16,7 @@ import trio
 from trio_responses._client import make_engine, open_conversation, start_engine
 from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
+from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import checked_instruments
@@ -31,12 +32,11 @@ from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable
 
     from trio_responses._client import ResponsesConnection
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._conversation.conversation import Conversation
-    from trio_responses._conversation.history import History
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import Instrument
@@ -127,12 +127,18 @@ class ResponsesPool(TurnMethods):
             yield conversation
 
     @asynccontextmanager
-    async def _resume_conversation(
-        self, settings: Mapping[str, Any], history: History
-    ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that has a history, for `Conversation.restore`."""
+    async def restore_conversation(self, checkpoint: bytes) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation from a checkpoint, as ``connection.restore_conversation`` does.
+
+        If cancelled while waiting for a connection, no conversation is opened.
+
+        :param checkpoint: the return value of ``conversation.checkpoint()``.
+        :raises ConfigurationError: if the bytes are not a checkpoint that this release can read.
+        """
+        saved = Checkpoint.decode(checkpoint)
+        history = saved.history()
         async with self._pinned() as connection:
-            with open_conversation(connection.engine, settings, history) as conversation:
+            with open_conversation(connection.engine, saved.settings, history) as conversation:
                 yield conversation
 
     @asynccontextmanager

@@ -460,7 +460,7 @@ async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_gets_an_error
 
     @function_tool
     async def ask_another(text: str) -> str:
-        return (await conversation.fork().create([*answers, user(text)])).output_text
+        return (await (await conversation.fork()).create([*answers, user(text)])).output_text
 
     answers = [
         {"type": "function_call_output", "call_id": call_id, "output": "later"}
