@@ -49,10 +49,9 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryMode
-    from trio_responses._settings import ReconnectPolicy
+    from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
-    from trio_responses._turn.stream import AbandonChoice
     from trio_responses._wire import ClientEvent
 
 __all__ = [
@@ -92,7 +91,6 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         self,
         *,
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
@@ -111,20 +109,14 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
-        :param abandon: what happens to the default lane when the block is left early and the
-            endpoint has no other lanes: ``"drain"`` lets the next turn wait until the rest of
-            the response was received; ``"replace"`` replaces the socket, and with it the caches
-            of the server. The remaining events are discarded in both cases.
         :param snapshot: whether text is kept for ``stream.snapshot``.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
         :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
-            ``delivery`` and ``abandon``.
+            ``delivery``.
         """
-        check_option_values(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery)
         request = StaticRequest(create_command(params))
-        return ResponseStream(
-            self._engine.requests, request, delivery=delivery, abandon=abandon, snapshot=snapshot
-        )
+        return ResponseStream(self._engine.requests, request, delivery=delivery, snapshot=snapshot)
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
@@ -280,6 +272,7 @@ async def open_responses(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] | None = None,
     dial: Dial = dial_tcp,
@@ -316,6 +309,10 @@ async def open_responses(
     :param keepalive: how a dead connection is detected.
     :param limits: limits on bytes of messages, requests and buffers.
     :param rotation: when a socket is replaced before the server ends it.
+    :param on_abandoned_turn: what happens when a turn is left before its end, where the endpoint
+        has no lanes: with ``"drain"`` the next turn waits until the rest of the response was
+        received; with ``"replace_socket"`` the next turn has a new socket at once, and the server
+        has lost what was cached for the old one. The remaining events are discarded in both cases.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
     :param instruments: observers of sockets, turns and tools (docs/instruments.md); by default
@@ -339,6 +336,7 @@ async def open_responses(
         keepalive=keepalive,
         limits=limits,
         rotation=rotation,
+        on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
         dial=dial,
@@ -365,6 +363,7 @@ async def connect_responses(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] | None = None,
     dial: Dial = dial_tcp,
@@ -388,6 +387,7 @@ async def connect_responses(
         keepalive=keepalive,
         limits=limits,
         rotation=rotation,
+        on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
         dial=dial,
@@ -440,11 +440,13 @@ def make_engine(
     keepalive: Keepalive | None,
     limits: Limits | None,
     rotation: RotationPolicy | None,
+    on_abandoned_turn: OnAbandonedTurn,
     allow_insecure: bool,
     instruments: Iterable[Instrument] | None,
     dial: Dial,
 ) -> ConnectionEngine:
     """Return an engine for the options of a connection, with defaults for those not given."""
+    check_option_values(on_abandoned_turn=on_abandoned_turn)
     endpoint = choose_endpoint(url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
@@ -460,6 +462,7 @@ def make_engine(
         timeouts=checked_record("timeouts", timeouts, Timeouts),
         keepalive=checked_record("keepalive", keepalive, Keepalive),
         limits=checked_record("limits", limits, Limits),
+        on_abandoned_turn=on_abandoned_turn,
         instruments=Instruments(
             [LoggingInstrument()] if instruments is None else checked_instruments(instruments),
             ServerAddress(endpoint.host, endpoint.port),

@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
-import msgspec
 import trio
 
 from trio_responses import (
@@ -297,8 +296,7 @@ class Chat:
             case ToolStarted(call=call):
                 arguments = getattr(call, "arguments", "")
                 self._renderer.show_line("tool", f"{event.name}({_shorten(arguments)})")
-            case ToolFinished(answer=item):
-                output = msgspec.json.decode(item).get("output")
+            case ToolFinished(output=output):
                 self._renderer.show_line("tool", f"{event.name} -> {_shorten(str(output))}")
             case _:
                 pass

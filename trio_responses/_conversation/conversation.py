@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
-    from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
+    from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import Input, OutputItem, Response
 
 __all__ = ["Conversation", "ConversationStatistics"]
@@ -108,7 +108,6 @@ class Conversation(TurnMethods):
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
@@ -119,7 +118,7 @@ class Conversation(TurnMethods):
             whose settings differ from those of the turn before is sent with full input.
         :raises ConfigurationError: for a field that is not a setting of a turn.
         """
-        check_option_values(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery)
         generate = params.pop("generate", None)
         settings = self._settings_with(params, "turn")
         return self._make_turn(
@@ -127,7 +126,6 @@ class Conversation(TurnMethods):
             settings,
             generate=generate,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
         )
 
@@ -137,7 +135,6 @@ class Conversation(TurnMethods):
         settings: TurnSettings,
         *,
         delivery: DeliveryMode,
-        abandon: AbandonChoice,
         snapshot: bool,
         generate: bool | None = None,
         within_run: bool = False,
@@ -158,7 +155,6 @@ class Conversation(TurnMethods):
             self._sender,
             request,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             within_run=within_run,
         )
@@ -192,7 +188,6 @@ class Conversation(TurnMethods):
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> AbstractAsyncContextManager[RunStream]:
@@ -234,7 +229,7 @@ class Conversation(TurnMethods):
         :raises ConfigurationError: for a field that is not a setting, and for invalid values; and,
             without an input, if the history is empty.
         """
-        check_option_values(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery)
         if not (max_rounds >= 1 and max_concurrency >= 1):
             raise ConfigurationError(
                 "max_rounds and max_concurrency must be at least 1, not"
@@ -259,7 +254,6 @@ class Conversation(TurnMethods):
         make_turn = partial(
             self._make_turn,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             within_run=True,
         )

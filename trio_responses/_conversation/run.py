@@ -261,7 +261,7 @@ class RunStream:
         output = await toolbox.output_without_running(call)
         if output is not None:
             store_output(key, output)
-            finished = ToolFinished(call=call, answer=output, error=None, seconds=0.0)
+            finished = ToolFinished(call=call, raw_item=output, error=None, seconds=0.0)
             notifications.send_nowait(finished)
             return
         async with self._limiter:
@@ -276,7 +276,7 @@ class RunStream:
                     record.error = failure
             store_output(key, output)
             seconds = trio.current_time() - started_at
-        finished = ToolFinished(call=call, answer=output, error=failure, seconds=seconds)
+        finished = ToolFinished(call=call, raw_item=output, error=failure, seconds=seconds)
         notifications.send_nowait(finished)
         if failure is not None and toolbox.ends_run(failure):
             raise failure

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
-    from trio_responses._turn.stream import AbandonChoice, TurnSender
+    from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Response
 
 __all__ = ["ConversationRequest", "TurnLock", "TurnStream"]
@@ -277,11 +277,10 @@ class TurnStream(ResponseStream):
         request: ConversationRequest,
         *,
         delivery: DeliveryMode,
-        abandon: AbandonChoice,
         snapshot: bool,
         within_run: bool = False,
     ) -> None:
-        super().__init__(sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot)
+        super().__init__(sender, request, delivery=delivery, snapshot=snapshot)
         self._lock = lock
         self._within_run = within_run
         self._started: trio.Event | None = None

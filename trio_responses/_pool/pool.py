@@ -42,13 +42,18 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._pool.connection import PooledConnection
     from trio_responses._protocol.delivery import DeliveryMode
-    from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
+    from trio_responses._settings import (
+        Keepalive,
+        Limits,
+        OnAbandonedTurn,
+        RotationPolicy,
+        Timeouts,
+    )
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
     from trio_responses._turn.methods import Lane
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
-    from trio_responses._turn.stream import AbandonChoice
     from trio_responses._turn.turn import Turn
 
 __all__ = ["ResponsesPool", "open_pool"]
@@ -81,7 +86,6 @@ class ResponsesPool(TurnMethods):
         self,
         *,
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
@@ -93,12 +97,10 @@ class ResponsesPool(TurnMethods):
         connection. If cancelled before the request is sent, nothing was sent, and the turn has no
         place.
         """
-        check_option_values(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery)
         request = StaticRequest(create_command(params))
         sender = PoolTurnSender(self._scheduler)
-        return ResponseStream(
-            sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot
-        )
+        return ResponseStream(sender, request, delivery=delivery, snapshot=snapshot)
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
@@ -242,10 +244,10 @@ class PoolTurnSender:
         self._arrival = None
         return turn
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn, and release its place."""
         if self._connection is not None and self._has_place:
-            self._connection.engine.requests.abandon_turn(turn, abandon)
+            self._connection.engine.requests.abandon_turn(turn, restarts=restarts)
             self._release(self._connection, turn)
 
     def _release(self, connection: PooledConnection, turn: Turn | None = None) -> None:
@@ -278,6 +280,7 @@ async def open_pool(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    on_abandoned_turn: OnAbandonedTurn = "drain",
     instruments: Iterable[Instrument] | None = None,
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
@@ -331,6 +334,7 @@ async def open_pool(
             keepalive=keepalive,
             limits=limits,
             rotation=rotation,
+            on_abandoned_turn=on_abandoned_turn,
             instruments=instruments,
             allow_insecure=allow_insecure,
             dial=dial,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trio_responses._endpoint import Endpoint
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._protocol.frames import Message
-    from trio_responses._settings import Keepalive, Limits, Timeouts
+    from trio_responses._settings import Keepalive, Limits, OnAbandonedTurn, Timeouts
 
 __all__ = ["Dial", "Transport", "connect_transport", "dial_tcp"]
 
@@ -71,6 +71,7 @@ class ConnectionConfig:
     timeouts: Timeouts
     keepalive: Keepalive
     limits: Limits
+    on_abandoned_turn: OnAbandonedTurn = "drain"
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 

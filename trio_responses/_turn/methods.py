@@ -17,7 +17,7 @@ from trio_responses._turn.stream import ResponseStream
 if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
-    from trio_responses._turn.stream import AbandonChoice, TurnSender
+    from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Response
 
 __all__ = ["Lane", "TurnMethods"]
@@ -130,13 +130,10 @@ class Lane(TurnMethods):
         self,
         *,
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
-        check_option_values(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery)
         request = StaticRequest(create_command(params))
-        return ResponseStream(
-            self._sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot
-        )
+        return ResponseStream(self._sender, request, delivery=delivery, snapshot=snapshot)

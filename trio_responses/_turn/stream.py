@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 from operator import length_hint
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
@@ -59,12 +59,10 @@ if TYPE_CHECKING:
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
 
-__all__ = ["AbandonChoice", "ResponseStream", "TurnSender", "raise_if_failed"]
+__all__ = ["ResponseStream", "TurnSender", "raise_if_failed"]
 
 TERMINAL: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 OUTSIDE: Final = "a stream is iterated over inside its async with block"
-AbandonChoice: TypeAlias = Literal["drain", "replace"]
-"""What happens to the default lane after a turn that was left early."""
 
 
 class TurnSender(Protocol):
@@ -83,8 +81,11 @@ class TurnSender(Protocol):
         """Whether a request that was not sent because of an error may reach another socket."""
         ...
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Discard the remaining events of a turn."""
+    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
+        """Discard the remaining events of a turn.
+
+        :param restarts: whether the request of the turn is going to be sent again.
+        """
         ...
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
@@ -158,13 +159,11 @@ class ResponseStream:
         request: RequestBuilder,
         *,
         delivery: DeliveryMode,
-        abandon: AbandonChoice,
         snapshot: bool,
     ) -> None:
         self._sender = sender
         self._request = request
         self._choice: DeliveryMode = delivery
-        self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
         self._state = StreamState.NEW
         self._reset_events()
@@ -208,7 +207,7 @@ class ResponseStream:
         self._hold(())
         if self._turn is not None:
             self._turn.set_running()
-            self._sender.abandon_turn(self._turn, self._abandon)
+            self._sender.abandon_turn(self._turn)
             if self._reading:  # another task, which would wait for ever
                 self._turn.inbox.close(RuntimeError(OUTSIDE))
         self._notify_end()
@@ -372,7 +371,7 @@ class ResponseStream:
             self._fail(error)
             return
         self._restart_causes.append(error)
-        self._sender.abandon_turn(self._turn, "replace")
+        self._sender.abandon_turn(self._turn, restarts=True)
         self._advance(StreamStep.RESTART)
 
     def _fail(self, error: ResponsesError) -> None:

@@ -28,7 +28,8 @@ from tests.turn.rig import Crowd, assert_at_rest, heard
 from trio_responses import ToolFinished, ToolStarted, function_tool
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._protocol.requests import SteerState
-from trio_responses.types import OutputTextDelta, ResponseCompleted
+from trio_responses._wire import decode_item
+from trio_responses.types import FunctionCallOutput, OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
     from trio_responses.testing import Request, ResponsesServer
@@ -72,7 +73,10 @@ async def test_one_iteration_has_the_events_of_the_model_and_its_tools(
     assert started.name == finished.name == "weather"
     assert started.call == finished.call == run.responses[0].function_calls[0]
     assert finished.seconds == pytest.approx(1)
-    assert b"21 degrees in Oslo" in bytes(finished.answer)
+    assert finished.output == "21 degrees in Oslo"
+    assert decode_item(finished.raw_item) == FunctionCallOutput(
+        call_id="call_1", output="21 degrees in Oslo"
+    )
     assert sum(isinstance(event, ResponseCompleted) for event in events) == 2
     deltas_ = (event.delta for event in events if isinstance(event, OutputTextDelta))
     assert "".join(deltas_) == run.response.output_text
