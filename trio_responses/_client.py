@@ -260,7 +260,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_responses(
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
@@ -289,12 +289,12 @@ async def open_responses(
     socket, no timer. If the block is cancelled or fails, the connection still works in its
     ``finally`` clauses; then it is closed within ``timeouts.close`` seconds.
 
-    :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
+    :param base_url: the base URL (``https://host/v1``) or the WebSocket URL; by default
         ``OPENAI_BASE_URL``, or OpenAI's own.
     :param api_key: the key, or an async callable that returns it, called for every handshake; by
         default the environment variable of the endpoint, ``OPENAI_API_KEY`` for most. An empty
         string sends no key, where the endpoint needs none.
-    :param endpoint: the profile of a server, instead of ``url``.
+    :param endpoint: the profile of a server, instead of ``base_url``.
     :param headers: additional headers for every handshake; they replace headers of the library
         that have the same name.
     :param ssl_context: the trusted certificates and the client certificate for TLS to the server;
@@ -325,7 +325,7 @@ async def open_responses(
     :raises ReconnectFailed: when the attempts of the policy are used up.
     """
     engine = make_engine(
-        url,
+        base_url,
         api_key=api_key,
         endpoint=endpoint,
         headers=headers,
@@ -351,7 +351,7 @@ async def open_responses(
 @trio.lowlevel.enable_ki_protection
 async def connect_responses(
     nursery: trio.Nursery,
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
@@ -376,7 +376,7 @@ async def connect_responses(
     :param nursery: runs the tasks of the connection.
     """
     engine = make_engine(
-        url,
+        base_url,
         api_key=api_key,
         endpoint=endpoint,
         headers=headers,
@@ -428,7 +428,7 @@ async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> Conne
 
 
 def make_engine(
-    url: str | None,
+    base_url: str | None,
     *,
     api_key: ApiKey | None,
     endpoint: Endpoint | None,
@@ -447,7 +447,7 @@ def make_engine(
 ) -> ConnectionEngine:
     """Return an engine for the options of a connection, with defaults for those not given."""
     check_option_values(on_abandoned_turn=on_abandoned_turn)
-    endpoint = choose_endpoint(url, endpoint)
+    endpoint = choose_endpoint(base_url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
             f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"

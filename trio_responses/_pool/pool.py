@@ -266,7 +266,7 @@ class PoolTurnSender:
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_pool(
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     size: int = 4,
     per_connection: int | None = None,
@@ -310,7 +310,7 @@ async def open_pool(
     :raises ConnectError: as `open_responses` does.
     :raises ReconnectFailed: as `open_responses` does.
     """
-    endpoint = choose_endpoint(url, endpoint)
+    endpoint = choose_endpoint(base_url, endpoint)
     places = MAX_ACTIVE if endpoint.lanes else 1
     if per_connection is None:
         per_connection = TARGET_LOAD if endpoint.lanes else 1
