@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
-    from trio_responses._wire import ClientEvent
+    from trio_responses._wire import ClientEvent, Input
 
 __all__ = [
     "ResponsesConnection",
@@ -89,6 +89,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -98,7 +99,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
         For example::
 
-            async with connection.stream(model=MODEL, input=prompt) as stream:
+            async with connection.stream(prompt, model=MODEL) as stream:
                 async for event in stream:
                     ...
             response = stream.response
@@ -107,6 +108,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         turns run side by side, else one after the other in the order in which they were asked
         for. While no socket is open, turns wait for one as long as the reconnect policy goes on.
 
+        :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
         :param snapshot: whether text is kept for ``stream.snapshot``.
@@ -115,7 +117,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ``delivery``.
         """
         check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params))
+        request = StaticRequest(create_command(params, input))
         return ResponseStream(self._engine.requests, request, delivery=delivery, snapshot=snapshot)
 
     @asynccontextmanager
@@ -282,7 +284,7 @@ async def open_responses(
     For example::
 
         async with open_responses() as connection:
-            response = await connection.create(model=MODEL, input="Hello")
+            response = await connection.create("Hello", model=MODEL)
 
     The socket is open when the block begins. If the socket is lost, another one is opened
     automatically; active turns raise `ConnectionLost`. Nothing outlives the block: no task, no

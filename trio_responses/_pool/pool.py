@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.turn import Turn
+    from trio_responses._wire import Input
 
 __all__ = ["ResponsesPool", "open_pool"]
 
@@ -84,6 +85,7 @@ class ResponsesPool(TurnMethods):
 
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -98,7 +100,7 @@ class ResponsesPool(TurnMethods):
         place.
         """
         check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params))
+        request = StaticRequest(create_command(params, input))
         sender = PoolTurnSender(self._scheduler)
         return ResponseStream(sender, request, delivery=delivery, snapshot=snapshot)
 
