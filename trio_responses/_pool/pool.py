@@ -283,7 +283,8 @@ async def open_pool(
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
     on_abandoned_turn: OnAbandonedTurn = "drain",
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesPool, None]:
@@ -320,7 +321,7 @@ async def open_pool(
     if endpoint.secure and ssl_context is None:
         ssl_context = default_ssl_context()  # one context for connections opened later, too
     headers = checked_headers(headers)
-    instruments = None if instruments is None else checked_instruments(instruments)
+    instruments = checked_instruments(instruments)  # an iterator is for all connections
     reconnect_options = _ReconnectOptions(reconnect)
 
     async def connect(nursery: trio.Nursery) -> ConnectionEngine:
@@ -338,6 +339,7 @@ async def open_pool(
             rotation=rotation,
             on_abandoned_turn=on_abandoned_turn,
             instruments=instruments,
+            logging=logging,
             allow_insecure=allow_insecure,
             dial=dial,
         )
