@@ -32,7 +32,7 @@ from trio_responses._settings import (
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
-from trio_responses._turn.methods import Lane, TurnMethods
+from trio_responses._turn.methods import Lane, Responses, TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
@@ -82,6 +82,11 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         return f"<ResponsesConnection to {self._engine.config.endpoint.host} {self.state}>"
 
     # --- Turns ---------------------------------------------------------------------------
+
+    @property
+    def responses(self) -> Responses:
+        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
+        return Responses(self)
 
     def stream(
         self,

@@ -26,7 +26,7 @@ from trio_responses._pool.supervisor import PoolSupervisor
 from trio_responses._settings import ReconnectPolicy, check_option_values
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
-from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.methods import Responses, TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
@@ -82,6 +82,11 @@ class ResponsesPool(TurnMethods):
         return f"<ResponsesPool of {len(self.connections)} connections>"
 
     # --- Turns ---------------------------------------------------------------------------
+
+    @property
+    def responses(self) -> Responses:
+        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
+        return Responses(self)
 
     def stream(
         self,
