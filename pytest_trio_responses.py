@@ -37,7 +37,7 @@ async def responses_server(
 
     Exceptions of responders, and calls of functions that the request does not offer, fail the test
     at its end, so that no test passes by mistake. A test that expects them clears
-    ``responses_server.crashes``.
+    ``responses_server.errors``.
     """
     import trio  # noqa: PLC0415 - only imported if a test uses the fixture
 
@@ -52,11 +52,11 @@ async def responses_server(
     options: dict[str, Any] = marker.kwargs if marker is not None else {}
     async with open_test_server(**options) as server:
         yield server
-        if server.crashes:
+        if server.errors:
             raise ExceptionGroup(
-                "the Responses server of the test had crashes; if the test expects them,"
-                " clear responses_server.crashes at its end",
-                server.crashes,
+                "the Responses server of the test had errors; if the test expects them,"
+                " clear responses_server.errors at its end",
+                server.errors,
             )
 
 

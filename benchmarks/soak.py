@@ -131,7 +131,7 @@ def print_table(log: SoakLog, report: Any) -> None:
           f" the event loop was late by up to {log.lag:.2f} s")  # fmt: skip
     print(f"handshakes at the server: {report['handshakes']:,}; sockets at once: up to"
           f" {report['most sockets at once']}")  # fmt: skip
-    print(f"exceptions in the server: {report['crashes'] or 'none'}")
+    print(f"exceptions in the server: {report['errors'] or 'none'}")
     print("", *log.wrong[:20], f"{len(log.wrong)} failed checks", sep="\n")
 
 

@@ -91,9 +91,7 @@ async def run_turn(
     ending = "NEVER ENDED"
     try:
         with trio.move_on_after(patience) as scope:
-            async with turns.stream(
-                input=token, delivery=random_delivery(log), **options
-            ) as stream:
+            async with turns.stream(token, delivery=random_delivery(log), **options) as stream:
                 response, steered = await read(log, stream)
             ending = "left early" if response is None else f"Response, {response.status}"
         if scope.cancelled_caught:
@@ -135,7 +133,7 @@ async def read(log: SoakLog, stream: ResponseStream) -> tuple[Response | None, b
             receipt = await stream.steer("and now to something else")
     if receipt is not None:
         with trio.move_on_after(LONGEST_TURN):
-            await receipt.settled()
+            await receipt.wait_settled()
         log.check(receipt.state in SETTLED, f"a steering input stayed {receipt.state}")
         log.extras[f"steered, {receipt.state}"] += 1
     return stream.response, receipt is not None
@@ -165,7 +163,7 @@ async def converse(log: SoakLog, connection: ResponsesConnection, pause: float) 
         if saved is not None:
             checkpoint, said = saved
             log.extras["restored"] += 1
-            async with conversation.restore(connection, checkpoint) as restored:
+            async with connection.restore_conversation(checkpoint) as restored:
                 await talk(log, restored, pause, said)
 
 
@@ -175,7 +173,7 @@ async def talk(
     """Run turns of a conversation, and sometimes return a checkpoint with the texts up to it."""
     while len(said) < LONGEST_HISTORY:
         if log.chance(0.1):
-            branch = conversation.fork()
+            branch = await conversation.fork()
             log.extras["forks"] += 1
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(say, log, conversation, said)

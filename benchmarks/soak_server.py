@@ -130,7 +130,7 @@ async def serve(seed: int) -> None:
         "handshakes": seen.handshakes,
         "responses": seen.responses,
         "most sockets at once": seen.max_open,
-        "crashes": dict(Counter(repr(crash)[:60] for crash in server.crashes)),
+        "errors": dict(Counter(repr(error)[:60] for error in server.errors)),
     }
     print(json.dumps(report), flush=True)
 

@@ -91,7 +91,7 @@ async def draw_chat() -> str:
         chat = Chat(connection, renderer, settings, tools=CHAT_TOOLS, stack=stack)
         await chat.start()
         await chat.run(Typist(console, server), NoInterrupts())
-        server.assert_all_orders_used()
+        server.assert_all_scripts_used()
     return console.export_svg(title=TITLE, theme=MONOKAI, unique_id="chat")
 
 

@@ -19,7 +19,7 @@ import trio
 from coredis import PureToken, Redis
 
 from examples.server import argument_parser, open_server
-from trio_responses import Conversation, ResponsesConnection, open_responses
+from trio_responses import ResponsesConnection, open_responses
 
 CONVERSATIONS = {
     "Ada": ["My name is Ada.", "What is my name?", "Spell it.", "Goodbye."],
@@ -36,7 +36,7 @@ async def run_turn(
         block = (
             connection.conversation(model=model, store=False)
             if saved is None
-            else Conversation.restore(connection, saved)
+            else connection.restore_conversation(saved)
         )
         conversation = await stack.enter_async_context(block)
         response = await conversation.create(question)

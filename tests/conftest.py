@@ -64,7 +64,7 @@ async def server() -> AsyncGenerator[ResponsesServer, None]:
     """A server with lanes."""
     async with open_test_server(max_age=None) as server:
         yield server
-        assert server.crashes == []
+        assert server.errors == []
 
 
 @pytest.fixture
@@ -72,4 +72,4 @@ async def narrow_server() -> AsyncGenerator[ResponsesServer, None]:
     """A server without lanes."""
     async with open_test_server(max_age=None, lanes=False) as server:
         yield server
-        assert server.crashes == []
+        assert server.errors == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
@@ -17,7 +18,7 @@ from trio_responses._settings import (
     check_option_values,
     checked_record,
 )
-from trio_responses.typing import AbandonChoice, DeliveryMode, OnToolError
+from trio_responses.typing import DeliveryMode, OnAbandonedTurn, OnToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ KEY = "sk-secret-0pT1"
 def test_the_option_values_match_the_types() -> None:
     assert {
         "delivery": get_args(DeliveryMode),
-        "abandon": get_args(AbandonChoice),
+        "on_abandoned_turn": get_args(OnAbandonedTurn),
         "on_tool_error": get_args(OnToolError),
         "after_error": get_args(get_type_hints(Endpoint)["after_error"]),
     } == OPTION_VALUES
@@ -55,7 +56,7 @@ def test_an_option_accepts_its_values_only(name: str) -> None:
 
 def test_the_message_lists_the_accepted_values() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        check_option_values(abandon="drain", delivery="at_lest_once")
+        check_option_values(on_abandoned_turn="drain", delivery="at_lest_once")
     message = """delivery must be "at_most_once" or "at_least_once", not 'at_lest_once'"""
     assert str(caught.value) == message
 
@@ -71,8 +72,6 @@ async def test_an_invalid_option_of_a_turn_sends_nothing(server: ResponsesServer
         for place in places:
             with pytest.raises(ConfigurationError, match="'at_lest_once'"):
                 place.stream(model="m", input="hi", delivery="at_lest_once")
-            with pytest.raises(ConfigurationError, match=r"^abandon must be"):
-                place.stream(model="m", input="hi", abandon="x")
             with pytest.raises(ConfigurationError, match="'at_lest_once'"):
                 await place.create(model="m", input="hi", delivery="at_lest_once")
     assert server.statistics().requests == 0
@@ -94,6 +93,16 @@ async def test_an_invalid_option_of_a_run_sends_nothing(server: ResponsesServer)
 def test_an_invalid_option_of_an_endpoint_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^after_error must be"):
         Endpoint.compatible("https://host/v1", after_error="resue")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+async def test_an_invalid_option_of_a_connection_opens_nothing(
+    opener: Opener, server: ResponsesServer
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"^on_abandoned_turn must be"):
+        async with opener(server.url, dial=server.dial, on_abandoned_turn="replace"):
+            pytest.fail("the block began")  # pragma: no cover
+    assert server.statistics().handshakes == 0
 
 
 # --- Records ------------------------------------------------------------------------------
@@ -135,6 +144,14 @@ async def test_instruments_must_be_a_list(
             pytest.fail("the block began")  # pragma: no cover
 
 
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("given", [None, 10, "DEBUG", logging.getLogger("mine")])
+async def test_logging_is_on_or_off(opener: Opener, given: Any, server: ResponsesServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"^logging must be True or False, .*my_logger"):
+        async with opener(server.url, dial=server.dial, logging=given):
+            pytest.fail("the block began")  # pragma: no cover
+
+
 def test_instruments_may_be_an_iterator() -> None:
     one, other = Instrument(), Instrument()
     assert checked_instruments(each for each in (one, other)) == (one, other)
@@ -151,6 +168,6 @@ async def test_an_endpoint_must_not_be_a_url(opener: Opener) -> None:
 
 @pytest.mark.parametrize("opener", OPENERS)
 async def test_url_and_endpoint_together_are_refused(opener: Opener) -> None:
-    with pytest.raises(ConfigurationError, match="url or endpoint, not both"):
+    with pytest.raises(ConfigurationError, match="base_url or endpoint, not both"):
         async with opener("https://host/v1", endpoint=Endpoint.xai()):
             pytest.fail("the block began")  # pragma: no cover

@@ -14,16 +14,13 @@ import trio
 
 from trio_responses._concurrency import open_closing_nursery, require_trio
 from trio_responses._connection.engine import ConnectionEngine
+from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
-from trio_responses._instruments.instrument import (
-    Instruments,
-    ServerAddress,
-    checked_instruments,
-)
-from trio_responses._instruments.log import LoggingInstrument
+from trio_responses._instruments.instrument import Instruments, ServerAddress
+from trio_responses._instruments.log import with_logging
 from trio_responses._settings import (
     Keepalive,
     Limits,
@@ -36,7 +33,7 @@ from trio_responses._settings import (
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
-from trio_responses._turn.methods import Lane, TurnMethods
+from trio_responses._turn.methods import Lane, Responses, TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
@@ -49,11 +46,10 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryMode
-    from trio_responses._settings import ReconnectPolicy
+    from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
-    from trio_responses._turn.stream import AbandonChoice
-    from trio_responses._wire import ClientEvent
+    from trio_responses._wire import ClientEvent, Input
 
 __all__ = [
     "ResponsesConnection",
@@ -88,11 +84,16 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     # --- Turns ---------------------------------------------------------------------------
 
+    @property
+    def responses(self) -> Responses:
+        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
+        return Responses(self)
+
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
@@ -101,7 +102,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
         For example::
 
-            async with connection.stream(model=MODEL, input=prompt) as stream:
+            async with connection.stream(prompt, model=MODEL) as stream:
                 async for event in stream:
                     ...
             response = stream.response
@@ -110,26 +111,22 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         turns run side by side, else one after the other in the order in which they were asked
         for. While no socket is open, turns wait for one as long as the reconnect policy goes on.
 
+        :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
-        :param abandon: what happens to the default lane when the block is left early and the
-            endpoint has no other lanes: ``"drain"`` lets the next turn wait until the rest of
-            the response was received; ``"replace"`` replaces the socket, and with it the caches
-            of the server. The remaining events are discarded in both cases.
         :param snapshot: whether text is kept for ``stream.snapshot``.
         :param max_retries: how often the turn is sent again after a rate limit or, with
             ``at_least_once``, after an error of the server; by default as the connection.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
         :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
-            ``delivery``, ``abandon`` and ``max_retries``.
+            ``delivery`` and ``max_retries``.
         """
-        check_option_values(delivery=delivery, abandon=abandon)
-        request = StaticRequest(create_command(params))
+        check_option_values(delivery=delivery)
+        request = StaticRequest(create_command(params, input))
         return ResponseStream(
             self._engine.requests,
             request,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             max_retries=max_retries,
         )
@@ -166,15 +163,29 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ``model`` and ``instructions``; others go into its ``extra``.
         :raises ConfigurationError: for fields that are not settings.
         """
-        async with self._resume_conversation(settings, History()) as conversation:
+        with open_conversation(self._engine, settings, History()) as conversation:
             yield conversation
 
     @asynccontextmanager
-    async def _resume_conversation(
-        self, settings: Mapping[str, Any], history: History
-    ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that may have a history, for `Conversation.restore`."""
-        with open_conversation(self._engine, settings, history) as conversation:
+    async def restore_conversation(self, checkpoint: bytes) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation from a checkpoint, for the length of a block.
+
+        For example::
+
+            saved = conversation.checkpoint()
+            ...
+            async with connection.restore_conversation(saved) as conversation:
+                response = await conversation.create("Where were we?")
+
+        The checkpoint has the settings and the history of the conversation. The first turn is sent
+        with full input, unless the server stored the last response.
+
+        :param checkpoint: the return value of ``conversation.checkpoint()``.
+        :raises ConfigurationError: if the bytes are not a checkpoint, or were written by a later
+            release in a format that this release cannot read.
+        """
+        saved = Checkpoint.decode(checkpoint)
+        with open_conversation(self._engine, saved.settings, saved.history()) as conversation:
             yield conversation
 
     # --- The raw channel -----------------------------------------------------------------
@@ -262,7 +273,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_responses(
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
@@ -276,8 +287,10 @@ async def open_responses(
     rotation: RotationPolicy | None = None,
     max_retries: int = 2,
     max_retry_wait: float = 60.0,
+    on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesConnection, None]:
     """Open a supervised connection for the length of a block.
@@ -285,19 +298,19 @@ async def open_responses(
     For example::
 
         async with open_responses() as connection:
-            response = await connection.create(model=MODEL, input="Hello")
+            response = await connection.create("Hello", model=MODEL)
 
     The socket is open when the block begins. If the socket is lost, another one is opened
     automatically; active turns raise `ConnectionLost`. Nothing outlives the block: no task, no
     socket, no timer. If the block is cancelled or fails, the connection still works in its
     ``finally`` clauses; then it is closed within ``timeouts.close`` seconds.
 
-    :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
+    :param base_url: the base URL (``https://host/v1``) or the WebSocket URL; by default
         ``OPENAI_BASE_URL``, or OpenAI's own.
     :param api_key: the key, or an async callable that returns it, called for every handshake; by
         default the environment variable of the endpoint, ``OPENAI_API_KEY`` for most. An empty
         string sends no key, where the endpoint needs none.
-    :param endpoint: the profile of a server, instead of ``url``.
+    :param endpoint: the profile of a server, instead of ``base_url``.
     :param headers: additional headers for every handshake; they replace headers of the library
         that have the same name.
     :param ssl_context: the trusted certificates and the client certificate for TLS to the server;
@@ -320,10 +333,16 @@ async def open_responses(
     :param max_retry_wait: the longest delay before one retry, in seconds. The delay is what the
         server asks for, else 0.5 s, doubled for each retry up to 8 s and shortened at random by up
         to a quarter. If the server asks for a longer delay, the error is raised at once.
+    :param on_abandoned_turn: what happens when a turn is left before its end, where the endpoint
+        has no lanes: with ``"drain"`` the next turn waits until the rest of the response was
+        received; with ``"replace_socket"`` the next turn has a new socket at once, and the server
+        has lost what was cached for the old one. The remaining events are discarded in both cases.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
-    :param instruments: observers of sockets, turns and tools (docs/instruments.md); by default
-        one `LoggingInstrument`, for the logger ``trio_responses``.
+    :param instruments: observers of sockets, turns and tools, besides the log
+        (docs/instruments.md).
+    :param logging: whether a `LoggingInstrument` logs to the logger ``trio_responses``. One among
+        ``instruments`` takes its place.
     :param dial: opens the byte stream instead of TCP. The proxies of the environment are not used
         then.
     :raises ConfigurationError: for arguments that cannot work.
@@ -332,7 +351,7 @@ async def open_responses(
     :raises ReconnectFailed: when the attempts of the policy are used up.
     """
     engine = make_engine(
-        url,
+        base_url,
         api_key=api_key,
         endpoint=endpoint,
         headers=headers,
@@ -345,8 +364,10 @@ async def open_responses(
         rotation=rotation,
         max_retries=max_retries,
         max_retry_wait=max_retry_wait,
+        on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
+        logging=logging,
         dial=dial,
     )
     async with open_closing_nursery(engine.aclose) as nursery:
@@ -359,7 +380,7 @@ async def open_responses(
 @trio.lowlevel.enable_ki_protection
 async def connect_responses(
     nursery: trio.Nursery,
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
@@ -373,8 +394,10 @@ async def connect_responses(
     rotation: RotationPolicy | None = None,
     max_retries: int = 2,
     max_retry_wait: float = 60.0,
+    on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     dial: Dial = dial_tcp,
 ) -> ResponsesConnection:
     """Open a supervised connection whose tasks run in a nursery of the caller.
@@ -385,7 +408,7 @@ async def connect_responses(
     :param nursery: runs the tasks of the connection.
     """
     engine = make_engine(
-        url,
+        base_url,
         api_key=api_key,
         endpoint=endpoint,
         headers=headers,
@@ -398,8 +421,10 @@ async def connect_responses(
         rotation=rotation,
         max_retries=max_retries,
         max_retry_wait=max_retry_wait,
+        on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
+        logging=logging,
         dial=dial,
     )
     return ResponsesConnection(await start_engine(nursery, engine))
@@ -439,7 +464,7 @@ async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> Conne
 
 
 def make_engine(
-    url: str | None,
+    base_url: str | None,
     *,
     api_key: ApiKey | None,
     endpoint: Endpoint | None,
@@ -453,12 +478,15 @@ def make_engine(
     rotation: RotationPolicy | None,
     max_retries: int,
     max_retry_wait: float,
+    on_abandoned_turn: OnAbandonedTurn,
     allow_insecure: bool,
-    instruments: Iterable[Instrument] | None,
+    instruments: Iterable[Instrument],
+    logging: bool,
     dial: Dial,
 ) -> ConnectionEngine:
     """Return an engine for the options of a connection, with defaults for those not given."""
-    endpoint = choose_endpoint(url, endpoint)
+    check_option_values(on_abandoned_turn=on_abandoned_turn)
+    endpoint = choose_endpoint(base_url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
             f"http:// and ws:// to {endpoint.host} show the key and the content to every machine on"
@@ -474,8 +502,9 @@ def make_engine(
         keepalive=checked_record("keepalive", keepalive, Keepalive),
         limits=checked_record("limits", limits, Limits),
         retry_policy=RetryPolicy(max_retries=max_retries, max_retry_wait=max_retry_wait),
+        on_abandoned_turn=on_abandoned_turn,
         instruments=Instruments(
-            [LoggingInstrument()] if instruments is None else checked_instruments(instruments),
+            with_logging(instruments, enabled=logging),
             ServerAddress(endpoint.host, endpoint.port),
         ),
     )

@@ -229,17 +229,19 @@ class Endpoint:
 
 
 def choose_endpoint(url: str | None, endpoint: Endpoint | None) -> Endpoint:
-    """Return the endpoint that the options ``url`` and ``endpoint`` mean.
+    """Return the endpoint that the options ``base_url`` and ``endpoint`` mean.
 
     :raises ConfigurationError: when both are given, or ``endpoint`` is no `Endpoint`.
     """
     if endpoint is None:
         return Endpoint.of(url)
     if url is not None:
-        raise ConfigurationError("pass url or endpoint, not both: an endpoint has a URL of its own")
+        raise ConfigurationError(
+            "pass base_url or endpoint, not both: an endpoint has a URL of its own"
+        )
     if not isinstance(endpoint, Endpoint):
         kind = type(endpoint).__name__
-        raise ConfigurationError(f"endpoint must be an Endpoint, not {kind}: a URL is for url")
+        raise ConfigurationError(f"endpoint must be an Endpoint, not {kind}: a URL is for base_url")
     return endpoint
 
 

@@ -109,7 +109,7 @@ class ConnectionStatistics:
     """Requests whose response has not ended, including abandoned ones."""
     undecodable_frames: int
     """Frames that could not be decoded as an event."""
-    unclaimed_events: int
+    unrouted_events: int
     """Events that belonged to no request, whether or not the raw channel was read."""
     dropped_events: int
     """Events that were discarded: of abandoned turns, and after a `BufferOverflow`."""

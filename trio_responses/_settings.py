@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from trio_responses._errors import ConfigurationError
 
@@ -22,6 +22,7 @@ __all__ = [
     "OPTION_VALUES",
     "Keepalive",
     "Limits",
+    "OnAbandonedTurn",
     "ReconnectPolicy",
     "RetryPolicy",
     "RotationPolicy",
@@ -290,9 +291,13 @@ def _checked_delay(delay: object) -> float:
 
 Record = TypeVar("Record")
 
+OnAbandonedTurn: TypeAlias = Literal["drain", "replace_socket"]
+"""What happens when a turn is left early where the endpoint has no lanes: ``"drain"`` lets the next
+turn wait for the rest of the response, ``"replace_socket"`` gives the next turn a new socket."""
+
 OPTION_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "delivery": ("at_most_once", "at_least_once"),
-    "abandon": ("drain", "replace"),
+    "on_abandoned_turn": ("drain", "replace_socket"),
     "on_tool_error": ("return", "raise"),
     "after_error": ("reuse", "replace"),
 }
@@ -304,7 +309,7 @@ def check_option_values(**given: object) -> None:
 
     For example::
 
-        check_option_values(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery)
 
     :param given: options of `OPTION_VALUES`, by name.
     :raises ConfigurationError: with the accepted values in the message.

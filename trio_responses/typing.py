@@ -5,13 +5,12 @@ from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import Redact
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
+from trio_responses._settings import OnAbandonedTurn
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
 from trio_responses._transport.proxy import ProxyOption
 from trio_responses._transport.websocket import Dial
-from trio_responses._turn.stream import AbandonChoice
 
 __all__ = [
-    "AbandonChoice",
     "ApiKey",
     "Approve",
     "DeliveryMode",
@@ -19,6 +18,7 @@ __all__ = [
     "Event",
     "Handler",
     "Headers",
+    "OnAbandonedTurn",
     "OnToolError",
     "ProxyOption",
     "Redact",

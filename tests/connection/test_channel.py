@@ -131,13 +131,13 @@ async def test_unsolicited_events_are_yielded_once_the_channel_is_read(
     async with connect() as connection:
         await server.send_raw(frame)
         await wait_all_tasks_blocked()
-        assert connection.statistics().unclaimed_events == 1
+        assert connection.statistics().unrouted_events == 1
         assert connection.statistics().unread_bytes == 0
         await listen(connection)
         await server.send_raw(frame)
         (event,) = await read_all(connection)
         assert getattr(event, "wire_type", None) == frame["type"]
-        assert connection.statistics().unclaimed_events == 2
+        assert connection.statistics().unrouted_events == 2
 
 
 async def test_an_unread_channel_never_stops_a_turn(
@@ -152,7 +152,7 @@ async def test_an_unread_channel_never_stops_a_turn(
             await server.send_raw(frame)
             await well(connection)
         statistics = connection.statistics()
-        assert statistics.unclaimed_events == 30
+        assert statistics.unrouted_events == 30
         assert 40_000 <= statistics.unread_bytes < 50_000
         assert trio.current_time() == 0
         assert len(await read_all(connection)) == 4
@@ -220,7 +220,7 @@ async def test_frames_that_cannot_be_decoded_are_counted_while_the_channel_is_un
             await server.send_raw(frame)
         await wait_all_tasks_blocked()
         statistics = connection.statistics()
-        assert (statistics.undecodable_frames, statistics.unclaimed_events) == (4, 4)
+        assert (statistics.undecodable_frames, statistics.unrouted_events) == (4, 4)
         await well(connection)
 
 
@@ -363,7 +363,7 @@ async def test_statistics_add_up(server: ResponsesServer, connect: "Connect") ->
         await wait_all_tasks_blocked()
         after = connection.statistics()
         assert after.events_received == 11 + 4 + 1
-        assert after.unclaimed_events - after.sockets_opened <= 1
+        assert after.unrouted_events - after.sockets_opened <= 1
         assert after.requests_active == 0
         assert after.bytes_sent == 2 * waiting.bytes_sent
     assert connection.statistics().state == "closed"
@@ -457,4 +457,4 @@ async def test_a_message_over_the_limit_ends_the_turn_of_its_lane_alone(
             assert server.last_request.lane == "lane-31"
             assert failure.value.delivery is DeliveryStatus.ACCEPTED
             gate.set()
-            assert (await stream.until_done()).output_text == "well"
+            assert (await stream.get_final_response()).output_text == "well"

@@ -283,7 +283,7 @@ async def test_no_repr_exception_or_log_record_shows_the_key(
                 async with connect(api_key=key, reconnect=[]):
                     pytest.fail("the block began")  # pragma: no cover
             show(failure.value)
-        server.forget_orders()
+        server.clear_scripts()
     async with connect(api_key=SECRET, reconnect=[1, 1], max_retries=0) as connection:
         shown.extend([repr(connection), str(connection), repr(connection.statistics())])
         shown.append(repr(connection.stream(model="m", input="hi")))

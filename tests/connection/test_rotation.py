@@ -176,7 +176,7 @@ async def test_the_old_socket_may_be_lost_while_its_rotation_fails(
     async with connect(rotation=AT_100) as connection:
         server.refuse(503, times=None)
         await trio.sleep(101)
-        server.forget_orders()
+        server.clear_scripts()
         await server.reset_all()
         await connection.create(model="m", input="hi")
         assert connection.statistics().sockets_opened == 2

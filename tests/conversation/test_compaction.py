@@ -29,7 +29,9 @@ async def test_a_compaction_item_is_part_of_the_history(server: "ResponsesServer
     assert server.requests[-1]["input"][: len(before)] == before
 
 
-async def test_an_adopted_window_is_sent_whole_without_a_parent(server: "ResponsesServer") -> None:
+async def test_a_compacted_window_is_sent_whole_without_a_parent(
+    server: "ResponsesServer",
+) -> None:
     """The turns after that are deltas."""
     window: list[Json] = [
         {"type": "message", "role": "user", "content": "one"},
@@ -37,7 +39,7 @@ async def test_an_adopted_window_is_sent_whole_without_a_parent(server: "Respons
     ]
     async with open_conversation(server) as conversation:
         await conversation.create("zero")
-        conversation.adopt([window[0], msgspec.Raw(msgspec.json.encode(window[1]))])
+        await conversation.replace_history([window[0], msgspec.Raw(msgspec.json.encode(window[1]))])
         assert conversation.last_response_id is None
         await conversation.create("two")
         await conversation.create("three")

@@ -35,7 +35,7 @@ async def test_source_and_fork_continue_the_common_parent_with_deltas(
 ) -> None:
     async with open_conversation(server, store=store) as conversation:
         first = await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         assert history(branch) == history(conversation)
         assert branch.last_response_id == first.id
         async with trio.open_nursery() as nursery:
@@ -59,7 +59,7 @@ async def test_a_fork_whose_source_had_a_turn_sends_its_first_turn_in_full(
     """The server holds only the latest response of a lane."""
     async with open_conversation(server, store=False) as conversation:
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         await conversation.create("two")
         assert (await branch.create("b")).output_text == 'Turn 2: you said "b".'
         await branch.create("c")
@@ -69,7 +69,7 @@ async def test_a_fork_whose_source_had_a_turn_sends_its_first_turn_in_full(
 async def test_a_fork_outlives_its_socket(server: ResponsesServer) -> None:
     async with open_conversation(server, store=False) as conversation:
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         await server.reset_all()
         assert (await branch.create("b")).output_text == 'Turn 2: you said "b".'
         assert (await conversation.create("two")).output_text == 'Turn 2: you said "two".'
@@ -78,7 +78,7 @@ async def test_a_fork_outlives_its_socket(server: ResponsesServer) -> None:
 
 async def test_an_empty_conversation_can_be_forked(server: ResponsesServer) -> None:
     async with open_conversation(server, store=False) as conversation:
-        branch = conversation.fork()
+        branch = await conversation.fork()
         await branch.create("b")
         await conversation.create("one")
         assert message_texts(conversation)[0] == "one"
@@ -88,8 +88,8 @@ async def test_an_empty_conversation_can_be_forked(server: ResponsesServer) -> N
 async def test_a_fork_can_be_forked(server: ResponsesServer) -> None:
     async with open_conversation(server, store=False) as conversation:
         await conversation.create("one")
-        branch = conversation.fork()
-        twig = branch.fork()
+        branch = await conversation.fork()
+        twig = await branch.fork()
         await twig.create("c")
         await branch.create("b")
         await conversation.create("two")
@@ -100,8 +100,8 @@ async def test_a_fork_can_be_forked(server: ResponsesServer) -> None:
 async def test_a_reset_of_the_source_does_not_change_the_fork(server: ResponsesServer) -> None:
     async with open_conversation(server) as conversation:
         await conversation.create("one")
-        branch = conversation.fork()
-        conversation.reset()
+        branch = await conversation.fork()
+        await conversation.clear_history()
         await branch.create("b")
         assert message_texts(branch)[::2] == ["one", "b"]
         assert conversation.items == ()
@@ -110,14 +110,14 @@ async def test_a_reset_of_the_source_does_not_change_the_fork(server: ResponsesS
 
 async def test_a_fork_has_the_settings_of_its_source(server: ResponsesServer) -> None:
     async with open_conversation(server, instructions="Be brief.") as conversation:
-        await conversation.fork().create("b")
+        await (await conversation.fork()).create("b")
     assert server.requests[0]["instructions"] == "Be brief."
 
 
 async def test_a_failed_fork_does_not_evict_the_common_parent(server: ResponsesServer) -> None:
     async with open_conversation(server, store=False) as conversation:
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         server.fail("invalid_value", status=400)
         with pytest.raises(APIError):
             await branch.create("b")
@@ -133,7 +133,7 @@ async def test_a_fork_whose_parent_is_forgotten_is_sent_again_in_full_once(
     """The fork does not try a second delta, although the lane seems to hold the parent."""
     async with open_conversation(server, store=False) as conversation:
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         server.fail("previous_response_not_found", status=400)
         assert (await branch.create("b")).output_text == 'Turn 2: you said "b".'
     assert deltas(server) == [False, True, False]
@@ -145,16 +145,16 @@ async def test_forks_reserve_lanes_until_the_block_of_their_source_ends(
     async with open_steady(server) as connection:
         async with connection.conversation(model="m") as conversation:
             for _ in range(31):
-                conversation.fork()
+                await conversation.fork()
             with pytest.raises(ConfigurationError, match="32 lanes of the connection are reserved"):
-                conversation.fork()
+                await conversation.fork()
         await reserve_all_lanes(connection)
 
 
 async def test_without_lanes_forks_share_the_default_lane(narrow_server: ResponsesServer) -> None:
     async with open_conversation(narrow_server, store=False) as conversation:
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(branch.create, "b")
             nursery.start_soon(conversation.create, "two")
@@ -189,7 +189,7 @@ async def test_without_a_store_the_source_waits_until_the_fork_is_in_progress(
         trio.open_nursery() as nursery,
     ):
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         nursery.start_soon(branch.create, "b")
         await wait_all_tasks_blocked()
         nursery.start_soon(conversation.create, "two")
@@ -207,7 +207,7 @@ async def test_the_source_does_not_wait_for_the_end_of_the_fork(server: Response
         trio.open_nursery() as nursery,
     ):
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         nursery.start_soon(branch.create, "b")
         await wait_all_tasks_blocked()
         with trio.fail_after(20):
@@ -220,7 +220,7 @@ async def test_with_a_store_the_source_does_not_wait(server: ResponsesServer) ->
     server.answer().on_lane(FORK).stall(seconds=40)
     async with open_conversation(server) as conversation, trio.open_nursery() as nursery:
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         nursery.start_soon(branch.create, "b")
         await wait_all_tasks_blocked()
         with trio.fail_after(20):
@@ -234,7 +234,7 @@ async def test_the_source_waits_for_each_of_its_forks(server: ResponsesServer) -
         trio.open_nursery() as nursery,
     ):
         await conversation.create("one")
-        slow, fast = conversation.fork(), conversation.fork()
+        slow, fast = await conversation.fork(), await conversation.fork()
         nursery.start_soon(slow.create, "b")
         await wait_all_tasks_blocked()
         await fast.create("c")
@@ -247,7 +247,7 @@ async def test_the_source_waits_for_each_of_its_forks(server: ResponsesServer) -
 async def test_a_fork_that_never_starts_is_not_waited_for(server: ResponsesServer) -> None:
     async with open_conversation(server, store=False) as conversation:
         await conversation.create("one")
-        conversation.fork()
+        await conversation.fork()
         with trio.fail_after(1):
             await conversation.create("two")
 
@@ -258,7 +258,7 @@ async def test_the_source_waits_for_the_first_turn_of_a_fork_only(server: Respon
         trio.open_nursery() as nursery,
     ):
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         await branch.create("b")
         server.answer().on_lane(FORK).stall(seconds=40)
         nursery.start_soon(branch.create, "c")
@@ -274,7 +274,7 @@ async def test_a_fork_that_fails_is_not_waited_for(server: ResponsesServer, how:
         trio.open_nursery() as nursery,
     ):
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         if how == "cut off":
             server.drop().stall(seconds=5)
         else:
@@ -298,7 +298,7 @@ async def test_a_fork_that_is_cancelled_is_not_waited_for(
         trio.open_nursery() as nursery,
     ):
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         nursery.start_soon(branch.create, "b")
         await wait_all_tasks_blocked()
         nursery.cancel_scope.deadline = trio.current_time() + 5
@@ -313,7 +313,7 @@ async def test_a_fork_that_waits_for_a_socket_is_waited_for_and_cancelled(
 ) -> None:
     async with open_conversation(server, store=False) as conversation:
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         server.stop_accepting()
         await server.reset_all()
         await wait_all_tasks_blocked()
@@ -334,7 +334,7 @@ async def test_a_source_that_is_cancelled_while_it_waits_sends_nothing(
         trio.open_nursery() as nursery,
     ):
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         nursery.start_soon(branch.create, "b")
         await wait_all_tasks_blocked()
         started = trio.current_time()
@@ -356,7 +356,7 @@ async def test_a_fork_that_lost_its_socket_is_sent_again_in_full_if_allowed(
         trio.open_nursery() as nursery,
     ):
         await conversation.create("one")
-        branch = conversation.fork()
+        branch = await conversation.fork()
         nursery.start_soon(lambda: branch.create("b", delivery="at_least_once"))
         await wait_all_tasks_blocked()
         await conversation.create("two")
@@ -369,5 +369,5 @@ async def test_a_fork_whose_socket_is_lost_raises_connection_lost(server: Respon
     async with open_conversation(server, store=False) as conversation:
         await conversation.create("one")
         with pytest.raises(ConnectionLost):
-            await conversation.fork().create("b")
+            await (await conversation.fork()).create("b")
         await conversation.create("two")

@@ -1,6 +1,6 @@
 """P7: the history is the raw JSON of the wire; checkpoints and statistics of conversations."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -119,7 +119,7 @@ async def test_later_changes_to_input_items_do_not_change_the_history(
 async def test_reset_clears_the_history_and_keeps_the_settings(server: ResponsesServer) -> None:
     async with open_conversation(server, instructions="Be brief.") as conversation:
         await conversation.create("one")
-        conversation.reset()
+        await conversation.clear_history()
         assert conversation.items == ()
         assert conversation.last_response_id is None
         response = await conversation.create("two")
@@ -129,12 +129,14 @@ async def test_reset_clears_the_history_and_keeps_the_settings(server: Responses
     assert {request["instructions"] for request in server.requests} == {"Be brief."}
 
 
-async def test_an_adopted_window_begins_a_new_chain(server: ResponsesServer) -> None:
+async def test_a_compacted_window_begins_a_new_chain(
+    server: ResponsesServer,
+) -> None:
     """The output of ``/responses/compact`` is sent whole, and its id is not a parent."""
     window: list[Any] = [user("before"), {"type": "compaction", "encrypted_content": "gAAA"}]
     async with open_conversation(server) as conversation:
         await conversation.create("one")
-        conversation.adopt(window)
+        await conversation.replace_history(window)
         assert history(conversation) == window
         assert conversation.last_response_id is None
         await conversation.create("two")
@@ -143,9 +145,9 @@ async def test_an_adopted_window_begins_a_new_chain(server: ResponsesServer) -> 
     assert deltas(server) == [False, False, True]
 
 
-NEW_CHAINS: dict[str, Callable[[Conversation], None]] = {
-    "reset": lambda conversation: conversation.reset(),
-    "adopt": lambda conversation: conversation.adopt([user("adopted")]),
+NEW_CHAINS: dict[str, Callable[[Conversation], Awaitable[None]]] = {
+    "clear": lambda conversation: conversation.clear_history(),
+    "replace": lambda conversation: conversation.replace_history([user("other")]),
 }
 
 
@@ -157,13 +159,13 @@ async def test_an_active_turn_is_not_added_to_a_new_history(
     async with open_conversation(server) as conversation:
         await conversation.create("one")
         async with conversation.stream("two") as stream:
-            NEW_CHAINS[how](conversation)
-            await stream.until_done()
-        assert message_texts(conversation) == (["adopted"] if how == "adopt" else [])
+            await NEW_CHAINS[how](conversation)
+            await stream.get_final_response()
+        assert message_texts(conversation) == (["other"] if how == "replace" else [])
         assert conversation.last_response_id is None
         await conversation.create("three")
     assert deltas(server) == [False, True, False]
-    assert sizes(server)[2] == (2 if how == "adopt" else 1)
+    assert sizes(server)[2] == (2 if how == "replace" else 1)
 
 
 # --- Checkpoints -------------------------------------------------------------------------
@@ -182,7 +184,7 @@ async def test_a_checkpoint_is_restored_on_another_server(server: ResponsesServe
     async with (
         open_test_server(max_age=None) as other,
         open_steady(other) as connection,
-        Conversation.restore(connection, saved) as conversation,
+        connection.restore_conversation(saved) as conversation,
     ):
         assert (history(conversation), conversation.last_response_id) == (before, last)
         assert conversation.checkpoint() == saved
@@ -201,7 +203,7 @@ async def test_a_restored_conversation_releases_its_lane(server: ResponsesServer
     async with open_steady(server) as connection:
         async with connection.conversation(model="m") as conversation:
             saved = conversation.checkpoint()
-        async with Conversation.restore(connection, saved):
+        async with connection.restore_conversation(saved):
             with pytest.raises(ConfigurationError, match="reserved"):
                 await reserve_all_lanes(connection)
         await reserve_all_lanes(connection)
@@ -228,7 +230,7 @@ async def test_a_checkpoint_has_the_turns_that_ended_well(server: ResponsesServe
         before = conversation.checkpoint()
         async with conversation.stream("two") as stream:
             assert conversation.checkpoint() == before
-            await stream.until_done()
+            await stream.get_final_response()
         assert conversation.checkpoint() != before
 
 
@@ -238,7 +240,7 @@ async def test_unknown_fields_of_a_checkpoint_are_ignored(server: ResponsesServe
     saved = msgspec.json.encode({**saved, "new": 1})
     async with (
         open_steady(server) as connection,
-        Conversation.restore(connection, saved) as conversation,
+        connection.restore_conversation(saved) as conversation,
     ):
         await conversation.create("one")
 
@@ -295,7 +297,7 @@ async def test_bytes_that_are_not_a_checkpoint_are_rejected_with_the_reason(
     saved, words = WRONG[what]
     async with open_steady(server) as connection:
         with pytest.raises(ConfigurationError, match=words):
-            async with Conversation.restore(connection, saved):
+            async with connection.restore_conversation(saved):
                 pass
         await reserve_all_lanes(connection)
 

@@ -168,7 +168,7 @@ class Game:
                     items, last = [*known, *output_of(response)], response.id
         except ResponsesError as error:
             failure = error
-        self._server.forget_orders()
+        self._server.clear_scripts()
         self._responder.reply = {}
         if failure is not None and failure.delivery in NOT_RUN:
             assert ran[text] == 0 or not once
@@ -199,7 +199,7 @@ async def steer_on(
         raise ResponseFailedError(stream.response)
     for receipt in receipts:
         with trio.fail_after(1000):
-            await receipt.settled()
+            await receipt.wait_settled()
     between: list[Json] = []
     for earlier, later in pairwise(stream.responses):
         steers = [one for one in receipts if one.successor == later.id]
@@ -234,7 +234,7 @@ async def play(steps: Sequence[Step], *, store: bool, lanes: bool) -> None:
                 items = history(conversation)
             # A rotation may have preceded one of the last two requests.
             assert 1 in {len(request.input_items) for request in server.requests[-2:]}
-        assert server.crashes == []
+        assert server.errors == []
 
 
 async def play_steps(
@@ -246,9 +246,9 @@ async def play_steps(
             items = await game.take_turn(conversation, items, step, f"turn {number}")
             continue
         if step.who == "fork":
-            await two_turns(game, conversation.fork(), items, step, number)
+            await two_turns(game, await conversation.fork(), items, step, number)
         else:
-            async with Conversation.restore(connection, conversation.checkpoint()) as restored:
+            async with connection.restore_conversation(conversation.checkpoint()) as restored:
                 await two_turns(game, restored, items, step, number)
         assert history(conversation) == items
     return items

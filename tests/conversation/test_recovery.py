@@ -19,7 +19,6 @@ from tests.turn.rig import LIMIT_REACHED, open_through
 from trio_responses import (
     ConnectionLimitReached,
     ConnectionLost,
-    Conversation,
     DeliveryStatus,
     PreviousResponseNotFound,
     RotationPolicy,
@@ -80,7 +79,7 @@ async def test_a_stored_response_is_continued_by_its_id_on_a_new_socket(
         saved = conversation.checkpoint()
     async with (
         open_steady(server) as connection,
-        Conversation.restore(connection, saved) as conversation,
+        connection.restore_conversation(saved) as conversation,
     ):
         assert (await conversation.create("three")).output_text == 'Turn 3: you said "three".'
         server.forget_all()

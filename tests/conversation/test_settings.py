@@ -10,7 +10,7 @@ from trio_responses import ConfigurationError, function_tool
 from trio_responses.testing import ResponsesServer
 
 
-@function_tool(cheap=True)
+@function_tool(run_in_thread=False)
 def pay(euros: int) -> str:
     return f"paid {euros}"
 
@@ -26,7 +26,7 @@ async def test_later_changes_to_passed_settings_have_no_effect(server: Responses
         server.call("pay", {"euros": 3})
         await conversation.run("two")
         assert server.last_request.output_of("pay") == "paid 3"
-        await conversation.fork().create("three")
+        await (await conversation.fork()).create("three")
         assert len(server.last_request.tools) == 1
 
 

@@ -7,7 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.conversation.rig import deltas, history, message_texts, open_conversation, parent, user
 from tests.turn.test_steering import hold
-from trio_responses import SteerState
+from trio_responses import ResponseFailedError, SteerState
 from trio_responses._wire import FunctionCallOutput
 from trio_responses.testing import Call, Reply
 
@@ -24,7 +24,7 @@ async def test_the_successor_of_a_steered_turn_is_in_the_history(server: "Respon
         async with conversation.stream("Count.") as stream:
             await stream.steer("Stop.")
             release.set()
-            second = await stream.until_done()
+            second = await stream.get_final_response()
         answer = 'Turn 2: you said "Stop.".'
         assert message_texts(conversation) == ["Count.", "one", "Stop.", answer]
         assert conversation.last_response_id == second.id
@@ -43,7 +43,7 @@ async def test_full_input_has_the_items_in_the_order_of_the_server(
         async with conversation.stream("Count.") as stream:
             await stream.steer("Stop.")
             release.set()
-            await stream.until_done()
+            await stream.get_final_response()
         await conversation.create("Thanks.")
         seen = [(item.get("role"), item.get("id")) for item in server.requests[-1].history]
         await server.reset_all()
@@ -64,10 +64,10 @@ async def test_steering_inputs_are_in_the_history_where_they_were_applied(
             receipts = [await stream.steer("Stop."), await stream.steer("Really.")]
             first.set()
             for receipt in receipts:
-                assert await receipt.settled() is SteerState.COMMITTED
+                assert await receipt.wait_settled() is SteerState.COMMITTED
             receipts.append(await stream.steer("Now."))
             second.set()
-            await stream.until_done()
+            await stream.get_final_response()
         assert len(stream.responses) == 3
         assert message_texts(conversation)[:-1] == [
             "Count.",
@@ -90,7 +90,7 @@ async def test_a_pending_steering_input_is_before_the_outputs_of_tools(
         async with conversation.stream("Is it warm?") as stream:
             receipt = await stream.steer("In Oslo, too?")
             release.set()
-            first = await stream.until_done()
+            first = await stream.get_final_response()
         assert receipt.state is SteerState.PENDING
         assert len(conversation.items) == 2
         second = await conversation.create([OUTPUT], **settings)
@@ -114,7 +114,7 @@ async def test_a_pending_steering_input_that_is_lost_is_not_in_the_history(
         async with conversation.stream("Is it warm?") as stream:
             receipt = await stream.steer("In Oslo, too?")
             release.set()
-            await stream.until_done()
+            await stream.get_final_response()
         await server.reset_all()
         await (
             wait_all_tasks_blocked()
@@ -140,8 +140,9 @@ async def test_a_turn_whose_successor_fails_does_not_change_the_history(
         async with conversation.stream("Count.") as stream:
             receipt = await stream.steer("Stop.")
             release.set()
-            response = await stream.until_done()
-        assert response.status == "failed"
+            with pytest.raises(ResponseFailedError):
+                await stream.get_final_response()
+        assert stream.response.status == "failed"
         assert receipt.state is SteerState.COMMITTED
         assert history(conversation) == before
         await conversation.create("Count again.")
@@ -164,7 +165,7 @@ async def test_a_steered_turn_that_is_left_early_does_not_change_the_history(
         assert (await conversation.create("Hi.")).output_text == 'Turn 1: you said "Hi.".'
 
 
-@pytest.mark.parametrize("forget", ["reset", "adopt"])
+@pytest.mark.parametrize("forget", ["clear", "replace"])
 async def test_a_new_history_does_not_wait_for_a_pending_steering_input(
     server: "ResponsesServer", forget: str
 ) -> None:
@@ -173,11 +174,11 @@ async def test_a_new_history_does_not_wait_for_a_pending_steering_input(
         async with conversation.stream("Is it warm?") as stream:
             receipt = await stream.steer("In Oslo, too?")
             release.set()
-            await stream.until_done()
-        if forget == "reset":
-            conversation.reset()
+            await stream.get_final_response()
+        if forget == "clear":
+            await conversation.clear_history()
         else:
-            conversation.adopt([])
+            await conversation.replace_history([])
         response = await conversation.create("Hello.")
         assert message_texts(conversation) == ["Hello.", response.output_text]
-        assert await receipt.settled() is SteerState.FAILED
+        assert await receipt.wait_settled() is SteerState.FAILED

@@ -70,7 +70,7 @@ async def test_all_turns_of_a_conversation_are_on_its_own_lane(server: Responses
 
 async def fork_and_fail(connection: ResponsesConnection) -> None:
     async with connection.conversation(model="m") as conversation:
-        conversation.fork()
+        await conversation.fork()
         raise ZeroDivisionError
 
 
@@ -92,7 +92,7 @@ async def test_a_turn_can_be_streamed(server: ResponsesServer) -> None:
         async with conversation.stream(
             [user("two"), Message(role="user", content="three")]
         ) as stream:
-            await stream.until_done()
+            await stream.get_final_response()
         assert conversation.last_response_id == stream.response.id
     assert server.requests[1]["input"] == [user("two"), user("three")]
     assert deltas(server) == [False, True]

@@ -54,11 +54,11 @@ async def run_steered(cell: Steered, choice: DeliveryMode) -> None:
 async def check_turn(cell: Steered, stream: ResponseStream, *, again: bool) -> None:
     """Read to the end of a turn, which may be sent again without the steering input."""
     if cell.raises is None or (again and cell.then.ended_by is None):
-        await stream.until_done()
+        await stream.get_final_response()
         assert len(stream.responses) == (1 if again else cell.responses)
         return
     with pytest.raises(ResponsesError) as failure:
-        await stream.until_done()
+        await stream.get_final_response()
     assert type(failure.value) is cell.raises
     assert failure.value.delivery is cell.delivery
 

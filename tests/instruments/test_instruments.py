@@ -128,7 +128,8 @@ async def test_a_failed_response_has_its_code(server: ResponsesServer) -> None:
         server.open_client(instruments=[notes]) as connection,
         connection.stream(model="m", input="Hello") as stream,
     ):
-        await stream.until_done()
+        async for _ in stream:
+            pass
     assert (notes.turns[0].status, notes.turns[0].error_code) == ("failed", "server_error")
 
 
@@ -174,7 +175,7 @@ async def test_all_responses_of_a_steered_turn_are_counted(server: ResponsesServ
         connection.stream(model="m", input="Hello") as stream,
     ):
         await stream.steer("Shorter")
-        await stream.until_done()
+        await stream.get_final_response()
     assert len(stream.responses) == 2
     assert notes.turns[0].responses == stream.responses
     assert notes.turns[0].response_id == stream.responses[-1].id
@@ -421,10 +422,10 @@ async def test_an_async_hook_is_refused(server: ResponsesServer) -> None:
 
 
 async def test_without_instruments_there_are_no_records(server: ResponsesServer) -> None:
-    async with server.open_client(instruments=[]) as connection:
+    async with server.open_client(logging=False) as connection:
         stream = connection.stream(model="m", input="Hello")
         async with stream:
-            await stream.until_done()
+            await stream.get_final_response()
         # No public name shows whether records are made, and making none is the promise.
         assert stream._request.observer is None
 

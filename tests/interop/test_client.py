@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from tests.interop.programs import Program
     from trio_responses import ResponsesConnection, ResponseStream
-    from trio_responses.typing import Event, StreamEvent
+    from trio_responses.typing import Event, OnAbandonedTurn, StreamEvent
 
 AfterError: TypeAlias = Literal["reuse", "replace"]
 StartAgentic: TypeAlias = "Callable[..., tuple[Program, str]]"
@@ -90,16 +90,25 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def opened(
-    url: str, *, lanes: bool = False, after_error: AfterError = "replace"
+    url: str,
+    *,
+    lanes: bool = False,
+    after_error: AfterError = "replace",
+    on_abandoned_turn: OnAbandonedTurn = "drain",
 ) -> AsyncIterator[ResponsesConnection]:
     """Open a connection, and see at its end that it understood every frame, and closes well."""
     endpoint = Endpoint.compatible(url, lanes=lanes, after_error=after_error)
     with trio.fail_after(PATIENCE):
-        async with open_responses(endpoint=endpoint, api_key="sk-interop", reconnect=SOON) as it:
+        async with open_responses(
+            endpoint=endpoint,
+            api_key="sk-interop",
+            reconnect=SOON,
+            on_abandoned_turn=on_abandoned_turn,
+        ) as it:
             yield it
             statistics = it.statistics()
             assert statistics.undecodable_frames == 0
-            assert statistics.unclaimed_events == 0
+            assert statistics.unrouted_events == 0
             assert statistics.unread_bytes == 0
             closing_since = trio.current_time()
         assert trio.current_time() - closing_since < CLOSE_SECONDS
@@ -445,13 +454,11 @@ async def test_an_error_on_one_lane_of_agentic_leaves_the_others_alone(agentic_u
         assert connection.statistics().sockets_opened == 1
 
 
-@pytest.mark.parametrize("abandon", ["drain", "replace"])
+@pytest.mark.parametrize("how", ["drain", "replace_socket"])
 @both
-async def test_a_turn_left_early_leaves_nothing_to_the_next(
-    url: str, abandon: Literal["drain", "replace"]
-) -> None:
-    async with opened(url) as connection:
-        async with connection.stream(model=MODEL, input="slow-text", abandon=abandon) as stream:
+async def test_a_turn_left_early_leaves_nothing_to_the_next(url: str, how: OnAbandonedTurn) -> None:
+    async with opened(url, on_abandoned_turn=how) as connection:
+        async with connection.stream(model=MODEL, input="slow-text") as stream:
             async for event in stream:
                 if isinstance(event, OutputTextDelta):
                     break
@@ -459,7 +466,7 @@ async def test_a_turn_left_early_leaves_nothing_to_the_next(
             events = await events_of(stream)
         assert isinstance(events[0], ResponseCreated)
         assert stream.response.output_text == PONG
-        assert connection.statistics().sockets_opened == {"drain": 1, "replace": 2}[abandon]
+        assert connection.statistics().sockets_opened == {"drain": 1, "replace_socket": 2}[how]
 
 
 # --- Losing the socket -------------------------------------------------------------------
@@ -473,9 +480,9 @@ async def test_a_server_without_steering_refuses_the_input_and_not_the_turn(url:
         connection.stream(model=MODEL, input="slow-text") as stream,
     ):
         receipt = await stream.steer("A short one.")
-        response = await stream.until_done()
+        response = await stream.get_final_response()
         assert response.status == "completed"
-        assert await receipt.settled() is SteerState.FAILED
+        assert await receipt.wait_settled() is SteerState.FAILED
         assert receipt.error is not None
         assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 

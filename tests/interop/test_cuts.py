@@ -171,7 +171,7 @@ async def converse(url: str, *, store: bool, lanes: bool, seed: int, journal: Jo
         await user.talk(prompts(store=store))
         asked = await trio.to_thread.run_sync(journal.asked)
         assert connection.statistics().undecodable_frames == 0
-        assert connection.statistics().unclaimed_events == 0
+        assert connection.statistics().unrouted_events == 0
         items = json.loads(talk.checkpoint())["items"]
         return Told(without_ids(items), without_ids(asked), user, talk.statistics())
 

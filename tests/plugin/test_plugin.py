@@ -29,7 +29,7 @@ async def test_it_answers(responses_server, responses_connection):
     response = await responses_connection.create(model="m", input="Hello")
     assert response.output_text == "Good morning!"
     assert responses_server.last_request.text == "Hello"
-    responses_server.assert_all_orders_used()
+    responses_server.assert_all_scripts_used()
 """
 RUNNERS = {"pytest_trio": TRIO_MARK, "anyio": ANYIO_MARK}
 
@@ -88,12 +88,12 @@ async def test_with_intent(responses_server, responses_connection):
     responses_server.respond_with(crash)
     with pytest.raises(APIError):
         await responses_connection.create(model="m", input="Hello")
-    assert [str(error) for error in responses_server.crashes] == ["'no such city'"]
-    responses_server.crashes.clear()
+    assert [str(error) for error in responses_server.errors] == ["'no such city'"]
+    responses_server.errors.clear()
 """
     done = run(RUNNERS[runner] + source)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "the Responses server of the test had crashes" in done.stdout
+    assert "the Responses server of the test had errors" in done.stdout
     assert "no such city" in done.stdout
     assert "test_with_intent" not in done.stdout
 

@@ -16,7 +16,7 @@ from tests.pool.rig import (
     per_connection,
 )
 from tests.turn.rig import Crowd
-from trio_responses import ConnectionLost, Conversation
+from trio_responses import ConnectionLost
 from trio_responses._pool import ResponsesPool
 from trio_responses.testing import ResponsesServer
 
@@ -270,7 +270,7 @@ async def test_a_conversation_and_its_forks_stay_on_one_connection(
         for _ in range(3):
             await one.create("one")
             await other.create("other")
-        branch = one.fork()
+        branch = await one.fork()
         await branch.create("one")
         assert one.statistics().delta_turns == other.statistics().delta_turns == 2
         assert branch.statistics().delta_turns == 1
@@ -287,7 +287,7 @@ async def test_a_lane_is_reserved_on_a_connection_that_has_a_free_one(
         open_to(server, size=2, per_connection=target_load) as pool,
         pool.conversation(model="m", store=False) as one,
     ):
-        branches = [one.fork() for _ in range(31)]
+        branches = [await one.fork() for _ in range(31)]
         async with pool.conversation(model="m", store=False) as other, pool.lane() as lane:
             await other.create("other")
             await ask(lane, "lane")
@@ -339,7 +339,7 @@ async def test_a_checkpoint_can_be_restored_on_a_pool(server: ResponsesServer) -
         async with pool.conversation(model="m", store=False) as conversation:
             await conversation.create("My name is Ada.")
             saved = conversation.checkpoint()
-        async with Conversation.restore(pool, saved) as conversation:
+        async with pool.restore_conversation(saved) as conversation:
             response = await conversation.create("And now?")
     assert response.output_text == 'Turn 2: you said "And now?".'
 

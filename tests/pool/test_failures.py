@@ -251,7 +251,7 @@ async def test_a_steering_input_between_two_attempts_is_refused(server: Response
         await anext(stream)
         assert isinstance(await anext(stream), TurnRestarted)
         receipt = await stream.steer("too late")
-        await stream.until_done()
+        await stream.get_final_response()
     assert receipt.state is SteerState.FAILED
     assert stream.response.output_text == 'Turn 1: you said "hi".'
 

@@ -44,7 +44,7 @@ class Chaos:
                 if self.chance.random() < 0.2:
                     async with pool.conversation(model="m", store=False) as conversation:
                         await self.ask(conversation, text)
-                        await self.ask(conversation.fork(), text)
+                        await self.ask(await conversation.fork(), text)
                 else:
                     await self.ask(pool, text)
         except ResponsesError:
@@ -97,7 +97,7 @@ async def test_each_turn_ends_and_each_place_is_released(
         assert chaos.ended == TURNS
         assert chaos.answered > TURNS / 10
         assert pool.statistics().turns_waiting == 0
-        server.forget_orders()
+        server.clear_scripts()
         chaos.parents.clear()
         await chaos.ask(pool, "after all faults")
         await trio.sleep(100)

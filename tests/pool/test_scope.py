@@ -195,7 +195,7 @@ async def test_a_place_assigned_to_a_cancelled_turn_goes_to_the_next_turn(
 
     async def ask_and_cancel() -> None:
         async with pool.stream(model="m", input="1") as stream:
-            await stream.until_done()
+            await stream.get_final_response()
             if before:
                 scope.cancel()
         scope.cancel()  # the place was just assigned to the second turn
@@ -310,7 +310,7 @@ async def test_an_invalid_number_raises_configuration_error(
 
 async def test_url_and_endpoint_exclude_each_other(server: ResponsesServer) -> None:
     with pytest.raises(ConfigurationError, match="not both"):
-        async with open_to(server, url=server.url):
+        async with open_to(server, base_url=server.url):
             raise AssertionError("the block must not begin")
 
 

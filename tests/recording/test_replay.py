@@ -74,8 +74,8 @@ async def replay(recording: Recording, session: Session, **options: Any) -> Fram
         server.replay(recording)
         async with server.open_client(instruments=[frames], **options) as connection:
             await session(connection)
-        server.assert_all_orders_used()
-        assert server.crashes == []
+        server.assert_all_scripts_used()
+        assert server.errors == []
     return frames
 
 
@@ -309,11 +309,11 @@ async def test_a_replay_takes_extra_faults_and_leaves_later_requests_alone(
             assert await ask(connection, "Later") == heard("Later")
         other.replay(path)
         with pytest.raises(AssertionError, match="unused scripts"):
-            other.assert_all_orders_used()
-        other.forget_orders()
-        other.assert_all_orders_used()
+            other.assert_all_scripts_used()
+        other.clear_scripts()
+        other.assert_all_scripts_used()
         other.replay(steered)
-        other.forget_orders()
+        other.clear_scripts()
         async with connect(other) as client:
             await client.steer("resp_raw", "x")
             assert (await client.receive())["type"] == "response.steer.failed"
@@ -477,7 +477,7 @@ async def test_a_capture_of_another_server_can_be_replayed(path: Path) -> None:
                 assert frames.received == answer
                 if not is_complete(answer):
                     break  # the capture ends in this answer
-        assert server.crashes == []
+        assert server.errors == []
 
 
 def is_complete(answer: list[Any]) -> bool:

@@ -9,4 +9,4 @@ from trio_responses.testing import ResponsesServer, open_test_server
 async def server() -> AsyncGenerator[ResponsesServer, None]:
     async with open_test_server() as server:
         yield server
-        assert server.crashes == []
+        assert server.errors == []

@@ -28,17 +28,17 @@ async def test_last_request_returns_the_latest_request(server: ResponsesServer) 
 
 @NO_WAITING
 async def test_a_server_without_scripts_has_no_unused_scripts(server: ResponsesServer) -> None:
-    server.assert_all_orders_used()
+    server.assert_all_scripts_used()
 
 
 @NO_WAITING
 async def test_a_used_script_passes_the_assertion(server: ResponsesServer) -> None:
     server.reply("one")
     with pytest.raises(AssertionError, match=r"unused scripts: .*'one'.* 0 requests and 0"):
-        server.assert_all_orders_used()
+        server.assert_all_scripts_used()
     async with connect(server) as client:
         await client.response(input="Hello")
-    server.assert_all_orders_used()
+    server.assert_all_scripts_used()
 
 
 @NO_WAITING
@@ -48,7 +48,7 @@ async def test_the_assertion_shows_unused_scripts_as_they_were_written(
     server.call("get_weather", {"city": "Oslo"}).stall(after_events=3)
     server.drop(after_events=None, how=1012)
     with pytest.raises(AssertionError) as unused:
-        server.assert_all_orders_used()
+        server.assert_all_scripts_used()
     for words in ("get_weather", "Oslo", "Stall(seconds=None) at 3", "default answer", "the end"):
         assert words in str(unused.value)
 
@@ -58,16 +58,16 @@ async def test_unused_refusals_and_faults_fail_the_assertion(server: ResponsesSe
     server.refuse(503, times=2)
     server.refuse_steers()
     with pytest.raises(AssertionError, match=r"refuse_steers.*times=1.*503.* for 2 handshakes"):
-        server.assert_all_orders_used()
-    server.forget_orders()
-    server.assert_all_orders_used()
+        server.assert_all_scripts_used()
+    server.clear_scripts()
+    server.assert_all_scripts_used()
 
 
 @NO_WAITING
 async def test_faults_without_a_limit_pass_the_assertion(server: ResponsesServer) -> None:
     server.refuse(503, times=None)
     server.refuse_steers(times=None)
-    server.assert_all_orders_used()
+    server.assert_all_scripts_used()
 
 
 @NO_WAITING

@@ -196,7 +196,7 @@ async def test_a_connection_can_be_dropped_right_after_the_upgrade(
             assert seen.startswith(b"HTTP/1.1 101")
     await trio.testing.wait_all_tasks_blocked()
     assert [c.close_code for c in server.connections] == [code] * 3
-    server.forget_orders()
+    server.clear_scripts()
     async with connect(server) as client:
         await client.response(input="hi")
 

@@ -62,7 +62,7 @@ async def test_the_statistics_count_connections_and_requests(server: ResponsesSe
         await client.error(input="hi")
         now = server.statistics()
     assert (now.handshakes, now.open, now.requests, now.responses) == (1, 1, 2, 1)
-    assert (now.active, now.max_active, now.crashes, now.refused) == (0, 1, 0, 0)
+    assert (now.active, now.max_active, now.errors, now.refused) == (0, 1, 0, 0)
     assert "requests=2" in repr(server)
 
 

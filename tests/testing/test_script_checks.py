@@ -103,7 +103,7 @@ async def test_a_fault_with_zero_uses_does_not_happen(server: ResponsesServer) -
     server.refuse(503, times=0)
     server.drop_on_accept(times=0)
     server.refuse_steers(times=0)
-    server.assert_all_orders_used()
+    server.assert_all_scripts_used()
     async with connect(server) as client:
         await client.response(input="Hello")
 
@@ -113,7 +113,7 @@ async def test_an_unknown_reaction_to_steering_raises(server: ResponsesServer) -
     with pytest.raises(
         ValueError, match="how must be 'interrupt' or 'finish' or 'fail', not 'stop'"
     ):
-        server.answer().when_steered(unknown)
+        server.answer().on_steer(unknown)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ async def test_an_unusual_but_valid_script_is_accepted(
 ) -> None:
     script(server)
     with pytest.raises(AssertionError, match="unused scripts"):
-        server.assert_all_orders_used()
+        server.assert_all_scripts_used()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ async def test_unused_scripts_are_shown_without_defaults(server: ResponsesServer
     server.reply("x").drop(after_events=3)
     server.call("f")
     with pytest.raises(AssertionError) as unused:
-        server.assert_all_orders_used()
+        server.assert_all_scripts_used()
     assert "<Script: Reply('x'), Drop('reset') at 3>, <Script: Call('f')>;" in str(unused.value)
 
 
@@ -188,7 +188,7 @@ async def test_an_invalid_answer_of_a_responder_is_a_crash() -> None:
     async with open_test_server() as server, connect(server) as client:
         server.respond_with(lambda _: answer)
         await client.error(input="hi")
-        assert [type(crash) for crash in server.crashes] == [TypeError]
+        assert [type(crash) for crash in server.errors] == [TypeError]
 
 
 # --- Calls of functions ---
@@ -209,7 +209,7 @@ async def test_a_call_of_an_unoffered_function_is_a_crash(
     async with open_test_server() as server, connect(server) as client:
         server.reply("Let me see.", calls=[Call("get_wether")])
         error = await client.error(input="hi", **fields)
-        (crash,) = server.crashes
+        (crash,) = server.errors
         assert str(crash).startswith(
             f"the script calls the function 'get_wether', but the request offers: {offered};"
         )
@@ -251,8 +251,8 @@ async def test_malformed_tools_offer_no_function(tools: list[Any], server: Respo
     server.call("f")
     async with connect(server) as client:
         await client.error(input="hi", tools=tools)
-    assert len(server.crashes) == 1
-    server.crashes.clear()
+    assert len(server.errors) == 1
+    server.errors.clear()
 
 
 @pytest.mark.parametrize(

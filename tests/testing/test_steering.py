@@ -215,7 +215,7 @@ async def test_a_response_steered_at_its_last_item_completes(server: ResponsesSe
 
 
 async def test_a_script_can_let_a_steered_response_finish(server: ResponsesServer) -> None:
-    gate = hold(server.reply("one", more=["two"]).when_steered("finish"))
+    gate = hold(server.reply("one", more=["two"]).on_steer("finish"))
     async with connect(server) as client:
         await accepted(client, await begin(client), "more")
         gate.set()
@@ -228,7 +228,7 @@ async def test_a_script_can_let_a_steered_response_finish(server: ResponsesServe
 async def test_input_before_the_start_of_a_successor_joins_the_successor(
     server: ResponsesServer,
 ) -> None:
-    script = server.reply("one").when_steered("finish")
+    script = server.reply("one").on_steer("finish")
     first, second = hold(script), hold(script, after_events=None)
     async with connect(server) as client:
         parent = await begin(client)
@@ -424,7 +424,7 @@ async def test_a_script_can_make_accepted_input_fail(
     server: ResponsesServer, calls: list[Call]
 ) -> None:
     script = server.reply("one", more=["two"], calls=calls)
-    gate = hold(script.when_steered("fail", code="response_not_active"))
+    gate = hold(script.on_steer("fail", code="response_not_active"))
     async with connect(server) as client:
         parent = await begin(client)
         steers = [await accepted(client, parent, text) for text in ("a", "b")]
@@ -476,7 +476,7 @@ async def test_a_response_that_fails_makes_the_input_fail(
     if how == "error":
         gate = hold(server.fail(after_events=4))
     else:
-        gate = hold(server.reply("one", status="failed").when_steered("finish"))
+        gate = hold(server.reply("one", status="failed").on_steer("finish"))
     async with connect(server) as client:
         steer = await accepted(client, await begin(client), "more")
         gate.set()
@@ -620,7 +620,7 @@ async def test_refusals_of_steering_can_be_scripted(server: ResponsesServer) -> 
         codes = [(await refused(client, parent, "x"))["error"]["code"] for _ in range(3)]
         await accepted(client, parent, "more")
         server.refuse_steers("response_not_active", times=None)
-        server.forget_orders()
+        server.clear_scripts()
         await accepted(client, parent, "more")
         gate.set()
     assert codes == ["response_not_active", "response_not_active", "a_code_of_tomorrow"]

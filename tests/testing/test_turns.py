@@ -247,8 +247,8 @@ async def test_a_responder_that_raises_fails_one_turn_and_is_a_crash() -> None:
         assert error["status"] == 500
         server.respond_with(None)
         await client.response(input="hi")
-        assert [type(crash) for crash in server.crashes] == [RuntimeError]
-        assert server.statistics().crashes == 1
+        assert [type(crash) for crash in server.errors] == [RuntimeError]
+        assert server.statistics().errors == 1
 
 
 async def test_two_servers_give_the_same_frames_for_the_same_requests() -> None:

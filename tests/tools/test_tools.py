@@ -149,7 +149,7 @@ async def test_empty_text_means_no_arguments() -> None:
 async def test_an_exception_of_the_function_propagates_unchanged() -> None:
     error = InvalidArguments("its own", tool="inner")
 
-    @function_tool(cheap=True)
+    @function_tool(run_in_thread=False)
     def fail() -> None:
         raise error
 
@@ -163,7 +163,7 @@ async def test_a_sync_function_runs_in_a_thread_and_a_cheap_one_does_not() -> No
         return threading.current_thread() is threading.main_thread()
 
     assert await FunctionTool(where).invoke("{}") == "false"
-    assert await FunctionTool(where, cheap=True).invoke("{}") == "true"
+    assert await FunctionTool(where, run_in_thread=False).invoke("{}") == "true"
 
 
 async def test_the_thread_of_a_cancelled_sync_function_runs_to_its_end() -> None:
@@ -187,7 +187,7 @@ async def test_the_thread_of_a_cancelled_sync_function_runs_to_its_end() -> None
 
 async def test_a_cheap_function_is_not_called_in_a_cancelled_scope() -> None:
     called: list[int] = []
-    tool = FunctionTool(lambda: called.append(1), name="note", cheap=True)
+    tool = FunctionTool(lambda: called.append(1), name="note", run_in_thread=False)
     with trio.CancelScope() as scope:
         scope.cancel()
         await tool.invoke("{}")
@@ -199,7 +199,7 @@ async def test_a_call_gets_the_same_default_object_as_the_function() -> None:
     own, frozen = [1], Place("Oslo")
     seen: list[Any] = []
 
-    @function_tool(cheap=True)
+    @function_tool(run_in_thread=False)
     def add(to: list[int] = own, at: Place = frozen, more: list[int] = []) -> None:  # noqa: B006
         seen.append((to, at, more))
 
@@ -517,8 +517,8 @@ def test_definitions_are_sent_unchanged() -> None:
     assert tool_definitions(given) == [*given[:2], forecast.definition]
 
 
-@pytest.mark.parametrize("cheap", [False, True])
-def test_an_async_function_in_a_sync_decorator_is_awaited(*, cheap: bool) -> None:
+@pytest.mark.parametrize("run_in_thread", [False, True])
+def test_an_async_function_in_a_sync_decorator_is_awaited(*, run_in_thread: bool) -> None:
     def logged(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -526,7 +526,7 @@ def test_an_async_function_in_a_sync_decorator_is_awaited(*, cheap: bool) -> Non
 
         return wrapper
 
-    @function_tool(cheap=cheap)
+    @function_tool(run_in_thread=run_in_thread)
     @logged
     async def double(x: int) -> int:
         await trio.lowlevel.checkpoint()

@@ -192,7 +192,7 @@ async def test_a_silent_lane_is_given_up_while_others_go_on(server: "ResponsesSe
 
     async def talk() -> None:
         async with connection.stream(model="m", input="talk") as stream:
-            await stream.until_done()
+            await stream.get_final_response()
         assert stream.response.output_text == "one two three four"
         assert trio.current_time() == 77
 

@@ -232,7 +232,7 @@ async def test_a_second_sending_without_a_socket_keeps_the_first_loss(
         async with connection.stream(model="m", input="hi", delivery="at_least_once") as stream:
             server.stop_accepting()
             with pytest.raises(ReconnectFailed) as failure:
-                await stream.until_done()
+                await stream.get_final_response()
         assert failure.value.delivery is AMBIGUOUS
         assert any(isinstance(error, ConnectionLost) for error in behind(failure.value))
         with pytest.raises(ReconnectFailed) as other:
@@ -374,7 +374,7 @@ async def test_a_read_that_is_cancelled_during_the_second_sending_can_be_repeate
                 assert scope.cancelled_caught
             server.accept_again()
             with trio.fail_after(30):
-                response = await stream.until_done()
+                response = await stream.get_final_response()
         assert response.output_text == heard("hi")
         assert [request["input"] for request in server.requests] == ["first", "hi", "hi"]
         assert_at_rest(connection)

@@ -28,7 +28,7 @@ from trio_responses.testing import (
     default_answer,
     open_test_server,
 )
-from trio_responses.typing import AbandonChoice
+from trio_responses.typing import OnAbandonedTurn
 
 if TYPE_CHECKING:
     from trio_responses import ResponseStream
@@ -91,34 +91,34 @@ class Setup:
     turns: TurnMethods
 
 
-Way: TypeAlias = Callable[[Setup, AbandonChoice], Awaitable[None]]
+Way: TypeAlias = Callable[[Setup], Awaitable[None]]
 
 
-async def by_create(setup: Setup, abandon: AbandonChoice) -> None:
-    assert await ask(setup.turns, "victim", abandon=abandon) == heard("victim")
+async def by_create(setup: Setup) -> None:
+    assert await ask(setup.turns, "victim") == heard("victim")
 
 
-def stream_of(setup: Setup, abandon: AbandonChoice) -> "ResponseStream":
-    params: dict[str, Any] = {"model": "m", "input": "victim", "abandon": abandon}
+def stream_of(setup: Setup) -> "ResponseStream":
+    params: dict[str, Any] = {"model": "m", "input": "victim"}
     return setup.turns.stream(**params)
 
 
-async def by_iterating(setup: Setup, abandon: AbandonChoice) -> None:
-    async with stream_of(setup, abandon) as stream:
+async def by_iterating(setup: Setup) -> None:
+    async with stream_of(setup) as stream:
         async for _ in stream:
             pass
     assert stream.response.output_text == heard("victim")
 
 
-async def by_text(setup: Setup, abandon: AbandonChoice) -> None:
-    async with stream_of(setup, abandon) as stream:
+async def by_text(setup: Setup) -> None:
+    async with stream_of(setup) as stream:
         text = "".join([piece async for piece in stream.text_deltas()])
     assert text == heard("victim")
 
 
-async def by_doing_something_else(setup: Setup, abandon: AbandonChoice) -> None:
+async def by_doing_something_else(setup: Setup) -> None:
     """Leave a turn of which nothing was read."""
-    async with stream_of(setup, abandon):
+    async with stream_of(setup):
         for _ in range(5):
             await trio.sleep(0.04)
 
@@ -133,31 +133,33 @@ LaneKind: TypeAlias = Literal["lanes", "default lane", "leased lane"]
 
 
 @asynccontextmanager
-async def open_setup(place: LaneKind, capacity: int | None = None) -> AsyncGenerator[Setup, None]:
+async def open_setup(
+    place: LaneKind, capacity: int | None = None, on_abandoned_turn: OnAbandonedTurn = "drain"
+) -> AsyncGenerator[Setup, None]:
     async with open_test_server(max_age=None, lanes=place != "default lane") as server:
 
         async def dial(_host: str, _port: int) -> trio.abc.Stream:
             stream = await server.connect_stream(capacity=capacity)
             return Wire(stream)
 
-        async with server.open_client(dial=dial) as connection:
+        async with server.open_client(dial=dial, on_abandoned_turn=on_abandoned_turn) as connection:
             if place == "leased lane":
                 async with connection.lane() as lane:
                     yield Setup(server, connection, lane)
             else:
                 yield Setup(server, connection, connection)
-        assert server.crashes == []
+        assert server.errors == []
 
 
 @pytest.mark.parametrize("when", ["arriving", "waiting"])
-@pytest.mark.parametrize("abandon", ["drain", "replace"])
+@pytest.mark.parametrize("on_abandoned_turn", ["drain", "replace_socket"])
 @pytest.mark.parametrize("place", ["lanes", "default lane", "leased lane"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_turn_may_be_cancelled_at_every_single_await(
-    way: str, place: LaneKind, abandon: AbandonChoice, when: When
+    way: str, place: LaneKind, on_abandoned_turn: OnAbandonedTurn, when: When
 ) -> None:
     """P3, P5: the connection is usable, and the next turn gets its own events and no others."""
-    async with open_setup(place) as setup:
+    async with open_setup(place, on_abandoned_turn=on_abandoned_turn) as setup:
         server, connection = setup.server, setup.connection
         cancelled = True
         step = 0
@@ -165,8 +167,8 @@ async def test_a_turn_may_be_cancelled_at_every_single_await(
             while cancelled:
                 server.reply(heard("victim"), delay=0.01)
                 canceller = CancelAtStep(step, when)
-                cancelled = await canceller.run(lambda: WAYS[way](setup, abandon))
-                server.forget_orders()
+                cancelled = await canceller.run(lambda: WAYS[way](setup))
+                server.clear_scripts()
                 await ask_strictly(setup.turns, f"after step {step}")
                 await trio.sleep(60)
                 assert connection.statistics().requests_active == 0
@@ -176,7 +178,7 @@ async def test_a_turn_may_be_cancelled_at_every_single_await(
                 step += 1
         assert step > 5
         # A turn that began costs a socket, where that was asked for; nothing else does.
-        may_replace = place == "default lane" and abandon == "replace"
+        may_replace = place == "default lane" and on_abandoned_turn == "replace_socket"
         assert (server.statistics().handshakes > 1) == may_replace
 
 
@@ -208,40 +210,39 @@ async def test_a_turn_may_be_cancelled_while_its_request_is_being_written(place:
         assert server.statistics().handshakes == 1
 
 
-@pytest.mark.parametrize("abandon", ["drain", "replace"])
+@pytest.mark.parametrize("on_abandoned_turn", ["drain", "replace_socket"])
 @pytest.mark.parametrize("lanes", [True, False])
 @pytest.mark.parametrize("how", ["break", "raise", "cancel"])
 async def test_a_turn_may_be_left_after_every_event(
-    *, how: str, lanes: bool, abandon: AbandonChoice
+    *, how: str, lanes: bool, on_abandoned_turn: OnAbandonedTurn
 ) -> None:
     """P5: also where the whole answer came in one read; the rest is discarded."""
     async with (
         open_test_server(max_age=None, lanes=lanes) as server,
-        server.open_client() as connection,
+        server.open_client(on_abandoned_turn=on_abandoned_turn) as connection,
     ):
         total = 8 + len(heard("victim").split())
         for stop in range(total + 1):
             async with Crowd():
                 with trio.CancelScope() as scope:
                     try:
-                        await _read_some(connection, abandon, stop, how, scope)
+                        await _read_some(connection, stop, how, scope)
                     except LookupError as error:
                         assert str(error) == "mine"  # noqa: PT017 - it may or may not come
                 await ask_strictly(connection, f"after event {stop}")
                 assert connection.statistics().unread_bytes == 0
                 await trio.sleep(60)
         assert_at_rest(connection)
-        assert server.crashes == []
+        assert server.errors == []
 
 
 async def _read_some(
     connection: ResponsesConnection,
-    abandon: AbandonChoice,
     stop: int,
     how: str,
     scope: trio.CancelScope,
 ) -> None:
-    async with connection.stream(model="m", input="victim", abandon=abandon) as stream:
+    async with connection.stream(model="m", input="victim") as stream:
         seen = 0
         while seen < stop:
             await stream.__anext__()
@@ -273,7 +274,7 @@ async def test_a_cancelled_read_loses_no_event(server: ResponsesServer) -> None:
 async def test_the_next_turn_of_the_default_lane_waits_for_the_rest(
     narrow_server: ResponsesServer,
 ) -> None:
-    """P5: ``abandon="drain"`` is the default."""
+    """P5: ``on_abandoned_turn="drain"`` is the default."""
     server = narrow_server
     server.reply("a b c d e", delay=1)
     async with server.open_client() as connection:
@@ -288,11 +289,11 @@ async def test_the_next_turn_of_the_default_lane_waits_for_the_rest(
 
 
 async def test_a_replaced_socket_delays_no_turn(narrow_server: ResponsesServer) -> None:
-    """P5: ``abandon="replace"``: the next turn has a new socket at once."""
+    """P5: ``on_abandoned_turn="replace_socket"``: the next turn has a new socket at once."""
     server = narrow_server
     server.reply("a b c d e", delay=1)
-    async with server.open_client() as connection:
-        async with connection.stream(model="m", input="first", abandon="replace") as stream:
+    async with server.open_client(on_abandoned_turn="replace_socket") as connection:
+        async with connection.stream(model="m", input="first") as stream:
             await stream.__anext__()
         await ask_strictly(connection, "next")
         assert trio.current_time() == 0
@@ -306,20 +307,19 @@ async def test_a_replaced_socket_delays_no_turn(narrow_server: ResponsesServer) 
 async def test_create_can_replace_the_socket_too(narrow_server: ResponsesServer) -> None:
     server = narrow_server
     server.stall(after_events=1)
-    async with server.open_client() as connection:
+    async with server.open_client(on_abandoned_turn="replace_socket") as connection:
         with trio.move_on_after(1):
-            await ask(connection, "first", abandon="replace")
+            await ask(connection, "first")
         await ask_strictly(connection, "next")
         assert trio.current_time() == 1
         assert server.statistics().handshakes == 2
-        assert "abandon" not in server.requests[0].body
 
 
 async def test_nothing_waits_for_a_lane_that_is_not_needed(server: ResponsesServer) -> None:
     """P5: the next turn takes another lane, and no socket is replaced."""
     server.stall(after_events=1, seconds=100)
-    async with server.open_client() as connection:
-        async with connection.stream(model="m", input="first", abandon="replace") as stream:
+    async with server.open_client(on_abandoned_turn="replace_socket") as connection:
+        async with connection.stream(model="m", input="first") as stream:
             await stream.__anext__()
         assert trio.current_time() == 0
         await ask_strictly(connection, "next")
@@ -409,11 +409,14 @@ async def test_a_turn_cancelled_before_it_was_sent_leaves_nothing(
     """P5: nothing to drain, nothing to replace: the next one goes out at once."""
     server = narrow_server
     server.reply("slow", delay=1)
-    async with server.open_client() as connection, trio.open_nursery() as nursery:
+    async with (
+        server.open_client(on_abandoned_turn="replace_socket") as connection,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(ask, connection, "first")
         await wait_all_tasks_blocked()
         with trio.move_on_after(3):
-            await ask(connection, "waits for the lane", abandon="replace")
+            await ask(connection, "waits for the lane")
         assert len(server.requests) == 1
         await ask_strictly(connection, "next")
         assert trio.current_time() == 8
@@ -491,4 +494,4 @@ async def test_turns_cancelled_at_random_leave_the_connection_usable(
         assert_at_rest(connection)
         assert server.statistics().handshakes == 1
         assert server.statistics().max_active == at_once
-        assert server.crashes == []
+        assert server.errors == []

@@ -598,7 +598,7 @@ async def test_a_read_after_a_cancelled_wait_waits_for_the_rest(server: Response
             with trio.move_on_after(5) as scope:
                 await anext(stream)
             assert scope.cancelled_caught
-        response = await stream.until_done()
+        response = await stream.get_final_response()
         assert response.output_text == heard("hi")
         assert trio.current_time() == 20
 
@@ -612,7 +612,7 @@ async def test_a_slow_reader_does_not_wait_twice(server: ResponsesServer) -> Non
     ):
         assert isinstance(await anext(stream), TurnRestarted)
         await trio.sleep(30)
-        await stream.until_done()
+        await stream.get_final_response()
         assert trio.current_time() == 30
 
 
@@ -687,7 +687,7 @@ async def test_closing_the_connection_ends_the_wait_at_its_next_attempt(
         await anext(stream)
         await connection.aclose()
         with pytest.raises(ConnectionClosed) as failure:
-            await stream.until_done()
+            await stream.get_final_response()
     assert isinstance(failure.value.__cause__, RateLimitError)
     assert trio.current_time() == 2
     assert len(server.requests) == 1
@@ -705,7 +705,7 @@ async def test_an_input_between_two_attempts_is_refused(server: ResponsesServer)
         await anext(stream)
         receipt = await stream.steer("In French, please.")
         assert receipt.state == "failed"
-        response = await stream.until_done()
+        response = await stream.get_final_response()
         assert response.output_text == heard("hi")
 
 
@@ -719,7 +719,7 @@ async def test_the_next_attempt_can_be_steered(server: ResponsesServer) -> None:
         assert isinstance(await anext(stream), TurnRestarted)
         assert (await anext(stream)).type == "response.created"
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.until_done)
+            nursery.start_soon(stream.get_final_response)
             receipt = await stream.steer("In French, please.")
         assert receipt.state == "committed"
         assert len(stream.responses) == 2

@@ -57,11 +57,11 @@ async def test_a_successor_goes_on_in_the_same_iteration(server: "ResponsesServe
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="Count.") as stream:
             receipt = await stream.steer("Stop.")
-            assert await receipt.answered() is SteerState.ACCEPTED
+            assert await receipt.wait_acknowledged() is SteerState.ACCEPTED
             gate.set()
             events = [event async for event in stream]
         assert kinds(events) == ["created", "steer.accepted", "incomplete", "created", "completed"]
-        assert await receipt.settled() is SteerState.COMMITTED
+        assert await receipt.wait_settled() is SteerState.COMMITTED
         first, second = stream.responses
         assert first.incomplete_details is not None
         assert first.incomplete_details.reason == "steered"
@@ -122,7 +122,7 @@ async def test_outputs_of_tools_go_out_in_the_next_turn_of_the_lane(
             second = await lane.create(
                 model="m", input=[output], previous_response_id=stream.response.id
             )
-            assert await receipt.settled() is SteerState.COMMITTED
+            assert await receipt.wait_settled() is SteerState.COMMITTED
             assert receipt.successor == second.id
             texts = [
                 item.get("content") or item.get("output") for item in server.requests[-1].history
@@ -140,7 +140,7 @@ async def test_without_a_lane_of_ones_own_the_continuation_finds_its_lane(
         async with connection.stream(model="m", input="Is it warm?") as stream:
             receipt = await stream.steer("In Oslo, too?")
             gate.set()
-            parent = (await stream.until_done()).id
+            parent = (await stream.get_final_response()).id
         await ask(connection, "Something else.")
         assert server.requests[-1].lane is not None
         output = {"type": "function_call_output", "call_id": "call_1", "output": "21 degrees"}
@@ -150,7 +150,7 @@ async def test_without_a_lane_of_ones_own_the_continuation_finds_its_lane(
 
 
 async def test_input_that_cannot_be_committed_comes_back(server: "ResponsesServer") -> None:
-    script = server.reply("one").when_steered("fail", code="successor_creation_failed")
+    script = server.reply("one").on_steer("fail", code="successor_creation_failed")
     gate = hold(script)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="Count.") as stream:
@@ -158,7 +158,7 @@ async def test_input_that_cannot_be_committed_comes_back(server: "ResponsesServe
             gate.set()
             events = [event async for event in stream]
         assert kinds(events) == ["created", "steer.accepted", "completed", "steer.failed"]
-        assert await receipt.settled() is SteerState.FAILED
+        assert await receipt.wait_settled() is SteerState.FAILED
         assert receipt.error is not None
         assert receipt.error.code == "successor_creation_failed"
         assert [bytes(item) for item in receipt.items] == [
@@ -179,8 +179,8 @@ async def test_input_that_is_refused_costs_nothing(
         async with connection.stream(model="m", input="Count.") as stream:
             receipt = await stream.steer("Stop.")
             gate.set()
-            response = await stream.until_done()
-        assert await receipt.answered() is SteerState.FAILED
+            response = await stream.get_final_response()
+        assert await receipt.wait_acknowledged() is SteerState.FAILED
         assert response.output_text == "one two"
         assert stream.responses == (response,)
         assert_at_rest(connection)
@@ -203,8 +203,8 @@ async def test_it_waits_until_the_response_has_begun(server: "ResponsesServer") 
             assert receipts == []
             assert server.steers == []
             gate.set()
-        await stream.until_done()
-        assert await receipts[0].settled() is not SteerState.SENT
+        await stream.get_final_response()
+        assert await receipts[0].wait_settled() is not SteerState.SENT
 
 
 async def test_a_turn_that_is_refused_cannot_be_steered(server: "ResponsesServer") -> None:
@@ -224,7 +224,7 @@ async def test_a_turn_that_has_ended_cannot_be_steered(server: "ResponsesServer"
     """Nor is the server asked: its answer would fall into somebody else's turn."""
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="Count.") as stream:
-            await stream.until_done()
+            await stream.get_final_response()
             receipt = await stream.steer("Stop.")
         assert receipt.error is not None
         assert receipt.error.code == "response_already_completed"
@@ -244,7 +244,7 @@ async def test_what_cannot_be_sent_is_raised(server: "ResponsesServer") -> None:
         with pytest.raises(RequestTooLarge):
             await stream.steer("x" * 2000)
         gate.set()
-        assert (await stream.until_done()).output_text == "one"
+        assert (await stream.get_final_response()).output_text == "one"
     assert server.steers == []
 
 
@@ -256,10 +256,10 @@ async def test_a_turn_that_is_left_has_a_clean_lane_after_its_successor(
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="Count.") as stream:
             receipt = await stream.steer("Stop.")
-            await receipt.answered()
+            await receipt.wait_acknowledged()
         gate.set()
         assert await ask(connection, "And now?") == 'Turn 1: you said "And now?".'
-        assert await receipt.settled() is SteerState.COMMITTED
+        assert await receipt.wait_settled() is SteerState.COMMITTED
         assert_at_rest(connection)
 
 
@@ -289,7 +289,7 @@ async def test_a_cancelled_wait_leaves_the_turn_as_it_is(server: "ResponsesServe
             await stream.steer("Stop.")
         assert scope.cancelled_caught
         gate.set()
-        assert (await stream.until_done()).output_text == "one"
+        assert (await stream.get_final_response()).output_text == "one"
         assert server.steers == []
 
 
@@ -300,11 +300,11 @@ async def test_a_lost_socket_leaves_it_unknown(server: "ResponsesServer") -> Non
         connection.stream(model="m", input="Count.") as stream,
     ):
         receipt = await stream.steer("Stop.")
-        await receipt.answered()
+        await receipt.wait_acknowledged()
         await server.reset_all()
         with pytest.raises(ConnectionLost):
-            await stream.until_done()
-        assert await receipt.settled() is SteerState.UNKNOWN
+            await stream.get_final_response()
+        assert await receipt.wait_settled() is SteerState.UNKNOWN
         assert stream.responses == ()
 
 
@@ -322,7 +322,7 @@ async def test_a_response_that_had_ended_survives_the_loss_of_its_successor(
                 if isinstance(event, ResponseCompleted):
                     await server.reset_all()
         assert stream.response.output_text == "one"
-        assert await receipt.settled() is SteerState.UNKNOWN
+        assert await receipt.wait_settled() is SteerState.UNKNOWN
 
 
 async def test_silence_behind_the_end_ends_the_turn(server: "ResponsesServer") -> None:
@@ -336,7 +336,7 @@ async def test_silence_behind_the_end_ends_the_turn(server: "ResponsesServer") -
             events = [event async for event in stream]
         assert kinds(events)[-1] == "completed"
         assert stream.response.output_text == "one"
-        assert await receipt.settled() is SteerState.UNKNOWN
+        assert await receipt.wait_settled() is SteerState.UNKNOWN
 
 
 async def test_a_second_attempt_begins_with_the_first_request_alone(
@@ -350,10 +350,10 @@ async def test_a_second_attempt_begins_with_the_first_request_alone(
         connection.stream(model="m", input="Count.", delivery="at_least_once") as stream,
     ):
         receipt = await stream.steer("Stop.")
-        await receipt.answered()
+        await receipt.wait_acknowledged()
         await server.reset_all()
         gate.set()
-        response = await stream.until_done()
+        response = await stream.get_final_response()
         assert response.output_text == "three"
         assert stream.responses == (response,)
         assert receipt.state is SteerState.UNKNOWN
@@ -369,9 +369,9 @@ async def test_waiting_for_an_answer_makes_room_for_it(server: "ResponsesServer"
     ):
         receipt = await stream.steer("Stop.")
         with trio.fail_after(10):
-            assert await receipt.answered() is SteerState.ACCEPTED
+            assert await receipt.wait_acknowledged() is SteerState.ACCEPTED
         gate.set()
-        await stream.until_done()
+        await stream.get_final_response()
 
 
 async def test_the_channel_steers_as_well(server: "ResponsesServer") -> None:
@@ -400,7 +400,7 @@ async def test_a_receipt_shows_no_content(server: "ResponsesServer") -> None:
     ):
         receipt = await stream.steer("A secret.")
         assert repr(receipt) == "<SteerReceipt without an id sent>"
-        await receipt.answered()
+        await receipt.wait_acknowledged()
         assert repr(receipt) == f"<SteerReceipt {receipt.id} accepted>"
         gate.set()
 
@@ -411,10 +411,10 @@ async def test_what_is_pending_is_not_settled(server: "ResponsesServer") -> None
         async with lane.stream(model="m", input="Is it warm?") as stream:
             receipt = await stream.steer("In Oslo, too?")
             gate.set()
-            await stream.until_done()
-        assert await receipt.answered() is SteerState.PENDING
+            await stream.get_final_response()
+        assert await receipt.wait_acknowledged() is SteerState.PENDING
         with trio.move_on_after(10) as scope:
-            await receipt.settled()
+            await receipt.wait_settled()
         assert scope.cancelled_caught
 
 
@@ -440,5 +440,5 @@ async def test_a_word_of_the_servers_own_is_no_beginning_to_steer(
         nursery.start_soon(begin)
         receipt = await stream.steer("more")
         steered.set()
-        assert await receipt.answered() is SteerState.ACCEPTED
-        await stream.until_done()
+        assert await receipt.wait_acknowledged() is SteerState.ACCEPTED
+        await stream.get_final_response()

@@ -81,7 +81,7 @@ async def test_an_answer_that_has_arrived_is_read_before_a_deadline_is_enforced(
     ) as connection:
         if answers:
             async with connection.stream(model="m", input="hi") as stream:
-                response = await stream.until_done()
+                response = await stream.get_final_response()
             assert response.status == "completed"
         else:
             with pytest.raises(FirstEventTimeout):

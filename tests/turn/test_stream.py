@@ -78,7 +78,7 @@ async def test_the_response_id_is_there_with_the_first_event(server: "ResponsesS
             assert stream.response_id is None
             await stream.__anext__()
             assert stream.response_id == server.requests[0].response_id
-            response = await stream.until_done()
+            response = await stream.get_final_response()
         assert stream.response_id == response.id == server.requests[0].response_id
 
 
@@ -124,7 +124,7 @@ async def test_a_snapshot_has_the_refusal(server: "ResponsesServer") -> None:
         server.open_client() as connection,
         connection.stream(model="m", input="hi") as stream,
     ):
-        await stream.until_done()
+        await stream.get_final_response()
     assert stream.snapshot.refusal == stream.snapshot.items[0].refusal == "I will not."
     assert stream.snapshot.text == ""
 
@@ -160,16 +160,16 @@ async def test_text_deltas_can_be_left_and_read_on(server: "ResponsesServer") ->
         assert rest == ["b", "c"]
 
 
-async def test_until_done_reads_the_rest(server: "ResponsesServer") -> None:
+async def test_get_final_response_reads_the_rest(server: "ResponsesServer") -> None:
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
             await stream.__anext__()
-            response = await stream.until_done()
-            assert await stream.until_done() is response
+            response = await stream.get_final_response()
+            assert await stream.get_final_response() is response
             with pytest.raises(StopAsyncIteration):
                 await stream.__anext__()
         assert stream.response is response
-        assert await stream.until_done() is response
+        assert await stream.get_final_response() is response
 
 
 async def test_a_response_is_not_there_before_its_end(server: "ResponsesServer") -> None:
@@ -197,7 +197,7 @@ async def test_a_stream_is_read_inside_its_block(server: "ResponsesServer") -> N
             with pytest.raises(RuntimeError, match="inside its async with block"):
                 await stream.__anext__()
             with pytest.raises(RuntimeError, match="inside its async with block"):
-                await stream.until_done()
+                await stream.get_final_response()
 
 
 async def test_a_stream_is_entered_once(server: "ResponsesServer") -> None:
@@ -206,7 +206,7 @@ async def test_a_stream_is_entered_once(server: "ResponsesServer") -> None:
         async with stream:
             with pytest.raises(RuntimeError, match="entered only once"):
                 await stream.__aenter__()
-            await stream.until_done()
+            await stream.get_final_response()
         with pytest.raises(RuntimeError, match="entered only once"):
             await stream.__aenter__()
         assert len(server.requests) == 1
@@ -230,6 +230,16 @@ async def test_a_failed_response_ends_a_stream_as_an_event(server: "ResponsesSer
         assert stream.response.error is not None
         assert stream.response.error.code == "server_error"
         assert stream.response.output_text == "half"
+
+
+async def test_get_final_response_raises_a_failed_response(server: "ResponsesServer") -> None:
+    server.reply("half", status="failed", error="server_error")
+    async with server.open_client() as connection:
+        async with connection.stream(model="m", input="hi") as stream:
+            with pytest.raises(ResponseFailedError) as failure:
+                await stream.get_final_response()
+        assert failure.value.response is stream.response
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
 
 
 async def test_create_raises_a_failed_response(server: "ResponsesServer") -> None:
@@ -328,7 +338,7 @@ async def test_a_missing_final_output_is_filled_from_the_items(
     server.reply("hello", reasoning="so", calls=[call], final_output=final_output)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi", snapshot=snapshot) as stream:
-            response = await stream.until_done()
+            response = await stream.get_final_response()
         assert response.output_text == "hello"
         assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
 
@@ -348,7 +358,7 @@ async def test_events_before_the_deltas_may_be_missing(
     server.reply("one two", calls=[Call("f", {"a": 1}, unoffered=True)], events=events)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
-            response = await stream.until_done()
+            response = await stream.get_final_response()
         assert response.output_text == "one two"
         assert stream.response_id == response.id
         if events == "deltas":
@@ -364,7 +374,7 @@ async def test_a_delta_may_be_the_first_event_of_an_item(
         server.open_client() as connection,
         connection.stream(model="m", input="hi") as stream,
     ):
-        await stream.until_done()
+        await stream.get_final_response()
     assert [(item.output_index, item.text) for item in stream.snapshot.items] == [(3, "ab")]
 
 
@@ -446,7 +456,7 @@ async def test_a_stream_has_one_reader_at_a_time(server: "ResponsesServer") -> N
         async with connection.stream(model="m", input="hi") as stream:
             await stream.__anext__()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(stream.until_done)
+                nursery.start_soon(stream.get_final_response)
                 await trio.testing.wait_all_tasks_blocked()
                 with pytest.raises(trio.BusyResourceError, match="another task"):
                     await stream.__anext__()
@@ -472,7 +482,7 @@ async def test_a_reader_of_a_burst_lets_others_run(server: "ResponsesServer") ->
         await trio.testing.wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(count)
-            await stream.until_done()
+            await stream.get_final_response()
             nursery.cancel_scope.cancel()
     assert rounds >= 10
 

@@ -85,7 +85,7 @@ async def _ask(
     endpoint: Endpoint | None,
     params: dict[str, Any],
     print_answer: Callable[[ResponseStream], Awaitable[Response]],
-    instruments: Sequence[Instrument] | None,
+    instruments: Sequence[Instrument],
 ) -> int:
     async with (
         open_server(endpoint, instruments=instruments) as server,
@@ -100,7 +100,7 @@ async def _record(
     endpoint: Endpoint | None,
     questions: Sequence[str],
     settings: dict[str, Any],
-    instruments: Sequence[Instrument] | None,
+    instruments: Sequence[Instrument],
 ) -> int:
     async with (
         open_server(endpoint, instruments=instruments) as server,
@@ -154,6 +154,8 @@ async def _print_text(stream: ResponseStream) -> Response:
 async def _print_json(stream: ResponseStream) -> Response:
     """Wait for a response, print it as one line of JSON, and return it."""
     async with stream as events:
-        response = await events.until_done()
+        async for _ in events:
+            pass
+    response = events.response
     print(msgspec.json.encode(response).decode(), flush=True)
     return response

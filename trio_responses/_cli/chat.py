@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
-import msgspec
 import trio
 
 from trio_responses import (
@@ -22,7 +21,6 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionRotated,
     ConnectionState,
-    Conversation,
     ResponsesError,
 )
 from trio_responses._cli.ask import replace_surrogates, response_notes
@@ -47,7 +45,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import TextIO
 
-    from trio_responses import Endpoint, Instrument, ResponsesConnection
+    from trio_responses import (
+        Conversation,
+        Endpoint,
+        Instrument,
+        ResponsesConnection,
+    )
     from trio_responses._cli.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.toolbox import ToolLike
@@ -128,7 +131,7 @@ async def _chat(
     tools: Sequence[ToolLike],
     max_age: float | None,
     checkpoint: str | None,
-    instruments: Sequence[Instrument] | None,
+    instruments: Sequence[Instrument],
 ) -> int:
     responder = answer_with_tools if tools else None
     async with (
@@ -205,7 +208,7 @@ class Chat:
             opening = self._connection.conversation(**self._settings)
         else:
             saved = await trio.Path(checkpoint).read_bytes()
-            opening = Conversation.restore(self._connection, saved)
+            opening = self._connection.restore_conversation(saved)
         stack = AsyncExitStack()
         self._conversation = await stack.enter_async_context(opening)
         await self._conversation_stack.aclose()
@@ -293,8 +296,7 @@ class Chat:
             case ToolStarted(call=call):
                 arguments = getattr(call, "arguments", "")
                 self._renderer.show_line("tool", f"{event.name}({_shorten(arguments)})")
-            case ToolFinished(answer=item):
-                output = msgspec.json.decode(item).get("output")
+            case ToolFinished(output=output):
                 self._renderer.show_line("tool", f"{event.name} -> {_shorten(str(output))}")
             case _:
                 pass
@@ -326,7 +328,7 @@ class Chat:
             case (("/quit" | "/exit"), ""):
                 return False
             case "/reset", "":
-                self.conversation.reset()
+                await self.conversation.clear_history()
                 self._renderer.show_line("note", "a new conversation starts")
             case "/help", "":
                 self._renderer.show_line("note", COMMANDS)

@@ -48,7 +48,7 @@ TIME_ZONE: Final = re.compile(r"\bin ([A-Z]\w+(?: [A-Z]\w+)*)")
 # The docstrings of the two tools are the descriptions that the model reads.
 
 
-@function_tool(cheap=True)
+@function_tool(run_in_thread=False)
 def current_time(place: str = "UTC") -> str:
     """Tell the date and the time.
 
@@ -68,7 +68,7 @@ def current_time(place: str = "UTC") -> str:
     return now.strftime("%A, %Y-%m-%d %H:%M:%S %Z")
 
 
-@function_tool(cheap=True)
+@function_tool(run_in_thread=False)
 def calculate(expression: str) -> int | float:
     """Work out an arithmetic expression.
 

@@ -81,7 +81,7 @@ async def _serve_until_signal(
     async with open_test_server(**options) as server:
         prepare(server)
         try:
-            url = await server.serve_tcp(host, port)
+            url = await server.serve_tcp(port, host)
         except (OSError, UnicodeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             print_error(f"cannot listen on {host} port {port}: {reason}")

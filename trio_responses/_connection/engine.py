@@ -135,7 +135,7 @@ class ConnectionEngine:
             retries=self.requests.retries,
             requests_active=self.count_active(),
             undecodable_frames=router.undecodable_frames,
-            unclaimed_events=router.unclaimed_events,
+            unrouted_events=router.unrouted_events,
             dropped_events=router.dropped_events,
             unread_bytes=self._budget.unread_bytes,
         )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.inbox import Budget
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
-    from trio_responses._turn.stream import AbandonChoice, TurnSender
+    from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import ClientEvent, ServerEvent
 
 __all__ = ["MAX_ACTIVE", "LaneSender", "RequestQueue"]
@@ -188,9 +188,14 @@ class RequestQueue:
     def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
         return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Discard the remaining events of a turn."""
-        replace = abandon == "replace" and not self._config.endpoint.lanes
+    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
+        """Discard the remaining events of a turn.
+
+        Where the endpoint has no lanes, the next request needs the lane of this turn. A request
+        that is sent again does not wait for the rest of its last attempt.
+        """
+        replace = restarts or self._config.on_abandoned_turn == "replace_socket"
+        replace = replace and not self._config.endpoint.lanes
         turn.inbox.discard()
         socket = self._sockets.socket_of(turn)
         if socket is not None:
@@ -310,9 +315,9 @@ class LaneSender:
         """Whether an unsent request may be sent on the next socket of the connection."""
         return self._queue.may_reroute(error)
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn."""
-        self._queue.abandon_turn(turn, abandon)
+        self._queue.abandon_turn(turn, restarts=restarts)
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
         """Send input for a response that is active on this lane."""

@@ -59,7 +59,7 @@ class Router:
         self.events_received: int = 0
         self.bytes_received: int = 0
         self.undecodable_frames: int = 0
-        self.unclaimed_events: int = 0
+        self.unrouted_events: int = 0
         self.dropped_events: int = 0
 
     def route(self, socket: Socket, messages: list[Message]) -> None:
@@ -153,7 +153,7 @@ class Router:
 
     def deliver_unsolicited(self, events: Sequence[ServerEvent], size: int) -> None:
         """Put events without an owner on the raw channel, if the program reads it."""
-        self.unclaimed_events += len(events)
+        self.unrouted_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
         if self.channel_in_use and has_room:
             self._put(events, size)

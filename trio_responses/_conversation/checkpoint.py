@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from trio_responses._conversation.history import History
+from trio_responses._conversation.settings import TurnSettings
 from trio_responses._errors import ConfigurationError
+from trio_responses._protocol.continuation import Placement, ServerState
+from trio_responses._protocol.raw_items import RawItems
 
 if TYPE_CHECKING:
     from typing import Self
@@ -41,6 +45,28 @@ class Checkpoint(_Heading, frozen=True, kw_only=True):
     def encode(self) -> bytes:
         """Return the checkpoint as JSON."""
         return msgspec.json.encode(self)
+
+    def history(self) -> History:
+        """Return the history of the checkpoint.
+
+        The next turn has full input, unless the server stored the last response.
+        """
+        settings = TurnSettings(self.settings, "conversation")
+        server = None
+        if self.last_response_id:
+            server = ServerState(
+                placement=Placement(socket=None, lane=None),  # no socket holds it in memory
+                response_id=self.last_response_id,
+                settings=settings.canonical,
+                stored=settings.stored,
+            )
+        return History(
+            RawItems.join(self.items),
+            server=server,
+            last_response_id=self.last_response_id or None,
+            tool_outputs=self.answers,
+            unsent=RawItems.join(self.unsent),
+        )
 
     @classmethod
     def decode(cls, saved: bytes) -> Self:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 import msgspec
+import trio
 
 from trio_responses import _wire as wire
 from trio_responses._conversation.checkpoint import Checkpoint
-from trio_responses._conversation.history import History
 from trio_responses._conversation.run import RunConfig, open_run
 from trio_responses._conversation.settings import TurnSettings, copy_settings
 from trio_responses._conversation.turn import ConversationRequest, TurnLock, TurnStream
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
-from trio_responses._protocol.continuation import Placement, ServerState
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
@@ -34,12 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from trio_responses._conversation.history import History
     from trio_responses._conversation.run import RunStream
     from trio_responses._endpoint import Endpoint
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
-    from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
+    from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import Input, OutputItem, Response
 
 __all__ = ["Conversation", "ConversationStatistics"]
@@ -65,16 +65,6 @@ class ConversationStatistics:
     """Output tokens, as the server counted them."""
     items: int
     """Items in the history."""
-
-
-class ConversationHost(Protocol):
-    """A connection or a pool, on which conversations can be opened."""
-
-    def _resume_conversation(
-        self, settings: Mapping[str, Any], history: History
-    ) -> AbstractAsyncContextManager[Conversation]:
-        """Open a conversation that has a history, for the length of a block."""
-        ...
 
 
 @final
@@ -115,22 +105,22 @@ class Conversation(TurnMethods):
 
     def stream(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run the next turn as a scope, event by event.
 
-        :param input: the new items; text is sent as a message of the user.
+        :param input: what is new: text, which is sent as a message of the user, or an item, or a
+            list of items.
         :param params: settings for this turn only, which replace those of the conversation. A turn
             whose settings differ from those of the turn before is sent with full input.
         :raises ConfigurationError: for a field that is not a setting of a turn.
         """
-        check_option_values(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery)
         generate = params.pop("generate", None)
         settings = self._settings_with(params, "turn")
         return self._make_turn(
@@ -138,7 +128,6 @@ class Conversation(TurnMethods):
             settings,
             generate=generate,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             max_retries=max_retries,
         )
@@ -149,7 +138,6 @@ class Conversation(TurnMethods):
         settings: TurnSettings,
         *,
         delivery: DeliveryMode,
-        abandon: AbandonChoice,
         snapshot: bool,
         max_retries: int | None,
         generate: bool | None = None,
@@ -171,7 +159,6 @@ class Conversation(TurnMethods):
             self._sender,
             request,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             max_retries=max_retries,
             within_run=within_run,
@@ -179,7 +166,7 @@ class Conversation(TurnMethods):
 
     async def create(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -191,15 +178,13 @@ class Conversation(TurnMethods):
 
         :raises ResponsesError: as ``connection.create`` does; the history does not change.
         """
-        return await super().create(
-            input=input, delivery=delivery, max_retries=max_retries, **params
-        )
+        return await super().create(input, delivery=delivery, max_retries=max_retries, **params)
 
     # --- Turns and tools -----------------------------------------------------------------
 
     def run_stream(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
@@ -209,7 +194,6 @@ class Conversation(TurnMethods):
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
@@ -253,7 +237,7 @@ class Conversation(TurnMethods):
         :raises ConfigurationError: for a field that is not a setting, and for invalid values; and,
             without an input, if the history is empty.
         """
-        check_option_values(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery)
         if not (max_rounds >= 1 and max_concurrency >= 1):
             raise ConfigurationError(
                 "max_rounds and max_concurrency must be at least 1, not"
@@ -279,7 +263,6 @@ class Conversation(TurnMethods):
         make_turn = partial(
             self._make_turn,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             max_retries=max_retries,
             within_run=True,
@@ -288,7 +271,7 @@ class Conversation(TurnMethods):
 
     async def run(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
@@ -326,13 +309,13 @@ class Conversation(TurnMethods):
             max_retries=max_retries,
             **params,
         ) as run:
-            return await run.until_done()
+            return await run.get_final_response()
 
     @overload
     async def parse(
         self,
         answer: type[T],
-        input: Input = (),
+        input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -342,7 +325,7 @@ class Conversation(TurnMethods):
     async def parse(
         self,
         answer: Any,
-        input: Input = (),
+        input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -351,7 +334,7 @@ class Conversation(TurnMethods):
     async def parse(
         self,
         answer: Any,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -386,22 +369,34 @@ class Conversation(TurnMethods):
         """The id of the response of the last turn that ended well."""
         return self._history.last_response_id
 
-    def reset(self) -> None:
+    async def replace_history(
+        self, items: Sequence[OutputItem | Mapping[str, Any] | msgspec.Raw]
+    ) -> None:
+        """Replace the history, for example by a window from ``/responses/compact``.
+
+        The next turn begins a new chain. An active turn continues with the old history, and is not
+        added to the new one. The window is the whole output of the compaction; its id is not a
+        parent of a response (guide, "Compaction").
+
+        A checkpoint; if cancelled, the history does not change.
+
+        :raises TypeError: for a value that has no JSON form.
+        """
+        new = raw_input(items)
+        await trio.lowlevel.checkpoint()
+        self._history.replace(new)
+
+    async def clear_history(self) -> None:
         """Clear the history, and keep the settings: the next turn begins a new chain.
 
         An active turn continues with the old history, and is not added to the new one.
+
+        A checkpoint; if cancelled, the history does not change.
         """
+        await trio.lowlevel.checkpoint()
         self._history.replace(RawItems())
 
-    def adopt(self, items: Sequence[OutputItem | Mapping[str, Any] | msgspec.Raw]) -> None:
-        """Replace the history, for example by a window from ``/responses/compact``.
-
-        The next turn begins a new chain. The window is the whole output of the compaction; its id
-        is not a parent of a response (guide, "Compaction").
-        """
-        self._history.replace(raw_input(items))
-
-    def fork(self) -> Conversation:
+    async def fork(self) -> Conversation:
         """Return a second conversation with a copy of the history.
 
         The fork reserves a lane of its own where the endpoint has lanes, until the block of this
@@ -410,8 +405,11 @@ class Conversation(TurnMethods):
         until the server has started an active first turn of the fork, because the server would
         forget the common parent (guide, "WebSocket mode").
 
+        A checkpoint; if cancelled, no lane is reserved.
+
         :raises ConfigurationError: when all lanes are reserved.
         """
+        await trio.lowlevel.checkpoint()
         settings = self._settings.plain
         source = self._lock if settings.get("store") is False else None
         if self._tools:
@@ -446,41 +444,4 @@ class Conversation(TurnMethods):
         """Return the counters of the conversation."""
         return ConversationStatistics(
             items=self._history.item_count, **dataclasses.asdict(self._history.counters)
-        )
-
-    @staticmethod
-    def restore(
-        connection: ConversationHost, checkpoint: bytes
-    ) -> AbstractAsyncContextManager[Conversation]:
-        """Open a conversation from a checkpoint, for the length of a block.
-
-        For example::
-
-            async with Conversation.restore(connection, saved) as conversation:
-                ...
-
-        Its first turn is sent with full input, unless the server stored the last response.
-
-        :raises ConfigurationError: if the bytes are not a checkpoint, or were written by a later
-            release in a format that this release cannot read.
-        """
-        saved = Checkpoint.decode(checkpoint)
-        settings = TurnSettings(saved.settings, "conversation")
-        server = None
-        if saved.last_response_id:
-            server = ServerState(
-                placement=Placement(socket=None, lane=None),  # no socket holds it in memory
-                response_id=saved.last_response_id,
-                settings=settings.canonical,
-                stored=settings.stored,
-            )
-        history = History(
-            RawItems.join(saved.items),
-            server=server,
-            last_response_id=saved.last_response_id or None,
-            tool_outputs=saved.answers,
-            unsent=RawItems.join(saved.unsent),
-        )
-        return connection._resume_conversation(  # noqa: SLF001 - not for users
-            saved.settings, history
         )

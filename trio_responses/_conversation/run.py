@@ -18,16 +18,13 @@ import trio
 
 from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._conversation.settings import TurnSettings
-from trio_responses._errors import (
-    ConfigurationError,
-    MaxRoundsExceeded,
-    failed_response_error,
-)
+from trio_responses._errors import ConfigurationError, MaxRoundsExceeded
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
 from trio_responses._protocol.calls import make_error_output
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolStarted
+from trio_responses._turn.stream import raise_if_failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -138,7 +135,7 @@ class RunStream:
             self._scope = trio.CancelScope()
             self._idle.notify()
 
-    async def until_done(self) -> Response:
+    async def get_final_response(self) -> Response:
         """Read to the end, and return the last `Response`. A cancellation ends the run.
 
         :raises Exception: as the iteration over events does.
@@ -200,7 +197,7 @@ class RunStream:
                 async for event in stream:
                     yield event
             self.stream = None
-            self.responses.append(_checked(stream.response))
+            self.responses.append(raise_if_failed(stream.response))
             settings = _without_forced_call(settings)
             if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
@@ -264,7 +261,7 @@ class RunStream:
         output = await toolbox.output_without_running(call)
         if output is not None:
             store_output(key, output)
-            finished = ToolFinished(call=call, answer=output, error=None, seconds=0.0)
+            finished = ToolFinished(call=call, raw_item=output, error=None, seconds=0.0)
             notifications.send_nowait(finished)
             return
         async with self._limiter:
@@ -279,7 +276,7 @@ class RunStream:
                     record.error = failure
             store_output(key, output)
             seconds = trio.current_time() - started_at
-        finished = ToolFinished(call=call, answer=output, error=failure, seconds=seconds)
+        finished = ToolFinished(call=call, raw_item=output, error=failure, seconds=seconds)
         notifications.send_nowait(finished)
         if failure is not None and toolbox.ends_run(failure):
             raise failure
@@ -310,16 +307,6 @@ def _unforced_choice(choice: Any) -> Any:
         named = cast("Mapping[str, Any]", choice)
         return {**named, "mode": "auto"} if named.get("type") == "allowed_tools" else "auto"
     return "auto" if choice in FORCING_CHOICES else choice
-
-
-def _checked(response: Response) -> Response:
-    """Return a Response that did not fail.
-
-    :raises ResponseFailedError: if the Response failed.
-    """
-    if response.status == "failed":
-        raise failed_response_error(response)
-    return response
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
-    from trio_responses._turn.stream import AbandonChoice, TurnSender
+    from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Response
 
 __all__ = ["ConversationRequest", "TurnLock", "TurnStream"]
@@ -277,7 +277,6 @@ class TurnStream(ResponseStream):
         request: ConversationRequest,
         *,
         delivery: DeliveryMode,
-        abandon: AbandonChoice,
         snapshot: bool,
         max_retries: int | None = None,
         within_run: bool = False,
@@ -286,7 +285,6 @@ class TurnStream(ResponseStream):
             sender,
             request,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             max_retries=max_retries,
         )

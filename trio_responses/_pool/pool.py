@@ -16,6 +16,7 @@ import trio
 from trio_responses._client import make_engine, open_conversation, start_engine
 from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
+from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import checked_instruments
@@ -25,31 +26,36 @@ from trio_responses._pool.supervisor import PoolSupervisor
 from trio_responses._settings import ReconnectPolicy, RetryPolicy, check_option_values
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
-from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.methods import Responses, TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable
 
     from trio_responses._client import ResponsesConnection
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._conversation.conversation import Conversation
-    from trio_responses._conversation.history import History
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._pool.connection import PooledConnection
     from trio_responses._protocol.delivery import DeliveryMode
-    from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
+    from trio_responses._settings import (
+        Keepalive,
+        Limits,
+        OnAbandonedTurn,
+        RotationPolicy,
+        Timeouts,
+    )
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
     from trio_responses._turn.methods import Lane
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
-    from trio_responses._turn.stream import AbandonChoice
     from trio_responses._turn.turn import Turn
+    from trio_responses._wire import Input
 
 __all__ = ["ResponsesPool", "open_pool"]
 
@@ -80,11 +86,16 @@ class ResponsesPool(TurnMethods):
 
     # --- Turns ---------------------------------------------------------------------------
 
+    @property
+    def responses(self) -> Responses:
+        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
+        return Responses(self)
+
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
@@ -97,14 +108,13 @@ class ResponsesPool(TurnMethods):
         connection. If cancelled before the request is sent, nothing was sent, and the turn has no
         place.
         """
-        check_option_values(delivery=delivery, abandon=abandon)
-        request = StaticRequest(create_command(params))
+        check_option_values(delivery=delivery)
+        request = StaticRequest(create_command(params, input))
         sender = PoolTurnSender(self._scheduler, self._retry_policy)
         return ResponseStream(
             sender,
             request,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             max_retries=max_retries,
         )
@@ -136,12 +146,18 @@ class ResponsesPool(TurnMethods):
             yield conversation
 
     @asynccontextmanager
-    async def _resume_conversation(
-        self, settings: Mapping[str, Any], history: History
-    ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that has a history, for `Conversation.restore`."""
+    async def restore_conversation(self, checkpoint: bytes) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation from a checkpoint, as ``connection.restore_conversation`` does.
+
+        If cancelled while waiting for a connection, no conversation is opened.
+
+        :param checkpoint: the return value of ``conversation.checkpoint()``.
+        :raises ConfigurationError: if the bytes are not a checkpoint that this release can read.
+        """
+        saved = Checkpoint.decode(checkpoint)
+        history = saved.history()
         async with self._pinned() as connection:
-            with open_conversation(connection.engine, settings, history) as conversation:
+            with open_conversation(connection.engine, saved.settings, history) as conversation:
                 yield conversation
 
     @asynccontextmanager
@@ -249,10 +265,10 @@ class PoolTurnSender:
         self._arrival = None
         return turn
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn, and release its place."""
         if self._connection is not None and self._has_place:
-            self._connection.engine.requests.abandon_turn(turn, abandon)
+            self._connection.engine.requests.abandon_turn(turn, restarts=restarts)
             self._release(self._connection, turn)
 
     def _release(self, connection: PooledConnection, turn: Turn | None = None) -> None:
@@ -271,7 +287,7 @@ class PoolTurnSender:
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_pool(
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     size: int = 4,
     per_connection: int | None = None,
@@ -287,7 +303,9 @@ async def open_pool(
     rotation: RotationPolicy | None = None,
     max_retries: int = 2,
     max_retry_wait: float = 60.0,
-    instruments: Iterable[Instrument] | None = None,
+    on_abandoned_turn: OnAbandonedTurn = "drain",
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesPool, None]:
@@ -316,7 +334,7 @@ async def open_pool(
     :raises ConnectError: as `open_responses` does.
     :raises ReconnectFailed: as `open_responses` does.
     """
-    endpoint = choose_endpoint(url, endpoint)
+    endpoint = choose_endpoint(base_url, endpoint)
     places = MAX_ACTIVE if endpoint.lanes else 1
     if per_connection is None:
         per_connection = TARGET_LOAD if endpoint.lanes else 1
@@ -325,7 +343,7 @@ async def open_pool(
         ssl_context = default_ssl_context()  # one context for connections opened later, too
     retry_policy = RetryPolicy(max_retries=max_retries, max_retry_wait=max_retry_wait)
     headers = checked_headers(headers)
-    instruments = None if instruments is None else checked_instruments(instruments)
+    instruments = checked_instruments(instruments)  # an iterator is for all connections
     reconnect_options = _ReconnectOptions(reconnect)
 
     async def connect(nursery: trio.Nursery) -> ConnectionEngine:
@@ -343,7 +361,9 @@ async def open_pool(
             rotation=rotation,
             max_retries=max_retries,
             max_retry_wait=max_retry_wait,
+            on_abandoned_turn=on_abandoned_turn,
             instruments=instruments,
+            logging=logging,
             allow_insecure=allow_insecure,
             dial=dial,
         )

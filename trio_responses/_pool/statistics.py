@@ -25,7 +25,7 @@ COUNTERS: Final = (
     "bytes_sent",
     "retries",
     "undecodable_frames",
-    "unclaimed_events",
+    "unrouted_events",
     "dropped_events",
 )
 """The statistics of a connection that stay part of the sums when its tasks have ended."""
@@ -66,7 +66,7 @@ class PoolStatistics:
     """The number of requests whose response has not ended, abandoned ones included."""
     undecodable_frames: int
     """The number of frames that were not events."""
-    unclaimed_events: int
+    unrouted_events: int
     """The number of events that belonged to no request."""
     dropped_events: int
     """The number of discarded events of abandoned turns."""

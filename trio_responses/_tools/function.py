@@ -101,15 +101,15 @@ class FunctionTool(Generic[P, R]):
     :param description: the description for the model; by default the text of the docstring.
     :param strict: `True` to require strict mode, `False` to turn strict mode off.
     :param timeout: the limit of a call in a run, in seconds; `None` for the run's ``tool_timeout``.
-    :param cheap: whether to call a sync function in the event loop, where the function must return
-        quickly. By default a sync function runs in a thread.
+    :param run_in_thread: whether a sync function runs in a thread. With `False` the function is
+        called in the event loop, and must return quickly.
     :raises ConfigurationError: if the function cannot be a tool; the message names the parameter.
 
     :ivar name: the name for the model.
     :ivar description: the description for the model, or `None`.
     :ivar schema: the schema of the parameters; ``reason`` in it is why a schema is not strict.
     :ivar timeout: the limit of a call in a run, in seconds; `None` for the run's ``tool_timeout``.
-    :ivar cheap: whether a sync function is called in the event loop.
+    :ivar run_in_thread: whether a sync function runs in a thread.
     :ivar is_async: whether the function is async.
     """
 
@@ -117,7 +117,7 @@ class FunctionTool(Generic[P, R]):
     description: str | None
     schema: Schema
     timeout: float | None
-    cheap: bool
+    run_in_thread: bool
     is_async: bool
     __wrapped__: Callable[P, R]
     __name__: str
@@ -130,7 +130,7 @@ class FunctionTool(Generic[P, R]):
         description: str | None = None,
         strict: bool | None = None,
         timeout: float | None = None,
-        cheap: bool = False,
+        run_in_thread: bool = True,
     ) -> None:
         # Imported with the first tool, since many programs use no tools.
         from trio_responses._tools.docstrings import parse_docstring  # noqa: PLC0415
@@ -142,7 +142,7 @@ class FunctionTool(Generic[P, R]):
         self.name = _check_name(function.__name__ if name is None else name)
         self.description = description if description is not None else docstring.text or None
         self.timeout = _check_timeout(timeout)
-        self.cheap = cheap
+        self.run_in_thread = run_in_thread
         self.is_async = inspect.iscoroutinefunction(function)
         self._signature = signature
         self._arguments = JSONType[Any](
@@ -203,11 +203,11 @@ class FunctionTool(Generic[P, R]):
         if self.is_async:
             return await function(*bound.args, **bound.kwargs)
         call = functools.partial(function, *bound.args, **bound.kwargs)
-        if self.cheap:
+        if self.run_in_thread:  # in a list: Trio rejects a sync function that returns a coroutine
+            (result,) = await trio.to_thread.run_sync(lambda: [call()], abandon_on_cancel=True)
+        else:
             await trio.lowlevel.checkpoint()
             result = call()
-        else:  # in a list, because Trio rejects a sync function that returns a coroutine
-            (result,) = await trio.to_thread.run_sync(lambda: [call()], abandon_on_cancel=True)
         # A sync decorator around an async function returns a coroutine.
         return await result if inspect.iscoroutine(result) else result
 
@@ -225,7 +225,7 @@ def function_tool(
     description: str | None = None,
     strict: bool | None = None,
     timeout: float | None = None,
-    cheap: bool = False,
+    run_in_thread: bool = True,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 def function_tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Return a function as a tool: ``@function_tool`` or ``@function_tool(name=..., ...)``.

@@ -82,8 +82,8 @@ class ToolFinished:
     type: ClassVar[Literal["trio_responses.tool_finished"]] = "trio_responses.tool_finished"
     call: OutputItem
     """The model's call, as its item."""
-    answer: msgspec.Raw
-    """The output item of the call, as raw JSON."""
+    raw_item: msgspec.Raw
+    """The output item of the call, as raw JSON: what the next request sends."""
     error: Exception | None
     """The exception of the tool, or `InvalidArguments`; `None` if the call did not fail."""
     seconds: float
@@ -93,6 +93,14 @@ class ToolFinished:
     def name(self) -> str:
         """The tool's name; the type of the call where it has none."""
         return _name_of(self.call)
+
+    @property
+    def output(self) -> Any:
+        """What the tool returned, as sent to the model: text, or content parts, for most tools.
+
+        `None` for an item without an ``output``, such as the answer to an MCP approval.
+        """
+        return getattr(wire.decode_item(self.raw_item), "output", None)
 
 
 def _name_of(call: OutputItem) -> str:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trio_responses._endpoint import Endpoint
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._protocol.frames import Message
-    from trio_responses._settings import Keepalive, Limits, Timeouts
+    from trio_responses._settings import Keepalive, Limits, OnAbandonedTurn, Timeouts
 
 __all__ = ["Dial", "Transport", "connect_transport", "dial_tcp"]
 
@@ -76,6 +76,7 @@ class ConnectionConfig:
     keepalive: Keepalive
     limits: Limits
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    on_abandoned_turn: OnAbandonedTurn = "drain"
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 

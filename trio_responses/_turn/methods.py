@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 from trio_responses._errors import (
     DeliveryStatus,
     UnexpectedOutput,
-    failed_response_error,
 )
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
@@ -21,10 +20,10 @@ from trio_responses._turn.stream import ResponseStream
 if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
-    from trio_responses._turn.stream import AbandonChoice, TurnSender
-    from trio_responses._wire import Response
+    from trio_responses._turn.stream import TurnSender
+    from trio_responses._wire import Input, Response
 
-__all__ = ["Lane", "TurnMethods"]
+__all__ = ["Lane", "Responses", "TurnMethods"]
 
 T = TypeVar("T")
 
@@ -35,6 +34,7 @@ class TurnMethods:
     @abstractmethod
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -46,6 +46,7 @@ class TurnMethods:
 
     async def create(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -55,6 +56,7 @@ class TurnMethods:
 
         If cancelled, the remaining events of the response are discarded.
 
+        :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
         :param max_retries: how often the turn is sent again after a rate limit or, with
@@ -68,15 +70,13 @@ class TurnMethods:
             far the request had come.
         """
         async with self.stream(
-            delivery=delivery, snapshot=False, max_retries=max_retries, **params
+            input, delivery=delivery, snapshot=False, max_retries=max_retries, **params
         ) as stream:
-            response = await stream.until_done()
-        if response.status == "failed":
-            raise failed_response_error(response)
-        return response
+            return await stream.get_final_response()
 
     async def warm_up(
         self,
+        input: Input = (),  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -89,14 +89,15 @@ class TurnMethods:
         faster depends on the server. If cancelled, remaining events are discarded; what the server
         has prepared stays.
 
+        :param input: items that the following turns begin with, if any.
         :param delivery: as of `create`.
         :param max_retries: as of `create`.
         :param params: the fields of `ResponseCreate`, ``generate`` excepted.
         :raises UnexpectedOutput: when the server generated output in spite of that.
         :raises ResponsesError: as `create` does.
         """
-        settings: dict[str, Any] = {"input": [], **params, "generate": False}
-        response = await self.create(delivery=delivery, max_retries=max_retries, **settings)
+        settings: dict[str, Any] = {**params, "generate": False}
+        response = await self.create(input, delivery=delivery, max_retries=max_retries, **settings)
         if response.raw_output:
             error = UnexpectedOutput(response)
             error.delivery = DeliveryStatus.ACCEPTED
@@ -107,6 +108,7 @@ class TurnMethods:
     async def parse(
         self,
         answer: type[T],
+        input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -116,6 +118,7 @@ class TurnMethods:
     async def parse(
         self,
         answer: Any,
+        input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -124,6 +127,7 @@ class TurnMethods:
     async def parse(
         self,
         answer: Any,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -137,13 +141,14 @@ class TurnMethods:
                 city: str
                 degrees: float
 
-            answer = await connection.parse(Weather, model=MODEL, input="Is it warm in Oslo?")
+            answer = await connection.parse(Weather, "Is it warm in Oslo?", model=MODEL)
             print(answer.parsed.degrees)
 
         The model has to follow the JSON schema of the type, in strict mode where strict mode can
         express the type (`JSONType`). If cancelled, the remaining events are discarded.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param input: as for `create`.
         :param params: the fields of `ResponseCreate`; ``text`` may have fields other than
             ``format``.
         :raises RefusalError: when the model refuses.
@@ -153,8 +158,89 @@ class TurnMethods:
         :raises ResponsesError: as `create` does.
         """
         settings, reader = with_text_format(answer, params)
-        response = await self.create(delivery=delivery, max_retries=max_retries, **settings)
+        response = await self.create(input, delivery=delivery, max_retries=max_retries, **settings)
         return parse_response(response, reader)
+
+
+@final
+class Responses:
+    """The methods of a connection or pool by the names of openai-python.
+
+    ``connection.responses`` and ``pool.responses`` are of this class. So code that was written for
+    ``client.responses`` of openai-python runs on a connection::
+
+        client = connection
+        response = await client.responses.create(model=MODEL, input="Hello")
+    """
+
+    def __init__(self, turns: TurnMethods) -> None:
+        self._turns = turns
+
+    def __repr__(self) -> str:
+        """Return the connection or pool."""
+        return f"<Responses of {self._turns!r}>"
+
+    async def create(
+        self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
+    ) -> Response:
+        """Run one turn and return its Response, as ``connection.create`` does."""
+        return await self._turns.create(input, delivery=delivery, max_retries=max_retries, **params)
+
+    def stream(
+        self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        snapshot: bool = True,
+        **params: Any,
+    ) -> ResponseStream:
+        """Run one turn as a scope, event by event, as ``connection.stream`` does."""
+        return self._turns.stream(
+            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
+        )
+
+    @overload
+    async def parse(
+        self,
+        text_format: type[T],
+        input: Input | None = None,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
+    ) -> ParsedResponse[T]: ...
+    @overload
+    async def parse(
+        self,
+        text_format: Any,
+        input: Input | None = None,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
+    ) -> ParsedResponse[Any]: ...
+    async def parse(
+        self,
+        text_format: Any,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Any,
+    ) -> ParsedResponse[Any]:
+        """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
+
+        :param text_format: a Struct, a dataclass, or any other type that msgspec decodes.
+        """
+        return await self._turns.parse(
+            text_format, input, delivery=delivery, max_retries=max_retries, **params
+        )
 
 
 @final
@@ -175,21 +261,20 @@ class Lane(TurnMethods):
 
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
-        abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
-        check_option_values(delivery=delivery, abandon=abandon)
-        request = StaticRequest(create_command(params))
+        check_option_values(delivery=delivery)
+        request = StaticRequest(create_command(params, input))
         return ResponseStream(
             self._sender,
             request,
             delivery=delivery,
-            abandon=abandon,
             snapshot=snapshot,
             max_retries=max_retries,
         )

@@ -31,19 +31,19 @@ class SteerReceipt(SteerInput):
     def __init__(self, turn: Turn, items: list[Raw]) -> None:
         super().__init__(turn, items)
         self._turn = turn
-        self._answered = trio.Event()
+        self._acknowledged = trio.Event()
         self._settled = trio.Event()
 
     def __repr__(self) -> str:
         """Return the id and the state of the input; no content."""
         return f"<SteerReceipt {self.id or 'without an id'} {self.state}>"
 
-    async def answered(self) -> SteerState:
+    async def wait_acknowledged(self) -> SteerState:
         """Wait until the server has accepted or refused the input. A checkpoint; cancellable."""
-        await self._turn.inbox.wait_for(self._answered)
+        await self._turn.inbox.wait_for(self._acknowledged)
         return self.state
 
-    async def settled(self) -> SteerState:
+    async def wait_settled(self) -> SteerState:
         """Wait until the input is committed, failed or unknown. A checkpoint; cancellable.
 
         An input that is ``pending`` waits for a request with the outputs of tools, so the task
@@ -55,7 +55,7 @@ class SteerReceipt(SteerInput):
     def advance(self, event: SteerEvent) -> None:
         """Change the state, and wake the tasks that wait for the change."""
         super().advance(event)
-        self._answered.set()
+        self._acknowledged.set()
         if self.state in SETTLED:
             self._settled.set()
 

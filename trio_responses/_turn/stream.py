@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from enum import Enum, auto
 from operator import length_hint
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
@@ -69,12 +69,10 @@ if TYPE_CHECKING:
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
 
-__all__ = ["AbandonChoice", "ResponseStream", "TurnSender"]
+__all__ = ["ResponseStream", "TurnSender", "raise_if_failed"]
 
 TERMINAL: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 OUTSIDE: Final = "a stream is iterated over inside its async with block"
-AbandonChoice: TypeAlias = Literal["drain", "replace"]
-"""What happens to the default lane after a turn that was left early."""
 
 
 class TurnSender(Protocol):
@@ -101,8 +99,11 @@ class TurnSender(Protocol):
         """Whether a request that was not sent because of an error may reach another socket."""
         ...
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
-        """Discard the remaining events of a turn."""
+    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
+        """Discard the remaining events of a turn.
+
+        :param restarts: whether the request of the turn is going to be sent again.
+        """
         ...
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
@@ -176,7 +177,6 @@ class ResponseStream:
         request: RequestBuilder,
         *,
         delivery: DeliveryMode,
-        abandon: AbandonChoice,
         snapshot: bool,
         max_retries: int | None = None,
     ) -> None:
@@ -184,7 +184,6 @@ class ResponseStream:
         self._sender = sender
         self._request = request
         self._choice: DeliveryMode = delivery
-        self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
         self._state = StreamState.NEW
         self._reset_events()
@@ -237,7 +236,7 @@ class ResponseStream:
             self._sending_again.cancel()
         if self._turn is not None and not restarting:
             self._turn.set_running()
-            self._sender.abandon_turn(self._turn, self._abandon)
+            self._sender.abandon_turn(self._turn)
             if self._reading:  # another task, which would wait for ever
                 self._turn.inbox.close(RuntimeError(OUTSIDE))
         self._notify_end()
@@ -265,16 +264,17 @@ class ResponseStream:
             return event
         return await self._wait_for_next()
 
-    async def until_done(self) -> Response:
-        """Read to the end, and return the `Response`: completed, incomplete or failed.
+    async def get_final_response(self) -> Response:
+        """Read to the end, and return the `Response`: completed, or incomplete.
 
         If cancelled, no event is lost: the rest can still be read.
 
+        :raises ResponseFailedError: when the response failed; ``stream.response`` returns it.
         :raises ResponsesError: when the turn ended without a Response.
         """
         async for _ in self:
             pass
-        return self.response
+        return raise_if_failed(self.response)
 
     def text_deltas(self) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece.
@@ -287,7 +287,7 @@ class ResponseStream:
 
     @property
     def response(self) -> Response:
-        """The finished `Response`.
+        """The finished `Response`: completed, incomplete or failed.
 
         :raises ResponsesError: when the turn ended without a Response.
         :raises RuntimeError: when the turn has not ended yet.
@@ -400,7 +400,7 @@ class ResponseStream:
             self._sending_again = None
         if self._state is StreamState.LEFT:
             if self._turn is not None and self._turn is not failed:  # sent before the cancellation
-                self._sender.abandon_turn(self._turn, self._abandon)
+                self._sender.abandon_turn(self._turn)
             return
         self._reset_events()
         self._earlier.clear()
@@ -424,7 +424,7 @@ class ResponseStream:
         self._restart = TurnRestarted(error=error, delay=delay)
         self._retry_at = trio.current_time() + delay
         self._unfollowed = None
-        self._sender.abandon_turn(self._turn, "replace")
+        self._sender.abandon_turn(self._turn, restarts=True)
         self._advance(StreamStep.RESTART)
         if self._request.observer is not None:
             self._request.observer.retrying(delay, error)
@@ -568,6 +568,16 @@ class ResponseStream:
         """Notify the instruments of the end of the turn; with neither, it was left early."""
         if self._request.observer is not None:
             self._request.observer.ended(responses, error, self.response_id)
+
+
+def raise_if_failed(response: Response) -> Response:
+    """Return a Response that did not fail.
+
+    :raises ResponseFailedError: when the response failed.
+    """
+    if response.status == "failed":
+        raise failed_response_error(response)
+    return response
 
 
 class _TextDeltas:

@@ -12,10 +12,10 @@ from trio_responses.testing._scripts import (
     Call,
     Fail,
     How,
+    OnSteer,
     Reply,
     Responder,
     Script,
-    WhenSteered,
 )
 from trio_responses.testing._server import ResponsesServer, ServerStatistics, open_test_server
 from trio_responses.testing._steering import MAX_PENDING_STEERS
@@ -32,6 +32,7 @@ __all__ = [
     "Frame",
     "How",
     "MemoryStream",
+    "OnSteer",
     "Reply",
     "Request",
     "Responder",
@@ -40,7 +41,6 @@ __all__ = [
     "ServerStatistics",
     "SteerRequest",
     "SteerState",
-    "WhenSteered",
     "WireBytes",
     "default_answer",
     "memory_connection",

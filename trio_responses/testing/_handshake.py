@@ -50,7 +50,7 @@ class Acceptor:
         self._state = state
 
     async def serve(self, stream: Stream) -> None:
-        """Serve one stream until it ends; exceptions go to the crashes of the server."""
+        """Serve one stream until it ends; exceptions go to ``server.errors``."""
         record = Connection(len(self._state.connections) + 1)
         self._state.connections.append(record)
         try:
@@ -61,7 +61,7 @@ class Acceptor:
             pass  # trio-websocket tries to answer a ping that comes after its own close frame
         except* Exception as group:  # noqa: BLE001 - other connections must go on
             _log.debug("connection %d failed", record.number, exc_info=group)
-            self._state.crashes.extend(_leaves(group))
+            self._state.errors.extend(_leaves(group))
         finally:
             await trio.aclose_forcefully(stream)
 

@@ -205,7 +205,7 @@ class ResponseRunner:
     def _record_crash(self, error: Exception, message: str) -> Fail:
         """Record a mistake of the test, and return the answer to its request: an error."""
         _log.debug("the request ends in an error: its responder or script failed", exc_info=error)
-        self._state.crashes.append(error)
+        self._state.errors.append(error)
         return Fail(message=message)
 
     async def _send_plan(

@@ -194,7 +194,7 @@ def check_answer(answer: Answer) -> None:
 
 Responder: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
 """A function, sync or async, that returns the answer to a request. Exceptions of the function go to
-``server.crashes``."""
+``server.errors``."""
 
 
 # Steps of a script
@@ -323,7 +323,7 @@ HandshakeFault: TypeAlias = HttpRefusal | Hang | HangUp | Garbage | AcceptAndDro
 
 # The script itself
 
-WhenSteered: TypeAlias = Literal["interrupt", "finish", "fail"]
+OnSteer: TypeAlias = Literal["interrupt", "finish", "fail"]
 """What a response does with accepted steering input: end before its next item, end after its
 last item, or reject the input (docs/protocol.md 5.7). Calls are never cut off: they go out, and the
 input waits for their outputs."""
@@ -347,7 +347,7 @@ class Script:
         """The answer; None is the answer of the responder."""
         self.finished: trio.Event = trio.Event()
         """Set when the server has sent the answer, or has lost the connection meanwhile."""
-        self.steered: WhenSteered = "interrupt"
+        self.steered: OnSteer = "interrupt"
         """What the response does with accepted steering input."""
         self.steer_code: str = "successor_creation_failed"
         """The error code for rejected steering input."""
@@ -401,7 +401,7 @@ class Script:
         event = until.finished if isinstance(until, Script) else until
         return self._at(after_events, Hold(event))
 
-    def when_steered(self, how: WhenSteered, *, code: str = "successor_creation_failed") -> Self:
+    def on_steer(self, how: OnSteer, *, code: str = "successor_creation_failed") -> Self:
         """Set what the response does with accepted steering input; by default, interrupt.
 
         An interruption skips the places after it, except None, which is after all events.
@@ -411,7 +411,7 @@ class Script:
             input.
         :param code: ``error.code`` for ``fail``.
         """
-        check_choice("how", how, get_args(WhenSteered))
+        check_choice("how", how, get_args(OnSteer))
         self.steered, self.steer_code = how, code
         return self
 

@@ -69,7 +69,7 @@ class ServerStatistics:
     """Responses running now."""
     max_active: int
     """The highest number of responses running at once."""
-    crashes: int
+    errors: int
     """Exceptions of responders and connections. They do not stop the server."""
 
 
@@ -123,9 +123,9 @@ class ResponsesServer:
         return self._state.connections
 
     @property
-    def crashes(self) -> list[Exception]:
+    def errors(self) -> list[Exception]:
         """Exceptions of responders, of connections, and of calls of unoffered functions."""
-        return self._state.crashes
+        return self._state.errors
 
     def statistics(self) -> ServerStatistics:
         """Return the counts of the server since its start."""
@@ -139,7 +139,7 @@ class ResponsesServer:
             responses=state.responses,
             active=state.active,
             max_active=state.max_active,
-            crashes=len(state.crashes),
+            errors=len(state.errors),
         )
 
     # Scripts for requests
@@ -159,7 +159,7 @@ class ResponsesServer:
         """Answer the next request with one function call; parameters as in :class:`Call`.
 
         If the request does not offer the function, it gets an error instead, and an
-        ``AssertionError`` is added to :attr:`crashes`. Pass ``unoffered=True`` to imitate a model
+        ``AssertionError`` is added to :attr:`errors`. Pass ``unoffered=True`` to imitate a model
         that invents a name.
         """
         call = Call(name, arguments, call_id=call_id, unoffered=unoffered)
@@ -237,7 +237,7 @@ class ResponsesServer:
     def respond_with(self, responder: Responder | None) -> None:
         """Answer every request without a script by calling a function, sync or async.
 
-        An exception of the function is added to :attr:`crashes`, and the client gets an error with
+        An exception of the function is added to :attr:`errors`, and the client gets an error with
         status 500. None restores :func:`~trio_responses.testing.default_answer`.
         """
         self._state.responder = responder or default_answer
@@ -263,16 +263,16 @@ class ResponsesServer:
         if _is_positive(times):
             self._state.steer_refusals.append((code, times))
 
-    def forget_orders(self) -> None:
+    def clear_scripts(self) -> None:
         """Remove all scripts, recordings and faults that no request or handshake has taken."""
         self._state.clear_scripts()
 
-    def assert_all_orders_used(self) -> None:
+    def assert_all_scripts_used(self) -> None:
         """Raise if the server has unused scripts, refusals or handshake faults.
 
         Those without a limit of uses do not count. For the end of a test::
 
-            server.assert_all_orders_used()
+            server.assert_all_scripts_used()
 
         :raises AssertionError: With the unused ones, and the numbers of received requests and
             handshakes.
@@ -459,14 +459,19 @@ class ResponsesServer:
 
     async def serve_tcp(
         self,
-        host: str = "127.0.0.1",
         port: int = 0,
+        host: str = "127.0.0.1",
         *,
         ssl_context: ssl.SSLContext | None = None,
     ) -> str:
         """Listen on TCP until the server is closed, and return :attr:`url`.
 
+        For example, for any program that reads ``OPENAI_BASE_URL``::
+
+            url = await server.serve_tcp(8779)  # "http://127.0.0.1:8779/v1"
+
         :param port: The port; 0 takes a free port.
+        :param host: The address of an interface of this machine.
         :param ssl_context: The TLS context; None serves without TLS.
         :raises OSError: If the server cannot listen on the address.
         """

@@ -191,7 +191,7 @@ class ServerState:
     open_connections: list[OpenConnection] = field(default_factory=list[OpenConnection])
     """The open WebSockets, oldest first."""
     ids: Ids = field(default_factory=Ids)
-    crashes: list[Exception] = field(default_factory=list[Exception])
+    errors: list[Exception] = field(default_factory=list[Exception])
     max_open: int = 0
     active: int = 0
     max_active: int = 0

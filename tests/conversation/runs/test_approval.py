@@ -150,7 +150,7 @@ async def test_a_declined_computer_call_raises_and_can_be_answered_later(
 
 
 async def test_an_approval_that_is_neither_true_nor_text_declines(server: ResponsesServer) -> None:
-    @function_tool(cheap=True)
+    @function_tool(run_in_thread=False)
     def pay(euros: int) -> str:
         return f"paid {euros}"
 

@@ -26,12 +26,12 @@ class Place(msgspec.Struct):
     height: float | None = None
 
 
-@function_tool(cheap=True)
+@function_tool(run_in_thread=False)
 def forecast(place: Place, days: int = 1, tags: list[str] | None = None) -> Any:
     return [place, days, tags]
 
 
-@function_tool(cheap=True, strict=False)
+@function_tool(run_in_thread=False, strict=False)
 def anything(value: Any) -> Any:
     return value
 

@@ -174,7 +174,7 @@ async def test_leaving_a_run_cancels_its_tools(server: ResponsesServer, by: str)
                     async with conversation.run_stream("Go.") as run:
                         if by == "cancelling an event":
                             with trio.move_on_after(2):
-                                await run.until_done()
+                                await run.get_final_response()
                             await trio.testing.wait_all_tasks_blocked()
                             assert ended == ["it"]
                         async for event in run:
@@ -460,7 +460,7 @@ async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_gets_an_error
 
     @function_tool
     async def ask_another(text: str) -> str:
-        return (await conversation.fork().create([*answers, user(text)])).output_text
+        return (await (await conversation.fork()).create([*answers, user(text)])).output_text
 
     answers = [
         {"type": "function_call_output", "call_id": call_id, "output": "later"}

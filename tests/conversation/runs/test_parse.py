@@ -232,7 +232,7 @@ async def test_type_checkers_infer_the_type_of_the_answer(server: "ResponsesServ
             number = await lane.parse(int, model="m", input="Go.")
             assert_type(number.parsed, int)
         async with conversation.run_stream("Go.") as run:
-            assert_type(await run.until_done(), Response)
+            assert_type(await run.get_final_response(), Response)
         assert_type(await conversation.run("Go."), Response)
     assert isinstance(answer.parsed, Weather)
     assert isinstance(trip.parsed, Trip)

@@ -25,10 +25,11 @@ from tests.conversation.runs.rig import (
     outputs,
 )
 from tests.turn.rig import Crowd, assert_at_rest, heard
-from trio_responses import Conversation, ToolFinished, ToolStarted, function_tool
+from trio_responses import ToolFinished, ToolStarted, function_tool
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._protocol.requests import SteerState
-from trio_responses.types import OutputTextDelta, ResponseCompleted
+from trio_responses._wire import decode_item
+from trio_responses.types import FunctionCallOutput, OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
     from trio_responses.testing import Request, ResponsesServer
@@ -72,7 +73,10 @@ async def test_one_iteration_has_the_events_of_the_model_and_its_tools(
     assert started.name == finished.name == "weather"
     assert started.call == finished.call == run.responses[0].function_calls[0]
     assert finished.seconds == pytest.approx(1)
-    assert b"21 degrees in Oslo" in bytes(finished.answer)
+    assert finished.output == "21 degrees in Oslo"
+    assert decode_item(finished.raw_item) == FunctionCallOutput(
+        call_id="call_1", output="21 degrees in Oslo"
+    )
     assert sum(isinstance(event, ResponseCompleted) for event in events) == 2
     deltas_ = (event.delta for event in events if isinstance(event, OutputTextDelta))
     assert "".join(deltas_) == run.response.output_text
@@ -140,7 +144,7 @@ async def test_a_run_has_one_reader(server: "ResponsesServer") -> None:
     server.reply("Hello.", delay=1)
     async with open_conversation(server) as conversation, conversation.run_stream("Go.") as run:
         async with open_collapsing_nursery() as nursery:
-            nursery.start_soon(run.until_done)
+            nursery.start_soon(run.get_final_response)
             await wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):
                 await anext(run)
@@ -258,7 +262,7 @@ async def test_a_checkpoint_during_a_run_has_the_outputs_so_far(server: "Respons
                     saved = conversation.checkpoint()
             assert outputs(server.requests[-1]) == ["0/0", "0/1", "0/2"]
         worker.runs.clear()
-        async with Conversation.restore(connection, saved) as again:
+        async with connection.restore_conversation(saved) as again:
             assert again.checkpoint() == saved
             await again.run(tools=[worker.tool])
             assert is_paired(history(again))
@@ -275,7 +279,7 @@ async def test_a_checkpoint_between_two_runs_has_the_pending_calls(
         async with connection.conversation(model="m", tools=[worker.tool]) as conversation:
             await conversation.create("Go.")
             saved = conversation.checkpoint()
-        async with Conversation.restore(connection, saved) as again:
+        async with connection.restore_conversation(saved) as again:
             await again.run(tools=[worker.tool])
             assert is_paired(history(again))
     assert outputs(server.requests[-1]) == ["0/0", "0/1"]
@@ -290,7 +294,7 @@ async def test_a_fork_during_a_run_has_the_outputs_so_far(server: "ResponsesServ
     ):
         async for event in run:
             if isinstance(event, ToolFinished) and event.call == run.responses[0].output[1]:
-                branch = conversation.fork()
+                branch = await conversation.fork()
                 await branch.run()
                 assert outputs(server.requests[-1]) == [INTERRUPTED, "0/1"]
                 assert is_paired(history(branch))
@@ -317,14 +321,14 @@ async def test_a_tool_may_use_another_conversation(server: "ResponsesServer") ->
     assert outputs(server.requests[-1]) == [heard("Oslo")]
 
 
-async def test_a_reset_during_a_run_ends_the_run(server: "ResponsesServer") -> None:
+async def test_a_cleared_history_during_a_run_ends_the_run(server: "ResponsesServer") -> None:
     """Outputs of its tools are not sent in the new chain, even for equal call ids."""
     server.answer([WEATHER])
     async with open_conversation(server, tools=[weather]) as conversation:
         async with conversation.run_stream("Is it warm?") as run:
             async for event in run:
                 if isinstance(event, ToolStarted):
-                    conversation.reset()
+                    await conversation.clear_history()
         assert run.response.function_calls
         assert conversation.items == ()
         server.call("weather", {"city": "Rome"}, call_id="call_1")

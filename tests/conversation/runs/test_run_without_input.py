@@ -12,7 +12,6 @@ from tests.conversation.runs.rig import DONE, Worker, answers
 from trio_responses import (
     ConfigurationError,
     ConnectionLost,
-    Conversation,
     ToolStarted,
     function_tool,
 )
@@ -116,13 +115,13 @@ async def test_forks_and_checkpoints_have_the_unsent_input_and_a_reset_clears_it
         async with connection.conversation(model="m") as conversation:
             with pytest.raises(ConnectionLost):
                 await conversation.run("One?")
-            await conversation.fork().run()
+            await (await conversation.fork()).run()
             assert user_texts(server.requests[-1]) == ["One?"]
             saved = conversation.checkpoint()
-            conversation.reset()
+            await conversation.clear_history()
             with pytest.raises(ConfigurationError, match="nothing to go on from"):
                 await conversation.run()
-        async with Conversation.restore(connection, saved) as restored:
+        async with connection.restore_conversation(saved) as restored:
             await restored.run()
             assert user_texts(server.requests[-1]) == ["One?"]
 
@@ -142,7 +141,7 @@ async def test_a_run_with_a_prompt_template_needs_no_input(server: ResponsesServ
 
 
 async def test_a_run_without_input_does_not_force_a_call_again(server: ResponsesServer) -> None:
-    @function_tool(cheap=True)
+    @function_tool(run_in_thread=False)
     def pay(euros: int) -> str:
         return f"paid {euros}"
 
@@ -158,7 +157,7 @@ async def test_a_run_without_input_does_not_force_a_call_again(server: Responses
     assert [request["tool_choice"] for request in server.requests] == [choice, "auto"]
 
 
-async def test_an_interrupted_call_does_not_start_again_after_adopt(
+async def test_an_interrupted_call_does_not_start_again_after_a_replacement(
     server: ResponsesServer,
 ) -> None:
     begun: list[int] = []
@@ -173,7 +172,7 @@ async def test_an_interrupted_call_does_not_start_again_after_adopt(
         server.call("transfer", {"euros": 3})
         with trio.move_on_after(5):
             await conversation.run("hi")
-        conversation.adopt(conversation.items)
+        await conversation.replace_history(conversation.items)
         server.reply("done")
         await conversation.run("go on")
         assert begun == [3]

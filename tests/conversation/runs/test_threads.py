@@ -1,4 +1,4 @@
-"""Sync functions run in threads, or in the event loop if they are cheap. On the real clock."""
+"""Sync functions run in threads, or in the event loop if the tool says so. On the real clock."""
 
 import threading
 
@@ -21,15 +21,15 @@ def test_a_sync_function_runs_in_a_thread_unless_it_is_cheap() -> None:
         meeting.wait(timeout=30)
         return threading.current_thread() is threading.main_thread()
 
-    @function_tool(cheap=True)
-    def cheap() -> bool:
+    @function_tool(run_in_thread=False)
+    def quick() -> bool:
         return threading.current_thread() is threading.main_thread()
 
     async def main() -> None:
         async with open_test_server() as server:
             server.answer([Call(name, call_id=str(n)) for n, name in enumerate(("slow", "slow"))])
-            server.answer([Call("cheap", call_id="3")])
-            async with open_conversation(server, tools=[slow, cheap]) as conversation:
+            server.answer([Call("quick", call_id="3")])
+            async with open_conversation(server, tools=[slow, quick]) as conversation:
                 await conversation.run("Go.")
             assert [outputs(request) for request in server.requests] == [
                 [],
