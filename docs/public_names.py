@@ -131,6 +131,7 @@ def alias_docstrings() -> dict[str, list[str]]:
 INTERNAL = {
     "Item.unknown",
     "Part.unknown",
+    "Response.with_output",
     "ResponsesError.copy_for_raise",
     "RotationPolicy.age_for",
     "Script.fits",

@@ -45,6 +45,10 @@ class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):
             delay = parse_retry_message(self.message)
         return delay
 
+    def to_json(self) -> str:
+        """Return the frame as received."""
+        return self.raw.decode() if self.raw else super().to_json()
+
     def __repr__(self) -> str:
         """Return the fields without the message, which may quote the request."""
         return (

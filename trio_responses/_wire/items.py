@@ -486,4 +486,6 @@ def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
         if not item.wire_type:  # servers may omit the type of a message
             with suppress(*lenient.DECODE_ERRORS):
                 item = _message_decoder.decode(raw)
+    if isinstance(item, Item):
+        vars(item)["raw_json"] = msgspec.Raw(raw)
     return item
