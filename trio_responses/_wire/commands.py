@@ -33,7 +33,7 @@ class ResponseCreate(
 
     ``extra`` holds fields that this version does not know. They are sent at the top level::
 
-        ResponseCreate(model=MODEL, input="hi", extra={"multi_agent": {"enabled": True}})
+        ResponseCreate(model=MODEL, input="hi", extra={"brand_new": {"enabled": True}})
     """
 
     type: ClassVar[Literal["response.create"]] = "response.create"
@@ -89,6 +89,8 @@ class ResponseCreate(
     moderation: Mapping[str, Any] | UnsetType | None = UNSET
     access_programs: Mapping[str, Any] | UnsetType = UNSET
     image: Mapping[str, Any] | UnsetType = UNSET
+    multi_agent: Mapping[str, Any] | UnsetType | None = UNSET
+    """Settings of subagents (beta, multi-agent)."""
     user: str | UnsetType = UNSET
     """Deprecated: use ``safety_identifier`` and ``prompt_cache_key``."""
     stream: bool | UnsetType | None = UNSET
