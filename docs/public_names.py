@@ -105,7 +105,8 @@ def kind_of(thing: object) -> str:
 
 def shows_inherited(thing: object) -> bool:
     """Whether a class is shown with the members of its bases, which are not public."""
-    return isinstance(thing, type) and not issubclass(thing, BaseException | Enum | msgspec.Struct)
+    hidden = BaseException | Enum | msgspec.Struct | dict
+    return isinstance(thing, type) and not issubclass(thing, hidden)
 
 
 # --- Docstrings ------------------------------------------------------------------------------

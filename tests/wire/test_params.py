@@ -3,6 +3,7 @@
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -69,6 +70,16 @@ def test_the_table_of_words_is_that_of_the_annotations() -> None:
     for path, words in WORDS.items():
         if words.kind == "open":
             assert (path, str) in LEAVES
+
+
+def test_the_reference_has_the_table_of_words() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "parameters.md"
+    listed = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    assert listed == [
+        f"| `{path}` | {words.kind} | {', '.join(f'`{word}`' for word in words.words)}"
+        f" | {words.reason} |"
+        for path, words in WORDS.items()
+    ]
 
 
 def test_every_typed_dict_is_public() -> None:
