@@ -26,10 +26,12 @@ from trio_responses.testing import ResponsesServer
 from trio_responses.types import (
     ErrorEvent,
     FunctionCall,
+    FunctionCallOutput,
     OutputTextDelta,
     ResponseCompleted,
     ResponseCreate,
     ResponseCreated,
+    ResponseInject,
 )
 
 if TYPE_CHECKING:
@@ -107,6 +109,19 @@ async def test_connect_rejects_after_the_last_retry(
     assert trio.current_time() == 31
 
 
+async def test_send_takes_injected_outputs(server: ResponsesServer, connect: "Connect") -> None:
+    """Which the test server does not know: its answer shows what it received."""
+    command = ResponseInject(
+        response_id="resp_1",
+        input=[FunctionCallOutput(call_id="c", output="x")],
+    )
+    async with connect() as connection:
+        await connection.send(command)
+        event = await connection.receive()
+    assert isinstance(event, ErrorEvent)
+    assert "response.inject" in event.message
+
+
 async def test_send_takes_typed_events(server: ResponsesServer, connect: "Connect") -> None:
     """``send(event)``: with every field of the seed's ``ResponseCreateEvent``, and others."""
     command = ResponseCreate(
@@ -123,15 +138,15 @@ async def test_send_takes_typed_events(server: ResponsesServer, connect: "Connec
         metadata={"a": "b"},
         reasoning={"effort": "low", "summary": "auto"},
         truncation="disabled",
-        extra={"multi_agent": 1},
+        extra={"brand_new": 1},
     )
     async with connect() as connection:
         await connection.send(command)
         assert isinstance(await connection.receive(), ResponseCreated)
     body = server.requests[0].body
     assert body["type"] == "response.create"
-    assert (body["store"], body["temperature"], body["multi_agent"]) == (False, 0.5, 1)
-    assert set(body) - {"type", "multi_agent"} == {
+    assert (body["store"], body["temperature"], body["brand_new"]) == (False, 0.5, 1)
+    assert set(body) - {"type", "brand_new"} == {
         "model",
         "store",
         "input",

@@ -148,6 +148,13 @@ class UnknownPart(Unknown):
     type: ClassVar[Literal["trio_responses.unknown_part"]] = "trio_responses.unknown_part"
 
 
+class Agent(Record, frozen=True, kw_only=True):
+    """The agent that an event or an item comes from (beta, multi-agent)."""
+
+    agent_name: str
+    """Name of the agent, such as ``/root``."""
+
+
 class Item(Tagged, frozen=True, kw_only=True, gc=True, dict=True):
     """An item of a conversation. Fields that are ``None`` are omitted when the item is sent.
 
@@ -155,6 +162,8 @@ class Item(Tagged, frozen=True, kw_only=True, gc=True, dict=True):
     """
 
     unknown: ClassVar[type[Unknown]] = UnknownItem
+    agent: Agent | None = None
+    """The agent that made the item (beta, multi-agent)."""
 
     @property
     def raw(self) -> msgspec.Raw | None:
@@ -177,10 +186,12 @@ class Event(Tagged, frozen=True, kw_only=True):
     """An event that the server sends.
 
     ``sequence_number`` counts the events of one response. ``stream_id`` names the lane; events of
-    the default lane have none (guide, WebSocket mode). Servers may omit either.
+    the default lane have none (guide, WebSocket mode). Servers may omit each of the fields.
     """
 
     sequence_number: int | None = None
     """Number of the event within its response, from 0 (docs/protocol.md, 3)."""
     stream_id: str | None = None
     """Name of the lane; `None` is the default lane (docs/protocol.md, 5.2)."""
+    agent: Agent | None = None
+    """The agent that the event comes from (beta, multi-agent)."""

@@ -1,4 +1,4 @@
-"""The client events: ``response.create`` and ``response.steer``.
+"""The client events: ``response.create``, ``response.steer`` and ``response.inject``.
 
 A field that is ``UNSET`` is omitted, a field that is ``None`` is sent as null: some settings treat
 the two differently. Settings that are objects have no records; they are plain JSON.
@@ -116,5 +116,20 @@ class ResponseSteer(
     input: Input
 
 
-ClientEvent: TypeAlias = ResponseCreate | ResponseSteer
+class ResponseInject(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="response.inject"
+):
+    """The client event that adds tool outputs to an active response (beta, multi-agent).
+
+    The outputs wake an agent that waits for them. The server adds all of them, or none: its answer
+    is `InjectCreated` or `InjectFailed`.
+    """
+
+    type: ClassVar[Literal["response.inject"]] = "response.inject"
+    response_id: str
+    """Id of the active response."""
+    input: Sequence[InputItem | Mapping[str, Any] | msgspec.Raw]
+
+
+ClientEvent: TypeAlias = ResponseCreate | ResponseSteer | ResponseInject
 """An event that a client sends, as ``connection.send`` takes it (docs/protocol.md, 2)."""
