@@ -109,7 +109,7 @@ async def test_connect_rejects_after_the_last_retry(
     assert trio.current_time() == 31
 
 
-async def test_send_takes_injected_outputs(server: ResponsesServer, connect: "Connect") -> None:
+async def test_send_takes_injected_outputs(connect: "Connect") -> None:
     """Which the test server does not know: its answer shows what it received."""
     command = ResponseInject(
         response_id="resp_1",
@@ -138,15 +138,16 @@ async def test_send_takes_typed_events(server: ResponsesServer, connect: "Connec
         metadata={"a": "b"},
         reasoning={"effort": "low", "summary": "auto"},
         truncation="disabled",
-        extra={"brand_new": 1},
+        extra={"client_metadata": {"a": "b"}},
     )
     async with connect() as connection:
         await connection.send(command)
         assert isinstance(await connection.receive(), ResponseCreated)
     body = server.requests[0].body
     assert body["type"] == "response.create"
-    assert (body["store"], body["temperature"], body["brand_new"]) == (False, 0.5, 1)
-    assert set(body) - {"type", "brand_new"} == {
+    assert (body["store"], body["temperature"]) == (False, 0.5)
+    assert body["client_metadata"] == {"a": "b"}
+    assert set(body) - {"type", "client_metadata"} == {
         "model",
         "store",
         "input",
