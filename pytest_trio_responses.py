@@ -1,14 +1,9 @@
-"""The pytest plugin: a Responses server and a connection to it, as fixtures.
+"""The pytest plugin: fixtures for a Responses server in memory and a connection to the server.
 
-pytest finds it by its entry point, so it is loaded in the test runs of everybody who has the
-package. It is a module of its own, beside the package, for their sake: nothing of the package is
-imported before a test asks for a fixture.
-
-The fixtures are async generators without a mark: pytest-trio runs them, and so does anyio's
-plugin on its trio backend, whichever runs the test.
-
-What belongs elsewhere: the server (`trio_responses.testing`), how they are used
-(`docs/testing-your-app.md`).
+pytest loads this module by its entry point, in every test run where the package is installed. The
+module is separate from the package, which is only imported when a test uses a fixture.
+The fixtures are async generators without a mark: pytest-trio runs them, and so does the plugin of
+anyio on its trio backend.
 """
 
 from __future__ import annotations
@@ -25,12 +20,12 @@ if TYPE_CHECKING:
 
 MARKER = (
     "responses_server(api_key, max_age, lanes, steering, unknown_parameters, ...): "
-    "how the server of the fixture responses_server behaves: the options of open_test_server()"
+    "options of open_test_server() for the server of the fixture responses_server"
 )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", MARKER)
 
 
@@ -38,30 +33,37 @@ def pytest_configure(config: pytest.Config) -> None:
 async def responses_server(
     request: pytest.FixtureRequest,
 ) -> AsyncGenerator[ResponsesServer, None]:
-    """Run a Responses server in memory, which answers as it is told.
+    """Run a Responses server in memory for one test.
 
-    What its responders raise is raised when the test is over, so that no test passes by mistake,
-    and so is an order to call a function that the request did not offer; a test that means it
-    empties ``responses_server.crashes``.
+    Exceptions of responders, and calls of functions that the request does not offer, fail the test
+    at its end, so that no test passes by mistake. A test that expects them clears
+    ``responses_server.crashes``.
     """
-    import trio  # noqa: PLC0415 - not before it is needed
+    import trio  # noqa: PLC0415 - only imported if a test uses the fixture
 
-    from trio_responses.testing import open_test_server  # noqa: PLC0415 - the same
+    from trio_responses.testing import open_test_server  # noqa: PLC0415 - likewise
 
     if not trio.lowlevel.in_trio_run():
-        pytest.fail("responses_server runs on Trio: let the fixture anyio_backend return 'trio'")
+        pytest.fail(
+            "the fixture responses_server needs Trio, but the test does not run on Trio:"
+            " let the fixture anyio_backend return 'trio'"
+        )
     marker = request.node.get_closest_marker("responses_server")
     options: dict[str, Any] = marker.kwargs if marker is not None else {}
     async with open_test_server(**options) as server:
         yield server
         if server.crashes:
-            raise ExceptionGroup("the Responses server of the test crashed", server.crashes)
+            raise ExceptionGroup(
+                "the Responses server of the test had crashes; if the test expects them,"
+                " clear responses_server.crashes at its end",
+                server.crashes,
+            )
 
 
 @pytest.fixture
 async def responses_connection(
     responses_server: ResponsesServer,
 ) -> AsyncGenerator[ResponsesConnection, None]:
-    """Have a connection to the server of ``responses_server``, in memory."""
+    """Open a connection in memory to the server of ``responses_server``."""
     async with responses_server.open_client() as connection:
         yield connection

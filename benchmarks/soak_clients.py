@@ -11,7 +11,7 @@ import trio
 
 from trio_responses import (
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     Keepalive,
     ReconnectPolicy,
@@ -100,7 +100,7 @@ async def run_turn(
             log.check(patience < LONGEST_TURN, f"no end in time: {token}")
             ending = "cancelled"
     except ResponsesError as error:
-        log.check(isinstance(error.delivery, Delivery), f"no delivery: {error!r}")
+        log.check(isinstance(error.delivery, DeliveryStatus), f"no delivery: {error!r}")
         ending = f"{type(error).__name__}, {error.delivery}"
     except trio.Cancelled:
         ending = "cancelled"

@@ -136,10 +136,10 @@ INTERNAL = {
     "ResponsesError.copy_for_raise",
     "RotationPolicy.age_for",
     "Script.fits",
-    "Script.parting",
+    "Script.delayed_close",
     "Script.steps_at",
-    "SteerReceipt.become",
-    "SteerReceipt.refuse",
+    "SteerReceipt.advance",
+    "SteerReceipt.fail",
     "SteerReceipt.request",
 }
 """Members without a leading underscore that only the package itself uses, with their class."""

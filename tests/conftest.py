@@ -1,4 +1,8 @@
-"""What all tests share: a clock that jumps, and a server in memory."""
+"""Fixtures and settings of all tests: clocks that jump, servers, and the profile of Hypothesis.
+
+No test depends on the speed of the machine: time passes on clocks that jump, Hypothesis sets no
+limit for an example, and a real limit is there to end a deadlock only.
+"""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from inspect import iscoroutinefunction
@@ -6,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import HealthCheck, settings
 from trio.testing import MockClock
 
 from tests.secrets_watch import SecretsWatch
@@ -14,12 +19,18 @@ from trio_responses.testing import ResponsesServer, open_test_server
 
 A_LONG_TIME = 50_000.0
 BOUNDED_FOLDERS = frozenset({"connection", "conversation", "runs"})
+"""The folders whose tests all run on a clock that jumps, each for `A_LONG_TIME` at most."""
+
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 
 def _run_bounded(test: Callable[[], Awaitable[None]], **options: Any) -> None:
-    """Run a test under a clock that jumps, and end it where it would wait for ever.
+    """Run a test on a clock that jumps, and fail it after a long time on that clock.
 
-    A clock jumps only to somebody's deadline, so that without one a deadlock would hang.
+    The clock jumps to the next deadline, so that a deadlock without any deadline would hang.
     """
 
     async def bounded() -> None:
@@ -37,8 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    # pytest-trio takes a clock from the parameters of the test itself only: a fixture's has no
-    # effect. The markers come first here, before pytest-trio's own.
+    # pytest-trio takes a clock from the parameters of a test only: a clock of a fixture has no
+    # effect. The first marker counts, so these go before pytest-trio's own.
     for item in items:
         is_async = isinstance(item, pytest.Function) and iscoroutinefunction(item.obj)
         if is_async and item.path.parent.name in BOUNDED_FOLDERS:
@@ -58,7 +69,7 @@ async def server() -> AsyncGenerator[ResponsesServer, None]:
 
 @pytest.fixture
 async def narrow_server() -> AsyncGenerator[ResponsesServer, None]:
-    """A server that knows the default lane only."""
+    """A server without lanes."""
     async with open_test_server(max_age=None, lanes=False) as server:
         yield server
         assert server.crashes == []

@@ -1,4 +1,4 @@
-"""Runs of pytest in projects of others: a folder with tests, and the plugin of the package."""
+"""Runs of pytest in a project of a user: a folder with tests, and the plugin of the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HANG_GUARD = 600.0
 
 
 def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the tests in a folder by a pytest of its own, which knows nothing of this suite."""
+    """Run the tests in a folder in a new process, without the settings of this suite."""
     installed = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
     by_hand = () if installed else ("-p", PLUGIN)  # an old install knows no entry point yet
     kept = {name: value for name, value in os.environ.items() if "PYTEST" not in name}

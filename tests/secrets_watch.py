@@ -49,15 +49,15 @@ WATCHED: Final[tuple[type[Any], ...]] = (
 
 
 class SecretsWatch:
-    """Notes where a key was seen."""
+    """A pytest plugin that collects the places where a key was seen."""
 
     def __init__(self, markers: tuple[str, ...] = MARKERS) -> None:
         self._markers = markers
         self._undo: list[Callable[[], None]] = []
         self.seen: list[str] = []
-        """Where a key was seen, since `take` was called last."""
+        """The places where a key was seen since the last `take`."""
         self.looked: int = 0
-        """How many texts were searched."""
+        """The number of texts that were searched."""
 
     def look(self, where: str, *texts: object) -> None:
         """Search texts for keys."""
@@ -68,14 +68,14 @@ class SecretsWatch:
                 self.seen.append(f"{where}: {shown[:500]}")
 
     def take(self) -> list[str]:
-        """Give what was seen, and forget it."""
+        """Return the places where a key was seen, and forget them."""
         seen, self.seen = self.seen, []
         return seen
 
     # --- What it listens at --------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start to search all output."""
         make = logging.getLogRecordFactory()
 
         def watched_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -93,7 +93,7 @@ class SecretsWatch:
             self._after(kind, "__init__", lambda made, _: (repr(made), str(made)))
 
     def _open(self, logger: logging.Logger) -> None:
-        """Have a logger make all its records, and pass on those that it would have made anyway."""
+        """Make a logger create all records, and pass on only those that it would have created."""
         level = logger.level
 
         def passes(record: logging.LogRecord) -> bool:
@@ -108,7 +108,7 @@ class SecretsWatch:
         self._undo.append(undo)
 
     def stop(self) -> None:
-        """Leave everything as it was."""
+        """Restore everything that `start` replaced."""
         while self._undo:
             self._undo.pop()()
 
@@ -119,7 +119,7 @@ class SecretsWatch:
             self.look(where, repr(record.exc_info[1]), str(record.exc_info[1]))
 
     def _after(self, kind: type[Any], name: str, show: Callable[[Any, Any], Any]) -> None:
-        """Look at something each time that a method of a class has run."""
+        """Search something each time that a method of a class has run."""
         method = getattr(kind, name)
         was_own = name in vars(kind)
 
@@ -150,24 +150,24 @@ class SecretsWatch:
         return result
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
-        """Look at a warning."""
+        """Search a warning."""
         self.look("a warning", warning_message.message)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Look at what a test wrote, except where it failed: pytest shows the test's own lines."""
+        """Search a test's output, unless it failed: pytest then shows the test's own lines."""
         if report.passed:
             self.look(f"the output of {report.nodeid}", *(text for _, text in report.sections))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail the session for what came to light outside of tests."""
+        """Fail the session for a key that was seen outside of tests."""
         if self.seen:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say what came to light outside of tests."""
+        """Report the keys that were seen outside of tests."""
         for line in self.seen:
             terminalreporter.write_line(f"a key came to light (P9): {line}", red=True)
 
     def pytest_unconfigure(self) -> None:
-        """Stop listening."""
+        """Stop searching."""
         self.stop()

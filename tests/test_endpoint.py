@@ -1,4 +1,4 @@
-"""Where to connect, and with which key and headers."""
+"""Endpoints: URLs, profiles, keys and headers."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_url_that_cannot_be_dialled_is_refused(url: Any) -> None:
         ("gateway.test:8443/api/", "https://gateway.test:8443/api"),
     ],
 )
-def test_a_host_alone_is_answered_with_the_url_that_may_be_meant(given: str, meant: str) -> None:
+def test_a_host_without_a_scheme_gets_a_suggested_url(given: str, meant: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Endpoint.of(given)
     schemes = "a URL begins with https://, wss://, http:// or ws://"
@@ -139,8 +139,8 @@ def test_a_host_alone_is_answered_with_the_url_that_may_be_meant(given: str, mea
     ("given", "rest"),
     [("ftp://host/v1", ", not 'ftp'"), ("nonsense", ""), (KEY, ""), (f"host:1/v1?key={KEY}", "")],
 )
-def test_what_may_be_anything_is_not_guessed_at(given: str, rest: str) -> None:
-    """P9: a key in the place of the URL is not repeated."""
+def test_an_unclear_text_gets_no_suggested_url(given: str, rest: str) -> None:
+    """P9: a key that is passed as the URL is not quoted."""
     with pytest.raises(ConfigurationError) as caught:
         Endpoint.of(given)
     assert str(caught.value) == f"a URL begins with https://, wss://, http:// or ws://{rest}"
@@ -153,7 +153,7 @@ def test_of_refuses_bad_urls_in_the_same_way() -> None:
 
 
 @pytest.mark.parametrize("url", [f"https://{KEY}@host/v1", f"https://user:{KEY}@host/v1"])
-def test_a_key_in_the_url_is_refused_and_not_repeated(url: str) -> None:
+def test_a_key_in_the_url_is_refused_and_not_quoted(url: str) -> None:
     """P9."""
     with pytest.raises(ConfigurationError) as caught:
         Endpoint.compatible(url)
@@ -182,7 +182,7 @@ def test_a_key_in_the_url_is_refused_and_not_repeated(url: str) -> None:
     ],
 )
 def test_only_this_machine_is_loopback(host: str, *, loopback: bool) -> None:
-    """P9: what ``ws://`` may carry a key to."""
+    """P9: ``ws://`` may carry a key only to loopback."""
     assert Endpoint.compatible(f"ws://{host}:80/v1").loopback is loopback
 
 
@@ -262,12 +262,12 @@ def test_azure_takes_a_resource_or_a_url_and_a_key_or_a_token() -> None:
     ],
 )
 def test_a_url_of_azure_without_a_path_gets_the_v1_route(given: str, dialled: str) -> None:
-    """It is what the portal shows."""
+    """Azure's portal shows the URL in this form."""
     assert Endpoint.azure(given).url == f"wss://x.openai.azure.com{dialled}"
 
 
 @pytest.mark.parametrize("resource", ["x.openai.azure.com", "", "a b", "x/", 5, None])
-def test_what_is_no_resource_of_azure_is_refused(resource: Any) -> None:
+def test_an_invalid_azure_resource_is_refused(resource: Any) -> None:
     with pytest.raises(
         ConfigurationError, match=r"'contoso'.*'https://contoso\.openai\.azure\.com'"
     ):
@@ -275,12 +275,12 @@ def test_what_is_no_resource_of_azure_is_refused(resource: Any) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://", "https:///", "ftp://x", "https://x#y"])
-def test_a_url_of_azure_is_a_url(url: str) -> None:
+def test_a_url_of_azure_is_checked_like_any_other(url: str) -> None:
     with pytest.raises(ConfigurationError):
         Endpoint.azure(url)
 
 
-def test_xai_differs_where_it_does() -> None:
+def test_the_xai_profile_has_its_own_limits() -> None:
     endpoint = Endpoint.xai()
     assert endpoint.url == "wss://api.x.ai/v1/responses"
     assert (endpoint.lanes, endpoint.max_age) == (False, 1500.0)
@@ -288,7 +288,7 @@ def test_xai_differs_where_it_does() -> None:
     assert endpoint.key_variable == "XAI_API_KEY"
 
 
-def test_nothing_is_taken_for_granted_of_another_server() -> None:
+def test_the_compatible_profile_assumes_no_optional_feature() -> None:
     endpoint = Endpoint.compatible("https://host/v1")
     assert (endpoint.lanes, endpoint.max_age, endpoint.after_error) == (False, None, "replace")
     assert not endpoint.requires_key
@@ -319,7 +319,7 @@ def test_headers_are_a_mapping_or_pairs(headers: Any) -> None:
         None,
     ],
 )
-def test_a_value_that_http_does_not_allow_is_refused_and_not_repeated(value: Any) -> None:
+def test_an_invalid_header_value_is_refused_and_not_quoted(value: Any) -> None:
     """P9."""
     with pytest.raises(ConfigurationError, match="X-Key") as caught:
         checked_headers({"X-Key": value})
@@ -329,7 +329,7 @@ def test_a_value_that_http_does_not_allow_is_refused_and_not_repeated(value: Any
 @pytest.mark.parametrize(
     "name", ["", "X A", "X:A", "X-A\r\n", "X-\xe9", f"Authorization: Bearer {KEY}", b"X-A", None]
 )
-def test_a_name_that_http_does_not_allow_is_refused_and_not_repeated(name: Any) -> None:
+def test_an_invalid_header_name_is_refused_and_not_quoted(name: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         checked_headers([(name, "1")])
     assert KEY not in repr(caught.value)
@@ -366,7 +366,7 @@ def giver(key: Any) -> Callable[[], Awaitable[Any]]:
     return lambda: give(key)
 
 
-def test_the_key_given_goes_before_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_given_key_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
     endpoint = Endpoint.openai()
     function = giver("later")
@@ -384,7 +384,7 @@ def test_the_key_given_goes_before_that_of_the_environment(monkeypatch: pytest.M
         (Endpoint.azure("r", token=True), "AZURE_OPENAI_AD_TOKEN"),
     ],
 )
-def test_a_missing_key_is_asked_for_by_its_variable(
+def test_the_error_of_a_missing_key_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, variable: str
 ) -> None:
     for given in (None, ""):
@@ -394,7 +394,7 @@ def test_a_missing_key_is_asked_for_by_its_variable(
     assert api_key_for(endpoint, None) == KEY
 
 
-def test_a_server_of_your_own_may_need_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compatible_server_may_need_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint.compatible("http://localhost/v1")
     assert api_key_for(endpoint, None) is None
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -409,7 +409,7 @@ def test_a_key_is_a_string_or_a_callable(key: Any) -> None:
     assert KEY not in repr(caught.value)
 
 
-async def test_a_key_is_sent_as_the_endpoint_wants_it() -> None:
+async def test_a_key_is_sent_in_the_header_of_the_endpoint() -> None:
     bearer = await handshake_headers(Endpoint.openai(), KEY, ())
     assert bearer == (("User-Agent", USER_AGENT), ("Authorization", f"Bearer {KEY}"))
     bare = await handshake_headers(Endpoint.azure("r"), KEY, ())
@@ -425,7 +425,7 @@ async def test_the_headers_of_the_endpoint_are_sent(monkeypatch: pytest.MonkeyPa
     assert "openai-beta" not in {name.lower() for name, _ in headers}
 
 
-async def test_the_headers_of_the_user_go_before_all_others(
+async def test_the_headers_of_the_user_replace_all_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
@@ -434,7 +434,7 @@ async def test_the_headers_of_the_user_go_before_all_others(
 
 
 async def test_a_callable_key_is_called_for_every_handshake() -> None:
-    """D19: a token that has expired is not sent again."""
+    """A token that has expired is not sent again."""
     keys = iter(["first", "second"])
     for key in ("first", "second"):
         headers = await handshake_headers(Endpoint.openai(), lambda: give(next(keys)), ())
@@ -466,7 +466,7 @@ async def test_a_callable_key_may_be_cancelled() -> None:
 
 
 @pytest.mark.parametrize("key", [None, KEY.encode(), [KEY]])
-async def test_a_callable_that_gives_no_string_is_refused(key: Any) -> None:
+async def test_a_callable_that_returns_no_string_is_refused(key: Any) -> None:
     """Not sent as ``Bearer b'...'``, nor left out."""
     with pytest.raises(ConfigurationError) as caught:
         await handshake_headers(Endpoint.openai(), giver(key), ())
@@ -474,20 +474,20 @@ async def test_a_callable_that_gives_no_string_is_refused(key: Any) -> None:
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\r\nX-Evil: 1", f"{KEY}\n", f"{KEY} ", f"{KEY}\u20ac"])
-async def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_repeated(key: str) -> None:
-    """P9: CR and LF above all; h11 would quote the whole of it in its exception."""
+async def test_a_key_that_is_no_valid_header_is_refused_and_not_quoted(key: str) -> None:
+    """P9: CR and LF above all; h11 would quote the whole value in its exception."""
     for given in (key, giver(key)):
         with pytest.raises(ConfigurationError) as caught:
             await handshake_headers(Endpoint.openai(), given, ())
         assert KEY not in repr(caught.value)
 
 
-async def test_an_endpoint_does_not_show_its_headers() -> None:
+async def test_the_repr_of_an_endpoint_has_no_headers() -> None:
     """P9: they may carry a key."""
     assert KEY not in repr(Endpoint(url="https://host/v1", headers=(("X-Key", KEY),)))
 
 
-async def test_headers_that_are_no_pairs_are_refused() -> None:
+async def test_headers_that_are_not_pairs_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="headers"):
         async with open_responses("http://localhost/v1", headers="x", reconnect=[]):  # type: ignore[arg-type]
             pass

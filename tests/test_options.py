@@ -1,4 +1,4 @@
-"""A word or a record that an option does not have is refused where it is given, by name."""
+"""An invalid value of an option is refused where it is passed, with the option's name."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import pytest
 
 from trio_responses import ConfigurationError, Endpoint, Instrument, open_pool, open_responses
+from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._settings import (
-    WORDS,
+    OPTION_VALUES,
     Keepalive,
     Limits,
     RotationPolicy,
     Timeouts,
-    check_words,
-    checked_instruments,
+    check_option_values,
     checked_record,
 )
-from trio_responses.typing import AbandonChoice, DeliveryChoice, OnToolError
+from trio_responses.typing import AbandonChoice, DeliveryMode, OnToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,33 +34,33 @@ KEY = "sk-secret-0pT1"
 # --- Words --------------------------------------------------------------------------------
 
 
-def test_the_words_are_those_of_the_types() -> None:
+def test_the_option_values_match_the_types() -> None:
     assert {
-        "delivery": get_args(DeliveryChoice),
+        "delivery": get_args(DeliveryMode),
         "abandon": get_args(AbandonChoice),
         "on_tool_error": get_args(OnToolError),
         "after_error": get_args(get_type_hints(Endpoint)["after_error"]),
-    } == WORDS
+    } == OPTION_VALUES
 
 
-@pytest.mark.parametrize("name", WORDS)
-def test_every_word_of_an_option_is_taken_and_no_other(name: str) -> None:
-    for word in WORDS[name]:
-        check_words(**{name: word})
-    others: list[Any] = ["", "x", WORDS[name][0].upper(), None, True, 1, [], b"drain"]
+@pytest.mark.parametrize("name", OPTION_VALUES)
+def test_an_option_accepts_its_values_only(name: str) -> None:
+    for word in OPTION_VALUES[name]:
+        check_option_values(**{name: word})
+    others: list[Any] = ["", "x", OPTION_VALUES[name][0].upper(), None, True, 1, [], b"drain"]
     for other in others:
-        with pytest.raises(ConfigurationError, match=f'^{name} is "'):
-            check_words(**{name: other})
+        with pytest.raises(ConfigurationError, match=f'^{name} must be "'):
+            check_option_values(**{name: other})
 
 
-def test_the_message_has_the_words_that_there_are() -> None:
+def test_the_message_lists_the_accepted_values() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        check_words(abandon="drain", delivery="at_lest_once")
-    words = """delivery is "at_most_once" or "at_least_once", not 'at_lest_once'"""
-    assert str(caught.value) == words
+        check_option_values(abandon="drain", delivery="at_lest_once")
+    message = """delivery must be "at_most_once" or "at_least_once", not 'at_lest_once'"""
+    assert str(caught.value) == message
 
 
-async def test_a_turn_is_refused_before_anything_is_sent(server: ResponsesServer) -> None:
+async def test_an_invalid_option_of_a_turn_sends_nothing(server: ResponsesServer) -> None:
     async with (
         open_responses(server.url, dial=server.dial) as connection,
         connection.lane() as lane,
@@ -71,35 +71,35 @@ async def test_a_turn_is_refused_before_anything_is_sent(server: ResponsesServer
         for place in places:
             with pytest.raises(ConfigurationError, match="'at_lest_once'"):
                 place.stream(model="m", input="hi", delivery="at_lest_once")
-            with pytest.raises(ConfigurationError, match=r"^abandon is"):
+            with pytest.raises(ConfigurationError, match=r"^abandon must be"):
                 place.stream(model="m", input="hi", abandon="x")
             with pytest.raises(ConfigurationError, match="'at_lest_once'"):
                 await place.create(model="m", input="hi", delivery="at_lest_once")
     assert server.statistics().requests == 0
 
 
-async def test_a_run_is_refused_before_anything_is_sent(server: ResponsesServer) -> None:
+async def test_an_invalid_option_of_a_run_sends_nothing(server: ResponsesServer) -> None:
     async with (
         open_responses(server.url, dial=server.dial) as connection,
         connection.conversation(model="m") as conversation,
     ):
         run: Any = conversation.run
-        with pytest.raises(ConfigurationError, match=r"^on_tool_error is .* not 'riase'$"):
+        with pytest.raises(ConfigurationError, match=r"^on_tool_error must be .* not 'riase'$"):
             await run("hi", on_tool_error="riase")
         with pytest.raises(ConfigurationError, match="'at_lest_once'"):
             await run("hi", delivery="at_lest_once")
     assert server.statistics().requests == 0
 
 
-def test_an_endpoint_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^after_error is"):
+def test_an_invalid_option_of_an_endpoint_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^after_error must be"):
         Endpoint.compatible("https://host/v1", after_error="resue")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # --- Records ------------------------------------------------------------------------------
 
 
-def test_a_record_that_is_not_given_is_the_default_one() -> None:
+def test_a_missing_record_has_the_defaults() -> None:
     assert checked_record("timeouts", None, Timeouts) == Timeouts()
     own = Timeouts(connect=3)
     assert checked_record("timeouts", own, Timeouts) is own
@@ -116,7 +116,7 @@ def test_a_record_that_is_not_given_is_the_default_one() -> None:
         ("rotation", RotationPolicy),
     ],
 )
-async def test_what_is_no_such_record_is_refused_by_name(
+async def test_an_object_of_another_type_is_refused_by_name(
     opener: Opener, name: str, kind: type[Any], given: Any, server: ResponsesServer
 ) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{name} must be {kind.__name__}\(\.\.\.\), "):
@@ -127,20 +127,22 @@ async def test_what_is_no_such_record_is_refused_by_name(
 
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("given", [print, 3, True, Instrument()])
-async def test_instruments_are_a_list(opener: Opener, given: Any, server: ResponsesServer) -> None:
+async def test_instruments_must_be_a_list(
+    opener: Opener, given: Any, server: ResponsesServer
+) -> None:
     with pytest.raises(ConfigurationError, match=r"^instruments must be a list of"):
         async with opener(server.url, dial=server.dial, instruments=given):
             pytest.fail("the block began")  # pragma: no cover
 
 
-def test_instruments_may_come_one_by_one() -> None:
+def test_instruments_may_be_an_iterator() -> None:
     one, other = Instrument(), Instrument()
     assert checked_instruments(each for each in (one, other)) == (one, other)
 
 
 @pytest.mark.parametrize("opener", OPENERS)
-async def test_an_endpoint_is_no_url(opener: Opener) -> None:
-    """P9: and is not quoted, since a URL may hold a key."""
+async def test_an_endpoint_must_not_be_a_url(opener: Opener) -> None:
+    """P9: the URL is not quoted, since it may hold a key."""
     with pytest.raises(ConfigurationError, match="an Endpoint, not str: a URL is") as caught:
         async with opener(endpoint=f"https://host/v1?key={KEY}"):
             pytest.fail("the block began")  # pragma: no cover
@@ -148,7 +150,7 @@ async def test_an_endpoint_is_no_url(opener: Opener) -> None:
 
 
 @pytest.mark.parametrize("opener", OPENERS)
-async def test_a_url_and_an_endpoint_are_too_much(opener: Opener) -> None:
+async def test_url_and_endpoint_together_are_refused(opener: Opener) -> None:
     with pytest.raises(ConfigurationError, match="a url or an endpoint, not both"):
         async with opener("https://host/v1", endpoint=Endpoint.xai()):
             pytest.fail("the block began")  # pragma: no cover

@@ -12,8 +12,7 @@ import trio_responses
 from tests.pytest_runs import run_pytest
 from tests.testing.driver import NO_WAITING
 from tests.turn.rig import created, ended, item_done, message
-from trio_responses.testing import open_test_server
-from trio_responses.testing._responder import default_answer
+from trio_responses.testing import default_answer, open_test_server
 
 if TYPE_CHECKING:
     from trio_responses import ResponsesConnection

@@ -1,4 +1,4 @@
-"""P9: where a key might come to light, one by one. The whole suite is watched besides.
+"""P9: each place that could show a key. `secrets_watch.py` searches the whole suite as well.
 
 What is promised is `repr`, `str`, messages, tracebacks and log records. The attributes `headers`,
 `body`, `reason` and `event` of an exception are what the server said, and may hold what it repeats.
@@ -55,7 +55,7 @@ SHOWN_LOCALS: Final = {
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Give an exception and what it came from."""
+    """Return an exception with its causes and contexts."""
     link: BaseException | None = error
     while link is not None:
         yield link
@@ -63,7 +63,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def assert_silent(error: BaseException) -> None:
-    """See to it that what is printed of an exception does not hold the key."""
+    """Assert that nothing printable of an exception holds the key."""
     for link in chain(error):
         assert KEY not in f"{link!r} {link} {link.args!r}"
     assert KEY not in "".join(traceback.format_exception(error))
@@ -142,19 +142,19 @@ def answering(answer: str) -> Script:
         "nothing",
     ],
 )
-async def test_a_refused_upgrade_is_silent_even_where_the_server_repeats_the_key(
+async def test_a_refused_upgrade_does_not_show_a_key_that_the_server_repeats(
     answer: str,
 ) -> None:
     assert_silent(await failure(answering(answer)))
 
 
-async def test_a_time_out_is_silent() -> None:
+async def test_a_timeout_does_not_show_the_key() -> None:
     assert_silent(await failure(Peer.read_head))
 
 
 @pytest.mark.parametrize("status", ["401 No", "503 Busy", "101 Switching Protocols", "no HTTP", ""])
-async def test_the_key_is_in_no_more_local_variables_than_it_has_to_be(status: str) -> None:
-    """They are not promised to be silent; `repr` of an object that holds the key is."""
+async def test_the_key_is_in_as_few_local_variables_as_possible(status: str) -> None:
+    """Local variables may hold the key; the `repr` of an object with the key does not show it."""
     error = await failure(answering(f"HTTP/1.1 {status}\r\n\r\n" if status else ""))
     found = locals_with_key(error)
     assert found <= SHOWN_LOCALS
@@ -162,7 +162,7 @@ async def test_the_key_is_in_no_more_local_variables_than_it_has_to_be(status: s
 
 
 @pytest.mark.parametrize("trusted", [False, True], ids=["untrusted", "not TLS"])
-async def test_a_failed_tls_handshake_is_silent(*, trusted: bool) -> None:
+async def test_a_failed_tls_handshake_does_not_show_the_key(*, trusted: bool) -> None:
     authority = trustme.CA()
     context = server_context(authority, "127.0.0.1")
 
@@ -177,7 +177,7 @@ async def test_a_failed_tls_handshake_is_silent(*, trusted: bool) -> None:
 
 
 @pytest.mark.parametrize("status", ["407 Who", "403 No", "502 Bad", "nonsense"])
-async def test_a_proxy_that_refuses_is_silent_even_where_it_repeats_the_password(
+async def test_a_refusal_of_a_proxy_does_not_show_a_password_that_it_repeats(
     status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_environment(monkeypatch)
@@ -190,7 +190,7 @@ async def test_a_proxy_that_refuses_is_silent_even_where_it_repeats_the_password
 
 
 async def test_a_callable_key_that_fails_is_not_quoted() -> None:
-    """Its own exception is the cause, and says what it says."""
+    """The callable's own exception is the cause, unchanged."""
 
     async def vault() -> str:
         await trio.lowlevel.checkpoint()
@@ -221,7 +221,7 @@ async def test_a_callable_key_that_fails_is_not_quoted() -> None:
         {"proxy": f"http://{KEY}:{KEY}@[/"},
     ],
 )
-async def test_arguments_that_cannot_work_are_not_quoted(
+async def test_invalid_arguments_are_not_quoted(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_environment(monkeypatch)
@@ -242,8 +242,8 @@ async def read(stream: ResponseStream, events: list[object]) -> None:
             events.append(event)  # noqa: PERF401 - those before the exception count
 
 
-async def test_what_a_server_repeats_of_the_key_is_in_no_message() -> None:
-    """In an error frame, in a frame that is no event, in a close reason."""
+async def test_a_key_that_the_server_repeats_is_in_no_message() -> None:
+    """The server repeats the key in an error frame, in an invalid frame and in a close reason."""
     error_frame = f'{{"type":"error","error":{{"code":"no","message":"{KEY}"}},"status":401}}'
 
     async def script(peer: Peer) -> None:
@@ -269,9 +269,10 @@ async def test_what_a_server_repeats_of_the_key_is_in_no_message() -> None:
     assert KEY not in repr([*shown, stream.snapshot])
 
 
-async def test_nothing_that_can_be_printed_shows_the_key() -> None:
+async def test_no_repr_shows_the_key() -> None:
     endpoint = Endpoint(url="http://localhost/v1", lanes=True, headers=(("X-Org", KEY),))
     tunnel = Tunnel(Proxy.of(PROXY))
+    # The private objects appear in the tracebacks and debuggers of users.
     printed: list[object] = [endpoint, tunnel, tunnel._proxy]
     async with open_test_server(api_key=KEY) as server:
         opened = open_responses(
@@ -287,8 +288,8 @@ async def test_nothing_that_can_be_printed_shows_the_key() -> None:
                 printed += [await conversation.create("hi"), conversation, conversation.fork()]
                 printed += [conversation.checkpoint(), conversation.statistics()]
                 printed += [conversation.items]
-            (link,) = connection._engine.sockets
-            printed += [stream, stream.snapshot, stream.response, receipt, link, link.transport]
+            (socket,) = connection._engine.sockets
+            printed += [stream, stream.snapshot, stream.response, receipt, socket, socket.transport]
             printed += [connection.statistics(), connection.handshake_headers]
             assert server.connections[0].headers["x-token"] == KEY
             printed += [server, server.connections, server.requests, server.statistics()]
@@ -296,7 +297,7 @@ async def test_nothing_that_can_be_printed_shows_the_key() -> None:
         assert KEY not in f"{thing!r} {thing}", type(thing)
 
 
-async def test_no_logger_is_told_the_key_at_any_level(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_logger_gets_the_key_at_any_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with (
         open_test_server(api_key=KEY) as server,
@@ -311,7 +312,7 @@ async def test_no_logger_is_told_the_key_at_any_level(caplog: pytest.LogCaptureF
 # --- The watch ----------------------------------------------------------------------------
 
 
-async def test_the_watch_sees_a_key_wherever_it_looks() -> None:
+async def test_the_secrets_watch_finds_a_key_in_every_place() -> None:
     watch = SecretsWatch(("sk-other",))
     key = "sk-other-1"
     watch.start()
@@ -345,7 +346,7 @@ async def test_the_watch_sees_a_key_wherever_it_looks() -> None:
     assert watch.take() == []
 
 
-async def test_the_watch_leaves_everything_as_it_was() -> None:
+async def test_the_secrets_watch_restores_what_it_replaced() -> None:
     before = ResponsesError.__init__, Endpoint.__init__, logging.getLogRecordFactory()
     watch = SecretsWatch(("sk-other",))
     watch.start()

@@ -1,4 +1,4 @@
-"""Numbers that cannot work are refused where they are written."""
+"""Invalid numbers in settings are refused where they are written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELDS = [(kind, field.name) for kind in (Timeouts, Keepalive, Limits) for field
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS)
 @pytest.mark.parametrize("number", [0, -1, -math.inf, math.nan, True, None, "5", 1j])
-def test_what_is_no_positive_number_is_refused_by_name(
+def test_a_value_that_is_no_positive_number_is_refused_by_name(
     kind: Record, name: str, number: object
 ) -> None:
     with pytest.raises(ConfigurationError, match=name):
@@ -27,19 +27,19 @@ def test_what_is_no_positive_number_is_refused_by_name(
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS)
 @pytest.mark.parametrize("number", [1, 0.5, math.inf])
-def test_positive_numbers_and_no_limit_are_taken(kind: Record, name: str, number: float) -> None:
+def test_positive_numbers_and_infinity_are_accepted(kind: Record, name: str, number: float) -> None:
     record = kind(**{name: number})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert getattr(record, name) == number
 
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS)
-def test_a_record_does_not_change(kind: Record, name: str) -> None:
+def test_a_record_is_frozen(kind: Record, name: str) -> None:
     with pytest.raises(FrozenInstanceError):
         setattr(kind(), name, 1)
 
 
-def test_the_defaults_are_those_of_the_design() -> None:
-    """P10 and sections 3 and 6."""
+def test_the_defaults_are_as_documented() -> None:
+    """P10."""
     assert Timeouts().close == 5.0
     assert Keepalive().interval == 20.0
     assert Limits().max_message_bytes == 64 * 1024 * 1024

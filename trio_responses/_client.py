@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
@@ -18,19 +18,21 @@ from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
-from trio_responses._instruments.instrument import Instruments, ServerAddress
+from trio_responses._instruments.instrument import (
+    Instruments,
+    ServerAddress,
+    checked_instruments,
+)
 from trio_responses._instruments.log import LoggingInstrument
-from trio_responses._protocol.continuation import Continuation
 from trio_responses._settings import (
     Keepalive,
     Limits,
     RotationPolicy,
     Timeouts,
-    check_words,
-    checked_instruments,
+    check_option_values,
     checked_record,
 )
-from trio_responses._transport.tls import system_trust
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 from trio_responses._turn.methods import Lane, TurnMethods
@@ -39,18 +41,15 @@ from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
     from typing import Self
-
-    import msgspec
 
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
-    from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._protocol.raw_items import RawItems
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import ReconnectPolicy
-    from trio_responses._transport.proxy import ProxyChoice
+    from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
     from trio_responses._turn.stream import AbandonChoice
     from trio_responses._wire import ClientEvent
@@ -59,6 +58,7 @@ __all__ = [
     "ResponsesConnection",
     "connect_responses",
     "make_engine",
+    "open_conversation",
     "open_responses",
     "start_engine",
 ]
@@ -90,7 +90,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     def stream(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
@@ -119,7 +119,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
             ``delivery`` and ``abandon``.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         return ResponseStream(
             self._engine.requests, request, delivery=delivery, abandon=abandon, snapshot=snapshot
@@ -157,24 +157,16 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ``model`` and ``instructions``; others go into its ``extra``.
         :raises ConfigurationError: for fields that are not settings.
         """
-        async with self._resume_conversation(settings, Continuation()) as conversation:
+        async with self._resume_conversation(settings, History()) as conversation:
             yield conversation
 
     @asynccontextmanager
     async def _resume_conversation(
-        self,
-        settings: Mapping[str, Any],
-        continuation: Continuation,
-        answers: Sequence[msgspec.Raw] = (),
-        unsent: RawItems | None = None,
+        self, settings: Mapping[str, Any], history: History
     ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that may have a history."""
-        config = self._engine.config
-        with self._engine.requests.lane_reservations() as reserve:
-            history = History(config.endpoint, continuation, answers, unsent)
-            yield Conversation(
-                reserve, config.endpoint, settings, history, instruments=config.instruments
-            )
+        """Open a conversation that may have a history, for `Conversation.restore`."""
+        with open_conversation(self._engine, settings, history) as conversation:
+            yield conversation
 
     # --- The raw channel -----------------------------------------------------------------
 
@@ -267,7 +259,7 @@ async def open_responses(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
-    proxy: ProxyChoice = None,
+    proxy: ProxyOption = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
@@ -352,7 +344,7 @@ async def connect_responses(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
-    proxy: ProxyChoice = None,
+    proxy: ProxyOption = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
@@ -388,6 +380,20 @@ async def connect_responses(
     return ResponsesConnection(await start_engine(nursery, engine))
 
 
+@contextmanager
+def open_conversation(
+    engine: ConnectionEngine,
+    settings: Mapping[str, Any],
+    history: History,
+) -> Generator[Conversation, None, None]:
+    """Open a conversation that may have a history, for the length of a block."""
+    config = engine.config
+    with engine.requests.lane_reservations() as reserve:
+        yield Conversation(
+            reserve, config.endpoint, settings, history, instruments=config.instruments
+        )
+
+
 @trio.lowlevel.enable_ki_protection
 async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> ConnectionEngine:
     """Run an engine in a nursery and wait until its first socket is open.
@@ -413,7 +419,7 @@ def make_engine(
     endpoint: Endpoint | None,
     headers: Headers,
     ssl_context: ssl.SSLContext | None,
-    proxy: ProxyChoice,
+    proxy: ProxyOption,
     reconnect: ReconnectPolicy | Iterable[float] | None,
     timeouts: Timeouts | None,
     keepalive: Keepalive | None,
@@ -431,7 +437,7 @@ def make_engine(
             " use wss:// or allow_insecure=True"
         )
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()
+        ssl_context = default_ssl_context()
     config = ConnectionConfig(
         endpoint=endpoint,
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),

@@ -1,7 +1,8 @@
-"""What tasks of one connection wait for each other with. It costs little while nobody waits.
+"""Nurseries and locks: how the tasks of a connection are owned, and how they wait for each other.
 
-`trio.Lock` lets the other tasks run at every acquisition: a full checkpoint, some 3 us. On the
-way of a request there are several locks, hardly ever held, and a socket that waits anyway.
+The nurseries raise a single exception as itself, without an `ExceptionGroup` around it. The lock
+and the notifier are cheaper than Trio's while no task waits: `trio.Lock` does a full checkpoint,
+some 3 us, at every acquisition, and a request acquires several locks that are hardly ever held.
 """
 
 from __future__ import annotations
@@ -20,10 +21,102 @@ if TYPE_CHECKING:
 __all__ = ["FastLock", "Notifier", "open_closing_nursery", "open_collapsing_nursery"]
 
 
-class FastLock:
-    """A fair lock, as an async context manager. Waits only while somebody else has it.
+# --- Nurseries ---------------------------------------------------------------------------
 
-    Entering is a cancellation point; it lets others run only where it has to wait.
+
+@final
+class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
+    """An async context manager that opens a nursery and raises a single exception as it is.
+
+    For example, this raises `KeyError` and no group::
+
+        async with open_collapsing_nursery() as nursery:
+            nursery.start_soon(fail_with_key_error)
+            await trio.sleep_forever()
+
+    Several exceptions at once are raised as a group, as `trio.open_nursery` does. Cancellations
+    beside an exception are not counted, and are dropped when one exception is left: an outer
+    cancel scope would catch them, and leave a group of one. A group that the block raises itself
+    is a single exception.
+    """
+
+    # A class and no generator: it is smaller and faster, and every socket keeps nurseries open.
+    __slots__ = ("_manager",)
+
+    def __init__(self) -> None:
+        self._manager = trio.open_nursery()
+
+    async def __aenter__(self) -> trio.Nursery:
+        """Open the nursery."""
+        return await self._manager.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Wait for the tasks of the nursery, and raise what they and the block raised."""
+        try:
+            return await self._manager.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            _, errors = group.split(trio.Cancelled)
+            if errors is None:
+                raise
+            single, *others = errors.exceptions
+            if others:
+                raise
+            if single is error:
+                return False  # Python raises the block's own exception again
+            # Raising would set the group as the context, and hide the real context from the reader.
+            context = single.__context__
+            try:
+                raise single
+            finally:
+                single.__context__ = context
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def open_closing_nursery(
+    close: Callable[[], Awaitable[None]],
+) -> AsyncGenerator[trio.Nursery, None]:
+    """Open a nursery for the tasks of a resource, and close the resource when the block ends.
+
+    For example, the connection is closed before the nursery waits for its tasks::
+
+        async with open_closing_nursery(connection.aclose) as nursery:
+            await nursery.start(connection.run)
+            yield connection
+
+    An exception of the block is raised also when an outer scope is cancelled, since ``close`` is
+    shielded. When a task of the nursery has crashed, its exception is raised in place of the
+    `ConnectionClosed` that the block got because of the crash.
+
+    :param close: closes the resource, and must be bounded in time. The tasks end because of it.
+    """
+    async with open_collapsing_nursery() as nursery:
+        try:
+            yield nursery
+        except ConnectionClosed:
+            if nursery.cancel_scope.cancel_called:
+                # A crash cancelled the nursery. The Cancelled that this raises replaces the
+                # ConnectionClosed, so that the crash alone is left.
+                await trio.lowlevel.checkpoint()
+            raise
+        finally:
+            with trio.CancelScope(shield=True):  # a Cancelled would replace the block's exception
+                await close()
+
+
+# --- Locks -------------------------------------------------------------------------------
+
+
+class FastLock:
+    """A fair lock, used as an async context manager: it costs little while it is free.
+
+    Entering is a cancellation point, and a checkpoint only when it has to wait. A task that is
+    cancelled while it waits does not hold the lock.
     """
 
     __slots__ = ("_held", "_queue")
@@ -33,18 +126,18 @@ class FastLock:
         self._queue: trio.lowlevel.ParkingLot | None = None
 
     def locked(self) -> bool:
-        """Whether somebody has it."""
+        """Whether a task holds the lock."""
         return self._held
 
     async def __aenter__(self) -> None:
-        """Wait for it, in the order of coming."""
+        """Wait for the lock, in the order of arrival."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._held:
             self._held = True
             return
         if self._queue is None:
             self._queue = trio.lowlevel.ParkingLot()
-        await self._queue.park()  # and wake up as the one who has it
+        await self._queue.park()  # __aexit__ wakes this task as the new holder
 
     async def __aexit__(
         self,
@@ -52,7 +145,7 @@ class FastLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give it to the next one."""
+        """Pass the lock to the task that has waited longest, or release it."""
         if self._queue:
             self._queue.unpark()
         else:
@@ -60,88 +153,25 @@ class FastLock:
 
 
 class Notifier:
-    """Something that happens again and again: who waits is told of the next time."""
+    """A notification that repeats: every task that waits wakes up at the next one.
+
+    Unlike `trio.Event` it has no state: a notification that no task waits for is forgotten. Check
+    the condition before every wait.
+    """
 
     __slots__ = ("_event",)
 
     def __init__(self) -> None:
         self._event: trio.Event | None = None
 
-    def tell(self) -> None:
-        """Wake everybody who waits."""
+    def notify(self) -> None:
+        """Wake every task that waits."""
         if self._event is not None:
             self._event.set()
             self._event = None
 
     async def wait(self) -> None:
-        """Wait for the next time. A checkpoint."""
+        """Wait for the next notification. A checkpoint."""
         if self._event is None:
             self._event = trio.Event()
         await self._event.wait()
-
-
-@final
-class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
-    """Open a nursery that raises a lone exception as it is, for the length of an ``async with``.
-
-    Several at once still make a group; cancellations beside an exception are not counted: where
-    the scope around it is cancelled, too, they would be taken out of the group further out, and
-    leave a group of one. A group that the block raises of its own accord is a lone exception.
-    """
-
-    # No generator: every socket keeps nurseries open, and this is the smaller and faster way.
-    __slots__ = ("_manager",)
-
-    def __init__(self) -> None:
-        self._manager = trio.open_nursery()
-
-    async def __aenter__(self) -> trio.Nursery:
-        """Open it."""
-        return await self._manager.__aenter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        """Wait for its tasks."""
-        try:
-            return await self._manager.__aexit__(kind, error, traceback)
-        except BaseExceptionGroup as group:
-            _, errors = group.split(trio.Cancelled)
-            if errors is None:
-                raise
-            lone, *others = errors.exceptions
-            if others:
-                raise
-            if lone is error:
-                return False  # the block's own one goes on
-            # The group's own context is the nursery's business, not the reader's.
-            context = lone.__context__
-            try:
-                raise lone
-            finally:
-                lone.__context__ = context
-
-
-@asynccontextmanager
-@trio.lowlevel.enable_ki_protection
-async def open_closing_nursery(
-    close: Callable[[], Awaitable[None]],
-) -> AsyncGenerator[trio.Nursery, None]:
-    """Open a plain nursery for something that runs in it, and close that when the block is left.
-
-    What the block raises comes out, also where the scope around is cancelled; but where a task of
-    the nursery has crashed, that crash, and not the `ConnectionClosed` that followed from it.
-    """
-    async with open_collapsing_nursery() as nursery:
-        try:
-            yield nursery
-        except ConnectionClosed:
-            if nursery.cancel_scope.cancel_called:
-                await trio.lowlevel.checkpoint()
-            raise
-        finally:
-            with trio.CancelScope(shield=True):  # a Cancelled would take the block's error away
-                await close()

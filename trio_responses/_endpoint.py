@@ -1,7 +1,7 @@
-"""Where to connect, and what that place can do: profiles, keys, headers.
+"""Endpoints: where to connect, what the server supports, and which key and headers to send.
 
-What belongs elsewhere: how URLs are written (`urls.py`), numbers that hold for every place
-(`settings.py`), dialling (`transport/websocket.py`).
+A URL is checked and turned into the WebSocket URL in one place, `websocket_url`. No error message
+of this module quotes a key or the value of a header.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from trio_responses._errors import ConfigurationError, ConnectError
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 
 if TYPE_CHECKING:
     from typing import Self
@@ -27,10 +27,14 @@ VERSION: Final = version("trio-responses")
 USER_AGENT = f"trio-responses/{VERSION}"
 
 ApiKey: TypeAlias = str | Callable[[], Awaitable[str]]
-"""The key, or what gives it: called for every handshake, and once more where a key is refused.
-What it raises is a `ConnectError`; the key is in no repr, message or log."""
+"""The API key, or an async function that returns it.
+
+The function is called for every handshake, and once more when the server refuses a key. An
+exception that it raises becomes the cause of a `ConnectError`. The key is in no repr, message or
+log.
+"""
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
-"""Headers for every handshake: names and values, in order, or a mapping. No CR, no LF."""
+"""Headers for every handshake: a mapping, or pairs of name and value in order."""
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 OFFICIAL_HOST = re.compile(r"(?:(?:us|eu|ae|au|in|jp)\.)?api\.openai\.com")
@@ -45,51 +49,51 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A server, and what differs between servers of the same protocol.
+    """The profile of a server: its URL, and how it differs from others of the same protocol.
 
-    Use one of the class methods. A bare URL given to `open_responses` is `compatible`, except
-    for OpenAI's own hosts.
+    Make one with a class method. A URL that is given to `open_responses` gets the profile of
+    `openai` for OpenAI's own hosts and of `compatible` for all others.
     """
 
     url: str
     """The WebSocket URL, ending in ``/responses``."""
     lanes: bool = False
-    """Whether ``stream_id`` is understood; many servers ignore or refuse it."""
+    """Whether the server supports ``stream_id``; many servers ignore or refuse it."""
     max_age: float | None = None
-    """Seconds after which the server ends a socket; `None` where it does not."""
+    """Seconds after which the server ends a socket; `None` when it has no such limit."""
     rotate_after: float | None = None
-    """Seconds after which a socket is replaced, some time before ``max_age``."""
+    """Seconds after which the client replaces a socket, before ``max_age``; `None` for never."""
     after_error: Literal["reuse", "replace"] = "reuse"
-    """What an error frame does to the socket: some servers fall silent after one."""
+    """Whether a socket is used after an error frame or replaced: some servers send nothing more."""
     key_header: str = "Authorization"
-    """Where the key goes: ``Authorization`` (as a Bearer token) or a header of its own."""
+    """The header for the key: ``Authorization`` (as a Bearer token) or another (the key alone)."""
     key_variable: str = "OPENAI_API_KEY"
-    """The environment variable that is read for the key."""
+    """The environment variable with the key, used when no ``api_key`` is given."""
     requires_key: bool = False
-    """Whether it makes no sense to dial without a key."""
+    """Whether the server needs a key: without one, nothing is dialled."""
     instructions_with_parent: bool = True
-    """Whether ``instructions`` may go along with ``previous_response_id``."""
+    """Whether the server accepts ``instructions`` together with ``previous_response_id``."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Headers that every handshake with this server carries."""
+    """Headers that every handshake with this server sends."""
 
     def __post_init__(self) -> None:
-        """Bring the URL into its one form.
+        """Check the values, and replace the URL by the WebSocket URL.
 
-        :raises ConfigurationError: for a URL that cannot be dialled, and for another word in
+        :raises ConfigurationError: for a URL that cannot be dialled, and for an invalid
             ``after_error``.
         """
-        check_words(after_error=self.after_error)
+        check_option_values(after_error=self.after_error)
         object.__setattr__(self, "url", websocket_url(self.url))
 
     @classmethod
     def openai(cls, url: str = OFFICIAL_URL) -> Self:
-        """OpenAI's own service: lanes, one hour a socket (guide, "WebSocket mode").
+        """Return the profile of OpenAI: with lanes, sockets end after one hour.
 
-        ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID`` are sent as headers, as the official SDK
-        does.
+        The environment variables ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID`` are sent as headers,
+        as the official SDK does. Source: OpenAI's guide, "WebSocket mode".
         """
-        named = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
-        headers = {header: os.environ.get(variable) for header, variable in named.items()}
+        variables = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+        headers = {header: os.environ.get(variable) for header, variable in variables.items()}
         return cls(
             url=url,
             lanes=True,
@@ -101,12 +105,15 @@ class Endpoint:
 
     @classmethod
     def azure(cls, resource: str, *, token: bool = False) -> Self:
-        """Azure OpenAI or Foundry, v1 route; the model is the deployment's name.
+        """Return the profile of an Azure OpenAI or Foundry resource, for its v1 route.
 
-        :param resource: the resource's name, or its URL; one without a path gets ``/openai/v1``.
+        The ``model`` of a request is the name of the deployment.
+
+        :param resource: the resource's name or URL; ``/openai/v1`` is appended to a URL without a
+            path.
         :param token: whether the key is an Entra token, sent as a Bearer token, rather than a
             resource key, sent as ``api-key``.
-        :raises ConfigurationError: for what cannot be a resource's name.
+        :raises ConfigurationError: when ``resource`` is neither a name nor a URL.
         """
         return cls(
             url=azure_url(resource),
@@ -119,7 +126,10 @@ class Endpoint:
 
     @classmethod
     def xai(cls) -> Self:
-        """xAI: no lanes, 25 minutes a socket, no ``instructions`` beside a parent."""
+        """Return the profile of xAI: without lanes, sockets end after 25 minutes.
+
+        xAI accepts no ``instructions`` together with ``previous_response_id``.
+        """
         return cls(
             url="https://api.x.ai/v1",
             max_age=25 * 60.0,
@@ -140,14 +150,17 @@ class Endpoint:
         after_error: Literal["reuse", "replace"] = "replace",
         instructions_with_parent: bool = True,
     ) -> Self:
-        """Any other server that speaks the protocol: nothing is taken for granted.
+        """Return the profile of any other server that speaks the protocol.
 
-        :param url: as ``OPENAI_BASE_URL`` has it, or the WebSocket URL itself.
-        :param lanes: whether it understands ``stream_id``.
-        :param max_age: seconds after which it ends a socket; it is replaced after 5/6 of them.
+        The defaults assume no optional feature.
+
+        :param url: the base URL, as in ``OPENAI_BASE_URL``, or the WebSocket URL itself.
+        :param lanes: whether the server supports ``stream_id``.
+        :param max_age: seconds after which the server ends a socket; the client replaces it after
+            5/6 of them.
         :param after_error: ``"replace"`` opens a new socket after an error frame, since some
-            servers fall silent after one; ``"reuse"`` trusts the old one.
-        :param instructions_with_parent: whether ``instructions`` may go along with
+            servers send nothing more after one; ``"reuse"`` goes on with the old socket.
+        :param instructions_with_parent: whether the server accepts ``instructions`` together with
             ``previous_response_id``.
         """
         return cls(
@@ -161,7 +174,10 @@ class Endpoint:
 
     @classmethod
     def of(cls, url: str | None) -> Self:
-        """Choose the profile for a URL, or for ``OPENAI_BASE_URL`` where there is none."""
+        """Return the profile for a URL: `openai` for OpenAI's own hosts, else `compatible`.
+
+        :param url: `None` for the URL in ``OPENAI_BASE_URL``, or OpenAI's when that is not set.
+        """
         url = websocket_url(url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL)
         if OFFICIAL_HOST.fullmatch(urlsplit(url).hostname or ""):
             return cls.openai(url)
@@ -169,14 +185,14 @@ class Endpoint:
 
     @property
     def secure(self) -> bool:
-        """Whether the connection is over TLS."""
+        """Whether connections to the server use TLS."""
         return self.url.startswith("wss:")
 
     @property
     def host(self) -> str:
         """The host to dial."""
         host = urlsplit(self.url).hostname
-        assert host  # noqa: S101 - websocket_url() saw to it
+        assert host  # noqa: S101 - websocket_url() has checked it
         return host
 
     @property
@@ -187,12 +203,12 @@ class Endpoint:
 
     @property
     def authority(self) -> str:
-        """The ``Host`` header."""
+        """The value of the ``Host`` header."""
         return urlsplit(self.url).netloc
 
     @property
     def path(self) -> str:
-        """The path that is asked for."""
+        """The path of the request."""
         return urlsplit(self.url).path
 
     @property
@@ -203,14 +219,14 @@ class Endpoint:
 
     @property
     def loopback(self) -> bool:
-        """Whether the host is this machine, by its address or as ``localhost``."""
+        """Whether the host is this machine: a loopback address or ``localhost``."""
         return is_loopback(self.host)
 
 
 def choose_endpoint(url: str | None, endpoint: Endpoint | None) -> Endpoint:
-    """Choose the profile by what was given of the two.
+    """Return the endpoint that the options ``url`` and ``endpoint`` mean.
 
-    :raises ConfigurationError: for both, and for what is neither.
+    :raises ConfigurationError: when both are given, or ``endpoint`` is no `Endpoint`.
     """
     if endpoint is None:
         return Endpoint.of(url)
@@ -223,7 +239,7 @@ def choose_endpoint(url: str | None, endpoint: Endpoint | None) -> Endpoint:
 
 
 class HeaderLines(tuple[tuple[str, str], ...]):
-    """The headers of a handshake, the key among them: printed, it shows their names alone."""
+    """The headers of a handshake, which include the key: the repr shows only their names."""
 
     __slots__ = ()
 
@@ -232,23 +248,25 @@ class HeaderLines(tuple[tuple[str, str], ...]):
 
 
 def checked_headers(headers: Headers) -> HeaderLines:
-    """Bring headers into pairs.
+    """Return the headers as pairs of name and value.
 
-    :raises ConfigurationError: for names and values outside HTTP's grammar: CR and LF above
-        all, and white space at the ends of a value; and for the headers that the handshake itself
-        writes. What is refused is not quoted in the message: it may be a secret.
+    :raises ConfigurationError: for a name or value that HTTP does not allow, such as one with CR or
+        LF or a value that begins or ends with white space; and for a header that the handshake
+        itself sets. The message does not quote a value, which may be a secret.
     """
     if isinstance(headers, Mapping):
         headers = cast("Mapping[str, str]", headers).items()
     try:
         pairs = tuple((name, value) for name, value in headers)
     except (TypeError, ValueError):
-        raise ConfigurationError("headers= takes a mapping, or pairs of name and value") from None
+        raise ConfigurationError("headers must be a mapping, or pairs of name and value") from None
     for name, value in pairs:
         if not _matches(HEADER_NAME, name):
             raise ConfigurationError("a header has a name that HTTP does not allow")
         if HANDSHAKE_HEADER.fullmatch(name):
-            raise ConfigurationError(f"header {name!r} is the handshake's own")
+            raise ConfigurationError(
+                f"header {name!r} is set by the handshake: leave it out of headers"
+            )
         if not _matches(HEADER_VALUE, value):
             raise ConfigurationError(f"header {name!r} has a value that HTTP does not allow")
     return HeaderLines(pairs)
@@ -259,27 +277,27 @@ def _matches(grammar: re.Pattern[str], text: object) -> bool:
 
 
 def api_key_for(endpoint: Endpoint, given: ApiKey | None) -> ApiKey | None:
-    """Choose the key: the one given, or that of the endpoint's environment variable.
+    """Return the given key, or the key in the endpoint's environment variable.
 
-    :return: `None` where none is sent: an endpoint of your own may not need one.
-    :raises ConfigurationError: when there is none and the endpoint requires one.
+    :return: `None` when no key is sent, for an endpoint that does not require one.
+    :raises ConfigurationError: when there is no key and the endpoint requires one.
     """
     key = os.environ.get(endpoint.key_variable) if given is None else given
     if callable(key) or (isinstance(key, str) and key):
         return key
     if key is not None and not isinstance(key, str):
-        raise ConfigurationError("api_key is a string or an async callable that gives one")
+        raise ConfigurationError("api_key must be a string or an async callable that returns one")
     if endpoint.requires_key:
         raise ConfigurationError(f"no API key: set {endpoint.key_variable} or give api_key")
     return None
 
 
 def key_hint(endpoint: Endpoint, given: ApiKey | None, headers: HeaderLines) -> str:
-    """Ask about the key, by where it is from: for whoever was refused with it."""
+    """Return a hint for a refused key: which argument or variable the user should check."""
     if endpoint.key_header.lower() in {name.lower() for name, _ in headers}:
         return f"is {endpoint.key_header} in headers right?"
     if callable(given):
-        return "does api_key() give the right key?"
+        return "does api_key() return the right key?"
     if given:
         return "is api_key the right key?"
     if given is None and os.environ.get(endpoint.key_variable):
@@ -290,12 +308,12 @@ def key_hint(endpoint: Endpoint, given: ApiKey | None, headers: HeaderLines) -> 
 async def handshake_headers(
     endpoint: Endpoint, api_key: ApiKey | None, headers: tuple[tuple[str, str], ...]
 ) -> HeaderLines:
-    """Put the headers of one handshake together; a callable key is called for it.
+    """Return all headers of one handshake; a callable key is called for each.
 
-    The user's headers go before the endpoint's and the library's of the same name.
+    The user's headers replace those of the endpoint and of the library with the same name.
 
-    :raises ConnectError: when the callable fails; the next attempt calls it again.
-    :raises ConfigurationError: when the key cannot stand in a header.
+    :raises ConnectError: when the callable raises; the next attempt calls it again.
+    :raises ConfigurationError: when the key is no string, or HTTP does not allow it in a header.
     """
     if callable(api_key):
         try:
@@ -305,14 +323,14 @@ async def handshake_headers(
         except Exception as error:
             raise ConnectError(f"api_key() raised {type(error).__name__}") from error
         if not isinstance(key, str):
-            raise ConfigurationError("api_key() did not give a string")
+            raise ConfigurationError(f"api_key() must return a string, not {type(key).__name__}")
         api_key = key
     own = [("User-Agent", USER_AGENT), *endpoint.headers]
     if api_key:
         bearer = endpoint.key_header == "Authorization"
         own.append((endpoint.key_header, f"Bearer {api_key}" if bearer else api_key))
-    taken = {name.lower() for name, _ in headers}
-    rest = [(name, value) for name, value in own if name.lower() not in taken]
+    replaced = {name.lower() for name, _ in headers}
+    rest = [(name, value) for name, value in own if name.lower() not in replaced]
     return HeaderLines((*headers, *checked_headers(rest)))
 
 
@@ -325,30 +343,30 @@ HOST_ALONE: Final = re.compile(
     r"(?P<port>:\d{1,5})?(?P<path>/[a-z0-9./_-]*)?",
     re.IGNORECASE,
 )
-"""What somebody may have meant as a URL; no key looks like it."""
+"""A host without a scheme, which may be meant as a URL; no API key has this form."""
 
 
 def websocket_url(url: str) -> str:
-    """Map a base URL or a WebSocket URL to the one that is dialled.
+    """Return the WebSocket URL for a base URL or a WebSocket URL.
 
-    ``http`` becomes ``ws``, ``https`` becomes ``wss``, ``/responses`` is appended where it is
-    missing, and a query is kept, all as the official SDK does it.
+    ``http`` becomes ``ws``, ``https`` becomes ``wss``, ``/responses`` is appended unless the path
+    ends with it, and a query is kept, as in the official SDK.
 
-    :raises ConfigurationError: for other schemes, no host or a name that cannot be one, a port
-        that is none, user names or passwords (they would be sent nowhere), fragments, spaces,
-        control characters, and what is not ASCII.
+    :raises ConfigurationError: for another scheme, a missing or invalid host, an invalid port, a
+        user name or password (no handshake sends them), a fragment, and every character that is not
+        printable ASCII.
     """
     if not _matches(URL_TEXT, url):
         raise ConfigurationError("a URL is a string of printable ASCII, without spaces")
     try:
         parts = urlsplit(url)
         port = parts.port
-        (parts.hostname or "").encode("idna")  # as the resolver will do
+        (parts.hostname or "").encode("idna")  # the resolver does the same
     except ValueError as error:
         raise ConfigurationError(f"not a URL that can be dialled: {error}") from None
     if parts.scheme not in SCHEMES:
-        instead = f", not {parts.scheme!r}" if "://" in url else _suggestion(url)
-        raise ConfigurationError(f"a URL begins with https://, wss://, http:// or ws://{instead}")
+        hint = f", not {parts.scheme!r}" if "://" in url else _suggestion(url)
+        raise ConfigurationError(f"a URL begins with https://, wss://, http:// or ws://{hint}")
     if not parts.hostname or port == 0:
         raise ConfigurationError("the URL names no host or no port that can be dialled")
     if "@" in parts.netloc:
@@ -362,23 +380,23 @@ def websocket_url(url: str) -> str:
 
 
 def azure_url(resource: str) -> str:
-    """Make the base URL of a resource at Azure: that of the v1 route, where it has no path.
+    """Return the base URL of an Azure resource; a URL with a path is returned unchanged.
 
-    :raises ConfigurationError: for what is neither a name nor a URL.
+    :raises ConfigurationError: when ``resource`` is neither a name nor a URL.
     """
     if _matches(AZURE_RESOURCE, resource):
         return f"https://{resource}.openai.azure.com/openai/v1"
     if not _matches(URL_TEXT, resource) or "://" not in resource:
         raise ConfigurationError(
-            "the resource is its name, of letters, digits and hyphens ('contoso'), or its whole"
-            " URL ('https://contoso.openai.azure.com')"
+            "resource must be a name of letters, digits and hyphens ('contoso'), or a whole URL"
+            " ('https://contoso.openai.azure.com')"
         )
     found = NO_PATH.match(resource)
     return resource if found is None else f"{found[1]}/openai/v1{resource[found.end() :]}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its address or as ``localhost``."""
+    """Whether a host is this machine: a loopback address or ``localhost``."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -386,7 +404,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _suggestion(url: str) -> str:
-    """Say what may have been meant, where that is plain."""
+    """Return a hint with the URL that the user may have meant, or nothing."""
     found = HOST_ALONE.fullmatch(url)
     if found is None:
         return ""

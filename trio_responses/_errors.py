@@ -1,10 +1,8 @@
-"""The exception tree: everything that this library raises of its own accord.
+"""The exceptions of this library, all below `ResponsesError`.
 
-An exception carries facts as attributes (codes, sizes, ages, ids) and says them in one
-sentence. It never carries a key, and its message never carries content: request and response
-bodies are attributes, for code that asks for them.
-
-What belongs elsewhere: the decision what to do about a failure (`core/delivery.py`).
+An exception carries facts as attributes (codes, sizes, ages, ids), and its message states them in
+one sentence. Invariants: no exception holds a key, and no message holds the content of a request or
+response. Bodies and texts of the server are attributes, for code that asks for them.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import trio
 
-from trio_responses._protocol.delivery import Delivery, Failure
+from trio_responses._protocol.delivery import DeliveryStatus, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,37 +21,37 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIError",
-    "AnswerError",
-    "AnswerIncomplete",
-    "AnswerMismatch",
-    "AnswerRefused",
     "AuthenticationError",
-    "BufferExceeded",
+    "BufferOverflow",
+    "CallNotRejectable",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",
     "ConnectionClosed",
     "ConnectionLimitReached",
     "ConnectionLost",
-    "Delivery",
+    "DeliveryStatus",
     "FirstEventTimeout",
     "HandshakeRejected",
+    "IncompleteError",
     "InvalidStreamId",
     "KeepaliveTimeout",
+    "MaxRoundsExceeded",
     "MessageTooLarge",
+    "ParseError",
+    "ParseMismatchError",
     "PreviousResponseNotFound",
     "ProxyError",
-    "RateLimited",
+    "RateLimitError",
     "ReconnectFailed",
+    "RefusalError",
     "RequestTooLarge",
     "ResponseFailedError",
     "ResponsesError",
-    "RoundsExceeded",
     "SendTimeout",
     "ServerOverloaded",
     "StallTimeout",
     "StreamLimitReached",
-    "UnanswerableCall",
     "UndecodableResponse",
     "UnexpectedOutput",
     "UpgradeUnsupported",
@@ -61,35 +59,47 @@ __all__ = [
 
 
 class ResponsesError(Exception):
-    """The root: catch it to catch everything of this library.
+    """The base class of every exception that this library raises.
 
-    :ivar delivery: set on every exception that ends a turn, `None` on the others.
+    :ivar delivery: how far the request got, on every exception that ends a turn; `None` on the
+        others.
     """
 
-    delivery: Delivery | None = None
+    delivery: DeliveryStatus | None = None
 
     def copy_for_raise(self) -> Self:
-        """Make an exception of its own for one more task that is told the same."""
-        copy_for_raise = type(self).__new__(type(self), *self.args)
-        copy_for_raise.args = self.args
-        copy_for_raise.__dict__.update(self.__dict__)
-        copy_for_raise.__cause__ = self.__cause__
-        return copy_for_raise
+        """Return a copy without a traceback, for another task to raise or keep.
+
+        One failure, such as the loss of a socket, ends several turns, each with a ``delivery`` of
+        its own. One exception object that several tasks raise would collect the tracebacks of all
+        of them, and keep what their frames refer to alive.
+        """
+        copy = type(self).__new__(type(self), *self.args)
+        copy.args = self.args
+        copy.__dict__.update(self.__dict__)
+        copy.__cause__ = self.__cause__
+        return copy
 
 
 class ConfigurationError(ResponsesError, ValueError):
-    """The arguments or the environment cannot work: nothing was dialled or sent."""
+    """An argument, option or environment variable is invalid; nothing was dialled or sent.
+
+    The message names the option or variable. It quotes the value unless that may hold a secret.
+    """
 
 
 # --- Opening -----------------------------------------------------------------------------
 
 
 class ConnectError(ResponsesError):
-    """A socket could not be opened.
+    """A socket could not be opened: the dial, TLS or the upgrade failed, or ``api_key()`` raised.
 
-    :ivar retryable: whether another attempt can help. A refused port may open; a bad
-        certificate or URL stays bad.
-    :ivar retry_after: seconds that the server asked to wait, if it did.
+    A supervised connection tries again while ``retryable`` is true, as its `ReconnectPolicy` says,
+    and raises `ReconnectFailed` when no attempt is left.
+
+    :ivar retryable: whether another attempt can help. A refused port may open; a bad certificate
+        stays bad.
+    :ivar retry_after: the seconds that the server asked to wait; `None` when it did not.
     """
 
     retryable: bool = True
@@ -103,8 +113,8 @@ class ConnectError(ResponsesError):
 class ConnectTimeout(ConnectError, trio.TooSlowError):
     """Dial, TLS and upgrade together, or ``api_key()``, took longer than ``timeouts.connect``.
 
-    :ivar phase: what was under way: ``key``, ``dial``, ``tls`` or ``upgrade``.
-    :ivar seconds: the limit.
+    :ivar phase: the step that had not finished: ``key``, ``dial``, ``tls`` or ``upgrade``.
+    :ivar seconds: the limit, in seconds.
     """
 
     def __init__(self, phase: str, seconds: float) -> None:
@@ -122,7 +132,7 @@ class HandshakeRejected(ConnectError):
 
     :ivar status: the HTTP status.
     :ivar headers: the response headers, names in lower case.
-    :ivar body: the beginning of the response body, at most 16 KiB.
+    :ivar body: the beginning of the response body, at most 16 KiB; it is not in the message.
     """
 
     def __init__(
@@ -143,80 +153,89 @@ class HandshakeRejected(ConnectError):
         self.retry_after = retry_after
 
     def add_hint(self, hint: str) -> None:
-        """Add a hint to the message: where to look for the cause."""
+        """Add to the message what the user should check."""
         self.args: tuple[object, ...] = (f"{self}: {hint}",)
 
 
 class AuthenticationError(HandshakeRejected):
-    """HTTP 401 or 403: the key is missing, wrong, expired or not allowed.
+    """The server answered the upgrade with HTTP 401 or 403.
 
-    The message names the variable or the argument that the key is from.
+    The key is missing, wrong, expired or not allowed. The message names the argument or the
+    environment variable that the key was taken from.
     """
 
 
 class UpgradeUnsupported(HandshakeRejected):
-    """HTTP 404 or 426: this endpoint does not offer the WebSocket mode.
+    """The server answered the upgrade with HTTP 404 or 426: it has no WebSocket mode at this URL.
 
-    The message names the host and the path that were asked for: ``/v1`` may be missing there.
+    The message names the host and the path that were requested. Check the URL: ``/v1`` may be
+    missing in it.
     """
 
 
 class ProxyError(ConnectError):
-    """The proxy opened no way to the server. The server itself was not dialled.
+    """The proxy could not be reached, or did not open a tunnel to the server.
 
-    :ivar proxy: its host and port.
-    :ivar status: the HTTP status of its answer; `None` where there was none, as with SOCKS5.
+    The server itself was not dialled. Check the ``proxy`` option or the environment's variables.
+
+    :ivar proxy: the proxy's host and port, without credentials.
+    :ivar status: the HTTP status of the proxy's answer; `None` when it gave none, as with SOCKS5.
     """
 
     def __init__(
         self,
-        what: str,
+        problem: str,
         *,
         proxy: str,
         status: int | None = None,
         retryable: bool = True,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(f"the proxy {proxy}: {what}", retryable=retryable)
+        super().__init__(f"the proxy {proxy}: {problem}", retryable=retryable)
         self.proxy = proxy
         self.status = status
         self.retry_after = retry_after
 
 
 class ReconnectFailed(ResponsesError):
-    """The reconnect policy is spent. The last failure is the ``__cause__``.
+    """Every attempt to connect that the reconnect policy allows has failed.
 
-    :param opened: whether there ever was a socket: the message says so.
+    The connection is closed, and every use of it raises this. The last failure is the
+    ``__cause__``: fix what it names, or pass a `ReconnectPolicy` with more attempts, and open a new
+    connection.
 
-    :ivar attempts: how many attempts followed the first failure.
+    :param opened: whether a socket was open before: the message depends on it.
+
+    :ivar attempts: the number of attempts after the first failure.
     """
 
     def __init__(self, attempts: int, cause: BaseException, *, opened: bool = True) -> None:
         if opened:
-            what = f"gave up after {_counted(attempts)} to reconnect"
+            summary = f"gave up after {_count_attempts(attempts)} to reconnect"
         else:
-            what = f"could not connect in {_counted(attempts + 1)}"
-        super().__init__(f"{what}: {cause}")
+            summary = f"could not connect in {_count_attempts(attempts + 1)}"
+        super().__init__(f"{summary}: {cause}")
         self.attempts = attempts
         self.__cause__: BaseException | None = cause
 
 
-def _counted(attempts: int) -> str:
+def _count_attempts(attempts: int) -> str:
     return "1 attempt" if attempts == 1 else f"{attempts} attempts"
 
 
-# --- Losing ------------------------------------------------------------------------------
+# --- Lost sockets ------------------------------------------------------------------------------
 
 
 class ConnectionLost(ResponsesError, trio.BrokenResourceError):
-    """The socket ended.
+    """The socket ended: the server closed it, the network dropped it, or this side gave it up.
 
-    A turn raises it; the raw channel *yields* it, in its place among the events. The last error
-    frame of the server, if there was one, is the ``__cause__``.
+    A turn raises this, with its ``delivery``; the raw channel *yields* it in its place among the
+    events. The connection opens a new socket by itself. The server's last error frame on the
+    socket, if one came, is the ``__cause__``.
 
-    :ivar code: the close code; 1006 where no close frame came (RFC 6455, 7.1.5).
-    :ivar reason: the peer's reason, as sent; not part of the message.
-    :ivar age: seconds since the socket was opened.
+    :ivar code: the close code; 1006 when no close frame came (RFC 6455, section 7.1.5).
+    :ivar reason: the server's reason, as sent; it is not in the message.
+    :ivar age: the seconds since the socket was opened.
     """
 
     __match_args__ = ("code", "reason")
@@ -230,9 +249,9 @@ class ConnectionLost(ResponsesError, trio.BrokenResourceError):
 
 
 class KeepaliveTimeout(ConnectionLost, trio.TooSlowError):
-    """Nothing was heard from the server for the interval and timeout of the keepalive.
+    """No byte came from the server for the interval and timeout of the `Keepalive`.
 
-    :ivar silence: seconds since the last byte from the server.
+    :ivar silence: the seconds since the last byte from the server.
     """
 
     def __init__(self, silence: float, *, age: float) -> None:
@@ -244,7 +263,7 @@ class KeepaliveTimeout(ConnectionLost, trio.TooSlowError):
 class SendTimeout(ConnectionLost, trio.TooSlowError):
     """One frame took longer than ``timeouts.send`` to write.
 
-    Half of it is on the wire, so the socket was given up.
+    A part of the frame may be on the wire, so no other frame can follow and the socket was closed.
 
     :ivar size: the size of the frame's payload, in bytes.
     """
@@ -256,7 +275,10 @@ class SendTimeout(ConnectionLost, trio.TooSlowError):
 
 
 class ConnectionClosed(ResponsesError, trio.ClosedResourceError):
-    """The connection was used after it was closed on this side."""
+    """The connection was used after this side closed it.
+
+    Use a connection inside its ``async with`` block only.
+    """
 
 
 # --- Turns -------------------------------------------------------------------------------
@@ -265,74 +287,87 @@ class ConnectionClosed(ResponsesError, trio.ClosedResourceError):
 class APIError(ResponsesError):
     """The server answered a request with an error frame.
 
-    Code and parameter are in ``str()``; the server's own words are in ``message``.
+    The code, the parameter and the status are in ``str()``; the server's text is in ``message``.
 
-    :ivar event: the normalised frame, with its raw bytes.
+    :ivar event: the error frame, decoded, with its raw bytes.
     """
 
     def __init__(self, event: ErrorEvent) -> None:
-        words = [word for word in (event.code or event.error_type, event.param) if word]
+        parts = [part for part in (event.code or event.error_type, event.param) if part]
         status = f" (status {event.status})" if event.status is not None else ""
-        super().__init__(f"the server answered with an error: {' at '.join(words)}{status}")
+        super().__init__(f"the server answered with an error: {' at '.join(parts)}{status}")
         self.event = event
 
     @property
     def status(self) -> int | None:
-        """The HTTP-like status of the frame."""
+        """The HTTP-like status of the frame; `None` when the frame has none."""
         return self.event.status
 
     @property
     def code(self) -> str | None:
-        """The machine-readable code."""
+        """The error code, such as ``rate_limit_exceeded``; `None` when the frame has none."""
         return self.event.code
 
     @property
     def param(self) -> str | None:
-        """The parameter at fault."""
+        """The request parameter that caused the error; `None` when the frame names none."""
         return self.event.param
 
     @property
     def type(self) -> str | None:
-        """The class of the error, as ``invalid_request_error``."""
+        """The error's type, such as ``invalid_request_error``; `None` when the frame has none."""
         return self.event.error_type
 
     @property
     def message(self) -> str:
-        """The server's text; it may quote content, so it is not in ``str()``."""
+        """The server's text. It may quote content, so it is not in ``str()``."""
         return self.event.message
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asked to wait."""
+        """The seconds that the server asked to wait; `None` when it did not."""
         return self.event.retry_after
 
 
-class RateLimited(APIError):
-    """Code ``rate_limit_exceeded`` or status 429."""
+class RateLimitError(APIError):
+    """The server refused the request with ``rate_limit_exceeded`` or status 429.
+
+    Wait for ``retry_after`` seconds, then send the request again.
+    """
 
 
 class PreviousResponseNotFound(APIError):
-    """Code ``previous_response_not_found``: the parent is in no cache."""
+    """The server does not have the response in ``previous_response_id``.
+
+    The code is ``previous_response_not_found``. Send the full input instead; a conversation does so
+    by itself.
+    """
 
 
 class ConnectionLimitReached(APIError):
-    """Code ``websocket_connection_limit_reached``: the socket is as old as it may get."""
+    """The socket has reached the server's age limit.
+
+    The code is ``websocket_connection_limit_reached``. The connection opens a new socket by itself.
+    """
 
 
 class StreamLimitReached(APIError):
-    """Code ``websocket_stream_limit_reached``: one lane name too many on this socket."""
+    """The request used one lane name more than the server allows on a socket.
+
+    The code is ``websocket_stream_limit_reached``.
+    """
 
 
 class InvalidStreamId(APIError):
-    """Code ``invalid_stream_id``: a lane name outside the grammar."""
+    """The server does not allow the lane name: the code is ``invalid_stream_id``."""
 
 
 class ServerOverloaded(APIError):
-    """Code ``server_is_overloaded`` or ``slow_down``."""
+    """The server is overloaded: the code is ``server_is_overloaded`` or ``slow_down``."""
 
 
 API_ERRORS_BY_CODE: dict[str, type[APIError]] = {
-    "rate_limit_exceeded": RateLimited,
+    "rate_limit_exceeded": RateLimitError,
     "previous_response_not_found": PreviousResponseNotFound,
     "websocket_connection_limit_reached": ConnectionLimitReached,
     "websocket_stream_limit_reached": StreamLimitReached,
@@ -344,17 +379,17 @@ RATE_LIMIT_STATUS = 429
 
 
 def api_error(event: ErrorEvent) -> APIError:
-    """Make the exception that fits an error frame (codes: protocol, section "Error frames")."""
+    """Return the exception for an error frame, by its code (docs/protocol.md, section 4)."""
     kind = API_ERRORS_BY_CODE.get(event.code or "")
     if kind is None:
-        kind = RateLimited if event.status == RATE_LIMIT_STATUS else APIError
+        kind = RateLimitError if event.status == RATE_LIMIT_STATUS else APIError
     return kind(event)
 
 
 class ResponseFailedError(ResponsesError):
     """The response ended with ``response.failed``.
 
-    :ivar response: the Response, with its ``error`` and whatever output there was.
+    :ivar response: the failed Response, with its ``error`` and the output until then.
     """
 
     def __init__(self, response: Response) -> None:
@@ -364,11 +399,11 @@ class ResponseFailedError(ResponsesError):
 
 
 class UndecodableResponse(ResponsesError):
-    """The frame that ended the response could not be decoded.
+    """The last frame of a response could not be decoded.
 
-    The turn is over, and its result is only there as raw bytes.
+    The turn is over, and its result is available as raw bytes only.
 
-    :ivar frame: the frame and what was wrong with it.
+    :ivar frame: the raw frame and the reason why it could not be decoded.
     """
 
     def __init__(self, frame: UndecodableFrame) -> None:
@@ -377,11 +412,12 @@ class UndecodableResponse(ResponsesError):
 
 
 class UnexpectedOutput(ResponsesError):
-    """A warm-up came back with output.
+    """The response to a warm-up has output.
 
-    The endpoint generates, and bills, where it was asked not to.
+    The endpoint ignores ``generate=False``: it generated, and may bill, output that was not wanted.
+    Do not warm up with this endpoint.
 
-    :ivar response: what came back.
+    :ivar response: the Response with the output.
     """
 
     def __init__(self, response: Response) -> None:
@@ -389,21 +425,21 @@ class UnexpectedOutput(ResponsesError):
         self.response = response
 
 
-class AnswerError(ResponsesError):
-    """A response is no answer of the type that was asked for.
+class ParseError(ResponsesError):
+    """A response has no answer of the type that ``parse`` was asked for.
 
-    :ivar response: what came back.
+    :ivar response: the Response.
     """
 
-    def __init__(self, what: str, response: Response) -> None:
-        super().__init__(f"the response {response.id} {what}")
+    def __init__(self, problem: str, response: Response) -> None:
+        super().__init__(f"the response {response.id} {problem}")
         self.response = response
 
 
-class AnswerRefused(AnswerError):
+class RefusalError(ParseError):
     """The model refused to answer.
 
-    :ivar refusal: its words; they are not in ``str()``.
+    :ivar refusal: the model's text; it is not in ``str()``.
     """
 
     def __init__(self, response: Response) -> None:
@@ -411,10 +447,10 @@ class AnswerRefused(AnswerError):
         self.refusal: str = response.refusal
 
 
-class AnswerIncomplete(AnswerError):
+class IncompleteError(ParseError):
     """The answer was cut off.
 
-    :ivar reason: why, such as ``max_output_tokens``.
+    :ivar reason: the server's reason, such as ``max_output_tokens``; `None` when it gave none.
     """
 
     def __init__(self, response: Response) -> None:
@@ -423,12 +459,13 @@ class AnswerIncomplete(AnswerError):
         super().__init__(f"is incomplete: {self.reason}", response)
 
 
-class AnswerMismatch(AnswerError, ValueError):
-    """The answer does not fit the type, or there is none.
+class ParseMismatchError(ParseError, ValueError):
+    """The answer does not fit the type, or the response has no text.
 
-    :ivar text: the answer; it is not in ``str()``.
-    :ivar message: what is wrong with it, and where; it may quote the text.
-    :ivar place: the place as a path (``$.city``), where one is known.
+    :ivar text: the text of the answer; it is not in ``str()``.
+    :ivar message: the reason why the text does not fit. It may quote the text, so it is not in
+        ``str()``.
+    :ivar place: the path of the value that does not fit, such as ``$.city``; `None` when unknown.
     """
 
     def __init__(self, response: Response, message: str, *, place: str | None = None) -> None:
@@ -439,13 +476,14 @@ class AnswerMismatch(AnswerError, ValueError):
         self.place = place
 
 
-class RoundsExceeded(ResponsesError):
-    """The model went on calling tools through all rounds of a run.
+class MaxRoundsExceeded(ResponsesError):
+    """The model still called tools in the last round that a run allows.
 
-    The conversation is intact: the next run answers the calls of the last response first.
+    The conversation is intact: the next run answers the calls of the last response first. Raise
+    ``max_rounds`` when the model needs more rounds.
 
-    :ivar rounds: how many there were.
-    :ivar response: the last one.
+    :ivar rounds: the number of rounds.
+    :ivar response: the Response of the last round.
     """
 
     def __init__(self, rounds: int, response: Response) -> None:
@@ -454,11 +492,11 @@ class RoundsExceeded(ResponsesError):
         self.response = response
 
 
-class UnanswerableCall(ResponsesError):
-    """A call was declined, and its kind of answer has no place to say so.
+class CallNotRejectable(ResponsesError):
+    """A call was declined, and its type of output cannot express a refusal.
 
-    :ivar kind: the type of the call.
-    :ivar reason: why it was declined.
+    :ivar kind: the type of the call, such as ``computer_call``.
+    :ivar reason: the reason why it was declined.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -468,10 +506,10 @@ class UnanswerableCall(ResponsesError):
 
 
 class FirstEventTimeout(ResponsesError, trio.TooSlowError):
-    """The request was sent and no event of its response came within ``timeouts.first_event``.
+    """The request was sent, and no event of its response came within ``timeouts.first_event``.
 
-    :ivar seconds: the limit.
-    :ivar sent: seconds since the request was written.
+    :ivar seconds: the limit, in seconds.
+    :ivar sent: the seconds since the request was written.
     """
 
     def __init__(self, seconds: float, *, sent: float) -> None:
@@ -481,11 +519,11 @@ class FirstEventTimeout(ResponsesError, trio.TooSlowError):
 
 
 class StallTimeout(ResponsesError, trio.TooSlowError):
-    """The response began and then fell silent for ``timeouts.stall``.
+    """The response started, and then no event came for ``timeouts.stall``.
 
-    :ivar seconds: the limit.
+    :ivar seconds: the limit, in seconds.
     :ivar last_event: the type of the last event.
-    :ivar silence: seconds since that event.
+    :ivar silence: the seconds since that event.
     """
 
     def __init__(self, seconds: float, *, last_event: str, silence: float) -> None:
@@ -499,10 +537,12 @@ class StallTimeout(ResponsesError, trio.TooSlowError):
 
 
 class RequestTooLarge(ResponsesError):
-    """The request is over ``limits.max_request_bytes``, or the server closed with 1009.
+    """The request is over ``limits.max_request_bytes``, or the server closed the socket with 1009.
+
+    In the first case nothing was sent. Send less input, or compact the conversation.
 
     :ivar size: the size of the encoded request, in bytes.
-    :ivar limit: the limit, in bytes; `None` where the server did not say.
+    :ivar limit: the limit, in bytes; `None` when the server closed, since its limit is unknown.
     """
 
     def __init__(self, size: int, limit: int | None) -> None:
@@ -515,7 +555,7 @@ class RequestTooLarge(ResponsesError):
 class MessageTooLarge(ResponsesError):
     """A message from the server was over ``limits.max_message_bytes``.
 
-    It was discarded as it came; the connection lives on.
+    The message was discarded while it arrived; the connection stays open.
 
     :ivar size: the size of the message, in bytes.
     :ivar limit: the limit, in bytes.
@@ -527,13 +567,16 @@ class MessageTooLarge(ResponsesError):
         self.limit = limit
 
 
-class BufferExceeded(ResponsesError):
-    """The unread events of this turn held up others for longer than ``timeouts.stall``.
+class BufferOverflow(ResponsesError):
+    """The unread events of this turn blocked other readers for longer than ``timeouts.stall``.
 
-    :ivar buffered: the bytes that waited to be read.
+    The connection's buffer was full, and this turn had most of it. Read its events faster, or raise
+    ``limits.connection_buffer_bytes``.
+
+    :ivar buffered: the unread bytes of this turn.
     """
 
-    type: ClassVar[Literal["trio_responses.buffer_exceeded"]] = "trio_responses.buffer_exceeded"
+    type: ClassVar[Literal["trio_responses.buffer_overflow"]] = "trio_responses.buffer_overflow"
 
     def __init__(self, buffered: int) -> None:
         super().__init__(f"{buffered} unread bytes held up the other turns of the connection")

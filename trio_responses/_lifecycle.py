@@ -1,6 +1,8 @@
-"""What this library itself says between the server's events: on the channel, and in a stream.
+"""The events and states that this library adds to the server's: connections and repeated turns.
 
-The loss of a socket is said by `ConnectionLost`, the same record that a turn raises.
+The raw channel of a connection yields `ConnectionRestored` and `ConnectionRotated` between the
+server's events, and a turn's stream yields `TurnRestarted`. The loss of a socket has no record
+here: the channel yields the `ConnectionLost` that the turns raise.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from trio_responses._errors import BufferExceeded, ConnectionLost
+from trio_responses._errors import BufferOverflow, ConnectionLost
 from trio_responses._wire import ServerEvent
 
 if TYPE_CHECKING:
@@ -27,36 +29,36 @@ __all__ = [
 
 
 class ConnectionState(StrEnum):
-    """What a connection is doing."""
+    """The state of a connection."""
 
     CONNECTING = "connecting"
     """The first socket is being opened."""
     OPEN = "open"
-    """There is a socket to send on."""
+    """A socket is open, and requests go out on it."""
     RECONNECTING = "reconnecting"
-    """There was one, and another is being opened."""
+    """The socket was lost, and a new one is being opened."""
     DRAINING = "draining"
-    """It is closing: the closing handshake is under way."""
+    """The connection is closing: the closing handshake is in progress."""
     CLOSED = "closed"
-    """It will not open again."""
+    """The connection is closed for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRestored:
-    """A new socket is open in the place of the lost one; the server's caches are empty."""
+    """A new socket has replaced a lost one; the server's caches for the old one are gone."""
 
     type: ClassVar[Literal["trio_responses.connection_restored"]] = (
         "trio_responses.connection_restored"
     )
     attempts: int
-    """How many attempts it took."""
+    """The number of attempts until the new socket was open."""
     outage: float
-    """Seconds without a socket."""
+    """The seconds without a socket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRotated:
-    """A new socket has replaced one that still lived; what was under way goes on there."""
+    """A new socket has replaced one that still worked; turns in progress finish on the old one."""
 
     type: ClassVar[Literal["trio_responses.connection_rotated"]] = (
         "trio_responses.connection_rotated"
@@ -65,56 +67,56 @@ class ConnectionRotated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRestarted:
-    """A turn is sent again: what a stream gave of it so far counts no more.
+    """A turn is sent again: discard the events that the stream has yielded so far.
 
-    The events of the next attempt follow, from its ``response.created`` on. It is left out where
-    nothing of the last attempt was given.
+    The events of the new attempt follow, starting with ``response.created``. A stream that yielded
+    no event of the failed attempt does not yield this either.
     """
 
     type: ClassVar[Literal["trio_responses.turn_restarted"]] = "trio_responses.turn_restarted"
-    """Beside the types of the server's events: no server says it."""
+    """A type like those of the server's events, which no server sends."""
     stream_id: ClassVar[None] = None
-    """As all events have it."""
+    """Always `None`: every event has this field."""
     sequence_number: ClassVar[None] = None
-    """Likewise."""
+    """Always `None`: every event has this field."""
     error: ResponsesError
-    """What the last attempt ended with."""
+    """The error that ended the failed attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatistics:
-    """What a connection has counted; made by ``connection.statistics()``."""
+    """The counters of a connection, as ``connection.statistics()`` returns them."""
 
     state: ConnectionState
-    """What it is doing."""
+    """The state of the connection."""
     sockets_opened: int
-    """Sockets that came through their handshake."""
+    """Sockets whose handshake succeeded."""
     attempts: int
-    """Attempts to reconnect since the server last proved itself well."""
+    """Attempts to reconnect since a response last finished or a socket last stayed open."""
     events_received: int
-    """Events of all kinds, `UndecodableFrame` among them."""
+    """Events of all types, including `UndecodableFrame`."""
     bytes_received: int
-    """Bytes of their frames."""
+    """Bytes of the received frames' payloads."""
     requests_sent: int
-    """Requests that were written as a whole, steering among them."""
+    """Requests that were written completely, including steering."""
     bytes_sent: int
-    """Bytes of their frames."""
+    """Bytes of the sent frames' payloads."""
     requests_active: int
-    """Requests whose response has not ended, abandoned ones among them."""
+    """Requests whose response has not ended, including abandoned ones."""
     undecodable_frames: int
-    """Frames that were no event."""
+    """Frames that could not be decoded as an event."""
     unclaimed_events: int
-    """Events that belonged to no request, whether or not the channel took them."""
+    """Events that belonged to no request, whether or not the raw channel was read."""
     dropped_events: int
-    """Events of turns that were left early, and of answers that nobody read for too long."""
+    """Events that were discarded: of abandoned turns, and after a `BufferOverflow`."""
     unread_bytes: int
-    """Bytes of events that wait for their readers."""
+    """Bytes of events that wait to be read."""
 
 
 Event: TypeAlias = (
-    ServerEvent | ConnectionLost | ConnectionRestored | ConnectionRotated | BufferExceeded
+    ServerEvent | ConnectionLost | ConnectionRestored | ConnectionRotated | BufferOverflow
 )
-"""What the channel of a connection gives."""
+"""An item of a connection's raw channel."""
 
 StreamEvent: TypeAlias = ServerEvent | TurnRestarted
-"""What the stream of a turn gives."""
+"""An item of a turn's stream."""

@@ -1,6 +1,7 @@
-"""Options: small frozen records of numbers, each with its unit and its reason.
+"""Options: small frozen records of numbers, each with its unit and its default.
 
-What belongs elsewhere: where to connect and what that place can do (`endpoint.py`).
+Every record checks its values when it is made, so that code which uses one does not check again.
+What differs between servers is in `_endpoint.py` instead.
 """
 
 from __future__ import annotations
@@ -16,17 +17,14 @@ from trio_responses._errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from trio_responses._instruments.instrument import Instrument
-
 __all__ = [
-    "WORDS",
+    "OPTION_VALUES",
     "Keepalive",
     "Limits",
     "ReconnectPolicy",
     "RotationPolicy",
     "Timeouts",
-    "check_words",
-    "checked_instruments",
+    "check_option_values",
     "checked_record",
     "reconnect_delays",
 ]
@@ -47,21 +45,21 @@ def _require_positive(record: Any) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long each phase may take, in seconds; `math.inf` for no limit."""
+    """The time limit of each phase, in seconds; `math.inf` for no limit."""
 
     connect: float = 15.0
-    """Dial, TLS and upgrade together."""
+    """Dial, TLS and upgrade together, or one call of ``api_key()``."""
     send: float = 60.0
-    """One frame, from its first byte to its last."""
+    """Writing one frame, from its first byte to its last."""
     first_event: float = 60.0
-    """From the request's last byte to the first event of its response."""
+    """From the last byte of the request to the first event of its response."""
     stall: float = 600.0
-    """Between two events of one response: reasoning is silent for minutes."""
+    """Between two events of one response. A model that reasons may send nothing for minutes."""
     close: float = 5.0
-    """The closing handshake; after it the socket is dropped."""
+    """The closing handshake; after this time the socket is closed without it."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not a duration.
+        """Check that every value is a duration.
 
         :raises ConfigurationError: for zero, negative numbers, NaN and non-numbers.
         """
@@ -70,42 +68,51 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keepalive:
-    """Pings, so that a dead peer is noticed. Any inbound byte is a sign of life."""
+    """The intervals of pings, which detect a dead server.
+
+    Every byte from the server counts as a sign of life, not only a pong.
+    """
 
     interval: float = 20.0
-    """Seconds of silence before a ping is sent; `math.inf` to send none."""
+    """Seconds without a byte from the server before a ping is sent; `math.inf` for no pings."""
     timeout: float = 20.0
-    """Seconds that may pass after a ping without any byte from the server."""
+    """Seconds after a ping in which a byte must come; then the socket is given up."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not a duration.
+        """Check that every value is a duration.
 
         :raises ConfigurationError: for zero, negative numbers, NaN and non-numbers.
         """
         _require_positive(self)
 
 
-SHORTEST_LIFE = 1.0
-"""Seconds for which a socket is kept at least: a server that ends them sooner is not raced."""
+MIN_ROTATION_AGE = 1.0
+"""The least age, in seconds, at which a socket is replaced.
+
+A lower limit would open sockets without pause for a server that ends each within a second.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationPolicy:
-    """When a socket is replaced before the server ends it.
+    """When a socket is replaced by a new one, before the server ends it.
 
-    The new one is open before the old one takes no more turns; those under way finish there.
+    The new socket is open before the old one stops accepting turns. Turns in progress finish on the
+    old socket.
     """
 
     max_age: float | None = None
     """Seconds after which a socket is replaced; by default the endpoint's ``rotate_after``."""
     stagger: float = 0.1
-    """The part of the age, from 0 to 1, that chance may take off: many connections that were
-    opened together are not replaced together."""
+    """The largest part of the age, from 0 to 1, by which it is shortened at random.
+
+    Connections that were opened together are thus not replaced together.
+    """
 
     def __post_init__(self) -> None:
-        """Refuse what is not an age or a part of one.
+        """Check the age and the stagger.
 
-        :raises ConfigurationError: for an age that is not positive, and a part beyond 0 to 1.
+        :raises ConfigurationError: for an age that is not positive, and a stagger outside 0 to 1.
         """
         if self.max_age is not None and not (_is_number(self.max_age) and self.max_age > 0):
             raise ConfigurationError(f"max_age must be positive, not {self.max_age!r}")
@@ -113,12 +120,15 @@ class RotationPolicy:
             raise ConfigurationError(f"stagger must be from 0 to 1, not {self.stagger!r}")
 
     def age_for(self, endpoint_age: float | None) -> float:
-        """Choose the age at which one socket is replaced, in seconds; `math.inf` for never."""
+        """Return the age in seconds at which one socket is replaced; `math.inf` for never.
+
+        :param endpoint_age: the endpoint's ``rotate_after``, used when ``max_age`` is `None`.
+        """
         age = self.max_age if self.max_age is not None else endpoint_age
         if age is None:
             return math.inf
-        part = 1 - self.stagger * random.random()  # noqa: S311 - no secret depends on it
-        return max(age * part, SHORTEST_LIFE)
+        factor = 1 - self.stagger * random.random()  # noqa: S311 - no secret depends on it
+        return max(age * factor, MIN_ROTATION_AGE)
 
 
 MIB = 1024 * 1024
@@ -126,19 +136,19 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How many bytes may be in one place at a time."""
+    """The size limits of messages, requests and buffers, in bytes."""
 
     max_message_bytes: int = 64 * MIB
-    """One message from the server; a larger one is discarded as it comes."""
+    """The largest message from the server; a larger one is discarded while it arrives."""
     max_request_bytes: int = 16 * MIB - 1
-    """One request: servers close with 1009 at 16 MiB (docs/protocol.md, 5.9)."""
+    """The largest request: servers close with 1009 at 16 MiB (docs/protocol.md, section 5.9)."""
     turn_buffer_bytes: int = 8 * MIB
-    """Unread events of one turn, or of the raw channel."""
+    """The unread events of one turn, or of the raw channel."""
     connection_buffer_bytes: int = 64 * MIB
-    """Unread events of all turns of one connection together."""
+    """The unread events of all turns of one connection together."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not a size.
+        """Check that every value is a size.
 
         :raises ConfigurationError: for zero, negative numbers, NaN and non-numbers.
         """
@@ -226,49 +236,39 @@ def _checked_delay(delay: object) -> float:
 
 Record = TypeVar("Record")
 
-WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+OPTION_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "delivery": ("at_most_once", "at_least_once"),
     "abandon": ("drain", "replace"),
     "on_tool_error": ("return", "raise"),
     "after_error": ("reuse", "replace"),
 }
-"""The words that each option of words has, by the option's name."""
+"""The values that each option with named values accepts, by the option's name."""
 
 
-def check_words(**given: object) -> None:
-    """Refuse a word that its option does not have.
+def check_option_values(**given: object) -> None:
+    """Raise an error for a value that its option does not accept.
 
     For example::
 
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
 
-    :param given: options of `WORDS`, by name.
-    :raises ConfigurationError: the message has the words that there are.
+    :param given: options of `OPTION_VALUES`, by name.
+    :raises ConfigurationError: with the accepted values in the message.
     """
-    for name, word in given.items():
-        if word not in WORDS[name]:
-            known = " or ".join(f'"{one}"' for one in WORDS[name])
-            raise ConfigurationError(f"{name} is {known}, not {word!r}")
+    for name, value in given.items():
+        if value not in OPTION_VALUES[name]:
+            accepted = " or ".join(f'"{one}"' for one in OPTION_VALUES[name])
+            raise ConfigurationError(f"{name} must be {accepted}, not {value!r}")
 
 
 def checked_record(name: str, given: Record | None, kind: type[Record]) -> Record:
-    """Give a record of options: what it is by default, where none was given.
+    """Return the given record of options, or one with the defaults for `None`.
 
-    :param name: the option's name, for the message.
-    :raises ConfigurationError: for what is no such record.
+    :param name: the option's name, for the error message.
+    :raises ConfigurationError: when ``given`` is not a ``kind``.
     """
     if given is None:
         return kind()
     if not isinstance(given, kind):
         raise ConfigurationError(f"{name} must be {kind.__name__}(...), not {given!r}")
     return given
-
-
-def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
-    """Give the instruments, whatever they were in.
-
-    :raises ConfigurationError: for what is no iterable: one alone, for instance.
-    """
-    if not isinstance(given, Iterable):
-        raise ConfigurationError(f"instruments must be a list of instruments, not {given!r}")
-    return tuple(given)

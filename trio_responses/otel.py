@@ -1,9 +1,7 @@
-"""Spans and metrics for OpenTelemetry, by its semantic conventions for generative AI.
+"""The OpenTelemetry instrument: spans and metrics by the semantic conventions for generative AI.
 
-It needs the extra ``otel``; nothing else here imports OpenTelemetry. Times of spans are those of
-the wall clock, durations in attributes and metrics those of Trio's.
-
-What belongs elsewhere: what there is to be told (`instruments/instrument.py`).
+It needs the extra ``otel``; no other module imports OpenTelemetry. The times of spans are those of
+the wall clock; durations in attributes and metrics are those of Trio's clock.
 """
 
 from __future__ import annotations
@@ -33,31 +31,32 @@ __all__ = ["OpenTelemetryInstrument"]
 
 SCOPE: Final = "trio_responses"
 SECONDS: Final = tuple(0.01 * 2**step for step in range(14))
-"""The bounds that the conventions name for histograms of seconds: 0.01 to 81.92."""
+"""The bucket bounds of the conventions for histograms of seconds: 0.01 to 81.92."""
 TOKENS: Final = tuple(4**step for step in range(14))
-"""Likewise for tokens: 1 to 67,108,864."""
+"""The bucket bounds of the conventions for histograms of tokens: 1 to 67,108,864."""
 PROVIDERS: Final = {
     "api.openai.com": "openai",
     ".openai.azure.com": "azure.ai.openai",
     ".services.ai.azure.com": "azure.ai.openai",
     "api.x.ai": "x_ai",
 }
-"""How a server's name ends, and what the conventions call who runs it."""
+"""The ends of servers' host names, with the ``gen_ai.provider.name`` of the conventions."""
 REASONS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
 CALLS_OF_THE_CLIENT: Final = frozenset({"function_call", "custom_tool_call"})
 
 
 class OpenTelemetryInstrument(Instrument):
-    """Makes a span of each turn, each call of a tool and each handshake; no content is in them.
+    """An instrument that makes spans and metrics for OpenTelemetry, without content.
 
-    A turn is ``chat {model}``, a child of the span that is current where it was begun; a call is
-    ``execute_tool {name}``, and current while the tool runs; a handshake is ``connect {host}``.
-    Tokens, durations and times to the first event are recorded as metrics.
+    A turn is a span ``chat {model}``, a child of the span that is current where the turn starts. A
+    call of a tool is a span ``execute_tool {name}``, which is current while the tool runs. A
+    handshake is a span ``connect {host}``. The metrics are token usage, durations and times to the
+    first event.
 
-    :param tracer_provider: by default the global one.
-    :param meter_provider: likewise.
-    :param provider: the ``gen_ai.provider.name``; by default it goes by the host, and is
-        ``openai``, whose API it is, where that is no host that is known.
+    :param tracer_provider: by default the global tracer provider.
+    :param meter_provider: by default the global meter provider.
+    :param provider: the ``gen_ai.provider.name``; by default it depends on the host, and is
+        ``openai`` for a host that is not known.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class OpenTelemetryInstrument(Instrument):
     # --- Turns ---------------------------------------------------------------------------
 
     def turn_started(self, turn: TurnRecord) -> None:
-        """Begin its span."""
+        """Start the span of a turn."""
         name = "chat" if turn.model is None else f"chat {turn.model}"
         span = self._tracer.start_span(
             name,
@@ -105,24 +104,24 @@ class OpenTelemetryInstrument(Instrument):
         self._turns[turn] = span
 
     def turn_sent(self, turn: TurnRecord) -> None:
-        """Note the attempt."""
-        place = {"trio_responses.lane": turn.lane} if turn.lane is not None else {}
+        """Add the attempt to the turn's span, as an event."""
+        lane = {"trio_responses.lane": turn.lane} if turn.lane is not None else {}
         self._turns[turn].add_event(
             "request sent",
             {
                 "trio_responses.attempt": turn.attempts,
                 "trio_responses.request.bytes": turn.request_bytes,
                 "trio_responses.request.full": turn.previous_response_id is None,
-                **place,
+                **lane,
             },
         )
 
     def turn_first_event(self, turn: TurnRecord) -> None:
-        """Note it, as an event."""
+        """Add the first event to the turn's span, as an event."""
         self._turns[turn].add_event("first event")
 
     def turn_ended(self, turn: TurnRecord) -> None:
-        """End its span."""
+        """End the span of a turn, and record its metrics."""
         span = self._turns.pop(turn)
         common = self._common(turn)
         if turn.sent_at is not None and turn.first_event_at is not None:
@@ -144,7 +143,7 @@ class OpenTelemetryInstrument(Instrument):
         span.end()
 
     def _common(self, turn: TurnRecord) -> dict[str, AttributeValue]:
-        """Give what spans and metrics of a turn have from its beginning."""
+        """Return the attributes that spans and metrics of a turn have from its start."""
         common: dict[str, AttributeValue] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": self._provider or _provider_at(turn.host),
@@ -158,7 +157,7 @@ class OpenTelemetryInstrument(Instrument):
     # --- Tools ---------------------------------------------------------------------------
 
     def tool_started(self, tool: ToolRecord) -> None:
-        """Begin its span, and make it the current one of the tool's task."""
+        """Start the span of a tool's call, as the current span of the tool's task."""
         attributes: dict[str, AttributeValue] = {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": tool.name,
@@ -171,7 +170,7 @@ class OpenTelemetryInstrument(Instrument):
         self._tools[tool] = span, context.attach(trace.set_span_in_context(span))
 
     def tool_finished(self, tool: ToolRecord) -> None:
-        """End its span."""
+        """End the span of a tool's call."""
         span, token = self._tools.pop(tool)
         context.detach(token)
         if tool.error is not None:
@@ -183,7 +182,7 @@ class OpenTelemetryInstrument(Instrument):
     # --- Sockets -------------------------------------------------------------------------
 
     def socket_opening(self, socket: SocketRecord) -> None:
-        """Begin the span of a handshake."""
+        """Start the span of a handshake."""
         self._sockets[socket] = self._tracer.start_span(
             f"connect {socket.host}",
             kind=SpanKind.CLIENT,
@@ -197,11 +196,11 @@ class OpenTelemetryInstrument(Instrument):
         )
 
     def socket_opened(self, socket: SocketRecord) -> None:
-        """End it."""
+        """End the span of a handshake that succeeded."""
         self._sockets.pop(socket).end()
 
     def socket_failed(self, socket: SocketRecord) -> None:
-        """End it, with what went wrong."""
+        """End the span of a handshake that failed, with its error and HTTP status."""
         span = self._sockets.pop(socket)
         if socket.error is not None:
             _mark_failed(span, socket.error)
@@ -211,32 +210,33 @@ class OpenTelemetryInstrument(Instrument):
 
 
 def _mark_failed(span: Span, error: Exception) -> None:
-    """Say what kind of error it was; what it says may be content."""
+    """Set a span's status and the type of the error; the message may hold content."""
     span.set_attribute("error.type", type(error).__name__)
     span.set_status(Status(StatusCode.ERROR))
 
 
 def _provider_at(host: str) -> str:
+    """Return the ``gen_ai.provider.name`` for a host."""
     return next((name for end, name in PROVIDERS.items() if host.endswith(end)), "openai")
 
 
 def _outcome(turn: TurnRecord) -> Mapping[str, AttributeValue]:
-    """Give what is known of a turn behind its end."""
-    known: dict[str, AttributeValue] = {}
+    """Return the attributes that a turn's span gets at its end."""
+    attributes: dict[str, AttributeValue] = {}
     if turn.response_id is not None:
-        known["gen_ai.response.id"] = turn.response_id
+        attributes["gen_ai.response.id"] = turn.response_id
     if turn.error_code is not None:
-        known["error.type"] = turn.error_code
+        attributes["error.type"] = turn.error_code
     if turn.left_early:
-        known["trio_responses.left_early"] = True
+        attributes["trio_responses.left_early"] = True
     if turn.lane is not None:
-        known["trio_responses.lane"] = turn.lane
+        attributes["trio_responses.lane"] = turn.lane
     if turn.response is not None:
-        known["gen_ai.response.finish_reasons"] = [_finish_reason(turn.response)]
+        attributes["gen_ai.response.finish_reasons"] = [_finish_reason(turn.response)]
         if turn.response.model:
-            known["gen_ai.response.model"] = turn.response.model
+            attributes["gen_ai.response.model"] = turn.response.model
     if turn.usages:
-        known |= {
+        attributes |= {
             "gen_ai.usage.input_tokens": sum(one.input_tokens for one in turn.usages),
             "gen_ai.usage.output_tokens": sum(one.output_tokens for one in turn.usages),
             "gen_ai.usage.cache_read.input_tokens": sum(
@@ -246,17 +246,17 @@ def _outcome(turn: TurnRecord) -> Mapping[str, AttributeValue]:
                 one.output_tokens_details.reasoning_tokens for one in turn.usages
             ),
         }
-    return known
+    return attributes
 
 
 class _Item(msgspec.Struct):
-    """What is read of an output item."""
+    """The only field of an output item that is decoded here."""
 
     type: str | None = None
 
 
 def _finish_reason(response: Response) -> str:
-    """Say why a model stopped, in the words of the conventions."""
+    """Return why a model stopped, with a value of the conventions."""
     if response.status == "failed":
         return "error"
     if response.incomplete_details is not None:

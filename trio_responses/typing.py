@@ -4,9 +4,9 @@ from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import Redact
 from trio_responses._lifecycle import Event, StreamEvent
-from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
-from trio_responses._transport.proxy import ProxyChoice
+from trio_responses._transport.proxy import ProxyOption
 from trio_responses._transport.websocket import Dial
 from trio_responses._turn.stream import AbandonChoice
 from trio_responses._wire.params import (
@@ -46,7 +46,7 @@ __all__ = [
     "ContextManagementParam",
     "ConversationParam",
     "ConversationParams",
-    "DeliveryChoice",
+    "DeliveryMode",
     "Dial",
     "Event",
     "Handler",
@@ -60,7 +60,7 @@ __all__ = [
     "OnToolError",
     "PromptCacheOptionsParam",
     "PromptParam",
-    "ProxyChoice",
+    "ProxyOption",
     "ReasoningParam",
     "Redact",
     "ResponseCreateParams",

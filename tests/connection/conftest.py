@@ -1,4 +1,4 @@
-"""What the tests of the connection share: the way to the server, and what may go wrong on it."""
+"""Fixtures of the tests of a connection: a function that opens one, and dials that can fail."""
 
 import math
 from contextlib import AbstractAsyncContextManager
@@ -14,13 +14,13 @@ KEY = "sk-opens-nothing"
 
 
 class Connect(Protocol):
-    """Opens a connection to the server of the test; options are those of `open_responses`."""
+    """A function that opens a connection to the server of the test (`open_responses`)."""
 
     def __call__(self, **options: Any) -> AbstractAsyncContextManager[ResponsesConnection]: ...
 
 
 class BreakableStream(trio.abc.Stream):
-    """A stream that can go stale: nothing is heard of its end, but nothing can be written."""
+    """A stream whose writes fail after a number of them, without an end that could be read."""
 
     def __init__(self, stream: trio.abc.Stream, writes_left: float = math.inf) -> None:
         self._stream = stream
@@ -44,14 +44,14 @@ class BreakableStream(trio.abc.Stream):
 
 
 class Dialler:
-    """Dials the server of the test, notes when, and keeps what it has opened."""
+    """A dial function that records its times and its streams."""
 
     def __init__(self, server: ResponsesServer) -> None:
         self._server = server
         self.times: list[float] = []
         self.streams: list[BreakableStream] = []
         self.writes = math.inf
-        """How many writes the streams to come have: the upgrade is one."""
+        """The number of writes of each later stream: the upgrade is one."""
 
     async def __call__(self, host: str, port: int) -> trio.abc.Stream:
         self.times.append(trio.current_time())

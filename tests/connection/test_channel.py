@@ -1,4 +1,4 @@
-"""The channel underneath: raw requests, and what the server says unasked."""
+"""The channel of a connection: raw requests, and events that belong to no turn."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from trio_responses import (
     ConfigurationError,
     ConnectionLost,
     ConnectionRestored,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     Keepalive,
     Limits,
@@ -20,19 +20,21 @@ from trio_responses import (
     ResponsesConnection,
     Timeouts,
 )
-from trio_responses._lifecycle import Event
 from trio_responses.testing import Call, Frame, ResponsesServer, WireBytes, open_test_server
 from trio_responses.types import (
     ErrorEvent,
+    FunctionCallOutput,
     OutputItemDone,
     ResponseCompleted,
     ResponseCreate,
     ResponseCreated,
+    ResponseInject,
     ResponseSteer,
     SteerAccepted,
     UndecodableFrame,
     UnknownEvent,
 )
+from trio_responses.typing import Event
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect
@@ -65,8 +67,8 @@ async def read_all(connection: ResponsesConnection) -> list[Event]:
     return events
 
 
-async def test_it_is_a_trio_channel(connect: "Connect") -> None:
-    """Design 2: whatever takes a channel takes a connection."""
+async def test_a_connection_is_a_trio_channel(connect: "Connect") -> None:
+    """A connection can be passed wherever Trio expects a channel."""
     async with connect() as connection:
         channel: trio.abc.Channel[object] = connection
         await channel.send(ResponseCreate(model="m", input="hi"))
@@ -76,7 +78,7 @@ async def test_it_is_a_trio_channel(connect: "Connect") -> None:
 async def test_answers_to_raw_requests_come_in_order(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Design 2: several may be on their way; the server answers one after the other."""
+    """Several raw requests may be under way; the server answers them one after the other."""
     async with connect() as connection:
         for text in ("one", "two"):
             await connection.send(ResponseCreate(model="m", input=text))
@@ -92,8 +94,8 @@ async def test_answers_to_raw_requests_come_in_order(
     assert server.statistics().requests == 2
 
 
-async def test_an_answer_to_a_turn_is_not_on_the_channel(connect: "Connect") -> None:
-    """P5: nor the other way round."""
+async def test_answers_to_turns_and_to_raw_requests_are_kept_apart(connect: "Connect") -> None:
+    """P5: in both directions."""
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="raw"))
         response = await connection.create(model="m", input="turn")
@@ -103,10 +105,10 @@ async def test_an_answer_to_a_turn_is_not_on_the_channel(connect: "Connect") -> 
         assert [event.response.output_text for event in done] == ['Turn 1: you said "raw".']
 
 
-async def test_an_error_to_a_raw_request_is_an_event(
+async def test_an_error_frame_for_a_raw_request_is_an_event(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Design 2: the channel yields it, and nothing is raised."""
+    """The channel yields the frame, and raises nothing."""
     server.fail("rate_limit_exceeded", status=429)
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="hi"))
@@ -124,10 +126,10 @@ UNASKED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("frame", UNASKED)
-async def test_what_nobody_asked_for_comes_to_those_who_listen(
+async def test_unsolicited_events_are_yielded_once_the_channel_is_read(
     server: ResponsesServer, connect: "Connect", frame: dict[str, Any]
 ) -> None:
-    """Design 2: and is only counted before that."""
+    """Before the first ``receive()`` they are counted only."""
     async with connect() as connection:
         await server.send_raw(frame)
         await wait_all_tasks_blocked()
@@ -140,23 +142,10 @@ async def test_what_nobody_asked_for_comes_to_those_who_listen(
         assert connection.statistics().unclaimed_events == 2
 
 
-@pytest.mark.parametrize("frame", UNASKED)
-async def test_what_nobody_asked_for_ends_no_turn(
-    server: ResponsesServer, connect: "Connect", frame: Frame
-) -> None:
-    """P5: in the middle of one."""
-    server.reply("one two three").inject(frame, after_events=5)
-    async with connect() as connection:
-        async with connection.stream(model="m", input="hi") as stream:
-            events = [event async for event in stream]
-        assert stream.response.output_text == "one two three"
-        assert [event.sequence_number for event in events] == list(range(len(events)))
-
-
 async def test_an_unread_channel_never_stops_a_turn(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Design 2: somebody has begun to read, and then forgot about it."""
+    """P6: a channel that was read once and then left alone keeps a bounded number of events."""
     frame = {"type": "keepalive", "padding": "x" * 10_000}
     limits = Limits(turn_buffer_bytes=50_000, connection_buffer_bytes=100_000)
     async with connect(limits=limits) as connection:
@@ -171,10 +160,10 @@ async def test_an_unread_channel_never_stops_a_turn(
         assert len(await read_all(connection)) == 4
 
 
-async def test_a_full_channel_still_tells_of_a_loss(
+async def test_a_full_channel_still_yields_a_loss(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P3, P6: the reader of a raw request would wait for the rest for ever."""
+    """P3, P6: without the loss, the reader of a raw request would wait for ever."""
     endpoint = Endpoint.compatible(server.url, lanes=True)
     server.reply(chunks=["x" * 100] * 200).drop(after_events=150).on_lane("raw")
     server.stall(after_events=2).on_lane(None)
@@ -209,10 +198,10 @@ UNDECODABLE: list[Frame] = [
 
 
 @pytest.mark.parametrize("frame", UNDECODABLE)
-async def test_what_cannot_be_decoded_kills_nothing(
+async def test_a_frame_that_cannot_be_decoded_ends_no_connection(
     server: ResponsesServer, connect: "Connect", frame: Frame
 ) -> None:
-    """P8, D14, D22: counted, and on the channel as it came."""
+    """P8: the frame is counted, and the channel yields its bytes."""
     async with connect() as connection:
         await listen(connection)
         await server.send_raw(frame)
@@ -224,10 +213,10 @@ async def test_what_cannot_be_decoded_kills_nothing(
     assert server.statistics().handshakes == 1
 
 
-async def test_bad_frames_are_counted_where_nobody_listens(
+async def test_frames_that_cannot_be_decoded_are_counted_while_the_channel_is_unread(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P8: in one place each."""
+    """P8: each frame is counted once."""
     async with connect() as connection:
         for frame in UNDECODABLE[:4]:
             await server.send_raw(frame)
@@ -237,18 +226,6 @@ async def test_bad_frames_are_counted_where_nobody_listens(
         await well(connection)
 
 
-@pytest.mark.parametrize("frame", UNDECODABLE[:4])
-async def test_what_cannot_be_decoded_ends_no_turn(
-    server: ResponsesServer, connect: "Connect", frame: Frame
-) -> None:
-    """P8, D22: in the middle of one."""
-    server.reply("one two three").inject(frame, after_events=5)
-    async with connect() as connection:
-        response = await connection.create(model="m", input="hi")
-        assert response.output_text == "one two three"
-        assert connection.statistics().undecodable_frames == 1
-
-
 # --- Sizes ---------------------------------------------------------------------------------
 
 
@@ -256,7 +233,7 @@ async def test_what_cannot_be_decoded_ends_no_turn(
 async def test_a_message_over_the_limit_ends_its_turn_and_not_the_connection(
     server: ResponsesServer, connect: "Connect", after_events: int
 ) -> None:
-    """P10, row 13: typed, with the sizes."""
+    """P10: the exception has the size and the limit."""
     delta = {"type": "response.output_text.delta", "delta": "x" * 20_000}
     server.reply("hello").inject(delta, after_events=after_events)
     async with connect(limits=Limits(max_message_bytes=10_000)) as connection:
@@ -270,11 +247,12 @@ async def test_a_message_over_the_limit_ends_its_turn_and_not_the_connection(
     assert server.statistics().handshakes == 1
 
 
+@pytest.mark.parametrize("events", ["terminal", "all"])
 async def test_a_last_event_over_the_limit_leaves_the_lane_clean(
-    server: ResponsesServer, connect: "Connect"
+    server: ResponsesServer, connect: "Connect", events: Any
 ) -> None:
-    """P10: the end of the response was in it."""
-    server.reply("x" * 20_000, events="terminal")
+    """P10: it ends the response, also after other oversize events, so the next turn never waits."""
+    server.reply("x" * 20_000, events=events)
     async with connect(limits=Limits(max_message_bytes=10_000)) as connection:
         with pytest.raises(MessageTooLarge):
             await connection.create(model="m", input="hi")
@@ -284,7 +262,7 @@ async def test_a_last_event_over_the_limit_leaves_the_lane_clean(
     assert server.statistics().handshakes == 1
 
 
-async def test_a_message_over_the_limit_that_nobody_asked_for_is_an_event(
+async def test_an_unsolicited_message_over_the_limit_is_an_event(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
     """P10: it costs no turn and no socket."""
@@ -302,7 +280,7 @@ async def test_a_message_over_the_limit_that_nobody_asked_for_is_an_event(
 async def test_a_request_over_the_limit_is_not_sent(
     server: ResponsesServer, connect: "Connect", use: str
 ) -> None:
-    """P10, row 13."""
+    """P10: neither a turn nor a raw request."""
     async with connect(limits=Limits(max_request_bytes=1000)) as connection:
         with pytest.raises(RequestTooLarge) as failure:  # noqa: PT012 - either call
             if use == "create":
@@ -316,8 +294,8 @@ async def test_a_request_over_the_limit_is_not_sent(
     assert server.statistics().requests == 1
 
 
-async def test_a_request_over_the_servers_limit_is_too_large_and_not_repeated() -> None:
-    """P10, row 13: close code 1009 is permanent for that request, even at least once."""
+async def test_a_request_over_the_limit_of_the_server_is_not_sent_again() -> None:
+    """P10: close code 1009 is permanent for that request, even with ``"at_least_once"``."""
     async with open_test_server(max_message_size=5000) as server:
         async with server.open_client(reconnect=[1, 1]) as connection:
             with pytest.raises(RequestTooLarge) as failure:
@@ -334,7 +312,7 @@ async def test_a_request_over_the_servers_limit_is_too_large_and_not_repeated() 
 async def test_a_slow_reader_slows_the_server_down_and_loses_nothing(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P6, D10, row 25: unread bytes are bounded, and pings are not taken for death."""
+    """P6: unread bytes are bounded, and late answers to pings do not end the socket."""
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         assert (host, port) == ("localhost", 80)
@@ -364,7 +342,7 @@ async def test_a_slow_reader_slows_the_server_down_and_loses_nothing(
 
 
 async def test_statistics_add_up(server: ResponsesServer, connect: "Connect") -> None:
-    """Design 2: Trio's own habit."""
+    """Sent, received, read and dropped events and bytes agree with each other."""
     server.reply("one two three")
     server.reply("four five six").drop(after_events=4)
     async with connect() as connection:
@@ -395,7 +373,9 @@ async def test_statistics_add_up(server: ResponsesServer, connect: "Connect") ->
 
 
 @pytest.mark.parametrize("command", [{"type": "response.create", "model": "m"}, "hi", None])
-async def test_what_is_no_command_is_refused(server: ResponsesServer, command: Any) -> None:
+async def test_send_refuses_a_value_that_is_not_a_command(
+    server: ResponsesServer, command: Any
+) -> None:
     async with server.open_client() as connection:
         with pytest.raises(ConfigurationError, match="ResponseCreate"):
             await connection.send(command)
@@ -409,10 +389,10 @@ async def until(connection: "ResponsesConnection", kind: type[Event]) -> Event:
 
 @pytest.mark.parametrize("lanes", [True, False])
 @pytest.mark.parametrize("sign", [OutputItemDone, ResponseCompleted])
-async def test_outputs_that_come_before_the_word_that_they_are_owed(
+async def test_outputs_may_be_sent_before_the_server_asks_for_them(
     server: "ResponsesServer", connect: "Connect", sign: type[Event], *, lanes: bool
 ) -> None:
-    """docs/protocol.md, 5.7: `pending` is left out then, and nothing is under way behind it."""
+    """docs/protocol.md, 5.7: the server sends no ``pending`` then, and nothing stays under way."""
     call = Call("weather", {"city": "Oslo"}, call_id="call_1", unoffered=True)
     steered, sent = trio.Event(), trio.Event()
     script = server.answer(call).hold(steered, after_events=2)
@@ -440,10 +420,10 @@ async def test_outputs_that_come_before_the_word_that_they_are_owed(
         await connection.create(model="m", input="still there?")
 
 
-async def test_what_comes_along_with_a_binary_message_is_heard(
+async def test_the_events_around_a_binary_message_are_delivered(
     server: "ResponsesServer", connect: "Connect"
 ) -> None:
-    """P5, P8: all of them in one read, on both sides of it."""
+    """P5, P8: events and the binary message come in one read."""
     odd = WireBytes.frame(b"binary", opcode=2).data
     before = [created(), item_done(message("one"))]
     frames = [WireBytes.frame(encoded(each).encode()).data for each in [*before, ended(None)]]
@@ -459,7 +439,7 @@ async def test_what_comes_along_with_a_binary_message_is_heard(
 async def test_a_message_over_the_limit_ends_the_turn_of_its_lane_alone(
     server: "ResponsesServer", connect: "Connect", *, lane_first: bool
 ) -> None:
-    """P5, P10: kills dispatch.py 180; the name may stand at either end of the message."""
+    """P5, P10: the lane's name may stand at either end of the message."""
     limits = Limits(max_message_bytes=10_000)
     endpoint = Endpoint.compatible(server.url, lanes=True)
     async with (
@@ -477,6 +457,16 @@ async def test_a_message_over_the_limit_ends_the_turn_of_its_lane_alone(
             with pytest.raises(MessageTooLarge) as failure:
                 await two.create(model="m", input="hi")
             assert server.last_request.lane == "lane-31"
-            assert failure.value.delivery is Delivery.ACCEPTED
+            assert failure.value.delivery is DeliveryStatus.ACCEPTED
             gate.set()
             assert (await stream.until_done()).output_text == "well"
+
+
+async def test_injected_outputs_are_sent(connect: "Connect") -> None:
+    """The test server does not know the event: its answer shows which one it received."""
+    output = FunctionCallOutput(call_id="call_1", output="cold")
+    async with connect() as connection:
+        await connection.send(ResponseInject(response_id="resp_1", input=[output]))
+        event = await connection.receive()
+    assert isinstance(event, ErrorEvent)
+    assert "response.inject" in event.message

@@ -1,4 +1,4 @@
-"""P2 and P9: the key of each handshake, what a refusal means, and where the key never is."""
+"""P2 and P9: the key of each handshake, refusals, and where a key must not appear."""
 
 import logging
 import traceback
@@ -15,7 +15,6 @@ from trio_responses import (
     ConnectError,
     ConnectionLost,
     ConnectTimeout,
-    Delivery,
     Endpoint,
     HandshakeRejected,
     ReconnectFailed,
@@ -55,7 +54,7 @@ def keys_seen(server: ResponsesServer) -> list[str]:
 async def test_a_callable_key_is_called_for_each_handshake(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2, D19, row 19: a token that expires is renewed with the socket."""
+    """P2: a token that expires is renewed with the socket."""
     vault = Vault("one", "two", "three")
     async with connect(api_key=vault) as connection:
         for _ in range(2):
@@ -68,7 +67,7 @@ async def test_a_callable_key_is_called_for_each_handshake(
 async def test_a_callable_key_is_called_for_each_failed_attempt(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2: also where the server refuses for other reasons."""
+    """P2: also where the server refuses the upgrade for another reason."""
     vault = Vault("one", "two", "three")
     server.refuse(503, times=2)
     async with connect(api_key=vault):
@@ -79,7 +78,7 @@ async def test_a_callable_key_is_called_for_each_failed_attempt(
 async def test_a_failing_callable_key_is_a_failed_attempt(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2: the key server may come back."""
+    """P2: the next attempt calls it again."""
     vault = Vault(OSError("no route"), LookupError("no key"), "key")
     async with connect(api_key=vault):
         assert keys_seen(server) == ["Bearer key"]
@@ -89,7 +88,7 @@ async def test_a_failing_callable_key_is_a_failed_attempt(
 async def test_a_callable_key_that_always_fails_is_given_up(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2: its exception can be found behind, and is not quoted."""
+    """P2: its exception is the cause of the cause, and is not quoted in a message."""
     trouble = OSError(f"bad token {SECRET}")
     with pytest.raises(ReconnectFailed) as failure:
         async with connect(api_key=Vault(trouble), reconnect=[1]):
@@ -102,10 +101,10 @@ async def test_a_callable_key_that_always_fails_is_given_up(
     assert server.statistics().handshakes == 0
 
 
-async def test_a_key_that_cannot_stand_in_a_header_is_refused_unquoted(
+async def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_quoted(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P9: no CR, no LF, and nothing dialled."""
+    """P9: a key with CR or LF is refused before anything is dialled."""
     for key in (f"{SECRET}\r\nX: y", Vault(f"{SECRET}\r\nX: y")):
         with pytest.raises(ConfigurationError) as failure:
             async with connect(api_key=key):
@@ -114,51 +113,26 @@ async def test_a_key_that_cannot_stand_in_a_header_is_refused_unquoted(
     assert server.statistics().handshakes == 0
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, HandshakeRejected),
-        (401, AuthenticationError),
-        (403, AuthenticationError),
-        (404, UpgradeUnsupported),
-        (410, HandshakeRejected),
-        (426, UpgradeUnsupported),
-    ],
-)
-async def test_a_final_status_is_not_retried(
-    server: ResponsesServer, connect: "Connect", status: int, kind: type[HandshakeRejected]
+async def test_the_body_of_a_refusal_is_on_the_exception_and_not_in_its_text(
+    server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2, D5, row 15: at once, as itself, with what the server said."""
-    server.refuse(status, code="nope", message="no such thing", times=None)
+    """P2: a status that no later attempt changes is raised at once."""
+    server.refuse(410, code="nope", message="no such thing", times=None)
     with pytest.raises(HandshakeRejected) as failure:
         async with connect():
             pytest.fail("the block began")  # pragma: no cover
-    assert type(failure.value) is kind
-    assert failure.value.status == status
+    assert type(failure.value) is HandshakeRejected
+    assert failure.value.status == 410
     assert b"no such thing" in failure.value.body
     assert "no such thing" not in str(failure.value)
     assert server.statistics().handshakes == 1
     assert trio.current_time() == 0
 
 
-async def test_a_final_status_ends_a_reconnect(server: ResponsesServer, connect: "Connect") -> None:
-    """P2: whoever waits is told."""
-    async with connect() as connection:
-        server.refuse(403, times=None)
-        await server.reset_all()
-        await wait_all_tasks_blocked()
-        with pytest.raises(AuthenticationError) as failure:
-            await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.NOT_SENT
-        with pytest.raises(AuthenticationError):
-            await connection.receive()
-    assert server.statistics().handshakes == 2
-
-
 async def test_401_asks_a_callable_key_once_more(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2, row 19: at once; it may have renewed a token by now."""
+    """P2: at once, because the callable may have renewed its token."""
     vault = Vault("old", "new")
     server.refuse(401)
     async with connect(api_key=vault):
@@ -166,7 +140,7 @@ async def test_401_asks_a_callable_key_once_more(
         assert trio.current_time() == 0
 
 
-async def test_401_asks_a_callable_key_once_only(
+async def test_401_asks_a_callable_key_only_once_more(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
     """P2: the second refusal is final."""
@@ -179,7 +153,7 @@ async def test_401_asks_a_callable_key_once_only(
     assert trio.current_time() == 0
 
 
-async def test_401_asks_a_callable_key_once_an_outage(
+async def test_401_asks_a_callable_key_once_more_in_each_outage(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
     """P2: the next outage may need a new token, too."""
@@ -192,10 +166,10 @@ async def test_401_asks_a_callable_key_once_an_outage(
     assert vault.calls == 5
 
 
-async def test_401_and_then_503_and_then_401_is_final(
+async def test_a_second_401_after_a_503_is_final(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2: once is once, whatever comes between."""
+    """P2: the callable is asked once more in an outage, whatever comes between."""
     vault = Vault("1", "2", "3", "4")
     server.refuse(401)
     server.refuse(503)
@@ -206,7 +180,9 @@ async def test_401_and_then_503_and_then_401_is_final(
     assert vault.calls == 3
 
 
-async def test_403_does_not_ask_again(server: ResponsesServer, connect: "Connect") -> None:
+async def test_403_does_not_ask_a_callable_key_again(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
     """P2: a key that is known and not allowed stays so."""
     vault = Vault("1", "2")
     server.refuse(403)
@@ -216,8 +192,8 @@ async def test_403_does_not_ask_again(server: ResponsesServer, connect: "Connect
     assert vault.calls == 1
 
 
-async def test_the_right_key_is_sent_and_the_wrong_one_refused() -> None:
-    """P2: against a server that looks at it."""
+async def test_a_server_that_checks_the_key_accepts_the_right_one_only() -> None:
+    """P2: a wrong key raises `AuthenticationError`."""
     async with open_test_server(api_key=SECRET) as server:
         async with open_responses(server.url, api_key=SECRET, dial=server.dial) as connection:
             await connection.create(model="m", input="hi")
@@ -232,19 +208,19 @@ async def test_the_right_key_is_sent_and_the_wrong_one_refused() -> None:
     [
         (None, {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
         (SECRET, {}, "is api_key the right key?"),
-        (Vault(SECRET), {}, "does api_key() give the right key?"),
+        (Vault(SECRET), {}, "does api_key() return the right key?"),
         (SECRET, {"AUTHORIZATION": SECRET}, "is Authorization in headers right?"),
         ("", {}, "no key was sent: set KEY_OF_THE_TEST or give api_key"),
     ],
 )
-async def test_a_refusal_asks_about_the_key_where_it_is_from(
+async def test_a_refusal_names_the_source_of_the_key(
     server: ResponsesServer,
     connect: "Connect",
     refused: "ApiKey | None",
     headers: dict[str, str],
     question: str,
 ) -> None:
-    """P9: by the name of its place."""
+    """P9: the option or the environment variable."""
     endpoint = Endpoint(url=server.url, key_variable="KEY_OF_THE_TEST")
     server.refuse(401, times=None)
     with pytest.raises(AuthenticationError) as failure:
@@ -254,7 +230,7 @@ async def test_a_refusal_asks_about_the_key_where_it_is_from(
     assert str(failure.value) == f"{what}: {question}"
 
 
-async def test_the_question_about_the_key_is_asked_once(
+async def test_the_hint_about_the_key_is_given_once(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
     """Also where the first refusal is answered with another key."""
@@ -272,7 +248,7 @@ async def test_the_question_about_the_key_is_asked_once(
         ("", "no key was sent: set OPENAI_API_KEY or give api_key"),
     ],
 )
-async def test_a_refusal_asks_about_the_variable(
+async def test_a_refusal_without_a_key_names_the_environment_variable(
     server: ResponsesServer,
     connect: "Connect",
     monkeypatch: pytest.MonkeyPatch,
@@ -287,10 +263,10 @@ async def test_a_refusal_asks_about_the_variable(
     assert str(failure.value).endswith(f" with HTTP status 403: {question}")
 
 
-async def test_the_key_is_nowhere(
+async def test_no_repr_exception_or_log_record_shows_the_key(
     server: ResponsesServer, connect: "Connect", caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P9: in no repr, str, exception, traceback or log record of a run with failures."""
+    """P9: in a run with failed handshakes, turns and sockets."""
     caplog.set_level(logging.DEBUG)
     shown: list[str] = []
     vault = Vault(SECRET)
@@ -329,8 +305,8 @@ async def test_the_key_is_nowhere(
     assert [text for text in shown if SECRET in text] == []
 
 
-async def test_a_key_that_never_comes_is_given_up(server: ResponsesServer) -> None:
-    """P2, P3: an attempt ends, so the policy does, and so does the turn that waits for a socket."""
+async def test_a_callable_key_that_never_returns_is_given_up(server: ResponsesServer) -> None:
+    """P2, P3: ``timeouts.connect`` ends the attempt, so the policy and the waiting turn end."""
     calls = 0
 
     async def key() -> str:
@@ -350,13 +326,13 @@ async def test_a_key_that_never_comes_is_given_up(server: ResponsesServer) -> No
     assert cause.phase == "key"
 
 
-async def test_a_key_may_come_from_a_function_that_does_not_wait(server: ResponsesServer) -> None:
+async def test_a_synchronous_callable_may_give_the_key(server: ResponsesServer) -> None:
     key: Any = lambda: "from a vault"  # noqa: E731 - it is about lambdas
     async with server.open_client(api_key=key):
         assert keys_seen(server) == ["Bearer from a vault"]
 
 
-async def test_a_path_that_is_not_there_is_named() -> None:
+async def test_a_404_names_the_path_that_was_asked_for() -> None:
     async with open_test_server() as server:
         url = await server.serve_tcp()
         with pytest.raises(UpgradeUnsupported, match=r"127\.0\.0\.1/responses\?$"):

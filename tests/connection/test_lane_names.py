@@ -1,4 +1,4 @@
-"""Lane names are leased from a fixed set, and 32 of them are all that a socket may ever see."""
+"""Lane names are reserved from a fixed set, and a socket sees 32 of them at most."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from trio_responses._connection.lanes import LANE_NAMES, LaneRegistry
 
 
 @pytest.mark.parametrize("name", ["a", "A-b_c.d", "0", ".", "-" * 256])
-def test_a_name_within_the_grammar_is_leased(name: str) -> None:
+def test_a_name_within_the_grammar_is_reserved(name: str) -> None:
     assert LaneRegistry(offered=True).reserve(name) == name
 
 
@@ -19,76 +19,76 @@ def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
         LaneRegistry(offered=True).reserve(name)
 
 
-def test_a_name_is_leased_to_one_at_a_time() -> None:
-    leases = LaneRegistry(offered=True)
-    leases.reserve("mine")
+def test_a_name_is_reserved_once_at_a_time() -> None:
+    registry = LaneRegistry(offered=True)
+    registry.reserve("mine")
     with pytest.raises(ConfigurationError, match="'mine' is reserved already"):
-        leases.reserve("mine")
-    leases.release("mine")
-    assert leases.reserve("mine") == "mine"
+        registry.reserve("mine")
+    registry.release("mine")
+    assert registry.reserve("mine") == "mine"
 
 
-def test_a_chosen_name_is_never_one_that_somebody_has() -> None:
-    leases = LaneRegistry(offered=True)
-    assert leases.reserve("lane-32") == "lane-32"
-    chosen = {leases.reserve(None) for _ in range(31)}
+def test_a_chosen_name_is_never_one_that_is_reserved() -> None:
+    registry = LaneRegistry(offered=True)
+    assert registry.reserve("lane-32") == "lane-32"
+    chosen = {registry.reserve(None) for _ in range(31)}
     assert chosen == set(LANE_NAMES) - {"lane-32"}
 
 
-def test_names_are_chosen_from_the_end_and_chosen_again_when_they_are_given_back() -> None:
-    """Turns without a lease take them from the beginning: so the two seldom meet."""
-    leases = LaneRegistry(offered=True)
-    assert [leases.reserve(None), leases.reserve(None)] == ["lane-32", "lane-31"]
-    leases.release("lane-32")
-    assert leases.reserve(None) == "lane-32"
+def test_names_are_chosen_from_the_end_and_chosen_again_after_release() -> None:
+    """Turns without a reserved lane take names from the beginning, so that the two seldom meet."""
+    registry = LaneRegistry(offered=True)
+    assert [registry.reserve(None), registry.reserve(None)] == ["lane-32", "lane-31"]
+    registry.release("lane-32")
+    assert registry.reserve(None) == "lane-32"
 
 
 @pytest.mark.parametrize("wished", [None, "mine"])
 @pytest.mark.parametrize("named", [0, 7, 32])
-def test_32_names_are_leased_and_no_more(wished: str | None, named: int) -> None:
-    """A socket could not serve another one, whoever chose the names."""
-    leases = LaneRegistry(offered=True)
+def test_32_names_are_reserved_and_no_more(wished: str | None, named: int) -> None:
+    """A socket could not serve another one, whether the caller or the library chose the names."""
+    registry = LaneRegistry(offered=True)
     for number in range(named):
-        leases.reserve(f"mine-{number}")
+        registry.reserve(f"mine-{number}")
     for _ in range(32 - named):
-        leases.reserve(None)
+        registry.reserve(None)
     with pytest.raises(ConfigurationError, match="all 32 lanes of the connection are reserved"):
-        leases.reserve(wished)
+        registry.reserve(wished)
 
 
-def test_nothing_is_given_back_where_nothing_was_leased() -> None:
-    leases = LaneRegistry(offered=True)
-    leases.release(None)
-    leases.release("never-leased")
-    assert leases.reserve("never-leased") == "never-leased"
+def test_releasing_a_name_that_is_not_reserved_does_nothing() -> None:
+    registry = LaneRegistry(offered=True)
+    registry.release(None)
+    registry.release("never-reserved")
+    assert registry.reserve("never-reserved") == "never-reserved"
 
 
 def test_without_lanes_all_share_the_default_lane() -> None:
-    leases = LaneRegistry(offered=False)
-    assert leases.reserve(None) is None
-    assert leases.reserve(None) is None
-    assert leases.unreserved(set()) == [None]
-    leases.release(None)
+    registry = LaneRegistry(offered=False)
+    assert registry.reserve(None) is None
+    assert registry.reserve(None) is None
+    assert registry.unreserved(set()) == [None]
+    registry.release(None)
     with pytest.raises(ConfigurationError, match="has no lanes"):
-        leases.reserve("mine")
+        registry.reserve("mine")
 
 
-def test_turns_without_a_lease_take_the_default_lane_then_used_names_then_new_ones() -> None:
-    leases = LaneRegistry(offered=True)
-    assert leases.unreserved(set()) == [None, *LANE_NAMES]
-    assert leases.unreserved({None, "lane-3"})[:3] == [None, "lane-3", "lane-1"]
+def test_unreserved_turns_take_the_default_lane_then_used_names_then_new_ones() -> None:
+    registry = LaneRegistry(offered=True)
+    assert registry.unreserved(set()) == [None, *LANE_NAMES]
+    assert registry.unreserved({None, "lane-3"})[:3] == [None, "lane-3", "lane-1"]
 
 
-def test_turns_without_a_lease_leave_leased_names_alone() -> None:
-    leases = LaneRegistry(offered=True)
-    leases.reserve("lane-2")
-    assert "lane-2" not in leases.unreserved({None, "lane-2"})
+def test_unreserved_turns_leave_reserved_names_alone() -> None:
+    registry = LaneRegistry(offered=True)
+    registry.reserve("lane-2")
+    assert "lane-2" not in registry.unreserved({None, "lane-2"})
 
 
-def test_new_names_leave_room_for_the_leased_ones() -> None:
-    leases = LaneRegistry(offered=True)
-    leases.reserve("mine")
-    offered = leases.unreserved({f"given-back-{number}" for number in range(30)})
+def test_new_names_leave_room_for_the_reserved_ones() -> None:
+    registry = LaneRegistry(offered=True)
+    registry.reserve("mine")
+    offered = registry.unreserved({f"given-back-{number}" for number in range(30)})
     assert offered == [None, "lane-1"]
 
 
@@ -97,16 +97,16 @@ def test_new_names_leave_room_for_the_leased_ones() -> None:
     used=st.sets(st.sampled_from([None, *LANE_NAMES, *(f"mine-{n}" for n in range(40))])),
     chosen=st.integers(0, 32),
 )
-def test_a_socket_never_sees_one_name_too_many_of_ours(
+def test_a_socket_never_sees_more_than_32_names(
     named: set[str], used: set[str | None], chosen: int
 ) -> None:
-    """Whatever was used and leased before: names are offered up to 32, each of them once."""
-    leases = LaneRegistry(offered=True)
-    leased = {leases.reserve(name) for name in sorted(named)[: 32 - chosen]}
-    leased |= {leases.reserve(None) for _ in range(min(chosen, 32 - len(leased)))}
-    offered = leases.unreserved(used)
+    """For all used and reserved names, the registry offers names up to 32, each of them once."""
+    registry = LaneRegistry(offered=True)
+    reserved = {registry.reserve(name) for name in sorted(named)[: 32 - chosen]}
+    reserved |= {registry.reserve(None) for _ in range(min(chosen, 32 - len(reserved)))}
+    offered = registry.unreserved(used)
     assert offered[0] is None
     assert len(offered) == len(set(offered))
-    assert leased.isdisjoint(offered)
-    before = (used | leased) - {None}
+    assert reserved.isdisjoint(offered)
+    before = (used | reserved) - {None}
     assert len(before | set(offered) - {None}) <= max(32, len(before))

@@ -1,4 +1,4 @@
-"""P2 to P4: what everybody sees when the server is killed."""
+"""P2 to P4: the channel, turns and requests while sockets are lost and reopened."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,28 +11,26 @@ from trio_responses import (
     ConnectionLost,
     ConnectionRestored,
     ConnectionState,
-    Delivery,
-    Endpoint,
+    DeliveryStatus,
     KeepaliveTimeout,
     ReconnectFailed,
     ResponsesConnection,
     SendTimeout,
     Timeouts,
 )
-from trio_responses.testing import How, ResponsesServer
+from trio_responses.testing import ResponsesServer
 from trio_responses.types import ErrorEvent, ResponseCompleted, ResponseCreate, ResponseCreated
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect, Dialler
-    from trio_responses._lifecycle import Event
+    from trio_responses.typing import Event
 
 
-@pytest.mark.parametrize("how", ["reset", "fin", 1001, 1011])
-async def test_the_channel_gives_the_events_and_then_the_loss_and_then_the_return(
-    server: ResponsesServer, connect: "Connect", how: How
+async def test_the_channel_yields_the_events_then_the_loss_then_the_return(
+    server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2, D8: in this order, with nothing between, and the wait in Trio's time."""
-    server.drop(after_events=4, how=how, reason="bye" if isinstance(how, int) else "")
+    """P2: nothing comes between them, and the loss has the server's close code and reason."""
+    server.drop(after_events=4, how=1001, reason="bye")
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="hi"))
         events = [await connection.receive() for _ in range(6)]
@@ -46,63 +44,35 @@ async def test_the_channel_gives_the_events_and_then_the_loss_and_then_the_retur
         ]
         lost, restored = events[4:]
         assert isinstance(lost, ConnectionLost)
-        assert lost.code == (how if isinstance(how, int) else 1006)
-        assert lost.reason == ("bye" if isinstance(how, int) else "")
+        assert (lost.code, lost.reason) == (1001, "bye")
         assert restored == ConnectionRestored(attempts=1, outage=1.0)
         assert trio.current_time() == 1
         await connection.send(ResponseCreate(model="m", input="hi"))
         assert isinstance(await connection.receive(), ResponseCreated)
 
 
-@pytest.mark.parametrize(
-    ("after_events", "delivery"), [(0, Delivery.AMBIGUOUS), (1, Delivery.ACCEPTED)]
-)
-@pytest.mark.parametrize("how", ["reset", "fin", 1001])
-async def test_a_waiting_create_raises_at_once_and_says_how_far_it_came(
-    server: ResponsesServer, connect: "Connect", how: How, after_events: int, delivery: Delivery
+async def test_a_raw_request_waits_for_a_socket_and_raises_where_its_write_fails(
+    server: ResponsesServer, connect: "Connect", dialler: "Dialler"
 ) -> None:
-    """P4, D8, row 7: not after the reconnect, and nothing is sent again."""
-    server.drop(after_events=after_events, how=how)
-    async with connect() as connection:
+    """P4: ``send()`` returns when the frame is written, and does not send it again."""
+    async with connect(dial=dialler) as connection:
+        await server.reset_all()
+        await wait_all_tasks_blocked()
+        assert connection.state is ConnectionState.RECONNECTING
+        await connection.send(ResponseCreate(model="m", input="hi"))
+        assert trio.current_time() == 1
+        await wait_all_tasks_blocked()
+        dialler.streams[-1].writes_left = 0
         with pytest.raises(ConnectionLost) as failure:
-            await connection.create(model="m", input="hi")
-        assert trio.current_time() == 0
-        assert failure.value.delivery is delivery
-        await connection.wait_open()
-        await trio.sleep(100)
+            await connection.send(ResponseCreate(model="m", input="hi"))
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
     assert server.statistics().requests == 1
 
 
-async def test_a_request_that_could_not_be_written_is_written_to_the_next_socket(
-    server: ResponsesServer, connect: "Connect", dialler: "Dialler"
-) -> None:
-    """P4, row 11: a stale socket is found out by writing; the user need not know."""
-    async with connect(dial=dialler) as connection:
-        dialler.streams[0].writes_left = 0
-        response = await connection.create(model="m", input="hi")
-        assert response.output_text == 'Turn 1: you said "hi".'
-        assert dialler.times == [0, 1]
-        assert trio.current_time() == 1
-    assert [request.connection for request in server.requests] == [2]
-
-
-async def test_a_request_that_cannot_be_written_twice_says_not_sent(
-    server: ResponsesServer, connect: "Connect", dialler: "Dialler"
-) -> None:
-    """P4, row 11: once is enough."""
-    dialler.writes = 1
-    async with connect(dial=dialler) as connection:
-        with pytest.raises(ConnectionLost) as failure:
-            await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.NOT_SENT
-        assert dialler.times == [0, 1]
-    assert server.requests == []
-
-
-async def test_a_frame_that_cannot_be_written_in_time_says_not_sent(
+async def test_a_raw_request_that_cannot_be_written_in_time_was_not_sent(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P4: the pipe is full, and half a frame is nothing that a server could act on."""
+    """P4: the pipe is full, and a server cannot act on half a frame."""
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         assert (host, port) == ("localhost", 80)
@@ -112,39 +82,15 @@ async def test_a_frame_that_cannot_be_written_in_time_says_not_sent(
         server.freeze_all()
         with pytest.raises(SendTimeout) as failure:
             await connection.send(ResponseCreate(model="m", input="x" * 100_000))
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
         assert trio.current_time() == 5
     assert server.statistics().requests == 0
 
 
-async def test_everybody_who_waits_is_told_with_an_exception_of_their_own(
+async def test_a_server_that_stays_away_is_given_up_after_the_policys_delays(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P4: several turns on one socket, each with its own delivery."""
-    failures: dict[str, ConnectionLost] = {}
-
-    async def ask(connection: ResponsesConnection, text: str) -> None:
-        with pytest.raises(ConnectionLost) as failure:
-            await connection.create(model="m", input=text)
-        failures[text] = failure.value
-
-    server.stall(after_events=3)
-    server.stall(after_events=0)
-    endpoint = Endpoint.compatible(server.url, lanes=True)
-    async with connect(endpoint=endpoint) as connection, trio.open_nursery() as nursery:
-        for text in ("first", "second"):
-            nursery.start_soon(ask, connection, text)
-            await wait_all_tasks_blocked()
-        await server.reset_all()
-    assert failures["first"].delivery is Delivery.ACCEPTED
-    assert failures["second"].delivery is Delivery.AMBIGUOUS
-    assert failures["first"] is not failures["second"]
-
-
-async def test_killed_for_good_it_gives_up_to_the_second(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
-    """P2: 1 + 2 + 4 + 8 + 16 seconds, for those who wait and for those who read."""
+    """P2: after 1 + 2 + 4 + 8 + 16 seconds, for calls that wait and for readers of the channel."""
     ends: list[tuple[str, float, ReconnectFailed]] = []
 
     async def note(name: str, connection: ResponsesConnection) -> None:
@@ -180,10 +126,10 @@ async def test_killed_for_good_it_gives_up_to_the_second(
     assert all(end.__cause__ is not None for _, _, end in ends)
 
 
-async def test_create_during_an_outage_waits_and_succeeds(
+async def test_a_turn_during_an_outage_waits_and_succeeds(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2, D9: no "not open" error."""
+    """P2: it does not raise because no socket is open."""
     async with connect() as connection:
         server.refuse(503, times=2)
         await server.reset_all()
@@ -194,26 +140,10 @@ async def test_create_during_an_outage_waits_and_succeeds(
         assert trio.current_time() == 7
 
 
-async def test_a_create_that_waits_for_a_socket_can_be_cancelled(
+async def test_sending_and_reading_go_on_across_sockets(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1, row 6: and leaves no debris."""
-    async with connect() as connection:
-        server.refuse(503, times=2)
-        await server.reset_all()
-        await wait_all_tasks_blocked()
-        with trio.move_on_after(2) as scope:
-            await connection.create(model="m", input="cancelled")
-        assert scope.cancelled_caught
-        await connection.create(model="m", input="hi")
-        assert trio.current_time() == 7
-    assert [request.text for request in server.requests] == ["hi"]
-
-
-async def test_send_and_async_for_go_on_across_sockets(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
-    """Design 2: the channel outlives its sockets."""
+    """The channel lives longer than its sockets."""
     got: list[Event] = []
 
     async def read(connection: ResponsesConnection) -> None:
@@ -233,8 +163,10 @@ async def test_send_and_async_for_go_on_across_sockets(
     assert [kind for kind in kinds if kind in ends] == [*ends] * 3
 
 
-async def test_the_iteration_ends_where_the_connection_is_closed(connect: "Connect") -> None:
-    """Trio's channels: a close of one's own ends the loop, and what is unread comes first."""
+async def test_the_iteration_ends_after_the_unread_events_of_a_closed_connection(
+    connect: "Connect",
+) -> None:
+    """As for Trio's channels."""
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="hi"))
         await wait_all_tasks_blocked()
@@ -247,7 +179,7 @@ async def test_the_iteration_ends_where_the_connection_is_closed(connect: "Conne
 async def test_the_iteration_raises_where_the_connection_gave_up(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P3: never a silent end."""
+    """P3: it never ends silently."""
     async with connect(reconnect=[]) as connection:
         with trio.move_on_after(1):
             await connection.receive()
@@ -258,10 +190,10 @@ async def test_the_iteration_raises_where_the_connection_gave_up(
         assert str(connection.state) == "closed"
 
 
-async def test_the_last_error_frame_is_the_cause_of_the_loss(
+async def test_an_unsolicited_error_frame_is_the_cause_of_the_loss_after_it(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Row 23: an error without an owner, and then a close."""
+    """P3: close code, reason and age are on the exception as well."""
     frame = {"type": "error", "status": 500, "error": {"code": "server_error", "message": "oh"}}
     async with connect() as connection:
         with trio.move_on_after(1):
@@ -277,10 +209,10 @@ async def test_the_last_error_frame_is_the_cause_of_the_loss(
         assert getattr(lost.__cause__, "event", None) == error
 
 
-async def test_a_dead_server_is_noticed_by_the_keepalive(
+async def test_the_channel_yields_the_loss_of_a_dead_server(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """D21, row 2 and 11: 20 seconds of silence, and 20 for the answer to a ping."""
+    """P2: after 20 seconds of silence, and 20 seconds without an answer to the ping."""
     async with connect() as connection:
         with trio.move_on_after(0):
             await connection.receive()
@@ -292,38 +224,18 @@ async def test_a_dead_server_is_noticed_by_the_keepalive(
         assert isinstance(await connection.receive(), ConnectionRestored)
 
 
-async def test_a_turn_on_a_dead_server_is_told_by_the_keepalive(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
-    """D21: long before the stall timeout."""
-    server.half_open(after_events=2)
-    async with connect() as connection:
-        with pytest.raises(KeepaliveTimeout) as failure:
-            await connection.create(model="m", input="hi")
-        assert failure.value.delivery is Delivery.ACCEPTED
-        assert trio.current_time() == 40
-
-
-async def test_a_quiet_connection_lives_on(server: ResponsesServer, connect: "Connect") -> None:
-    """D21, row 2: idle for hours, and the same socket answers."""
+async def test_an_idle_connection_lives_on(server: ResponsesServer, connect: "Connect") -> None:
+    """P2: for hours, on the same socket."""
     async with connect() as connection:
         await trio.sleep(10_000)
         await connection.create(model="m", input="hi")
     assert server.statistics().handshakes == 1
 
 
-async def test_at_least_once_sends_again(server: ResponsesServer, connect: "Connect") -> None:
-    """P4, row 7: the caller's choice, for one turn."""
-    server.drop(after_events=3)
-    async with connect() as connection:
-        response = await connection.create(model="m", input="hi", delivery="at_least_once")
-        assert response.status == "completed"
-        assert trio.current_time() == 1
-    assert server.statistics().requests == 2
-
-
-async def test_cancelled_receives_lose_nothing(server: ResponsesServer, connect: "Connect") -> None:
-    """Design 2: a cancelled read leaves the event for the next one."""
+async def test_a_cancelled_receive_loses_no_event(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """The next ``receive()`` returns the event."""
     server.reply("one two three four", delay=1.0)
     async with connect() as connection:
         await connection.send(ResponseCreate(model="m", input="hi"))
@@ -336,7 +248,7 @@ async def test_cancelled_receives_lose_nothing(server: ResponsesServer, connect:
 
 
 async def test_two_readers_share_the_channel(server: ResponsesServer, connect: "Connect") -> None:
-    """Trio's channels may have several readers: each event goes to one of them, in order."""
+    """As for Trio's channels: each event goes to one of them, in order."""
     got: dict[str, list[int]] = {"a": [], "b": []}
 
     async def read(name: str, connection: ResponsesConnection) -> None:

@@ -1,4 +1,4 @@
-"""P1, one scope: nothing outlives the block, and what happens in it leaves as itself."""
+"""P1: nothing outlives the block, and exceptions of the block leave it unchanged."""
 
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -15,9 +15,10 @@ from trio_responses import (
     ConnectionClosed,
     ConnectionLost,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     Keepalive,
     ReconnectFailed,
+    ReconnectPolicy,
     ResponsesConnection,
     Timeouts,
     connect_responses,
@@ -27,7 +28,7 @@ from trio_responses import (
 from trio_responses._connection.router import Router
 from trio_responses._connection.socket_set import SocketSet
 from trio_responses._pool.scheduler import Scheduler
-from trio_responses._transport.tap import Tap
+from trio_responses._transport.control_stream import ControlStream
 from trio_responses._transport.websocket import Transport
 from trio_responses.testing import ResponsesServer, open_test_server
 
@@ -47,7 +48,7 @@ async def nothing_is_left(server: ResponsesServer) -> AsyncGenerator[None, None]
 
 
 async def test_nothing_outlives_the_block(server: ResponsesServer, connect: "Connect") -> None:
-    """P1: no task and no socket, and the server hears close code 1000."""
+    """P1: no task and no socket, and the server receives close code 1000."""
     async with nothing_is_left(server):
         async with connect() as connection:
             await connection.create(model="m", input="hi")
@@ -68,26 +69,7 @@ async def test_no_timer_outlives_the_block(server: ResponsesServer, connect: "Co
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 3600
 
 
-async def test_a_block_left_while_a_turn_runs_fails_the_turn(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
-    """P1, P3: the waiting task is told at once, and how far its request had come."""
-    server.stall(after_events=2)
-    failures: list[ConnectionClosed] = []
-
-    async def ask(connection: ResponsesConnection) -> None:
-        with pytest.raises(ConnectionClosed) as failure:
-            await connection.create(model="m", input="hi")
-        failures.append(failure.value)
-
-    async with nothing_is_left(server), trio.open_nursery() as nursery, connect() as connection:
-        nursery.start_soon(ask, connection)
-        await wait_all_tasks_blocked()
-    assert [failure.delivery for failure in failures] == [Delivery.ACCEPTED]
-    assert isinstance(failures[0], trio.ClosedResourceError)
-
-
-async def test_a_failure_of_the_block_leaves_as_itself(
+async def test_an_exception_of_the_block_leaves_it_unchanged(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
     """P1: never wrapped in an ExceptionGroup."""
@@ -101,10 +83,10 @@ async def test_a_failure_of_the_block_leaves_as_itself(
         assert server.connections[0].close_code == 1000
 
 
-async def test_an_api_error_of_the_block_leaves_as_itself(
+async def test_an_exception_of_a_turn_leaves_the_block_unchanged(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: a turn's failure, too."""
+    """P1: likewise."""
     server.drop(after_events=1)
     async with nothing_is_left(server):
         with pytest.raises(ConnectionLost):
@@ -112,10 +94,10 @@ async def test_an_api_error_of_the_block_leaves_as_itself(
                 await connection.create(model="m", input="hi")
 
 
-async def test_groups_of_the_block_stay_what_they_are(
+async def test_an_exception_group_of_the_block_leaves_it_unchanged(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: a group of two that the user made is not taken apart."""
+    """P1: a group of two that the user raised is not taken apart."""
     async with nothing_is_left(server):
         with pytest.raises(ExceptionGroup) as failure:
             async with connect():
@@ -123,10 +105,10 @@ async def test_groups_of_the_block_stay_what_they_are(
         assert [type(error) for error in failure.value.exceptions] == [ValueError, KeyError]
 
 
-async def test_a_cancelled_turn_is_cancelled_and_nothing_else(
+async def test_a_cancelled_turn_raises_cancelled_only(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: cancellation is never turned into an API error."""
+    """P1: a cancellation never becomes an API error."""
     server.stall(after_events=2)
     async with connect() as connection:
         caught: list[BaseException] = []
@@ -141,10 +123,10 @@ async def test_a_cancelled_turn_is_cancelled_and_nothing_else(
         assert trio.current_time() == 7
 
 
-async def test_a_cancelled_block_is_cancelled_and_nothing_else(
+async def test_a_cancelled_block_raises_cancelled_only(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: the whole block, with a turn under way."""
+    """P1: with a turn under way, too."""
     server.stall(after_events=2)
     async with nothing_is_left(server):
         with trio.move_on_after(7) as scope:
@@ -155,8 +137,10 @@ async def test_a_cancelled_block_is_cancelled_and_nothing_else(
         assert server.connections[0].close_code == 1000
 
 
-async def test_opening_can_be_cancelled(server: ResponsesServer, connect: "Connect") -> None:
-    """P1: in a handshake, with nothing left."""
+async def test_opening_can_be_cancelled_in_a_handshake(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    """P1: with nothing left."""
     server.hang_handshake()
     async with nothing_is_left(server):
         with trio.move_on_after(3) as scope:
@@ -167,10 +151,10 @@ async def test_opening_can_be_cancelled(server: ResponsesServer, connect: "Conne
 
 
 @pytest.mark.parametrize("opener", [open_responses, open_pool])
-async def test_what_is_cancelled_already_opens_nothing(
+async def test_opening_in_a_cancelled_scope_dials_nothing(
     server: ResponsesServer, opener: Callable[..., AbstractAsyncContextManager[Any]]
 ) -> None:
-    """P1: a server that hangs is not waited for, nor asked."""
+    """P1: a server that hangs is neither asked nor waited for."""
     server.hang_handshake()
     async with nothing_is_left(server):
         with trio.CancelScope() as scope:
@@ -182,7 +166,7 @@ async def test_what_is_cancelled_already_opens_nothing(
     assert server.statistics().handshakes == 0
 
 
-async def test_a_nursery_that_is_cancelled_already_gets_no_connection(
+async def test_opening_in_a_cancelled_nursery_dials_nothing(
     server: ResponsesServer,
 ) -> None:
     server.hang_handshake()
@@ -195,7 +179,7 @@ async def test_a_nursery_that_is_cancelled_already_gets_no_connection(
 async def test_opening_can_be_cancelled_between_attempts(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: in a backoff, with nothing left."""
+    """P1: with nothing left."""
     server.stop_accepting()
     async with nothing_is_left(server):
         with trio.move_on_after(5) as scope:
@@ -208,7 +192,7 @@ async def test_opening_can_be_cancelled_between_attempts(
 async def test_the_connection_works_in_a_finally_clause_of_a_cancelled_block(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: the body is cancelled before the tasks behind it."""
+    """P1: the body is cancelled before the background tasks."""
     texts: list[str] = []
     async with nothing_is_left(server):
         with trio.move_on_after(1):
@@ -223,7 +207,7 @@ async def test_the_connection_works_in_a_finally_clause_of_a_cancelled_block(
         assert server.connections[0].close_code == 1000
 
 
-async def test_the_connection_even_reconnects_in_a_finally_clause(
+async def test_the_connection_reconnects_in_a_finally_clause_of_a_cancelled_block(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
     """P1: the supervisor lives as long as the block."""
@@ -240,7 +224,7 @@ async def test_the_connection_even_reconnects_in_a_finally_clause(
 
 
 async def test_aclose_is_idempotent(server: ResponsesServer, connect: "Connect") -> None:
-    """P1: twice, ten at once, and after the block."""
+    """P1: twice, ten times at once, and after the block."""
     async with nothing_is_left(server):
         async with connect() as connection:
             await connection.aclose()
@@ -254,31 +238,17 @@ async def test_aclose_is_idempotent(server: ResponsesServer, connect: "Connect")
 
 
 async def test_aclose_is_a_checkpoint(connect: "Connect") -> None:
-    """Trio's rule, also where there is nothing to do."""
+    """As every async function of Trio, also where nothing is left to close."""
     async with connect() as connection:
         await connection.aclose()
         with trio.testing.assert_checkpoints():
             await connection.aclose()
 
 
-async def test_aclose_is_bounded_against_a_half_open_server(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
-    """P1: ``timeouts.close`` seconds to the instant, and then the socket is dropped."""
-    async with connect(timeouts=Timeouts(close=3.5)) as connection:
-        server.freeze_all()
-        started = trio.current_time()
-        await connection.aclose()
-        assert trio.current_time() - started == 3.5
-        assert connection.state is ConnectionState.CLOSED
-        await connection.aclose()
-        assert trio.current_time() - started == 3.5
-
-
 async def test_leaving_the_block_is_bounded_even_while_it_is_cancelled(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: the close of a cancelled block takes ``timeouts.close`` at most."""
+    """P1: closing in a cancelled block takes ``timeouts.close`` at most."""
     with trio.move_on_after(1):
         async with connect(timeouts=Timeouts(close=2.0), keepalive=Keepalive(interval=1000)):
             server.freeze_all()
@@ -317,10 +287,16 @@ async def test_aclose_ends_a_reconnect_that_is_under_way(
 
 
 async def test_aclose_ends_a_dial_that_hangs(server: ResponsesServer, connect: "Connect") -> None:
-    """P1: a handshake under way is cancelled."""
-    async with nothing_is_left(server), connect() as connection:
+    """P1: a handshake under way is cancelled, and a call that waits for it raises."""
+
+    async def wait(connection: ResponsesConnection) -> None:
+        with pytest.raises(ConnectionClosed):
+            await connection.wait_open()
+
+    async with nothing_is_left(server), connect() as connection, trio.open_nursery() as nursery:
         server.hang_handshake()
         await server.reset_all()
+        nursery.start_soon(wait, connection)
         await trio.sleep(2)
         assert server.statistics().handshakes == 2
         await connection.aclose()
@@ -328,7 +304,7 @@ async def test_aclose_ends_a_dial_that_hangs(server: ResponsesServer, connect: "
 
 
 async def test_a_failed_opening_leaves_nothing(server: ResponsesServer, connect: "Connect") -> None:
-    """P1: the exception is the whole outcome."""
+    """P1: no task, no socket and no further attempt."""
     server.refuse(401)
     async with nothing_is_left(server):
         with pytest.raises(AuthenticationError) as failure:
@@ -339,10 +315,10 @@ async def test_a_failed_opening_leaves_nothing(server: ResponsesServer, connect:
         assert failure.value.status == 401
 
 
-async def test_a_policy_that_fails_leaves_as_itself(
+async def test_an_exception_of_the_reconnect_iterable_is_raised_unchanged(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: a bug in the user's own iterable is the user's exception, alone."""
+    """P1: a bug in the user's own iterable is not wrapped."""
 
     def delays() -> Iterator[float]:
         yield 1
@@ -355,10 +331,10 @@ async def test_a_policy_that_fails_leaves_as_itself(
                 pytest.fail("the block began")  # pragma: no cover
 
 
-async def test_a_dialler_that_fails_leaves_as_itself(
+async def test_an_exception_of_the_dial_function_is_raised_unchanged(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: what is no failure of the network is not retried, and not wrapped."""
+    """P1: an exception that is no failure of the network is neither retried nor wrapped."""
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
@@ -370,10 +346,10 @@ async def test_a_dialler_that_fails_leaves_as_itself(
                 pytest.fail("the block began")  # pragma: no cover
 
 
-async def test_a_dialler_that_fails_later_ends_the_block_as_itself(
+async def test_a_later_exception_of_the_dial_function_ends_the_block(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P1: a bug in a background task cancels the body, and is the only exception."""
+    """P1: it cancels the body, and is the only exception."""
     works = True
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
@@ -390,8 +366,10 @@ async def test_a_dialler_that_fails_later_ends_the_block_as_itself(
 
 
 @pytest.mark.parametrize("use", ["create", "send", "receive", "stream", "wait_open", "warm_up"])
-async def test_a_closed_connection_says_so_at_once(connect: "Connect", use: str) -> None:
-    """P1: every call, without waiting, and catchable as Trio's own word."""
+async def test_every_call_of_a_closed_connection_raises_at_once(
+    connect: "Connect", use: str
+) -> None:
+    """P1: `ConnectionClosed`, which is a `trio.ClosedResourceError`."""
     async with connect() as connection:
         await connection.aclose()
         with pytest.raises(ConnectionClosed) as failure:
@@ -401,10 +379,10 @@ async def test_a_closed_connection_says_so_at_once(connect: "Connect", use: str)
 
 
 @pytest.mark.parametrize("use", ["create", "send", "stream", "wait_open", "warm_up"])
-async def test_what_the_connection_failed_with_is_said_at_once_by_every_call(
+async def test_every_call_of_a_failed_connection_raises_its_failure_at_once(
     server: ResponsesServer, connect: "Connect", use: str
 ) -> None:
-    """P2: after the last attempt nobody waits any more."""
+    """P2: no call waits after the last attempt."""
     async with connect(reconnect=[]) as connection:
         await server.reset_all()
         await wait_all_tasks_blocked()
@@ -412,7 +390,7 @@ async def test_what_the_connection_failed_with_is_said_at_once_by_every_call(
         for _ in range(2):
             with pytest.raises(ReconnectFailed) as failure:
                 await call(connection, use)
-            assert failure.value.delivery is Delivery.NOT_SENT
+            assert failure.value.delivery is DeliveryStatus.NOT_SENT
             assert trio.current_time() == 0
 
 
@@ -431,10 +409,10 @@ async def call(connection: ResponsesConnection, use: str) -> None:
             await getattr(connection, use)()
 
 
-async def test_two_callers_of_a_failed_connection_get_exceptions_of_their_own(
+async def test_each_caller_of_a_failed_connection_gets_its_own_exception(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Two tasks that raise one object grow one traceback, and mark each other's delivery."""
+    """One shared object would grow one traceback, and one delivery."""
     async with connect(reconnect=[]) as connection:
         await server.reset_all()
         await wait_all_tasks_blocked()
@@ -446,6 +424,23 @@ async def test_two_callers_of_a_failed_connection_get_exceptions_of_their_own(
         assert failures[0] is not failures[1]
         assert failures[0].attempts == failures[1].attempts == 0
         assert failures[0].__cause__ is failures[1].__cause__
+
+
+def test_two_event_loops_one_after_the_other_share_nothing() -> None:
+    """P1: the same configuration serves connections of two runs of Trio."""
+    timeouts, keepalive, policy = Timeouts(), Keepalive(), ReconnectPolicy()
+
+    async def main() -> str:
+        async with (
+            open_test_server() as server,
+            server.open_client(
+                timeouts=timeouts, keepalive=keepalive, reconnect=policy
+            ) as connection,
+        ):
+            return (await connection.create(model="m", input="hi")).output_text
+
+    clocks = MockClock(autojump_threshold=0), MockClock(autojump_threshold=0)
+    assert [trio.run(main, clock=clock) for clock in clocks] == ['Turn 1: you said "hi".'] * 2
 
 
 # --- In a nursery of one's own -------------------------------------------------------------
@@ -502,7 +497,7 @@ async def test_a_cancelled_opening_in_a_nursery_leaves_nothing(server: Responses
 async def test_a_connection_in_a_nursery_that_gives_up_does_not_cancel_the_nursery(
     server: ResponsesServer,
 ) -> None:
-    """P2: the failure is told to whoever uses the connection."""
+    """P2: the calls of the connection raise the failure."""
     async with trio.open_nursery() as nursery:
         connection = await connect_responses(
             nursery, server.url, api_key="k", dial=server.dial, reconnect=[]
@@ -517,7 +512,7 @@ async def test_a_connection_in_a_nursery_that_gives_up_does_not_cancel_the_nurse
 async def test_sockets_are_opened_one_at_a_time(
     server: ResponsesServer, connect: "Connect", dialler: "Dialler"
 ) -> None:
-    """P2: one supervisor; the server never sees two of them."""
+    """P2: the server never sees two of them."""
     async with connect(dial=dialler) as connection:
         for _ in range(3):
             await server.reset_all()
@@ -526,10 +521,10 @@ async def test_sockets_are_opened_one_at_a_time(
     assert dialler.times == [0, 1, 2, 3]
 
 
-async def test_an_unreachable_server_is_a_connect_error_behind_reconnect_failed(
+async def test_the_exception_of_a_failed_dial_is_in_the_chain_of_causes(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """P2: what the dialler raised can be found."""
+    """P2: `ReconnectFailed`, `ConnectError`, and the operating system's error."""
     server.stop_accepting()
     with pytest.raises(ReconnectFailed) as failure:
         async with connect(reconnect=[]):
@@ -552,15 +547,18 @@ def ctrl_c() -> Iterator[None]:
     [
         (Transport, "__init__"),
         (Router, "route"),
-        (Scheduler, "conclude"),
+        (Scheduler, "close"),
         (SocketSet, "close"),
-        (Tap, "drop_pending"),
+        (ControlStream, "drop_pending"),
     ],
 )
-def test_ctrl_c_does_not_tear_what_has_to_be_closed(
+def test_ctrl_c_does_not_interrupt_the_code_that_closes_sockets(
     owner: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P1: nobody cancels what is behind a shield when its own task was interrupted before."""
+    """P1: an interrupted clean-up would leave a task behind a shield.
+
+    The functions are private: Ctrl-C has to come in the middle of each of them.
+    """
     torn: list[str] = []
     pressed: list[str] = []
     original: Callable[..., Any] = getattr(owner, name)
@@ -602,11 +600,11 @@ async def a_server_with_a_client(_: ResponsesServer) -> AsyncGenerator[None, Non
 
 
 @pytest.mark.parametrize("block", [a_client, a_pool, a_server_with_a_client])
-async def test_an_error_of_the_block_is_not_lost_to_a_cancellation(
+async def test_an_exception_of_a_finally_clause_survives_a_cancellation(
     server: ResponsesServer,
     block: Callable[[ResponsesServer], AbstractAsyncContextManager[object]],
 ) -> None:
-    """P1: what a clean-up raises comes out, as it is, though the scope around is cancelled."""
+    """P1: it leaves a cancelled block unchanged."""
     error = ValueError("of the clean-up")
     with pytest.raises(ValueError, match="clean-up") as failure, trio.move_on_after(1):  # noqa: PT012
         async with block(server):

@@ -1,7 +1,7 @@
-"""What the tests of conversations are written in: what went over the wire, and what is kept."""
+"""Helpers for the tests of conversations: opening them, and reading requests and histories."""
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -17,37 +17,38 @@ ENCRYPTED = "reasoning.encrypted_content"
 def open_steady(
     server: ResponsesServer, **options: Any
 ) -> AbstractAsyncContextManager[ResponsesConnection]:
-    """Open a client without chance in it."""
+    """Open a client whose reconnects have no random delays."""
     options.setdefault("reconnect", STEADY)
     return server.open_client(**options)
 
 
 @asynccontextmanager
-async def open_talk(
+async def open_conversation(
     server: ResponsesServer, *, endpoint: Endpoint | None = None, **settings: Any
 ) -> AsyncGenerator[Conversation, None]:
-    """Open a conversation, on a connection of its own."""
+    """Open a conversation on a connection of its own."""
     options = {} if endpoint is None else {"endpoint": endpoint}
     settings = {"model": "m", **settings}
     async with (
         open_steady(server, **options) as connection,
-        connection.conversation(**settings) as talk,
+        connection.conversation(**settings) as conversation,
     ):
-        yield talk
+        yield conversation
 
 
 def user(text: str) -> Json:
-    """Give the item that a text goes out as."""
+    """Return the item as which a text is sent."""
     return {"type": "message", "role": "user", "content": text}
 
 
 def history(conversation: Conversation) -> list[Json]:
-    """Give the raw history of a conversation."""
-    return [msgspec.json.decode(item) for item in conversation._ledger.history]
+    """Return the raw history of a conversation, as its checkpoint has it."""
+    items: list[Json] = msgspec.json.decode(conversation.checkpoint())["items"]
+    return items
 
 
-def said(conversation: Conversation) -> list[str]:
-    """Give the texts of a history of messages."""
+def message_texts(conversation: Conversation) -> list[str]:
+    """Return the texts of the messages in a history."""
     return [
         item.content if isinstance(item.content, str) else item.output_text
         for item in conversation.items
@@ -56,16 +57,26 @@ def said(conversation: Conversation) -> list[str]:
 
 
 def parent(request: Request) -> str | None:
-    """Give the response that a request continues: `None` for full input."""
-    found: str | None = request.get("previous_response_id")
-    return found
+    """Return the ``previous_response_id`` of a request; `None` for full input."""
+    response_id: str | None = request.get("previous_response_id")
+    return response_id
 
 
 def deltas(server: ResponsesServer) -> list[bool]:
-    """Say of each request that the server got whether it was a delta."""
+    """Return for each request whether it was a delta."""
     return [parent(request) is not None for request in server.requests]
 
 
 def sizes(server: ResponsesServer) -> list[int]:
-    """Count the items of each request."""
+    """Return the number of input items of each request."""
     return [len(request.input_items) for request in server.requests]
+
+
+async def reserve_all_lanes(connection: ResponsesConnection) -> None:
+    """Reserve every lane for a moment.
+
+    :raises ConfigurationError: if one of the 32 lanes is reserved already.
+    """
+    async with AsyncExitStack() as lanes:
+        for _ in range(32):
+            await lanes.enter_async_context(connection.lane())

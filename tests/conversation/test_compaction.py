@@ -1,10 +1,10 @@
-"""Compaction (docs/protocol.md, 5.5): its item is part of the history; a window is a new one."""
+"""Compaction (docs/protocol.md, 5.5): the history has its item; a window replaces the history."""
 
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.conversation.rig import deltas, history, open_talk, said
+from tests.conversation.rig import deltas, history, message_texts, open_conversation
 from trio_responses._wire import Compaction, Message
 
 if TYPE_CHECKING:
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
 AT_ONCE = [{"type": "compaction", "compact_threshold": 5}]
 
 
-async def test_the_item_of_a_compaction_lands_in_the_history(server: "ResponsesServer") -> None:
-    async with open_talk(server, context_management=AT_ONCE) as talk:
-        await talk.create("one two three")
-        await talk.create("four five six")
-        assert any(isinstance(item, Compaction) for item in talk.items)
-        before = history(talk)
-        await talk.create("seven")
+async def test_a_compaction_item_is_part_of_the_history(server: "ResponsesServer") -> None:
+    async with open_conversation(server, context_management=AT_ONCE) as conversation:
+        await conversation.create("one two three")
+        await conversation.create("four five six")
+        assert any(isinstance(item, Compaction) for item in conversation.items)
+        before = history(conversation)
+        await conversation.create("seven")
         await server.reset_all()
-        answer = await talk.create("eight")
+        answer = await conversation.create("eight")
     assert answer.output_text == 'Turn 4: you said "eight".'
     assert deltas(server) == [False, True, True, False]
     assert server.requests[-1]["context_management"] == AT_ONCE
     assert server.requests[-1]["input"][: len(before)] == before
 
 
-async def test_a_window_begins_a_new_chain(server: "ResponsesServer") -> None:
-    """It goes out whole and unpruned, without a parent; then deltas follow."""
+async def test_an_adopted_window_is_sent_whole_without_a_parent(server: "ResponsesServer") -> None:
+    """The turns after that are deltas."""
     window: list[Json] = [
         {"type": "message", "role": "user", "content": "one"},
         {"id": "cmp_1", "type": "compaction", "encrypted_content": "gAAA", "new": {"field": [1]}},
     ]
-    async with open_talk(server) as talk:
-        await talk.create("zero")
-        talk.adopt([window[0], msgspec.Raw(msgspec.json.encode(window[1]))])
-        assert talk.last_response_id is None
-        await talk.create("two")
-        await talk.create("three")
-        assert said(talk)[:2] == ["one", "two"]
-        assert isinstance(talk.items[0], Message)
+    async with open_conversation(server) as conversation:
+        await conversation.create("zero")
+        conversation.adopt([window[0], msgspec.Raw(msgspec.json.encode(window[1]))])
+        assert conversation.last_response_id is None
+        await conversation.create("two")
+        await conversation.create("three")
+        assert message_texts(conversation)[:2] == ["one", "two"]
+        assert isinstance(conversation.items[0], Message)
     assert deltas(server) == [False, False, True]
     assert server.requests[1]["input"][:2] == window

@@ -1,4 +1,4 @@
-"""What a conversation costs beside a plain stream: nothing that grows with the items of a turn."""
+"""The cost of a conversation beside a plain stream does not grow with the items of a turn."""
 
 import sys
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.conversation.rig import history, open_talk, parent
-from trio_responses import Endpoint
+from tests.conversation.rig import history, open_conversation, parent
 from trio_responses._conversation.history import History
+from trio_responses._conversation.settings import TurnSettings
 from trio_responses._conversation.turn import ConversationRequest
-from trio_responses._protocol.continuation import Continuation, Placement
-from trio_responses._turn.request_builder import TurnSettings, raw_input
+from trio_responses._protocol.continuation import Placement
+from trio_responses._turn.request_builder import raw_input
 from trio_responses._wire import Response
 from trio_responses.testing import ResponsesServer
 
@@ -21,7 +21,7 @@ PLACE = Placement(socket=object(), lane="lane-1")
 
 
 def counted(work: Callable[[], object]) -> int:
-    """Count the calls of Python and C functions."""
+    """Return how many Python and C functions are called."""
     calls = 0
 
     def on_call(frame: FrameType, kind: str, argument: Any) -> None:
@@ -44,45 +44,46 @@ def call(number: int) -> msgspec.Raw:
 
 
 def calls_of_a_turn(items: int) -> int:
-    """Count the calls of a turn that says and hears so many items."""
-    ledger = History(Endpoint.openai(), Continuation())
+    """Return how many functions a turn calls, with so many items of input and of output."""
+    history = History()
     settings = TurnSettings({"model": "m"}, "conversation")
-    said = [{"role": "user", "content": "hi"}] * items
+    new = [{"role": "user", "content": "hi"}] * items
     response = Response(id="r", status="completed", raw_output=[call(n) for n in range(items)])
 
     def turn() -> None:
-        draft = ConversationRequest(ledger, raw_input(said), settings)
-        draft.write(PLACE, lambda _: None)
-        draft.commit(response, ())
+        request = ConversationRequest(
+            history, raw_input(new), settings, instructions_with_parent=True
+        )
+        request.write(PLACE, lambda _: None)
+        request.commit(response, ())
 
     calls = counted(turn)
-    assert ledger.length == 2 * items
-    assert len(ledger.pending_calls()) == items
+    assert history.item_count == 2 * items
+    assert len(history.track_calls().pending_calls()) == items
     return calls
 
 
-def test_a_turn_of_many_items_takes_no_more_calls_than_one_of_few() -> None:
+def test_a_turn_of_many_items_calls_no_more_functions_than_a_turn_of_few() -> None:
     assert calls_of_a_turn(1000) == calls_of_a_turn(10) < 100
 
 
-def test_what_is_owed_is_looked_for_once() -> None:
-    ledger = History(Endpoint.openai(), Continuation())
-    ledger.begin_anew(raw_input([{"role": "user", "content": "hi"}] * 1000))
-    first = counted(lambda: ledger.owes)
-    assert counted(lambda: ledger.owes) < 10 < first
+def test_a_history_is_scanned_for_calls_once() -> None:
+    history = History(raw_input([{"role": "user", "content": "hi"}] * 1000))
+    first = counted(history.track_calls)
+    assert counted(lambda: history.track_calls().has_pending_calls) < 10 < first
 
 
 @pytest.mark.parametrize("settings", [{}, {"instructions": "Be brief."}])
-async def test_settings_are_taken_as_they_are_when_the_conversation_begins(
+async def test_settings_are_copied_when_the_conversation_begins(
     server: ResponsesServer, settings: dict[str, Any]
 ) -> None:
-    """They are encoded once; what becomes of the caller's own objects changes no turn."""
+    """They are encoded once; later changes to the caller's objects change no turn."""
     metadata = {"a": "1"}
-    async with open_talk(server, metadata=metadata, **settings) as talk:
-        await talk.create("one")
+    async with open_conversation(server, metadata=metadata, **settings) as conversation:
+        await conversation.create("one")
         metadata["a"] = "2"
-        await talk.create("two")
-        await talk.create("three", metadata=metadata)
+        await conversation.create("two")
+        await conversation.create("three", metadata=metadata)
     assert [request["metadata"] for request in server.requests] == [
         {"a": "1"},
         {"a": "1"},
@@ -91,8 +92,15 @@ async def test_settings_are_taken_as_they_are_when_the_conversation_begins(
     assert [parent(request) is None for request in server.requests] == [True, False, True]
 
 
-async def test_items_that_look_like_the_end_of_a_list_stay_apart(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        await talk.create([{"role": "user", "content": text} for text in ("null,", "]", "},{")])
-        assert [item["content"] for item in history(talk)[:3]] == ["null,", "]", "},{"]
-        assert talk.statistics().items == len(history(talk)) == len(talk.items) == 4
+async def test_items_that_contain_separators_of_json_stay_separate(server: ResponsesServer) -> None:
+    async with open_conversation(server) as conversation:
+        await conversation.create(
+            [{"role": "user", "content": text} for text in ("null,", "]", "},{")]
+        )
+        assert [item["content"] for item in history(conversation)[:3]] == ["null,", "]", "},{"]
+        assert (
+            conversation.statistics().items
+            == len(history(conversation))
+            == len(conversation.items)
+            == 4
+        )

@@ -1,4 +1,4 @@
-"""P7: the history is the raw JSON that went over the wire, and can be carried elsewhere."""
+"""P7: the history is the raw JSON of the wire; checkpoints and statistics of conversations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,11 @@ import pytest
 from tests.conversation.rig import (
     deltas,
     history,
+    message_texts,
+    open_conversation,
     open_steady,
-    open_talk,
     parent,
-    said,
+    reserve_all_lanes,
     sizes,
     user,
 )
@@ -32,8 +33,18 @@ ODD_ITEMS = [
 ]
 
 
+class RawCheckpoint(msgspec.Struct):
+    items: list[msgspec.Raw]
+
+
+def raw_items(conversation: Conversation) -> list[str]:
+    """Return the history as JSON texts, which no decoder has changed."""
+    saved = msgspec.json.decode(conversation.checkpoint(), type=RawCheckpoint)
+    return [bytes(item).decode() for item in saved.items]
+
+
 def by_hand(lane: str, items: list[str], *, where: str) -> list[str]:
-    """Write the frames of a response, byte by byte."""
+    """Return the frames of a response, without an encoder that could change an item."""
     place = f'"stream_id":"{lane}"'
     created = '{"id":"resp_odd","status":"in_progress","output":[]}'
     done = [
@@ -50,42 +61,41 @@ def by_hand(lane: str, items: list[str], *, where: str) -> list[str]:
 
 
 @pytest.mark.parametrize("where", ["the end", "items"])
-async def test_what_the_server_sent_goes_back_as_it_came(
+async def test_output_of_the_server_is_sent_back_unchanged(
     server: ResponsesServer, where: str
 ) -> None:
-    """Unknown fields, items and shapes; also where the last event repeats no output."""
+    """This includes unknown fields, items and shapes, and last events without the output."""
     server.answer(by_hand("lane-32", ODD_ITEMS, where=where))
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        kept = [bytes(item).decode() for item in talk._ledger.history]
-        assert kept[1:] == ODD_ITEMS
-        assert isinstance(talk.items[1], UnknownItem)
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        assert raw_items(conversation)[1:] == ODD_ITEMS
+        assert isinstance(conversation.items[1], UnknownItem)
         await server.reset_all()
-        await talk.create("two")
+        await conversation.create("two")
     wanted = [user("one"), *map(msgspec.json.decode, ODD_ITEMS), user("two")]
     assert server.requests[1]["input"] == wanted
     assert parent(server.requests[1]) is None
 
 
-async def test_null_is_no_item(server: ResponsesServer) -> None:
+async def test_null_in_the_output_is_left_out(server: ResponsesServer) -> None:
     item = '{"type":"message","role":"assistant","content":"x"}'
     server.answer(by_hand("lane-32", ["null", item], where="the end"))
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        assert history(talk) == [user("one"), msgspec.json.decode(item)]
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        assert history(conversation) == [user("one"), msgspec.json.decode(item)]
 
 
-async def test_what_the_user_gave_goes_out_again_as_it_was(server: ResponsesServer) -> None:
-    """Also a part of the input that this version does not know."""
+async def test_input_of_the_user_is_sent_again_unchanged(server: ResponsesServer) -> None:
+    """This includes items of unknown types."""
     given: list[Any] = [
         {"type": "message", "role": "user", "content": "ä", "new": [1, None]},
         msgspec.Raw(b'{"type":"odd",  "z":1, "a":1.0}'),
         Message(role="developer", content="Be brief."),
     ]
-    async with open_talk(server) as talk:
-        await talk.create(given)
+    async with open_conversation(server) as conversation:
+        await conversation.create(given)
         await server.reset_all()
-        await talk.create("two")
+        await conversation.create("two")
     first, second = server.requests
     assert second["input"][:3] == first["input"]
     assert first["input"][0] == given[0]
@@ -93,65 +103,65 @@ async def test_what_the_user_gave_goes_out_again_as_it_was(server: ResponsesServ
     assert first["input"][2] == {**user("Be brief."), "role": "developer"}
 
 
-async def test_items_that_change_afterwards_do_not_change_the_history(
+async def test_later_changes_to_input_items_do_not_change_the_history(
     server: ResponsesServer,
 ) -> None:
     item: dict[str, Any] = user("one")
-    async with open_talk(server) as talk:
-        await talk.create([item])
+    async with open_conversation(server) as conversation:
+        await conversation.create([item])
         item["content"] = "changed"
-        assert said(talk)[0] == "one"
+        assert message_texts(conversation)[0] == "one"
 
 
-# --- New chains --------------------------------------------------------------------------
+# --- Replaced histories ------------------------------------------------------------------
 
 
-async def test_reset_forgets_all_but_the_settings(server: ResponsesServer) -> None:
-    async with open_talk(server, instructions="Be brief.") as talk:
-        await talk.create("one")
-        talk.reset()
-        assert talk.items == ()
-        assert talk.last_response_id is None
-        response = await talk.create("two")
+async def test_reset_clears_the_history_and_keeps_the_settings(server: ResponsesServer) -> None:
+    async with open_conversation(server, instructions="Be brief.") as conversation:
+        await conversation.create("one")
+        conversation.reset()
+        assert conversation.items == ()
+        assert conversation.last_response_id is None
+        response = await conversation.create("two")
         assert response.output_text == 'Turn 1: you said "two".'
-        await talk.create("three")
+        await conversation.create("three")
     assert deltas(server) == [False, False, True]
     assert {request["instructions"] for request in server.requests} == {"Be brief."}
 
 
-async def test_an_adopted_window_is_the_beginning_of_a_new_chain(server: ResponsesServer) -> None:
-    """The output of ``/responses/compact`` is the whole next input, its id is nothing."""
+async def test_an_adopted_window_begins_a_new_chain(server: ResponsesServer) -> None:
+    """The output of ``/responses/compact`` is sent whole, and its id is not a parent."""
     window: list[Any] = [user("before"), {"type": "compaction", "encrypted_content": "gAAA"}]
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        talk.adopt(window)
-        assert history(talk) == window
-        assert talk.last_response_id is None
-        await talk.create("two")
-        await talk.create("three")
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        conversation.adopt(window)
+        assert history(conversation) == window
+        assert conversation.last_response_id is None
+        await conversation.create("two")
+        await conversation.create("three")
     assert server.requests[1]["input"] == [*window, user("two")]
     assert deltas(server) == [False, False, True]
 
 
 NEW_CHAINS: dict[str, Callable[[Conversation], None]] = {
-    "reset": lambda talk: talk.reset(),
-    "adopt": lambda talk: talk.adopt([user("adopted")]),
+    "reset": lambda conversation: conversation.reset(),
+    "adopt": lambda conversation: conversation.adopt([user("adopted")]),
 }
 
 
 @pytest.mark.parametrize("how", NEW_CHAINS)
-async def test_a_turn_under_way_is_forgotten_with_its_chain(
+async def test_an_active_turn_is_not_added_to_a_new_history(
     server: ResponsesServer, how: str
 ) -> None:
-    """Else the server would go on from what was to be forgotten."""
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        async with talk.stream("two") as stream:
-            NEW_CHAINS[how](talk)
+    """Otherwise the server would continue from the history that was replaced."""
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        async with conversation.stream("two") as stream:
+            NEW_CHAINS[how](conversation)
             await stream.until_done()
-        assert said(talk) == (["adopted"] if how == "adopt" else [])
-        assert talk.last_response_id is None
-        await talk.create("three")
+        assert message_texts(conversation) == (["adopted"] if how == "adopt" else [])
+        assert conversation.last_response_id is None
+        await conversation.create("three")
     assert deltas(server) == [False, True, False]
     assert sizes(server)[2] == (2 if how == "adopt" else 1)
 
@@ -159,81 +169,91 @@ async def test_a_turn_under_way_is_forgotten_with_its_chain(
 # --- Checkpoints -------------------------------------------------------------------------
 
 
-async def test_a_checkpoint_goes_on_at_another_server(server: ResponsesServer) -> None:
+async def test_a_checkpoint_is_restored_on_another_server(server: ResponsesServer) -> None:
     server.reply("I think.", reasoning="Hm.")
     settings: dict[str, Any] = {"store": False, "instructions": "Brief!", "multi_agent": {"a": 1}}
-    async with open_talk(server, **settings) as talk:
-        await talk.create("one")
-        saved, before, last = talk.checkpoint(), history(talk), talk.last_response_id
+    async with open_conversation(server, **settings) as conversation:
+        await conversation.create("one")
+        saved, before, last = (
+            conversation.checkpoint(),
+            history(conversation),
+            conversation.last_response_id,
+        )
     async with (
         open_test_server(max_age=None) as other,
         open_steady(other) as connection,
-        Conversation.restore(connection, saved) as talk,
+        Conversation.restore(connection, saved) as conversation,
     ):
-        assert (history(talk), talk.last_response_id) == (before, last)
-        assert talk.checkpoint() == saved
-        response = await talk.create("two")
+        assert (history(conversation), conversation.last_response_id) == (before, last)
+        assert conversation.checkpoint() == saved
+        response = await conversation.create("two")
         assert response.output_text == 'Turn 2: you said "two".'
-        await talk.create("three")
+        await conversation.create("three")
         assert deltas(other) == [False, True]
         first = other.requests[0]
         assert first["input"] == [*before, user("two")]
         assert {name: first[name] for name in settings} == settings
         assert first["model"] == "m"
-        assert history(talk)[: len(before)] == before
+        assert history(conversation)[: len(before)] == before
 
 
-async def test_a_restored_conversation_gives_its_lane_back(server: ResponsesServer) -> None:
+async def test_a_restored_conversation_releases_its_lane(server: ResponsesServer) -> None:
     async with open_steady(server) as connection:
-        async with connection.conversation(model="m") as talk:
-            saved = talk.checkpoint()
+        async with connection.conversation(model="m") as conversation:
+            saved = conversation.checkpoint()
         async with Conversation.restore(connection, saved):
-            assert connection._engine.requests.lanes._reserved == {"lane-32"}
-        assert connection._engine.requests.lanes._reserved == set()
+            with pytest.raises(ConfigurationError, match="reserved"):
+                await reserve_all_lanes(connection)
+        await reserve_all_lanes(connection)
 
 
 async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        response = await talk.create("one")
-        saved = msgspec.json.decode(talk.checkpoint())
+    async with open_conversation(server) as conversation:
+        response = await conversation.create("one")
+        saved = msgspec.json.decode(conversation.checkpoint())
         assert saved == {
             "format": "trio-responses conversation",
             "version": 1,
             "settings": {"model": "m"},
-            "items": history(talk),
+            "items": history(conversation),
             "last_response_id": response.id,
             "answers": [],
             "unsent": [],
         }
 
 
-async def test_a_checkpoint_is_of_the_last_turn_that_ended_well(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        before = talk.checkpoint()
-        async with talk.stream("two") as stream:
-            assert talk.checkpoint() == before
+async def test_a_checkpoint_has_the_turns_that_ended_well(server: ResponsesServer) -> None:
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        before = conversation.checkpoint()
+        async with conversation.stream("two") as stream:
+            assert conversation.checkpoint() == before
             await stream.until_done()
-        assert talk.checkpoint() != before
+        assert conversation.checkpoint() != before
 
 
-async def test_a_later_release_may_add_fields(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        saved = msgspec.json.decode(talk.checkpoint())
+async def test_unknown_fields_of_a_checkpoint_are_ignored(server: ResponsesServer) -> None:
+    async with open_conversation(server) as conversation:
+        saved = msgspec.json.decode(conversation.checkpoint())
     saved = msgspec.json.encode({**saved, "new": 1})
-    async with open_steady(server) as connection, Conversation.restore(connection, saved) as talk:
-        await talk.create("one")
+    async with (
+        open_steady(server) as connection,
+        Conversation.restore(connection, saved) as conversation,
+    ):
+        await conversation.create("one")
 
 
-async def test_secrets_are_not_in_it(server: ResponsesServer) -> None:
-    """P9."""
+async def test_a_checkpoint_does_not_contain_the_key_or_the_headers(
+    server: ResponsesServer,
+) -> None:
+    """P9: secrets stay with the connection."""
     options: dict[str, Any] = {"api_key": "sk-secret", "headers": {"X-Token": "sk-secret"}}
     async with (
         open_steady(server, **options) as connection,
-        connection.conversation(model="m") as talk,
+        connection.conversation(model="m") as conversation,
     ):
-        await talk.create("one")
-        assert b"secret" not in talk.checkpoint()
+        await conversation.create("one")
+        assert b"secret" not in conversation.checkpoint()
 
 
 def checkpoint(**changes: Any) -> bytes:
@@ -269,7 +289,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-async def test_what_is_no_checkpoint_is_refused_with_the_reason(
+async def test_bytes_that_are_not_a_checkpoint_are_rejected_with_the_reason(
     server: ResponsesServer, what: str
 ) -> None:
     saved, words = WRONG[what]
@@ -277,63 +297,65 @@ async def test_what_is_no_checkpoint_is_refused_with_the_reason(
         with pytest.raises(ConfigurationError, match=words):
             async with Conversation.restore(connection, saved):
                 pass
-        assert connection._engine.requests.lanes._reserved == set()
+        await reserve_all_lanes(connection)
 
 
-# --- What there is to see ----------------------------------------------------------------
+# --- Statistics and repr -----------------------------------------------------------------
 
 
-async def test_statistics_add_up(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        nothing = talk.statistics()
+async def test_statistics_count_turns_requests_bytes_tokens_and_items(
+    server: ResponsesServer,
+) -> None:
+    async with open_conversation(server) as conversation:
+        nothing = conversation.statistics()
         assert set(map(nothing.__getattribute__, nothing.__slots__)) == {0}
-        responses = [await talk.warm_up()]
-        responses += [await talk.create(text) for text in ("one", "two")]
+        responses = [await conversation.warm_up()]
+        responses += [await conversation.create(text) for text in ("one", "two")]
         server.fail("previous_response_not_found", status=400)
-        responses.append(await talk.create("three"))
-        counted = talk.statistics()
+        responses.append(await conversation.create("three"))
+        counted = conversation.statistics()
     usage = [response.usage for response in responses if response.usage is not None]
     assert len(usage) == counted.turns == 4
     assert (counted.full_turns, counted.delta_turns) == (2, 3)
     assert counted.full_turns + counted.delta_turns == len(server.requests)
     assert counted.input_tokens == sum(one.input_tokens for one in usage)
     assert counted.output_tokens == sum(one.output_tokens for one in usage)
-    assert counted.items == len(talk.items) == 6
-    # The name of the lane is added behind what a conversation writes.
+    assert counted.items == len(conversation.items) == 6
+    # The name of the lane is added after the conversation has written its request.
     lanes = sum(len(f',"stream_id":"{request.lane}"') for request in server.requests)
     sent = sum(len(msgspec.json.encode(request.body)) for request in server.requests)
     assert counted.bytes_sent == sent - lanes
 
 
-async def test_a_server_that_counts_no_tokens_is_no_error(server: ResponsesServer) -> None:
+async def test_a_response_without_usage_counts_no_tokens(server: ResponsesServer) -> None:
     server.answer(by_hand("lane-32", [], where="the end"))
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        assert (talk.statistics().turns, talk.statistics().input_tokens) == (1, 0)
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        assert (conversation.statistics().turns, conversation.statistics().input_tokens) == (1, 0)
 
 
 async def test_a_repr_shows_no_content(server: ResponsesServer) -> None:
-    """P9."""
-    async with open_talk(server, instructions="a secret") as talk:
-        await talk.create("another secret")
-        assert repr(talk) == "<Conversation of 2 items>"
-        assert "secret" not in repr(talk) + repr(talk.stream("a third secret"))
+    """P9: content does not reach logs by a repr."""
+    async with open_conversation(server, instructions="a secret") as conversation:
+        await conversation.create("another secret")
+        assert repr(conversation) == "<Conversation of 2 items>"
+        assert "secret" not in repr(conversation) + repr(conversation.stream("a third secret"))
 
 
-async def test_reasoning_that_was_cut_off_is_not_replayed_without_what_follows_it(
+async def test_reasoning_at_the_end_of_a_response_is_not_sent_again(
     server: ResponsesServer,
 ) -> None:
-    async with open_talk(server, store=False) as talk:
+    async with open_conversation(server, store=False) as conversation:
         server.reply(reasoning="Hm", status="incomplete")
-        response = await talk.create("hi", max_output_tokens=16)
+        response = await conversation.create("hi", max_output_tokens=16)
         assert response.status == "incomplete"
-        await talk.create("go on")  # other settings: full input
+        await conversation.create("go on")  # other settings: full input
     kinds = [item["type"] for item in server.last_request.input_items]
     assert kinds == ["message", "message"]
 
 
-async def test_a_message_without_a_type_is_a_message(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        await talk.create([{"role": "user", "content": "hi", "more": 1}])
-        assert talk.items[0] == Message(role="user", content="hi")
-        assert history(talk)[0] == {"role": "user", "content": "hi", "more": 1}
+async def test_an_input_item_without_a_type_is_a_message(server: ResponsesServer) -> None:
+    async with open_conversation(server) as conversation:
+        await conversation.create([{"role": "user", "content": "hi", "more": 1}])
+        assert conversation.items[0] == Message(role="user", content="hi")
+        assert history(conversation)[0] == {"role": "user", "content": "hi", "more": 1}

@@ -1,7 +1,7 @@
-"""P7, at random: a conversation over a bad server is like one over a perfect one.
+"""P7, at random: a history over a faulty server equals the history over a perfect one.
 
-The server forgets, drops sockets, errs and cuts off; the connection rotates; turns are left
-early. Beside it runs a model: a list of items. Whatever happens, the two agree.
+The server forgets responses, drops sockets, and answers with errors or cut-off responses; the
+connection rotates; turns are left early. Each history is compared with a model: a list of items.
 """
 
 import zlib
@@ -23,7 +23,7 @@ from tests.conversation.rig import history, user
 from tests.turn.rig import LIMIT_REACHED, Json
 from trio_responses import (
     Conversation,
-    Delivery,
+    DeliveryStatus,
     ReconnectPolicy,
     ResponseFailedError,
     ResponsesConnection,
@@ -31,7 +31,7 @@ from trio_responses import (
     RotationPolicy,
     SteerReceipt,
 )
-from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._wire import Response
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
 
@@ -46,11 +46,11 @@ BEFORE: Final[Mapping[str, Callable[[ResponsesServer], Awaitable[None]]]] = {
     "rotate": lambda _: pass_time(150),
     "wait": lambda _: pass_time(10),
 }
-"""What happens between turns."""
+"""Events between two turns."""
 
-NOT_RUN: Final = {Delivery.NOT_SENT, Delivery.REJECTED}
+NOT_RUN: Final = {DeliveryStatus.NOT_SENT, DeliveryStatus.REJECTED}
 NOT_FOUND: Final = "previous_response_not_found"
-DURING: Final[Mapping[str, Callable[[ResponsesServer], object]]] = {
+FAULTS: Final[Mapping[str, Callable[[ResponsesServer], object]]] = {
     "nothing": lambda _: None,
     "forget": lambda server: server.fail(NOT_FOUND, status=400),
     "forget late": lambda server: server.fail(NOT_FOUND, status=400, after_events=2),
@@ -67,9 +67,9 @@ DURING: Final[Mapping[str, Callable[[ResponsesServer], object]]] = {
     "drop last": lambda server: server.drop(after_events=-1),
     "drop behind": lambda server: server.drop(after_events=None),
 }
-"""What happens to the next request; several orders happen to one after the other."""
+"""Faults of the next request; several faults affect one request after the other."""
 
-MANNERS: Final[Sequence[Json]] = [
+REPLIES: Final[Sequence[Json]] = [
     {},
     {"reasoning": "Hm."},
     {"status": "incomplete"},
@@ -77,7 +77,7 @@ MANNERS: Final[Sequence[Json]] = [
     {"status": "failed"},
     {"final_output": "empty"},
 ]
-"""How it answers."""
+"""Kinds of responses."""
 
 OVERRIDES: Final[Sequence[Json]] = [{}, {"temperature": 0.5}, {"instructions": "Shout."}]
 
@@ -90,11 +90,11 @@ async def pass_time(seconds: float = 0) -> None:
 class Step:
     who: str
     before: str
-    during: Sequence[str]
-    manner: Json
+    faults: Sequence[str]
+    reply: Json
     override: Json
-    delivery: DeliveryChoice
-    manoeuvre: str | None
+    delivery: DeliveryMode
+    action: str | None
 
 
 def often(value: Any, *others: Any) -> st.SearchStrategy[Any]:
@@ -103,75 +103,77 @@ def often(value: Any, *others: Any) -> st.SearchStrategy[Any]:
 
 STEPS = st.builds(
     Step,
-    who=often("talk", "fork", "restored"),
+    who=often("conversation", "fork", "restored"),
     before=often(*BEFORE),
-    during=st.lists(st.sampled_from(list(DURING)), max_size=3),
-    manner=often(*MANNERS),
+    faults=st.lists(st.sampled_from(list(FAULTS)), max_size=3),
+    reply=often(*REPLIES),
     override=often(*OVERRIDES),
     delivery=often("at_most_once", "at_least_once"),
-    manoeuvre=often(None, "break", "cancel", "steer"),
+    action=often(None, "break", "cancel", "steer"),
 )
 
 
 @dataclass
-class Mind:
-    """What answers: it tells two histories apart, and counts which inputs it has seen."""
+class Responder:
+    """The responder: its text depends on the whole history, and it counts the inputs."""
 
-    manner: Json = field(default_factory=dict[str, Any])
+    reply: Json = field(default_factory=dict[str, Any])
     ran: Counter[str] = field(default_factory=Counter[str])
 
     def __call__(self, request: Request) -> Reply:
         self.ran[request.text] += 1
-        return Reply(told(request.history), **self.manner)
+        return Reply(describe(request.history), **self.reply)
 
 
-def told(known: Sequence[Json]) -> str:
+def describe(known: Sequence[Json]) -> str:
     digest = zlib.crc32(msgspec.json.encode(known, order="deterministic"))
     return f"I know {len(known)} items: {digest:08x}"
 
 
 class Game:
-    """A conversation and its model."""
+    """Runs turns of a conversation, and compares the history with its model."""
 
-    def __init__(self, server: ResponsesServer, mind: Mind) -> None:
+    def __init__(self, server: ResponsesServer, responder: Responder) -> None:
         self._server = server
-        self._mind = mind
+        self._responder = responder
 
     async def take_turn(
-        self, talk: Conversation, items: list[Json], step: Step, text: str
+        self, conversation: Conversation, items: list[Json], step: Step, text: str
     ) -> list[Json]:
-        """Run one turn under bad circumstances; give what the history is to be after it."""
+        """Run one turn with the faults of a step, and return the expected history."""
         await BEFORE[step.before](self._server)
-        for order in step.during:
-            DURING[order](self._server)
-        slowly = {"delay": 0.1, "more": ["And", "so", "on."]} if step.manoeuvre == "steer" else {}
-        self._mind.manner = {**slowly, **step.manner}
-        last, ran = talk.last_response_id, self._mind.ran
+        for fault in step.faults:
+            FAULTS[fault](self._server)
+        slowly = {"delay": 0.1, "more": ["And", "so", "on."]} if step.action == "steer" else {}
+        self._responder.reply = {**slowly, **step.reply}
+        last, ran = conversation.last_response_id, self._responder.ran
         once = step.delivery == "at_most_once"
         failure: ResponsesError | None = None
         try:
-            if step.manoeuvre in {"break", "cancel"}:
-                await leave_early(talk, step, text)
+            if step.action in {"break", "cancel"}:
+                await leave_early(conversation, step, text)
             else:
-                if step.manoeuvre == "steer":
-                    response, between = await steer_on(talk, step, text)
+                if step.action == "steer":
+                    response, between = await steer_on(conversation, step, text)
                 else:
-                    response = await talk.create(text, delivery=step.delivery, **step.override)
+                    response = await conversation.create(
+                        text, delivery=step.delivery, **step.override
+                    )
                     between = []
                 assert ran[text] == 1 or not once
                 known = [*items, user(text), *between]
                 if response.output_text and response.status == "completed":
-                    assert response.output_text.startswith(told(known))
+                    assert response.output_text.startswith(describe(known))
                 if is_good(response):
                     items, last = [*known, *output_of(response)], response.id
         except ResponsesError as error:
             failure = error
         self._server.forget_orders()
-        self._mind.manner = {}
+        self._responder.reply = {}
         if failure is not None and failure.delivery in NOT_RUN:
             assert ran[text] == 0 or not once
         assert ran[text] <= 1 or not once
-        assert (history(talk), talk.last_response_id) == (items, last)
+        assert (history(conversation), conversation.last_response_id) == (items, last)
         return items
 
 
@@ -184,9 +186,11 @@ def is_good(response: Response) -> bool:
     return response.status != "failed" and (details is None or details.reason != "content_filter")
 
 
-async def steer_on(talk: Conversation, step: Step, text: str) -> tuple[Response, list[Json]]:
-    """Say two things more on the way; give the last Response, and what stands before its output."""
-    async with talk.stream(text, delivery=step.delivery, **step.override) as stream:
+async def steer_on(
+    conversation: Conversation, step: Step, text: str
+) -> tuple[Response, list[Json]]:
+    """Steer a turn twice; return the last Response, and the items before its output."""
+    async with conversation.stream(text, delivery=step.delivery, **step.override) as stream:
         receipts = list[SteerReceipt]()
         async for event in stream:
             if event.type == "response.output_text.delta" and len(receipts) < 2:
@@ -204,65 +208,65 @@ async def steer_on(talk: Conversation, step: Step, text: str) -> tuple[Response,
     return stream.response, between
 
 
-async def leave_early(talk: Conversation, step: Step, text: str) -> None:
+async def leave_early(conversation: Conversation, step: Step, text: str) -> None:
     with trio.move_on_after(0.5), suppress(ResponsesError):
-        async with talk.stream(text, delivery=step.delivery, **step.override) as stream:
+        async with conversation.stream(text, delivery=step.delivery, **step.override) as stream:
             async for event in stream:
                 if event.type == "response.in_progress":
-                    if step.manoeuvre == "break":
+                    if step.action == "break":
                         break
                     await trio.sleep(1)
 
 
 async def play(steps: Sequence[Step], *, store: bool, lanes: bool) -> None:
-    mind = Mind()
+    responder = Responder()
     async with open_test_server(max_age=None, lanes=lanes) as server:
-        server.respond_with(mind)
+        server.respond_with(responder)
         async with (
             server.open_client(reconnect=PATIENT, rotation=ROTATION) as connection,
-            connection.conversation(model="m", store=store) as talk,
+            connection.conversation(model="m", store=store) as conversation,
         ):
-            items = await play_steps(steps, Game(server, mind), connection, talk)
+            items = await play_steps(steps, Game(server, responder), connection, conversation)
             await trio.sleep(60)
             for text in ("well", "well again", "well still"):
-                response = await talk.create(text)
-                assert response.output_text == told([*items, user(text)])
-                items = history(talk)
-            # One of the two may have met with a rotation.
+                response = await conversation.create(text)
+                assert response.output_text == describe([*items, user(text)])
+                items = history(conversation)
+            # A rotation may have preceded one of the last two requests.
             assert 1 in {len(request.input_items) for request in server.requests[-2:]}
         assert server.crashes == []
 
 
 async def play_steps(
-    steps: Sequence[Step], game: Game, connection: ResponsesConnection, talk: Conversation
+    steps: Sequence[Step], game: Game, connection: ResponsesConnection, conversation: Conversation
 ) -> list[Json]:
     items: list[Json] = []
     for number, step in enumerate(steps):
-        if step.who == "talk":
-            items = await game.take_turn(talk, items, step, f"turn {number}")
+        if step.who == "conversation":
+            items = await game.take_turn(conversation, items, step, f"turn {number}")
             continue
         if step.who == "fork":
-            await two_turns(game, talk.fork(), items, step, number)
+            await two_turns(game, conversation.fork(), items, step, number)
         else:
-            async with Conversation.restore(connection, talk.checkpoint()) as restored:
+            async with Conversation.restore(connection, conversation.checkpoint()) as restored:
                 await two_turns(game, restored, items, step, number)
-        assert history(talk) == items
+        assert history(conversation) == items
     return items
 
 
 async def two_turns(
-    game: Game, talk: Conversation, items: list[Json], step: Step, number: int
+    game: Game, conversation: Conversation, items: list[Json], step: Step, number: int
 ) -> None:
     for times in range(2):
-        items = await game.take_turn(talk, items, step, f"{step.who} {number}.{times}")
+        items = await game.take_turn(conversation, items, step, f"{step.who} {number}.{times}")
 
 
 @settings(deadline=None, max_examples=60)
 @given(steps=st.lists(STEPS, max_size=12), store=st.booleans(), lanes=st.booleans())
-def test_a_bad_server_changes_nothing_but_the_cost(
+def test_histories_over_a_faulty_server_equal_those_over_a_perfect_one(
     *, steps: list[Step], store: bool, lanes: bool
 ) -> None:
-    """The same history and answers as over a perfect one, and no input runs twice unasked."""
+    """No input runs twice unless the caller allowed it."""
 
     async def bounded() -> None:
         with trio.fail_after(100_000):
@@ -272,7 +276,7 @@ def test_a_bad_server_changes_nothing_but_the_cost(
 
 
 def test_without_faults_each_turn_is_a_delta() -> None:
-    """The game is fair: what it compares with is what happens where nothing goes wrong."""
-    step = Step("talk", "nothing", [], {}, {}, "at_most_once", None)
+    """The test above compares with the right model: without faults, both agree."""
+    step = Step("conversation", "nothing", [], {}, {}, "at_most_once", None)
     game = partial(play, [step] * 5, store=True, lanes=True)
     trio.run(game, clock=MockClock(autojump_threshold=0))

@@ -1,4 +1,4 @@
-"""P7: what a user does not see: sockets and memories that are lost cost one full resend."""
+"""P7: after the loss of a socket or of a response in memory, one turn is sent in full."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,10 +9,10 @@ import trio
 from tests.conversation.rig import (
     deltas,
     history,
+    message_texts,
+    open_conversation,
     open_steady,
-    open_talk,
     parent,
-    said,
     sizes,
 )
 from tests.turn.rig import LIMIT_REACHED, open_through
@@ -20,16 +20,16 @@ from trio_responses import (
     ConnectionLimitReached,
     ConnectionLost,
     Conversation,
-    Delivery,
+    DeliveryStatus,
     PreviousResponseNotFound,
     RotationPolicy,
 )
-from trio_responses._protocol.delivery import DeliveryChoice
+from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses.testing import ResponsesServer
 
 NOT_FOUND = "previous_response_not_found"
 ONCE = 'Turn 2: you said "two".'
-"""What the server says to the second turn when it knows the first one, and no third."""
+"""The answer of the server to the second turn, if its history has exactly the first turn."""
 
 
 def connections(server: ResponsesServer) -> list[int]:
@@ -49,47 +49,47 @@ LOSSES: dict[str, Callable[[ResponsesServer], Awaitable[None]]] = {
 @pytest.mark.parametrize("how", LOSSES)
 @pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize("settings", [{}, {"store": False}])
-async def test_a_socket_lost_between_turns_costs_one_full_resend(
+async def test_after_a_socket_was_lost_one_turn_is_sent_in_full(
     server: ResponsesServer, how: str, *, late: bool, settings: dict[str, Any]
 ) -> None:
-    async with open_talk(server, **settings) as talk:
-        await talk.create("one")
-        before = history(talk)
+    async with open_conversation(server, **settings) as conversation:
+        await conversation.create("one")
+        before = history(conversation)
         await LOSSES[how](server)
         await trio.sleep(10 if late else 0)
-        assert (await talk.create("two")).output_text == ONCE
-        await talk.create("three")
+        assert (await conversation.create("two")).output_text == ONCE
+        await conversation.create("three")
     assert deltas(server) == [False, False, True]
     assert sizes(server) == [1, 3, 1]
     assert connections(server) == [1, 2, 2]
     assert server.requests[1]["input"][:2] == before
-    counted = talk.statistics()
+    counted = conversation.statistics()
     assert (counted.turns, counted.full_turns, counted.delta_turns) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("how", LOSSES)
-async def test_what_is_stored_goes_on_by_its_id_on_a_new_socket(
+async def test_a_stored_response_is_continued_by_its_id_on_a_new_socket(
     server: ResponsesServer, how: str
 ) -> None:
-    """Docs/protocol.md, 5.8; some servers refuse items that they have stored already."""
-    async with open_talk(server, store=True) as talk:
-        await talk.create("one")
+    """See docs/protocol.md, 5.8. Some servers refuse items that they have stored already."""
+    async with open_conversation(server, store=True) as conversation:
+        await conversation.create("one")
         await LOSSES[how](server)
-        assert (await talk.create("two")).output_text == ONCE
-        saved = talk.checkpoint()
+        assert (await conversation.create("two")).output_text == ONCE
+        saved = conversation.checkpoint()
     async with (
         open_steady(server) as connection,
-        Conversation.restore(connection, saved) as talk,
+        Conversation.restore(connection, saved) as conversation,
     ):
-        assert (await talk.create("three")).output_text == 'Turn 3: you said "three".'
+        assert (await conversation.create("three")).output_text == 'Turn 3: you said "three".'
         server.forget_all()
-        assert (await talk.create("four")).output_text == 'Turn 4: you said "four".'
+        assert (await conversation.create("four")).output_text == 'Turn 4: you said "four".'
     assert deltas(server) == [False, True, True, True, False]
     assert connections(server) == [1, 2, 3, 3, 3]
     assert sizes(server)[-1] == 7
 
 
-async def test_a_delta_that_could_not_be_written_is_written_anew_for_the_next_socket(
+async def test_an_unwritten_delta_is_sent_in_full_on_the_next_socket(
     server: ResponsesServer,
 ) -> None:
     async def fail_at_the_second_request(number: int) -> None:
@@ -99,182 +99,190 @@ async def test_a_delta_that_could_not_be_written_is_written_anew_for_the_next_so
 
     async with (
         open_through(server, fail_at_the_second_request) as connection,
-        connection.conversation(model="m") as talk,
+        connection.conversation(model="m") as conversation,
     ):
-        await talk.create("one")
-        assert (await talk.create("two")).output_text == ONCE
+        await conversation.create("one")
+        assert (await conversation.create("two")).output_text == ONCE
     assert deltas(server) == [False, False]
     assert sizes(server) == [1, 3]
 
 
 @pytest.mark.parametrize("after_events", [0, 1, 3])
-async def test_a_turn_that_may_have_run_is_not_sent_again(
+async def test_a_turn_that_may_have_run_is_not_sent_again_by_default(
     server: ResponsesServer, after_events: int
 ) -> None:
-    """P4; the history is as before, and the conversation goes on."""
-    async with open_talk(server) as talk:
-        first = await talk.create("one")
-        before = history(talk)
+    """P4: the history does not change, and the conversation can be continued."""
+    async with open_conversation(server) as conversation:
+        first = await conversation.create("one")
+        before = history(conversation)
         server.drop(after_events=after_events)
         with pytest.raises(ConnectionLost) as failure:
-            await talk.create("lost")
-        expected = Delivery.ACCEPTED if after_events else Delivery.AMBIGUOUS
+            await conversation.create("lost")
+        expected = DeliveryStatus.ACCEPTED if after_events else DeliveryStatus.AMBIGUOUS
         assert failure.value.delivery is expected
-        assert (history(talk), talk.last_response_id) == (before, first.id)
-        assert (await talk.create("two")).output_text == ONCE
+        assert (history(conversation), conversation.last_response_id) == (before, first.id)
+        assert (await conversation.create("two")).output_text == ONCE
     assert sizes(server) == [1, 1, 3]
 
 
 async def test_at_least_once_sends_the_lost_turn_in_full(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        await talk.create("one")
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
         server.drop(after_events=3)
-        response = await talk.create("two", delivery="at_least_once")
+        response = await conversation.create("two", delivery="at_least_once")
         assert response.output_text == ONCE
-        assert said(talk)[::2] == ["one", "two"]
-        await talk.create("three")
+        assert message_texts(conversation)[::2] == ["one", "two"]
+        await conversation.create("three")
     assert deltas(server) == [False, True, False, True]
 
 
-async def test_a_rotated_socket_gets_full_input_once(server: ResponsesServer) -> None:
+async def test_after_a_rotation_one_turn_is_sent_in_full(server: ResponsesServer) -> None:
     rotation = RotationPolicy(max_age=100, stagger=0)
     async with (
         open_steady(server, rotation=rotation) as connection,
-        connection.conversation(model="m") as talk,
+        connection.conversation(model="m") as conversation,
     ):
-        await talk.create("one")
+        await conversation.create("one")
         await trio.sleep(150)
-        await talk.create("two")
-        await talk.create("three")
+        await conversation.create("two")
+        await conversation.create("three")
     assert deltas(server) == [False, False, True]
     assert connections(server) == [1, 2, 2]
 
 
-async def test_a_turn_under_way_while_the_socket_is_rotated_ends_well(
+async def test_a_turn_that_is_active_during_a_rotation_ends_well(
     server: ResponsesServer,
 ) -> None:
-    """Its lane is on the old socket; the next turn is in full on the new one."""
+    """The turn ends on the old socket; the next one is sent in full on the new one."""
     server.reply("one")
     server.reply("a b c d e", delay=50)
     async with (
         open_steady(server, rotation=RotationPolicy(max_age=100, stagger=0)) as connection,
-        connection.conversation(model="m") as talk,
+        connection.conversation(model="m") as conversation,
     ):
-        await talk.create("one")
-        assert (await talk.create("two")).output_text == "a b c d e"
-        await talk.create("three")
+        await conversation.create("one")
+        assert (await conversation.create("two")).output_text == "a b c d e"
+        await conversation.create("three")
     assert deltas(server) == [False, True, False]
     assert sizes(server) == [1, 1, 5]
     assert connections(server)[:2] == [1, 1]
 
 
-# --- Refusals ----------------------------------------------------------------------------
+# --- Requests that the server refuses ----------------------------------------------------
 
 
 @pytest.mark.parametrize("store", [True, False])
-async def test_a_forgotten_parent_costs_one_full_resend(
+async def test_a_turn_whose_parent_was_forgotten_is_sent_again_in_full(
     server: ResponsesServer, *, store: bool
 ) -> None:
-    async with open_talk(server, store=store) as talk:
-        first = await talk.create("one")
+    async with open_conversation(server, store=store) as conversation:
+        first = await conversation.create("one")
         server.fail(NOT_FOUND, status=400)
-        assert (await talk.create("two")).output_text == ONCE
-        await talk.create("three")
+        assert (await conversation.create("two")).output_text == ONCE
+        await conversation.create("three")
     assert [parent(request) for request in server.requests[:3]] == [None, first.id, None]
     assert deltas(server) == [False, True, False, True]
     assert sizes(server) == [1, 1, 3, 1]
 
 
-async def test_the_reader_sees_the_events_of_the_resent_turn_alone(
+async def test_the_stream_has_only_the_events_of_the_turn_that_was_sent_again(
     server: ResponsesServer,
 ) -> None:
-    async with open_talk(server) as talk:
-        await talk.create("one")
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
         server.fail(NOT_FOUND, status=400)
-        async with talk.stream("two") as stream:
+        async with conversation.stream("two") as stream:
             types = [event.type async for event in stream]
         assert stream.response.output_text == stream.snapshot.text == ONCE
     assert types[0] == "response.created"
     assert "error" not in types
 
 
-async def test_a_parent_that_is_not_found_twice_is_raised(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        first = await talk.create("one")
+async def test_the_error_for_a_missing_parent_is_raised_the_second_time(
+    server: ResponsesServer,
+) -> None:
+    async with open_conversation(server) as conversation:
+        first = await conversation.create("one")
         server.fail(NOT_FOUND, status=400)
         server.fail(NOT_FOUND, status=400)
         with pytest.raises(PreviousResponseNotFound) as failure:
-            await talk.create("two")
-        assert failure.value.delivery is Delivery.REJECTED
-        assert talk.last_response_id == first.id
-        assert (await talk.create("two")).output_text == ONCE
+            await conversation.create("two")
+        assert failure.value.delivery is DeliveryStatus.REJECTED
+        assert conversation.last_response_id == first.id
+        assert (await conversation.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False, False]
 
 
-async def test_the_refusal_of_full_input_is_raised_at_once(server: ResponsesServer) -> None:
+async def test_the_error_for_a_missing_parent_is_raised_at_once_after_full_input(
+    server: ResponsesServer,
+) -> None:
     server.fail(NOT_FOUND, status=400)
-    async with open_talk(server) as talk:
+    async with open_conversation(server) as conversation:
         with pytest.raises(PreviousResponseNotFound):
-            await talk.create("one")
+            await conversation.create("one")
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("delivery", ["at_most_once", "at_least_once"])
-async def test_a_parent_that_is_lost_after_the_start_is_raised(
-    server: ResponsesServer, delivery: DeliveryChoice
+async def test_the_error_for_a_missing_parent_is_raised_if_the_response_had_started(
+    server: ResponsesServer, delivery: DeliveryMode
 ) -> None:
-    """P4: events came, so the turn may have run."""
-    async with open_talk(server) as talk:
-        await talk.create("one")
+    """P4: events were received, so the turn may have run."""
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
         server.fail(NOT_FOUND, status=400, after_events=2)
         with pytest.raises(PreviousResponseNotFound) as failure:
-            await talk.create("two", delivery=delivery)
-        assert failure.value.delivery is Delivery.ACCEPTED
+            await conversation.create("two", delivery=delivery)
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert len(server.requests) == 2
-        assert (await talk.create("two")).output_text == ONCE
+        assert (await conversation.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False]
 
 
-async def test_an_old_socket_that_refuses_a_turn_costs_one_full_resend(
+async def test_a_turn_refused_because_of_the_age_limit_is_sent_again_in_full(
     server: ResponsesServer,
 ) -> None:
-    async with open_talk(server) as talk:
-        await talk.create("one")
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
         server.answer([LIMIT_REACHED])
-        assert (await talk.create("two")).output_text == ONCE
+        assert (await conversation.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False]
     assert connections(server) == [1, 1, 2]
 
 
-async def test_a_limit_that_is_reached_twice_is_raised(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        await talk.create("one")
+async def test_an_age_limit_that_is_reached_twice_is_raised(server: ResponsesServer) -> None:
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
         server.answer([LIMIT_REACHED])
         server.answer([LIMIT_REACHED])
         with pytest.raises(ConnectionLimitReached) as failure:
-            await talk.create("two")
-        assert failure.value.delivery is Delivery.REJECTED
-        assert (await talk.create("two")).output_text == ONCE
+            await conversation.create("two")
+        assert failure.value.delivery is DeliveryStatus.REJECTED
+        assert (await conversation.create("two")).output_text == ONCE
     assert deltas(server) == [False, True, False, False]
 
 
-async def test_a_limit_and_a_forgotten_parent_cost_a_resend_each(server: ResponsesServer) -> None:
-    """Two causes; the second one comes from a socket that was opened for the first."""
-    async with open_talk(server) as talk:
-        await talk.create("one")
+async def test_a_missing_parent_and_an_age_limit_are_repaired_in_one_turn(
+    server: ResponsesServer,
+) -> None:
+    """Each cause is repaired once; the second one is met on the socket opened for the first."""
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
         server.fail(NOT_FOUND, status=400)
         server.answer([LIMIT_REACHED])
-        assert (await talk.create("two")).output_text == ONCE
-        await talk.create("three")
+        assert (await conversation.create("two")).output_text == ONCE
+        await conversation.create("three")
     assert deltas(server) == [False, True, False, False, True]
 
 
-async def test_a_limit_reached_after_the_start_is_not_sent_again(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        await talk.create("one")
+async def test_a_turn_whose_age_limit_came_after_the_start_is_not_sent_again(
+    server: ResponsesServer,
+) -> None:
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
         script = server.answer().inject(LIMIT_REACHED, after_events=2)
         script.drop(after_events=3, how=1000)
         with pytest.raises(ConnectionLost):
-            await talk.create("lost")
+            await conversation.create("lost")
         assert len(server.requests) == 2
-        assert (await talk.create("two")).output_text == ONCE
+        assert (await conversation.create("two")).output_text == ONCE

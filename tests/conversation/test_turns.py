@@ -1,4 +1,4 @@
-"""P7: what a conversation sends for its turns, and which of them it keeps."""
+"""P7: the requests of a conversation, and the turns that its history keeps."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ from tests.conversation.rig import (
     ENCRYPTED,
     deltas,
     history,
+    message_texts,
+    open_conversation,
     open_steady,
-    open_talk,
     parent,
-    said,
+    reserve_all_lanes,
     sizes,
     user,
 )
@@ -35,29 +36,29 @@ if TYPE_CHECKING:
     from tests.turn.rig import Json
 
 
-async def test_the_second_turn_sends_the_new_item_alone(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        first = await talk.create("one")
-        second = await talk.create("two")
+async def test_the_second_turn_sends_only_the_new_item(server: ResponsesServer) -> None:
+    async with open_conversation(server) as conversation:
+        first = await conversation.create("one")
+        second = await conversation.create("two")
     assert first.output_text == 'Turn 1: you said "one".'
     assert second.output_text == 'Turn 2: you said "two".'
     assert [request["input"] for request in server.requests] == [[user("one")], [user("two")]]
     assert [parent(request) for request in server.requests] == [None, first.id]
     assert "previous_response_id" not in server.requests[0].body
-    assert said(talk) == ["one", first.output_text, "two", second.output_text]
-    assert talk.last_response_id == second.id
+    assert message_texts(conversation) == ["one", first.output_text, "two", second.output_text]
+    assert conversation.last_response_id == second.id
 
 
-async def test_every_turn_is_on_the_conversations_own_lane(server: ResponsesServer) -> None:
+async def test_all_turns_of_a_conversation_are_on_its_own_lane(server: ResponsesServer) -> None:
     async with open_steady(server) as connection:
-        async with connection.conversation(model="m") as talk:
+        async with connection.conversation(model="m") as conversation:
             async with connection.conversation(model="m") as other:
-                await talk.create("one")
+                await conversation.create("one")
                 await other.create("one")
-                await talk.create("two")
+                await conversation.create("two")
             async with connection.conversation(model="m") as third:
                 await third.create("one")
-        assert connection._engine.requests.lanes._reserved == set()
+        await reserve_all_lanes(connection)
     assert [request.lane for request in server.requests] == [
         "lane-32",
         "lane-31",
@@ -68,39 +69,41 @@ async def test_every_turn_is_on_the_conversations_own_lane(server: ResponsesServ
 
 
 async def fork_and_fail(connection: ResponsesConnection) -> None:
-    async with connection.conversation(model="m") as talk:
-        talk.fork()
+    async with connection.conversation(model="m") as conversation:
+        conversation.fork()
         raise ZeroDivisionError
 
 
-async def test_the_lane_is_given_back_when_the_block_fails(server: ResponsesServer) -> None:
+async def test_the_lanes_are_released_when_the_block_fails(server: ResponsesServer) -> None:
     async with open_steady(server) as connection:
         with pytest.raises(ConfigurationError, match="input"):
             async with connection.conversation(model="m", input="hi"):
                 pass
         with pytest.raises(ZeroDivisionError):
             await fork_and_fail(connection)
-        assert connection._engine.requests.lanes._reserved == set()
+        await reserve_all_lanes(connection)
 
 
-async def test_a_turn_can_be_read_event_by_event(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        async with talk.stream("one") as stream:
+async def test_a_turn_can_be_streamed(server: ResponsesServer) -> None:
+    async with open_conversation(server) as conversation:
+        async with conversation.stream("one") as stream:
             text = "".join([piece async for piece in stream.text_deltas()])
-        assert said(talk) == ["one", text]
-        async with talk.stream([user("two"), Message(role="user", content="three")]) as stream:
+        assert message_texts(conversation) == ["one", text]
+        async with conversation.stream(
+            [user("two"), Message(role="user", content="three")]
+        ) as stream:
             await stream.until_done()
-        assert talk.last_response_id == stream.response.id
+        assert conversation.last_response_id == stream.response.id
     assert server.requests[1]["input"] == [user("two"), user("three")]
     assert deltas(server) == [False, True]
 
 
-async def test_a_warm_up_prepares_a_chain_that_goes_on_as_a_delta(server: ResponsesServer) -> None:
-    async with open_talk(server, instructions="Be brief.") as talk:
-        warm = await talk.warm_up()
-        assert talk.items == ()
-        assert talk.last_response_id == warm.id
-        await talk.create("one")
+async def test_the_turn_after_a_warm_up_is_a_delta(server: ResponsesServer) -> None:
+    async with open_conversation(server, instructions="Be brief.") as conversation:
+        warm = await conversation.warm_up()
+        assert conversation.items == ()
+        assert conversation.last_response_id == warm.id
+        await conversation.create("one")
     first, second = server.requests
     assert first["generate"] is False
     assert first["input"] == []
@@ -109,39 +112,41 @@ async def test_a_warm_up_prepares_a_chain_that_goes_on_as_a_delta(server: Respon
     assert second["instructions"] == "Be brief."
 
 
-async def test_a_warm_up_may_bring_the_input_and_the_turn_after_it_none(
+async def test_a_turn_without_input_answers_the_input_of_a_warm_up(
     server: ResponsesServer,
 ) -> None:
-    async with open_talk(server) as talk:
-        warm = await talk.warm_up(input="one")
-        assert said(talk) == ["one"]
-        response = await talk.create()
+    async with open_conversation(server) as conversation:
+        warm = await conversation.warm_up(input="one")
+        assert message_texts(conversation) == ["one"]
+        response = await conversation.create()
     assert response.output_text == 'Turn 1: you said "one".'
     assert (server.requests[1]["input"], parent(server.requests[1])) == ([], warm.id)
 
 
-async def test_output_of_a_warm_up_is_not_taken_into_the_history(server: ResponsesServer) -> None:
+async def test_a_warm_up_with_output_does_not_change_the_history(server: ResponsesServer) -> None:
     server.reply("I generate all the same.").for_warm_up()
-    async with open_talk(server) as talk:
+    async with open_conversation(server) as conversation:
         with pytest.raises(UnexpectedOutput):
-            await talk.warm_up(input="one")
-        assert talk.items == ()
-        assert talk.last_response_id is None
-        response = await talk.create("two")
+            await conversation.warm_up(input="one")
+        assert conversation.items == ()
+        assert conversation.last_response_id is None
+        response = await conversation.create("two")
     assert response.output_text == 'Turn 1: you said "two".'
     assert deltas(server) == [False, False]
 
 
-async def test_tools_are_called_in_a_chain(server: ResponsesServer) -> None:
+async def test_the_outputs_of_tools_are_sent_as_a_delta(server: ResponsesServer) -> None:
     tool = FunctionToolParam(name="weather", parameters={"type": "object"})
     server.call("weather", call_id="call_1")
-    async with open_talk(server, tools=[tool]) as talk:
-        response = await talk.create("How is it?")
+    async with open_conversation(server, tools=[tool]) as conversation:
+        response = await conversation.create("How is it?")
         (call,) = response.function_calls
-        response = await talk.create([FunctionCallOutput(call_id=call.call_id, output="sun")])
+        response = await conversation.create(
+            [FunctionCallOutput(call_id=call.call_id, output="sun")]
+        )
         assert response.output_text == "Turn 1: the tool returned sun."
-        assert isinstance(talk.items[1], FunctionCall)
-        assert isinstance(talk.items[2], FunctionCallOutput)
+        assert isinstance(conversation.items[1], FunctionCall)
+        assert isinstance(conversation.items[2], FunctionCallOutput)
     assert deltas(server) == [False, True]
     assert server.requests[1]["tools"] == server.requests[0]["tools"]
 
@@ -150,11 +155,11 @@ async def test_tools_are_called_in_a_chain(server: ResponsesServer) -> None:
 
 
 async def test_every_request_carries_all_settings(server: ResponsesServer) -> None:
-    """Settings are not inherited through the parent."""
+    """The server does not inherit settings from the parent."""
     settings: dict[str, Any] = {"instructions": "Be brief.", "temperature": 0.5, "multi_agent": [1]}
-    async with open_talk(server, **settings) as talk:
-        await talk.create("one")
-        await talk.create("two")
+    async with open_conversation(server, **settings) as conversation:
+        await conversation.create("one")
+        await conversation.create("two")
     for request in server.requests:
         assert {name: request[name] for name in settings} == settings
     assert deltas(server) == [False, True]
@@ -170,14 +175,14 @@ async def test_every_request_carries_all_settings(server: ResponsesServer) -> No
         {"model": "n"},
     ],
 )
-async def test_a_setting_for_one_turn_sends_it_and_the_one_after_it_in_full(
+async def test_a_turn_with_other_settings_and_the_next_one_are_sent_in_full(
     server: ResponsesServer, change: dict[str, Any]
 ) -> None:
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        await talk.create("two", **change)
-        await talk.create("three")
-        await talk.create("four")
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        await conversation.create("two", **change)
+        await conversation.create("three")
+        await conversation.create("four")
     (name,) = change
     assert [request.get(name) == change[name] for request in server.requests] == [
         False,
@@ -189,38 +194,40 @@ async def test_a_setting_for_one_turn_sends_it_and_the_one_after_it_in_full(
     assert sizes(server) == [1, 3, 5, 1]
 
 
-async def test_a_setting_of_the_same_value_is_no_change(server: ResponsesServer) -> None:
-    async with open_talk(server, metadata={"a": "1", "b": "2"}) as talk:
-        await talk.create("one")
-        await talk.create("two", metadata={"b": "2", "a": "1"})
+async def test_an_equal_setting_for_one_turn_keeps_deltas(server: ResponsesServer) -> None:
+    async with open_conversation(server, metadata={"a": "1", "b": "2"}) as conversation:
+        await conversation.create("one")
+        await conversation.create("two", metadata={"b": "2", "a": "1"})
     assert deltas(server) == [False, True]
 
 
-async def test_unset_takes_a_setting_away(server: ResponsesServer) -> None:
+async def test_unset_removes_a_setting(server: ResponsesServer) -> None:
     async with (
         open_steady(server) as connection,
-        connection.conversation(model="m", instructions="Be brief.", store=msgspec.UNSET) as talk,
+        connection.conversation(
+            model="m", instructions="Be brief.", store=msgspec.UNSET
+        ) as conversation,
     ):
-        await talk.create("one", instructions=msgspec.UNSET)
-        await talk.create("two")
-        assert b"store" not in talk.checkpoint()
+        await conversation.create("one", instructions=msgspec.UNSET)
+        await conversation.create("two")
+        assert b"store" not in conversation.checkpoint()
     assert [request.get("instructions") for request in server.requests] == [None, "Be brief."]
     assert all("store" not in request.body for request in server.requests)
 
 
-async def test_settings_may_hold_raw_json(server: ResponsesServer) -> None:
+async def test_settings_may_contain_raw_json(server: ResponsesServer) -> None:
     schema = msgspec.Raw(b'{"type": "object",  "properties": {}}')
     tool = {"type": "function", "name": "f", "parameters": schema}
-    async with open_talk(server, tools=[tool]) as talk:
-        await talk.create("one")
-        await talk.create("two")
-        assert msgspec.json.decode(talk.checkpoint())["settings"]["tools"][0]["name"] == "f"
+    async with open_conversation(server, tools=[tool]) as conversation:
+        await conversation.create("one")
+        await conversation.create("two")
+        assert msgspec.json.decode(conversation.checkpoint())["settings"]["tools"][0]["name"] == "f"
     assert deltas(server) == [False, True]
     assert server.requests[0].tools[0]["parameters"] == {"type": "object", "properties": {}}
 
 
 @pytest.mark.parametrize("name", ["input", "previous_response_id", "stream_id", "generate"])
-async def test_what_a_conversation_decides_is_no_setting(
+async def test_fields_that_a_conversation_sets_are_not_settings(
     server: ResponsesServer, name: str
 ) -> None:
     async with open_steady(server) as connection:
@@ -230,39 +237,39 @@ async def test_what_a_conversation_decides_is_no_setting(
 
 
 @pytest.mark.parametrize("name", ["previous_response_id", "stream_id"])
-async def test_what_a_conversation_decides_is_no_setting_of_a_turn(
+async def test_fields_that_a_conversation_sets_are_not_settings_of_a_turn(
     server: ResponsesServer, name: str
 ) -> None:
     wrong: Json = {name: "x"}
-    async with open_talk(server) as talk:
+    async with open_conversation(server) as conversation:
         with pytest.raises(ConfigurationError, match=name):
-            await talk.create("one", **wrong)
-        await talk.create("one")
+            await conversation.create("one", **wrong)
+        await conversation.create("one")
     assert len(server.requests) == 1
 
 
-async def test_input_that_is_no_json_is_refused_before_anything_is_sent(
+async def test_input_without_a_json_form_is_rejected_before_anything_is_sent(
     server: ResponsesServer,
 ) -> None:
     wrong: Any = [{"type": "message", "content": object()}]
-    async with open_talk(server) as talk:
+    async with open_conversation(server) as conversation:
         with pytest.raises(TypeError):
-            await talk.create(wrong)
-        await talk.create("one")
+            await conversation.create(wrong)
+        await conversation.create("one")
     assert sizes(server) == [1]
 
 
 @pytest.mark.parametrize("store", [None, True, False])
-async def test_reasoning_is_asked_for_encrypted_where_nothing_is_stored(
+async def test_encrypted_reasoning_is_requested_if_nothing_is_stored(
     server: ResponsesServer, *, store: bool | None
 ) -> None:
     server.reply("I think.", reasoning="Hm.")
     settings: dict[str, Any] = {} if store is None else {"store": store}
-    async with open_talk(server, include=["a"], **settings) as talk:
-        await talk.create("one")
+    async with open_conversation(server, include=["a"], **settings) as conversation:
+        await conversation.create("one")
         await server.reset_all()
-        await talk.create("two")
-        reasoning = talk.items[1]
+        await conversation.create("two")
+        reasoning = conversation.items[1]
     assert isinstance(reasoning, Reasoning)
     assert (reasoning.encrypted_content is not None) == (store is False)
     asked = ["a", ENCRYPTED] if store is False else ["a"]
@@ -272,20 +279,22 @@ async def test_reasoning_is_asked_for_encrypted_where_nothing_is_stored(
 
 
 @pytest.mark.parametrize("with_parent", [True, False])
-async def test_instructions_are_left_out_beside_a_parent_where_the_endpoint_wants_that(
+async def test_deltas_have_no_instructions_if_the_endpoint_refuses_them(
     server: ResponsesServer, *, with_parent: bool
 ) -> None:
     endpoint = server_profile(server, instructions_with_parent=with_parent)
-    async with open_talk(server, endpoint=endpoint, instructions="Be brief.") as talk:
-        await talk.create("one")
-        await talk.create("two")
+    async with open_conversation(
+        server, endpoint=endpoint, instructions="Be brief."
+    ) as conversation:
+        await conversation.create("one")
+        await conversation.create("two")
         await server.reset_all()
-        await talk.create("three")
-        await talk.create("four", instructions="Shout.")
+        await conversation.create("three")
+        await conversation.create("four", instructions="Shout.")
     assert deltas(server) == [False, True, False, False]
     second = "Be brief." if with_parent else None
-    said = [request.get("instructions") for request in server.requests]
-    assert said == ["Be brief.", second, "Be brief.", "Shout."]
+    instructions = [request.get("instructions") for request in server.requests]
+    assert instructions == ["Be brief.", second, "Be brief.", "Shout."]
 
 
 def server_profile(server: ResponsesServer, **options: Any) -> Endpoint:
@@ -303,87 +312,93 @@ BAD_REPLIES = [
 
 
 @pytest.mark.parametrize("reply", BAD_REPLIES, ids=["failed", "content_filter", "unknown"])
-async def test_a_turn_that_ended_badly_leaves_no_trace(
+async def test_a_turn_that_ended_badly_does_not_change_the_history(
     server: ResponsesServer, reply: Reply
 ) -> None:
-    async with open_talk(server) as talk:
-        first = await talk.create("one")
-        before = history(talk)
+    async with open_conversation(server) as conversation:
+        first = await conversation.create("one")
+        before = history(conversation)
         server.answer(reply)
         if reply.status == "failed":
             with pytest.raises(ResponseFailedError):
-                await talk.create("two")
+                await conversation.create("two")
         else:
-            assert (await talk.create("two")).status == "incomplete"
-        assert history(talk) == before
-        assert talk.last_response_id == first.id
-        third = await talk.create("three")
+            assert (await conversation.create("two")).status == "incomplete"
+        assert history(conversation) == before
+        assert conversation.last_response_id == first.id
+        third = await conversation.create("three")
     assert third.output_text == 'Turn 2: you said "three".'
     assert deltas(server) == [False, True, False]
-    assert talk.statistics().turns == 2
+    assert conversation.statistics().turns == 2
 
 
-async def test_an_incomplete_turn_without_a_reason_leaves_no_trace(
+async def test_an_incomplete_turn_without_a_reason_does_not_change_the_history(
     narrow_server: ResponsesServer,
 ) -> None:
     response: Json = {"id": "resp_x", "object": "response", "status": "incomplete", "output": []}
     narrow_server.answer([{"type": "response.incomplete", "response": response}])
-    async with open_talk(narrow_server) as talk:
-        await talk.create("one")
-        assert talk.items == ()
+    async with open_conversation(narrow_server) as conversation:
+        await conversation.create("one")
+        assert conversation.items == ()
 
 
 @pytest.mark.parametrize("reason", ["max_output_tokens", "max_messages", "steered"])
-async def test_a_turn_that_was_only_cut_short_counts(server: ResponsesServer, reason: str) -> None:
+async def test_a_turn_that_was_cut_short_by_a_limit_is_in_the_history(
+    server: ResponsesServer, reason: str
+) -> None:
     server.reply("cut", status="incomplete", reason=reason)
-    async with open_talk(server) as talk:
-        response = await talk.create("one")
+    async with open_conversation(server) as conversation:
+        response = await conversation.create("one")
         assert response.status == "incomplete"
-        assert said(talk) == ["one", "cut"]
-        await talk.create("go on")
+        assert message_texts(conversation) == ["one", "cut"]
+        await conversation.create("go on")
     assert deltas(server) == [False, True]
     assert parent(server.requests[1]) == response.id
 
 
-async def test_a_cancelled_turn_leaves_no_trace(server: ResponsesServer) -> None:
+async def test_a_cancelled_turn_does_not_change_the_history(server: ResponsesServer) -> None:
     server.reply("one")
     server.reply("a b c d e f", delay=1)
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        before, last = history(talk), talk.last_response_id
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        before, last = history(conversation), conversation.last_response_id
         with trio.move_on_after(3) as scope:
-            await talk.create("two")
+            await conversation.create("two")
         assert scope.cancelled_caught
-        assert (history(talk), talk.last_response_id) == (before, last)
-        third = await talk.create("three")
+        assert (history(conversation), conversation.last_response_id) == (before, last)
+        third = await conversation.create("three")
     assert third.output_text == 'Turn 2: you said "three".'
     assert deltas(server) == [False, True, False]
 
 
-async def test_a_turn_that_is_left_early_leaves_no_trace(server: ResponsesServer) -> None:
-    async with open_talk(server) as talk:
-        async with talk.stream("one") as stream:
+async def test_a_turn_that_is_left_early_does_not_change_the_history(
+    server: ResponsesServer,
+) -> None:
+    async with open_conversation(server) as conversation:
+        async with conversation.stream("one") as stream:
             async for _ in stream:
                 break
-        assert talk.items == ()
-        assert talk.last_response_id is None
-        second = await talk.create("two")
+        assert conversation.items == ()
+        assert conversation.last_response_id is None
+        second = await conversation.create("two")
     assert second.output_text == 'Turn 1: you said "two".'
 
 
-async def test_a_turn_that_never_went_out_changes_nothing(server: ResponsesServer) -> None:
-    """It was cancelled in the queue; so the server still holds what it held."""
+async def test_after_a_turn_that_was_not_sent_the_next_one_is_a_delta(
+    server: ResponsesServer,
+) -> None:
+    """The turn was cancelled while it waited, so the server still holds the parent."""
     server.reply("one")
     server.reply("slow", delay=1)
-    async with open_talk(server) as talk:
-        await talk.create("one")
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(talk.create, "two")
+            nursery.start_soon(conversation.create, "two")
             await wait_all_tasks_blocked()
             with trio.move_on_after(1) as scope:
-                await talk.create("three")
+                await conversation.create("three")
             assert scope.cancelled_caught
-        await talk.create("four")
+        await conversation.create("four")
     assert deltas(server) == [False, True, True]
 
 
@@ -392,14 +407,14 @@ async def test_after_an_error_the_next_turn_is_sent_in_full(
     server: ResponsesServer, status: int
 ) -> None:
     """The server evicts the parent of a continuation that failed (guide, "WebSocket mode")."""
-    async with open_talk(server) as talk:
-        await talk.create("one")
-        before = history(talk)
+    async with open_conversation(server) as conversation:
+        await conversation.create("one")
+        before = history(conversation)
         server.fail("unsupported_value", status=status)
         with pytest.raises(APIError):
-            await talk.create("two")
-        assert history(talk) == before
-        third = await talk.create("three")
+            await conversation.create("two")
+        assert history(conversation) == before
+        third = await conversation.create("three")
     assert third.output_text == 'Turn 2: you said "three".'
     assert deltas(server) == [False, True, False]
     assert sizes(server) == [1, 1, 3]
@@ -412,14 +427,14 @@ async def test_turns_of_one_conversation_run_one_after_the_other_in_order(
     server: ResponsesServer,
 ) -> None:
     async def one_turn(text: str) -> None:
-        await talk.create(text)
+        await conversation.create(text)
 
-    async with open_talk(server) as talk:
+    async with open_conversation(server) as conversation:
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(one_turn, str(number))
                 await wait_all_tasks_blocked()
-        assert said(talk)[::2] == [str(number) for number in range(10)]
+        assert message_texts(conversation)[::2] == [str(number) for number in range(10)]
     assert server.statistics().max_active == 1
     assert deltas(server) == [False, *[True] * 9]
     assert [request.turn for request in server.requests] == list(range(1, 11))
@@ -429,56 +444,64 @@ async def test_two_conversations_run_side_by_side(server: ResponsesServer) -> No
     server.respond_with(lambda request: Reply(request.text, delay=1))
     async with open_steady(server) as connection, trio.open_nursery() as nursery:
 
-        async def talk_for_a_while(name: str) -> None:
-            async with connection.conversation(model="m") as talk:
+        async def run_turns(name: str) -> None:
+            async with connection.conversation(model="m") as conversation:
                 for number in range(3):
-                    await talk.create(f"{name}{number}")
-                assert said(talk)[::2] == said(talk)[1::2] == [f"{name}{n}" for n in range(3)]
+                    await conversation.create(f"{name}{number}")
+                assert (
+                    message_texts(conversation)[::2]
+                    == message_texts(conversation)[1::2]
+                    == [f"{name}{n}" for n in range(3)]
+                )
 
-        nursery.start_soon(talk_for_a_while, "a")
-        nursery.start_soon(talk_for_a_while, "b")
+        nursery.start_soon(run_turns, "a")
+        nursery.start_soon(run_turns, "b")
     assert server.statistics().max_active == 2
     assert deltas(server).count(False) == 2
 
 
-async def test_without_lanes_it_shares_the_default_lane(narrow_server: ResponsesServer) -> None:
+async def test_without_lanes_a_conversation_shares_the_default_lane(
+    narrow_server: ResponsesServer,
+) -> None:
     async with (
         open_steady(narrow_server) as connection,
-        connection.conversation(model="m") as talk,
+        connection.conversation(model="m") as conversation,
     ):
-        await talk.create("one")
-        await talk.create("two")
+        await conversation.create("one")
+        await conversation.create("two")
         await ask(connection, "a stranger's")
-        third = await talk.create("three")
-        await talk.create("four")
+        third = await conversation.create("three")
+        await conversation.create("four")
     assert third.output_text == 'Turn 3: you said "three".'
     assert {request.lane for request in narrow_server.requests} == {None}
     assert deltas(narrow_server) == [False, True, False, False, True]
 
 
-async def test_without_lanes_two_conversations_take_turns(narrow_server: ResponsesServer) -> None:
+async def test_without_lanes_two_conversations_alternate_on_the_default_lane(
+    narrow_server: ResponsesServer,
+) -> None:
     async with open_steady(narrow_server) as connection, trio.open_nursery() as nursery:
 
-        async def talk_for_a_while(name: str) -> None:
-            async with connection.conversation(model="m") as talk:
+        async def run_turns(name: str) -> None:
+            async with connection.conversation(model="m") as conversation:
                 for number in range(4):
-                    response = await talk.create(f"{name}{number}")
+                    response = await conversation.create(f"{name}{number}")
                     wanted = f'Turn {number + 1}: you said "{name}{number}".'
                     assert response.output_text == wanted
 
-        nursery.start_soon(talk_for_a_while, "a")
-        nursery.start_soon(talk_for_a_while, "b")
+        nursery.start_soon(run_turns, "a")
+        nursery.start_soon(run_turns, "b")
     assert narrow_server.statistics().responses == 8
 
 
-async def test_a_server_that_says_nothing_is_given_up_and_the_next_turn_is_sent_in_full() -> None:
+async def test_after_a_silent_turn_was_cancelled_the_next_one_is_sent_in_full() -> None:
     async with open_test_server(max_age=None) as server, open_steady(server) as connection:
-        async with connection.conversation(model="m") as talk:
-            await talk.create("one")
+        async with connection.conversation(model="m") as conversation:
+            await conversation.create("one")
             server.stall()
             with trio.move_on_after(30):
-                await talk.create("two")
+                await conversation.create("two")
             await server.reset_all()
-            await talk.create("three")
-            assert said(talk)[::2] == ["one", "three"]
+            await conversation.create("three")
+            assert message_texts(conversation)[::2] == ["one", "three"]
         assert deltas(server) == [False, True, False]

@@ -1,8 +1,8 @@
-"""One cell of the fault matrix: where something goes wrong, and what becomes of it.
+"""The cells of the fault matrix: a fault in a phase, and the results that are expected.
 
-The expectations are those of the promises (docs/promises.md), in the times of a default policy
-without jitter. `openings.py`, `losses.py` and `endings.py` list the cells, `servers.py` and
-`faults.py` play them, `rig.py` looks at what comes of it.
+The expectations are those of docs/promises.md, with the times of the default policy without jitter.
+Each phase has a module that lists its cells. `servers.py` and `faults.py` are the server of a cell,
+`opening_runs.py`, `turn_runs.py` and `other_runs.py` run the cells.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from trio_responses import ConnectionLost, Keepalive, ReconnectPolicy, Timeouts
 
 if TYPE_CHECKING:
-    from tests.faults.servers import Seat
-    from trio_responses import Delivery, ResponsesError, SteerState
+    from tests.faults.servers import ServerPeer
+    from trio_responses import DeliveryStatus, ResponsesError, SteerState
 
 TIMEOUTS: Final = Timeouts(connect=15.0, send=30.0, first_event=60.0, stall=600.0, close=5.0)
 KEEPALIVE: Final = Keepalive(interval=20.0, timeout=20.0)
 STEADY: Final = ReconnectPolicy(jitter=0.0)
 DELAYS: Final = tuple(STEADY.delays())
 THE_TURN: Final = "this one"
-"""What the turn says that meets the fault."""
+"""The input of the turn that meets the fault."""
 
-Strike: TypeAlias = Callable[["Seat"], Awaitable[object]]
-"""What a server does wrong."""
+Action: TypeAlias = Callable[["ServerPeer"], Awaitable[object]]
+"""The fault: a function of the server's end of a socket."""
 Way: TypeAlias = Literal["stream", "conversation", "channel", "create"]
-"""How the turn is run."""
+"""The method that runs the turn."""
 ALL_WAYS: Final[tuple[Way, ...]] = ("stream", "conversation", "channel")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time that is expected, in seconds, and what it is called."""
+    """An expected time in seconds, and its name in docs/faults.md."""
 
     seconds: float
     words: str
     at_most: bool = False
-    """Whether it may be shorter."""
+    """Whether a shorter time is as good."""
 
 
 AT_ONCE: Final = Span(0.0, "at once")
@@ -57,23 +57,23 @@ WITHIN_CLOSE: Final = Span(TIMEOUTS.close, "within `timeouts.close`", at_most=Tr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """A fault on the way to an open socket, met once or for good, at first or after a loss."""
+    """A fault while a socket is opened: once or for good, at first or after a loss."""
 
     phase: str
     fault: str
-    server: Strike | None = None
-    """What the server, or the proxy, does instead of what it should."""
+    server: Action | None = None
+    """The fault of the server or the proxy, in place of its normal answer."""
     dial: Callable[[], Awaitable[object]] | None = None
-    """What the dial does instead of opening a stream."""
+    """The fault of the dial function, in place of a stream."""
     error: type[ResponsesError] | None
-    """What one attempt fails with; `None` where it is just slow."""
+    """The exception of one attempt; `None` where the attempt succeeds slowly."""
     status: int | None = None
     """The HTTP status on the exception."""
     retried: bool = True
     takes: Span = AT_ONCE
-    """How long one attempt takes."""
+    """The time that one attempt takes."""
     retry_after: float | None = None
-    """What the server asks for, in seconds."""
+    """The value of `Retry-After`, in seconds."""
 
     @property
     def name(self) -> str:
@@ -90,15 +90,15 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Then:
-    """What the connection does behind a fault."""
+    """The result of a fault for the connection."""
 
     words: str
     sockets: int
-    """How many it has opened, with the one that met the fault."""
+    """The number of sockets opened, the one that met the fault included."""
     delay: float = 0.0
     """Seconds from the loss to the next socket."""
     ended_by: type[ResponsesError] | None = None
-    """What it has ended with."""
+    """The exception that ended the connection; `None` where it goes on."""
 
 
 SAME: Final = Then("goes on", 1)
@@ -114,35 +114,35 @@ REOPENED: Final = Then("a new socket, after the first delay", 2, DELAYS[0])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A fault of an open socket, and what a turn, the connection and the server see of it."""
+    """A fault of an open socket, and its results for a turn, the connection and the server."""
 
     phase: str
     fault: str
-    strike: Strike
-    """What the server does when the turn's request, or in the idle phase the moment, has come."""
+    action: Action
+    """The fault: when the turn's request comes, or in the idle phase at once."""
     raises: type[ResponsesError] | None = None
-    """What the turn raises; `None` where it ends with its Response."""
-    delivery: Delivery | None = None
+    """The exception of the turn; `None` where it ends with its Response."""
+    delivery: DeliveryStatus | None = None
     after: Span = AT_ONCE
     """From the fault to the turn's end; in the idle phase, until the fault is noticed."""
     then: Then = SAME
     repeated: bool = False
-    """Whether the request goes out again by default: what cannot have run."""
+    """Whether the request is sent again by default, because it cannot have run."""
     at_least_once: bool = False
-    """Whether it goes out again under ``"at_least_once"``."""
+    """Whether the request is sent again with ``"at_least_once"``."""
     lost: int | None = None
-    """The close code that the channel is told of."""
+    """The close code of the `ConnectionLost` on the channel."""
     status: str = "completed"
     """The status of the Response, where there is one."""
     ways: tuple[Way, ...] = ("stream", "conversation")
     capacity: int | None = None
     """Bytes that the network holds before a writer has to wait."""
     large: bool = False
-    """Whether the request is larger than that."""
+    """Whether the request is larger than the capacity."""
     cut_off: bool = False
-    """Whether the request did not come in whole, although it was not sent again."""
+    """Whether the request was received in part only, and not sent again."""
     silent_after_error: bool = False
-    """Whether the endpoint's sockets are not used again behind an error frame."""
+    """Whether the endpoint replaces a socket after an error frame."""
 
     @property
     def name(self) -> str:
@@ -151,16 +151,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steered:
-    """A fault while a response is steered: what becomes of the turn and of what was put in."""
+    """A fault while a response is steered, and its results for the turn and the steering input."""
 
     fault: str
-    strike: Strike
-    """What the server does from the turn's request on."""
+    action: Action
+    """The actions of the server from the turn's request on."""
     receipt: SteerState
     raises: type[ResponsesError] | None = None
-    delivery: Delivery | None = None
+    delivery: DeliveryStatus | None = None
     responses: int = 1
-    """How many Responses the turn ends with, where it ends well."""
+    """The number of Responses of a turn that ends well."""
     after: Span = AT_ONCE
     then: Then = SAME
     at_least_once: bool = False
@@ -173,13 +173,13 @@ class Steered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
-    """A fault while the connection is left, with a turn under way or without one."""
+    """A fault while the connection is closed, with or without a turn under way."""
 
     fault: str
-    strike: Strike
-    """What the server does when the client's close frame has come, or in place of reading it."""
+    action: Action
+    """The fault: when the client's close frame comes, or in place of reading it."""
     after: Span = AT_ONCE
-    """How long leaving takes."""
+    """The time that closing takes."""
     reads: bool = True
     """Whether the server reads the close frame."""
     capacity: int | None = None

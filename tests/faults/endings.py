@@ -21,7 +21,7 @@ from tests.turn.rig import delta, encoded, ended, message
 from trio_responses import (
     APIError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     KeepaliveTimeout,
     MessageTooLarge,
     StallTimeout,
@@ -31,39 +31,42 @@ from trio_responses import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.cells import Strike
-    from tests.faults.servers import Json, Seat
+    from tests.faults.cells import Action
+    from tests.faults.servers import Json, ServerPeer
 
 
-def last(*steps: Strike | str) -> Strike:
-    """Answer up to the last event, and then by these; ``"last"`` is that event itself."""
+def last(*steps: Action | str) -> Action:
+    """Return an action that answers up to the last event, and then takes these steps.
 
-    async def strike(seat: Seat) -> None:
-        *rest, end = await seat.begin()
-        await seat.say(*rest)
+    The step ``"last"`` sends that event.
+    """
+
+    async def action(peer: ServerPeer) -> None:
+        *rest, end = await peer.begin()
+        await peer.say(*rest)
         for step in steps:
             if not isinstance(step, str):
-                await step(seat)
+                await step(peer)
             elif step == "last":
-                await seat.finish([end])
+                await peer.finish([end])
             elif step == "half":
-                whole = seat.encode(end)
-                await seat.send(whole[: len(whole) // 2])
+                whole = peer.encode(end)
+                await peer.send(whole[: len(whole) // 2])
 
-    return strike
-
-
-def ending_with(change: Callable[[Json], Json]) -> Strike:
-    """Answer, with another last event."""
-
-    async def strike(seat: Seat) -> None:
-        *rest, end = await seat.begin()
-        await seat.finish([*rest, change(end)])
-
-    return strike
+    return action
 
 
-def by_status(status: str) -> Strike:
+def ending_with(change: Callable[[Json], Json]) -> Action:
+    """Return an action that answers with a changed last event."""
+
+    async def action(peer: ServerPeer) -> None:
+        *rest, end = await peer.begin()
+        await peer.finish([*rest, change(end)])
+
+    return action
+
+
+def by_status(status: str) -> Action:
     def change(end: Json) -> Json:
         response = {**end["response"], "status": status}
         return {**end, "type": f"response.{status}", "response": response}
@@ -71,87 +74,87 @@ def by_status(status: str) -> Strike:
     return ending_with(change)
 
 
-def showing(output: list[Json] | None) -> Strike:
+def showing(output: list[Json] | None) -> Action:
     def change(end: Json) -> Json:
         return {**end, "response": {**end["response"], "output": output}}
 
     return ending_with(change)
 
 
-def replacing(**fields: Any) -> Strike:
+def replacing(**fields: Any) -> Action:
     def change(end: Json) -> Json:
         return {**end, **fields}
 
     return ending_with(change)
 
 
-async def alone(seat: Seat) -> None:
+async def alone(peer: ServerPeer) -> None:
     """Send the last event and nothing before it."""
-    await seat.finish(seat.events()[-1:])
+    await peer.finish(peer.events()[-1:])
 
 
-async def stale(seat: Seat) -> None:
-    """Break a response off by an error, and end it all the same."""
-    rest = await seat.begin()
-    await seat.say(wrapped("server_error", 500))
-    await seat.finish(rest)
+async def stale(peer: ServerPeer) -> None:
+    """Send an error frame within a response, and then the rest of the response."""
+    rest = await peer.begin()
+    await peer.say(wrapped("server_error", 500))
+    await peer.finish(rest)
 
 
-async def late(seat: Seat) -> None:
-    """Send a delta behind the end."""
-    await seat.say(delta("late"))
+async def late(peer: ServerPeer) -> None:
+    """Send a delta after the end."""
+    await peer.say(delta("late"))
 
 
-async def again(seat: Seat) -> None:
-    """Send an end once more."""
+async def again(peer: ServerPeer) -> None:
+    """Send a second terminal event."""
     item = message("again", "msg_again")
-    await seat.say(ended([item], seat.response_id))
+    await peer.say(ended([item], peer.response_id))
 
 
-async def fragmented(seat: Seat) -> None:
+async def fragmented(peer: ServerPeer) -> None:
     """Send the last event in three frames, with pings between."""
-    *rest, end = await seat.begin()
-    await seat.say(*rest)
-    whole = seat.encode(end)[4:]
+    *rest, end = await peer.begin()
+    await peer.say(*rest)
+    whole = peer.encode(end)[4:]
     assert whole.startswith(b"{")
     cut = len(whole) // 3
-    await seat.send(frame(TEXT, whole[:cut], fin=False) + frame(PING))
-    await seat.send(frame(0, whole[cut : 2 * cut], fin=False) + frame(PING, b"x"))
-    await seat.send(frame(0, whole[2 * cut :]))
-    await seat.finish([])
+    await peer.send(frame(TEXT, whole[:cut], fin=False) + frame(PING))
+    await peer.send(frame(0, whole[cut : 2 * cut], fin=False) + frame(PING, b"x"))
+    await peer.send(frame(0, whole[2 * cut :]))
+    await peer.finish([])
 
 
-async def as_binary(seat: Seat) -> None:
+async def as_binary(peer: ServerPeer) -> None:
     """Send the last event in a binary frame."""
-    *rest, end = await seat.begin()
-    await seat.say(*rest)
-    await seat.send(frame(BINARY, encoded(end).encode()))
+    *rest, end = await peer.begin()
+    await peer.say(*rest)
+    await peer.send(frame(BINARY, encoded(end).encode()))
 
 
-async def cut_json(seat: Seat) -> None:
-    """Send the last event, whole as a frame, without its last brace."""
-    *rest, end = await seat.begin()
-    await seat.say(*rest)
-    await seat.send(text(encoded(end)[:-1]))
+async def cut_json(peer: ServerPeer) -> None:
+    """Send the last event in a whole frame, without its last brace."""
+    *rest, end = await peer.begin()
+    await peer.say(*rest)
+    await peer.send(text(encoded(end)[:-1]))
 
 
-async def not_utf8(seat: Seat) -> None:
-    *rest, end = await seat.begin()
-    await seat.say(*rest)
-    await seat.send(text(encoded(end).encode().replace(b"You", b"Y\xffu")))
+async def not_utf8(peer: ServerPeer) -> None:
+    *rest, end = await peer.begin()
+    await peer.say(*rest)
+    await peer.send(text(encoded(end).encode().replace(b"You", b"Y\xffu")))
 
 
-def terminal(fault: str, strike: Strike, **expected: Any) -> Cell:
-    return Cell(phase=TERMINAL, fault=fault, strike=strike, **expected)
+def terminal(fault: str, action: Action, **expected: Any) -> Cell:
+    return Cell(phase=TERMINAL, fault=fault, action=action, **expected)
 
 
-def cut_short(fault: str, *steps: Strike | str, **expected: Any) -> Cell:
+def cut_short(fault: str, *steps: Action | str, **expected: Any) -> Cell:
     settings: dict[str, Any] = {"raises": ConnectionLost, "then": REOPENED, "lost": 1006}
     return terminal(
         fault,
         last(*steps),
         **{**settings, **expected},
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
         at_least_once=True,
         ways=ALL_WAYS if "lost" not in expected else ("stream", "conversation"),
     )
@@ -159,16 +162,16 @@ def cut_short(fault: str, *steps: Strike | str, **expected: Any) -> Cell:
 
 SILENT: Final[dict[str, Any]] = {
     "raises": StallTimeout,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
     "after": STALL,
     "then": FRESH,
     "at_least_once": True,
 }
 UNDECODABLE: Final[dict[str, Any]] = {
     "raises": UndecodableResponse,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
 }
-BROKEN_OFF: Final[dict[str, Any]] = {"raises": APIError, "delivery": Delivery.ACCEPTED}
+BROKEN_OFF: Final[dict[str, Any]] = {"raises": APIError, "delivery": DeliveryStatus.ACCEPTED}
 
 TERMINALS: Final = [
     cut_short("FIN in its place", faults.fin),
@@ -202,7 +205,7 @@ TERMINALS: Final = [
         "it is bad UTF-8",
         not_utf8,
         raises=ConnectionLost,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
         then=REOPENED,
         at_least_once=True,
         lost=1007,
@@ -213,7 +216,7 @@ TERMINALS: Final = [
         "it is oversize",
         replacing(x="x" * 60_000),
         raises=MessageTooLarge,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
     ),
     terminal("it comes behind an error frame", stale, **BROKEN_OFF),
     terminal("`response.incomplete`", by_status("incomplete"), status="incomplete"),

@@ -1,8 +1,4 @@
-"""What a server may do wrong, one thing each.
-
-`losing` faults cost the socket; behind `harmless` ones the answer goes on as if nothing had
-happened. What belongs elsewhere: when they happen and what is expected of it (the tables).
-"""
+"""The faults of a server, one action each. The tables say when they happen."""
 
 from __future__ import annotations
 
@@ -15,8 +11,8 @@ from tests.transport.peer import BINARY, CLOSE, PING, PONG, TEXT, close, frame, 
 from tests.turn.rig import encoded
 
 if TYPE_CHECKING:
-    from tests.faults.cells import Strike
-    from tests.faults.servers import Json, Seat
+    from tests.faults.cells import Action
+    from tests.faults.servers import Json, ServerPeer
 
 CONTINUATION: Final = 0x0
 
@@ -24,74 +20,74 @@ CONTINUATION: Final = 0x0
 # --- The end of a socket ----------------------------------------------------------------------
 
 
-async def reset(seat: Seat) -> None:
+async def reset(peer: ServerPeer) -> None:
     await trio.lowlevel.checkpoint()
-    seat.reset()
+    peer.reset()
 
 
-async def fin(seat: Seat) -> None:
-    await seat.send_eof()
+async def fin(peer: ServerPeer) -> None:
+    await peer.send_eof()
 
 
-async def half_open(seat: Seat) -> None:
-    """Neither read nor write any more, and close nothing."""
+async def half_open(peer: ServerPeer) -> None:
+    """Stop reading and writing, and leave the socket open."""
     await trio.lowlevel.checkpoint()
-    seat.deaf = True
+    peer.deaf = True
 
 
-async def unwritable(seat: Seat) -> None:
-    """Let the client's writes fail, and say nothing."""
+async def unwritable(peer: ServerPeer) -> None:
+    """Let the client's writes fail, and send nothing."""
     await trio.lowlevel.checkpoint()
-    seat.stop_taking()
+    peer.stop_taking()
 
 
-async def stall(seat: Seat) -> None:
-    """Say nothing; pings are answered."""
+async def stall(peer: ServerPeer) -> None:
+    """Send nothing; pings are answered."""
     await trio.lowlevel.checkpoint()
-    assert not seat.deaf
+    assert not peer.deaf
 
 
-def without_end(*pieces: bytes, every: float) -> Strike:
-    """Send these again and again, and heed nothing."""
+def without_end(*pieces: bytes, every: float) -> Action:
+    """Return an action that sends these pieces again and again, and reads nothing."""
 
-    async def strike(seat: Seat) -> None:
+    async def action(peer: ServerPeer) -> None:
         for piece in cycle(pieces):
-            await seat.send(piece)
+            await peer.send(piece)
             await trio.sleep(every)
 
-    return strike
+    return action
 
 
-def close_with(code: int | None) -> Strike:
-    async def strike(seat: Seat) -> None:
-        seat.has_closed = True
-        await seat.send(close(code))
+def close_with(code: int | None) -> Action:
+    async def action(peer: ServerPeer) -> None:
+        peer.has_closed = True
+        await peer.send(close(code))
 
-    return strike
-
-
-def close_and_reset(code: int) -> Strike:
-    """Send a close frame and the RST of unread bytes behind it, both at once."""
-
-    async def strike(seat: Seat) -> None:
-        await seat.send(close(code))
-        seat.reset()
-
-    return strike
+    return action
 
 
-def raw(*frames: bytes) -> Strike:
-    """Send bytes as they are."""
+def close_and_reset(code: int) -> Action:
+    """Return an action that sends a close frame and a RST at the same time."""
 
-    async def strike(seat: Seat) -> None:
+    async def action(peer: ServerPeer) -> None:
+        await peer.send(close(code))
+        peer.reset()
+
+    return action
+
+
+def raw(*frames: bytes) -> Action:
+    """Return an action that sends bytes as they are."""
+
+    async def action(peer: ServerPeer) -> None:
         for one in frames:
-            await seat.send(one)
+            await peer.send(one)
 
-    return strike
+    return action
 
 
-def say_raw(event: Json) -> Strike:
-    """Send an event without a lane, whatever the request's was."""
+def say_raw(event: Json) -> Action:
+    """Return an action that sends an event without the lane of the request."""
     return raw(text(encoded(event)))
 
 

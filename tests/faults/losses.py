@@ -1,4 +1,4 @@
-"""The cells of an open socket that idles, is asked, or is in the midst of an answer."""
+"""The cells of an open socket: idle, before the first event, and within a response."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.transport.peer import PING as PING_FRAME
 from tests.transport.peer import frame, text
 from trio_responses import (
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     FirstEventTimeout,
     KeepaliveTimeout,
     MessageTooLarge,
@@ -39,8 +39,8 @@ from trio_responses import (
 )
 
 if TYPE_CHECKING:
-    from tests.faults.cells import Strike, Then, Way
-    from tests.faults.servers import Seat
+    from tests.faults.cells import Action, Then, Way
+    from tests.faults.servers import ServerPeer
     from trio_responses import ResponsesError
 
 PIECES: Final = 55
@@ -51,10 +51,10 @@ PIECES: Final = 55
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A fault after which there is no socket."""
+    """A fault that ends the socket."""
 
     fault: str
-    strike: Strike
+    action: Action
     code: int = 1006
     raises: type[ResponsesError] = ConnectionLost
     after: Span = AT_ONCE
@@ -63,22 +63,22 @@ class Loss:
 
 
 def closing(code: int, **expected: Any) -> Loss:
-    return Loss(fault=f"close {code}", strike=faults.close_with(code), code=code, **expected)
+    return Loss(fault=f"close {code}", action=faults.close_with(code), code=code, **expected)
 
 
-def violating(fault: str, strike: Strike, code: int = 1002) -> Loss:
-    return Loss(fault=fault, strike=strike, code=code, ways=("stream", "channel"))
+def violating(fault: str, action: Action, code: int = 1002) -> Loss:
+    return Loss(fault=fault, action=action, code=code, ways=("stream", "channel"))
 
 
 LOSSES: Final = [
-    Loss(fault="reset", strike=faults.reset),
-    Loss(fault="FIN", strike=faults.fin),
-    Loss(fault="half-open", strike=faults.half_open, raises=KeepaliveTimeout, after=DEAD),
+    Loss(fault="reset", action=faults.reset),
+    Loss(fault="FIN", action=faults.fin),
+    Loss(fault="half-open", action=faults.half_open, raises=KeepaliveTimeout, after=DEAD),
     closing(1000),
     closing(1001),
     closing(1002),
     closing(1003),
-    Loss(fault="close without a code", strike=faults.close_with(None), code=1005),
+    Loss(fault="close without a code", action=faults.close_with(None), code=1005),
     closing(1007),
     closing(1008, then=OVER),
     closing(1009),
@@ -103,25 +103,25 @@ LOSSES: Final = [
 ]
 
 
-def midway(strike: Strike) -> Strike:
-    """Begin to answer, and then strike."""
+def midway(action: Action) -> Action:
+    """Return an action that begins to answer before the fault."""
 
-    async def after_the_beginning(seat: Seat) -> None:
-        await seat.begin()
-        await strike(seat)
+    async def after_the_beginning(peer: ServerPeer) -> None:
+        await peer.begin()
+        await action(peer)
 
     return after_the_beginning
 
 
 def while_idle(loss: Loss) -> Cell:
-    """The next turn waits for the next socket; where there is none, it was never sent."""
+    """Return the cell of an idle socket: the next turn waits for a new one, or is not sent."""
     over = loss.then.ended_by
     return Cell(
         phase=IDLE,
         fault=loss.fault,
-        strike=loss.strike,
+        action=loss.action,
         raises=over,
-        delivery=Delivery.NOT_SENT if over else None,
+        delivery=DeliveryStatus.NOT_SENT if over else None,
         after=loss.after,
         then=loss.then,
         lost=loss.code,
@@ -130,14 +130,14 @@ def while_idle(loss: Loss) -> Cell:
 
 
 def while_waiting(loss: Loss) -> Cell:
-    """The request is out, and nothing came back; 1009 refuses it."""
+    """Return the cell of a request without an answer; close code 1009 refuses it."""
     too_large = loss.code == 1009
     return Cell(
         phase=BEFORE,
         fault=loss.fault,
-        strike=loss.strike,
+        action=loss.action,
         raises=RequestTooLarge if too_large else loss.raises,
-        delivery=Delivery.REJECTED if too_large else Delivery.AMBIGUOUS,
+        delivery=DeliveryStatus.REJECTED if too_large else DeliveryStatus.AMBIGUOUS,
         after=loss.after,
         then=loss.then,
         at_least_once=not too_large,
@@ -147,13 +147,13 @@ def while_waiting(loss: Loss) -> Cell:
 
 
 def while_streaming(loss: Loss) -> Cell:
-    """It ran, at least in part."""
+    """Return the cell of a turn that has begun, so that its request ran at least in part."""
     return Cell(
         phase=MID_STREAM,
         fault=loss.fault,
-        strike=midway(loss.strike),
+        action=midway(loss.action),
         raises=loss.raises,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
         after=loss.after,
         then=loss.then,
         at_least_once=True,
@@ -165,7 +165,7 @@ def while_streaming(loss: Loss) -> Cell:
 # --- Faults that cost nothing -----------------------------------------------------------------
 
 
-HARMLESS: Final[dict[str, Strike]] = {
+HARMLESS: Final[dict[str, Action]] = {
     "bad JSON": faults.bad_json,
     "JSON that is no object": faults.no_object,
     "JSON without a type": faults.untyped,
@@ -179,35 +179,35 @@ HARMLESS: Final[dict[str, Strike]] = {
 }
 
 
-def harmless(phase: str, fault: str, strike: Strike) -> Cell:
-    async def and_answer(seat: Seat) -> None:
-        rest = await seat.begin() if phase == MID_STREAM else seat.events()
-        await strike(seat)
-        await seat.finish(rest)
+def harmless(phase: str, fault: str, action: Action) -> Cell:
+    async def and_answer(peer: ServerPeer) -> None:
+        rest = await peer.begin() if phase == MID_STREAM else peer.events()
+        await action(peer)
+        await peer.finish(rest)
 
-    return Cell(phase=phase, fault=fault, strike=strike if phase == IDLE else and_answer)
+    return Cell(phase=phase, fault=fault, action=action if phase == IDLE else and_answer)
 
 
-def dribble(seconds: float, *, within: bool) -> Strike:
-    """Write the rest of the answer byte by byte, in so many seconds."""
+def dribble(seconds: float, *, within: bool) -> Action:
+    """Return an action that writes the rest of the answer in small pieces."""
 
-    async def strike(seat: Seat) -> None:
-        rest = await seat.begin() if within else seat.events()
-        frames = seat.encode(*rest)
+    async def action(peer: ServerPeer) -> None:
+        rest = await peer.begin() if within else peer.events()
+        frames = peer.encode(*rest)
         cuts = [len(frames) * n // PIECES for n in range(PIECES + 1)]
         for start, end in pairwise(cuts):
             await trio.sleep(seconds / PIECES)
-            await seat.send(frames[start:end])
-        await seat.finish([])
+            await peer.send(frames[start:end])
+        await peer.finish([])
 
-    return strike
+    return action
 
 
 # --- Silence ----------------------------------------------------------------------------------
 
 
 SLOW_EVENT: Final = text('{"type": "response.output_text.delta", "delta": "' + "x" * 100 + '"}')
-SILENCE: Final[dict[str, Strike]] = {
+SILENCE: Final[dict[str, Action]] = {
     "stall, pings are answered": faults.stall,
     "stall, with pings of its own": faults.without_end(frame(PING_FRAME), every=1.0),
     "stall, with events of nobody": faults.without_end(text('{"type": "keepalive"}'), every=1.0),
@@ -217,14 +217,14 @@ SILENCE: Final[dict[str, Strike]] = {
 }
 
 
-def silent(fault: str, strike: Strike) -> list[Cell]:
-    """Only events of the response count, whole ones: nothing else keeps a turn alive."""
+def silent(fault: str, action: Action) -> list[Cell]:
+    """Return the cells of a silent response: only its own whole events restart the limits."""
     before = Cell(
         phase=BEFORE,
         fault=fault,
-        strike=strike,
+        action=action,
         raises=FirstEventTimeout,
-        delivery=Delivery.AMBIGUOUS,
+        delivery=DeliveryStatus.AMBIGUOUS,
         after=FIRST_EVENT,
         then=FRESH,
         at_least_once=True,
@@ -232,77 +232,77 @@ def silent(fault: str, strike: Strike) -> list[Cell]:
     within = replace(
         before,
         phase=MID_STREAM,
-        strike=midway(strike),
+        action=midway(action),
         raises=StallTimeout,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
         after=STALL,
     )
     return [before, within]
 
 
-async def too_large(seat: Seat) -> None:
+async def too_large(peer: ServerPeer) -> None:
     """Send an event above ``limits.max_message_bytes``."""
-    rest = await seat.begin()
-    await seat.finish([{**rest[0], "delta": "x" * 60_000}, *rest[1:]])
+    rest = await peer.begin()
+    await peer.finish([{**rest[0], "delta": "x" * 60_000}, *rest[1:]])
 
 
-async def too_large_at_once(seat: Seat) -> None:
+async def too_large_at_once(peer: ServerPeer) -> None:
     """Send a first event above ``limits.max_message_bytes``."""
-    first, *rest = seat.events()
-    await seat.finish([{**first, "instructions": "x" * 60_000}, *rest])
+    first, *rest = peer.events()
+    await peer.finish([{**first, "instructions": "x" * 60_000}, *rest])
 
 
-async def limit_within(seat: Seat) -> None:
-    """Say in the midst of a response that the socket is too old, and finish the response."""
-    rest = await seat.begin()
-    await faults.say_raw(LIMIT)(seat)
-    await seat.finish(rest)
+async def limit_within(peer: ServerPeer) -> None:
+    """Send the age limit within a response, and finish the response."""
+    rest = await peer.begin()
+    await faults.say_raw(LIMIT)(peer)
+    await peer.finish(rest)
 
 
-async def too_large_alone(seat: Seat) -> None:
-    """Send an event of nobody above ``limits.max_message_bytes``."""
-    await seat.send(text('{"type": "keepalive", "x": "' + "x" * 60_000 + '"}'))
+async def too_large_alone(peer: ServerPeer) -> None:
+    """Send an unsolicited event above ``limits.max_message_bytes``."""
+    await peer.send(text('{"type": "keepalive", "x": "' + "x" * 60_000 + '"}'))
 
 
 OTHERS: Final = [
-    Cell(phase=IDLE, fault="oversize message", strike=too_large_alone),
-    Cell(phase=IDLE, fault="error of nobody", strike=faults.say_raw(wrapped("server_error", 500))),
+    Cell(phase=IDLE, fault="oversize message", action=too_large_alone),
+    Cell(phase=IDLE, fault="error of nobody", action=faults.say_raw(wrapped("server_error", 500))),
     Cell(
         phase=IDLE,
         fault="`websocket_connection_limit_reached`",
-        strike=faults.say_raw(LIMIT),
+        action=faults.say_raw(LIMIT),
         then=FRESH,
     ),
     Cell(
         phase=BEFORE,
         fault="oversize message",
-        strike=too_large_at_once,
+        action=too_large_at_once,
         raises=MessageTooLarge,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
     ),
     Cell(
         phase=MID_STREAM,
         fault="oversize message",
-        strike=too_large,
+        action=too_large,
         raises=MessageTooLarge,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
     ),
     Cell(
         phase=MID_STREAM,
         fault="`websocket_connection_limit_reached`",
-        strike=limit_within,
+        action=limit_within,
         then=FRESH,
     ),
     Cell(
         phase=BEFORE,
         fault="slow bytes",
-        strike=dribble(55.0, within=False),
+        action=dribble(55.0, within=False),
         after=Span(55.0, "as long as they take"),
     ),
     Cell(
         phase=MID_STREAM,
         fault="slow bytes",
-        strike=dribble(55.0, within=True),
+        action=dribble(55.0, within=True),
         after=Span(55.0, "as long as they take"),
     ),
 ]
@@ -310,16 +310,16 @@ OTHERS: Final = [
 OPEN: Final = [
     *map(while_idle, LOSSES),
     while_idle(
-        Loss(fault="writes fail, and nothing is heard", strike=faults.unwritable, after=PING)
+        Loss(fault="writes fail, and nothing is answer_to", action=faults.unwritable, after=PING)
     ),
-    *(harmless(IDLE, name, strike) for name, strike in HARMLESS.items()),
+    *(harmless(IDLE, name, action) for name, action in HARMLESS.items()),
     *map(while_waiting, LOSSES),
     *map(while_streaming, LOSSES),
     *(
-        harmless(phase, name, strike)
+        harmless(phase, name, action)
         for phase in (BEFORE, MID_STREAM)
-        for name, strike in HARMLESS.items()
+        for name, action in HARMLESS.items()
     ),
-    *(cell for name, strike in SILENCE.items() for cell in silent(name, strike)),
+    *(cell for name, action in SILENCE.items() for cell in silent(name, action)),
     *OTHERS,
 ]

@@ -1,4 +1,4 @@
-"""Runs the cells on the way to an open socket."""
+"""Run the cells of a socket that is opened."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from tests.faults.rig import (
     leaving_in_time,
     nothing_is_left,
 )
-from tests.faults.servers import open_site
+from tests.faults.servers import open_fake_net
 from tests.turn.rig import assert_at_rest
-from trio_responses import ConnectionState, Delivery, ReconnectFailed, ResponsesError
+from trio_responses import ConnectionState, DeliveryStatus, ReconnectFailed, ResponsesError
 
 if TYPE_CHECKING:
     from tests.faults.cells import (
         Opening,
     )
-    from tests.faults.servers import Route, Site
+    from tests.faults.servers import FakeNet, Route
 
 
 ROUTES: Final[dict[str, Route]] = {"proxy": "proxy", "TLS": "tls"}
 
 
-def arrange(site: Site, cell: Opening, *, times: int) -> None:
-    """Let the next dials meet the fault."""
+def arrange(net: FakeNet, cell: Opening, *, times: int) -> None:
+    """Set the fault for the next dials."""
     if cell.dial is not None:
-        site.dial_faults.extend([cell.dial] * times)
+        net.dial_faults.extend([cell.dial] * times)
     if cell.server is not None:
-        site.faults.extend([cell.server] * times)
+        net.faults.extend([cell.server] * times)
 
 
 async def pass_over(cell: Opening, *, after_a_loss: bool) -> None:
-    """Meet the fault once: the turn waits for the socket behind it, and knows nothing of it."""
-    async with nothing_is_left(), open_site(ROUTES.get(cell.phase, "plain")) as site:
+    """Meet the fault once: the turn waits for the next socket, and does not see the fault."""
+    async with nothing_is_left(), open_fake_net(ROUTES.get(cell.phase, "plain")) as net:
         began = trio.current_time()
         wait = cell.takes.seconds
         delays = iter(DELAYS)
         if not after_a_loss:
-            arrange(site, cell, times=1)
-        async with leaving_in_time(site, site.open_client()) as connection:
+            arrange(net, cell, times=1)
+        async with leaving_in_time(net, net.open_client()) as connection:
             if after_a_loss:
                 await ask_strictly(connection, "before")
-                arrange(site, cell, times=1)
-                site.seats[0].reset()
+                arrange(net, cell, times=1)
+                net.peers[0].reset()
                 await wait_all_tasks_blocked()
                 began = trio.current_time()
                 wait += next(delays)
@@ -61,41 +61,43 @@ async def pass_over(cell: Opening, *, after_a_loss: bool) -> None:
                 wait += max(next(delays), cell.retry_after or 0.0)
             assert trio.current_time() - began == pytest.approx(wait)
             await ask_strictly(connection, "next")
-            assert site.times_asked() == 1
+            assert net.times_asked() == 1
             assert_at_rest(connection)
 
 
 async def give_up(cell: Opening, *, after_a_loss: bool) -> None:
-    """Meet the fault for good: the user is told why, and when the policy says so."""
+    """Meet the fault for good: the exception has the cause, at the time that the policy sets."""
     assert cell.error is not None
-    async with nothing_is_left(), open_site(ROUTES.get(cell.phase, "plain")) as site:
-        client = site.open_client()
+    async with nothing_is_left(), open_fake_net(ROUTES.get(cell.phase, "plain")) as net:
+        client = net.open_client()
         if not after_a_loss:
-            arrange(site, cell, times=10)
+            arrange(net, cell, times=10)
             with pytest.raises(ResponsesError) as failure:
-                async with leaving_in_time(site, client):
+                async with leaving_in_time(net, client):
                     pytest.fail("it opened")
-            check_given_up(cell, failure.value, site, after_a_loss=False)
+            check_given_up(cell, failure.value, net, after_a_loss=False)
             return
-        async with leaving_in_time(site, client) as connection:
+        async with leaving_in_time(net, client) as connection:
             await ask_strictly(connection, "before")
-            arrange(site, cell, times=10)
-            site.seats[0].reset()
+            arrange(net, cell, times=10)
+            net.peers[0].reset()
             await wait_all_tasks_blocked()
             with pytest.raises(ResponsesError) as failure:
                 await connection.create(model="m", input=THE_TURN)
-            assert failure.value.delivery is Delivery.NOT_SENT
-            check_given_up(cell, failure.value, site, after_a_loss=True)
+            assert failure.value.delivery is DeliveryStatus.NOT_SENT
+            check_given_up(cell, failure.value, net, after_a_loss=True)
             assert connection.state is ConnectionState.CLOSED
             with pytest.raises(type(failure.value)) as again:
                 await connection.create(model="m", input="next")
             assert again.value is not failure.value
-            assert again.value.delivery is Delivery.NOT_SENT
-        assert site.times_asked() == 0
+            assert again.value.delivery is DeliveryStatus.NOT_SENT
+        assert net.times_asked() == 0
 
 
-def check_given_up(cell: Opening, error: ResponsesError, site: Site, *, after_a_loss: bool) -> None:
-    """Compare with the policy (P2): which exception, when, and after how many attempts."""
+def check_given_up(
+    cell: Opening, error: ResponsesError, net: FakeNet, *, after_a_loss: bool
+) -> None:
+    """Assert the exception, its time and the number of attempts (P2)."""
     assert cell.error is not None
     elapsed = trio.current_time()
     waits = [max(delay, cell.retry_after or 0.0) for delay in DELAYS]
@@ -106,7 +108,7 @@ def check_given_up(cell: Opening, error: ResponsesError, site: Site, *, after_a_
         waits = waits[:1] if after_a_loss else []
     attempts = len(waits) + (0 if after_a_loss else 1)
     assert elapsed == pytest.approx(sum(waits) + attempts * cell.takes.seconds)
-    assert len(site.dialled) == attempts + (1 if after_a_loss else 0)
+    assert len(net.dialled) == attempts + (1 if after_a_loss else 0)
     cause: BaseException | None = error
     if cell.retried:
         assert type(error) is ReconnectFailed

@@ -1,4 +1,4 @@
-"""The cells on the way to an open socket: name, dial, proxy, TLS, upgrade."""
+"""The cells of a socket that is opened: resolve, dial, proxy, TLS, upgrade."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from trio_responses import (
 )
 
 if TYPE_CHECKING:
-    from tests.faults.cells import Strike
-    from tests.faults.servers import Seat
+    from tests.faults.cells import Action
+    from tests.faults.servers import ServerPeer
 
 GRACE: Final = Span(1.0, "one second for the body")
-STRANGER: Final = trustme.CA()
+OTHER_AUTHORITY: Final = trustme.CA()
 
 
 # --- What happens -----------------------------------------------------------------------------
@@ -43,79 +43,79 @@ def failing(error: OSError) -> Any:
     return dial
 
 
-async def hold(seat: Seat) -> None:
-    """Take no notice of the client, until it leaves."""
-    while await seat.stream.receive_some():
+async def hold(peer: ServerPeer) -> None:
+    """Ignore the client until it leaves."""
+    while await peer.stream.receive_some():
         pass
     raise EOFError
 
 
-def at_connect(*steps: Strike | bytes, reading: bool = True) -> Strike:
-    """Read a head (the proxy's CONNECT or the upgrade), and answer it by this."""
+def at_connect(*steps: Action | bytes, reading: bool = True) -> Action:
+    """Return an action that reads a head (CONNECT or the upgrade), and takes these steps."""
 
-    async def server(seat: Seat) -> None:
+    async def server(peer: ServerPeer) -> None:
         if reading:
-            await seat.read_head()
+            await peer.read_head()
         for step in steps:
             if isinstance(step, bytes):
-                await seat.send(step)
+                await peer.send(step)
             else:
-                await step(seat)
-        await hold(seat)
+                await step(peer)
+        await hold(peer)
 
     return server
 
 
-def behind_tls(*steps: Strike | bytes) -> Strike:
-    """Do the TLS handshake, and answer the upgrade by this."""
+def behind_tls(*steps: Action | bytes) -> Action:
+    """Return an action that does the TLS handshake, and answers the upgrade with these steps."""
     after = at_connect(*steps)
 
-    async def server(seat: Seat) -> None:
-        await seat.site.greet(seat)
-        await after(seat)
+    async def server(peer: ServerPeer) -> None:
+        await peer.net.greet(peer)
+        await after(peer)
 
     return server
 
 
-def slowly(seconds: float) -> Strike:
-    """Answer the upgrade byte by byte, and serve; done after so many seconds."""
+def slowly(seconds: float) -> Action:
+    """Return an action that answers the upgrade byte by byte, and then serves."""
 
-    async def server(seat: Seat) -> None:
-        await seat.read_head()
-        answer = seat.switching()
+    async def server(peer: ServerPeer) -> None:
+        await peer.read_head()
+        answer = peer.switching()
         for place in range(len(answer)):
             await trio.sleep(seconds / len(answer))
-            await seat.send(answer[place : place + 1])
-        await seat.serve()
+            await peer.send(answer[place : place + 1])
+        await peer.serve()
 
     return server
 
 
-async def slow_proxy(seat: Seat) -> None:
-    """Answer CONNECT byte by byte, in two seconds, and be the server behind it."""
-    await seat.read_head()
+async def slow_proxy(peer: ServerPeer) -> None:
+    """Answer CONNECT byte by byte, in two seconds, and then serve."""
+    await peer.read_head()
     answer = b"HTTP/1.1 200 OK\r\n\r\n\r\n"[:-2]
     for place in range(len(answer)):
         await trio.sleep(2 / len(answer))
-        await seat.send(answer[place : place + 1])
-    await seat.accept()
-    await seat.serve()
+        await peer.send(answer[place : place + 1])
+    await peer.accept()
+    await peer.serve()
 
 
-async def accept_wrongly(seat: Seat) -> None:
-    await seat.read_head()
-    await seat.send(seat.switching(token="bm90IHRoZSBhbnN3ZXI="))
-    await hold(seat)
+async def accept_wrongly(peer: ServerPeer) -> None:
+    await peer.read_head()
+    await peer.send(peer.switching(token="bm90IHRoZSBhbnN3ZXI="))
+    await hold(peer)
 
 
-async def shake_hands(seat: Seat, context: ssl.SSLContext) -> None:
+async def shake_hands(peer: ServerPeer, context: ssl.SSLContext) -> None:
     """Do a TLS handshake that the client may refuse."""
-    await secured(seat, context)
-    await hold(seat)
+    await secured(peer, context)
+    await hold(peer)
 
 
 def old_protocol() -> ssl.SSLContext:
-    """Make a context that only knows ciphers which nobody offers by default."""
+    """Return a context that only has ciphers which no client offers by default."""
     context = server_context(AUTHORITY, HOST)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("AES128-SHA")
@@ -184,7 +184,7 @@ DIAL: Final = [
 ]
 
 
-def by_proxy(fault: str, *steps: Strike | bytes, **expected: Any) -> Opening:
+def by_proxy(fault: str, *steps: Action | bytes, **expected: Any) -> Opening:
     expected = {"error": ProxyError, **expected}
     return Opening(phase="proxy", fault=fault, server=at_connect(*steps), **expected)
 
@@ -220,7 +220,7 @@ PROXY: Final = [
 ]
 
 
-def by_tls(fault: str, *steps: Strike | bytes, **expected: Any) -> Opening:
+def by_tls(fault: str, *steps: Action | bytes, **expected: Any) -> Opening:
     expected = {"error": ConnectError, **expected}
     return Opening(phase="TLS", fault=fault, server=at_connect(*steps, reading=False), **expected)
 
@@ -238,7 +238,7 @@ TLS: Final = [
     by_tls("fatal alert", ALERT),
     by_tls("no TLS at all", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     by_certificate("no cipher in common", old_protocol()),
-    by_certificate("untrusted certificate", server_context(STRANGER, HOST), retried=False),
+    by_certificate("untrusted certificate", server_context(OTHER_AUTHORITY, HOST), retried=False),
     by_certificate(
         "certificate of another host", server_context(AUTHORITY, "other.test"), retried=False
     ),
@@ -254,7 +254,7 @@ TLS: Final = [
 ]
 
 
-def by_server(fault: str, *steps: Strike | bytes, **expected: Any) -> Opening:
+def by_server(fault: str, *steps: Action | bytes, **expected: Any) -> Opening:
     expected = {"error": ConnectError, **expected}
     return Opening(phase="upgrade", fault=fault, server=at_connect(*steps), **expected)
 

@@ -1,4 +1,4 @@
-"""Runs the cells whose turn is steered, and those in which the connection is left."""
+"""Run the cells of a turn that is steered, and of a connection that is closed."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from tests.faults.rig import (
     leaving_in_time,
     nothing_is_left,
 )
-from tests.faults.servers import open_site
-from trio_responses import ConnectionClosed, ConnectionState, Delivery, ResponsesError
+from tests.faults.servers import open_fake_net
+from trio_responses import ConnectionClosed, ConnectionState, DeliveryStatus, ResponsesError
 
 if TYPE_CHECKING:
     from tests.faults.cells import Closing, Steered
-    from tests.faults.servers import Seat, Site
-    from trio_responses import ResponsesConnection
-    from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._turn.stream import ResponseStream
+    from tests.faults.servers import FakeNet, ServerPeer
+    from trio_responses import ResponsesConnection, ResponseStream
+    from trio_responses.typing import DeliveryMode
 
 
 # --- Steering ---------------------------------------------------------------------------------
 
 
-async def run_steered(cell: Steered, choice: DeliveryChoice) -> None:
-    """Run a turn that is steered, and compare what becomes of it and of the input."""
-    async with nothing_is_left(), open_site() as site:
-        site.strikes.append(cell.strike)
-        async with leaving_in_time(site, site.open_client()) as connection:
+async def run_steered(cell: Steered, choice: DeliveryMode) -> None:
+    """Run a turn that is steered, and assert the results of the turn and of the steering input."""
+    async with nothing_is_left(), open_fake_net() as net:
+        net.actions.append(cell.action)
+        async with leaving_in_time(net, net.open_client()) as connection:
             await ask(connection, "before")
             began = trio.current_time()
             async with connection.stream(model="m", input=THE_TURN, delivery=choice) as stream:
@@ -44,14 +43,14 @@ async def run_steered(cell: Steered, choice: DeliveryChoice) -> None:
                 await check_turn(cell, stream, again=again)
             waited = cell.then.delay if again and cell.then.ended_by is None else 0.0
             assert trio.current_time() - began == pytest.approx(cell.after.seconds + waited)
-            assert sum(one["type"] == "response.steer" for _, one in site.commands) == 1
+            assert sum(one["type"] == "response.steer" for _, one in net.commands) == 1
             await wait_all_tasks_blocked()
-            await check_next_turn(cell, connection, site, cell.then.delay - waited)
+            await check_next_turn(cell, connection, net, cell.then.delay - waited)
             assert receipt.state is cell.receipt
 
 
 async def check_turn(cell: Steered, stream: ResponseStream, *, again: bool) -> None:
-    """Read to the end of a turn that may be sent again, without what was put into it."""
+    """Read to the end of a turn, which may be sent again without the steering input."""
     if cell.raises is None or (again and cell.then.ended_by is None):
         await stream.until_done()
         assert len(stream.responses) == (1 if again else cell.responses)
@@ -63,17 +62,17 @@ async def check_turn(cell: Steered, stream: ResponseStream, *, again: bool) -> N
 
 
 async def check_next_turn(
-    cell: Steered, connection: ResponsesConnection, site: Site, delay: float
+    cell: Steered, connection: ResponsesConnection, net: FakeNet, delay: float
 ) -> None:
     if cell.then.ended_by is not None:
         with pytest.raises(cell.then.ended_by) as failure:
             await ask(connection, "next")
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
         return
     began = trio.current_time()
     await ask_strictly(connection, "next")
     assert trio.current_time() - began == pytest.approx(delay)
-    assert len(site.dialled) == cell.then.sockets
+    assert len(net.dialled) == cell.then.sockets
     await trio.sleep(2 * TIMEOUTS.close)
     assert_rested(connection)
 
@@ -81,47 +80,50 @@ async def check_next_turn(
 # --- Closing ----------------------------------------------------------------------------------
 
 
-async def serve_to_the_close(seat: Seat, cell: Closing) -> None:
+async def serve_to_the_close(peer: ServerPeer, cell: Closing) -> None:
     """Answer one turn, begin another, and meet the close frame with the fault."""
-    await seat.accept()
-    await seat.read_command()
-    await seat.answer()
+    await peer.accept()
+    await peer.read_command()
+    await peer.answer()
     if not cell.reads:
-        await cell.strike(seat)
+        await cell.action(peer)
         await trio.sleep_forever()
-    await seat.read_to_the_close()
-    await cell.strike(seat)
-    await seat.read_frames()
+    await peer.read_to_the_close()
+    await cell.action(peer)
+    await peer.read_frames()
     await trio.sleep_forever()
 
 
 async def run_closing(cell: Closing, under_way: str) -> None:
-    """Leave a connection, and compare how long that takes, and what a turn under way is told."""
-    told: list[ResponsesError] = []
+    """Close a connection, and assert the time and the exception of a turn under way."""
+    failures: list[ResponsesError] = []
 
     async def ask_for_long(connection: ResponsesConnection) -> None:
         with pytest.raises(ResponsesError) as failure:
             await connection.create(model="m", input=THE_TURN)
-        told.append(failure.value)
+        failures.append(failure.value)
 
-    async def server(seat: Seat) -> None:
-        await serve_to_the_close(seat, cell)
+    async def server(peer: ServerPeer) -> None:
+        await serve_to_the_close(peer, cell)
 
-    async with nothing_is_left(), open_site() as site, trio.open_nursery() as nursery:
-        site.faults.append(server)
-        async with site.open_client() as connection:
+    async with nothing_is_left(), open_fake_net() as net, trio.open_nursery() as nursery:
+        net.faults.append(server)
+        async with net.open_client() as connection:
             await ask(connection, "before")
             if under_way:
                 nursery.start_soon(ask_for_long, connection)
             await wait_all_tasks_blocked()
             if cell.capacity is not None:
-                site.clients[0]._outgoing.capacity = cell.capacity
+                # Private: a network has no such setting, and the turn before needs the room.
+                net.clients[0]._outgoing.capacity = cell.capacity
             left_at = trio.current_time()
         assert trio.current_time() - left_at == pytest.approx(cell.after.seconds)
         assert trio.current_time() - left_at <= TIMEOUTS.close
         assert connection.state is ConnectionState.CLOSED
-        await assert_closed(site)
+        await assert_closed(net)
         await connection.aclose()
     if under_way:
-        assert [type(error) for error in told] == [ConnectionClosed]
-        assert told[0].delivery is (Delivery.ACCEPTED if cell.reads else Delivery.AMBIGUOUS)
+        assert [type(error) for error in failures] == [ConnectionClosed]
+        assert failures[0].delivery is (
+            DeliveryStatus.ACCEPTED if cell.reads else DeliveryStatus.AMBIGUOUS
+        )

@@ -1,4 +1,4 @@
-"""The cells of error frames, in all their shapes, before a response has begun and within it."""
+"""The cells of error frames in all shapes, before the first event and within a response."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.faults.cells import (
 )
 from trio_responses import (
     APIError,
-    Delivery,
+    DeliveryStatus,
     InvalidStreamId,
     PreviousResponseNotFound,
-    RateLimited,
+    RateLimitError,
     ServerOverloaded,
     StreamLimitReached,
 )
 
 if TYPE_CHECKING:
-    from tests.faults.cells import Strike
-    from tests.faults.servers import Json, Seat
+    from tests.faults.cells import Action
+    from tests.faults.servers import Json, ServerPeer
 
 
 def wrapped(code: str | None, status: int | None, **more: Any) -> Json:
@@ -33,13 +33,13 @@ def wrapped(code: str | None, status: int | None, **more: Any) -> Json:
     return frame if status is None else {**frame, "status": status}
 
 
-def answering(error: Json, *, within: bool = False) -> Strike:
-    async def strike(seat: Seat) -> None:
+def answering(error: Json, *, within: bool = False) -> Action:
+    async def action(peer: ServerPeer) -> None:
         if within:
-            await seat.begin()
-        await seat.say(error)
+            await peer.begin()
+        await peer.say(error)
 
-    return strike
+    return action
 
 
 SHAPES: Final[dict[str, Json]] = {
@@ -63,26 +63,26 @@ UNSAID: Final[dict[str, Json]] = {
     "empty error": {"type": "error"},
     "error of status 500": wrapped("server_error", 500),
 }
-CODES: Final[list[tuple[str, int | None, type[APIError], Delivery]]] = [
-    ("rate_limit_exceeded", 429, RateLimited, Delivery.REJECTED),
-    ("rate_limit_exceeded", None, RateLimited, Delivery.REJECTED),
-    ("insufficient_quota", 429, RateLimited, Delivery.REJECTED),
-    ("context_length_exceeded", 400, APIError, Delivery.REJECTED),
-    ("websocket_stream_limit_reached", 400, StreamLimitReached, Delivery.REJECTED),
-    ("server_is_overloaded", 503, ServerOverloaded, Delivery.AMBIGUOUS),
-    ("server_is_overloaded", None, ServerOverloaded, Delivery.AMBIGUOUS),
-    ("slow_down", 503, ServerOverloaded, Delivery.AMBIGUOUS),
+CODES: Final[list[tuple[str, int | None, type[APIError], DeliveryStatus]]] = [
+    ("rate_limit_exceeded", 429, RateLimitError, DeliveryStatus.REJECTED),
+    ("rate_limit_exceeded", None, RateLimitError, DeliveryStatus.REJECTED),
+    ("insufficient_quota", 429, RateLimitError, DeliveryStatus.REJECTED),
+    ("context_length_exceeded", 400, APIError, DeliveryStatus.REJECTED),
+    ("websocket_stream_limit_reached", 400, StreamLimitReached, DeliveryStatus.REJECTED),
+    ("server_is_overloaded", 503, ServerOverloaded, DeliveryStatus.AMBIGUOUS),
+    ("server_is_overloaded", None, ServerOverloaded, DeliveryStatus.AMBIGUOUS),
+    ("slow_down", 503, ServerOverloaded, DeliveryStatus.AMBIGUOUS),
 ]
 
 
 def refused(
-    fault: str, error: Json, kind: type[APIError], delivery: Delivery, **more: Any
+    fault: str, error: Json, kind: type[APIError], delivery: DeliveryStatus, **more: Any
 ) -> list[Cell]:
-    """A refusal ends its turn, before its start or within; the socket goes on."""
+    """Return the cells of an error frame: it ends its turn, and the socket goes on."""
     before = Cell(
         phase=BEFORE,
         fault=fault,
-        strike=answering(error),
+        action=answering(error),
         raises=kind,
         delivery=delivery,
         **more,
@@ -90,8 +90,8 @@ def refused(
     within = replace(
         before,
         phase=MID_STREAM,
-        strike=answering(error, within=True),
-        delivery=Delivery.ACCEPTED,
+        action=answering(error, within=True),
+        delivery=DeliveryStatus.ACCEPTED,
     )
     return [before, within]
 
@@ -99,8 +99,14 @@ def refused(
 ERRORS: Final = [
     cell
     for cells in (
-        *(refused(name, error, APIError, Delivery.REJECTED) for name, error in SHAPES.items()),
-        *(refused(name, error, APIError, Delivery.AMBIGUOUS) for name, error in UNSAID.items()),
+        *(
+            refused(name, error, APIError, DeliveryStatus.REJECTED)
+            for name, error in SHAPES.items()
+        ),
+        *(
+            refused(name, error, APIError, DeliveryStatus.AMBIGUOUS)
+            for name, error in UNSAID.items()
+        ),
         *(
             refused(
                 f"`{code}`, {f'status {status}' if status else 'no status'}",
@@ -119,30 +125,30 @@ SPECIAL: Final = [
     Cell(
         phase=BEFORE,
         fault="`previous_response_not_found`, in a conversation",
-        strike=answering(NO_PARENT),
+        action=answering(NO_PARENT),
         repeated=True,
         ways=("conversation",),
     ),
     Cell(
         phase=BEFORE,
         fault="`previous_response_not_found`, elsewhere",
-        strike=answering(NO_PARENT),
+        action=answering(NO_PARENT),
         raises=PreviousResponseNotFound,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         ways=("stream",),
     ),
     Cell(
         phase=BEFORE,
         fault="`invalid_stream_id`, without the lane",
-        strike=faults.say_raw(wrapped("invalid_stream_id", 400)),
+        action=faults.say_raw(wrapped("invalid_stream_id", 400)),
         raises=InvalidStreamId,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         ways=("conversation",),
     ),
     Cell(
         phase=BEFORE,
         fault="`websocket_connection_limit_reached`",
-        strike=answering(LIMIT),
+        action=answering(LIMIT),
         then=FRESH,
         repeated=True,
     ),
@@ -154,7 +160,7 @@ SPECIAL: Final = [
             silent_after_error=True,
             ways=("stream",),
         )
-        for cell in refused("", wrapped("server_error", 400), APIError, Delivery.REJECTED)
+        for cell in refused("", wrapped("server_error", 400), APIError, DeliveryStatus.REJECTED)
     ),
 ]
 

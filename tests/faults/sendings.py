@@ -20,55 +20,55 @@ from tests.faults.cells import (
 from tests.faults.refusals import wrapped
 from tests.transport.peer import text
 from tests.turn.rig import encoded
-from trio_responses import APIError, ConnectionLost, Delivery, RequestTooLarge
+from trio_responses import APIError, ConnectionLost, DeliveryStatus, RequestTooLarge
 
 if TYPE_CHECKING:
-    from tests.faults.cells import Strike
-    from tests.faults.servers import Seat
+    from tests.faults.cells import Action
+    from tests.faults.servers import ServerPeer
 
 
 CAPACITY: Final = 16 * 1024
 
 
-def in_order(*strikes: Strike) -> Strike:
-    async def strike(seat: Seat) -> None:
-        for one in strikes:
-            await one(seat)
+def in_order(*actions: Action) -> Action:
+    async def action(peer: ServerPeer) -> None:
+        for one in actions:
+            await one(peer)
 
-    return strike
+    return action
 
 
-async def begun(seat: Seat) -> None:
+async def begun(peer: ServerPeer) -> None:
     """Wait for the first bytes of the request."""
-    await seat.wait_written()
+    await peer.wait_written()
 
 
-async def no_more(seat: Seat) -> None:
-    """Read nothing any more, and hold the socket."""
-    assert not seat.deaf
+async def no_more(peer: ServerPeer) -> None:
+    """Read nothing more, and leave the socket open."""
+    assert not peer.deaf
     await trio.sleep_forever()
 
 
-async def read_slowly(seat: Seat) -> None:
-    """Take 20 seconds for the request."""
+async def read_slowly(peer: ServerPeer) -> None:
+    """Read the request in 20 seconds."""
     for _ in range(10):
         await trio.sleep(2)
-        await seat._read_more()
+        await peer.read_some()
 
 
-async def answer_and_read_on(seat: Seat) -> None:
-    """Refuse the request before it is there as a whole."""
-    await seat.wait_written()
-    await seat.send(text(encoded({**wrapped("too_large", 413)})))
-    await seat.read_command()
+async def answer_and_read_on(peer: ServerPeer) -> None:
+    """Refuse the request before all of it is received."""
+    await peer.wait_written()
+    await peer.send(text(encoded({**wrapped("too_large", 413)})))
+    await peer.read_command()
 
 
-def sending(fault: str, *strikes: Strike, **expected: Any) -> Cell:
-    """Expect by default that the request, of which nothing counts, goes to the next socket."""
+def sending(fault: str, *actions: Action, **expected: Any) -> Cell:
+    """Return a cell; by default the request, which was not sent whole, goes to the next socket."""
     settings: dict[str, Any] = {"then": REOPENED, "repeated": True, **expected}
-    strike = in_order(*strikes)
+    action = in_order(*actions)
     return Cell(
-        phase=SENDING, fault=fault, strike=strike, capacity=CAPACITY, large=True, **settings
+        phase=SENDING, fault=fault, action=action, capacity=CAPACITY, large=True, **settings
     )
 
 
@@ -97,7 +97,7 @@ SENDINGS: Final = [
         answer_and_read_on,
         repeated=False,
         raises=APIError,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         then=SAME,
         ways=("conversation",),
     ),
@@ -117,7 +117,7 @@ SENDINGS: Final = [
             begun,
             faults.close_with(code),
             raises=ConnectionLost,
-            delivery=Delivery.AMBIGUOUS,
+            delivery=DeliveryStatus.AMBIGUOUS,
             repeated=False,
             at_least_once=True,
         )
@@ -132,7 +132,7 @@ SENDINGS: Final = [
         after=WITHIN_CLOSE,
         repeated=False,
         raises=ConnectionLost,
-        delivery=Delivery.NOT_SENT,
+        delivery=DeliveryStatus.NOT_SENT,
         then=OVER,
     ),
     sending(
@@ -143,7 +143,7 @@ SENDINGS: Final = [
         after=WITHIN_CLOSE,
         repeated=False,
         raises=ConnectionLost,
-        delivery=Delivery.NOT_SENT,
+        delivery=DeliveryStatus.NOT_SENT,
         then=OVER,
     ),
     sending(
@@ -152,7 +152,7 @@ SENDINGS: Final = [
         faults.close_with(1009),
         repeated=False,
         raises=RequestTooLarge,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
     ),
     sending(
         "close 1009, and no more reading",
@@ -162,7 +162,7 @@ SENDINGS: Final = [
         after=WITHIN_CLOSE,
         repeated=False,
         raises=RequestTooLarge,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         cut_off=True,
     ),
     sending(
@@ -171,7 +171,7 @@ SENDINGS: Final = [
         faults.close_and_reset(1009),
         repeated=False,
         raises=RequestTooLarge,
-        delivery=Delivery.REJECTED,
+        delivery=DeliveryStatus.REJECTED,
         cut_off=True,
     ),
     sending("reserved bits", begun, faults.reserved_bits, no_more, after=WITHIN_CLOSE),

@@ -1,7 +1,4 @@
-"""A server over memory that answers every turn, but for the one thing that it does wrong.
-
-What belongs elsewhere: what may go wrong (`faults.py`).
-"""
+"""A server in memory that answers every turn, except for the fault of its cell."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from tests.faults.cells import Strike
+    from tests.faults.cells import Action
     from trio_responses import ResponsesConnection
 
 Json = dict[str, Any]
@@ -41,28 +38,28 @@ LIMITS: Final = Limits(max_message_bytes=50_000)
 
 @cache
 def trust() -> ssl.SSLContext:
-    """Make the client's context, once: it takes 30 ms."""
+    """Return the client's context, made once, because that takes 30 ms."""
     return trusting(AUTHORITY)
 
 
-def said_in(command: Json) -> str:
-    """Give the text of a request, which is all of its input or the last item of it."""
+def text_of(command: Json) -> str:
+    """Return the text of a request: its input, or the last item of its input."""
     given: Any = command.get("input", "")
     content = given if isinstance(given, str) else given[-1]["content"]
     return str(content).partition(" ...")[0]
 
 
-def heard(words: str) -> str:
-    """Give the answer to a text."""
+def answer_to(words: str) -> str:
+    """Return the answer to a text."""
     return f"You said {words}."
 
 
-class Seat(Peer):
+class ServerPeer(Peer):
     """The server's end of one socket."""
 
-    def __init__(self, stream: trio.abc.Stream, site: Site, number: int) -> None:
+    def __init__(self, stream: trio.abc.Stream, net: FakeNet, number: int) -> None:
         super().__init__(stream)
-        self.site = site
+        self.net = net
         self.number = number
         self.wire = stream
         """The stream below TLS."""
@@ -73,24 +70,24 @@ class Seat(Peer):
         self.has_closed = False
         """Whether a close frame was sent."""
         self.response_id = ""
-        """The response that was begun last."""
+        """The id of the latest response."""
         self._given: set[str] = set()
 
     # --- Reading -------------------------------------------------------------------------
 
-    async def serve(self, strike: Strike | None = None) -> None:
-        """Answer every turn; where the turn of the fault comes, strike instead, once.
+    async def serve(self, action: Action | None = None) -> None:
+        """Answer every turn, and run the action once, for the turn that meets the fault.
 
-        Where the fault happens while a request is written, that is the one behind the first.
+        A fault while a request is written happens after the answer to the first turn.
         """
         while True:
             await self.read_command()
-            met = strike is not None and said_in(self.command) == THE_TURN
+            met = action is not None and text_of(self.command) == THE_TURN
             if not met:
                 await self.answer()
-            if strike is not None and (met or self.site.while_written):
-                strike_now, strike = strike, None
-                await strike_now(self)
+            if action is not None and (met or self.net.while_written):
+                action_now, action = action, None
+                await action_now(self)
 
     async def read_command(self) -> Json:
         """Read to the next command; answer pings and closes meanwhile."""
@@ -123,11 +120,11 @@ class Seat(Peer):
                 await self.begin()
 
     def _note(self, command: Json) -> None:
-        """Note a request, and whether it continues what this very socket has answered (P7)."""
-        self.site.commands.append((self.number, command))
+        """Record a request, and whether its parent is a response of this socket (P7)."""
+        self.net.commands.append((self.number, command))
         parent = command.get("previous_response_id")
         if parent is not None and parent not in self._given:
-            self.site.strangers.append(parent)
+            self.net.unknown_parents.append(parent)
 
     # --- Answering -----------------------------------------------------------------------
 
@@ -136,14 +133,14 @@ class Seat(Peer):
         await self.send(self.encode(*events))
 
     def encode(self, *events: Json) -> bytes:
-        """Write events as frames, on the lane of the command."""
+        """Return events as frames, on the lane of the command."""
         lane = {"stream_id": self.command["stream_id"]} if "stream_id" in self.command else {}
         return b"".join(text(msgspec.json.encode({**event, **lane})) for event in events)
 
     def events(self) -> list[Json]:
-        """Make the events that answer the command."""
-        words = heard(said_in(self.command))
-        self.response_id = self.site.new_id()
+        """Return the events that answer the command."""
+        words = answer_to(text_of(self.command))
+        self.response_id = self.net.new_id()
         item = message(words, f"msg_{self.response_id}")
         events = [
             created(self.response_id),
@@ -156,12 +153,12 @@ class Seat(Peer):
         return [{**event, "sequence_number": n} for n, event in enumerate(events)]
 
     async def answer(self) -> None:
-        """Answer as one should."""
+        """Send the whole answer to the command."""
         await self.say(*self.events())
         self._given.add(self.response_id)
 
     async def begin(self) -> list[Json]:
-        """Begin to answer, and give the events that are still to come."""
+        """Send the first events of an answer, and return the others."""
         events = self.events()
         await self.say(*events[:3])
         return events[3:]
@@ -173,14 +170,19 @@ class Seat(Peer):
 
     # --- Ending --------------------------------------------------------------------------
 
+    async def read_some(self) -> None:
+        """Read once, and keep the bytes for the next frame."""
+        await self._read_more()
+
     async def wait_written(self) -> None:
-        """Wait until a request has begun to come in."""
+        """Wait for the first bytes of a request."""
         if not self._received:
             await self._read_more()
 
     def stop_taking(self) -> None:
-        """Let every write to this socket fail; nothing else is heard of its end."""
+        """Let every write of the client fail, without an end that the client could read."""
         assert isinstance(self.wire, MemoryStream)
+        # Private: `MemoryStream` has resets and ends, which the client would read as well.
         pipe = self.wire._incoming
         pipe.receiver_closed = True
         pipe.wake()
@@ -196,30 +198,30 @@ class Seat(Peer):
         await self.wire.send_eof()
 
 
-class Site:
-    """All sockets of one test, in the order they were dialled."""
+class FakeNet:
+    """A network of one server: all sockets of one test, in the order of the dials."""
 
     def __init__(self, nursery: trio.Nursery, route: Route, capacity: int | None) -> None:
         self._nursery = nursery
         self._route: Route = route
         self._capacity = capacity
         self._ids = 0
-        self.seats: list[Seat] = []
+        self.peers: list[ServerPeer] = []
         self.clients: list[MemoryStream] = []
         self.dialled: list[float] = []
-        """When."""
+        """The times of the dials."""
         self.commands: list[tuple[int, Json]] = []
-        """What was received whole, with the number of the socket."""
+        """The commands that were received whole, with the numbers of their sockets."""
         self.while_written = False
-        """Whether the strikes happen while a request is written."""
-        self.strangers: list[str] = []
+        """Whether the faults happen while a request is written."""
+        self.unknown_parents: list[str] = []
         """Parents that a request named on a socket that did not know them."""
         self.dial_faults: deque[Callable[[], Awaitable[object]]] = deque()
-        """What the next dials do."""
-        self.faults: deque[Strike] = deque()
-        """What the next sockets do instead of the upgrade."""
-        self.strikes: deque[Strike] = deque()
-        """What the next sockets do with the turn of the fault."""
+        """The faults of the next dials."""
+        self.faults: deque[Action] = deque()
+        """The faults of the next sockets, in place of the upgrade."""
+        self.actions: deque[Action] = deque()
+        """The faults of the next sockets, at the turn that meets the fault."""
 
     def new_id(self) -> str:
         self._ids += 1
@@ -228,7 +230,7 @@ class Site:
     def times_asked(self, words: str = THE_TURN) -> int:
         """Count how often a request came in whole."""
         creates = (one for _, one in self.commands if one["type"] == "response.create")
-        return sum(said_in(command) == words for command in creates)
+        return sum(text_of(command) == words for command in creates)
 
     async def dial(self, host: str, port: int) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
@@ -238,33 +240,33 @@ class Site:
         if self.dial_faults:
             await self.dial_faults.popleft()()
         client, server = memory_connection(self._capacity)
-        seat = Seat(server, self, len(self.seats) + 1)
+        peer = ServerPeer(server, self, len(self.peers) + 1)
         self.clients.append(client)
-        self.seats.append(seat)
-        self._nursery.start_soon(self._run, seat)
+        self.peers.append(peer)
+        self._nursery.start_soon(self._run, peer)
         return client
 
-    async def _run(self, seat: Seat) -> None:
+    async def _run(self, peer: ServerPeer) -> None:
         with suppress(*CLIENT_HAS_LEFT):
             if self.faults:
-                await self.faults.popleft()(seat)
-            await self.greet(seat)
-            await seat.accept()
-            await seat.serve(self.strikes.popleft() if self.strikes else None)
-        await trio.aclose_forcefully(seat.wire)
+                await self.faults.popleft()(peer)
+            await self.greet(peer)
+            await peer.accept()
+            await peer.serve(self.actions.popleft() if self.actions else None)
+        await trio.aclose_forcefully(peer.wire)
 
-    async def greet(self, seat: Seat) -> None:
-        """Do what comes before the upgrade."""
+    async def greet(self, peer: ServerPeer) -> None:
+        """Answer CONNECT or do the TLS handshake, before the upgrade."""
         if self._route == "proxy":
-            await seat.read_head()
-            await seat.send(ESTABLISHED)
+            await peer.read_head()
+            await peer.send(ESTABLISHED)
         elif self._route == "tls":
-            seat.stream = (await secured(seat, server_context(AUTHORITY, HOST))).stream
+            peer.stream = (await secured(peer, server_context(AUTHORITY, HOST))).stream
 
     def open_client(
         self, *, silent_after_error: bool = False, **options: Any
     ) -> AbstractAsyncContextManager[ResponsesConnection]:
-        """Open a connection to this place, with the times of `cells.py`."""
+        """Open a connection to the server, with the times of `cells.py`."""
         secure = self._route == "tls"
         endpoint = Endpoint.compatible(
             f"wss://{HOST}/v1" if secure else "ws://127.0.0.1/v1",
@@ -272,6 +274,7 @@ class Site:
             after_error="replace" if silent_after_error else "reuse",
         )
         proxied = self._route == "proxy"
+        # `Tunnel` is private: the option ``proxy=`` dials TCP, and these streams are in memory.
         settings: Any = {
             "api_key": "",
             "dial": Tunnel(Proxy.of("http://proxy.test:3128"), self.dial) if proxied else self.dial,
@@ -285,10 +288,10 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(
+async def open_fake_net(
     route: Route = "plain", *, capacity: int | None = None
-) -> AsyncGenerator[Site, None]:
-    """Open a place to dial for the length of a block."""
+) -> AsyncGenerator[FakeNet, None]:
+    """Open a network for the length of a block."""
     async with trio.open_nursery() as nursery:
-        yield Site(nursery, route, capacity)
+        yield FakeNet(nursery, route, capacity)
         nursery.cancel_scope.cancel()

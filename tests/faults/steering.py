@@ -10,76 +10,76 @@ from tests.faults.refusals import wrapped
 from trio_responses import (
     APIError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     KeepaliveTimeout,
     StallTimeout,
     SteerState,
 )
 
 if TYPE_CHECKING:
-    from tests.faults.cells import Strike
-    from tests.faults.servers import Json, Seat
+    from tests.faults.cells import Action
+    from tests.faults.servers import Json, ServerPeer
 
 STEER_ID: Final = "steer_1"
 
 
 class Steering:
-    """What a server does with a response that is steered, step by step."""
+    """The actions of a server for a response that is steered, step by step."""
 
     def __init__(self) -> None:
         self._rest: list[Json] = []
 
-    async def begin(self, seat: Seat) -> None:
+    async def begin(self, peer: ServerPeer) -> None:
         """Begin to answer, and read the steering input."""
-        self._rest = await seat.begin()
-        await seat.read_command()
+        self._rest = await peer.begin()
+        await peer.read_command()
 
-    async def accept(self, seat: Seat) -> None:
-        steer = {"id": STEER_ID, "previous_response_id": seat.response_id}
-        await seat.say({"type": "response.steer.accepted", "steer": steer})
+    async def accept(self, peer: ServerPeer) -> None:
+        steer = {"id": STEER_ID, "previous_response_id": peer.response_id}
+        await peer.say({"type": "response.steer.accepted", "steer": steer})
 
-    async def fail(self, seat: Seat) -> None:
+    async def fail(self, peer: ServerPeer) -> None:
         error = {"type": "invalid_request_error", "code": "successor_creation_failed"}
-        steer = {"id": STEER_ID, "previous_response_id": seat.response_id}
-        await seat.say({"type": "response.steer.failed", "steer": steer, "error": error})
+        steer = {"id": STEER_ID, "previous_response_id": peer.response_id}
+        await peer.say({"type": "response.steer.failed", "steer": steer, "error": error})
 
-    async def refuse(self, seat: Seat) -> None:
-        """Answer as a server that knows no steering."""
-        await seat.say(wrapped("unknown_command", 400))
+    async def refuse(self, peer: ServerPeer) -> None:
+        """Answer as a server without steering."""
+        await peer.say(wrapped("unknown_command", 400))
 
-    async def break_off(self, seat: Seat) -> None:
+    async def break_off(self, peer: ServerPeer) -> None:
         """End the response by an error."""
-        await seat.say(wrapped("server_error", 500))
+        await peer.say(wrapped("server_error", 500))
 
-    async def finish(self, seat: Seat) -> None:
-        await seat.finish(self._rest)
+    async def finish(self, peer: ServerPeer) -> None:
+        await peer.finish(self._rest)
 
-    async def succeed(self, seat: Seat) -> None:
+    async def succeed(self, peer: ServerPeer) -> None:
         """Begin the successor."""
-        seat.command = {"input": "Stop."}
-        self._rest = await seat.begin()
+        peer.command = {"input": "Stop."}
+        self._rest = await peer.begin()
 
 
-def steered(fault: str, *steps: str | Strike, **expected: Any) -> Steered:
-    async def strike(seat: Seat) -> None:
+def steered(fault: str, *steps: str | Action, **expected: Any) -> Steered:
+    async def action(peer: ServerPeer) -> None:
         play = Steering()
-        await play.begin(seat)
+        await play.begin(peer)
         for step in steps:
-            await (getattr(play, step)(seat) if isinstance(step, str) else step(seat))
+            await (getattr(play, step)(peer) if isinstance(step, str) else step(peer))
 
-    return Steered(fault=fault, strike=strike, **expected)
+    return Steered(fault=fault, action=action, **expected)
 
 
 LOST: Final[dict[str, Any]] = {
     "raises": ConnectionLost,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
     "then": REOPENED,
     "receipt": SteerState.UNKNOWN,
     "at_least_once": True,
 }
 SILENT: Final[dict[str, Any]] = {
     "raises": StallTimeout,
-    "delivery": Delivery.ACCEPTED,
+    "delivery": DeliveryStatus.ACCEPTED,
     "after": STALL,
     "then": FRESH,
     "receipt": SteerState.UNKNOWN,
@@ -129,7 +129,7 @@ STEERED: Final = [
         "accept",
         "break_off",
         raises=APIError,
-        delivery=Delivery.ACCEPTED,
+        delivery=DeliveryStatus.ACCEPTED,
         receipt=SteerState.UNKNOWN,
     ),
     steered("reset in the place of the successor", "accept", "finish", faults.reset, **ANSWERED),

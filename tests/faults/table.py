@@ -1,7 +1,4 @@
-"""The fault matrix: all cells, by the rig that runs them.
-
-What belongs elsewhere: the cells themselves, in the files of their phases.
-"""
+"""The fault matrix: all cells, by the module that runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P1 to P6, P10: everything that can go wrong, cell by cell; docs/faults.md is this table."""
+"""P1 to P6, P10: every fault in every phase; docs/faults.md shows this table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.testing.driver import NO_WAITING
 
 if TYPE_CHECKING:
     from tests.faults.cells import Cell, Closing, Opening, Steered, Way
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses.typing import DeliveryMode
 
 pytestmark = NO_WAITING
 
@@ -29,17 +29,17 @@ OPENING_RUNS = [
 
 
 @pytest.mark.parametrize(("cell", "times", "after_a_loss"), OPENING_RUNS)
-async def test_a_fault_on_the_way_to_a_socket(
+async def test_a_fault_while_a_socket_is_opened(
     cell: Opening,
     times: str,
     after_a_loss: bool,  # noqa: FBT001 - a parameter of the run
 ) -> None:
-    """P2, P4: met once it is waited out, met for good it is told; nothing is sent twice."""
+    """P2, P4: met once, the next attempt succeeds; met for good, it is raised."""
     await (pass_over if times == "once" else give_up)(cell, after_a_loss=after_a_loss)
 
 
-def choices(cell: Cell, way: Way) -> tuple[DeliveryChoice, ...]:
-    """Leave out the choice where nothing could be sent again, and where it has been seen."""
+def choices(cell: Cell, way: Way) -> tuple[DeliveryMode, ...]:
+    """Return the delivery modes of a cell: both, where the second one can make a difference."""
     lost = cell.raises is not None or cell.repeated
     both = way != "channel" and lost and (cell.at_least_once or way == "stream")
     return ("at_most_once", "at_least_once") if both else ("at_most_once",)
@@ -54,20 +54,20 @@ TURN_RUNS = [
 
 
 @pytest.mark.parametrize(("cell", "way", "choice"), TURN_RUNS)
-async def test_a_fault_of_an_open_socket(cell: Cell, way: Way, choice: DeliveryChoice) -> None:
-    """P1 to P8: what the turn gets, what is said of it, what is sent again, what goes on."""
+async def test_a_fault_of_an_open_socket(cell: Cell, way: Way, choice: DeliveryMode) -> None:
+    """P1 to P8: the result of the turn, its delivery, what is sent again, and the next turns."""
     await run_cell(cell, way, choice)
 
 
 @pytest.mark.parametrize("choice", ["at_most_once", "at_least_once"])
 @pytest.mark.parametrize("cell", STEERED, ids=lambda cell: cell.name)
-async def test_a_fault_while_a_response_is_steered(cell: Steered, choice: DeliveryChoice) -> None:
-    """P3, P4: the turn ends once; the input is never sent again, and its fate is said."""
+async def test_a_fault_while_a_response_is_steered(cell: Steered, choice: DeliveryMode) -> None:
+    """P3, P4: the turn ends once; the input is never sent again, and its receipt ends."""
     await run_steered(cell, choice)
 
 
 @pytest.mark.parametrize("under_way", ["", "with a turn under way"])
 @pytest.mark.parametrize("cell", CLOSINGS, ids=lambda cell: cell.name)
-async def test_a_fault_while_the_connection_is_left(cell: Closing, under_way: str) -> None:
-    """P1, P3: leaving is bounded, whatever the server does."""
+async def test_a_fault_while_the_connection_is_closed(cell: Closing, under_way: str) -> None:
+    """P1, P3: closing is bounded, whatever the server does."""
     await run_closing(cell, under_way)

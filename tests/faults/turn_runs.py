@@ -1,4 +1,4 @@
-"""Runs the cells of an open socket."""
+"""Run the cells of an open socket."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.faults.rig import (
     nothing_is_left,
     read_to_the_end,
 )
-from tests.faults.servers import open_site
+from tests.faults.servers import open_fake_net
 from trio_responses import (
     ConnectionLost,
     ConnectionRestored,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     ResponseFailedError,
     ResponsesError,
 )
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
         Cell,
         Way,
     )
-    from tests.faults.servers import Site
+    from tests.faults.servers import FakeNet
     from trio_responses import ResponsesConnection
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses.typing import DeliveryMode
 
 
 PADDING: Final = " ..." + "x" * 200_000
@@ -50,7 +50,7 @@ PADDING: Final = " ..." + "x" * 200_000
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a turn ended."""
+    """The end of a turn."""
 
     seconds: float
     error: ResponsesError | None = None
@@ -58,7 +58,7 @@ class End:
 
 
 async def run_turn(
-    connection: ResponsesConnection, talk: Any, cell: Cell, way: Way, choice: DeliveryChoice
+    connection: ResponsesConnection, talk: Any, cell: Cell, way: Way, choice: DeliveryMode
 ) -> End:
     """Run the turn that meets the fault."""
     began = trio.current_time()
@@ -76,27 +76,27 @@ async def run_turn(
     return End(trio.current_time() - began, status=status)
 
 
-async def run_cell(cell: Cell, way: Way, choice: DeliveryChoice) -> None:
-    """Run a cell in one way, and compare."""
+async def run_cell(cell: Cell, way: Way, choice: DeliveryMode) -> None:
+    """Run a cell with one method, and assert its results."""
     if way == "create":
         await check_failed_response(cell)
         return
-    async with nothing_is_left(), open_site(capacity=cell.capacity) as site:
+    async with nothing_is_left(), open_fake_net(capacity=cell.capacity) as net:
         if cell.phase != IDLE:
-            site.strikes.append(cell.strike)
-            site.while_written = cell.phase == SENDING
-        client = site.open_client(silent_after_error=cell.silent_after_error)
+            net.actions.append(cell.action)
+            net.while_written = cell.phase == SENDING
+        client = net.open_client(silent_after_error=cell.silent_after_error)
         async with (
-            leaving_in_time(site, client) as connection,
+            leaving_in_time(net, client) as connection,
             connection.conversation(model="m", store=False) as talk,
         ):
             await (talk.create("before") if way == "conversation" else ask(connection, "before"))
             if way == "channel":
-                await check_channel(site, connection, cell)
+                await check_channel(net, connection, cell)
                 return
             noticed = cell.after.seconds
             if cell.phase == IDLE:
-                await be_idle(site, connection, cell)
+                await be_idle(net, connection, cell)
                 noticed = 0.0
             end = await run_turn(connection, talk, cell, way, choice)
             await wait_all_tasks_blocked()
@@ -112,26 +112,26 @@ async def run_cell(cell: Cell, way: Way, choice: DeliveryChoice) -> None:
             asked = 0 if cell.phase == SENDING and cell.repeated else 1
             if again and cell.then.ended_by is None:
                 asked += 1
-            check_counts(cell, site, asked)
+            check_counts(cell, net, asked)
             if way == "conversation":
                 assert (THE_TURN in str(talk.items)) == (end.status == "completed")
-            await check_next(site, connection, cell, cell.then.delay - waited, talk)
+            await check_next(net, connection, cell, cell.then.delay - waited, talk)
 
 
-async def be_idle(site: Site, connection: ResponsesConnection, cell: Cell) -> None:
-    """Let the fault happen while nobody asks for anything, until it is noticed."""
+async def be_idle(net: FakeNet, connection: ResponsesConnection, cell: Cell) -> None:
+    """Let the fault happen on an idle socket, and wait until the connection sees it."""
     began = trio.current_time()
     await wait_all_tasks_blocked()
-    await cell.strike(site.seats[0])
+    await cell.action(net.peers[0])
     await wait_all_tasks_blocked()
     if cell.then.sockets > 1 or cell.then.ended_by is not None:
         while connection.state is ConnectionState.OPEN and cell.then.delay:
-            await connection._engine.sockets.wait_change()
+            await connection.receive()  # the channel yields the loss
         check_time(cell, trio.current_time() - began, cell.after.seconds)
 
 
 def check_end(cell: Cell, end: End) -> None:
-    """Compare how the turn ended."""
+    """Assert the end of the turn."""
     if cell.raises is None:
         check_well(cell, end)
         return
@@ -153,46 +153,46 @@ def check_time(cell: Cell, seconds: float, expected: float) -> None:
         assert seconds == pytest.approx(expected)
 
 
-def check_counts(cell: Cell, site: Site, asked: int) -> None:
-    """Compare how often the request came in whole."""
-    unsent = cell.delivery is Delivery.NOT_SENT or cell.cut_off
-    assert site.times_asked() == (0 if unsent else asked)
-    assert site.strangers == []
+def check_counts(cell: Cell, net: FakeNet, asked: int) -> None:
+    """Assert how often the request was received whole."""
+    unsent = cell.delivery is DeliveryStatus.NOT_SENT or cell.cut_off
+    assert net.times_asked() == (0 if unsent else asked)
+    assert net.unknown_parents == []
 
 
 async def check_next(
-    site: Site, connection: ResponsesConnection, cell: Cell, delay: float, talk: Any
+    net: FakeNet, connection: ResponsesConnection, cell: Cell, delay: float, talk: Any
 ) -> None:
-    """Compare what the connection does behind it."""
+    """Assert that later turns work, or raise the end of the connection."""
     if cell.then.ended_by is not None:
         for _ in range(2):
             with pytest.raises(cell.then.ended_by) as failure:
                 await connection.create(model="m", input="next")
-            assert failure.value.delivery is Delivery.NOT_SENT
+            assert failure.value.delivery is DeliveryStatus.NOT_SENT
         assert connection.state is ConnectionState.CLOSED
         return
     began = trio.current_time()
     await ask_strictly(connection, "next")
     assert trio.current_time() - began == pytest.approx(delay)
-    assert len(site.dialled) == cell.then.sockets
+    assert len(net.dialled) == cell.then.sockets
     await talk.create("and then")
     async with trio.open_nursery() as nursery:
         for n in range(3):
             nursery.start_soon(ask_strictly_beside, connection, f"next {n}")
-    assert site.strangers == []
+    assert net.unknown_parents == []
     await trio.sleep(2 * TIMEOUTS.close)
     assert_rested(connection)
-    assert len(site.dialled) == cell.then.sockets
+    assert len(net.dialled) == cell.then.sockets
 
 
-async def check_channel(site: Site, connection: ResponsesConnection, cell: Cell) -> None:
-    """Compare what the channel says: the loss in its place, and the return or the end."""
+async def check_channel(net: FakeNet, connection: ResponsesConnection, cell: Cell) -> None:
+    """Assert that the channel yields the loss, and then the return or the end."""
     assert cell.lost is not None
     with trio.move_on_after(0):
         await connection.receive()
     began = trio.current_time()
     if cell.phase == IDLE:
-        await cell.strike(site.seats[0])
+        await cell.action(net.peers[0])
     else:
         await connection.send(ResponseCreate(model="m", input=THE_TURN))
     while not isinstance(event := await connection.receive(), ConnectionLost):
@@ -212,11 +212,11 @@ async def check_channel(site: Site, connection: ResponsesConnection, cell: Cell)
 
 
 async def check_failed_response(cell: Cell) -> None:
-    """Run a cell by ``create()``, which raises where the Response says that it failed."""
-    async with nothing_is_left(), open_site() as site:
-        site.strikes.append(cell.strike)
-        async with leaving_in_time(site, site.open_client()) as connection:
+    """Run a cell with ``create()``, which raises a Response of status ``failed``."""
+    async with nothing_is_left(), open_fake_net() as net:
+        net.actions.append(cell.action)
+        async with leaving_in_time(net, net.open_client()) as connection:
             with pytest.raises(ResponseFailedError) as failure:
                 await connection.create(model="m", input=THE_TURN)
-            assert failure.value.delivery is Delivery.ACCEPTED
+            assert failure.value.delivery is DeliveryStatus.ACCEPTED
             await ask_strictly(connection, "next")

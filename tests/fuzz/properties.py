@@ -20,13 +20,13 @@ from tests.transport.peer import (
     HEADERS,
     KEY,
     assert_secret_kept,
+    connection_config,
     open_net,
-    terms,
     text,
 )
 from trio_responses import _wire as wire
 from trio_responses import open_responses
-from trio_responses._errors import ConnectError, ConnectionLost, Delivery, ResponsesError
+from trio_responses._errors import ConnectError, ConnectionLost, DeliveryStatus, ResponsesError
 from trio_responses._protocol.frames import BinaryMessage, FrameReader, OversizeMessage
 from trio_responses._settings import Limits, Timeouts
 from trio_responses._wire import ErrorEvent, UndecodableFrame, UnknownEvent, decode, decode_item
@@ -174,7 +174,9 @@ def check_transport(pieces: Sequence[bytes]) -> None:
 
     async def work() -> None:
         async with open_net(script) as net:
-            options = terms(net.dial, timeouts=TIMEOUTS, limits=Limits(max_message_bytes=LIMIT))
+            options = connection_config(
+                net.dial, timeouts=TIMEOUTS, limits=Limits(max_message_bytes=LIMIT)
+            )
             async with open_transport(options, HEADERS) as transport:
                 messages: list[Message] = []
                 try:
@@ -199,7 +201,7 @@ def check_upgrade(response: bytes) -> None:
     async def work() -> None:
         async with open_net(script) as net:
             with pytest.raises(ConnectError) as caught:
-                async with open_transport(terms(net.dial, timeouts=TIMEOUTS), HEADERS):
+                async with open_transport(connection_config(net.dial, timeouts=TIMEOUTS), HEADERS):
                     pass
             assert_secret_kept(caught.value)
             assert trio.current_time() <= TIMEOUTS.connect + TIMEOUTS.close
@@ -237,7 +239,7 @@ def check_turn(frames: Sequence[bytes]) -> None:
                 except ResponsesError as error:
                     failure = error
             if failure is not None:
-                assert isinstance(failure.delivery, Delivery)
+                assert isinstance(failure.delivery, DeliveryStatus)
                 assert_secret_kept(failure)
             final = connection.statistics()
             assert (final.requests_active, final.unread_bytes) == (0, 0), final

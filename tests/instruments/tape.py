@@ -1,4 +1,4 @@
-"""An instrument that notes everything that it is told of, but what goes over the wire."""
+"""An instrument that collects the names of all hooks and the records, but no frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Notes(Instrument):
-    """Notes the names of hooks, and keeps the records."""
+    """An instrument that collects the names of the called hooks, and the records."""
 
     def __init__(self) -> None:
         self.hooks: list[str] = []

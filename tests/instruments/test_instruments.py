@@ -1,4 +1,4 @@
-"""Instruments are told of sockets, turns and tools, once each, and break nothing."""
+"""The hooks for sockets, turns and tools are called once each, and can break nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ A_TURN = ["turn_started", "turn_sent", "turn_first_event", "turn_ended"]
 # --- Turns -------------------------------------------------------------------------------
 
 
-async def test_a_turn_is_told_of_from_its_start_to_its_end(server: ResponsesServer) -> None:
+async def test_the_hooks_of_a_turn_are_called_from_start_to_end(server: ResponsesServer) -> None:
     notes = Notes()
     server.reply("one two three", delay=1.0, usage={"input_tokens": 7, "output_tokens": 3})
     async with server.open_client(instruments=[notes]) as connection:
@@ -61,7 +61,7 @@ async def test_a_turn_is_told_of_from_its_start_to_its_end(server: ResponsesServ
     assert "one two" not in repr(turn)
 
 
-async def test_the_first_event_says_which_response_it_is(server: ResponsesServer) -> None:
+async def test_the_first_event_has_the_id_of_the_response(server: ResponsesServer) -> None:
     class Ids(Notes):
         def turn_first_event(self, turn: TurnRecord) -> None:
             super().turn_first_event(turn)
@@ -73,16 +73,16 @@ async def test_the_first_event_says_which_response_it_is(server: ResponsesServer
     assert ids == [response.id]
 
 
-async def test_an_answer_that_is_faster_than_the_sender_is_told_of_behind_it() -> None:
+async def test_a_first_event_before_the_end_of_sending_is_notified_after_it() -> None:
     notes = Notes()
-    watch = Instruments([notes]).start_turn("m")
-    assert watch is not None
+    observer = Instruments([notes]).observe_turn("m")
+    assert observer is not None
     for _ in range(2):
-        watch.writing(lane=None, parent=None, size=1)
-        watch.first_event("resp_1")
-        watch.sent()
+        observer.sending(lane=None, parent=None, size=1)
+        observer.first_event("resp_1")
+        observer.sent()
     assert notes.of_turns() == [A_TURN[0], *A_TURN[1:3] * 2]
-    assert watch.turn.first_event_at == watch.turn.sent_at
+    assert observer.turn.first_event_at == observer.turn.sent_at
 
 
 async def test_a_turn_that_is_left_early_has_neither_response_nor_error(
@@ -145,7 +145,9 @@ async def test_a_turn_that_is_sent_again_is_one_turn(server: ResponsesServer) ->
     assert turn.sent_at <= turn.first_event_at
 
 
-async def test_turns_of_conversations_runs_and_lanes_are_told_of(server: ResponsesServer) -> None:
+async def test_turns_of_every_kind_call_the_hooks(
+    server: ResponsesServer,
+) -> None:
     notes = Notes()
     server.reply("one")
     server.call("lookup", {})
@@ -193,7 +195,7 @@ async def fail() -> str:
     raise LookupError("content")
 
 
-async def test_a_tool_is_told_of_in_its_own_task(server: ResponsesServer) -> None:
+async def test_the_hooks_of_a_tool_are_called_in_its_own_task(server: ResponsesServer) -> None:
     tasks: list[trio.lowlevel.Task] = []
 
     @function_tool
@@ -228,7 +230,7 @@ async def test_a_tool_is_told_of_in_its_own_task(server: ResponsesServer) -> Non
 
 
 @pytest.mark.parametrize("on_tool_error", ["return", "raise"])
-async def test_a_tool_that_raises_is_told_of_with_its_error(
+async def test_the_record_of_a_tool_has_its_error(
     server: ResponsesServer, on_tool_error: Any
 ) -> None:
     notes = Notes()
@@ -246,7 +248,7 @@ async def test_a_tool_that_raises_is_told_of_with_its_error(
     assert notes.hooks.count("tool_finished") == 1
 
 
-async def test_a_cancelled_tool_is_told_of(server: ResponsesServer) -> None:
+async def test_the_record_of_a_cancelled_tool_is_marked(server: ResponsesServer) -> None:
     @function_tool
     async def wait() -> str:
         """Wait."""
@@ -268,7 +270,7 @@ async def test_a_cancelled_tool_is_told_of(server: ResponsesServer) -> None:
 # --- Sockets -----------------------------------------------------------------------------
 
 
-async def test_a_connection_is_told_of_from_its_handshake_to_its_end(
+async def test_the_hooks_of_a_connection_are_called_from_handshake_to_end(
     server: ResponsesServer,
 ) -> None:
     notes = Notes()
@@ -283,7 +285,7 @@ async def test_a_connection_is_told_of_from_its_handshake_to_its_end(
     assert isinstance(notes.ends[0], ConnectionClosed)
 
 
-async def test_a_lost_socket_and_the_way_to_the_next_one_are_told_of(
+async def test_the_hooks_of_a_loss_and_a_reconnection_are_called(
     server: ResponsesServer,
 ) -> None:
     notes = Notes()
@@ -304,7 +306,7 @@ async def test_a_lost_socket_and_the_way_to_the_next_one_are_told_of(
     assert lost.code == 1012
 
 
-async def test_a_rotation_is_told_of(server: ResponsesServer) -> None:
+async def test_the_hook_of_a_rotation_is_called(server: ResponsesServer) -> None:
     notes = Notes()
     rotation = RotationPolicy(max_age=100.0, stagger=0.0)
     async with server.open_client(instruments=[notes], rotation=rotation):
@@ -318,7 +320,7 @@ async def test_a_rotation_is_told_of(server: ResponsesServer) -> None:
     assert [socket.error for socket in notes.sockets] == [None, None]
 
 
-async def test_a_connection_that_gives_up_says_why(server: ResponsesServer) -> None:
+async def test_the_end_of_a_connection_has_its_error(server: ResponsesServer) -> None:
     notes = Notes()
     server.refuse(503, times=None)
     with pytest.raises(ReconnectFailed):
@@ -329,7 +331,7 @@ async def test_a_connection_that_gives_up_says_why(server: ResponsesServer) -> N
     assert len(notes.ends) == 1
 
 
-async def test_a_handshake_that_is_cancelled_is_told_of(server: ResponsesServer) -> None:
+async def test_a_cancelled_handshake_has_no_error(server: ResponsesServer) -> None:
     notes = Notes()
     server.hang_handshake()
     with trio.move_on_after(2):
@@ -343,7 +345,7 @@ async def test_a_handshake_that_is_cancelled_is_told_of(server: ResponsesServer)
 
 
 class Frames(Instrument):
-    """Keeps what goes over the wire."""
+    """An instrument that collects all frames."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -358,7 +360,7 @@ class Frames(Instrument):
         self.received += batch
 
 
-async def test_frames_are_seen_as_they_are(server: ResponsesServer) -> None:
+async def test_the_hooks_of_frames_get_them_unchanged(server: ResponsesServer) -> None:
     frames = Frames()
     async with server.open_client(instruments=[frames]) as connection:
         await ask(connection, "Hello")
@@ -367,10 +369,11 @@ async def test_frames_are_seen_as_they_are(server: ResponsesServer) -> None:
         assert len(frames.received) == counted.events_received > 8
 
 
-async def test_nobody_looks_at_frames_unless_asked(server: ResponsesServer) -> None:
+async def test_frames_are_not_observed_without_a_hook_for_them(server: ResponsesServer) -> None:
     async with server.open_client(instruments=[Notes()]) as connection:
-        (link,) = connection._engine.sockets
-        assert link.transport.frame_observer is None
+        # No public name shows that frames are not observed, which saves time for every frame.
+        (socket,) = connection._engine.sockets
+        assert socket.transport.frame_observer is None
 
 
 # --- What may go wrong -------------------------------------------------------------------
@@ -384,7 +387,7 @@ class Broken(Notes):
         raise ValueError("sk-secret-content")
 
 
-async def test_an_instrument_that_raises_is_taken_out(
+async def test_an_instrument_that_raises_is_removed(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, notes = Broken(), Notes()
@@ -394,25 +397,25 @@ async def test_an_instrument_that_raises_is_taken_out(
     assert notes.hooks[-1] == "connection_ended"
     (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
     said = record.getMessage()
-    assert said.startswith("Broken raised ValueError in turn_started (")
+    assert said.startswith("instrument Broken raised ValueError in turn_started (")
     assert "test_instruments.py" in said
     assert "content" not in said
     assert record.exc_info is None
 
 
 @pytest.mark.parametrize("wrong", [object(), Notes])
-async def test_what_is_no_instrument_is_refused(server: ResponsesServer, wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="not an instrument"):
+async def test_an_object_of_another_class_is_refused(server: ResponsesServer, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must derive from Instrument"):
         async with server.open_client(instruments=[wrong]):
             raise AssertionError
 
 
-async def test_a_hook_that_would_have_to_wait_is_refused(server: ResponsesServer) -> None:
+async def test_an_async_hook_is_refused(server: ResponsesServer) -> None:
     class Waits(Instrument):
         async def turn_ended(self, turn: TurnRecord) -> None:  # type: ignore[override]
             """Never get called."""
 
-    with pytest.raises(ConfigurationError, match=r"Waits\.turn_ended must not be async"):
+    with pytest.raises(ConfigurationError, match=r"Waits\.turn_ended must be a plain function"):
         async with server.open_client(instruments=[Waits()]):
             raise AssertionError
 
@@ -422,10 +425,11 @@ async def test_without_instruments_there_are_no_records(server: ResponsesServer)
         stream = connection.stream(model="m", input="Hello")
         async with stream:
             await stream.until_done()
+        # No public name shows whether records are made, and making none is the promise.
         assert stream._request.observer is None
 
 
-async def test_a_connection_in_a_nursery_has_instruments_too(server: ResponsesServer) -> None:
+async def test_connect_responses_uses_instruments_too(server: ResponsesServer) -> None:
     notes = Notes()
     async with trio.open_nursery() as nursery:
         connection = await connect_responses(

@@ -28,7 +28,9 @@ CONTENT = "the-content-of-it-all"
 
 @pytest.fixture(autouse=True)
 def at_every_level(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)  # of the root: what `secrets_watch.py` lets pass goes by it
+    caplog.set_level(
+        logging.DEBUG
+    )  # the root logger's level decides which records `secrets_watch.py` passes on
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -43,7 +45,7 @@ async def echo(text: str) -> str:
     return text + CONTENT
 
 
-async def test_it_is_there_by_default_and_structured(
+async def test_connections_log_by_default_with_fields(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.call("echo", {"text": CONTENT}, call_id="call_7")
@@ -72,7 +74,7 @@ async def test_it_is_there_by_default_and_structured(
     assert ended["output_tokens"] == response.usage.output_tokens > 0
 
 
-async def test_nothing_that_goes_wrong_brings_content_or_keys_into_it(
+async def test_failures_put_no_content_and_no_key_into_the_log(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def turn(**params: Any) -> None:
@@ -111,8 +113,8 @@ async def test_losses_are_warnings_and_giving_up_is_an_error(
     assert seen == [
         ("WARNING", f"socket {number} lost (ConnectionLost) after 0.0 s, code 1012"),
         ("WARNING", "attempt 1 to reconnect in 1.0 s, after ConnectionLost"),
-        ("WARNING", f"socket {number + 1} not open: HandshakeRejected, status 503"),
-        ("ERROR", "connection over: ReconnectFailed"),
+        ("WARNING", f"socket {number + 1} could not be opened: HandshakeRejected, status 503"),
+        ("ERROR", "connection ended: ReconnectFailed"),
     ]
 
 
@@ -125,7 +127,7 @@ async def test_a_rotation_is_logged(
     assert ours(caplog)[2].getMessage().endswith("takes over")
 
 
-async def test_a_turn_that_is_left_early_says_so(
+async def test_a_turn_that_is_left_early_is_logged_as_such(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with server.open_client() as connection, connection.stream(model="m", input="Hello"):
@@ -133,7 +135,7 @@ async def test_a_turn_that_is_left_early_says_so(
     assert any("left early" in one.getMessage() for one in ours(caplog))
 
 
-async def test_another_logger_may_be_given(
+async def test_another_logger_may_be_used(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = LoggingInstrument(logging.getLogger("mine"))
@@ -151,7 +153,7 @@ async def test_without_instruments_nothing_is_logged(
     assert ours(caplog) == []
 
 
-async def test_no_first_event_is_logged_as_none(
+async def test_a_missing_first_event_is_logged_as_none(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -163,7 +165,7 @@ async def test_no_first_event_is_logged_as_none(
     assert vars(ended)["first_event_seconds"] is None
 
 
-async def test_a_turn_that_was_lost_is_not_left_early(
+async def test_a_lost_turn_is_not_logged_as_left_early(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_responses")

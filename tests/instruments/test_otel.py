@@ -77,7 +77,7 @@ def is_child(span: ReadableSpan, parent: Any) -> bool:
 # --- Turns -------------------------------------------------------------------------------
 
 
-async def test_a_turn_is_a_span_by_the_conventions(
+async def test_a_turn_is_a_span_with_the_attributes_of_the_conventions(
     server: ResponsesServer, telemetry: Telemetry
 ) -> None:
     usage = {"input_tokens": 7, "output_tokens": 3, "cached_tokens": 2, "reasoning_tokens": 1}
@@ -108,7 +108,7 @@ async def test_a_turn_is_a_span_by_the_conventions(
         "trio_responses.attempts": 1,
     }
     assert [event.name for event in span.events] == ["request sent", "first event"]
-    assert telemetry.instrument._turns == {}
+    assert telemetry.instrument._turns == {}  # a record that stays would be a leak
 
 
 async def test_turns_of_many_tasks_have_their_own_parents(
@@ -156,7 +156,7 @@ async def test_tokens_are_counted_by_kind(server: ResponsesServer, telemetry: Te
     assert points[0].attributes["gen_ai.response.model"] == "m"
 
 
-async def test_an_error_is_named_and_nothing_of_its_words_is_there(
+async def test_a_span_has_the_type_of_an_error_and_not_its_message(
     server: ResponsesServer, telemetry: Telemetry
 ) -> None:
     server.fail("rate_limit_exceeded", status=429, message=CONTENT)
@@ -190,7 +190,7 @@ async def test_an_error_is_named_and_nothing_of_its_words_is_there(
         ({"status": "failed"}, "error"),
     ],
 )
-async def test_the_finish_reason_has_the_words_of_the_conventions(
+async def test_the_finish_reason_is_a_value_of_the_conventions(
     server: ResponsesServer, telemetry: Telemetry, reply: Any, reason: str
 ) -> None:
     server.reply("one", **reply)
@@ -202,7 +202,7 @@ async def test_the_finish_reason_has_the_words_of_the_conventions(
     assert attributes(telemetry.spans("chat")[0])["gen_ai.response.finish_reasons"] == (reason,)
 
 
-async def test_a_turn_that_is_left_early_is_no_error(
+async def test_a_turn_that_is_left_early_is_not_an_error_span(
     server: ResponsesServer, telemetry: Telemetry
 ) -> None:
     async with (
@@ -235,7 +235,7 @@ async def test_each_attempt_is_an_event(server: ResponsesServer, telemetry: Tele
         ("example.org", "openai"),
     ],
 )
-async def test_the_provider_goes_by_the_host(
+async def test_the_provider_depends_on_the_host(
     telemetry: Telemetry, host: str, provider: str
 ) -> None:
     turn = TurnRecord(host=host, port=443, model="m")
@@ -245,7 +245,7 @@ async def test_the_provider_goes_by_the_host(
     assert attributes(telemetry.spans("chat")[0])["gen_ai.provider.name"] == provider
 
 
-async def test_the_provider_may_be_given() -> None:
+async def test_the_provider_may_be_set() -> None:
     exporter = InMemorySpanExporter()
     tracers = TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
@@ -305,7 +305,7 @@ async def test_a_tool_is_a_span_and_current_while_it_runs(
     assert CONTENT not in shown
 
 
-async def test_behind_a_tool_its_span_is_not_current_any_more(telemetry: Telemetry) -> None:
+async def test_the_span_of_a_tool_is_not_current_after_it(telemetry: Telemetry) -> None:
     before = get_current_span()
     tool = ToolRecord(name="look", kind="function_call")
     telemetry.instrument.tool_started(tool)
@@ -332,10 +332,10 @@ async def test_each_handshake_is_a_span(server: ResponsesServer, telemetry: Tele
     ]
     assert attributes(refused)["error.type"] == HandshakeRejected.__name__
     assert attributes(refused)["http.response.status_code"] == 503
-    assert telemetry.instrument._sockets == {}
+    assert telemetry.instrument._sockets == {}  # a record that stays would be a leak
 
 
-async def test_a_handshake_of_a_pool_is_a_child_of_where_the_pool_was_opened(
+async def test_handshakes_of_a_pool_are_children_of_the_span_that_opened_it(
     server: ResponsesServer, telemetry: Telemetry
 ) -> None:
     options: dict[str, Any] = {"instruments": [telemetry.instrument], "per_connection": 1}
@@ -351,6 +351,6 @@ async def test_a_handshake_of_a_pool_is_a_child_of_where_the_pool_was_opened(
     assert [is_child(one, program) for one in handshakes] == [True] * 4
 
 
-async def test_without_providers_it_uses_the_global_ones(server: ResponsesServer) -> None:
+async def test_the_global_providers_are_the_default(server: ResponsesServer) -> None:
     async with server.open_client(instruments=[OpenTelemetryInstrument()]) as connection:
         await ask(connection, "Hello")

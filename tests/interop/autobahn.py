@@ -71,23 +71,23 @@ class FuzzingServer:
         async with trio.open_nursery() as nursery:
             for case in cases:
                 nursery.start_soon(self._play_one, case, limiter)
-        async with open_transport(self._terms(f"updateReports?agent={AGENT}"), ()) as transport:
+        async with open_transport(self._config(f"updateReports?agent={AGENT}"), ()) as transport:
             await echo(transport)
 
     async def _play_one(self, case: int, limiter: trio.CapacityLimiter) -> None:
         async with (
             limiter,
-            open_transport(self._terms(f"runCase?case={case}&agent={AGENT}"), ()) as transport,
+            open_transport(self._config(f"runCase?case={case}&agent={AGENT}"), ()) as transport,
         ):
             await echo(transport)
 
     async def _ask(self, resource: str) -> Any:
-        async with open_transport(self._terms(resource), ()) as transport:
+        async with open_transport(self._config(resource), ()) as transport:
             answer: list[Message] = await transport.receive()
         assert isinstance(answer[0], bytes)
         return json.loads(answer[0])
 
-    def _terms(self, resource: str) -> ConnectionConfig:
+    def _config(self, resource: str) -> ConnectionConfig:
         return ConnectionConfig(
             endpoint=exactly(f"{self._origin}/{resource}"),
             dial=dial_tcp,

@@ -16,10 +16,10 @@ from trio_responses import (
     APIError,
     ConnectionLost,
     ConnectionRestored,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     PreviousResponseNotFound,
-    RateLimited,
+    RateLimitError,
     SteerState,
     UnexpectedOutput,
     UpgradeUnsupported,
@@ -277,8 +277,8 @@ async def test_agentic_says_what_was_refused(
         with pytest.raises(APIError) as caught:
             await connection.create(model=model, input=text)
         assert (caught.value.status, caught.value.code) == (status, "upstream_error")
-        assert isinstance(caught.value, RateLimited) == (status == 429)
-        assert caught.value.delivery is Delivery.REJECTED
+        assert isinstance(caught.value, RateLimitError) == (status == 429)
+        assert caught.value.delivery is DeliveryStatus.REJECTED
 
 
 async def test_aimock_says_no_status_so_that_it_may_have_run(aimock_url: str) -> None:
@@ -286,10 +286,10 @@ async def test_aimock_says_no_status_so_that_it_may_have_run(aimock_url: str) ->
         with pytest.raises(APIError) as caught:
             await connection.create(model="no-such-model", input="unmatched words here")
         assert (caught.value.status, caught.value.code) == (None, "no_fixture_match")
-        assert caught.value.delivery is Delivery.AMBIGUOUS
-        with pytest.raises(RateLimited) as limited:
+        assert caught.value.delivery is DeliveryStatus.AMBIGUOUS
+        with pytest.raises(RateLimitError) as limited:
             await connection.create(model=MODEL, input="error-429")
-        assert limited.value.delivery is Delivery.REJECTED
+        assert limited.value.delivery is DeliveryStatus.REJECTED
 
 
 @pytest.mark.parametrize("after_error", ["reuse", "replace"])
@@ -302,7 +302,7 @@ async def test_agentic_does_not_find_an_unknown_parent(
                 model=MODEL, input="ping-text", previous_response_id="resp_does_not_exist"
             )
         assert (caught.value.status, caught.value.param) == (400, "previous_response_id")
-        assert caught.value.delivery is Delivery.REJECTED
+        assert caught.value.delivery is DeliveryStatus.REJECTED
         assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 
 
@@ -313,7 +313,7 @@ async def test_agentic_refuses_a_parameter_of_the_wrong_type(agentic_url: str) -
         assert (caught.value.status, caught.value.code) == (400, "invalid_request_error")
         assert "hot" in caught.value.message
         assert "hot" not in str(caught.value)
-        assert caught.value.delivery is Delivery.REJECTED
+        assert caught.value.delivery is DeliveryStatus.REJECTED
         assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 
 
@@ -434,7 +434,7 @@ async def test_an_error_on_one_lane_of_agentic_leaves_the_others_alone(agentic_u
             await connection.create(
                 model=MODEL, input="ping-text", previous_response_id="resp_does_not_exist"
             )
-        assert caught.value.delivery is Delivery.REJECTED
+        assert caught.value.delivery is DeliveryStatus.REJECTED
 
     async with opened(agentic_url, lanes=True, after_error="reuse") as connection:
         async with trio.open_nursery() as nursery:
@@ -494,7 +494,7 @@ async def test_aimock_cuts_the_socket_in_the_middle(aimock_url: str) -> None:
             await read_into(events, stream)
         assert isinstance(events[0], ResponseCreated)
         assert isinstance(events[-1], OutputTextDelta)
-        assert caught.value.delivery is Delivery.ACCEPTED
+        assert caught.value.delivery is DeliveryStatus.ACCEPTED
         assert caught.value.code == 1006
         assert stream.response_id is not None
         assert connection.previous_response_id is None
@@ -532,7 +532,7 @@ async def test_agentic_is_killed_and_comes_back(start_agentic: StartAgentic) -> 
     async with opened(url, lanes=True, after_error="reuse") as connection:
         with pytest.raises(ConnectionLost) as caught:
             await ask_and_kill()
-        assert caught.value.delivery is Delivery.ACCEPTED
+        assert caught.value.delivery is DeliveryStatus.ACCEPTED
         assert caught.value.code == 1006
         assert connection.previous_response_id is None
         async with trio.open_nursery() as nursery:

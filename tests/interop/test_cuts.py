@@ -27,13 +27,13 @@ import pytest
 import trio
 
 from tests.interop.cutting import KINDS, open_cutting_proxy
-from trio_responses import ConnectionLost, Delivery, Endpoint, ReconnectPolicy, open_responses
+from trio_responses import ConnectionLost, DeliveryStatus, Endpoint, ReconnectPolicy, open_responses
 from trio_responses._wire import FunctionToolParam
 from trio_responses.types import FunctionCallOutput
 
 if TYPE_CHECKING:
     from trio_responses import Conversation, ConversationStatistics
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._wire import Input, Response
 
 TURNS = 30
@@ -88,7 +88,7 @@ class User:
 
     conversation: Conversation
     chance: random.Random
-    lost: Counter[Delivery] = field(default_factory=Counter[Delivery])
+    lost: Counter[DeliveryStatus] = field(default_factory=Counter[DeliveryStatus])
     """The losses that the library left to the user."""
     most_runs: Counter[str] = field(default_factory=Counter[str])
     """How often each input may have run at most, by what the library said."""
@@ -104,7 +104,7 @@ class User:
 
     async def ask(self, given: Input, text: str) -> Response:
         """Run one turn; a lost one has left no trace in the history, so it is asked again."""
-        choices: list[DeliveryChoice] = ["at_most_once", "at_least_once"]
+        choices: list[DeliveryMode] = ["at_most_once", "at_least_once"]
         delivery = self.chance.choice(choices)
         sendings = {"at_most_once": 1, "at_least_once": 2}[delivery]
         before = self.conversation.checkpoint()
@@ -118,7 +118,7 @@ class User:
                 return response
             assert told is not None
             self.lost[told] += 1
-            if told is not Delivery.NOT_SENT:
+            if told is not DeliveryStatus.NOT_SENT:
                 self.most_runs[text] += sendings
             assert self.conversation.checkpoint() == before
 

@@ -27,7 +27,7 @@ from tests.interop.nginx import (
     turn,
 )
 from tests.transport.proxies import without_environment
-from trio_responses import ConnectionLost, ConnectionRestored, Delivery, Keepalive, Timeouts
+from trio_responses import ConnectionLost, ConnectionRestored, DeliveryStatus, Keepalive, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -161,12 +161,12 @@ async def test_a_turn_that_is_cut_while_it_thinks_says_how_far_it_came(
     async with open_through(nginx.url) as connection:
         with pytest.raises(ConnectionLost) as caught:
             await turn(connection)
-        assert caught.value.delivery is Delivery.ACCEPTED
+        assert caught.value.delivery is DeliveryStatus.ACCEPTED
         assert len(server.requests) == 1
         server.stall()
         with pytest.raises(ConnectionLost) as caught:
             await turn(connection)
-        assert caught.value.delivery is Delivery.AMBIGUOUS
+        assert caught.value.delivery is DeliveryStatus.AMBIGUOUS
         assert len(server.requests) == 2
 
 
@@ -202,7 +202,7 @@ async def lose_a_turn(connection: ResponsesConnection, cut: Callable[[], object]
     with pytest.raises(ConnectionLost) as caught:
         async with under_way(connection.stream(model=MODEL, input="hi")):
             cut()
-    assert caught.value.delivery is Delivery.ACCEPTED
+    assert caught.value.delivery is DeliveryStatus.ACCEPTED
 
 
 async def test_a_reload_that_does_not_wait_for_its_sockets_is_a_cut(
@@ -264,7 +264,7 @@ async def test_a_conversation_outlives_the_nginx_that_it_went_through(
         with pytest.raises(ConnectionLost) as caught:
             async with under_way(conversation.stream("lost")):
                 nginx.kill()
-        assert caught.value.delivery is Delivery.ACCEPTED
+        assert caught.value.delivery is DeliveryStatus.ACCEPTED
         await trio.to_thread.run_sync(nginx.start_again)
         with trio.fail_after(PATIENCE):
             await conversation.create("three")

@@ -19,7 +19,7 @@ import trustme
 
 from tests.interop.programs import free_port
 from tests.transport.opened import open_transport
-from tests.transport.peer import HEADERS, terms
+from tests.transport.peer import HEADERS, connection_config
 from tests.transport.proxies import (
     PROMPT,
     echo,
@@ -195,7 +195,7 @@ async def test_a_wrong_password_is_refused_once_and_told_to_nobody(
 async def test_a_server_that_is_not_there_may_come(proxy: Running) -> None:
     """What a proxy says of it differs; what is made of it does not."""
     url = f"ws://127.0.0.1:{free_port()}/v1"
-    options = terms(Tunnel(Proxy.of(proxy.url())), url=url, timeouts=PROMPT)
+    options = connection_config(Tunnel(Proxy.of(proxy.url())), url=url, timeouts=PROMPT)
     with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
         async with open_transport(options, HEADERS):
             pass
@@ -210,7 +210,7 @@ async def test_tls_goes_through_untouched(proxy: Running) -> None:
         await echo(await secured(peer, context))
 
     async with serve(script) as (port, _):
-        options = terms(
+        options = connection_config(
             Tunnel(Proxy.of(proxy.url())),
             url=f"wss://localhost:{port}/v1",
             ssl_context=trusting(authority),

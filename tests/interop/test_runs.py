@@ -3,7 +3,7 @@
 Twenty rounds of three calls each, the whole way through a gateway that nobody here wrote. `aimock`
 calls by fixtures that are made for this run, and keeps a journal of what it was asked.
 
-What belongs elsewhere: the same over memory streams, at every frame (`tests/runs`).
+What belongs elsewhere: the same over memory streams, at every frame (`tests/conversation/runs`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pytest plugin, in projects of others: small ones, each run by a pytest of its own."""
+"""The pytest plugin in small projects, each run by its own pytest process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Run: TypeAlias = "Callable[..., subprocess.CompletedProcess[str]]"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run a test file of a project that knows the package, and nothing of this suite."""
+    """Return a function that runs a test file in a project of its own, outside this suite."""
 
     def run(source: str, *options: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "test_app.py").write_text(source, encoding="utf-8")
@@ -56,7 +56,7 @@ def test_a_test_has_a_server_and_a_connection(runner: str, run: Run) -> None:
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_the_marker_says_how_the_server_behaves(runner: str, run: Run) -> None:
+def test_the_marker_sets_the_options_of_the_server(runner: str, run: Run) -> None:
     pytest.importorskip(runner)
     source = """
 @pytest.mark.responses_server(lanes=False, api_key="right")
@@ -79,12 +79,12 @@ from trio_responses import APIError
 def crash(request):
     raise KeyError("no such city")
 
-async def test_it_looks_well(responses_server, responses_connection):
+async def test_with_a_mistake(responses_server, responses_connection):
     responses_server.respond_with(crash)
     with pytest.raises(APIError):
         await responses_connection.create(model="m", input="Hello")
 
-async def test_it_meant_that(responses_server, responses_connection):
+async def test_with_intent(responses_server, responses_connection):
     responses_server.respond_with(crash)
     with pytest.raises(APIError):
         await responses_connection.create(model="m", input="Hello")
@@ -93,51 +93,51 @@ async def test_it_meant_that(responses_server, responses_connection):
 """
     done = run(RUNNERS[runner] + source)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "the Responses server of the test crashed" in done.stdout
+    assert "the Responses server of the test had crashes" in done.stdout
     assert "no such city" in done.stdout
-    assert "test_it_meant_that" not in done.stdout
+    assert "test_with_intent" not in done.stdout
 
 
-def test_a_call_of_a_function_that_is_not_offered_fails_the_test(run: Run) -> None:
+def test_a_call_of_an_unoffered_function_fails_the_test(run: Run) -> None:
     source = """
 from trio_responses import APIError
 
-async def test_it_looks_well(responses_server, responses_connection):
+async def test_with_a_mistake(responses_server, responses_connection):
     responses_server.call("get_wether", {"city": "Oslo"})
     with pytest.raises(APIError):
         await responses_connection.create(model="m", input="Hello")
 
-async def test_it_meant_that(responses_server, responses_connection):
+async def test_with_intent(responses_server, responses_connection):
     responses_server.call("get_wether", unoffered=True)
     response = await responses_connection.create(model="m", input="Hello")
     assert response.function_calls[0].name == "get_wether"
 """
     done = run(TRIO_MARK + source)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "the order calls 'get_wether', and the request offers: none" in done.stdout
-    assert "test_it_meant_that" not in done.stdout
+    assert "the script calls the function 'get_wether', but the request offers: none" in done.stdout
+    assert "test_with_intent" not in done.stdout
 
 
 def test_a_typo_in_a_parameter_fails_the_test(run: Run) -> None:
     source = """
-async def test_it_is_wrong(responses_connection):
+async def test_that_fails(responses_connection):
     await responses_connection.create(model="m", input="Hello", temprature=1)
 
 @pytest.mark.responses_server(unknown_parameters=True)
-async def test_it_meant_that(responses_connection):
+async def test_with_intent(responses_connection):
     await responses_connection.create(model="m", input="Hello", temprature=1)
 """
     done = run(TRIO_MARK + source)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "unknown_parameter at temprature" in done.stdout
-    assert "test_it_meant_that" not in done.stdout
+    assert "test_with_intent" not in done.stdout
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_a_test_that_fails_fails_as_itself(runner: str, run: Run) -> None:
+def test_a_failing_test_reports_its_own_failure(runner: str, run: Run) -> None:
     pytest.importorskip(runner)
     source = """
-async def test_it_is_wrong(responses_connection):
+async def test_that_fails(responses_connection):
     response = await responses_connection.create(model="m", input="Hello")
     assert response.output_text == "nothing like it"
 """
@@ -146,18 +146,21 @@ async def test_it_is_wrong(responses_connection):
     assert "nothing like it" in done.stdout
     assert "AssertionError" in done.stdout
     assert "the Responses server" not in done.stdout
-    assert "1 failed in" in done.stdout.splitlines()[-1]  # and no error beside it
+    assert "1 failed in" in done.stdout.splitlines()[-1]  # and no error of the fixture
 
 
-def test_another_event_loop_is_refused_in_words(run: Run) -> None:
+def test_another_event_loop_fails_with_a_clear_message(run: Run) -> None:
     pytest.importorskip("anyio")
     done = run(ANYIO_MARK.replace('"trio"', '"asyncio"') + HELLO)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "runs on Trio: let the fixture anyio_backend return 'trio'" in done.stdout
+    assert (
+        "needs Trio, but the test does not run on Trio: let the fixture anyio_backend return 'trio'"
+        in done.stdout
+    )
     assert "RunContext" not in done.stdout
 
 
-def test_time_jumps_where_the_test_has_such_a_clock(run: Run) -> None:
+def test_the_clock_of_a_test_jumps_in_the_fixtures_too(run: Run) -> None:
     source = """
 import trio
 
@@ -172,11 +175,11 @@ async def test_an_hour_is_short(responses_server, responses_connection, autojump
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_nothing_of_the_package_is_imported_for_those_who_do_not_use_it(run: Run) -> None:
+def test_the_package_is_not_imported_without_the_fixtures(run: Run) -> None:
     source = """
 import sys
 
-def test_they_are_not_there():
+def test_the_modules_are_missing():
     ours = {"trio_responses", "msgspec", "trio_websocket", "wsproto"}
     assert ours.isdisjoint(name.partition(".")[0] for name in sys.modules)
     assert "pytest_trio_responses" in sys.modules
@@ -185,7 +188,7 @@ def test_they_are_not_there():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_fixture_of_the_project_goes_before_ours(run: Run) -> None:
+def test_a_fixture_of_the_project_overrides_the_fixture_of_the_plugin(run: Run) -> None:
     source = """
 import pytest
 
@@ -193,20 +196,20 @@ import pytest
 def responses_server():
     return "my own"
 
-def test_it_is_mine(responses_server):
+def test_it_is_the_own_fixture(responses_server):
     assert responses_server == "my own"
 """
     assert run(source).returncode == 0
 
 
-def test_the_plugin_names_no_fixture_of_ours() -> None:
-    """The suite's own ``server`` is another one."""
+def test_the_plugin_does_not_override_the_fixtures_of_this_suite() -> None:
+    """The suite has a fixture ``server`` of its own."""
     source = (ROOT / f"{PLUGIN}.py").read_text(encoding="utf-8")
     named = [line.split("def ")[1].split("(")[0] for line in source.splitlines() if "def " in line]
     assert named == ["pytest_configure", "responses_server", "responses_connection"]
 
 
-def test_the_package_brings_the_plugin_along() -> None:
+def test_the_package_registers_the_plugin() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert PLUGIN in project["project"]["entry-points"]["pytest11"].values()
     targets = project["tool"]["hatch"]["build"]["targets"]

@@ -1,4 +1,4 @@
-"""The tests of the pool run under a clock that jumps, and end where they would wait for ever."""
+"""Run each test of the pool with a clock that jumps, and fail a test that would wait for ever."""
 
 from collections.abc import Sequence
 from inspect import iscoroutinefunction

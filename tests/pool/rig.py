@@ -1,13 +1,13 @@
-"""What the tests of the pool are written in: pools, gates for answers, and who is where."""
+"""Helpers for the tests of the pool: open pools, hold back answers, and count requests."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_responses import Endpoint, ReconnectPolicy
 from trio_responses._pool import ResponsesPool, open_pool
@@ -47,38 +47,67 @@ def open_to(
 
 
 class Gate:
-    """Answers that wait: each of them, or all from some moment on."""
+    """Holds back all answers of a server until it is opened."""
 
     def __init__(self, server: ResponsesServer) -> None:
         self._server = server
         self._open = trio.Event()
         self.most: Counter[int] = Counter()
-        """The most answers under way at once, by connection."""
+        """The largest number of requests that were active at the same time, by connection."""
         self._now: Counter[int] = Counter()
         server.respond_with(self._answer)
 
     async def _answer(self, request: Request) -> Reply:
-        place = request.connection
-        self._now[place] += 1
-        self.most[place] = max(self.most[place], self._now[place])
+        number = request.connection
+        self._now[number] += 1
+        self.most[number] = max(self.most[number], self._now[number])
         await self._open.wait()
-        self._now[place] -= 1
-        return Reply(f"heard {request.text}")
+        self._now[number] -= 1
+        return Reply(f"answer to {request.text}")
 
     def open(self) -> None:
+        """Let all held and all later answers go."""
         self._open.set()
 
 
 async def ask(turns: TurnMethods, text: str, **params: Any) -> str:
+    """Run a turn and return its text."""
     response = await turns.create(model="m", input=text, **params)
     return response.output_text
 
 
 def per_connection(server: ResponsesServer) -> dict[int, int]:
-    """Count the requests of each of the server's connections."""
+    """Return the number of requests on each connection of the server."""
     return dict(Counter(request.connection for request in server.requests))
 
 
+async def open_all_connections(pool: ResponsesPool, size: int) -> None:
+    """Let a pool of ``per_connection=1`` open all its connections."""
+    async with AsyncExitStack() as stack:
+        for _ in range(size):
+            await stack.enter_async_context(pool.lane())
+    assert len(pool.connections) == size
+
+
+def active_requests(pool: ResponsesPool) -> list[int]:
+    """Return the number of active requests on each connection of a pool."""
+    return [connection.requests_active for connection in pool.statistics().connections]
+
+
+async def assert_all_places_are_free(
+    pool: ResponsesPool, server: ResponsesServer, size: int, places: int
+) -> None:
+    """Run as many turns as the connections of a pool have places, and see that none waits."""
+    gate = Gate(server)
+    async with trio.open_nursery() as nursery:
+        for number in range(size * places):
+            nursery.start_soon(ask, pool, f"{number}")
+        await wait_all_tasks_blocked()
+        assert active_requests(pool) == [places] * size
+        assert pool.statistics().turns_waiting == 0
+        gate.open()
+
+
 def close_frame(code: int) -> WireBytes:
-    """Make a close frame: the server's side of an end that it did not plan."""
+    """Return a close frame, as a server sends one that ends a socket."""
     return WireBytes(b"\x88\x02" + code.to_bytes(2, "big"))

@@ -1,4 +1,4 @@
-"""What one connection of a pool can do to the others when it fails: nothing."""
+"""A connection of a pool that fails does not affect the other connections."""
 
 from collections.abc import Iterator
 
@@ -6,30 +6,35 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.pool.rig import NEVER_AGAIN, STEADY, Gate, ask, close_frame, open_to, per_connection
+from tests.pool.rig import (
+    NEVER_AGAIN,
+    STEADY,
+    Gate,
+    ask,
+    close_frame,
+    open_all_connections,
+    open_to,
+    per_connection,
+)
 from tests.turn.rig import Crowd
 from trio_responses import (
     AuthenticationError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     ReconnectFailed,
     ResponsesError,
     RotationPolicy,
+    SteerState,
+    TurnRestarted,
 )
-from trio_responses._pool import ResponsesPool
 from trio_responses.testing import ResponsesServer
-
-
-async def open_two(pool: ResponsesPool) -> None:
-    """Have a pool of ``per_connection=1`` open two connections."""
-    async with pool.lane(), pool.lane():
-        assert len(pool.connections) == 2
-
 
 # --- Opening -----------------------------------------------------------------------------
 
 
-async def test_a_refused_key_leaves_as_itself_and_at_once(server: ResponsesServer) -> None:
+async def test_open_pool_raises_at_once_when_the_server_rejects_the_key(
+    server: ResponsesServer,
+) -> None:
     server.refuse(401, times=None)
     began = trio.current_time()
     async with Crowd():
@@ -40,7 +45,7 @@ async def test_a_refused_key_leaves_as_itself_and_at_once(server: ResponsesServe
     assert server.statistics().handshakes == 1
 
 
-async def test_a_server_that_is_not_there_is_tried_as_the_policy_says(
+async def test_open_pool_retries_an_unreachable_server_as_the_policy_sets(
     server: ResponsesServer,
 ) -> None:
     server.stop_accepting()
@@ -52,11 +57,11 @@ async def test_a_server_that_is_not_there_is_tried_as_the_policy_says(
     assert trio.current_time() == 1 + 2 + 4 + 8 + 16
 
 
-async def test_a_key_that_is_refused_later_is_raised_to_those_that_wait(
+async def test_waiting_turns_fail_when_a_later_connection_has_its_key_rejected(
     server: ResponsesServer,
 ) -> None:
     gate = Gate(server)
-    refused: list[Delivery | None] = []
+    refused: list[DeliveryStatus | None] = []
     answered: list[str] = []
 
     async def try_to_ask(text: str) -> None:
@@ -70,14 +75,14 @@ async def test_a_key_that_is_refused_later_is_raised_to_those_that_wait(
         for number in range(20):
             nursery.start_soon(try_to_ask, f"{number}")
         await wait_all_tasks_blocked()
-        assert refused == [Delivery.NOT_SENT] * 4
+        assert refused == [DeliveryStatus.NOT_SENT] * 4
         gate.open()
         await wait_all_tasks_blocked()
         assert len(answered) == 16
-        assert await ask(pool, "still there") == "heard still there"
+        assert await ask(pool, "still there") == "answer to still there"
 
 
-async def test_a_connection_that_cannot_be_opened_costs_nobody_an_answer(
+async def test_no_turn_fails_when_a_further_connection_cannot_be_opened(
     server: ResponsesServer,
 ) -> None:
     gate = Gate(server)
@@ -95,7 +100,7 @@ async def test_a_connection_that_cannot_be_opened_costs_nobody_an_answer(
             assert pool.statistics().connections_failed == 1
             gate.open()
         assert len(answered) == 20
-        assert pool.statistics().connections_failed == 1  # no attempt for each turn that came
+        assert pool.statistics().connections_failed == 1  # not one attempt for each turn
         server.accept_again()
         await trio.sleep(STEADY.cap)
         async with trio.open_nursery() as nursery:
@@ -104,7 +109,7 @@ async def test_a_connection_that_cannot_be_opened_costs_nobody_an_answer(
         assert len(pool.connections) == 2
 
 
-async def test_each_connection_has_its_own_walk_through_an_iterator_of_delays(
+async def test_each_connection_uses_all_delays_of_an_iterator(
     server: ResponsesServer,
 ) -> None:
     def delays() -> Iterator[float]:
@@ -119,10 +124,12 @@ async def test_each_connection_has_its_own_walk_through_an_iterator_of_delays(
             assert trio.current_time() == 24
 
 
-# --- Losing ------------------------------------------------------------------------------
+# --- Losing sockets ------------------------------------------------------------------------------
 
 
-async def test_one_connection_that_is_over_takes_nobody_with_it(server: ResponsesServer) -> None:
+async def test_turns_of_other_connections_go_on_when_one_connection_ends(
+    server: ResponsesServer,
+) -> None:
     gate = Gate(server)
     ended: list[ResponsesError] = []
     answered: list[str] = []
@@ -134,7 +141,7 @@ async def test_one_connection_that_is_over_takes_nobody_with_it(server: Response
             ended.append(error)
 
     async with open_to(server, size=2, per_connection=1) as pool:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         async with trio.open_nursery() as nursery:
             for number in range(4):
                 nursery.start_soon(try_to_ask, f"{number}")
@@ -149,13 +156,13 @@ async def test_one_connection_that_is_over_takes_nobody_with_it(server: Response
             gate.open()
         assert len(answered) == 2
         assert pool.statistics().connections_ended == 1
-        # Two turns were left, and wanted for another connection in the place of the first one.
+        # The two turns that were left needed another connection in place of the first one.
         assert server.statistics().handshakes == 3
 
 
-async def test_turns_go_to_the_others_while_one_has_no_socket(server: ResponsesServer) -> None:
+async def test_turns_use_other_connections_while_one_has_no_socket(server: ResponsesServer) -> None:
     async with open_to(server, size=2, per_connection=1) as pool:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         server.stop_accepting()
         await server.send_raw(close_frame(1001), connection=1)
         await wait_all_tasks_blocked()
@@ -167,9 +174,11 @@ async def test_turns_go_to_the_others_while_one_has_no_socket(server: ResponsesS
         server.accept_again()
 
 
-async def test_turns_that_wait_for_any_socket_get_the_first_one(server: ResponsesServer) -> None:
+async def test_turns_wait_for_the_first_socket_when_no_connection_has_one(
+    server: ResponsesServer,
+) -> None:
     async with open_to(server, size=3, per_connection=1) as pool:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         server.stop_accepting()
         await server.hang_up_all()
         async with trio.open_nursery() as nursery:
@@ -177,22 +186,22 @@ async def test_turns_that_wait_for_any_socket_get_the_first_one(server: Response
                 nursery.start_soon(ask, pool, f"{number}")
             await wait_all_tasks_blocked()
             assert pool.statistics().turns_waiting == 5
-            # None is opened beside those that come back.
+            # The pool opens no connection while the existing ones reconnect.
             assert (len(pool.connections), pool.statistics().connections_opening) == (2, 0)
             server.accept_again()
         assert len(server.requests) == 5
 
 
-async def test_when_none_can_be_opened_the_turn_is_told_and_the_next_one_tries_again(
+async def test_a_turn_fails_when_no_connection_can_be_opened_and_the_next_turn_tries_again(
     server: ResponsesServer,
 ) -> None:
     async with open_to(server, size=2, per_connection=1) as pool:
-        await open_two(pool)
+        await open_all_connections(pool, 2)
         server.stop_accepting()
         await server.hang_up_all()
         with pytest.raises(ReconnectFailed) as caught:
             await ask(pool, "hi")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         assert pool.connections == ()
         assert pool.statistics().connections_ended == 2
         with pytest.raises(ReconnectFailed):
@@ -202,7 +211,9 @@ async def test_when_none_can_be_opened_the_turn_is_told_and_the_next_one_tries_a
         assert await ask(pool, "hi") == 'Turn 1: you said "hi".'
 
 
-async def test_a_conversation_whose_connection_is_over_says_so(server: ResponsesServer) -> None:
+async def test_a_conversation_raises_the_error_that_its_connection_ended_with(
+    server: ResponsesServer,
+) -> None:
     async with (
         open_to(server, size=1) as pool,
         pool.conversation(model="m", store=False) as conversation,
@@ -211,10 +222,10 @@ async def test_a_conversation_whose_connection_is_over_says_so(server: Responses
         await server.close_all(4000)
         with pytest.raises(ConnectionLost):
             await conversation.create("on")
-        assert await ask(pool, "others go on") == 'Turn 1: you said "others go on".'
+        assert await ask(pool, "unaffected") == 'Turn 1: you said "unaffected".'
 
 
-async def test_a_turn_that_is_cancelled_while_it_is_sent_again_has_left_its_place_once(
+async def test_a_turn_cancelled_while_it_is_sent_again_releases_its_place_once(
     narrow_server: ResponsesServer,
 ) -> None:
     async with open_to(narrow_server, lanes=False, size=1) as pool:
@@ -231,10 +242,24 @@ async def test_a_turn_that_is_cancelled_while_it_is_sent_again_has_left_its_plac
             gate.open()
 
 
+async def test_a_steering_input_between_two_attempts_is_refused(server: ResponsesServer) -> None:
+    server.drop(after_events=1)
+    async with (
+        open_to(server, size=1) as pool,
+        pool.stream(model="m", input="hi", delivery="at_least_once") as stream,
+    ):
+        await anext(stream)
+        assert isinstance(await anext(stream), TurnRestarted)
+        receipt = await stream.steer("too late")
+        await stream.until_done()
+    assert receipt.state is SteerState.FAILED
+    assert stream.response.output_text == 'Turn 1: you said "hi".'
+
+
 # --- Rotation ----------------------------------------------------------------------------
 
 
-async def test_sockets_that_were_opened_together_are_not_replaced_together(
+async def test_sockets_that_were_opened_together_are_rotated_at_different_times(
     server: ResponsesServer,
 ) -> None:
     rotation = RotationPolicy(max_age=100, stagger=0.5)

@@ -1,4 +1,4 @@
-"""P1 for pools: nothing outlives the block, and leaving it is bounded in time."""
+"""P1 for pools: nothing outlives the block, and closing takes a bounded time."""
 
 import inspect
 import math
@@ -9,13 +9,20 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.pool.rig import Gate, ask, close_frame, open_to
+from tests.pool.rig import (
+    Gate,
+    ask,
+    close_frame,
+    open_all_connections,
+    open_to,
+    per_connection,
+)
 from tests.turn.rig import Crowd
 from trio_responses import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     RotationPolicy,
     Timeouts,
     open_responses,
@@ -27,28 +34,28 @@ from trio_responses._turn.methods import TurnMethods
 from trio_responses.testing import ResponsesServer
 
 
-async def test_leaving_ends_the_turns_under_way_and_those_that_wait(
+async def test_closing_ends_the_active_and_the_waiting_turns(
     server: ResponsesServer,
 ) -> None:
     gate = Gate(server)
-    told: list[Delivery | None] = []
+    deliveries: list[DeliveryStatus | None] = []
 
     async def try_to_ask(text: str) -> None:
         with pytest.raises(ConnectionClosed) as caught:
             await ask(pool, text)
-        told.append(caught.value.delivery)
+        deliveries.append(caught.value.delivery)
 
     async with Crowd(), trio.open_nursery() as nursery, open_to(server, size=2) as pool:
         for number in range(40):
             nursery.start_soon(try_to_ask, f"{number}")
         await wait_all_tasks_blocked()
         assert pool.statistics().turns_waiting == 8
-    assert told.count(Delivery.NOT_SENT) == 8
-    assert told.count(Delivery.AMBIGUOUS) == 32
+    assert deliveries.count(DeliveryStatus.NOT_SENT) == 8
+    assert deliveries.count(DeliveryStatus.AMBIGUOUS) == 32
     gate.open()
 
 
-async def test_leaving_ends_the_turns_that_wait_for_one_connection(
+async def test_closing_ends_the_turns_that_wait_for_one_connection(
     narrow_server: ResponsesServer,
 ) -> None:
     async with (
@@ -57,46 +64,44 @@ async def test_leaving_ends_the_turns_that_wait_for_one_connection(
     ):
         first = await pool.create(model="m", input="hi", store=True)
         narrow_server.stall()
-        nursery.start_soon(see_it_closed, pool, Delivery.AMBIGUOUS)
+        nursery.start_soon(ask_until_closed, pool, DeliveryStatus.AMBIGUOUS)
         await wait_all_tasks_blocked()
-        nursery.start_soon(partial(see_it_closed, previous_response_id=first.id), pool)
+        nursery.start_soon(partial(ask_until_closed, previous_response_id=first.id), pool)
         await wait_all_tasks_blocked()
         assert pool.statistics().turns_waiting == 1
 
 
-async def see_it_closed(
-    turns: TurnMethods, delivery: Delivery = Delivery.NOT_SENT, **params: Any
+async def ask_until_closed(
+    turns: TurnMethods, delivery: DeliveryStatus = DeliveryStatus.NOT_SENT, **params: Any
 ) -> None:
     with pytest.raises(ConnectionClosed) as caught:
         await ask(turns, "hi", **params)
     assert caught.value.delivery is delivery
 
 
-async def test_leaving_closes_all_connections_with_1000_side_by_side(
+async def test_closing_closes_all_connections_with_code_1000(
     server: ResponsesServer,
 ) -> None:
     async with open_to(server, size=3, per_connection=1) as pool:
-        async with pool.lane(), pool.lane(), pool.lane():
-            pass
+        await open_all_connections(pool, 3)
         connections = pool.connections
     await wait_all_tasks_blocked()
     assert [one.state for one in connections] == [ConnectionState.CLOSED] * 3
     assert [one.close_code for one in server.connections] == [1000] * 3
 
 
-async def test_leaving_takes_no_longer_than_the_closing_handshake_of_one(
+async def test_closing_takes_no_longer_than_one_closing_handshake(
     server: ResponsesServer,
 ) -> None:
     timeouts = Timeouts(close=3)
     async with open_to(server, size=3, per_connection=1, timeouts=timeouts) as pool:
-        async with pool.lane(), pool.lane(), pool.lane():
-            pass
+        await open_all_connections(pool, 3)
         server.freeze_all()
         since = trio.current_time()
     assert trio.current_time() == since + 3
 
 
-async def test_leaving_while_others_are_being_opened(server: ResponsesServer) -> None:
+async def test_closing_cancels_connections_that_are_being_opened(server: ResponsesServer) -> None:
     async with Crowd():
         async with open_to(server, size=4) as pool, trio.open_nursery() as nursery:
             server.hang_handshake(times=None)
@@ -115,7 +120,7 @@ async def test_leaving_while_others_are_being_opened(server: ResponsesServer) ->
 async def test_the_pool_works_in_a_finally_clause_of_a_cancelled_block(
     server: ResponsesServer,
 ) -> None:
-    said = ""
+    answers = ""
     with trio.move_on_after(1) as scope:
         async with open_to(server, size=2, per_connection=1) as pool:
             try:
@@ -123,19 +128,19 @@ async def test_the_pool_works_in_a_finally_clause_of_a_cancelled_block(
             finally:
                 with trio.CancelScope(shield=True):
                     async with pool.lane() as first, pool.lane() as second:
-                        said = await ask(first, "1") + await ask(second, "2")
+                        answers = await ask(first, "1") + await ask(second, "2")
     assert scope.cancelled_caught
-    assert said == 'Turn 1: you said "1".Turn 1: you said "2".'
+    assert answers == 'Turn 1: you said "1".Turn 1: you said "2".'
 
 
-async def test_an_exception_of_the_block_leaves_it_as_itself(server: ResponsesServer) -> None:
+async def test_an_exception_of_the_block_is_raised_without_a_group(server: ResponsesServer) -> None:
     async with Crowd():
         with pytest.raises(KeyError, match="mine"):
             async with open_to(server):
                 raise KeyError("mine")
 
 
-async def test_cancelling_the_opening_leaves_nothing(server: ResponsesServer) -> None:
+async def test_a_cancelled_opening_leaves_nothing_behind(server: ResponsesServer) -> None:
     server.hang_handshake()
     async with Crowd():
         with trio.move_on_after(5) as scope:
@@ -145,13 +150,13 @@ async def test_cancelling_the_opening_leaves_nothing(server: ResponsesServer) ->
         assert trio.current_time() == 5
 
 
-async def test_after_the_end_nothing_begins(server: ResponsesServer) -> None:
+async def test_a_closed_pool_starts_no_turns_and_lanes(server: ResponsesServer) -> None:
     async with open_to(server) as pool:
         await pool.aclose()
         await pool.aclose()
         with pytest.raises(ConnectionClosed) as caught:
             await ask(pool, "hi")
-        assert caught.value.delivery is Delivery.NOT_SENT
+        assert caught.value.delivery is DeliveryStatus.NOT_SENT
         with pytest.raises(ConnectionClosed):
             async with pool.lane():
                 raise AssertionError("the block must not begin")
@@ -161,7 +166,7 @@ async def test_after_the_end_nothing_begins(server: ResponsesServer) -> None:
 # --- Cancelled turns ---------------------------------------------------------------------
 
 
-async def test_a_turn_that_is_cancelled_while_it_waits_leaves_the_queue(
+async def test_a_turn_cancelled_while_it_waits_leaves_the_queue(
     narrow_server: ResponsesServer,
 ) -> None:
     gate = Gate(narrow_server)
@@ -182,7 +187,7 @@ async def test_a_turn_that_is_cancelled_while_it_waits_leaves_the_queue(
 
 
 @pytest.mark.parametrize("before", [True, False])
-async def test_a_place_that_comes_too_late_goes_to_the_next(
+async def test_a_place_assigned_to_a_cancelled_turn_goes_to_the_next_turn(
     narrow_server: ResponsesServer, *, before: bool
 ) -> None:
     gate = Gate(narrow_server)
@@ -193,9 +198,9 @@ async def test_a_place_that_comes_too_late_goes_to_the_next(
             await stream.until_done()
             if before:
                 scope.cancel()
-        scope.cancel()  # the place was given to the second one just now
+        scope.cancel()  # the place was just assigned to the second turn
 
-    async def wait_in_vain() -> None:
+    async def ask_and_be_cancelled() -> None:
         with scope:
             await ask(pool, "2")
 
@@ -203,17 +208,17 @@ async def test_a_place_that_comes_too_late_goes_to_the_next(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_and_cancel)
             await wait_all_tasks_blocked()
-            nursery.start_soon(wait_in_vain)
+            nursery.start_soon(ask_and_be_cancelled)
             await wait_all_tasks_blocked()
             nursery.start_soon(ask, pool, "3")
             await wait_all_tasks_blocked()
             gate.open()
         assert scope.cancelled_caught
-        assert await ask(pool, "4") == "heard 4"
+        assert await ask(pool, "4") == "answer to 4"
     assert [request.text for request in narrow_server.requests] == ["1", "3", "4"]
 
 
-async def test_a_turn_that_is_left_early_gives_its_place_back(server: ResponsesServer) -> None:
+async def test_a_turn_that_is_left_early_releases_its_place(server: ResponsesServer) -> None:
     async with open_to(server, size=1) as pool:
         for _ in range(50):
             async with pool.stream(model="m", input="hi") as stream:
@@ -221,20 +226,23 @@ async def test_a_turn_that_is_left_early_gives_its_place_back(server: ResponsesS
         assert await ask(pool, "hi") == 'Turn 1: you said "hi".'
 
 
-async def test_a_turn_that_went_with_its_socket_is_forgotten(server: ResponsesServer) -> None:
-    async with open_to(server, size=1) as pool:
+async def test_an_abandoned_turn_counts_until_its_socket_is_lost(server: ResponsesServer) -> None:
+    async with open_to(server, size=2, per_connection=1) as pool:
+        await open_all_connections(pool, 2)
         server.stall(after_events=1)
-        async with pool.stream(model="m", input="hi") as stream:
+        async with pool.stream(model="m", input="abandoned") as stream:
             await anext(stream)
-        (member,) = pool._spread.members
-        assert member.load == 1
-        await server.close_all(1001)
+        await ask(pool, "hi")
+        assert per_connection(server) == {1: 1, 2: 1}  # the first connection has a higher load
+        await server.send_raw(close_frame(1001), connection=1)
+        await wait_all_tasks_blocked()
         await pool.connections[0].wait_open()
-        assert member.load == 0
-        assert member._left == []
+        await ask(pool, "hi")
+        sent = [connection.requests_sent for connection in pool.statistics().connections]
+        assert sent == [2, 1]
 
 
-async def test_a_turn_that_is_sent_again_has_one_place(server: ResponsesServer) -> None:
+async def test_a_turn_that_is_sent_again_takes_one_place(server: ResponsesServer) -> None:
     async with open_to(server, size=1) as pool:
         for _ in range(20):
             server.drop(after_events=2)
@@ -247,10 +255,10 @@ async def cancel_when_blocked(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-# --- What there is to see ----------------------------------------------------------------
+# --- Statistics and options --------------------------------------------------------------
 
 
-async def test_statistics_are_sums_that_never_shrink(server: ResponsesServer) -> None:
+async def test_sums_do_not_decrease_when_connections_end(server: ResponsesServer) -> None:
     async with open_to(server, size=2, per_connection=1) as pool:
         async with pool.lane() as first, pool.lane() as second:
             await ask(first, "1")
@@ -269,7 +277,7 @@ async def test_statistics_are_sums_that_never_shrink(server: ResponsesServer) ->
         assert repr(pool) == "<ResponsesPool of 0 connections>"
 
 
-async def test_turns_that_end_on_an_older_socket_of_a_connection_that_is_over_are_counted(
+async def test_turns_on_an_older_socket_of_an_ended_connection_are_counted(
     server: ResponsesServer,
 ) -> None:
     gate = Gate(server)
@@ -292,13 +300,15 @@ async def test_turns_that_end_on_an_older_socket_of_a_connection_that_is_over_ar
 
 @pytest.mark.parametrize("option", ["size", "per_connection"])
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "4", math.inf])
-async def test_numbers_that_cannot_be(server: ResponsesServer, option: str, number: Any) -> None:
+async def test_an_invalid_number_raises_configuration_error(
+    server: ResponsesServer, option: str, number: Any
+) -> None:
     with pytest.raises(ConfigurationError, match=option):
         async with open_to(server, **{option: number}):
             raise AssertionError("the block must not begin")
 
 
-async def test_a_url_and_an_endpoint_are_too_much(server: ResponsesServer) -> None:
+async def test_url_and_endpoint_exclude_each_other(server: ResponsesServer) -> None:
     with pytest.raises(ConfigurationError, match="not both"):
         async with open_to(server, url=server.url):
             raise AssertionError("the block must not begin")
@@ -310,14 +320,14 @@ async def test_an_insecure_url_is_refused() -> None:
             raise AssertionError("the block must not begin")
 
 
-def test_the_options_are_those_of_a_connection() -> None:
+def test_open_pool_has_the_options_of_open_responses() -> None:
     own = {"size", "per_connection"}
     pool, single = (inspect.signature(one).parameters for one in (open_pool, open_responses))
     assert {name: pool[name] for name in pool if name not in own} == dict(single)
     assert own < set(pool)
 
 
-async def test_all_connections_tell_the_same_instruments(server: ResponsesServer) -> None:
+async def test_all_connections_share_the_instruments(server: ResponsesServer) -> None:
     class Counter(Instrument):
         opened = 0
 

@@ -1,7 +1,7 @@
-"""What the events of a response add up to, beside a response that was there first.
+"""The accumulated events of a response, compared with the response that they were made from.
 
-A response is made up, told in events as a server may tell it (in pieces of any size, items side
-by side, with much left out), and put together again.
+A random response is sent as events in the ways of a server: in pieces of any size, with items
+interleaved, and with many events omitted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.accumulator import MANY, Accumulator, Snapshot
+from trio_responses._protocol.accumulator import MAX_COLLECTED, Accumulator, Snapshot
 
 if TYPE_CHECKING:
     from trio_responses._protocol.accumulator import ItemSnapshot
 
 JSONObject: TypeAlias = "dict[str, Any]"
 
-LEAVE_OUT = object()
+OMITTED = object()
 
 
 def feed(accumulator: Accumulator, *frames: JSONObject) -> None:
@@ -31,9 +31,9 @@ def feed(accumulator: Accumulator, *frames: JSONObject) -> None:
         accumulator.feed([wire.decode(json.dumps(frame).encode())])
 
 
-def finish(accumulator: Accumulator, output: Any = LEAVE_OUT, **fields: Any) -> wire.Response:
+def finish(accumulator: Accumulator, output: Any = OMITTED, **fields: Any) -> wire.Response:
     response = {"id": "resp_1", "status": "completed", **fields}
-    if output is not LEAVE_OUT:
+    if output is not OMITTED:
         response["output"] = output
     frame = {"type": "response.completed", "response": response}
     event = wire.decode(json.dumps(frame).encode())
@@ -43,13 +43,13 @@ def finish(accumulator: Accumulator, output: Any = LEAVE_OUT, **fields: Any) -> 
 
 
 def output_of(response: wire.Response) -> list[JSONObject] | None:
-    """Give the output as JSON, nothing added and nothing lost."""
+    """Return the output as JSON."""
     if response.raw_output is None:
         return None
     return [json.loads(bytes(raw)) for raw in response.raw_output]
 
 
-# --- Responses, and how they are told ---------------------------------------------------------
+# --- Random responses as events ---------------------------------------------------------------
 
 TEXT, REFUSAL, SUMMARY, ARGUMENTS = "text", "refusal", "reasoning_summary", "arguments"
 
@@ -63,22 +63,22 @@ EXTRAS = st.dictionaries(
 
 @dataclass
 class Part:
-    """A text of an item, and the events that tell it."""
+    """A text of an item, and the events for it."""
 
     kind: str
     text: str
     events: str
-    """What their types begin with."""
+    """The prefix of their types."""
     whole: str = "text"
-    """The field of the one that says it as a whole."""
+    """The field of the event with the whole text."""
     place: JSONObject = field(default_factory=dict[str, Any])
     added: JSONObject | None = None
-    """What sets the part up, and ends it."""
+    """The content of the events that add and finish the part."""
 
 
 @dataclass
-class Told:
-    """An output item, and its parts."""
+class ItemInParts:
+    """An output item and its parts."""
 
     item: JSONObject
     parts: list[Part]
@@ -94,43 +94,45 @@ def _message_part(index: int, kind: str, text: str, extra: JSONObject) -> tuple[
 
 
 @st.composite
-def messages(draw: st.DrawFn) -> Told:
+def messages(draw: st.DrawFn) -> ItemInParts:
     kinds = draw(st.lists(st.sampled_from([TEXT, TEXT, REFUSAL]), max_size=3))
     parts = [_message_part(at, kind, draw(TEXTS), draw(EXTRAS)) for at, kind in enumerate(kinds)]
     item = {"type": "message", "role": "assistant", "content": [content for _, content in parts]}
-    return Told(item, [part for part, _ in parts])
+    return ItemInParts(item, [part for part, _ in parts])
 
 
 @st.composite
-def reasonings(draw: st.DrawFn) -> Told:
+def reasonings(draw: st.DrawFn) -> ItemInParts:
     texts = draw(st.lists(TEXTS, max_size=3))
     summary = [{"type": "summary_text", "text": text} for text in texts]
     parts = [
         Part(SUMMARY, text, "response.reasoning_summary_text", place={"summary_index": at})
         for at, text in enumerate(texts)
     ]
-    return Told({"type": "reasoning", "summary": summary, "encrypted_content": "gAAA"}, parts)
+    return ItemInParts(
+        {"type": "reasoning", "summary": summary, "encrypted_content": "gAAA"}, parts
+    )
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> Told:
+def calls(draw: st.DrawFn) -> ItemInParts:
     text = draw(TEXTS)
     kind = draw(st.sampled_from(["function_call", "mcp_call", "custom_tool_call"]))
     source = "input" if kind == "custom_tool_call" else "arguments"
     part = Part(ARGUMENTS, text, f"response.{kind}_{source}", source)
-    return Told({"type": kind, "call_id": "call_1", "name": "look", source: text}, [part])
+    return ItemInParts({"type": kind, "call_id": "call_1", "name": "look", source: text}, [part])
 
 
 @st.composite
-def unknown_items(draw: st.DrawFn) -> Told:
-    return Told({"type": "hologram", "depth": draw(st.integers())}, [])
+def unknown_items(draw: st.DrawFn) -> ItemInParts:
+    return ItemInParts({"type": "hologram", "depth": draw(st.integers())}, [])
 
 
 @st.composite
-def told_items(draw: st.DrawFn) -> Told:
-    told = draw(messages() | reasonings() | calls() | unknown_items())
-    told.item = {"id": draw(IDS), **told.item, **draw(EXTRAS)}
-    return told
+def items_in_parts(draw: st.DrawFn) -> ItemInParts:
+    item_in_parts = draw(messages() | reasonings() | calls() | unknown_items())
+    item_in_parts.item = {"id": draw(IDS), **item_in_parts.item, **draw(EXTRAS)}
+    return item_in_parts
 
 
 @st.composite
@@ -140,29 +142,31 @@ def pieces(draw: st.DrawFn, text: str) -> list[str]:
 
 
 @dataclass
-class Saying:
-    """One event, and what is known of its item once it is said."""
+class ItemEvent:
+    """One event, and the texts of its item after the event."""
 
     frame: JSONObject
     known: dict[tuple[str, int], str] | None
-    """The texts by kind and part; `None` where the event brings no piece of its item."""
+    """The texts by kind and part; `None` if the event has no piece of its item."""
     finished: bool = False
 
 
 @st.composite
-def told_in_events(draw: st.DrawFn, told: Told, index: int, *, finished: bool) -> list[Saying]:
-    """Tell an item: with all its events or with some, but whole pieces of a text or none."""
-    sayings: list[Saying] = []
+def events_of_item(
+    draw: st.DrawFn, item_in_parts: ItemInParts, index: int, *, finished: bool
+) -> list[ItemEvent]:
+    """Return events of an item, all or some; the pieces of a text are complete or omitted."""
+    item_events: list[ItemEvent] = []
     known: dict[tuple[str, int], str] = {}
-    of_item = {"output_index": index, "item_id": told.item["id"]}
+    of_item = {"output_index": index, "item_id": item_in_parts.item["id"]}
 
     def add(type_: str, frame: JSONObject, *, counts: bool = True) -> None:
         event = {"type": type_, "output_index": index, **frame}
-        sayings.append(Saying(event, dict(known) if counts else None))
+        item_events.append(ItemEvent(event, dict(known) if counts else None))
 
     if draw(st.booleans()):
-        add("response.output_item.added", {"item": {**told.item, "status": "in_progress"}})
-    for at, part in enumerate(told.parts):
+        add("response.output_item.added", {"item": {**item_in_parts.item, "status": "in_progress"}})
+    for at, part in enumerate(item_in_parts.parts):
         place = (part.kind, at)
         where = {**of_item, **part.place}
         if part.added and draw(st.booleans()):
@@ -177,18 +181,20 @@ def told_in_events(draw: st.DrawFn, told: Told, index: int, *, finished: bool) -
         if part.added and draw(st.booleans()):
             add("response.content_part.done", {**where, "part": part.added}, counts=False)
     if finished:
-        known.update({(part.kind, at): part.text for at, part in enumerate(told.parts)})
-        add("response.output_item.done", {"item": told.item})
-        sayings[-1].finished = True
-    return sayings
+        known.update({(part.kind, at): part.text for at, part in enumerate(item_in_parts.parts)})
+        add("response.output_item.done", {"item": item_in_parts.item})
+        item_events[-1].finished = True
+    return item_events
 
 
 @st.composite
-def interleaved(draw: st.DrawFn, items: list[Told], *, finished: bool) -> list[Saying]:
-    told = [draw(told_in_events(item, at, finished=finished)) for at, item in enumerate(items)]
-    order: list[Saying] = []
-    while any(told):
-        order.append(draw(st.sampled_from([one for one in told if one])).pop(0))
+def interleaved(draw: st.DrawFn, items: list[ItemInParts], *, finished: bool) -> list[ItemEvent]:
+    item_in_parts = [
+        draw(events_of_item(item, at, finished=finished)) for at, item in enumerate(items)
+    ]
+    order: list[ItemEvent] = []
+    while any(item_in_parts):
+        order.append(draw(st.sampled_from([one for one in item_in_parts if one])).pop(0))
     return order
 
 
@@ -215,25 +221,25 @@ def shown(item: ItemSnapshot) -> JSONObject:
 OUTPUTS = st.sampled_from(["full", "empty", "null", "left out"])
 
 
-class TestBesideAResponse:
+class TestRandomResponses:
     @settings(deadline=None, max_examples=100)
-    @given(st.data(), st.lists(told_items(), max_size=4), OUTPUTS, st.booleans())
-    def test_the_events_of_a_response_add_up_to_it(
+    @given(st.data(), st.lists(items_in_parts(), max_size=4), OUTPUTS, st.booleans())
+    def test_the_events_of_a_response_accumulate_to_the_response(
         self,
         data: st.DataObject,
-        items: list[Told],
+        items: list[ItemInParts],
         terminal: str,
         keep_text: bool,  # noqa: FBT001
     ) -> None:
-        """Row 20 of the problems: whether the end carries the output, or only the items' ends."""
+        """Row 20 of docs/problems.md: the terminal event or the finished items have the output."""
         accumulator = Accumulator(keep_text=keep_text)
         finished = terminal != "full" or data.draw(st.booleans())
-        for saying in data.draw(interleaved(items, finished=finished)):
-            feed(accumulator, saying.frame)
-        output = [told.item for told in items]
+        for item_event in data.draw(interleaved(items, finished=finished)):
+            feed(accumulator, item_event.frame)
+        output = [item_in_parts.item for item_in_parts in items]
         if terminal == "full":
             output = [{**item, "x_last": True} for item in output]
-        ends = {"full": output, "empty": [], "null": None, "left out": LEAVE_OUT}
+        ends = {"full": output, "empty": [], "null": None, "left out": OMITTED}
         response = finish(accumulator, ends[terminal], usage={"input_tokens": 3}, model="m")
         assert (output_of(response) or []) == output
         assert (response.id, response.status, response.model) == ("resp_1", "completed", "m")
@@ -241,43 +247,44 @@ class TestBesideAResponse:
         assert len(response.output) == len(items)
 
     @settings(deadline=None, max_examples=100)
-    @given(st.data(), st.lists(told_items(), max_size=4), st.booleans())
-    def test_a_snapshot_shows_what_was_said_so_far(
+    @given(st.data(), st.lists(items_in_parts(), max_size=4), st.booleans())
+    def test_a_snapshot_has_the_texts_received_so_far(
         self,
         data: st.DataObject,
-        items: list[Told],
+        items: list[ItemInParts],
         finished: bool,  # noqa: FBT001
     ) -> None:
         accumulator = Accumulator()
         known: dict[int, JSONObject] = {}
         done: set[int] = set()
-        for saying in data.draw(interleaved(items, finished=finished)):
-            feed(accumulator, saying.frame)
-            index = saying.frame["output_index"]
-            if saying.known is not None:
-                known[index] = expected_item(index, saying.known)
-            if saying.finished:
+        for item_event in data.draw(interleaved(items, finished=finished)):
+            feed(accumulator, item_event.frame)
+            index = item_event.frame["output_index"]
+            if item_event.known is not None:
+                known[index] = expected_item(index, item_event.known)
+            if item_event.finished:
                 done.add(index)
             snapshot = accumulator.snapshot()
             assert [shown(item) for item in snapshot.items] == [known[at] for at in sorted(known)]
             assert {item.output_index for item in snapshot.items if item.item is not None} == done
 
     @settings(deadline=None, max_examples=50)
-    @given(st.data(), st.lists(told_items(), min_size=1, max_size=4))
-    def test_without_its_text_a_snapshot_shows_finished_items_only(
-        self, data: st.DataObject, items: list[Told]
+    @given(st.data(), st.lists(items_in_parts(), min_size=1, max_size=4))
+    def test_without_text_a_snapshot_has_finished_items_only(
+        self, data: st.DataObject, items: list[ItemInParts]
     ) -> None:
         accumulator = Accumulator(keep_text=False)
-        for saying in data.draw(interleaved(items, finished=True)):
-            feed(accumulator, saying.frame)
+        for item_event in data.draw(interleaved(items, finished=True)):
+            feed(accumulator, item_event.frame)
             for item in accumulator.snapshot().items:
                 if item.item is None:
                     assert not any(shown(item)[kind] for kind in (TEXT, REFUSAL, SUMMARY))
+            # Memory that no public attribute shows:
             assert not any(item.pieces for item in accumulator._items.values())
         assert len(accumulator.snapshot().items) == len(items)
 
 
-# --- One by one -------------------------------------------------------------------------------
+# --- Examples ---------------------------------------------------------------------------------
 
 
 def message(text: str, item_id: str = "msg_1") -> JSONObject:
@@ -298,9 +305,9 @@ def accumulator() -> Accumulator:
     return Accumulator()
 
 
-class TestTheEnd:
-    @pytest.mark.parametrize("output", [[], None, LEAVE_OUT], ids=["empty", "null", "left out"])
-    def test_the_finished_items_are_the_output_where_the_end_has_none(
+class TestTerminalEvents:
+    @pytest.mark.parametrize("output", [[], None, OMITTED], ids=["empty", "null", "left out"])
+    def test_finished_items_replace_a_missing_output(
         self, accumulator: Accumulator, output: object
     ) -> None:
         """Row 20 of docs/problems.md."""
@@ -309,48 +316,48 @@ class TestTheEnd:
         assert output_of(response) == [message("a")]
         assert response.output_text == "a"
 
-    def test_the_output_of_the_end_wins(self, accumulator: Accumulator) -> None:
+    def test_the_output_of_the_terminal_event_has_precedence(
+        self, accumulator: Accumulator
+    ) -> None:
         feed(accumulator, item_done(message("early")), item_done(message("b"), output_index=1))
         assert output_of(finish(accumulator, [message("late")])) == [message("late")]
 
-    def test_the_end_alone_is_enough(self, accumulator: Accumulator) -> None:
+    def test_a_terminal_event_alone_is_enough(self, accumulator: Accumulator) -> None:
         assert output_of(finish(accumulator, [message("a")])) == [message("a")]
         assert accumulator.snapshot() == Snapshot(items=())
 
     @pytest.mark.parametrize("output", [[], None], ids=["empty", "null"])
-    def test_where_there_is_no_output_none_is_made_up(
+    def test_a_missing_output_is_not_invented(
         self, accumulator: Accumulator, output: object
     ) -> None:
-        """Row 21 of the problems: `None` says that nothing is known, which an empty list is not."""
+        """Row 21 of docs/problems.md: `None` means unknown, an empty list means no output."""
         feed(accumulator, delta("half a"), {"type": "response.created", "response": {"id": "r"}})
         assert output_of(finish(accumulator, output)) == output
 
-    def test_the_items_are_in_the_order_of_their_places(self, accumulator: Accumulator) -> None:
+    def test_items_are_in_the_order_of_the_output(self, accumulator: Accumulator) -> None:
         items = [message(str(number), f"msg_{number}") for number in range(12)]
         for number in reversed(range(12)):
             feed(accumulator, item_done(items[number], output_index=number))
         assert output_of(finish(accumulator)) == items
 
-    def test_an_output_that_was_looked_at_before_is_not_remembered(
-        self, accumulator: Accumulator
-    ) -> None:
+    def test_a_decoded_output_is_not_cached_across_finish(self, accumulator: Accumulator) -> None:
         feed(accumulator, item_done(message("a")))
         bare = wire.Response(id="resp_1", raw_output=[])
         assert bare.output == ()
         assert accumulator.finish(bare).output_text == "a"
         assert bare.output_text == ""
 
-    def test_items_keep_what_is_unknown_here(self, accumulator: Accumulator) -> None:
-        """P7: what is replayed later is what came."""
+    def test_items_keep_unknown_fields_and_types(self, accumulator: Accumulator) -> None:
+        """P7: items are replayed unchanged."""
         odd = {"type": "hologram", "id": 7, "deep": {"er": [1, 2.50, None]}, "text": "é\u2028"}
         feed(accumulator, item_done(odd), item_done({**message("b"), "new": 1}, output_index=1))
         assert output_of(finish(accumulator)) == [odd, {**message("b"), "new": 1}]
 
     @pytest.mark.parametrize("item", [None, [], "text", {}, {"type": "message"}])
-    def test_an_item_that_is_none_costs_no_turn(
+    def test_an_item_of_any_shape_raises_nothing(
         self, accumulator: Accumulator, item: object
     ) -> None:
-        """P8: no exception, whatever comes."""
+        """P8: unexpected JSON is no error."""
         feed(accumulator, {"type": "response.output_item.done", "item": item})
         assert output_of(finish(accumulator)) == [item]
         (shown_item,) = accumulator.snapshot().items
@@ -358,33 +365,35 @@ class TestTheEnd:
 
 
 class TestSnapshots:
-    def test_without_place_and_id_the_text_is_of_the_first_item(
+    def test_text_without_position_and_id_belongs_to_the_first_item(
         self, accumulator: Accumulator
     ) -> None:
         feed(accumulator, delta("a"), delta("b", content_index=None), delta("c", output_index=0))
         (item,) = accumulator.snapshot().items
         assert (item.output_index, item.item_id, item.text) == (0, "", "abc")
 
-    def test_whoever_says_the_id_first_gives_it(self, accumulator: Accumulator) -> None:
+    def test_the_first_id_of_an_item_counts(self, accumulator: Accumulator) -> None:
         feed(accumulator, delta("a"), delta("b", item_id="msg_1", content_index=1))
         feed(accumulator, delta("c", item_id="msg_2", content_index=2))
         feed(accumulator, item_done(message("abc", "msg_3")))
         assert accumulator.snapshot().items[0].item_id == "msg_1"
 
     @pytest.mark.parametrize("type_", ["response.output_item.added", "response.output_item.done"])
-    def test_an_item_says_its_id(self, accumulator: Accumulator, type_: str) -> None:
+    def test_an_item_event_has_the_id_of_its_item(
+        self, accumulator: Accumulator, type_: str
+    ) -> None:
         feed(accumulator, {"type": type_, "item": message("a")})
         assert accumulator.snapshot().items[0].item_id == "msg_1"
 
-    def test_parts_are_in_the_order_of_their_places(self, accumulator: Accumulator) -> None:
+    def test_parts_are_in_the_order_of_their_indexes(self, accumulator: Accumulator) -> None:
         feed(accumulator, delta("b", content_index=1), delta("a", content_index=0))
         assert accumulator.snapshot().text == "ab"
 
-    def test_a_whole_text_corrects_its_pieces(self, accumulator: Accumulator) -> None:
+    def test_a_whole_text_replaces_its_pieces(self, accumulator: Accumulator) -> None:
         feed(accumulator, delta("a"), {"type": "response.output_text.done", "text": "A"})
         assert accumulator.snapshot().text == "A"
 
-    def test_a_finished_item_corrects_its_pieces(self, accumulator: Accumulator) -> None:
+    def test_a_finished_item_replaces_its_pieces(self, accumulator: Accumulator) -> None:
         feed(accumulator, delta("a"), item_done(message("A")))
         assert accumulator.snapshot().text == "A"
 
@@ -449,7 +458,7 @@ class TestSnapshots:
         assert snapshot.refusal == "no, never"
         assert snapshot.reasoning_summary == "why\n\nhow\n\nwhen"
 
-    def test_a_snapshot_does_not_change_any_more(self, accumulator: Accumulator) -> None:
+    def test_a_snapshot_is_immutable(self, accumulator: Accumulator) -> None:
         feed(accumulator, delta("a"))
         before = accumulator.snapshot()
         feed(accumulator, delta("b"), item_done(message("ab")), item_done(message("c")))
@@ -464,7 +473,7 @@ class TestSnapshots:
 
 
 class TestMemory:
-    """P6: where nobody asks for snapshots, no text is kept for them."""
+    """P6: without snapshots no text is kept for them."""
 
     KINDS = (
         "output_text",
@@ -475,7 +484,7 @@ class TestMemory:
         "custom_tool_call_input",
     )
 
-    def test_without_snapshots_pieces_leave_nothing_behind(self) -> None:
+    def test_without_snapshots_pieces_take_no_memory(self) -> None:
         accumulator = Accumulator(keep_text=False)
         frames = [
             json.dumps({"type": f"response.{kind}.delta", "delta": "x" * 200}).encode()
@@ -494,25 +503,26 @@ class TestMemory:
         assert accumulator.snapshot() == Snapshot(items=())
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_without_snapshots_whole_texts_leave_nothing_behind(self, kind: str) -> None:
+    def test_without_snapshots_whole_texts_take_no_memory(self, kind: str) -> None:
         accumulator = Accumulator(keep_text=False)
         texts = {"text": "a", "refusal": "a", "arguments": "a", "input": "a"}
         feed(accumulator, {"type": f"response.{kind}.done", **texts})
         assert accumulator.snapshot() == Snapshot(items=())
 
-    def test_with_snapshots_they_are_kept(self) -> None:
+    def test_with_snapshots_texts_are_kept(self) -> None:
         accumulator = Accumulator()
         for at, kind in enumerate(self.KINDS):
             feed(accumulator, {"type": f"response.{kind}.delta", "delta": "x", "output_index": at})
         assert all("x" in shown(item).values() for item in accumulator.snapshot().items)
         assert len(accumulator.snapshot().items) == len(self.KINDS)
 
-    def test_what_is_kept_as_it_came_does_not_grow_with_the_response(self) -> None:
-        """Adding up waits until somebody looks, and never for long."""
+    def test_collected_events_do_not_grow_with_the_response(self) -> None:
+        """Events are processed when a snapshot is read, or when many were collected."""
         accumulator = Accumulator()
         frame = json.dumps({"type": "response.output_text.delta", "delta": "xy"}).encode()
-        for _ in range(5 * MANY):
+        for _ in range(5 * MAX_COLLECTED):
             accumulator.feed([wire.decode(frame)])
-            assert len(accumulator._heard) < MANY
-        assert accumulator.snapshot().text == "xy" * 5 * MANY
-        assert accumulator._heard == []
+            # The only place where unprocessed events can be counted:
+            assert len(accumulator._collected) < MAX_COLLECTED
+        assert accumulator.snapshot().text == "xy" * 5 * MAX_COLLECTED
+        assert accumulator._collected == []

@@ -1,4 +1,4 @@
-"""P2: delays, the walk through them, and close codes: without a clock."""
+"""P2: the delays between attempts to connect, and permanent close codes."""
 
 import itertools
 import math
@@ -90,43 +90,43 @@ def test_many_attempts_do_not_overflow(attempts: int) -> None:
     "name", ["initial", "factor", "cap", "attempts", "max_retry_after", "healthy_after"]
 )
 @pytest.mark.parametrize("number", [-1, math.nan, "1", None, True, -math.inf])
-def test_a_policy_of_no_numbers_is_refused(name: str, number: Any) -> None:
+def test_a_policy_with_invalid_numbers_is_refused(name: str, number: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):
         ReconnectPolicy(**{name: number})
 
 
 @pytest.mark.parametrize("jitter", [-0.1, 1.1, math.nan])
-def test_jitter_is_a_part(jitter: float) -> None:
+def test_jitter_out_of_range_is_refused(jitter: float) -> None:
     with pytest.raises(ConfigurationError, match="jitter"):
         ReconnectPolicy(jitter=jitter)
 
 
 @pytest.mark.parametrize("jitter", ["0.5", None])
-def test_jitter_is_a_number(jitter: Any) -> None:
+def test_jitter_that_is_not_a_number_is_refused(jitter: Any) -> None:
     with pytest.raises(ConfigurationError, match="jitter"):
         ReconnectPolicy(jitter=jitter)
 
 
-def test_attempts_are_whole() -> None:
+def test_a_fraction_of_an_attempt_is_refused() -> None:
     wrong: Any = 2.5
     with pytest.raises(ConfigurationError, match="whole number"):
         ReconnectPolicy(attempts=wrong)
 
 
 @pytest.mark.parametrize("name", ["initial", "factor", "cap"])
-def test_an_endless_delay_is_refused(name: str) -> None:
-    """Nobody wakes up from it."""
-    endless: Any = {name: math.inf}
+def test_an_infinite_delay_is_refused(name: str) -> None:
+    """The attempt after it would never be made."""
+    infinite: Any = {name: math.inf}
     with pytest.raises(ConfigurationError, match=name):
-        ReconnectPolicy(**endless)
+        ReconnectPolicy(**infinite)
 
 
-def test_patience_and_health_may_be_endless() -> None:
+def test_max_retry_after_and_healthy_after_may_be_infinite() -> None:
     policy = ReconnectPolicy(max_retry_after=math.inf, healthy_after=math.inf)
     assert start(policy, chance=fixed(0)).next_delay(1e9) == 1e9
 
 
-# --- The walk ------------------------------------------------------------------------------
+# --- The delays ----------------------------------------------------------------------------
 
 
 def test_without_jitter_the_delays_are_exact() -> None:
@@ -135,26 +135,24 @@ def test_without_jitter_the_delays_are_exact() -> None:
     assert backoff.attempts == 5
 
 
-def test_chance_takes_off_up_to_a_quarter() -> None:
+def test_the_default_jitter_shortens_by_up_to_a_quarter() -> None:
     assert walk(start(ReconnectPolicy(), chance=fixed(0))) == [1, 2, 4, 8, 16]
     assert walk(start(ReconnectPolicy(), chance=fixed(1))) == [0.75, 1.5, 3, 6, 12]
 
 
 @given(POLICIES, CHANCES)
-def test_jitter_only_shortens_and_by_its_part_at_most(
-    policy: ReconnectPolicy, chance: float
-) -> None:
+def test_jitter_shortens_by_at_most_its_fraction(policy: ReconnectPolicy, chance: float) -> None:
     for delay, full in zip(walk(start(policy, chance=fixed(chance))), policy.delays(), strict=True):
         assert full * (1 - policy.jitter) - 1e-6 <= delay <= full
 
 
-def test_chance_is_asked_for_each_delay() -> None:
+def test_each_delay_has_its_own_jitter() -> None:
     chances = iter([0.0, 1.0, 0.0, 1.0, 0.0])
     backoff = start(ReconnectPolicy(), chance=lambda: next(chances))
     assert walk(backoff) == [1, 1.5, 4, 6, 16]
 
 
-def test_success_begins_again() -> None:
+def test_restart_repeats_the_delays() -> None:
     backoff = start(ReconnectPolicy(jitter=0))
     assert [backoff.next_delay() for _ in range(3)] == [1, 2, 4]
     backoff.restart()
@@ -173,8 +171,8 @@ def once() -> Iterator[float]:
 @pytest.mark.parametrize(
     "delays", [[3, 1], (3, 1), {3: 0, 1: 0}, once(), iter([3, 1]), map(float, [3, 1])]
 )
-def test_any_iterable_is_taken_as_it_is_and_walked_again(delays: Iterable[float]) -> None:
-    """An iterator, too: it is read once and remembered."""
+def test_the_delays_of_any_iterable_can_be_repeated(delays: Iterable[float]) -> None:
+    """An iterator is read once and its delays are stored."""
     backoff = start(delays, chance=fixed(1))
     assert walk(backoff) == [3, 1]
     backoff.restart()
@@ -195,14 +193,14 @@ def test_an_iterable_is_read_no_further_than_needed() -> None:
     assert next(numbers) == 4
 
 
-def test_no_delays_are_no_attempts() -> None:
-    """D6: an empty table is not one second."""
+def test_without_delays_no_attempt_is_made() -> None:
+    """An empty list of delays is no delay of one second."""
     assert start([]).next_delay() is None
     assert start(ReconnectPolicy(attempts=0)).next_delay() is None
 
 
 @pytest.mark.parametrize("delay", [-1, math.nan, math.inf, "1", None, True, 1j])
-def test_what_is_no_delay_is_refused(delay: Any) -> None:
+def test_an_invalid_delay_is_refused(delay: Any) -> None:
     backoff = start([1, delay])
     assert backoff.next_delay() == 1
     with pytest.raises(ConfigurationError, match="a delay must be seconds"):
@@ -210,34 +208,34 @@ def test_what_is_no_delay_is_refused(delay: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", [5, 1.5, object()])
-def test_what_is_no_policy_is_refused(policy: Any) -> None:
+def test_an_invalid_policy_is_refused(policy: Any) -> None:
     with pytest.raises(ConfigurationError, match="a policy or delays"):
         reconnect_delays(policy)
 
 
-# --- The floor -----------------------------------------------------------------------------
+# --- Retry-After ---------------------------------------------------------------------------
 
 
 @given(POLICIES, CHANCES, SECONDS)
-def test_a_floor_is_kept_or_beyond_patience(
-    policy: ReconnectPolicy, chance: float, floor: float
+def test_retry_after_is_the_shortest_delay_or_ends_the_attempts(
+    policy: ReconnectPolicy, chance: float, retry_after: float
 ) -> None:
     backoff = start(policy, chance=fixed(chance))
-    delay = backoff.next_delay(floor)
-    if floor > policy.max_retry_after or policy.attempts == 0:
+    delay = backoff.next_delay(retry_after)
+    if retry_after > policy.max_retry_after or policy.attempts == 0:
         assert delay is None
         assert backoff.attempts == 0
     else:
         assert delay is not None
-        assert delay >= floor
+        assert delay >= retry_after
         assert backoff.attempts == 1
 
 
-def test_a_floor_below_the_delay_changes_nothing() -> None:
+def test_a_shorter_retry_after_changes_nothing() -> None:
     assert start(ReconnectPolicy(jitter=0)).next_delay(0.5) == 1
 
 
-def test_patience_ends_behind_its_limit() -> None:
+def test_a_retry_after_above_the_maximum_ends_the_attempts() -> None:
     backoff = start(ReconnectPolicy(jitter=0))
     assert backoff.next_delay(300) == 300
     assert backoff.next_delay(300.1) is None
@@ -247,6 +245,5 @@ def test_patience_ends_behind_its_limit() -> None:
 
 
 @given(st.integers(0, 65535))
-def test_close_codes_are_final_or_not(code: int) -> None:
-    """D5: 1008 and the private range."""
+def test_1008_and_private_close_codes_are_permanent(code: int) -> None:
     assert is_permanent_close(code) is (code == 1008 or 4000 <= code <= 4999)

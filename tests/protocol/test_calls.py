@@ -1,4 +1,4 @@
-"""Which items are calls, which answer them, and in what shape: without anybody who runs them."""
+"""Calls, their outputs, and the JSON of the outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import msgspec
 import pytest
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.calls import is_answer, key_of, make_answer, make_refusal, note
+from trio_responses._protocol.calls import (
+    call_key,
+    find_calls_and_outputs,
+    is_output_item,
+    make_error_output,
+    make_output,
+)
 from trio_responses._protocol.raw_items import RawItems
 
 Json = dict[str, Any]
@@ -49,10 +55,10 @@ def typed(kind: str, **more: Any) -> wire.OutputItem:
 
 
 @pytest.mark.parametrize("kind", CALLS)
-def test_an_answer_has_the_key_of_its_call(kind: str) -> None:
-    answer = make_answer(typed(kind), "x")
-    assert key_of(answer) == key_of(call(kind)) == (kind, "c")
-    assert plain(answer)["type"] != kind
+def test_an_output_has_the_key_of_its_call(kind: str) -> None:
+    output = make_output(typed(kind), "x")
+    assert call_key(output) == call_key(call(kind)) == (kind, "c")
+    assert plain(output)["type"] != kind
 
 
 @pytest.mark.parametrize(
@@ -68,13 +74,13 @@ def test_an_answer_has_the_key_of_its_call(kind: str) -> None:
         [1],
     ],
 )
-def test_everything_else_has_none(item: Any) -> None:
-    assert key_of(raw(item)) is None
+def test_other_items_have_no_key(item: Any) -> None:
+    assert call_key(raw(item)) is None
 
 
-def test_what_is_no_json_has_none() -> None:
-    assert key_of(msgspec.Raw(b'{"type": ')) is None
-    assert key_of(msgspec.Raw(b'"\xff"')) is None
+def test_invalid_json_has_no_key() -> None:
+    assert call_key(msgspec.Raw(b'{"type": ')) is None
+    assert call_key(msgspec.Raw(b'"\xff"')) is None
 
 
 @pytest.mark.parametrize(
@@ -86,17 +92,17 @@ def test_what_is_no_json_has_none() -> None:
         ({"type": "mcp_approval_response", "id": "x", "approval_request_id": "m"}, "m"),
     ],
 )
-def test_two_kinds_have_their_ids_elsewhere(item: Json, name: str) -> None:
-    key = key_of(raw(item))
+def test_local_shells_and_approvals_have_their_ids_in_other_fields(item: Json, name: str) -> None:
+    key = call_key(raw(item))
     assert key is not None
     assert key[1] == name
 
 
-# --- Calls and answers among items -------------------------------------------------------
+# --- Calls and outputs among items -------------------------------------------------------
 
 
-def noted(*items: bytes) -> list[tuple[str, bool, bytes]]:
-    found = note(RawItems.join([msgspec.Raw(item) for item in items]))
+def found_in(*items: bytes) -> list[tuple[str, bool, bytes]]:
+    found = find_calls_and_outputs(RawItems.join([msgspec.Raw(item) for item in items]))
     return [(key[1], is_call, bytes(one)) for key, is_call, one in found]
 
 
@@ -111,28 +117,28 @@ def out(name: str) -> bytes:
 MESSAGE = b'{"type":"message"}'
 
 
-def test_calls_and_answers_are_found_in_their_order_as_they_came() -> None:
-    assert noted(f("a"), MESSAGE, out("a"), f("a")) == [
+def test_calls_and_outputs_are_found_in_order_as_raw_json() -> None:
+    assert found_in(f("a"), MESSAGE, out("a"), f("a")) == [
         ("a", True, f("a")),
         ("a", False, out("a")),
         ("a", True, f("a")),
     ]
 
 
-def test_among_items_without_calls_nothing_is_found() -> None:
-    assert noted() == noted(MESSAGE, MESSAGE) == []
+def test_nothing_is_found_among_items_without_calls() -> None:
+    assert found_in() == found_in(MESSAGE, MESSAGE) == []
 
 
 @pytest.mark.parametrize("odd", [b'{"type":3}', b"[1]", b"null", b'{"type":"\xff"}'])
-def test_an_item_of_an_odd_shape_hides_no_call(odd: bytes) -> None:
-    assert noted(f("a"), odd, out("b")) == [("a", True, f("a")), ("b", False, out("b"))]
+def test_an_item_of_another_shape_hides_no_call(odd: bytes) -> None:
+    assert found_in(f("a"), odd, out("b")) == [("a", True, f("a")), ("b", False, out("b"))]
 
 
-# --- Answers -----------------------------------------------------------------------------
+# --- Outputs -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("kind", "result", "answer"),
+    ("kind", "result", "output"),
     [
         ("function_call", "x", {"call_id": "c", "output": "x"}),
         ("function_call", {"type": "message"}, {"call_id": "c", "output": {"type": "message"}}),
@@ -152,12 +158,12 @@ def test_an_item_of_an_odd_shape_hides_no_call(odd: bytes) -> None:
         ("tool_search_call", [], {"call_id": "c", "execution": "client", "tools": []}),
     ],
 )
-def test_a_result_stands_where_its_kind_of_answer_has_it(
-    kind: str, result: Any, answer: Json
+def test_a_result_becomes_the_field_that_its_kind_of_output_has(
+    kind: str, result: Any, output: Json
 ) -> None:
-    made = plain(make_answer(typed(kind), result))
+    made = plain(make_output(typed(kind), result))
     made.pop("type")
-    assert made == answer
+    assert made == output
 
 
 @pytest.mark.parametrize(
@@ -173,39 +179,39 @@ def test_a_result_stands_where_its_kind_of_answer_has_it(
         (wire.InputText(text="x"), False),
     ],
 )
-def test_a_whole_item_goes_as_it_is(result: Any, whole: bool) -> None:  # noqa: FBT001
-    assert is_answer(result) is whole
+def test_a_whole_output_item_is_sent_unchanged(result: Any, whole: bool) -> None:  # noqa: FBT001
+    assert is_output_item(result) is whole
     if whole:
         expected = {"type": "function_call_output", "call_id": "c", "output": "x"}
-        assert plain(make_answer(typed("function_call"), result)) == expected
+        assert plain(make_output(typed("function_call"), result)) == expected
 
 
-def test_an_unknown_item_goes_as_it_is() -> None:
+def test_an_unknown_item_is_sent_unchanged() -> None:
     unknown = wire.decode_item(raw({"type": "of_next_year", "call_id": "c"}))
-    assert is_answer(unknown)
-    assert plain(make_answer(typed("function_call"), unknown))["type"] == "of_next_year"
+    assert is_output_item(unknown)
+    assert plain(make_output(typed("function_call"), unknown))["type"] == "of_next_year"
 
 
-def test_what_cannot_be_json_is_refused() -> None:
+def test_a_result_that_is_not_json_is_refused() -> None:
     with pytest.raises(TypeError):
-        make_answer(typed("function_call"), object())
+        make_output(typed("function_call"), object())
 
 
 @pytest.mark.parametrize("caller", [CALLER, {"type": "direct"}, {"type": "of_next_year", "n": 1}])
 @pytest.mark.parametrize(
     "kind", ["function_call", "custom_tool_call", "shell_call", "apply_patch_call"]
 )
-def test_the_place_in_a_program_goes_along(kind: str, caller: Json) -> None:
+def test_an_output_names_the_caller_of_its_call(kind: str, caller: Json) -> None:
     item = typed(kind, caller=caller)
-    assert plain(make_answer(item, "x"))["caller"] == caller
-    assert plain(make_refusal(item, "no"))["caller"] == caller
+    assert plain(make_output(item, "x"))["caller"] == caller
+    assert plain(make_error_output(item, "no"))["caller"] == caller
 
 
-# --- Refusals ----------------------------------------------------------------------------
+# --- Outputs with an error ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("kind", "refusal"),
+    ("kind", "fields"),
     [
         ("function_call", {"output": "no"}),
         ("custom_tool_call", {"output": "no"}),
@@ -222,18 +228,20 @@ def test_the_place_in_a_program_goes_along(kind: str, caller: Json) -> None:
         ("mcp_approval_request", {"approve": False, "reason": "no"}),
     ],
 )
-def test_a_refusal_stands_where_its_kind_of_answer_has_it(kind: str, refusal: Json) -> None:
-    made = make_refusal(typed(kind), "no")
+def test_an_error_text_becomes_the_field_that_its_kind_of_output_has(
+    kind: str, fields: Json
+) -> None:
+    made = make_error_output(typed(kind), "no")
     assert made is not None
-    assert key_of(made) == (kind, "c")
-    assert {name: plain(made)[name] for name in refusal} == refusal
+    assert call_key(made) == (kind, "c")
+    assert {name: plain(made)[name] for name in fields} == fields
 
 
 @pytest.mark.parametrize("kind", ["computer_call", "tool_search_call"])
-def test_two_kinds_have_no_place_for_one(kind: str) -> None:
-    assert make_refusal(typed(kind), "no") is None
+def test_computer_calls_and_tool_searches_have_no_error_output(kind: str) -> None:
+    assert make_error_output(typed(kind), "no") is None
 
 
-def test_a_refusal_says_what_json_can_say() -> None:
-    made = plain(make_refusal(typed("function_call"), "caf\udce9"))
+def test_lone_surrogates_are_replaced() -> None:
+    made = plain(make_error_output(typed("function_call"), "caf\udce9"))
     assert made["output"] == "caf?"

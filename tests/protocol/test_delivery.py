@@ -1,4 +1,4 @@
-"""P4, written out: what each end of a turn proves, and what may be sent again after it."""
+"""P4: the delivery that each failure proves, and the requests that may be sent again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from trio_responses import _errors as errors
 from trio_responses import _wire as wire
-from trio_responses._errors import Delivery
+from trio_responses._errors import DeliveryStatus
 from trio_responses._protocol.delivery import (
-    DeliveryChoice,
+    DeliveryMode,
     delivery_of_error,
     furthest,
     may_resend,
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
     from trio_responses._errors import ResponsesError
 
-NOT_SENT, REJECTED = Delivery.NOT_SENT, Delivery.REJECTED
-AMBIGUOUS, ACCEPTED = Delivery.AMBIGUOUS, Delivery.ACCEPTED
-CHOICES: tuple[DeliveryChoice, ...] = get_args(DeliveryChoice)
+NOT_SENT, REJECTED = DeliveryStatus.NOT_SENT, DeliveryStatus.REJECTED
+AMBIGUOUS, ACCEPTED = DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED
+CHOICES: tuple[DeliveryMode, ...] = get_args(DeliveryMode)
 
 
-def may_send_again(error: ResponsesError, choice: DeliveryChoice) -> bool:
+def may_resend_after(error: ResponsesError, choice: DeliveryMode) -> bool:
     return may_resend(error.delivery, errors.failure_of(error), choice)
 
 
-# --- What an error frame proves ---------------------------------------------------------------
+# --- The delivery of an error -----------------------------------------------------------------
 
 # docs/protocol.md, 4, "Codes": the column "Generation started?" says no, for every status.
 NEVER_STARTED = (
@@ -41,7 +41,7 @@ NEVER_STARTED = (
     "websocket_connection_limit_reached",
     "websocket_stream_limit_reached",
 )
-# Those of which it says "maybe" or "often", those of which only the status tells, and none at all.
+# Codes with "maybe" or "often" in that column, codes that depend on the status, and no code.
 UNDECIDED = (
     None,
     "server_error",
@@ -52,7 +52,7 @@ UNDECIDED = (
     "cyber_policy",
     "a_code_of_next_year",
 )
-STATUSES: dict[int | None, Delivery] = {
+STATUSES: dict[int | None, DeliveryStatus] = {
     None: AMBIGUOUS,
     200: AMBIGUOUS,
     399: AMBIGUOUS,
@@ -71,7 +71,7 @@ def frame(code: str | None, status: int | None) -> wire.ErrorEvent:
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("code", NEVER_STARTED)
-def test_some_codes_prove_that_nothing_started_whatever_the_status(
+def test_some_codes_prove_that_nothing_started_with_any_status(
     code: str, status: int | None
 ) -> None:
     assert delivery_of_error(frame(code, status), started=False) is REJECTED
@@ -79,24 +79,22 @@ def test_some_codes_prove_that_nothing_started_whatever_the_status(
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("code", UNDECIDED)
-def test_where_the_code_says_nothing_a_4xx_proves_it_and_nothing_else_does(
-    code: str | None, status: int | None
-) -> None:
+def test_with_any_other_code_only_a_4xx_proves_it(code: str | None, status: int | None) -> None:
     assert delivery_of_error(frame(code, status), started=False) is STATUSES[status]
 
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("code", [*NEVER_STARTED, *UNDECIDED])
-def test_no_error_undoes_a_start(code: str | None, status: int | None) -> None:
+def test_a_started_response_stays_accepted(code: str | None, status: int | None) -> None:
     assert delivery_of_error(frame(code, status), started=True) is ACCEPTED
 
 
-# --- What may be sent again -------------------------------------------------------------------
+# --- Sending again ----------------------------------------------------------------------------
 
 RESPONSE = wire.Response(id="resp_1", status="failed")
 
-# Ends that say nothing about the request: it is the caller's choice to send it again, or, where
-# it never left, nobody's.
+# Failures that leave the outcome unknown: the request is sent again if the caller chose that, or
+# if it was not sent.
 LOST: list[ResponsesError] = [
     errors.ConnectionLost(1006),
     errors.KeepaliveTimeout(20.0, age=60.0),
@@ -106,10 +104,10 @@ SILENT: list[ResponsesError] = [
     errors.FirstEventTimeout(30.0, sent=30.0),
     errors.StallTimeout(300.0, last_event="response.created", silence=300.0),
 ]
-# Says that this socket takes no more requests: another one takes this one.
+# The socket takes no more requests, and another socket takes the request.
 FULL: list[ResponsesError] = [errors.ConnectionLimitReached(frame(NEVER_STARTED[3], 400))]
-# Ends that the same request would only meet again, or after which somebody has to do something:
-# wait, choose another name, another input, a larger limit, another key.
+# Failures that the same request would cause again, or that require an action of the caller: to
+# wait, or to change a name, the input, a limit or the key.
 FINAL: list[ResponsesError] = [
     errors.ResponsesError("a new kind"),
     errors.ConfigurationError("no key"),
@@ -122,7 +120,7 @@ FINAL: list[ResponsesError] = [
     errors.ReconnectFailed(5, OSError()),
     errors.ConnectionClosed("closed"),
     errors.APIError(frame("server_error", 500)),
-    errors.RateLimited(frame("rate_limit_exceeded", 429)),
+    errors.RateLimitError(frame("rate_limit_exceeded", 429)),
     errors.PreviousResponseNotFound(frame("previous_response_not_found", 400)),
     errors.StreamLimitReached(frame("websocket_stream_limit_reached", 400)),
     errors.InvalidStreamId(frame("invalid_stream_id", 400)),
@@ -130,19 +128,19 @@ FINAL: list[ResponsesError] = [
     errors.ResponseFailedError(RESPONSE),
     errors.UndecodableResponse(wire.UndecodableFrame(raw=b"{", error="broken")),
     errors.UnexpectedOutput(RESPONSE),
-    errors.AnswerError("is no answer", RESPONSE),
-    errors.AnswerRefused(RESPONSE),
-    errors.AnswerIncomplete(RESPONSE),
-    errors.AnswerMismatch(RESPONSE, "Expected `int`"),
-    errors.RoundsExceeded(16, RESPONSE),
-    errors.UnanswerableCall("computer_call", "no"),
+    errors.ParseError("is no answer", RESPONSE),
+    errors.RefusalError(RESPONSE),
+    errors.IncompleteError(RESPONSE),
+    errors.ParseMismatchError(RESPONSE, "Expected `int`"),
+    errors.MaxRoundsExceeded(16, RESPONSE),
+    errors.CallNotRejectable("computer_call", "no"),
     errors.RequestTooLarge(17_000_000, 16_777_216),
     errors.MessageTooLarge(70_000_000, 67_108_864),
-    errors.BufferExceeded(1_048_576),
+    errors.BufferOverflow(1_048_576),
 ]
 
-# For each kind of end, how far the request may have come when it is sent again.
-WITHOUT_ASKING = {"lost": {NOT_SENT}, "silent": set[Delivery](), "full": {REJECTED}}
+# For each kind of failure, the deliveries with which the request is sent again.
+AT_MOST_ONCE = {"lost": {NOT_SENT}, "silent": set[DeliveryStatus](), "full": {REJECTED}}
 AT_LEAST_ONCE = {
     "lost": {NOT_SENT, AMBIGUOUS, ACCEPTED},
     "silent": {AMBIGUOUS, ACCEPTED},
@@ -161,49 +159,49 @@ def all_errors(kind: type[ResponsesError] = errors.ResponsesError) -> Iterator[t
         yield from all_errors(below)
 
 
-@pytest.mark.parametrize("delivery", [*Delivery, None], ids=name)
+@pytest.mark.parametrize("delivery", [*DeliveryStatus, None], ids=name)
 @pytest.mark.parametrize(
     ("kind", "error"), [(kind, error) for kind in KINDS for error in KINDS[kind]], ids=name
 )
-def test_lost_requests_are_sent_again_where_that_is_safe_or_wished_for(
-    kind: str, error: ResponsesError, delivery: Delivery | None
+def test_lost_requests_are_sent_again_if_safe_or_chosen(
+    kind: str, error: ResponsesError, delivery: DeliveryStatus | None
 ) -> None:
     error.delivery = delivery
-    assert may_send_again(error, "at_most_once") is (delivery in WITHOUT_ASKING[kind])
-    assert may_send_again(error, "at_least_once") is (delivery in AT_LEAST_ONCE[kind])
+    assert may_resend_after(error, "at_most_once") is (delivery in AT_MOST_ONCE[kind])
+    assert may_resend_after(error, "at_least_once") is (delivery in AT_LEAST_ONCE[kind])
 
 
 @pytest.mark.parametrize(
-    ("delivery", "choice"), list(product([*Delivery, None], CHOICES)), ids=name
+    ("delivery", "choice"), list(product([*DeliveryStatus, None], CHOICES)), ids=name
 )
 @pytest.mark.parametrize("error", FINAL, ids=name)
-def test_answers_and_our_own_limits_are_raised_whatever_the_choice(
-    error: ResponsesError, delivery: Delivery | None, choice: DeliveryChoice
+def test_answers_and_limits_are_raised_with_either_choice(
+    error: ResponsesError, delivery: DeliveryStatus | None, choice: DeliveryMode
 ) -> None:
     error.delivery = delivery
-    assert not may_send_again(error, choice)
+    assert not may_resend_after(error, choice)
 
 
 @pytest.mark.parametrize("error", [*LOST, *SILENT, *FULL], ids=name)
-def test_a_request_that_may_have_run_is_never_sent_again_without_asking(
+def test_a_request_that_may_have_run_is_not_sent_again_by_default(
     error: ResponsesError,
 ) -> None:
     """Row 7 of docs/problems.md: a replay is billed."""
     for delivery in (AMBIGUOUS, ACCEPTED):
         error.delivery = delivery
-        assert not may_send_again(error, "at_most_once")
+        assert not may_resend_after(error, "at_most_once")
 
 
-def test_the_connection_limit_costs_no_turn() -> None:
-    """Row 10 of the problems: the server says that it did not start, so the next socket gets it."""
+def test_a_request_refused_by_the_connection_limit_is_sent_again() -> None:
+    """Row 10 of docs/problems.md: the server did not start it, so the next socket takes it."""
     event = frame("websocket_connection_limit_reached", 400)
     error = errors.api_error(event)
     error.delivery = delivery_of_error(event, started=False)
-    assert all(may_send_again(error, choice) for choice in CHOICES)
+    assert all(may_resend_after(error, choice) for choice in CHOICES)
 
 
-def test_what_is_known_of_several_sendings_is_how_far_one_of_them_came() -> None:
-    """A refusal, or a write that failed, says nothing of the request that went out before."""
+def test_the_delivery_of_several_attempts_is_the_furthest() -> None:
+    """A refusal or a failed write proves nothing about an earlier attempt."""
     order = (None, NOT_SENT, REJECTED, AMBIGUOUS, ACCEPTED)
     for one, other in product(range(len(order)), repeat=2):
         assert furthest((order[one], order[other])) is order[max(one, other)]
@@ -215,5 +213,5 @@ def test_the_table_has_a_row_for_every_error() -> None:
     assert rows == ours
 
 
-def test_both_choices_are_tried() -> None:
+def test_the_tests_cover_both_choices() -> None:
     assert CHOICES == ("at_most_once", "at_least_once")

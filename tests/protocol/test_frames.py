@@ -1,10 +1,10 @@
-"""The frame reader beside wsproto: same bytes, same messages, same control frames, same refusals.
+"""The frame reader compared with wsproto: the same messages, control frames and violations.
 
-Where the two differ on purpose (sizes, and how early a violation is noticed), `settle` and the
-tests of oversize messages say so.
+The two differ on purpose in sizes and in how early they find a violation: see `settle` and the
+tests of oversize messages.
 """
 
-# A test of a private state machine looks inside:
+# Memory and state of the parser are not visible from outside, so some tests read its fields:
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ KINDS: tuple[Kind, ...] = (bytes, bytearray, memoryview)
 
 FIN, CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x80, 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 NO_LIMIT = 2**63
-HELD_FOR_A_HEADER = 2 + 125  # a control frame may wait whole, and a header is shorter than that
+HELD_FOR_A_HEADER = 2 + 125  # an incomplete control frame is held; a header is shorter
 BOTH_ENDS = 2 * 1024
 
 
 def frame(first: int, payload: bytes = b"", *, form: int | None = None) -> bytes:
-    """Write one frame, its length in the shortest form or in the one that is asked for."""
+    """Return one frame, with its length in the shortest form or in a given one."""
     return header(first, len(payload), form=form) + payload
 
 
@@ -53,8 +53,8 @@ def header(first: int, length: int, *, form: int | None = None) -> bytes:
 
 
 @dataclass
-class Reading:
-    """What somebody made of a stream of bytes."""
+class Result:
+    """The result of reading a stream of bytes."""
 
     messages: list[Message] = field(default_factory=list["Message"])
     control: list[tuple[Opcode, object]] = field(default_factory=list[tuple[Opcode, object]])
@@ -62,10 +62,10 @@ class Reading:
 
 
 class Oracle:
-    """wsproto's client side, its frames put together to messages."""
+    """The client side of wsproto, with frames joined to messages."""
 
     def __init__(self) -> None:
-        self.reading = Reading()
+        self.reading = Result()
         self._protocol = FrameProtocol(client=True, extensions=[])
         self._message = b""
 
@@ -94,7 +94,7 @@ def _as_bytes(payload: object) -> bytes:
 
 
 class Ours:
-    """The frame reader, with wsproto behind it for the control frames, as in the transport."""
+    """The frame reader, with wsproto for the control frames, as in the transport."""
 
     def __init__(self, limit: int = NO_LIMIT) -> None:
         self.reader = FrameReader(limit)
@@ -108,16 +108,16 @@ class Ours:
         memory.clear()  # raises BufferError if a view of it is held
         self.messages += messages
         self.raw_control += control
-        discarding = BOTH_ENDS + min(self._limit, 4096)  # and a small frame that waits
+        discarding = BOTH_ENDS + min(self._limit, 4096)  # and a small incomplete frame
         assert self.reader.buffered <= max(self._limit, discarding) + HELD_FOR_A_HEADER
 
     @property
-    def reading(self) -> Reading:
-        behind = Oracle()
-        behind.feed(self.raw_control)
-        assert behind.reading.messages == []
-        refused = self.reader.error.code if self.reader.error else behind.reading.refused
-        return Reading(self.messages, behind.reading.control, refused)
+    def reading(self) -> Result:
+        oracle = Oracle()
+        oracle.feed(self.raw_control)
+        assert oracle.reading.messages == []
+        refused = self.reader.error.code if self.reader.error else oracle.reading.refused
+        return Result(self.messages, oracle.reading.control, refused)
 
 
 def read(pieces: Iterable[bytes], limit: int = NO_LIMIT) -> Ours:
@@ -127,21 +127,21 @@ def read(pieces: Iterable[bytes], limit: int = NO_LIMIT) -> Ours:
     return ours
 
 
-def read_by_wsproto(stream: bytes) -> Reading:
+def read_by_wsproto(stream: bytes) -> Result:
     oracle = Oracle()
     oracle.feed(stream)
     return oracle.reading
 
 
 def settle(ours: Ours, oracle: Oracle) -> str:
-    """Let the slower of the two come to the refusal that the quicker one has made already.
+    """Send bytes until both readers have found the violation that one of them has found.
 
-    The bytes of a stream may end where one has seen enough and the other has not:
+    The bytes of a stream may end after the violation of one reader and before that of the other:
 
-    - We refuse reserved bits, a mask or a frame out of order by the first two bytes. wsproto wants
+    - We refuse reserved bits, a mask or a frame out of order by the first two bytes. wsproto needs
       the whole length, and for a frame out of order one byte of its payload.
-    - wsproto refuses UTF-8 in the middle of a frame, we at its end. If that end is out of reach,
-      all that can be said is that we are still in the frame.
+    - wsproto refuses UTF-8 in the middle of a frame, we at its end. If the end is too far away,
+      the frame is still open.
     """
     if ours.reading.refused is not None and oracle.reading.refused is None:
         assert ours.reading.refused == 1002
@@ -157,7 +157,7 @@ def settle(ours: Ours, oracle: Oracle) -> str:
     return "at the same byte"
 
 
-# What a well-behaved server sends.
+# Valid frames.
 
 SIZES = [0, 1, 2, 125, 126, 127, 128, 4095, 4096, 4097, 65535, 65536, 65540]
 LIMITS = [0, 1, 126, 200, 1023, 1024, 2048, 5000, 65535, 65536]
@@ -165,7 +165,7 @@ LIMITS = [0, 1, 126, 200, 1023, 1024, 2048, 5000, 65535, 65536]
 
 @dataclass(frozen=True)
 class Sent:
-    """One message or control frame as the server meant it, and the frames that it became."""
+    """One message or control frame of the server, and the frames in which it is sent."""
 
     message: Message | None
     control: bytes
@@ -213,7 +213,7 @@ def conversations(sizes: st.SearchStrategy[int]) -> st.SearchStrategy[list[Sent]
 
 @st.composite
 def cut_up(draw: st.DrawFn, stream: bytes) -> list[bytes]:
-    """Cut a stream as a network may: everywhere, evenly, or here and there."""
+    """Return the pieces of a stream: single bytes, equal pieces, or random ones."""
     if len(stream) < 600 and draw(st.booleans()):
         return [stream[at : at + 1] for at in range(len(stream))]
     if draw(st.booleans()):
@@ -226,21 +226,21 @@ def cut_up(draw: st.DrawFn, stream: bytes) -> list[bytes]:
 
 
 @pytest.fixture(params=[-1, 4096], ids=["collect", "wait"])
-def small_frames(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Run a test twice: with small incomplete frames collected, as large ones are, and not."""
+def max_reparsed(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run a test twice: with small incomplete frames collected, and with them parsed again."""
     waits: int = request.param
-    with mock.patch.object(frames, "_WAITS", waits):
+    with mock.patch.object(frames, "_MAX_REPARSED", waits):
         yield waits
 
 
-both_ways = pytest.mark.usefixtures("small_frames")
+with_both_limits = pytest.mark.usefixtures("max_reparsed")
 
 
-@both_ways
-class TestBesideWsproto:
+@with_both_limits
+class TestComparedWithWsproto:
     @settings(deadline=None, max_examples=100)
     @given(st.data())
-    def test_what_a_good_server_sends_is_read_as_it_was_meant(self, data: st.DataObject) -> None:
+    def test_valid_frames_are_read_like_wsproto_reads_them(self, data: st.DataObject) -> None:
         sent = data.draw(conversations(st.sampled_from(SIZES) | st.integers(0, 300)))
         stream = b"".join(part for one in sent for part in one.frames)
         ours = read(data.draw(cut_up(stream)))
@@ -253,7 +253,9 @@ class TestBesideWsproto:
 
     @settings(deadline=None, max_examples=100)
     @given(st.data())
-    def test_what_a_bad_server_sends_is_refused_alike(self, data: st.DataObject) -> None:
+    def test_corrupted_frames_are_refused_like_wsproto_refuses_them(
+        self, data: st.DataObject
+    ) -> None:
         sent = data.draw(conversations(st.sampled_from([0, 1, 126, 4097]) | st.integers(0, 40)))
         parts = [part for one in sent for part in one.frames]
         for _ in range(data.draw(st.integers(1, 3))):
@@ -264,11 +266,11 @@ class TestBesideWsproto:
         stream = b"".join(parts)
         if data.draw(st.booleans()):
             stream = stream[: data.draw(st.integers(0, len(stream)))]
-        event(check_beside_wsproto(stream, data.draw(cut_up(stream))))
+        event(compare_with_wsproto(stream, data.draw(cut_up(stream))))
 
     @settings(deadline=None, max_examples=100)
     @given(st.data())
-    def test_noise_is_refused_alike(self, data: st.DataObject) -> None:
+    def test_random_bytes_are_refused_like_wsproto_refuses_them(self, data: st.DataObject) -> None:
         firsts = st.sampled_from(sorted(frames._BETWEEN_MESSAGES | frames._INSIDE_A_MESSAGE))
         seconds = st.integers(0, 6) | st.integers(0, 255)
         noise = st.tuples(
@@ -277,29 +279,29 @@ class TestBesideWsproto:
             st.binary(max_size=6),
         ).map(b"".join)
         stream = b"".join(data.draw(st.lists(noise, min_size=1, max_size=12)))
-        event(check_beside_wsproto(stream, data.draw(cut_up(stream))))
+        event(compare_with_wsproto(stream, data.draw(cut_up(stream))))
 
     @pytest.mark.parametrize("begun", [b"", frame(TEXT, b"begun"), frame(BINARY, b"begun")])
-    def test_every_first_byte_is_judged_alike_in_every_place(self, begun: bytes) -> None:
+    def test_every_first_byte_is_accepted_or_refused_as_by_wsproto(self, begun: bytes) -> None:
         for first in range(256):
             for second in (0, 1, 125, 126, 127, 0x80, 0xFF):
                 stream = begun + bytes([first, second, 1, *bytes(150)])
-                check_beside_wsproto(stream, [stream])
-                check_beside_wsproto(stream[:20], [stream[at : at + 1] for at in range(20)])
+                compare_with_wsproto(stream, [stream])
+                compare_with_wsproto(stream[:20], [stream[at : at + 1] for at in range(20)])
 
     @pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65535, 65536, 2**63 - 1, 2**63])
-    def test_every_length_is_judged_alike_in_every_form(self, length: int) -> None:
+    def test_every_form_of_a_length_is_accepted_or_refused_as_by_wsproto(self, length: int) -> None:
         for first in (FIN | TEXT, FIN | BINARY, TEXT):
             for form in (126, 127) if length < 65536 else (127,):
                 stream = header(first, length, form=form) + b"x" * min(length, 70_000)
                 stream += frame(FIN | CONTINUATION) if first == TEXT else b""
-                check_beside_wsproto(stream, [stream])
-                check_beside_wsproto(stream, [stream[:1], stream[1:3], stream[3:9], stream[9:]])
+                compare_with_wsproto(stream, [stream])
+                compare_with_wsproto(stream, [stream[:1], stream[1:3], stream[3:9], stream[9:]])
 
 
 @st.composite
 def corrupted(draw: st.DrawFn, good: bytes) -> list[bytes]:
-    """Break one frame in one way: the frames that stand in its place."""
+    """Return a frame with one defect, or the frames that replace it."""
     bad = bytearray(good)
     match draw(
         st.sampled_from(["first", "mask", "length", "byte", "text", "cut", "order", "close"])
@@ -339,7 +341,7 @@ def corrupted(draw: st.DrawFn, good: bytes) -> list[bytes]:
     return [bytes(bad)]
 
 
-def check_beside_wsproto(stream: bytes, pieces: list[bytes]) -> str:
+def compare_with_wsproto(stream: bytes, pieces: list[bytes]) -> str:
     ours = read(pieces)
     oracle = Oracle()
     oracle.feed(stream)
@@ -350,7 +352,7 @@ def check_beside_wsproto(stream: bytes, pieces: list[bytes]) -> str:
     return f"refused: {ours.reading.refused}, {when}; closed: {closed}"
 
 
-# What exactly is refused, in words.
+# Violations and their descriptions.
 
 VIOLATIONS = {
     "reserved bit 1": (frame(0xC1, b"secret"), 1002, "reserved bits set without an extension"),
@@ -409,9 +411,9 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize(("bad", "code", "reason"), VIOLATIONS.values(), ids=VIOLATIONS)
-@both_ways
+@with_both_limits
 @pytest.mark.parametrize("bytewise", [False, True])
-def test_a_violation_is_named_and_what_came_before_it_is_delivered(
+def test_a_violation_is_reported_after_the_messages_before_it(
     bad: bytes, code: int, reason: str, *, bytewise: bool
 ) -> None:
     before = frame(FIN | TEXT, b"one") + frame(FIN | PING, b"?") + frame(FIN | BINARY, b"two")
@@ -440,7 +442,7 @@ def test_nothing_is_read_after_a_violation() -> None:
     "bad", [frame(FIN | TEXT, b"secret\xff"), frame(TEXT, b"secret\xff"), frame(0x83, b"secret")]
 )
 def test_a_frame_error_holds_no_payload(bad: bytes) -> None:
-    """P9: nor does it by way of a traceback or of the UnicodeDecodeError that led to it."""
+    """P9: neither by a traceback nor by the UnicodeDecodeError that caused it."""
     reader = FrameReader(100)
     reader.feed(bad)
     error = reader.error
@@ -452,7 +454,7 @@ def test_a_frame_error_holds_no_payload(bad: bytes) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe8bye", b"\x03", b"\x00\x01"])
-def test_a_close_frame_ends_the_reading_and_is_judged_by_wsproto(payload: bytes) -> None:
+def test_a_close_frame_ends_reading(payload: bytes) -> None:
     close = frame(FIN | CLOSE, payload)
     ours = Ours()
     ours.feed(frame(FIN | TEXT, b"one") + frame(TEXT, b"begun") + frame(FIN | PING, b"?"))
@@ -498,7 +500,7 @@ SHORT_CONTROL = b"".join(
 )
 
 
-@both_ways
+@with_both_limits
 def test_a_stream_may_be_cut_at_any_two_bytes() -> None:
     for first in range(len(SHORT_STREAM) + 1):
         for second in range(first, len(SHORT_STREAM) + 1, 2 + first % 3):
@@ -508,9 +510,9 @@ def test_a_stream_may_be_cut_at_any_two_bytes() -> None:
             assert ours.raw_control == SHORT_CONTROL
 
 
-@both_ways
+@with_both_limits
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 7])
-def test_a_stream_may_come_in_crumbs(step: int) -> None:
+def test_a_stream_may_be_received_in_tiny_pieces(step: int) -> None:
     pieces = [SHORT_STREAM[at : at + step] for at in range(0, len(SHORT_STREAM), step)]
     ours = read(pieces, limit=126)
     assert ours.messages == SHORT_MESSAGES
@@ -531,15 +533,15 @@ def test_a_frame_of_any_size_may_be_cut_near_its_ends(size: int, kind: Kind) -> 
 
 
 @pytest.mark.parametrize("character", ["é", "世", "🎈"])
-def test_a_large_text_may_have_characters_anywhere(character: str) -> None:
-    """The check goes in steps, and no step may take its end for the end of the text."""
+def test_a_large_text_may_have_characters_at_any_position(character: str) -> None:
+    """The check is done in steps; the end of a step is not the end of the text."""
     for shift in range(5):
         text = b"-" * shift + character.encode() * 70_000
         assert read([frame(FIN | TEXT, text)]).messages == [text]
         assert read([frame(TEXT, text[:-1]), frame(FIN, text[-1:])]).messages == [text]
 
 
-def test_text_is_handed_over_as_immutable_bytes() -> None:
+def test_text_is_returned_as_immutable_bytes() -> None:
     for kind in KINDS:
         for stream in (frame(FIN | TEXT, b"x" * 9), frame(TEXT, b"x" * 9) + frame(FIN)):
             [message] = FrameReader(9).feed(kind(stream))[0]
@@ -549,10 +551,10 @@ def test_text_is_handed_over_as_immutable_bytes() -> None:
 # Sizes.
 
 
-@both_ways
+@with_both_limits
 @settings(deadline=None, max_examples=100)
 @given(st.data())
-def test_messages_above_the_limit_are_replaced_and_no_others(data: st.DataObject) -> None:
+def test_only_messages_above_the_limit_are_replaced(data: st.DataObject) -> None:
     limit = data.draw(st.sampled_from(LIMITS))
     near = st.integers(max(0, limit - 2), limit + 2)
     sizes = near | st.sampled_from([2 * limit, limit + 1024, limit + 1025]) | st.integers(0, 3000)
@@ -575,7 +577,7 @@ def limited(message: Message, limit: int) -> Message:
     return OversizeMessage(len(payload), payload[:1024], payload[-1024:])
 
 
-def test_utf_8_is_not_judged_in_what_is_discarded() -> None:
+def test_a_discarded_message_is_not_checked_for_utf_8() -> None:
     ours = Ours(limit=10)
     ours.feed(frame(FIN | TEXT, b"\xff" * 11))
     ours.feed(frame(TEXT, b"\xc3") + frame(FIN, b"\xff" * 10))
@@ -588,7 +590,7 @@ def test_utf_8_is_not_judged_in_what_is_discarded() -> None:
     assert ours.reader.error.code == 1007
 
 
-def test_the_next_message_after_a_discarded_one_starts_anew() -> None:
+def test_the_message_after_a_discarded_one_is_read() -> None:
     ours = Ours(limit=10)
     ours.feed(frame(TEXT, "12345678é".encode()[:-1]) + frame(0, b"\xa9 ") + frame(FIN, b"."))
     ours.feed(
@@ -602,7 +604,7 @@ def test_the_next_message_after_a_discarded_one_starts_anew() -> None:
     ]
 
 
-def test_what_was_kept_of_a_message_goes_when_it_grows_too_large() -> None:
+def test_a_message_that_grows_too_large_is_released() -> None:
     ours = Ours(limit=10_000)
     ours.feed(frame(BINARY, b"x" * 9_000))
     assert ours.reader.buffered == 9_000
@@ -624,17 +626,17 @@ def test_violations_and_close_count_inside_a_discarded_message() -> None:
 
 
 @pytest.mark.parametrize("announced", [11, 126, 4096, 2**40])
-def test_a_frame_above_the_limit_is_discarded_as_soon_as_it_is_announced(announced: int) -> None:
+def test_a_frame_above_the_limit_is_discarded_from_its_header_on(announced: int) -> None:
     reader = FrameReader(10)
-    there = min(announced - 1, 4000)
-    assert reader.feed(header(FIN | TEXT, announced) + b"x" * there) == ([], b"")
-    assert reader.buffered == 2 * min(there, 1024)
+    available = min(announced - 1, 4000)
+    assert reader.feed(header(FIN | TEXT, announced) + b"x" * available) == ([], b"")
+    assert reader.buffered == 2 * min(available, 1024)
     assert reader.error is None
 
 
 @pytest.mark.parametrize("fragment", [None, 1, 1000, 5000])
 def test_a_message_of_a_hundred_times_the_limit_is_not_kept(fragment: int | None) -> None:
-    """P10: neither what is counted nor what Python allocates."""
+    """P10: by the count of the reader and by the allocations of Python."""
     limit = 10_000 if fragment != 1 else 300
     size = 100 * limit
     if fragment is None:
@@ -675,7 +677,7 @@ def test_fragments_without_content_take_no_memory() -> None:
 
 
 def test_a_large_frame_in_small_pieces_is_copied_once() -> None:
-    """No piece is held back to be read again, and the memory they go to stays the same."""
+    """No piece is parsed again, and all pieces are added to the same buffer."""
     stream = frame(FIN | TEXT, b"x" * 2**20)
     reader = FrameReader(2**20)
     reader.feed(stream[:4096])
@@ -704,19 +706,19 @@ def test_a_fragmented_text_is_checked_once() -> None:
     assert sum(checked) <= len(text) + 3 * len(checked)  # up to three bytes of a cut character
 
 
-def test_what_waits_for_its_other_half_is_small(small_frames: int) -> None:
+def test_only_small_incomplete_frames_are_parsed_again(max_reparsed: int) -> None:
     reader = FrameReader(NO_LIMIT)
     for size in (10, 200, 4096, 4097, 70_000):
         one = frame(FIN | TEXT, b"x" * size)
         assert reader.feed(one[:-1])[0] == []
-        waits = size <= small_frames
+        waits = size <= max_reparsed
         assert len(reader._rest) == (len(one) - 1 if waits else 0)
         assert reader.buffered == (len(one) - 1 if waits else size - 1)
         assert reader.feed(one[-1:])[0] == [b"x" * size]
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 220, 5000])
-def test_a_burst_of_whole_text_messages_goes_the_short_way(size: int) -> None:
+def test_a_burst_of_whole_text_messages_stays_in_the_hot_path(size: int) -> None:
     burst = frame(FIN | TEXT, b"x" * size) * 290
     reader = FrameReader(5000)
     read_frame = FrameReader._read_frame
@@ -730,7 +732,7 @@ def test_a_burst_of_whole_text_messages_goes_the_short_way(size: int) -> None:
 # Records.
 
 
-def test_printed_messages_say_their_size_and_not_their_content() -> None:
+def test_the_repr_of_a_message_has_its_size_and_no_content() -> None:
     """P9."""
     assert repr(BinaryMessage(b"secret")) == "BinaryMessage(<6 bytes>)"
     assert repr(OversizeMessage(9, b"secret", b"secret")) == "OversizeMessage(size=9)"

@@ -1,4 +1,4 @@
-"""A recording has everything that went over the wire, and no key (P9)."""
+"""A recording has all frames, and no key (P9)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def directions(recording: Recording) -> list[str]:
     return [line.dir for line in recording]
 
 
-async def test_it_has_what_went_over_the_wire_in_order(
-    server: ResponsesServer, tmp_path: Path
-) -> None:
+async def test_a_recording_has_all_frames_in_order(server: ResponsesServer, tmp_path: Path) -> None:
     server.reply("one two", delay=0.5)
     path = tmp_path / "session.jsonl"
     with Recorder(path) as recorder:
@@ -50,7 +48,9 @@ async def test_it_has_what_went_over_the_wire_in_order(
     assert repr(recording) == f"<Recording of {received + 3} lines>"
 
 
-async def test_neither_key_nor_headers_are_in_it(server: ResponsesServer, tmp_path: Path) -> None:
+async def test_a_recording_has_no_key_and_no_headers(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
     path = tmp_path / "session.jsonl"
     tool = {
         "type": "mcp",
@@ -72,7 +72,7 @@ async def test_neither_key_nor_headers_are_in_it(server: ResponsesServer, tmp_pa
     assert '"server_label":"mine"' in text
 
 
-async def test_secrets_for_the_domains_of_a_container_are_not_in_it(
+async def test_a_recording_has_no_domain_secrets_of_a_container(
     server: ResponsesServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "session.jsonl"
@@ -87,7 +87,7 @@ async def test_secrets_for_the_domains_of_a_container_are_not_in_it(
     assert text.count('"allowed_domains":["example.org"],"domain_secrets":[]') > 2
 
 
-async def test_secrets_of_a_tool_are_not_in_it_where_the_message_is_no_json(
+async def test_a_recording_has_no_secrets_of_a_message_that_is_not_json(
     server: ResponsesServer,
 ) -> None:
     half = '"\\ud83d"'  # half of an emoji
@@ -101,7 +101,9 @@ async def test_secrets_of_a_tool_are_not_in_it_where_the_message_is_no_json(
     assert [(line.text, line.size) for line in lines] == [(None, len(odd)), (half, len(half))]
 
 
-async def test_a_message_that_is_nested_too_deep_does_not_end_it(server: ResponsesServer) -> None:
+async def test_a_deeply_nested_message_does_not_end_a_recording(
+    server: ResponsesServer,
+) -> None:
     deep = "[" * 5000 + "]" * 5000
     file = io.BytesIO()
     server.answer().inject(deep, after_events=2)
@@ -113,12 +115,12 @@ async def test_a_message_that_is_nested_too_deep_does_not_end_it(server: Respons
     assert response.id in str(recording.lines[-2].json)
 
 
-async def test_it_is_for_its_owner_only(tmp_path: Path) -> None:
+async def test_only_the_owner_can_read_a_recording(tmp_path: Path) -> None:
     with Recorder(tmp_path / "session.jsonl"):
         assert stat.S_IMODE((tmp_path / "session.jsonl").stat().st_mode) == 0o600
 
 
-async def test_content_can_be_left_out(server: ResponsesServer) -> None:
+async def test_redact_leaves_content_out(server: ResponsesServer) -> None:
     def redact(frame: Any) -> Any:
         return {"type": frame["type"]}
 
@@ -137,7 +139,7 @@ async def test_content_can_be_left_out(server: ResponsesServer) -> None:
     assert [line.size for line in recording if line.size is not None] == [19, 6]
 
 
-async def test_a_redaction_that_fails_ends_the_recording_and_nothing_else(
+async def test_an_exception_of_redact_ends_the_recording_only(
     server: ResponsesServer,
 ) -> None:
     def redact(frame: Any) -> Any:
@@ -167,7 +169,7 @@ async def test_every_socket_has_its_number_and_its_end(server: ResponsesServer) 
     assert (lines[2].reason, lines[2].status) == ("HandshakeRejected", 503)
 
 
-async def test_what_is_no_json_is_in_it_too(server: ResponsesServer) -> None:
+async def test_messages_that_are_not_json_are_recorded(server: ResponsesServer) -> None:
     file = io.BytesIO()
     limits = Limits(max_message_bytes=10_000)
     async with server.open_client(instruments=[Recorder(file)], limits=limits) as connection:
@@ -191,7 +193,7 @@ async def test_what_is_no_json_is_in_it_too(server: ResponsesServer) -> None:
     assert b'{"type":  "keepalive"}' in file.getvalue()
 
 
-async def test_a_program_that_dies_leaves_a_recording(
+async def test_a_program_that_crashes_leaves_a_recording(
     server: ResponsesServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "session.jsonl"
@@ -206,7 +208,7 @@ async def test_a_program_that_dies_leaves_a_recording(
     assert len(cut) == len(Recording.parse(so_far)) - 1
 
 
-async def test_behind_its_block_nothing_is_recorded(
+async def test_nothing_is_recorded_after_the_block(
     server: ResponsesServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "session.jsonl"
@@ -218,7 +220,7 @@ async def test_behind_its_block_nothing_is_recorded(
     assert caplog.records == []
 
 
-async def test_a_file_of_the_callers_stays_open(tmp_path: Path) -> None:
+async def test_a_file_that_the_caller_opened_stays_open(tmp_path: Path) -> None:
     with (tmp_path / "session.jsonl").open("w+b") as file:
         with Recorder(file):
             pass
@@ -227,7 +229,7 @@ async def test_a_file_of_the_callers_stays_open(tmp_path: Path) -> None:
         assert len(Recording.read(file)) == 0
 
 
-async def test_one_recorder_may_hear_two_connections(server: ResponsesServer) -> None:
+async def test_one_recorder_may_record_two_connections(server: ResponsesServer) -> None:
     file = io.BytesIO()
     recorder = Recorder(file)
     async with (
@@ -251,26 +253,26 @@ async def test_one_recorder_may_hear_two_connections(server: ResponsesServer) ->
         b"[]\n",
     ],
 )
-async def test_what_is_no_recording_is_refused(data: bytes) -> None:
+async def test_a_file_that_is_no_recording_is_refused(data: bytes) -> None:
     with pytest.raises(ConfigurationError, match="not a recording"):
         Recording.parse(data)
 
 
-async def test_a_first_frame_with_a_format_is_no_first_line() -> None:
+async def test_a_first_frame_with_a_format_field_is_not_the_header() -> None:
     frame = {"type": "response.create", "text": {"format": {"type": "text"}}}
     row = msgspec.json.encode({"t": 0.0, "dir": "send", "frame": frame})
     (line,) = Recording.parse(row + b"\n")
     assert line.json == frame
 
 
-async def test_a_file_that_is_cut_behind_its_first_line_is_empty() -> None:
+async def test_a_file_that_ends_after_its_header_is_an_empty_recording() -> None:
     header = b'{"format":"trio-responses recording","version":1}'
     assert [len(Recording.parse(header[:size])) for size in range(len(header) + 1)] == [0] * (
         len(header) + 1
     )
 
 
-async def test_the_first_line_says_what_it_is(tmp_path: Path) -> None:
+async def test_the_first_line_has_the_format_and_the_version(tmp_path: Path) -> None:
     path = tmp_path / "session.jsonl"
     with Recorder(path):
         pass
@@ -278,7 +280,7 @@ async def test_the_first_line_says_what_it_is(tmp_path: Path) -> None:
     assert header == {"format": "trio-responses recording", "version": 1}
 
 
-async def test_a_disk_that_is_full_breaks_nothing(
+async def test_a_full_disk_ends_the_recording_only(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Full(io.BytesIO):
@@ -290,10 +292,14 @@ async def test_a_disk_that_is_full_breaks_nothing(
     async with server.open_client(instruments=[Recorder(Full())]) as connection:
         assert await ask(connection, "Hello") == heard("Hello")
     assert [one.levelname for one in caplog.records] == ["ERROR"]
-    assert caplog.records[0].getMessage().startswith("Recorder raised OSError in frames_received")
+    assert (
+        caplog.records[0]
+        .getMessage()
+        .startswith("instrument Recorder raised OSError in frames_received")
+    )
 
 
-async def test_frames_below_websocket_are_in_it(server: ResponsesServer) -> None:
+async def test_injected_websocket_frames_are_recorded(server: ResponsesServer) -> None:
     file = io.BytesIO()
     async with server.open_client(instruments=[Recorder(file)]) as connection:
         server.answer().inject(WireBytes.frame(b'{"type":"keepalive"}'))

@@ -1,4 +1,4 @@
-"""The pages on instruments and recordings do what they say."""
+"""The examples in the pages on instruments and recordings run, and the lists are complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
 
 @pytest.mark.parametrize(("page", "blocks"), [("instruments.md", 3), ("recording.md", 4)])
-def test_the_blocks_of_a_page_run(
+def test_the_examples_of_the_page_run(
     page: str, blocks: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

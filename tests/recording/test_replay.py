@@ -1,4 +1,4 @@
-"""A recording of any server is a script: the client gets the events that it got then."""
+"""Replays of recordings: the client gets the recorded frames again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 import trio
 import trio.testing
 
-from tests.testing.driver import NO_WAITING
+from tests.testing.driver import NO_WAITING, connect
 from tests.turn.rig import NEVER_AGAIN, STEADY, ask, created, delta, ended, heard
 from trio_responses import (
     ConnectionLost,
     Instrument,
-    RateLimited,
+    RateLimitError,
     Recorder,
     Recording,
     ResponsesConnection,
@@ -26,8 +26,7 @@ from trio_responses import (
     function_tool,
 )
 from trio_responses.testing import Call, open_test_server
-from trio_responses.testing._replay import plan_replay
-from trio_responses.testing._scripts import Recorded
+from trio_responses.testing._scripts import Recorded  # the class of the answers of a replay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +42,7 @@ Session = Callable[[ResponsesConnection], Coroutine[Any, Any, Any]]
 
 
 class Frames(Instrument):
-    """Keeps what came, sorted by lanes: the order between them is chance."""
+    """Keeps the received frames, by lane, since the order of frames of different lanes varies."""
 
     def __init__(self) -> None:
         self.received: list[Any] = []
@@ -82,18 +81,18 @@ async def replay(recording: Recording, session: Session, **options: Any) -> Fram
 
 @function_tool
 async def get_weather(city: str) -> str:
-    """Tell the weather."""
+    """Return the weather in a city."""
     return f"sunny in {city}"
 
 
 async def whole_session(connection: ResponsesConnection) -> list[Any]:
-    """Text, tools, an error and two lanes; give what the program saw."""
+    """Run turns with text, tools, an error and two lanes; return the results."""
     seen: list[Any] = []
     async with connection.stream(model="m", input="Hello") as stream:
         seen += [event async for event in stream]
     async with connection.conversation(model="m", tools=[get_weather]) as conversation:
         seen.append(await conversation.run("Is it warm in Oslo?"))
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(RateLimitError) as caught:
         await connection.create(model="m", input="Too much")
     seen.append(caught.value.code)
     texts: dict[str, str] = {}
@@ -108,7 +107,7 @@ async def whole_session(connection: ResponsesConnection) -> list[Any]:
     return [*seen, texts]
 
 
-async def test_the_client_gets_the_events_that_it_got_then(server: ResponsesServer) -> None:
+async def test_a_replay_gives_the_client_the_recorded_events(server: ResponsesServer) -> None:
     server.reply("Good morning", reasoning="A greeting")
     server.calls(Call("get_weather", {"city": "Oslo"}), Call("get_weather", {"city": "Rome"}))
     server.reply("It is sunny.")
@@ -127,7 +126,9 @@ async def test_the_client_gets_the_events_that_it_got_then(server: ResponsesServ
     assert {*seen[1][-1].values()} == texts == {heard("On a"), heard("On b")}
 
 
-async def test_the_frames_are_the_same_one_by_one(server: ResponsesServer) -> None:
+async def test_a_replay_sends_the_recorded_frames_in_the_same_order(
+    server: ResponsesServer,
+) -> None:
     async def session(connection: ResponsesConnection) -> None:
         await ask(connection, "one")
         async with connection.conversation(model="m", store=False) as conversation:
@@ -142,7 +143,7 @@ async def test_the_frames_are_the_same_one_by_one(server: ResponsesServer) -> No
     assert {"type": "keepalive"} in now.received
 
 
-async def test_lanes_are_those_of_the_requests(server: ResponsesServer) -> None:
+async def test_a_replay_uses_the_lanes_of_the_new_requests(server: ResponsesServer) -> None:
     async def on_a_lane(connection: ResponsesConnection) -> None:
         async with connection.lane("then") as lane:
             await ask(lane, "Hello")
@@ -164,7 +165,7 @@ async def test_lanes_are_those_of_the_requests(server: ResponsesServer) -> None:
     assert (await replay(recording, on_another)).of_lanes().keys() == {"now"}
 
 
-async def test_requests_are_answered_in_the_order_of_their_coming(
+async def test_recorded_answers_go_to_requests_in_the_order_of_arrival(
     server: ResponsesServer,
 ) -> None:
     async def session(connection: ResponsesConnection) -> None:
@@ -187,7 +188,7 @@ async def test_requests_are_answered_in_the_order_of_their_coming(
     await replay(recording, at_once)
 
 
-async def test_a_lost_socket_is_lost_again(server: ResponsesServer) -> None:
+async def test_a_replay_ends_the_socket_where_the_server_ended_it(server: ResponsesServer) -> None:
     async def session(connection: ResponsesConnection) -> None:
         with pytest.raises(ConnectionLost) as caught:
             await ask(connection, "Hello")
@@ -203,7 +204,7 @@ async def test_a_lost_socket_is_lost_again(server: ResponsesServer) -> None:
 
 @pytest.mark.parametrize("idle", [0.0, 30.0])
 @pytest.mark.parametrize("code", [1001, None])
-async def test_a_socket_that_was_lost_while_idle_takes_no_answer_along(
+async def test_the_recorded_end_of_an_idle_socket_costs_no_answer(
     server: ResponsesServer, idle: float, code: int | None
 ) -> None:
     ends: list[int | None] = []
@@ -238,7 +239,7 @@ async def test_a_socket_that_was_lost_while_idle_takes_no_answer_along(
     assert ends == [code or 1006]
 
 
-async def test_a_socket_that_was_reset_ends_without_a_code(server: ResponsesServer) -> None:
+async def test_a_recorded_reset_ends_the_socket_without_a_code(server: ResponsesServer) -> None:
     async def session(connection: ResponsesConnection) -> None:
         with pytest.raises(ConnectionLost) as caught:
             await ask(connection, "Hello")
@@ -250,7 +251,7 @@ async def test_a_socket_that_was_reset_ends_without_a_code(server: ResponsesServ
     assert now.received == then.received
 
 
-async def test_steering_sets_off_what_it_set_off_then(server: ResponsesServer) -> None:
+async def test_a_replay_repeats_the_effect_of_steering(server: ResponsesServer) -> None:
     seen: list[Any] = []
 
     async def session(connection: ResponsesConnection) -> None:
@@ -271,7 +272,7 @@ async def test_steering_sets_off_what_it_set_off_then(server: ResponsesServer) -
     assert now.received == then.received
 
 
-async def test_the_timing_may_be_kept(server: ResponsesServer) -> None:
+async def test_a_replay_can_keep_the_recorded_timing(server: ResponsesServer) -> None:
     async def session(connection: ResponsesConnection) -> None:
         before = trio.current_time()
         await ask(connection, "Hello")
@@ -288,7 +289,7 @@ async def test_the_timing_may_be_kept(server: ResponsesServer) -> None:
     assert took == [pytest.approx(5), pytest.approx(0), pytest.approx(5)]
 
 
-async def test_its_scripts_take_faults_and_later_requests_are_answered_as_usual(
+async def test_a_replay_takes_extra_faults_and_leaves_later_requests_alone(
     server: ResponsesServer, tmp_path: Path
 ) -> None:
     async def session(connection: ResponsesConnection) -> None:
@@ -307,16 +308,18 @@ async def test_its_scripts_take_faults_and_later_requests_are_answered_as_usual(
                 await session(connection)
             assert await ask(connection, "Later") == heard("Later")
         other.replay(path)
-        with pytest.raises(AssertionError, match="left of the orders"):
+        with pytest.raises(AssertionError, match="unused scripts"):
             other.assert_all_orders_used()
         other.forget_orders()
         other.assert_all_orders_used()
         other.replay(steered)
         other.forget_orders()
-        assert not other._state.steer_gates
+        async with connect(other) as client:
+            await client.steer("resp_raw", "x")
+            assert (await client.receive())["type"] == "response.steer.failed"
 
 
-async def test_content_that_was_left_out_stays_out() -> None:
+async def test_redacted_content_is_replayed_redacted() -> None:
     def redact(frame: Any) -> Any:
         return {**frame, "delta": "..."} if "delta" in frame else frame
 
@@ -333,7 +336,7 @@ async def test_content_that_was_left_out_stays_out() -> None:
             assert [text async for text in stream.text_deltas()] == ["..."]
 
 
-# --- Recordings by hand ----------------------------------------------------------------------
+# --- Hand-written recordings ---
 
 
 def by_hand(*lines: dict[str, Any]) -> Recording:
@@ -349,7 +352,14 @@ def recv(frame: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"dir": "recv", "frame": {**frame, **fields}}
 
 
-async def test_a_socket_ends_behind_what_it_gave_to_all_lanes() -> None:
+async def answers_of(recording: Recording) -> list[Recorded]:
+    """Return the answer to each request of a recording."""
+    async with open_test_server() as server:
+        answers = [script.answer for script in server.replay(recording)]
+    return [answer for answer in answers if isinstance(answer, Recorded)]
+
+
+async def test_a_socket_ends_after_the_frames_of_all_lanes() -> None:
     recording = by_hand(
         send(stream_id="a"),
         send(stream_id="b"),
@@ -376,7 +386,7 @@ async def test_a_socket_ends_behind_what_it_gave_to_all_lanes() -> None:
     assert {name: len(of_lane) for name, of_lane in frames.of_lanes().items()} == {"a": 2, "b": 31}
 
 
-async def test_a_close_frame_without_a_code_is_one_with_the_usual_code() -> None:
+async def test_a_recorded_close_without_a_code_becomes_a_normal_closure() -> None:
     recording = by_hand(
         send(), recv(created("resp_1")), {"dir": "close", "by": "server", "code": 1005}
     )
@@ -388,7 +398,7 @@ async def test_a_close_frame_without_a_code_is_one_with_the_usual_code() -> None
     assert caught.value.code == 1000
 
 
-async def test_what_steering_set_off_waits_for_it() -> None:
+async def test_frames_after_a_steering_input_wait_for_a_steering_input() -> None:
     accepted = {"type": "response.steer.accepted", "sequence_number": 9, "steer_id": "steer_1"}
     recording = by_hand(
         send(),
@@ -413,7 +423,7 @@ async def test_what_steering_set_off_waits_for_it() -> None:
         assert [steer.input[0]["content"] for steer in server.steers] == ["Now"]
 
 
-async def test_whatever_is_asked_is_answered() -> None:
+async def test_a_replay_answers_invalid_requests_too() -> None:
     recording = by_hand(send(), recv(created()), recv(ended()), send(), recv(ended((), "resp_2")))
 
     async def session(connection: ResponsesConnection) -> None:
@@ -424,43 +434,39 @@ async def test_whatever_is_asked_is_answered() -> None:
     await replay(recording, session)
 
 
-async def test_a_request_that_has_begun_anew_has_lost_its_first_response() -> None:
+async def test_a_second_response_without_steering_belongs_to_the_next_request() -> None:
     recording = by_hand(
         send(), recv(created("resp_1")), send(), recv(created("resp_2")), recv(ended((), "resp_2"))
     )
-    one, two = (script.answer for script in plan_replay(recording, timing=False).scripts)
-    assert isinstance(one, Recorded)
-    assert isinstance(two, Recorded)
+    one, two = await answers_of(recording)
     assert one.frames == [created("resp_1")]
     assert two.frames == [created("resp_2"), ended((), "resp_2")]
 
 
-async def test_a_server_that_named_no_lanes_names_none_now() -> None:
+async def test_a_recorded_server_without_lanes_names_no_lanes() -> None:
     frame = created()
     assert Recorded([frame], "then").on("now") == [frame]
     assert Recorded([frame], None).on("now") == [{**frame, "stream_id": "now"}]
     assert Recorded([{**frame, "stream_id": "then"}, "text"], "then").on(None) == [frame, "text"]
 
 
-# --- Captures of other servers ---------------------------------------------------------------
-
-
-def recorded(path: Path) -> list[Recorded]:
-    scripts = plan_replay(Recording.read(path), timing=False).scripts
-    return [script.answer for script in scripts if isinstance(script.answer, Recorded)]
+# --- Captures of other servers ---
 
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
-async def test_a_capture_of_another_server_is_a_script(path: Path) -> None:
-    """Every request of a capture, one after the other on the default lane."""
-    expected = [answer.on(None) for answer in recorded(path)]
-    sent = [line.json for line in Recording.read(path) if line.dir == "send"]
-    assert len(expected) == [frame["type"] for frame in sent].count("response.create")
+async def test_a_capture_of_another_server_can_be_replayed(path: Path) -> None:
+    """Send every request of a capture, one after another on the default lane."""
+    recording = Recording.read(path)
+    expected = [answer.on(None) for answer in await answers_of(recording)]
+    sent = [line.json["type"] for line in recording if line.dir == "send"]
+    assert len(expected) == sent.count("response.create")
     frames = Frames()
     async with open_test_server() as server:
         server.replay(path)
-        for gate in server._state.steer_gates:
-            gate.set()  # as if it was steered
+        async with connect(server) as client:
+            for _ in range(sent.count("response.steer")):
+                await client.steer("resp_any", "x")  # no frame waits for a steering input below
+            await trio.testing.wait_all_tasks_blocked()
         async with server.open_client(instruments=[frames]) as connection:
             for answer in expected:
                 frames.received.clear()
@@ -469,11 +475,11 @@ async def test_a_capture_of_another_server_is_a_script(path: Path) -> None:
                     assert response.id in str(answer)
                 await trio.testing.wait_all_tasks_blocked()
                 assert frames.received == answer
-                if not is_whole(answer):
-                    break  # it was cut off there
+                if not is_complete(answer):
+                    break  # the capture ends in this answer
         assert server.crashes == []
 
 
-def is_whole(answer: list[Any]) -> bool:
+def is_complete(answer: list[Any]) -> bool:
     ends = {"response.completed", "response.incomplete", "response.failed", "error"}
     return bool(answer) and answer[-1].get("type") in ends

@@ -1,4 +1,4 @@
-"""A raw WebSocket client over any stream: what the tests of the server drive it with."""
+"""A raw WebSocket client over any stream, to drive the test server with."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,8 +17,8 @@ Json = dict[str, Any]
 
 
 IDLE_SECONDS = 0.05
-"""How long sockets must have been silent, before a clock may jump. The kernel hands over at once
-what one end of a loopback socket sends to the other, so that a slow machine makes no difference."""
+"""Seconds without activity on real sockets before the clock jumps. The kernel delivers bytes on a
+loopback socket at once, so that the speed of the machine does not matter."""
 
 
 def _run_without_waiting(main: Callable[[], Awaitable[Any]], **options: Any) -> Any:
@@ -30,7 +30,7 @@ _trio_run = trio.run
 
 
 def run_over_sockets(main: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-    """Run under a clock that jumps when nothing happens any more, on real sockets either.
+    """Run `main` under a clock that jumps when all tasks and real sockets are idle.
 
     A test of a command may put it in the place of `trio.run`.
     """
@@ -38,9 +38,9 @@ def run_over_sockets(main: Callable[..., Awaitable[Any]], *args: Any, **options:
     return _trio_run(main, *args, **options)
 
 
-# pytest-trio takes a clock only from a parameter of the test itself; these marks run a module's
-# tests under a clock that jumps, whether they look at it or not. The second one is for tests over
-# real sockets whose both ends are here: no deadline depends on how fast the machine is.
+# pytest-trio takes a clock only from a parameter of the test. These marks run all tests of a module
+# under a clock that jumps, so that no deadline depends on the speed of the machine. OVER_SOCKETS is
+# for tests with both ends of real sockets in this process.
 NO_WAITING = pytest.mark.trio(run=_run_without_waiting)
 OVER_SOCKETS = pytest.mark.trio(run=run_over_sockets)
 
@@ -70,39 +70,39 @@ class Client:
         return value
 
     async def events(self) -> list[Json]:
-        """Read to the end of one response, or to an error."""
+        """Return the events up to the end of one response, or up to an error."""
         events = [await self.receive()]
         while events[-1]["type"] not in _TERMINAL:
             events.append(await self.receive())
         return events
 
     async def until(self, kind: str) -> list[Json]:
-        """Read up to the next event of a type, which comes without its ``response.``."""
+        """Return the events up to the next event of a type, given without ``response.``."""
         events = [await self.receive()]
         while events[-1]["type"].removeprefix("response.") != kind:
             events.append(await self.receive())
         return events
 
     async def turn(self, **fields: Any) -> Json:
-        """Do one turn and return its last event."""
+        """Run one turn and return its last event."""
         await self.send(**fields)
         return (await self.events())[-1]
 
     async def response(self, **fields: Any) -> Json:
-        """Do one turn that completes, and return its response."""
+        """Run one turn that completes, and return its response."""
         event = await self.turn(**fields)
         assert event["type"] == "response.completed", event
         response: Json = event["response"]
         return response
 
     async def error(self, **fields: Any) -> Json:
-        """Do one turn that ends in an error frame, and return the frame."""
+        """Run one turn that ends in an error frame, and return the frame."""
         event = await self.turn(**fields)
         assert event["type"] == "error", event
         return event
 
     async def close_code(self) -> int:
-        """Read until the connection ends."""
+        """Read until the connection ends, and return its close code."""
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await self.websocket.get_message()
@@ -155,7 +155,7 @@ def text_of(response: Json) -> str:
 
 
 async def http(stream: trio.abc.Stream, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send a raw HTTP request and read the whole answer."""
+    """Send a raw HTTP request, and return the status, headers and body of the response."""
     await stream.send_all(request)
     data = b""
     while received := await stream.receive_some():
@@ -168,6 +168,6 @@ async def http(stream: trio.abc.Stream, request: bytes) -> tuple[int, dict[str, 
 
 
 def kinds(events: list[Json]) -> list[str]:
-    """Return the types of events, without the ``response.`` in front and without deltas."""
+    """Return the types of events without ``response.``, except those of output items and deltas."""
     types = [event["type"].removeprefix("response.") for event in events]
     return [kind for kind in types if not kind.startswith(("output", "content", "function"))]

@@ -1,4 +1,4 @@
-"""What a test can say of a server at its end: the orders that are left, and what came."""
+"""Assertions of a test about the server: unused scripts, and received requests."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ def output(call_id: str, text: Any) -> dict[str, Any]:
 
 
 @NO_WAITING
-async def test_the_last_request_is_the_one_that_came_last(server: ResponsesServer) -> None:
-    with pytest.raises(AssertionError, match="no request has come"):
+async def test_last_request_returns_the_latest_request(server: ResponsesServer) -> None:
+    with pytest.raises(AssertionError, match="the server has received no request"):
         _ = server.last_request
     async with connect(server) as client:
         await client.response(input="one")
@@ -27,14 +27,14 @@ async def test_the_last_request_is_the_one_that_came_last(server: ResponsesServe
 
 
 @NO_WAITING
-async def test_nothing_is_left_where_nothing_was_ordered(server: ResponsesServer) -> None:
+async def test_a_server_without_scripts_has_no_unused_scripts(server: ResponsesServer) -> None:
     server.assert_all_orders_used()
 
 
 @NO_WAITING
-async def test_an_order_that_was_used_is_no_debt(server: ResponsesServer) -> None:
+async def test_a_used_script_passes_the_assertion(server: ResponsesServer) -> None:
     server.reply("one")
-    with pytest.raises(AssertionError, match=r"left of the orders: .*'one'.*; 0 requests and 0"):
+    with pytest.raises(AssertionError, match=r"unused scripts: .*'one'.* 0 requests and 0"):
         server.assert_all_orders_used()
     async with connect(server) as client:
         await client.response(input="Hello")
@@ -42,17 +42,19 @@ async def test_an_order_that_was_used_is_no_debt(server: ResponsesServer) -> Non
 
 
 @NO_WAITING
-async def test_what_is_left_is_said_as_it_was_ordered(server: ResponsesServer) -> None:
+async def test_the_assertion_shows_unused_scripts_as_they_were_written(
+    server: ResponsesServer,
+) -> None:
     server.call("get_weather", {"city": "Oslo"}).stall(after_events=3)
     server.drop(after_events=None, how=1012)
-    with pytest.raises(AssertionError) as left:
+    with pytest.raises(AssertionError) as unused:
         server.assert_all_orders_used()
-    for words in ("get_weather", "Oslo", "Stall(seconds=None) at 3", "the usual answer", "the end"):
-        assert words in str(left.value)
+    for words in ("get_weather", "Oslo", "Stall(seconds=None) at 3", "default answer", "the end"):
+        assert words in str(unused.value)
 
 
 @NO_WAITING
-async def test_refusals_that_nobody_met_are_left(server: ResponsesServer) -> None:
+async def test_unused_refusals_and_faults_fail_the_assertion(server: ResponsesServer) -> None:
     server.refuse(503, times=2)
     server.refuse_steers()
     with pytest.raises(AssertionError, match=r"refuse_steers.*times=1.*503.* for 2 handshakes"):
@@ -62,14 +64,14 @@ async def test_refusals_that_nobody_met_are_left(server: ResponsesServer) -> Non
 
 
 @NO_WAITING
-async def test_what_is_ordered_for_ever_is_no_debt(server: ResponsesServer) -> None:
+async def test_faults_without_a_limit_pass_the_assertion(server: ResponsesServer) -> None:
     server.refuse(503, times=None)
     server.refuse_steers(times=None)
     server.assert_all_orders_used()
 
 
 @NO_WAITING
-async def test_an_output_is_found_by_the_call_and_by_the_function(server: ResponsesServer) -> None:
+async def test_an_output_is_found_by_call_id_and_by_function_name(server: ResponsesServer) -> None:
     names = {"call_1": "get_weather", "call_2": "get_time"}
     server.calls(*(Call(name, call_id=it, unoffered=True) for it, name in names.items()))
     async with connect(server) as client:
@@ -83,33 +85,37 @@ async def test_an_output_is_found_by_the_call_and_by_the_function(server: Respon
     assert request.output_of("call_2") == request.output_of("get_time") == "noon"
 
 
-def test_an_output_in_a_full_history_is_found_as_well() -> None:
+def test_an_output_is_found_in_a_full_history() -> None:
     request = Request(body={"input": [call("c", "f"), output("c", "x")]}, connection=1)
     assert request.output_of("c") == request.output_of("f") == "x"
 
 
-def test_an_output_of_parts_is_given_as_it_came() -> None:
+def test_an_output_of_content_parts_is_returned_unchanged() -> None:
     parts = [{"type": "input_text", "text": "snow"}]
     request = Request(body={"input": [output("c", parts)]}, connection=1)
     assert request.output_of("c") == parts
 
 
-def test_the_outputs_of_earlier_requests_are_not_of_this_one() -> None:
+def test_outputs_of_earlier_requests_are_not_found() -> None:
     history = [call("c", "f"), output("c", "old"), {"type": "message", "role": "user"}]
     request = Request(body={"input": "Hello"}, connection=1, history=history)
-    with pytest.raises(AssertionError, match="no outputs of 'f'; it has: none at all"):
+    with pytest.raises(AssertionError, match="no outputs for 'f'; its outputs are: none"):
         request.output_of("f")
 
 
-def test_a_function_that_was_called_twice_has_no_output_of_its_own() -> None:
+def test_the_name_of_a_function_called_twice_is_ambiguous() -> None:
     items = [call("c", "f"), call("d", "f"), output("c", "x"), output("d", "y")]
     request = Request(body={"input": items}, connection=1)
-    with pytest.raises(AssertionError, match=r"has 2 outputs of 'f'; it has: c \(f\), d \(f\)"):
+    with pytest.raises(
+        AssertionError, match=r"has 2 outputs for 'f'; its outputs are: c \(f\), d \(f\)"
+    ):
         request.output_of("f")
     assert request.output_of("d") == "y"
 
 
-def test_outputs_without_a_call_are_named() -> None:
+def test_the_error_lists_outputs_without_a_known_call() -> None:
     request = Request(body={"input": [output("c", "x")]}, connection=1)
-    with pytest.raises(AssertionError, match=r"no outputs of 'f'; it has: c \(no name\)"):
+    with pytest.raises(
+        AssertionError, match=r"no outputs for 'f'; its outputs are: c \(unknown function\)"
+    ):
         request.output_of("f")

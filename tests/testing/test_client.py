@@ -1,4 +1,4 @@
-"""The server's own client: a connection over memory streams."""
+"""The client connection that the server opens to itself, over memory streams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trio_responses import AuthenticationError, Timeouts
 from trio_responses.testing import open_test_server
 
 
-async def test_the_client_has_the_servers_key_and_profile() -> None:
+async def test_the_client_gets_the_key_and_the_endpoint_of_the_server() -> None:
     async with (
         open_test_server(api_key="sesame", lanes=False) as server,
         server.open_client(timeouts=Timeouts(close=1)) as connection,
@@ -19,15 +19,15 @@ async def test_the_client_has_the_servers_key_and_profile() -> None:
     assert server.connections[0].close_code == 1000
 
 
-async def test_the_client_may_come_with_a_wrong_key() -> None:
+async def test_the_client_can_use_a_wrong_key() -> None:
     async with open_test_server(api_key="sesame") as server:
         with pytest.raises(AuthenticationError):
             async with server.open_client(api_key="guess"):
                 pass
 
 
-async def test_an_empty_key_is_no_key() -> None:
-    """``api_key=""`` sends none, as with ``open_responses()``: the server refuses it."""
+async def test_an_empty_key_sends_no_key() -> None:
+    """``api_key=""`` sends no key, as with ``open_responses()``, and the server refuses that."""
     async with open_test_server(api_key="right") as server:
         with pytest.raises(AuthenticationError):
             async with server.open_client(api_key=""):

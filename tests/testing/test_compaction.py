@@ -1,4 +1,4 @@
-"""Compaction: when it comes, what it leaves to remember, and what it keeps."""
+"""Compaction of a history: when the server compacts, and what the history is afterwards."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ async def test_a_long_history_is_compacted_before_the_text(server: ResponsesServ
 
 
 @pytest.mark.parametrize("rules", [None, [], after(4), after(None), [{"type": "compaction"}]])
-async def test_within_its_threshold_a_history_stays(
+async def test_a_history_within_the_threshold_is_not_compacted(
     server: ResponsesServer, rules: list[dict[str, Any]] | None
 ) -> None:
     async with connect(server) as client:
@@ -47,7 +47,7 @@ async def test_within_its_threshold_a_history_stays(
     assert [item["type"] for item in response["output"]] == ["message"]
 
 
-async def test_the_chain_goes_on_from_the_compaction(server: ResponsesServer) -> None:
+async def test_the_chain_continues_from_the_compaction(server: ResponsesServer) -> None:
     async with connect(server) as client:
         first = await client.response(input="one two three")
         second = await client.response(
@@ -76,7 +76,7 @@ async def test_a_compaction_can_be_compacted(server: ResponsesServer) -> None:
             parent = response["id"]
 
 
-async def test_the_item_can_be_sent_back_to_another_server() -> None:
+async def test_another_server_accepts_the_compaction_item() -> None:
     async with open_test_server() as server, connect(server) as client:
         first = await client.response(input="one")
         second = await client.response(
@@ -89,7 +89,7 @@ async def test_the_item_can_be_sent_back_to_another_server() -> None:
     assert text_of(third) == 'Turn 3: you said "three".'
 
 
-async def test_what_stands_before_the_item_counts_no_more(server: ResponsesServer) -> None:
+async def test_items_before_the_compaction_do_not_count(server: ResponsesServer) -> None:
     async with connect(server) as client:
         first = await client.response(input="one two three", context_management=after(2))
         items = [
@@ -113,7 +113,7 @@ async def test_the_same_history_gives_the_same_item() -> None:
 
 
 @pytest.mark.parametrize("content", [None, 5, "", "not ours", "bm90IG91cnM="])
-async def test_an_item_of_somebody_else_stands_for_no_turns(
+async def test_an_item_of_another_server_counts_no_turns(
     server: ResponsesServer, content: object
 ) -> None:
     item = {"type": "compaction", "encrypted_content": content}
@@ -122,7 +122,7 @@ async def test_an_item_of_somebody_else_stands_for_no_turns(
     assert server.requests[0].turn == 1
 
 
-async def test_a_warm_up_compacts_nothing(server: ResponsesServer) -> None:
+async def test_a_warm_up_does_not_compact(server: ResponsesServer) -> None:
     async with connect(server) as client:
         warm = await client.response(
             input="one two three", generate=False, context_management=after(1)

@@ -1,4 +1,4 @@
-"""What the server remembers, for whom, and what makes it forget."""
+"""Responses that the server stores: who can continue them, and when they are evicted."""
 
 import trio
 
@@ -37,7 +37,7 @@ async def test_a_stored_response_is_found_from_every_connection(server: Response
     assert server.requests[-1].turn == 2
 
 
-async def test_an_unstored_response_dies_with_its_connection(server: ResponsesServer) -> None:
+async def test_an_unstored_response_is_lost_with_its_connection(server: ResponsesServer) -> None:
     async with connect(server) as client:
         first = await client.response(input="one", store=False)
     async with connect(server) as other:
@@ -45,7 +45,7 @@ async def test_an_unstored_response_dies_with_its_connection(server: ResponsesSe
     assert_not_found(frame, first["id"])
 
 
-async def test_a_lane_remembers_only_its_latest_response(server: ResponsesServer) -> None:
+async def test_a_lane_caches_only_its_latest_response(server: ResponsesServer) -> None:
     async with connect(server) as client:
         first = await client.response(input="one", store=False)
         second = await client.response(input="two", previous_response_id=first["id"], store=False)
@@ -55,7 +55,7 @@ async def test_a_lane_remembers_only_its_latest_response(server: ResponsesServer
     assert server.requests[-1].turn == 3
 
 
-async def test_every_lane_has_a_memory_of_its_own(server: ResponsesServer) -> None:
+async def test_every_lane_has_its_own_cache(server: ResponsesServer) -> None:
     async with connect(server) as client:
         main = await client.response(input="one", store=False)
         side = await client.response(input="uno", store=False, stream_id="side")
@@ -66,14 +66,16 @@ async def test_every_lane_has_a_memory_of_its_own(server: ResponsesServer) -> No
     assert [request.turn for request in server.requests] == [1, 1, 2, 2]
 
 
-async def test_no_parent_begins_a_new_chain_on_a_used_lane(server: ResponsesServer) -> None:
+async def test_a_request_without_a_parent_starts_a_new_chain_on_a_used_lane(
+    server: ResponsesServer,
+) -> None:
     async with connect(server) as client:
         await client.response(input="one", stream_id="a")
         await client.response(input="two", stream_id="a", previous_response_id=None)
     assert server.requests[-1].turn == 1
 
 
-async def test_another_lane_may_fork_what_is_still_cached(server: ResponsesServer) -> None:
+async def test_another_lane_can_fork_a_cached_response(server: ResponsesServer) -> None:
     async with connect(server) as client:
         parent = await client.response(input="one", store=False)
         fork = await client.response(
@@ -142,7 +144,7 @@ async def test_a_failed_fork_keeps_the_parent(server: ResponsesServer) -> None:
         await client.response(input="two", store=False, previous_response_id=parent["id"])
 
 
-async def test_a_fork_that_has_started_does_not_need_its_parent_any_more(
+async def test_a_started_fork_does_not_need_its_parent(
     server: ResponsesServer,
 ) -> None:
     gate = trio.Event()
@@ -172,7 +174,7 @@ async def test_a_conversation_and_a_parent_exclude_each_other(server: ResponsesS
     assert frame["error"]["code"] == "mutually_exclusive_parameters"
 
 
-async def test_a_cut_response_is_not_remembered(server: ResponsesServer) -> None:
+async def test_a_response_that_is_cut_off_is_not_stored(server: ResponsesServer) -> None:
     server.reply("a b c").drop(after_events=-1)
     async with connect(server) as client:
         await client.send(input="one")
@@ -185,7 +187,7 @@ async def test_a_cut_response_is_not_remembered(server: ResponsesServer) -> None
         )
 
 
-async def test_a_response_can_be_forgotten_by_order(server: ResponsesServer) -> None:
+async def test_forget_removes_one_response(server: ResponsesServer) -> None:
     async with connect(server) as client:
         for store in (True, False):
             kept = await client.response(input="one", store=store, stream_id="kept")
@@ -196,7 +198,7 @@ async def test_a_response_can_be_forgotten_by_order(server: ResponsesServer) -> 
             await client.response(input="x", previous_response_id=kept["id"], stream_id="kept")
 
 
-async def test_all_responses_can_be_forgotten_by_order(server: ResponsesServer) -> None:
+async def test_forget_all_removes_every_response(server: ResponsesServer) -> None:
     async with connect(server) as one, connect(server) as two:
         parents = [
             (one, (await one.response(input="one"))["id"]),

@@ -1,4 +1,4 @@
-"""Requests that are refused, and errors in every shape."""
+"""Refused requests, and errors in every shape."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def repr_start(value: object) -> str:
     ],
     ids=repr_start,
 )
-async def test_a_frame_that_is_no_json_object_is_refused(
+async def test_a_frame_that_is_not_a_json_object_is_refused(
     server: ResponsesServer, frame: str | bytes
 ) -> None:
     async with connect(server) as client:
@@ -72,7 +72,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "code", "param"), WRONG_FIELDS)
-async def test_a_wrong_field_is_refused_by_name(
+async def test_the_refusal_of_an_invalid_field_names_the_field(
     server: ResponsesServer, fields: dict[str, Any], code: str, param: str
 ) -> None:
     server.reply("not consumed by a refusal")
@@ -84,7 +84,7 @@ async def test_a_wrong_field_is_refused_by_name(
     assert response["output"][0]["content"][0]["text"] == "not consumed by a refusal"
 
 
-async def test_an_unknown_field_is_refused_by_its_name(server: ResponsesServer) -> None:
+async def test_the_refusal_of_an_unknown_field_names_the_field(server: ResponsesServer) -> None:
     async with connect(server) as client:
         refused = await client.error(input="hi", temprature=1, zone="none")
         assert refused["status"] == 400
@@ -97,14 +97,14 @@ async def test_an_unknown_field_is_refused_by_its_name(server: ResponsesServer) 
         await client.response(input="hi", temperature=1)
 
 
-async def test_unknown_fields_pass_where_that_was_asked_for() -> None:
+async def test_unknown_fields_pass_with_unknown_parameters_set() -> None:
     async with open_test_server(unknown_parameters=True) as server, connect(server) as client:
         await client.response(input="hi", some_new_field={"x": [1]})
         assert (await client.error(input="hi", model=3, zone="none"))["error"]["param"] == "model"
     assert server.requests[0]["some_new_field"] == {"x": [1]}
 
 
-async def test_every_field_of_the_command_is_known(server: ResponsesServer) -> None:
+async def test_every_field_of_response_create_is_known(server: ResponsesServer) -> None:
     fields = {field.encode_name for field in msgspec.structs.fields(ResponseCreate)}
     others = {"model", "input", "extra", "stream_id", "previous_response_id"}
     async with connect(server) as client:
@@ -136,9 +136,7 @@ SHAPES: dict[ErrorShape, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_an_error_comes_in_the_shape_that_was_asked_for(
-    server: ResponsesServer, shape: ErrorShape
-) -> None:
+async def test_an_error_has_the_scripted_shape(server: ResponsesServer, shape: ErrorShape) -> None:
     headers = {"retry-after": 2} if shape == "headers" else None
     server.fail(
         "server_is_overloaded",
@@ -156,7 +154,7 @@ async def test_an_error_comes_in_the_shape_that_was_asked_for(
     assert events[-1] == SHAPES[shape]
 
 
-async def test_a_failure_can_be_a_failed_response(server: ResponsesServer) -> None:
+async def test_an_error_can_be_a_failed_response(server: ResponsesServer) -> None:
     server.fail("rate_limit_exceeded", status=429, shape="failed", after_events=2)
     async with connect(server) as client:
         await client.send(input="hi")
@@ -169,7 +167,7 @@ async def test_a_failure_can_be_a_failed_response(server: ResponsesServer) -> No
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 @pytest.mark.parametrize("shape", ERROR_SHAPES)
-async def test_an_error_comes_before_after_or_amid_the_events(
+async def test_an_error_comes_after_the_scripted_number_of_events(
     server: ResponsesServer, shape: ErrorShape, count: int
 ) -> None:
     server.fail(shape=shape, after_events=count)

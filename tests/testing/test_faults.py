@@ -1,4 +1,4 @@
-"""What the server breaks on purpose, and what it does at its limits."""
+"""Faults that a test injects, and the limits of the server."""
 
 import pytest
 import trio
@@ -35,7 +35,7 @@ async def test_a_connection_drops_at_the_nth_event(
         await client.response(input="the next connection is well")
 
 
-async def test_a_connection_may_drop_right_after_the_last_event(server: ResponsesServer) -> None:
+async def test_a_connection_can_drop_right_after_the_last_event(server: ResponsesServer) -> None:
     server.reply("done").drop(after_events=None, how=1001)
     async with connect(server) as client:
         await client.send(input="hi")
@@ -45,7 +45,7 @@ async def test_a_connection_may_drop_right_after_the_last_event(server: Response
         await client.response(input="more", previous_response_id=events[-1]["response"]["id"])
 
 
-async def test_a_stall_is_silence_and_then_goes_on(server: ResponsesServer) -> None:
+async def test_a_stalled_response_continues_after_the_stall(server: ResponsesServer) -> None:
     server.stall(after_events=2, seconds=60)
     async with connect(server) as client:
         started = trio.current_time()
@@ -53,7 +53,7 @@ async def test_a_stall_is_silence_and_then_goes_on(server: ResponsesServer) -> N
         assert trio.current_time() - started == pytest.approx(60)
 
 
-async def test_a_stall_for_ever_answers_pings_and_leaves_other_lanes_alone(
+async def test_a_stall_forever_answers_pings_and_spares_other_lanes(
     server: ResponsesServer,
 ) -> None:
     server.stall(after_events=2)
@@ -66,7 +66,7 @@ async def test_a_stall_for_ever_answers_pings_and_leaves_other_lanes_alone(
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_a_half_open_connection_is_silent_and_deaf(
+async def test_a_half_open_connection_neither_reads_nor_writes(
     server: ResponsesServer, *, at_once: bool
 ) -> None:
     async with connect(server) as client:
@@ -86,7 +86,7 @@ async def test_a_half_open_connection_is_silent_and_deaf(
         assert scope.cancelled_caught
 
 
-async def test_slow_writes_deliver_every_byte_late(server: ResponsesServer) -> None:
+async def test_slow_writes_deliver_every_byte(server: ResponsesServer) -> None:
     server.reply("slow").slow_writes(piece=10, delay=1)
     async with connect(server) as client:
         started = trio.current_time()
@@ -94,7 +94,7 @@ async def test_slow_writes_deliver_every_byte_late(server: ResponsesServer) -> N
         assert trio.current_time() - started > 100
 
 
-async def test_frames_of_your_own_come_between_the_events(server: ResponsesServer) -> None:
+async def test_injected_frames_come_between_the_events(server: ResponsesServer) -> None:
     server.reply("hi").inject({"type": "keepalive", "sequence_number": 1}, after_events=1).inject(
         "{broken", after_events=2
     ).inject(b"binary", after_events=2)
@@ -108,7 +108,7 @@ async def test_frames_of_your_own_come_between_the_events(server: ResponsesServe
         assert (await client.events())[-1]["type"] == "response.completed"
 
 
-async def test_text_that_is_no_utf8_goes_out_as_a_text_frame(server: ResponsesServer) -> None:
+async def test_invalid_utf8_can_be_sent_as_a_text_frame(server: ResponsesServer) -> None:
     server.reply("hi").inject(WireBytes.frame(b"\xff\xfe"), after_events=1)
     async with connect(server) as client:
         await client.send(input="hi")
@@ -117,19 +117,19 @@ async def test_text_that_is_no_utf8_goes_out_as_a_text_frame(server: ResponsesSe
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-async def test_a_frame_of_any_size_is_framed_well(server: ResponsesServer, size: int) -> None:
+async def test_a_hand_made_frame_of_any_size_is_valid(server: ResponsesServer, size: int) -> None:
     async with connect(server) as client:
         await server.send_raw(WireBytes.frame(b"x" * size))
         assert await client.websocket.get_message() == "x" * size
 
 
-async def test_a_message_can_be_larger_than_the_client_allows(server: ResponsesServer) -> None:
+async def test_a_message_can_exceed_the_limit_of_the_client(server: ResponsesServer) -> None:
     async with connect(server) as client:
         await server.send_raw("x" * (1 << 20) + "y")
         assert await client.close_code() == 1009
 
 
-async def test_raw_frames_reach_all_connections_or_one(server: ResponsesServer) -> None:
+async def test_send_raw_reaches_all_connections_or_one(server: ResponsesServer) -> None:
     limits = {"type": "codex.rate_limits", "plan_type": "pro"}
     async with connect(server) as one, connect(server) as two:
         await server.send_raw(limits)
@@ -155,7 +155,7 @@ async def test_all_connections_can_be_closed_reset_or_hung_up(server: ResponsesS
     assert server.statistics().max_open == 2
 
 
-async def test_the_close_code_of_the_client_is_remembered(server: ResponsesServer) -> None:
+async def test_the_close_code_of_the_client_is_recorded(server: ResponsesServer) -> None:
     async with connect(server) as client:
         await client.websocket.aclose(1000, "done")
     async with connect(server) as client:
@@ -165,7 +165,7 @@ async def test_the_close_code_of_the_client_is_remembered(server: ResponsesServe
     assert ends == [(1000, "done"), (1006, None)]
 
 
-async def test_a_request_over_the_limit_is_closed_with_1009() -> None:
+async def test_a_request_over_the_size_limit_closes_the_connection_with_1009() -> None:
     async with open_test_server(max_message_size=1000) as server:
         async with connect(server) as client:
             await client.response(input="x" * 500)
@@ -175,7 +175,7 @@ async def test_a_request_over_the_limit_is_closed_with_1009() -> None:
         assert len(server.requests) == 1
 
 
-async def test_sixteen_mebibytes_are_too_many_and_one_byte_less_is_not(
+async def test_a_request_may_have_one_byte_less_than_sixteen_mebibytes(
     server: ResponsesServer,
 ) -> None:
     limit = 16 * 1024 * 1024
@@ -189,7 +189,9 @@ async def test_sixteen_mebibytes_are_too_many_and_one_byte_less_is_not(
         assert await client.close_code() == 1009
 
 
-async def test_an_old_connection_is_told_so_and_closed(server: ResponsesServer) -> None:
+async def test_a_connection_at_its_maximum_age_gets_an_error_and_is_closed(
+    server: ResponsesServer,
+) -> None:
     async with connect(server) as client:
         started = trio.current_time()
         await client.response(input="hi")
@@ -201,7 +203,7 @@ async def test_an_old_connection_is_told_so_and_closed(server: ResponsesServer) 
     assert "(60 minutes)" in frame["error"]["message"]
 
 
-async def test_the_age_limit_cuts_a_running_response(server: ResponsesServer) -> None:
+async def test_the_age_limit_cuts_off_a_running_response(server: ResponsesServer) -> None:
     server.reply("never ends").stall(after_events=4, seconds=5000)
     async with connect(server) as client:
         await client.send(input="hi")
@@ -213,7 +215,7 @@ async def test_the_age_limit_cuts_a_running_response(server: ResponsesServer) ->
     assert server.statistics().responses == 0
 
 
-async def test_a_response_that_still_runs_when_its_connection_closes_is_cut(
+async def test_the_end_of_a_connection_cancels_its_running_response(
     server: ResponsesServer,
 ) -> None:
     server.reply("a b c").stall(after_events=6, seconds=2)
@@ -221,20 +223,20 @@ async def test_a_response_that_still_runs_when_its_connection_closes_is_cut(
         await client.send(input="one")
         created = await client.receive()
         await trio.testing.wait_all_tasks_blocked()
-        # Nobody reads, so nobody answers the close frame, and meanwhile the stall ends.
+        # The client does not read, so the close frame gets no answer, and the stall ends meanwhile.
         await server.close_all(1001)
     async with connect(server) as client:
         await client.error(input="two", previous_response_id=created["response"]["id"])
     assert server.statistics().responses == 0
 
 
-async def test_without_a_maximum_age_a_connection_lives_on() -> None:
+async def test_without_a_maximum_age_a_connection_stays_open() -> None:
     async with open_test_server(max_age=None) as server, connect(server) as client:
         await trio.sleep(80_000)
         await client.response(input="hi")
 
 
-async def test_the_server_pings_and_closes_a_peer_that_does_not_answer() -> None:
+async def test_a_client_that_answers_no_ping_is_closed() -> None:
     async with open_test_server(max_age=None, ping_interval=20, ping_timeout=20) as server:
         async with connect(server) as client:
             await trio.sleep(1000)
@@ -250,7 +252,7 @@ async def test_the_server_pings_and_closes_a_peer_that_does_not_answer() -> None
         await dead.aclose()
 
 
-async def test_a_client_that_does_not_read_stops_the_server(server: ResponsesServer) -> None:
+async def test_a_client_that_does_not_read_blocks_the_server(server: ResponsesServer) -> None:
     server.reply(chunks=["x" * 1000] * 50)
     stream = await server.connect_stream(capacity=1000)
     async with connect(server, stream=stream) as client:
@@ -258,7 +260,7 @@ async def test_a_client_that_does_not_read_stops_the_server(server: ResponsesSer
             scope.cancel()
             await client.receive()
         await client.send(input="hi")
-        # The client's own queue holds one message, the rest waits in the server.
+        # The queue of the client holds one message, and the rest waits in the server.
         await trio.sleep(100)
         assert server.statistics().active == 1
         assert (await client.events())[-1]["type"] == "response.completed"

@@ -1,4 +1,4 @@
-"""The upgrade: who may, where, and what can go wrong in it."""
+"""The upgrade: keys, paths, invalid requests and handshake faults."""
 
 import msgspec
 import pytest
@@ -38,14 +38,14 @@ async def status_with(server: ResponsesServer, headers: dict[str, str]) -> int:
     return statuses[0]
 
 
-async def test_any_key_and_none_are_accepted_unless_one_is_set(server: ResponsesServer) -> None:
+async def test_a_server_without_a_key_accepts_any_key_and_none(server: ResponsesServer) -> None:
     assert await status_with(server, {}) == 101
     assert await status_with(server, {"Authorization": "Bearer anything"}) == 101
     assert (await ask(server, request(headers=UPGRADE + b"Authorization: Bearer\r\n")))[0] == 401
     assert await status_with(server, {"Authorization": "Basic eDp5"}) == 401
 
 
-async def test_the_key_must_match_when_one_is_set() -> None:
+async def test_a_server_with_a_key_accepts_only_this_key() -> None:
     async with open_test_server(api_key="sk-right") as server:
         assert await status_with(server, {"Authorization": "Bearer sk-right"}) == 101
         assert await status_with(server, {"api-key": "sk-right"}) == 101
@@ -79,7 +79,7 @@ async def test_other_paths_are_not_found(server: ResponsesServer, path: str) -> 
     ("method", "path", "expected"),
     [("GET", "/v1/responses", 426), ("POST", "/v1/responses", 426), ("GET", "/v1/models", 404)],
 )
-async def test_plain_http_gets_a_plain_answer(
+async def test_a_plain_http_request_gets_a_plain_http_response(
     server: ResponsesServer, method: str, path: str, expected: int
 ) -> None:
     body = b'{"model": "m"}'
@@ -93,7 +93,7 @@ async def test_plain_http_gets_a_plain_answer(
 @pytest.mark.parametrize(
     "data", [b"\x16\x03\x01\r\n\r\n", b"hello\r\n\r\n", b"GET / FTP/1\r\n\r\n"]
 )
-async def test_what_is_no_http_gets_a_400(server: ResponsesServer, data: bytes) -> None:
+async def test_bytes_that_are_not_http_get_status_400(server: ResponsesServer, data: bytes) -> None:
     status, _ = await ask(server, data)
     assert status == 400
 
@@ -111,7 +111,7 @@ async def test_an_upgrade_that_trio_websocket_refuses_does_not_hang(
     await stream.aclose()
 
 
-async def test_a_client_that_leaves_before_its_request_ends_is_forgotten(
+async def test_a_client_may_leave_before_its_request_head_ends(
     server: ResponsesServer,
 ) -> None:
     for data in (b"", b"GET /v1/resp", request()):
@@ -123,14 +123,14 @@ async def test_a_client_that_leaves_before_its_request_ends_is_forgotten(
     assert server.statistics().open == 0
 
 
-async def test_the_next_handshakes_are_refused_and_then_no_more(server: ResponsesServer) -> None:
+async def test_refuse_applies_to_the_given_number_of_handshakes(server: ResponsesServer) -> None:
     server.refuse(503, times=2)
     server.refuse(429, code="rate_limit_exceeded", headers={"Retry-After": "7"})
     statuses = [await status_with(server, {}) for _ in range(4)]
     assert statuses == [503, 503, 429, 101]
 
 
-async def test_a_refusal_has_the_headers_and_the_body_that_were_given(
+async def test_a_refusal_has_the_given_headers_and_body(
     server: ResponsesServer,
 ) -> None:
     server.refuse(429, code="rate_limit_exceeded", message="slow", headers={"Retry-After": "7"})
@@ -151,7 +151,7 @@ async def test_a_refusal_has_the_headers_and_the_body_that_were_given(
     )
 
 
-async def test_a_handshake_may_never_be_answered(server: ResponsesServer) -> None:
+async def test_a_handshake_can_get_no_answer(server: ResponsesServer) -> None:
     server.hang_handshake()
     stream = await server.connect_stream()
     await stream.send_all(request())
@@ -161,7 +161,7 @@ async def test_a_handshake_may_never_be_answered(server: ResponsesServer) -> Non
     await stream.aclose()
 
 
-async def test_a_handshake_may_end_in_nothing_a_reset_or_garbage(server: ResponsesServer) -> None:
+async def test_a_handshake_can_end_in_a_fin_a_reset_or_garbage(server: ResponsesServer) -> None:
     server.drop_handshake()
     server.drop_handshake("reset")
     server.garble_handshake(b"\x00\x01garbage")
@@ -178,7 +178,7 @@ async def test_a_handshake_may_end_in_nothing_a_reset_or_garbage(server: Respons
 
 
 @pytest.mark.parametrize(("how", "code"), [("fin", 1006), ("reset", 1006), (1008, 1008)])
-async def test_a_connection_may_be_dropped_as_soon_as_it_is_accepted(
+async def test_a_connection_can_be_dropped_right_after_the_upgrade(
     server: ResponsesServer, how: How, code: int
 ) -> None:
     server.drop_on_accept(how, times=None)

@@ -1,4 +1,4 @@
-"""Lanes: order inside, concurrency across, names and limits."""
+"""Lanes: the order of requests in a lane, concurrency across lanes, names and limits."""
 
 import pytest
 import trio
@@ -10,7 +10,7 @@ pytestmark = NO_WAITING
 
 
 async def ends(client: Client, count: int) -> list[Json]:
-    """Read until so many responses have ended, and return their last events."""
+    """Read until ``count`` responses have ended, and return their last events."""
     return [(await client.events())[-1] for _ in range(count)]
 
 
@@ -24,7 +24,7 @@ async def test_every_event_of_a_named_lane_carries_its_name(server: ResponsesSer
         assert refused["stream_id"] == "x"
 
 
-async def test_a_lane_answers_in_order_and_without_overlap(server: ResponsesServer) -> None:
+async def test_a_lane_answers_one_request_after_another(server: ResponsesServer) -> None:
     for text in ("one", "two", "three"):
         server.reply(text, delay=0.1)
     async with connect(server) as client:
@@ -36,7 +36,7 @@ async def test_a_lane_answers_in_order_and_without_overlap(server: ResponsesServ
     assert server.connections[0].max_active == 1
 
 
-async def test_lanes_run_side_by_side(server: ResponsesServer) -> None:
+async def test_lanes_run_concurrently(server: ResponsesServer) -> None:
     for lane in ("a", "b", None):
         server.reply("word " * 10, delay=1).on_lane(lane)
     async with connect(server) as client:
@@ -49,7 +49,7 @@ async def test_lanes_run_side_by_side(server: ResponsesServer) -> None:
     assert server.statistics().max_active == 3
 
 
-async def test_lanes_can_be_made_to_end_out_of_order(server: ResponsesServer) -> None:
+async def test_a_held_lane_ends_after_a_later_lane(server: ResponsesServer) -> None:
     first = server.reply("first").on_lane("a")
     second = server.reply("second").on_lane("b")
     first.hold(second)
@@ -78,7 +78,7 @@ async def test_sixteen_responses_are_active_and_the_others_wait(
     assert server.statistics().active == 0
 
 
-async def test_thirty_two_names_fit_and_the_next_is_refused(server: ResponsesServer) -> None:
+async def test_the_thirty_third_lane_name_is_refused(server: ResponsesServer) -> None:
     async with connect(server) as client:
         await client.response(input="the default lane is not counted")
         for number in range(32):
@@ -94,7 +94,7 @@ async def test_thirty_two_names_fit_and_the_next_is_refused(server: ResponsesSer
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257, "with space", "ümlaut", "a/b", "a\n", 5, None])
-async def test_a_bad_lane_name_is_refused_without_a_lane(
+async def test_the_refusal_of_an_invalid_lane_name_has_no_lane(
     server: ResponsesServer, name: object
 ) -> None:
     async with connect(server) as client:
@@ -115,7 +115,7 @@ async def test_a_server_without_lanes_refuses_every_name() -> None:
         await client.response(input="hi")
 
 
-async def test_errors_keep_their_place_in_the_lane(server: ResponsesServer) -> None:
+async def test_errors_keep_their_order_in_the_lane(server: ResponsesServer) -> None:
     gate = trio.Event()
     server.reply("slow").hold(gate)
     async with connect(server) as client:

@@ -1,4 +1,4 @@
-"""The answers that the server finds by itself."""
+"""The default answers of the server."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_no_tool_is_called_without_a_shared_word() -> None:
     assert called(ask("Tell me a joke", tools=[CLOCK, WEATHER])) == []
 
 
-def test_tool_choice_decides_first() -> None:
+def test_tool_choice_takes_precedence() -> None:
     tools = [WEATHER, CLOCK]
     assert called(ask("weather", tools=tools, tool_choice="none")) == []
     assert called(ask("a joke", tools=tools, tool_choice="required")) == ["get_weather"]
@@ -42,7 +42,7 @@ def test_tool_choice_decides_first() -> None:
     assert called(ask("weather", tools=tools, tool_choice=named)) == ["current-time"]
 
 
-def test_arguments_fit_the_schema() -> None:
+def test_arguments_match_the_schema() -> None:
     everything = tool(
         "make",
         city={"type": "string"},
@@ -76,7 +76,7 @@ def test_arguments_fit_the_schema() -> None:
     }
 
 
-def test_a_schema_that_contains_itself_comes_to_an_end() -> None:
+def test_arguments_for_a_recursive_schema_are_finite() -> None:
     node = tool("make", child={"$ref": "#"})
     (call,) = default_answer(ask("make", tools=[node])).calls
     assert "child" in call.arguments
@@ -94,7 +94,7 @@ async def test_a_tool_loop_ends_in_text_with_the_output(server: ResponsesServer)
     assert "-3 C" in text_of(second)
 
 
-async def test_the_answer_names_the_turn_and_what_was_said(server: ResponsesServer) -> None:
+async def test_the_answer_contains_the_turn_and_the_text(server: ResponsesServer) -> None:
     async with connect(server) as client:
         first = await client.response(input="good morning")
         second = await client.response(input="and you?", previous_response_id=first["id"])

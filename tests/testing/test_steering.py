@@ -1,4 +1,4 @@
-"""Steering: what is accepted, what becomes of it, and in which order that is said."""
+"""Steering: accepted inputs, their outcomes, and the order of the events."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ async def begin(client: Client, **fields: Any) -> str:
 
 
 async def accepted(client: Client, response_id: str, text: str) -> Json:
-    """Steer a response that is held, and return what was accepted."""
+    """Steer a response that is held, and return the accepted event."""
     await client.steer(response_id, text)
     event = await client.receive()
     assert event["type"] == "response.steer.accepted", event
@@ -57,10 +57,10 @@ def hold(script: Script, *, after_events: int | None = 2) -> trio.Event:
     return gate
 
 
-# An interruption
+# Interruption
 
 
-async def test_a_steered_response_ends_with_the_item_under_way(server: ResponsesServer) -> None:
+async def test_a_steered_response_ends_after_the_current_item(server: ResponsesServer) -> None:
     script = server.reply("one two", more=["three", "four"])
     gate = hold(script, after_events=5)
     async with connect(server) as client:
@@ -92,7 +92,9 @@ async def test_a_steered_response_ends_with_the_item_under_way(server: Responses
     assert server.steers[0].successor == rest[5]["response"]["id"]
 
 
-async def test_steering_and_response_share_one_counter(server: ResponsesServer) -> None:
+async def test_steering_events_share_the_sequence_numbers_of_the_response(
+    server: ResponsesServer,
+) -> None:
     gate = hold(server.reply("one", more=["two"]), after_events=5)
     async with connect(server) as client:
         await client.send(input="hi")
@@ -116,7 +118,7 @@ async def test_steering_and_response_share_one_counter(server: ResponsesServer) 
     assert [event["sequence_number"] for event in successor] == list(range(len(successor)))
 
 
-async def test_a_response_that_has_no_item_yet_ends_without_output(
+async def test_a_response_steered_before_its_first_item_has_no_output(
     server: ResponsesServer,
 ) -> None:
     gate = hold(server.reply("never said"))
@@ -131,7 +133,7 @@ async def test_a_response_that_has_no_item_yet_ends_without_output(
     assert [request.turn for request in server.requests] == [1, 2]
 
 
-async def test_several_inputs_are_committed_by_one_successor_in_order(
+async def test_one_successor_commits_several_inputs_in_order(
     server: ResponsesServer,
 ) -> None:
     gate = hold(server.reply("never said"))
@@ -155,7 +157,7 @@ async def test_several_inputs_are_committed_by_one_successor_in_order(
     assert successor.turn == 4
 
 
-async def test_a_successor_can_be_steered_again_and_its_parent_cannot(
+async def test_a_successor_can_be_steered_but_its_parent_cannot(
     server: ResponsesServer,
 ) -> None:
     first, second = hold(server.reply("one")), hold(server.reply("two"))
@@ -198,10 +200,10 @@ async def test_the_lane_is_busy_until_the_last_successor(server: ResponsesServer
     assert (statistics.responses, statistics.active, statistics.max_active) == (3, 0, 1)
 
 
-# An end by itself
+# End without interruption
 
 
-async def test_a_response_at_its_last_item_completes(server: ResponsesServer) -> None:
+async def test_a_response_steered_at_its_last_item_completes(server: ResponsesServer) -> None:
     gate = hold(server.reply("one two"), after_events=5)
     async with connect(server) as client:
         await client.send(input="hi")
@@ -212,7 +214,7 @@ async def test_a_response_at_its_last_item_completes(server: ResponsesServer) ->
         assert (await client.receive())["type"] == "response.created"
 
 
-async def test_a_response_can_be_told_to_finish(server: ResponsesServer) -> None:
+async def test_a_script_can_let_a_steered_response_finish(server: ResponsesServer) -> None:
     gate = hold(server.reply("one", more=["two"]).when_steered("finish"))
     async with connect(server) as client:
         await accepted(client, await begin(client), "more")
@@ -223,7 +225,7 @@ async def test_a_response_can_be_told_to_finish(server: ResponsesServer) -> None
     assert text_of(end["response"]) == "onetwo"
 
 
-async def test_input_that_comes_while_a_successor_is_due_joins_it(
+async def test_input_before_the_start_of_a_successor_joins_the_successor(
     server: ResponsesServer,
 ) -> None:
     script = server.reply("one").when_steered("finish")
@@ -242,7 +244,7 @@ async def test_input_that_comes_while_a_successor_is_due_joins_it(
 # Tool outputs
 
 
-async def test_input_waits_for_the_outputs_of_calls(server: ResponsesServer) -> None:
+async def test_input_waits_for_tool_outputs(server: ResponsesServer) -> None:
     gate = hold(server.reply("Let me look.", calls=[WEATHER]))
     async with connect(server) as client:
         parent = await begin(client)
@@ -274,7 +276,7 @@ async def test_input_waits_for_the_outputs_of_calls(server: ResponsesServer) -> 
     assert [steer.state for steer in server.steers] == ["committed", "committed"]
 
 
-async def test_input_for_a_response_that_waits_is_pending_at_once(
+async def test_input_for_a_waiting_response_is_pending_at_once(
     server: ResponsesServer,
 ) -> None:
     gate = hold(server.calls(WEATHER))
@@ -288,14 +290,14 @@ async def test_input_for_a_response_that_waits_is_pending_at_once(
         assert (pending["type"], pending["steer"]) == ("response.steer.pending", late)
         assert pending["required_input"] == [STUB]
         assert pending["stream_id"] == "a"
-        # Another lane is none of its business.
+        # A request on another lane does not affect the waiting input.
         await client.response(input="hi", previous_response_id=parent, stream_id="b")
         assert [steer.state for steer in server.steers] == ["pending", "pending"]
         await client.response(input=[OUTPUT], previous_response_id=parent, stream_id="a")
     assert [steer.text for steer in server.requests[-1].steers] == ["one", "two"]
 
 
-async def test_outputs_that_come_early_leave_out_the_pending_event(
+async def test_early_tool_outputs_suppress_the_pending_event(
     server: ResponsesServer,
 ) -> None:
     script = server.calls(WEATHER)
@@ -314,7 +316,7 @@ async def test_outputs_that_come_early_leave_out_the_pending_event(
     assert server.requests[-1].turn == 2
 
 
-async def test_waiting_holds_no_place_among_the_active_responses(
+async def test_a_waiting_response_is_not_active(
     server: ResponsesServer,
 ) -> None:
     async with connect(server) as client:
@@ -329,7 +331,7 @@ async def test_waiting_holds_no_place_among_the_active_responses(
 
 
 @pytest.mark.parametrize("early", [False, True])
-async def test_a_request_that_goes_on_from_elsewhere_loses_the_input(
+async def test_a_request_that_continues_another_response_makes_the_input_fail(
     server: ResponsesServer, *, early: bool
 ) -> None:
     script = server.calls(WEATHER)
@@ -358,7 +360,7 @@ async def test_a_request_that_goes_on_from_elsewhere_loses_the_input(
 
 
 @pytest.mark.parametrize("why", ["refused", "failed", "forgotten"])
-async def test_outputs_that_end_in_an_error_lose_the_input(
+async def test_tool_outputs_that_end_in_an_error_make_the_input_fail(
     server: ResponsesServer, why: str
 ) -> None:
     gate = hold(server.calls(WEATHER))
@@ -380,7 +382,9 @@ async def test_outputs_that_end_in_an_error_lose_the_input(
     assert server.steers[0].successor is None
 
 
-async def test_an_output_of_your_own_names_what_it_waits_for(server: ResponsesServer) -> None:
+async def test_the_pending_event_lists_calls_of_hand_written_frames(
+    server: ResponsesServer,
+) -> None:
     call = {"type": "custom_tool_call", "call_id": "call_2", "name": "sql", "input": "SELECT 1"}
     response = {"id": "resp_own", "status": "completed", "output": [call]}
     frames = [
@@ -400,7 +404,7 @@ async def test_an_output_of_your_own_names_what_it_waits_for(server: ResponsesSe
     assert pending["sequence_number"] == 10
 
 
-async def test_a_successor_can_be_an_answer_of_your_own(server: ResponsesServer) -> None:
+async def test_a_successor_can_be_hand_written_frames(server: ResponsesServer) -> None:
     gate = hold(server.reply("one"))
     response: Json = {"id": "resp_own", "status": "completed", "output": []}
     server.answer([{"type": "response.completed", "response": response, "sequence_number": 70}])
@@ -416,7 +420,9 @@ async def test_a_successor_can_be_an_answer_of_your_own(server: ResponsesServer)
 
 
 @pytest.mark.parametrize("calls", [[], [WEATHER]])
-async def test_accepted_input_can_come_back(server: ResponsesServer, calls: list[Call]) -> None:
+async def test_a_script_can_make_accepted_input_fail(
+    server: ResponsesServer, calls: list[Call]
+) -> None:
     script = server.reply("one", more=["two"], calls=calls)
     gate = hold(script.when_steered("fail", code="response_not_active"))
     async with connect(server) as client:
@@ -434,7 +440,7 @@ async def test_accepted_input_can_come_back(server: ResponsesServer, calls: list
     assert len(server.requests) == 2
 
 
-async def test_a_successor_that_fails_at_once_gives_the_input_back(
+async def test_a_successor_that_fails_at_once_makes_the_input_fail(
     server: ResponsesServer,
 ) -> None:
     gate = hold(server.reply("one"))
@@ -450,7 +456,7 @@ async def test_a_successor_that_fails_at_once_gives_the_input_back(
     assert server.statistics().active == 0
 
 
-async def test_a_successor_that_fails_later_has_committed_the_input(
+async def test_a_successor_that_fails_after_its_start_has_committed_the_input(
     server: ResponsesServer,
 ) -> None:
     gate = hold(server.reply("one"))
@@ -464,7 +470,7 @@ async def test_a_successor_that_fails_later_has_committed_the_input(
 
 
 @pytest.mark.parametrize("how", ["error", "failed"])
-async def test_a_response_that_fails_gives_the_input_back(
+async def test_a_response_that_fails_makes_the_input_fail(
     server: ResponsesServer, how: str
 ) -> None:
     if how == "error":
@@ -480,7 +486,7 @@ async def test_a_response_that_fails_gives_the_input_back(
     assert events[-1]["steer"]["id"] == steer["id"]
 
 
-async def test_a_lost_connection_leaves_the_outcome_open(server: ResponsesServer) -> None:
+async def test_input_stays_accepted_if_the_connection_is_lost(server: ResponsesServer) -> None:
     gate = hold(server.reply("one"))
     server.drop()
     async with connect(server) as client:
@@ -514,7 +520,7 @@ async def test_a_lost_connection_leaves_the_outcome_open(server: ResponsesServer
         [{"role": "user", "content": "good"}, {"role": "system", "content": "x"}],
     ],
 )
-async def test_input_that_is_no_user_message_is_refused(
+async def test_input_that_is_not_a_user_message_is_refused(
     server: ResponsesServer, value: object
 ) -> None:
     gate = hold(server.reply("one"))
@@ -527,7 +533,7 @@ async def test_input_that_is_no_user_message_is_refused(
     assert (server.steers[0].state, server.steers[0].code) == ("failed", "invalid_input")
 
 
-async def test_keys_that_do_not_belong_there_are_refused(server: ResponsesServer) -> None:
+async def test_unknown_fields_of_a_steering_request_are_refused(server: ResponsesServer) -> None:
     server.stall(after_events=2)
     async with connect(server) as client:
         parent = await begin(client)
@@ -539,7 +545,7 @@ async def test_keys_that_do_not_belong_there_are_refused(server: ResponsesServer
         assert (await client.receive())["error"]["code"] == "invalid_input"
 
 
-async def test_an_unknown_response_is_not_found(server: ResponsesServer) -> None:
+async def test_steering_an_unknown_response_is_refused(server: ResponsesServer) -> None:
     async with connect(server) as other:
         elsewhere = (await other.response(input="hi"))["id"]
     async with connect(server) as client:
@@ -551,7 +557,7 @@ async def test_an_unknown_response_is_not_found(server: ResponsesServer) -> None
 
 
 @pytest.mark.parametrize("calls", [[], [WEATHER]])
-async def test_a_response_that_has_ended_takes_no_input(
+async def test_steering_an_ended_response_is_refused(
     server: ResponsesServer, calls: list[Call]
 ) -> None:
     server.reply("one", calls=calls)
@@ -572,7 +578,7 @@ async def test_a_response_that_has_ended_takes_no_input(
         {"multi_agent": {"enabled": True}},
     ],
 )
-async def test_some_requests_cannot_be_steered(
+async def test_steering_an_unsteerable_request_is_refused(
     server: ResponsesServer, fields: dict[str, Any]
 ) -> None:
     server.stall(after_events=2)
@@ -581,14 +587,14 @@ async def test_some_requests_cannot_be_steered(
     assert event["error"]["code"] == "steering_not_supported"
 
 
-async def test_a_server_can_be_without_steering() -> None:
+async def test_a_server_without_steering_refuses_every_input() -> None:
     async with open_test_server(steering=False) as server, connect(server) as client:
         server.stall(after_events=2)
         event = await refused(client, await begin(client), "more")
     assert event["error"]["code"] == "steering_not_supported"
 
 
-async def test_too_much_input_for_one_response_is_refused(server: ResponsesServer) -> None:
+async def test_input_beyond_the_limit_of_one_response_is_refused(server: ResponsesServer) -> None:
     gate = hold(server.reply("one"))
     async with connect(server) as client:
         parent = await begin(client)
@@ -605,7 +611,7 @@ async def test_too_much_input_for_one_response_is_refused(server: ResponsesServe
         await accepted(client, again, "the next response has a count of its own")
 
 
-async def test_refusals_can_be_ordered(server: ResponsesServer) -> None:
+async def test_refusals_of_steering_can_be_scripted(server: ResponsesServer) -> None:
     gate = hold(server.reply("one"))
     server.refuse_steers("response_not_active", times=2)
     server.refuse_steers("a_code_of_tomorrow")
@@ -620,7 +626,7 @@ async def test_refusals_can_be_ordered(server: ResponsesServer) -> None:
     assert codes == ["response_not_active", "response_not_active", "a_code_of_tomorrow"]
 
 
-async def test_steering_is_answered_while_everything_is_held(server: ResponsesServer) -> None:
+async def test_steering_is_answered_while_all_responses_are_held(server: ResponsesServer) -> None:
     server.respond_with(lambda _: Reply("one", more=["two"], delay=1000))
     async with connect(server) as client:
         parent = await begin(client)
@@ -648,7 +654,7 @@ HOSTED = {"type": "container_reference", "container_id": "cntr_1"}
 
 
 async def after_the_end(server: ResponsesServer, *output: Json) -> Json:
-    """Steer a response with that output, and give what comes behind its end."""
+    """Steer a response with this output, and return the first event after its end."""
     response = {"id": "resp_own", "status": "completed", "output": output}
     frames = [
         {"type": "response.created", "response": {"id": "resp_own"}, "sequence_number": 0},
@@ -680,7 +686,7 @@ async def after_the_end(server: ResponsesServer, *output: Json) -> Json:
         ),
     ],
 )
-async def test_input_waits_for_each_kind_of_output(
+async def test_input_waits_for_every_kind_of_call(
     call: Json, stub: Json, server: ResponsesServer
 ) -> None:
     event = await after_the_end(server, call)
@@ -696,7 +702,7 @@ async def test_input_waits_for_each_kind_of_output(
         [SHELL, {"type": "shell_call_output", "call_id": "call_1", "output": []}],
     ],
 )
-async def test_input_does_not_wait_for_what_the_server_answers(
+async def test_input_does_not_wait_for_calls_that_the_server_answers(
     output: list[Json], server: ResponsesServer
 ) -> None:
     event = await after_the_end(server, *output)

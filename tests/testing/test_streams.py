@@ -1,4 +1,4 @@
-"""The streams below the server."""
+"""The byte streams of the server."""
 
 import pytest
 import trio
@@ -7,7 +7,7 @@ import trio.testing
 from trio_responses.testing import MemoryStream, memory_connection
 
 
-async def test_a_memory_connection_is_a_stream_as_trio_means_it() -> None:
+async def test_a_memory_connection_passes_the_stream_checks_of_trio() -> None:
     async def open_pair() -> tuple[MemoryStream, MemoryStream]:
         await trio.lowlevel.checkpoint()
         return memory_connection()
@@ -29,7 +29,7 @@ async def test_a_full_connection_stops_the_sender() -> None:
     assert await right.receive_some() == b"1234"
 
 
-async def test_a_reset_breaks_both_ends_after_what_was_sent() -> None:
+async def test_a_reset_breaks_both_ends_after_the_buffered_bytes() -> None:
     left, right = memory_connection()
     await left.send_all(b"sent")
     left.reset()

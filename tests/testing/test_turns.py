@@ -1,4 +1,4 @@
-"""Turns, warm-ups and conversations: what a client gets when nothing is wrong."""
+"""Turns, warm-ups and conversations without faults."""
 
 from typing import Any
 
@@ -47,14 +47,14 @@ async def test_a_text_turn_has_the_full_event_sequence(server: ResponsesServer) 
     assert all("stream_id" not in event for event in events)
 
 
-async def test_numbers_begin_again_with_every_response(server: ResponsesServer) -> None:
+async def test_sequence_numbers_start_at_zero_for_every_response(server: ResponsesServer) -> None:
     async with connect(server) as client:
         for _ in range(2):
             await client.send(input="hi")
             assert [e["sequence_number"] for e in await client.events()][:3] == [0, 1, 2]
 
 
-async def test_text_comes_in_the_chunks_that_were_asked_for(server: ResponsesServer) -> None:
+async def test_text_comes_in_the_scripted_chunks(server: ResponsesServer) -> None:
     server.reply(chunks=["a", "", "b c"])
     server.reply("abcde", chunk_size=2)
     async with connect(server) as client:
@@ -90,7 +90,7 @@ async def test_one_response_can_hold_several_calls(server: ResponsesServer) -> N
     assert output[0]["call_id"] != output[1]["call_id"]
 
 
-async def test_reasoning_comes_before_the_text_and_encrypted_when_asked(
+async def test_reasoning_comes_before_the_text_and_encrypted_on_request(
     server: ResponsesServer,
 ) -> None:
     server.reply("42", reasoning="Let me think")
@@ -158,7 +158,7 @@ async def test_the_response_echoes_the_settings_of_the_request(server: Responses
     assert response["previous_response_id"] is None
 
 
-async def test_usage_is_counted_or_given(server: ResponsesServer) -> None:
+async def test_usage_is_counted_or_scripted(server: ResponsesServer) -> None:
     server.reply("one two three")
     server.reply("x", usage={"input_tokens": 100, "cached_tokens": 64, "output_tokens": 7})
     async with connect(server) as client:
@@ -187,7 +187,7 @@ async def test_a_warm_up_answers_without_output_and_can_be_continued(
     assert server.requests[-1].text == "remember the milk"
 
 
-async def test_a_script_for_warm_ups_is_left_alone_by_other_requests(
+async def test_other_requests_do_not_take_a_script_for_warm_ups(
     server: ResponsesServer,
 ) -> None:
     server.fail("unsupported_parameter", status=400).for_warm_up()
@@ -237,7 +237,7 @@ async def test_an_async_responder_may_return_calls_failures_and_raw_frames(
         await client.response(input="hi", previous_response_id="resp_mine")
 
 
-async def test_a_responder_that_raises_costs_one_turn_and_is_reported() -> None:
+async def test_a_responder_that_raises_fails_one_turn_and_is_a_crash() -> None:
     def broken(_: Request) -> str:
         raise RuntimeError("a bug in the test")
 
@@ -279,7 +279,7 @@ async def test_one_response_can_hold_several_messages(server: ResponsesServer) -
     ]
 
 
-async def test_frames_of_your_own_keep_their_numbers(server: ResponsesServer) -> None:
+async def test_hand_written_frames_keep_their_sequence_numbers(server: ResponsesServer) -> None:
     frames = [{"type": "keepalive", "sequence_number": 7}, {"type": "error", "sequence_number": 3}]
     server.answer(frames)
     async with connect(server) as client:

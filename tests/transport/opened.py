@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_transport(
-    terms: ConnectionConfig, headers: tuple[tuple[str, str], ...]
+    config: ConnectionConfig, headers: tuple[tuple[str, str], ...]
 ) -> AsyncGenerator[Transport, None]:
-    """Open a WebSocket, and close it behind the block."""
+    """Open a WebSocket, and close it at the end of the block."""
     async with open_collapsing_nursery() as nursery:
-        transport = await connect_transport(nursery, terms, headers)
+        transport = await connect_transport(nursery, config, headers)
         try:
             yield transport
         finally:

@@ -1,4 +1,4 @@
-"""A server's end that says exactly what a test tells it to, and reads every bit of what it gets."""
+"""A scripted server on memory streams, which sends exact bytes and decodes every frame it gets."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Peer:
         return ClientFrame(first & 0x0F, number.to_bytes(size, "big"), mask)
 
     async def read_frames(self) -> list[ClientFrame]:
-        """Read all that comes until the end of the stream."""
+        """Read all frames until the end of the stream."""
         frames: list[ClientFrame] = []
         try:
             while True:
@@ -144,7 +144,7 @@ class Peer:
 
     @property
     def unfinished(self) -> bytes:
-        """What was received and is no whole frame."""
+        """The received bytes that are no whole frame."""
         return bytes(self._received)
 
     async def _need(self, size: int) -> None:
@@ -162,10 +162,10 @@ class Peer:
 
 
 Script: TypeAlias = Callable[[Peer], Awaitable[object]]
-"""What a server does with a socket."""
+"""A function that plays the server on one socket."""
 
 
-def terms(
+def connection_config(
     dial: Dial,
     *,
     url: str = LOCAL,
@@ -185,7 +185,7 @@ def terms(
 
 
 class Net:
-    """What a dial leads to: a stream in memory with a scripted server behind it."""
+    """A dial function whose streams lead to a scripted server in memory."""
 
     def __init__(self, nursery: trio.Nursery, script: Script, capacity: int | None) -> None:
         self._nursery = nursery
@@ -200,7 +200,7 @@ class Net:
             await self._script(peer)
 
     def reset_soon(self) -> None:
-        """Break the newest connection, once everybody waits for it."""
+        """Break the newest connection once all tasks are blocked."""
 
         async def reset() -> None:
             await trio.testing.wait_all_tasks_blocked()
@@ -222,7 +222,7 @@ class Net:
 
 @asynccontextmanager
 async def open_net(script: Script, *, capacity: int | None = None) -> AsyncGenerator[Net, None]:
-    """Let every dial in the block meet `script`; at its end, no socket may be open (P1)."""
+    """Run `script` for every dial in the block, and assert that it leaves no open socket (P1)."""
     async with open_collapsing_nursery() as nursery:
         net = Net(nursery, script, capacity)
         yield net
@@ -240,9 +240,9 @@ async def refused(
     timeouts: Timeouts | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> ConnectError:
-    """Fail to open a socket to `script`, and show that nothing is left and nothing was said."""
+    """Return the error of opening a socket to `script`; assert one dial and no key in the error."""
     async with open_net(script) as net:
-        options = terms(net.dial, url=url, timeouts=timeouts, ssl_context=ssl_context)
+        options = connection_config(net.dial, url=url, timeouts=timeouts, ssl_context=ssl_context)
         try:
             async with open_transport(options, tuple(headers)):
                 pass
@@ -262,23 +262,23 @@ async def open_pair(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
 ) -> AsyncGenerator[tuple[Transport, Peer], None]:
-    """Open a transport over memory, with a peer that says nothing by itself."""
+    """Open a transport over memory, with a peer that sends nothing by itself."""
     async with open_net(script, capacity=capacity) as net:
-        options = terms(net.dial, timeouts=timeouts, keepalive=keepalive, limits=limits)
+        options = connection_config(net.dial, timeouts=timeouts, keepalive=keepalive, limits=limits)
         async with open_transport(options, HEADERS) as transport:
             yield transport, net.peers[0]
 
 
 @asynccontextmanager
 async def takes(seconds: float) -> AsyncGenerator[None, None]:
-    """Measure a block, exactly."""
+    """Assert that a block takes exactly so many seconds."""
     start = trio.current_time()
     yield
     assert trio.current_time() - start == seconds
 
 
 async def lost(transport: Transport) -> ConnectionLost:
-    """Receive to the end, where no message may be left."""
+    """Return the loss that `receive` raises, with no message before it."""
     with pytest.raises(ConnectionLost) as caught:
         await transport.receive()
     assert_secret_kept(caught.value)
@@ -286,7 +286,7 @@ async def lost(transport: Transport) -> ConnectionLost:
 
 
 def assert_secret_kept(error: BaseException) -> None:
-    """See to it that the key is in nothing that one would print of an exception (P9)."""
+    """Assert that nothing printable of an exception holds the key (P9)."""
     shown = ["".join(traceback.format_exception(error))]
     link: BaseException | None = error
     while link is not None:

@@ -1,4 +1,4 @@
-"""Proxies that do exactly what a test tells them to, with the server behind them played as well."""
+"""Scripted proxies, and the scripted server behind them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IPV4, NAME, IPV6 = 1, 3, 4
 
 
 def without_environment(patch: pytest.MonkeyPatch) -> None:
-    """Take away the proxies of whoever runs the tests."""
+    """Remove the proxy variables from the environment of the tests."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name == "REQUEST_METHOD":
             patch.delenv(name)
@@ -54,7 +54,7 @@ async def serve(script: Script) -> AsyncGenerator[tuple[int, list[Peer]]]:
 
 
 async def echo(peer: Peer) -> None:
-    """Be the server behind a tunnel: greet, echo, close politely."""
+    """Play the server behind a tunnel: greet, echo, and do the closing handshake."""
     await peer.accept()
     await peer.send(text("hello"))
     while (received := await peer.read_frame()).opcode != 8:
@@ -64,7 +64,7 @@ async def echo(peer: Peer) -> None:
 
 
 class Directory(trio.abc.HostnameResolver):
-    """Stands in for the DNS: the addresses of some hosts, and of no other."""
+    """A resolver that knows the addresses of some hosts only."""
 
     def __init__(self, **hosts: list[str]) -> None:
         self._hosts = hosts
@@ -118,7 +118,7 @@ def trusting(*authorities: trustme.CA) -> ssl.SSLContext:
 
 
 async def secured(peer: Peer, context: ssl.SSLContext) -> Peer:
-    """Do the server's side of a TLS handshake within a stream, and give the peer in it."""
+    """Do the server's side of a TLS handshake on a stream, and return the peer inside."""
     stream = trio.SSLStream(peer.stream, context, server_side=True, https_compatible=True)
     await stream.do_handshake()
     return Peer(stream)
@@ -128,7 +128,7 @@ async def secured(peer: Peer, context: ssl.SSLContext) -> Peer:
 
 
 async def take(peer: Peer, size: int) -> bytes:
-    """Read exactly so much; raises EOFError at the end of the stream."""
+    """Read exactly so many bytes; raises EOFError at the end of the stream."""
     data = bytearray()
     while len(data) < size:
         more = await peer.stream.receive_some(size - len(data))
@@ -139,7 +139,7 @@ async def take(peer: Peer, size: int) -> bytes:
 
 
 async def choose_method(peer: Peer, method: int) -> bytes:
-    """Read the greeting, choose a method of authentication, and give those that were offered."""
+    """Read the greeting, choose an authentication method, and return those that were offered."""
     version, count = await take(peer, 2)
     assert version == 5
     offered = await take(peer, count)

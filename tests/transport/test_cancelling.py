@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_a_cancelled_receive_loses_nothing(data: st.DataObject) -> None:
-    """Any chunks at any times, given up and called again at any times."""
+    """Chunks arrive at any time, and `receive` is cancelled and called again at any time."""
     payloads = data.draw(st.lists(st.binary(max_size=300).map(lambda b: b.hex().encode())))
     stream = bytearray()
     for payload in payloads:

@@ -1,4 +1,4 @@
-"""Leaving the block of `open_transport`: how long it takes, and what the server hears. P1."""
+"""Closing a transport: how long it takes, and what the server gets. P1."""
 
 from __future__ import annotations
 
@@ -16,27 +16,25 @@ from tests.transport.peer import (
     HEADERS,
     PING,
     PONG,
+    Peer,
     close,
+    connection_config,
     frame,
     lost,
     open_net,
     open_pair,
     takes,
-    terms,
     text,
 )
 from trio_responses._errors import ConnectionLost
 from trio_responses._settings import Keepalive, Timeouts
+from trio_responses._transport.websocket import connect_transport
 from trio_responses.testing import MemoryStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.transport.peer import (
-        ClientFrame,
-        Peer,
-        Script,
-    )
+    from tests.transport.peer import ClientFrame, Script
 
 pytestmark = NO_WAITING
 
@@ -44,7 +42,7 @@ QUICK = Timeouts(close=3.0)
 
 
 class Listener:
-    """A server that answers the close frame, with some bytes before it, and notes everything."""
+    """A server that answers the close frame after some bytes, and collects the client's frames."""
 
     def __init__(self, *before: bytes) -> None:
         self.before = before
@@ -60,8 +58,8 @@ class Listener:
         self.frames += await peer.read_frames()
 
 
-async def test_a_server_that_answers_the_close_frame_is_left_at_once() -> None:
-    """Surprise 2 of trio-websocket: it waits for the server to close TCP, too."""
+async def test_closing_ends_at_once_when_the_server_answers_the_close_frame() -> None:
+    """trio-websocket alone waits for the server to close TCP, too."""
     server = Listener()
     async with takes(0.0), open_pair(script=server):
         pass
@@ -69,22 +67,22 @@ async def test_a_server_that_answers_the_close_frame_is_left_at_once() -> None:
     assert (told.opcode, told.code) == (CLOSE, 1000)
 
 
-async def test_what_still_comes_is_read_past() -> None:
+async def test_messages_after_the_close_frame_are_discarded() -> None:
     server = Listener(text("late"), text("x" * 100_000), frame(PONG, b"late"))
     async with takes(0.0), open_pair(script=server):
         pass
     assert len(server.frames) == 1
 
 
-async def test_a_ping_behind_our_close_frame_is_not_answered_and_harms_nothing() -> None:
-    """trio-websocket crashes on it, and then waits for ever."""
+async def test_a_ping_after_the_clients_close_frame_is_not_answered() -> None:
+    """trio-websocket alone raises for it, and then waits for ever."""
     server = Listener(frame(PING, b"1") + frame(PING, b"2"), frame(PING, b"3"))
     async with takes(0.0), open_pair(script=server):
         pass
     assert [told.opcode for told in server.frames] == [CLOSE]
 
 
-async def test_pings_that_came_just_before_the_exit_harm_nothing() -> None:
+async def test_pings_that_arrive_just_before_closing_do_no_harm() -> None:
     server = Listener()
     async with takes(0.0), open_pair(script=server) as (transport, peer):
         await peer.send(text("last") + frame(PING, b"1") + frame(PING, b"2"))
@@ -93,7 +91,7 @@ async def test_pings_that_came_just_before_the_exit_harm_nothing() -> None:
 
 
 @pytest.mark.parametrize("ticks", range(8))
-async def test_the_exit_may_begin_while_pings_are_being_answered(ticks: int) -> None:
+async def test_closing_may_start_while_pings_are_being_answered(ticks: int) -> None:
     server = Listener()
     async with takes(0.0), open_pair(script=server) as (transport, peer):
         await peer.send(text("last") + frame(PING, b"1") * 10)
@@ -104,18 +102,18 @@ async def test_the_exit_may_begin_while_pings_are_being_answered(ticks: int) -> 
     assert server.frames[-1].code == 1000
 
 
-async def test_a_cancelled_block_says_good_bye_too() -> None:
+async def test_a_cancelled_block_does_the_closing_handshake() -> None:
     server = Listener()
     async with open_net(server) as net, takes(0.0):
         with trio.CancelScope() as scope:
-            async with open_transport(terms(net.dial), HEADERS) as transport:
+            async with open_transport(connection_config(net.dial), HEADERS) as transport:
                 scope.cancel()
                 await transport.receive()
         assert scope.cancelled_caught
     assert [told.code for told in server.frames] == [1000]
 
 
-async def test_a_server_that_closes_at_the_same_time_is_left_at_once() -> None:
+async def test_closing_ends_at_once_when_the_server_closes_at_the_same_time() -> None:
     server = Listener()
     async with takes(0.0), open_pair(script=server) as (transport, peer):
         await peer.send(text("last") + close(1001))
@@ -137,22 +135,22 @@ async def endless(peer: Peer) -> None:
 
 @pytest.mark.parametrize("script", [silent, endless])
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_server_that_never_answers_the_close_frame_is_left_in_time(
+async def test_closing_ends_in_time_when_the_server_never_answers_the_close_frame(
     script: Script, *, cancelled: bool
 ) -> None:
     async with open_net(script) as net, takes(3.0):
         with trio.CancelScope() as scope:
-            async with open_transport(terms(net.dial, timeouts=QUICK), HEADERS):
+            async with open_transport(connection_config(net.dial, timeouts=QUICK), HEADERS):
                 if cancelled:
                     scope.cancel()
 
 
-async def test_a_server_that_never_reads_is_left_in_time() -> None:
+async def test_closing_ends_in_time_when_the_server_never_reads() -> None:
     async with takes(3.0), open_pair(capacity=5, timeouts=QUICK):
         pass
 
 
-async def test_a_sender_does_not_hold_up_the_exit() -> None:
+async def test_a_sender_does_not_delay_closing() -> None:
     async with takes(3.0), open_pair(capacity=1000, timeouts=QUICK) as (transport, _):
 
         async def send() -> None:
@@ -166,7 +164,7 @@ async def test_a_sender_does_not_hold_up_the_exit() -> None:
 
 
 @pytest.mark.parametrize("vanish", [MemoryStream.reset, MemoryStream.close])
-async def test_a_server_that_vanishes_in_the_closing_handshake_is_left_at_once(
+async def test_closing_ends_at_once_when_the_server_disconnects_meanwhile(
     vanish: Callable[[MemoryStream], None],
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -180,7 +178,7 @@ async def test_a_server_that_vanishes_in_the_closing_handshake_is_left_at_once(
 
 
 @pytest.mark.parametrize("end", ["close", "end", "reset"])
-async def test_a_lost_socket_is_left_at_once(end: str) -> None:
+async def test_a_lost_socket_is_closed_at_once(end: str) -> None:
     async with takes(0.0), open_pair() as (transport, peer):
         assert isinstance(peer.stream, MemoryStream)
         match end:
@@ -193,18 +191,18 @@ async def test_a_lost_socket_is_left_at_once(end: str) -> None:
         await lost(transport)
 
 
-async def test_a_lost_socket_that_was_not_noticed_is_left_at_once() -> None:
+async def test_a_lost_socket_that_no_reader_noticed_is_closed_at_once() -> None:
     async with takes(0.0), open_pair() as (_, peer):
         await peer.stream.aclose()
 
 
-async def test_a_server_that_broke_the_protocol_and_does_not_hang_up_is_left_in_time() -> None:
+async def test_closing_ends_in_time_after_a_protocol_violation() -> None:
     async with takes(3.0), open_pair(timeouts=QUICK) as (transport, peer):
         await peer.send(b"\xff\xff")
         assert (await lost(transport)).code == 1002
 
 
-async def test_closing_twice_is_closing_once() -> None:
+async def test_closing_a_second_time_does_nothing() -> None:
     server = Listener()
     async with takes(0.0), open_pair(script=server) as (transport, _):
         await transport.aclose()
@@ -229,14 +227,14 @@ async def test_closing_ends_a_receive_in_another_task() -> None:
 
 
 async def test_a_cut_frame_is_not_followed_by_a_close_frame() -> None:
-    """The server would take it for the rest of the message."""
+    """The server would read it as the rest of the message."""
     async with open_pair(capacity=1000, timeouts=Timeouts(send=2.0)) as (transport, peer):
         with pytest.raises(ConnectionLost):
             await transport.send(b"x" * 5000)
     assert await peer.read_frames() == []
 
 
-async def test_a_ping_that_the_exit_cuts_short_is_not_followed_by_a_close_frame() -> None:
+async def test_a_ping_that_closing_cuts_short_is_not_followed_by_a_close_frame() -> None:
     frames: list[ClientFrame] = []
 
     async def script(peer: Peer) -> None:
@@ -249,7 +247,7 @@ async def test_a_ping_that_the_exit_cuts_short_is_not_followed_by_a_close_frame(
         async with takes(12.0):
             with trio.move_on_after(12.0):
                 async with open_transport(
-                    terms(net.dial, keepalive=keepalive), HEADERS
+                    connection_config(net.dial, keepalive=keepalive), HEADERS
                 ) as transport:
                     await transport.receive()
         await trio.sleep(2.0)
@@ -280,12 +278,12 @@ class NoError(BaseException):
 
 
 @pytest.mark.parametrize("error", [OwnError("mine"), NoError(), ConnectionLost(1006)])
-async def test_an_exception_of_the_block_leaves_it_as_itself(error: BaseException) -> None:
+async def test_an_exception_of_the_block_is_raised_unchanged(error: BaseException) -> None:
     cause, context = ValueError("cause"), ValueError("context")
     error.__cause__, error.__context__ = cause, context
     async with open_net(Listener()) as net:
         with pytest.raises(type(error)) as caught:
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 raise error
     assert caught.value is error
     assert (error.__cause__, error.__context__) == (cause, context)
@@ -295,7 +293,7 @@ async def test_a_group_that_the_block_raises_stays_a_group() -> None:
     error = OwnError()
     async with open_net(Listener()) as net:
         with pytest.raises(ExceptionGroup, match="mine") as caught:
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 raise ExceptionGroup("mine", [error])
     assert caught.value.exceptions == (error,)
 
@@ -303,23 +301,30 @@ async def test_a_group_that_the_block_raises_stays_a_group() -> None:
 async def test_an_exception_of_the_block_is_not_hidden_by_a_server_that_never_answers() -> None:
     async with open_net(silent) as net, takes(5.0):
         with pytest.raises(OwnError):
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 raise OwnError
 
 
-async def test_an_interrupted_closing_handshake_closes_all_the_same(
+async def test_an_interrupted_closing_handshake_still_closes_the_socket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """P1: nobody else cancels trio-websocket's tasks, which are shielded."""
+    """P1: no other scope cancels trio-websocket's tasks, which are shielded."""
 
-    async def interrupted() -> None:
+    async def interrupted(max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(max_bytes)
 
-    async with open_pair() as (transport, _):
-        monkeypatch.setattr(transport, "_discard", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            await transport.aclose()
-        assert transport._tap.service.cancel_called
+    async with open_net(Peer.accept) as net:
+        async with trio.open_nursery() as nursery:
+            config = connection_config(net.dial, keepalive=Keepalive())
+            transport = await connect_transport(nursery, config, HEADERS)
+            with monkeypatch.context() as patch:
+                patch.setattr(net.clients[0], "receive_some", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    await transport.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            left = len(nursery.child_tasks)
+            transport._control_stream.scope.cancel()  # a task that is left would hang the test
+        assert left == 0
         with pytest.raises(trio.ClosedResourceError):
-            await transport._stream.receive_some()
+            await net.clients[0].receive_some()

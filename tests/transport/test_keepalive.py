@@ -1,4 +1,4 @@
-"""How a dead server is noticed, and a living one left in peace. D21, problems 9 and 11."""
+"""The keepalive notices a dead server and disturbs no living one. Problems 9 and 11."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ EVERY_20 = Keepalive(interval=20.0, timeout=10.0)
 
 
 @asynccontextmanager
-async def open_watched(
+async def open_pinged(
     keepalive: Keepalive = EVERY_20, *, answers: bool = True, capacity: int | None = None
 ) -> AsyncGenerator[tuple[Transport, Peer, list[float]], None]:
-    """Open a pair that notes when pings came, and may answer them in the same instant."""
+    """Open a pair that collects the times of pings, and may answer them at once."""
     pings: list[float] = []
 
     async def script(peer: Peer) -> None:
@@ -47,7 +47,7 @@ async def open_watched(
 
 
 async def receive_for(seconds: float, transport: Transport) -> int:
-    """Count the messages of some time."""
+    """Return the number of messages that arrive within some seconds."""
     count = 0
     with trio.move_on_after(seconds):
         while True:
@@ -55,14 +55,14 @@ async def receive_for(seconds: float, transport: Transport) -> int:
     return count
 
 
-async def test_a_server_that_answers_in_the_same_instant_is_asked_once_an_interval() -> None:
-    async with open_watched() as (transport, _, pings):
+async def test_a_server_that_answers_at_once_is_pinged_once_an_interval() -> None:
+    async with open_pinged() as (transport, _, pings):
         await receive_for(100.0, transport)
         assert pings == [20.0, 40.0, 60.0, 80.0]
 
 
 async def test_a_silent_server_is_given_up_after_interval_and_timeout() -> None:
-    async with open_watched(answers=False) as (transport, _, pings):
+    async with open_pinged(answers=False) as (transport, _, pings):
         async with takes(30.0):
             error = await lost(transport)
         assert isinstance(error, KeepaliveTimeout)
@@ -74,8 +74,8 @@ async def test_a_silent_server_is_given_up_after_interval_and_timeout() -> None:
             await transport.send(b"x")
 
 
-async def test_the_silence_is_counted_from_the_last_byte() -> None:
-    async with open_watched(answers=False) as (transport, peer, _):
+async def test_silence_is_counted_from_the_last_byte() -> None:
+    async with open_pinged(answers=False) as (transport, peer, _):
         await trio.sleep(7.0)
         await peer.send(text("one"))
         await transport.receive()
@@ -83,8 +83,8 @@ async def test_the_silence_is_counted_from_the_last_byte() -> None:
             assert isinstance(await lost(transport), KeepaliveTimeout)
 
 
-async def test_a_server_that_talks_is_not_asked() -> None:
-    async with open_watched() as (transport, peer, pings):
+async def test_a_server_that_sends_messages_is_not_pinged() -> None:
+    async with open_pinged() as (transport, peer, pings):
 
         async def talk() -> None:
             for _ in range(20):
@@ -97,9 +97,9 @@ async def test_a_server_that_talks_is_not_asked() -> None:
         assert pings == []
 
 
-async def test_half_a_frame_is_a_sign_of_life() -> None:
+async def test_a_partial_frame_is_a_sign_of_life() -> None:
     """A large message over a slow line must not look like silence."""
-    async with open_watched(answers=False) as (transport, peer, pings):
+    async with open_pinged(answers=False) as (transport, peer, pings):
 
         async def talk() -> None:
             for byte in text("x" * 20):
@@ -112,8 +112,8 @@ async def test_half_a_frame_is_a_sign_of_life() -> None:
         assert pings == []
 
 
-async def test_a_byte_after_the_ping_is_as_good_as_its_pong() -> None:
-    async with open_watched(answers=False) as (transport, peer, pings):
+async def test_a_byte_after_the_ping_counts_like_a_pong() -> None:
+    async with open_pinged(answers=False) as (transport, peer, pings):
         await trio.sleep(0.0)
 
         async def talk() -> None:
@@ -128,33 +128,33 @@ async def test_a_byte_after_the_ping_is_as_good_as_its_pong() -> None:
         assert pings == [20.0, 49.0]
 
 
-async def test_while_nobody_receives_the_server_is_not_judged() -> None:
+async def test_time_without_a_receiver_does_not_count_as_silence() -> None:
     """P6: backpressure suspends liveness."""
-    async with open_watched() as (transport, peer, _):
+    async with open_pinged() as (transport, peer, _):
         await peer.send(text("waits"))
         await trio.sleep(1000.0)
         assert await transport.receive() == [b"waits"]
         assert await receive_for(1000.0, transport) == 0
 
 
-async def test_a_dead_server_is_noticed_soon_after_somebody_receives_again() -> None:
-    async with open_watched(answers=False) as (transport, _, _):
+async def test_a_dead_server_is_noticed_soon_after_receiving_starts_again() -> None:
+    async with open_pinged(answers=False) as (transport, _, _):
         await trio.sleep(1000.0)
         start = trio.current_time()
         assert isinstance(await lost(transport), KeepaliveTimeout)
         assert 10.0 <= trio.current_time() - start <= 2 * 30.0
 
 
-async def test_a_receiver_that_begins_just_before_the_ping_goes_out_is_early_enough() -> None:
-    async with open_watched(answers=False) as (transport, _, _):
+async def test_a_receiver_that_starts_just_before_the_ping_is_early_enough() -> None:
+    async with open_pinged(answers=False) as (transport, _, _):
         await trio.sleep(19.5)
         async with takes(10.5):
             assert isinstance(await lost(transport), KeepaliveTimeout)
 
 
-async def test_no_ping_goes_out_while_nobody_receives() -> None:
+async def test_no_ping_is_sent_while_no_task_receives() -> None:
     """P6: a server that waits to write may not read, and the ping would be stuck."""
-    async with open_watched(answers=False) as (transport, _, pings):
+    async with open_pinged(answers=False) as (transport, _, pings):
         await trio.sleep(1000.0)
         assert pings == []
         assert transport.age == 1000.0
@@ -162,12 +162,12 @@ async def test_no_ping_goes_out_while_nobody_receives() -> None:
 
 @pytest.mark.parametrize("answers", [True, False])
 async def test_an_infinite_interval_sends_no_pings(*, answers: bool) -> None:
-    async with open_watched(Keepalive(interval=math.inf), answers=answers) as (transport, _, pings):
+    async with open_pinged(Keepalive(interval=math.inf), answers=answers) as (transport, _, pings):
         await receive_for(100_000.0, transport)
         assert pings == []
 
 
-async def test_a_ping_that_waits_behind_a_long_upload_is_not_held_against_the_server() -> None:
+async def test_a_ping_that_waits_for_a_long_upload_does_not_end_the_socket() -> None:
     async with (
         open_pair(capacity=1000, keepalive=EVERY_20) as (transport, peer),
         trio.open_nursery() as nursery,
@@ -179,7 +179,7 @@ async def test_a_ping_that_waits_behind_a_long_upload_is_not_held_against_the_se
 
 
 async def test_a_ping_that_cannot_be_written_ends_the_socket() -> None:
-    """Whatever followed half a ping, the server would read it as the rest of it."""
+    """The server would read the next bytes as the rest of the ping."""
     async with open_pair(capacity=5, keepalive=EVERY_20) as (transport, peer):
 
         async def talk() -> None:
@@ -196,15 +196,15 @@ async def test_a_ping_that_cannot_be_written_ends_the_socket() -> None:
 
 
 async def test_no_ping_follows_a_close() -> None:
-    async with open_watched() as (transport, _, pings):
+    async with open_pinged() as (transport, _, pings):
         await transport.aclose()
         await trio.sleep(100.0)
         assert pings == []
         assert (await lost(transport)).code == 1000
 
 
-async def test_a_ping_under_way_does_not_hold_up_the_exit() -> None:
-    async with open_watched(answers=False) as (transport, _, pings):
+async def test_a_ping_in_progress_does_not_delay_closing() -> None:
+    async with open_pinged(answers=False) as (transport, _, pings):
         await receive_for(25.0, transport)
         assert pings == [20.0]
         async with takes(5.0):

@@ -1,4 +1,4 @@
-"""Single failures leave a nursery as themselves. P1."""
+"""A nursery raises a single failure unchanged. P1."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ async def fail(error: BaseException) -> None:
     raise error
 
 
-async def test_nothing_wrong_is_nothing_raised() -> None:
+async def test_a_nursery_without_failures_raises_nothing() -> None:
     async with open_collapsing_nursery() as nursery:
         nursery.start_soon(trio.sleep, 1.0)
 
 
 @pytest.mark.parametrize("where", ["block", "task"])
-async def test_a_lone_failure_is_raised_with_its_own_past(where: str) -> None:
+async def test_a_single_failure_keeps_its_cause_and_context(where: str) -> None:
     error, cause, context = KeyError("lone"), ValueError("cause"), ValueError("context")
     error.__cause__, error.__context__ = cause, context
     with pytest.raises(KeyError) as caught:  # noqa: PT012 - the block is what is tested
@@ -37,7 +37,7 @@ async def test_a_lone_failure_is_raised_with_its_own_past(where: str) -> None:
     assert "Exceptions from Trio nursery" not in "".join(traceback.format_exception(error))
 
 
-async def test_a_failure_without_a_past_gets_none() -> None:
+async def test_a_failure_without_cause_and_context_gets_none() -> None:
     with pytest.raises(KeyError) as caught:
         async with open_collapsing_nursery():
             raise KeyError
@@ -53,7 +53,7 @@ async def test_the_exceptions_of_generators_pass_unchanged(error: Exception) -> 
     assert caught.value is error
 
 
-async def test_several_failures_stay_a_group() -> None:
+async def test_several_failures_are_raised_as_a_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - likewise
         async with open_collapsing_nursery() as nursery:
             nursery.start_soon(fail, KeyError())
@@ -61,7 +61,7 @@ async def test_several_failures_stay_a_group() -> None:
     assert {type(error) for error in caught.value.exceptions} == {KeyError, ValueError}
 
 
-async def test_nested_nurseries_take_their_own_layers_off() -> None:
+async def test_nested_nurseries_raise_a_single_failure_unchanged() -> None:
     error = KeyError()
     with pytest.raises(KeyError) as caught:
         async with open_collapsing_nursery(), open_collapsing_nursery() as inner:
@@ -69,7 +69,7 @@ async def test_nested_nurseries_take_their_own_layers_off() -> None:
     assert caught.value is error
 
 
-async def test_a_group_that_was_raised_on_purpose_is_not_taken_apart() -> None:
+async def test_a_group_that_the_block_raises_is_not_unwrapped() -> None:
     group = ExceptionGroup("on purpose", [KeyError()])
     with pytest.raises(ExceptionGroup, match="on purpose") as caught:
         async with open_collapsing_nursery():
@@ -77,7 +77,7 @@ async def test_a_group_that_was_raised_on_purpose_is_not_taken_apart() -> None:
     assert caught.value.exceptions == group.exceptions
 
 
-async def test_a_failure_beside_cancellations_is_alone() -> None:
+async def test_a_failure_beside_cancellations_is_raised_alone() -> None:
     with pytest.raises(KeyError):  # noqa: PT012 - likewise
         async with open_collapsing_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
@@ -85,7 +85,7 @@ async def test_a_failure_beside_cancellations_is_alone() -> None:
             await trio.sleep_forever()
 
 
-async def test_a_failure_beside_cancellations_from_further_out_is_alone() -> None:
+async def test_a_failure_beside_outer_cancellations_is_raised_alone() -> None:
     error = KeyError()
     with pytest.raises(KeyError) as caught, trio.CancelScope() as scope:  # noqa: PT012 - likewise
         async with open_collapsing_nursery() as nursery:
@@ -96,7 +96,7 @@ async def test_a_failure_beside_cancellations_from_further_out_is_alone() -> Non
     assert caught.value is error
 
 
-async def test_cancellation_passes() -> None:
+async def test_a_cancellation_passes_through_the_nursery() -> None:
     with trio.CancelScope() as scope:
         async with open_collapsing_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)

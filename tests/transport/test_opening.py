@@ -1,4 +1,4 @@
-"""From dial to upgrade: what a server can do to it, and how soon that is known."""
+"""Opening a transport: what a server may answer, and how soon a failure is noticed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.transport.peer import (
     PONG,
     Peer,
     assert_secret_kept,
+    connection_config,
     frame,
     open_net,
     open_pair,
     refused,
     takes,
-    terms,
     text,
 )
 from trio_responses._client import open_responses
@@ -49,7 +49,7 @@ PATIENCE = Timeouts(connect=10.0)
 
 
 def answer(*data: bytes, then_close: bool = False) -> Script:
-    """Read the request, send some data, and fall silent."""
+    """Read the request, send some data, and send nothing more."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
@@ -76,7 +76,7 @@ async def silence(peer: Peer) -> None:
 
 
 async def test_a_dial_that_never_ends_times_out() -> None:
-    """P1, D1: one timeout over everything."""
+    """P1: one timeout covers all steps."""
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         del host, port
@@ -85,7 +85,7 @@ async def test_a_dial_that_never_ends_times_out() -> None:
 
     async with takes(10.0):
         with pytest.raises(ConnectTimeout) as caught:
-            async with open_transport(terms(dial, timeouts=PATIENCE), HEADERS):
+            async with open_transport(connection_config(dial, timeouts=PATIENCE), HEADERS):
                 pass
     assert (caught.value.phase, caught.value.seconds) == ("dial", 10.0)
     assert caught.value.retryable
@@ -111,7 +111,7 @@ async def test_dial_and_upgrade_share_one_timeout() -> None:
 
         async with takes(10.0):
             with pytest.raises(ConnectTimeout, match="upgrade"):
-                async with open_transport(terms(dial, timeouts=PATIENCE), HEADERS):
+                async with open_transport(connection_config(dial, timeouts=PATIENCE), HEADERS):
                     pass
 
 
@@ -127,11 +127,11 @@ async def test_an_answer_that_comes_too_slowly_times_out() -> None:
 
 
 @pytest.mark.parametrize("url", ["wss://127.0.0.1/v1", "ws://127.0.0.1/v1"])
-async def test_a_cancelled_opening_is_cancelled_and_leaves_nothing(url: str) -> None:
+async def test_a_cancelled_opening_leaves_no_socket(url: str) -> None:
     """P1: cancellation is never turned into an error of the library."""
     async with open_net(silence) as net, takes(3.0):
         with trio.move_on_after(3.0) as scope:
-            async with open_transport(terms(net.dial, url=url), HEADERS):
+            async with open_transport(connection_config(net.dial, url=url), HEADERS):
                 raise AssertionError
         assert scope.cancelled_caught
 
@@ -148,7 +148,7 @@ async def test_a_failed_dial_is_a_connect_error_with_its_cause(error: Exception)
         raise error
 
     with pytest.raises(ConnectError) as caught:
-        async with open_transport(terms(dial), HEADERS):
+        async with open_transport(connection_config(dial), HEADERS):
             pass
     assert caught.value.__cause__ is error
     assert caught.value.retryable
@@ -157,8 +157,8 @@ async def test_a_failed_dial_is_a_connect_error_with_its_cause(error: Exception)
 @pytest.mark.parametrize(
     "said", [b"", b"HT", b"HTTP/1.1 101 Switching", b"HTTP/1.1 100 Continue\r\n\r\n"]
 )
-async def test_a_server_that_closes_in_the_handshake_is_noticed_at_once(said: bytes) -> None:
-    """D1: trio-websocket alone waits for its timeout here, or for ever."""
+async def test_a_server_that_closes_during_the_handshake_is_noticed_at_once(said: bytes) -> None:
+    """trio-websocket alone waits for its timeout here, or for ever."""
     async with takes(0.0):
         error = await refused(answer(said, then_close=True))
     assert type(error) is ConnectError
@@ -170,7 +170,7 @@ async def test_a_server_that_closes_before_it_reads_is_noticed_at_once() -> None
         assert type(await refused(lambda peer: peer.stream.aclose())) is ConnectError
 
 
-async def test_a_reset_in_the_handshake_is_noticed_at_once() -> None:
+async def test_a_reset_during_the_handshake_is_noticed_at_once() -> None:
     async with open_net(Peer.read_head) as net:
 
         async def dial(host: str, port: int) -> trio.abc.Stream:
@@ -180,7 +180,7 @@ async def test_a_reset_in_the_handshake_is_noticed_at_once() -> None:
 
         async with takes(0.0):
             with pytest.raises(ConnectError) as caught:
-                async with open_transport(terms(dial), HEADERS):
+                async with open_transport(connection_config(dial), HEADERS):
                     pass
     assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
     assert caught.value.retryable
@@ -201,7 +201,7 @@ async def test_a_reset_in_the_handshake_is_noticed_at_once() -> None:
         b"HTTP/1.1 \xb2\xb2\xb2 Not Digits\r\n\r\n",
     ],
 )
-async def test_an_answer_that_is_no_http_is_refused_at_once(garbage: bytes) -> None:
+async def test_an_answer_that_is_not_http_is_refused_at_once(garbage: bytes) -> None:
     async with takes(0.0):
         error = await refused(answer(garbage))
     assert type(error) is ConnectError
@@ -209,7 +209,7 @@ async def test_an_answer_that_is_no_http_is_refused_at_once(garbage: bytes) -> N
     assert not error.retryable
 
 
-async def test_a_head_without_end_is_refused_before_it_fills_the_memory() -> None:
+async def test_a_head_without_end_is_refused_at_a_limit() -> None:
     """P10."""
     sent = 0
 
@@ -223,7 +223,7 @@ async def test_a_head_without_end_is_refused_before_it_fills_the_memory() -> Non
 
     async with takes(0.0), open_net(script, capacity=4096) as net:
         with pytest.raises(ConnectError, match="no end"):
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 pass
     assert 60_000 < sent < 80_000
 
@@ -254,7 +254,7 @@ async def test_a_head_without_end_is_refused_before_it_fills_the_memory() -> Non
 async def test_every_status_but_101_is_a_rejection_of_its_class(
     status: int, kind: type[HandshakeRejected], *, retryable: bool
 ) -> None:
-    """Problems 15 and 19: fatal, unsupported or worth another attempt, with all that was said."""
+    """Problems 15 and 19: each status has its class, its retryability, and the response."""
     said = response(status, "X-Request-Id:  req_1 ", "Location: ws://evil.test/", body=b'{"e":1}')
     async with takes(0.0):
         error = await refused(answer(said))
@@ -268,10 +268,10 @@ async def test_every_status_but_101_is_a_rejection_of_its_class(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_never_followed(status: int) -> None:
-    """P9: the key goes to the origin that it was meant for, and to no other."""
+    """P9: the key is sent to the origin that it is for, and to no other."""
     async with open_net(answer(response(status, "Location: ws://127.0.0.2/v1"))) as net:
         with pytest.raises(HandshakeRejected):
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 pass
         assert net.dialled == [("127.0.0.1", 80)]
         assert sum(KEY in peer.head for peer in net.peers) == 1
@@ -330,8 +330,8 @@ async def test_a_body_in_chunks_is_joined_and_ends_with_the_last_one(
     assert error.body == body
 
 
-async def test_a_body_that_has_no_end_is_waited_for_a_second() -> None:
-    """Surprise 1 of trio-websocket: a close-delimited 502 hangs it."""
+async def test_a_body_without_end_is_read_for_one_second() -> None:
+    """trio-websocket alone hangs for a 502 whose body ends with the stream."""
     async with takes(1.0):
         error = await refused(answer(b"HTTP/1.1 502 Bad Gateway\r\n\r\n<html>"))
     assert isinstance(error, HandshakeRejected)
@@ -345,7 +345,7 @@ async def test_a_body_ends_with_the_stream() -> None:
     assert error.body == b"<html>"
 
 
-async def test_a_body_that_breaks_off_is_kept_as_far_as_it_came() -> None:
+async def test_a_body_that_breaks_off_is_kept_as_far_as_it_arrived() -> None:
     async def script(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(b"HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nhalf")
@@ -353,7 +353,7 @@ async def test_a_body_that_breaks_off_is_kept_as_far_as_it_came() -> None:
 
     async with open_net(script) as net:
         with pytest.raises(HandshakeRejected) as caught:
-            async with open_transport(terms(net.dial), HEADERS):
+            async with open_transport(connection_config(net.dial), HEADERS):
                 pass
     assert (caught.value.status, caught.value.body) == (500, b"half")
 
@@ -374,8 +374,8 @@ async def test_a_body_that_breaks_off_is_kept_as_far_as_it_came() -> None:
     ],
     ids=["accept", "upgrade", "connection", "extension", "subprotocol", "not ASCII", "not HTTP"],
 )
-async def test_a_101_that_is_not_what_was_asked_for_is_refused(said: bytes, instead: bytes) -> None:
-    """trio-websocket crashes on these, after the tap has handed them up."""
+async def test_an_invalid_101_response_is_refused(said: bytes, instead: bytes) -> None:
+    """trio-websocket raises for these responses, which `ControlStream` passes to it."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
@@ -390,7 +390,7 @@ async def test_a_101_that_is_not_what_was_asked_for_is_refused(said: bytes, inst
 
 
 @pytest.mark.parametrize("interim", [100, 102, 103])
-async def test_interim_responses_before_the_101_are_passed_over(interim: int) -> None:
+async def test_interim_responses_before_the_101_are_skipped(interim: int) -> None:
     async def script(peer: Peer) -> None:
         await peer.read_head()
         early = f"HTTP/1.1 {interim} Early\r\nLink: </x>\r\n\r\n".encode()
@@ -402,8 +402,8 @@ async def test_interim_responses_before_the_101_are_passed_over(interim: int) ->
         assert await transport.receive() == [b"first"]
 
 
-async def test_what_comes_with_the_101_is_not_lost() -> None:
-    """Messages and a ping in the very bytes of the upgrade response."""
+async def test_bytes_that_come_with_the_101_are_not_lost() -> None:
+    """Messages and a ping come in one read with the upgrade response."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
@@ -442,7 +442,7 @@ async def test_an_upgrade_may_come_byte_by_byte() -> None:
         assert await transport.receive() == [b"second"]
 
 
-async def test_a_socket_knows_its_age() -> None:
+async def test_a_transport_has_the_age_of_its_socket() -> None:
     async with open_pair() as (transport, _):
         await trio.sleep(90.0)
         assert transport.age == 90.0
@@ -452,7 +452,7 @@ async def test_a_socket_knows_its_age() -> None:
 
 
 async def test_the_request_is_the_handshake_of_rfc_6455_and_nothing_more() -> None:
-    """D20: the beta header is not sent: the mode has left it behind."""
+    """The former beta header is not sent."""
     headers = (("Authorization", f"Bearer {KEY}"), ("User-Agent", "ours"), ("X-Caf", "\xe9"))
     heads: list[bytes] = []
 
@@ -461,7 +461,7 @@ async def test_the_request_is_the_handshake_of_rfc_6455_and_nothing_more() -> No
 
     async with open_net(script) as net:
         with trio.move_on_after(1.0):
-            options = terms(net.dial, url="ws://127.0.0.1:8080/v1?a=b%20c&d")
+            options = connection_config(net.dial, url="ws://127.0.0.1:8080/v1?a=b%20c&d")
             async with open_transport(options, headers):
                 pass
         assert net.dialled == [("127.0.0.1", 8080)]
@@ -489,7 +489,7 @@ async def test_the_request_is_the_handshake_of_rfc_6455_and_nothing_more() -> No
         ({}, f"{KEY} "),
     ],
 )
-async def test_what_cannot_stand_in_a_header_is_refused_before_dialling(
+async def test_an_invalid_header_is_refused_before_dialling(
     headers: dict[str, str], api_key: str
 ) -> None:
     """P9."""
@@ -502,7 +502,9 @@ async def test_what_cannot_stand_in_a_header_is_refused_before_dialling(
         assert net.dialled == []
 
 
-async def test_the_loggers_below_do_not_see_the_key(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_loggers_of_dependencies_do_not_get_the_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """P9."""
     async with open_pair() as (transport, peer):
         await peer.send(text("one"))
@@ -513,7 +515,7 @@ async def test_the_loggers_below_do_not_see_the_key(caplog: pytest.LogCaptureFix
     assert not [record for record in records if KEY in record]
 
 
-async def test_every_handshake_has_a_nonce_of_its_own() -> None:
+async def test_every_handshake_has_its_own_nonce() -> None:
     nonces: set[str] = set()
 
     async def script(peer: Peer) -> None:
@@ -526,10 +528,10 @@ async def test_every_handshake_has_a_nonce_of_its_own() -> None:
     assert len(nonces) == 3
 
 
-async def test_an_ipv6_address_is_dialled_bare_and_named_in_brackets() -> None:
+async def test_an_ipv6_address_has_brackets_in_the_host_header_only() -> None:
     async with (
         open_net(Peer.accept) as net,
-        open_transport(terms(net.dial, url="ws://[::1]:81/v1"), HEADERS),
+        open_transport(connection_config(net.dial, url="ws://[::1]:81/v1"), HEADERS),
     ):
         assert net.dialled == [("::1", 81)]
         assert dict(net.peers[0].headers)["Host"] == "[::1]:81"
@@ -538,7 +540,7 @@ async def test_an_ipv6_address_is_dialled_bare_and_named_in_brackets() -> None:
 # --- TLS over memory ----------------------------------------------------------------------
 
 
-async def test_a_server_that_is_no_tls_server_fails_the_handshake() -> None:
+async def test_a_server_without_tls_fails_the_tls_handshake() -> None:
     async def script(peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await trio.sleep_forever()
@@ -552,7 +554,7 @@ async def test_a_server_that_is_no_tls_server_fails_the_handshake() -> None:
     assert isinstance(error.__cause__.__cause__, ssl.SSLError)
 
 
-async def test_a_server_that_closes_in_the_tls_handshake_is_noticed_at_once() -> None:
+async def test_a_server_that_closes_during_the_tls_handshake_is_noticed_at_once() -> None:
     async with takes(0.0):
         error = await refused(lambda peer: peer.stream.aclose(), url="wss://127.0.0.1/v1")
     assert type(error) is ConnectError

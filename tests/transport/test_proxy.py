@@ -1,4 +1,4 @@
-"""Through HTTP proxies: what they may answer, and that nothing goes around them."""
+"""HTTP proxies: what they may answer, and that the server is never dialled directly."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.transport.peer import (
     HEADERS,
     KEY,
     assert_secret_kept,
+    connection_config,
     open_net,
     takes,
-    terms,
     text,
 )
 from tests.transport.proxies import ESTABLISHED, without_environment
@@ -53,7 +53,7 @@ def tunnel(net: Net, proxy: str = PROXY) -> Tunnel:
 
 
 def answering(*pieces: bytes, then_close: bool = False) -> Script:
-    """Read the CONNECT request, answer in pieces, and fall silent."""
+    """Read the CONNECT request, answer in pieces, and send nothing more."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
@@ -68,7 +68,7 @@ def answering(*pieces: bytes, then_close: bool = False) -> Script:
 
 
 def opening(*pieces: bytes) -> Script:
-    """Answer CONNECT in pieces, and be the server behind the tunnel from then on."""
+    """Answer CONNECT in pieces, and then play the server behind the tunnel."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
@@ -86,17 +86,17 @@ async def through(
     script: Script, *, url: str = URL, proxy: str = PROXY
 ) -> AsyncGenerator[tuple[Transport, Peer]]:
     async with open_net(script) as net:
-        options = terms(tunnel(net, proxy), url=url)
+        options = connection_config(tunnel(net, proxy), url=url)
         async with open_transport(options, HEADERS) as transport:
             assert len(net.dialled) == 1
             yield transport, net.peers[0]
 
 
 async def refused_by(script: Script, *, proxy: str = PROXY) -> ProxyError:
-    """Fail to get through, and show that nothing is left, said or dialled but the proxy."""
+    """Return the error of a failed tunnel; assert that only the proxy was dialled, and no key."""
     async with open_net(script) as net:
         with pytest.raises(ProxyError) as caught:
-            async with open_transport(terms(tunnel(net, proxy), url=URL), HEADERS):
+            async with open_transport(connection_config(tunnel(net, proxy), url=URL), HEADERS):
                 pass
         assert net.dialled == [("proxy.test", 3128)]
         assert not [peer for peer in net.peers if HEADERS[0][1] in peer.head]
@@ -112,7 +112,7 @@ async def refused_by(script: Script, *, proxy: str = PROXY) -> ProxyError:
 
 
 async def connect_request(url: str, proxy: str) -> tuple[list[str], tuple[str, int]]:
-    """Give the lines of the request, and what was dialled for it."""
+    """Return the lines of the request, and the address that was dialled."""
     heads: list[str] = []
 
     async def script(peer: Peer) -> None:
@@ -120,7 +120,7 @@ async def connect_request(url: str, proxy: str) -> tuple[list[str], tuple[str, i
 
     async with open_net(script) as net:
         with pytest.raises(ConnectTimeout):
-            async with open_transport(terms(tunnel(net, proxy), url=url), HEADERS):
+            async with open_transport(connection_config(tunnel(net, proxy), url=url), HEADERS):
                 pass
         return heads[0].split("\r\n"), net.dialled[0]
 
@@ -135,9 +135,7 @@ async def connect_request(url: str, proxy: str) -> tuple[list[str], tuple[str, i
         ("ws://127.0.0.1/v1", "127.0.0.1:80"),
     ],
 )
-async def test_the_request_names_the_server_and_nothing_of_the_key(
-    url: str, authority: str
-) -> None:
+async def test_the_connect_request_has_the_server_and_not_the_key(url: str, authority: str) -> None:
     lines, dialled = await connect_request(url, "http://proxy.test:3128")
     assert dialled == ("proxy.test", 3128)
     assert lines == [
@@ -157,13 +155,15 @@ async def test_the_request_names_the_server_and_nothing_of_the_key(
         ("u:%C3%A9", "u:é"),
     ],
 )
-async def test_credentials_go_as_basic_ones(userinfo: str, credentials: str) -> None:
+async def test_credentials_are_sent_by_basic_authentication(
+    userinfo: str, credentials: str
+) -> None:
     lines, _ = await connect_request(URL, f"http://{userinfo}@proxy.test:3128")
     encoded = base64.b64encode(credentials.encode()).decode()
     assert lines[3:] == [f"Proxy-Authorization: Basic {encoded}"]
 
 
-async def test_credentials_go_to_the_proxy_only() -> None:
+async def test_credentials_are_sent_to_the_proxy_only() -> None:
     """P9."""
     async with through(opening(ESTABLISHED)) as (_, peer):
         assert peer.head.startswith("GET /v1/responses HTTP/1.1")
@@ -190,8 +190,8 @@ async def test_credentials_go_to_the_proxy_only() -> None:
     ],
     ids=range(10),
 )
-async def test_what_opens_the_tunnel(answer: bytes) -> None:
-    """Length and encoding of a 2xx say nothing here (RFC 9110, 9.3.6)."""
+async def test_every_2xx_answer_opens_the_tunnel(answer: bytes) -> None:
+    """Length and encoding of a 2xx answer have no meaning here (RFC 9110, section 9.3.6)."""
     async with through(opening(answer)) as (transport, _):
         assert await transport.receive() == [b"first"]
 
@@ -203,8 +203,8 @@ async def test_an_answer_may_come_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 10, 1_000, 100_000])
-async def test_no_byte_behind_the_answer_is_lost(size: int) -> None:
-    """The server may speak in the very bytes of the proxy's answer."""
+async def test_no_byte_after_the_answer_is_lost(size: int) -> None:
+    """The server's first bytes may come in one read with the proxy's answer."""
     said = bytes(range(256)) * (size // 256 + 1)
 
     async def script(peer: Peer) -> None:
@@ -224,12 +224,12 @@ async def test_no_byte_behind_the_answer_is_lost(size: int) -> None:
 
 
 @pytest.mark.parametrize("cut", range(len(ESTABLISHED) + 30))
-async def test_answer_and_upgrade_may_be_cut_anywhere(cut: int) -> None:
-    """The 101 comes at once, as if the proxy had held it back; cut into two reads."""
+async def test_answer_and_upgrade_may_be_split_anywhere(cut: int) -> None:
+    """The 101 comes directly after the proxy's answer, split into two reads anywhere."""
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
-        # A server that speaks first: an interim answer stands in front of its 101.
+        # An interim answer before the 101, as from a server that sends first.
         early = ESTABLISHED + b"HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n"
         await peer.send(early[:cut])
         await trio.testing.wait_all_tasks_blocked()
@@ -266,7 +266,7 @@ async def test_answer_and_upgrade_may_be_cut_anywhere(cut: int) -> None:
         (511, False),
     ],
 )
-async def test_a_refusal_has_its_status(status: int, retryable: bool) -> None:  # noqa: FBT001
+async def test_a_refusal_of_the_proxy_has_its_status(status: int, retryable: bool) -> None:  # noqa: FBT001
     body = f"no, {KEY}".encode()
     said = f"HTTP/1.1 {status} {KEY}\r\nProxy-Authenticate: Basic realm=x\r\n\r\n".encode()
     async with takes(0.0):
@@ -277,7 +277,7 @@ async def test_a_refusal_has_its_status(status: int, retryable: bool) -> None:  
     assert not isinstance(error, HandshakeRejected)
 
 
-async def test_a_proxy_may_say_when_to_come_again() -> None:
+async def test_retry_after_of_a_proxy_is_read() -> None:
     error = await refused_by(answering(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\n"))
     assert error.retry_after == 7.0
 
@@ -310,10 +310,10 @@ async def test_a_proxy_may_say_when_to_come_again() -> None:
         b"http/1.1 200 OK\r\n\r\n",
     ],
 )
-async def test_what_is_no_http_is_known_at_once_and_not_tried_again(garbage: bytes) -> None:
+async def test_an_answer_that_is_not_http_is_not_retried(garbage: bytes) -> None:
     async with takes(0.0):
         error = await refused_by(answering(garbage))
-    assert "did not answer in HTTP" in str(error)
+    assert "its answer is not HTTP" in str(error)
     assert (error.status, error.retryable) == (None, False)
 
 
@@ -327,7 +327,7 @@ async def test_what_is_no_http_is_known_at_once_and_not_tried_again(garbage: byt
     ],
     ids=["line", "lines", "interim answers", "head"],
 )
-async def test_an_endless_head_is_bounded(said: bytes) -> None:
+async def test_the_head_of_a_proxys_answer_has_a_size_limit(said: bytes) -> None:
     """P10."""
     pieces = [said[start : start + 1000] for start in range(0, len(said), 1000)]
     async with takes(0.0):
@@ -337,23 +337,23 @@ async def test_an_endless_head_is_bounded(said: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", range(len(ESTABLISHED)))
-async def test_an_end_within_the_answer_is_noticed_at_once(size: int) -> None:
+async def test_an_end_inside_the_answer_is_noticed_at_once(size: int) -> None:
     async with takes(0.0):
         error = await refused_by(answering(ESTABLISHED[:size], then_close=True))
     assert "closed the connection" in str(error)
     assert (error.status, error.retryable) == (None, True)
 
 
-async def test_an_end_right_behind_the_answer_is_the_servers() -> None:
+async def test_an_end_directly_after_the_answer_counts_as_the_servers() -> None:
     async with open_net(answering(ESTABLISHED, then_close=True)) as net:
         with pytest.raises(ConnectError) as caught:
-            async with open_transport(terms(tunnel(net), url=URL), HEADERS):
+            async with open_transport(connection_config(tunnel(net), url=URL), HEADERS):
                 pass
         assert not isinstance(caught.value, ProxyError)
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200"])
-async def test_a_reset_within_the_answer_is_noticed_at_once(said: bytes) -> None:
+async def test_a_reset_inside_the_answer_is_noticed_at_once(said: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.read_head()
         await peer.send(said)
@@ -362,28 +362,28 @@ async def test_a_reset_within_the_answer_is_noticed_at_once(said: bytes) -> None
 
     async with open_net(script) as net, takes(0.0):
         with pytest.raises(ProxyError, match="broke") as caught:
-            async with open_transport(terms(tunnel(net), url=URL), HEADERS):
+            async with open_transport(connection_config(tunnel(net), url=URL), HEADERS):
                 pass
     assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
     assert caught.value.retryable
     assert_secret_kept(caught.value)
 
 
-async def test_a_proxy_that_leaves_before_it_is_asked() -> None:
+async def test_a_proxy_that_closes_before_the_request_is_noticed() -> None:
     error = await refused_by(lambda peer: peer.stream.aclose())
     assert error.retryable
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nX: y\r\n"])
-async def test_a_proxy_that_hangs_is_given_up_with_the_rest(said: bytes) -> None:
+async def test_a_proxy_that_never_answers_times_out(said: bytes) -> None:
     async with open_net(answering(said)) as net, takes(10.0):
-        options = terms(tunnel(net), url=URL, timeouts=PATIENCE)
+        options = connection_config(tunnel(net), url=URL, timeouts=PATIENCE)
         with pytest.raises(ConnectTimeout, match="dial"):
             async with open_transport(options, HEADERS):
                 pass
 
 
-async def test_an_answer_that_drips_is_given_up_with_the_rest() -> None:
+async def test_a_proxy_that_answers_too_slowly_times_out() -> None:
     async def script(peer: Peer) -> None:
         await peer.read_head()
         for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100:
@@ -391,7 +391,7 @@ async def test_an_answer_that_drips_is_given_up_with_the_rest() -> None:
             await trio.sleep(1.0)
 
     async with open_net(script) as net, takes(10.0):
-        options = terms(tunnel(net), url=URL, timeouts=PATIENCE)
+        options = connection_config(tunnel(net), url=URL, timeouts=PATIENCE)
         with pytest.raises(ConnectTimeout):
             async with open_transport(options, HEADERS):
                 pass
@@ -405,14 +405,14 @@ async def test_tunnel_and_upgrade_share_one_timeout() -> None:
         await trio.sleep_forever()
 
     async with open_net(script) as net, takes(10.0):
-        options = terms(tunnel(net), url=URL, timeouts=PATIENCE)
+        options = connection_config(tunnel(net), url=URL, timeouts=PATIENCE)
         with pytest.raises(ConnectTimeout, match="upgrade"):
             async with open_transport(options, HEADERS):
                 pass
 
 
-async def test_a_cancelled_tunnel_is_cancelled_and_leaves_nothing() -> None:
-    """P1: `open_net` sees to it that nothing stays open."""
+async def test_a_cancelled_tunnel_leaves_no_socket() -> None:
+    """P1: `open_net` asserts that no socket stays open."""
     async with open_net(answering(b"HTTP/1.1")) as net, takes(3.0):
         with trio.move_on_after(3.0) as scope:
             await tunnel(net)("models.test", 80)
@@ -420,7 +420,7 @@ async def test_a_cancelled_tunnel_is_cancelled_and_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("unreachable"), trio.BrokenResourceError()])
-async def test_a_proxy_that_cannot_be_dialled_is_an_error_of_its_own(error: Exception) -> None:
+async def test_a_proxy_that_cannot_be_dialled_is_a_proxy_error(error: Exception) -> None:
     dialled: list[str] = []
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
@@ -428,7 +428,9 @@ async def test_a_proxy_that_cannot_be_dialled_is_an_error_of_its_own(error: Exce
         raise error
 
     with pytest.raises(ProxyError) as caught:
-        async with open_transport(terms(Tunnel(Proxy.of(PROXY), dial), url=URL), HEADERS):
+        async with open_transport(
+            connection_config(Tunnel(Proxy.of(PROXY), dial), url=URL), HEADERS
+        ):
             pass
     assert dialled == ["proxy.test:3128"]
     assert caught.value.__cause__ is error
@@ -440,7 +442,7 @@ async def test_a_proxy_that_cannot_be_dialled_is_an_error_of_its_own(error: Exce
 
 
 class Crossroads:
-    """What `trio.open_tcp_stream` leads to: the proxy, and the server itself."""
+    """A network that `trio.open_tcp_stream` dials: the proxy, and the server itself."""
 
     def __init__(self, net: Net) -> None:
         self._net = net
@@ -479,7 +481,7 @@ async def reset_at_once(peer: Peer) -> None:
     ],
     ids=["403", "407", "502", "nonsense", "silence", "leaves"],
 )
-async def test_a_proxy_that_fails_is_never_gone_around(
+async def test_the_server_is_not_dialled_directly_when_the_proxy_fails(
     script: Script,
     attempts: int,
     kind: type[Exception],
@@ -487,7 +489,7 @@ async def test_a_proxy_that_fails_is_never_gone_around(
     *,
     by_environment: bool,
 ) -> None:
-    """Problem 14: in no attempt is anything dialled but the proxy."""
+    """Problem 14: every attempt dials the proxy only."""
     async with crossroads(script, monkeypatch) as roads:
         monkeypatch.setenv("HTTPS_PROXY", PROXY if by_environment else "http://wrong.test")
         opened = open_responses(
@@ -505,7 +507,7 @@ async def test_a_proxy_that_fails_is_never_gone_around(
         assert len(roads.dialled) == attempts
 
 
-async def test_a_407_ends_it_and_a_503_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_407_is_not_retried_and_a_503_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """P2."""
     answers = [b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\n\r\n", b"HTTP/1.1 407 Who?\r\n\r\n"]
 

@@ -1,4 +1,4 @@
-"""Which proxy it is: URLs, the environment's variables and their order, ``NO_PROXY``."""
+"""The choice of a proxy: URLs, environment variables and their order, ``NO_PROXY``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def chosen(endpoint: Endpoint, **variables: str) -> str | None:
-    """Name the host of the proxy that the environment gives."""
+    """Return the host of the proxy that the environment variables mean."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
@@ -43,7 +43,7 @@ def chosen(endpoint: Endpoint, **variables: str) -> str | None:
 # --- The variables ------------------------------------------------------------------------
 
 
-def test_without_a_variable_there_is_no_proxy() -> None:
+def test_without_an_environment_variable_no_proxy_is_used() -> None:
     assert chosen(SECURE) is None
     assert chosen(PLAIN) is None
 
@@ -67,7 +67,7 @@ def test_without_a_variable_there_is_no_proxy() -> None:
         (SECURE, {"all_proxy": "//3", "HTTPS_PROXY": "//2"}, "2"),
     ],
 )
-def test_the_closest_variable_wins(
+def test_the_most_specific_variable_wins(
     endpoint: Endpoint, variables: dict[str, str], host: str | None
 ) -> None:
     hosts = {name: f"http:{url}.test" for name, url in variables.items()}
@@ -86,15 +86,15 @@ def test_the_closest_variable_wins(
         ({"https_proxy": "lower", "no_proxy": "*", "NO_PROXY": ""}, None),
     ],
 )
-def test_lower_case_goes_before_upper_case_and_empty_says_nothing(
+def test_lower_case_variables_hide_upper_case_ones_even_when_empty(
     variables: dict[str, str], host: str | None
 ) -> None:
-    """As `urllib` and those who use it have it."""
+    """`urllib` and the clients that use it have the same rule."""
     assert chosen(SECURE, **variables) == host
 
 
-def test_in_a_cgi_script_http_proxy_may_be_a_clients_header() -> None:
-    """CVE-2016-1000110. ``HTTP_HTTPS_PROXY`` is all that a header could do to the others."""
+def test_http_proxy_is_ignored_in_a_cgi_script() -> None:
+    """CVE-2016-1000110: a client's ``Proxy`` header sets ``HTTP_PROXY``, and no other variable."""
     assert chosen(PLAIN, REQUEST_METHOD="GET", HTTP_PROXY="evil.test") is None
     assert chosen(PLAIN, REQUEST_METHOD="GET", WS_PROXY="good.test") == "good.test"
     assert chosen(SECURE, REQUEST_METHOD="GET", HTTPS_PROXY="good.test") == "good.test"
@@ -103,8 +103,8 @@ def test_in_a_cgi_script_http_proxy_may_be_a_clients_header() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://proxy.test", "http://", "http://proxy.test:99999", "a b"])
-def test_a_variable_that_cannot_be_used_is_named_and_not_passed_over(url: str) -> None:
-    """Else the server would be dialled directly."""
+def test_an_invalid_variable_raises_an_error_with_its_name(url: str) -> None:
+    """Otherwise the server would be dialled directly."""
     with pytest.raises(ConfigurationError, match=r"\AHTTPS_PROXY: "):
         chosen(SECURE, HTTPS_PROXY=url, ALL_PROXY="http://good.test")
     assert chosen(PLAIN, HTTPS_PROXY=url) is None
@@ -112,8 +112,8 @@ def test_a_variable_that_cannot_be_used_is_named_and_not_passed_over(url: str) -
 
 
 @pytest.mark.parametrize("url", ["wss://127.0.0.1/v1", "ws://localhost/v1", "wss://[::1]/v1"])
-def test_the_environments_proxy_is_not_for_this_machine(url: str) -> None:
-    """As in Go: it would look for the server on itself. One that is given is meant."""
+def test_the_environments_proxy_is_not_used_for_this_machine(url: str) -> None:
+    """As in Go: the proxy would look for the server on itself. A given proxy is used."""
     endpoint = Endpoint.compatible(url)
     assert chosen(endpoint, ALL_PROXY="proxy.test") is None
     given = choose_proxy(endpoint, "http://proxy.test")
@@ -121,7 +121,7 @@ def test_the_environments_proxy_is_not_for_this_machine(url: str) -> None:
     assert given.host == "proxy.test"
 
 
-def test_the_argument_goes_before_the_environment(environment: pytest.MonkeyPatch) -> None:
+def test_the_argument_wins_over_the_environment(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("HTTPS_PROXY", "http://environment.test")
     environment.setenv("NO_PROXY", "*")
     proxy = choose_proxy(SECURE, "http://argument.test")
@@ -152,7 +152,7 @@ def test_the_argument_goes_before_the_environment(environment: pytest.MonkeyPatc
         ("socks5://u:p%20w@proxy.test", "socks5", "proxy.test", 1080, (b"u", b"p w")),
     ],
 )  # fmt: skip
-def test_a_url_is_read(
+def test_a_proxy_url_is_parsed(
     url: str, scheme: str, host: str, port: int, credentials: tuple[bytes, bytes] | None
 ) -> None:
     expected = Proxy(scheme=scheme, host=host, port=port, credentials=credentials)
@@ -198,7 +198,7 @@ def test_a_url_is_read(
         3128,
     ],
 )
-def test_what_is_no_proxys_url_is_refused_and_not_quoted(url: Any) -> None:
+def test_an_invalid_proxy_url_is_refused_and_not_quoted(url: Any) -> None:
     """P9."""
     with pytest.raises(ConfigurationError, match=r"\Aproxy: ") as caught:
         Proxy.of(url)
@@ -206,7 +206,7 @@ def test_what_is_no_proxys_url_is_refused_and_not_quoted(url: Any) -> None:
     assert "u:" not in str(caught.value)
 
 
-def test_credentials_are_in_no_repr() -> None:
+def test_credentials_are_not_in_the_repr() -> None:
     """P9."""
     proxy = Proxy.of(f"http://someone:{PASSWORD}@proxy.test:3128")
     tunnel = Tunnel(proxy)
@@ -215,7 +215,7 @@ def test_credentials_are_in_no_repr() -> None:
     assert repr(tunnel) == "<Tunnel through http://proxy.test:3128>"
 
 
-def test_an_ipv6_proxy_is_shown_in_brackets() -> None:
+def test_the_address_of_an_ipv6_proxy_has_brackets() -> None:
     assert Proxy.of("http://[::1]:3128").address == "[::1]:3128"
 
 
@@ -285,7 +285,7 @@ def test_an_ipv6_proxy_is_shown_in_brackets() -> None:
         ("::/0", "10.0.0.1", False),
     ],
 )
-def test_what_no_proxy_covers(exemptions: str, host: str, exempt: bool) -> None:  # noqa: FBT001
+def test_no_proxy_covers_these_hosts_and_ports(exemptions: str, host: str, exempt: bool) -> None:  # noqa: FBT001
     assert is_exempt(exemptions, host, 443) is exempt
 
 
@@ -296,7 +296,7 @@ JUNK = st.text(st.sampled_from("abz.*:/[]%0123456789-@ ,\t\u00e9"), max_size=60)
 
 
 @given(name=NAMES, below=NAMES, port=PORT_NUMBERS, dot=st.sampled_from(["", "."]))
-def test_a_name_covers_itself_and_what_is_below_and_nothing_else(
+def test_a_name_covers_itself_and_its_subdomains_only(
     name: str, below: str, port: int, dot: str
 ) -> None:
     assert is_exempt(dot + name.upper(), name, port)
@@ -308,7 +308,7 @@ def test_a_name_covers_itself_and_what_is_below_and_nothing_else(
 
 
 @given(address=st.ip_addresses(), bits=st.integers(0, 128), port=PORT_NUMBERS, flip=st.data())
-def test_a_network_covers_its_addresses_and_nothing_else(
+def test_a_network_covers_its_addresses_only(
     address: IPv4Address | IPv6Address, bits: int, port: int, flip: st.DataObject
 ) -> None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
@@ -328,7 +328,7 @@ def test_a_network_covers_its_addresses_and_nothing_else(
 
 
 @given(entries=st.lists(NAMES), star=st.booleans(), host=NAMES, junk=JUNK)
-def test_entries_do_not_get_in_each_others_way(
+def test_entries_are_independent_of_each_other(
     entries: list[str], host: str, junk: str, *, star: bool
 ) -> None:
     alone = [is_exempt(entry, host, 443) for entry in entries]
@@ -338,7 +338,7 @@ def test_entries_do_not_get_in_each_others_way(
 
 
 @given(junk=JUNK)
-def test_no_junk_is_too_much(junk: str) -> None:
+def test_any_text_is_a_valid_no_proxy(junk: str) -> None:
     for host in ["a.test", "10.0.0.1", "::1"]:
         assert is_exempt(junk, host, 443) in {True, False}
 
@@ -371,20 +371,20 @@ async def connected_with(**options: Any) -> None:
 
 
 @pytest.mark.parametrize("proxy", ["http://proxy.test", "", True])
-async def test_a_proxy_and_a_dial_are_one_too_many(proxy: Any) -> None:
+async def test_proxy_and_dial_together_are_refused(proxy: Any) -> None:
     with pytest.raises(ConfigurationError):
         await opened_with(endpoint=SECURE, proxy=proxy, dial=nowhere)
 
 
 @pytest.mark.parametrize("proxy", [None, False])
-def test_with_a_dial_the_environment_is_not_asked(
+def test_with_a_dial_function_the_environment_is_ignored(
     environment: pytest.MonkeyPatch, proxy: Any
 ) -> None:
     environment.setenv("HTTPS_PROXY", "ftp://unusable.test")
     assert choose_dial(SECURE, proxy, nowhere, allow_insecure=False) is nowhere
 
 
-def test_where_there_is_no_proxy_tcp_is_dialled(environment: pytest.MonkeyPatch) -> None:
+def test_without_a_proxy_the_server_is_dialled_by_tcp(environment: pytest.MonkeyPatch) -> None:
     assert choose_dial(SECURE, None, dial_tcp, allow_insecure=False) is dial_tcp
     environment.setenv("HTTPS_PROXY", "http://proxy.test")
     assert choose_dial(SECURE, False, dial_tcp, allow_insecure=False) is dial_tcp  # noqa: FBT003
@@ -399,13 +399,15 @@ async def test_a_proxy_that_cannot_be_used_is_a_configuration_error(proxy: Any) 
         await connected_with(endpoint=SECURE, proxy=proxy)
 
 
-async def test_so_is_one_of_the_environment(environment: pytest.MonkeyPatch) -> None:
+async def test_an_unusable_proxy_of_the_environment_is_a_configuration_error(
+    environment: pytest.MonkeyPatch,
+) -> None:
     environment.setenv("ALL_PROXY", "socks4://proxy.test")
     with pytest.raises(ConfigurationError, match="ALL_PROXY"):
         await opened_with(endpoint=SECURE)
 
 
-async def test_socks_without_python_socks_says_what_to_install(
+async def test_socks_without_python_socks_names_the_extra_to_install(
     environment: pytest.MonkeyPatch,
 ) -> None:
     environment.setitem(sys.modules, "python_socks", None)
@@ -425,8 +427,10 @@ async def test_socks_without_python_socks_says_what_to_install(
         ("wss://127.0.0.1/v1", "http://proxy.test", False),
     ],
 )
-def test_a_key_does_not_go_to_a_proxy_in_the_clear(url: str, proxy: str, *, insecure: bool) -> None:
-    """P9: ``ws://`` to this machine is safe, but not by way of another one."""
+def test_a_key_is_not_sent_to_a_proxy_in_plain_text(
+    url: str, proxy: str, *, insecure: bool
+) -> None:
+    """P9: ``ws://`` to this machine is safe, but not through a proxy on another one."""
     endpoint = Endpoint.compatible(url)
     if insecure:
         with pytest.raises(ConfigurationError, match="would show the key"):

@@ -1,4 +1,4 @@
-"""What comes out of `Transport.receive()`, and how a socket says that it has ended."""
+"""What `Transport.receive` returns, and what it raises when the socket has ended."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_all_messages_of_one_read_come_in_one_batch() -> None:
         assert await transport.receive() == [str(number).encode() for number in range(100)]
 
 
-async def test_a_message_comes_as_soon_as_it_is_whole() -> None:
+async def test_a_message_is_returned_as_soon_as_it_is_complete() -> None:
     async with open_pair() as (transport, peer):
         await peer.send(text("one") + text("two")[:2])
         assert await transport.receive() == [b"one"]
@@ -58,8 +58,8 @@ async def test_fragments_are_joined_around_control_frames() -> None:
         assert (await peer.read_frame()).opcode == PONG
 
 
-async def test_a_binary_message_is_told_apart() -> None:
-    """D22: binary is never decoded as if it were text."""
+async def test_a_binary_message_has_a_type_of_its_own() -> None:
+    """Binary data is never decoded as text."""
     async with open_pair() as (transport, peer):
         await peer.send(frame(BINARY, b"\xff\x00") + text("next"))
         assert await transport.receive() == [BinaryMessage(b"\xff\x00"), b"next"]
@@ -81,8 +81,8 @@ async def test_an_oversize_message_is_reported_in_its_place_and_the_socket_goes_
         assert (await peer.read_frame()).payload == b"still open"
 
 
-async def test_an_oversize_message_is_not_collected() -> None:
-    """P10: 32 MiB come, and next to nothing of it stays."""
+async def test_an_oversize_message_is_not_kept_in_memory() -> None:
+    """P10: 32 MiB arrive, and nearly none of it stays in memory."""
     async with open_pair(capacity=65536, limits=Limits(max_message_bytes=100_000)) as pair:
         transport, peer = pair
         whole = text(b"x" * (32 * 1024 * 1024))
@@ -106,9 +106,7 @@ async def test_an_oversize_message_is_not_collected() -> None:
 # --- Cancelling ---------------------------------------------------------------------------
 
 
-async def test_a_receive_that_is_cancelled_while_it_asks_for_the_reason_can_be_called_again() -> (
-    None
-):
+async def test_a_receive_that_is_cancelled_during_the_diagnosis_can_be_called_again() -> None:
     async with open_pair(capacity=8) as (transport, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.send, frame(PING, b"12345678") + close(4000, "go"))
@@ -124,7 +122,7 @@ async def test_a_receive_that_is_cancelled_while_it_asks_for_the_reason_can_be_c
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 4000, 4999])
 async def test_a_close_frame_ends_the_socket_with_its_code_and_reason(code: int) -> None:
-    """Problem 23, D5: what the server said is there to be judged."""
+    """Problem 23: code and reason of the server are attributes."""
     async with open_pair() as (transport, peer):
         await trio.sleep(7.0)
         await peer.send(text("one") + text("two") + close(code, "caf\u00e9") + text("behind"))
@@ -148,7 +146,7 @@ async def test_an_empty_close_frame_is_1005() -> None:
         assert (await peer.read_frame()).payload == b""
 
 
-async def test_the_end_of_the_stream_is_1006_after_all_that_came() -> None:
+async def test_the_end_of_the_stream_is_1006_after_all_messages() -> None:
     async with open_pair() as (transport, peer):
         await peer.send(text("last") + text("half")[:3])
         await peer.stream.aclose()
@@ -159,7 +157,7 @@ async def test_the_end_of_the_stream_is_1006_after_all_that_came() -> None:
         assert await lost(transport) is error
 
 
-async def test_a_reset_is_1006_after_all_that_came() -> None:
+async def test_a_reset_is_1006_after_all_messages() -> None:
     async with open_pair() as (transport, peer):
         await peer.send(text("last"))
         assert isinstance(peer.stream, MemoryStream)
@@ -222,10 +220,10 @@ async def test_a_close_frame_that_breaks_the_rules_ends_the_socket_too(
     ],
     ids=["reserved bit", "masked", "unknown opcode", "continuation", "fragmented ping", "UTF-8"],
 )
-async def test_a_violation_ends_the_socket_at_once_and_is_told_to_the_server(
+async def test_a_violation_ends_the_socket_with_a_close_frame_for_the_server(
     violation: bytes, code: int
 ) -> None:
-    """Surprise 3 of trio-websocket: it sends no close frame here, and then hangs."""
+    """trio-websocket alone sends no close frame here, and then hangs."""
     async with open_pair() as (transport, peer):
         await peer.send(text("one") + violation + text("two"))
         assert await transport.receive() == [b"one"]
@@ -251,7 +249,7 @@ async def test_pings_are_answered_one_by_one_between_messages() -> None:
         assert [pong.payload for pong in pongs] == pings
 
 
-async def test_pings_alone_are_answered_while_somebody_receives() -> None:
+async def test_pings_without_messages_are_answered_while_a_task_receives() -> None:
     async with open_pair() as (transport, peer), trio.open_nursery() as nursery:
         nursery.start_soon(transport.receive)
         for number in range(10):
@@ -260,7 +258,7 @@ async def test_pings_alone_are_answered_while_somebody_receives() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_pong_that_nobody_asked_for_is_ignored() -> None:
+async def test_an_unsolicited_pong_is_ignored() -> None:
     async with open_pair() as (transport, peer):
         await peer.send(frame(PONG, b"?") + text("next"))
         assert await transport.receive() == [b"next"]
@@ -269,7 +267,7 @@ async def test_a_pong_that_nobody_asked_for_is_ignored() -> None:
         assert scope.cancelled_caught
 
 
-async def test_a_crash_of_trio_websocket_is_a_lost_socket_with_its_cause(
+async def test_an_exception_of_trio_websocket_is_the_cause_of_a_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def crash(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What `Transport.send()` writes: whole frames, or nothing, or the end of the socket."""
+"""`Transport.send` writes a whole frame, or nothing, or ends the socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def send_in(scope: trio.CancelScope, transport: Transport, payload: bytes)
 
 
 async def drain(peer: Peer) -> bytes:
-    """Read what there is without looking at it."""
+    """Read and discard the bytes that have arrived."""
     with trio.move_on_after(0.001):
         await peer.read_frames()
     return peer.unfinished
@@ -49,7 +49,7 @@ async def test_a_payload_arrives_as_one_masked_text_frame(payload: bytes) -> Non
         assert received.payload == payload
 
 
-async def test_every_frame_has_a_mask_of_its_own() -> None:
+async def test_every_frame_has_its_own_mask() -> None:
     """RFC 6455, 5.3."""
     async with open_pair() as (transport, peer):
         for _ in range(10):
@@ -66,7 +66,7 @@ async def test_concurrent_senders_do_not_interleave() -> None:
         assert sorted(received) == payloads
 
 
-async def test_a_pong_does_not_cut_into_a_frame() -> None:
+async def test_a_pong_is_not_written_inside_a_frame() -> None:
     async with open_pair(capacity=500) as (transport, peer), trio.open_nursery() as nursery:
         nursery.start_soon(transport.send, b"x" * 5000)
         await trio.testing.wait_all_tasks_blocked()
@@ -82,8 +82,8 @@ async def test_a_pong_does_not_cut_into_a_frame() -> None:
 # --- Cancelling ---------------------------------------------------------------------------
 
 
-async def test_a_frame_that_has_begun_is_finished_when_it_is_cancelled() -> None:
-    """Surprise 6 of trio-websocket: half a frame, and the next send is accepted."""
+async def test_a_frame_that_was_started_is_finished_despite_a_cancellation() -> None:
+    """trio-websocket alone leaves half a frame, and accepts the next send."""
     async with open_pair(capacity=1000) as (transport, peer), trio.open_nursery() as nursery:
         scope = trio.CancelScope()
         nursery.start_soon(send_in, scope, transport, b"a" * 5000)
@@ -95,7 +95,7 @@ async def test_a_frame_that_has_begun_is_finished_when_it_is_cancelled() -> None
         assert (await peer.read_frame()).payload == b"b" * 5000
 
 
-async def test_a_send_that_is_cancelled_while_it_waits_for_another_leaves_no_trace() -> None:
+async def test_a_send_that_is_cancelled_while_it_waits_sends_nothing() -> None:
     async with open_pair(capacity=1000) as (transport, peer), trio.open_nursery() as nursery:
         nursery.start_soon(transport.send, b"a" * 5000)
         await trio.testing.wait_all_tasks_blocked()
@@ -134,7 +134,7 @@ async def test_a_frame_that_takes_too_long_ends_the_socket() -> None:
         assert len(await drain(peer)) == 1000
 
 
-async def test_a_receiver_is_told_when_a_frame_takes_too_long() -> None:
+async def test_a_receiver_gets_the_send_timeout_too() -> None:
     async with open_pair(capacity=1000, timeouts=SLOW) as (transport, _):
 
         async def send() -> None:
@@ -146,7 +146,7 @@ async def test_a_receiver_is_told_when_a_frame_takes_too_long() -> None:
             assert isinstance(await lost(transport), SendTimeout)
 
 
-async def test_the_time_of_a_frame_begins_when_it_is_its_turn() -> None:
+async def test_the_send_timeout_starts_with_the_first_byte() -> None:
     async with (
         open_pair(capacity=1000, timeouts=SLOW) as (transport, peer),
         trio.open_nursery() as nursery,
@@ -159,7 +159,7 @@ async def test_the_time_of_a_frame_begins_when_it_is_its_turn() -> None:
             assert (await peer.read_frame()).payload == payload
 
 
-async def test_a_cancelled_send_is_cancelled_even_when_its_frame_takes_too_long() -> None:
+async def test_a_cancelled_send_raises_cancelled_after_a_send_timeout() -> None:
     """P1: cancellation is never turned into an error of the library."""
     async with open_pair(capacity=1000, timeouts=SLOW) as (transport, _):
         async with takes(30.0):
@@ -173,7 +173,7 @@ async def test_a_cancelled_send_is_cancelled_even_when_its_frame_takes_too_long(
 
 
 async def test_sending_on_a_lost_socket_raises_what_receiving_raised() -> None:
-    """Problem 11, D9: a write that cannot arrive is never silent."""
+    """Problem 11: a write that cannot arrive raises."""
     async with open_pair() as (transport, peer):
         await peer.send(close(1011))
         error = await lost(transport)
@@ -193,7 +193,7 @@ async def test_sending_on_a_reset_socket_raises_at_once() -> None:
         assert caught.value.code == 1006
 
 
-async def test_a_sender_is_told_when_the_socket_ends_under_it() -> None:
+async def test_a_sender_raises_when_the_socket_ends_meanwhile() -> None:
     async with open_pair(capacity=1000) as (transport, peer):
 
         async def reset() -> None:
@@ -208,7 +208,7 @@ async def test_a_sender_is_told_when_the_socket_ends_under_it() -> None:
         assert caught.value.code == 1006
 
 
-async def test_a_sender_hears_of_the_close_that_was_received() -> None:
+async def test_a_sender_gets_the_close_code_that_was_received() -> None:
     async with open_pair() as (transport, peer):
         await peer.send(text("one") + close(4001, "bye"))
         await transport.receive()
@@ -218,15 +218,15 @@ async def test_a_sender_hears_of_the_close_that_was_received() -> None:
         assert (caught.value.code, caught.value.reason) == (4001, "bye")
 
 
-async def test_sending_after_aclose_is_use_after_close() -> None:
+async def test_sending_after_aclose_raises_connection_closed() -> None:
     async with open_pair() as (transport, _):
         await transport.aclose()
         with pytest.raises(ConnectionClosed):
             await transport.send(b"x")
 
 
-async def test_a_server_that_refuses_an_upload_in_the_middle_is_heard() -> None:
-    """Problem 13: it closes with 1009 and reads no more, and our answer cannot get through."""
+async def test_a_close_frame_in_the_middle_of_an_upload_is_read() -> None:
+    """Problem 13: the server closes with 1009 and reads no more, so no answer can be written."""
     async with open_pair(capacity=1000) as (transport, peer):
         failures: list[ConnectionLost] = []
 

@@ -1,4 +1,4 @@
-"""Over real sockets and real TLS: the few things that memory cannot show."""
+"""Transports over real sockets and real TLS, for what memory streams cannot show."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.transport.peer import (
     Peer,
     assert_secret_kept,
     close,
+    connection_config,
     frame,
     lost,
-    terms,
     text,
 )
 from trio_responses._errors import ConnectError, HandshakeRejected
@@ -78,7 +78,7 @@ def reset(peer: Peer) -> None:
 
 
 async def fails(url: str, ssl_context: ssl.SSLContext | None = None) -> ConnectError:
-    options = terms(dial_tcp, url=url, ssl_context=ssl_context, timeouts=PROMPT)
+    options = connection_config(dial_tcp, url=url, ssl_context=ssl_context, timeouts=PROMPT)
     with trio.fail_after(2.0), pytest.raises(ConnectError) as caught:
         async with open_transport(options, HEADERS):
             pass
@@ -86,10 +86,10 @@ async def fails(url: str, ssl_context: ssl.SSLContext | None = None) -> ConnectE
     return caught.value
 
 
-async def test_a_whole_life_over_tcp() -> None:
+async def test_opening_messages_and_closing_work_over_tcp() -> None:
     large = b"x" * 1024 * 1024
     async with serve(polite) as port, trio.open_nursery() as nursery:
-        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
+        options = connection_config(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
         with trio.fail_after(5.0):
             async with open_transport(options, HEADERS) as transport:
                 assert await transport.receive() == [b"hello"]
@@ -97,7 +97,7 @@ async def test_a_whole_life_over_tcp() -> None:
                 assert await transport.receive() == [large]
 
 
-async def test_a_port_that_nobody_listens_on_is_refused() -> None:
+async def test_a_port_without_a_listener_is_a_connect_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         error = await fails(f"ws://127.0.0.1:{unused.getsockname()[1]}/v1")
@@ -105,13 +105,13 @@ async def test_a_port_that_nobody_listens_on_is_refused() -> None:
     assert error.retryable
 
 
-async def test_a_server_that_closes_tcp_in_the_handshake_is_noticed() -> None:
-    """Surprise 1 of trio-websocket: it hangs until its timeout."""
+async def test_a_server_that_closes_tcp_during_the_handshake_is_noticed() -> None:
+    """trio-websocket alone hangs until its timeout."""
     async with serve(Peer.read_head) as port:
         assert type(await fails(f"ws://127.0.0.1:{port}/v1")) is ConnectError
 
 
-async def test_a_server_that_resets_tcp_in_the_handshake_is_noticed() -> None:
+async def test_a_server_that_resets_tcp_during_the_handshake_is_noticed() -> None:
     async def script(peer: Peer) -> None:
         await peer.read_head()
         reset(peer)
@@ -127,7 +127,7 @@ async def test_a_reset_of_an_open_socket_is_noticed() -> None:
         reset(peer)
 
     async with serve(script) as port:
-        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
+        options = connection_config(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
         with trio.fail_after(2.0):
             async with open_transport(options, HEADERS) as transport:
                 await transport.send(b"x")
@@ -155,14 +155,14 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_a_whole_life_over_tls(authority: trustme.CA, host: str) -> None:
+async def test_opening_messages_and_closing_work_over_tls(authority: trustme.CA, host: str) -> None:
     async with serve(polite, server_context(authority, host)) as port:
 
         async def dial(name: str, number: int) -> trio.abc.Stream:
             assert name == host
             return await dial_tcp("127.0.0.1", number)
 
-        options = terms(
+        options = connection_config(
             dial,
             url=f"wss://{host}:{port}/v1",
             ssl_context=trusting(authority),
@@ -176,7 +176,7 @@ async def test_a_whole_life_over_tls(authority: trustme.CA, host: str) -> None:
 
 
 async def test_a_certificate_of_an_unknown_authority_is_not_trusted(authority: trustme.CA) -> None:
-    """P2: it stays bad, so it is not tried again."""
+    """P2: a bad certificate stays bad, so the error is not retryable."""
     async with serve(polite, server_context(authority, "127.0.0.1")) as port:
         error = await fails(f"wss://127.0.0.1:{port}/v1", trusting(trustme.CA()))
         assert "certificate" in str(error)
@@ -203,8 +203,8 @@ async def test_a_rejection_over_tls_is_a_rejection(authority: trustme.CA) -> Non
 
 
 @pytest.mark.parametrize("at", [5.0, 25.0])
-async def test_a_program_that_was_held_up_does_not_take_that_for_silence(at: float) -> None:
-    """Nobody ran for a minute, and what came meanwhile is there to be read."""
+async def test_a_blocked_event_loop_does_not_count_as_silence(at: float) -> None:
+    """No task ran for a minute, and a message that arrived meanwhile can be read."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, MockClock)
     peers: list[Peer] = []
@@ -216,8 +216,8 @@ async def test_a_program_that_was_held_up_does_not_take_that_for_silence(at: flo
 
     keepalive = Keepalive(interval=20.0, timeout=10.0)
     async with serve(script) as port:
-        options = terms(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", keepalive=keepalive)
-        for _ in range(8):  # whom Trio wakes first is chance
+        options = connection_config(dial_tcp, url=f"ws://127.0.0.1:{port}/v1", keepalive=keepalive)
+        for _ in range(8):  # the order in which Trio wakes the tasks is random
             async with (
                 open_transport(options, HEADERS) as transport,
                 trio.open_nursery() as nursery,

@@ -1,4 +1,4 @@
-"""Through SOCKS5 proxies, over real sockets: python-socks dials them itself."""
+"""SOCKS5 proxies, over real sockets: python-socks dials them itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tests.transport.opened import open_transport
-from tests.transport.peer import HEADERS, KEY, assert_secret_kept, terms, text
+from tests.transport.peer import HEADERS, KEY, assert_secret_kept, connection_config, text
 from tests.transport.proxies import (
     GRANTED,
     IPV4,
@@ -43,10 +43,10 @@ URL = "ws://models.test/v1"
 async def converse(
     script: Script, *, url: str = URL, scheme: str = "socks5h", user: str = ""
 ) -> None:
-    """Say something to the server behind a proxy, and hear it again."""
+    """Send a message to the server behind a proxy, and receive the echo."""
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"{scheme}://{user}127.0.0.1:{port}"))
-        options = terms(dial, url=url, timeouts=PROMPT)
+        options = connection_config(dial, url=url, timeouts=PROMPT)
         with trio.fail_after(60):
             async with open_transport(options, HEADERS) as transport:
                 assert await transport.receive() == [b"hello"]
@@ -58,7 +58,7 @@ async def refused_by(script: Script, *, user: str = f"someone:{KEY}@") -> ProxyE
     async with serve(script) as (port, peers):
         dial = Tunnel(Proxy.of(f"socks5h://{user}127.0.0.1:{port}"))
         with trio.fail_after(60), pytest.raises(ProxyError) as caught:
-            async with open_transport(terms(dial, url=URL, timeouts=PROMPT), HEADERS):
+            async with open_transport(connection_config(dial, url=URL, timeouts=PROMPT), HEADERS):
                 pass
         assert len(peers) == 1
     error = caught.value
@@ -69,7 +69,7 @@ async def refused_by(script: Script, *, user: str = f"someone:{KEY}@") -> ProxyE
 
 
 def replying(reply: bytes, *, then: Script | None = None, piece: int = 1000) -> Script:
-    """Let everybody in, answer the request so, in pieces, and go on as the server."""
+    """Accept without authentication, send `reply` in pieces, and go on with `then`."""
 
     async def script(peer: Peer) -> None:
         await choose_method(peer, 0)
@@ -98,10 +98,10 @@ def replying(reply: bytes, *, then: Script | None = None, piece: int = 1000) -> 
         ("socks5", "ws://six.test/v1", IPV6, ip_address("2001:db8::7").packed, 80),
     ],
 )
-async def test_who_looks_the_name_up(
+async def test_the_scheme_decides_who_resolves_the_name(
     scheme: str, url: str, kind: int, address: bytes, port: int
 ) -> None:
-    """``socks5h`` leaves it to the proxy; ``socks5`` does it here, as curl has it."""
+    """``socks5h`` resolves at the proxy, ``socks5`` on this machine, as in curl."""
     Directory(**{"models.test": ["192.0.2.7"], "six.test": ["2001:db8::7"]})
     seen: list[tuple[int, bytes, int]] = []
 
@@ -115,7 +115,7 @@ async def test_who_looks_the_name_up(
     assert seen == [(kind, address, port)]
 
 
-async def test_a_name_that_cannot_be_looked_up_here_reaches_nobody() -> None:
+async def test_a_name_that_cannot_be_resolved_here_dials_no_server() -> None:
     directory = Directory()
 
     async def script(peer: Peer) -> None:
@@ -126,21 +126,21 @@ async def test_a_name_that_cannot_be_looked_up_here_reaches_nobody() -> None:
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"socks5://127.0.0.1:{port}"))
         with trio.fail_after(60), pytest.raises(ConnectError) as caught:
-            async with open_transport(terms(dial, url=URL, timeouts=PROMPT), HEADERS):
+            async with open_transport(connection_config(dial, url=URL, timeouts=PROMPT), HEADERS):
                 pass
     assert directory.asked == ["models.test"]
     assert isinstance(caught.value.__cause__, socket.gaierror)
     assert caught.value.retryable
 
 
-async def test_socks5h_looks_nothing_up_here() -> None:
+async def test_socks5h_resolves_no_name_here() -> None:
     directory = Directory()
     await converse(replying(GRANTED, then=echo))
     assert directory.asked == []
 
 
 @pytest.mark.parametrize("chosen", [0, 2])
-async def test_credentials_are_given_where_they_are_asked_for(chosen: int) -> None:
+async def test_credentials_are_sent_when_the_proxy_asks_for_them(chosen: int) -> None:
     given: list[tuple[bytes, bytes]] = []
 
     async def script(peer: Peer) -> None:
@@ -166,11 +166,11 @@ async def test_credentials_are_given_where_they_are_asked_for(chosen: int) -> No
         b"\x05\x00\x00\x03\x00\x00\x50",
     ],
 )
-async def test_replies_that_let_us_through(reply: bytes, piece: int) -> None:
+async def test_every_form_of_success_reply_opens_the_tunnel(reply: bytes, piece: int) -> None:
     await converse(replying(reply, then=echo, piece=piece))
 
 
-async def test_no_byte_behind_the_reply_is_lost() -> None:
+async def test_no_byte_after_the_reply_is_lost() -> None:
     async def script(peer: Peer) -> None:
         await choose_method(peer, 0)
         await read_destination(peer)
@@ -190,7 +190,7 @@ async def test_no_byte_behind_the_reply_is_lost() -> None:
     ("code", "retryable"),
     [(1, True), (2, False), (3, True), (4, True), (5, True), (6, True), (7, False), (8, False)],
 )
-async def test_a_reply_code_says_whether_it_is_worth_another_attempt(
+async def test_the_reply_code_decides_whether_an_attempt_is_repeated(
     code: int, *, retryable: bool
 ) -> None:
     error = await refused_by(replying(bytes([5, code, 0, 1]) + bytes(6)))
@@ -234,21 +234,21 @@ async def speak_http(peer: Peer) -> None:
         replying(b"\x05\x00\x00\x03\x02\xff\xfe\x00\x50"),
     ],
 )
-async def test_what_stays_as_it_is_is_not_tried_again(script: Script) -> None:
+async def test_permanent_socks_failures_are_not_retried(script: Script) -> None:
     assert not (await refused_by(script)).retryable
 
 
-async def test_a_proxy_that_wants_credentials_and_gets_none() -> None:
+async def test_a_proxy_that_gets_no_credentials_is_a_permanent_failure() -> None:
     assert not (await refused_by(want_credentials, user="")).retryable
 
 
 @pytest.mark.parametrize("size", range(len(GRANTED)))
-async def test_an_end_within_the_reply_is_noticed(size: int) -> None:
+async def test_an_end_inside_the_reply_is_noticed(size: int) -> None:
     assert (await refused_by(replying(GRANTED[:size]))).retryable
 
 
 @pytest.mark.parametrize("said", [b"", b"\x05"])
-async def test_an_end_within_the_greeting_is_noticed(said: bytes) -> None:
+async def test_an_end_inside_the_greeting_is_noticed(said: bytes) -> None:
     async def script(peer: Peer) -> None:
         await take(peer, 4)
         await peer.send(said)
@@ -256,7 +256,7 @@ async def test_an_end_within_the_greeting_is_noticed(said: bytes) -> None:
     assert (await refused_by(script)).retryable
 
 
-async def test_a_reset_within_the_greeting_is_noticed() -> None:
+async def test_a_reset_inside_the_greeting_is_noticed() -> None:
     async def script(peer: Peer) -> None:
         assert isinstance(peer.stream, trio.SocketStream)
         peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -265,17 +265,17 @@ async def test_a_reset_within_the_greeting_is_noticed() -> None:
     assert (await refused_by(script)).retryable
 
 
-async def test_a_name_that_is_too_long_for_socks() -> None:
+async def test_a_name_that_is_too_long_for_socks_is_refused() -> None:
     dial = Tunnel(Proxy.of("socks5h://127.0.0.1:9"))
     with pytest.raises(ProxyError) as caught:
         await dial(".".join(["x" * 60] * 5), 80)
     assert not caught.value.retryable
 
 
-async def test_a_proxy_that_hangs_is_given_up_with_the_rest(
+async def test_a_proxy_that_never_answers_times_out(
     mock_clock: trio.testing.MockClock,
 ) -> None:
-    """python-socks has a deadline of its own, 60 s: ours is the one that counts."""
+    """The deadline of 60 s that python-socks has does not count."""
     still_waiting: list[bool] = []
     patience = Timeouts(connect=100.0)
 
@@ -291,18 +291,20 @@ async def test_a_proxy_that_hangs_is_given_up_with_the_rest(
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"socks5h://127.0.0.1:{port}"))
         with pytest.raises(ConnectTimeout, match="dial"):
-            async with open_transport(terms(dial, url=URL, timeouts=patience), HEADERS):
+            async with open_transport(connection_config(dial, url=URL, timeouts=patience), HEADERS):
                 pass
     assert still_waiting
 
 
-async def test_a_proxy_that_does_not_listen_is_not_gone_around() -> None:
-    """Problem 14: the server listens, and nobody comes."""
+async def test_the_server_is_not_dialled_directly_when_the_proxy_does_not_listen() -> None:
+    """Problem 14: the server listens, and is not dialled."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         proxy = Proxy.of(f"socks5h://someone:{KEY}@127.0.0.1:{unused.getsockname()[1]}")
         async with serve(echo) as (port, peers):
-            options = terms(Tunnel(proxy), url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT)
+            options = connection_config(
+                Tunnel(proxy), url=f"ws://127.0.0.1:{port}/v1", timeouts=PROMPT
+            )
             with trio.fail_after(60), pytest.raises(ProxyError) as caught:
                 async with open_transport(options, HEADERS):
                     pass

@@ -1,4 +1,4 @@
-"""TLS to the server and to the proxy: who is trusted, who is named, and one within the other."""
+"""TLS to the server and to the proxy: which certificates and names count, and TLS inside TLS."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.transport.peer import (
     HEADERS,
     KEY,
     assert_secret_kept,
+    connection_config,
     open_net,
     takes,
-    terms,
     text,
 )
 from tests.transport.proxies import (
@@ -67,26 +67,26 @@ def office() -> trustme.CA:
 
 
 @pytest.fixture
-def system_trust(monkeypatch: pytest.MonkeyPatch, office: trustme.CA, tmp_path: Path) -> None:
-    """Let the system trust the office, as an administrator would."""
+def trust_office(monkeypatch: pytest.MonkeyPatch, office: trustme.CA, tmp_path: Path) -> None:
+    """Make the system trust the office's authority, as an administrator would."""
     file = tmp_path / "office.pem"
     office.cert_pem.write_to_path(str(file))
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
 
 
 class Names:
-    """Notes which names clients ask for in their TLS handshakes."""
+    """A list of the server names in clients' TLS handshakes."""
 
     def __init__(self) -> None:
         self.asked: list[str | None] = []
 
-    def watch(self, context: ssl.SSLContext) -> ssl.SSLContext:
+    def collect(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.sni_callback = lambda _, name, __: self.asked.append(name)
         return context
 
 
 def tunnelling(server: ssl.SSLContext, proxy: ssl.SSLContext | None = None) -> Script:
-    """Be a proxy, over TLS where it has a context, and then the TLS server behind it."""
+    """Play a proxy, over TLS if it has a context, and then the TLS server behind it."""
 
     async def script(peer: Peer) -> None:
         if proxy is not None:
@@ -111,12 +111,14 @@ async def converse(transport: Transport) -> None:
 
 @asynccontextmanager
 async def refusing(script: Script, proxy: str, **options: Any) -> AsyncGenerator[list[Any]]:
-    """Fail to open a socket through a proxy, with nothing left and nothing shown."""
+    """Return the error of opening a socket through a proxy; assert no open socket and no key."""
     async with open_net(script) as net:
         caught: list[Any] = []
         options = {"url": URL, **options}
         try:
-            async with open_transport(terms(dialled_by(net, proxy), **options), HEADERS):
+            async with open_transport(
+                connection_config(dialled_by(net, proxy), **options), HEADERS
+            ):
                 pass
         except ConnectError as error:
             assert_secret_kept(error)
@@ -129,11 +131,11 @@ async def refusing(script: Script, proxy: str, **options: Any) -> AsyncGenerator
 
 
 @NO_WAITING
-async def test_the_server_is_named_and_checked_and_not_the_proxy(authority: trustme.CA) -> None:
+async def test_tls_through_a_proxy_uses_the_servers_name(authority: trustme.CA) -> None:
     names = Names()
-    script = tunnelling(names.watch(server_context(authority, "models.test")))
+    script = tunnelling(names.collect(server_context(authority, "models.test")))
     async with open_net(script) as net:
-        options = terms(dialled_by(net, HTTP), url=URL, ssl_context=trusting(authority))
+        options = connection_config(dialled_by(net, HTTP), url=URL, ssl_context=trusting(authority))
         async with open_transport(options, HEADERS) as transport:
             await converse(transport)
     assert names.asked == ["models.test"]
@@ -141,10 +143,10 @@ async def test_the_server_is_named_and_checked_and_not_the_proxy(authority: trus
 
 @NO_WAITING
 @pytest.mark.parametrize("name", ["proxy.test", "evil.test"])
-async def test_a_certificate_of_the_proxys_name_is_not_the_servers(
+async def test_a_certificate_for_the_proxys_name_is_not_accepted_for_the_server(
     authority: trustme.CA, name: str
 ) -> None:
-    """P2: it stays bad; a proxy cannot stand in for the server."""
+    """P2: a proxy cannot take the place of the server, and the error is not retryable."""
     script = tunnelling(server_context(authority, name))
     async with refusing(script, HTTP, ssl_context=trusting(authority)) as caught:
         assert type(caught[0]) is ConnectError
@@ -156,7 +158,7 @@ async def test_a_certificate_of_the_proxys_name_is_not_the_servers(
 async def test_nothing_is_sent_to_a_server_that_is_not_trusted(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9, and P2: one attempt, whatever the policy."""
+    """P9 and P2: there is one attempt, whatever the policy."""
     script = tunnelling(server_context(trustme.CA(), "models.test"))
     async with open_net(script) as net:
         monkeypatch.setattr(trio, "open_tcp_stream", net.dial)
@@ -169,8 +171,8 @@ async def test_nothing_is_sent_to_a_server_that_is_not_trusted(
         assert net.dialled == [("proxy.test", 3128)]
 
 
-@pytest.mark.usefixtures("system_trust")
-async def test_the_system_is_trusted_by_default(
+@pytest.mark.usefixtures("trust_office")
+async def test_the_systems_certificates_are_trusted_by_default(
     office: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_environment(monkeypatch)
@@ -186,7 +188,7 @@ async def test_the_system_is_trusted_by_default(
 
 
 @NO_WAITING
-async def test_a_context_of_ones_own_shows_its_certificate(authority: trustme.CA) -> None:
+async def test_a_client_certificate_of_the_users_context_is_sent(authority: trustme.CA) -> None:
     shown: list[Any] = []
     server = server_context(authority, "models.test")
     server.verify_mode = ssl.CERT_REQUIRED
@@ -203,7 +205,7 @@ async def test_a_context_of_ones_own_shows_its_certificate(authority: trustme.CA
         await echo(inner)
 
     async with open_net(script) as net:
-        options = terms(dialled_by(net, HTTP), url=URL, ssl_context=client)
+        options = connection_config(dialled_by(net, HTTP), url=URL, ssl_context=client)
         async with open_transport(options, HEADERS) as transport:
             await converse(transport)
     assert shown[0]["subjectAltName"] == (("email", "me@models.test"),)
@@ -212,23 +214,27 @@ async def test_a_context_of_ones_own_shows_its_certificate(authority: trustme.CA
 # --- The proxy ----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
-async def test_tls_within_tls(authority: trustme.CA, office: trustme.CA) -> None:
-    """Each is named by its own name and checked by its own trust."""
+async def test_tls_to_the_server_works_inside_tls_to_the_proxy(
+    authority: trustme.CA, office: trustme.CA
+) -> None:
+    """Proxy and server each get their own name and are checked by their own context."""
     names = Names()
-    outer = names.watch(server_context(office, "proxy.test"))
-    inner = names.watch(server_context(authority, "models.test"))
+    outer = names.collect(server_context(office, "proxy.test"))
+    inner = names.collect(server_context(authority, "models.test"))
     async with open_net(tunnelling(inner, outer)) as net:
-        options = terms(dialled_by(net, HTTPS), url=URL, ssl_context=trusting(authority))
+        options = connection_config(
+            dialled_by(net, HTTPS), url=URL, ssl_context=trusting(authority)
+        )
         async with open_transport(options, HEADERS) as transport:
             await converse(transport)
     assert names.asked == ["proxy.test", "models.test"]
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
-async def test_a_server_without_tls_behind_a_proxy_with_it(office: trustme.CA) -> None:
+async def test_a_server_without_tls_works_through_a_proxy_with_tls(office: trustme.CA) -> None:
     context = server_context(office, "proxy.test")
 
     async def script(peer: Peer) -> None:
@@ -239,18 +245,18 @@ async def test_a_server_without_tls_behind_a_proxy_with_it(office: trustme.CA) -
         await inner.send(text("hello"))
 
     async with open_net(script) as net:
-        options = terms(dialled_by(net, HTTPS), url="ws://models.test/v1")
+        options = connection_config(dialled_by(net, HTTPS), url="ws://models.test/v1")
         async with open_transport(options, HEADERS) as transport:
             assert await transport.receive() == [b"hello"]
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
 @pytest.mark.parametrize("flaw", ["authority", "name"])
-async def test_a_proxys_bad_certificate_is_not_tried_again(
+async def test_a_proxys_untrusted_certificate_is_not_retried(
     authority: trustme.CA, office: trustme.CA, flaw: str
 ) -> None:
-    """What the server's context trusts does not count; no credentials are sent."""
+    """The server's context does not count for the proxy, and no credentials are sent."""
     heads: list[str] = []
     signer, name = (authority, "proxy.test") if flaw == "authority" else (office, "models.test")
     context = server_context(signer, name)
@@ -282,22 +288,22 @@ async def be_silent(peer: Peer) -> None:
 
 @NO_WAITING
 @pytest.mark.parametrize("script", [speak_http, leave])
-async def test_a_proxy_that_is_no_tls_server(script: Script) -> None:
+async def test_a_proxy_without_tls_fails_the_tls_handshake(script: Script) -> None:
     async with takes(0.0), refusing(script, HTTPS) as caught:
         assert isinstance(caught[0], ProxyError)
         assert "TLS handshake failed" in str(caught[0])
 
 
 @NO_WAITING
-async def test_a_proxy_that_hangs_in_the_handshake_is_given_up_with_the_rest() -> None:
+async def test_a_proxy_that_never_answers_the_tls_handshake_times_out() -> None:
     async with takes(PROMPT.connect), refusing(be_silent, HTTPS, timeouts=PROMPT) as caught:
         assert isinstance(caught[0], ConnectTimeout)
         assert caught[0].phase == "dial"
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
-async def test_a_refusal_over_tls_is_a_refusal(office: trustme.CA) -> None:
+async def test_a_refusal_over_tls_is_a_proxy_error(office: trustme.CA) -> None:
     context = server_context(office, "proxy.test")
 
     async def script(peer: Peer) -> None:
@@ -310,9 +316,9 @@ async def test_a_refusal_over_tls_is_a_refusal(office: trustme.CA) -> None:
         assert (caught[0].status, caught[0].retryable) == (407, False)
 
 
-@pytest.mark.usefixtures("system_trust")
+@pytest.mark.usefixtures("trust_office")
 @NO_WAITING
-async def test_the_proxy_may_cut_its_tls_short(office: trustme.CA) -> None:
+async def test_the_proxy_may_end_tls_without_a_closing_alert(office: trustme.CA) -> None:
     context = server_context(office, "proxy.test")
 
     async def script(peer: Peer) -> None:
@@ -331,10 +337,10 @@ async def test_the_proxy_may_cut_its_tls_short(office: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize("name", ["models.test", "evil.test"])
-async def test_tls_through_socks(authority: trustme.CA, name: str) -> None:
+async def test_tls_works_through_socks(authority: trustme.CA, name: str) -> None:
     pytest.importorskip("python_socks", reason="the extra `proxy` is not installed")
     names = Names()
-    context = names.watch(server_context(authority, name))
+    context = names.collect(server_context(authority, name))
 
     async def script(peer: Peer) -> None:
         await choose_method(peer, 0)
@@ -344,7 +350,7 @@ async def test_tls_through_socks(authority: trustme.CA, name: str) -> None:
 
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"socks5h://127.0.0.1:{port}"))
-        options = terms(dial, url=URL, ssl_context=trusting(authority), timeouts=PROMPT)
+        options = connection_config(dial, url=URL, ssl_context=trusting(authority), timeouts=PROMPT)
         with trio.fail_after(60):
             if name == "models.test":
                 async with open_transport(options, HEADERS) as transport:
@@ -360,8 +366,8 @@ async def test_tls_through_socks(authority: trustme.CA, name: str) -> None:
 # --- Happy eyeballs -----------------------------------------------------------------------
 
 
-async def test_the_proxys_addresses_are_tried_in_turn() -> None:
-    """RFC 8305; the server's are the proxy's affair."""
+async def test_all_addresses_of_the_proxy_are_tried() -> None:
+    """RFC 8305 applies to the proxy; the proxy itself resolves the server."""
     directory = Directory(**{"proxy.test": ["::1", "127.0.0.1"]})
 
     async def script(peer: Peer) -> None:
@@ -372,6 +378,8 @@ async def test_the_proxys_addresses_are_tried_in_turn() -> None:
     async with serve(script) as (port, _):
         dial = Tunnel(Proxy.of(f"http://proxy.test:{port}"), dial_tcp)
         with trio.fail_after(60):
-            async with open_transport(terms(dial, url="ws://models.test/v1"), HEADERS) as transport:
+            async with open_transport(
+                connection_config(dial, url="ws://models.test/v1"), HEADERS
+            ) as transport:
                 await converse(transport)
     assert directory.asked == ["proxy.test"]

@@ -1,4 +1,4 @@
-"""What TLS itself has to say: the handshake, and what comes later between the records."""
+"""The messages of TLS itself: the handshake, and messages between the records of content."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ pytestmark = NO_WAITING
 
 @both_versions
 @pytest.mark.parametrize("flaw", ["authority", "name"])
-async def test_a_certificate_that_is_not_trusted(version: ssl.TLSVersion, flaw: str) -> None:
-    """P2; the server is told why, and nothing more is said to it."""
+async def test_an_untrusted_certificate_fails_the_handshake(
+    version: ssl.TLSVersion, flaw: str
+) -> None:
+    """P2: the server gets an alert with the reason, and nothing more."""
     server_side, client_side = contexts(version)
     if flaw == "authority":
         client_side = trusting(trustme.CA())
@@ -58,7 +60,7 @@ async def test_a_certificate_that_is_not_trusted(version: ssl.TLSVersion, flaw: 
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-async def test_a_server_that_does_not_speak_tls(answer: bytes) -> None:
+async def test_a_server_that_does_not_speak_tls_fails_the_handshake(answer: bytes) -> None:
     stream, peer = trio.testing.memory_stream_pair()
     client = TLSStream(stream, trusting(AUTHORITY), server_hostname=NAME)
     if answer:
@@ -70,7 +72,7 @@ async def test_a_server_that_does_not_speak_tls(answer: bytes) -> None:
     assert isinstance(caught.value.__cause__, ssl.SSLError)
 
 
-async def test_why_the_handshake_failed_is_said_also_where_no_alert_goes_out() -> None:
+async def test_the_handshakes_error_is_raised_when_no_alert_can_be_written() -> None:
     server = Server(contexts()[0])
     client = Client(server, trusting(trustme.CA()))
     step = server.from_client.send_all_hook
@@ -91,7 +93,7 @@ async def test_why_the_handshake_failed_is_said_also_where_no_alert_goes_out() -
 
 
 @pytest.mark.parametrize("behind", [b"", b"content"])
-async def test_the_server_may_ask_for_a_certificate_later(behind: bytes) -> None:
+async def test_the_server_may_request_a_certificate_after_the_handshake(behind: bytes) -> None:
     async with open_pair(certificate=True) as (client, server), trio.open_nursery() as nursery:
         assert not server.tls.getpeercert()
         attempt = Attempt(nursery, client.receive, len(behind) + 4)
@@ -106,7 +108,7 @@ async def test_the_server_may_ask_for_a_certificate_later(behind: bytes) -> None
 
 
 @pytest.mark.parametrize("size", [1, MUCH])
-async def test_the_answer_waits_behind_a_send_and_receiving_does_not(size: int) -> None:
+async def test_an_answer_of_tls_waits_for_a_send_and_receiving_does_not(size: int) -> None:
     """A server that writes before it reads."""
     async with open_pair(certificate=True) as (client, server), trio.open_nursery() as nursery:
         server.stall()
@@ -125,7 +127,7 @@ async def test_the_answer_waits_behind_a_send_and_receiving_does_not(size: int) 
         assert server.tls.getpeercert()
 
 
-async def test_room_is_waited_for_behind_the_answer() -> None:
+async def test_wait_send_all_might_not_block_waits_for_an_answer_of_tls() -> None:
     async with open_pair(certificate=True) as (client, server), trio.open_nursery() as nursery:
         server.stall()
         receiving = Attempt(nursery, client.receive, 1)
@@ -139,7 +141,7 @@ async def test_room_is_waited_for_behind_the_answer() -> None:
         assert await receiving.ends()
 
 
-async def test_no_answer_goes_out_behind_a_record_that_was_cut_short() -> None:
+async def test_no_answer_of_tls_is_written_after_a_partial_record() -> None:
     async with open_pair(certificate=True) as (client, server), trio.open_nursery() as nursery:
         server.stall()
         attempt = Attempt(nursery, client.stream.send_all, b"a")
@@ -155,7 +157,7 @@ async def test_no_answer_goes_out_behind_a_record_that_was_cut_short() -> None:
             server.from_client.get_data_nowait()
 
 
-async def test_what_came_is_received_also_where_no_answer_goes_out() -> None:
+async def test_content_is_received_when_an_answer_of_tls_cannot_be_written() -> None:
     async with open_pair(certificate=True) as (client, server):
         server.from_client.send_all_hook = fail
         server.put(server.request())
@@ -164,7 +166,7 @@ async def test_what_came_is_received_also_where_no_answer_goes_out() -> None:
         assert await client.receive_all() == b"".join(EVENTS)
 
 
-async def test_a_receive_that_is_cancelled_in_its_answer_loses_nothing() -> None:
+async def test_a_receive_that_is_cancelled_while_it_writes_loses_nothing() -> None:
     async with open_pair(certificate=True) as (client, server), trio.open_nursery() as nursery:
         server.stall()
         attempt = Attempt(nursery, client.stream.receive_some)
@@ -180,9 +182,11 @@ async def test_a_receive_that_is_cancelled_in_its_answer_loses_nothing() -> None
 
 
 class Renegotiating:
-    """Stands in for TLS while no content can be written (TLS 1.2; Python's server never asks).
+    """A replacement of the TLS object, which cannot write content during a renegotiation.
 
-    :param answer: what has to be written first.
+    Python's TLS server never starts one, so the private object is replaced.
+
+    :param answer: the bytes that have to be written first.
     """
 
     def __init__(self, stream: TLSStream, answer: bytes = b"") -> None:
@@ -213,7 +217,7 @@ async def test_a_send_in_a_renegotiation_waits_for_the_server() -> None:
         assert server.read() == b"x"
 
 
-async def test_a_send_sees_what_came_while_it_wrote_its_part_of_a_renegotiation() -> None:
+async def test_a_send_uses_bytes_that_came_during_its_renegotiation() -> None:
     async with open_pair() as (client, server), trio.open_nursery() as nursery:
         negotiation = Renegotiating(client.stream, b"answer")
         server.stall()
@@ -228,7 +232,7 @@ async def test_a_send_sees_what_came_while_it_wrote_its_part_of_a_renegotiation(
         assert server.read() == b"x"
 
 
-async def test_closing_ends_a_send_in_a_renegotiation_that_nobody_reads() -> None:
+async def test_closing_ends_a_send_that_waits_in_a_renegotiation() -> None:
     async with open_pair() as (client, _), trio.open_nursery() as nursery:
         Renegotiating(client.stream)
         sending = Attempt(nursery, client.stream.send_all, b"x")

@@ -1,4 +1,4 @@
-"""The stream over TLS: what is received and sent, how it ends, and what cancelling leaves."""
+"""`TLSStream`: receiving, sending, the end of the stream, and cancellation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = NO_WAITING
 
 
 @both_versions
-async def test_all_records_of_one_read_come_in_one_go(version: ssl.TLSVersion) -> None:
+async def test_all_records_of_one_read_are_returned_together(version: ssl.TLSVersion) -> None:
     async with open_pair(version, greeting=b"!") as (client, server):
         assert await client.receive(1) == b"!"
         client.cut.reads = 0
@@ -45,13 +45,13 @@ async def test_all_records_of_one_read_come_in_one_go(version: ssl.TLSVersion) -
 
 
 @both_versions
-async def test_what_came_along_with_the_handshake_is_received(version: ssl.TLSVersion) -> None:
+async def test_content_that_came_with_the_handshake_is_received(version: ssl.TLSVersion) -> None:
     async with open_pair(version, greeting=b"hello") as (client, _):
         assert await client.stream.receive_some() == b"hello"
 
 
 @both_versions
-async def test_a_record_may_come_byte_by_byte(version: ssl.TLSVersion) -> None:
+async def test_a_record_may_arrive_byte_by_byte(version: ssl.TLSVersion) -> None:
     async with open_pair(version) as (client, server):
         client.cut.cut(repeat(1))
         server.put(server.records(*EVENTS))
@@ -60,7 +60,7 @@ async def test_a_record_may_come_byte_by_byte(version: ssl.TLSVersion) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(min_size=1)), st.lists(st.integers(1, 300)), st.integers(1, 300))
-async def test_where_the_pieces_are_cut_is_not_seen(
+async def test_the_boundaries_of_reads_do_not_matter(
     contents: list[bytes], sizes: list[int], most: int
 ) -> None:
     async with open_pair() as (client, server):
@@ -73,7 +73,7 @@ async def test_where_the_pieces_are_cut_is_not_seen(
         assert received == b"".join(contents)
 
 
-async def test_no_more_is_given_than_asked_for_and_the_rest_later() -> None:
+async def test_max_bytes_limits_a_receive_and_the_rest_follows() -> None:
     async with open_pair() as (client, server):
         server.put(server.records(b"one", b"two", b"three"))
         server.to_client.put_eof()
@@ -83,15 +83,15 @@ async def test_no_more_is_given_than_asked_for_and_the_rest_later() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5])
-async def test_a_size_that_is_none_is_refused(size: Any) -> None:
+async def test_an_invalid_max_bytes_is_refused(size: Any) -> None:
     async with open_pair(greeting=b"!") as (client, _):
         with pytest.raises((ValueError, TypeError)):
             await client.stream.receive_some(size)
         assert await client.stream.receive_some(1) == b"!"
 
 
-async def test_a_read_lets_others_run() -> None:
-    """Also one that finds its content decrypted, or the end."""
+async def test_a_receive_is_a_checkpoint() -> None:
+    """A receive of content that is decrypted already, or of the end, is one, too."""
     async with open_pair() as (client, server):
         server.put(server.records(b"abc"))
         server.to_client.put_eof()
@@ -105,7 +105,9 @@ async def test_a_read_lets_others_run() -> None:
 
 @both_versions
 @pytest.mark.parametrize("ending", ["alert", "ragged", "cut record"])
-async def test_what_came_before_the_end_comes_first(version: ssl.TLSVersion, ending: str) -> None:
+async def test_content_before_the_end_is_received_first(
+    version: ssl.TLSVersion, ending: str
+) -> None:
     async with open_pair(version) as (client, server):
         server.put(server.records(*EVENTS))
         if ending == "alert":
@@ -117,7 +119,7 @@ async def test_what_came_before_the_end_comes_first(version: ssl.TLSVersion, end
         assert await client.stream.receive_some() == b""
 
 
-async def test_after_the_servers_end_can_be_sent_on() -> None:
+async def test_sending_works_after_the_server_ended_its_side() -> None:
     """TLS 1.3 closes each direction by itself (RFC 8446, 6.1)."""
     async with open_pair() as (client, server):
         server.put(server.alert())
@@ -127,7 +129,7 @@ async def test_after_the_servers_end_can_be_sent_on() -> None:
 
 
 @both_versions
-async def test_a_bad_record_breaks_the_stream_behind_the_good_ones(
+async def test_a_bad_record_breaks_the_stream_after_the_good_ones(
     version: ssl.TLSVersion,
 ) -> None:
     async with open_pair(version) as (client, server):
@@ -143,7 +145,7 @@ async def test_a_bad_record_breaks_the_stream_behind_the_good_ones(
             await client.stream.send_all(b"x")
 
 
-async def test_a_stream_that_breaks_below_is_broken() -> None:
+async def test_a_break_of_the_stream_below_is_raised() -> None:
     async with open_pair() as (client, server):
         server.put(server.records(*EVENTS))
         assert await client.stream.receive_some(1) == b"e"
@@ -162,7 +164,7 @@ async def test_a_stream_that_breaks_below_is_broken() -> None:
 
 @both_versions
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-async def test_all_is_sent_whatever_its_size(
+async def test_data_of_every_size_is_sent(
     version: ssl.TLSVersion, kind: Callable[[bytes], bytes]
 ) -> None:
     contents = [b"", b"a", b"b" * (2**16), b"c" * (2**16 + 1), b"d" * 5_000_000]
@@ -173,7 +175,7 @@ async def test_all_is_sent_whatever_its_size(
         assert server.read() == b"".join(contents)
 
 
-async def test_much_goes_both_ways_at_once() -> None:
+async def test_large_data_is_sent_and_received_at_once() -> None:
     """Nothing is buffered between the two: each send waits for a receive."""
     content = bytes(range(256)) * 20_000
     server_side, client_side = contexts()
@@ -219,7 +221,7 @@ async def test_two_tasks_cannot_send_or_receive_at_once() -> None:
 @both_versions
 @pytest.mark.parametrize("late", [True, False])
 async def test_a_cancelled_receive_loses_nothing(version: ssl.TLSVersion, late: bool) -> None:  # noqa: FBT001
-    """P7: at no byte; early is in the turn in which the byte came."""
+    """P7: no byte is lost, also when the cancellation comes with the byte."""
     async with open_pair(version) as (client, server):
         contents = EVENTS[:10]
         received = b""
@@ -248,7 +250,7 @@ async def test_a_receive_that_is_cancelled_at_once_loses_nothing() -> None:
         assert received == b"".join(EVENTS)
 
 
-async def test_a_send_that_is_cancelled_before_it_began_leaves_nothing() -> None:
+async def test_a_send_that_is_cancelled_at_once_sends_nothing() -> None:
     async with open_pair() as (client, server):
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -258,7 +260,7 @@ async def test_a_send_that_is_cancelled_before_it_began_leaves_nothing() -> None
         assert server.read() == b"b"
 
 
-async def test_after_a_send_that_was_cancelled_nothing_is_sent_and_all_received() -> None:
+async def test_after_a_cancelled_send_only_receiving_works() -> None:
     async with open_pair() as (client, server), trio.open_nursery() as nursery:
         server.stall()
         attempt = Attempt(nursery, client.stream.send_all, b"a" * MUCH)
@@ -297,7 +299,7 @@ async def test_a_send_that_is_cancelled_between_two_writes_breaks_the_stream() -
 # --- Closing ------------------------------------------------------------------------------
 
 
-async def test_closing_ends_what_others_wait_for() -> None:
+async def test_closing_ends_the_waits_of_other_tasks() -> None:
     async with open_pair() as (client, _), trio.open_nursery() as nursery:
         receiving = Attempt(nursery, client.stream.receive_some)
         await trio.testing.wait_all_tasks_blocked()
@@ -306,7 +308,7 @@ async def test_closing_ends_what_others_wait_for() -> None:
         assert isinstance(receiving.result, trio.ClosedResourceError)
 
 
-async def test_a_closed_stream_is_neither_at_its_end_nor_broken() -> None:
+async def test_a_closed_stream_raises_closed_resource_error() -> None:
     async with open_pair() as (client, server):
         server.put(server.records(*EVENTS))
         await client.stream.receive_some(1)
@@ -321,7 +323,7 @@ async def test_a_closed_stream_is_neither_at_its_end_nor_broken() -> None:
             await client.stream.wait_send_all_might_not_block()
 
 
-async def test_it_is_a_stream_as_trio_has_them() -> None:
+async def test_trios_checks_for_streams_pass() -> None:
     server_side, client_side = contexts()
 
     async def connect(

@@ -1,4 +1,4 @@
-"""A TLS stream opposite a server whose every record a test moves by hand."""
+"""A `TLSStream` with a server whose records a test sends one by one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def fail() -> None:
 
 
 class Server:
-    """The server's side: it shakes hands by itself, the rest is put by hand."""
+    """The server's side: it does the handshake by itself, and a test sends every other record."""
 
     def __init__(self, context: ssl.SSLContext, greeting: bytes = b"") -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -66,11 +66,11 @@ class Server:
             self._incoming.write(self.from_client.get_data_nowait())
 
     def stall(self) -> None:
-        """Let the client's writes wait."""
+        """Make the client's writes wait."""
         self.reading = trio.Event()
 
     def read(self) -> bytes:
-        """Decrypt what the client has sent."""
+        """Return the decrypted content that the client has sent."""
         self._take()
         content = b""
         with suppress(ssl.SSLWantReadError):
@@ -79,26 +79,26 @@ class Server:
         return content
 
     def records(self, *contents: bytes) -> bytes:
-        """Make a record of each, behind whatever else TLS has to say."""
+        """Return a record for each content, after the pending messages of TLS."""
         for content in contents:
             self.tls.write(content)
         return self._outgoing.read()
 
     def alert(self) -> bytes:
-        """Make a closing alert."""
+        """Return a closing alert."""
         with pytest.raises(ssl.SSLWantReadError):
             self.tls.unwrap()
         return self._outgoing.read()
 
     def request(self) -> bytes:
-        """Ask for the client's certificate, as TLS 1.3 may at any time."""
+        """Return a request for the client's certificate, as TLS 1.3 allows at any time."""
         self.tls.verify_client_post_handshake()
         self.tls.do_handshake()
         return self._outgoing.read()
 
 
 class Cut(trio.abc.ReceiveStream):
-    """Gives out no more at once than it is told to."""
+    """A stream that returns its bytes in pieces of given sizes."""
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
@@ -117,7 +117,7 @@ class Cut(trio.abc.ReceiveStream):
 
 
 class Client:
-    """A `TLSStream` over pieces that can be cut."""
+    """A `TLSStream` over a stream whose pieces have given sizes."""
 
     def __init__(self, server: Server, context: ssl.SSLContext, name: str = NAME) -> None:
         self.cut = Cut(server.to_client)
@@ -153,7 +153,7 @@ def contexts(
 async def open_pair(
     version: ssl.TLSVersion = TLS_1_3, *, greeting: bytes = b"", certificate: bool = False
 ) -> AsyncGenerator[tuple[Client, Server]]:
-    """Shake hands. What hangs after that fails."""
+    """Open a pair after its handshake; a block that hangs fails."""
     server_side, client_side = contexts(version, certificate=certificate)
     server = Server(server_side, greeting)
     client = Client(server, client_side)
@@ -163,7 +163,7 @@ async def open_pair(
 
 
 class Attempt:
-    """A call in a task of its own, and what came of it."""
+    """A call in its own task, and its outcome."""
 
     def __init__(
         self, nursery: trio.Nursery, function: Callable[..., Awaitable[Any]], *args: Any

@@ -1,7 +1,7 @@
-"""P3, never a hang: the deadlines of a turn, to the instant, whether or not anybody reads."""
+"""P3: the deadlines of a turn, to the instant, whether or not its stream is read."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -17,9 +17,10 @@ from tests.turn.rig import (
     heard,
     open_through,
     stuck,
+    types,
 )
 from trio_responses import (
-    Delivery,
+    DeliveryStatus,
     FirstEventTimeout,
     Keepalive,
     KeepaliveTimeout,
@@ -28,7 +29,6 @@ from trio_responses import (
     StallTimeout,
     Timeouts,
 )
-from trio_responses._wire import ResponseInProgress
 
 if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
@@ -37,7 +37,7 @@ pytestmark = NO_WAITING
 
 
 async def test_a_request_without_an_answer_is_given_up(server: "ResponsesServer") -> None:
-    """P3, P4: with the facts: the limit, how long ago it was sent, and that it may have run."""
+    """P3, P4: the exception has the limit, the time since sending and the delivery."""
     server.stall(after_events=0)
     async with server.open_client(timeouts=Timeouts(first_event=5)) as connection:
         await trio.sleep(100)
@@ -45,7 +45,7 @@ async def test_a_request_without_an_answer_is_given_up(server: "ResponsesServer"
             await ask(connection, "hi")
         assert trio.current_time() == 105
         assert (failure.value.seconds, failure.value.sent) == (5, 5)
-        assert failure.value.delivery is Delivery.AMBIGUOUS
+        assert failure.value.delivery is DeliveryStatus.AMBIGUOUS
         assert isinstance(failure.value, trio.TooSlowError)
         await ask_strictly(connection, "next")
         assert trio.current_time() == 105
@@ -55,8 +55,8 @@ async def test_a_request_without_an_answer_is_given_up(server: "ResponsesServer"
         assert_at_rest(connection)
 
 
-async def test_the_facts_are_right_from_the_first_instant(server: "ResponsesServer") -> None:
-    """At the time 0 of a test clock, too."""
+async def test_the_numbers_of_a_timeout_are_right_at_time_zero(server: "ResponsesServer") -> None:
+    """A clock that begins at 0 is no special case."""
     server.stall(after_events=0)
     async with server.open_client() as connection:
         assert trio.current_time() == 0
@@ -69,7 +69,7 @@ async def test_the_facts_are_right_from_the_first_instant(server: "ResponsesServ
 async def test_a_response_that_falls_silent_is_given_up(
     server: "ResponsesServer", count: int
 ) -> None:
-    """P3, P4: with the facts: what came last, and how long ago."""
+    """P3, P4: the exception has the last event and the time since then."""
     server.answer().stall(after_events=count)
     names = ["created", "in_progress", "output_item.added", "content_part.added"]
     async with server.open_client(timeouts=Timeouts(stall=30)) as connection:
@@ -78,7 +78,7 @@ async def test_a_response_that_falls_silent_is_given_up(
         assert trio.current_time() == 30
         assert (failure.value.seconds, failure.value.silence) == (30, 30)
         assert failure.value.last_event == f"response.{[*names, 'output_text.delta'][count - 1]}"
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert isinstance(failure.value, trio.TooSlowError)
         await ask_strictly(connection, "next")
         assert trio.current_time() == 30
@@ -86,10 +86,10 @@ async def test_a_response_that_falls_silent_is_given_up(
 
 
 @pytest.mark.parametrize("first_at", [0, 1, 29, 31, 59])
-async def test_a_stall_shorter_than_the_wait_for_the_first_event_is_seen_in_time(
+async def test_a_stall_limit_below_the_first_event_limit_is_kept(
     server: "ResponsesServer", first_at: float
 ) -> None:
-    """P3: the deadline comes nearer when the first event is there."""
+    """P3: the deadline moves forward when the first event comes."""
     server.answer().stall(after_events=0, seconds=first_at).stall(after_events=1)
     async with server.open_client(timeouts=Timeouts(first_event=60, stall=30)) as connection:
         with pytest.raises(StallTimeout) as failure:
@@ -98,16 +98,18 @@ async def test_a_stall_shorter_than_the_wait_for_the_first_event_is_seen_in_time
         assert failure.value.silence == 30
 
 
-async def test_every_event_begins_the_wait_anew(server: "ResponsesServer") -> None:
-    """P3: however long the whole takes."""
+async def test_every_event_restarts_the_stall_limit(server: "ResponsesServer") -> None:
+    """P3: the whole response may take any time."""
     server.reply("one two three", delay=9)
     async with server.open_client(timeouts=Timeouts(stall=10)) as connection:
         assert await ask(connection, "hi") == "one two three"
         assert trio.current_time() == 90
 
 
-async def test_unknown_events_of_a_response_are_life(server: "ResponsesServer") -> None:
-    """P3: reasoning may be silent but for events that nobody knows yet."""
+async def test_unknown_events_of_a_response_restart_the_stall_limit(
+    server: "ResponsesServer",
+) -> None:
+    """P3: a newer server may send event types that this version does not know."""
     script = server.reply("one")
     for _ in range(10):
         script.stall(after_events=2, seconds=9)
@@ -117,51 +119,34 @@ async def test_unknown_events_of_a_response_are_life(server: "ResponsesServer") 
         assert trio.current_time() == 90
 
 
-@pytest.mark.parametrize("frame", [{"type": "keepalive"}, {"type": "codex.rate_limits"}])
-async def test_what_belongs_to_no_response_does_not_keep_one_alive(
-    server: "ResponsesServer", frame: dict[str, Any]
+@pytest.mark.parametrize(
+    ("count", "kind", "limit"), [(0, FirstEventTimeout, 60), (2, StallTimeout, 30)]
+)
+async def test_deadlines_hold_without_a_reader(
+    server: "ResponsesServer", count: int, kind: type[Exception], limit: float
 ) -> None:
-    """P3, P5: the stall is the silence of the response, not of the socket."""
-    script = server.answer()
-    for _ in range(10):
-        script.stall(after_events=2, seconds=9).inject(frame, after_events=2)
-    async with server.open_client(timeouts=Timeouts(stall=10)) as connection:
-        with pytest.raises(StallTimeout):
-            await ask(connection, "hi")
-        assert trio.current_time() == 10
-
-
-async def test_pongs_do_not_keep_a_response_alive(server: "ResponsesServer") -> None:
-    """P3: a stall is about the response; the socket is the keepalive's business."""
-    server.stall(after_events=1)
-    async with server.open_client(keepalive=Keepalive(interval=1, timeout=1)) as connection:
-        with pytest.raises(StallTimeout):
-            await ask(connection, "hi")
-        assert trio.current_time() == 600
-
-
-async def test_deadlines_hold_without_a_reader(server: "ResponsesServer") -> None:
-    """P3: the receive task keeps them; the reader finds the events that came, then the failure."""
-    server.stall(after_events=2)
-    async with server.open_client(timeouts=Timeouts(stall=30)) as connection:
+    """P3: the receive task keeps them; the reader gets the events that came, then the failure."""
+    server.stall(after_events=count)
+    async with server.open_client(timeouts=Timeouts(first_event=60, stall=30)) as connection:
         async with connection.stream(model="m", input="hi") as stream:
-            await trio.sleep(29.9)
+            await trio.sleep(limit - 0.1)
             assert connection.statistics().requests_active == 1
             assert connection.statistics().sockets_opened == 1
             await trio.sleep(0.2)
             assert connection.statistics().sockets_opened == 2
+            assert not server.connections[0].is_open
             await trio.sleep(1000)
-            await stream.__anext__()
-            assert isinstance(await stream.__anext__(), ResponseInProgress)
-            with pytest.raises(StallTimeout) as failure:
+            events = [await stream.__anext__() for _ in range(count)]
+            assert types(events) == ["response.created", "response.in_progress"][:count]
+            with pytest.raises(kind) as failure:
                 await stream.__anext__()
-            assert failure.value.silence == 30
+            assert getattr(failure.value, "silence", 30) == 30
         await trio.sleep(10)
         assert_at_rest(connection)
 
 
-async def test_a_slow_reader_is_no_silent_server(server: "ResponsesServer") -> None:
-    """P3: what came in time is not late because it is read late."""
+async def test_a_slow_reader_does_not_stall_its_turn(server: "ResponsesServer") -> None:
+    """P3: the limit is about the arrival of events, not about reading them."""
     async with server.open_client(timeouts=Timeouts(first_event=1, stall=1)) as connection:
         async with connection.stream(model="m", input="hi") as stream:
             await trio.sleep(10_000)
@@ -171,8 +156,8 @@ async def test_a_slow_reader_is_no_silent_server(server: "ResponsesServer") -> N
         assert server.statistics().handshakes == 1
 
 
-async def test_waiting_for_a_lane_does_not_count(narrow_server: "ResponsesServer") -> None:
-    """P3: what is not sent yet cannot be answered."""
+async def test_the_wait_for_a_lane_does_not_count(narrow_server: "ResponsesServer") -> None:
+    """P3: a server cannot answer a request before it is sent."""
     narrow_server.reply("slow", delay=100)
     async with (
         narrow_server.open_client(timeouts=Timeouts(first_event=5)) as connection,
@@ -184,7 +169,7 @@ async def test_waiting_for_a_lane_does_not_count(narrow_server: "ResponsesServer
         assert trio.current_time() == 800
 
 
-async def test_no_limit_is_no_limit(server: "ResponsesServer") -> None:
+async def test_limits_of_infinity_never_end_a_turn(server: "ResponsesServer") -> None:
     server.answer().stall(after_events=0, seconds=1e6).stall(after_events=3, seconds=1e6)
     async with server.open_client(
         timeouts=Timeouts(first_event=math.inf, stall=math.inf),
@@ -194,8 +179,8 @@ async def test_no_limit_is_no_limit(server: "ResponsesServer") -> None:
         assert trio.current_time() == 2e6
 
 
-async def test_a_silent_lane_is_given_up_while_others_talk(server: "ResponsesServer") -> None:
-    """P3, P5: to the instant; they run to their end on the old socket, new turns on a new one."""
+async def test_a_silent_lane_is_given_up_while_others_go_on(server: "ResponsesServer") -> None:
+    """P3, P5: the others end on the old socket, new turns begin on a new one."""
     server.reply("silent").stall(after_events=2)
     server.reply("one two three four", delay=7)
     failures: list[float] = []
@@ -244,35 +229,16 @@ async def test_each_turn_has_its_own_deadline(server: "ResponsesServer") -> None
     assert ends == [60 + number * 5 for number in range(8)]
 
 
-async def test_a_request_that_cannot_be_written_goes_to_a_new_socket(
-    server: "ResponsesServer",
-) -> None:
-    """P4: half a frame is no request: so it is sent again, once."""
-    dials = 0
-
-    async def dial(_host: str, _port: int) -> trio.abc.Stream:
-        nonlocal dials
-        dials += 1
-        return await server.connect_stream(capacity=1000 if dials == 1 else None)
-
-    async with server.open_client(dial=dial, timeouts=Timeouts(send=7)) as connection:
-        server.freeze_all()
-        response = await connection.create(model="m", input="x" * 5000)
-        assert response.output_text == heard("x" * 5000)
-        assert 7 <= trio.current_time() <= 8
-        assert len(server.requests) == 1
-
-
 async def test_a_request_that_cannot_be_written_twice_is_given_up(
     server: "ResponsesServer",
 ) -> None:
-    """P3, P4: with the facts: the size, and that it did not run."""
+    """P3, P4: the exception has the size, and says that nothing was sent."""
 
     options = {"timeouts": Timeouts(send=7), "keepalive": Keepalive(interval=math.inf)}
     async with open_through(server, stuck, stuck, **options) as connection:
         with pytest.raises(SendTimeout, match="a frame of") as failure:
             await ask(connection, "x" * 5000)
-        assert failure.value.delivery is Delivery.NOT_SENT
+        assert failure.value.delivery is DeliveryStatus.NOT_SENT
         assert failure.value.size > 5000
         assert isinstance(failure.value, trio.TooSlowError)
         assert 14 <= trio.current_time() <= 16
@@ -280,23 +246,22 @@ async def test_a_request_that_cannot_be_written_twice_is_given_up(
         await ask_strictly(connection, "next")
 
 
-@pytest.mark.parametrize("count", [0, 3])
-async def test_a_dead_server_is_noticed_by_the_keepalive(
-    server: "ResponsesServer", count: int
-) -> None:
-    """P3, P4: long before a stall is one; with the facts: the silence, and the delivery."""
-    server.half_open(after_events=count)
+async def test_the_keepalive_ends_the_turn_of_a_dead_server(server: "ResponsesServer") -> None:
+    """P3, P4: long before the stall limit; the exception has the silence and the delivery."""
+    server.half_open(after_events=3)
     async with server.open_client(reconnect=STEADY) as connection:
         with pytest.raises(KeepaliveTimeout, match=r"no sign of life .* 40\.0 s") as failure:
             await ask(connection, "hi")
         assert trio.current_time() == 40
         assert failure.value.silence == 40
-        assert failure.value.delivery is (Delivery.ACCEPTED if count else Delivery.AMBIGUOUS)
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         await ask_strictly(connection, "next")
         assert trio.current_time() == 41
 
 
-async def test_the_callers_own_deadline_is_his_own(server: "ResponsesServer") -> None:
+async def test_a_deadline_of_the_caller_raises_trios_own_exception(
+    server: "ResponsesServer",
+) -> None:
     """P1: no exception of the library, and the connection goes on."""
     server.stall(after_events=1, seconds=100)
     async with server.open_client() as connection:
@@ -307,10 +272,10 @@ async def test_the_callers_own_deadline_is_his_own(server: "ResponsesServer") ->
         assert trio.current_time() == 3
 
 
-async def test_a_response_that_only_begins_is_given_up_by_raw_frames_too(
+async def test_a_response_of_a_created_event_only_is_given_up(
     narrow_server: "ResponsesServer",
 ) -> None:
-    """P3: a server that says ``created`` and ends there."""
+    """P3: on the default lane of a server without lanes."""
     narrow_server.answer([created()])
     async with narrow_server.open_client() as connection:
         with pytest.raises(StallTimeout) as failure:

@@ -1,8 +1,6 @@
-"""P4: delivery is said, not guessed; what cannot have run is sent again, and nothing else is."""
+"""P4: the delivery of a request, and what is sent again: by default and by choice."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import trio
@@ -10,7 +8,6 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.testing.driver import NO_WAITING
 from tests.turn.rig import (
-    LIMIT_REACHED,
     NEVER_AGAIN,
     STEADY,
     Json,
@@ -18,9 +15,7 @@ from tests.turn.rig import (
     ask,
     ask_strictly,
     assert_at_rest,
-    created,
     dead,
-    encoded,
     heard,
     open_through,
     stuck,
@@ -28,170 +23,61 @@ from tests.turn.rig import (
 )
 from trio_responses import (
     APIError,
-    AuthenticationError,
     ConnectionClosed,
     ConnectionLimitReached,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     FirstEventTimeout,
     KeepaliveTimeout,
-    Limits,
-    MessageTooLarge,
-    PreviousResponseNotFound,
-    RateLimited,
+    RateLimitError,
     ReconnectFailed,
-    RequestTooLarge,
-    ResponseFailedError,
     ResponsesConnection,
     ResponsesError,
-    SendTimeout,
-    ServerOverloaded,
     StallTimeout,
     Timeouts,
     TurnRestarted,
-    UndecodableResponse,
-    UnexpectedOutput,
 )
-from trio_responses.testing import Fail, How, Reply, ResponsesServer, Script
+from trio_responses.testing import Fail, Reply, ResponsesServer
 
 pytestmark = NO_WAITING
 
 NOT_SENT, AMBIGUOUS, ACCEPTED, REJECTED = (
-    Delivery.NOT_SENT,
-    Delivery.AMBIGUOUS,
-    Delivery.ACCEPTED,
-    Delivery.REJECTED,
+    DeliveryStatus.NOT_SENT,
+    DeliveryStatus.AMBIGUOUS,
+    DeliveryStatus.ACCEPTED,
+    DeliveryStatus.REJECTED,
 )
 
 
-# --- What is said ------------------------------------------------------------------------
+# --- Sent again by choice ----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Fault:
-    order: Callable[[ResponsesServer], Script]
-    error: type[ResponsesError]
-    delivery: Delivery
-    again: bool = False
-    """Whether ``"at_least_once"`` sends it again."""
-
-
-def drop(after: int, how: How) -> Callable[[ResponsesServer], Script]:
-    return lambda server: server.drop(after_events=after, how=how)
-
-
-def fail(code: str, status: int, after: int = 0) -> Callable[[ResponsesServer], Script]:
-    return lambda server: server.fail(code, status=status, after_events=after)
-
-
-FAULTS: Final[dict[str, Fault]] = {
-    "reset before": Fault(drop(0, "reset"), ConnectionLost, AMBIGUOUS, again=True),
-    "end before": Fault(drop(0, "fin"), ConnectionLost, AMBIGUOUS, again=True),
-    "1000 before": Fault(drop(0, 1000), ConnectionLost, AMBIGUOUS, again=True),
-    "1011 before": Fault(drop(0, 1011), ConnectionLost, AMBIGUOUS, again=True),
-    "reset within": Fault(drop(2, "reset"), ConnectionLost, ACCEPTED, again=True),
-    "end within": Fault(drop(2, "fin"), ConnectionLost, ACCEPTED, again=True),
-    "1011 within": Fault(drop(2, 1011), ConnectionLost, ACCEPTED, again=True),
-    "1009 before": Fault(drop(0, 1009), RequestTooLarge, REJECTED),
-    "1009 within": Fault(drop(2, 1009), ConnectionLost, ACCEPTED, again=True),
-    "silent before": Fault(lambda s: s.stall(), FirstEventTimeout, AMBIGUOUS, again=True),
-    "silent within": Fault(lambda s: s.stall(after_events=2), StallTimeout, ACCEPTED, again=True),
-    "dead before": Fault(lambda s: s.half_open(), KeepaliveTimeout, AMBIGUOUS, again=True),
-    "dead within": Fault(
-        lambda s: s.half_open(after_events=2), KeepaliveTimeout, ACCEPTED, again=True
-    ),
-    "no parent": Fault(
-        fail("previous_response_not_found", 400), PreviousResponseNotFound, REJECTED
-    ),
-    "bad request": Fault(fail("unsupported_parameter", 400), APIError, REJECTED),
-    "too fast": Fault(fail("rate_limit_exceeded", 429), RateLimited, REJECTED),
-    "overloaded": Fault(fail("server_is_overloaded", 503), ServerOverloaded, AMBIGUOUS),
-    "overloaded within": Fault(fail("server_is_overloaded", 503, 2), ServerOverloaded, ACCEPTED),
-    "bad request within": Fault(fail("invalid_prompt", 400, 2), APIError, ACCEPTED),
-    "500": Fault(fail("server_error", 500), APIError, AMBIGUOUS),
-    "failed": Fault(lambda s: s.reply("a", status="failed"), ResponseFailedError, ACCEPTED),
-    "undecodable": Fault(
-        lambda s: s.answer([encoded(created()), '{"type": "response.completed", "response": 7}']),
-        UndecodableResponse,
-        ACCEPTED,
-    ),
-    "oversize": Fault(lambda s: s.reply("x" * 60_000), MessageTooLarge, ACCEPTED),
-}
-
-
-@pytest.mark.parametrize("beside", [False, True])
-@pytest.mark.parametrize("name", FAULTS)
-async def test_every_end_of_a_turn_says_how_far_it_had_come(
-    server: ResponsesServer, name: str, *, beside: bool
+@pytest.mark.parametrize(
+    ("fault", "after_events", "error"),
+    [
+        ("drop", 0, ConnectionLost),
+        ("drop", 2, ConnectionLost),
+        ("stall", 0, FirstEventTimeout),
+        ("stall", 2, StallTimeout),
+        ("half_open", 0, KeepaliveTimeout),
+        ("half_open", 2, KeepaliveTimeout),
+    ],
+)
+async def test_one_cause_is_a_reason_to_send_again_once(
+    server: ResponsesServer, fault: str, after_events: int, error: type[ResponsesError]
 ) -> None:
-    """P4: by default nothing of this is sent twice; the connection works behind each of them."""
-    fault = FAULTS[name]
-    fault.order(server)
-    async with server.open_client(
-        reconnect=STEADY, limits=Limits(max_message_bytes=50_000)
-    ) as connection:
-        async with trio.open_nursery() as nursery:
-            if beside:  # what happens to one turn is said of that one only
-
-                async def neighbour() -> None:
-                    try:
-                        await ask(connection, "b")
-                    except ConnectionLost as lost:
-                        assert lost.delivery in {AMBIGUOUS, ACCEPTED}  # noqa: PT017 - if it comes
-
-                nursery.start_soon(neighbour)
-            with pytest.raises(fault.error) as failure:
-                await ask(connection, "hi")
-        if not beside:
-            assert type(failure.value) is fault.error
-            assert failure.value.delivery is fault.delivery
-            assert len(server.requests) == 1
-        assert failure.value.delivery is not None
-        await ask_strictly(connection, "next")
-        await trio.sleep(60)
-        assert_at_rest(connection)
-
-
-@pytest.mark.parametrize("name", FAULTS)
-async def test_at_least_once_sends_again_what_may_have_run(
-    server: ResponsesServer, name: str
-) -> None:
-    """P4: the caller's choice; what the server has refused or failed stays as it is."""
-    fault = FAULTS[name]
-    fault.order(server)
-    async with server.open_client(
-        reconnect=STEADY, limits=Limits(max_message_bytes=50_000)
-    ) as connection:
-        if fault.again:
-            assert await ask(connection, "hi", delivery="at_least_once") == heard("hi")
-            assert [request["input"] for request in server.requests] == ["hi", "hi"]
-        else:
-            with pytest.raises(fault.error) as failure:
-                await ask(connection, "hi", delivery="at_least_once")
-            assert failure.value.delivery is fault.delivery
-            assert len(server.requests) == 1
-        await ask_strictly(connection, "next")
-        await trio.sleep(60)
-        assert_at_rest(connection)
-
-
-@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.again])
-async def test_at_least_once_is_twice_at_most_for_one_cause(
-    server: ResponsesServer, name: str
-) -> None:
-    """P4: a request that kills its server is not sent for ever."""
-    fault = FAULTS[name]
+    """P4: a request that kills its server is not sent a third time (``"at_least_once"``)."""
     for _ in range(2):
-        fault.order(server)
+        getattr(server, fault)(after_events=after_events)
     async with server.open_client(reconnect=STEADY) as connection:
-        with pytest.raises(fault.error) as failure:
+        with pytest.raises(error) as failure:
             await ask(connection, "hi", delivery="at_least_once")
-        assert failure.value.delivery is fault.delivery
+        assert failure.value.delivery is (ACCEPTED if after_events else AMBIGUOUS)
         assert len(server.requests) == 2
         await ask_strictly(connection, "next")
 
 
-async def test_each_cause_has_its_own_second_chance(server: ResponsesServer) -> None:
+async def test_each_cause_is_a_reason_of_its_own_to_send_again(server: ResponsesServer) -> None:
     """P4: a lost socket, then a silent one: the third request is the last."""
     server.drop()
     server.stall()
@@ -202,38 +88,9 @@ async def test_each_cause_has_its_own_second_chance(server: ResponsesServer) -> 
         assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("code", [1008, 4000, 4999])
-async def test_a_close_for_good_says_what_became_of_each_turn(
-    server: ResponsesServer, code: int
-) -> None:
-    """P2, P4: the turn under way may have run; the one behind it was not sent."""
-    server.drop(how=code)
-    async with server.open_client() as connection:
-        with pytest.raises(ConnectionLost) as failure:
-            await ask(connection, "hi")
-        assert (failure.value.code, failure.value.delivery) == (code, AMBIGUOUS)
-        with pytest.raises(ConnectionLost) as later:
-            await ask(connection, "next")
-        assert (later.value.code, later.value.delivery) == (code, NOT_SENT)
-        assert failure.value.delivery is AMBIGUOUS
-        assert len(server.requests) == 1
-
-
-async def test_a_request_that_is_too_large_is_not_sent(server: ResponsesServer) -> None:
-    """P4, P10."""
-    async with server.open_client(limits=Limits(max_request_bytes=1000)) as connection:
-        with pytest.raises(RequestTooLarge) as failure:
-            await ask(connection, "x" * 1000)
-        assert failure.value.delivery is NOT_SENT
-        assert server.requests == []
-        await ask_strictly(connection, "next")
-        assert_at_rest(connection)
-
-
-@pytest.mark.parametrize("count", [0, 2])
-async def test_a_turn_under_way_is_told_of_the_close(server: ResponsesServer, count: int) -> None:
-    """P3, P4: by ``aclose`` in another task; and after it nothing is sent."""
-    server.stall(after_events=count)
+async def test_closing_ends_a_turn_that_would_be_sent_again(server: ResponsesServer) -> None:
+    """P3, P4: ``aclose()`` in another task ends the turn, and nothing is sent after it."""
+    server.stall(after_events=2)
     async with server.open_client() as connection:
         async with trio.open_nursery() as nursery:
 
@@ -244,26 +101,17 @@ async def test_a_turn_under_way_is_told_of_the_close(server: ResponsesServer, co
             nursery.start_soon(close)
             with pytest.raises(ConnectionClosed) as failure:
                 await ask(connection, "hi", delivery="at_least_once")
-            assert failure.value.delivery is (ACCEPTED if count else AMBIGUOUS)
+            assert failure.value.delivery is ACCEPTED
         with pytest.raises(ConnectionClosed) as later:
             await ask(connection, "next")
         assert later.value.delivery is NOT_SENT
         assert len(server.requests) == 1
 
 
-async def test_a_warm_up_with_output_has_run(server: ResponsesServer) -> None:
-    server.reply("unasked").for_warm_up()
-    async with server.open_client() as connection:
-        with pytest.raises(UnexpectedOutput) as failure:
-            await connection.warm_up(model="m")
-        assert failure.value.delivery is ACCEPTED
-        assert failure.value.response.output_text == "unasked"
-
-
-async def test_the_turns_of_one_socket_are_told_each_for_itself(
+async def test_a_lost_socket_raises_an_exception_for_each_of_its_turns(
     server: ResponsesServer,
 ) -> None:
-    """P4: exceptions of their own, since one had begun and the other had not."""
+    """P4: one turn had begun and the other had not."""
     server.stall(after_events=2)
     server.stall(after_events=0)
     failures: list[ConnectionLost] = []
@@ -285,21 +133,8 @@ async def test_the_turns_of_one_socket_are_told_each_for_itself(
 # --- What was not sent -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delivery", ["at_most_once", "at_least_once"])
-async def test_a_socket_that_turns_out_dead_costs_nobody_anything(
-    server: ResponsesServer, delivery: Any
-) -> None:
-    """P4: nothing was written, so the next socket gets it, without a word."""
-    async with open_through(server, dead) as connection:
-        assert await ask(connection, "hi", delivery=delivery) == heard("hi")
-        assert len(server.requests) == 1
-        assert server.statistics().handshakes == 2
-        assert connection.statistics().requests_sent == 1
-        assert_at_rest(connection)
-
-
-async def test_the_same_request_finds_two_dead_sockets(server: ResponsesServer) -> None:
-    """P4: once is enough; the second time it is said, with what is known: it did not run."""
+async def test_a_request_that_meets_two_dead_sockets_was_not_sent(server: ResponsesServer) -> None:
+    """P4: it is moved to another socket once."""
     async with open_through(server, dead, dead) as connection:
         with pytest.raises(ConnectionLost) as failure:
             await ask(connection, "hi")
@@ -309,7 +144,7 @@ async def test_the_same_request_finds_two_dead_sockets(server: ResponsesServer) 
         assert_at_rest(connection)
 
 
-async def test_many_turns_on_a_dead_socket_all_go_to_the_next(server: ResponsesServer) -> None:
+async def test_the_turns_of_a_dead_socket_all_move_to_the_next(server: ResponsesServer) -> None:
     async with open_through(server, dead) as connection:
         async with trio.open_nursery() as nursery:
             for number in range(20):
@@ -318,10 +153,10 @@ async def test_many_turns_on_a_dead_socket_all_go_to_the_next(server: ResponsesS
 
 
 @pytest.mark.parametrize("answered", [False, True])
-async def test_a_socket_that_dies_as_the_request_goes_out_is_ambiguous(
+async def test_a_loss_while_the_request_is_written_is_ambiguous(
     server: ResponsesServer, *, answered: bool
 ) -> None:
-    """P4: all bytes were written, and the loss was seen before the write came back."""
+    """P4: all bytes were written, and the loss was seen before the write returned."""
     server.drop(after_events=2 if answered else 0)
 
     async def late(number: int) -> None:
@@ -338,7 +173,7 @@ async def test_a_socket_that_dies_as_the_request_goes_out_is_ambiguous(
         assert len(server.requests) == 1
 
 
-async def test_an_answer_may_overtake_the_end_of_the_write(server: ResponsesServer) -> None:
+async def test_an_answer_may_come_before_the_write_returns(server: ResponsesServer) -> None:
     """P5: the request is in its lane before its bytes are out."""
 
     async def late(number: int) -> None:
@@ -356,10 +191,10 @@ async def test_an_answer_may_overtake_the_end_of_the_write(server: ResponsesServ
 # --- What was rejected -------------------------------------------------------------------
 
 
-async def test_a_turn_that_meets_the_age_limit_goes_to_a_new_socket(
+async def test_a_turn_that_meets_the_age_limit_moves_to_a_new_socket(
     server: ResponsesServer,
 ) -> None:
-    """P4: the server says that it did not start; nobody hears of it."""
+    """P4: the server says that the request did not start; the stream does not show it."""
     async with server.open_client() as connection:
         await ask_strictly(connection, "first")
         server.fail("websocket_connection_limit_reached", status=400)
@@ -373,10 +208,10 @@ async def test_a_turn_that_meets_the_age_limit_goes_to_a_new_socket(
         assert_at_rest(connection)
 
 
-async def test_a_server_that_always_says_so_is_not_asked_for_ever(
+async def test_a_second_age_limit_is_raised(
     server: ResponsesServer,
 ) -> None:
-    """P4: once for each cause."""
+    """P4: one cause is a reason to send again once."""
     server.respond_with(lambda _: Fail("websocket_connection_limit_reached", status=400))
     async with server.open_client(reconnect=STEADY) as connection:
         with pytest.raises(ConnectionLimitReached) as failure:
@@ -385,89 +220,13 @@ async def test_a_server_that_always_says_so_is_not_asked_for_ever(
         assert len(server.requests) == 2
 
 
-async def test_a_response_that_has_begun_may_outlive_the_age_limit(
-    server: ResponsesServer,
-) -> None:
-    """P4: the frame is about the socket; whether the response still ends is the server's choice."""
-    server.reply("one two").inject(LIMIT_REACHED, after_events=3).stall(after_events=3, seconds=5)
-    async with server.open_client() as connection:
-        assert await ask(connection, "hi") == "one two"
-        await ask_strictly(connection, "next")
-        assert [request.connection for request in server.requests] == [1, 2]
-
-
-async def test_a_response_that_ends_with_the_age_limit_was_accepted(
-    server: ResponsesServer,
-) -> None:
-    """P4: it is not sent again, and the frame is the cause."""
-    script = server.reply("one two").inject(LIMIT_REACHED, after_events=3)
-    script.drop(after_events=3, how=1000)
-    async with server.open_client() as connection:
-        with pytest.raises(ConnectionLost) as failure:
-            await ask(connection, "hi")
-        assert failure.value.delivery is ACCEPTED
-        assert isinstance(failure.value.__cause__, ConnectionLimitReached)
-        assert len(server.requests) == 1
-
-
 # --- Without a socket --------------------------------------------------------------------
 
 
-async def test_a_turn_waits_for_the_reconnect(server: ResponsesServer) -> None:
-    """P4: as long as the policy goes on, it is no failure."""
-    async with server.open_client(reconnect=STEADY) as connection:
-        server.stop_accepting()
-        await server.reset_all()
-        async with trio.open_nursery() as nursery:
-            for number in range(3):
-                nursery.start_soon(ask_strictly, connection, str(number))
-            await trio.sleep(5)
-            server.accept_again()
-        assert trio.current_time() == 7
-        assert len(server.requests) == 3
-
-
-async def test_a_turn_that_waits_is_told_when_the_policy_is_spent(
+async def test_a_second_sending_without_a_socket_keeps_the_first_loss(
     server: ResponsesServer,
 ) -> None:
-    """P3, P4: it was not sent; each waiting task has an exception of its own."""
-    failures: list[ReconnectFailed] = []
-
-    async def task(connection: ResponsesConnection) -> None:
-        with pytest.raises(ReconnectFailed) as failure:
-            await ask(connection, "hi")
-        failures.append(failure.value)
-
-    async with server.open_client(reconnect=STEADY) as connection:
-        server.stop_accepting()
-        await server.reset_all()
-        async with trio.open_nursery() as nursery:
-            for _ in range(3):
-                nursery.start_soon(task, connection)
-        assert trio.current_time() == 31
-        assert {failure.delivery for failure in failures} == {NOT_SENT}
-        assert {failure.attempts for failure in failures} == {5}
-        assert len({id(failure) for failure in failures}) == 3
-        assert all(failure.__cause__ is not None for failure in failures)
-
-
-async def test_a_turn_that_waits_is_told_when_the_key_is_refused(
-    server: ResponsesServer,
-) -> None:
-    """P2, P4: no policy helps there."""
-    async with server.open_client(reconnect=STEADY) as connection:
-        server.refuse(401)
-        await server.reset_all()
-        with pytest.raises(AuthenticationError) as failure:
-            await ask(connection, "hi")
-        assert failure.value.delivery is NOT_SENT
-        assert trio.current_time() == 1
-
-
-async def test_a_second_sending_that_fails_tells_the_first_loss_too(
-    server: ResponsesServer,
-) -> None:
-    """P4: what is known of the first one stays true; nobody else's exception is touched."""
+    """P4: the delivery of the first sending stays known, and no other exception is changed."""
     server.drop()
     async with server.open_client(reconnect=STEADY) as connection:
         async with connection.stream(model="m", input="hi", delivery="at_least_once") as stream:
@@ -483,7 +242,7 @@ async def test_a_second_sending_that_fails_tells_the_first_loss_too(
         assert len(server.requests) == 1
 
 
-async def test_a_second_sending_that_cannot_be_written_tells_the_first_loss_too(
+async def test_a_second_sending_that_cannot_be_written_keeps_the_first_loss(
     server: ResponsesServer,
 ) -> None:
     server.drop()
@@ -499,22 +258,22 @@ async def test_a_second_sending_that_cannot_be_written_tells_the_first_loss_too(
 
 
 @pytest.mark.parametrize(("after", "known"), [(0, AMBIGUOUS), (3, ACCEPTED)])
-async def test_a_second_sending_that_is_refused_does_not_undo_the_first(
-    server: ResponsesServer, after: int, known: Delivery
+async def test_a_second_sending_that_is_refused_keeps_the_first_delivery(
+    server: ResponsesServer, after: int, known: DeliveryStatus
 ) -> None:
-    """P4: the refused one has not run, and the one before may have: not "safe to ask again"."""
+    """P4: the refused request has not run, but the first one may have."""
     server.drop(after_events=after)
     server.fail("rate_limit_exceeded", status=429)
     async with server.open_client(reconnect=STEADY) as connection:
-        with pytest.raises(RateLimited) as failure:
+        with pytest.raises(RateLimitError) as failure:
             await ask(connection, "hi", delivery="at_least_once")
         assert failure.value.delivery is known
         assert any(isinstance(error, ConnectionLost) for error in behind(failure.value))
         assert len(server.requests) == 2
 
 
-async def test_what_is_known_of_all_sendings_is_said(server: ResponsesServer) -> None:
-    """P4: the first was accepted, whatever becomes of the second and the third."""
+async def test_the_delivery_is_the_furthest_of_all_sendings(server: ResponsesServer) -> None:
+    """P4: the first was accepted, whatever the second and third met."""
     server.drop(after_events=3)
     server.fail("websocket_connection_limit_reached", status=400)
     server.drop()
@@ -526,7 +285,7 @@ async def test_what_is_known_of_all_sendings_is_said(server: ResponsesServer) ->
 
 
 def behind(error: BaseException) -> list[BaseException]:
-    """Give the causes and contexts of an exception."""
+    """Return the causes and contexts of an exception."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error.__cause__, error.__context__]
     while waiting:
@@ -537,7 +296,9 @@ def behind(error: BaseException) -> list[BaseException]:
     return found
 
 
-async def test_without_a_policy_the_loss_is_the_cause(server: ResponsesServer) -> None:
+async def test_without_attempts_the_loss_is_the_cause_of_the_failure(
+    server: ResponsesServer,
+) -> None:
     server.drop(after_events=1)
     async with server.open_client(reconnect=NEVER_AGAIN) as connection:
         with pytest.raises(ConnectionLost) as failure:
@@ -552,8 +313,10 @@ async def test_without_a_policy_the_loss_is_the_cause(server: ResponsesServer) -
 # --- In the middle of a second sending ---------------------------------------------------
 
 
-async def test_a_stream_sent_again_begins_again(server: ResponsesServer) -> None:
-    """P4: the events of the second response follow those of the first; the snapshot starts anew."""
+async def test_a_stream_that_is_sent_again_starts_its_snapshot_anew(
+    server: ResponsesServer,
+) -> None:
+    """P4: the events of the second response follow those of the first."""
     server.reply("one two three").drop(after_events=6)
     server.reply("four")
     async with server.open_client(reconnect=STEADY) as connection:
@@ -564,7 +327,7 @@ async def test_a_stream_sent_again_begins_again(server: ResponsesServer) -> None
         assert stream.response_id == stream.response.id == server.requests[1].response_id
 
 
-async def test_a_stream_says_where_it_begins_again(server: ResponsesServer) -> None:
+async def test_a_stream_that_is_sent_again_yields_turn_restarted(server: ResponsesServer) -> None:
     server.reply("one two three").drop(after_events=6)
     server.reply("four")
     async with (
@@ -582,7 +345,7 @@ async def test_a_stream_says_where_it_begins_again(server: ResponsesServer) -> N
     assert restarted.error.delivery is ACCEPTED
 
 
-async def test_a_stream_that_has_given_nothing_begins_as_usual(server: ResponsesServer) -> None:
+async def test_a_stream_without_events_yields_no_turn_restarted(server: ResponsesServer) -> None:
     server.drop(after_events=0)
     async with (
         server.open_client(reconnect=STEADY) as connection,
@@ -594,10 +357,10 @@ async def test_a_stream_that_has_given_nothing_begins_as_usual(server: Responses
     assert len(server.requests) == 2
 
 
-async def test_a_second_sending_that_is_cancelled_may_be_tried_again(
+async def test_a_read_that_is_cancelled_during_the_second_sending_can_be_repeated(
     server: ResponsesServer,
 ) -> None:
-    """P3: the next read is not a hang, and nothing is sent a third time."""
+    """P3: the next read does not hang, and nothing is sent a third time."""
     async with server.open_client(reconnect=STEADY) as connection:
         await ask_strictly(connection, "first")
         server.fail("websocket_connection_limit_reached", status=400)
@@ -615,8 +378,8 @@ async def test_a_second_sending_that_is_cancelled_may_be_tried_again(
         assert_at_rest(connection)
 
 
-async def test_a_second_sending_that_is_left_leaves_nothing(server: ResponsesServer) -> None:
-    """P5: by a cancellation while it waits for a socket."""
+async def test_a_second_sending_that_is_cancelled_is_not_sent(server: ResponsesServer) -> None:
+    """P5: while it waits for a socket."""
     server.drop()
     async with server.open_client(reconnect=STEADY) as connection:
         with trio.move_on_after(0.5):
@@ -626,10 +389,10 @@ async def test_a_second_sending_that_is_left_leaves_nothing(server: ResponsesSer
         assert_at_rest(connection)
 
 
-async def test_a_write_that_hangs_can_be_cancelled_after_its_deadline_only(
+async def test_a_cancelled_write_that_hangs_waits_for_its_deadline(
     server: ResponsesServer,
 ) -> None:
-    """P5: half a frame would be the end of the socket; so the deadline of the write decides."""
+    """P5: half a frame would end the socket for all turns, so ``timeouts.send`` decides."""
     async with open_through(server, stuck) as connection:
         with trio.move_on_after(1) as scope:
             await ask(connection, "hi")
@@ -639,10 +402,10 @@ async def test_a_write_that_hangs_can_be_cancelled_after_its_deadline_only(
         assert [request["input"] for request in server.requests] == ["next"]
 
 
-async def test_a_turn_that_fails_does_not_touch_the_lanes_beside_it(
+async def test_an_error_frame_ends_the_turn_of_its_lane_only(
     server: ResponsesServer,
 ) -> None:
-    """P4, P5: an error frame of a lane is that lane's."""
+    """P4, P5."""
     server.respond_with(
         lambda request: Fail("server_error") if int(request["input"]) % 2 else Reply("fine")
     )
@@ -662,14 +425,6 @@ async def test_a_turn_that_fails_does_not_touch_the_lanes_beside_it(
         assert server.statistics().handshakes == 1
 
 
-async def test_a_send_timeout_is_a_lost_connection_too(server: ResponsesServer) -> None:
-    """Whoever catches `ConnectionLost` catches it."""
-    async with open_through(server, stuck, stuck) as connection:
-        with pytest.raises(ConnectionLost) as failure:
-            await ask(connection, "hi")
-        assert isinstance(failure.value, SendTimeout)
-
-
 METADATA: Json = {"type": "response.metadata", "headers": {"x-turn-state": "1"}}
 
 
@@ -680,10 +435,10 @@ NOT_FOUND: Json = {
 }
 
 
-async def test_a_word_of_the_servers_own_before_an_error_is_no_start(
+async def test_an_event_of_the_servers_own_before_an_error_is_no_start(
     narrow_server: "ResponsesServer",
 ) -> None:
-    """P7: a lost parent costs one full resend, whatever is said before (protocol, 3)."""
+    """P7: a lost parent costs one full resend (docs/protocol.md, 3)."""
     async with (
         narrow_server.open_client() as connection,
         connection.conversation(model="m", store=False) as talk,
@@ -694,21 +449,21 @@ async def test_a_word_of_the_servers_own_before_an_error_is_no_start(
         assert response.output_text == 'Turn 2: you said "two".'
 
 
-async def test_what_is_said_of_one_write_is_not_said_of_another(server: ResponsesServer) -> None:
+async def test_each_write_of_a_lost_socket_has_its_own_delivery(server: ResponsesServer) -> None:
     """P4: the socket ends under two writes and a turn that the server works on."""
 
     async def stuck_at_the_second(number: int) -> None:
         if number > 1:
             await trio.sleep_forever()
 
-    told: dict[str, Delivery | None] = {}
+    deliveries: dict[str, DeliveryStatus | None] = {}
 
     async def ask(connection: ResponsesConnection, name: str) -> None:
         with pytest.raises(ResponsesError) as failure:
             await connection.create(model="m", input=name)
-        told[name] = failure.value.delivery
+        deliveries[name] = failure.value.delivery
 
-    for _ in range(20):  # whom Trio wakes first is chance
+    for _ in range(20):  # Trio wakes tasks in random order
         server.reply("slow", delay=100)
         options: dict[str, Any] = {"timeouts": Timeouts(send=5), "reconnect": []}
         async with (
@@ -718,8 +473,8 @@ async def test_what_is_said_of_one_write_is_not_said_of_another(server: Response
             for name in "accepted", "stuck", "queued":
                 nursery.start_soon(ask, connection, name)
                 await trio.sleep(1)
-        assert told == {
-            "accepted": Delivery.ACCEPTED,
-            "stuck": Delivery.NOT_SENT,
-            "queued": Delivery.NOT_SENT,
+        assert deliveries == {
+            "accepted": DeliveryStatus.ACCEPTED,
+            "stuck": DeliveryStatus.NOT_SENT,
+            "queued": DeliveryStatus.NOT_SENT,
         }

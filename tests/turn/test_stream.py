@@ -1,4 +1,4 @@
-"""P3, a turn is a scope that ends exactly once: what a stream gives, and what it refuses."""
+"""P3: a turn ends exactly once; the events, snapshots and responses of a stream."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from tests.turn.rig import (
     assert_at_rest,
     created,
     delta,
-    encoded,
     ended,
     heard,
     item_done,
@@ -24,15 +23,15 @@ from tests.turn.rig import (
 )
 from trio_responses import (
     APIError,
-    Delivery,
+    DeliveryStatus,
     PreviousResponseNotFound,
-    RateLimited,
+    RateLimitError,
     ResponseFailedError,
     ResponsesError,
-    ServerOverloaded,
     UndecodableResponse,
 )
-from trio_responses._wire import (
+from trio_responses.testing import ERROR_SHAPES, Call, ErrorShape, Reply, WireBytes
+from trio_responses.types import (
     ErrorEvent,
     OutputTextDelta,
     ResponseCompleted,
@@ -41,7 +40,6 @@ from trio_responses._wire import (
     UndecodableFrame,
     UnknownEvent,
 )
-from trio_responses.testing import ERROR_SHAPES, Call, ErrorShape, Reply, WireBytes
 
 if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
 pytestmark = NO_WAITING
 
 
-async def test_a_stream_gives_the_events_in_order(server: "ResponsesServer") -> None:
+async def test_a_stream_yields_the_events_in_order(server: "ResponsesServer") -> None:
     """P3: each of them once, up to the one that ends the response."""
     server.reply("one two three")
     async with server.open_client() as connection:
@@ -84,8 +82,10 @@ async def test_the_response_id_is_there_with_the_first_event(server: "ResponsesS
         assert stream.response_id == response.id == server.requests[0].response_id
 
 
-async def test_a_snapshot_grows_and_stays(server: "ResponsesServer") -> None:
-    """Text, reasoning summary and arguments, item by item, during the turn and after it."""
+async def test_a_snapshot_grows_during_the_turn_and_stays_after_it(
+    server: "ResponsesServer",
+) -> None:
+    """Text, reasoning summary and arguments, item by item."""
     asked = Call("weather", {"in": "Oslo"}, unoffered=True)
     server.answer(Reply("warm and dry", reasoning="think it over", calls=[asked]))
     async with server.open_client() as connection:
@@ -130,7 +130,7 @@ async def test_a_snapshot_has_the_refusal(server: "ResponsesServer") -> None:
 
 
 async def test_without_a_snapshot_no_pieces_are_kept(server: "ResponsesServer") -> None:
-    """P6: a long answer costs its finished items, once."""
+    """P6: a long answer costs its finished items only."""
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi", snapshot=False) as stream:
             async for event in stream:
@@ -149,7 +149,7 @@ async def test_text_deltas_are_the_text_alone(server: "ResponsesServer") -> None
 
 
 async def test_text_deltas_can_be_left_and_read_on(server: "ResponsesServer") -> None:
-    """A ``break`` out of the text loses none of the events behind it."""
+    """A ``break`` loses none of the later events."""
     server.reply(chunks=["a", "b", "c"])
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
@@ -186,7 +186,7 @@ async def test_a_response_is_not_there_before_its_end(server: "ResponsesServer")
 
 
 async def test_a_stream_is_read_inside_its_block(server: "ResponsesServer") -> None:
-    """P3: never a hang: neither before the block nor behind it is there anything to wait for."""
+    """P3: before and after the block, a read raises instead of waiting."""
     async with server.open_client() as connection:
         stream = connection.stream(model="m", input="hi")
         with pytest.raises(RuntimeError, match="inside its async with block"):
@@ -220,7 +220,7 @@ async def test_a_stream_that_is_not_entered_sends_nothing(server: "ResponsesServ
 
 
 async def test_a_failed_response_ends_a_stream_as_an_event(server: "ResponsesServer") -> None:
-    """P3: the stream gives it out, and keeps the Response."""
+    """P3: the stream yields the event, and keeps the Response."""
     server.reply("half", status="failed", error="server_error")
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
@@ -232,21 +232,22 @@ async def test_a_failed_response_ends_a_stream_as_an_event(server: "ResponsesSer
         assert stream.response.output_text == "half"
 
 
-async def test_create_raises_where_the_response_failed(server: "ResponsesServer") -> None:
-    """P3: with the Response on the exception, and never sent again."""
+async def test_create_raises_a_failed_response(server: "ResponsesServer") -> None:
+    """P3: the Response is on the exception, and the request is not sent again."""
     server.reply("half", status="failed", error="rate_limit_exceeded")
     async with server.open_client() as connection:
         with pytest.raises(ResponseFailedError, match="rate_limit_exceeded") as failure:
             await ask(connection, "hi", delivery="at_least_once")
         assert failure.value.response.status == "failed"
         assert failure.value.response.output_text == "half"
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert "half" not in str(failure.value)
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert len(server.requests) == 1
         await ask_strictly(connection, "next")
 
 
 async def test_an_incomplete_response_is_a_response(server: "ResponsesServer") -> None:
-    """P3: it is what the caller asked for, up to a limit."""
+    """P3: the answer, up to a limit that the caller set."""
     server.reply("half", status="incomplete", reason="max_output_tokens")
     server.reply("half", status="incomplete", reason="content_filter")
     async with server.open_client() as connection:
@@ -264,39 +265,47 @@ async def test_an_incomplete_response_is_a_response(server: "ResponsesServer") -
 async def test_an_error_frame_of_any_shape_ends_a_turn(
     server: "ResponsesServer", shape: ErrorShape, after_events: int
 ) -> None:
-    """P3, P8: the stream gives the frame out and raises behind it; ``create`` raises."""
+    """P3, P8: the stream yields the frame and raises after it; ``create()`` raises.
+
+    Code, status, message, parameter and delay are on the exception; the message is not in its text.
+    """
     for _ in range(2):
-        server.fail("server_is_overloaded", status=503, shape=shape, after_events=after_events)
+        server.fail(
+            "rate_limit_exceeded",
+            status=429,
+            message="slow down",
+            param="model",
+            shape=shape,
+            headers={"retry-after": 7},
+            after_events=after_events,
+        )
     async with server.open_client() as connection:
-        with trio.fail_after(1):
-            async with connection.stream(model="m", input="hi") as stream:
-                events = [await stream.__anext__() for _ in range(after_events + 1)]
-                assert isinstance(events[-1], ErrorEvent)
-                with pytest.raises(APIError) as failure:
-                    await stream.__anext__()
-                assert failure.value.event is events[-1]
-            with pytest.raises(APIError) as later:
-                _ = stream.response
-            assert later.value is failure.value
-            with pytest.raises(APIError) as created_failure:
-                await ask(connection, "hi")
+        async with connection.stream(model="m", input="hi") as stream:
+            events = [await stream.__anext__() for _ in range(after_events + 1)]
+            assert isinstance(events[-1], ErrorEvent)
+            with pytest.raises(APIError) as failure:
+                await stream.__anext__()
+            assert failure.value.event is events[-1]
+        with pytest.raises(APIError) as later:
+            _ = stream.response
+        assert later.value is failure.value
+        with pytest.raises(APIError) as created_failure:
+            await ask(connection, "hi")
         for error in (failure.value, created_failure.value):
-            started = after_events > 0
-            assert error.delivery is (Delivery.ACCEPTED if started else Delivery.AMBIGUOUS)
+            assert error.delivery is (
+                DeliveryStatus.ACCEPTED if after_events else DeliveryStatus.REJECTED
+            )
+            assert (error.message, error.retry_after) == ("slow down", 7)
+            assert "slow down" not in str(error)
             if shape != "detail":
-                assert isinstance(error, ServerOverloaded)
+                assert isinstance(error, RateLimitError)
+                assert (error.code, error.param) == ("rate_limit_exceeded", "model")
+            if shape not in {"flat", "sequenced"}:
+                assert error.status == 429
         await ask_strictly(connection, "next")
+        assert trio.current_time() == 0
         assert server.statistics().handshakes == 1
         assert_at_rest(connection)
-
-
-async def test_a_rate_limit_says_how_long_to_wait(server: "ResponsesServer") -> None:
-    server.fail("rate_limit_exceeded", status=429, headers={"retry-after": "7"})
-    async with server.open_client() as connection:
-        with pytest.raises(RateLimited) as failure:
-            await ask(connection, "hi")
-        assert failure.value.retry_after == 7
-        assert failure.value.delivery is Delivery.REJECTED
 
 
 @pytest.mark.parametrize("final_output", ["empty", "null", "missing"])
@@ -314,7 +323,7 @@ async def test_a_missing_final_output_is_filled_from_the_items(
         assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
 
 
-async def test_a_final_output_that_is_there_wins(server: "ResponsesServer") -> None:
+async def test_the_final_output_takes_precedence_over_the_items(server: "ResponsesServer") -> None:
     final = message("the final word")
     server.answer([created(), item_done(message("a draft")), ended([final])])
     async with server.open_client() as connection:
@@ -322,8 +331,10 @@ async def test_a_final_output_that_is_there_wins(server: "ResponsesServer") -> N
 
 
 @pytest.mark.parametrize("events", ["deltas", "items", "terminal"])
-async def test_events_that_set_up_may_be_missing(server: "ResponsesServer", events: Any) -> None:
-    """The wire allows that (docs/protocol.md, 3)."""
+async def test_events_before_the_deltas_may_be_missing(
+    server: "ResponsesServer", events: Any
+) -> None:
+    """docs/protocol.md, 3."""
     server.reply("one two", calls=[Call("f", {"a": 1}, unoffered=True)], events=events)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
@@ -335,7 +346,7 @@ async def test_events_that_set_up_may_be_missing(server: "ResponsesServer", even
             assert stream.snapshot.items[1].arguments == '{"a":1}'
 
 
-async def test_a_delta_may_be_the_first_that_is_heard_of_an_item(
+async def test_a_delta_may_be_the_first_event_of_an_item(
     server: "ResponsesServer",
 ) -> None:
     server.answer([delta("a", output_index=3), delta("b", output_index=3), ended()])
@@ -347,8 +358,8 @@ async def test_a_delta_may_be_the_first_that_is_heard_of_an_item(
     assert [(item.output_index, item.text) for item in stream.snapshot.items] == [(3, "ab")]
 
 
-async def test_unknown_events_go_to_the_turn_and_end_nothing(server: "ResponsesServer") -> None:
-    """P5, P8: events of a response that are new; what belongs to nobody stays out."""
+async def test_the_stream_yields_unknown_events_of_its_response(server: "ResponsesServer") -> None:
+    """P5, P8: unsolicited events are left out, and nothing ends."""
     script = server.reply("one")
     script.inject({"type": "response.brand_new", "sequence_number": 9}, after_events=2)
     script.inject({"type": "keepalive", "sequence_number": 9}, after_events=3)
@@ -365,11 +376,12 @@ async def test_unknown_events_go_to_the_turn_and_end_nothing(server: "ResponsesS
         assert connection.statistics().undecodable_frames == 1
 
 
+@pytest.mark.parametrize("kind", ["response.completed", "response.failed", "response.incomplete"])
 async def test_a_final_frame_that_cannot_be_decoded_ends_the_turn(
-    server: "ResponsesServer",
+    server: "ResponsesServer", kind: str
 ) -> None:
-    """P3, P8: there is no Response, but the bytes are there."""
-    server.answer([encoded(created()), '{"type": "response.completed", "response": 7}'])
+    """P3, P8: the exception has the bytes."""
+    server.answer([created(), {"type": kind, "response": 7}])
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
             await stream.__anext__()
@@ -377,11 +389,31 @@ async def test_a_final_frame_that_cannot_be_decoded_ends_the_turn(
             with pytest.raises(UndecodableResponse) as failure:
                 await stream.__anext__()
         assert failure.value.frame is last
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.frame.wire_type == kind
+        assert b'"response":7' in failure.value.frame.raw
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
+        assert connection.statistics().undecodable_frames == 1
         await ask_strictly(connection, "next")
+        assert server.statistics().handshakes == 1
 
 
-async def test_everything_in_one_read_is_still_one_event_at_a_time(
+@pytest.mark.parametrize("response", [{"id": 5}, {"id": ["x"]}, {}, 5, None, "resp_1"])
+async def test_the_id_of_a_response_is_text_or_the_response_is_undecodable(
+    server: "ResponsesServer", response: Any
+) -> None:
+    """P8: a value of another type is never taken for the id."""
+    server.answer([{"type": "response.completed", "response": response}])
+    async with server.open_client() as connection:
+        try:
+            done = await connection.create(model="m", input="hi")
+        except UndecodableResponse:
+            assert connection.previous_response_id is None
+        else:
+            assert isinstance(done.id, str)
+            assert isinstance(connection.previous_response_id, str | None)
+
+
+async def test_events_that_come_in_one_read_are_yielded_one_at_a_time(
     server: "ResponsesServer",
 ) -> None:
     """The batch is the library's business."""
@@ -395,7 +427,7 @@ async def test_everything_in_one_read_is_still_one_event_at_a_time(
 
 
 async def test_a_stream_has_one_reader_at_a_time(server: "ResponsesServer") -> None:
-    """Trio's rule for streams; two would not know who of them sees the end."""
+    """As Trio's streams: two readers could not both see the end."""
     server.stall(after_events=1, seconds=5)
     async with server.open_client() as connection:
         async with connection.stream(model="m", input="hi") as stream:
@@ -409,7 +441,7 @@ async def test_a_stream_has_one_reader_at_a_time(server: "ResponsesServer") -> N
 
 
 async def test_a_reader_of_a_burst_lets_others_run(server: "ResponsesServer") -> None:
-    """Everything is there already, and still the loop goes round."""
+    """P6: reading events that are there already is a checkpoint now and then."""
     server.reply(chunks=["x"] * 500)
     rounds = 0
 
@@ -432,7 +464,7 @@ async def test_a_reader_of_a_burst_lets_others_run(server: "ResponsesServer") ->
     assert rounds >= 10
 
 
-async def test_an_error_after_deltas_alone_is_one_of_a_turn_that_ran(
+async def test_an_error_after_deltas_is_an_error_of_a_turn_that_ran(
     server: "ResponsesServer",
 ) -> None:
     """P4: ``response.created`` may be missing."""
@@ -441,10 +473,10 @@ async def test_an_error_after_deltas_alone_is_one_of_a_turn_that_ran(
     async with server.open_client() as connection:
         with pytest.raises(PreviousResponseNotFound) as failure:
             await ask(connection, "hi")
-        assert failure.value.delivery is Delivery.ACCEPTED
+        assert failure.value.delivery is DeliveryStatus.ACCEPTED
 
 
-async def test_create_refuses_a_lane_of_its_own_making(server: "ResponsesServer") -> None:
+async def test_create_refuses_a_stream_id(server: "ResponsesServer") -> None:
     async with server.open_client() as connection:
         with pytest.raises(ResponsesError, match=r"connection\.lane"):
             await ask(connection, "hi", stream_id="main")
@@ -457,12 +489,3 @@ async def test_unknown_parameters_go_to_the_server(server: "ResponsesServer") ->
         await ask(connection, "hi", multi_agent={"a": 1}, extra={"client_metadata": metadata})
         assert server.requests[0]["multi_agent"] == {"a": 1}
         assert server.requests[0]["client_metadata"] == metadata
-
-
-async def test_a_warm_up_waits_for_its_end(server: "ResponsesServer") -> None:
-    async with server.open_client() as connection:
-        warm = await connection.warm_up(model="m", instructions="Be brief.")
-        assert warm.output_text == ""
-        assert server.requests[0]["generate"] is False
-        response = await connection.create(model="m", input="hi", previous_response_id=warm.id)
-        assert response.previous_response_id == warm.id

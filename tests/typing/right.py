@@ -6,7 +6,7 @@
 from typing import Literal, Unpack, assert_never, assert_type
 
 from trio_responses import (
-    BufferExceeded,
+    BufferOverflow,
     ConnectionLost,
     ConnectionRestored,
     ConnectionRotated,
@@ -106,8 +106,8 @@ def narrow_channel_event(event: Event) -> str | None:
     if event.type == "trio_responses.connection_rotated":
         assert_type(event, ConnectionRotated)
         return None
-    if event.type == "trio_responses.buffer_exceeded":
-        assert_type(event, BufferExceeded)
+    if event.type == "trio_responses.buffer_overflow":
+        assert_type(event, BufferOverflow)
         return str(event.buffered)
     return event.wire_type
 

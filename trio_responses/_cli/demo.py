@@ -20,7 +20,7 @@ from trio_responses import (
     ConnectionLost,
     ConnectionRestored,
     ConnectionState,
-    Delivery,
+    DeliveryStatus,
     Endpoint,
     PreviousResponseNotFound,
     ReconnectPolicy,
@@ -279,7 +279,7 @@ async def lose_socket(demo: Demo) -> str:
                 numbers.append(event.sequence_number)
     except ConnectionLost as lost:
         screen.line(f"ConnectionLost: {lost}; delivery: {lost.delivery}")
-        check("delivery", lost.delivery, Delivery.ACCEPTED)
+        check("delivery", lost.delivery, DeliveryStatus.ACCEPTED)
     else:
         raise UnexpectedResult("the answer was complete, although the socket was cut")
     check("events before the cut", numbers, list(range(EVENTS_BEFORE_CUT)))
@@ -294,7 +294,7 @@ async def lose_socket(demo: Demo) -> str:
         )
     except PreviousResponseNotFound as error:
         screen.line(f"with the old parent: {error}")
-        check("delivery", error.delivery, Delivery.REJECTED)
+        check("delivery", error.delivery, DeliveryStatus.REJECTED)
     else:
         raise UnexpectedResult("the new socket knew a response of the old one")
 

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_responses import APIError, Delivery, ReconnectPolicy, ResponseFailedError, ResponsesError
+from trio_responses import (
+    APIError,
+    DeliveryStatus,
+    ReconnectPolicy,
+    ResponseFailedError,
+    ResponsesError,
+)
 from trio_responses._concurrency import open_collapsing_nursery
 
 if TYPE_CHECKING:
@@ -82,9 +88,9 @@ def describe_error(error: Exception) -> str:
             parts.append(message)
         case ResponseFailedError(response=response) if response.error is not None:
             parts.append(response.error.message)
-        case ResponsesError(delivery=Delivery.ACCEPTED):
+        case ResponsesError(delivery=DeliveryStatus.ACCEPTED):
             parts.append("the server had started to answer")
-        case ResponsesError(delivery=Delivery.AMBIGUOUS):
+        case ResponsesError(delivery=DeliveryStatus.AMBIGUOUS):
             parts.append("the request was sent, and the server may have processed it")
         case _:
             pass

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._settings import ReconnectPolicy, RotationPolicy
     from trio_responses._transport.websocket import ConnectionConfig, Transport
+    from trio_responses._turn.turn import Turn
 
 __all__ = ["ConnectionEngine"]
 
@@ -107,6 +108,10 @@ class ConnectionEngine:
         :raises ResponsesError: when no other socket will be opened.
         """
         return await self.sockets.wait_open()
+
+    def is_active(self, turn: Turn) -> bool:
+        """Whether the response of a turn has not ended, on any socket of the connection."""
+        return self.sockets.socket_of(turn) is not None
 
     def count_active(self) -> int:
         """Return the number of requests whose response has not ended, abandoned ones included."""
@@ -165,7 +170,7 @@ class ConnectionEngine:
             self._close(ConnectionClosed("the connection's nursery has ended"))
             self.sockets.set_state(ConnectionState.CLOSED)
             self.finished.set()
-            self.config.instruments.tell(Instrument.connection_ended, self.sockets.closed_error())
+            self.config.instruments.notify(Instrument.connection_ended, self.sockets.closed_error())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
         """Keep one socket open, until another attempt cannot help: the supervisor task."""
@@ -260,7 +265,7 @@ class ConnectionEngine:
         delay = self._backoff.next_delay(retry_after)
         if delay is None:
             raise ReconnectFailed(attempts, failure, opened=self._sockets_opened > 0)
-        notify = self.config.instruments.tell
+        notify = self.config.instruments.notify
         notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
 
@@ -275,7 +280,7 @@ class ConnectionEngine:
         A failed attempt to open it is a value of the task status, not an exception.
         """
         rotation = self.sockets.current is not None
-        observer = self.config.instruments.open_socket(self._backoff.attempts, rotation=rotation)
+        observer = self.config.instruments.observe_socket(self._backoff.attempts, rotation=rotation)
         try:
             transport = await self._connect(nursery)
         except BaseException as error:
@@ -339,11 +344,11 @@ class ConnectionEngine:
                 await self._wait_for_room(socket)
             socket.starved_since = math.inf
             messages = await socket.transport.receive()
-            ends, responses = requests.ends, requests.responses
+            ended, responses = requests.requests_ended, requests.responses_ended
             self.router.route(socket, messages)
-            if requests.responses != responses:
+            if requests.responses_ended != responses:
                 self._backoff.restart()
-            if requests.ends != ends:
+            if requests.requests_ended != ended:
                 self.sockets.notify()
 
     async def _wait_for_room(self, socket: Socket) -> None:

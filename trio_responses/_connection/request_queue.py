@@ -18,7 +18,7 @@ from trio_responses._connection.lanes import LaneRegistry
 from trio_responses._errors import (
     ConfigurationError,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     RequestTooLarge,
     ResponsesError,
 )
@@ -101,7 +101,7 @@ class RequestQueue:
     async def start_turn(self, request: RequestBuilder, lane: LaneSender | None = None) -> Turn:
         """Send the request of a turn, as soon as a socket and a lane are free for it."""
         if request.observer is None:
-            request.observer = self._config.instruments.start_turn(request.model)
+            request.observer = self._config.instruments.observe_turn(request.model)
         if lane is None or lane.name is None:
             socket, turn = await self._admit(request.parent, None)
         else:
@@ -117,13 +117,13 @@ class RequestQueue:
 
     async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: Turn) -> None:
         placement = Placement(socket=socket, lane=turn.lane)
-        payload = request.write(placement, socket.requests.latest)
+        payload = request.write(placement, socket.requests.latest_response)
         turn.parent, turn.size = request.parent, len(payload)
         if turn.lane is not None:
             payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
         turn.observer = request.observer
         if turn.observer is not None:
-            turn.observer.writing(turn.lane, turn.parent, len(payload))
+            turn.observer.sending(turn.lane, turn.parent, len(payload))
         try:
             await self._write(socket, payload)
         except ConnectionLost as lost:
@@ -175,7 +175,7 @@ class RequestQueue:
             await self._sockets.wait_change()
 
     def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
-        return socket.requests.free(self.lanes.unreserved(socket.lane_names), parent)
+        return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)
 
     def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
         """Discard the remaining events of a turn."""
@@ -196,19 +196,19 @@ class RequestQueue:
         self._check_size(payload)
         socket = self._sockets.socket_of(turn)
         if socket is None:
-            receipt.refuse("response_already_completed", "the turn has ended")
+            receipt.fail("response_already_completed", "the turn has ended")
         else:
             await self._write_steer(receipt, socket, payload)
         await trio.lowlevel.checkpoint()
 
     async def _write_steer(self, steer: SteerInput, socket: Socket, payload: bytes) -> None:
         """Write a steering input whole: once it is registered, it is not cancelled."""
-        socket.requests.steering.submit(steer)
+        socket.requests.submit_steer(steer)
         try:
             with trio.CancelScope(shield=True):
                 await self._write(socket, payload)
         except BaseException:
-            socket.requests.steering.withdraw(steer)
+            socket.requests.withdraw_steer(steer)
             raise
 
     # --- Raw requests --------------------------------------------------------------------
@@ -266,7 +266,7 @@ class RequestQueue:
             if isinstance(error, ConnectionLost):
                 socket.handle_failed_write(error)
             unsent = error.copy_for_raise()  # the transport raises one exception to all writers
-            unsent.delivery = Delivery.NOT_SENT
+            unsent.delivery = DeliveryStatus.NOT_SENT
             raise unsent.with_traceback(error.__traceback__) from error.__cause__
         self.requests_sent += 1
         self.bytes_sent += len(payload)
@@ -274,7 +274,7 @@ class RequestQueue:
     def _check_size(self, payload: bytes) -> None:
         if len(payload) > self._config.limits.max_request_bytes:
             error = RequestTooLarge(len(payload), self._config.limits.max_request_bytes)
-            error.delivery = Delivery.NOT_SENT
+            error.delivery = DeliveryStatus.NOT_SENT
             raise error
 
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from trio_responses import _wire as wire
-from trio_responses._errors import BufferExceeded, Delivery, MessageTooLarge
+from trio_responses._errors import BufferOverflow, DeliveryStatus, MessageTooLarge
 from trio_responses._protocol.frames import BinaryMessage
-from trio_responses._protocol.requests import TURNING_POINTS
+from trio_responses._protocol.request_table import TURNING_POINTS
+from trio_responses._protocol.requests import ReaderState
 from trio_responses._turn.inbox import Inbox
 from trio_responses._turn.turn import Turn
 
@@ -120,12 +121,12 @@ class Router:
             self.channel.put([event], 0)
 
     def overflow_fullest(self, sockets: Iterable[Socket]) -> None:
-        """Discard the fullest inbox, and fail its turn with `BufferExceeded`."""
+        """Discard the fullest inbox, and fail its turn with `BufferOverflow`."""
         fullest = self._budget.fullest()
         if fullest is None:
             return
-        error = BufferExceeded(fullest.unread_bytes)
-        error.delivery = Delivery.ACCEPTED
+        error = BufferOverflow(fullest.unread_bytes)
+        error.delivery = DeliveryStatus.ACCEPTED
         fullest.discard()
         if fullest is self.channel:
             self._overrun = True
@@ -135,7 +136,7 @@ class Router:
         for socket in sockets:
             for turn in socket.active_turns():
                 if turn.inbox is fullest:
-                    socket.requests.abandon(turn)
+                    turn.abandon()
 
     def _deliver(self, owner: ActiveRequest | None, events: list[ServerEvent], size: int) -> None:
         self.events_received += len(events)
@@ -144,7 +145,7 @@ class Router:
             self.deliver_unsolicited(events, size)
         elif not isinstance(owner, Turn):
             self._put(events, size)
-        elif owner.abandoned:
+        elif owner.reader is ReaderState.ABANDONED:
             owner.last_event_at = trio.current_time()
             self.dropped_events += len(events)
         else:

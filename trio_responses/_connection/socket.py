@@ -23,11 +23,11 @@ from trio_responses._errors import (
     ConnectionClosed,
     ConnectionLimitReached,
     ConnectionLost,
-    Delivery,
+    DeliveryStatus,
     RequestTooLarge,
     api_error,
 )
-from trio_responses._protocol.requests import RequestTable
+from trio_responses._protocol.request_table import RequestTable
 from trio_responses._turn.turn import Turn
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Socket:
     ) -> None:
         self.transport = transport
         self.observer = observer
-        self.requests: RequestTable[ActiveRequest] = RequestTable()
+        self.requests: RequestTable = RequestTable()
         self.lane_names: set[str | None] = set()
         """The lanes that were used: the server counts names and forgets none."""
         self.state: SocketState = SocketState.OPEN
@@ -166,7 +166,7 @@ class Socket:
             if turn.deadline <= now:
                 if not turn.abandoned:
                     turn.fail(turn.timeout_error(now))
-                    self.requests.abandon(turn)
+                    turn.abandon()
                 turn.stop_deadlines()
                 self.retire()
 
@@ -200,7 +200,7 @@ class Socket:
         turn.inbox.discard()
         if turn.ended or self.state is SocketState.CLOSED:
             return
-        self.requests.abandon(turn)
+        turn.abandon()
         if replace:
             self.retire()
         self.interrupt_read()
@@ -209,7 +209,7 @@ class Socket:
         """Retire the socket if an ``error`` event means that it is of no further use."""
         self._last_error = api_error(event)
         if isinstance(self._last_error, ConnectionLimitReached):
-            if not self.requests.responses:  # a server may say so at once, on every socket
+            if not self.requests.responses_ended:  # a server may say so at once, on every socket
                 self.reconnect_cause = self._last_error
             self.retire()
         elif self._replace_after_error and isinstance(owner, Turn):
@@ -229,9 +229,9 @@ class Socket:
         for request in own or requests:
             if isinstance(request, Turn) and not request.abandoned:
                 failure = error.copy_for_raise()
-                failure.delivery = Delivery.ACCEPTED if own and response_event else None
+                failure.delivery = DeliveryStatus.ACCEPTED if own and response_event else None
                 request.fail(failure)
-                self.requests.abandon(request)
+                request.abandon()
 
     def close(self, reason: ResponsesError) -> None:
         """Fail every active turn, each with its own delivery. Only the first reason counts."""
@@ -242,7 +242,7 @@ class Socket:
             if self.takes_requests:
                 self.reconnect_cause = reason
                 self.unusable_since = trio.current_time()
-        turns = [request for request in self.requests.clear() if isinstance(request, Turn)]
+        turns = [request for request in self.requests.close() if isinstance(request, Turn)]
         if isinstance(reason, ConnectionLost):
             self._fail_too_large(turns, reason)
         for turn in turns:
@@ -267,7 +267,7 @@ class Socket:
             return
         self._too_large = max(silent, key=lambda turn: turn.size)
         error = RequestTooLarge(self._too_large.size, None)
-        error.delivery = Delivery.REJECTED
+        error.delivery = DeliveryStatus.REJECTED
         self._too_large.fail(error)
 
     def _advance(self, event: SocketEvent) -> None:

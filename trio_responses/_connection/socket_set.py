@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_responses._concurrency import Notifier
-from trio_responses._errors import ConnectionClosed, Delivery
+from trio_responses._errors import ConnectionClosed, DeliveryStatus
 from trio_responses._lifecycle import ConnectionState
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class SocketSet:
         """Set the state of the connection, and wake the tasks that wait for a change."""
         if self.state is not ConnectionState.CLOSED:
             self.state = state
-        self._changed.tell()
+        self._changed.notify()
 
     def notify(self) -> None:
         """Wake the tasks that wait for a change: a lane or a place on a socket is free."""
-        self._changed.tell()
+        self._changed.notify()
 
     async def wait_change(self) -> None:
         """Wait for the next change."""
@@ -89,5 +89,5 @@ class SocketSet:
         """Return the reason for the end of the connection: a new exception for each caller."""
         assert self.closed_with is not None  # noqa: S101 - called only after close()
         error = self.closed_with.copy_for_raise()
-        error.delivery = Delivery.NOT_SENT
+        error.delivery = DeliveryStatus.NOT_SENT
         return error

@@ -1,4 +1,1 @@
-"""Histories that outlive their socket, and runs: turns and tools until the model answers.
-
-What belongs elsewhere: one turn (`turns/`), delta or full input (`core/continuation.py`).
-"""
+"""Conversations: histories that outlive their socket, and runs of turns and tools."""

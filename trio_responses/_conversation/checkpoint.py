@@ -1,7 +1,4 @@
-"""A conversation as bytes: versioned JSON that another process, machine or release can read.
-
-What belongs elsewhere: when it is saved, and what goes on from it (`conversation.py`).
-"""
+"""The checkpoint of a conversation: versioned JSON that another process or release can read."""
 
 from __future__ import annotations
 
@@ -28,44 +25,48 @@ class _Heading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checkpoint(_Heading, frozen=True, kw_only=True):
-    """What is saved of a conversation."""
+    """The state of a conversation, as saved."""
 
     format: str = FORMAT
     version: int = VERSION
     settings: dict[str, Any]
     items: list[msgspec.Raw]
-    """The history. Where it is to be written, one may be several with commas between."""
+    """The history. To be encoded, an element may also be several items, separated by commas."""
     last_response_id: str | None = None
     answers: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
-    """Answers of tools that have not gone out yet."""
+    """Outputs of tools that have not been sent."""
     unsent: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
-    """The input of a run whose first turn has not ended well."""
+    """The input of a run whose first turn did not end well."""
 
-    def write(self) -> bytes:
-        """Encode it."""
+    def encode(self) -> bytes:
+        """Return the checkpoint as JSON."""
         return msgspec.json.encode(self)
 
     @classmethod
-    def read(cls, saved: bytes) -> Self:
-        """Decode it.
+    def decode(cls, saved: bytes) -> Self:
+        """Decode a checkpoint.
 
-        :raises ConfigurationError: for what is no checkpoint, or one of a later version.
+        :raises ConfigurationError: if the bytes are not a checkpoint, or have a later version.
         """
-        heading = _read(saved, _Heading)
+        heading = _decode(saved, _Heading)
         if heading.format != FORMAT:
-            raise ConfigurationError("the JSON is not the checkpoint of a conversation")
+            raise ConfigurationError(
+                f"the JSON is not the checkpoint of a conversation: its format is"
+                f" {heading.format!r}, not {FORMAT!r}"
+            )
         if heading.version > VERSION:
             raise ConfigurationError(
                 f"the checkpoint has version {heading.version}, which a later release wrote;"
-                f" this one reads up to {VERSION}"
+                f" this release reads versions up to {VERSION}: upgrade trio-responses"
             )
-        read = _read(saved, cls)
-        for raw in (*read.items, *read.answers, *read.unsent):
-            _read(raw, dict)
-        return msgspec.structs.replace(read, answers=[raw.copy() for raw in read.answers])
+        checkpoint = _decode(saved, cls)
+        for raw in (*checkpoint.items, *checkpoint.answers, *checkpoint.unsent):
+            _decode(raw, dict)
+        answers = [raw.copy() for raw in checkpoint.answers]  # they do not keep `saved` in memory
+        return msgspec.structs.replace(checkpoint, answers=answers)
 
 
-def _read(saved: bytes | msgspec.Raw, kind: type[T]) -> T:
+def _decode(saved: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(saved, type=kind)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:

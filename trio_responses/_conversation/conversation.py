@@ -1,43 +1,42 @@
-"""A conversation: a history that outlives its socket.
+"""`Conversation`: turns and runs that share one history.
 
-Each turn sends what the server lacks: the new items where this socket knows the rest, everything
-where it does not. Which of the two is decided when the place is known, since the socket may have
-been replaced while the turn waited (`core/continuation.py`).
-
-What belongs elsewhere: one turn (`exchange.py`), the history and what is owed (`ledger.py`),
-turns and tools in turn (`run.py`), lanes and sockets (`connection/connection.py`).
+The socket of the connection may be replaced at any time, also while a turn waits. So the request
+of a turn is written only when its socket and lane are known: as a delta if the server holds the
+history there, else with the whole history (`_protocol/continuation.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
 
 import msgspec
 
 from trio_responses import _wire as wire
 from trio_responses._conversation.checkpoint import Checkpoint
+from trio_responses._conversation.history import History
 from trio_responses._conversation.run import RunConfig, open_run
+from trio_responses._conversation.settings import TurnSettings, copy_settings
 from trio_responses._conversation.turn import ConversationRequest, TurnLock, TurnStream
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
-from trio_responses._protocol.continuation import Continuation, Placement
+from trio_responses._protocol.continuation import Placement, ServerState
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
 from trio_responses._turn.methods import TurnMethods
-from trio_responses._turn.request_builder import TurnSettings, deep_copy, raw_input
+from trio_responses._turn.request_builder import raw_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from trio_responses._conversation.history import History
     from trio_responses._conversation.run import RunStream
     from trio_responses._endpoint import Endpoint
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
     from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
@@ -50,35 +49,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationStatistics:
-    """What a conversation has counted; made by ``conversation.statistics()``."""
+    """The counters of a conversation, returned by ``conversation.statistics()``."""
 
     turns: int
-    """Turns that ended well, warm-ups among them."""
+    """Turns that ended well, including warm-ups."""
     delta_turns: int
-    """Requests that carried the new items alone."""
+    """Requests that sent only the new items."""
     full_turns: int
-    """Requests that carried the whole history."""
+    """Requests that sent the whole history."""
     bytes_sent: int
     """Bytes of all requests."""
     input_tokens: int
-    """Tokens read, as the server counted them."""
+    """Input tokens, as the server counted them."""
     output_tokens: int
-    """Tokens written, as the server counted them."""
+    """Output tokens, as the server counted them."""
     items: int
-    """Items of the history."""
+    """Items in the history."""
 
 
 class ConversationHost(Protocol):
-    """Opens conversations: a connection or a pool."""
+    """A connection or a pool, on which conversations can be opened."""
 
     def _resume_conversation(
-        self,
-        settings: Mapping[str, Any],
-        continuation: Continuation,
-        answers: Sequence[msgspec.Raw] = (),
-        unsent: RawItems | None = None,
+        self, settings: Mapping[str, Any], history: History
     ) -> AbstractAsyncContextManager[Conversation]:
-        """Open a conversation that has a history."""
+        """Open a conversation that has a history, for the length of a block."""
         ...
 
 
@@ -86,9 +81,10 @@ class ConversationHost(Protocol):
 class Conversation(TurnMethods):
     """A chain of turns with one history. Made by ``connection.conversation()``.
 
-    One turn at a time: others wait, in the order they asked. A turn that fails, is cancelled, or
-    is left before its end leaves the history as it was. The settings are those of the moment when
-    it began: what becomes of the objects that were given changes nothing.
+    A conversation has one turn at a time: further turns wait, in the order in which they were
+    asked for. A turn that fails, is cancelled, or is left before its end does not change the
+    history. The settings are copied when the conversation begins: later changes to the objects
+    that were passed have no effect.
     """
 
     def __init__(
@@ -96,24 +92,24 @@ class Conversation(TurnMethods):
         reserve_lane: Callable[[], TurnSender],
         endpoint: Endpoint,
         settings: Mapping[str, Any],
-        ledger: History,
+        history: History,
         source: TurnLock | None = None,
         *,
         instruments: Instruments | None = None,
     ) -> None:
         self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
-        given = TurnSettings(settings, "conversation")  # refuses what cannot be sent
-        self._settings = TurnSettings(deep_copy(given.plain), "conversation")
+        given = TurnSettings(settings, "conversation")  # raises for values that cannot be sent
+        self._settings = TurnSettings(copy_settings(given.plain), "conversation")
         self._reserve_lane = reserve_lane
         self._sender = reserve_lane()
         self._endpoint = endpoint
-        self._ledger = ledger
-        self._floor = TurnLock(source)
+        self._history = history
+        self._lock = TurnLock(source)
         self._instruments = instruments or Instruments()
 
     def __repr__(self) -> str:
-        """Show how long it is: no content."""
-        return f"<Conversation of {self._ledger.length} items>"
+        """Return the number of items in the history; no content."""
+        return f"<Conversation of {self._history.item_count} items>"
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -121,43 +117,74 @@ class Conversation(TurnMethods):
         self,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
         """Run the next turn as a scope, event by event.
 
-        :param input: what is new: text, which is a message of the user, or items.
-        :param params: settings for this turn only, in the place of the conversation's. A turn
+        :param input: the new items; text is sent as a message of the user.
+        :param params: settings for this turn only, which replace those of the conversation. A turn
             whose settings differ from those of the turn before is sent with full input.
-        :raises ConfigurationError: for what is no setting of a turn.
+        :raises ConfigurationError: for a field that is not a setting of a turn.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         generate = params.pop("generate", None)
         settings = self._settings_with(params, "turn")
-        request = ConversationRequest(self._ledger, raw_input(input), settings, generate=generate)
+        return self._make_turn(
+            raw_input(input),
+            settings,
+            generate=generate,
+            delivery=delivery,
+            abandon=abandon,
+            snapshot=snapshot,
+        )
+
+    def _make_turn(
+        self,
+        new: RawItems,
+        settings: TurnSettings,
+        *,
+        delivery: DeliveryMode,
+        abandon: AbandonChoice,
+        snapshot: bool,
+        generate: bool | None = None,
+        within_run: bool = False,
+    ) -> TurnStream:
+        """Return the stream of a turn; its block sends the request.
+
+        :param within_run: whether a run holds the lock for the turn.
+        """
+        request = ConversationRequest(
+            self._history,
+            new,
+            settings,
+            instructions_with_parent=self._endpoint.instructions_with_parent,
+            generate=generate,
+        )
         return TurnStream(
-            self._floor,
+            self._lock,
             self._sender,
             request,
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
+            within_run=within_run,
         )
 
     async def create(
         self,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> Response:
-        """Run the next turn and give its Response: completed, or incomplete.
+        """Run the next turn and return its Response: completed, or incomplete.
 
-        When cancelled, the rest of the response is dropped, and the history is as before.
+        If cancelled, the remaining events are discarded, and the history does not change.
 
-        :raises ResponsesError: as ``connection.create`` does; the history is as before then.
+        :raises ResponsesError: as ``connection.create`` does; the history does not change.
         """
         return await super().create(input=input, delivery=delivery, **params)
 
@@ -174,12 +201,12 @@ class Conversation(TurnMethods):
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> AbstractAsyncContextManager[RunStream]:
-        """Run turns and tools in turn until the model answers, as a scope, event by event.
+        """Run turns, and tools between them, until the model answers: as a scope, event by event.
 
         For example::
 
@@ -188,56 +215,65 @@ class Conversation(TurnMethods):
                     ...
             print(run.response.output_text)
 
-        The calls of one response run side by side; their answers go out together, in the order
-        of the calls. Nobody else has a turn meanwhile: a tool that asks for one in this very
-        conversation gets a `RuntimeError`; from a task of its own, it waits for ever. A call is
-        begun at most once, whatever happens to the run: what was answered, or begun and
-        interrupted, is said to the model in the next run. (The answers to ``computer_call`` and
-        ``tool_search_call`` have no words for that: such a call is begun again.) Leaving the
-        block cancels the tools; threads of sync functions run on, and nobody gets what they
-        return.
+        The calls of one response run side by side. Their outputs are sent together, in the order
+        of the calls. The conversation has no other turn during the run: a tool that asks for one
+        gets a `RuntimeError`. A tool that waits for another task which asks for one waits for
+        ever.
 
-        :param input: as of `stream`; may be empty, to go on where an earlier run stopped: with
-            its input, where its first turn has not ended well, else with the calls that it left.
+        A call starts at most once, however the run ends. The next run sends the outputs that this
+        one has not sent; for a call that was interrupted it sends a text that says so. (The
+        outputs of ``computer_call`` and ``tool_search_call`` have no place for text: such a call
+        starts again.) Leaving the block cancels the tools. Threads of sync functions continue, and
+        their results are discarded.
+
+        :param input: as for `stream`. If it is empty, the run continues where the last one
+            stopped: with the input of that run if its first turn did not end well, else with the
+            calls that it left.
         :param tools: functions, and definitions of other tools; by default the conversation's.
-        :param handlers: what answers calls that none of the functions does: by the type of the
-            call, such as ``"computer_call"``, or by the name of a custom tool or a function.
-        :param approve: asked before a call is run, and for MCP approvals that have no handler.
-        :param max_rounds: how many responses the model may take.
-        :param max_concurrency: how many tools run at once.
-        :param tool_timeout: seconds a call may take, where the tool does not say.
-        :param on_tool_error: whether the model is told what a tool raises, or it is raised, and
-            the other tools are cancelled. Arguments that do not fit always go back to the model.
-        :param delivery: for each of the turns.
-        :param params: settings of the turns. A ``tool_choice`` that forces a call is for the
-            first one: it would force calls for ever.
-        :raises ConfigurationError: for what is no setting, or no way to run tools; and, without
-            an input, where there is no history to go on from.
+        :param handlers: called for the calls that no function of ``tools`` answers: by the type of
+            the call, such as ``"computer_call"``, or by the name of a custom tool or a function.
+        :param approve: called before a call runs, and for MCP approvals that have no handler.
+        :param max_rounds: the largest number of responses of the run.
+        :param max_concurrency: the largest number of tools that run at the same time.
+        :param tool_timeout: how many seconds a call may take, unless its tool sets a time.
+        :param on_tool_error: ``"return"`` sends the error of a tool to the model; ``"raise"``
+            raises it, and cancels the other tools. Invalid arguments are always sent to the model.
+        :param delivery: as for `stream`, for each turn of the run.
+        :param params: settings of the turns. A ``tool_choice`` that forces a call applies to the
+            first turn only, because it would force calls without end.
+        :raises ConfigurationError: for a field that is not a setting, and for invalid values; and,
+            without an input, if the history is empty.
         """
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         if not (max_rounds >= 1 and max_concurrency >= 1):
-            raise ConfigurationError("max_rounds and max_concurrency are at least 1")
-        offered = self._tools if tools is None else tools
+            raise ConfigurationError(
+                "max_rounds and max_concurrency must be at least 1, not"
+                f" {max_rounds!r} and {max_concurrency!r}"
+            )
         if tools is not None:
             params["tools"] = tools
         toolbox = Toolbox(
-            tools=offered,
+            tools=self._tools if tools is None else tools,
             handlers=handlers or {},
             approve=approve,
             timeout=tool_timeout,
             on_error=on_tool_error,
         )
-        terms = RunConfig(
+        config = RunConfig(
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             settings=self._settings_with(params, "run"),
+            instruments=self._instruments,
+        )
+        make_turn = partial(
+            self._make_turn,
             delivery=delivery,
             abandon=abandon,
             snapshot=snapshot,
-            instruments=self._instruments,
+            within_run=True,
         )
-        return open_run(self._floor, self._sender, self._ledger, terms, raw_input(input))
+        return open_run(make_turn, self._lock, self._history, config, raw_input(input))
 
     async def run(
         self,
@@ -250,17 +286,18 @@ class Conversation(TurnMethods):
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> Response:
-        """Run turns and tools in turn until the model answers, and give its Response.
+        """Run turns, and tools between them, until the model answers; return its Response.
 
-        It is the model's answer; or, where the model calls something that nobody here answers,
-        the response with that call: answer it in the next run. The parameters are those of
-        `run_stream`.
+        If the model makes a call that neither a tool nor a handler answers, the Response with that
+        call is returned: send its output in the next run. The parameters are those of
+        `run_stream`. If cancelled, the tools are cancelled, and the next run continues.
 
-        :raises RoundsExceeded: when the model goes on calling; the conversation is intact.
-        :raises Exception: what a tool raised, with ``on_tool_error="raise"``.
+        :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
+            can be continued.
+        :raises Exception: the exception of a tool, with ``on_tool_error="raise"``.
         :raises ResponsesError: as `create` does.
         """
         async with self.run_stream(
@@ -284,7 +321,7 @@ class Conversation(TurnMethods):
         answer: type[T],
         input: Input = (),
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
@@ -293,7 +330,7 @@ class Conversation(TurnMethods):
         answer: Any,
         input: Input = (),
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -301,16 +338,16 @@ class Conversation(TurnMethods):
         answer: Any,
         input: Input = (),  # noqa: A002 - the protocol's word
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         **params: Any,
     ) -> ParsedResponse[Any]:
-        """Run turns and tools until the model answers with a value of a type.
+        """Run turns, and tools between them, until the model answers with a value of a type.
 
-        Cancelled, it leaves behind what `run` does.
+        If cancelled, the conversation is in the same state as after a cancelled `run`.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
-        :param params: those of `run`, ``tools`` among them.
-        :raises AnswerError: as ``connection.parse`` does; the answer stands in the history.
+        :param params: the parameters of `run`, such as ``tools``.
+        :raises ParseError: as ``connection.parse`` does; the answer is in the history.
         :raises ResponsesError: as `run` does.
         """
         settings, reader = with_text_format(answer, {**self._settings.plain, **params})
@@ -325,78 +362,80 @@ class Conversation(TurnMethods):
     @property
     def items(self) -> tuple[OutputItem, ...]:
         """The history, oldest item first, as typed views of the raw JSON."""
-        return tuple(wire.decode_item(raw) for raw in self._ledger.history)
+        return tuple(wire.decode_item(raw) for raw in self._history.raw_items)
 
     @property
     def last_response_id(self) -> str | None:
-        """The response of the last turn that ended well."""
-        return self._ledger.continuation.last_response_id
+        """The id of the response of the last turn that ended well."""
+        return self._history.last_response_id
 
     def reset(self) -> None:
-        """Forget everything but the settings: the next turn begins a new chain.
+        """Clear the history, and keep the settings: the next turn begins a new chain.
 
-        A turn that is under way belongs to the old chain, and is forgotten with it.
+        An active turn continues with the old history, and is not added to the new one.
         """
-        self._ledger.begin_anew(RawItems())
+        self._history.replace(RawItems())
 
     def adopt(self, items: Sequence[OutputItem | Mapping[str, Any] | msgspec.Raw]) -> None:
-        """Take a window from ``/responses/compact`` as the history: a new chain begins.
+        """Replace the history, for example by a window from ``/responses/compact``.
 
-        Such a window is the whole output of the compaction, and its id is nothing to continue
-        from (guide, "Compaction").
+        The next turn begins a new chain. The window is the whole output of the compaction; its id
+        is not a parent of a response (guide, "Compaction").
         """
-        self._ledger.begin_anew(raw_input(items))
+        self._history.replace(raw_input(items))
 
     def fork(self) -> Conversation:
-        """Go on in two ways from here: give a conversation with a copy of the history.
+        """Return a second conversation with a copy of the history.
 
-        It has a lane of its own where the endpoint has lanes, until the block of this one ends.
-        Its first turn continues from this conversation's last response where the server still
-        has it. While that first turn has not begun at the server, this conversation's next turn
-        waits, or the server would forget the common parent (guide, "WebSocket mode").
+        The fork reserves a lane of its own where the endpoint has lanes, until the block of this
+        conversation ends. Its first turn continues from the last response of this conversation if
+        the server still holds it. With ``store=False``, the next turn of this conversation waits
+        until the server has started an active first turn of the fork, because the server would
+        forget the common parent (guide, "WebSocket mode").
 
-        :raises ConfigurationError: when all lanes are leased.
+        :raises ConfigurationError: when all lanes are reserved.
         """
         settings = self._settings.plain
-        source = self._floor if settings.get("store") is False else None
+        source = self._lock if settings.get("store") is False else None
         if self._tools:
             settings = {**settings, "tools": self._tools}
         return Conversation(
             self._reserve_lane,
             self._endpoint,
             settings,
-            self._ledger.branch(),
+            self._history.fork(),
             source,
             instruments=self._instruments,
         )
 
-    # --- Elsewhere -----------------------------------------------------------------------
+    # --- Checkpoints and statistics ------------------------------------------------------
 
     def checkpoint(self) -> bytes:
-        """Save it as JSON that another process, machine or release can read.
+        """Return the conversation as JSON that another process, machine or release can read.
 
-        It holds the settings and the history, and neither the connection's key nor its headers.
-        What the settings hold is in it: the headers of an MCP tool, for one.
+        The checkpoint has the settings and the history; it has neither the API key nor the headers
+        of the connection. Secrets in the settings are in it, such as the headers of an MCP tool.
         """
+        history = self._history
         return Checkpoint(
             settings=self._settings.plain,
-            items=[msgspec.Raw(items.json) for items in self._ledger.continuation.history],
-            last_response_id=self.last_response_id,
-            answers=self._ledger.answers,
-            unsent=list(self._ledger.unsent),
-        ).write()
+            items=[msgspec.Raw(items.json) for items in history.pieces],
+            last_response_id=history.last_response_id,
+            answers=history.tool_outputs,
+            unsent=list(history.unsent),
+        ).encode()
 
     def statistics(self) -> ConversationStatistics:
-        """Count what has happened so far."""
+        """Return the counters of the conversation."""
         return ConversationStatistics(
-            items=self._ledger.length, **dataclasses.asdict(self._ledger.counts)
+            items=self._history.item_count, **dataclasses.asdict(self._history.counters)
         )
 
     @staticmethod
     def restore(
         connection: ConversationHost, checkpoint: bytes
     ) -> AbstractAsyncContextManager[Conversation]:
-        """Go on with a conversation that was saved, for the length of a block.
+        """Open a conversation from a checkpoint, for the length of a block.
 
         For example::
 
@@ -405,18 +444,26 @@ class Conversation(TurnMethods):
 
         Its first turn is sent with full input, unless the server stored the last response.
 
-        :raises ConfigurationError: for what is no checkpoint, or one of a later version.
+        :raises ConfigurationError: if the bytes are not a checkpoint, or were written by a later
+            release in a format that this release cannot read.
         """
-        saved = Checkpoint.read(checkpoint)
+        saved = Checkpoint.decode(checkpoint)
         settings = TurnSettings(saved.settings, "conversation")
-        continuation = Continuation()
-        continuation.commit(
+        server = None
+        if saved.last_response_id:
+            server = ServerState(
+                placement=Placement(socket=None, lane=None),  # no socket holds it in memory
+                response_id=saved.last_response_id,
+                settings=settings.canonical,
+                stored=settings.stored,
+            )
+        history = History(
             RawItems.join(saved.items),
-            response_id=saved.last_response_id or "",
-            settings=settings.canonical,
-            placement=Placement(socket=None, lane=None),
-            stored=settings.stored,
+            server=server,
+            last_response_id=saved.last_response_id or None,
+            tool_outputs=saved.answers,
+            unsent=RawItems.join(saved.unsent),
         )
-        return connection._resume_conversation(  # noqa: SLF001 - its opener
-            saved.settings, continuation, saved.answers, RawItems.join(saved.unsent)
+        return connection._resume_conversation(  # noqa: SLF001 - not for users
+            saved.settings, history
         )

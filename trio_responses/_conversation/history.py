@@ -1,42 +1,42 @@
-"""What a conversation has said and heard, and what it owes: the state behind its turns.
+"""The history of a conversation: an append-only log of raw items.
 
-Besides the history these are the calls that no item has answered yet, the answers that tools have
-given to them, and the steering inputs that the server holds back for the next turn.
-
-What belongs elsewhere: delta or full input (`core/continuation.py`), one turn (`exchange.py`).
+* A turn that has ended well is appended whole, under the next revision number (`History.commit`).
+  `History.replace` begins another log, under the next revision number as well. Nothing else
+  changes the log.
+* A turn is planned for the log as it is (`TurnPlan`). If the log is replaced before the turn ends,
+  the turn is not appended.
+* The calls in the log are looked for only once a run asks for them (`History.track_calls`), and
+  then incrementally: conversations without runs do not pay for it.
+* Items are kept as the raw JSON of the wire, so that unknown fields are sent back unchanged.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.calls import key_of, note
-from trio_responses._protocol.continuation import Continuation
+from trio_responses._protocol.calls import call_key, find_calls_and_outputs
+from trio_responses._protocol.continuation import parent_of_delta
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.requests import SteerState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from trio_responses._conversation.turn import ConversationRequest
-    from trio_responses._endpoint import Endpoint
-    from trio_responses._protocol.calls import Key
-    from trio_responses._protocol.continuation import Placement
+    from trio_responses._protocol.calls import CallKey
+    from trio_responses._protocol.continuation import Placement, ServerState
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
-    from trio_responses._wire import OutputItem, Response
+    from trio_responses._wire import OutputItem, Usage
 
-__all__ = ["Counts", "History", "output_of"]
-
-NULL: Final = msgspec.Raw(b"null")
+__all__ = ["CallTracker", "CommittedTurn", "Counters", "History", "Revision", "TurnPlan"]
 
 
 @dataclass(slots=True)
-class Counts:
+class Counters:
     """The counters behind `ConversationStatistics`."""
 
     turns: int = 0
@@ -47,186 +47,270 @@ class Counts:
     output_tokens: int = 0
 
 
-class History:
-    """The state of one conversation.
+class Revision(msgspec.Struct, frozen=True):
+    """The items that one turn, or one replacement, added to a log."""
 
-    :param answers: answers of tools that have not gone out yet.
+    number: int
+    """The revision number of the history after them."""
+    items: tuple[RawItems, ...]
+    """The items, in the pieces in which they arrived; a piece may be empty."""
+
+
+class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt at a turn sends, decided for one lane of one socket."""
+
+    base_revision: int
+    """The revision of the history that the turn continues."""
+    placement: Placement
+    """Where the attempt is sent."""
+    items: list[RawItems]
+    """The input of the request: the new items, or the whole history and the new items."""
+    parent: str | None
+    """The ``previous_response_id``; `None` for full input."""
+    pending_steers: Sequence[SteerInput]
+    """The steering inputs that the server may apply before the new items."""
+
+
+class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn that has ended well, as it is appended to a history."""
+
+    base_revision: int
+    """The revision that the turn was planned for."""
+    items: tuple[RawItems, ...]
+    """The input and the output of the turn, in the order in which the server has them."""
+    server: ServerState | None
+    """What the server holds now; `None` if its response has no id."""
+    pending_steers: Sequence[SteerInput]
+    """The steering inputs that the server applies to the next turn."""
+    clears_unsent: bool
+    """Whether the turn replaces the unsent input of a run. A warm-up does not."""
+    usage: Usage | None
+    """The tokens, if the server counted them."""
+
+
+class History:
+    """The history of one conversation, and what the server is known to hold of it.
+
+    :param items: the items to begin with.
+    :param server: what the server holds of these items.
+    :param last_response_id: the response of the last turn.
+    :param tool_outputs: outputs of tools that have not been sent.
     :param unsent: the input of a run whose first turn has not ended well.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        continuation: Continuation,
-        answers: Sequence[msgspec.Raw] = (),
+        items: RawItems | None = None,
+        *,
+        server: ServerState | None = None,
+        last_response_id: str | None = None,
+        tool_outputs: Sequence[msgspec.Raw] = (),
         unsent: RawItems | None = None,
     ) -> None:
-        self._endpoint = endpoint
-        self._queued: Sequence[SteerInput] = ()
-        self._owed: dict[Key, msgspec.Raw] = {}
-        self._answers: dict[Key, msgspec.Raw] = {}
-        self._noted = 0
-        self.continuation: Continuation = continuation
-        self.counts: Counts = Counts()
+        self.revision: int = 0
+        """The number of the latest revision."""
+        self._first_revision = 0
+        """The revision with which the present log began: older ones are of replaced logs."""
+        self._log = [Revision(0, (items,))] if items else []
+        self._server = server
+        self._pending_steers: Sequence[SteerInput] = ()
+        self._calls: CallTracker | None = None
+        self.item_count: int = items.count if items else 0
+        """The number of items."""
+        self.last_response_id: str | None = last_response_id
+        """The response of the last turn that ended well, whether or not a server has it."""
         self.unsent: RawItems = unsent or RawItems()
-        """The input of a run whose first turn has not ended well: for the next run without any."""
-        if answers:
-            self._note()
-            self._answers = {key: raw for raw in answers if (key := key_of(raw)) is not None}
+        """The input of a run whose first turn has not ended well, for a run without input."""
+        self.counters: Counters = Counters()
+        if tool_outputs:
+            self.track_calls().restore_outputs(tool_outputs)
 
     @property
-    def history(self) -> list[msgspec.Raw]:
-        """The raw items, one by one."""
-        return [raw for items in self.continuation.history for raw in items]
+    def log(self) -> Sequence[Revision]:
+        """The revisions of the present log, oldest first."""
+        return self._log
 
     @property
-    def length(self) -> int:
-        """How many items the history has."""
-        return sum(items.count for items in self.continuation.history)
+    def pieces(self) -> list[RawItems]:
+        """All items, oldest first, in the pieces in which they were appended; none is empty."""
+        return [items for revision in self._log for items in revision.items if items.count]
 
     @property
-    def answers(self) -> list[msgspec.Raw]:
-        """The answers of tools that have not gone out yet."""
-        self._note()
-        return list(self._answers.values())
+    def raw_items(self) -> list[msgspec.Raw]:
+        """All items, oldest first, one by one."""
+        return [raw for items in self.pieces for raw in items]
 
-    def begin_anew(self, history: RawItems) -> None:
-        """Take another history: a new chain begins. What is under way goes on with the old one."""
-        self.continuation = Continuation([history] if history.count else [])
-        self._queued = ()
-        self.unsent = RawItems()
-        self._noted = 0
-        self._owed.clear()
-        answers, self._answers = self._answers, {}
-        if answers:
-            self._note()  # what is still owed was begun, and is not begun again
-            self._answers = {key: answers[key] for key in answers if key in self._owed}
+    @property
+    def tool_outputs(self) -> list[msgspec.Raw]:
+        """The outputs of tools that have not been sent."""
+        return self._calls.tool_outputs if self._calls is not None else []
 
-    def branch(self) -> History:
-        """Copy it, counters and what the server holds back excepted."""
-        other = History(self._endpoint, self.continuation.branch())
+    def fork(self) -> History:
+        """Return an independent copy, without counters and pending steering inputs."""
+        other = History(server=self._server, last_response_id=self.last_response_id)
+        other.revision, other._first_revision = self.revision, self._first_revision
+        other._log = self._log.copy()
+        other._calls = self._calls.copy() if self._calls is not None else None
+        other.item_count = self.item_count
         other.unsent = self.unsent
-        other._noted = self._noted
-        other._owed = self._owed.copy()
-        other._answers = self._answers.copy()
         return other
 
     # --- Turns ---------------------------------------------------------------------------
 
-    def compose(self, request: ConversationRequest, placement: Placement, latest: Latest) -> bytes:
-        """Write a turn's request: as a delta, where that place knows the rest."""
-        request.chain = chain = self.continuation
-        held = latest(chain.baseline.placement.lane) if chain.baseline is not None else None
-        self._queued = [one for one in self._queued if one.state is SteerState.PENDING]
-        # What is pending goes on with its very parent, whatever the settings of the turn are.
-        settings = None if self._queued else request.settings.canonical
-        plan = chain.plan(request.new, settings, placement, held)
-        request.parent = plan.previous_response_id
-        if request.parent is not None:
-            self.counts.delta_turns += 1
-        else:
-            self.counts.full_turns += 1
-        both = self._endpoint.instructions_with_parent
-        payload = request.settings.request(plan, generate=request.generate, instructions=both)
-        self.counts.bytes_sent += len(payload)
-        return payload
+    def plan(
+        self, new: RawItems, settings: bytes, placement: Placement, latest: Latest
+    ) -> TurnPlan:
+        """Return what a turn has to send to a lane of a socket.
 
-    def commit(
-        self, request: ConversationRequest, response: Response, pending: Sequence[SteerInput]
-    ) -> None:
-        """Take a turn that has ended well into the history.
-
-        The server has put what was pending before the new items, in the order it was sent.
+        :param new: the new items.
+        :param settings: all settings of the turn, in `canonical` form.
+        :param latest: returns the latest response of a lane, on the socket of the placement.
         """
-        assert request.chain is not None  # noqa: S101 - it was sent
-        assert request.placement is not None  # noqa: S101 - likewise
-        steered = [raw for one in self._queued if one.successor is not None for raw in one.items]
-        request.chain.commit(
-            RawItems.join(steered),
-            request.new,
-            *request.superseded,
-            output_of(response),
-            response_id=response.id,
-            settings=request.settings.canonical,
-            placement=request.placement,
-            stored=request.settings.stored,
+        server = self._server
+        steers = [one for one in self._pending_steers if one.state is SteerState.PENDING]
+        held = latest(server.placement.lane) if server is not None else None
+        # Pending steering inputs wait for this very parent, whatever the settings of the turn are.
+        parent = parent_of_delta(server, None if steers else settings, placement, held)
+        return TurnPlan(
+            base_revision=self.revision,
+            placement=placement,
+            items=[new] if parent is not None else [*self.pieces, new],
+            parent=parent,
+            pending_steers=steers,
         )
-        if request.chain is self.continuation:
-            self._queued = pending
-            if request.generate is None:
+
+    def count_request(self, plan: TurnPlan, size: int) -> None:
+        """Count the request of a plan.
+
+        :param size: the bytes of the encoded request.
+        """
+        if plan.parent is not None:
+            self.counters.delta_turns += 1
+        else:
+            self.counters.full_turns += 1
+        self.counters.bytes_sent += size
+
+    def commit(self, turn: CommittedTurn) -> None:
+        """Append a turn under the next revision, unless its log has been replaced."""
+        if turn.base_revision >= self._first_revision:
+            self.revision += 1
+            self._log.append(Revision(self.revision, turn.items))
+            for items in turn.items:
+                self.item_count += items.count
+                if self._calls is not None:
+                    self._calls.scan(items)
+            self._server = turn.server
+            self.last_response_id = turn.server.response_id if turn.server is not None else None
+            self._pending_steers = turn.pending_steers
+            if turn.clears_unsent:
                 self.unsent = RawItems()
-        self.counts.turns += 1
-        if response.usage is not None:
-            self.counts.input_tokens += response.usage.input_tokens
-            self.counts.output_tokens += response.usage.output_tokens
+        self.counters.turns += 1
+        if turn.usage is not None:
+            self.counters.input_tokens += turn.usage.input_tokens
+            self.counters.output_tokens += turn.usage.output_tokens
+
+    def forget_server_state(self, base_revision: int) -> None:
+        """Let the next turn be sent with full input: the server has lost the response.
+
+        :param base_revision: the revision that the server was asked to continue.
+        """
+        if base_revision >= self._first_revision:
+            self._server = None
+
+    def replace(self, items: RawItems) -> None:
+        """Begin a new log with other items. An active turn continues with the old one."""
+        self.revision += 1
+        self._first_revision = self.revision
+        self._log = [Revision(self.revision, (items,))] if items else []
+        self._server = None
+        self._pending_steers = ()
+        self.item_count = items.count
+        self.last_response_id = None
+        self.unsent = RawItems()
+        if self._calls is not None:
+            self._calls.replace(items)
 
     # --- Calls ---------------------------------------------------------------------------
 
-    def _note(self) -> None:
-        """Note what the history calls and answers, as far as that was not done.
+    def track_calls(self) -> CallTracker:
+        """Return the calls of the log. The first use scans the log; from then on, each commit."""
+        if self._calls is None:
+            self._calls = CallTracker()
+            for items in self.pieces:
+                self._calls.scan(items)
+        return self._calls
 
-        Only who runs tools wants to know. So it is done when somebody asks, and not by each turn.
-        """
-        history = self.continuation.history
-        for items in history[self._noted :]:
-            for key, is_call, raw in note(items):
-                if is_call:
-                    self._owed[key] = raw.copy()  # the others need not be kept for it
-                else:
-                    self._owed.pop(key, None)
-                self._answers.pop(key, None)
-        self._noted = len(history)
+
+class CallTracker:
+    """The calls of a history that have no output in it, and the outputs to be sent.
+
+    A call has no output item in the history until a turn that sends the output has ended well. The
+    tracker keeps the output for that long, so that no call is run twice.
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[CallKey, msgspec.Raw] = {}
+        self._outputs: dict[CallKey, msgspec.Raw] = {}
 
     @property
-    def owes(self) -> bool:
-        """Whether there are calls that nothing in the history answers."""
-        self._note()
-        return bool(self._owed)
+    def has_pending_calls(self) -> bool:
+        """Whether the history has calls without output."""
+        return bool(self._pending)
 
-    def pending_calls(self, but: RawItems | None = None) -> dict[Key, OutputItem]:
-        """Give those calls, in their order.
+    @property
+    def tool_outputs(self) -> list[msgspec.Raw]:
+        """The outputs that have not been sent."""
+        return list(self._outputs.values())
 
-        An id that comes again is a new call if the one before was answered, and else the same.
+    def pending_calls(self, answered_by: RawItems | None = None) -> dict[CallKey, OutputItem]:
+        """Return the calls without output, in order.
 
-        :param but: items that go along, and may answer some.
+        A call id that occurs again is a new call if the earlier call has an output, else the same.
+
+        :param answered_by: new items, whose outputs count as well.
         """
-        self._note()
-        answered = {noted.key for noted in note(but)} if but and self._owed else ()
+        new = find_calls_and_outputs(answered_by) if answered_by and self._pending else ()
+        answered = {found.key for found in new}
         return {
-            key: wire.decode_item(raw) for key, raw in self._owed.items() if key not in answered
+            key: wire.decode_item(raw) for key, raw in self._pending.items() if key not in answered
         }
 
-    def is_answered(self, key: Key) -> bool:
-        """Whether a tool has given an answer that only has to go out."""
-        self._note()
-        return key in self._answers
+    def has_output(self, key: CallKey) -> bool:
+        """Whether a call has an output that has not been sent."""
+        return key in self._outputs
 
-    def store_output(self, key: Key, answer: msgspec.Raw) -> None:
-        """Keep an answer until a turn that carries it has ended well: no call is run twice.
+    def outputs_for(self, calls: Mapping[CallKey, Any]) -> list[msgspec.Raw]:
+        """Return the outputs for calls, in the order of the calls."""
+        return [self._outputs[key] for key in calls if key in self._outputs]
 
-        One to a call that the history has no more is dropped.
-        """
-        self._note()
-        if key in self._owed:
-            self._answers[key] = answer
+    def store_output(self, key: CallKey, output: msgspec.Raw) -> None:
+        """Keep the output of a call; do nothing if the history no longer has the call."""
+        if key in self._pending:
+            self._outputs[key] = output
 
-    def outputs_for(self, calls: Mapping[Key, Any]) -> list[msgspec.Raw]:
-        """Give the answers that there are, in the order of their calls."""
-        self._note()
-        return [self._answers[key] for key in calls if key in self._answers]
+    def restore_outputs(self, outputs: Iterable[msgspec.Raw]) -> None:
+        """Keep the outputs of a checkpoint."""
+        self._outputs = {key: raw for raw in outputs if (key := call_key(raw)) is not None}
 
+    def scan(self, items: RawItems) -> None:
+        """Look for calls and outputs in items that were appended to the history."""
+        for key, is_call, raw in find_calls_and_outputs(items) if items else ():
+            if is_call:
+                self._pending[key] = raw.copy()  # does not keep the neighbours in memory
+            else:
+                self._pending.pop(key, None)
+            self._outputs.pop(key, None)
 
-def output_of(response: Response) -> RawItems:
-    """Give the raw output of a Response, on its own: it outlives the frame that it came in."""
-    output = response.raw_output or []
-    if NULL in output:
-        output = [raw for raw in output if raw != NULL]
-    end = len(output)
-    while end and _is_reasoning(output[end - 1]):
-        end -= 1
-    return RawItems.join(output[:end])
+    def replace(self, items: RawItems) -> None:
+        """Follow a history to its new log: outputs of calls that the new log has stay."""
+        outputs, self._outputs = self._outputs, {}
+        self._pending.clear()
+        self.scan(items)
+        self._outputs = {key: outputs[key] for key in outputs if key in self._pending}
 
-
-def _is_reasoning(raw: msgspec.Raw) -> bool:
-    """Whether an item is reasoning: the API refuses it without the item that it led to."""
-    return b'"reasoning"' in bytes(raw) and isinstance(wire.decode_item(raw), wire.Reasoning)
+    def copy(self) -> CallTracker:
+        """Return an independent copy."""
+        other = CallTracker()
+        other._pending = self._pending.copy()
+        other._outputs = self._outputs.copy()
+        return other

@@ -1,11 +1,9 @@
-"""A run: the model's turns and the calls of its tools in turn, until it answers.
+"""A run: turns of the model, with the calls of its tools between them, until the model answers.
 
-The reader's task reads the model's events itself, as from any stream; between two turns the calls
-of a response run side by side in the nursery of the run's block, and tell of themselves through a
-channel. An answer belongs to the conversation as soon as it is there: whatever happens to the
-run, a call that was begun is not run again.
-
-What belongs elsewhere: one turn (`exchange.py`), who answers which call (`tools/toolbox.py`).
+The task that iterates over a `RunStream` reads the events of the model itself, as from any stream.
+Between two turns, the calls of a response run side by side in the nursery of the run's block, and
+send notifications to that task over a channel. `CallTracker` keeps each output from the moment at
+which the output exists: however the run ends, a call that has started does not start again.
 """
 
 from __future__ import annotations
@@ -19,19 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 import trio
 
 from trio_responses._concurrency import Notifier, open_collapsing_nursery
-from trio_responses._conversation.turn import ConversationRequest, TurnStream
+from trio_responses._conversation.settings import TurnSettings
 from trio_responses._errors import (
     ConfigurationError,
-    Delivery,
+    DeliveryStatus,
+    MaxRoundsExceeded,
     ResponseFailedError,
-    RoundsExceeded,
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
-from trio_responses._protocol.calls import make_refusal
+from trio_responses._protocol.calls import make_error_output
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolStarted
-from trio_responses._turn.request_builder import TurnSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -43,72 +40,79 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import History
     from trio_responses._conversation.turn import TurnLock
     from trio_responses._errors import ResponsesError
-    from trio_responses._protocol.calls import Key
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.toolbox import Toolbox
-    from trio_responses._turn.stream import AbandonChoice, ResponseStream, TurnSender
+    from trio_responses._turn.stream import ResponseStream
     from trio_responses._wire import Response
 
 __all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
 
-StartTurn: TypeAlias = "Callable[[RawItems, TurnSettings], TurnStream]"
+MakeTurn: TypeAlias = "Callable[[RawItems, TurnSettings], ResponseStream]"
+"""Returns the stream of a turn, for its new items and its settings."""
+
 RunEvent: TypeAlias = StreamEvent | ToolStarted | ToolFinished
-"""What happens in a run: the model's events, and what becomes of its calls."""
+"""An event of the model, or a notification that a call has started or finished."""
 
-Told: TypeAlias = ToolStarted | ToolFinished | Exception
-"""What tools tell of themselves; an exception ends the run."""
+ToolNotification: TypeAlias = ToolStarted | ToolFinished | Exception
+"""A notification of a call; an exception ends the run."""
 
-FORCED: Final = frozenset({"required", "any"})
+FORCING_CHOICES: Final = frozenset({"required", "any"})
+"""Values of ``tool_choice`` that force a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How a run goes."""
+    """The options of a run."""
 
     toolbox: Toolbox
+    """The tools and handlers that answer calls."""
     max_rounds: int
+    """The largest number of responses."""
     max_concurrency: float
+    """The largest number of tools that run at the same time."""
     settings: TurnSettings
-    delivery: DeliveryChoice
-    abandon: AbandonChoice
-    snapshot: bool
+    """The settings of the first turn."""
     instruments: Instruments = field(default_factory=Instruments, repr=False)
+    """Notified about each call that runs."""
 
 
 @final
 class RunStream:
     """The events of a run, for the length of an ``async with`` block.
 
-    Made by ``conversation.run_stream()``. Iterate over it once, in one task, and leave whenever
-    you like: what is still to come of a response is dropped then, and tools are cancelled.
+    Made by ``conversation.run_stream()``. Iterate over it once, in one task. The block may be left
+    at any ``await``: the remaining events of the response are discarded, and tools are cancelled.
     """
 
     def __init__(
         self,
-        start_turn: StartTurn,
-        floor: TurnLock,
-        ledger: History,
+        make_turn: MakeTurn,
+        lock: TurnLock,
+        history: History,
         nursery: trio.Nursery,
         *,
-        terms: RunConfig,
+        config: RunConfig,
         new: RawItems,
     ) -> None:
-        self._start_turn = start_turn
-        self._floor = floor
-        self._ledger = ledger
+        self._make_turn = make_turn
+        self._lock = lock
+        self._history = history
+        self._calls = history.track_calls()
         self._nursery = nursery
-        self._terms = terms
+        self._config = config
         self._new = new
-        self._limiter = trio.CapacityLimiter(terms.max_concurrency)
-        self._events = self._go()
+        self._limiter = trio.CapacityLimiter(config.max_concurrency)
+        self._events = self._run()
         self._reading = False
         self._scope = trio.CancelScope()
+        """The scope of the active read, which `aclose` cancels."""
         self._idle = Notifier()
+        """Notified when a read ends."""
         self._response: Response | None = None
         self.responses: list[Response] = []
-        """The responses of all rounds that have ended, in order."""
+        """The responses that have ended, in order."""
         self.stream: ResponseStream | None = None
-        """The turn under way: to steer it, for one. `None` while tools run."""
+        """The active turn, for example to steer it; `None` while tools run."""
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""
@@ -117,10 +121,11 @@ class RunStream:
     async def __anext__(self) -> RunEvent:
         """Wait for the next event. A checkpoint; a cancellation ends the run.
 
-        :raises RoundsExceeded: when the model goes on calling; the conversation is intact.
+        :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
+            can be continued.
         :raises ResponseFailedError: when a response failed.
         :raises ResponsesError: when a turn ended without a Response.
-        :raises Exception: what a tool raised, with ``on_tool_error="raise"``.
+        :raises Exception: the exception of a tool, with ``on_tool_error="raise"``.
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
         if self._reading:
@@ -133,12 +138,12 @@ class RunStream:
         finally:
             self._reading = False
             self._scope = trio.CancelScope()
-            self._idle.tell()
+            self._idle.notify()
 
     async def until_done(self) -> Response:
-        """Run to the end, and give the last `Response`.
+        """Read to the end, and return the last `Response`. A cancellation ends the run.
 
-        A cancellation ends the run, as everywhere in it.
+        :raises Exception: as the iteration over events does.
         """
         async for _ in self:
             pass
@@ -146,187 +151,193 @@ class RunStream:
 
     @property
     def response(self) -> Response:
-        """The last `Response`: the model's answer, or one with calls that nobody here answers.
+        """The last `Response`: the answer, or one with calls that no tool or handler answers.
 
-        :raises RuntimeError: when the run has not ended well, or not yet.
+        :raises RuntimeError: when the run has not ended, or has failed.
         """
         if self._response is None:
-            raise RuntimeError("the run is not finished: read it to its end first")
+            raise RuntimeError("the run is not finished: read the run to its end first")
         return self._response
 
     async def aclose(self) -> None:
-        """End it: nothing more comes. A task that waits for an event is told so."""
+        """End the run. A task that waits for its next event gets a `RuntimeError`."""
         with trio.CancelScope(shield=True):
             while self._reading:
                 self._scope.cancel()
                 await self._idle.wait()
         await self._events.aclose()
 
-    async def _go(self) -> AsyncGenerator[RunEvent, None]:
-        """Take turns and run tools, until a response has no call that is answered here."""
-        ledger, terms = self._ledger, self._terms
-        settings = terms.settings
-        ledger.unsent = new = self._new or ledger.unsent
-        if not new and ledger.owes:  # it goes on behind the turn that was forced
-            settings = _unforced(settings)
+    async def _run(self) -> AsyncGenerator[RunEvent, None]:
+        """Alternate turns and tools, until a response has no call that a tool answers."""
+        history, calls, config = self._history, self._calls, self._config
+        settings = config.settings
+        history.unsent = new = self._new or history.unsent
+        if not new and calls.has_pending_calls:  # the turn with the forced call was an earlier one
+            settings = _without_forced_call(settings)
         while True:
-            owed = ledger.pending_calls(but=new)
-            for_us = {key: call for key, call in owed.items() if terms.toolbox.handles(call)}
-            if len(self.responses) >= terms.max_rounds and len(for_us) == len(owed):
-                raise RoundsExceeded(terms.max_rounds, self.responses[-1])
-            calls = trio.CancelScope()
+            pending = calls.pending_calls(answered_by=new)
+            handled = {key: call for key, call in pending.items() if config.toolbox.handles(call)}
+            if len(self.responses) >= config.max_rounds and len(handled) == len(pending):
+                raise MaxRoundsExceeded(config.max_rounds, self.responses[-1])
+            scope = trio.CancelScope()
             try:
-                async for told in self._run_calls(for_us, calls):
-                    if isinstance(told, Exception):
-                        raise told
-                    yield told
+                async for notification in self._start_calls(handled, scope):
+                    if isinstance(notification, Exception):
+                        raise notification
+                    yield notification
             finally:
-                calls.cancel()
-            answers = ledger.outputs_for(owed)
-            if self.responses and len(answers) < len(owed):  # or the history was taken away
+                scope.cancel()
+            outputs = calls.outputs_for(pending)
+            # Calls without output are left to the caller, or the history was replaced meanwhile.
+            if self.responses and len(outputs) < len(pending):
                 break
-            input_items, new = RawItems.join(answers) + new, RawItems()
-            if not input_items and not ledger.length and "prompt" not in settings.plain:
-                raise ConfigurationError("there is nothing to go on from: the run needs an input")
-            async with self._start_turn(input_items, settings) as stream:
+            input_items, new = RawItems.join(outputs) + new, RawItems()
+            if not input_items and not history.item_count and "prompt" not in settings.plain:
+                raise ConfigurationError(
+                    "there is nothing to go on from: the history is empty, so the run needs an"
+                    " input"
+                )
+            async with self._make_turn(input_items, settings) as stream:
                 self.stream = stream
                 async for event in stream:
                     yield event
             self.stream = None
             self.responses.append(_checked(stream.response))
-            settings = _unforced(settings)
-            if stream.response.status != "completed" or not ledger.owes:
+            settings = _without_forced_call(settings)
+            if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
         self._response = self.responses[-1]
 
-    def _run_calls(
-        self, calls: Mapping[Key, wire.OutputItem], scope: trio.CancelScope
-    ) -> trio.MemoryReceiveChannel[Told]:
-        """Begin to run calls, side by side; what comes of them is told on the channel."""
-        tell, told = trio.open_memory_channel[Told](3 * len(calls))
-        self._nursery.start_soon(self._run_together, calls, tell, scope)
-        return told
+    def _start_calls(
+        self, calls: Mapping[CallKey, wire.OutputItem], scope: trio.CancelScope
+    ) -> trio.MemoryReceiveChannel[ToolNotification]:
+        """Start to run calls side by side, and return the channel of their notifications."""
+        # The buffer has room for all notifications of a call: started, finished and an exception.
+        send, receive = trio.open_memory_channel[ToolNotification](3 * len(calls))
+        self._nursery.start_soon(self._run_calls, calls, send, scope)
+        return receive
 
-    async def _run_together(
+    async def _run_calls(
         self,
-        calls: Mapping[Key, wire.OutputItem],
-        tell: trio.MemorySendChannel[Told],
+        calls: Mapping[CallKey, wire.OutputItem],
+        notifications: trio.MemorySendChannel[ToolNotification],
         scope: trio.CancelScope,
     ) -> None:
-        """Run calls until all are answered, or until the first of them raises.
+        """Run calls until all have an output, or the first one raises an exception.
 
-        They begin in their order, also where they have to wait for one another.
+        Calls start in order, also if they have to wait for one another.
         """
-        with tell, scope:
+        with notifications, scope:
             async with open_collapsing_nursery() as nursery:
                 for key, call in calls.items():
-                    if not self._ledger.is_answered(key):
-                        answer = partial(self._answer_or_fail, key, call, tell, scope)
-                        await nursery.start(answer)
+                    if not self._calls.has_output(key):
+                        run = partial(self._run_or_fail, key, call, notifications, scope)
+                        await nursery.start(run)
 
-    async def _answer_or_fail(
+    async def _run_or_fail(
         self,
-        key: Key,
+        key: CallKey,
         call: wire.OutputItem,
-        tell: trio.MemorySendChannel[Told],
+        notifications: trio.MemorySendChannel[ToolNotification],
         scope: trio.CancelScope,
         *,
         task_status: trio.TaskStatus,
     ) -> None:
-        """Answer one call; what it raises ends the others, and goes on in the reader's task."""
+        """Run one call. Its exception cancels the other calls, and is raised by the iteration."""
         task_status.started()
         try:
-            with self._floor.barred():
-                await self._answer(key, call, tell)
-        except Exception as error:  # noqa: BLE001 - the reader raises it
-            tell.send_nowait(error)
+            with self._lock.excluding_current_task():
+                await self._run_call(key, call, notifications)
+        except Exception as error:  # noqa: BLE001 - the iteration raises it
+            notifications.send_nowait(error)
             scope.cancel()
 
-    async def _answer(
+    async def _run_call(
         self,
-        key: Key,
+        key: CallKey,
         call: wire.OutputItem,
-        tell: trio.MemorySendChannel[Told],
+        notifications: trio.MemorySendChannel[ToolNotification],
     ) -> None:
-        """Answer one call, as soon as it may run; it is noted before it begins."""
-        toolbox, keep = self._terms.toolbox, self._ledger.store_output
-        decided = await toolbox.output_without_running(call)
-        if decided is not None:
-            keep(key, decided)
-            tell.send_nowait(ToolFinished(call=call, answer=decided, error=None, seconds=0.0))
+        """Run one call, and store its output.
+
+        Before the call starts, the text for an interrupted call is stored as its output.
+        """
+        toolbox, store_output = self._config.toolbox, self._calls.store_output
+        output = await toolbox.output_without_running(call)
+        if output is not None:
+            store_output(key, output)
+            finished = ToolFinished(call=call, answer=output, error=None, seconds=0.0)
+            notifications.send_nowait(finished)
             return
         async with self._limiter:
-            tell.send_nowait(ToolStarted(call=call))
-            since = trio.current_time()
-            interrupted = make_refusal(call, INTERRUPTED)
+            notifications.send_nowait(ToolStarted(call=call))
+            started_at = trio.current_time()
+            interrupted = make_error_output(call, INTERRUPTED)
             if interrupted is not None:
-                keep(key, interrupted)
-            with self._terms.instruments.running(call) as record:
-                answer, failure = await self._try(call)
+                store_output(key, interrupted)
+            with self._config.instruments.observe_call(call) as record:
+                output, failure = await self._output_of(call)
                 if record is not None:
                     record.error = failure
-            keep(key, answer)
-            seconds = trio.current_time() - since
-        tell.send_nowait(ToolFinished(call=call, answer=answer, error=failure, seconds=seconds))
+            store_output(key, output)
+            seconds = trio.current_time() - started_at
+        finished = ToolFinished(call=call, answer=output, error=failure, seconds=seconds)
+        notifications.send_nowait(finished)
         if failure is not None and toolbox.ends_run(failure):
             raise failure
 
-    async def _try(self, call: wire.OutputItem) -> tuple[msgspec.Raw, Exception | None]:
-        """Run a call; give its answer, and the error that the answer tells of."""
+    async def _output_of(self, call: wire.OutputItem) -> tuple[msgspec.Raw, Exception | None]:
+        """Run a call; return its output, and the exception that the output reports."""
         try:
-            return await self._terms.toolbox.run(call), None
+            return await self._config.toolbox.run(call), None
         except Exception as error:
-            answer = self._terms.toolbox.error_output(call, error)
-            if answer is None:
+            output = self._config.toolbox.error_output(call, error)
+            if output is None:
                 raise
-            return answer, error
+            return output, error
 
 
-def _unforced(settings: TurnSettings) -> TurnSettings:
-    """Give the settings of later turns: a choice that forces a call is for the first one."""
+def _without_forced_call(settings: TurnSettings) -> TurnSettings:
+    """Return the settings of later turns, which force no call."""
     choice = settings.plain.get("tool_choice")
-    free = _free(choice)
-    return (
-        settings if free == choice else TurnSettings({**settings.plain, "tool_choice": free}, "run")
-    )
+    later = _unforced_choice(choice)
+    if later == choice:
+        return settings
+    return TurnSettings({**settings.plain, "tool_choice": later}, "run")
 
 
-def _free(choice: Any) -> Any:
-    """Give a ``tool_choice`` that forces no call, and allows the same tools."""
+def _unforced_choice(choice: Any) -> Any:
+    """Return a ``tool_choice`` that forces no call and allows the same tools."""
     if isinstance(choice, Mapping):
         named = cast("Mapping[str, Any]", choice)
         return {**named, "mode": "auto"} if named.get("type") == "allowed_tools" else "auto"
-    return "auto" if choice in FORCED else choice
+    return "auto" if choice in FORCING_CHOICES else choice
 
 
 def _checked(response: Response) -> Response:
-    """Give a Response back, if it did not fail."""
+    """Return a Response that did not fail.
+
+    :raises ResponseFailedError: if the Response failed.
+    """
     if response.status == "failed":
         error: ResponsesError = ResponseFailedError(response)
-        error.delivery = Delivery.ACCEPTED
+        error.delivery = DeliveryStatus.ACCEPTED
         raise error
     return response
 
 
 @asynccontextmanager
 async def open_run(
-    floor: TurnLock, sender: TurnSender, ledger: History, terms: RunConfig, new: RawItems
+    make_turn: MakeTurn, lock: TurnLock, history: History, config: RunConfig, new: RawItems
 ) -> AsyncGenerator[RunStream, None]:
-    """Have the floor of a conversation for a run, and a nursery for its tools."""
+    """Open a run for the length of a block, which holds the lock and a nursery for the tools.
 
-    def start_turn(items: RawItems, settings: TurnSettings) -> TurnStream:
-        return TurnStream(
-            floor,
-            sender,
-            ConversationRequest(ledger, items, settings),
-            delivery=terms.delivery,
-            abandon=terms.abandon,
-            snapshot=terms.snapshot,
-            within_run=True,
-        )
-
-    async with floor.held(), open_collapsing_nursery() as nursery:
-        run = RunStream(start_turn, floor, ledger, nursery, terms=terms, new=new)
+    :param make_turn: returns the stream of a turn for its new items and its settings. The turn
+        does not acquire the lock.
+    :param new: the input of the run.
+    """
+    async with lock, open_collapsing_nursery() as nursery:
+        run = RunStream(make_turn, lock, history, nursery, config=config, new=new)
         try:
             yield run
         finally:

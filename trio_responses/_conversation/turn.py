@@ -1,204 +1,305 @@
-"""One turn of a conversation: what it says, and its time on the floor.
+"""One turn of a conversation: its request, its stream, and the lock that orders turns.
 
-What belongs elsewhere: what there is to say it with (`ledger.py`), the turn itself
-(`turns/stream.py`).
+A conversation has one turn at a time, or one run with all of its turns (`TurnLock`). A turn reads
+the history when its request is written, which happens once for each attempt, and is appended to
+the history when it has ended well. `ResponseStream` decides whether a request is sent again.
 """
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 
-from trio_responses._conversation.history import output_of
-from trio_responses._errors import Delivery, PreviousResponseNotFound
+from trio_responses import _wire as wire
+from trio_responses._conversation.history import CommittedTurn
+from trio_responses._errors import DeliveryStatus, PreviousResponseNotFound
+from trio_responses._protocol.continuation import ServerState
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import Generator, Sequence
     from types import TracebackType
     from typing import Self
 
-    from trio_responses._conversation.history import History
+    from trio_responses._conversation.history import History, TurnPlan
+    from trio_responses._conversation.settings import TurnSettings
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import TurnObserver
-    from trio_responses._protocol.continuation import Continuation, Placement
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.continuation import Placement
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
-    from trio_responses._turn.request_builder import Latest, TurnSettings
+    from trio_responses._turn.request_builder import Latest
     from trio_responses._turn.stream import AbandonChoice, TurnSender
     from trio_responses._wire import Response
 
 __all__ = ["ConversationRequest", "TurnLock", "TurnStream"]
 
-GOOD_ENDINGS: Final = frozenset({"max_output_tokens", "max_messages", "steered"})
-"""Reasons for an incomplete response that leave something to go on from."""
+USABLE_REASONS: Final = frozenset({"max_output_tokens", "max_messages", "steered"})
+"""Reasons for an incomplete response that the next turn can continue."""
+NULL: Final = msgspec.Raw(b"null")
 
 
 class ConversationRequest:
-    """One turn of a conversation, written anew for each socket that it goes to."""
+    """The request of one turn, written anew for each socket that it is sent on.
+
+    :param new: the new items.
+    :param instructions_with_parent: whether the server accepts instructions together with a
+        ``previous_response_id``.
+    :param generate: `False` for a warm-up; `None` for other turns.
+    """
 
     def __init__(
         self,
-        ledger: History,
+        history: History,
         new: RawItems,
         settings: TurnSettings,
         *,
+        instructions_with_parent: bool,
         generate: bool | None = None,
     ) -> None:
-        self._ledger = ledger
-        self.new = new
-        """The new items."""
-        self.settings = settings
-        self.generate = generate
+        self._history = history
+        self._new = new
+        self._settings = settings
+        self._instructions_with_parent = instructions_with_parent
+        self._generate = generate
+        self._plan: TurnPlan | None = None
+        """The plan of the latest attempt."""
+        self._earlier: list[RawItems] = []
+        """If the turn was steered: the output before the last response, and the steering inputs."""
+        self.parent: str | None = None
+        """The ``previous_response_id`` of the latest attempt."""
         self.model: str | None = settings.model
         self.observer: TurnObserver | None = None
-        """Who tells the instruments of it."""
-        self.chain: Continuation | None = None
-        """What the last attempt continues: after a ``reset`` no longer the conversation's."""
-        self.placement: Placement | None = None
-        """Where the last attempt went."""
-        self.parent: str | None = None
-        """The ``previous_response_id`` of the last attempt."""
-        self.superseded: list[RawItems] = []
-        """Where the turn was steered: the output before, and what it was steered with."""
+        """Notifies the instruments about the turn."""
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
-        """Write the request for a place."""
-        self.placement = placement
-        self.superseded.clear()
-        return self._ledger.compose(self, placement, latest)
+        """Return the encoded request for a placement."""
+        self._earlier.clear()
+        self._plan = plan = self._history.plan(
+            self._new, self._settings.canonical, placement, latest
+        )
+        self.parent = plan.parent
+        payload = self._settings.encode_request(
+            plan.items,
+            plan.parent,
+            generate=self._generate,
+            instructions_with_parent=self._instructions_with_parent,
+        )
+        self._history.count_request(plan, len(payload))
+        return payload
 
     def can_repair(self, error: ResponsesError) -> bool:
-        """Whether another attempt, with full input, can mend this: the parent is gone."""
-        gone = isinstance(error, PreviousResponseNotFound) and error.delivery is Delivery.REJECTED
-        if self.parent is None or self.chain is None or not gone:
+        """Whether full input avoids an error: the server refused because it lost the parent."""
+        if not isinstance(error, PreviousResponseNotFound) or self._plan is None:
             return False
-        self.chain.baseline = None
+        if error.delivery is not DeliveryStatus.REJECTED or self.parent is None:
+            return False
+        self._history.forget_server_state(self._plan.base_revision)
         return True
 
     def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
-        """Remember what came before a successor: it is part of the turn."""
-        self.superseded.append(output_of(response))
-        self.superseded += [RawItems.join(one.items) for one in steers]
+        """Keep the output of a response that has a successor, and the inputs that led to it."""
+        self._earlier.append(_items_to_keep(response))
+        self._earlier += [RawItems.join(one.items) for one in steers]
 
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
-        """Take a turn that has ended into the history, if it ended well."""
+        """Append the turn to the history if it has ended well."""
+        if not self._ended_well(response):
+            return
+        plan = self._plan
+        assert plan is not None  # noqa: S101 - the request was written
+        applied = [
+            raw for one in plan.pending_steers if one.successor is not None for raw in one.items
+        ]
+        server = None
+        if response.id:
+            server = ServerState(
+                placement=plan.placement,
+                response_id=response.id,
+                settings=self._settings.canonical,
+                stored=self._settings.stored,
+            )
+        self._history.commit(
+            CommittedTurn(
+                base_revision=plan.base_revision,
+                # The server has put pending steering inputs before the new items.
+                items=(
+                    RawItems.join(applied),
+                    self._new,
+                    *self._earlier,
+                    _items_to_keep(response),
+                ),
+                server=server,
+                pending_steers=pending,
+                clears_unsent=self._generate is None,
+                usage=response.usage,
+            )
+        )
+
+    def _ended_well(self, response: Response) -> bool:
+        """Whether the next turn can continue from a response."""
+        if self._generate is False and response.raw_output:
+            return False  # `warm_up` raises an error for this output
         details = response.incomplete_details
         reason = details.reason if details is not None else None
-        cut_short = response.status == "incomplete" and reason in GOOD_ENDINGS
-        disobeyed = self.generate is False and bool(response.raw_output)  # `warm_up` raises it
-        if (response.status == "completed" or cut_short) and not disobeyed:
-            self._ledger.commit(self, response, pending)
+        usable = response.status == "incomplete" and reason in USABLE_REASONS
+        return response.status == "completed" or usable
+
+
+def _items_to_keep(response: Response) -> RawItems:
+    """Return the output of a response for the history, as a copy that outlives its frame.
+
+    Reasoning at the end is left out: the API refuses reasoning without the item that it led to.
+    """
+    output = response.raw_output or []
+    if NULL in output:
+        output = [raw for raw in output if raw != NULL]
+    end = len(output)
+    while end and _is_reasoning(output[end - 1]):
+        end -= 1
+    return RawItems.join(output[:end])
+
+
+def _is_reasoning(raw: msgspec.Raw) -> bool:
+    return b'"reasoning"' in bytes(raw) and isinstance(wire.decode_item(raw), wire.Reasoning)
 
 
 class TurnLock:
-    """Who may speak in a conversation: one turn at a time, or one run with all of its turns.
+    """The lock of a conversation: one turn holds it, or one run for all of its turns.
 
-    :param source: the floor of the conversation that this one was forked from, where its first
-        turn has to be under way before the other one may go on.
+    Tasks acquire the lock in the order in which they asked for it. A turn may be left by another
+    task than the one that entered it, so this is not a `trio.Lock`.
+
+    A fork continues from the last response of its source, which the server forgets with the next
+    turn of the source if nothing is stored. So the source waits until the first turn of each fork
+    has started (`wait_for_forks`).
+
+    :param source: the lock of the conversation that this one was forked from, if that conversation
+        has to wait for the first turn of this one.
     """
 
     def __init__(self, source: TurnLock | None = None) -> None:
-        self._free = trio.Semaphore(1)
+        self._semaphore = trio.Semaphore(1)
         self._holder: trio.lowlevel.Task | None = None
-        self._barred: set[trio.lowlevel.Task] = set()
+        self._excluded: set[trio.lowlevel.Task] = set()
         self._source = source
-        self._gates: list[trio.Event] = []
-        """For each fork whose first turn has not begun at the server: set when it has."""
+        self._fork_starts: list[trio.Event] = []
+        """One event for each fork whose first turn was sent: set once the server has started."""
 
-    @asynccontextmanager
-    async def held(self) -> AsyncGenerator[None, None]:
-        """Have the floor for a block, as soon as whoever asked before has had it."""
+    async def __aenter__(self) -> None:
+        """Wait for the lock. A checkpoint.
+
+        :raises RuntimeError: as `acquire` does.
+        """
         await trio.lowlevel.checkpoint()
-        await self.take()
-        try:
-            yield
-        finally:
-            self.give()
+        await self.acquire()
 
-    @contextmanager
-    def barred(self) -> Generator[None, None, None]:
-        """Run a tool in this task: the run that has the floor waits for it."""
-        task = trio.lowlevel.current_task()
-        self._barred.add(task)
-        try:
-            yield
-        finally:
-            self._barred.discard(task)
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the lock. Not a checkpoint."""
+        self.release()
 
-    async def take(self) -> None:
-        """Wait until nobody else has the floor. No checkpoint where it is free.
+    async def acquire(self) -> None:
+        """Wait for the lock. Not a checkpoint if the lock is free.
 
-        :raises RuntimeError: where that would be for ever: the task has it already, or is a tool
-            of the run that has it.
+        :raises RuntimeError: if the task would wait for ever, because it holds the lock, or is a
+            tool of the run that holds the lock.
         """
         task = trio.lowlevel.current_task()
-        if task is self._holder or task in self._barred:
-            raise RuntimeError("a turn of this conversation cannot wait for its own end")
+        if task is self._holder or task in self._excluded:
+            raise RuntimeError(
+                "a turn of this conversation cannot wait for its own end: this task is inside a"
+                " turn or a tool of the conversation; use conversation.fork() or another"
+                " conversation here"
+            )
         try:
-            self._free.acquire_nowait()
+            self._semaphore.acquire_nowait()
         except trio.WouldBlock:
-            await self._free.acquire()
+            await self._semaphore.acquire()
         self._holder = task
 
-    def give(self) -> None:
-        """Let the next one have it."""
+    def release(self) -> None:
+        """Let the next task have the lock."""
         self._holder = None
-        self._free.release()
+        self._semaphore.release()
 
-    async def clear(self) -> trio.Event | None:
-        """Wait until the first turns of all forks have begun. No checkpoint where they have.
+    @contextmanager
+    def excluding_current_task(self) -> Generator[None, None, None]:
+        """Let `acquire` raise in this task for the length of a block.
 
-        :return: what a fork's first turn has to set as soon as the server has begun with it.
+        The task runs a tool: the run holds the lock, and waits for the tool.
         """
-        while self._gates:
-            await self._gates[0].wait()
-            del self._gates[0]
+        task = trio.lowlevel.current_task()
+        self._excluded.add(task)
+        try:
+            yield
+        finally:
+            self._excluded.discard(task)
+
+    async def wait_for_forks(self) -> None:
+        """Wait until the first turns of all forks have started. Not a checkpoint if they have."""
+        while self._fork_starts:
+            await self._fork_starts[0].wait()
+            del self._fork_starts[0]
+
+    def register_first_turn(self) -> trio.Event | None:
+        """Let the source wait for the first turn of this fork.
+
+        :return: the event to be set once the server has started the turn; `None` if no source
+            waits for it.
+        """
         if self._source is None:
             return None
-        gate = trio.Event()
-        self._source._gates.append(gate)  # noqa: SLF001 - its own kind
+        started = trio.Event()
+        self._source._fork_starts.append(started)  # noqa: SLF001 - of the same class
         self._source = None
-        return gate
+        return started
 
 
 class TurnStream(ResponseStream):
-    """A turn of a conversation: it has the floor from its first attempt to the end of its block.
+    """A turn of a conversation. Holds the lock from the first attempt to the end of its block.
 
-    :param within_run: whether a run has the floor for it.
+    :param within_run: whether a run holds the lock for the turn.
     """
 
     def __init__(
         self,
-        floor: TurnLock,
+        lock: TurnLock,
         sender: TurnSender,
         request: ConversationRequest,
         *,
-        delivery: DeliveryChoice,
+        delivery: DeliveryMode,
         abandon: AbandonChoice,
         snapshot: bool,
         within_run: bool = False,
     ) -> None:
         super().__init__(sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot)
-        self._floor = floor
+        self._lock = lock
         self._within_run = within_run
-        self._gate: trio.Event | None = None
+        self._started: trio.Event | None = None
+        """For the first turn of a fork: its source waits for this event."""
 
     async def __aenter__(self) -> Self:
-        """Wait for the floor, then send the request."""
+        """Wait for the lock, then send the request."""
         if not self._within_run:
-            await self._floor.take()
+            await self._lock.acquire()
         try:
-            self._gate = await self._floor.clear()
+            await self._lock.wait_for_forks()
+            self._started = self._lock.register_first_turn()
             await super().__aenter__()
         except BaseException:
-            self._leave_floor()
+            self._release()
             raise
-        if self._turn is not None and self._gate is not None:
-            self._turn.set_when_running(self._gate)
+        if self._turn is not None and self._started is not None:
+            self._turn.set_when_running(self._started)
         return self
 
     async def __aexit__(
@@ -207,12 +308,12 @@ class TurnStream(ResponseStream):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leave the turn and the floor."""
+        """Leave the turn, then release the lock."""
         await super().__aexit__(kind, error, traceback)
-        self._leave_floor()
+        self._release()
 
-    def _leave_floor(self) -> None:
-        if self._gate is not None:
-            self._gate.set()
+    def _release(self) -> None:
+        if self._started is not None:
+            self._started.set()
         if not self._within_run:
-            self._floor.give()
+            self._lock.release()

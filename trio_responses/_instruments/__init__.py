@@ -1,4 +1,1 @@
-"""What is told of sockets, turns and tools, and to whom: hooks, the log, recordings.
-
-What belongs elsewhere: spans and metrics, which need an extra (`otel.py`).
-"""
+"""Instruments: hooks for sockets, turns and tools, with logging and recording built on them."""

@@ -1,16 +1,15 @@
-"""Instruments: told what happens in a connection, as it happens.
+"""The base class of instruments, and the objects that notify them.
 
-They are what Trio's own instruments are: a hook that is not overridden costs nothing, hooks do
-not wait, and an instrument that raises is logged and taken out, so that it breaks nothing else.
-The records that the hooks share are in `records.py`.
-
-What belongs elsewhere: log lines (`logs.py`), spans (`otel.py`), recordings (`recording.py`).
+Instruments work like Trio's: a hook that is not overridden costs nothing, hooks do not wait, and an
+instrument that raises is logged and removed, so that it breaks nothing else. The records that the
+hooks get are in `records.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Iterable
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
@@ -21,85 +20,114 @@ from trio_responses._errors import ConfigurationError, ResponsesError
 from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from trio_responses._protocol.frames import Message
     from trio_responses._wire import OutputItem, Response
 
-__all__ = ["Instrument", "Instruments", "ServerAddress", "SocketObserver", "TurnObserver"]
+__all__ = [
+    "Instrument",
+    "Instruments",
+    "ServerAddress",
+    "SocketObserver",
+    "TurnObserver",
+    "checked_instruments",
+]
 
 P = ParamSpec("P")
 
 logger: Final = logging.getLogger("trio_responses")
-logger.addHandler(logging.NullHandler())  # where nobody set up logging, nothing is printed
+logger.addHandler(logging.NullHandler())  # without a logging setup nothing is printed
 
 
 class Instrument:
-    """Override what you want to know, and give it to ``open_responses(instruments=[...])``.
+    """A base class with a hook for each thing that happens in a connection.
 
-    All hooks are plain functions that run in the middle of things: be quick. The record of a
-    socket, turn or tool is the same object in all of its hooks, filled in as it goes on.
+    Override the hooks that you need, and pass an instance to
+    ``open_responses(instruments=[...])``. Hooks are plain functions, which run inside the
+    connection's tasks: they must be quick. All hooks about one socket, turn or tool get the same
+    record, which is filled in over time. An instrument that raises is logged and removed.
     """
 
     # --- Sockets -------------------------------------------------------------------------
 
     def socket_opening(self, socket: SocketRecord) -> None:
-        """Hear that a handshake begins: the first, another attempt, or that of a rotation."""
+        """Called when a socket starts to open: for the first time, a new attempt or a rotation."""
 
     def socket_opened(self, socket: SocketRecord) -> None:
-        """Hear that the handshake is done."""
+        """Called when the handshake of a socket has succeeded."""
 
     def socket_failed(self, socket: SocketRecord) -> None:
-        """Hear that there was none: ``socket.error`` says why; `None` for a cancellation."""
+        """Called when a socket could not be opened.
+
+        ``socket.error`` is the reason; `None` when the attempt was cancelled.
+        """
 
     def socket_ended(self, socket: SocketRecord) -> None:
-        """Hear that it was lost, as ``socket.error`` says, or closed by this side."""
+        """Called when an open socket has ended.
+
+        ``socket.error`` is the reason of a loss; `None` when this side closed the socket.
+        """
 
     def reconnecting(self, attempt: int, delay: float, error: ResponsesError) -> None:
-        """Hear that an error makes the supervisor wait for some seconds before an attempt."""
+        """Called when the connection starts to wait before it tries to connect again.
+
+        :param attempt: the number of the next attempt, from 1.
+        :param delay: the seconds until the attempt.
+        :param error: the failure or loss before it.
+        """
 
     def rotated(self, socket: SocketRecord) -> None:
-        """Hear that this fresh socket takes over from one that still lived."""
+        """Called when a new socket has replaced one that still worked."""
 
     def connection_ended(self, error: ResponsesError) -> None:
-        """Hear that it is over for good: by a `ConnectionClosed`, or by what went wrong."""
+        """Called when a connection has ended for good.
+
+        :param error: a `ConnectionClosed` when this side closed it, else the failure.
+        """
 
     # --- Turns ---------------------------------------------------------------------------
 
     def turn_started(self, turn: TurnRecord) -> None:
-        """Hear that a turn asks for a socket and a lane; called in its reader's task."""
+        """Called when a turn starts to wait for a socket and a lane, in its reader's task."""
 
     def turn_sent(self, turn: TurnRecord) -> None:
-        """Hear that its request was written: once for each attempt."""
+        """Called when the request of a turn was written: once for each attempt."""
 
     def turn_first_event(self, turn: TurnRecord) -> None:
-        """Hear that an attempt has its first event that is no error."""
+        """Called when the first event of an attempt came, unless it is an error."""
 
     def turn_ended(self, turn: TurnRecord) -> None:
-        """Hear that it has ended: with a Response, with an error, or left early."""
+        """Called when a turn has ended: with a Response, with an error, or left early."""
 
     # --- Tools ---------------------------------------------------------------------------
 
     def tool_started(self, tool: ToolRecord) -> None:
-        """Hear that a tool of a run begins; called in the tool's own task."""
+        """Called when a tool of a run starts, in the tool's own task."""
 
     def tool_finished(self, tool: ToolRecord) -> None:
-        """Hear that it has answered, raised, or was cancelled; called in the same task."""
+        """Called when a tool has returned, raised or was cancelled, in the tool's own task."""
 
-    # --- The wire: all content ------------------------------------------------------------
+    # --- Frames, with all content ------------------------------------------------------------
 
     def frame_sent(self, socket: SocketRecord, payload: bytes) -> None:
-        """See a frame that is about to be written."""
+        """Called when a frame is about to be written.
+
+        :param payload: the text message, as UTF-8.
+        """
 
     def frames_received(self, socket: SocketRecord, batch: Sequence[Message]) -> None:
-        """See the messages that one read of the socket brought; those of text are plain bytes."""
+        """Called when one read of a socket has completed some messages.
+
+        :param batch: the messages in order; a text message is plain `bytes`.
+        """
 
 
 HOOKS: Final = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 
 
 class ServerAddress:
-    """The server that a connection is for; only what may stand in a log."""
+    """The host and port of a connection's server, without anything secret."""
 
     __slots__ = ("host", "port")
 
@@ -109,69 +137,87 @@ class ServerAddress:
 
 
 class Instruments:
-    """The instruments of one connection.
+    """The instruments of one connection, which are notified together.
 
-    :raises ConfigurationError: for what is no instrument, or has hooks that would have to wait.
+    An instrument that raises is logged and removed, so that it can break nothing else.
+
+    :param address: the server, for the records.
+    :raises ConfigurationError: for an object that is no `Instrument`, and for an async hook.
     """
 
-    __slots__ = ("_instruments", "_watches_tools", "_watches_turns", "_where", "observes_frames")
+    __slots__ = (
+        "_address",
+        "_instruments",
+        "_observes_tools",
+        "_observes_turns",
+        "observes_frames",
+    )
 
     def __init__(
-        self, instruments: Iterable[Instrument] = (), where: ServerAddress | None = None
+        self, instruments: Iterable[Instrument] = (), address: ServerAddress | None = None
     ) -> None:
-        self._where = where or ServerAddress("", 0)
+        self._address = address or ServerAddress("", 0)
         self._instruments = list(instruments)
-        hooks = {hook for one in self._instruments for hook in _own_hooks(one)}
-        self._watches_turns = any(hook.startswith("turn_") for hook in hooks)
-        self._watches_tools = any(hook.startswith("tool_") for hook in hooks)
+        hooks = {hook for one in self._instruments for hook in _overridden_hooks(one)}
+        self._observes_turns = any(hook.startswith("turn_") for hook in hooks)
+        self._observes_tools = any(hook.startswith("tool_") for hook in hooks)
         self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
-        """Whether one of them wants to see what goes over the wire."""
+        """Whether an instrument has a hook for frames."""
 
-    def tell(
+    def notify(
         self, hook: Callable[Concatenate[Instrument, P], None], *facts: P.args, **named: P.kwargs
     ) -> None:
-        """Call a hook of every instrument."""
+        """Call one hook of every instrument.
+
+        :param hook: the hook, as a function of `Instrument`.
+        """
         for one in tuple(self._instruments):
             try:
                 getattr(one, hook.__name__)(*facts, **named)
-            except Exception as error:  # noqa: BLE001 - whatever somebody else's instrument raises
-                self._take_out(one, hook.__name__, error)
+            except Exception as error:  # noqa: BLE001 - an instrument of the user may raise anything
+                self._remove(one, hook.__name__, error)
 
-    def _take_out(self, one: Instrument, hook: str, error: Exception) -> None:
-        """Go on without it. What its error says may be content: only type and place are logged."""
-        self._instruments.remove(one)
+    def _remove(self, instrument: Instrument, hook: str, error: Exception) -> None:
+        """Remove an instrument that raised, and log where; an error's message may hold content."""
+        self._instruments.remove(instrument)
         last = traceback.extract_tb(error.__traceback__)[-1]
         logger.error(
-            "%s raised %s in %s (%s:%s) and is taken out",
-            type(one).__name__,
+            "instrument %s raised %s in %s (%s:%s) and was removed",
+            type(instrument).__name__,
             type(error).__name__,
             hook,
             last.filename,
             last.lineno,
         )
 
-    # --- What is told of -------------------------------------------------------------------
+    # --- Observers -------------------------------------------------------------------
 
-    def open_socket(self, attempt: int, *, rotation: bool) -> SocketObserver:
-        """Tell of a socket that is going to be opened."""
+    def observe_socket(self, attempt: int, *, rotation: bool) -> SocketObserver:
+        """Notify the instruments that a socket starts to open, and return its observer."""
         socket = SocketRecord(
-            host=self._where.host, port=self._where.port, attempt=attempt, rotation=rotation
+            host=self._address.host, port=self._address.port, attempt=attempt, rotation=rotation
         )
-        self.tell(Instrument.socket_opening, socket)
+        self.notify(Instrument.socket_opening, socket)
         return SocketObserver(self, socket)
 
-    def start_turn(self, model: str | None) -> TurnObserver | None:
-        """Tell of a turn, if anybody wants to know."""
-        if not self._watches_turns:
+    def observe_turn(self, model: str | None) -> TurnObserver | None:
+        """Notify the instruments of a new turn, and return its observer.
+
+        :return: `None` when no instrument has a hook for turns.
+        """
+        if not self._observes_turns:
             return None
-        turn = TurnRecord(host=self._where.host, port=self._where.port, model=model)
-        self.tell(Instrument.turn_started, turn)
+        turn = TurnRecord(host=self._address.host, port=self._address.port, model=model)
+        self.notify(Instrument.turn_started, turn)
         return TurnObserver(self, turn)
 
     @contextmanager
-    def running(self, call: OutputItem) -> Generator[ToolRecord | None, None, None]:
-        """Tell of a call of a tool, which the block runs, if anybody wants to know."""
-        if not self._watches_tools:
+    def observe_call(self, call: OutputItem) -> Generator[ToolRecord | None, None, None]:
+        """Notify the instruments before and after the block, which runs a tool's call.
+
+        Yields the record of the call; `None` when no instrument has a hook for tools.
+        """
+        if not self._observes_tools:
             yield None
             return
         call_id = getattr(call, "call_id", None)
@@ -180,7 +226,7 @@ class Instruments:
             kind=call.wire_type,
             call_id=call_id if isinstance(call_id, str) else None,
         )
-        self.tell(Instrument.tool_started, tool)
+        self.notify(Instrument.tool_started, tool)
         try:
             yield tool
         except Exception as error:
@@ -191,22 +237,36 @@ class Instruments:
             raise
         finally:
             tool.ended_at = trio.current_time()
-            self.tell(Instrument.tool_finished, tool)
+            self.notify(Instrument.tool_finished, tool)
 
 
-def _own_hooks(one: Instrument) -> list[str]:
-    """Give the hooks that an instrument has of its own."""
+def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
+    """Return the instruments as a tuple.
+
+    :raises ConfigurationError: when ``given`` is not iterable, such as a single instrument.
+    """
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"instruments must be a list of instruments, not {given!r}")
+    return tuple(given)
+
+
+def _overridden_hooks(one: Instrument) -> list[str]:
+    """Return the names of the hooks that an instrument overrides."""
     if not isinstance(one, Instrument):
-        raise ConfigurationError(f"not an instrument: {type(one).__name__}")
+        raise ConfigurationError(
+            f"an instrument must derive from Instrument: {type(one).__name__} does not"
+        )
     own = [hook for hook in HOOKS if getattr(type(one), hook) is not getattr(Instrument, hook)]
     for hook in own:
         if iscoroutinefunction(getattr(type(one), hook)):
-            raise ConfigurationError(f"{type(one).__name__}.{hook} must not be async")
+            raise ConfigurationError(
+                f"{type(one).__name__}.{hook} must be a plain function, not async"
+            )
     return own
 
 
 class SocketObserver:
-    """Tells the instruments of one socket."""
+    """Notifies the instruments of the events of one socket."""
 
     __slots__ = ("_instruments", "socket")
 
@@ -215,40 +275,40 @@ class SocketObserver:
         self.socket: SocketRecord = socket
 
     def opened(self) -> None:
-        """Say that the handshake is done."""
+        """Notify the instruments that the handshake has succeeded."""
         self.socket.opened_at = trio.current_time()
-        self._instruments.tell(Instrument.socket_opened, self.socket)
+        self._instruments.notify(Instrument.socket_opened, self.socket)
 
     def failed(self, error: BaseException) -> None:
-        """Say that it could not be opened."""
+        """Notify the instruments that the socket could not be opened."""
         self.socket.ended_at = trio.current_time()
         self.socket.error = error if isinstance(error, ResponsesError) else None
-        self._instruments.tell(Instrument.socket_failed, self.socket)
+        self._instruments.notify(Instrument.socket_failed, self.socket)
 
     def rotated(self) -> None:
-        """Say that it has taken over from one that lived."""
-        self._instruments.tell(Instrument.rotated, self.socket)
+        """Notify the instruments that the socket has replaced one that still worked."""
+        self._instruments.notify(Instrument.rotated, self.socket)
 
     def ended(self, error: ResponsesError | None) -> None:
-        """Say that it is gone.
+        """Notify the instruments that the socket has ended.
 
-        :param error: `None` where this side closed it.
+        :param error: `None` when this side closed the socket.
         """
         self.socket.ended_at = trio.current_time()
         self.socket.error = error
-        self._instruments.tell(Instrument.socket_ended, self.socket)
+        self._instruments.notify(Instrument.socket_ended, self.socket)
 
     def sent(self, payload: bytes) -> None:
-        """Show a frame that is about to be written."""
-        self._instruments.tell(Instrument.frame_sent, self.socket, payload)
+        """Notify the instruments of a frame that is about to be written."""
+        self._instruments.notify(Instrument.frame_sent, self.socket, payload)
 
     def received(self, batch: Sequence[Message]) -> None:
-        """Show a batch that was read."""
-        self._instruments.tell(Instrument.frames_received, self.socket, batch)
+        """Notify the instruments of a batch of messages that was read."""
+        self._instruments.notify(Instrument.frames_received, self.socket, batch)
 
 
 class TurnObserver:
-    """Tells the instruments of one turn, through all of its attempts."""
+    """Notifies the instruments of the events of one turn, through all of its attempts."""
 
     __slots__ = ("_has_first_event", "_instruments", "_written", "turn")
 
@@ -258,37 +318,44 @@ class TurnObserver:
         self._has_first_event = False
         self.turn: TurnRecord = turn
 
-    def writing(self, lane: str | None, parent: str | None, size: int) -> None:
-        """Begin an attempt: its request is about to be written."""
+    def sending(self, lane: str | None, parent: str | None, size: int) -> None:
+        """Start the record of an attempt, whose request is about to be written.
+
+        :param parent: the ``previous_response_id``.
+        :param size: the size of the request, in bytes.
+        """
         turn = self.turn
         turn.lane, turn.previous_response_id, turn.request_bytes = lane, parent, size
         turn.first_event_at = turn.response_id = None
         self._written = self._has_first_event = False
 
     def sent(self) -> None:
-        """Say that it was written; the answer may have been faster than this task."""
+        """Notify the instruments that the request was written.
+
+        The first event may have come before this call: its notification follows the request's.
+        """
         self.turn.attempts += 1
         self.turn.sent_at = trio.current_time()
         self._written = True
-        self._instruments.tell(Instrument.turn_sent, self.turn)
+        self._instruments.notify(Instrument.turn_sent, self.turn)
         if self._has_first_event:
             self.first_event(self.turn.response_id)
 
     def first_event(self, response_id: str | None) -> None:
-        """Say that the first event of this attempt came."""
+        """Notify the instruments that the first event of the attempt came."""
         self._has_first_event = True
         self.turn.response_id = response_id
         if self._written:
             self.turn.first_event_at = trio.current_time()
-            self._instruments.tell(Instrument.turn_first_event, self.turn)
+            self._instruments.notify(Instrument.turn_first_event, self.turn)
 
-    def end(
+    def ended(
         self,
         responses: tuple[Response, ...],
         error: BaseException | None,
         response_id: str | None,
     ) -> None:
-        """Say how it has ended; the first end is the one that counts."""
+        """Notify the instruments that the turn has ended; only the first call counts."""
         turn = self.turn
         if turn.ended_at is not None:
             return
@@ -296,4 +363,4 @@ class TurnObserver:
         turn.responses = responses
         turn.error = error if isinstance(error, Exception) else None
         turn.response_id = responses[-1].id if responses else response_id
-        self._instruments.tell(Instrument.turn_ended, turn)
+        self._instruments.notify(Instrument.turn_ended, turn)

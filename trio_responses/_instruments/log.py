@@ -1,8 +1,6 @@
-"""Log lines of a connection: the instrument that is there by default.
+"""The logging instrument, which every connection has by default.
 
-Ids, sizes, types, words of the protocol and times; never content, never a key (P9).
-
-What belongs elsewhere: what there is to be told (`instrument.py`).
+Log records hold ids, sizes, types, codes and times; never content, and never a key.
 """
 
 from __future__ import annotations
@@ -21,18 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["LoggingInstrument"]
 
 WORD: Final = re.compile(r"[\w.:/@+-]{1,128}", re.ASCII)
-"""What an id, a code, a name or a model looks like: nothing else that is said gets logged."""
+"""The form of an id, a code, a name or a model: no other text of a server or user is logged."""
 
 
 class LoggingInstrument(Instrument):
-    """Logs what happens, without content, to the logger ``trio_responses``.
+    """An instrument that logs sockets, turns and tools to the logger ``trio_responses``.
 
-    Sockets are logged at INFO, their losses and failed attempts at WARNING, the end of a
-    connection that gave up at ERROR, turns and tools at DEBUG. Every record has fields of its own
-    beside its text (``socket``, ``turn``, ``response_id``, ``seconds`` and the like, see
-    docs/instruments.md), for handlers that write JSON.
+    Sockets are logged at INFO, lost sockets and failed attempts at WARNING, the end of a connection
+    that gave up at ERROR, turns and tools at DEBUG. Content and keys are never logged. For handlers
+    that write JSON, every log record has its values as fields (``socket``, ``turn``,
+    ``response_id``, ``seconds`` and others, see docs/instruments.md).
 
-    :param log: another logger.
+    :param log: the logger to use instead.
     """
 
     def __init__(self, log: logging.Logger = logger) -> None:
@@ -41,8 +39,8 @@ class LoggingInstrument(Instrument):
     # --- Sockets -------------------------------------------------------------------------
 
     def socket_opened(self, socket: SocketRecord) -> None:
-        """Log it at INFO."""
-        seconds = _between(socket.started_at, socket.opened_at)
+        """Log an open socket at INFO."""
+        seconds = _seconds_between(socket.started_at, socket.opened_at)
         self._log.info(
             "socket %d open after %.3f s",
             socket.number,
@@ -56,13 +54,13 @@ class LoggingInstrument(Instrument):
         )
 
     def socket_failed(self, socket: SocketRecord) -> None:
-        """Log it at WARNING; a cancellation at DEBUG."""
+        """Log a failed attempt at WARNING, a cancelled one at DEBUG."""
         level = logging.DEBUG if socket.error is None else logging.WARNING
-        kind = _kind(socket.error) or "cancelled"
+        kind = _type_name(socket.error) or "cancelled"
         status = socket.error.status if isinstance(socket.error, HandshakeRejected) else None
         self._log.log(
             level,
-            "socket %d not open: %s, status %s",
+            "socket %d could not be opened: %s, status %s",
             socket.number,
             kind,
             status,
@@ -76,10 +74,10 @@ class LoggingInstrument(Instrument):
         )
 
     def socket_ended(self, socket: SocketRecord) -> None:
-        """Log a loss at WARNING, an end of ours at INFO."""
-        seconds = _between(socket.opened_at, socket.ended_at)
+        """Log a lost socket at WARNING, one that this side closed at INFO."""
+        seconds = _seconds_between(socket.opened_at, socket.ended_at)
         code = socket.error.code if isinstance(socket.error, ConnectionLost) else None
-        kind = _kind(socket.error)
+        kind = _type_name(socket.error)
         self._log.log(
             logging.INFO if socket.error is None else logging.WARNING,
             "socket %d %s after %.1f s, code %s",
@@ -96,32 +94,35 @@ class LoggingInstrument(Instrument):
         )
 
     def reconnecting(self, attempt: int, delay: float, error: ResponsesError) -> None:
-        """Log it at WARNING."""
+        """Log the next attempt and its delay at WARNING."""
         self._log.warning(
             "attempt %d to reconnect in %.1f s, after %s",
             attempt,
             delay,
-            _kind(error),
-            extra={"attempt": attempt, "seconds": delay, "error_type": _kind(error)},
+            _type_name(error),
+            extra={"attempt": attempt, "seconds": delay, "error_type": _type_name(error)},
         )
 
     def rotated(self, socket: SocketRecord) -> None:
-        """Log it at INFO."""
+        """Log a rotation at INFO."""
         self._log.info(
             "socket %d takes over", socket.number, extra={"socket": socket.number, "rotation": True}
         )
 
     def connection_ended(self, error: ResponsesError) -> None:
-        """Log a close at INFO, anything else at ERROR."""
+        """Log a connection that this side closed at INFO, one that failed at ERROR."""
         level = logging.INFO if isinstance(error, ConnectionClosed) else logging.ERROR
         self._log.log(
-            level, "connection over: %s", _kind(error), extra={"error_type": _kind(error)}
+            level,
+            "connection ended: %s",
+            _type_name(error),
+            extra={"error_type": _type_name(error)},
         )
 
     # --- Turns and tools -----------------------------------------------------------------
 
     def turn_sent(self, turn: TurnRecord) -> None:
-        """Log it at DEBUG."""
+        """Log a sent request at DEBUG."""
         if not self._log.isEnabledFor(logging.DEBUG):
             return
         self._log.debug(
@@ -129,75 +130,77 @@ class LoggingInstrument(Instrument):
             turn.number,
             turn.request_bytes,
             turn.lane,
-            _word(turn.previous_response_id),
+            _checked_word(turn.previous_response_id),
             extra={
                 "turn": turn.number,
                 "attempt": turn.attempts,
-                "model": _word(turn.model),
+                "model": _checked_word(turn.model),
                 "lane": turn.lane,
                 "request_bytes": turn.request_bytes,
-                "previous_response_id": _word(turn.previous_response_id),
+                "previous_response_id": _checked_word(turn.previous_response_id),
             },
         )
 
     def turn_ended(self, turn: TurnRecord) -> None:
-        """Log it at DEBUG."""
+        """Log the outcome of a turn at DEBUG."""
         if not self._log.isEnabledFor(logging.DEBUG):
             return
-        seconds = _between(turn.started_at, turn.ended_at)
-        error = _word(turn.error_code) or _kind(turn.error)
-        outcome = _word(turn.status) or error or "left early"
+        seconds = _seconds_between(turn.started_at, turn.ended_at)
+        error = _checked_word(turn.error_code) or _type_name(turn.error)
+        outcome = _checked_word(turn.status) or error or "left early"
         first = turn.first_event_at
         self._log.debug(
             "turn %d ended: %s, response %s, %.3f s",
             turn.number,
             outcome,
-            _word(turn.response_id),
+            _checked_word(turn.response_id),
             seconds,
             extra={
                 "turn": turn.number,
                 "attempts": turn.attempts,
-                "model": _word(turn.model),
-                "response_id": _word(turn.response_id),
-                "status": _word(turn.status),
-                "error_type": _kind(turn.error),
-                "error_code": _word(turn.error_code),
+                "model": _checked_word(turn.model),
+                "response_id": _checked_word(turn.response_id),
+                "status": _checked_word(turn.status),
+                "error_type": _type_name(turn.error),
+                "error_code": _checked_word(turn.error_code),
                 "seconds": seconds,
-                "first_event_seconds": None if first is None else _between(turn.sent_at, first),
+                "first_event_seconds": None
+                if first is None
+                else _seconds_between(turn.sent_at, first),
                 "input_tokens": sum(one.input_tokens for one in turn.usages),
                 "output_tokens": sum(one.output_tokens for one in turn.usages),
             },
         )
 
     def tool_finished(self, tool: ToolRecord) -> None:
-        """Log it at DEBUG."""
+        """Log the outcome of a tool's call at DEBUG."""
         if not self._log.isEnabledFor(logging.DEBUG):
             return
-        seconds = _between(tool.started_at, tool.ended_at)
+        seconds = _seconds_between(tool.started_at, tool.ended_at)
         self._log.debug(
             "tool %s, call %s: %s, %.3f s",
-            _word(tool.name),
-            _word(tool.call_id),
-            "cancelled" if tool.cancelled else _kind(tool.error) or "done",
+            _checked_word(tool.name),
+            _checked_word(tool.call_id),
+            "cancelled" if tool.cancelled else _type_name(tool.error) or "done",
             seconds,
             extra={
-                "tool": _word(tool.name),
-                "call_id": _word(tool.call_id),
-                "error_type": _kind(tool.error),
+                "tool": _checked_word(tool.name),
+                "call_id": _checked_word(tool.call_id),
+                "error_type": _type_name(tool.error),
                 "seconds": seconds,
             },
         )
 
 
-def _kind(error: BaseException | None) -> str | None:
-    """Name an error; what it says may be content."""
+def _type_name(error: BaseException | None) -> str | None:
+    """Return the type of an error; its message may hold content."""
     return None if error is None else type(error).__name__
 
 
-def _word(said: str | None) -> str | None:
-    """Give a word of the protocol, and nothing that only stands in its place."""
-    return said if said is None or WORD.fullmatch(said) else "(odd)"
+def _checked_word(text: str | None) -> str | None:
+    """Return a text that has the form of a `WORD`, and ``(odd)`` in place of any other."""
+    return text if text is None or WORD.fullmatch(text) else "(odd)"
 
 
-def _between(since: float | None, until: float | None) -> float:
+def _seconds_between(since: float | None, until: float | None) -> float:
     return 0.0 if since is None or until is None else until - since

@@ -1,9 +1,7 @@
-"""Recordings: everything that goes over the wire, as lines of JSON.
+"""Recordings: all frames of a connection, as lines of JSON.
 
-`Recorder` is an instrument that writes one; `Recording` reads it back. The form is described in
-docs/recording.md. Neither handshake headers nor the key ever get there.
-
-What belongs elsewhere: a server that answers from a recording (`testing/replay.py`).
+`Recorder` is an instrument that writes a recording; `Recording` reads it. docs/recording.md
+describes the format. A recording never holds the API key or a handshake header.
 """
 
 from __future__ import annotations
@@ -36,14 +34,17 @@ SECRETS_OF_TOOLS: Final[dict[str, dict[str, Any]]] = {
     "mcp": {"authorization": "[redacted]", "headers": {}},
     "allowlist": {"domain_secrets": []},
 }
-"""Fields of an MCP tool, and of the network policy of a container; what is recorded instead."""
+"""The secret fields of a tool's definition, by its ``type``, and the values recorded instead.
+
+They belong to an MCP tool and to the network policy of a container.
+"""
 PLAIN_MARKS: Final = (b"mcp", b"domain_secrets")
 MARKS: Final = (*PLAIN_MARKS, b"\\u")
-"""What stands in every frame that may have such a field."""
+"""Every frame that may have a secret field contains one of these."""
 NORMAL_CLOSURE: Final = 1000
 
 Redact: TypeAlias = "Callable[[Any], Any]"
-"""Takes a frame as JSON, and gives what is written in its place."""
+"""A function that gets a frame as plain JSON and returns the JSON to record instead."""
 
 
 class _Header(msgspec.Struct):
@@ -54,40 +55,40 @@ class _Header(msgspec.Struct):
 
 
 class RecordingLine(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One line of a recording: something that happened on a socket."""
+    """One line of a recording: a frame, or the start or end of a socket."""
 
     t: float
-    """Seconds since the recording began, on Trio's clock."""
+    """Seconds since the first line of the recording, on Trio's clock."""
     socket: int = 1
-    """Counts the sockets of the recording."""
+    """The number of the socket: sockets of a recording are counted from 1."""
     dir: str
     """``open``, ``send``, ``recv``, ``close``, or ``fail`` for a handshake that failed."""
     frame: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    """``send`` and ``recv``: the message, where it is JSON."""
+    """``send`` and ``recv``: the message, when it is JSON."""
     text: str | None = None
-    """A message that is text, and no JSON."""
+    """A text message that is not JSON."""
     binary: str | None = None
-    """A message that is binary, in Base64."""
+    """A binary message, in Base64."""
     size: int | None = None
-    """A message over the limit, which was not kept: its bytes."""
+    """The size in bytes of a message that is not JSON, or that was over the limit and not kept."""
     by: Literal["client", "server"] | None = None
-    """``close``: who ended it."""
+    """``close``: which side ended the socket."""
     code: int | None = None
-    """``close``: the code; 1006 where there was none."""
+    """``close``: the close code; 1006 when no close frame came."""
     reason: str | None = None
-    """``close``: the server's words; ``fail``: the type of the exception."""
+    """``close``: the server's reason; ``fail``: the type of the exception."""
     status: int | None = None
-    """``fail``: the HTTP status, where there was one."""
+    """``fail``: the HTTP status of the server's refusal, when there is one."""
 
     @property
     def json(self) -> Any:
-        """The frame as plain JSON; `None` for what is none."""
+        """The frame as plain JSON; `None` for a line without one."""
         return None if self.frame is msgspec.UNSET else msgspec.json.decode(self.frame)
 
 
 @final
 class Recorder(Instrument):
-    """Writes what goes over the wire of one or more connections to a file.
+    """An instrument that writes all frames of one or more connections to a file.
 
     For example::
 
@@ -95,14 +96,14 @@ class Recorder(Instrument):
             async with open_responses(instruments=[recorder]) as connection:
                 ...
 
-    Every line is flushed, so that a program that dies leaves a recording. It holds content, and
-    so a file that is made here is for its owner's eyes only. The key and all headers are left
-    out, and so are ``headers`` and ``authorization`` of MCP tools, and the ``domain_secrets`` of
-    containers.
+    Every line is flushed, so that a program that crashes leaves a recording. A recording holds
+    content, so a file that is created here can be read by its owner only. The API key, all
+    handshake headers, ``headers`` and ``authorization`` of MCP tools, and ``domain_secrets`` of
+    containers are left out.
 
-    :param file: a path, or a file that is open for bytes, which stays open.
-    :param redact: called with every JSON frame, to leave content out. What is no JSON is not
-        recorded then, but for its size.
+    :param file: a path, or a binary file that is open for writing, which stays open.
+    :param redact: called with every JSON frame; its result is recorded. Of a message that is not
+        JSON, only the size is recorded then.
     """
 
     def __init__(
@@ -117,10 +118,10 @@ class Recorder(Instrument):
         self._sockets: dict[int, int] = {}
         self._began_at: float | None = None
         self._encoder = msgspec.json.Encoder()
-        self._write(_Header(format=FORMAT, version=VERSION))
+        self._write_record(_Header(format=FORMAT, version=VERSION))
 
     def __enter__(self) -> Self:
-        """Record for the length of a block."""
+        """Return the recorder, which is closed at the end of the block."""
         return self
 
     def __exit__(
@@ -133,80 +134,82 @@ class Recorder(Instrument):
         self.close()
 
     def close(self) -> None:
-        """Close the file, if it was opened here; what comes after that is not recorded."""
+        """Close the file if this recorder opened it; later frames are not recorded."""
         if self._owned is not None:
             self._owned.close()
 
-    # --- What it hears -------------------------------------------------------------------
+    # --- Hooks -------------------------------------------------------------------
 
     def socket_opened(self, socket: SocketRecord) -> None:
-        """Write a line for it."""
-        self._note(socket, "open")
+        """Write a line for an open socket."""
+        self._write_line(socket, "open")
 
     def socket_failed(self, socket: SocketRecord) -> None:
-        """Write a line for it."""
+        """Write a line for a failed attempt, with its error and HTTP status."""
         error = socket.error
         status = error.status if isinstance(error, HandshakeRejected) else None
-        self._note(socket, "fail", reason=type(error).__name__ if error else None, status=status)
+        self._write_line(
+            socket, "fail", reason=type(error).__name__ if error else None, status=status
+        )
 
     def socket_ended(self, socket: SocketRecord) -> None:
-        """Write a line with the code of its end."""
+        """Write a line with the close code."""
         lost = socket.error
         if isinstance(lost, ConnectionLost):
             reason = (lost.reason or None) if self._redact is None else None
-            self._note(socket, "close", by="server", code=lost.code, reason=reason)
+            self._write_line(socket, "close", by="server", code=lost.code, reason=reason)
         else:
-            self._note(socket, "close", by="client", code=NORMAL_CLOSURE)
+            self._write_line(socket, "close", by="client", code=NORMAL_CLOSURE)
 
     def frame_sent(self, socket: SocketRecord, payload: bytes) -> None:
-        """Write a line for it."""
-        self._note_message(socket, "send", payload)
+        """Write a line for the frame."""
+        self._write_message(socket, "send", payload)
 
     def frames_received(self, socket: SocketRecord, batch: Sequence[Message]) -> None:
-        """Write a line for each of them."""
+        """Write a line for each message."""
         for message in batch:
-            self._note_message(socket, "recv", message)
+            self._write_message(socket, "recv", message)
 
-    # --- What it writes ------------------------------------------------------------------
+    # --- Lines ------------------------------------------------------------------
 
-    def _note_message(self, socket: SocketRecord, direction: str, message: Message) -> None:
+    def _write_message(self, socket: SocketRecord, direction: str, message: Message) -> None:
         if isinstance(message, bytes):
             try:
-                self._note(socket, direction, frame=self._cleaned(message))
+                self._write_line(socket, direction, frame=self._cleaned(message))
             except (msgspec.DecodeError, RecursionError):
                 hidden = self._redact is not None or any(mark in message for mark in PLAIN_MARKS)
                 shown = None if hidden else message.decode(errors="replace")
-                self._note(socket, direction, text=shown, size=len(message))
+                self._write_line(socket, direction, text=shown, size=len(message))
         elif isinstance(message, BinaryMessage):
             shown = None if self._redact is not None else base64.b64encode(message.data).decode()
-            self._note(socket, direction, binary=shown, size=len(message.data))
+            self._write_line(socket, direction, binary=shown, size=len(message.data))
         else:
-            self._note(socket, direction, size=message.size)
+            self._write_line(socket, direction, size=message.size)
 
     def _cleaned(self, message: bytes) -> msgspec.Raw:
-        """Give a frame for one line, without what must not be in it.
+        """Return a frame as JSON in one line, without secrets and redacted.
 
-        :raises msgspec.DecodeError: when it is no JSON.
-        :raises RecursionError: when it is nested too deep to look into.
+        :raises msgspec.DecodeError: when the message is not JSON.
+        :raises RecursionError: when the message is nested too deeply to search it for secrets.
         """
         frame: Any = msgspec.json.decode(message)
         hidden = any(mark in message for mark in MARKS) and _hide_secrets(frame)
         if self._redact is not None:
             frame = self._redact(frame)
         elif not hidden:
-            # Line breaks are white space here: within a string they would be no JSON.
+            # A line break here is white space: JSON does not allow one within a string.
             return msgspec.Raw(message.replace(b"\n", b" ").replace(b"\r", b" "))
         return msgspec.Raw(self._encoder.encode(frame))
 
-    def _note(self, socket: SocketRecord, direction: str, **facts: Any) -> None:
+    def _write_line(self, socket: SocketRecord, direction: str, **facts: Any) -> None:
         number = self._sockets.setdefault(socket.number, len(self._sockets) + 1)
         now = trio.current_time()
         if self._began_at is None:
             self._began_at = now
         t = round(now - self._began_at, 6)
-        self._write(RecordingLine(t=t, socket=number, dir=direction, **facts))
+        self._write_record(RecordingLine(t=t, socket=number, dir=direction, **facts))
 
-    def _write(self, line: msgspec.Struct) -> None:
+    def _write_record(self, line: msgspec.Struct) -> None:
         if not self._file.closed:
             self._file.write(self._encoder.encode(line) + b"\n")
             self._file.flush()
@@ -217,7 +220,7 @@ def _open_privately(path: str, flags: int) -> int:
 
 
 def _hide_secrets(value: Any) -> bool:
-    """Take the secrets out of the definitions of tools, wherever they stand."""
+    """Replace the secrets in all definitions of tools in a frame; return whether one was found."""
     hidden = False
     inner: Iterable[Any] = ()
     if isinstance(value, dict):
@@ -237,33 +240,33 @@ def _hide_secrets(value: Any) -> bool:
 
 @final
 class Recording:
-    """A recording, in memory: what a `Recorder` wrote, or lines of ``t``, ``dir`` and ``frame``.
+    """A recording in memory, as a `Recorder` wrote it or made by hand from `RecordingLine`.
 
-    :param lines: what happened, in order.
+    :param lines: the lines, in order.
     """
 
     def __init__(self, lines: Sequence[RecordingLine]) -> None:
         self.lines: tuple[RecordingLine, ...] = tuple(lines)
-        """What happened, in order."""
+        """The lines, in order."""
 
     def __repr__(self) -> str:
-        """Show how long it is: no content."""
+        """Return the number of lines, without content."""
         return f"<Recording of {len(self.lines)} lines>"
 
     def __iter__(self) -> Iterator[RecordingLine]:
-        """Iterate over the lines."""
+        """Return an iterator over the lines."""
         return iter(self.lines)
 
     def __len__(self) -> int:
-        """Count the lines."""
+        """Return the number of lines."""
         return len(self.lines)
 
     @classmethod
     def read(cls, file: str | os.PathLike[str] | IO[bytes]) -> Self:
-        """Read a file; a last line that was cut off in the middle is left out.
+        """Read a recording from a file; a last line that was cut off is left out.
 
-        :param file: a path, or a file that is open for bytes.
-        :raises ConfigurationError: for what is no recording, or one of a later version.
+        :param file: a path, or a binary file that is open for reading.
+        :raises ConfigurationError: when the file is not a recording, or is one of a later version.
         """
         if isinstance(file, str | os.PathLike):
             with open(file, "rb") as opened:  # noqa: PTH123 - as paths are opened above
@@ -272,7 +275,7 @@ class Recording:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read the bytes of a file: as `read`."""
+        """Read a recording from the bytes of a file, as `read` does."""
         *whole, rest = data.split(b"\n")
         rows = [row for row in whole if row.strip()]
         if rest.strip() and _is_whole(rest):
@@ -295,7 +298,7 @@ def _is_whole(row: bytes) -> bool:
 
 
 def _is_header(row: bytes) -> bool:
-    """Whether it is of the form of a first line; frames of a recording have a ``format``, too."""
+    """Whether a line is the first line of a recording; a frame may have a ``format``, too."""
     try:
         names = msgspec.json.decode(row, type=dict[str, msgspec.Raw]).keys()
     except msgspec.DecodeError:

@@ -1,9 +1,7 @@
-"""What instruments are told of: a record for each socket, turn and call of a tool.
+"""The records that instruments get: one for each socket, turn and call of a tool.
 
-A record is filled in as things go on, and all hooks about one thing get the same record. Times
-are Trio's, in seconds.
-
-What belongs elsewhere: the hooks (`instrument.py`).
+A record is filled in over time, and all hooks about one thing get the same record. Times are in
+seconds on Trio's clock.
 """
 
 from __future__ import annotations
@@ -30,86 +28,89 @@ _turns: Final[Iterator[int]] = count(1)
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SocketRecord:
-    """What is known of a socket, or of the attempt to open one."""
+    """The facts about one socket, or about the attempt to open one."""
 
     number: int = field(default_factory=lambda: next(_sockets))
-    """Counts the sockets of this process."""
+    """The number of the socket: sockets of this process are counted from 1."""
     host: str
-    """The server."""
+    """The server's host."""
     port: int
-    """Its port."""
+    """The server's port."""
     attempt: int = 0
-    """How many attempts to reconnect came before, since the server last proved itself well."""
+    """The number of attempts to reconnect before, since the server was last healthy."""
     rotation: bool = False
-    """Whether it is to take over from one that still lives."""
+    """Whether the socket is opened to replace one that still works."""
     started_at: float = field(default_factory=trio.current_time)
-    """When the handshake began."""
+    """The time when the socket started to open."""
     opened_at: float | None = None
-    """When it was done."""
+    """The time when the handshake had succeeded."""
     ended_at: float | None = None
-    """When it was lost or closed, or had failed."""
+    """The time when the socket was lost or closed, or could not be opened."""
     error: ResponsesError | None = None
-    """Why it failed or was lost; `None` where this side closed it."""
+    """Why the socket failed or was lost; `None` when this side closed it."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class TurnRecord:
-    """What is known of a turn: on the connection, of a conversation or of a run."""
+    """The facts about one turn: of a connection, a conversation or a run."""
 
     number: int = field(default_factory=lambda: next(_turns))
-    """Counts the turns of this process."""
+    """The number of the turn: turns of this process are counted from 1."""
     host: str
-    """The server."""
+    """The server's host."""
     port: int
-    """Its port."""
+    """The server's port."""
     model: str | None = None
-    """The model that was asked for."""
+    """The ``model`` of the request."""
     started_at: float = field(default_factory=trio.current_time)
-    """When it asked for a socket and a lane."""
+    """The time when the turn started to wait for a socket and a lane."""
     sent_at: float | None = None
-    """When the latest attempt's request was written."""
+    """The time when the latest attempt's request was written."""
     first_event_at: float | None = None
-    """When the latest attempt's first event came that is no error."""
+    """The time of the latest attempt's first event that is no error."""
     ended_at: float | None = None
-    """When its reader had its end, or left."""
+    """The time when the turn's reader got its end, or left."""
     attempts: int = 0
-    """How many requests were written."""
+    """The number of requests that were written."""
     lane: str | None = None
     """The ``stream_id``; `None` for the default lane."""
     previous_response_id: str | None = None
-    """What the request continues; `None` for full input."""
+    """The response that the request continues; `None` for full input."""
     request_bytes: int = 0
-    """The size of the latest request."""
+    """The size of the latest request, in bytes."""
     response_id: str | None = None
-    """The id of its response: that of the latest attempt, and of the last successor at its end."""
+    """The id of the response to the latest attempt; at the end, of the last response."""
     responses: tuple[Response, ...] = field(default=(), repr=False)
-    """The Responses that it ended with: more than one where it was steered. All content."""
+    """The Responses of the turn, with all content: more than one when it was steered."""
     error: Exception | None = field(default=None, repr=False)
-    """What it raised; `None` where it has a Response, or was left early."""
+    """What the turn raised; `None` when it has a Response, or was left early."""
 
     @property
     def response(self) -> Response | None:
-        """The last Response; `None` where it ended without."""
+        """The last Response; `None` when the turn has none."""
         return self.responses[-1] if self.responses else None
 
     @property
     def status(self) -> str | None:
-        """The status of that Response."""
+        """The status of the last Response; `None` when the turn has none."""
         return self.response.status if self.response is not None else None
 
     @property
     def usages(self) -> tuple[Usage, ...]:
-        """The tokens of each Response that says how many."""
+        """The token usage of each Response that has one."""
         return tuple(one.usage for one in self.responses if one.usage is not None)
 
     @property
     def left_early(self) -> bool:
-        """Whether its reader left before its end."""
+        """Whether the reader left the turn before its end."""
         return self.ended_at is not None and not self.responses and self.error is None
 
     @property
     def error_code(self) -> str | None:
-        """What failed: the server's word where it gave one, else the exception's type."""
+        """The reason of a failure: the server's error code, else the exception's type.
+
+        `None` when the turn did not fail.
+        """
         if self.error is not None:
             code = self.error.code if isinstance(self.error, APIError) else None
             return code or type(self.error).__name__
@@ -121,19 +122,19 @@ class TurnRecord:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ToolRecord:
-    """What is known of a call of a tool that a run has begun."""
+    """The facts about one call of a tool in a run."""
 
     name: str
-    """The tool's name; the type of the call where it has none."""
+    """The tool's name; the type of the call when it has no name."""
     kind: str
     """The type of the call, such as ``function_call``."""
     call_id: str | None = None
-    """The model's id for it."""
+    """The ``call_id`` of the call, which the model chose."""
     started_at: float = field(default_factory=trio.current_time)
-    """When it began."""
+    """The time when the tool started."""
     ended_at: float | None = None
-    """When it was over."""
+    """The time when the tool had finished."""
     error: Exception | None = field(default=None, repr=False)
-    """What it raised, or why its arguments did not fit."""
+    """What the tool raised, or why its arguments are invalid."""
     cancelled: bool = False
-    """Whether it was cancelled, by whoever left the run."""
+    """Whether the tool was cancelled, because the run was left."""

@@ -1,8 +1,6 @@
-"""Several connections behind one face: which of them takes what, and when there are more or fewer.
+"""Several connections to one server that are used like a single one."""
 
-What belongs elsewhere: one connection (`connection/connection.py`).
-"""
-
-from trio_responses._pool.pool import PoolStatistics, ResponsesPool, open_pool
+from trio_responses._pool.pool import ResponsesPool, open_pool
+from trio_responses._pool.statistics import PoolStatistics
 
 __all__ = ["PoolStatistics", "ResponsesPool", "open_pool"]

@@ -1,30 +1,29 @@
-"""Several connections behind one face: turns go where the fewest are, more are opened on demand.
+"""The pool as users see it: `open_pool` and `ResponsesPool`.
 
-What belongs elsewhere: which connection takes what (`spreading.py`), how a turn gets to one
-(`route.py`), the tasks that open and close them (`tasks.py`), what one of them does
-(`connection/connection.py`).
+`ResponsesPool` is a facade. `Scheduler` decides which connection each turn, lane and conversation
+gets, and `PoolSupervisor` opens, watches and closes the connections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from itertools import tee
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
-from trio_responses._client import make_engine, start_engine
+from trio_responses._client import make_engine, open_conversation, start_engine
 from trio_responses._concurrency import open_closing_nursery
 from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
-from trio_responses._pool.scheduler import Bounds
-from trio_responses._pool.sender import PoolTurnSender
-from trio_responses._pool.tasks import SUMS, PoolTasks
-from trio_responses._settings import ReconnectPolicy, check_words, checked_instruments
-from trio_responses._transport.tls import system_trust
+from trio_responses._instruments.instrument import checked_instruments
+from trio_responses._pool.scheduler import PoolLimits, Scheduler, is_permanent
+from trio_responses._pool.statistics import SUMS, PoolStatistics
+from trio_responses._pool.supervisor import PoolSupervisor
+from trio_responses._settings import ReconnectPolicy, check_option_values
+from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
@@ -32,83 +31,48 @@ from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-
-    import msgspec
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from trio_responses._client import ResponsesConnection
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._conversation.conversation import Conversation
+    from trio_responses._conversation.history import History
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
+    from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import Instrument
-    from trio_responses._lifecycle import ConnectionStatistics
-    from trio_responses._protocol.continuation import Continuation
-    from trio_responses._protocol.delivery import DeliveryChoice
-    from trio_responses._protocol.raw_items import RawItems
+    from trio_responses._pool.connection import PooledConnection
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
-    from trio_responses._transport.proxy import ProxyChoice
+    from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
     from trio_responses._turn.methods import Lane
+    from trio_responses._turn.request_builder import RequestBuilder
+    from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import AbandonChoice
+    from trio_responses._turn.turn import Turn
 
-__all__ = ["PoolStatistics", "ResponsesPool", "open_pool"]
+__all__ = ["ResponsesPool", "open_pool"]
 
 TARGET_LOAD: Final = MAX_ACTIVE // 2
-"""Turns on a connection with lanes before the next one is opened: the other half of its places
-are for the turns that come while that takes its handshake."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolStatistics:
-    """What a pool has counted; made by ``pool.statistics()``. Sums hold what is gone, too."""
-
-    connections: tuple[ConnectionStatistics, ...]
-    """What each of the connections that are there has counted, oldest first."""
-    connections_opening: int
-    """Connections that are being opened."""
-    connections_ended: int
-    """Connections that were over for good, and are not there any more."""
-    connections_failed: int
-    """Connections that could not be opened."""
-    turns_waiting: int
-    """Turns, lanes and conversations that wait for a place on some connection."""
-    sockets_opened: int
-    """Sockets that came through their handshake."""
-    events_received: int
-    """Events of all kinds."""
-    bytes_received: int
-    """Bytes of their frames."""
-    requests_sent: int
-    """Requests that were written as a whole, steering among them."""
-    bytes_sent: int
-    """Bytes of their frames."""
-    requests_active: int
-    """Requests whose response has not ended, abandoned ones among them."""
-    undecodable_frames: int
-    """Frames that were no event."""
-    unclaimed_events: int
-    """Events that belonged to no request."""
-    dropped_events: int
-    """Events of turns that were left early."""
-    unread_bytes: int
-    """Bytes of events that wait for their readers."""
+"""The load of a connection with lanes above which another connection is opened. The other half of
+its places is for the turns that arrive while the next connection is being opened."""
 
 
 @final
 class ResponsesPool(TurnMethods):
-    """Several connections to one server. Made by `open_pool` only.
+    """Several connections to one server, used like a single one. Made by `open_pool` only.
 
-    A turn goes to the connection with the fewest; one with ``previous_response_id`` to the
-    connection that has that response in its cache; and a lane or a conversation stays on its
-    connection for its whole life, with its forks.
+    A turn is sent on the connection with the lowest load, and a turn with
+    ``previous_response_id`` on the connection whose server cache has that response. A lane or a
+    conversation stays on one connection, and so do the forks of the conversation.
     """
 
-    def __init__(self, tasks: PoolTasks) -> None:
-        self._tasks = tasks
-        self._spread = tasks.spread
+    def __init__(self, scheduler: Scheduler, supervisor: PoolSupervisor) -> None:
+        self._scheduler = scheduler
+        self._supervisor = supervisor
 
     def __repr__(self) -> str:
-        """Show how many there are: nothing secret."""
+        """Return the number of connections; nothing secret."""
         return f"<ResponsesPool of {len(self.connections)} connections>"
 
     # --- Turns ---------------------------------------------------------------------------
@@ -116,102 +80,179 @@ class ResponsesPool(TurnMethods):
     def stream(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
-        """Run one turn as a scope, event by event: as ``connection.stream``.
+        """Run one turn as a scope, event by event, as ``connection.stream`` does.
 
-        Where all places are taken it waits; who has waited longest is next. Where its connection
-        loses the socket before the request is out, it goes to another one at once. A turn that is
-        sent again may go to another connection than before. Cancelled before it is out, nothing
-        was sent, and it has no place.
+        While no connection has a free place, the turn waits; turns get places in the order of
+        their arrival. If the connection loses its socket before the request is sent, the turn
+        moves to another connection at once. A request that is sent again may be sent on another
+        connection. If cancelled before the request is sent, nothing was sent, and the turn has no
+        place.
         """
-        check_words(delivery=delivery, abandon=abandon)
-        draft = StaticRequest(create_command(params))
-        route = PoolTurnSender(self._spread)
-        return ResponseStream(route, draft, delivery=delivery, abandon=abandon, snapshot=snapshot)
+        check_option_values(delivery=delivery, abandon=abandon)
+        request = StaticRequest(create_command(params))
+        sender = PoolTurnSender(self._scheduler)
+        return ResponseStream(
+            sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot
+        )
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
-        """Have a lane of one's own for the length of a block: as ``connection.lane``.
+        """Reserve a lane for the length of a block, as ``connection.lane`` does.
 
-        Cancelled while it waits for a place, it has none.
+        If cancelled while waiting for a connection, no lane is reserved.
 
-        :param name: a name for it; on every connection there may be one of that name.
+        :param name: the name of the lane. Each connection may have one lane of this name.
         """
-        async with self._at_home() as connection, connection.lane(name) as lane:
+        async with self._pinned() as connection, connection.facade.lane(name) as lane:
             yield lane
 
     @asynccontextmanager
     async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
-        """Have a conversation for the length of a block: as ``connection.conversation``.
+        """Open a conversation for the length of a block, as ``connection.conversation`` does.
 
-        It stays on one connection, as do its forks. Where that is over for good, its turns raise
-        what it ended with, and its checkpoint goes on at another one. Cancelled while it waits for
-        a place, it has none.
+        The conversation and its forks stay on one connection. When this connection has ended,
+        their turns raise the error that the connection ended with; a checkpoint of the
+        conversation can be restored on another connection. If cancelled while waiting for a
+        connection, no conversation is opened.
         """
         async with (
-            self._at_home() as connection,
-            connection.conversation(**settings) as conversation,
+            self._pinned() as connection,
+            connection.facade.conversation(**settings) as conversation,
         ):
             yield conversation
 
     @asynccontextmanager
     async def _resume_conversation(
-        self,
-        settings: Mapping[str, Any],
-        continuation: Continuation,
-        answers: Sequence[msgspec.Raw] = (),
-        unsent: RawItems | None = None,
+        self, settings: Mapping[str, Any], history: History
     ) -> AsyncGenerator[Conversation, None]:
-        """Open a conversation that has a history: for `Conversation.restore`."""
-        async with (
-            self._at_home() as connection,
-            connection._resume_conversation(  # noqa: SLF001 - a pool hosts conversations as well
-                settings, continuation, answers, unsent
-            ) as conversation,
-        ):
-            yield conversation
+        """Open a conversation that has a history, for `Conversation.restore`."""
+        async with self._pinned() as connection:
+            with open_conversation(connection.engine, settings, history) as conversation:
+                yield conversation
 
     @asynccontextmanager
-    async def _at_home(self) -> AsyncGenerator[ResponsesConnection, None]:
-        """Have a place for a guest for the length of a block."""
-        member = await self._spread.take_home()
+    async def _pinned(self) -> AsyncGenerator[PooledConnection, None]:
+        """Pin a lane or a conversation to a connection for the length of a block."""
+        connection = await self._scheduler.pin()
         try:
-            yield member.connection
+            yield connection
         finally:
-            self._spread.leave_home(member)
+            self._scheduler.unpin(connection)
 
     async def aclose(self) -> None:
-        """Close all connections, side by side: idempotent, within ``timeouts.close``.
+        """Close all connections at the same time: idempotent, within ``timeouts.close``.
 
-        Turns under way, and those that wait, raise `ConnectionClosed`. Cancelling does not
-        shorten it.
+        Active and waiting turns raise `ConnectionClosed`. A cancellation does not shorten the
+        closing.
         """
-        await self._tasks.finish()
+        await self._supervisor.aclose()
 
-    # --- What there is to see ------------------------------------------------------------
+    # --- State ---------------------------------------------------------------------------
 
     @property
     def connections(self) -> tuple[ResponsesConnection, ...]:
-        """The connections that are there, oldest first."""
-        self._spread.drop_ended()
-        return tuple(member.connection for member in self._spread.members)
+        """The connections that have not ended, oldest first."""
+        self._scheduler.update_connections()
+        return tuple(connection.facade for connection in self._scheduler.connections)
 
     def statistics(self) -> PoolStatistics:
-        """Count what has happened so far."""
-        counted = tuple(connection.statistics() for connection in self.connections)
-        past = self._tasks.count_past()
+        """Return the counters of the pool."""
+        current = tuple(connection.statistics() for connection in self.connections)
+        scheduler = self._scheduler
+        ended = scheduler.ended.sums()
         return PoolStatistics(
-            connections=counted,
-            connections_opening=self._spread.opening,
-            connections_ended=self._tasks.ended,
-            connections_failed=self._spread.failures,
-            turns_waiting=self._spread.waiting,
-            **{name: past[name] + sum(getattr(one, name) for one in counted) for name in SUMS},
+            connections=current,
+            connections_opening=scheduler.opening,
+            connections_ended=scheduler.ended.count,
+            connections_failed=scheduler.failures,
+            turns_waiting=scheduler.waiting,
+            **{name: ended[name] + sum(getattr(one, name) for one in current) for name in SUMS},
         )
+
+
+class PoolTurnSender:
+    """Sends one turn of a pool on the connection that the scheduler assigns. A `TurnSender`.
+
+    No request is sent twice here: a turn moves to another connection only while its request is
+    not sent. Then the turn keeps its position in the order of arrival.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._connection: PooledConnection | None = None
+        """The connection of the latest attempt; `None` while none is assigned."""
+        self._has_place = False
+        """Whether the turn has a place on this connection."""
+        self._arrival: int | None = None
+        """The arrival number of the turn, until its request is sent."""
+
+    @property
+    def max_reroutes(self) -> int:
+        """An unsent request is tried once on each connection that the pool may have."""
+        return self._scheduler.limits.size
+
+    def may_reroute(self, error: ResponsesError) -> bool:
+        """Whether a request that was not sent may be sent on another connection.
+
+        Not if no connection was assigned, nor after a permanent error.
+        """
+        connection = self._connection
+        if connection is None or is_permanent(error):
+            return False
+        return connection.has_ended or connection.engine.requests.may_reroute(error)
+
+    async def start_turn(self, request: RequestBuilder) -> Turn:
+        """Send a request on the connection that the scheduler assigns.
+
+        If the connection loses its socket while the request waits there for its lane, the turn
+        moves to another connection, at most once for each connection that the pool may have.
+        After that the request waits until its connection has another socket.
+        """
+        if self._arrival is None:
+            self._arrival = self._scheduler.next_arrival()
+        for _ in range(self._scheduler.limits.size):
+            connection = await self._acquire(request)
+            with connection.sending():
+                return await self._send(request, connection)
+        return await self._send(request, await self._acquire(request))
+
+    async def _acquire(self, request: RequestBuilder) -> PooledConnection:
+        self._connection = None
+        self._connection = await self._scheduler.acquire(request.parent, self._arrival)
+        self._has_place = True
+        return self._connection
+
+    async def _send(self, request: RequestBuilder, connection: PooledConnection) -> Turn:
+        try:
+            turn = await connection.engine.requests.start_turn(request)
+        except BaseException:
+            self._release(connection)
+            raise
+        self._arrival = None
+        return turn
+
+    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+        """Discard the remaining events of a turn, and release its place."""
+        if self._connection is not None and self._has_place:
+            self._connection.engine.requests.abandon_turn(turn, abandon)
+            self._release(self._connection, turn)
+
+    def _release(self, connection: PooledConnection, turn: Turn | None = None) -> None:
+        self._has_place = False
+        self._scheduler.release(connection, turn)
+
+    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+        """Send input for a response that is active; if it has ended, the receipt fails here."""
+        if self._connection is not None and self._has_place:
+            await self._connection.engine.requests.steer(turn, receipt)
+        else:
+            receipt.fail("response_already_completed", "the turn has ended")
+            await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
@@ -225,7 +266,7 @@ async def open_pool(
     endpoint: Endpoint | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
-    proxy: ProxyChoice = None,
+    proxy: ProxyOption = None,
     reconnect: ReconnectPolicy | Iterable[float] | None = None,
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
@@ -235,7 +276,7 @@ async def open_pool(
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesPool, None]:
-    """Open up to ``size`` connections behind one face, for the length of a block.
+    """Open a pool of up to ``size`` connections for the length of a block.
 
     For example::
 
@@ -243,30 +284,33 @@ async def open_pool(
             for question in questions:
                 nursery.start_soon(ask, pool, question)
 
-    The first connection is open when the block begins; the others are opened as they are needed,
-    and stay. Nothing outlives the block, and in its ``finally`` clauses the connections still
-    work, as with `open_responses`, whose options the others are. Each connection has its own
-    walk through ``reconnect``, its own ``limits`` and its own, staggered, ``rotation``. When the
-    opening is cancelled, nothing is left of it.
+    The first connection is open when the block begins. Other connections are opened as the load
+    needs them, and stay open. Nothing outlives the block: no task, no socket, no timer. If the
+    block is cancelled or fails, the connections still work in its ``finally`` clauses; then they
+    are closed within ``timeouts.close`` seconds. If the opening is cancelled, nothing is left
+    behind.
 
-    :param size: how many connections there may be.
-    :param per_connection: turns, lanes and conversations on each connection before another one is
-        opened: by default 8 where the endpoint has lanes, of the 16 turns that a server runs at
-        once on a connection; else 1.
-    :raises ConfigurationError: when the arguments cannot work.
+    The other options are those of `open_responses`. They hold for each connection: each one
+    reconnects by itself, and has its own ``limits`` and its own, staggered, ``rotation``.
+
+    :param size: the largest number of connections.
+    :param per_connection: the number of turns, lanes and conversations on each connection above
+        which another connection is opened. By default 8 where the endpoint has lanes, half of the
+        16 responses that a server runs at the same time on a connection; else 1.
+    :raises ConfigurationError: for arguments that cannot work.
     :raises ConnectError: as `open_responses` does.
-    :raises ReconnectFailed: likewise.
+    :raises ReconnectFailed: as `open_responses` does.
     """
     endpoint = choose_endpoint(url, endpoint)
     places = MAX_ACTIVE if endpoint.lanes else 1
     if per_connection is None:
         per_connection = TARGET_LOAD if endpoint.lanes else 1
-    _check(size=size, per_connection=per_connection)
+    _check_numbers(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
-        ssl_context = system_trust()  # kept, also while no connection is open
+        ssl_context = default_ssl_context()  # one context for connections opened later, too
     headers = checked_headers(headers)
     instruments = None if instruments is None else checked_instruments(instruments)
-    walks = _Walks(reconnect)
+    reconnect_options = _ReconnectOptions(reconnect)
 
     async def connect(nursery: trio.Nursery) -> ConnectionEngine:
         engine = make_engine(
@@ -276,7 +320,7 @@ async def open_pool(
             headers=headers,
             ssl_context=ssl_context,
             proxy=proxy,
-            reconnect=walks.next(),
+            reconnect=reconnect_options.next(),
             timeouts=timeouts,
             keepalive=keepalive,
             limits=limits,
@@ -288,28 +332,34 @@ async def open_pool(
         return await start_engine(nursery, engine)
 
     policy = reconnect if isinstance(reconnect, ReconnectPolicy) else ReconnectPolicy()
-    bounds = Bounds(size=size, target_load=per_connection, places=places, pause=policy.cap)
-    pool = ResponsesPool(PoolTasks(connect, bounds))
-    async with open_closing_nursery(pool.aclose) as nursery:
-        await pool._tasks.start(nursery)  # noqa: SLF001 - its own opener
-        yield pool
+    pool_limits = PoolLimits(
+        size=size, target_load=per_connection, places=places, retry_pause=policy.cap
+    )
+    scheduler = Scheduler(pool_limits)
+    supervisor = PoolSupervisor(scheduler, connect)
+    async with open_closing_nursery(supervisor.aclose) as nursery:
+        await supervisor.start(nursery)
+        yield ResponsesPool(scheduler, supervisor)
 
 
-def _check(**numbers: object) -> None:
+def _check_numbers(**numbers: object) -> None:
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ConfigurationError(f"{name} must be a whole number from 1, not {number!r}")
+            raise ConfigurationError(f"{name} must be an integer of at least 1, not {number!r}")
 
 
-class _Walks:
-    """Delays for each connection, also where they come from an iterator."""
+class _ReconnectOptions:
+    """The option ``reconnect`` of a pool, for each of its connections.
+
+    Each connection has its own position in the delays, also if the option is an iterator.
+    """
 
     def __init__(self, reconnect: ReconnectPolicy | Iterable[float] | None) -> None:
         self._reconnect = reconnect
 
     def next(self) -> ReconnectPolicy | Iterable[float] | None:
-        """Give what one more connection may walk through."""
+        """Return the option for one more connection."""
         if not isinstance(self._reconnect, Iterator):
             return self._reconnect
-        self._reconnect, walk = tee(self._reconnect)
-        return walk
+        self._reconnect, delays = tee(self._reconnect)
+        return delays

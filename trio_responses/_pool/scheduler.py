@@ -1,309 +1,380 @@
-"""Which connection of a pool takes what comes next, who waits for one, and when to open another.
+"""The scheduler of a pool: it assigns a connection to each turn, lane and conversation.
 
-Everything here happens at once, between two awaits of others; the only waiting is that of a turn
-or a guest for its place.
+A turn takes a *place* on a connection before its request is sent, and releases the place when its
+block is left. A connection has as many places as a server runs responses at the same time.
 
-What belongs elsewhere: the face (`face.py`), the tasks (`tasks.py`), who is on a connection
-(`member.py`), what a connection does with a turn (`connection/sending.py`).
+1. A turn gets a place on the open connection with the lowest load.
+2. A turn that continues a response of an open connection gets a place on this connection only,
+   because the server may keep the response nowhere else.
+3. A turn waits while no such place is free. Places are assigned in the order of arrival. A turn
+   that waits for one connection does not delay the turns that may use any.
+
+A lane or a conversation takes no place, but is *pinned* to one connection.
+
+4. A lane or a conversation is pinned to the open connection with the lowest load. Connections
+   without a free lane come last.
+5. While the lowest load is the target load or more, and another connection is being opened, lanes
+   and conversations wait in the order of arrival.
+
+Connections are opened as the pool needs them.
+
+6. The pool needs as many connections as distribute its load at the target load, up to its size.
+   The load of a pool is the load of its connections plus the number of waiters.
+7. No connection is opened while the server may be unreachable: while all connections are without
+   a socket (each reconnects by itself), and for some seconds after a connection could not be
+   opened. A pool without connections opens one in any case.
+
+Connections fail.
+
+8. When a connection loses its socket, its requests that are not sent yet and the turns that wait
+   for a place on this connection may use any connection. They keep their order of arrival.
+9. When a connection ends, rule 8 applies, and the connection leaves the pool.
+10. When a connection cannot be opened, and no other one exists or is being opened, all waiters
+    fail. When no other attempt can succeed, for example because the server rejects the key, all
+    waiters fail at once, except the turns that wait for one open connection.
+11. When the pool is closed, all waiters and all later ones fail.
+
+`Scheduler.assign` applies rules 1 to 7 after each change. Only `acquire` and `pin` wait; all other
+methods end before another task runs.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from bisect import bisect_left, insort
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_responses._errors import ConnectError, Delivery
-from trio_responses._pool.member import Member, Waiter
+from trio_responses._errors import ConnectError, DeliveryStatus
+from trio_responses._pool.connection import PooledConnection
+from trio_responses._pool.statistics import EndedConnections
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._errors import ResponsesError
-    from trio_responses._pool.member import Queue
     from trio_responses._turn.turn import Turn
 
-__all__ = ["Bounds", "Scheduler", "Tasks", "is_permanent"]
+__all__ = ["PoolLimits", "Scheduler", "is_permanent"]
+
+ARRIVAL: Final = attrgetter("arrival")
+LOAD: Final = attrgetter("load")
+LANES_AND_LOAD: Final = attrgetter("lanes_exhausted", "load")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How many of what."""
+class PoolLimits:
+    """The numbers that a scheduler decides by."""
 
     size: int
-    """How many connections there may be."""
+    """The largest number of connections."""
     target_load: int
-    """Turns and guests on each of them before another one is opened."""
+    """The load of each connection above which another connection is opened."""
     places: int
-    """Turns on each of them before others wait."""
-    pause: float
-    """Seconds without another attempt after one has failed, while others are there."""
-
-
-class Tasks(Protocol):
-    """What the pool does for its spread."""
-
-    def open_another(self) -> None:
-        """Begin to open a connection; say `Spread.welcome` or `Spread.give_up` then.
-
-        After a welcome, say what becomes of it: `Spread.lost`, `Spread.serve` when it has a socket
-        again, `Spread.ended`.
-        """
-        ...
-
-    def retire(self, member: Member) -> None:
-        """Take note of a member that is over."""
-        ...
+    """The largest number of turns on a connection."""
+    retry_pause: float
+    """Seconds for which no connection is opened after a failure, unless the pool has none."""
 
 
 class Scheduler:
-    """The members of a pool, and those who wait for one.
+    """Assigns the turns, lanes and conversations of one pool to its connections.
 
-    A turn takes a place for as long as its block lasts. Turns that find no place queue, and get
-    one in the order they asked; so do guests, who would rather wait for a connection that is
-    being opened than share a full one for life.
-
-    :param tasks: what opens the connections, and tells of them.
+    The supervisor of the pool opens a connection for each item of `opening_requests`.
     """
 
-    def __init__(self, bounds: Bounds, tasks: Tasks) -> None:
-        self.bounds: Bounds = bounds
-        self._tasks = tasks
-        self._turns: Queue = OrderedDict()
-        self._pinned_queue: Queue = OrderedDict()
-        self._arrivals = count()
-        self._not_before = -math.inf
-        self.members: list[Member] = []
-        """The connections that are there, oldest first."""
+    def __init__(self, limits: PoolLimits) -> None:
+        self.limits = limits
+        self.connections: list[PooledConnection] = []
+        """The connections of the pool, oldest first."""
         self.opening: int = 0
-        """Connections that are being opened."""
+        """The number of connections that are being opened."""
         self.failures: int = 0
-        """Connections that could not be opened."""
-        self.end: ResponsesError | None = None
-        """Why nobody gets a place any more."""
+        """The number of connections that could not be opened."""
+        self.ended: EndedConnections = EndedConnections()
+        """The counters of the connections that have left the pool."""
+        self.closed_with: ResponsesError | None = None
+        """Why no connection is assigned any more; `None` while the pool is open."""
+        self._turns = WaitQueue()
+        self._pins = WaitQueue()
+        self._arrivals = count()
+        self._paused_until = -math.inf
+        self._request_opening, self.opening_requests = trio.open_memory_channel[None](math.inf)
 
     @property
     def waiting(self) -> int:
-        """Count the turns and guests without a place."""
-        return self._homeless + sum(len(member.queue) for member in self.members)
+        """The number of turns, lanes and conversations that wait for a connection."""
+        return len(self._turns) + len(self._pins)
 
-    @property
-    def _homeless(self) -> int:
-        return len(self._turns) + len(self._pinned_queue)
+    # --- For turns, lanes and conversations ------------------------------------------------
 
-    # --- Coming and going ----------------------------------------------------------------
-
-    def arrive(self) -> int:
-        """Give the number of one more who comes: the order in which places are given."""
+    def next_arrival(self) -> int:
+        """Return the arrival number of a new turn, lane or conversation."""
         return next(self._arrivals)
 
-    async def take_place(self, parent: str | None = None, arrival: int | None = None) -> Member:
-        """Get a place for a turn, at once where there is one.
+    async def acquire(
+        self, parent: str | None = None, arrival: int | None = None
+    ) -> PooledConnection:
+        """Wait for a place for a turn, and take the place. If cancelled, no place is taken.
 
-        :param parent: the response that it continues: it goes where that is from, as long as the
-            socket is there, since the server may have it nowhere else.
-        :param arrival: when it came, for one that has lost its place.
-        :raises ResponsesError: when there is no connection and none can be opened.
+        :param parent: the id of the response that the turn continues.
+        :param arrival: the arrival number of a turn that has had a place before.
+        :raises ResponsesError: when the pool has no connection and none can be opened.
         """
-        self._check_end()
-        home = self._home_of(parent) if parent is not None else None
-        queue = self._turns if home is None else home.queue
-        member = self._choose_for_turn(home) if not queue else None
-        if member is None:
-            return await self._wait_in(queue, arrival)
-        member.turns += 1
-        self._grow()
-        return member
+        waiter = Waiter(self.next_arrival() if arrival is None else arrival)
+        waiter.bound_to = self._connection_of(parent)
+        return await self._wait(waiter, self._turns, self.release)
 
-    def leave_place(self, member: Member, turn: Turn | None = None) -> None:
-        """Give a place back: whoever has waited longest gets it."""
-        member.turns -= 1
+    def release(self, connection: PooledConnection, turn: Turn | None = None) -> None:
+        """Release the place of a turn.
+
+        :param turn: the turn, if its request was sent.
+        """
+        connection.turns -= 1
         if turn is not None:
-            member.note_left(turn)
-        self.serve()
+            connection.record(turn)
+        self.assign()
 
-    async def take_home(self) -> Member:
-        """Get a connection for a guest, who stays there.
+    async def pin(self) -> PooledConnection:
+        """Wait for a connection for a lane or a conversation. If cancelled, none is pinned.
 
-        :raises ResponsesError: when there is no connection and none can be opened.
+        :raises ResponsesError: when the pool has no connection and none can be opened.
         """
-        self._check_end()
-        member = self._choose_for_guest() if not self._pinned_queue else None
-        if member is None:
-            return await self._wait_in(self._pinned_queue)
-        member.pinned += 1
-        return member
+        return await self._wait(Waiter(self.next_arrival()), self._pins, self.unpin)
 
-    def leave_home(self, member: Member) -> None:
-        """Let a guest go."""
-        member.pinned -= 1
-        self.serve()
+    def unpin(self, connection: PooledConnection) -> None:
+        """Release the connection of a lane or a conversation that has ended."""
+        connection.pinned -= 1
+        self.assign()
 
-    async def _wait_in(self, queue: Queue, arrival: int | None = None) -> Member:
-        waiter = Waiter(self.arrive() if arrival is None else arrival)
-        waiter.stand_in(queue)
-        self.serve()
+    async def _wait(
+        self, waiter: Waiter, queue: WaitQueue, release: Callable[[PooledConnection], None]
+    ) -> PooledConnection:
+        if self.closed_with is not None:
+            raise _unsent(self.closed_with)
+        queue.add(waiter)
+        self.assign()
         try:
-            await waiter.told.wait()
+            return await waiter.wait()
         except BaseException:
-            waiter.leave()
-            if waiter.member is not None:  # it was given a place that it cannot use
-                leave = self.leave_home if queue is self._pinned_queue else self.leave_place
-                leave(waiter.member)
+            queue.discard(waiter)
+            if waiter.connection is not None:  # assigned just before the cancellation
+                release(waiter.connection)
             raise
-        if waiter.member is None:
-            assert waiter.error is not None  # noqa: S101 - one of the two was told
-            raise waiter.error
-        return waiter.member
 
-    # --- What the pool's tasks have to say ---------------------------------------------------
+    def _connection_of(self, response_id: str | None) -> PooledConnection | None:
+        """Return the open connection that a response is known to be from."""
+        if response_id is None:
+            return None
+        candidates = (one for one in self.connections if one.is_open)
+        return next((one for one in candidates if one.has_response(response_id)), None)
 
-    def welcome(self, engine: ConnectionEngine) -> Member:
+    # --- For the supervisor ----------------------------------------------------------------
+
+    def add(self, engine: ConnectionEngine) -> PooledConnection:
         """Add a connection that was opened."""
-        self.opening -= 1
-        member = Member(engine)
-        self.members.append(member)
-        self.serve()
-        return member
+        connection = PooledConnection(engine)
+        self.connections.append(connection)
+        self.assign()
+        return connection
 
-    def give_up(self, error: ResponsesError) -> None:
-        """Note that a connection could not be opened.
-
-        It matters to those who wait for one: at once where no attempt can help, as with a key
-        that is refused; else where there is no other connection that may have them.
-        """
-        self.opening -= 1
+    def handle_failed_opening(self, error: ResponsesError) -> None:
+        """Called when a connection could not be opened (rule 10)."""
         self.failures += 1
-        self._not_before = trio.current_time() + self.bounds.pause
-        self.drop_ended()
-        if is_permanent(error) or not (self.members or self.opening):
-            self._refuse(error)
-        self.serve()
+        self._paused_until = trio.current_time() + self.limits.retry_pause
+        self.update_connections()
+        if is_permanent(error) or not (self.connections or self.opening):
+            self._fail_unbound_waiters(error)
+        self.assign()
 
-    def lost(self, member: Member) -> None:
-        """Note that a member has no socket: who waits for it, or on it, may go elsewhere."""
-        member.cancel_sending()
-        self.serve()
+    def handle_lost_socket(self, connection: PooledConnection) -> None:
+        """Called when a connection has lost its socket (rule 8)."""
+        connection.cancel_sending()
+        self.assign()
 
-    def ended(self, member: Member, error: ResponsesError) -> None:
-        """Note that a member will have no socket again; another one is opened where there is need.
-
-        Not where no attempt can help: then those who wait are told.
-        """
-        member.cancel_sending()
-        self.drop_ended()
+    def handle_ended_connection(self, connection: PooledConnection, error: ResponsesError) -> None:
+        """Called when a connection has ended, with its error (rules 9 and 10)."""
+        connection.cancel_sending()
+        self.update_connections()
         if is_permanent(error):
-            self._refuse(error)
-        self.serve()
+            self._fail_unbound_waiters(error)
+        self.assign()
 
-    def conclude(self, end: ResponsesError) -> None:
-        """Give nobody a place any more."""
-        if self.end is None:
-            self.end = end
-            for member in self.members:
-                self._unhouse(member)
-            self._refuse(end)
+    def close(self, reason: ResponsesError) -> None:
+        """Fail all waiters, and all later ones (rule 11). Only the first reason counts."""
+        if self.closed_with is None:
+            self.closed_with = reason
+            for connection in self.connections:
+                self._turns.unbind(connection)
+            self._fail_unbound_waiters(reason)
+            self._request_opening.close()
 
-    def _refuse(self, error: ResponsesError) -> None:
-        """Tell those who may go anywhere why there is nowhere to go."""
-        for waiter in (*self._turns, *self._pinned_queue):
-            waiter.tell(None, _twin(error))
+    def _fail_unbound_waiters(self, error: ResponsesError) -> None:
+        """Fail all waiters that may use any connection."""
+        for waiter in (*self._turns.take_unbound(), *self._pins.take_unbound()):
+            waiter.fail(_unsent(error))
 
-    # --- Choosing ------------------------------------------------------------------------
+    # --- The rules -------------------------------------------------------------------------
 
-    def _home_of(self, response_id: str) -> Member | None:
-        present = (member for member in self.members if member.is_open)
-        return next((member for member in present if member.has(response_id)), None)
+    def assign(self) -> None:
+        """Assign connections to waiters, and request the connections that the pool needs."""
+        self.update_connections()
+        while self._assign_turn():
+            pass
+        self._open_connections()
+        while self._assign_pin():
+            pass
 
-    def _choose_for_turn(self, home: Member | None = None) -> Member | None:
-        """Find the member for a turn: the one with the fewest who has a place."""
-        members = self.members if home is None else (home,)
-        free = (one for one in members if one.is_open and one.turns < self.bounds.places)
-        return min(free, key=lambda member: member.load, default=None)
+    def update_connections(self) -> None:
+        """Remove the connections that have ended, and unbind turns from those without a socket."""
+        for connection in [one for one in self.connections if not one.is_open]:
+            self._turns.unbind(connection)
+            if connection.has_ended:
+                self.connections.remove(connection)
+                self.ended.add(connection.engine)
 
-    def _choose_for_guest(self) -> Member | None:
-        """Find the member for a guest; `None` where one is being opened that is better.
+    def _assign_turn(self) -> bool:
+        """Assign a place to the first turn that can have one; return whether a turn could."""
+        for waiter in self._turns.first_waiters():
+            connection = self._choose_for_turn(waiter.bound_to)
+            if connection is not None:
+                self._turns.discard(waiter)
+                connection.turns += 1
+                waiter.assign(connection)
+                return True
+        return False
 
-        One without a lane for it is the last choice: there is no other then, and it says so.
-        """
-        present = (member for member in self.members if member.is_open)
-        least = min(
-            present, key=lambda one: (one.engine.requests.lanes.exhausted, one.load), default=None
-        )
-        if least is not None and least.load >= self.bounds.target_load:
-            self._grow(0 if self._pinned_queue else 1)
-            return None if self.opening else least
-        return least
+    def _choose_for_turn(self, bound_to: PooledConnection | None) -> PooledConnection | None:
+        """Return the connection with the lowest load that has a free place (rules 1 and 2)."""
+        candidates = self.connections if bound_to is None else [bound_to]
+        free = (one for one in candidates if one.is_open and one.turns < self.limits.places)
+        return min(free, key=LOAD, default=None)
 
-    # --- Serving -------------------------------------------------------------------------
+    def _assign_pin(self) -> bool:
+        """Pin the first waiting lane or conversation; return whether one could be pinned."""
+        for waiter in self._pins.first_waiters():
+            connection = self._choose_for_pin()
+            if connection is not None:
+                self._pins.discard(waiter)
+                connection.pinned += 1
+                waiter.assign(connection)
+                return True
+        return False
 
-    def serve(self) -> None:
-        """Give places to those who wait, longest first, and see to it that there are more."""
-        self.drop_ended()
-        while (pick := self._next_turn()) is not None:
-            waiter, home = pick
-            home.turns += 1
-            waiter.tell(home)
-        while self._pinned_queue and (member := self._choose_for_guest()) is not None:
-            member.pinned += 1
-            next(iter(self._pinned_queue)).tell(member)
-        self._grow()
+    def _choose_for_pin(self) -> PooledConnection | None:
+        """Return the connection with the lowest load, unless a wait is better (rules 4 and 5)."""
+        candidates = (one for one in self.connections if one.is_open)
+        best = min(candidates, key=LANES_AND_LOAD, default=None)
+        if best is not None and best.load >= self.limits.target_load and self.opening:
+            return None
+        return best
 
-    def _next_turn(self) -> tuple[Waiter, Member] | None:
-        """Find the turn that has waited longest of those that can have a place, and the place."""
-        queues = [(self._turns, None), *((member.queue, member) for member in self.members)]
-        heads = [(next(iter(queue)), home) for queue, home in queues if queue]
-        for waiter, home in sorted(heads, key=lambda head: head[0].number):
-            member = self._choose_for_turn(home)
-            if member is not None:
-                return waiter, member
-        return None
-
-    def _check_end(self) -> None:
-        if self.end is not None:
-            raise _twin(self.end)
-
-    def drop_ended(self) -> None:
-        """Forget members that are over; who waits for one without a socket may go anywhere."""
-        for member in [one for one in self.members if not one.is_open]:
-            self._unhouse(member)
-            if member.is_over:
-                self.members.remove(member)
-                self._tasks.retire(member)
-
-    def _unhouse(self, member: Member) -> None:
-        for waiter in tuple(member.queue):
-            waiter.leave()
-            waiter.stand_in(self._turns)
-
-    def _grow(self, coming: int = 0) -> None:
-        """Open as many connections as those need who are here and who wait.
-
-        Not while the server cannot be reached: where no member has a socket but one may have one
-        again, that one is tried already.
-        """
-        if self.end is not None:
+    def _open_connections(self) -> None:
+        """Request the connections that the load of the pool needs (rule 6)."""
+        if self.closed_with is not None or self._is_opening_paused():
             return
-        if self.members:
-            resting = trio.current_time() < self._not_before
-            if resting or not any(member.is_open for member in self.members):
-                return
-        demand = coming + self._homeless + sum(member.load for member in self.members)
-        wanted = min(self.bounds.size, math.ceil(demand / self.bounds.target_load))
-        for _ in range(wanted - len(self.members) - self.opening):
+        load = self.waiting + sum(map(LOAD, self.connections))
+        needed = min(self.limits.size, math.ceil(load / self.limits.target_load))
+        for _ in range(needed - len(self.connections) - self.opening):
             self.opening += 1
-            self._tasks.open_another()
+            self._request_opening.send_nowait(None)
+
+    def _is_opening_paused(self) -> bool:
+        """Whether the server may be unreachable (rule 7)."""
+        recently_failed = trio.current_time() < self._paused_until
+        any_open = any(one.is_open for one in self.connections)
+        return bool(self.connections) and (recently_failed or not any_open)
+
+
+class Waiter:
+    """A turn, lane or conversation that waits for a connection."""
+
+    def __init__(self, arrival: int) -> None:
+        self.arrival = arrival
+        """The position in the order of arrival."""
+        self.bound_to: PooledConnection | None = None
+        """The only connection that the waiter may use; `None` if it may use any."""
+        self.connection: PooledConnection | None = None
+        """The assigned connection."""
+        self._error: ResponsesError | None = None
+        self._notified = trio.Event()
+
+    async def wait(self) -> PooledConnection:
+        """Wait for a connection, unless one is assigned already: then this is no checkpoint.
+
+        :raises ResponsesError: when there will be none.
+        """
+        if self.connection is None:
+            await self._notified.wait()
+        if self._error is not None:
+            raise self._error
+        assert self.connection is not None  # noqa: S101 - `assign` was called, not `fail`
+        return self.connection
+
+    def assign(self, connection: PooledConnection) -> None:
+        """Wake the waiter with a connection."""
+        self.connection = connection
+        self._notified.set()
+
+    def fail(self, error: ResponsesError) -> None:
+        """Wake the waiter with an error."""
+        self._error = error
+        self._notified.set()
+
+
+class WaitQueue:
+    """Waiters in the order of arrival, with a queue for each connection that some are bound to.
+
+    The queues make an assignment independent of the number of waiters: only the first waiter of
+    each queue can be the next one.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[PooledConnection | None, list[Waiter]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of waiters."""
+        return sum(map(len, self._queues.values()))
+
+    def add(self, waiter: Waiter) -> None:
+        """Add a waiter after all waiters that have arrived before."""
+        insort(self._queues.setdefault(waiter.bound_to, []), waiter, key=ARRIVAL)
+
+    def discard(self, waiter: Waiter) -> None:
+        """Remove a waiter, if it is in the queue."""
+        queue = self._queues.get(waiter.bound_to, [])
+        position = bisect_left(queue, waiter.arrival, key=ARRIVAL)
+        if queue[position : position + 1] == [waiter]:
+            del queue[position]
+            if not queue:
+                del self._queues[waiter.bound_to]
+
+    def first_waiters(self) -> list[Waiter]:
+        """Return the first waiter of each queue, in the order of arrival."""
+        return sorted((queue[0] for queue in self._queues.values()), key=ARRIVAL)
+
+    def unbind(self, connection: PooledConnection) -> None:
+        """Let all waiters that are bound to a connection use any connection."""
+        for waiter in self._queues.pop(connection, ()):
+            waiter.bound_to = None
+            self.add(waiter)
+
+    def take_unbound(self) -> list[Waiter]:
+        """Remove and return the waiters that may use any connection."""
+        return self._queues.pop(None, [])
 
 
 def is_permanent(error: ResponsesError) -> bool:
-    """Whether no other attempt to open a connection can help."""
+    """Whether an error means that no other attempt to open a connection can succeed."""
     return isinstance(error, ConnectError) and not error.retryable
 
 
-def _twin(error: ResponsesError) -> ResponsesError:
-    copy_for_raise = error.copy_for_raise()
-    copy_for_raise.delivery = Delivery.NOT_SENT
-    return copy_for_raise
+def _unsent(error: ResponsesError) -> ResponsesError:
+    """Return a copy of an error for a request that was not sent."""
+    copy = error.copy_for_raise()
+    copy.delivery = DeliveryStatus.NOT_SENT
+    return copy

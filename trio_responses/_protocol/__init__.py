@@ -1,1 +1,1 @@
-"""Floor 1: decisions without I/O, as plain functions and state machines that never import trio."""
+"""Decisions of the protocol: plain functions and state machines without I/O."""

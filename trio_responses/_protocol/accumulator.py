@@ -1,13 +1,11 @@
-"""The events of one response, added up: a snapshot on the way, the Response at the end.
+"""Accumulation of the events of one response: snapshots while it is active, and the Response.
 
-Most readers take the text from the events, and never look at a snapshot. So events are kept as
-they come, and added up when somebody looks, or when there are many.
+Most readers take the text from the events and never read a snapshot. So events are collected, and
+processed when a snapshot is read or when many have been collected.
 
-The terminal event carries the whole output, or leaves it out: then the finished items are the
-output (docs/protocol.md, 3). Over a socket the events that set an item up may be
-missing, so whatever brings a piece of an item makes it known.
-
-What belongs elsewhere: which events belong together (`lanes.py`).
+A terminal event contains the whole output or omits it; if omitted, the finished items are the
+output (docs/protocol.md, 3). The event that adds an item may be missing over a socket, so every
+event about an item adds it.
 """
 
 from __future__ import annotations
@@ -23,36 +21,36 @@ if TYPE_CHECKING:
 
 __all__ = ["Accumulator", "ItemSnapshot", "Snapshot"]
 
-MANY: Final = 1024
-"""Events that are kept before they are added up."""
+MAX_COLLECTED: Final = 1024
+"""The number of collected events at which they are processed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemSnapshot:
-    """What there is so far of one output item."""
+    """The part of one output item that was received so far."""
 
     output_index: int
-    """Its place in the output."""
+    """The position of the item in the output."""
     item_id: str
-    """Its id; empty where no event said it."""
+    """The id of the item; empty if no event stated it."""
     text: str
     """Output text."""
     refusal: str
-    """What the model says instead, where it refuses."""
+    """The text with which the model refuses."""
     reasoning_summary: str
-    """The summary of its reasoning, parts joined by an empty line."""
+    """The summary of the reasoning, parts joined by an empty line."""
     arguments: str
     """Arguments of a function or MCP call, or input of a custom tool."""
     item: wire.OutputItem | None
-    """The finished item, once it is finished."""
+    """The finished item; `None` until then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What there is so far of a response."""
+    """The part of a response that was received so far."""
 
     items: tuple[ItemSnapshot, ...]
-    """The output items that were mentioned, in the order of their places."""
+    """The output items that events were received for, in the order of the output."""
 
     @property
     def text(self) -> str:
@@ -71,8 +69,8 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class _Item:
-    """One output item under way: its texts by kind and part, as lists of pieces."""
+class _PartialItem:
+    """An output item that is being received: its texts by kind and part, in pieces."""
 
     item_id: str = ""
     pieces: dict[tuple[str, int], list[str]] = field(default_factory=dict[Any, Any])
@@ -80,24 +78,25 @@ class _Item:
 
     def snapshot(self, index: int) -> ItemSnapshot:
         item = self.done.item if self.done is not None else None
-        whole = _texts(item)
+        finished = _finished_texts(item)
         return ItemSnapshot(
             output_index=index,
             item_id=self.item_id,
-            text=whole.get("text") or self._joined("text"),
-            refusal=whole.get("refusal") or self._joined("refusal"),
-            reasoning_summary=whole.get("summary") or self._joined("summary", "\n\n"),
-            arguments=whole.get("arguments") or self._joined("arguments"),
+            text=finished.get("text") or self._joined("text"),
+            refusal=finished.get("refusal") or self._joined("refusal"),
+            reasoning_summary=finished.get("summary") or self._joined("summary", "\n\n"),
+            arguments=finished.get("arguments") or self._joined("arguments"),
             item=item,
         )
 
     def _joined(self, kind: str, separator: str = "") -> str:
-        parts = sorted((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
+        own = ((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
+        parts = sorted(own)
         return separator.join("".join(pieces) for _, pieces in parts)
 
 
-def _texts(item: wire.OutputItem | None) -> dict[str, str]:
-    """Give the texts of a finished item: servers may say them there and nowhere else."""
+def _finished_texts(item: wire.OutputItem | None) -> dict[str, str]:
+    """Return the texts of a finished item. Some servers send them in no other event."""
     match item:
         case wire.Message():
             return {"text": item.output_text, "refusal": item.refusal}
@@ -113,56 +112,56 @@ def _texts(item: wire.OutputItem | None) -> dict[str, str]:
 
 
 class Accumulator:
-    """Adds up the events of one response.
+    """The accumulated state of one response.
 
-    :param keep_text: whether the pieces of text are kept for `snapshot`. The Response at the end
+    :param keep_text: whether the pieces of text are kept for `snapshot`. The final Response
         needs none of them.
     """
 
     def __init__(self, *, keep_text: bool = True) -> None:
-        self._items: dict[int, _Item] = {}
+        self._items: dict[int, _PartialItem] = {}
         self._rules = _ALL_RULES if keep_text else _ITEM_RULES
-        self._many = MANY if keep_text else 1
-        self._heard: list[wire.ServerEvent] = []
+        self._max_collected = MAX_COLLECTED if keep_text else 1
+        self._collected: list[wire.ServerEvent] = []
 
     def feed(self, events: Sequence[wire.ServerEvent]) -> None:
-        """Add some events."""
-        self._heard += events
-        if len(self._heard) >= self._many:
-            self._add_up()
+        """Add the next events of the response."""
+        self._collected += events
+        if len(self._collected) >= self._max_collected:
+            self._process()
 
-    def _add_up(self) -> None:
-        for kind, events in groupby(self._heard, type):
+    def _process(self) -> None:
+        for kind, events in groupby(self._collected, type):
             rule = self._rules.get(kind)
             if rule is not None:
                 rule(self, events)
-        self._heard.clear()
+        self._collected.clear()
 
     def finish(self, response: wire.Response) -> wire.Response:
-        """Complete the Response of the terminal event: its own output wins where it has one."""
+        """Return the Response of the terminal event; the finished items replace omitted output."""
         if response.raw_output:
             return response
-        self._add_up()
+        self._process()
         done = [item.done.raw_item for _, item in sorted(self._items.items()) if item.done]
         return response.with_output(done) if done else response
 
     def snapshot(self) -> Snapshot:
-        """Show what there is so far."""
-        self._add_up()
+        """Return the items that were received so far."""
+        self._process()
         return Snapshot(
             items=tuple(item.snapshot(index) for index, item in sorted(self._items.items()))
         )
 
-    def _item(self, index: int, item_id: str | None) -> _Item:
+    def _item(self, index: int, item_id: str | None) -> _PartialItem:
         item = self._items.get(index)
         if item is None:
-            item = self._items[index] = _Item()
+            item = self._items[index] = _PartialItem()
         if item_id and not item.item_id:
             item.item_id = item_id
         return item
 
-    def _on_texts(self, events: Iterable[wire.OutputTextDelta]) -> None:
-        """Add pieces of text, which most events are: mostly of the same part."""
+    def _on_text_deltas(self, events: Iterable[wire.OutputTextDelta]) -> None:
+        """Add pieces of text. Most events are such pieces, and most belong to the same part."""
         index, part = -1, -1
         pieces: list[str] = []
         for event in events:
@@ -182,27 +181,34 @@ class Accumulator:
 
 
 Rule: TypeAlias = "Callable[[Accumulator, Iterable[Any]], None]"
-"""Adds up some events of one type."""
+"""Processes consecutive events of one type."""
 
 
-def _delta(kind: str, part: str | None) -> Rule:
-    """Make the rule for an event that adds a piece: ``part`` names the field of its part."""
+def _adds_piece(kind: str, part: str | None) -> Rule:
+    """Return the rule for events that add a piece of text.
+
+    :param part: the field with the number of the part, if the text has several.
+    """
 
     def rule(accumulator: Accumulator, events: Iterable[Any]) -> None:
         for event in events:
-            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - its own
+            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
             item.pieces.setdefault(place, []).append(event.delta)
 
     return rule
 
 
-def _whole(kind: str, part: str | None, source: str) -> Rule:
-    """Make the rule for an event that says a part as a whole: it replaces the pieces."""
+def _replaces_part(kind: str, part: str | None, source: str) -> Rule:
+    """Return the rule for events that contain a whole part, which replaces its pieces.
+
+    :param part: the field with the number of the part, if the text has several.
+    :param source: the field with the text.
+    """
 
     def rule(accumulator: Accumulator, events: Iterable[Any]) -> None:
         for event in events:
-            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - its own
+            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
             item.pieces[place] = [getattr(event, source)]
 
@@ -210,21 +216,21 @@ def _whole(kind: str, part: str | None, source: str) -> Rule:
 
 
 _ITEM_RULES: dict[type, Rule] = {
-    wire.OutputItemAdded: Accumulator._on_added,  # noqa: SLF001 - its own table
+    wire.OutputItemAdded: Accumulator._on_added,  # noqa: SLF001 - the table belongs to the class
     wire.OutputItemDone: Accumulator._on_done,  # noqa: SLF001 - likewise
 }
 _ALL_RULES: dict[type, Rule] = {
     **_ITEM_RULES,
-    wire.OutputTextDelta: Accumulator._on_texts,  # noqa: SLF001 - likewise
-    wire.OutputTextDone: _whole("text", "content_index", "text"),
-    wire.RefusalDelta: _delta("refusal", "content_index"),
-    wire.RefusalDone: _whole("refusal", "content_index", "refusal"),
-    wire.ReasoningSummaryTextDelta: _delta("summary", "summary_index"),
-    wire.ReasoningSummaryTextDone: _whole("summary", "summary_index", "text"),
-    wire.FunctionCallArgumentsDelta: _delta("arguments", None),
-    wire.FunctionCallArgumentsDone: _whole("arguments", None, "arguments"),
-    wire.McpCallArgumentsDelta: _delta("arguments", None),
-    wire.McpCallArgumentsDone: _whole("arguments", None, "arguments"),
-    wire.CustomToolCallInputDelta: _delta("arguments", None),
-    wire.CustomToolCallInputDone: _whole("arguments", None, "input"),
+    wire.OutputTextDelta: Accumulator._on_text_deltas,  # noqa: SLF001 - likewise
+    wire.OutputTextDone: _replaces_part("text", "content_index", "text"),
+    wire.RefusalDelta: _adds_piece("refusal", "content_index"),
+    wire.RefusalDone: _replaces_part("refusal", "content_index", "refusal"),
+    wire.ReasoningSummaryTextDelta: _adds_piece("summary", "summary_index"),
+    wire.ReasoningSummaryTextDone: _replaces_part("summary", "summary_index", "text"),
+    wire.FunctionCallArgumentsDelta: _adds_piece("arguments", None),
+    wire.FunctionCallArgumentsDone: _replaces_part("arguments", None, "arguments"),
+    wire.McpCallArgumentsDelta: _adds_piece("arguments", None),
+    wire.McpCallArgumentsDone: _replaces_part("arguments", None, "arguments"),
+    wire.CustomToolCallInputDelta: _adds_piece("arguments", None),
+    wire.CustomToolCallInputDone: _replaces_part("arguments", None, "input"),
 }

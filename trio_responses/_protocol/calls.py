@@ -1,11 +1,11 @@
-"""Calls that the client owes an answer to, and in which item each kind is answered.
+"""Calls that the client has to answer, and the items with which it answers them.
 
-A model calls functions, custom tools, a computer, shells, patches, and asks for leave to use MCP
-tools; each call stands in the output as an item, and its answer goes into the next input as
-another. The server refuses a turn that leaves a call unanswered. What the server runs itself
-(web search, code interpreter, hosted shells) is answered in the same output, or not owed at all.
+A model calls functions, custom tools, a computer, shells and patches, and asks for approval of MCP
+tools. Each call is an item of the output, and its output is an item of a later input; the server
+refuses a turn that leaves a call without its output. Tools that the server runs itself (web search,
+code interpreter, hosted shells) need no output of the client.
 
-What belongs elsewhere: running them (`conversation/run.py`).
+``mcp_approval_response`` counts as the output of ``mcp_approval_request`` here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,17 @@ from trio_responses import _wire as wire
 if TYPE_CHECKING:
     from trio_responses._protocol.raw_items import RawItems
 
-__all__ = ["Key", "Noted", "is_answer", "key_of", "make_answer", "make_refusal", "note"]
+__all__ = [
+    "CallItem",
+    "CallKey",
+    "call_key",
+    "find_calls_and_outputs",
+    "is_output_item",
+    "make_error_output",
+    "make_output",
+]
 
-ANSWERS: Final = {
+OUTPUT_TYPES: Final = {
     "function_call": "function_call_output",
     "custom_tool_call": "custom_tool_call_output",
     "computer_call": "computer_call_output",
@@ -31,13 +39,13 @@ ANSWERS: Final = {
     "mcp_approval_request": "mcp_approval_response",
     "tool_search_call": "tool_search_output",
 }
-"""The type of each call, and that of the item which answers it."""
+"""The type of each call, and the type of its output."""
 
-ANSWERED: Final = {answer: call for call, answer in ANSWERS.items()}
+CALL_TYPES: Final = {output: call for call, output in OUTPUT_TYPES.items()}
 
 
-class _Glance(msgspec.Struct):
-    """What of an item tells whether it is a call or an answer."""
+class _ItemFields(msgspec.Struct):
+    """The fields of an item that identify calls and outputs."""
 
     type: str = ""
     id: str | None = None
@@ -47,147 +55,147 @@ class _Glance(msgspec.Struct):
 
 
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError)
-_decoder: Final = msgspec.json.Decoder(_Glance)
-_list_decoder: Final = msgspec.json.Decoder(list[_Glance])
+_decoder: Final = msgspec.json.Decoder(_ItemFields)
+_list_decoder: Final = msgspec.json.Decoder(list[_ItemFields])
 
 
-Key: TypeAlias = tuple[str, str]
-"""What a call and its answer have in common: the type of the call, and its id."""
+CallKey: TypeAlias = tuple[str, str]
+"""The type of a call and its id. A call and its output have the same key."""
 
 
-class Noted(NamedTuple):
-    """A call, or the answer to one."""
+class CallItem(NamedTuple):
+    """An item that is a call or the output of a call."""
 
-    key: Key
+    key: CallKey
     is_call: bool
     raw: msgspec.Raw
-    """The item."""
+    """The item as raw JSON."""
 
 
-def note(items: RawItems) -> list[Noted]:
-    """Find the calls and the answers among items: all of them are looked at once."""
+def find_calls_and_outputs(items: RawItems) -> list[CallItem]:
+    """Return the calls and the outputs of calls among items, in order."""
     try:
-        glances = _list_decoder.decode(items.array)
-    except _UNREADABLE:  # one of them, so each for itself
-        glances = [_glance(raw) for raw in items]
-    keys = [_key(glance) for glance in glances]
+        fields = _list_decoder.decode(items.array)
+    except _UNREADABLE:  # an item has another shape, so each one is decoded by itself
+        fields = [_read_fields(raw) for raw in items]
+    keys = [_key(item) for item in fields]
     if not any(keys):
         return []
     return [
-        Noted(key, glance.type in ANSWERS, raw)
-        for key, glance, raw in zip(keys, glances, items, strict=True)
+        CallItem(key, item.type in OUTPUT_TYPES, raw)
+        for key, item, raw in zip(keys, fields, items, strict=True)
         if key is not None
     ]
 
 
-def key_of(raw: msgspec.Raw) -> Key | None:
-    """Give the key of a call or an answer; `None` for every other item."""
-    return _key(_glance(raw))
+def call_key(raw: msgspec.Raw) -> CallKey | None:
+    """Return the key of a call or of an output; `None` for every other item."""
+    return _key(_read_fields(raw))
 
 
-def _key(item: _Glance) -> Key | None:
-    kind = ANSWERED.get(item.type, item.type)
-    if kind not in ANSWERS or item.execution == "server":
+def _key(item: _ItemFields) -> CallKey | None:
+    kind = CALL_TYPES.get(item.type, item.type)
+    if kind not in OUTPUT_TYPES or item.execution == "server":
         return None
     if kind == "mcp_approval_request":
         name = item.approval_request_id or item.id
-    elif kind == "local_shell_call":  # the answer has the call's id as its own
+    elif kind == "local_shell_call":  # the output has the id of the call as its own
         name = item.call_id or item.id
     else:
         name = item.call_id
     return (kind, name) if name is not None else None
 
 
-def _glance(raw: msgspec.Raw) -> _Glance:
+def _read_fields(raw: msgspec.Raw) -> _ItemFields:
     try:
         return _decoder.decode(raw)
     except _UNREADABLE:
-        return _Glance()
+        return _ItemFields()
 
 
-def is_answer(result: Any) -> bool:
-    """Whether a result is the whole item that answers a call, as a Struct or as a dict."""
+def is_output_item(result: Any) -> bool:
+    """Whether the result of a tool is a whole output item: a Struct, or a dict of such a type."""
     if isinstance(result, dict):
         kind = cast("dict[str, Any]", result).get("type")
-        return isinstance(kind, str) and kind in ANSWERED
+        return isinstance(kind, str) and kind in CALL_TYPES
     return isinstance(result, wire.Item | wire.UnknownItem)
 
 
-def make_answer(call: wire.OutputItem, result: Any) -> msgspec.Raw:
-    """Make the item that answers a call of what a function or a handler gave.
+def make_output(call: wire.OutputItem, result: Any) -> msgspec.Raw:
+    """Return the output item of a call, made of the result of a function or handler.
 
-    A whole item goes as it is. Everything else stands where this kind of answer has it:
-    ``output`` in most; for a patch, text is the ``output`` of one that was ``completed``; for an
-    MCP approval, `True` is leave, and `False` or text refuses it for that reason. Where a program
-    of the model called, its place goes along.
+    A whole output item is encoded unchanged. Any other result becomes the field ``output``, with
+    three exceptions: a patch has the status ``completed``, too; tools that were found are
+    ``tools``; for an MCP approval, `True` approves, and `False` or a text, which is the reason,
+    does not. If a program of the model made the call, the output names the same ``caller``.
 
-    :raises TypeError: for what cannot be JSON.
+    :raises TypeError: for a result that cannot be encoded as JSON.
     """
-    if is_answer(result):
-        return _raw(result)
-    answer = _begin_answer(call)
+    if is_output_item(result):
+        return _encode(result)
+    output = _start_output(call)
     match call:
         case wire.McpApprovalRequest():
-            answer["approve"] = result is True
+            output["approve"] = result is True
             if isinstance(result, str):
-                answer["reason"] = _sayable(result)
+                output["reason"] = _replace_surrogates(result)
         case wire.ApplyPatchCall():
-            answer |= {"status": "completed", "output": result}
+            output |= {"status": "completed", "output": result}
         case wire.ToolSearchCall():
-            answer |= {"execution": "client", "tools": result}
+            output |= {"execution": "client", "tools": result}
         case _:
-            answer["output"] = result
-    return _raw(answer)
+            output["output"] = result
+    return _encode(output)
 
 
-def make_refusal(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
-    """Make the item that says why a call was not run, or how it failed.
+def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
+    """Return the output item that states why a call was not run, or how the call failed.
 
-    :return: `None` where this kind of answer has no place for that: a screenshot, found tools.
+    :return: `None` for a call whose output cannot hold a text: a computer call, a tool search.
     """
-    text = _sayable(text)
+    text = _replace_surrogates(text)
     match call:
         case wire.ComputerCall() | wire.ToolSearchCall():
             return None
         case wire.ShellCall():
             outcome = {"type": "exit", "exit_code": 1}
-            return make_answer(call, [{"stdout": "", "stderr": text, "outcome": outcome}])
+            return make_output(call, [{"stdout": "", "stderr": text, "outcome": outcome}])
         case wire.ApplyPatchCall():
-            return _raw({**_begin_answer(call), "status": "failed", "output": text})
+            return _encode({**_start_output(call), "status": "failed", "output": text})
         case _:
-            return make_answer(call, text)
+            return make_output(call, text)
 
 
-def _begin_answer(call: wire.OutputItem) -> dict[str, Any]:
-    """Begin an answer with what ties it to its call."""
-    answer: dict[str, Any] = {"type": ANSWERS[call.wire_type]}
+def _start_output(call: wire.OutputItem) -> dict[str, Any]:
+    """Return the fields that connect an output to its call."""
+    output: dict[str, Any] = {"type": OUTPUT_TYPES[call.wire_type]}
     match call:
         case wire.McpApprovalRequest():
-            answer["approval_request_id"] = call.id
+            output["approval_request_id"] = call.id
         case wire.LocalShellCall():
-            answer["id"] = call.call_id
+            output["id"] = call.call_id
         case _:
-            answer["call_id"] = getattr(call, "call_id", None)
+            output["call_id"] = getattr(call, "call_id", None)
     caller = getattr(call, "caller", None)
     if caller is not None:
-        answer["caller"] = caller
-    return answer
+        output["caller"] = caller
+    return output
 
 
-def _raw(item: Any) -> msgspec.Raw:
+def _encode(item: Any) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(item))
 
 
-def _as_it_came(value: Any) -> msgspec.Raw:
-    """Give back what this version does not know, such as a caller of another kind."""
+def _encode_unknown(value: Any) -> msgspec.Raw:
+    """Return the raw JSON of a record of an unknown type, such as a new kind of caller."""
     if isinstance(value, wire.UnknownItem | wire.UnknownPart):
         return value.raw
-    raise TypeError(f"{type(value).__qualname__} has no JSON form")
+    raise TypeError(f"{type(value).__qualname__} cannot be encoded as JSON")
 
 
-_encoder: Final = msgspec.json.Encoder(enc_hook=_as_it_came)
+_encoder: Final = msgspec.json.Encoder(enc_hook=_encode_unknown)
 
 
-def _sayable(text: str) -> str:
-    """Replace what JSON cannot say: the lone surrogates of a file's name, for one."""
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON cannot encode. File names may have them."""
     return text.encode(errors="replace").decode()

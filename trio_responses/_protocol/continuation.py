@@ -1,19 +1,16 @@
-"""Delta or full input: what a conversation sends for its next turn.
+"""Whether a turn of a conversation is sent as a delta or with full input.
 
-The server of a chain holds the latest response of each lane of each socket, in memory, and loses
-it with the socket (guide, "WebSocket mode"). So there are two ways to go on:
+The server keeps the latest response of each lane of each socket in memory, and loses it with the
+socket (guide, "WebSocket mode"). So the next turn is sent in one of two ways:
 
-* **Delta**: the new items alone, with ``previous_response_id``. Only where every setting is equal
-  to the request's before, since settings are not inherited, and the server is known to hold what
-  the conversation has: the latest response of this very socket and lane is the conversation's,
-  or its response was stored for any socket (``store=True``, said and not left to a default).
-* **Full input**: the whole history and the new items, as a new chain. In every other case.
+* **Delta**: the new items alone, with ``previous_response_id``. Every setting has to equal that of
+  the request before, because settings are not inherited. And the server has to be known to hold
+  the response: it is the latest one of its lane on this very socket, or it was stored for every
+  socket (``store=True`` in the request; the default of the server is not relied on).
+* **Full input**: the whole history and the new items, without a parent. In every other case.
 
-The history is the raw JSON that went over the wire, in both directions: what this version does not
-know goes back as it came. It changes only when a turn has ended well.
-
-What belongs elsewhere: how items are kept (`history.py`), sending, and what is done about refusals
-(`conversation/exchange.py`).
+This module decides; the state that it decides about is kept by `History`
+(`_conversation/history.py`).
 """
 
 from __future__ import annotations
@@ -22,121 +19,65 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from trio_responses._protocol.raw_items import RawItems
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Baseline", "Continuation", "Placement", "RequestInput"]
+__all__ = ["Placement", "ServerState", "canonical", "parent_of_delta", "with_encrypted_reasoning"]
 
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a request would go: one lane of one socket."""
+    """Where a request is sent: one lane of one socket."""
 
     socket: object
-    """The socket, known by its identity."""
+    """The socket; sockets are compared by identity."""
     lane: str | None
     """The ``stream_id``; `None` for the default lane."""
 
 
-class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server is known to hold of a conversation."""
+class ServerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server is known to hold of a conversation: the response of its last turn."""
 
     placement: Placement
-    """Whose latest response it is."""
+    """Where the request of the response was sent."""
     response_id: str
-    """The response to continue from."""
+    """The id of the response, from which the next turn may continue."""
     settings: bytes
-    """Every setting of its request, in one canonical form."""
+    """All settings of the request, in `canonical` form."""
     stored: bool = False
-    """Whether every socket can continue from it."""
+    """Whether the response can be continued on every socket."""
 
 
-class RequestInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes out: the input items, and what they continue."""
+def parent_of_delta(
+    server: ServerState | None, settings: bytes | None, placement: Placement, latest: str | None
+) -> str | None:
+    """Return the ``previous_response_id`` of a delta, or `None` if full input has to be sent.
 
-    items: list[RawItems]
-    previous_response_id: str | None
-    """`None` for full input."""
-
-
-class Continuation(msgspec.Struct):
-    """The history of a conversation, and what the server holds of it."""
-
-    history: list[RawItems] = msgspec.field(default_factory=list[RawItems])
-    """None of them is empty."""
-    baseline: Baseline | None = None
-    """What a server holds: the whole history, since that changes only with it."""
-    last_response_id: str | None = None
-    """The response of the last turn that ended well, whoever holds it."""
-
-    def plan(
-        self, new: RawItems, settings: bytes | None, placement: Placement, latest: str | None
-    ) -> RequestInput:
-        """Decide what the next request carries.
-
-        :param new: the new items.
-        :param settings: `canonical` settings of the request; `None` for a delta with any.
-        :param placement: where it goes. A fork goes to another lane of the baseline's socket.
-        :param latest: the latest response of the *baseline's* lane, on that socket, now.
-        """
-        baseline = self.baseline
-        if (
-            baseline is not None
-            and (baseline.stored or self._is_held(baseline, placement, latest))
-            and settings in {None, baseline.settings}
-        ):
-            return RequestInput(items=[new], previous_response_id=baseline.response_id)
-        return RequestInput(items=[*self.history, new], previous_response_id=None)
-
-    @staticmethod
-    def _is_held(baseline: Baseline, placement: Placement, latest: str | None) -> bool:
-        """Whether a socket has the baseline in its memory."""
-        return baseline.placement.socket is placement.socket and baseline.response_id == latest
-
-    def commit(
-        self,
-        *items: RawItems,
-        response_id: str,
-        settings: bytes,
-        placement: Placement,
-        stored: bool = False,
-    ) -> None:
-        """Take a turn that has ended well into the history.
-
-        :param items: its input and its output.
-        :param stored: whether the server keeps its response for every socket.
-        """
-        self.history += [some for some in items if some.count]
-        self.last_response_id = response_id or None
-        self.baseline = (
-            Baseline(
-                placement=placement,
-                response_id=response_id,
-                settings=settings,
-                stored=stored,
-            )
-            if response_id
-            else None
-        )
-
-    def branch(self) -> Continuation:
-        """Copy it: what one of the two does later does not concern the other."""
-        return Continuation(list(self.history), self.baseline, self.last_response_id)
+    :param server: what the server holds of the conversation, as far as it is known.
+    :param settings: the settings of the request in `canonical` form; `None` if they need not equal
+        those of the request before.
+    :param placement: where the request is sent. A fork sends on another lane than its parent.
+    :param latest: the latest response of the lane of ``server.placement``, on the socket of
+        ``placement``.
+    """
+    if server is None or settings not in {None, server.settings}:
+        return None
+    same_socket = server.placement.socket is placement.socket
+    held = server.stored or (same_socket and server.response_id == latest)
+    return server.response_id if held else None
 
 
 def canonical(settings: bytes) -> bytes:
-    """Bring settings, as JSON, into a form in which equal ones are equal bytes."""
+    """Return settings, given as JSON, in a form in which equal settings are equal bytes."""
     return _encoder.encode(msgspec.json.decode(settings))
 
 
 def with_encrypted_reasoning(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask for reasoning in a form that can be replayed, where the server stores nothing.
+    """Return settings that request encrypted reasoning if the server stores nothing.
 
-    Without it, a chain that has to be sent in full would go on without its reasoning.
+    Reasoning can be sent again in full input only in its encrypted form.
     """
     asked = dict(settings)
     if asked.get("store") is False:

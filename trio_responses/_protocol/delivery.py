@@ -1,7 +1,7 @@
 """How far a request is known to have come, and whether it may be sent again.
 
 Exactly-once delivery does not exist on this wire: a request that was written and not answered
-may have run, and may have been billed. So each failure states what is known (`Delivery`), and
+may have run, and may have been billed. So each failure states what is known (`DeliveryStatus`), and
 only a request that cannot have run is sent again unless the caller asks for more:
 
 =============  =========================================  ==============  =================
@@ -27,10 +27,17 @@ if TYPE_CHECKING:
 
     from trio_responses._wire import ErrorEvent
 
-__all__ = ["Delivery", "DeliveryChoice", "Failure", "delivery_of_error", "furthest", "may_resend"]
+__all__ = [
+    "DeliveryMode",
+    "DeliveryStatus",
+    "Failure",
+    "delivery_of_error",
+    "furthest",
+    "may_resend",
+]
 
 
-class Delivery(StrEnum):
+class DeliveryStatus(StrEnum):
     """How far a request is known to have come when its turn failed."""
 
     NOT_SENT = "not_sent"
@@ -56,7 +63,7 @@ class Failure(Enum):
     """The server answered with an error, or a limit of this library was reached."""
 
 
-DeliveryChoice: TypeAlias = Literal["at_most_once", "at_least_once"]
+DeliveryMode: TypeAlias = Literal["at_most_once", "at_least_once"]
 """What to do with a request whose outcome is unknown."""
 
 CLIENT_ERRORS: Final = range(400, 500)
@@ -70,23 +77,28 @@ REFUSALS: Final = frozenset(
     }
 )
 """Error codes that are sent in place of a start, whatever their status (docs/protocol.md, 4)."""
-ORDER: Final = (Delivery.NOT_SENT, Delivery.REJECTED, Delivery.AMBIGUOUS, Delivery.ACCEPTED)
+ORDER: Final = (
+    DeliveryStatus.NOT_SENT,
+    DeliveryStatus.REJECTED,
+    DeliveryStatus.AMBIGUOUS,
+    DeliveryStatus.ACCEPTED,
+)
 """From a request that cannot have run to one that has."""
 
 
-def delivery_of_error(event: ErrorEvent, *, started: bool) -> Delivery:
+def delivery_of_error(event: ErrorEvent, *, started: bool) -> DeliveryStatus:
     """Return what an ``error`` event proves about the request that it ends.
 
     :param started: whether an event of the response was received before.
     """
     if started:
-        return Delivery.ACCEPTED
+        return DeliveryStatus.ACCEPTED
     if event.code in REFUSALS or event.status in CLIENT_ERRORS:
-        return Delivery.REJECTED
-    return Delivery.AMBIGUOUS
+        return DeliveryStatus.REJECTED
+    return DeliveryStatus.AMBIGUOUS
 
 
-def furthest(attempts: Iterable[Delivery | None]) -> Delivery | None:
+def furthest(attempts: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None:
     """Return the furthest delivery of several attempts at one request.
 
     :param attempts: the delivery of each attempt; `None` where it is not known.
@@ -95,14 +107,14 @@ def furthest(attempts: Iterable[Delivery | None]) -> Delivery | None:
     return max(known, key=ORDER.index, default=None)
 
 
-def may_resend(delivery: Delivery | None, failure: Failure, choice: DeliveryChoice) -> bool:
+def may_resend(delivery: DeliveryStatus | None, failure: Failure, choice: DeliveryMode) -> bool:
     """Whether a request may be sent again after an attempt that failed: the table above."""
     match delivery:
-        case Delivery.NOT_SENT:
+        case DeliveryStatus.NOT_SENT:
             return failure is Failure.CONNECTION_LOST
-        case Delivery.REJECTED:
+        case DeliveryStatus.REJECTED:
             return failure is Failure.CONNECTION_LIMIT
-        case Delivery.AMBIGUOUS | Delivery.ACCEPTED:
+        case DeliveryStatus.AMBIGUOUS | DeliveryStatus.ACCEPTED:
             return failure is not Failure.OTHER and choice == "at_least_once"
-        case None:
+        case _:
             return False

@@ -1,26 +1,22 @@
-"""WebSocket frames, as a client reads them: bytes in, whole messages and raw control frames out.
+"""WebSocket frames of a client: received bytes to messages, and messages to masked frames.
 
-What belongs here: the server-to-client half of RFC 6455 section 5, as a push parser without I/O.
-Data frames (text, binary, continuation) are taken apart and joined to messages; control frames
-(close, ping, pong) are only found, and handed back as the bytes they came in.
+`FrameReader` is a push parser without I/O for the server-to-client half of RFC 6455 section 5. It
+joins data frames (text, binary, continuation) to messages. It returns control frames (close, ping,
+pong) as the bytes in which they were received: wsproto answers pings and judges close codes.
 
-What does not: the handshake, extensions, anything that is sent, the meaning of a control frame
-(wsproto reads the bytes that come back from here: it answers pings and judges close codes), and
-the meaning of a message (`wire.codec`).
+The rules are those of wsproto 1.3.2; the tests compare the two:
 
-The rules. wsproto 1.3.2 has the same ones, and the tests hold the two side by side:
-
-- A server sets no reserved bit, knows six opcodes, never masks, and writes a length in its
+- A server sets no reserved bit, uses six opcodes, never masks, and writes a length in its
   shortest form. A control frame has FIN and at most 125 bytes.
-- A message is one data frame with FIN, or a text or binary frame without it and continuations up
-  to the first with FIN. Control frames may stand between these, and nothing else.
-- Text is UTF-8: judged frame by frame, so that a character may be cut by a frame boundary.
-  (wsproto does not wait for the end of a frame. RFC 6455, 8.1, leaves that open.)
-- The first violation ends the reading, and so does a close frame. What was complete before it
-  counts; what comes behind it is ignored.
+- A message is one data frame with FIN, or a text or binary frame without FIN and continuations up
+  to the first with FIN. Only control frames may come in between.
+- Text is UTF-8, checked frame by frame; a frame boundary may cut a character.
+  (wsproto does not wait for the end of a frame. RFC 6455, 8.1, allows both.)
+- The first violation ends reading, and so does a close frame. Messages that were complete before
+  it count; bytes after it are ignored.
 
-wsproto has no rule about size. Here a message above the limit is thrown away while it comes, an
-`OversizeMessage` stands in its place, and the reading goes on.
+wsproto has no rule about size. Here, a message above the limit is discarded while it is received,
+an `OversizeMessage` takes its place, and reading continues.
 """
 
 from __future__ import annotations
@@ -43,11 +39,11 @@ __all__ = [
     "FrameReader",
     "Message",
     "OversizeMessage",
+    "encode_text_frame",
     "mask_in_python",
-    "masked_text_frame",
 ]
 
-# RFC 6455 section 7.4.1: the close codes for what can be wrong with a frame.
+# RFC 6455 section 7.4.1: the close codes for invalid frames.
 _PROTOCOL_ERROR: Final = 1002
 _INVALID_PAYLOAD: Final = 1007
 
@@ -57,18 +53,22 @@ _RESERVED: Final = 0x70
 _OPCODE: Final = 0x0F
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _CONTROL: Final = (_CLOSE, _PING, _PONG)
-# So these are the first bytes that a server may send, and every other one is a violation.
+# These are the first bytes of a frame that a server may send. Any other one is a violation.
 _ANYWHERE: Final = frozenset(_FIN | opcode for opcode in _CONTROL)
 _BETWEEN_MESSAGES: Final = _ANYWHERE | {_TEXT, _FIN | _TEXT, _BINARY, _FIN | _BINARY}
 _INSIDE_A_MESSAGE: Final = _ANYWHERE | {_CONTINUATION, _FIN | _CONTINUATION}
 
-# The second byte is MASK and a length up to 125, or one of two words for "the length follows":
-# how it is written, and the smallest length that needs this form. The 64-bit one is read as signed:
-# its highest bit has to be clear, and a negative length is too small.
+# The second byte is MASK and a length up to 125, or one of two values for "the length follows":
+# in which form, and the smallest length that needs the form. The 64-bit form is read as signed:
+# its highest bit must be clear, so a negative length is too small.
 _MASK: Final = 0x80
 _SHORT: Final = 125
 _LONG_16, _LONG_64 = 126, 127
-_LONG: Final = {_LONG_16: (Struct("!H"), 126), _LONG_64: (Struct("!q"), 65536)}
+_MAX_LONG_16: Final = 0xFFFF
+_LONG: Final = {
+    _LONG_16: (Struct("!H"), _SHORT + 1),
+    _LONG_64: (Struct("!q"), _MAX_LONG_16 + 1),
+}
 
 # For the hot path: the first two bytes of a whole text message as one number, then two more.
 _two_numbers: Final = Struct("!HH").unpack_from
@@ -76,17 +76,17 @@ _TEXT_EMPTY: Final = 0x8100
 _TEXT_SHORT: Final = 0x8100 + _SHORT
 _TEXT_LONG: Final = 0x8100 + _LONG_16
 
-# An incomplete frame up to this size waits, and is read again from its header when more comes:
-# 1.3 us for one of 220 bytes that comes in two pieces, 3.1 if collected. Larger ones are collected.
-_WAITS: Final = 4096
-_KEPT: Final = 1024  # at either end of a message that is discarded
+# An incomplete frame up to this size is parsed again from its header when more bytes are received:
+# 1.3 us for a frame of 220 bytes in two pieces, 3.1 us if collected. Larger ones are collected.
+_MAX_REPARSED: Final = 4096
+_KEPT: Final = 1024  # bytes at either end of a message that is discarded
 _UTF8_STEP: Final = 65536
 
 
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class BinaryMessage:
-    """A binary message: nothing in this protocol sends one, so its reader may want to say so."""
+    """A binary message. The protocol has none, so the receiver may report an error."""
 
     data: bytes
 
@@ -97,10 +97,10 @@ class BinaryMessage:
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class OversizeMessage:
-    """What is left of a text or binary message above the limit, which was discarded as it came.
+    """The two ends of a text or binary message that was discarded because of its size.
 
-    `head` and `tail` are for finding out whose message it was: they are not checked for UTF-8,
-    may cut a character, and overlap where the message is shorter than both.
+    `head` and `tail` serve to find the owner of the message. They are not checked for UTF-8, may
+    cut a character, and overlap if the message is shorter than both.
     """
 
     size: int
@@ -115,19 +115,19 @@ class OversizeMessage:
 
 
 Message: TypeAlias = bytes | BinaryMessage | OversizeMessage
-"""A text message is plain `bytes`, known to be UTF-8: the next reader is a JSON decoder."""
+"""A received message. A text message is plain `bytes` of valid UTF-8, for a JSON decoder."""
 
 
 @final
 class FrameError(Exception):
-    """The server broke RFC 6455. It holds no byte of any payload, so it may be logged."""
+    """A violation of RFC 6455 by the server. It contains no payload, so it may be logged."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
         self.code = code
         """The code to close the connection with: 1002 (protocol) or 1007 (text is not UTF-8)."""
         self.reason = reason
-        """The broken rule in a few words."""
+        """The violated rule in a few words."""
 
     def __str__(self) -> str:
         return f"{self.reason} ({self.code})"
@@ -135,9 +135,10 @@ class FrameError(Exception):
 
 @final
 class FrameReader:
-    """Reads the frames of one connection, from the first byte behind the handshake.
+    """A parser of the frames of one connection, from the first byte after the handshake.
 
-    :param max_message_bytes: the largest payload of one message, fragments added up, that is kept.
+    :param max_message_bytes: the largest payload of one message that is kept, all fragments of
+        the message together.
 
     ::
 
@@ -161,34 +162,34 @@ class FrameReader:
 
     def __init__(self, max_message_bytes: int) -> None:
         self.error: FrameError | None = None
-        """The violation that ended the reading, if one did."""
+        """The violation that ended reading; `None` if none did."""
         self.closed: bool = False
-        """Whether a close frame ended the reading. Its bytes were among the control bytes."""
+        """Whether a close frame ended reading. Its bytes were among the control bytes."""
         self._limit = max_message_bytes
-        # Between two frames: the bytes of a header, or of a small frame, that is not all there.
+        # Between two frames: the bytes of an incomplete header or small frame.
         self._rest = b""
-        # The message that has begun and not ended. Opcode 0: there is none.
+        # The message that has begun and not ended. Opcode 0: none.
         self._opcode = _CONTINUATION
         self._message = BytesIO()
-        self._checked = 0  # so many of its bytes are whole UTF-8 characters
-        self._discarded: _Discarded | None = None  # takes the place of _message above the limit
-        # The data frame that has begun and not ended. Missing 0: there is none.
+        self._checked = 0  # the number of its bytes that are whole UTF-8 characters
+        self._discarded: _Discarded | None = None  # replaces _message above the limit
+        # The data frame that has begun and not ended. Missing 0: none.
         self._missing = 0
         self._final = False
 
     @property
     def buffered(self) -> int:
-        """How many bytes are held for a frame or message that has not ended."""
+        """The number of bytes that are held for a frame or message that has not ended."""
         ends = len(self._discarded.head + self._discarded.tail) if self._discarded else 0
         return len(self._rest) + self._message.tell() + ends
 
     def feed(self, data: bytes | bytearray | memoryview) -> tuple[list[Message], bytes]:
-        """Read on.
+        """Parse the next bytes; return the messages and control frames that they complete.
 
-        :param data: the next bytes from the server, cut anywhere. They may be a view of memory
-            that is used again afterwards: nothing refers to it when this returns.
-        :returns: the messages that these bytes completed, in order, and the control frames that
-            they completed, in order, as raw bytes. Nothing once `error` is set or `closed` is true.
+        :param data: the next bytes from the server, cut anywhere. The memory of a view may be used
+            again after the call.
+        :returns: the messages in order, and the control frames in order, as raw bytes. Nothing
+            once `error` is set or `closed` is true.
         """
         messages: list[Message] = []
         control: list[bytes] = []
@@ -196,10 +197,10 @@ class FrameReader:
             return messages, b""
         try:
             if self._missing:
-                data = self._read_on(data, messages)
+                data = self._continue_frame(data, messages)
             self._read(data, messages, control)
         except FrameError as error:
-            # An exception that is kept must not keep the payload: no traceback and no context.
+            # The exception is stored and must not hold the payload: no traceback and no context.
             self._fail(error.with_traceback(None))
         except UnicodeDecodeError:
             self._fail(FrameError(_INVALID_PAYLOAD, "invalid UTF-8 in a text message"))
@@ -213,11 +214,11 @@ class FrameReader:
         elif not isinstance(data, bytes):
             data = bytes(data)
 
-        # The hot path is the inner loop: a text message in one frame with a 7- or 16-bit length,
-        # all of it in `data`. Everything else falls out of it and goes through _read_frame, which
-        # knows all the rules. Local names, one unpack for header and length (indexing the bytes
-        # one by one costs a quarter more) and no call but those on the payload:
-        # 0.22 us for a frame of 220 bytes, where _read_frame takes 1.8 and wsproto 7.5.
+        # The hot path is the inner loop: a text message in one frame with a 7- or 16-bit length
+        # that is complete in `data`. Any other frame leaves the loop for _read_frame, which has
+        # all the rules. Local names, one unpack for header and length (indexing the bytes one by
+        # one costs a quarter more) and no calls except on the payload: 0.22 us for a frame of
+        # 220 bytes; _read_frame takes 1.8 us and wsproto 7.5 us.
         position = 0
         end = len(data)
         last_header = end - 4
@@ -254,9 +255,9 @@ class FrameReader:
     def _read_frame(
         self, data: bytes, position: int, messages: list[Message], control: list[bytes]
     ) -> int:
-        """Read one frame of any kind, or as much of a large one as is there.
+        """Read one frame of any kind, or the available part of a large one.
 
-        :returns: the position behind it, or `position` if it has to wait for more bytes.
+        :returns: the position after the frame, or `position` if more bytes are needed.
         """
         body = position + 2
         if body > len(data):
@@ -265,7 +266,7 @@ class FrameReader:
         opcode = first & _OPCODE
         allowed = _BETWEEN_MESSAGES if self._opcode == _CONTINUATION else _INSIDE_A_MESSAGE
         if first not in allowed or length > (_SHORT if opcode in _CONTROL else _LONG_64):
-            raise FrameError(_PROTOCOL_ERROR, _broken_rule(first, length))
+            raise FrameError(_PROTOCOL_ERROR, _violated_rule(first, length))
         if length > _SHORT:
             number, smallest = _LONG[length]
             body += number.size
@@ -285,7 +286,7 @@ class FrameReader:
 
         fits = self._message.tell() + length <= self._limit
         if end > len(data):
-            if fits and length <= _WAITS:
+            if fits and length <= _MAX_REPARSED:
                 return position
             end = len(data)
         self._begin_frame(first, length, fits=fits)
@@ -302,20 +303,20 @@ class FrameReader:
         self._final = first >= _FIN
         self._missing = length
 
-    def _read_on(
+    def _continue_frame(
         self, data: bytes | bytearray | memoryview, messages: list[Message]
     ) -> bytes | bytearray | memoryview:
-        """Read what belongs to the open data frame, and return what comes behind it."""
+        """Read the rest of the open data frame; return the bytes after the frame."""
         with memoryview(data) as view:
             end = min(self._missing, len(view))
             self._read_payload(view[:end], messages)
         return data[end:]
 
     def _read_payload(self, piece: memoryview, messages: list[Message]) -> None:
-        """Read the next piece of the data frame that is open; end frame and message if it does.
+        """Read the next piece of the open data frame, and end frame and message if complete.
 
-        A BytesIO and not a list of pieces: it holds what was sent and no object per fragment, and
-        `getvalue` hands its memory over without a copy (16 MiB in 4 KiB pieces: 12 ms).
+        A BytesIO holds no object per fragment, as a list of pieces would, and its `getvalue`
+        returns its memory without a copy (16 MiB in 4 KiB pieces: 12 ms).
         """
         self._missing -= len(piece)
         if self._discarded is not None:
@@ -350,7 +351,7 @@ class FrameReader:
 
 
 class _Discarded:
-    """A message above the limit: its size, and two ends of fixed length."""
+    """A message above the limit while it is received: its size and its two ends."""
 
     __slots__ = ("head", "size", "tail")
 
@@ -369,10 +370,12 @@ class _Discarded:
 
 
 def _end_of_utf8(payload: memoryview, start: int, *, final: bool) -> int:
-    """Check the UTF-8 from `start` on, in steps: decoding makes up to four bytes of each.
+    """Check UTF-8 in steps, since a decoded text takes up to four times the memory of its bytes.
 
-    :returns: where the last whole character ends, which is the end if `final`.
-    :raises UnicodeDecodeError: where these bytes cannot be, or begin, UTF-8.
+    :param start: the position from which on to check.
+    :param final: whether the text has to end with a whole character.
+    :returns: the position after the last whole character.
+    :raises UnicodeDecodeError: for bytes that are neither UTF-8 nor the beginning of UTF-8.
     """
     while True:
         end = min(start + _UTF8_STEP, len(payload))
@@ -382,8 +385,8 @@ def _end_of_utf8(payload: memoryview, start: int, *, final: bool) -> int:
             return start
 
 
-def _broken_rule(first: int, second: int) -> str:
-    """Name the rule that these first two bytes of a frame break: it is known that they do."""
+def _violated_rule(first: int, second: int) -> str:
+    """Return the rule that an invalid frame violates, from the first two bytes of the frame."""
     opcode = first & _OPCODE
     if first & _RESERVED:
         return "reserved bits set without an extension"
@@ -398,31 +401,28 @@ def _broken_rule(first: int, second: int) -> str:
     return f"unknown opcode {opcode:#x}"
 
 
-FINAL_TEXT: Final = 0x81
-MASKED: Final = 0x80
-MAX_TINY: Final = 125
-MAX_SHORT: Final = 0xFFFF
-SMALL: Final = 4096
-"""Bytes up to which one integer is faster than tables."""
+_FINAL_TEXT: Final = _FIN | _TEXT
+_MAX_AS_INTEGER: Final = 4096
+"""The payload size in bytes up to which one integer is faster to mask than tables."""
 
 
-def masked_text_frame(payload: bytes) -> bytes:
-    """Make one text frame of a whole message, under a mask of its own."""
+def encode_text_frame(payload: bytes) -> bytes:
+    """Return a message as one text frame with a new random mask."""
     size = len(payload)
-    if size <= MAX_TINY:
-        head = bytes((FINAL_TEXT, MASKED | size))
-    elif size <= MAX_SHORT:
-        head = bytes((FINAL_TEXT, MASKED | 126)) + size.to_bytes(2, "big")
+    if size <= _SHORT:
+        head = bytes((_FINAL_TEXT, _MASK | size))
+    elif size <= _MAX_LONG_16:
+        head = bytes((_FINAL_TEXT, _MASK | _LONG_16)) + size.to_bytes(2, "big")
     else:
-        head = bytes((FINAL_TEXT, MASKED | 127)) + size.to_bytes(8, "big")
+        head = bytes((_FINAL_TEXT, _MASK | _LONG_64)) + size.to_bytes(8, "big")
     key = os.urandom(4)
     return b"".join((head, key, apply_mask(payload, key)))
 
 
 def mask_in_python(payload: bytes, key: bytes) -> bytes:
-    """Mask where there is no C function for it."""
+    """Return a masked payload. Used if no C function is installed."""
     size = len(payload)
-    if size <= SMALL:
+    if size <= _MAX_AS_INTEGER:
         repeated = key * (size // 4) + key[: size % 4]
         masked = int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")
         return masked.to_bytes(size, "little")
@@ -434,7 +434,7 @@ def mask_in_python(payload: bytes, key: bytes) -> bytes:
 
 @cache
 def _table(key: int) -> bytes:
-    """Give the table that masks every byte by one byte of a key."""
+    """Return the table that masks each byte with one byte of a key."""
     return bytes(byte ^ key for byte in range(256))
 
 
@@ -447,4 +447,4 @@ def _find_c_function() -> Callable[[bytes, bytes], bytes] | None:
 
 
 apply_mask: Callable[[bytes, bytes], bytes] = _find_c_function() or mask_in_python
-"""The fastest there is."""
+"""Returns a masked payload: the C function of websockets if installed."""

@@ -1,11 +1,8 @@
-"""Items of a history in one piece: raw JSON, exactly as it went over the wire.
+"""Items of a history as raw JSON, exactly as they were sent or received.
 
-A history grows by what a turn said and heard, and goes out again as a whole or not at all. So
-items that came together stay together, as one text: to keep thousands of them costs one copy, and
-they are taken apart only when somebody looks at one.
-
-What belongs elsewhere: what is sent of a history (`continuation.py`), what is owed in it
-(`calls.py`).
+A history grows by the items of a turn, and is sent as a whole or not at all. So the items of one
+turn are kept as one text: thousands of items cost one copy, and are decoded only when a single
+item is needed.
 """
 
 from __future__ import annotations
@@ -22,32 +19,32 @@ __all__ = ["RawItems"]
 
 
 class RawItems(msgspec.Struct, frozen=True, gc=False):
-    """Items one behind the other. Iterated over, it gives each one alone."""
+    """A sequence of items as one JSON text. Iteration yields the items one by one."""
 
     json: bytes = b""
-    """All of them, with commas between."""
+    """All items, separated by commas."""
     count: int = 0
-    """How many there are."""
+    """The number of items."""
 
     @classmethod
     def join(cls, items: Sequence[msgspec.Raw]) -> Self:
-        """Put items together. It is a copy: a frame that they came in need not be kept for them."""
+        """Return a copy of items as one text. The frames of the items are not kept for it."""
         return cls(b",".join(items), len(items))
 
     def __add__(self, other: RawItems) -> RawItems:
-        """Put others behind these."""
+        """Return these items and others after them."""
         both = [items.json for items in (self, other) if items.count]
         return RawItems(b",".join(both), self.count + other.count)
 
     def __iter__(self) -> Iterator[msgspec.Raw]:
-        """Take them apart."""
+        """Yield the items one by one."""
         return iter(msgspec.json.decode(self.array, type=list[msgspec.Raw]))
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of items."""
         return self.count
 
     @property
     def array(self) -> bytes:
-        """The list of them, as JSON."""
+        """The items as a JSON array."""
         return b"[%b]" % self.json

@@ -1,505 +1,366 @@
-"""What became of each steering input: the ``response.steer`` of one socket, oldest first.
+"""The states of a request and of its steering inputs, as tables.
 
-A steering input is owned by the server from its ``response.steer.accepted`` on, and takes effect
-with the ``response.created`` of a successor (guide, "Steering")::
+One ``response.create`` and everything that the server sends in answer to it is a *request*. It
+has two states that are independent of each other, as an h11 connection has one for each side: the
+progress of the server (`RequestState`) and whether events have a reader (`ReaderState`). Every
+steering input has a state of its own (`SteerState`).
 
-    sent ──► accepted ──► committed           the response was interrupted, or ended by itself
-      │          ├──────► pending ──► committed     it waits for tool outputs that the client owes
-      │          │            └─────► failed
-      └──────────┴──────────────────► failed
-
-So a response that ends does not end its request while an input for it is sent or accepted: a
-successor may follow on the same lane. One that is pending ends it, since the server waits for
-the next request then.
-
-What belongs elsewhere: whose event it is (`lanes.py`), how a user learns of it
-(`turns/steering.py`).
+The three tables name every possible change. An event that a state does not list is a `KeyError`:
+it is an error in this library, whatever the server sends. `request_table.py` decides which of the
+events below an event of the server is, and for which request.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import suppress
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
-
-from trio_responses._protocol.calls import note
-from trio_responses._protocol.raw_items import RawItems
-from trio_responses._wire import (
-    ErrorEvent,
-    InputError,
-    ResponseCompleted,
-    ResponseCreated,
-    ResponseFailed,
-    ResponseIncomplete,
-    SteerAccepted,
-    SteerFailed,
-    SteerPending,
-    UndecodableFrame,
-    UnknownEvent,
-)
+from enum import StrEnum, auto
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Mapping
 
     from msgspec import Raw
 
-    from trio_responses._wire import RequiredInput, Response, ServerEvent
+    from trio_responses._wire import InputError, RequiredInput
 
 __all__ = [
-    "TURNING_POINTS",
+    "AWAITING",
+    "ENDED",
+    "UNANSWERED",
     "ActiveRequest",
-    "RequestTable",
+    "ReaderState",
+    "RequestEvent",
+    "RequestState",
+    "SteerEvent",
     "SteerInput",
-    "SteerInputs",
     "SteerState",
 ]
 
-CLIENT_ERRORS: Final = range(400, 500)
+
+# --- The progress of a request ------------------------------------------------------------
+#
+#     SENT ──► STARTED ──► DONE
+#                 │ ▲
+#                 ▼ │
+#         AWAITING_SUCCESSOR, AWAITING_OUTPUTS ──► DONE
+#
+# The rules:
+#
+# 1. A response counts as started when ``response.created`` has stated its id. A response without
+#    an id cannot be steered and its later events cannot be recognised: its request stays SENT.
+#    A terminal event ends a response in every state, since some servers send nothing else.
+#
+# 2. A response that ends ends its request, unless the server has accepted steering inputs for it,
+#    or has not answered them. Then the request waits for a successor: the next response of the
+#    lane belongs to the same request. The request ends when the last of these inputs is settled
+#    without a successor.
+#
+# 3. A response that ended with calls of client tools has a successor only after the client has
+#    sent the outputs, in its next request. The server starts that response without a
+#    ``response.steer.pending`` if the request arrives first (guide, "Steering"). So
+#    AWAITING_OUTPUTS ends with the start of a request that continues its response.
+#
+# 4. An error ends a request. If a response had started, the request is CUT_OFF: the server may
+#    still send events of that response. They belong to no request, until the next response of
+#    the lane starts or ends.
+#
+# 5. A request that is withdrawn, or whose socket is closed, is LOST: no event will end it.
+
+
+class RequestState(StrEnum):
+    """How far the server has come with a request."""
+
+    SENT = auto()
+    """The request was written, or is being written, and no response has started."""
+    STARTED = auto()
+    """A response with an id has started."""
+    AWAITING_SUCCESSOR = auto()
+    """The response has ended; the server has yet to settle steering inputs for it."""
+    AWAITING_OUTPUTS = auto()
+    """Likewise, and the response has ended with calls of client tools."""
+    CUT_OFF = auto()
+    """An error has ended the request; the server may still send events of its response."""
+    DONE = auto()
+    """The server has ended the request."""
+    LOST = auto()
+    """The request was withdrawn, or its socket was closed before the server ended it."""
+
+
+class RequestEvent(StrEnum):
+    """What changes the states of a request."""
+
+    CREATE = auto()
+    """``response.created`` has stated the id of a response."""
+    CREATE_WITHOUT_ID = auto()
+    """``response.created`` was received, without an id."""
+    END = auto()
+    """The response has ended, and no steering input is unanswered."""
+    END_STEERED = auto()
+    """The response has ended, and steering inputs for it are unanswered."""
+    END_WITH_CALLS = auto()
+    """Likewise, and its output has calls of client tools."""
+    SETTLE_STEERS = auto()
+    """The last unanswered steering input was settled after the end of the response."""
+    CONTINUE = auto()
+    """The response of the next request has started: it has sent the outputs for the calls."""
+    REFUSE = auto()
+    """An ``error`` was received, and the request has no response with an id."""
+    BREAK_OFF = auto()
+    """An ``error`` was received, and the request has a response with an id."""
+    FOLLOW = auto()
+    """Another response of the lane has started, or another request of the lane has ended."""
+    LOSE = auto()
+    """The request was withdrawn, or its socket was closed."""
+    ABANDON = auto()
+    """The turn was left early, or has failed on the client's side."""
+
+
+REQUEST_TRANSITIONS: Final[Mapping[RequestState, Mapping[RequestEvent, RequestState]]] = {
+    RequestState.SENT: {
+        RequestEvent.CREATE: RequestState.STARTED,
+        RequestEvent.CREATE_WITHOUT_ID: RequestState.SENT,
+        RequestEvent.END: RequestState.DONE,
+        RequestEvent.END_STEERED: RequestState.AWAITING_SUCCESSOR,
+        RequestEvent.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
+        RequestEvent.REFUSE: RequestState.DONE,
+        RequestEvent.LOSE: RequestState.LOST,
+    },
+    RequestState.STARTED: {
+        RequestEvent.CREATE: RequestState.STARTED,
+        RequestEvent.CREATE_WITHOUT_ID: RequestState.SENT,
+        RequestEvent.END: RequestState.DONE,
+        RequestEvent.END_STEERED: RequestState.AWAITING_SUCCESSOR,
+        RequestEvent.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
+        RequestEvent.BREAK_OFF: RequestState.CUT_OFF,
+        RequestEvent.LOSE: RequestState.LOST,
+    },
+    RequestState.AWAITING_SUCCESSOR: {
+        RequestEvent.CREATE: RequestState.STARTED,
+        RequestEvent.CREATE_WITHOUT_ID: RequestState.SENT,
+        RequestEvent.END: RequestState.DONE,
+        RequestEvent.END_STEERED: RequestState.AWAITING_SUCCESSOR,
+        RequestEvent.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
+        RequestEvent.SETTLE_STEERS: RequestState.DONE,
+        RequestEvent.REFUSE: RequestState.DONE,
+        RequestEvent.BREAK_OFF: RequestState.CUT_OFF,
+        RequestEvent.LOSE: RequestState.LOST,
+    },
+    RequestState.AWAITING_OUTPUTS: {
+        RequestEvent.CREATE: RequestState.STARTED,
+        RequestEvent.CREATE_WITHOUT_ID: RequestState.SENT,
+        RequestEvent.END: RequestState.DONE,
+        RequestEvent.END_STEERED: RequestState.AWAITING_SUCCESSOR,
+        RequestEvent.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
+        RequestEvent.SETTLE_STEERS: RequestState.DONE,
+        RequestEvent.CONTINUE: RequestState.DONE,
+        RequestEvent.REFUSE: RequestState.DONE,
+        RequestEvent.BREAK_OFF: RequestState.CUT_OFF,
+        RequestEvent.LOSE: RequestState.LOST,
+    },
+    RequestState.CUT_OFF: {
+        RequestEvent.FOLLOW: RequestState.DONE,
+        RequestEvent.LOSE: RequestState.DONE,
+    },
+    RequestState.DONE: {},
+    RequestState.LOST: {},
+}
+
+AWAITING: Final = (RequestState.AWAITING_SUCCESSOR, RequestState.AWAITING_OUTPUTS)
+"""The states in which the response has ended and the request has not."""
+ENDED: Final = (RequestState.CUT_OFF, RequestState.DONE)
+"""The states of a request that the server has ended."""
+
+
+# --- The reader of a request --------------------------------------------------------------
+#
+# The server does not know that a turn was left: the request takes every step of the first table
+# and its lane stays busy until the response ends. Only the events are discarded.
+
+
+class ReaderState(StrEnum):
+    """Whether the events of a request have a reader."""
+
+    NONE = auto()
+    """A raw request: its events are delivered to the raw channel."""
+    READING = auto()
+    """A turn reads the events."""
+    ABANDONED = auto()
+    """The turn has ended before its response: its events are discarded."""
+
+
+READER_TRANSITIONS: Final[Mapping[ReaderState, Mapping[RequestEvent, ReaderState]]] = {
+    ReaderState.NONE: {},
+    ReaderState.READING: {RequestEvent.ABANDON: ReaderState.ABANDONED},
+    ReaderState.ABANDONED: {RequestEvent.ABANDON: ReaderState.ABANDONED},
+}
+
+
+# --- Steering inputs ----------------------------------------------------------------------
+#
+#     SENT ──► ACCEPTED ──► COMMITTED
+#                 │             ▲
+#                 └──► PENDING ─┘      FAILED and UNKNOWN are reached from each of the three.
+#
+# The server owns an input from ``response.steer.accepted`` on. The input takes effect when a
+# successor of its response starts, in one of two ways (guide, "Steering"): by itself, after the
+# response was interrupted or has ended; or, if the response ended with calls of client tools,
+# with the request that sends their outputs. Until then it is PENDING, and fails if no such
+# request can come any more.
+#
+# If the response of an input breaks off, or the socket is closed, the input is UNKNOWN. In the
+# first case the server may still report its outcome, until the next response of the lane starts.
 
 
 class SteerState(StrEnum):
-    """How far a steering input has come."""
+    """The state of a steering input."""
 
-    SENT = "sent"
-    """It was written, and the server has not answered."""
-    ACCEPTED = "accepted"
-    """The server owns it; nothing is applied yet."""
-    PENDING = "pending"
-    """It waits for outputs of tools, in a request that continues its response."""
-    COMMITTED = "committed"
-    """A successor has begun with it."""
-    FAILED = "failed"
-    """It was refused, or could not be committed: it has had no effect."""
-    UNKNOWN = "unknown"
-    """The socket ended, or its response broke off, before the server said. In the latter case the
-    server may still say that it failed."""
-
-
-OWED: Final = frozenset({SteerState.SENT, SteerState.ACCEPTED})
-"""The states in which the server owes the next word."""
+    SENT = auto()
+    """The input was written, and the server has not answered."""
+    ACCEPTED = auto()
+    """The server owns the input and has not applied it."""
+    PENDING = auto()
+    """The input waits for a request that continues its response with the outputs of tools."""
+    COMMITTED = auto()
+    """A successor has started with the input."""
+    FAILED = auto()
+    """The input was refused or could not be committed: it had no effect."""
+    UNKNOWN = auto()
+    """The socket was closed, or the response broke off, before the server reported the outcome.
+    In the latter case the server may still report that the input failed."""
 
 
-class SteerInput:
-    """One steering input on its way. `SteerReceipt` derives from it."""
+class SteerEvent(StrEnum):
+    """What changes the state of a steering input."""
 
-    def __init__(self, request: ActiveRequest, items: list[Raw]) -> None:
-        self.request: ActiveRequest = request
-        """The request whose response it steers."""
-        self.parent: str | None = request.response_id
-        """That response."""
-        self.items: list[Raw] = items
-        """The messages, as raw JSON."""
-        self.id: str | None = None
-        """The server's name for it, from ``accepted`` on."""
-        self.state: SteerState = SteerState.SENT
-        """How far it has come."""
-        self.error: InputError | None = None
-        """Why it failed, where the server said it."""
-        self.required_input: tuple[RequiredInput, ...] = ()
-        """What it waits for, while it is pending."""
-        self.successor: str | None = None
-        """The response that began with it, once it is committed."""
-
-    def become(self, state: SteerState) -> None:
-        """Note a new state."""
-        self.state = state
+    ACCEPT = auto()
+    """The server has accepted the input."""
+    WAIT = auto()
+    """The input waits for the outputs of tools."""
+    COMMIT = auto()
+    """A successor has started with the input."""
+    FAIL = auto()
+    """The server has refused the input, or it was not written, or it cannot be committed."""
+    LOSE = auto()
+    """The response broke off, or the socket was closed."""
 
 
-class SteerInputs:
-    """The steering inputs of one socket that are not settled."""
+STEER_TRANSITIONS: Final[Mapping[SteerState, Mapping[SteerEvent, SteerState]]] = {
+    SteerState.SENT: {
+        SteerEvent.ACCEPT: SteerState.ACCEPTED,
+        SteerEvent.WAIT: SteerState.PENDING,
+        SteerEvent.FAIL: SteerState.FAILED,
+        SteerEvent.LOSE: SteerState.UNKNOWN,
+    },
+    SteerState.ACCEPTED: {
+        SteerEvent.ACCEPT: SteerState.ACCEPTED,
+        SteerEvent.WAIT: SteerState.PENDING,
+        SteerEvent.COMMIT: SteerState.COMMITTED,
+        SteerEvent.FAIL: SteerState.FAILED,
+        SteerEvent.LOSE: SteerState.UNKNOWN,
+    },
+    SteerState.PENDING: {
+        SteerEvent.ACCEPT: SteerState.ACCEPTED,
+        SteerEvent.WAIT: SteerState.PENDING,
+        SteerEvent.COMMIT: SteerState.COMMITTED,
+        SteerEvent.FAIL: SteerState.FAILED,
+        SteerEvent.LOSE: SteerState.UNKNOWN,
+    },
+    SteerState.COMMITTED: {},
+    SteerState.FAILED: {},
+    SteerState.UNKNOWN: {
+        SteerEvent.ACCEPT: SteerState.ACCEPTED,
+        SteerEvent.WAIT: SteerState.PENDING,
+        SteerEvent.FAIL: SteerState.FAILED,
+        SteerEvent.LOSE: SteerState.UNKNOWN,
+    },
+}
 
-    def __init__(self) -> None:
-        self._open: list[SteerInput] = []
-
-    def submit(self, submission: SteerInput) -> None:
-        """Note an input: before its bytes go out."""
-        self._open.append(submission)
-        submission.request.steers.append(submission)
-
-    def withdraw(self, submission: SteerInput) -> None:
-        """Take back one that did not go out."""
-        if submission in self._open:
-            self._settle(submission, SteerState.FAILED)
-
-    def owes(self, request: ActiveRequest) -> bool:
-        """Whether a successor of the request's response may follow unasked."""
-        return any(one.request is request and one.state in OWED for one in self._open)
-
-    def awaits(self, lane: str | None) -> str | None:
-        """Give the response that the next request of a lane has to continue, if there is one."""
-        pending = (one for one in self._open if one.state is SteerState.PENDING)
-        return next((one.parent for one in pending if one.request.lane == lane), None)
-
-    def find(self, event: SteerAccepted | SteerPending | SteerFailed) -> SteerInput | None:
-        """Find the input that an event is about: by its id, or the oldest that was not answered."""
-        for one in self._open:
-            if one.id is not None and one.id == event.steer.id:
-                return one
-        parent, lane = event.steer.previous_response_id, event.stream_id
-        sent = [one for one in self._open if one.state is SteerState.SENT]
-        if parent:
-            return next((one for one in sent if one.parent == parent), None)
-        own = (one for one in sent if one.request.lane == lane)
-        return next(own, sent[0] if sent and lane is None else None)
-
-    def note(
-        self, submission: SteerInput, event: SteerAccepted | SteerPending | SteerFailed
-    ) -> None:
-        """Note what the server says of an input."""
-        submission.id = event.steer.id or submission.id
-        match event:
-            case SteerAccepted():
-                submission.become(SteerState.ACCEPTED)
-            case SteerPending():
-                submission.required_input = tuple(event.required_input or ())
-                submission.become(SteerState.PENDING)
-            case _:
-                submission.error = event.error
-                self._settle(submission, SteerState.FAILED)
-
-    def refuse(self, request: ActiveRequest, event: ErrorEvent) -> bool:
-        """Take an error as the answer to an input, where it can be no other's.
-
-        Behind the end of a response it says that there is no successor. In its midst, a client's
-        error is not about the response, which has begun: that is how servers answer that know
-        no steering.
-
-        :return: whether it was one.
-        """
-        client_error = event.status in CLIENT_ERRORS or event.error_type == "invalid_request_error"
-        if request.answered:
-            refused = [one for one in self._open if one.request is request and one.state in OWED]
-        elif request.response_id is not None and client_error:
-            sent = (one for one in self._open if one.state is SteerState.SENT)
-            refused = [one for one in sent if one.request is request][:1]
-        else:
-            refused = []
-        for one in refused:
-            one.error = InputError(code=event.code, message=event.message, type=event.error_type)
-            self._settle(one, SteerState.FAILED)
-        return bool(refused)
-
-    def break_off(self, request: ActiveRequest) -> None:
-        """Note that a response broke off: what it owes an answer to may never get one."""
-        for one in self._open:
-            if one.request is request and one.state in OWED:
-                one.become(SteerState.UNKNOWN)
-
-    def wait(self, request: ActiveRequest) -> None:
-        """Note that the inputs of a response wait for outputs, which are on their way."""
-        for one in self._open:
-            if one.request is request and one.state is SteerState.ACCEPTED:
-                one.become(SteerState.PENDING)
-
-    def commit(self, request: ActiveRequest, successor: str | None) -> None:
-        """Note that a response has begun, with all inputs that were there for it."""
-        for one in list(self._open):
-            follows = one.request is request and one.state is SteerState.ACCEPTED
-            continues = (
-                one.state is SteerState.PENDING
-                and one.request.lane == request.lane
-                and one.parent == request.parent
-            )
-            if follows or continues:
-                one.successor = successor
-                self._settle(one, SteerState.COMMITTED)
-            elif one.request.lane == request.lane and one.state is SteerState.UNKNOWN:
-                self._open.remove(one)  # the server says no more of what broke off
-
-    def lose(self, continued: set[str | None]) -> None:
-        """Note that the socket is gone.
-
-        :param continued: the parents of the requests that were under way: what waited for one
-            of those may have been committed, what waited for another cannot.
-        """
-        for one in list(self._open):
-            certain = one.state is SteerState.PENDING and one.parent not in continued
-            self._settle(one, SteerState.FAILED if certain else SteerState.UNKNOWN)
-
-    def _settle(self, submission: SteerInput, state: SteerState) -> None:
-        self._open.remove(submission)
-        submission.become(state)
+UNANSWERED: Final = (SteerState.SENT, SteerState.ACCEPTED)
+"""The states in which a successor may start with the input at any moment."""
 
 
-ERROR_TYPES = frozenset({"error", "response.error"})
-TERMINAL_TYPES = frozenset(
-    {"response.completed", "response.done", "response.failed", "response.incomplete"}
-)
-CONNECTION_LIMIT = "websocket_connection_limit_reached"
-INVALID_NAME = "invalid_stream_id"
+# --- The records that hold the states -----------------------------------------------------
 
 
 class ActiveRequest:
-    """One ``response.create`` on its way. `turns/stream.py` derives the turn from it."""
+    """One ``response.create`` that was sent, and the state of its response.
 
-    __slots__ = (
-        "abandoned",
-        "answered",
-        "calls",
-        "ended",
-        "lane",
-        "parent",
-        "response_id",
-        "steers",
-    )
-    has_reader: ClassVar[bool] = False
-    """Whether somebody waits for the event that ends it."""
+    `Turn` derives from this class. A raw request is an instance of the class itself.
 
-    def __init__(self, lane: str | None = None, parent: str | None = None) -> None:
+    :param lane: the ``stream_id``; `None` for the default lane.
+    :param parent: the ``previous_response_id`` of the request.
+    :param reader: whether a turn reads the events.
+    """
+
+    __slots__ = ("lane", "parent", "reader", "response_id", "state", "steers")
+
+    def __init__(
+        self,
+        lane: str | None = None,
+        parent: str | None = None,
+        reader: ReaderState = ReaderState.NONE,
+    ) -> None:
         self.lane: str | None = lane
         """The ``stream_id``; `None` for the default lane."""
         self.parent: str | None = parent
-        """The ``previous_response_id`` that went along."""
+        """The ``previous_response_id`` of the request."""
         self.response_id: str | None = None
-        """The id of the response, or of its latest successor, once the server has said it."""
-        self.answered: bool = False
-        """Whether its response has ended, and a successor may follow."""
-        self.calls: bool = False
-        """Whether its response has ended with calls of the client's tools: no successor unasked."""
-        self.ended: bool = False
-        """Whether nothing more will come."""
-        self.abandoned: bool = False
-        """Whether nobody wants the rest."""
+        """The id of the response, or of its latest successor; `None` if no event stated one."""
+        self.state: RequestState = RequestState.SENT
+        """How far the server has come."""
+        self.reader: ReaderState = reader
+        """Whether the events have a reader."""
         self.steers: list[SteerInput] = []
-        """What was put in while its responses were under way."""
+        """All steering inputs for its responses, in the order in which they were sent."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has ended the request. `False` for one that was lost."""
+        return self.state in ENDED
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the events of the request are discarded."""
+        return self.reader is ReaderState.ABANDONED
+
+    @property
+    def has_unanswered_steers(self) -> bool:
+        """Whether a successor of its response may start unasked."""
+        return any(steer.state in UNANSWERED for steer in self.steers)
+
+    def advance(self, event: RequestEvent) -> None:
+        """Change the state as the first table states."""
+        self.state = REQUEST_TRANSITIONS[self.state][event]
+
+    def abandon(self) -> None:
+        """Discard the remaining events. The lane stays busy until the response has ended."""
+        self.reader = READER_TRANSITIONS[self.reader][RequestEvent.ABANDON]
 
 
-RequestT = TypeVar("RequestT", bound=ActiveRequest)
+class SteerInput:
+    """One steering input and its state. `SteerReceipt` derives from this class.
 
+    :param request: the request whose response the input steers.
+    :param items: the messages, as raw JSON.
+    """
 
-class RequestTable(Generic[RequestT]):
-    """The unfinished requests of one socket."""
+    def __init__(self, request: ActiveRequest, items: list[Raw]) -> None:
+        self.request: ActiveRequest = request
+        """The request whose response the input steers."""
+        self.parent: str | None = request.response_id
+        """The id of that response."""
+        self.items: list[Raw] = items
+        """The messages, as raw JSON."""
+        self.id: str | None = None
+        """The id that the server gave to the input, from ``accepted`` on."""
+        self.state: SteerState = SteerState.SENT
+        """The state of the input."""
+        self.error: InputError | None = None
+        """Why the input failed, if the server stated a reason."""
+        self.required_input: tuple[RequiredInput, ...] = ()
+        """The tool outputs that a ``pending`` input waits for."""
+        self.successor: str | None = None
+        """The id of the response that started with the input, once it is ``committed``."""
 
-    def __init__(self) -> None:
-        self._queues: dict[str | None, deque[RequestT]] = {}
-        self._ended: dict[str | None, str | None] = {}
-        self._cut_off: frozenset[str | None] = frozenset()
-        self.steering: SteerInputs = SteerInputs()
-        self._home: str | None = None
-        self.previous_response_id: str | None = None
-        """The last response of this socket that was completed and not evicted since."""
-        self.ends: int = 0
-        """Requests that have ended."""
-        self.responses: int = 0
-        """Those of them that ended with a Response, of whatever status."""
-
-    def admit(self, request: RequestT) -> None:
-        """Queue a request on its lane: before its bytes go out, so that no answer is too early."""
-        self._queues.setdefault(request.lane, deque()).append(request)
-
-    def withdraw(self, request: RequestT) -> None:
-        """Take back a request whose bytes did not go out; nothing to do once the socket is lost."""
-        with suppress(ValueError):
-            self._queues.get(request.lane, deque()).remove(request)
-
-    def abandon(self, request: RequestT) -> None:
-        """Drop the rest of a request's events; its lane is dirty until the last of them."""
-        request.abandoned = True
-
-    def is_idle(self, lane: str | None) -> bool:
-        """Whether a lane has no unfinished request, abandoned ones included."""
-        return not self._queues.get(lane)
-
-    def free(self, names: Iterable[str | None], parent: str | None) -> list[str | None]:
-        """Give the idle ones of some lanes.
-
-        The one whose latest response is the parent goes first: the server has it in that lane's
-        fast cache. One where the server waits for another parent's continuation goes last.
-        """
-
-        def reluctance(name: str | None) -> tuple[bool, bool]:
-            awaited = self.steering.awaits(name)
-            cached = parent is not None and self._ended.get(name) == parent
-            return (awaited not in {None, parent}, not cached)
-
-        return sorted((name for name in names if self.is_idle(name)), key=reluctance)
-
-    def latest(self, lane: str | None) -> str | None:
-        """Give the response that a lane ended with last: what the server has in its fast cache."""
-        return self._ended.get(lane)
-
-    def unfinished(self) -> Iterator[RequestT]:
-        """Give all requests that are not ended, lane by lane."""
-        for queue in self._queues.values():
-            yield from queue
-
-    def find(self, response_id: str) -> RequestT | None:
-        """Find the request whose response is under way, by the response's id."""
-        return next((one for one in self.unfinished() if one.response_id == response_id), None)
-
-    def count(self) -> int:
-        """Count the requests that are not ended."""
-        return sum(map(len, self._queues.values()))
-
-    def clear(self) -> list[RequestT]:
-        """Forget everything, since the socket is gone; give the requests somebody waits for."""
-        waiting = [request for request in self.unfinished() if not request.abandoned]
-        self.steering.lose({request.parent for request in self.unfinished()})
-        self._queues.clear()
-        self._ended.clear()
-        self._cut_off = frozenset()
-        self.previous_response_id = None
-        return waiting
-
-    def route(self, event: ServerEvent) -> RequestT | None:
-        """Find the owner of an event; `None` where there is none. It may be abandoned.
-
-        A request that the event ends has `Request.ended` set and has left its lane.
-        """
-        rule = _RULES.get(type(event))
-        if rule is not None:
-            owner: RequestT | None = rule(self, event)
-            return owner
-        queue = self._queues.get(event.stream_id)
-        return queue[0] if queue and event.stream_id not in self._cut_off else None
-
-    # One rule for each type of event that is more than a step of a response.
-
-    def _oldest(self, lane: str | None) -> RequestT | None:
-        queue = self._queues.get(lane)
-        return queue[0] if queue else None
-
-    def _begin(self, event: ServerEvent) -> RequestT | None:
-        request = self._oldest(event.stream_id)
-        if request is not None and isinstance(event, ResponseCreated):
-            request = self._continued(request)
-            request.response_id = event.response.id or None
-            request.answered = False
-            self.steering.commit(request, request.response_id)
-            self._cut_off -= {request.lane}
-        return request
-
-    def _end(self, event: ServerEvent) -> RequestT | None:
-        request = self._oldest(event.stream_id)
-        if request is None or not isinstance(
-            event, ResponseCompleted | ResponseFailed | ResponseIncomplete
-        ):
-            return None
-        response_id = event.response.id or request.response_id
-        if response_id != request.response_id and response_id == self._ended.get(request.lane):
-            return None
-        if request.answered:
-            if response_id == request.response_id:
-                return None
-            request = self._continued(request)
-            self.steering.commit(request, response_id)  # its beginning was not seen
-        request.response_id = response_id
-        self.responses += 1
-        if not self.steering.owes(request):
-            return self._finish(request)
-        request.answered = True
-        request.calls = _calls_client(event.response)
-        self._ended[request.lane] = response_id
-        return request
-
-    def _continued(self, request: RequestT) -> RequestT:
-        """Give whom a response begins for: the next request, where it brings outputs early.
-
-        The server says nothing of the input that has waited for them then (guide, "Steering").
-        """
-        queue = self._queues[request.lane]
-        waited = request.answered and request.calls and not request.has_reader
-        if not waited or len(queue) == 1 or queue[1].parent != request.response_id:
-            return request
-        self.steering.wait(request)
-        self._finish(request)
-        return queue[0]
-
-    def _steer(self, event: ServerEvent) -> RequestT | None:
-        """Note what became of a steering input; the last one ends a request that is answered."""
-        assert isinstance(event, SteerAccepted | SteerPending | SteerFailed)  # noqa: S101 - likewise
-        submission = self.steering.find(event)
-        lane = submission.request.lane if submission is not None else event.stream_id
-        request = self._oldest(lane) if lane not in self._cut_off else None
-        if submission is not None:
-            self.steering.note(submission, event)
-        return self._finish_if_answered(request) if request is not None else None
-
-    def _finish_if_answered(self, request: RequestT) -> RequestT:
-        if request.answered and not self.steering.owes(request):
-            self._finish(request)
-        return request
-
-    def _complete(self, event: ServerEvent) -> RequestT | None:
-        request = self._end(event)
-        if request is not None:
-            self.previous_response_id = request.response_id
-            self._home = request.lane
-        return request
-
-    def _err(self, event: ServerEvent) -> RequestT | None:
-        assert isinstance(event, ErrorEvent)  # noqa: S101 - the table says so
-        request = self._blamed(event, event.code)
-        if request is None:
-            return None
-        if event.code == CONNECTION_LIMIT and request.response_id is not None:
-            return None  # it ends the socket, which tells the turn; the response may yet finish
-        if self.steering.refuse(request, event):
-            return self._finish_if_answered(request)
-        return self._break_off(request)
-
-    def _blamed(self, event: ServerEvent, code: str | None = None) -> RequestT | None:
-        """Find whom an error is about."""
-        oldest = self._oldest(event.stream_id)
-        if event.stream_id is not None or (oldest is not None and code != INVALID_NAME):
-            return oldest
-        eldest = [queue[0] for queue in self._queues.values() if queue]
-        if code == INVALID_NAME:
-            eldest = [one for one in eldest if one.lane is not None and one.response_id is None]
-        return eldest[0] if len(eldest) == 1 else None
-
-    def _break_off(self, request: RequestT) -> RequestT:
-        if request.parent == self.previous_response_id and request.lane == self._home:
-            self.previous_response_id = None  # evicted; by a fork it is not (guide, likewise)
-        self._finish(request)
-        self.steering.break_off(request)
-        if request.response_id is not None:
-            self._cut_off |= {request.lane}
-        return request
-
-    def _look_up_unknown(self, event: ServerEvent) -> RequestT | None:
-        if event.stream_id is None and not (event.wire_type or "").startswith("response."):
-            return None
-        return self._oldest(event.stream_id) if event.stream_id not in self._cut_off else None
-
-    def _look_up_undecodable(self, event: ServerEvent) -> RequestT | None:
-        if event.wire_type in ERROR_TYPES:
-            request = self._blamed(event)
-            return self._break_off(request) if request is not None else None
-        request = self._oldest(event.stream_id)
-        if request is None or event.wire_type not in TERMINAL_TYPES:
-            return None
-        return self._finish(request)
-
-    def _finish(self, request: RequestT) -> RequestT:
-        self._queues[request.lane].popleft()
-        self._cut_off -= {request.lane}
-        self._ended[request.lane] = request.response_id
-        self.ends += 1
-        request.ended = True
-        return request
-
-
-def _calls_client(response: Response) -> bool:
-    """Whether a response has calls that nothing in it answers."""
-    noted = note(RawItems.join(response.raw_output or []))
-    answered = {each.key for each in noted if not each.is_call}
-    return any(each.is_call and each.key not in answered for each in noted)
-
-
-_lanes = cast("type[RequestTable[Any]]", RequestTable)
-_RULES: dict[type, Callable[[RequestTable[Any], ServerEvent], Any]] = {
-    ResponseCreated: _lanes._begin,  # noqa: SLF001 - its own table
-    ResponseCompleted: _lanes._complete,  # noqa: SLF001 - likewise
-    ResponseFailed: _lanes._end,  # noqa: SLF001 - likewise
-    ResponseIncomplete: _lanes._end,  # noqa: SLF001 - likewise
-    ErrorEvent: _lanes._err,  # noqa: SLF001 - likewise
-    SteerAccepted: _lanes._steer,  # noqa: SLF001 - likewise
-    SteerPending: _lanes._steer,  # noqa: SLF001 - likewise
-    SteerFailed: _lanes._steer,  # noqa: SLF001 - likewise
-    UnknownEvent: _lanes._look_up_unknown,  # noqa: SLF001 - likewise
-    UndecodableFrame: _lanes._look_up_undecodable,  # noqa: SLF001 - likewise
-}
-TURNING_POINTS = frozenset(_RULES)
-"""Events that are more than a step of a response: what comes next may be another one's."""
+    def advance(self, event: SteerEvent) -> None:
+        """Change the state as the table of steering inputs states."""
+        self.state = STEER_TRANSITIONS[self.state][event]

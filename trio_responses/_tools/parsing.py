@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from trio_responses._errors import (
-    AnswerIncomplete,
-    AnswerMismatch,
-    AnswerRefused,
-    Delivery,
+    DeliveryStatus,
+    IncompleteError,
+    ParseMismatchError,
+    RefusalError,
     ResponsesError,
 )
 from trio_responses._tools.schema import InvalidJSON, text_format
@@ -56,26 +56,26 @@ def with_text_format(
 def parse_response(response: Response, json_type: JSONType[T]) -> ParsedResponse[T]:
     """Return a response with its text decoded by a type.
 
-    :raises AnswerRefused: if the model refused to answer.
-    :raises AnswerIncomplete: if a limit cut the response off.
-    :raises AnswerMismatch: if the text does not match the type.
+    :raises RefusalError: if the model refused to answer.
+    :raises IncompleteError: if a limit cut the response off.
+    :raises ParseMismatchError: if the text does not match the type.
     """
     try:
         return ParsedResponse(response, _decode_text(response, json_type))
     except ResponsesError as error:
-        error.delivery = Delivery.ACCEPTED
+        error.delivery = DeliveryStatus.ACCEPTED
         raise
 
 
 def _decode_text(response: Response, json_type: JSONType[T]) -> T:
     if response.refusal:
-        raise AnswerRefused(response)
+        raise RefusalError(response)
     if response.status == "incomplete":
-        raise AnswerIncomplete(response)
+        raise IncompleteError(response)
     try:
         return json_type.decode(response.output_text)
     except InvalidJSON as error:
-        raise AnswerMismatch(response, error.message, place=error.place) from error
+        raise ParseMismatchError(response, error.message, place=error.place) from error
 
 
 @lru_cache(maxsize=256)

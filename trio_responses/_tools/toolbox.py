@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import trio
 
 from trio_responses import _wire as wire
-from trio_responses._errors import ConfigurationError, UnanswerableCall
-from trio_responses._protocol.calls import is_answer, make_answer, make_refusal
-from trio_responses._settings import check_words
+from trio_responses._errors import CallNotRejectable, ConfigurationError
+from trio_responses._protocol.calls import is_output_item, make_error_output, make_output
+from trio_responses._settings import check_option_values
 from trio_responses._tools.function import FunctionTool, InvalidArguments, encode_output
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Toolbox:
         timeout: float | None,
         on_error: OnToolError,
     ) -> None:
-        check_words(on_tool_error=on_error)
+        check_option_values(on_tool_error=on_error)
         function_tools = [tool for tool in tools if isinstance(tool, FunctionTool)]
         self.functions = {tool.name: tool for tool in function_tools}
         if len(self.functions) < len(function_tools):
@@ -176,18 +176,18 @@ class Toolbox:
         A call must not run if it is incomplete, undeclared or declined, or only asks for approval.
 
         :return: `None` if the call is to run.
-        :raises UnanswerableCall: if the output of a declined call has no place for the reason.
+        :raises CallNotRejectable: if the output of a declined call has no place for the reason.
         :raises Exception: any exception of ``approve``.
         """
         if isinstance(call, wire.McpApprovalRequest) and self._handler(call) is None:
             assert self.approve is not None  # noqa: S101 - `handles` checks it
-            return make_answer(call, await self.approve(call))
+            return make_output(call, await self.approve(call))
         reason = await self._reason_not_to_run(call)
         if reason is None:
             return None
-        declined = make_refusal(call, reason)
+        declined = make_error_output(call, reason)
         if declined is None:
-            raise UnanswerableCall(call.wire_type, reason)
+            raise CallNotRejectable(call.wire_type, reason)
         return declined
 
     async def _reason_not_to_run(self, call: OutputItem) -> str | None:
@@ -222,12 +222,12 @@ class Toolbox:
         with trio.fail_after(float("inf") if timeout is None else timeout):
             if function is not None and isinstance(call, wire.FunctionCall):
                 result = await function.call(function.bind(call.arguments))
-                return make_answer(call, encode_output(result, tool=function.name))
+                return make_output(call, encode_output(result, tool=function.name))
             assert handler is not None  # noqa: S101 - `handles` checks it
             result = await handler(call)
-            if isinstance(call, TEXT_OUTPUT_CALLS) and not is_answer(result):
+            if isinstance(call, TEXT_OUTPUT_CALLS) and not is_output_item(result):
                 result = encode_output(result, tool=_name_of(call))
-            return make_answer(call, result)
+            return make_output(call, result)
 
     def error_output(self, call: OutputItem, error: Exception) -> msgspec.Raw | None:
         """Return the output item that reports an error to the model.
@@ -240,7 +240,7 @@ class Toolbox:
             text = "the tool took too long"
         else:
             text = f"{type(error).__name__}: {_message_of(error)}"
-        return make_refusal(call, f"Error: {text}")
+        return make_error_output(call, f"Error: {text}")
 
     def ends_run(self, error: Exception) -> bool:
         """Whether an error ends the run. Invalid arguments never do: the model can correct them."""

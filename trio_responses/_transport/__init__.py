@@ -1,4 +1,1 @@
-"""One WebSocket: dialled, tunnelled, secured, upgraded, read in batches, written in whole frames.
-
-What belongs elsewhere: the bytes of a frame (`core/frames.py`), what a message means (`wire/`).
-"""
+"""One WebSocket: dial, proxy, TLS, upgrade, batches of messages in, whole frames out."""

@@ -1,7 +1,4 @@
-"""Which proxy to dial through, if any: its URL, the environment's variables, ``NO_PROXY``.
-
-What belongs elsewhere: the way through it (`tunnel.py`).
-"""
+"""The choice of a proxy: an option's URL, the environment's variables and ``NO_PROXY``."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ if TYPE_CHECKING:
 
     from trio_responses._endpoint import Endpoint
 
-__all__ = ["Proxy", "ProxyChoice", "choose_proxy", "is_exempt"]
+__all__ = ["Proxy", "ProxyOption", "choose_proxy", "is_exempt"]
 
-ProxyChoice: TypeAlias = str | Literal[False] | None
-"""A proxy's URL, `False` for none, `None` for what the environment says."""
+ProxyOption: TypeAlias = str | Literal[False] | None
+"""A proxy's URL; `False` for no proxy; `None` for the proxy of the environment variables."""
 
 PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 URL_TEXT: Final = re.compile(r"[\x21-\x7e]+")
@@ -36,7 +33,7 @@ VARIABLES: Final = {
     "wss": ("wss_proxy", "https_proxy", "all_proxy"),
     "ws": ("ws_proxy", "http_proxy", "all_proxy"),
 }
-"""The variables that are read for a URL, the first that says something wins: curl's order."""
+"""The environment variables for each scheme; the first that is not empty wins, as in curl."""
 
 EXEMPTION: Final = re.compile(
     r"(?:\[(?P<six>[^\]/]+)\](?P<bits>/\d+)?|(?P<name>[^:\[\]]+))(?::(?P<port>\d{1,5}))?"
@@ -45,21 +42,21 @@ EXEMPTION: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """A proxy, and what it asks of those who come."""
+    """A proxy's address, scheme and credentials."""
 
     scheme: str
     host: str
     port: int
     credentials: tuple[bytes, bytes] | None = field(default=None, repr=False)
-    """User name and password, percent-decoded."""
+    """User name and password, percent-decoded; `None` when the proxy needs none."""
 
     @classmethod
     def of(cls, url: str, source: str = "proxy") -> Self:
-        """Read a proxy's URL; without a scheme, it is ``http``.
+        """Parse a proxy's URL; without a scheme, it is ``http``.
 
-        :param source: where the URL is from. The messages name it; the URL itself may hold a
-            password, so no message quotes any part of it.
-        :raises ConfigurationError: for what is no URL of a proxy.
+        :param source: the option or environment variable that has the URL. Error messages name it
+            and quote no part of the URL, which may hold a password.
+        :raises ConfigurationError: when the URL is not the URL of a proxy.
         """
         if not _is_url_text(url):
             raise ConfigurationError(f"{source}: a URL is printable ASCII, without spaces")
@@ -86,7 +83,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """Host and port, as they may be shown."""
+        """Host and port, without credentials: safe to print."""
         return host_and_port(self.host, self.port)
 
     @property
@@ -97,7 +94,7 @@ class Proxy:
 
     @property
     def socks(self) -> bool:
-        """Whether it speaks SOCKS5 rather than HTTP."""
+        """Whether the proxy speaks SOCKS5 rather than HTTP."""
         return self.scheme.startswith("socks")
 
 
@@ -106,25 +103,25 @@ def _is_url_text(url: object) -> bool:
 
 
 def _split(url: str) -> SplitResult | None:
-    """Take a URL apart, where that can be done.
+    """Return the parts of a URL; `None` when it cannot be parsed.
 
-    What `urllib` raises quotes parts of it, so no exception of ours may have it as its context.
+    The exceptions of `urllib` quote parts of the URL, so none may become the context of another.
     """
     try:
         parts = urlsplit(url)
         _ = parts.port
-        (parts.hostname or "").encode("idna")  # as the resolver will do
+        (parts.hostname or "").encode("idna")  # the resolver does the same
     except ValueError:
         return None
     return parts
 
 
 def _credentials(parts: SplitResult, source: str) -> tuple[bytes, bytes] | None:
-    """Take user name and password out of a URL, where they can be sent.
+    """Return the user name and password of a URL; `None` when it has none.
 
-    :raises ConfigurationError: for a colon in a user name and for control characters, which
-        Basic authentication cannot say (RFC 7617, section 2); for SOCKS5, where either is missing
-        or over 255 bytes (RFC 1929), or not ASCII, which python-socks requires.
+    :raises ConfigurationError: for a colon in a user name and for control characters, which Basic
+        authentication cannot carry (RFC 7617, section 2); for SOCKS5, when either is missing, over
+        255 bytes (RFC 1929), or not ASCII, which python-socks requires.
     """
     if "@" not in parts.netloc:
         return None
@@ -133,32 +130,32 @@ def _credentials(parts: SplitResult, source: str) -> tuple[bytes, bytes] | None:
     if parts.scheme.startswith("socks"):
         if not (SOCKS_FIELD.fullmatch(user) and SOCKS_FIELD.fullmatch(password)):
             raise ConfigurationError(
-                f"{source}: SOCKS5 wants a user name and a password, each of 1 to 255 ASCII bytes"
+                f"{source}: SOCKS5 needs a user name and a password, each of 1 to 255 ASCII bytes"
             )
     elif b":" in user or CONTROL_BYTES.search(user + password):
         raise ConfigurationError(
-            f"{source}: the user name or the password has characters that HTTP cannot say"
+            f"{source}: the user name or the password has characters that HTTP cannot carry"
         )
     return user, password
 
 
 def host_and_port(host: str, port: int) -> str:
-    """Write an address as HTTP does, an IPv6 one in brackets."""
+    """Return an address as HTTP writes it, with an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # --- The environment ---------------------------------------------------------------------
 
 
-def choose_proxy(endpoint: Endpoint, given: ProxyChoice) -> Proxy | None:
-    """Choose the proxy for an endpoint: the one given, or that of the environment.
+def choose_proxy(endpoint: Endpoint, given: ProxyOption) -> Proxy | None:
+    """Return the proxy for an endpoint: the given one, or that of the environment.
 
-    The environment's is not for a server on this machine: another one would look for it on
-    itself. So does Go's ``http.ProxyFromEnvironment``.
+    The environment's proxy is not used for a server on this machine, since ``localhost`` means
+    another machine to the proxy. Go's ``http.ProxyFromEnvironment`` does the same.
 
-    :return: `None` where the server is dialled directly.
-    :raises ConfigurationError: for a proxy that cannot be used: nothing is dialled directly
-        because of a misspelt one.
+    :return: `None` when the server is dialled directly.
+    :raises ConfigurationError: for a proxy that cannot be used: a misspelt proxy never makes the
+        connection a direct one.
     """
     if given is False:
         return None
@@ -166,7 +163,7 @@ def choose_proxy(endpoint: Endpoint, given: ProxyChoice) -> Proxy | None:
         return Proxy.of(given)
     if endpoint.loopback:
         return None
-    environment = dict(os.environ)  # on Windows, too, the case of a name tells from here on
+    environment = dict(os.environ)  # a dict distinguishes upper and lower case on Windows, too
     _, exemptions = _read(environment, "no_proxy")
     if is_exempt(exemptions, endpoint.host, endpoint.port):
         return None
@@ -178,13 +175,13 @@ def choose_proxy(endpoint: Endpoint, given: ProxyChoice) -> Proxy | None:
 
 
 def _read(environment: Mapping[str, str], variable: str) -> tuple[str, str]:
-    """Read a variable: in lower case, else in upper case.
+    """Read an environment variable, by its name in lower case, else in upper case.
 
     The rules are those of `urllib.request.getproxies_environment`, and so of most Python clients:
-    an empty lower-case one hides the other, and ``HTTP_PROXY`` is not read in a CGI script, where
-    a client's ``Proxy:`` header can set it (CVE-2016-1000110).
+    an empty variable in lower case hides the one in upper case, and ``HTTP_PROXY`` is not read in a
+    CGI script, where a client's ``Proxy:`` header can set it (CVE-2016-1000110).
 
-    :return: its name and its value, empty where there is none.
+    :return: the name of the variable that was found, and its value, which may be empty.
     """
     if variable in environment:
         return variable, environment[variable]
@@ -197,10 +194,10 @@ def _read(environment: Mapping[str, str], variable: str) -> tuple[str, str]:
 def is_exempt(exemptions: str, host: str, port: int) -> bool:
     """Whether ``NO_PROXY`` covers a host and port.
 
-    Its entries stand between commas or white space: ``*``; names, which cover the names below
-    them, too, with or without a dot in front; ``*.name``, which covers only those; IP addresses and
-    networks; each with a ``:port`` or without. What is none of these covers nothing. No name is
-    looked up to find its address.
+    Commas or white space separate its entries. An entry is ``*``; a name, with or without a leading
+    dot, which covers its subdomains, too; ``*.name``, which covers only the subdomains; an IP
+    address; or a network. Each may have a ``:port``. Any other entry covers nothing. No name is
+    resolved to find its address.
     """
     entries = re.split(r"[,\s]+", exemptions.lower())
     return any(_covers(entry, host.lower().rstrip("."), port) for entry in entries)
@@ -209,7 +206,7 @@ def is_exempt(exemptions: str, host: str, port: int) -> bool:
 def _covers(entry: str, host: str, port: int) -> bool:
     parts = EXEMPTION.fullmatch(entry)
     if parts is None:
-        name = entry  # an IPv6 address, bare
+        name = entry  # an IPv6 address without brackets
     elif parts["port"] is not None and int(parts["port"]) != port:
         return False
     else:
@@ -227,7 +224,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Read an IP address; an IPv4 one in an IPv6 coat is what it leads to."""
+    """Return an IP address, an IPv4-mapped IPv6 address as IPv4; `None` for a name."""
     try:
         address = ip_address(host)
     except ValueError:

@@ -1,9 +1,7 @@
-"""TLS over a stream, every record of one read in one go.
+"""TLS over a stream, which decrypts every record of one read at once.
 
-`trio.SSLStream` gives one record at a time, each with a turn of Trio's loop. A server that
-streams writes a record for each event, and those that wait when the reader comes are many.
-
-What belongs elsewhere: what is trusted, and what a failed handshake means (`websocket.py`).
+`trio.SSLStream` returns one record at a time, and each takes a pass through Trio's scheduler. A
+server that streams events writes a record for each, and many of them wait when the client reads.
 """
 
 from __future__ import annotations
@@ -22,25 +20,28 @@ from trio_responses._concurrency import FastLock, Notifier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TLSStream", "system_trust"]
+__all__ = ["TLSStream", "default_ssl_context"]
 
 READ_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 64 * 1024
-"""Of content, at once: what is made of it stays as room in memory, 200 KB more for 256 KiB."""
+"""The content that is encrypted at once. More would keep more memory: 256 KiB keep 200 KB more."""
 RECORD_BYTES: Final = 16 * 1024
 """The largest content of one record (RFC 8446, 5.1)."""
 
 
 class TLSStream(trio.abc.Stream):
-    """The client's side of TLS, as HTTPS uses it: an end without a closing alert is an end.
+    """The client's side of TLS, as HTTPS uses it: the stream may end without a closing alert.
 
-    Shake hands first; then one task may send while another receives. A receive that is cancelled
-    loses nothing. A send that was cancelled after it began leaves a stream that takes no more
-    bytes, and so does a receive that was while it wrote an answer of TLS's own; what comes can
-    still be received.
+    Call `do_handshake` first; after that, one task may send while another receives.
+
+    A cancelled receive loses no byte. A send that was cancelled after its first byte leaves a
+    stream that accepts no more bytes, but can still be received from. The same holds for a receive
+    that was cancelled while it wrote one of TLS's own messages, such as the answer to a key update.
 
     :param stream: the stream below.
-    :param server_hostname: the name that is asked for, and checked.
+    :param context: the trusted certificates and the TLS settings.
+    :param server_hostname: the name that is sent to the server (SNI) and that its certificate must
+        have.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class TLSStream(trio.abc.Stream):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
-        self._writing = FastLock()  # records go out in the order in which they were made
+        self._write_lock = FastLock()  # records are written in the order in which they were made
         self._fed = Notifier()
         self._drained = False
         self._ended = False
@@ -62,9 +63,10 @@ class TLSStream(trio.abc.Stream):
         self._closed = False
 
     async def do_handshake(self) -> None:
-        """Shake hands, and check the server's certificate.
+        """Do the TLS handshake, and check the server's certificate.
 
-        :raises trio.BrokenResourceError: when that fails; its cause says why.
+        :raises trio.BrokenResourceError: when the handshake fails; its ``__cause__`` is the
+            `ssl.SSLError`.
         """
         while True:
             try:
@@ -74,16 +76,17 @@ class TLSStream(trio.abc.Stream):
                 await self._feed()
             except ssl.SSLError as error:
                 with suppress(trio.BrokenResourceError):
-                    await self._flush()  # an alert tells the server why
+                    await self._flush()  # an alert with the reason, for the server
                 self._fault = error
                 raise trio.BrokenResourceError from error
             else:
                 return await self._flush()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive the content of all records that are there; nothing at the end of the stream.
+        """Return the content of all records that have arrived; nothing at the end of the stream.
 
-        :raises trio.BrokenResourceError: behind the last whole record before a bad one.
+        :raises trio.BrokenResourceError: for an invalid record, after the content of all records
+            before it was returned.
         """
         most = READ_BYTES if max_bytes is None else operator.index(max_bytes)
         if most < 1:
@@ -94,8 +97,8 @@ class TLSStream(trio.abc.Stream):
             self._check_whole()
             if self._ended:
                 return b""
-            if self._outgoing.pending and not self._writing.locked():
-                with suppress(trio.BrokenResourceError):  # there may be content all the same
+            if self._outgoing.pending and not self._write_lock.locked():
+                with suppress(trio.BrokenResourceError):  # there may still be content to receive
                     await self._flush()
             if self._drained:
                 await self._feed()
@@ -104,15 +107,15 @@ class TLSStream(trio.abc.Stream):
                 return content
 
     def _decrypt(self, most: int) -> bytes:
-        """Decrypt what is there."""
-        # With a buffer, read() gives a number, which its annotation does not say.
+        """Return at most ``most`` bytes of content, from the records that have arrived."""
+        # With a buffer, read() returns a number of bytes; its annotation does not have that form.
         read_into: Callable[[int, memoryview], int] = cast("Any", self._tls.read)
-        room = memoryview(bytearray(min(self._incoming.pending + RECORD_BYTES, most)))
+        buffer = memoryview(bytearray(min(self._incoming.pending + RECORD_BYTES, most)))
         end = 0
         self._drained = False
         try:
-            while end < len(room):
-                size = read_into(len(room) - end, room[end:])
+            while end < len(buffer):
+                size = read_into(len(buffer) - end, buffer[end:])
                 if size == 0:  # the closing alert
                     self._ended = True
                     break
@@ -123,12 +126,12 @@ class TLSStream(trio.abc.Stream):
             self._ended = True
         except ssl.SSLError as error:
             self._fault = error
-        return bytes(room[:end])
+        return bytes(buffer[:end])
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of it.
+        """Encrypt and send all of ``data``.
 
-        :raises trio.BrokenResourceError: when the stream, or TLS, takes no more.
+        :raises trio.BrokenResourceError: when the stream below or TLS accepts no more bytes.
         """
         self._begin_sending()
         try:
@@ -146,7 +149,7 @@ class TLSStream(trio.abc.Stream):
                 size = self._tls.write(rest[:WRITE_BYTES])
                 rest = rest[size:]
                 await self._flush()
-            except ssl.SSLWantReadError:  # in the midst of a renegotiation (TLS 1.2)
+            except ssl.SSLWantReadError:  # during a renegotiation (TLS 1.2)
                 if self._outgoing.pending:
                     await self._flush()
                 else:
@@ -158,22 +161,22 @@ class TLSStream(trio.abc.Stream):
                 raise
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the stream below takes bytes."""
+        """Wait until the stream below accepts bytes."""
         self._begin_sending()
         try:
-            async with self._writing:
+            async with self._write_lock:
                 await self._stream.wait_send_all_might_not_block()
         finally:
             self._sending = False
 
     async def aclose(self) -> None:
-        """Close the stream below, without a closing alert, as most of HTTPS does."""
+        """Close the stream below, without a closing alert, as most HTTPS clients do."""
         self._closed = True
-        self._fed.tell()
+        self._fed.notify()
         await self._stream.aclose()
 
     async def _feed(self) -> None:
-        """Read once from the stream below."""
+        """Read once from the stream below, into the buffer of TLS."""
         try:
             data = await self._stream.receive_some(READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -184,11 +187,11 @@ class TLSStream(trio.abc.Stream):
             if not data:
                 self._incoming.write_eof()
         finally:
-            self._fed.tell()
+            self._fed.notify()
 
     async def _flush(self) -> None:
-        """Write what TLS has to say."""
-        async with self._writing:
+        """Write the records that TLS has made to the stream below."""
+        async with self._write_lock:
             while True:
                 self._check_writable()
                 data = self._outgoing.read()
@@ -219,15 +222,17 @@ class TLSStream(trio.abc.Stream):
 
 
 VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Where OpenSSL looks first."""
+"""The environment variables from which OpenSSL takes the place of trusted certificates."""
 
 _shared: WeakValueDictionary[tuple[str | None, ...], ssl.SSLContext] = WeakValueDictionary()
 
 
-def system_trust() -> ssl.SSLContext:
-    """Give a context that trusts what the system trusts here and now; not to be changed.
+def default_ssl_context() -> ssl.SSLContext:
+    """Return an SSL context with the certificates that the system trusts.
 
-    It is read anew when nobody has the last one any more.
+    All connections share the context while one of them uses it, so that the certificates are
+    loaded once: do not change it. They are loaded again after the last user has dropped it, and
+    when `VARIABLES` have changed.
     """
     place = tuple(os.environ.get(name) for name in VARIABLES)
     context = _shared.get(place)

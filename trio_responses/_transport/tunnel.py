@@ -1,9 +1,7 @@
-"""Through a proxy: HTTP ``CONNECT``, over TLS where the proxy wants it, and SOCKS5.
+"""Tunnels through proxies: HTTP ``CONNECT``, optionally over TLS, and SOCKS5.
 
-A `Tunnel` dials as `dial_tcp` does, so that nothing above it knows of proxies. The server itself is
-never dialled: what goes wrong on the way to the proxy, or with it, is a `ProxyError`.
-
-What belongs elsewhere: which proxy it is (`proxy.py`), the server's TLS (`websocket.py`).
+A `Tunnel` is a dial function like `dial_tcp`, so no other module knows about proxies. The server
+itself is never dialled directly: a failure on the way to the proxy, or at it, is a `ProxyError`.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import trio
 from trio_responses._endpoint import USER_AGENT
 from trio_responses._errors import ConfigurationError, ProxyError
 from trio_responses._transport.proxy import choose_proxy, host_and_port
-from trio_responses._transport.tls import TLSStream, system_trust
+from trio_responses._transport.tls import TLSStream, default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._wire import parse_retry_after
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from python_socks.async_.trio.v2 import Proxy as SocksProxy
 
     from trio_responses._endpoint import Endpoint
-    from trio_responses._transport.proxy import Proxy, ProxyChoice
+    from trio_responses._transport.proxy import Proxy, ProxyOption
     from trio_responses._transport.websocket import Dial
 
 __all__ = ["Tunnel", "choose_dial"]
@@ -39,24 +37,33 @@ BARE_LINE_FEED: Final = re.compile(rb"(?<!\r)\n")
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?")
 FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n]*?)[ \t]*")
 RETRYABLE_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""500 is among them: tinyproxy says so where the server cannot be reached."""
+"""HTTP statuses of a proxy after which another attempt can help.
+
+500 is one of them: tinyproxy answers with it when the server cannot be reached.
+"""
 RETRYABLE_REPLIES: Final = frozenset({1, 3, 4, 5, 6})
-"""General failure, network and host unreachable, refused, expired (RFC 1928, section 6)."""
+"""SOCKS5 replies after which another attempt can help (RFC 1928, section 6).
+
+They are: general failure, network unreachable, host unreachable, connection refused, TTL expired.
+"""
 MAX_SOCKS_NAME_BYTES: Final = 255
 
 
 def choose_dial(
-    endpoint: Endpoint, proxy: ProxyChoice, dial: Dial, *, allow_insecure: bool
+    endpoint: Endpoint, proxy: ProxyOption, dial: Dial, *, allow_insecure: bool
 ) -> Dial:
-    """Choose how an endpoint is dialled.
+    """Return the function that dials an endpoint: ``dial`` itself, or a `Tunnel` through a proxy.
 
-    :param dial: the user's, or `dial_tcp`.
-    :raises ConfigurationError: for a proxy that cannot be used, and one beside the user's
-        ``dial``; also where a key would leave this machine in the clear on its way to the proxy.
+    :param dial: the user's function, or `dial_tcp`.
+    :raises ConfigurationError: for a proxy that cannot be used, for a proxy together with the
+        user's ``dial``, and for a ``ws://`` endpoint whose key would be readable on the way to a
+        proxy on another machine.
     """
     if dial is not dial_tcp:
         if proxy is not None and proxy is not False:
-            raise ConfigurationError("give a proxy or dial, not both: dial may use a proxy itself")
+            raise ConfigurationError(
+                "give proxy or dial, not both: a dial function has to use the proxy itself"
+            )
         return dial
     chosen = choose_proxy(endpoint, proxy)
     if chosen is None:
@@ -70,37 +77,38 @@ def choose_dial(
 
 
 class Tunnel:
-    """Dials servers through a proxy.
+    """A dial function that reaches servers through a proxy.
 
-    :param dial: how the proxy itself is dialled; SOCKS5 has its own way, TCP.
-    :raises ConfigurationError: when python-socks is not there and the proxy needs it.
+    :param dial: the function that dials the proxy itself; a SOCKS5 proxy is always dialled by TCP.
+    :raises ConfigurationError: when the proxy needs python-socks, which is not installed.
     """
 
     def __init__(self, proxy: Proxy, dial: Dial = dial_tcp) -> None:
         self._proxy = proxy
         self._dial = dial
         self._socks = _socks_proxy(proxy) if proxy.socks else None
-        self._ssl_context = system_trust() if proxy.scheme == "https" else None
+        self._ssl_context = default_ssl_context() if proxy.scheme == "https" else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} through {self._proxy.scheme}://{self._proxy.address}>"
 
     async def __call__(self, host: str, port: int) -> trio.abc.Stream:
-        """Dial a server.
+        """Open a byte stream to a server, through the proxy.
 
-        When this is cancelled or fails, nothing is left.
+        When this is cancelled or fails, no socket is left.
 
-        :raises ProxyError: when the proxy cannot be reached, does not let us through, or cannot be
-            understood.
-        :raises OSError: when ``socks5`` cannot look up the server's name here.
+        :raises ProxyError: when the proxy cannot be reached, refuses the tunnel, or gives an
+            invalid answer.
+        :raises OSError: when a ``socks5`` proxy is used and this machine cannot resolve the
+            server's name.
         """
         if self._socks is not None:
-            return await self._ask_socks(self._socks, host, port)
-        stream = await self._reach()
+            return await self._connect_by_socks(self._socks, host, port)
+        stream = await self._dial_proxy()
         try:
             if self._ssl_context is not None:
                 stream = await self._secure(stream, self._ssl_context)
-            return await self._ask_http(stream, host, port)
+            return await self._connect_by_http(stream, host, port)
         except BaseException as error:
             await trio.aclose_forcefully(stream)
             if isinstance(error, trio.BrokenResourceError):
@@ -123,14 +131,14 @@ class Tunnel:
             retry_after=retry_after,
         )
 
-    async def _reach(self) -> trio.abc.Stream:
+    async def _dial_proxy(self) -> trio.abc.Stream:
         try:
             return await self._dial(self._proxy.host, self._proxy.port)
         except (OSError, trio.BrokenResourceError) as error:
             raise self._error(f"it cannot be dialled: {error}") from error
 
     async def _secure(self, stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
-        """Do the proxy's own TLS handshake; the server's is another one, within it."""
+        """Do the TLS handshake with the proxy; the one with the server follows inside of it."""
         secured = TLSStream(stream, context, server_hostname=self._proxy.host)
         try:
             await secured.do_handshake()
@@ -144,17 +152,19 @@ class Tunnel:
 
     # --- HTTP ----------------------------------------------------------------------------
 
-    async def _ask_http(self, stream: trio.abc.Stream, host: str, port: int) -> trio.abc.Stream:
-        """Ask for a tunnel (RFC 9110, 9.3.6), and give out what comes behind the answer."""
+    async def _connect_by_http(
+        self, stream: trio.abc.Stream, host: str, port: int
+    ) -> trio.abc.Stream:
+        """Send ``CONNECT`` (RFC 9110, section 9.3.6), and return the stream after the answer."""
         await stream.send_all(self._connect_request(host_and_port(host, port)))
         received = bytearray()
-        room = MAX_HEAD_BYTES
+        remaining = MAX_HEAD_BYTES
         while True:
-            end = await self._receive_head(stream, received, room)
+            end = await self._receive_head(stream, received, remaining)
             status, headers = self._parse_head(bytes(received[:end]))
             del received[: end + len(END)]
-            room -= end
-            if status >= 200:  # noqa: PLR2004 - an interim answer: the final one follows
+            remaining -= end
+            if status >= 200:  # noqa: PLR2004 - after an interim answer the final one follows
                 break
         if status >= 300:  # noqa: PLR2004 - every 2xx opens the tunnel
             raise self._error(
@@ -163,7 +173,7 @@ class Tunnel:
                 retryable=status in RETRYABLE_STATUSES,
                 retry_after=parse_retry_after(headers),
             )
-        return trio.StapledStream(stream, Remainder(stream, received)) if received else stream
+        return trio.StapledStream(stream, PrefixedStream(stream, received)) if received else stream
 
     def _connect_request(self, authority: str) -> bytes:
         lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", f"User-Agent: {USER_AGENT}"]
@@ -172,11 +182,12 @@ class Tunnel:
             lines.append(f"Proxy-Authorization: Basic {basic}")
         return "\r\n".join([*lines, "\r\n"]).encode("ascii")
 
-    async def _receive_head(self, stream: trio.abc.Stream, received: bytearray, room: int) -> int:
-        """Read to the end of a head, and find out early where there will be none.
+    async def _receive_head(self, stream: trio.abc.Stream, received: bytearray, limit: int) -> int:
+        """Read to the end of a response head, and stop early when the answer is no HTTP.
 
-        :param received: what has come, to which more is added.
-        :return: where its empty line begins.
+        :param received: the bytes that have arrived, to which more are added.
+        :param limit: the largest size of the head, in bytes.
+        :return: the position of the empty line.
         """
         searched = 0
         while True:
@@ -185,8 +196,8 @@ class Tunnel:
             beginning = bytes(received[: min(head_size, len(BEGINNING))])
             line_feed = BARE_LINE_FEED.search(received, searched, head_size)
             if not BEGINNING.startswith(beginning) or line_feed:
-                raise self._error("it did not answer in HTTP", retryable=False)
-            if head_size > room:
+                raise self._error("its answer is not HTTP", retryable=False)
+            if head_size > limit:
                 raise self._error("its answer has no end", retryable=False)
             if end >= 0:
                 return end
@@ -201,40 +212,40 @@ class Tunnel:
         status = STATUS_LINE.fullmatch(first)
         fields = [FIELD_LINE.fullmatch(line) for line in lines]
         if status is None or None in fields or status[1] == b"101":
-            raise self._error("it did not answer in HTTP", retryable=False)
+            raise self._error("its answer is not HTTP", retryable=False)
         pairs = [(found[1], found[2]) for found in fields if found is not None]
         headers = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in pairs}
         return int(status[1]), headers
 
     # --- SOCKS5 --------------------------------------------------------------------------
 
-    async def _ask_socks(self, socks: SocksProxy, host: str, port: int) -> trio.abc.Stream:
-        from python_socks import ProxyConnectionError  # noqa: PLC0415 - an extra's
-        from python_socks import ProxyError as SocksError  # noqa: PLC0415 - likewise
+    async def _connect_by_socks(self, socks: SocksProxy, host: str, port: int) -> trio.abc.Stream:
+        from python_socks import ProxyConnectionError  # noqa: PLC0415 - it comes with an extra
+        from python_socks import ProxyError as SocksError  # noqa: PLC0415 - it comes with an extra
 
         if len(host) > MAX_SOCKS_NAME_BYTES:
-            raise self._error("SOCKS5 has no room for a name of this length", retryable=False)
+            raise self._error(
+                "the server's name is too long for SOCKS5, which allows 255 bytes", retryable=False
+            )
         try:
             opened = await socks.connect(host, port, timeout=math.inf)
         except ProxyConnectionError as error:
             raise self._error(f"it cannot be dialled: {error}") from error
         except SocksError as error:
-            raise self._error(
-                f"SOCKS5 failed: {error}", retryable=_may_get_better(error)
-            ) from error
+            raise self._error(f"SOCKS5 failed: {error}", retryable=_is_retryable(error)) from error
         except trio.BrokenResourceError as error:
             raise self._error("the connection broke") from error
         except ValueError as error:  # a bound name that is not UTF-8
             raise self._error("its SOCKS5 answer was not valid", retryable=False) from error
-        # It names SSLStream without its parameter.
+        # python-socks annotates SSLStream without its type parameter.
         return opened.trio_stream  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _socks_proxy(proxy: Proxy) -> SocksProxy:
-    """Set python-socks up; ``socks5h`` leaves looking names up to the proxy, as curl has it."""
+    """Return a proxy of python-socks; ``socks5h`` resolves names at the proxy, as in curl."""
     try:
-        from python_socks import ProxyType  # noqa: PLC0415 - an extra: imported where it is used
-        from python_socks.async_.trio.v2 import Proxy as SocksProxy  # noqa: PLC0415 - likewise
+        from python_socks import ProxyType  # noqa: PLC0415 - it comes with an extra
+        from python_socks.async_.trio.v2 import Proxy as SocksProxy  # noqa: PLC0415 - it comes with an extra
     except ImportError:
         raise ConfigurationError(
             f"the {proxy.scheme} proxy {proxy.address} needs python-socks:"
@@ -251,11 +262,12 @@ def _socks_proxy(proxy: Proxy) -> SocksProxy:
     )
 
 
-def _may_get_better(error: Exception) -> bool:
-    """Whether another attempt can help: by the reply code, or because the stream just ended.
+def _is_retryable(error: Exception) -> bool:
+    """Whether another attempt can help, by the reply code of a SOCKS5 proxy.
 
-    Refused credentials have no code, nor has what is no SOCKS5 at all: they are told by the type
-    of what python-socks wraps, which is not among its public names.
+    Without a code, the proxy has closed the stream, has refused the credentials, or does not speak
+    SOCKS5. Another attempt can help after the first. The other two wrap an exception of
+    python-socks that is not public, so its type is recognised by its name.
     """
     code: int | None = getattr(error, "error_code", None)
     if code is None:
@@ -263,15 +275,18 @@ def _may_get_better(error: Exception) -> bool:
     return code in RETRYABLE_REPLIES
 
 
-class Remainder(trio.abc.ReceiveStream):
-    """What came in one read with the proxy's answer, and then the stream it came from."""
+class PrefixedStream(trio.abc.ReceiveStream):
+    """A stream that returns some bytes first, then those of another stream.
+
+    :param data: the bytes that came in one read with the proxy's answer, after its head.
+    """
 
     def __init__(self, stream: trio.abc.Stream, data: bytearray) -> None:
         self._stream = stream
         self._data = data
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive the rest of that read, then whatever the stream gives."""
+        """Return the first bytes until all are returned, then receive from the stream."""
         if not self._data:
             return await self._stream.receive_some(max_bytes)
         await trio.lowlevel.checkpoint()

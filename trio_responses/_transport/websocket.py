@@ -1,11 +1,10 @@
-"""One WebSocket, from dial to close: batches of messages in, whole frames out.
+"""A WebSocket transport: opens one socket, reads batches of messages, writes whole frames.
 
-`connect_transport()` dials, secures and upgrades under one timeout; `Transport.receive()` gives
-every message that one read of the socket brought. This is the only file that knows of
-trio-websocket.
-
-What belongs elsewhere: what the messages mean (`wire/`), whose they are (`core/lanes.py`), and
-what to do when the socket is gone (`connection/connection.py`).
+`connect_transport` dials, secures and upgrades under one timeout. `Transport.receive` returns every
+message that one read of the socket completed. Invariants: after `Transport.aclose` no task and no
+socket is left, also under cancellation; a cancelled read loses no byte; a frame is written whole,
+or the socket is given up. The states are in `state.py`. This module and `control_stream.py` are the
+only ones that depend on trio-websocket.
 """
 
 from __future__ import annotations
@@ -30,9 +29,10 @@ from trio_responses._errors import (
     SendTimeout,
 )
 from trio_responses._instruments.instrument import Instruments
-from trio_responses._protocol.frames import FrameReader, masked_text_frame
-from trio_responses._transport.tap import Tap
-from trio_responses._transport.tls import TLSStream, system_trust
+from trio_responses._protocol.frames import FrameReader, encode_text_frame
+from trio_responses._transport.control_stream import ControlStream
+from trio_responses._transport.state import TransportEvent, TransportState, WriteState
+from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
     from trio_responses._endpoint import Endpoint
@@ -43,22 +43,27 @@ if TYPE_CHECKING:
 __all__ = ["Dial", "Transport", "connect_transport", "dial_tcp"]
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
-"""Opens a byte stream to a host and port."""
+"""An async function that opens a byte stream to a host and port."""
 
 READ_BYTES: Final = 64 * 1024
 NORMAL_CLOSURE: Final = 1000
 ABNORMAL_CLOSURE: Final = 1006
 PING_BYTES: Final = 4
+"""The size of trio-websocket's ping payload."""
+CLOSING_HANDSHAKE_STATES: Final = frozenset(
+    {TransportState.OPEN, TransportState.VIOLATED, TransportState.CLOSING}
+)
+"""The states in which `Transport.aclose` does the closing handshake."""
 
 
 async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
-    """Dial by TCP, all of the host's addresses in turn (RFC 8305)."""
+    """Open a TCP connection, trying all of the host's addresses (RFC 8305)."""
     return await trio.open_tcp_stream(host, port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionConfig:
-    """What holds for every socket of a connection."""
+    """The configuration that every socket of a connection shares."""
 
     endpoint: Endpoint
     dial: Dial
@@ -70,56 +75,58 @@ class ConnectionConfig:
 
 
 async def connect_transport(
-    nursery: trio.Nursery, terms: ConnectionConfig, headers: tuple[tuple[str, str], ...]
+    nursery: trio.Nursery, config: ConnectionConfig, headers: tuple[tuple[str, str], ...]
 ) -> Transport:
     """Open one WebSocket: dial, TLS and upgrade.
 
-    :param nursery: where trio-websocket and the keepalive run: up to `Transport.aclose`, which
-        has to be called, also where the nursery is cancelled.
+    :param nursery: the nursery for the tasks of trio-websocket and of the keepalive. They run until
+        `Transport.aclose`, which must be called, also when the nursery is cancelled.
     :param headers: the headers of this handshake.
     :raises ConnectTimeout: when dial, TLS and upgrade take longer than ``timeouts.connect``.
-    :raises HandshakeRejected: when the server answers with another status than 101.
-    :raises ConnectError: when it cannot be reached, trusted or understood.
+    :raises HandshakeRejected: when the server answers with a status other than 101.
+    :raises ConnectError: when the server cannot be reached, its certificate is not trusted, or its
+        response is not valid.
     """
     phase = "dial"
     stream: trio.abc.Stream | None = None
-    tap: Tap | None = None
+    control_stream: ControlStream | None = None
     try:
-        with trio.move_on_after(terms.timeouts.connect):
-            stream = await _dial(terms)
-            if terms.endpoint.secure:
+        with trio.move_on_after(config.timeouts.connect):
+            stream = await _dial(config)
+            if config.endpoint.secure:
                 phase = "tls"
-                stream = await _secure(stream, terms)
+                stream = await _secure(stream, config)
             phase = "upgrade"
-            tap = Tap(stream)
+            control_stream = ControlStream(stream)
             transport: Transport | ConnectError = await nursery.start(
-                _attend, stream, tap, terms, headers
+                _run_websocket, stream, control_stream, config, headers
             )
             if isinstance(transport, ConnectError):
                 raise transport
-            tap.service.shield = True  # the closing handshake needs it, also under cancellation
+            # The closing handshake needs these tasks, also when the nursery is cancelled.
+            control_stream.scope.shield = True
             return transport
-        raise ConnectTimeout(phase, terms.timeouts.connect)
+        raise ConnectTimeout(phase, config.timeouts.connect)
     except BaseException:
-        if tap is not None:
-            tap.service.cancel()
+        if control_stream is not None:
+            control_stream.scope.cancel()
         if stream is not None:
             await trio.aclose_forcefully(stream)
         raise
 
 
-async def _dial(terms: ConnectionConfig) -> trio.abc.Stream:
+async def _dial(config: ConnectionConfig) -> trio.abc.Stream:
     try:
-        return await terms.dial(terms.endpoint.host, terms.endpoint.port)
+        return await config.dial(config.endpoint.host, config.endpoint.port)
     except (OSError, trio.BrokenResourceError) as error:
         raise ConnectError(f"cannot dial: {error}") from error
 
 
-async def _secure(stream: trio.abc.Stream, terms: ConnectionConfig) -> trio.abc.Stream:
+async def _secure(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
     secured = TLSStream(
         stream,
-        terms.ssl_context or system_trust(),
-        server_hostname=terms.endpoint.host,
+        config.ssl_context or default_ssl_context(),
+        server_hostname=config.endpoint.host,
     )
     try:
         await secured.do_handshake()
@@ -133,74 +140,74 @@ async def _secure(stream: trio.abc.Stream, terms: ConnectionConfig) -> trio.abc.
 
 
 @trio.lowlevel.enable_ki_protection
-async def _attend(
+async def _run_websocket(
     stream: trio.abc.Stream,
-    tap: Tap,
-    terms: ConnectionConfig,
+    control_stream: ControlStream,
+    config: ConnectionConfig,
     headers: tuple[tuple[str, str], ...],
     *,
     task_status: trio.TaskStatus[Transport | ConnectError],
 ) -> None:
-    """Run trio-websocket and the keepalive until the socket is closed, and contain what they raise.
+    """Run trio-websocket and the keepalive until the socket is closed, and keep their exceptions.
 
-    A refusal is a value: an exception would lose its cause on the way through ``start()``, which
-    raises it ``from None`` before Trio 0.33.
+    A failed upgrade goes to ``task_status`` as a value: an exception would lose its cause in
+    ``nursery.start()``, which raises it ``from None`` before Trio 0.33.
     """
-    opened = False
+    states = control_stream.states
     try:
         async with open_collapsing_nursery() as nursery:
-            tap.service = nursery.cancel_scope
+            control_stream.scope = nursery.cancel_scope
             websocket = await trio_websocket.wrap_client_stream(
                 nursery,
-                tap,  # type: ignore[arg-type]  # "an arbitrary stream", it says itself
-                terms.endpoint.authority,
-                terms.endpoint.resource,
+                control_stream,  # type: ignore[arg-type]  # its docs allow "an arbitrary stream"
+                config.endpoint.authority,
+                config.endpoint.resource,
                 extra_headers=[
                     (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
                 ],
             )
-            opened = True
-            transport = Transport(stream, tap, websocket, terms)
+            states.process(TransportEvent.UPGRADE_ACCEPTED)
+            transport = Transport(stream, control_stream, websocket, config)
             task_status.started(transport)
-            task_status = trio.TASK_STATUS_IGNORED  # let go of what start() made
+            task_status = trio.TASK_STATUS_IGNORED  # free the nursery that start() made
             await transport.keep_alive()
-    except Exception as error:  # noqa: BLE001 - its reader crashes on some input: a lost socket
-        if opened:
-            await tap.break_off(error)
+    except Exception as error:  # noqa: BLE001 - trio-websocket's reader raises on some input
+        if states.life in {TransportState.OPENING, TransportState.SWITCHING}:
+            control_stream.fail_upgrade(error)
         else:
-            tap.refusal = ConnectError("the server's upgrade response was not valid")
-            tap.refusal.__cause__ = error
-    if tap.refusal is not None:
-        task_status.started(tap.refusal)
+            await control_stream.abort(error)
+    if control_stream.refusal is not None:
+        task_status.started(control_stream.refusal)
 
 
 class Transport:
-    """An open WebSocket, up to `aclose`. Made by `connect_transport()` only."""
+    """An open WebSocket, until `aclose`. Only `connect_transport` makes one."""
 
     def __init__(
         self,
         stream: trio.abc.Stream,
-        tap: Tap,
+        control_stream: ControlStream,
         websocket: trio_websocket.WebSocketConnection,
-        terms: ConnectionConfig,
+        config: ConnectionConfig,
     ) -> None:
         self._stream = stream
-        self._tap = tap
+        self._control_stream = control_stream
+        self._states = control_stream.states
         self._websocket = websocket
-        self._terms = terms
-        self._frames = FrameReader(terms.limits.max_message_bytes)
-        self._unread = tap.after_upgrade
+        self._config = config
+        self._frames = FrameReader(config.limits.max_message_bytes)
+        self._unread = control_stream.after_upgrade
         self._send_lock = FastLock()
-        self._closing = False
-        self._death: ConnectionLost | None = None
+        self._loss: ConnectionLost | None = None  # set in the states VIOLATED and LOST
         self._close_code = NORMAL_CLOSURE
         self._reading_since = math.inf
-        self._pinging: trio.CancelScope | None = None
+        self._ping_scope: trio.CancelScope | None = None
         self.frame_observer: SocketObserver | None = None
-        """Who is shown every frame; `None` where nobody wants to see them."""
+        """The observer that gets every frame; `None` when no instrument wants frames."""
         self.opened_at: float = trio.current_time()
-        self.heard_at: float = self.opened_at
-        """When the last byte came, on Trio's clock."""
+        """The time of the upgrade, on Trio's clock."""
+        self.last_read_at: float = self.opened_at
+        """The time of the last byte from the server, on Trio's clock."""
         self.handshake_headers: dict[str, str] = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in websocket.handshake_headers
@@ -212,33 +219,35 @@ class Transport:
         """Seconds since the upgrade."""
         return trio.current_time() - self.opened_at
 
+    # --- Receiving -----------------------------------------------------------------------
+
     async def receive(self) -> list[Message]:
         """Wait for the next batch: all messages that one read of the socket completed.
 
-        Safe to cancel: no byte is lost. One task at a time.
+        Safe to cancel: no byte is lost. Only one task may call it at a time.
 
-        :raises ConnectionLost: when the socket has ended, after everything that came before
-            the end was given out; the same one each time.
+        :raises ConnectionLost: when the socket has ended, after every message from before the end
+            was returned; the same exception each time.
         """
-        while self._death is None:
+        while self._loss is None:
             data, self._unread = self._unread, b""
             if not data:
                 data = await self._read()
             if not data:
-                self._death = await self._diagnose()
+                await self._diagnose()
                 break
             messages, control = self._frames.feed(data)
             if control:
-                self._tap.feed(control)
+                self._control_stream.feed(control)
             if messages:
                 if self.frame_observer is not None:
                     self.frame_observer.received(messages)
                 return messages
-        assert self._death is not None  # noqa: S101 - the loop ends so
-        raise self._death
+        assert self._loss is not None  # noqa: S101 - _diagnose() set it
+        raise self._loss
 
     async def _read(self) -> bytes:
-        """Read the socket once; empty when it has ended, for whatever reason."""
+        """Read the socket once; return nothing when it has ended, for any reason."""
         if self._frames.closed or self._frames.error is not None:
             return b""
         self._reading_since = trio.current_time()
@@ -248,151 +257,169 @@ class Transport:
             return b""
         finally:
             self._reading_since = math.inf
-        self.heard_at = trio.current_time()
+        self.last_read_at = trio.current_time()
         return data
 
-    async def _diagnose(self) -> ConnectionLost:
-        """Find out how the socket ended."""
+    async def _diagnose(self) -> None:
+        """Set the loss that explains how the socket ended."""
         violation = self._frames.error
         if violation is not None:
             self._close_code = violation.code
-            return ConnectionLost(violation.code, violation.reason, age=self.age)
-        self._tap.feed_end()
+            lost = ConnectionLost(violation.code, violation.reason, age=self.age)
+            self._lose(TransportEvent.PROTOCOL_VIOLATED, lost)
+            return
+        self._control_stream.feed_end()
         if self._frames.closed:
-            with trio.move_on_after(self._terms.timeouts.close):
-                # No message ever gets there: it ends when trio-websocket has seen the close frame.
+            with trio.move_on_after(self._config.timeouts.close):
+                # No message ever arrives here: the call ends once trio-websocket has processed the
+                # close frame.
                 with suppress(trio_websocket.ConnectionClosed):
                     await self._websocket.get_message()
-        return self._as_lost()
+        self._lose(TransportEvent.SOCKET_ENDED, self._make_loss())
 
-    def _as_lost(self) -> ConnectionLost:
-        """Say how the socket ended, as far as this side or trio-websocket knows."""
-        if self._death is not None:
-            return self._death
+    def _lose(self, event: TransportEvent, lost: ConnectionLost) -> None:
+        """Process the end of the socket; the first loss is kept."""
+        self._states.process(event)
+        self._loss = self._loss or lost
+
+    def _make_loss(self) -> ConnectionLost:
+        """Return how the socket ended, as far as this side or trio-websocket knows."""
+        if self._loss is not None:
+            return self._loss
         closed = self._websocket.closed
         if closed is None:
             lost = ConnectionLost(ABNORMAL_CLOSURE, age=self.age)
         else:
             lost = ConnectionLost(int(closed.code), closed.reason or "", age=self.age)
-        lost.__cause__ = self._tap.crash
+        lost.__cause__ = self._control_stream.crash
         return lost
+
+    # --- Sending -------------------------------------------------------------------------
 
     async def send(self, payload: bytes) -> None:
         """Write one text message.
 
-        Cancelling works while other messages go first; once the first byte of this one is out,
-        it is finished, or the socket is given up after ``timeouts.send``. When this raises, no
-        complete message has left: the server cannot act on it.
+        Safe to cancel while other messages are written first. Once the first byte of this message
+        is out, the message is finished, or the socket is given up after ``timeouts.send``. When
+        this raises, no complete message has left: the server cannot act on it.
 
         :param payload: UTF-8.
         :raises ConnectionLost: when the socket has ended.
-        :raises SendTimeout: when it took too long; the socket is gone with it.
+        :raises ConnectionClosed: after `aclose` was called.
+        :raises SendTimeout: when the write took too long; the socket is closed.
         """
-        frame = masked_text_frame(payload)
+        frame = encode_text_frame(payload)
         written = False
         async with self._send_lock:
-            if self._death is not None:
-                raise self._death
-            if self._closing:
+            if self._loss is not None:
+                raise self._loss
+            if self._states.life is not TransportState.OPEN:
                 raise ConnectionClosed("the socket is closing")
             if self.frame_observer is not None:
                 self.frame_observer.sent(payload)
-            with trio.move_on_after(self._terms.timeouts.send, shield=True) as scope:
-                written = await self._tap.send_frame(frame)
+            with trio.move_on_after(self._config.timeouts.send, shield=True) as scope:
+                written = await self._control_stream.send_frame(frame)
         if scope.cancelled_caught:
             await self._give_up(SendTimeout(len(payload), age=self.age))
             raise SendTimeout(len(payload), age=self.age)
         if not written:
             with trio.CancelScope(shield=True):
-                await self._tap.hear_out()
-            raise self._as_lost()
+                await self._control_stream.wait_until_read()
+            raise self._make_loss()
 
-    async def _give_up(self, death: ConnectionLost) -> None:
-        """End the socket here and now, with what is to be said of it."""
-        self._death = self._death or death
-        self._tap.feed_end()
+    async def _give_up(self, lost: ConnectionLost) -> None:
+        """End the socket at once, without a closing handshake."""
+        self._lose(TransportEvent.SOCKET_ENDED, lost)
+        self._control_stream.feed_end()
         await trio.aclose_forcefully(self._stream)
 
-    async def _give_up_unwritable(self, patience: float) -> None:
-        """End a socket that cannot be written to, where reading does not find its end.
+    async def _give_up_unwritable(self, silence: float) -> None:
+        """End a socket that cannot be written to, unless a reader finds its end first.
 
-        What is still there to be read comes first: it takes a read that has been waiting for long.
+        The bytes that can still be read come first: only a read that has waited for ``silence``
+        seconds proves that no more will come.
         """
-        while self._death is None:
-            if trio.current_time() - self._reading_since >= patience:
+        while self._states.life is TransportState.OPEN:
+            if trio.current_time() - self._reading_since >= silence:
                 break
-            await trio.sleep(patience)
-            await trio.lowlevel.checkpoint()  # likewise
-        if self._death is None and not self._closing:
-            await self._give_up(self._as_lost())
+            await trio.sleep(silence)
+            await trio.lowlevel.checkpoint()  # a reader that woke up at the same time goes first
+        if self._states.life is TransportState.OPEN:
+            await self._give_up(self._make_loss())
+
+    # --- Keepalive -----------------------------------------------------------------------
 
     async def keep_alive(self) -> None:
-        """Ping a silent server, and give the socket up where nothing comes back.
+        """Ping a silent server, and give the socket up when nothing comes back.
 
-        While nobody receives, nothing can be heard: that time does not count (P6). Nor is a ping
-        sent then: a server that waits to write may not read.
+        Time in which no task receives does not count, since no byte can arrive then. No ping is
+        sent in that time either: a server that waits to write may not read.
         """
-        interval, timeout = self._terms.keepalive.interval, self._terms.keepalive.timeout
+        interval, timeout = self._config.keepalive.interval, self._config.keepalive.timeout
         while interval < math.inf:
-            await trio.sleep_until(self.heard_at + interval)
-            if self._closing:
+            await trio.sleep_until(self.last_read_at + interval)
+            if self._states.life is not TransportState.OPEN:
                 return
-            if trio.current_time() < self.heard_at + interval:
+            if trio.current_time() < self.last_read_at + interval:
                 continue
             if self._reading_since == math.inf:
                 await trio.sleep(interval)
                 continue
-            asked_at = trio.current_time()
+            pinged_at = trio.current_time()
             try:
-                with trio.move_on_after(timeout) as waiting:
-                    self._pinging = waiting
+                with trio.move_on_after(timeout) as scope:
+                    self._ping_scope = scope
                     await self._websocket.ping()
             except trio_websocket.ConnectionClosed:
                 await self._give_up_unwritable(timeout)
                 return
-            await trio.lowlevel.checkpoint()  # what is there to be read comes before the verdict
-            if self._closing:
+            await trio.lowlevel.checkpoint()  # bytes that have arrived are read before the verdict
+            if self._states.life is not TransportState.OPEN:
                 return
-            if self._tap.cut:
+            if self._states.write is WriteState.CUT:
                 await self._give_up(SendTimeout(PING_BYTES, age=self.age))
                 return
-            if not waiting.cancelled_caught or self.heard_at > asked_at:
+            if not scope.cancelled_caught or self.last_read_at > pinged_at:
                 continue
-            # A long write holds the ping up; it has a deadline of its own.
-            if self._reading_since <= asked_at and not self._send_lock.locked():
-                silence = trio.current_time() - self.heard_at
+            # A long write delays the ping; that write has its own deadline.
+            if self._reading_since <= pinged_at and not self._send_lock.locked():
+                silence = trio.current_time() - self.last_read_at
                 await self._give_up(KeepaliveTimeout(silence, age=self.age))
                 return
             await trio.sleep(interval)
 
-    async def aclose(self) -> None:
-        """Close the socket within ``timeouts.close``; idempotent.
+    # --- Closing -------------------------------------------------------------------------
 
-        Where it still lives, a close frame goes out (1000, or the code of the violation that
-        was found) and the server's is waited for. Cancelling does not shorten that: it is
-        bounded already.
+    async def aclose(self) -> None:
+        """Close the socket within ``timeouts.close``; may be called again.
+
+        A socket that still works gets a close frame, with 1000 or with the code of the violation
+        that was found, and this waits for the server's close frame. A cancellation does not shorten
+        that wait, which has a limit already.
         """
-        self._closing = True
-        if self._pinging is not None:
-            self._pinging.cancel()
+        handshake = self._states.life in CLOSING_HANDSHAKE_STATES
+        self._states.process(TransportEvent.CLOSE_STARTED)
+        if self._ping_scope is not None:
+            self._ping_scope.cancel()
         try:
-            if self._death is None or self._frames.error is not None:
-                self._tap.drop_pending()
-                with trio.move_on_after(self._terms.timeouts.close, shield=True):
+            if handshake:
+                self._control_stream.drop_pending()
+                with trio.move_on_after(self._config.timeouts.close, shield=True):
                     async with open_collapsing_nursery() as nursery:
                         nursery.start_soon(self._discard)
                         await self._websocket.aclose(self._close_code)
                         nursery.cancel_scope.cancel()
-        finally:  # whatever happens: nobody else cancels what is behind the service's shield
+        finally:  # no other scope cancels the shielded tasks of trio-websocket
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
-            self._tap.service.cancel()
+            self._states.process(TransportEvent.STREAM_CLOSED)
+            self._control_stream.scope.cancel()
 
     async def _discard(self) -> None:
-        """Read on behind our close frame, up to the server's one or the end of the stream.
+        """Read after this side's close frame, until the server's or the end of the stream.
 
-        trio-websocket is told of the end only: a pong cannot follow a close frame, and it
-        crashes where it has to send one. A task that still receives reads that end itself.
+        trio-websocket gets only the end: no pong may follow a close frame, and trio-websocket
+        raises when it has to send one. A task that is in `receive` reads the end itself.
         """
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             while not self._frames.closed:
@@ -400,4 +427,4 @@ class Transport:
                 if not data:
                     break
                 self._frames.feed(data)
-        self._tap.feed_end()
+        self._control_stream.feed_end()

@@ -1,10 +1,8 @@
-"""Where events wait for their reader: bounded in bytes, filled by batches, read one by one.
+"""The buffer of received events between the receive task and a reader, bounded in bytes.
 
-The receive task puts a batch in without waiting and wakes the reader once; the reader takes
-event by event. What is unread counts against a budget, and a spent budget stops the receive
-task, never the other way round: nothing is dropped (P6).
-
-What belongs elsewhere: whose event it is (`core/lanes.py`).
+The receive task adds a batch of events without waiting and wakes the reader once; the reader takes
+the events one by one. Unread bytes count against the budget of the connection. A full budget stops
+the receive task, so no event is dropped and a slow reader slows the server down.
 """
 
 from __future__ import annotations
@@ -27,14 +25,14 @@ __all__ = ["Budget", "Inbox"]
 
 T = TypeVar("T")
 
-EVENTS_PER_TURN_OF_THE_LOOP: Final = 32
-"""A full checkpoint costs 2.8 us, a look for cancellation 0.14 us: so every event looks, and
-every 32nd lets the others run. A reader takes several at once, and comes here for the last event
-of each batch, and for every 32nd."""
+EVENTS_PER_CHECKPOINT: Final = 32
+"""A full checkpoint costs 2.8 us, a check for cancellation 0.14 us. So every event checks for
+cancellation, and every 32nd event lets other tasks run. A reader takes several events at once and
+executes a checkpoint for the last event of each batch and for every 32nd event."""
 
 
 class Budget:
-    """The unread bytes of all inboxes of one connection."""
+    """The count of unread bytes in all inboxes of one connection."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -42,20 +40,23 @@ class Budget:
         self._unread: set[Inbox[Any]] = set()
         self._overfull: set[Inbox[Any]] = set()
         self.unread_bytes: int = 0
-        """Bytes in all inboxes together."""
+        """The sum over all inboxes."""
 
     @property
     def full(self) -> bool:
-        """Whether all inboxes together have reached the connection's limit."""
+        """Whether the sum over all inboxes has reached the limit of the connection."""
         return self.unread_bytes >= self._limits.connection_buffer_bytes
 
     @property
     def tight(self) -> bool:
-        """Whether an inbox has reached its own limit, or all together theirs."""
+        """Whether one inbox has reached its own limit, or the sum has reached the connection's."""
         return bool(self._overfull) or self.full
 
     def account(self, inbox: Inbox[Any], size: int) -> None:
-        """Count bytes that came into an inbox, or, negative, that were read from it."""
+        """Count bytes that were added to an inbox.
+
+        :param size: the number of bytes; negative for bytes that were read.
+        """
         self.unread_bytes += size
         inbox.unread_bytes += size
         if inbox.unread_bytes:
@@ -70,69 +71,72 @@ class Budget:
             self.notify()
 
     def notify(self) -> None:
-        """Let whoever waits for room look again."""
-        self._changed.tell()
+        """Wake the tasks in `wait_for_change`."""
+        self._changed.notify()
 
     async def wait_for_change(self) -> None:
-        """Wait until something was read, or somebody came to wait. Several tasks may do so."""
+        """Wait until an event was read, or until another task waits for events.
+
+        Several tasks may wait. A checkpoint; if cancelled, nothing is changed.
+        """
         await self._changed.wait()
 
     def fullest(self) -> Inbox[Any] | None:
-        """Give the inbox with the most unread bytes."""
+        """Return the inbox with the most unread bytes; `None` if all are empty."""
         return max(self._unread, key=lambda inbox: inbox.unread_bytes, default=None)
 
 
 class Inbox(Generic[T]):
-    """The events of one turn, or of the raw channel, in order.
+    """The events of one turn or of the raw channel, in the order in which they were received.
 
-    :param budget: the connection's account of unread bytes.
+    :param budget: the count of unread bytes of the connection.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._batches: deque[tuple[Sequence[T], int]] = deque()
-        self._batch: Sequence[T] = ()  # the one that is being read, from here on
+        self._batch: Sequence[T] = ()  # the batch that is being read
         self._next = 0
         self._batch_bytes = 0
         self._ready: Iterator[T] = iter(())
         self._since_checkpoint: int = 0
         self._arrived = Notifier()
         self.end: BaseException | None = None
-        """What readers are told behind the last event; set by `close`."""
+        """The exception that readers get after the last event; set by `close`."""
         self.unread_bytes: int = 0
-        """Bytes of the frames behind the unread events; kept by the budget."""
+        """The bytes of the frames of the unread events; updated by the budget."""
         self.awaited: int = 0
-        """How many tasks wait for something that is to come: the next event, for one."""
+        """The number of tasks that wait for a future event."""
 
     @property
     def empty(self) -> bool:
-        """Whether all that came was taken."""
+        """Whether every received event was taken."""
         return self._next == len(self._batch) and not self._batches
 
     def put(self, events: Sequence[T], size: int) -> None:
-        """Add the events of one batch, which are some, and wake the reader.
+        """Add the events of one batch, at least one, and wake the reader.
 
-        :param size: the bytes of their frames.
+        :param size: the bytes of the frames of the events.
         """
         self._batches.append((events, size))
         self._budget.account(self, size)
-        self._arrived.tell()
+        self._arrived.notify()
 
     def close(self, end: BaseException) -> None:
-        """Let no more events come: behind the last one, readers get this exception."""
+        """End the inbox: readers get an exception after the last event. The first call counts."""
         if self.end is None:
             self.end = end
-        self._arrived.tell()
+        self._arrived.notify()
 
     def discard(self) -> None:
-        """Throw away what is unread and give its bytes back."""
+        """Discard the unread events and subtract their bytes from the budget."""
         self._batches.clear()
         self._batch, self._next, self._batch_bytes = (), 0, 0
         self._ready = iter(())
         self._budget.account(self, -self.unread_bytes)
 
     def take(self) -> T:
-        """Take the next event, which must be there: `wait` has said so."""
+        """Return and remove the next event. Called directly after `wait`."""
         if self._next == len(self._batch):
             (self._batch, self._batch_bytes), self._next = self._batches.popleft(), 0
         event = self._batch[self._next]
@@ -143,26 +147,26 @@ class Inbox(Generic[T]):
         return event
 
     def take_ready(self) -> Sequence[T]:
-        """Take what needs no wait, but a look for cancellation before each.
+        """Return and remove events for which a check for cancellation is enough.
 
-        Never the last event of a batch, and no more than up to the next turn of the loop.
+        Never the last event of a batch, and no event after the next full checkpoint.
         """
-        room = EVENTS_PER_TURN_OF_THE_LOOP - 1 - self._since_checkpoint
-        end = min(self._next + room, len(self._batch) - 1)
+        allowed = EVENTS_PER_CHECKPOINT - 1 - self._since_checkpoint
+        end = min(self._next + allowed, len(self._batch) - 1)
         ready = self._batch[self._next : end]
         self._next += len(ready)
         self._since_checkpoint += len(ready)
         return ready
 
     async def wait(self) -> None:
-        """Wait until there is an event to take. A checkpoint, every 32nd time a whole one.
+        """Wait until an event can be taken. A check for cancellation; every 32nd is a checkpoint.
 
-        :raises BaseException: what `close` was given, once all events are read.
+        :raises BaseException: the exception given to `close`, after the last event.
         """
         while True:
             if not self.empty:
                 await self._checkpoint()
-                if not self.empty:  # another reader may have been faster meanwhile
+                if not self.empty:  # another reader may have taken it
                     return
             elif self.end is not None:
                 await checkpoint()
@@ -172,9 +176,9 @@ class Inbox(Generic[T]):
                 await self.wait_for(self._arrived)
 
     async def receive(self) -> T:
-        """Wait for the next event and take it. A checkpoint; when cancelled, no event is lost.
+        """Wait for the next event and return it. A checkpoint; if cancelled, no event is lost.
 
-        For any number of readers.
+        Any number of tasks may call it at the same time.
 
         :raises BaseException: as `wait` does.
         """
@@ -182,7 +186,7 @@ class Inbox(Generic[T]):
         for event in self._ready:
             return event
         await self.wait()
-        for event in self._ready:  # another reader has taken more than it has read
+        for event in self._ready:  # another reader has taken several and not read them all
             return event
         event = self.take()
         self._ready = iter(self.take_ready())
@@ -190,13 +194,16 @@ class Inbox(Generic[T]):
 
     def _checkpoint(self) -> Awaitable[None]:
         self._since_checkpoint += 1
-        if self._since_checkpoint < EVENTS_PER_TURN_OF_THE_LOOP:
+        if self._since_checkpoint < EVENTS_PER_CHECKPOINT:
             return checkpoint_if_cancelled()  # noqa: ASYNC105 - the caller awaits it
         self._since_checkpoint = 0
         return checkpoint()  # noqa: ASYNC105 - likewise
 
     async def wait_for(self, event: trio.Event | Notifier) -> None:
-        """Wait for what events that are still to come will bring: for them there must be room."""
+        """Wait for something that a future event sets; meanwhile the socket is read for it.
+
+        A full inbox of another turn does not stop reading while a task waits here.
+        """
         self.awaited += 1
         self._budget.notify()
         try:

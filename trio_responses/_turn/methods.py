@@ -9,17 +9,17 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 from trio_responses._errors import (
-    Delivery,
+    DeliveryStatus,
     ResponseFailedError,
     UnexpectedOutput,
 )
-from trio_responses._settings import check_words
+from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._turn.stream import AbandonChoice, TurnSender
     from trio_responses._wire import Response
@@ -34,12 +34,12 @@ class TurnMethods:
 
     @abstractmethod
     def stream(
-        self, *, delivery: DeliveryChoice = "at_most_once", snapshot: bool = True, **params: Any
+        self, *, delivery: DeliveryMode = "at_most_once", snapshot: bool = True, **params: Any
     ) -> ResponseStream:
         """Run one turn as a scope, event by event."""
         raise NotImplementedError
 
-    async def create(self, *, delivery: DeliveryChoice = "at_most_once", **params: Any) -> Response:
+    async def create(self, *, delivery: DeliveryMode = "at_most_once", **params: Any) -> Response:
         """Run one turn and return its Response: completed, or incomplete.
 
         If cancelled, the remaining events of the response are discarded.
@@ -57,7 +57,7 @@ class TurnMethods:
             response = await stream.until_done()
         if response.status == "failed":
             error = ResponseFailedError(response)
-            error.delivery = Delivery.ACCEPTED
+            error.delivery = DeliveryStatus.ACCEPTED
             raise error
         return response
 
@@ -77,20 +77,20 @@ class TurnMethods:
         response = await self.create(**settings)
         if response.raw_output:
             error = UnexpectedOutput(response)
-            error.delivery = Delivery.ACCEPTED
+            error.delivery = DeliveryStatus.ACCEPTED
             raise error
         return response
 
     @overload
     async def parse(
-        self, answer: type[T], *, delivery: DeliveryChoice = "at_most_once", **params: Any
+        self, answer: type[T], *, delivery: DeliveryMode = "at_most_once", **params: Any
     ) -> ParsedResponse[T]: ...
     @overload
     async def parse(
-        self, answer: Any, *, delivery: DeliveryChoice = "at_most_once", **params: Any
+        self, answer: Any, *, delivery: DeliveryMode = "at_most_once", **params: Any
     ) -> ParsedResponse[Any]: ...
     async def parse(
-        self, answer: Any, *, delivery: DeliveryChoice = "at_most_once", **params: Any
+        self, answer: Any, *, delivery: DeliveryMode = "at_most_once", **params: Any
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type.
 
@@ -109,9 +109,9 @@ class TurnMethods:
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
         :param params: the fields of `ResponseCreate`; ``text`` may have fields other than
             ``format``.
-        :raises AnswerRefused: when the model refuses.
-        :raises AnswerIncomplete: when the answer was cut off.
-        :raises AnswerMismatch: when the text does not fit the type.
+        :raises RefusalError: when the model refuses.
+        :raises IncompleteError: when the answer was cut off.
+        :raises ParseMismatchError: when the text does not fit the type.
         :raises ConfigurationError: for a type that has no JSON schema.
         :raises ResponsesError: as `create` does.
         """
@@ -138,13 +138,13 @@ class Lane(TurnMethods):
     def stream(
         self,
         *,
-        delivery: DeliveryChoice = "at_most_once",
+        delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
-        check_words(delivery=delivery, abandon=abandon)
+        check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         return ResponseStream(
             self._sender, request, delivery=delivery, abandon=abandon, snapshot=snapshot

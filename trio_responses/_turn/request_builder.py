@@ -2,28 +2,27 @@
 
 A stream does not send a fixed command but a *request builder*, which writes the request for a
 placement: one lane of one socket. So a conversation can decide at that point which items the
-server lacks. This module also encodes input items and the settings of conversations.
+server lacks. This module also encodes input items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError
-from trio_responses._protocol.continuation import canonical, with_encrypted_reasoning
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import tool_definitions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import TurnObserver
-    from trio_responses._protocol.continuation import Placement, RequestInput
+    from trio_responses._protocol.continuation import Placement
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._wire import Input, Response, ResponseCreate
 
@@ -31,9 +30,7 @@ __all__ = [
     "Latest",
     "RequestBuilder",
     "StaticRequest",
-    "TurnSettings",
     "create_command",
-    "deep_copy",
     "raw_input",
     "raw_items",
 ]
@@ -157,67 +154,3 @@ class _Input(msgspec.Struct):
 
 
 _decoder: Final = msgspec.json.Decoder(_Input)
-
-NOT_SETTINGS: Final = frozenset(
-    {"conversation", "input", "previous_response_id", "stream_id", "generate"}
-)
-
-
-@final
-class TurnSettings:
-    """The settings of a turn: all fields of its request but the input. A deep, encoded copy.
-
-    :param given: settings; those that are ``UNSET`` are left out.
-    :param of: ``conversation``, ``turn`` or ``run``, for error messages.
-    :raises ConfigurationError: for a field that is not a setting, and for a plain function as a
-        tool.
-    :raises TypeError: for a value that has no JSON form.
-    """
-
-    def __init__(self, given: Mapping[str, Any], of: str) -> None:
-        wrong = NOT_SETTINGS.intersection(given)
-        if wrong:
-            raise ConfigurationError(f"not a setting of a {of}: {', '.join(sorted(wrong))}")
-        plain = {name: value for name, value in given.items() if value is not msgspec.UNSET}
-        if plain.get("tools"):
-            plain["tools"] = tool_definitions(plain["tools"])
-        model = plain.get("model")
-        self.plain: dict[str, Any] = plain
-        """The settings as they were given, tools as their definitions."""
-        self.model: str | None = model if isinstance(model, str) else None
-        """The model."""
-        self.stored: bool = plain.get("store") is True
-        """Whether the server stores the response, so that every socket can continue it."""
-        self._head = _encode(plain)
-        self.canonical: bytes = canonical(self._head)
-        """All settings in a form in which equal settings are equal bytes."""
-
-    def request(self, input_: RequestInput, *, generate: bool | None, instructions: bool) -> bytes:
-        """Return an encoded request with these settings.
-
-        :param generate: `False` for a warm-up.
-        :param instructions: whether the server accepts instructions together with a
-            ``previous_response_id``.
-        """
-        head, parent = self._head, input_.previous_response_id
-        rest: dict[str, Any] = {}
-        if parent is not None:
-            rest["previous_response_id"] = parent
-            if not instructions and "instructions" in self.plain:
-                head = _encode({**self.plain, "instructions": msgspec.UNSET})
-        if generate is not None:
-            rest["generate"] = generate
-        items = b",".join([some.json for some in input_.items if some.count])
-        more = b"," + msgspec.json.encode(rest)[1:-1] if rest else b""
-        return b'%b%b,"input":[%b]}' % (head[:-1], more, items)
-
-
-def deep_copy(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a deep copy of settings as plain JSON values."""
-    copy: dict[str, Any] = msgspec.json.decode(wire.encode(create_command(dict(settings))))
-    del copy["type"]
-    return copy
-
-
-def _encode(settings: Mapping[str, Any]) -> bytes:
-    return wire.encode(create_command(with_encrypted_reasoning(settings)))

@@ -1,12 +1,12 @@
-"""The receipt of a steering input: its state, and its items in case it had no effect."""
+"""The receipt of a steering input: its state, and its items in case the input had no effect."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trio_responses._protocol.requests import OWED, SteerInput, SteerState
+from trio_responses._protocol.requests import SteerEvent, SteerInput, SteerState
 from trio_responses._wire import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from trio_responses._turn.turn import Turn
 
 __all__ = ["SteerReceipt"]
+
+SETTLED: Final = (SteerState.COMMITTED, SteerState.FAILED, SteerState.UNKNOWN)
+"""The states that a receipt reports as the outcome."""
 
 
 @final
@@ -32,16 +35,16 @@ class SteerReceipt(SteerInput):
         self._settled = trio.Event()
 
     def __repr__(self) -> str:
-        """Return its id and state; no content."""
+        """Return the id and the state of the input; no content."""
         return f"<SteerReceipt {self.id or 'without an id'} {self.state}>"
 
     async def answered(self) -> SteerState:
-        """Wait until the server has accepted or refused it. A checkpoint; may be cancelled."""
+        """Wait until the server has accepted or refused the input. A checkpoint; cancellable."""
         await self._turn.inbox.wait_for(self._answered)
         return self.state
 
     async def settled(self) -> SteerState:
-        """Wait until the input is committed, failed or unknown. A checkpoint; may be cancelled.
+        """Wait until the input is committed, failed or unknown. A checkpoint; cancellable.
 
         An input that is ``pending`` waits for a request with the outputs of tools, so the task
         that sends those outputs must not wait here.
@@ -49,15 +52,15 @@ class SteerReceipt(SteerInput):
         await self._turn.inbox.wait_for(self._settled)
         return self.state
 
-    def become(self, state: SteerState) -> None:
-        """Set the state, and wake the tasks that wait for it."""
-        super().become(state)
+    def advance(self, event: SteerEvent) -> None:
+        """Change the state, and wake the tasks that wait for the change."""
+        super().advance(event)
         self._answered.set()
-        if state not in OWED and state is not SteerState.PENDING:
+        if self.state in SETTLED:
             self._settled.set()
 
-    def refuse(self, code: str, message: str) -> None:
-        """Fail the input without sending it, with an error as the server would send it."""
+    def fail(self, code: str, message: str) -> None:
+        """Let an input fail that is not sent, with an error in the form of the server's."""
         error = InputError(code=code, message=message, type="invalid_request_error")
         self.error: InputError | None = error
-        self.become(SteerState.FAILED)
+        self.advance(SteerEvent.FAIL)

@@ -24,7 +24,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_responses._errors import (
-    Delivery,
+    DeliveryStatus,
     ResponsesError,
     UndecodableResponse,
     api_error,
@@ -33,7 +33,7 @@ from trio_responses._errors import (
 from trio_responses._lifecycle import TurnRestarted
 from trio_responses._protocol.accumulator import Accumulator
 from trio_responses._protocol.delivery import delivery_of_error, furthest, may_resend
-from trio_responses._protocol.requests import SteerState
+from trio_responses._protocol.requests import ENDED, SteerState
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.steering import SteerReceipt
 from trio_responses._wire import (
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
-    from trio_responses._protocol.delivery import DeliveryChoice
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
@@ -156,13 +156,13 @@ class ResponseStream:
         sender: TurnSender,
         request: RequestBuilder,
         *,
-        delivery: DeliveryChoice,
+        delivery: DeliveryMode,
         abandon: AbandonChoice,
         snapshot: bool,
     ) -> None:
         self._sender = sender
         self._request = request
-        self._choice: DeliveryChoice = delivery
+        self._choice: DeliveryMode = delivery
         self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
         self._state = StreamState.NEW
@@ -307,7 +307,7 @@ class ResponseStream:
         await self._turn.inbox.wait_for(running)
         receipt = SteerReceipt(self._turn, items)
         if self._turn.response_id is None:
-            receipt.refuse("response_not_active", "the response has not begun")
+            receipt.fail("response_not_active", "the response has not begun")
         else:
             await self._sender.steer(self._turn, receipt)
         return receipt
@@ -335,7 +335,9 @@ class ResponseStream:
                 turn = await self._sender.start_turn(self._request)
                 break
             except ResponsesError as error:
-                unsent = error.delivery is Delivery.NOT_SENT and self._sender.may_reroute(error)
+                unsent = error.delivery is DeliveryStatus.NOT_SENT and self._sender.may_reroute(
+                    error
+                )
                 if not unsent or reroutes == self._sender.max_reroutes:
                     raise
                 reroutes += 1
@@ -418,7 +420,7 @@ class ResponseStream:
         if turn.steers:
             self._follow_successor(turn, event)
         self._accumulator.feed((event,))
-        if turn.ended and turn.inbox.empty:
+        if turn.state in ENDED and turn.inbox.empty:
             self._conclude(event)
         # No ready event is the last one of the turn, nor belongs to a steering input to come.
         self._hold(() if turn.steers else turn.inbox.take_ready())
@@ -444,7 +446,7 @@ class ResponseStream:
             self._finish(self._unfollowed)
         elif isinstance(event, UndecodableFrame):
             undecodable = UndecodableResponse(event)
-            undecodable.delivery = Delivery.ACCEPTED
+            undecodable.delivery = DeliveryStatus.ACCEPTED
             self._handle_failure(undecodable)
         elif isinstance(event, ErrorEvent):
             error = api_error(event)
@@ -488,7 +490,7 @@ class ResponseStream:
     ) -> None:
         """Notify the instruments of the end of the turn; with neither, it was left early."""
         if self._request.observer is not None:
-            self._request.observer.end(responses, error, self.response_id)
+            self._request.observer.ended(responses, error, self.response_id)
 
 
 class _TextDeltas:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from trio_responses._errors import Delivery, FirstEventTimeout, StallTimeout
-from trio_responses._protocol.requests import ActiveRequest
+from trio_responses._errors import DeliveryStatus, FirstEventTimeout, StallTimeout
+from trio_responses._protocol.requests import ActiveRequest, ReaderState
 from trio_responses._wire import ErrorEvent, ResponseCreated, ResponseQueued, UnknownEvent
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class Turn(ActiveRequest):
         "size",
         "started",
     )
-    has_reader = True
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class Turn(ActiveRequest):
         lane: str | None = None,
         parent: str | None = None,
     ) -> None:
-        super().__init__(lane, parent)
+        super().__init__(lane, parent, ReaderState.READING)
         self._timeouts = timeouts
         self._deadlines_stopped = False
         self._running = False
@@ -75,17 +74,17 @@ class Turn(ActiveRequest):
         """Notifies the instruments about this turn; `None` if no instrument observes turns."""
 
     @property
-    def delivery(self) -> Delivery:
+    def delivery(self) -> DeliveryStatus:
         """How far the request has come, from the first byte that was written.
 
-        A failed write is described by the exception of the write itself: it alone knows whether
+        A failed write is described by the exception of the write itself, which states whether
         the last byte was written.
         """
-        return Delivery.AMBIGUOUS if self.last_event_at is None else Delivery.ACCEPTED
+        return DeliveryStatus.AMBIGUOUS if self.last_event_at is None else DeliveryStatus.ACCEPTED
 
     @property
     def deadline(self) -> float:
-        """When the turn has been silent for too long, on Trio's clock."""
+        """When the time without an event is too long, on Trio's clock."""
         if self._deadlines_stopped:
             return math.inf
         if self.last_event_at is not None:
@@ -95,7 +94,7 @@ class Turn(ActiveRequest):
         return math.inf
 
     def next_check(self, now: float) -> float:
-        """Return when to look at the deadline again: the first event may bring it nearer."""
+        """Return when to check the deadline again: the first event may make it earlier."""
         if self._deadlines_stopped:
             return math.inf
         return min(self.deadline, now + self._timeouts.stall)
@@ -116,7 +115,7 @@ class Turn(ActiveRequest):
         self.inbox.put(events, size)
 
     def set_when_running(self, event: trio.Event) -> None:
-        """Set an event as soon as the server works on the response, or will not."""
+        """Set an event as soon as the server works on the response, or the turn has ended."""
         self._started_events += (event,)
         if self._running:
             event.set()
@@ -139,18 +138,18 @@ class Turn(ActiveRequest):
         return FirstEventTimeout(self._timeouts.first_event, sent=now - sent_at)
 
     def stop_deadlines(self) -> None:
-        """Let no deadline of this turn pass any more."""
+        """Disable the deadlines of this turn."""
         self._deadlines_stopped = True
 
     def exclude_pause(self, seconds: float) -> None:
-        """Do not count a time in which nothing could be received."""
+        """Move the deadlines by a time in which the socket was not read."""
         if self.last_event_at is not None:
             self.last_event_at += seconds
         elif self.sent_at is not None:
             self.sent_at += seconds
 
     def fail(self, error: ResponsesError) -> None:
-        """End the turn with an exception, which its reader gets after the received events."""
+        """End the turn with an exception, which the reader gets after the received events."""
         error.delivery = error.delivery or self.delivery
         self.set_running()
         self.inbox.close(error)

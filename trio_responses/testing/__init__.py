@@ -1,8 +1,11 @@
-"""The Responses server that trio_responses ships: for tests, examples and the command line."""
+"""A Responses server for tests, examples and the command line.
 
-from trio_responses.testing._errors import ERROR_SHAPES, ErrorShape
-from trio_responses.testing._frames import Frame, WireBytes
-from trio_responses.testing._request import Connection, Request, SteerRequest, SteerState
+The server speaks the WebSocket mode of the API, in memory or over TCP. A test scripts the answers
+and faults, and reads the received requests.
+"""
+
+from trio_responses.testing._frames import ERROR_SHAPES, ErrorShape, Frame, WireBytes
+from trio_responses.testing._records import Connection, Request, SteerRequest, SteerState
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._scripts import (
     Answer,

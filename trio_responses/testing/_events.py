@@ -1,4 +1,8 @@
-"""The events of a response, as JSON: pure functions from a request and a reply to frames."""
+"""Plans of responses: pure functions from a request and an answer to the frames to send.
+
+The same requests in the same order give the same ids and the same frames in every run. The events
+have the fields and messages of OpenAI's server: they are part of the wire format.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,11 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from trio_responses.testing._compaction import is_due, make_item
-from trio_responses.testing._errors import Json, RequestRefusal, error_frame, usual_message
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._items import count_words
-from trio_responses.testing._request import Request
+from trio_responses.testing._frames import Frame, Json, RequestRefusal, default_message, error_frame
+from trio_responses.testing._history import count_words, is_compaction_due, make_compaction
+from trio_responses.testing._records import Request
 from trio_responses.testing._scripts import Call, Fail, Reply
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ _NOT_ESSENTIAL: Final = (".added", "in_progress", "_text.done", "_part.done", "a
 
 
 class Ids:
-    """Ids that are unique on one server and the same in every run."""
+    """A generator of ids that are unique on one server and the same in every run."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -53,42 +55,45 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class ResponsePlan:
-    """Everything that will go out for one request, in order."""
+    """All frames that answer one request, in order."""
 
     frames: Sequence[Frame]
     delay: float = 0.0
-    remembered: tuple[str, Sequence[Json]] | None = None
-    """The id and the output to remember when the last frame goes out; None for a failure."""
+    stored: tuple[str, Sequence[Json]] | None = None
+    """The id and the output to store when the last frame goes out; None for a failure."""
     is_by_hand: bool = False
-    """Whether the frames go out as they are, with numbers of their own."""
+    """Whether the frames go out unchanged, with their own sequence numbers."""
     response_id: str | None = None
-    """The id that frames written by hand show; None if they show none."""
+    """The response id in frames written by hand; None if they contain none."""
     cut: "Callable[[int], ResponsePlan] | None" = None
-    """Returns the plan for an end after so many output items, because of steering; None where
-    the response must not be cut: it holds calls, or is no :class:`Reply`."""
+    """Returns the plan that ends after this many output items because of steering; None if the
+    response must not be cut, since it has calls or is no :class:`Reply`."""
 
 
 def plan_reply(
     request: Request, reply: Reply, *, ids: Ids, now: float, cached: int
 ) -> ResponsePlan:
-    """Return the events of ``reply``.
+    """Return the plan of a reply.
 
     :param now: The time of creation, in Unix seconds.
-    :param cached: How many items of the history the connection had in its cache.
+    :param cached: The number of history items in the cache of the connection.
     """
     response = _response(request, ids, now)
-    body = list(_items(request, reply, ids))
+    body = list(_output_events(request, reply, ids))
     output = [event["item"] for event in body if event["type"] == "response.output_item.done"]
 
     def end(reply: Reply, output: list[Json]) -> Json:
         final = _final_response(reply, response, output, now)
         final["usage"] = _usage(request, reply, output, cached)
-        return {"type": f"response.{reply.status}", "response": _shown(final, reply.final_output)}
+        return {
+            "type": f"response.{reply.status}",
+            "response": _with_output(final, reply.final_output),
+        }
 
     def cut(items: int) -> ResponsePlan:
         steered = end(replace(reply, status="incomplete", reason="steered"), output[:items])
         return ResponsePlan(
-            [_numbered(steered, 0, request)], remembered=(response["id"], output[:items])
+            [_numbered(steered, 0, request)], stored=(response["id"], output[:items])
         )
 
     events = [
@@ -97,13 +102,15 @@ def plan_reply(
         *body,
         end(reply, output),
     ]
-    frames = [_numbered(event, n, request) for n, event in enumerate(_chosen(events, reply.events))]
-    remembered = None if reply.status == "failed" else (response["id"], output)
-    return ResponsePlan(frames, reply.delay, remembered, cut=None if reply.calls else cut)
+    frames = [
+        _numbered(event, n, request) for n, event in enumerate(_selected(events, reply.events))
+    ]
+    stored = None if reply.status == "failed" else (response["id"], output)
+    return ResponsePlan(frames, reply.delay, stored, cut=None if reply.calls else cut)
 
 
 def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> ResponsePlan:
-    """Return the events that go out before an error, and the error."""
+    """Return the plan of an answer that ends in an error."""
     refusal = _refusal_of(fail)
     started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
     frames: list[Frame] = list(started[: fail.after_events])
@@ -120,9 +127,9 @@ def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> Respo
 
 
 def _refusal_of(fail: Fail) -> RequestRefusal:
-    """Return the error itself, without the place where it comes."""
+    """Return the refusal that the error of an answer describes."""
     return RequestRefusal(
-        message=fail.message or usual_message(fail.code),
+        message=fail.message or default_message(fail.code),
         code=fail.code,
         status=fail.status,
         param=fail.param,
@@ -132,32 +139,32 @@ def _refusal_of(fail: Fail) -> RequestRefusal:
     )
 
 
-class _Shown(msgspec.Struct):
-    """What is read of a response that is written by hand."""
+class _HandWrittenResponse(msgspec.Struct):
+    """The fields of interest of a response that is written by hand."""
 
     id: str
     output: list[dict[str, Any]] | None = None
 
 
 def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
-    """Return frames as they are; a response that they complete is remembered."""
-    shown = [_shown_by_hand(frame) for frame in frames]
-    response_id = next((response.id for response in shown if response is not None), None)
+    """Return the plan that sends frames unchanged; a response that they complete is stored."""
+    responses = [_response_in(frame) for frame in frames]
+    response_id = next((found.id for found in responses if found is not None), None)
     last = frames[-1] if frames else None
-    remembered: tuple[str, Sequence[Json]] | None = None
+    stored: tuple[str, Sequence[Json]] | None = None
     if isinstance(last, Mapping) and last.get("type") == "response.completed":
-        final = shown[-1]
-        remembered = None if final is None else (final.id, final.output or [])
-    return ResponsePlan(frames, remembered=remembered, is_by_hand=True, response_id=response_id)
+        final = responses[-1]
+        stored = None if final is None else (final.id, final.output or [])
+    return ResponsePlan(frames, stored=stored, is_by_hand=True, response_id=response_id)
 
 
-def _shown_by_hand(frame: Frame) -> _Shown | None:
+def _response_in(frame: Frame) -> _HandWrittenResponse | None:
     if not isinstance(frame, Mapping):
         return None
     try:
-        return msgspec.convert(frame.get("response"), _Shown)
+        return msgspec.convert(frame.get("response"), _HandWrittenResponse)
     except msgspec.ValidationError:
-        return None  # none there, or wrong on purpose
+        return None  # missing, or invalid on purpose
 
 
 def _response(request: Request, ids: Ids, now: float) -> Json:
@@ -216,7 +223,7 @@ def _usage(request: Request, reply: Reply, output: list[Json], cached: int) -> J
     }
 
 
-def _shown(final: Json, how: str) -> Json:
+def _with_output(final: Json, how: str) -> Json:
     match how:
         case "empty":
             return final | {"output": []}
@@ -228,7 +235,7 @@ def _shown(final: Json, how: str) -> Json:
             return final
 
 
-def _chosen(events: list[Json], which: str) -> list[Json]:
+def _selected(events: list[Json], which: str) -> list[Json]:
     match which:
         case "deltas":
             return [event for event in events if not event["type"].endswith(_NOT_ESSENTIAL)]
@@ -248,35 +255,37 @@ def _numbered(event: Json, number: int, request: Request) -> Json:
     return frame
 
 
-def _items(request: Request, reply: Reply, ids: Ids) -> Iterator[Json]:
+def _output_events(request: Request, reply: Reply, ids: Ids) -> Iterator[Json]:
     index = 0
-    if is_due(request.body, request.history) and not request.is_warm_up:
-        yield from _compaction(make_item(request.history, ids.new("cmp")), index)
+    if is_compaction_due(request.body, request.history) and not request.is_warm_up:
+        yield from _compaction_events(make_compaction(request.history, ids.new("cmp")), index)
         index += 1
     if reply.reasoning is not None:
         encrypted = None
         if request.wants_encrypted_reasoning:
             encrypted = ids.new("encrypted")
-        yield from _reasoning(reply.reasoning, encrypted, index, ids.new("rs"))
+        yield from _reasoning_events(reply.reasoning, encrypted, index, ids.new("rs"))
         index += 1
-    texts = _texts(reply)
+    texts = _message_deltas(reply)
     for number, chunks in enumerate(texts, 1):
         status = reply.status if number == len(texts) else "completed"
-        yield from _message(chunks, index, ids.new("msg"), status)
+        yield from _message_events(chunks, index, ids.new("msg"), status)
         index += 1
     for call in reply.calls:
         call_id = call.call_id or ids.new("call")
-        yield from _call(call, call_id, index, ids.new("fc"))
+        yield from _call_events(call, call_id, index, ids.new("fc"))
         index += 1
 
 
-def _compaction(item: Json, index: int) -> Iterator[Json]:
+def _compaction_events(item: Json, index: int) -> Iterator[Json]:
     yield {"type": "response.output_item.added", "output_index": index, "item": item}
     yield {"type": "response.compaction.compacting", "output_index": index, "item_id": item["id"]}
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
-def _reasoning(summary: str, encrypted: str | None, index: int, item_id: str) -> Iterator[Json]:
+def _reasoning_events(
+    summary: str, encrypted: str | None, index: int, item_id: str
+) -> Iterator[Json]:
     item: Json = {"id": item_id, "type": "reasoning", "summary": [], "encrypted_content": encrypted}
     at = {"item_id": item_id, "output_index": index, "summary_index": 0}
     prefix = "response.reasoning_summary"
@@ -291,7 +300,7 @@ def _reasoning(summary: str, encrypted: str | None, index: int, item_id: str) ->
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 
 
-def _message(chunks: Sequence[str], index: int, item_id: str, status: str) -> Iterator[Json]:
+def _message_events(chunks: Sequence[str], index: int, item_id: str, status: str) -> Iterator[Json]:
     text = "".join(chunks)
     item: Json = {"id": item_id, "type": "message", "role": "assistant", "content": []}
     at = {"item_id": item_id, "output_index": index, "content_index": 0}
@@ -311,7 +320,7 @@ def _message(chunks: Sequence[str], index: int, item_id: str, status: str) -> It
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 
 
-def _call(call: Call, call_id: str, index: int, item_id: str) -> Iterator[Json]:
+def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator[Json]:
     arguments = call.arguments
     if not isinstance(arguments, str):
         arguments = msgspec.json.encode(arguments).decode()
@@ -330,7 +339,7 @@ def _call(call: Call, call_id: str, index: int, item_id: str) -> Iterator[Json]:
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 
 
-def _texts(reply: Reply) -> list[Sequence[str]]:
+def _message_deltas(reply: Reply) -> list[Sequence[str]]:
     """Return the deltas of each message."""
     texts: list[Sequence[str]] = [_split(text, reply.chunk_size) for text in reply.more]
     if reply.chunks is not None:

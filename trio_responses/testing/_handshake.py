@@ -1,32 +1,159 @@
-"""The HTTP side of the upgrade: reading the request head, judging it, writing refusals.
+"""The life of one stream to the test server: request head, refusal or upgrade, session.
 
-WebSocket itself is trio-websocket's; this file sees the head first, so that a plain HTTP
-request gets a plain HTTP answer.
+The server reads the request head itself and pushes it back before trio-websocket does the upgrade,
+so that a plain HTTP request gets a plain HTTP answer. A failure of one stream ends that stream
+only. The messages of the refusals are part of the wire format: do not reword them.
 """
 
 import http
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
+import trio
+from trio.abc import Stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
-from trio_responses.testing._errors import RequestRefusal
-from trio_responses.testing._script_checks import check_how, check_word
-from trio_responses.testing._scripts import How
+from trio_responses.testing._frames import RequestRefusal
+from trio_responses.testing._records import Connection
+from trio_responses.testing._scripts import (
+    AcceptAndDrop,
+    Garbage,
+    Hang,
+    HangUp,
+    HttpRefusal,
+)
+from trio_responses.testing._session import Session
+from trio_responses.testing._state import ServerState
 from trio_responses.testing._streams import FaultyStream
 
+if TYPE_CHECKING:
+    from trio_responses.testing._scripts import (
+        HandshakeFault,
+    )
+
+_log: Final = logging.getLogger(__name__)
+
 _MAX_HEAD: Final = 65536
+_QUEUE_SIZE: Final = 64
+_RECEIVE_SIZE: Final = 65536
+
+
+@final
+class Acceptor:
+    """The entry point of all streams to one server, each in a task of its own."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+
+    async def serve(self, stream: Stream) -> None:
+        """Serve one stream until it ends; exceptions go to the crashes of the server."""
+        record = Connection(len(self._state.connections) + 1)
+        self._state.connections.append(record)
+        try:
+            await self._serve_handshake(FaultyStream(stream), record)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
+            pass  # the client has left
+        except* LocalProtocolError:
+            pass  # trio-websocket tries to answer a ping that comes after its own close frame
+        except* Exception as group:  # noqa: BLE001 - other connections must go on
+            _log.debug("connection %d failed", record.number, exc_info=group)
+            self._state.crashes.extend(_leaves(group))
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _serve_handshake(self, stream: FaultyStream, record: Connection) -> None:
+        fault: HandshakeFault | None
+        try:
+            head = await read_head(stream)
+        except ValueError as error:
+            head, fault = None, _refuse(400, "bad_request", str(error))
+        else:
+            if head is None:
+                return
+            record.method, record.path = head.method, head.target
+            record.headers = dict(head.headers)
+            fault = self._state.take_handshake_fault() or check_head(
+                head, self._state.options.api_key
+            )
+        match fault:
+            case HttpRefusal():
+                record.status = fault.status
+                await write_refusal(stream, fault)
+            case Hang():
+                while await stream.receive_some():
+                    pass
+            case HangUp(how="reset"):
+                stream.reset()
+            case HangUp():
+                await stream.end()
+            case Garbage():
+                await stream.send_all(fault.data)
+                await stream.end()
+            case _:
+                await self._upgrade(stream, record, fault)
+
+    async def _upgrade(
+        self, stream: FaultyStream, record: Connection, fault: AcceptAndDrop | None
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            websocket = await self._accept(stream, nursery)
+            record.status = 400 if websocket is None else 101
+            if websocket is not None:
+                session = Session(self._state, record, websocket, stream)
+                if fault is not None:
+                    nursery.start_soon(session.drop, fault.how, fault.reason)
+                await session.run()
+            nursery.cancel_scope.cancel()
+
+    async def _accept(
+        self, stream: FaultyStream, nursery: trio.Nursery
+    ) -> WebSocketConnection | None:
+        """Return the accepted WebSocket, or None if the stream was closed meanwhile.
+
+        trio-websocket closes the stream of an invalid upgrade, then waits forever for a proposal
+        from this stream.
+        """
+        scope = trio.CancelScope()
+        nursery.start_soon(_cancel_when, stream.closed, scope)
+        with scope:
+            proposal = await wrap_server_stream(
+                nursery,
+                stream,
+                message_queue_size=_QUEUE_SIZE,
+                max_message_size=self._state.options.max_message_size,
+                receive_buffer_size=_RECEIVE_SIZE,
+            )
+            return await proposal.accept()
+        return None
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+# HTTP
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class RequestHead:
     """The head of an HTTP request."""
 
     method: str
     target: str
     headers: Mapping[str, str] = field(repr=False)
-    """By lower-case name; of a repeated header the last one."""
+    """By lower-case name; the last value of a repeated header."""
 
     @property
     def path(self) -> str:
@@ -35,7 +162,7 @@ class Head:
 
     @property
     def is_upgrade(self) -> bool:
-        """Whether it asks for a WebSocket in the way of RFC 6455, section 4.2.1."""
+        """Whether the request asks for a WebSocket as in RFC 6455, section 4.2.1."""
         connection = self.headers.get("connection", "").lower()
         return (
             self.method == "GET"
@@ -46,57 +173,10 @@ class Head:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRefusal:
-    """An HTTP answer in place of the upgrade."""
+async def read_head(stream: FaultyStream) -> RequestHead | None:
+    """Read a request head and push its bytes back; return None if the client leaves before.
 
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    body: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Hang:
-    """Never answer the upgrade."""
-
-
-@dataclass(frozen=True, slots=True)
-class HangUp:
-    """End the connection in place of an answer."""
-
-    how: Literal["fin", "reset"]
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown word."""
-        check_word("how", self.how, ("fin", "reset"))
-
-
-@dataclass(frozen=True, slots=True)
-class Garbage:
-    """Answer with bytes that are no HTTP."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptAndDrop:
-    """Accept the upgrade and end the connection at once."""
-
-    how: How
-    reason: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown word, and what no close frame carries."""
-        check_how(self.how)
-
-
-HandshakeFault: TypeAlias = HttpRefusal | Hang | HangUp | Garbage | AcceptAndDrop
-
-
-async def read_head(stream: FaultyStream) -> Head | None:
-    """Read a request head and push its bytes back; None if the client left before its end.
-
-    :raises ValueError: if it is no HTTP/1 request head.
+    :raises ValueError: If the bytes are no HTTP/1 request head.
     """
     data = b""
     while b"\r\n\r\n" not in data:
@@ -115,14 +195,15 @@ async def read_head(stream: FaultyStream) -> Head | None:
     if not version.startswith("HTTP/1."):
         raise ValueError(f"unknown protocol {version!r}")
     pairs = (line.partition(":") for line in lines)
-    return Head(method, target, {name.strip().lower(): value.strip() for name, _, value in pairs})
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return RequestHead(method, target, headers)
 
 
-def judge(head: Head, api_key: str | None) -> HttpRefusal | None:
-    """Return how an upgrade must be refused, or None if it may go on.
+def check_head(head: RequestHead, api_key: str | None) -> HttpRefusal | None:
+    """Return the refusal of an upgrade, or None if the server accepts it.
 
-    :param api_key: The key that the client has to show as a bearer token or in ``api-key``;
-        None accepts every key, and none.
+    :param api_key: The key that the client must send as a bearer token or in ``api-key``; None
+        accepts any key, and requests without a key.
     """
     if not head.path.endswith("/v1/responses"):
         return _refuse(404, "not_found", f"Unknown path: {head.path}")
@@ -134,15 +215,10 @@ def judge(head: Head, api_key: str | None) -> HttpRefusal | None:
     return None
 
 
-def refuse_head(message: str) -> HttpRefusal:
-    """Return the answer to something that is no HTTP request."""
-    return _refuse(400, "bad_request", message)
-
-
 def json_refusal(
     status: int, *, code: str | None, message: str, headers: Mapping[str, str]
 ) -> HttpRefusal:
-    """Return an HTTP answer with the API's usual JSON error in it."""
+    """Return an HTTP response with the JSON error of the API in its body."""
     error = RequestRefusal(message=message, code=code, status=status).error_object()
     body = msgspec.json.encode({"error": error})
     return HttpRefusal(
@@ -151,7 +227,7 @@ def json_refusal(
 
 
 async def write_refusal(stream: FaultyStream, refusal: HttpRefusal) -> None:
-    """Write an HTTP answer and end the connection without losing it to a reset."""
+    """Write an HTTP response and end the connection, without a reset that could lose bytes."""
     try:
         phrase = http.HTTPStatus(refusal.status).phrase
     except ValueError:

@@ -1,52 +1,21 @@
-"""Recordings as scripts: each recorded request with what the server answered to it.
+"""Recordings as scripts: a recording has the order of the wire, a script belongs to one request.
 
-A recording is in the order of the wire; a script is what happens to one request. So each message
-is given to the request that it answered, by the rules of the client (`core/lanes.py`).
-
-What belongs elsewhere: the form of a recording (`instruments/recording.py`), who takes which script
-(``state.py``).
+The script of a request sends the recorded frames that answered it. Frames that followed a steering
+input, or that the socket's other requests must get first, wait for their cause in the replay, too.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-import msgspec
 import trio
 
-from trio_responses._instruments.recording import Recording, RecordingLine
-from trio_responses._protocol.requests import ActiveRequest, RequestTable, SteerInput
-from trio_responses._wire import ErrorEvent, ResponseCreated, ServerEvent, decode
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._scripts import DelayedClose, Drop, How, Recorded, Script
+from trio_responses._instruments.recording import Recording
+from trio_responses.testing._attribution import RecordedClose, RecordedRequest, attribute
+from trio_responses.testing._scripts import DelayedClose, Drop, Recorded, Script
 
-NORMAL_CLOSURE: Final = 1000
-NO_CODE: Final = 1005
-ABNORMAL_CLOSURE: Final = 1006
-SHORT_PAUSE: Final = 1.0
-"""Seconds in which a program asks on: a socket that ends meanwhile takes its question along."""
-
-
-@dataclass(slots=True, eq=False)
-class _Exchange:
-    """A recorded request, and what came for it."""
-
-    request: ActiveRequest
-    lane: str | None
-    """The lane that it was sent on."""
-    sent_at: float
-    socket: int
-    frames: list[Frame] = field(default_factory=list[Frame])
-    times: list[float] = field(default_factory=list[float])
-    gates: list[tuple[int, trio.Event]] = field(default_factory=list[tuple[int, trio.Event]])
-    """After how many frames it was steered, and what the server sets when it is steered again."""
-    unasked: list[tuple[int, Frame]] = field(default_factory=list[tuple[int, Frame]])
-    """After how many frames something came that belongs to nobody."""
-    end: How | None = None
-    """How the server ended the socket behind the last frame."""
-    reason: str = ""
-    idle: float | None = None
-    """How long the socket had owed no answer by then."""
+MIN_IDLE_SECONDS: Final = 1.0
+"""The least idle time before a replayed socket ends: meanwhile, a program may send a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,158 +23,59 @@ class Replay:
     """The scripts of a recording."""
 
     scripts: Sequence[Script]
-    """One for each request, in order."""
-    gates: Sequence[trio.Event]
-    """One for each steering input, in order: to be set when it comes."""
+    """The script of each request, in order."""
+    steers: Sequence[trio.Event]
+    """An event for each steering input, in order: to be set when the input arrives."""
 
 
 def plan_replay(recording: Recording, *, timing: bool) -> Replay:
-    """Make scripts of a recording.
+    """Return the scripts of a recording.
 
-    :param timing: whether each frame takes as long as it took.
+    :param timing: Whether to send each frame after the recorded delay.
     """
-    sorted_out = _Sorting({line.socket for line in recording if _names_a_lane(line)})
-    for line in recording:
-        sorted_out.take(line)
-    scripts = [_script(exchange, timing=timing) for exchange in sorted_out.exchanges]
-    by_socket: dict[int, list[Script]] = {}
-    for exchange, script in zip(sorted_out.exchanges, scripts, strict=True):
-        by_socket.setdefault(exchange.socket, []).append(script)
-    for exchange, script in zip(sorted_out.exchanges, scripts, strict=True):
-        if exchange.end is None:
-            continue
-        others = [other for other in by_socket[exchange.socket] if other is not script]
-        if exchange.idle is not None:
-            end = Drop(exchange.end, exchange.reason)
-            script.parting = DelayedClose(exchange.idle, end, [other.finished for other in others])
-            continue
-        for other in others:
-            script.hold(other, after_events=None)
-        script.drop(after_events=None, how=exchange.end, reason=exchange.reason)
-    return Replay(scripts, sorted_out.gates)
+    attributed = attribute(recording)
+    steers = [trio.Event() for _ in attributed.steers]
+    scripts: dict[RecordedRequest, Script] = {}
+    for request in attributed.requests:
+        script = scripts[request] = Script(Recorded(request.frames, request.lane))
+        for steer, event in zip(attributed.steers, steers, strict=True):
+            if steer.request is request:
+                script.hold(event, after_events=_place(steer.frames_before, request))
+        if timing:
+            for place, pause in enumerate(_pauses(request)):
+                script.stall(after_events=place, seconds=pause)
+        for place, frame in request.extra_frames:
+            script.inject(frame, after_events=_place(place, request))
+    for request, script in scripts.items():
+        if request.close is not None:
+            others = [
+                scripts[other]
+                for other in attributed.requests
+                if other.socket == request.socket and other is not request
+            ]
+            _close_after(script, request.close, others)
+    return Replay(list(scripts.values()), steers)
 
 
-class _Sorting:
-    """Gives each message to the request that it answered.
-
-    :param with_lanes: the sockets whose server names lanes; another one's answers are in the
-        order of the requests.
-    """
-
-    def __init__(self, with_lanes: set[int]) -> None:
-        self._with_lanes = with_lanes
-        self._lanes: dict[int, RequestTable[ActiveRequest]] = {}
-        self._of: dict[ActiveRequest, _Exchange] = {}
-        self._last: dict[int, _Exchange] = {}
-        self._early: dict[int, list[Frame]] = {}
-        self._strays = 0
-        self.exchanges: list[_Exchange] = []
-        self.gates: list[trio.Event] = []
-
-    def take(self, line: RecordingLine) -> None:
-        """Take the next line."""
-        match line.dir:
-            case "send" | "send-raw":
-                self._send(line)
-            case "recv":
-                self._receive(line)
-            case "close" if line.by == "server" and line.socket in self._last:
-                last = self._last[line.socket]
-                lost = line.code in {None, ABNORMAL_CLOSURE}
-                code = NORMAL_CLOSURE if line.code == NO_CODE else line.code
-                last.end = "fin" if lost else code
-                last.reason = line.reason or ""
-                if not self._lanes_of(line).count():
-                    since = last.times[-1] if last.times else last.sent_at
-                    last.idle = max(line.t - since, SHORT_PAUSE)
-            case _:
-                pass
-
-    def _lanes_of(self, line: RecordingLine) -> RequestTable[ActiveRequest]:
-        return self._lanes.setdefault(line.socket, RequestTable())
-
-    def _send(self, line: RecordingLine) -> None:
-        shown = line.json
-        command = cast("Mapping[str, Any]", shown if isinstance(shown, dict) else {})
-        kind = command.get("type")
-        if kind == "response.create":
-            lane: str | None = command.get("stream_id")
-            by_lane = lane if line.socket in self._with_lanes else None
-            request = ActiveRequest(by_lane, command.get("previous_response_id"))
-            exchange = _Exchange(request, lane, line.t, line.socket)
-            exchange.unasked += [(0, frame) for frame in self._early.pop(line.socket, [])]
-            self._lanes_of(line).admit(request)
-            self._of[request] = self._last[line.socket] = exchange
-            self.exchanges.append(exchange)
-        elif kind == "response.steer":
-            self._steer(line, command)
-        else:
-            self._strays += 1
-
-    def _steer(self, line: RecordingLine, command: Mapping[str, Any]) -> None:
-        gate = trio.Event()
-        self.gates.append(gate)
-        lanes = self._lanes_of(line)
-        request = lanes.find(str(command.get("previous_response_id")))
-        if request is not None:
-            lanes.steering.submit(SteerInput(request, []))
-            exchange = self._of[request]
-            exchange.gates.append((len(exchange.frames), gate))
-
-    def _receive(self, line: RecordingLine) -> None:
-        frame: Frame | None = line.json if line.json is not None else line.text
-        if frame is None:
-            return  # binary, or too large to be there
-        raw = msgspec.json.encode(frame) if line.text is None else line.text.encode()
-        event = decode(raw)
-        owner = self._owner(event, self._lanes_of(line))
-        if owner is None and isinstance(event, ErrorEvent) and self._strays:
-            self._strays -= 1  # it answers what was no request: no script sends that again
-        elif owner is not None:
-            exchange = self._last[line.socket] = self._of[owner]
-            exchange.frames.append(frame)
-            exchange.times.append(line.t)
-        elif line.socket in self._last:
-            last = self._last[line.socket]
-            last.unasked.append((len(last.frames), frame))
-        else:
-            self._early.setdefault(line.socket, []).append(frame)
-
-    def _owner(
-        self, event: ServerEvent, lanes: RequestTable[ActiveRequest]
-    ) -> ActiveRequest | None:
-        """Find whose event it is; one that has begun anew has lost its first response."""
-        if isinstance(event, ResponseCreated):
-            for request in list(lanes.unfinished()):
-                began = request.response_id not in {None, event.response.id}
-                if request.lane == event.stream_id and began and not request.steers:
-                    lanes.withdraw(request)
-        return lanes.route(event)
+def _close_after(script: Script, close: RecordedClose, others: Sequence[Script]) -> None:
+    """Add the end of the socket to a script, after the scripts of the socket's other requests."""
+    if close.idle_seconds is not None:
+        end = Drop(close.how, close.reason)
+        finished = [other.finished for other in others]
+        idle_seconds = max(close.idle_seconds, MIN_IDLE_SECONDS)
+        script.delayed_close = DelayedClose(idle_seconds, end, finished)
+        return
+    for other in others:
+        script.hold(other, after_events=None)
+    script.drop(after_events=None, how=close.how, reason=close.reason)
 
 
-def _names_a_lane(line: RecordingLine) -> bool:
-    frame = line.json if line.dir == "recv" else None
-    return isinstance(frame, dict) and "stream_id" in frame
+def _place(frames: int, request: RecordedRequest) -> int | None:
+    return None if frames >= len(request.frames) else frames
 
 
-def _script(exchange: _Exchange, *, timing: bool) -> Script:
-    script = Script(Recorded(exchange.frames, exchange.lane))
-    for place, gate in exchange.gates:
-        script.hold(gate, after_events=_place(place, exchange))
-    if timing:
-        for place, pause in enumerate(_pauses(exchange)):
-            script.stall(after_events=place, seconds=pause)
-    for place, frame in exchange.unasked:
-        script.inject(frame, after_events=_place(place, exchange))
-    return script
-
-
-def _place(place: int, exchange: _Exchange) -> int | None:
-    return None if place >= len(exchange.frames) else place
-
-
-def _pauses(exchange: _Exchange) -> Iterator[float]:
-    before = exchange.sent_at
-    for time in exchange.times:
+def _pauses(request: RecordedRequest) -> Iterator[float]:
+    before = request.sent_at
+    for time in request.times:
         yield max(time - before, 0.0)
         before = time

@@ -1,7 +1,7 @@
-"""What the server answers when nobody told it what to: deterministic, and fit for the request.
+"""The default answers of the test server: deterministic, and valid for the request.
 
-It calls a tool whose name shares a word with the user's text, reports what tools returned, and
-otherwise says what it heard.
+The default answer calls a tool whose name shares a word with the user's text, reports the outputs
+of tools, and otherwise repeats the user's text.
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import Any, Final, cast
 
-from trio_responses.testing._errors import Json
-from trio_responses.testing._items import item_text
-from trio_responses.testing._request import Request
+from trio_responses.testing._frames import Json
+from trio_responses.testing._history import item_text
+from trio_responses.testing._records import Request
 from trio_responses.testing._scripts import Call, Reply
 
 _OUTPUT_TYPES: Final = ("function_call_output", "custom_tool_call_output")
@@ -19,7 +19,7 @@ _MAX_DEPTH: Final = 8
 
 
 def default_answer(request: Request) -> Reply:
-    """Return the answer to ``request``; the same history always gets the same answer."""
+    """Return the default answer to ``request``, which is the same for the same history."""
     outputs = list(takewhile(_is_output, reversed(request.history)))
     if outputs:
         texts = " and ".join(item_text(item) for item in reversed(outputs))
@@ -31,10 +31,10 @@ def default_answer(request: Request) -> Reply:
 
 
 def choose_tool(request: Request) -> Json | None:
-    """Return the function tool to call, or None.
+    """Return the function tool that the default answer calls, or None.
 
-    ``tool_choice`` decides first: ``none`` forbids a call, ``required`` and a named function
-    force one. Then the tool that shares the most words with the newest user text, by name.
+    ``tool_choice`` comes first: ``none`` forbids a call, ``required`` and a named function force a
+    call. Otherwise the tool whose name shares the most words with the newest user text is called.
     """
     tools = [tool for tool in request.tools if tool.get("type") == "function"]
     choice = request.get("tool_choice")
@@ -53,7 +53,7 @@ def choose_tool(request: Request) -> Json | None:
 
 
 def make_arguments(tool: Json, text: str) -> Json:
-    """Return arguments that fit the tool's JSON schema, with capitalised words of ``text``."""
+    """Return arguments that match the tool's JSON schema, made of capitalised words of ``text``."""
     schema: Json = tool.get("parameters") or {}
     own_words = _words(tool["name"])
     capitalised = (
@@ -61,19 +61,19 @@ def make_arguments(tool: Json, text: str) -> Json:
         for word in re.findall(r"\w+", text)[1:]
         if word[0].isupper() and word.lower() not in own_words
     )
-    value = _Maker(schema, capitalised).make(schema, "value", 0)
+    value = _ValueMaker(schema, capitalised).make(schema, "value", 0)
     return cast("Json", value) if isinstance(value, dict) else {}
 
 
-class _Maker:
-    """Makes values for one schema."""
+class _ValueMaker:
+    """A generator of values for one JSON schema."""
 
     def __init__(self, root: Json, words: Iterator[str]) -> None:
         self._root = root
         self._words = words
 
     def make(self, schema: Any, name: str, depth: int) -> Any:
-        """Return a value for ``schema``, which describes the property ``name``."""
+        """Return a value that matches ``schema``, the schema of the property ``name``."""
         if not isinstance(schema, dict) or depth > _MAX_DEPTH:
             return None
         schema = self._resolve(cast("Json", schema))

@@ -1,134 +1,173 @@
-"""What an order of a test must look like, and how it is shown: pure functions on its fields.
+"""Checks of scripts: values that make no sense raise where the test passes them.
 
-What is wrong with an order is said where it is given, not where a request comes to take it.
-
-What belongs elsewhere: the orders themselves (``scripts.py``), and whether they fit the request
-that takes them (``offers.py``).
+Every check raises with the name of the value, the allowed values and the value itself. One check
+needs the request that takes the script: whether it offers the functions that the script calls.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args, get_origin
 
-from trio_responses.testing._errors import KNOWN_CODES
+from trio_responses.testing._frames import KNOWN_CODES
+from trio_responses.testing._records import Request
 
 if TYPE_CHECKING:
     from dataclasses import Field
 
-_TEXTS: Final = (str, bytes)
+    from trio_responses.testing._frames import Json
+
+_TEXT_TYPES: Final = (str, bytes)
 _CLOSE_CODES: Final = range(1000, 5000)
 _NEVER_SENT: Final = (1005, 1006, 1015)
-"""What an end is told as that had no code: RFC 6455, section 7.4.1."""
+"""Codes that stand for the lack of a close frame and are never sent: RFC 6455, section 7.4.1."""
+_TYPE_NAMES: Final[Mapping[type, str]] = {
+    str: "a string",
+    int: "an int",
+    type(None): "None",
+    Mapping: "a dict",
+    Sequence: "a list",
+}
 
 
-def as_ordered(self: Any) -> str:
-    """Show an order as a test writes it, without what is left at its default: a ``__repr__``."""
-    shown = ", ".join(filter(None, (_shown(self, each) for each in fields(self))))
+def repr_without_defaults(self: Any) -> str:
+    """Return the repr of a dataclass without the fields that have their default value."""
+    shown = ", ".join(filter(None, (_shown_field(self, each) for each in fields(self))))
     return f"{type(self).__name__}({shown})"
 
 
-def check_type(what: str, value: object, *types: type) -> None:
-    """See that a value is of one of the types.
+def _shown_field(self: Any, each: "Field[Any]") -> str:
+    value = getattr(self, each.name)
+    default = each.default if each.default_factory is MISSING else each.default_factory()
+    if default is not MISSING and value == default:
+        return ""
+    return f"{each.name}={value!r}" if each.kw_only else repr(value)
 
-    :raises TypeError: naming what it should be.
+
+def check_type(name: str, value: object, *types: type) -> None:
+    """Raise unless a value is an instance of one of the types.
+
+    :raises TypeError: With the allowed types.
     """
     if not isinstance(value, types):
-        words = {
-            str: "a string",
-            int: "an int",
-            type(None): "None",
-            Mapping: "a dict",
-            Sequence: "a list",
-        }
-        wanted = " or ".join(words.get(each, f"a {each.__name__}") for each in types)
-        raise TypeError(f"{what} is {wanted}, not {value!r}")
+        allowed = " or ".join(_TYPE_NAMES.get(each, f"a {each.__name__}") for each in types)
+        raise TypeError(f"{name} must be {allowed}, not {value!r}")
 
 
-def check_types(what: str, values: object, *types: type) -> None:
-    """See that each value of a sequence is of one of the types; a lone string is no sequence.
+def check_types(name: str, values: object, *types: type) -> None:
+    """Raise unless a value is a sequence, no string, of instances of the types.
 
-    :raises TypeError: naming what it should be.
+    :raises TypeError: With the allowed types.
     """
-    if isinstance(values, _TEXTS) or not isinstance(values, Sequence):
-        raise TypeError(f"{what} are a list, not {values!r}")
+    if isinstance(values, _TEXT_TYPES) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list, not {values!r}")
     for index, value in enumerate(cast("Sequence[object]", values)):
-        check_type(f"{what}[{index}]", value, *types)
+        check_type(f"{name}[{index}]", value, *types)
 
 
-def check_word(what: str, value: object, words: Sequence[str]) -> None:
-    """See that a value is one of some words.
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise unless a value is one of the allowed strings.
 
-    :raises ValueError: naming them.
+    :raises ValueError: With the allowed strings.
     """
-    if value not in words:
-        known = " or ".join(repr(word) for word in words)
-        raise ValueError(f"{what} is {known}, not {value!r}")
+    if value not in choices:
+        allowed = " or ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 
-def check_at_least(what: str, value: float | None, least: float) -> None:
-    """See that a number, where there is one, is not too small.
+def check_choices(script: Any) -> None:
+    """Raise unless each field with a `Literal` type has one of its values.
 
-    :raises TypeError: for what is no number.
-    :raises ValueError: naming the smallest one.
+    :raises ValueError: With the allowed values.
     """
-    check_type(what, value, int, float, type(None))
-    if value is not None and not value >= least:
-        raise ValueError(f"{what} is {least} or more, not {value!r}")
+    for each in fields(script):
+        if get_origin(each.type) is Literal:
+            check_choice(each.name, getattr(script, each.name), get_args(each.type))
+
+
+def check_at_least(name: str, value: float | None, minimum: float) -> None:
+    """Raise unless a value is None or a number that is not below the minimum.
+
+    :raises TypeError: If the value is no number.
+    :raises ValueError: With the minimum.
+    """
+    check_type(name, value, int, float, type(None))
+    if value is not None and not value >= minimum:
+        raise ValueError(f"{name} must be {minimum} or more, not {value!r}")
 
 
 def check_how(how: str | int) -> None:
-    """See that a connection can end in a way.
+    """Raise unless a connection can end in this way.
 
-    :raises ValueError: for another word, and for a number that no close frame carries.
+    :raises ValueError: If ``how`` is an unknown string, or a number that no close frame carries.
     """
     if not isinstance(how, int):
-        check_word("how", how, ("reset", "fin"))
+        check_choice("how", how, ("reset", "fin"))
     elif how not in _CLOSE_CODES or how in _NEVER_SENT:
-        hint = ": how='reset' or how='fin' is an end without one" if how in _NEVER_SENT else ""
-        raise ValueError(f"no close frame carries the code {how!r}{hint}")
-
-
-def check_words(order: Any) -> None:
-    """See that each field of an order that may hold certain words only holds one of them.
-
-    :raises ValueError: naming them.
-    """
-    for each in fields(order):
-        if get_origin(each.type) is Literal:
-            check_word(each.name, getattr(order, each.name), get_args(each.type))
+        hint = "; for an end without a close frame, pass how='reset' or how='fin'"
+        raise ValueError(
+            f"no close frame carries the code {how!r}{hint if how in _NEVER_SENT else ''}"
+        )
 
 
 def check_arguments(arguments: object) -> None:
-    """See that the arguments of a call are an object: a mapping, or text that begins as one.
+    """Raise unless the arguments of a call are a mapping or text that starts as a JSON object.
 
-    Text may end as it likes: a model's arguments may be cut off, or broken otherwise.
+    The rest of the text may be anything: the arguments of a model can be cut off or broken.
 
-    :raises TypeError: for what is neither.
-    :raises ValueError: for text that begins as something else.
+    :raises TypeError: If the arguments are neither a mapping nor text.
+    :raises ValueError: If the text starts otherwise.
     """
     check_type("the arguments of a call", arguments, Mapping, str)
     if isinstance(arguments, str) and arguments and not arguments.lstrip().startswith("{"):
-        raise ValueError(f"the arguments of a call are a JSON object, not {arguments!r}")
+        raise ValueError(f"the arguments of a call must be a JSON object, not {arguments!r}")
 
 
 def check_code(code: object, *, message: str | None) -> None:
-    """See that a code of an error is a known one, or comes with a message of its own.
+    """Raise unless an error code is known, None, or comes with a message of its own.
 
-    :raises TypeError: for what is no text.
-    :raises ValueError: for an unknown code without a message.
+    :raises TypeError: If the code is no string.
+    :raises ValueError: If the code is unknown and has no message; with the closest known code.
     """
     check_type("the code of an error", code, str, type(None))
     if code is None or message is not None or code in KNOWN_CODES:
         return
     close = get_close_matches(cast("str", code), KNOWN_CODES, 1)
-    hint = f" ({close[0]!r}?)" if close else ""
-    raise ValueError(f"no code {code!r} is known{hint}: give it a message= if it is meant")
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(f"unknown error code {code!r}{hint}; to send it anyway, pass a message=")
 
 
-def _shown(order: Any, each: "Field[Any]") -> str:
-    value = getattr(order, each.name)
-    default = each.default if each.default_factory is MISSING else each.default_factory()
-    if default is not MISSING and value == default:
-        return ""
-    return f"{each.name}={value!r}" if each.kw_only else repr(value)
+def describe_unoffered_call(names: Iterable[str], request: Request) -> str | None:
+    """Return an error message if the request does not offer one of the functions, or None.
+
+    A request offers the functions in its ``tools``, namespaces included, and those that a tool
+    search found. Every name passes if the request uses a stored prompt, whose tools are unknown.
+    """
+    if request.get("prompt") is not None:
+        return None
+    offered = list(dict.fromkeys(_functions_of(request)))
+    for name in names:
+        if name not in offered:
+            return (
+                f"the script calls the function {name!r}, but the request offers:"
+                f" {', '.join(offered) or 'none'}; if this is intended, pass unoffered=True"
+            )
+    return None
+
+
+def _functions_of(request: Request) -> Iterator[str]:
+    yield from _functions_in(request.tools)
+    for item in request.history:
+        if item.get("type") == "tool_search_output":
+            yield from _functions_in(item.get("tools"))
+
+
+def _functions_in(tools: Any) -> Iterator[str]:
+    if not isinstance(tools, list):
+        return
+    for tool in cast("Any", tools):
+        if isinstance(tool, dict):
+            fields_of_tool = cast("Json", tool)
+            if fields_of_tool.get("type") == "function":
+                yield str(fields_of_tool.get("name"))
+            yield from _functions_in(fields_of_tool.get("tools"))

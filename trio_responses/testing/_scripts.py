@@ -1,4 +1,9 @@
-"""The words in which a test tells the server what to do: answers, and scripts of faults."""
+"""Scripts: what a test tells the server to do with the coming requests and handshakes.
+
+An answer says what a request gets. A `Script` adds faults at places between the events of the
+answer. A handshake fault says what happens to an upgrade. Invalid values raise at once, where the
+test passes them, not when a request takes the script.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -6,23 +11,25 @@ from typing import Any, Literal, Self, TypeAlias, TypedDict, final, get_args
 
 import trio
 
-from trio_responses.testing._errors import ErrorShape
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._request import Request
+from trio_responses.testing._frames import ErrorShape, Frame
+from trio_responses.testing._records import Request
 from trio_responses.testing._script_checks import (
-    as_ordered,
     check_arguments,
     check_at_least,
+    check_choice,
+    check_choices,
     check_code,
     check_how,
     check_type,
     check_types,
-    check_word,
-    check_words,
+    repr_without_defaults,
 )
 
 How: TypeAlias = Literal["reset", "fin"] | int
-"""How a connection ends: a TCP reset, a TCP end without a close frame, or a close code."""
+"""How a connection ends: with a TCP reset, a TCP FIN without a close frame, or a close code."""
+
+
+# Answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +37,20 @@ class Call:
     """A function call by the model."""
 
     name: str
-    """The function."""
+    """The name of the function."""
     arguments: Mapping[str, Any] | str = "{}"
-    """The arguments, an object; a string goes out as it is, and may break off or be broken."""
+    """The arguments, an object; a string goes out unchanged and may be cut off or broken JSON."""
     _: KW_ONLY
     call_id: str | None = None
-    """The ``call_id``; None lets the server make one."""
+    """The ``call_id``; None lets the server generate one."""
     unoffered: bool = False
-    """Whether the request need not offer the function. An order to call one that it does not
-    offer is a mistake of the test otherwise."""
+    """Whether the call may name a function that the request does not offer. By default, such a call
+    is a mistake of the test."""
 
-    __repr__ = as_ordered
+    __repr__ = repr_without_defaults
 
     def __post_init__(self) -> None:
-        """Refuse what no model sends."""
+        """Raise on values that no model sends."""
         check_type("the name of a call", self.name, str)
         check_arguments(self.arguments)
 
@@ -53,50 +60,50 @@ class Reply:
     """A response of the model: reasoning, then text, then calls, each only if given."""
 
     text: str | None = None
-    """The message; None for none."""
+    """The text of the message; None sends no message."""
     _: KW_ONLY
     more: Sequence[str] = ()
-    """Further messages after the text, each an output item of its own."""
+    """The texts of further messages, each an output item of its own."""
     calls: Sequence[Call] = ()
-    """Function calls behind the text, each an output item."""
+    """Function calls after the text, each an output item."""
     reasoning: str | None = None
     """The summary of a reasoning item."""
     chunks: Sequence[str] | None = None
-    """The deltas of the text, in place of one a word; ``text`` may be left out then."""
+    """The deltas of the text, in place of one delta per word; replaces ``text``."""
     chunk_size: int | None = None
-    """Characters a delta, in place of one delta a word."""
+    """The number of characters in each delta, in place of one delta per word."""
     delay: float = 0.0
     """Seconds between one event and the next."""
     usage: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Numbers in place of the counted ones: ``input_tokens``, ``cached_tokens``,
+    """Token counts in place of the counted ones: ``input_tokens``, ``cached_tokens``,
     ``output_tokens``, ``reasoning_tokens``."""
     status: Literal["completed", "incomplete", "failed"] = "completed"
-    """How the response ends."""
+    """The final status of the response."""
     reason: str = "max_output_tokens"
-    """Why it is incomplete."""
+    """The reason of an incomplete response."""
     error: str = "server_error"
-    """The code with which it failed."""
+    """The error code of a failed response."""
     events: Literal["all", "deltas", "items", "terminal"] = "all"
-    """Which events go out: all of them; without those that only set up or sum up; only
-    created, finished items and the terminal one; or the terminal one alone."""
+    """The events to send: all of them; all but those that only set up or sum up; only
+    ``response.created``, finished items and the terminal event; or the terminal event alone."""
     final_output: Literal["full", "empty", "null", "missing"] = "full"
-    """What the terminal event shows as ``output``."""
+    """The ``output`` of the response in the terminal event."""
 
-    __repr__ = as_ordered
+    __repr__ = repr_without_defaults
 
     def __post_init__(self) -> None:
-        """Refuse what is no text, no call, an unknown word, or a number that makes no sense."""
+        """Raise on values of the wrong type, unknown choices and numbers that are too small."""
         check_type("the text of a reply", self.text, str, type(None))
         check_types("more", self.more, str)
         check_types("calls", self.calls, Call)
         check_types("chunks", self.chunks or (), str)
         check_at_least("chunk_size", self.chunk_size, 1)
         check_at_least("delay", self.delay, 0)
-        check_words(self)
+        check_choices(self)
 
 
 class ReplyOptions(TypedDict, total=False):
-    """The fields of :class:`Reply` besides its text, as keywords."""
+    """The fields of :class:`Reply` except its text, as keyword arguments."""
 
     more: Sequence[str]
     calls: Sequence[Call]
@@ -114,54 +121,58 @@ class ReplyOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """A request that ends in an error.
+    """An answer that ends in an error.
 
-    ``after_events`` 0 is before ``response.created``, 1 right after it, and so on into the
-    events of a reply with ``text``, which stops there.
+    With ``after_events=0`` the error comes before ``response.created``, with 1 right after
+    ``response.created``, and so on into the events of a reply with ``text``, which stops there.
     """
 
     code: str | None = "server_error"
     """``error.code``; None sends null."""
     _: KW_ONLY
     status: int | None = 500
-    """The HTTP-like status of the frame; None leaves it out."""
+    """The HTTP status in the frame; None leaves the field out."""
     message: str | None = None
-    """``error.message``; None is the usual one of the code."""
+    """``error.message``; None takes the default of the code."""
     param: str | None = None
     """``error.param``, such as ``previous_response_id``."""
     type: str | None = None
-    """``error.type``; None is the usual one of the status."""
+    """``error.type``; None takes the default of the status."""
     shape: ErrorShape = "nested"
-    """How the error is written on the wire."""
+    """The shape of the error on the wire."""
     headers: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, Any])
     """``headers`` of the frame, such as ``retry-after``."""
     after_events: int = 0
-    """How many events of the response go before it."""
+    """The number of events of the response to send before the error."""
     text: str = "These words are cut short."
-    """The text of the reply that it cuts off."""
+    """The text of the reply that the error cuts off."""
 
-    __repr__ = as_ordered
+    __repr__ = repr_without_defaults
 
     def __post_init__(self) -> None:
-        """Refuse unknown words: a code that nobody knows needs a message."""
+        """Raise on unknown choices, and on an unknown code without a message."""
         check_code(self.code, message=self.message)
-        check_words(self)
+        check_choices(self)
 
 
 Answer: TypeAlias = Reply | Fail | Call | str | Sequence[Call] | Sequence[Frame]
-"""What a request may be answered with; a string is a :class:`Reply` of that text."""
+"""The answer to a request; a string is a :class:`Reply` with that text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was recorded for a request, for any lane that it comes on now."""
+    """The recorded frames that answered a request, to be sent on any lane."""
 
     frames: Sequence[Frame]
     lane: str | None
-    """The lane that it was recorded on."""
+    """The lane of the recorded request."""
 
     def on(self, lane: str | None) -> list[Frame]:
-        """Return the frames for a lane; a server that named none in them still names none."""
+        """Return the frames with the ``stream_id`` of ``lane``.
+
+        Frames without a ``stream_id`` stay so if the recorded request had a lane: the recorded
+        server does not name lanes.
+        """
         return [self._moved(frame, lane) for frame in self.frames]
 
     def _moved(self, frame: Frame, lane: str | None) -> Frame:
@@ -174,102 +185,157 @@ class Recorded:
 
 
 def check_answer(answer: Answer) -> None:
-    """See that an answer is one.
+    """Raise unless a value is an answer.
 
-    :raises TypeError: naming what it may be.
+    :raises TypeError: With the allowed types.
     """
     check_type("an answer", answer, Reply, Fail, Call, str, Sequence)
 
 
 Responder: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
-"""What answers requests: called with each, sync or async. What it raises ends up in
+"""A function, sync or async, that returns the answer to a request. Exceptions of the function go to
 ``server.crashes``."""
+
+
+# Steps of a script
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """End the connection."""
+    """A step that ends the connection."""
 
     how: How
     reason: str = ""
 
-    __repr__ = as_ordered
+    __repr__ = repr_without_defaults
 
     def __post_init__(self) -> None:
-        """Refuse an unknown word, and what no close frame carries."""
+        """Raise on an unknown way to end, and on a code that no close frame carries."""
         check_how(self.how)
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Send nothing on this lane for some seconds, or for ever."""
+    """A step that sends nothing on this lane for some seconds; None is forever."""
 
     seconds: float | None
 
     def __post_init__(self) -> None:
-        """Refuse time that runs backwards."""
+        """Raise on a negative time."""
         check_at_least("seconds", self.seconds, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Go half-open: keep the connection, and neither read nor write."""
+    """A step that makes the connection half-open: open, but neither read nor written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inject:
-    """Send a frame that is none of the response's."""
+    """A step that sends a frame which is not part of the answer."""
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
 class SlowDown:
-    """Write a few bytes at a time."""
+    """A step that makes the connection write a few bytes at a time."""
 
     piece: int | None
     delay: float
 
     def __post_init__(self) -> None:
-        """Refuse pieces of nothing, and time that runs backwards."""
+        """Raise on an empty piece and on a negative time."""
         check_at_least("piece", self.piece, 1)
         check_at_least("delay", self.delay, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Wait for something before going on."""
+    """A step that waits for an event."""
 
     until: trio.Event
-
-
-@dataclass(frozen=True, slots=True)
-class DelayedClose:
-    """How a connection ends that owes no answer any more."""
-
-    seconds: float
-    """After how long, unless another request has come."""
-    end: Drop
-    others: Sequence[trio.Event]
-    """What has to be answered before."""
 
 
 Step: TypeAlias = Drop | Stall | Freeze | Inject | SlowDown | Hold
 
 
+@dataclass(frozen=True, slots=True)
+class DelayedClose:
+    """The end of a connection that is idle, some time after its last answer."""
+
+    seconds: float
+    """Seconds of idle time before the end. Another request meanwhile prevents the end."""
+    end: Drop
+    others: Sequence[trio.Event]
+    """The answers that must have gone out before the idle time starts."""
+
+
+# Handshake faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRefusal:
+    """A handshake fault: an HTTP response in place of the upgrade."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """A handshake fault: the server reads the upgrade request and never answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """A handshake fault: the server ends the connection in place of an answer."""
+
+    how: Literal["fin", "reset"]
+
+    def __post_init__(self) -> None:
+        """Raise on an unknown way to end."""
+        check_choice("how", self.how, ("fin", "reset"))
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """A handshake fault: the server answers with bytes that are not HTTP."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptAndDrop:
+    """A handshake fault: the server accepts the upgrade and ends the connection at once."""
+
+    how: How
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise on an unknown way to end, and on a code that no close frame carries."""
+        check_how(self.how)
+
+
+HandshakeFault: TypeAlias = HttpRefusal | Hang | HangUp | Garbage | AcceptAndDrop
+
+
+# The script itself
+
 WhenSteered: TypeAlias = Literal["interrupt", "finish", "fail"]
 """What a response does with accepted steering input: end before its next item, end after its
-last one, or give the input back (docs/protocol.md 5.7). Calls are never cut off: they go out, and
-the input waits for their outputs."""
+last item, or reject the input (docs/protocol.md 5.7). Calls are never cut off: they go out, and the
+input waits for their outputs."""
 
 
 @final
 class Script:
-    """What happens to one request: an answer, and faults at places between its events.
+    """An answer to one request, and faults at places between the events of the answer.
 
-    A place is ``after_events``: the number of events of the response that have gone out.
-    Negative numbers count from the end (-1 is before the last event), None is after all.
-    Every method returns the script, so that a script reads as one sentence::
+    A place is ``after_events``: the number of events of the response that the server has sent.
+    Negative numbers count from the end (-1 is before the last event), None is after all events.
+    Every method returns the script, so that calls can be chained::
 
         server.reply("one two three").stall(after_events=3, seconds=60)
     """
@@ -278,50 +344,50 @@ class Script:
         if answer is not None and not isinstance(answer, Recorded):
             check_answer(answer)
         self.answer = answer
-        """The answer; None is what the server would answer without a script."""
+        """The answer; None is the answer of the responder."""
         self.finished: trio.Event = trio.Event()
-        """Set when the answer has gone out, or the connection is lost over it."""
+        """Set when the server has sent the answer, or has lost the connection meanwhile."""
         self.steered: WhenSteered = "interrupt"
-        """What the response does when it is steered."""
+        """What the response does with accepted steering input."""
         self.steer_code: str = "successor_creation_failed"
-        """The code with which it gives steering input back."""
-        self.parting: DelayedClose | None = None
-        """How the connection ends later on, in a replay."""
+        """The error code for rejected steering input."""
+        self.delayed_close: DelayedClose | None = None
+        """The later end of the connection, in a replay."""
         self._steps: list[tuple[int | None, Step]] = []
         self._lane: str | None = None
         self._any_lane = True
         self._for_warm_up = False
 
     def __repr__(self) -> str:
-        """Say what happens and where."""
-        answer = "the usual answer" if self.answer is None else repr(self.answer)
+        """Return the answer, and each step with its place."""
+        answer = "default answer" if self.answer is None else repr(self.answer)
         steps = [f"{step!r} at {'the end' if at is None else at}" for at, step in self._steps]
         return f"<Script: {', '.join([answer, *steps])}>"
 
     def on_lane(self, name: str | None) -> Self:
-        """Keep this script for the next request of one lane; None is the default lane."""
+        """Keep this script for the next request on one lane; None is the default lane."""
         self._lane, self._any_lane = name, False
         return self
 
     def for_warm_up(self) -> Self:
-        """Keep this script for the next warm-up, which other scripts leave alone."""
+        """Keep this script for the next warm-up. Warm-ups take no other scripts."""
         self._for_warm_up = True
         return self
 
     def drop(self, *, after_events: int | None = 0, how: How = "reset", reason: str = "") -> Self:
-        """End the connection at that place; ``reason`` goes with a close code."""
+        """End the connection at that place; ``reason`` goes out with a close code."""
         return self._at(after_events, Drop(how, reason))
 
     def stall(self, *, after_events: int | None = 0, seconds: float | None = None) -> Self:
-        """Fall silent at that place, for some seconds or (None) for ever; pings are answered."""
+        """Send nothing at that place for some seconds, or forever (None); pings are answered."""
         return self._at(after_events, Stall(seconds))
 
     def half_open(self, *, after_events: int | None = 0) -> Self:
-        """Stop reading and writing at that place and keep the socket: pings go unanswered."""
+        """Stop reading and writing at that place with the socket kept open; pings get no answer."""
         return self._at(after_events, Freeze())
 
     def inject(self, frame: Frame, *, after_events: int | None = 0) -> Self:
-        """Send a frame of your own at that place: a keepalive, bad JSON, a binary frame."""
+        """Send an extra frame at that place: a keepalive, invalid JSON, a binary frame."""
         return self._at(after_events, Inject(frame))
 
     def slow_writes(
@@ -336,15 +402,16 @@ class Script:
         return self._at(after_events, Hold(event))
 
     def when_steered(self, how: WhenSteered, *, code: str = "successor_creation_failed") -> Self:
-        """Say what the response does when it is steered; without this, it is interrupted.
+        """Set what the response does with accepted steering input; by default, interrupt.
 
-        Places that an interruption leaves out are skipped; None stays the place after all.
+        An interruption skips the places after it, except None, which is after all events.
 
-        :param how: ``interrupt`` ends it before its next output item, ``finish`` after its last
-            one, each with a successor; ``fail`` lets it finish and gives the input back.
-        :param code: ``error.code`` of ``fail``.
+        :param how: ``interrupt`` ends the response before its next output item, ``finish`` after
+            its last item, each with a successor; ``fail`` lets the response finish and rejects the
+            input.
+        :param code: ``error.code`` for ``fail``.
         """
-        check_word("how", how, get_args(WhenSteered))
+        check_choice("how", how, get_args(WhenSteered))
         self.steered, self.steer_code = how, code
         return self
 
@@ -353,12 +420,12 @@ class Script:
         return self
 
     def fits(self, request: Request) -> bool:
-        """Whether this script is meant for ``request``."""
+        """Whether ``request`` may take this script."""
         lane_fits = self._any_lane or request.lane == self._lane
         return lane_fits and request.is_warm_up == self._for_warm_up
 
     def steps_at(self, sent: int, total: int) -> list[Step]:
-        """Return what happens when ``sent`` of ``total`` events have gone out, in order."""
+        """Return the steps for the place after ``sent`` of ``total`` events, in order."""
         return [step for place, step in self._steps if _resolve(place, total) == sent]
 
 

@@ -1,4 +1,8 @@
-"""The Responses server: how it is opened and dialled, and what may be told to it."""
+"""The public API of the test server: `open_test_server` and `ResponsesServer`.
+
+The methods of the server only read and change its `ServerState`, start tasks in its nursery and
+control the open connections. The work on a connection is in `_handshake`, `_session` and `_runner`.
+"""
 
 import os
 import ssl
@@ -14,71 +18,68 @@ from trio_responses._client import ResponsesConnection, open_responses
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._endpoint import ApiKey, Endpoint
 from trio_responses._instruments.recording import Recording
-from trio_responses.testing._acceptor import Acceptor
-from trio_responses.testing._errors import ErrorShape, usual_message
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._handshake import (
+from trio_responses.testing._frames import ErrorShape, Frame, default_message
+from trio_responses.testing._handshake import Acceptor, json_refusal
+from trio_responses.testing._records import Connection, Request, SteerRequest
+from trio_responses.testing._replay import plan_replay
+from trio_responses.testing._responder import default_answer
+from trio_responses.testing._script_checks import check_at_least, check_how
+from trio_responses.testing._scripts import (
     AcceptAndDrop,
+    Answer,
+    Call,
+    Fail,
     Garbage,
     HandshakeFault,
     Hang,
     HangUp,
-    HttpRefusal,
-    json_refusal,
-)
-from trio_responses.testing._replay import plan_replay
-from trio_responses.testing._request import Connection, Request, SteerRequest
-from trio_responses.testing._responder import default_answer
-from trio_responses.testing._script_checks import check_at_least, check_how
-from trio_responses.testing._scripts import (
-    Answer,
-    Call,
-    Fail,
     How,
+    HttpRefusal,
     Reply,
     ReplyOptions,
     Responder,
     Script,
 )
-from trio_responses.testing._state import Options, ServerState
+from trio_responses.testing._state import ServerOptions, ServerState
 from trio_responses.testing._streams import MemoryStream, memory_connection
 
 MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024 - 1
-"""The largest request that is read; one byte more is closed with 1009 (docs/protocol.md 5.9)."""
+"""The size of the largest accepted request; a larger one closes the connection with 1009
+(docs/protocol.md 5.9)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatistics:
-    """What a server has seen so far."""
+    """Counts of a server since its start."""
 
     handshakes: int
-    """Streams that were opened to the server."""
+    """Streams opened to the server."""
     refused: int
-    """Upgrades that were answered with an HTTP error."""
+    """Upgrades answered with an HTTP error."""
     open: int
     """WebSockets open now."""
     max_open: int
-    """The most WebSockets that were open at once."""
+    """The highest number of WebSockets open at once."""
     requests: int
-    """Requests that stand in ``server.requests``: ``response.create`` frames received, and
-    successors that steering made."""
+    """Requests in ``server.requests``: received ``response.create`` frames, and successors that
+    steering created."""
     responses: int
-    """Responses that went out to their end, warm-ups included, failures not."""
+    """Responses sent in full: warm-ups included, failures excluded."""
     active: int
     """Responses running now."""
     max_active: int
-    """The most responses that ran at once."""
+    """The highest number of responses running at once."""
     crashes: int
-    """Exceptions of responders and connections; none of them stops the server."""
+    """Exceptions of responders and connections. They do not stop the server."""
 
 
 @final
 class ResponsesServer:
-    """A Responses server to test against; made by :func:`open_test_server`.
+    """A Responses server to test against, made by :func:`open_test_server`.
 
-    Without orders it answers by itself (:func:`~trio_responses.testing.default_answer`).
-    Orders for coming requests queue up; each request that starts takes the first one that
-    fits it. Warm-ups and requests that the protocol refuses take none.
+    Without scripts, the server answers with :func:`~trio_responses.testing.default_answer`.
+    Scripts for coming requests form a queue: each request that starts takes the first script that
+    fits. Warm-ups and requests that the protocol refuses take no script.
     """
 
     def __init__(self, state: ServerState, nursery: trio.Nursery) -> None:
@@ -91,48 +92,48 @@ class ResponsesServer:
         self._scheme = "http"
 
     def __repr__(self) -> str:
-        """Count what is there to see."""
+        """Return the URL and the statistics."""
         return f"<ResponsesServer {self.url} {self.statistics()}>"
 
-    # What it has seen
+    # Records
 
     @property
     def requests(self) -> list[Request]:
-        """Every ``response.create`` received and every successor, in the order of arrival."""
+        """Received ``response.create`` frames and successors, in the order of arrival."""
         return self._state.requests
 
     @property
     def last_request(self) -> Request:
-        """The request that came last.
+        """The latest request.
 
-        :raises AssertionError: when none has come.
+        :raises AssertionError: If the server has received no request.
         """
         if not self.requests:
-            raise AssertionError("no request has come")
+            raise AssertionError("the server has received no request")
         return self.requests[-1]
 
     @property
     def steers(self) -> list[SteerRequest]:
-        """Every ``response.steer`` received, refused ones included, in the order of arrival."""
+        """Every received ``response.steer``, refused ones included, in the order of arrival."""
         return self._state.steers
 
     @property
     def connections(self) -> list[Connection]:
-        """Every stream opened to the server, in order, with its handshake and its end."""
+        """Streams opened to the server, in the order of opening, with their handshakes and ends."""
         return self._state.connections
 
     @property
     def crashes(self) -> list[Exception]:
-        """What responders and connections raised, and calls of functions that no request offers."""
+        """Exceptions of responders, of connections, and of calls of unoffered functions."""
         return self._state.crashes
 
     def statistics(self) -> ServerStatistics:
-        """Return what the server has seen so far."""
+        """Return the counts of the server since its start."""
         state = self._state
         return ServerStatistics(
             handshakes=len(state.connections),
             refused=sum(c.status not in {None, 101} for c in state.connections),
-            open=len(state.sessions),
+            open=len(state.open_connections),
             max_open=state.max_open,
             requests=len(state.requests),
             responses=state.responses,
@@ -141,10 +142,10 @@ class ResponsesServer:
             crashes=len(state.crashes),
         )
 
-    # What it is to answer
+    # Scripts for requests
 
     def reply(self, text: str | None = None, **options: Unpack[ReplyOptions]) -> Script:
-        """Answer the next request with text; the options are the fields of :class:`Reply`."""
+        """Answer the next request with text; the options are the other fields of :class:`Reply`."""
         return self.answer(Reply(text, **options))
 
     def call(
@@ -155,11 +156,11 @@ class ResponsesServer:
         call_id: str | None = None,
         unoffered: bool = False,
     ) -> Script:
-        """Answer the next request with one function call; the rest is as in :class:`Call`.
+        """Answer the next request with one function call; parameters as in :class:`Call`.
 
-        Where the request does not offer the function, it gets an error in its place, and
-        :attr:`crashes` an ``AssertionError``. ``unoffered=True`` is for a model that makes up
-        a name.
+        If the request does not offer the function, it gets an error instead, and an
+        ``AssertionError`` is added to :attr:`crashes`. Pass ``unoffered=True`` to imitate a model
+        that invents a name.
         """
         call = Call(name, arguments, call_id=call_id, unoffered=unoffered)
         return self.answer(call)
@@ -175,22 +176,22 @@ class ResponsesServer:
         status: int | None = 500,
         message: str | None = None,
         param: str | None = None,
-        type: str | None = None,  # noqa: A002 - the protocol's word
+        type: str | None = None,  # noqa: A002 - the name of the field in the protocol
         shape: ErrorShape = "nested",
         headers: Mapping[str, str | int | float | bool] | None = None,
         after_events: int = 0,
     ) -> Script:
         """Answer the next request with an error.
 
-        :param code: ``error.code``: one that servers are known to send, or any with a
-            ``message``.
+        :param code: ``error.code``: a code that servers are known to send, or any code together
+            with a ``message``.
         :param status: The HTTP status in the frame.
-        :param message: ``error.message``; None takes the usual one of the code.
+        :param message: ``error.message``; None takes the default of the code.
         :param param: ``error.param``.
-        :param type: ``error.type``; None takes the usual one of the status.
-        :param shape: How the error is written, see :data:`~trio_responses.testing.ErrorShape`.
+        :param type: ``error.type``; None takes the default of the status.
+        :param shape: The shape of the error, see :data:`~trio_responses.testing.ErrorShape`.
         :param headers: The top-level ``headers`` of the frame, such as ``retry-after``.
-        :param after_events: How many events of a response come first; 0 is before
+        :param after_events: The number of events of a response before the error; 0 is before
             ``response.created``.
         """
         fail = Fail(
@@ -206,7 +207,7 @@ class ResponsesServer:
         return self.answer(fail)
 
     def answer(self, answer: Answer | None = None) -> Script:
-        """Answer the next request with ``answer``; None is the usual answer, for faults in it."""
+        """Answer the next request with ``answer``; None takes the answer of the responder."""
         script = Script(answer)
         self._state.scripts.append(script)
         return script
@@ -214,88 +215,86 @@ class ResponsesServer:
     def replay(
         self, recording: Recording | str | os.PathLike[str], *, timing: bool = False
     ) -> list[Script]:
-        """Answer the next requests with what a recording has for them, one after the other.
+        """Answer the next requests with the recorded answers of a recording.
 
-        They are answered in the order in which they come, whatever they ask, with the recorded
-        frames and ids, on the lanes that they use now. Where the server ended the socket in the
-        recording, it is ended here; steering input sets off what it set off there. Later
-        requests are answered as usual.
+        Requests get the recorded frames and ids in the order in which they arrive, whatever they
+        contain, on the lanes that they use now. Where the recorded server ended the socket, this
+        server ends the socket. Frames that followed a steering input are sent after a steering
+        input. Requests after the last recorded one are answered as usual.
 
-        :param recording: what a `~trio_responses.Recorder` has written: a path, or the thing
-            itself.
-        :param timing: Whether each frame takes as long as it took.
-        :return: A script for each request, to add faults to.
-        :raises ConfigurationError: For what is no recording.
+        :param recording: A recording by a `~trio_responses.Recorder`, or the path of one.
+        :param timing: Whether to send each frame after the recorded delay.
+        :return: A script for each recorded request, to add faults to.
+        :raises ConfigurationError: If the file is no recording.
         """
         if not isinstance(recording, Recording):
             recording = Recording.read(recording)
-        planned = plan_replay(recording, timing=timing)
-        self._state.replay.extend(planned.scripts)
-        self._state.steer_gates.extend(planned.gates)
-        return list(planned.scripts)
+        replay = plan_replay(recording, timing=timing)
+        self._state.replay_scripts.extend(replay.scripts)
+        self._state.replay_steers.extend(replay.steers)
+        return list(replay.scripts)
 
     def respond_with(self, responder: Responder | None) -> None:
-        """Answer every request without an order by a function of it, sync or async.
+        """Answer every request without a script by calling a function, sync or async.
 
-        What the function raises goes to the client as an error with status 500 and to
-        :attr:`crashes`. None restores :func:`~trio_responses.testing.default_answer`.
+        An exception of the function is added to :attr:`crashes`, and the client gets an error with
+        status 500. None restores :func:`~trio_responses.testing.default_answer`.
         """
         self._state.responder = responder or default_answer
 
     def drop(self, *, after_events: int | None = 0, how: How = "reset", reason: str = "") -> Script:
-        """End the connection of the next request after some events of its usual answer."""
+        """End the connection of the next request after some events of the responder's answer."""
         return self.answer().drop(after_events=after_events, how=how, reason=reason)
 
     def stall(self, *, after_events: int | None = 0, seconds: float | None = None) -> Script:
-        """Fall silent in the next response, for some seconds or (None) for ever."""
+        """Send nothing at a place in the next response, for some seconds or forever (None)."""
         return self.answer().stall(after_events=after_events, seconds=seconds)
 
     def half_open(self, *, after_events: int | None = 0) -> Script:
-        """Stop reading and writing in the next response, with the socket kept open."""
+        """Stop reading and writing at a place in the next response, with the socket kept open."""
         return self.answer().half_open(after_events=after_events)
 
     def refuse_steers(self, code: str = "steering_not_supported", *, times: int | None = 1) -> None:
-        """Refuse the next steering inputs, whatever they are.
+        """Refuse the next steering inputs, valid or not.
 
         :param code: ``error.code``.
-        :param times: How many; None is for ever.
+        :param times: The number of inputs to refuse; None is all.
         """
-        if _is_wanted(times):
+        if _is_positive(times):
             self._state.steer_refusals.append((code, times))
 
     def forget_orders(self) -> None:
-        """Drop all orders for requests, steering and handshakes that are still waiting."""
-        self._state.scripts.clear()
-        self._state.replay.clear()
-        self._state.steer_gates.clear()
-        self._state.steer_refusals.clear()
-        self._state.handshake_faults.clear()
+        """Remove all scripts, recordings and faults that no request or handshake has taken."""
+        self._state.clear_scripts()
 
     def assert_all_orders_used(self) -> None:
-        """See that nothing is left of what was ordered: no answer, no refusal, no fault.
+        """Raise if the server has unused scripts, refusals or handshake faults.
 
-        Orders that are good for ever are no debt. For the end of a test::
+        Those without a limit of uses do not count. For the end of a test::
 
             server.assert_all_orders_used()
 
-        :raises AssertionError: naming what is left, and what came in its place.
+        :raises AssertionError: With the unused ones, and the numbers of received requests and
+            handshakes.
         """
-        left = self._state.unused_orders()
-        if left:
-            seen = f"{len(self.requests)} requests and {len(self.connections)} handshakes came"
-            raise AssertionError(f"left of the orders: {', '.join(left)}; {seen}")
+        unused = self._state.unused_scripts()
+        if unused:
+            raise AssertionError(
+                f"unused scripts: {', '.join(unused)}; the server received"
+                f" {len(self.requests)} requests and {len(self.connections)} handshakes"
+            )
 
-    # What it remembers
+    # Stored responses
 
     def forget(self, response_id: str) -> None:
-        """Forget a response, in memory and stored: who goes on from it is told so."""
+        """Remove a response from the caches and the store. Requests cannot continue it any more."""
         self._state.forget(response_id)
 
     def forget_all(self) -> None:
-        """Forget every response."""
+        """Remove every response from the caches and the store."""
         self._state.forget(None)
 
-    # What is to happen to handshakes
+    # Handshake faults
 
     def refuse(
         self,
@@ -310,60 +309,63 @@ class ResponsesServer:
         """Answer the next upgrades with an HTTP status.
 
         :param code: ``error.code`` in the JSON body.
+        :param message: ``error.message`` in the JSON body; None takes the default of the code.
         :param headers: More response headers, such as ``Retry-After``.
-        :param body: A body of your own in place of the JSON error.
-        :param times: For how many handshakes; None is for ever.
+        :param body: A body in place of the JSON error.
+        :param times: The number of handshakes; None is all.
         """
-        words = message or usual_message(code)
-        refusal = json_refusal(status, code=code, message=words, headers=headers or {})
+        refusal = json_refusal(
+            status, code=code, message=message or default_message(code), headers=headers or {}
+        )
         if body is not None:
             refusal = HttpRefusal(status=status, headers=headers or {}, body=body)
-        self._fault(refusal, times)
+        self._add_fault(refusal, times)
 
     def hang_handshake(self, *, times: int | None = 1) -> None:
         """Read the next upgrade requests and never answer them."""
-        self._fault(Hang(), times)
+        self._add_fault(Hang(), times)
 
     def drop_handshake(
         self, how: Literal["fin", "reset"] = "fin", *, times: int | None = 1
     ) -> None:
         """End the connection in place of an answer to the next upgrades."""
-        self._fault(HangUp(how), times)
+        self._add_fault(HangUp(how), times)
 
     def garble_handshake(
         self, data: bytes = b"\x00\xffnot http\r\n\r\n", *, times: int | None = 1
     ) -> None:
         """Answer the next upgrades with these bytes, then end the connection."""
-        self._fault(Garbage(data), times)
+        self._add_fault(Garbage(data), times)
 
     def drop_on_accept(self, how: How = "fin", *, reason: str = "", times: int | None = 1) -> None:
         """Accept the next upgrades and end the connections at once."""
-        self._fault(AcceptAndDrop(how, reason), times)
+        self._add_fault(AcceptAndDrop(how, reason), times)
 
-    def _fault(self, fault: HandshakeFault, times: int | None) -> None:
-        if _is_wanted(times):
+    def _add_fault(self, fault: HandshakeFault, times: int | None) -> None:
+        if _is_positive(times):
             self._state.handshake_faults.append((fault, times))
 
-    # What happens to open connections, now
+    # Open connections
 
     async def send_raw(self, frame: Frame, *, connection: int | None = None) -> None:
-        """Send a frame that nobody asked for, on every open connection or on one.
+        """Send an extra frame now, on one open connection or on all of them.
 
-        It waits where the client does not read.
+        Waits if a client does not read. A checkpoint if a connection is open. If cancelled, some
+        connections may not have received the frame, and one may be unusable.
 
         :param frame: JSON, a text frame, a binary frame, or bytes below WebSocket.
-        :param connection: A number from :attr:`connections`; None is all of them.
+        :param connection: The number of a connection, see :attr:`connections`; None is all of them.
         """
-        for session in tuple(self._state.sessions):
-            if connection in {None, session.record.number}:
-                await session.send(frame)
+        for each in tuple(self._state.open_connections):
+            if connection in {None, each.record.number}:
+                await each.send(frame)
 
     async def close_all(self, code: int = 1001, reason: str = "") -> None:
-        """Close every open connection with a close code, and wait for the handshakes.
+        """Close every open connection with a close code, and wait for the close handshakes.
 
-        Bounded by the server's ``close_timeout`` seconds. A checkpoint.
+        Takes at most the server's ``close_timeout`` seconds. A checkpoint.
 
-        :raises ValueError: for a code that no close frame carries, such as 1006.
+        :raises ValueError: If no close frame carries the code, such as 1006.
         """
         check_how(code)
         await self._drop_all(code, reason)
@@ -377,23 +379,23 @@ class ResponsesServer:
         await self._drop_all("reset", "")
 
     def freeze_all(self) -> None:
-        """Make every open connection half-open: silent, deaf, and not closed."""
-        for session in self._state.sessions:
-            session.freeze()
+        """Make every open connection half-open: it neither reads nor writes, and stays open."""
+        for each in self._state.open_connections:
+            each.freeze()
 
     async def _drop_all(self, how: How, reason: str) -> None:
         async with trio.open_nursery() as nursery:
-            for session in tuple(self._state.sessions):
-                nursery.start_soon(session.drop, how, reason)
+            for each in tuple(self._state.open_connections):
+                nursery.start_soon(each.drop, how, reason)
 
-    # How it is reached
+    # Ways to connect
 
     @property
     def url(self) -> str:
-        """The base URL for an official SDK, ``http://host:port/v1``; ``/responses`` is below it.
+        """The base URL for an SDK, ``http://host:port/v1``, without the final ``/responses``.
 
-        Before :meth:`serve_tcp` there is no port to connect to, and the URL is only a name for
-        connections that are dialled in memory.
+        Before :meth:`serve_tcp`, the server has no port, and the URL only works for connections in
+        memory.
         """
         host = f"[{self._host}]" if ":" in self._host else self._host
         port = "" if self._port is None else f":{self._port}"
@@ -401,56 +403,58 @@ class ResponsesServer:
 
     @property
     def websocket_url(self) -> str:
-        """The URL of the WebSocket itself, ``ws://host:port/v1/responses``."""
+        """The URL of the WebSocket, ``ws://host:port/v1/responses``."""
         return f"ws{self.url.removeprefix('http')}/responses"
 
     async def connect_stream(self, *, capacity: int | None = None) -> MemoryStream:
-        """Open a connection in memory and return the client's end; the handshake is to come.
+        """Open a connection in memory and return the client's end, before the handshake.
 
-        A checkpoint; when cancelled, there is no connection.
+        A checkpoint. If cancelled, no connection is opened.
 
-        :param capacity: Bytes that each direction holds before its sender has to wait; None
-            for no bound.
-        :raises ConnectionRefusedError: after :meth:`stop_accepting`.
+        :param capacity: The number of bytes that each direction buffers before its sender waits;
+            None is no bound.
+        :raises ConnectionRefusedError: After :meth:`stop_accepting`.
         """
         await trio.lowlevel.checkpoint()
         if not self._accepting:
-            raise ConnectionRefusedError("the test server does not accept connections")
+            raise ConnectionRefusedError(
+                "the test server does not accept connections since stop_accepting() was called"
+            )
         client, server = memory_connection(capacity)
         self._nursery.start_soon(self._acceptor.serve, server)
         return client
 
-    async def dial(self, host: str, port: int) -> MemoryStream:  # noqa: ARG002 - a dialler's form
-        """Open a connection in memory, as a client's ``dial=``; host and port do not matter.
+    async def dial(self, host: str, port: int) -> MemoryStream:  # noqa: ARG002 - the signature of a dial function
+        """Open a connection in memory, as the ``dial=`` of a client; host and port are ignored.
 
-        A checkpoint; when cancelled, there is no connection.
+        A checkpoint. If cancelled, no connection is opened.
 
-        :raises ConnectionRefusedError: after :meth:`stop_accepting`.
+        :raises ConnectionRefusedError: After :meth:`stop_accepting`.
         """
         return await self.connect_stream()
 
     def open_client(
         self, *, api_key: ApiKey | None = None, **options: Any
     ) -> AbstractAsyncContextManager[ResponsesConnection]:
-        """Open a connection to this server, in memory, for the length of a block.
+        """Open a client connection to this server, in memory, for the length of a block.
 
-        :param api_key: by default the key that the server wants, or any.
-        :param options: those of :func:`~trio_responses.open_responses`.
+        :param api_key: The key; None takes the key of the server, or any key if it accepts all.
+        :param options: The options of :func:`~trio_responses.open_responses`.
         """
-        state = self._state.options
-        profile = Endpoint.compatible(
-            self.url, lanes=state.lanes, max_age=state.max_age, after_error="reuse"
+        own = self._state.options
+        endpoint = Endpoint.compatible(
+            self.url, lanes=own.lanes, max_age=own.max_age, after_error="reuse"
         )
-        settings: dict[str, Any] = {"endpoint": profile, "dial": self.dial, **options}
-        key = state.api_key or "any" if api_key is None else api_key
+        settings: dict[str, Any] = {"endpoint": endpoint, "dial": self.dial, **options}
+        key = own.api_key or "any" if api_key is None else api_key
         return open_responses(api_key=key, **settings)
 
     def stop_accepting(self) -> None:
-        """Refuse new connections in memory, as if no server ran; open ones go on."""
+        """Refuse new connections in memory, as a stopped server does; open connections go on."""
         self._accepting = False
 
     def accept_again(self) -> None:
-        """Take back :meth:`stop_accepting`."""
+        """Accept new connections in memory again after :meth:`stop_accepting`."""
         self._accepting = True
 
     async def serve_tcp(
@@ -462,9 +466,9 @@ class ResponsesServer:
     ) -> str:
         """Listen on TCP until the server is closed, and return :attr:`url`.
 
-        :param port: 0 takes a free one.
-        :param ssl_context: Speak TLS with it.
-        :raises OSError: if the address cannot be listened on.
+        :param port: The port; 0 takes a free port.
+        :param ssl_context: The TLS context; None serves without TLS.
+        :raises OSError: If the server cannot listen on the address.
         """
         sockets = await trio.open_tcp_listeners(port, host=host)
         self._host, self._port = host, int(sockets[0].socket.getsockname()[1])
@@ -476,10 +480,10 @@ class ResponsesServer:
         return self.url
 
 
-def _is_wanted(times: int | None) -> bool:
-    """Whether an order for so many occasions is one at all.
+def _is_positive(times: int | None) -> bool:
+    """Whether a fault with this number of uses happens at all; None is no limit.
 
-    :raises ValueError: for a number below zero.
+    :raises ValueError: If the number is negative.
     """
     check_at_least("times", times, 0)
     return times != 0
@@ -501,34 +505,34 @@ async def open_test_server(
 ) -> AsyncGenerator[ResponsesServer, None]:
     """Run a Responses server for the length of an ``async with`` block.
 
-    It is reached in memory (:meth:`ResponsesServer.dial`), where a test needs no port and no
-    real time, and after :meth:`ResponsesServer.serve_tcp` over TCP as well::
+    Clients connect in memory (:meth:`ResponsesServer.dial`), without a port and without real time,
+    and after :meth:`ResponsesServer.serve_tcp` over TCP as well::
 
         async with open_test_server() as server:
             server.reply("Hello!")
             stream = await server.connect_stream()
 
-    Leaving the block, by whatever way, cuts all connections at once. An exception of the block
-    leaves it as it is, never in an ``ExceptionGroup``.
+    The end of the block, normal or not, closes all connections at once. An exception in the block
+    propagates unchanged, never in an ``ExceptionGroup``.
 
-    :param api_key: The only accepted key; None accepts any key, and none.
-    :param max_age: Seconds after which a connection is told
-        ``websocket_connection_limit_reached`` and closed; None for no limit.
-    :param lanes: Whether ``stream_id`` is understood; otherwise it is refused, as by servers
-        that know one lane.
-    :param steering: Whether ``response.steer`` is accepted; otherwise it is refused, as for
-        models without it.
-    :param unknown_parameters: Whether fields that no request has are let pass; otherwise they
-        are refused, as by OpenAI: a typo is found before it gets there.
-    :param ping_interval: Seconds between pings of the server; None sends none.
-    :param ping_timeout: Seconds without a pong before it closes with 1011.
-    :param max_message_size: Characters in the largest frame that is read; a larger one is
-        closed with 1009.
-    :param close_timeout: Seconds that it waits for the answer to a close frame of its own.
-    :param wall_clock: The source of ``created_at``; None counts from a fixed date, so that
-        every run gives the same frames.
+    :param api_key: The only accepted key; None accepts any key, and requests without a key.
+    :param max_age: Seconds before the server sends ``websocket_connection_limit_reached`` on a
+        connection and closes the connection; None is no limit.
+    :param lanes: Whether the server supports ``stream_id``; if not, it refuses every ``stream_id``,
+        as servers with one lane do.
+    :param steering: Whether the server accepts ``response.steer``; if not, it refuses every input,
+        as for models without steering.
+    :param unknown_parameters: Whether requests may have unknown fields; if not, the server refuses
+        them, as OpenAI does, so that a test finds a typo.
+    :param ping_interval: Seconds between pings of the server; None sends no pings.
+    :param ping_timeout: Seconds without a pong before the server closes with 1011.
+    :param max_message_size: Characters in the largest accepted frame; a larger frame closes the
+        connection with 1009.
+    :param close_timeout: Seconds that the server waits for the answer to its close frame.
+    :param wall_clock: The source of ``created_at``, in Unix seconds; None counts from a fixed date,
+        so that every run gives the same frames.
     """
-    options = Options(
+    options = ServerOptions(
         api_key=api_key,
         max_age=max_age,
         lanes=lanes,

@@ -1,6 +1,7 @@
-"""One WebSocket of the server: frames in and out, its age, its pings, its end.
+"""One WebSocket of the test server: frames in and out, maximum age, pings, close.
 
-What belongs elsewhere: what is answered (``turns.py``), and the handshake (``acceptor.py``).
+A session lasts from the accepted upgrade to the end of the WebSocket. Responses that still run are
+cancelled then; a close handshake that the server has started finishes first.
 """
 
 import contextlib
@@ -10,32 +11,32 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from trio_responses.testing._checks import check_lane, parse_frame
-from trio_responses.testing._errors import (
+from trio_responses.testing._frames import (
+    Frame,
     Json,
     RequestRefusal,
+    WireBytes,
     connection_limit_reached,
     error_frame,
     stream_limit_reached,
 )
-from trio_responses.testing._frames import Frame, WireBytes
-from trio_responses.testing._lanes import MAX_NAMES, ServerLanes
-from trio_responses.testing._request import Connection, Request, SteerRequest
+from trio_responses.testing._records import Connection, Request, SteerRequest
+from trio_responses.testing._request_checks import check_lane, parse_frame
+from trio_responses.testing._runner import ResponseRunner
 from trio_responses.testing._scripts import How
-from trio_responses.testing._state import ServerState
+from trio_responses.testing._state import MAX_NAMES, ServerLanes, ServerState
 from trio_responses.testing._steering import SteeringState
 from trio_responses.testing._streams import FaultyStream
-from trio_responses.testing._turns import ResponseRunner
 
 AGE_CLOSE_CODE: Final = 1000
-"""What the socket is closed with at its maximum age. The real code is not known: clients have
-to go by the error frame before it."""
+"""The close code at the maximum age. The code of the real server is unknown: clients must rely on
+the error frame that comes before the close frame."""
 
 _PING_CLOSE: Final = (1011, "keepalive ping timeout")
 
 
 class Session:
-    """Serves one accepted WebSocket until it ends."""
+    """The server's side of one accepted WebSocket."""
 
     def __init__(
         self,
@@ -50,37 +51,33 @@ class Session:
         self._stream = stream
         self._lanes: ServerLanes[Request] = ServerLanes(state.stored)
         self._steering = SteeringState(state, record.number)
-        self._turns = ResponseRunner(self, state, self._lanes, self._steering)
-        self._dropping = trio.Lock()
+        self._runner = ResponseRunner(self, state, self._lanes, self._steering)
+        self._close_lock = trio.Lock()
 
     async def run(self) -> None:
-        """Read frames until the socket ends, then cut what still runs."""
-        state, record = self._state, self.record
-        state.sessions.append(self)
-        state.max_open = max(state.max_open, len(state.sessions))
-        record.is_open = True
+        """Read frames until the WebSocket ends, then cancel the responses that still run."""
+        self._state.add_connection(self)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._grow_old)
+                nursery.start_soon(self._close_at_max_age)
                 nursery.start_soon(self._ping)
                 with contextlib.suppress(ConnectionClosed):
                     while True:
                         await self._receive(await self._websocket.get_message(), nursery)
-                async with self._dropping:  # a close handshake of ours comes to its end first
+                async with self._close_lock:  # let the close handshake in `drop` finish first
                     nursery.cancel_scope.cancel()
         finally:
-            record.is_open = False
-            state.sessions.remove(self)
-            self._note_close()
+            self._state.remove_connection(self)
+            self._record_close()
         await self._stream.end()
 
     async def send(self, frame: Frame) -> None:
-        """Send one frame; on a socket that has ended, do nothing.
+        """Send one frame; do nothing on a WebSocket that has ended.
 
-        Cancelled, part of the frame may be on the wire, and the socket is of no more use.
+        If cancelled, a part of the frame may have been sent, and the WebSocket is unusable.
         """
-        gone = (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError)
-        with contextlib.suppress(*gone):
+        ended = (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError)
+        with contextlib.suppress(*ended):
             match frame:
                 case WireBytes():
                     await self._stream.send_all(frame.data)
@@ -90,15 +87,15 @@ class Session:
                     await self._websocket.send_message(msgspec.json.encode(frame).decode())
 
     def freeze(self) -> None:
-        """Go half-open, see :meth:`FaultyStream.freeze`."""
+        """Make the connection half-open, see :meth:`FaultyStream.freeze`."""
         self._stream.freeze()
 
     def slow_down(self, piece: int | None, delay: float) -> None:
-        """Write slowly, see :meth:`FaultyStream.slow_down`."""
+        """Write slowly from now on, see :meth:`FaultyStream.slow_down`."""
         self._stream.slow_down(piece, delay)
 
     def forget(self, response_id: str | None) -> None:
-        """Forget a response on every lane; None is every response."""
+        """Remove a response, or all (None), from every lane."""
         self._lanes.forget(response_id)
 
     @property
@@ -107,31 +104,31 @@ class Session:
         return self._websocket.closed is not None
 
     async def drop(self, how: How, reason: str = "") -> None:
-        """End the connection: by close code (bounded by ``close_timeout``), end or reset."""
-        async with self._dropping:
+        """End the connection with a close code (within ``close_timeout``), a FIN or a reset."""
+        async with self._close_lock:
             if how == "reset":
-                self._note_close()
+                self._record_close()
                 self._stream.reset()
             elif how == "fin":
-                self._note_close()
+                self._record_close()
                 await self._stream.hang_up()
             elif self._websocket.closed is None:
                 self.record.close_code, self.record.close_reason = how, reason or None
                 with trio.move_on_after(self._state.options.close_timeout):
                     await self._websocket.aclose(how, reason or None)
 
-    def _note_close(self) -> None:
+    def _record_close(self) -> None:
         if self.record.close_code is None:
             closed = self._websocket.closed
             self.record.close_code = 1006 if closed is None else int(closed.code)
             self.record.close_reason = None if closed is None else closed.reason
 
-    async def _grow_old(self) -> None:
-        age = self._state.options.max_age
-        if age is None:
+    async def _close_at_max_age(self) -> None:
+        max_age = self._state.options.max_age
+        if max_age is None:
             return
-        await trio.sleep(age)
-        await self.send(error_frame(connection_limit_reached(age / 60)))
+        await trio.sleep(max_age)
+        await self.send(error_frame(connection_limit_reached(max_age / 60)))
         await self.drop(AGE_CLOSE_CODE)
 
     async def _ping(self) -> None:
@@ -150,16 +147,16 @@ class Session:
         body = parse_frame(frame)
         if isinstance(body, RequestRefusal):
             await self.send(error_frame(body))
-        elif body.get("type") == "response.steer":  # its lane is that of its response
-            await self._steer(body)
+        elif body.get("type") == "response.steer":  # the steered response determines the lane
+            await self._receive_steer(body)
         else:
             await self._receive_on_lane(body, nursery)
 
-    async def _steer(self, body: Json) -> None:
-        gate = self._state.take_steer_gate()
-        if gate is not None:
+    async def _receive_steer(self, body: Json) -> None:
+        replayed = self._state.take_replay_steer()
+        if replayed is not None:
             self._state.steers.append(SteerRequest(body, self.record.number))
-            gate.set()
+            replayed.set()
             return
         for frame in self._steering.receive(body):
             await self.send(frame)
@@ -174,16 +171,16 @@ class Session:
             refusal = RequestRefusal(
                 message=f"Unknown event type: {body.get('type')!r}.", param="type"
             )
-        elif not self._lanes.knows(lane):
+        elif not self._lanes.accepts(lane):
             refusal = stream_limit_reached(MAX_NAMES)
         else:
-            self._create(body, lane, nursery)
+            self._receive_create(body, lane, nursery)
             return
         await self.send(error_frame(refusal, lane=lane))
 
-    def _create(self, body: Json, lane: str | None, nursery: trio.Nursery) -> None:
+    def _receive_create(self, body: Json, lane: str | None, nursery: trio.Nursery) -> None:
         request = Request(body, self.record.number, lane)
-        self._state.arrived(request)
+        self._state.add_request(request)
         self.record.requests += 1
-        self._lanes.add(lane, request)
-        self._turns.start_waiting(nursery)
+        self._lanes.enqueue(lane, request)
+        self._runner.start_waiting(nursery)

@@ -1,32 +1,160 @@
-"""What all connections of one server share: options, scripts, stored responses, records."""
+"""The state of the test server: shared by all connections, and the lanes of one connection.
+
+A lane runs its requests one after another; lanes run in parallel, with at most `MAX_ACTIVE`
+responses at once and at most `MAX_NAMES` lane names in the life of a connection. Each lane keeps
+its latest response and no older one (docs/protocol.md 5.1, 5.2). Nothing in this module does I/O.
+"""
 
 import inspect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
 from trio_responses.testing._events import Ids
-from trio_responses.testing._handshake import HandshakeFault
-from trio_responses.testing._lanes import StoredResponse
-from trio_responses.testing._request import Connection, Request, SteerRequest
+from trio_responses.testing._frames import Frame, Json
+from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
-from trio_responses.testing._scripts import Answer, Responder, Script
+from trio_responses.testing._scripts import Answer, HandshakeFault, How, Responder, Script
 
-if TYPE_CHECKING:
-    from trio_responses.testing._session import Session
-
-_OrderT = TypeVar("_OrderT")
+MAX_ACTIVE: Final = 16
+MAX_NAMES: Final = 32
 
 _EPOCH: Final = 1_790_000_000.0
-"""The wall clock of a server starts here, so that two runs give the same frames."""
+"""The wall clock of every server starts here, so that two runs give the same frames."""
+
+_T = TypeVar("_T")
+_RequestT = TypeVar("_RequestT")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How a server behaves towards every connection."""
+class StoredResponse:
+    """A finished response that a request can continue."""
+
+    id: str
+    history: tuple[Json, ...]
+    """Every input item and output item of the chain that ends with this response, oldest first;
+    after a compaction, the items from the compaction item on."""
+
+
+# One connection
+
+
+@dataclass(slots=True)
+class _Lane(Generic[_RequestT]):
+    name: str | None
+    latest: StoredResponse | None = None
+    running: bool = False
+    queue: deque[_RequestT] = field(default_factory=deque[_RequestT])
+
+
+class ServerLanes(Generic[_RequestT]):
+    """The lanes of one connection: the order of requests, the limits and the cached responses.
+
+    :param stored: Responses with ``store`` set, by id: shared by all connections of a server.
+    """
+
+    def __init__(self, stored: MutableMapping[str, StoredResponse]) -> None:
+        self._lanes: dict[str | None, _Lane[_RequestT]] = {None: _Lane(None)}
+        self._stored = stored
+        self._arrivals: deque[str | None] = deque()
+        self.active: int = 0
+        self.max_active: int = 0
+
+    def accepts(self, name: str | None) -> bool:
+        """Whether a request may use this lane: a known lane, or a new one within the limit."""
+        return name in self._lanes or len(self._lanes) <= MAX_NAMES
+
+    def enqueue(self, name: str | None, request: _RequestT) -> None:
+        """Queue a request after the other requests of its lane."""
+        lane = self._lanes.setdefault(name, _Lane(name))
+        lane.queue.append(request)
+        self._arrivals.append(name)
+
+    def next_request(self, name: str | None) -> _RequestT | None:
+        """Return the next waiting request of a lane, or None."""
+        queue = self._lanes[name].queue
+        return queue[0] if queue else None
+
+    def start_next(self) -> _RequestT | None:
+        """Return the oldest request whose lane is free, now active, or None."""
+        if self.active >= MAX_ACTIVE:
+            return None
+        for name in self._arrivals:
+            lane = self._lanes[name]
+            if not lane.running:
+                self._arrivals.remove(name)
+                lane.running = True
+                self.active += 1
+                self.max_active = max(self.max_active, self.active)
+                return lane.queue.popleft()
+        return None
+
+    def finish(self, name: str | None) -> None:
+        """Release a lane when its request has ended."""
+        self._lanes[name].running = False
+        self.active -= 1
+
+    def find(self, response_id: str) -> StoredResponse | None:
+        """Return a response that a request on any lane may continue, or None."""
+        for lane in self._lanes.values():
+            if lane.latest is not None and lane.latest.id == response_id:
+                return lane.latest
+        return self._stored.get(response_id)
+
+    def save(self, name: str | None, response: StoredResponse, *, store: bool) -> None:
+        """Make ``response`` the latest response of its lane, and store it if ``store``."""
+        self._lanes[name].latest = response
+        if store:
+            self._stored[response.id] = response
+
+    def evict(self, name: str | None, parent_id: object) -> None:
+        """Remove the parent of a failed continuation if it is the latest response of its lane."""
+        lane = self._lanes[name]
+        if lane.latest is not None and lane.latest.id == parent_id:
+            lane.latest = None
+
+    def forget(self, response_id: str | None) -> None:
+        """Remove a response, or all (None), from all lanes; stored responses remain."""
+        for lane in self._lanes.values():
+            if lane.latest is not None and response_id in {None, lane.latest.id}:
+                lane.latest = None
+
+
+class OpenConnection(Protocol):
+    """An open WebSocket of the server, as the server and the running responses control it."""
+
+    record: Connection
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the WebSocket has ended."""
+        ...
+
+    async def send(self, frame: Frame) -> None:
+        """Send one frame; do nothing on a WebSocket that has ended."""
+
+    async def drop(self, how: How, reason: str = "") -> None:
+        """End the connection with a close code, a FIN or a reset."""
+
+    def freeze(self) -> None:
+        """Make the connection half-open."""
+
+    def slow_down(self, piece: int | None, delay: float) -> None:
+        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends it."""
+
+    def forget(self, response_id: str | None) -> None:
+        """Remove a response, or all (None), from all lanes of the connection."""
+
+
+# The whole server
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The options of a server, see `open_test_server`."""
 
     api_key: str | None = field(repr=False)
     max_age: float | None
@@ -42,117 +170,137 @@ class Options:
 
 @dataclass(slots=True, kw_only=True)
 class ServerState:
-    """The shared state of one server; nothing in it waits."""
+    """The state that all connections of a server share: scripts, records and stored responses."""
 
-    options: Options
+    options: ServerOptions
     responder: Responder = default_answer
     scripts: deque[Script] = field(default_factory=deque[Script])
     handshake_faults: deque[tuple[HandshakeFault, int | None]] = field(
         default_factory=deque[tuple[HandshakeFault, int | None]]
     )
-    """What happens to the next handshakes, and how many times; None is for ever."""
+    """The faults of the next handshakes, each with its remaining uses; None is no limit."""
     steer_refusals: deque[tuple[str, int | None]] = field(
         default_factory=deque[tuple[str, int | None]]
     )
-    """The codes with which the next steering inputs are refused, and how many times."""
+    """The error codes for the next steering inputs, each with its remaining uses; None is no
+    limit."""
     stored: dict[str, StoredResponse] = field(default_factory=dict[str, StoredResponse])
     requests: list[Request] = field(default_factory=list[Request])
     steers: list[SteerRequest] = field(default_factory=list[SteerRequest])
     connections: list[Connection] = field(default_factory=list[Connection])
-    sessions: "list[Session]" = field(default_factory=list["Session"])
-    """The open connections, oldest first."""
+    open_connections: list[OpenConnection] = field(default_factory=list[OpenConnection])
+    """The open WebSockets, oldest first."""
     ids: Ids = field(default_factory=Ids)
     crashes: list[Exception] = field(default_factory=list[Exception])
     max_open: int = 0
     active: int = 0
     max_active: int = 0
     responses: int = 0
-    replay: deque[Script] = field(default_factory=deque[Script])
-    """The scripts of a recording: one for each request that is to come, whatever it is."""
-    steer_gates: deque[trio.Event] = field(default_factory=deque[trio.Event])
-    """What goes on, in a recording, with each steering input that is to come."""
-    _replayed: dict[int, Script] = field(default_factory=dict[int, Script])
-    _started: float = field(default_factory=trio.current_time)
+    replay_scripts: deque[Script] = field(default_factory=deque[Script])
+    """The scripts of a recording: one for each coming request, in the order of arrival."""
+    replay_steers: deque[trio.Event] = field(default_factory=deque[trio.Event])
+    """The events of a recording, to be set one by one when steering inputs arrive."""
+    _assigned: dict[int, Script] = field(default_factory=dict[int, Script])
+    _started_at: float = field(default_factory=trio.current_time)
 
     def now(self) -> float:
-        """Return the server's wall clock, in Unix seconds."""
+        """Return the time on the server's wall clock, in Unix seconds."""
         if self.options.wall_clock is not None:
             return self.options.wall_clock()
-        return _EPOCH + trio.current_time() - self._started
+        return _EPOCH + trio.current_time() - self._started_at
 
-    def take_handshake_fault(self) -> HandshakeFault | None:
-        """Return what is to happen to this handshake, or None."""
-        return _take(self.handshake_faults)
+    def add_connection(self, connection: OpenConnection) -> None:
+        """Record a WebSocket that opens."""
+        self.open_connections.append(connection)
+        self.max_open = max(self.max_open, len(self.open_connections))
+        connection.record.is_open = True
 
-    def take_steer_refusal(self) -> str | None:
-        """Return the code with which this steering input is to be refused, or None."""
-        return _take(self.steer_refusals)
+    def remove_connection(self, connection: OpenConnection) -> None:
+        """Record a WebSocket that has ended."""
+        connection.record.is_open = False
+        self.open_connections.remove(connection)
 
-    def arrived(self, request: Request) -> None:
-        """Note a request; in a replay, the order of arrival says what it is answered with."""
+    def add_request(self, request: Request) -> None:
+        """Record a request that arrives and, in a replay, assign the next script to it."""
         self.requests.append(request)
-        if self.replay:
-            self._replayed[id(request)] = self.replay.popleft()
+        if self.replay_scripts:
+            self._assigned[id(request)] = self.replay_scripts.popleft()
 
-    def take_replayed(self, request: Request) -> Script | None:
-        """Take the script that a recording has for ``request``, or None."""
-        return self._replayed.pop(id(request), None)
+    def take_replay_script(self, request: Request) -> Script | None:
+        """Return the script of the recording for ``request``, or None."""
+        return self._assigned.pop(id(request), None)
 
-    def take_steer_gate(self) -> trio.Event | None:
-        """Return what a steering input sets off in a replay, or None."""
-        return self.steer_gates.popleft() if self.steer_gates else None
+    def take_replay_steer(self) -> trio.Event | None:
+        """Return the event to set for a steering input that arrives in a replay, or None."""
+        return self.replay_steers.popleft() if self.replay_steers else None
 
     def take_script(self, request: Request) -> Script:
-        """Take the first script that fits ``request``, or one without any order in it."""
+        """Return the first script that fits ``request``, or an empty script."""
         for script in self.scripts:
             if script.fits(request):
                 self.scripts.remove(script)
                 return script
         return Script()
 
-    def unused_orders(self) -> list[str]:
-        """Name the orders that nothing has taken, but those that are good for ever."""
-        orders = [repr(script) for script in (*self.replay, *self.scripts)]
+    def take_handshake_fault(self) -> HandshakeFault | None:
+        """Return the fault for the handshake that arrives, or None."""
+        return _take(self.handshake_faults)
+
+    def take_steer_refusal(self) -> str | None:
+        """Return the error code for the steering input that arrives, or None."""
+        return _take(self.steer_refusals)
+
+    def clear_scripts(self) -> None:
+        """Remove all scripts that no request, steering input or handshake has taken."""
+        self.scripts.clear()
+        self.replay_scripts.clear()
+        self.replay_steers.clear()
+        self.steer_refusals.clear()
+        self.handshake_faults.clear()
+
+    def unused_scripts(self) -> list[str]:
+        """Return a description of each unused script, except those without a limit of uses."""
+        unused = [repr(script) for script in (*self.replay_scripts, *self.scripts)]
         for code, times in self.steer_refusals:
             if times is not None:
-                orders.append(f"refuse_steers({code!r}, times={times})")
+                unused.append(f"refuse_steers({code!r}, times={times})")
         for fault, times in self.handshake_faults:
             if times is not None:
-                orders.append(f"{fault!r} for {times} handshakes")
-        return orders
+                unused.append(f"{fault!r} for {times} handshakes")
+        return unused
 
-    async def answer(self, request: Request) -> Answer:
-        """Return what the responder answers."""
+    async def respond(self, request: Request) -> Answer:
+        """Return the responder's answer to ``request``."""
         answer = self.responder(request)
         if inspect.isawaitable(answer):
             return await answer
         return answer
 
-    def began(self) -> None:
-        """Count a response that begins."""
+    def count_start(self) -> None:
+        """Count a response that starts."""
         self.active += 1
         self.max_active = max(self.max_active, self.active)
 
-    def ended(self, *, well: bool) -> None:
+    def count_end(self, *, succeeded: bool) -> None:
         """Count a response that ends."""
         self.active -= 1
-        self.responses += well
+        self.responses += succeeded
 
     def forget(self, response_id: str | None) -> None:
-        """Forget a response everywhere; None is every response."""
+        """Remove a response, or all (None), from the store and from all connections."""
         if response_id is None:
             self.stored.clear()
         else:
             self.stored.pop(response_id, None)
-        for session in self.sessions:
-            session.forget(response_id)
+        for connection in self.open_connections:
+            connection.forget(response_id)
 
 
-def _take(orders: deque[tuple[_OrderT, int | None]]) -> _OrderT | None:
-    """Take one order off the front, where each stands with the times it is good for."""
-    if not orders:
+def _take(entries: deque[tuple[_T, int | None]]) -> _T | None:
+    """Return the first entry and count down its remaining uses, or None."""
+    if not entries:
         return None
-    order, times = orders.popleft()
+    entry, times = entries.popleft()
     if times is None or times > 1:
-        orders.appendleft((order, None if times is None else times - 1))
-    return order
+        entries.appendleft((entry, None if times is None else times - 1))
+    return entry

@@ -1,24 +1,22 @@
-"""Steering on one connection: what is accepted, for which response, and what is said of it.
+"""Steering on one connection: accepted inputs, their target responses, and the steering events.
 
-A response is a *target* from its first frame on. It counts its own sequence numbers, which the
-steering events share. Accepted input stays with it until a successor commits it or it comes back
-(docs/protocol.md 5.7). No I/O.
+A response is a *target* from its first frame on. The target counts the sequence numbers of its
+events, which the steering events share. An accepted input stays with the target until a successor
+commits the input or the server reports its failure (docs/protocol.md 5.7). No I/O.
 
-What belongs elsewhere: when a response is cut, and how its successor runs (``turns.py``); what
-became of an input (:class:`~trio_responses.testing.Steer`).
+The messages of the failures are part of the wire format: do not reword them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
-from trio_responses.testing._checks import check_steer
-from trio_responses.testing._errors import Json
-from trio_responses.testing._frames import Frame
-from trio_responses.testing._request import Request, SteerRequest
+from trio_responses.testing._frames import Frame, Json
+from trio_responses.testing._records import Request, SteerRequest
+from trio_responses.testing._request_checks import check_steer
 from trio_responses.testing._state import ServerState
 
 MAX_PENDING_STEERS: Final = 8
-"""The most inputs that wait for one response's successor. The real limit is not documented."""
+"""The most inputs that can wait for one response's successor. The real limit is not documented."""
 
 FAILED: Final = "successor_creation_failed"
 
@@ -39,124 +37,126 @@ _STUBS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "tool_search_call": ("tool_search_output", ("call_id", "execution")),
 }
 
-Phase: TypeAlias = Literal["running", "waiting", "over"]
+Phase: TypeAlias = Literal["running", "waiting", "closed"]
 
 
 class SteerTarget:
-    """A response that input may be for."""
+    """A response that steering inputs can be sent to."""
 
-    __slots__ = ("id", "number", "phase", "request", "required", "steers")
+    __slots__ = ("id", "next_number", "phase", "request", "required", "steers")
 
     def __init__(self, response_id: str, request: Request) -> None:
         self.id: str = response_id
         self.request: Request = request
-        self.number: int = 0
+        self.next_number: int = 0
+        """The next sequence number."""
         self.phase: Phase = "running"
-        """Running; ended, and waiting for tool outputs; or past taking input."""
+        """``running``; ``waiting``: has ended and waits for tool outputs; ``closed``: takes no
+        input."""
         self.steers: list[SteerRequest] = []
-        """Accepted input that nothing has committed."""
+        """The accepted inputs that no response has committed."""
         self.required: list[Json] = []
-        """Stubs of what it waits for."""
+        """Stubs of the tool outputs that the target waits for."""
 
     def number_frame(self, frame: Frame) -> Frame:
-        """Put the next sequence number into an event of this response, if it is to have one."""
+        """Return a frame of this response with the next sequence number, if the frame has one."""
         if not isinstance(frame, Mapping) or "sequence_number" not in frame:
             return frame
-        return {**frame, "sequence_number": self._next_number()}
+        return {**frame, "sequence_number": self._take_number()}
 
-    def follow(self, frame: Frame) -> None:
-        """Go on counting from a frame that was numbered by hand."""
+    def count_from(self, frame: Frame) -> None:
+        """Continue the sequence numbers after a frame that is written by hand."""
         number = frame.get("sequence_number") if isinstance(frame, Mapping) else None
         if isinstance(number, int):
-            self.number = number + 1
+            self.next_number = number + 1
 
     def end(self) -> None:
-        """Note that the last event goes out now: without input by now, there will be none."""
+        """Close the target unless it has input. Called before the last event goes out."""
         if not self.steers:
-            self.phase = "over"
+            self.phase = "closed"
 
-    def take(self) -> list[SteerRequest]:
-        """Give up the accepted input, and take no more."""
-        self.phase = "over"
+    def take_steers(self) -> list[SteerRequest]:
+        """Return the accepted inputs, and close the target."""
+        self.phase = "closed"
         steers, self.steers = self.steers, []
         return steers
 
-    def wait(self, required: list[Json], *, silently: bool) -> Iterator[Json]:
-        """Wait for tool outputs; yield what is said of that, unless it is left out."""
+    def wait_for(self, required: list[Json], *, silently: bool) -> Iterator[Json]:
+        """Yield the events for inputs that wait for tool outputs; none if ``silently``."""
         self.phase, self.required = "waiting", required
         if not silently:
             for steer in tuple(self.steers):
-                yield self.pending(steer)
+                yield self.pending_event(steer)
 
-    def accepted(self, steer: SteerRequest) -> Json:
-        """Return what is said when the server owns an input."""
-        return self._event("accepted", {"steer": _shown(steer)})
+    def accepted_event(self, steer: SteerRequest) -> Json:
+        """Return the event for an input that the server accepts."""
+        return self._event("accepted", {"steer": _reference(steer)})
 
-    def pending(self, steer: SteerRequest) -> Json:
-        """Return what is said when an input waits for tool outputs."""
+    def pending_event(self, steer: SteerRequest) -> Json:
+        """Return the event for an input that waits for tool outputs, and mark it so."""
         steer.state = "pending"
         return self._event(
             "pending",
             {
-                "steer": _shown(steer),
+                "steer": _reference(steer),
                 "reason": "waiting_for_required_input",
                 "required_input": self.required,
             },
         )
 
-    def failures(self, steers: Sequence[SteerRequest], code: str) -> Iterator[Json]:
-        """Yield what is said when inputs come back."""
+    def failed_events(self, steers: Sequence[SteerRequest], code: str) -> Iterator[Json]:
+        """Yield the events for inputs that fail."""
         for steer in steers:
-            yield self.failed(steer, code)
+            yield self.failed_event(steer, code)
 
-    def failed(self, steer: SteerRequest, code: str, message: str | None = None) -> Json:
-        """Return what is said when an input comes back."""
+    def failed_event(self, steer: SteerRequest, code: str, message: str | None = None) -> Json:
+        """Return the event for an input that fails, and mark it so."""
         steer.state, steer.code = "failed", code
         return self._event("failed", _failure(steer, code, message))
 
     def _event(self, kind: str, fields: Json) -> Json:
         event = {
             "type": f"response.steer.{kind}",
-            "sequence_number": self._next_number(),
+            "sequence_number": self._take_number(),
             **fields,
         }
         if self.request.lane is not None:
             event["stream_id"] = self.request.lane
         return event
 
-    def _next_number(self) -> int:
-        self.number += 1
-        return self.number - 1
+    def _take_number(self) -> int:
+        self.next_number += 1
+        return self.next_number - 1
 
 
 class SteeringState:
-    """The targets of one connection."""
+    """The steering targets of one connection."""
 
     def __init__(self, state: ServerState, connection: int) -> None:
         self._state = state
         self._connection = connection
         self._targets: dict[str, SteerTarget] = {}
         self.waiting: dict[str | None, SteerTarget] = {}
-        """By lane: the response whose input the next request of the lane commits or loses."""
+        """By lane: the response whose input the next request of the lane commits or makes fail."""
 
-    def begin(self, response_id: str, request: Request) -> SteerTarget:
-        """Make a target of a response that begins."""
+    def add_target(self, response_id: str, request: Request) -> SteerTarget:
+        """Return the target for a response that starts."""
         target = self._targets[response_id] = SteerTarget(response_id, request)
         return target
 
     def receive(self, body: Json) -> Iterator[Json]:
-        """Judge one ``response.steer`` and yield what is said of it, to be sent one by one."""
+        """Accept or refuse one ``response.steer``, and yield the events to send, one by one."""
         steer = SteerRequest(body, self._connection)
         self._state.steers.append(steer)
         target = self._targets.get(str(steer.previous_response_id))
         if target is not None:
             steer.lane = target.request.lane
         code = self._state.take_steer_refusal()
-        fault = check_steer(body)
+        message = check_steer(body)
         if code is None:
-            code = "invalid_input" if fault else self._refusal(target)
+            code = "invalid_input" if message else self._refusal_code(target)
         if code is not None:
-            yield _refused(steer, target, code, fault)
+            yield _refused_event(steer, target, code, message)
         elif target is not None:
             yield from self._accept(steer, target)
 
@@ -164,17 +164,18 @@ class SteeringState:
         steer.id = self._state.ids.new("steer")
         target.steers.append(steer)
         was_waiting = target.phase == "waiting"
-        yield target.accepted(steer)
+        yield target.accepted_event(steer)
+        # The next request may have committed the input while the first event went out.
         if was_waiting and steer in target.steers:
-            yield target.pending(steer)
+            yield target.pending_event(steer)
 
-    def _refusal(self, target: SteerTarget | None) -> str | None:
+    def _refusal_code(self, target: SteerTarget | None) -> str | None:
         if target is None:
             return "response_not_found"
         unsteerable = any(target.request.get(name) for name in _UNSTEERABLE)
         if unsteerable or not self._state.options.steering:
             return "steering_not_supported"
-        if target.phase == "over":
+        if target.phase == "closed":
             return "response_already_completed"
         if len(target.steers) >= MAX_PENDING_STEERS:
             return "too_many_pending_steers"
@@ -182,7 +183,7 @@ class SteeringState:
 
 
 def required_input(output: Sequence[Json]) -> list[Json]:
-    """Return a stub for each call of an output that the client has to answer."""
+    """Return a stub of the required input for each call that the client must answer."""
     stubs: list[Json] = []
     answered = {(item.get("type"), item.get("call_id")) for item in output}
     for item in output:
@@ -195,13 +196,13 @@ def required_input(output: Sequence[Json]) -> list[Json]:
 
 
 def _is_hosted(call: Json) -> bool:
-    """Whether the server answers a call itself: it searches, or has the shell."""
+    """Whether the server answers a call itself, with its own tool search or shell."""
     environment: Any = call.get("environment") or {}
     return call.get("execution") == "server" or environment.get("type") == "container_reference"
 
 
-def succeed(target: SteerTarget, steers: list[SteerRequest]) -> Request:
-    """Return the request that the successor of ``target`` answers."""
+def make_successor(target: SteerTarget, steers: list[SteerRequest]) -> Request:
+    """Return the request of the successor of ``target``: the parent's, with the input replaced."""
     parent = target.request
     body = parent.body | {
         "previous_response_id": target.id,
@@ -210,26 +211,28 @@ def succeed(target: SteerTarget, steers: list[SteerRequest]) -> Request:
     return Request(body, parent.connection, parent.lane, steers=steers)
 
 
-def _shown(steer: SteerRequest) -> Json:
-    shown: Json = {"previous_response_id": steer.previous_response_id}
-    return shown if steer.id is None else {"id": steer.id, **shown}
+def _reference(steer: SteerRequest) -> Json:
+    reference: Json = {"previous_response_id": steer.previous_response_id}
+    return reference if steer.id is None else {"id": steer.id, **reference}
 
 
 def _failure(steer: SteerRequest, code: str, message: str | None) -> Json:
-    usual = _MESSAGES.get(code, f"The input was refused ({code}).")
+    default = _MESSAGES.get(code, f"The input was refused ({code}).")
     return {
-        "steer": {**_shown(steer), "input": steer.input},
+        "steer": {**_reference(steer), "input": steer.input},
         "error": {
             "type": "invalid_request_error",
             "code": code,
-            "message": message or usual,
+            "message": message or default,
         },
     }
 
 
-def _refused(steer: SteerRequest, target: SteerTarget | None, code: str, fault: str | None) -> Json:
+def _refused_event(
+    steer: SteerRequest, target: SteerTarget | None, code: str, message: str | None
+) -> Json:
     if target is not None:
-        return target.failed(steer, code, fault)
+        return target.failed_event(steer, code, message)
     steer.state, steer.code = "failed", code
-    fields: dict[str, Any] = _failure(steer, code, fault)
+    fields: dict[str, Any] = _failure(steer, code, message)
     return {"type": "response.steer.failed", "sequence_number": 0, **fields}

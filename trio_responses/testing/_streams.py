@@ -1,6 +1,6 @@
-"""Byte streams for the server: a pair in memory, and a wrapper that can break any stream.
+"""Byte streams for the test server: a connected pair in memory, and a wrapper that injects faults.
 
-Nothing in here knows HTTP, WebSocket or JSON.
+Both work on bytes only and do not depend on HTTP, WebSocket or JSON.
 """
 
 import contextlib
@@ -42,9 +42,9 @@ class _Pipe:
 class MemoryStream(HalfCloseableStream):
     """One end of a connection in memory, made by :func:`memory_connection`.
 
-    It differs from :func:`trio.testing.memory_stream_pair` in two points that tests of a
-    network client need: it can be bounded, so that a slow reader stops the writer, and it can
-    be reset, so that the other end gets :exc:`trio.BrokenResourceError` as from a TCP RST.
+    Tests of a network client need two features that :func:`trio.testing.memory_stream_pair` lacks:
+    a bound, so that a slow reader stops the writer, and a reset, so that the other end gets
+    :exc:`trio.BrokenResourceError` as after a TCP RST.
     """
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
@@ -56,13 +56,13 @@ class MemoryStream(HalfCloseableStream):
 
     def _check_send(self) -> None:
         if self._closed or self._outgoing.sender_closed:
-            raise trio.ClosedResourceError("this end is closed for sending")
+            raise trio.ClosedResourceError("this end of the connection is closed for sending")
         if self._outgoing.broken or self._outgoing.receiver_closed:
-            raise trio.BrokenResourceError("the other end is gone")
+            raise trio.BrokenResourceError("the other end of the connection is closed")
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``; cancelled, any part of it may have been sent."""
-        with _exclusive(self._send_conflict, "another task is sending on this stream"):
+        """Send all of ``data``. If cancelled, any part of the data may have been sent."""
+        with _ConflictGuard(self._send_conflict, "another task is sending on this stream"):
             await trio.lowlevel.checkpoint()
             self._check_send()
             pipe, rest = self._outgoing, memoryview(data)
@@ -74,17 +74,17 @@ class MemoryStream(HalfCloseableStream):
                 pipe.wake()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room to send in. A checkpoint; may be cancelled.
+        """Wait until the stream takes bytes. A checkpoint.
 
-        :raises trio.BrokenResourceError: when the other end is gone, or has reset the connection.
-        :raises trio.ClosedResourceError: when this end is closed.
+        :raises trio.BrokenResourceError: If the other end is closed or has reset the connection.
+        :raises trio.ClosedResourceError: If this end is closed.
         """
-        with _exclusive(self._send_conflict, "another task is sending on this stream"):
+        with _ConflictGuard(self._send_conflict, "another task is sending on this stream"):
             await trio.lowlevel.checkpoint()
             await self._wait_room()
 
     async def _wait_room(self) -> None:
-        """Wait for room for a caller that owns the sending side already."""
+        """Wait for room in the pipe. The caller holds the lock of the sending side."""
         self._check_send()
         while not self._outgoing.has_room():
             await self._outgoing.wait_change()
@@ -93,14 +93,15 @@ class MemoryStream(HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive up to ``max_bytes``; an empty result is the end of the stream.
 
-        A checkpoint; when cancelled, no byte is lost.
+        A checkpoint. If cancelled, no byte is lost.
 
-        :raises trio.BrokenResourceError: after a reset, behind the bytes that came before it.
-        :raises trio.ClosedResourceError: when this end is closed.
+        :raises trio.BrokenResourceError: After a reset, once all bytes before it are received.
+        :raises trio.ClosedResourceError: If this end is closed.
+        :raises ValueError: If ``max_bytes`` is below 1.
         """
         if max_bytes is not None and operator.index(max_bytes) < 1:
-            raise ValueError("max_bytes must be at least 1")
-        with _exclusive(self._receive_conflict, "another task is receiving on this stream"):
+            raise ValueError(f"max_bytes must be 1 or more, not {max_bytes!r}")
+        with _ConflictGuard(self._receive_conflict, "another task is receiving on this stream"):
             await trio.lowlevel.checkpoint()
             pipe = self._incoming
             while True:
@@ -113,14 +114,14 @@ class MemoryStream(HalfCloseableStream):
                     pipe.wake()
                     return data
                 if pipe.broken:
-                    raise trio.BrokenResourceError("connection reset by the other end")
+                    raise trio.BrokenResourceError("the other end reset the connection")
                 if pipe.sender_closed:
                     return b""
                 await pipe.wait_change()
 
     async def send_eof(self) -> None:
-        """End this direction; the other one goes on. A checkpoint."""
-        with _exclusive(self._send_conflict, "another task is sending on this stream"):
+        """End the sending direction; receiving goes on. A checkpoint."""
+        with _ConflictGuard(self._send_conflict, "another task is sending on this stream"):
             await trio.lowlevel.checkpoint()
             if self._closed:
                 raise trio.ClosedResourceError("this end is closed")
@@ -128,7 +129,7 @@ class MemoryStream(HalfCloseableStream):
             self._outgoing.wake()
 
     def close(self) -> None:
-        """Close both directions: the other end reads what is buffered, then the end."""
+        """Close both directions: the other end reads the buffered bytes, then the end."""
         self._closed = True
         self._outgoing.sender_closed = True
         self._incoming.receiver_closed = True
@@ -136,21 +137,21 @@ class MemoryStream(HalfCloseableStream):
         self._incoming.wake()
 
     def reset(self) -> None:
-        """Break both directions: the other end reads what it has, then gets an error.
+        """Break both directions: the other end reads the buffered bytes, then gets an error.
 
-        Linux treats a TCP RST in this way, and it lets a test say at which event it happens.
+        Linux treats a TCP RST in this way. A test can thus choose the event before the reset.
         """
         self._incoming.broken = self._outgoing.broken = True
         self.close()
 
     async def aclose(self) -> None:
-        """Close both directions; calling it again does nothing. A checkpoint."""
+        """Close both directions; a second call does nothing. A checkpoint."""
         self.close()
         await trio.lowlevel.checkpoint()
 
 
-class _exclusive:  # noqa: N801 - it is used as a statement
-    """Refuse a second task in the same direction, as every Trio stream does."""
+class _ConflictGuard:
+    """A block that raises `trio.BusyResourceError` if another task is inside."""
 
     def __init__(self, lock: trio.Lock, message: str) -> None:
         self._lock = lock
@@ -167,19 +168,20 @@ class _exclusive:  # noqa: N801 - it is used as a statement
 
 
 def memory_connection(capacity: int | None = None) -> tuple[MemoryStream, MemoryStream]:
-    """Return the two ends of a connection in memory.
+    """Return the two ends of a new connection in memory.
 
-    :param capacity: Bytes that each direction holds before the sender has to wait; None for
-        no bound.
+    :param capacity: The number of bytes that each direction buffers before the sender waits; None
+        is no bound.
+    :raises ValueError: If the capacity is below 1.
     """
     if capacity is not None and capacity < 1:
-        raise ValueError("capacity must be at least 1 byte")
-    there, back = _Pipe(capacity), _Pipe(capacity)
-    return MemoryStream(back, there), MemoryStream(there, back)
+        raise ValueError(f"capacity must be 1 or more bytes, not {capacity!r}")
+    forward, backward = _Pipe(capacity), _Pipe(capacity)
+    return MemoryStream(backward, forward), MemoryStream(forward, backward)
 
 
 class FaultyStream(Stream):
-    """The server's end of a connection, with the ways to break it below WebSocket.
+    """The server's end of a connection, with faults that can be injected below WebSocket.
 
     :param stream: The accepted stream: :class:`MemoryStream`, :class:`trio.SocketStream` or
         :class:`trio.SSLStream`.
@@ -196,19 +198,19 @@ class FaultyStream(Stream):
         self.closed: trio.Event = trio.Event()
 
     def push_back(self, data: bytes) -> None:
-        """Let the next receive return ``data`` again."""
+        """Make the next receive return ``data`` again."""
         self._pushed_back = data + self._pushed_back
 
     def slow_down(self, piece: int | None, delay: float) -> None:
-        """From now on write ``piece`` bytes at a time, ``delay`` seconds apart; None ends it."""
+        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends it."""
         self._piece, self._delay = piece, delay
 
     def freeze(self) -> None:
-        """Go half-open: nothing is read or written from now on, and nothing is closed."""
+        """Make the stream half-open: from now on, it neither reads nor writes, and stays open."""
         self._frozen = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``, one caller after the other."""
+        """Send all of ``data``; concurrent callers wait for each other."""
         async with self._send_lock:
             if self._piece is None:
                 await self._send_piece(data)
@@ -223,11 +225,11 @@ class FaultyStream(Stream):
         await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the stream below takes bytes."""
+        """Wait until the underlying stream takes bytes."""
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive up to ``max_bytes``, pushed back bytes first."""
+        """Receive up to ``max_bytes``; bytes that were pushed back come first."""
         async with self._receive_lock:
             if self._pushed_back and not self._frozen:
                 size = max_bytes or len(self._pushed_back)
@@ -239,14 +241,14 @@ class FaultyStream(Stream):
             return data
 
     async def send_eof(self) -> None:
-        """End the sending direction where the stream below can do so."""
+        """End the sending direction, if the underlying stream supports this."""
         transport = self._transport()
         if isinstance(transport, HalfCloseableStream):
             async with self._send_lock:
                 await transport.send_eof()
 
     def reset(self) -> None:
-        """Abort the connection: the peer sees a reset (TCP RST), not an end."""
+        """Abort the connection: the peer gets a reset (TCP RST), not the end of the stream."""
         transport = self._transport()
         if isinstance(transport, MemoryStream):
             transport.reset()
@@ -257,7 +259,7 @@ class FaultyStream(Stream):
         self.closed.set()
 
     async def hang_up(self) -> None:
-        """End the connection without a close frame; a second later, close it in any case."""
+        """End the sending direction without a close frame, and close within 1 s."""
         with trio.move_on_after(_LINGER_SECONDS):
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self.send_eof()
@@ -265,9 +267,9 @@ class FaultyStream(Stream):
         await self.aclose()
 
     async def end(self) -> None:
-        """Send the end of the stream, read on for a second at most, and close.
+        """End the sending direction, discard received bytes for up to 1 s, and close.
 
-        Closing with unread bytes resets a TCP connection, and the peer may lose the last frame.
+        Closing with unread bytes resets a TCP connection: the peer could lose the last frame.
         """
         with (
             trio.move_on_after(_LINGER_SECONDS),

@@ -1,0 +1,58 @@
+"""P9: what users and models write is in no error, repr or log record."""
+
+import logging
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trio_responses import ConnectionLost, ResponsesError
+from trio_responses.testing import ResponsesServer
+
+if TYPE_CHECKING:
+    from tests.connection.conftest import Connect
+
+CONTENT = "the user's own words"
+REASON = "what the server says"
+
+
+async def test_no_content_is_in_errors_and_logs(
+    server: ResponsesServer, connect: "Connect", caplog: pytest.LogCaptureFixture
+) -> None:
+    """P9: requests, responses, frames that cannot be decoded and close reasons stay out of them."""
+    caplog.set_level(logging.DEBUG)
+    failures: list[BaseException] = []
+    error: dict[str, Any] = {"message": CONTENT}
+    reply: dict[str, Any] = {"id": "resp_1", "output": [], "status": "failed", "error": error}
+    frames: list[Any] = [
+        f"no json {CONTENT}",
+        f'{{"type":"response.completed","response":"{CONTENT}"}}',
+        {"type": "error", "error": error},
+        {"type": "response.failed", "response": reply},
+    ]
+    async with connect() as connection:
+        with trio.move_on_after(0):
+            await connection.receive()
+        shown = [repr(connection), repr(connection.statistics())]
+        await server.send_raw(frames[0])
+        shown.append(repr(await connection.receive()))
+        for frame in frames[1:]:
+            server.answer([frame])
+            with pytest.raises(ResponsesError) as failure:
+                await connection.create(model="m", input=CONTENT)
+            failures.append(failure.value)
+        server.reply(CONTENT).drop(after_events=4, how=1011, reason=REASON)
+        with pytest.raises(ConnectionLost) as loss:
+            await connection.create(model="m", input=CONTENT)
+        failures.append(loss.value)
+        with pytest.raises(TypeError) as mistake:
+            await connection.create(model="m", input=CONTENT, metadata={"a": object()})
+        failures.append(mistake.value)
+    assert len(failures) == 5
+    for caught in failures:
+        shown.extend([str(caught), repr(caught), *traceback.format_exception(caught)])
+    assert [text for text in shown if REASON in text] == []
+    # The reason is in the logs all the same: trio-websocket puts it there, at level DEBUG.
+    shown.extend(str(vars(record)) for record in caplog.records)
+    assert [text for text in shown if CONTENT in text] == []

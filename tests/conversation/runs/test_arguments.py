@@ -1,0 +1,120 @@
+"""For all arguments that a model may write: the run continues, and each call has an output."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+import trio
+from hypothesis import HealthCheck, example, given, settings
+from trio.testing import MockClock
+
+from tests.conversation.rig import history, open_conversation
+from tests.conversation.runs.rig import function_call, is_paired, outputs
+from tests.turn.rig import created, ended, item_done
+from trio_responses import ToolFinished, function_tool
+from trio_responses._tools.function import InvalidArguments
+from trio_responses.testing import ResponsesServer, open_test_server
+
+if TYPE_CHECKING:
+    from tests.turn.rig import Json
+
+
+class Place(msgspec.Struct):
+    city: str
+    height: float | None = None
+
+
+@function_tool(cheap=True)
+def forecast(place: Place, days: int = 1, tags: list[str] | None = None) -> Any:
+    return [place, days, tags]
+
+
+@function_tool(cheap=True, strict=False)
+def anything(value: Any) -> Any:
+    return value
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=2**63, max_value=2**200)
+    | st.floats()
+    | st.text(st.characters(), max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+valid = st.fixed_dictionaries(
+    {"place": st.fixed_dictionaries({"city": st.text(), "height": st.none() | st.floats()})},
+    optional={"days": st.integers(), "tags": st.lists(st.text(), max_size=3), "value": json_values},
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> str:
+    """Draw valid JSON with a few characters changed, inserted or removed."""
+    text = json.dumps(draw(valid))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(text)))
+        to = draw(st.integers(at, min(len(text), at + 4)))
+        text = text[:at] + draw(st.text('{}[]",:\\u0d8eE+-.null tru', max_size=4)) + text[to:]
+    return text
+
+
+arguments = st.one_of(
+    st.text(max_size=40),
+    st.text(st.characters(categories=["Cs", "Lu"]), max_size=5),
+    json_values.map(json.dumps),
+    valid.map(json.dumps),
+    st.fixed_dictionaries({"value": json_values}).map(json.dumps),
+    mutated(),
+    st.integers(1, 100_000).map(lambda depth: '{"value":' + "[" * depth + "]" * depth + "}"),
+)
+calls = st.lists(st.tuples(st.sampled_from(["forecast", "anything"]), arguments), max_size=4)
+
+
+def say(server: ResponsesServer, given: list[tuple[str, str]]) -> None:
+    """Let the model call. Lone surrogates are sent as escapes, as some servers do."""
+    items = [function_call(name, text, f"c{n}") for n, (name, text) in enumerate(given)]
+    frames: list[Json] = [created(), *map(item_done, items, range(4)), ended(items)]
+    server.answer([json.dumps(frame) for frame in frames])
+
+
+async def run_calls(given: list[tuple[str, str]]) -> None:
+    async with open_test_server(max_age=None, lanes=False) as server:
+        say(server, given)
+        async with open_conversation(server, tools=[forecast, anything]) as conversation:
+            async with conversation.run_stream("Go.", on_tool_error="return") as run:
+                events = [event async for event in run]
+            assert run.response.status == "completed"
+            assert is_paired(history(conversation))
+        ended_calls = [event for event in events if isinstance(event, ToolFinished)]
+        assert len(ended_calls) == len(given)
+        for event in ended_calls:
+            assert event.error is None or isinstance(event.error, InvalidArguments)
+        if given:
+            assert all(isinstance(text, str) for text in outputs(server.requests[1]))
+            assert len(outputs(server.requests[1])) == len(given)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example([("anything", '{"value": "\ud800"}')])
+@example([("anything", '{"value": "\\ud800"}'), ("forecast", '{"\\udfff": 1}')])
+@example([("anything", '{"value": 1e999999}'), ("anything", '{"value": ' + "9" * 5000 + "}")])
+@example([("anything", '{"value":' * 2000 + "1" + "}" * 2000), ("forecast", "")])
+@example([("anything", '{"value": null}'), ("anything", "\ufeff{}"), ("forecast", "\x00")])
+@given(calls)
+def test_no_arguments_of_a_call_end_the_run(given: list[tuple[str, str]]) -> None:
+    trio.run(run_calls, given, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("name", ["", "\x00", "a" * 10_000, "forecast ", "{}", "\u2028"])
+async def test_no_name_of_a_call_ends_the_run(narrow_server: ResponsesServer, name: str) -> None:
+    say(narrow_server, [(name, "{}")])
+    async with open_conversation(narrow_server, tools=[forecast]) as conversation:
+        await conversation.run("Go.")
+    assert outputs(narrow_server.requests[1]) == [f"There is no tool named {name!r}."]

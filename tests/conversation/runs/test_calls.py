@@ -1,0 +1,498 @@
+"""The calls of one response: concurrency, time limits, cancellation, errors and ids."""
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from tests.conversation.rig import history, open_conversation, open_steady, user
+from tests.conversation.runs.rig import (
+    DONE,
+    WEATHER,
+    Worker,
+    calls_of,
+    function_call,
+    is_paired,
+    keep_calling,
+    outputs,
+    say_raw,
+)
+from tests.turn.rig import Crowd, ask, assert_at_rest, heard
+from trio_responses import (
+    ConfigurationError,
+    ResponseFailedError,
+    ToolFinished,
+    ToolStarted,
+    function_tool,
+)
+from trio_responses.testing import Call, ResponsesServer
+
+if TYPE_CHECKING:
+    from trio_responses._tools.toolbox import OnToolError
+
+INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
+NOT_RUN = "The call was cut off by a limit, and not run."
+
+
+class OutOfOrder(Exception):
+    """The exception of a tool in these tests."""
+
+
+@function_tool
+async def hang() -> str:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+@function_tool
+async def fail() -> str:
+    await trio.sleep(1)
+    raise OutOfOrder("the thermometer is broken")
+
+
+@function_tool
+async def weather(city: str) -> str:
+    await trio.lowlevel.checkpoint()
+    return f"21 degrees in {city}"
+
+
+# --- Concurrency -------------------------------------------------------------------------
+
+
+async def test_outputs_are_sent_in_the_order_of_the_calls(
+    server: ResponsesServer,
+) -> None:
+    server.answer(calls_of(0, 5))
+    worker = Worker()
+    async with open_conversation(server, tools=[worker.tool]) as conversation:
+        async with conversation.run_stream("Work.") as run:
+            events = [event async for event in run]
+        assert is_paired(history(conversation))
+    ended = [event.call for event in events if isinstance(event, ToolFinished)]
+    assert [getattr(call, "call_id", None) for call in ended] == [f"0-{n}" for n in range(5)][::-1]
+    assert outputs(server.requests[1]) == [f"0/{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+async def test_no_more_than_max_concurrency_tools_run_at_once(
+    server: ResponsesServer, limit: int
+) -> None:
+    server.answer(calls_of(0, 7))
+    worker = Worker()
+    async with open_conversation(server, tools=[worker.tool]) as conversation:
+        started = finished = most = 0
+        async with conversation.run_stream("Work.", max_concurrency=limit) as run:
+            async for event in run:
+                started += isinstance(event, ToolStarted)
+                finished += isinstance(event, ToolFinished)
+                most = max(most, started - finished)
+    assert worker.most == most == limit
+    assert started == finished == len(worker.runs) == 7
+
+
+async def test_calls_that_had_not_started_are_run_by_the_next_run(
+    server: ResponsesServer,
+) -> None:
+    """With max_concurrency=1, one call had started when the run was cancelled."""
+    server.answer(calls_of(0, 3))
+    worker = Worker()
+    async with open_conversation(server, tools=[worker.tool]) as conversation:
+        with trio.move_on_after(0.05):
+            await conversation.run("Work.", max_concurrency=1)
+        assert worker.runs == {(0, 0): 1}
+        await conversation.run()
+    assert outputs(server.requests[1]) == [INTERRUPTED, "0/1", "0/2"]
+    assert worker.runs == {(0, n): 1 for n in range(3)}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_rounds": 0}, {"max_concurrency": 0}, {"max_concurrency": float("nan")}]
+)
+async def test_invalid_options_of_a_run_are_rejected(
+    server: ResponsesServer, wrong: dict[str, Any]
+) -> None:
+    async with open_conversation(server) as conversation:
+        with pytest.raises(ConfigurationError, match="at least 1"):
+            await conversation.run("Hello.", **wrong)
+        with pytest.raises(ConfigurationError, match="same name"):
+            await conversation.run("Hello.", tools=[weather, weather])
+        with pytest.raises(ConfigurationError, match="not a setting of a run"):
+            await conversation.run("Hello.", generate=False)
+    assert server.requests == []
+
+
+# --- Time limits and cancellation --------------------------------------------------------
+
+
+async def test_each_call_has_its_own_time_limit(server: ResponsesServer) -> None:
+    """The time limit of a tool precedes that of the run."""
+
+    @function_tool(timeout=7)
+    async def patient() -> str:
+        await trio.sleep(6)
+        return "here"
+
+    server.answer([Call("hang", call_id="1"), Call("patient", call_id="2")])
+    async with open_conversation(server, tools=[hang, patient]) as conversation:
+        since = trio.current_time()
+        await conversation.run("Go.", tool_timeout=5)
+        assert 6 <= trio.current_time() - since < 7
+        server.answer([Call("patient", call_id="3")])
+        await conversation.run("Go.", tools=[hang, patient])
+    assert outputs(server.requests[1]) == ["Error: the tool took too long", "here"]
+
+
+async def test_a_tool_that_exceeds_its_time_limit_may_end_the_run(server: ResponsesServer) -> None:
+    server.answer([Call("hang", call_id="1")])
+    async with open_conversation(server, tools=[hang]) as conversation:
+        with pytest.raises(trio.TooSlowError):
+            await conversation.run("Go.", tool_timeout=5, on_tool_error="raise")
+        await conversation.run()
+    assert outputs(server.requests[1]) == ["Error: the tool took too long"]
+
+
+@pytest.mark.parametrize("by", ["a deadline", "break", "an exception", "cancelling an event"])
+async def test_leaving_a_run_cancels_its_tools(server: ResponsesServer, by: str) -> None:
+    """P1, P5: the lane can be used, nothing stays reserved, and no task is left."""
+    ended: list[str] = []
+
+    @function_tool
+    async def linger() -> str:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("it")
+        raise AssertionError
+
+    server.answer([Call("linger", call_id="1")])
+    async with open_steady(server) as connection, Crowd():
+        async with connection.conversation(model="m", tools=[linger]) as conversation:
+            with trio.move_on_after(3):
+                try:
+                    async with conversation.run_stream("Go.") as run:
+                        if by == "cancelling an event":
+                            with trio.move_on_after(2):
+                                await run.until_done()
+                            await trio.testing.wait_all_tasks_blocked()
+                            assert ended == ["it"]
+                        async for event in run:
+                            if by != "a deadline" and isinstance(event, ToolStarted):
+                                if by == "break":
+                                    break
+                                raise OutOfOrder
+                except OutOfOrder:
+                    assert by == "an exception"
+            assert ended == ["it"]
+            assert await ask(connection, "you?") == heard("you?")
+            await conversation.run("Go on.")
+            assert is_paired(history(conversation))
+        assert_at_rest(connection)
+    assert outputs(server.requests[-1]) == [INTERRUPTED]
+
+
+async def test_outputs_of_a_turn_that_was_cancelled_are_sent_by_the_next_run(
+    server: ResponsesServer,
+) -> None:
+    """The calls do not run again."""
+    server.answer([WEATHER])
+    server.stall()
+    runs: list[str] = []
+
+    @function_tool(name="weather")
+    async def counting(city: str) -> str:
+        await trio.lowlevel.checkpoint()
+        runs.append(city)
+        return "21"
+
+    async with open_conversation(server, tools=[counting]) as conversation:
+        with trio.move_on_after(10):
+            await conversation.run("Is it warm?")
+        assert len(server.requests) == 2
+        assert [item["type"] for item in history(conversation)] == ["message", "function_call"]
+        await conversation.run("Well?")
+        assert is_paired(history(conversation))
+    assert runs == ["Oslo"]
+    assert [outputs(request)[-1:] for request in server.requests] == [[], ["21"], ["21"]]
+
+
+# --- Errors ------------------------------------------------------------------------------
+
+
+async def test_the_exception_of_a_tool_is_sent_to_the_model(server: ResponsesServer) -> None:
+    server.answer([Call("fail", call_id="1"), Call("weather", {"city": "Oslo"}, call_id="2")])
+    async with (
+        open_conversation(server, tools=[fail, weather]) as conversation,
+        conversation.run_stream("Go.") as run,
+    ):
+        events = [event async for event in run]
+    errors = {event.name: event.error for event in events if isinstance(event, ToolFinished)}
+    assert isinstance(errors["fail"], OutOfOrder)
+    assert errors["weather"] is None
+    assert outputs(server.requests[1]) == [
+        "Error: OutOfOrder: the thermometer is broken",
+        "21 degrees in Oslo",
+    ]
+
+
+async def test_the_exception_of_a_tool_cancels_the_others_and_is_raised_unchanged(
+    server: ResponsesServer,
+) -> None:
+    """The next run sends an output for each call; no call runs again."""
+    called = [Call("weather", {"city": "Oslo"}), Call("fail"), Call("hang"), Call("fail")]
+    calls = [Call(c.name, c.arguments, call_id=str(n)) for n, c in enumerate(called)]
+    server.answer(calls)
+    async with open_conversation(server, tools=[fail, weather, hang]) as conversation:
+        with pytest.raises(OutOfOrder, match="thermometer"):
+            await conversation.run("Go.", on_tool_error="raise")
+        assert len(server.requests) == 1
+        await conversation.run()
+        assert is_paired(history(conversation))
+    first, failed, hung, other = outputs(server.requests[1])
+    assert first == "21 degrees in Oslo"
+    assert hung == INTERRUPTED
+    text = "Error: OutOfOrder: the thermometer is broken"
+    assert text in {failed, other} <= {text, INTERRUPTED}
+
+
+async def test_the_other_tools_are_cancelled_even_if_the_run_is_read_slowly(
+    server: ResponsesServer,
+) -> None:
+    ended: list[float] = []
+
+    @function_tool
+    async def linger() -> str:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_time())
+        raise AssertionError
+
+    server.answer([Call("fail", call_id="1"), Call("linger", call_id="2")])
+    async with open_conversation(server, tools=[fail, linger]) as conversation:
+        since = trio.current_time()
+
+        async def read_slowly() -> None:
+            async with conversation.run_stream("Go.", on_tool_error="raise") as run:
+                async for event in run:
+                    if isinstance(event, ToolStarted):
+                        await trio.sleep(100)
+
+        with pytest.raises(OutOfOrder):
+            await read_slowly()
+        assert ended == [pytest.approx(since + 1)]
+
+
+async def test_an_exception_group_of_a_tool_is_raised_unchanged(server: ResponsesServer) -> None:
+    errors = [ValueError("1"), ValueError("2")]
+
+    @function_tool
+    async def fail_twice() -> str:
+        await trio.lowlevel.checkpoint()
+        raise ExceptionGroup("the tool's", errors)
+
+    server.answer([Call("fail_twice", call_id="1")])
+    async with open_conversation(server, tools=[fail_twice]) as conversation:
+        with pytest.raises(ExceptionGroup) as raised:
+            await conversation.run("Go.", on_tool_error="raise")
+    assert raised.value.message == "the tool's"
+    assert list(raised.value.exceptions) == errors
+
+
+@pytest.mark.parametrize("choice", ["return", "raise"])
+async def test_invalid_arguments_are_sent_back_to_the_model(
+    server: ResponsesServer, choice: "OnToolError"
+) -> None:
+    misspelt = Call("wether", call_id="2", unoffered=True)
+    server.answer([Call("weather", {"town": "Oslo"}, call_id="1"), misspelt])
+    async with open_conversation(server, tools=[weather]) as conversation:
+        await conversation.run("Go.", on_tool_error=choice)
+    misfit, unknown = outputs(server.requests[1])
+    assert misfit.startswith("Error: ")
+    assert "town" in misfit
+    assert unknown == "There is no tool named 'wether'."
+
+
+async def test_an_error_text_with_lone_surrogates_is_sent_to_the_model(
+    server: ResponsesServer,
+) -> None:
+    """File names that are not UTF-8 have lone surrogates in Python."""
+
+    @function_tool
+    async def read() -> str:
+        await trio.lowlevel.checkpoint()
+        raise FileNotFoundError("caf\udce9.txt")
+
+    @function_tool
+    async def name() -> str:
+        await trio.lowlevel.checkpoint()
+        return "caf\udce9.txt"
+
+    server.answer([Call("read", call_id="1"), Call("name", call_id="2")])
+    async with open_conversation(server, tools=[read, name]) as conversation:
+        await conversation.run("Go.")
+    text, returned = outputs(server.requests[1])
+    assert text == "Error: FileNotFoundError: caf?.txt"
+    assert "JSON cannot express" in returned
+
+
+async def test_an_error_whose_text_raises_is_sent_by_its_class(server: ResponsesServer) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    @function_tool
+    async def sulk() -> str:
+        await trio.lowlevel.checkpoint()
+        raise Mute
+
+    server.answer([Call("sulk", call_id="1")])
+    async with open_conversation(server, tools=[sulk]) as conversation:
+        await conversation.run("Go.")
+    assert outputs(server.requests[1]) == ["Error: Mute: (no words)"]
+
+
+async def test_a_keyboard_interrupt_in_a_tool_is_raised(server: ResponsesServer) -> None:
+    @function_tool
+    async def leave() -> str:
+        await trio.lowlevel.checkpoint()
+        raise KeyboardInterrupt
+
+    server.answer([Call("hang", call_id="1"), Call("leave", call_id="2")])
+    async with open_conversation(server, tools=[leave, hang]) as conversation:
+        with pytest.raises(KeyboardInterrupt):
+            await conversation.run("Go.")
+        await conversation.run()
+    assert outputs(server.requests[1]) == [INTERRUPTED, INTERRUPTED]
+
+
+# --- Ids ---------------------------------------------------------------------------------
+
+
+async def test_a_call_id_in_a_later_response_is_a_new_call(server: ResponsesServer) -> None:
+    """Some servers use the same ids in each response; an old output is not sent again."""
+    for city in ("Oslo", "Paris", "Rome"):
+        server.call("weather", {"city": city}, call_id="call_1")
+    async with open_conversation(server, tools=[weather]) as conversation:
+        await conversation.run("Go.")
+        assert is_paired(history(conversation))
+        server.call("weather", {"city": "Bonn"}, call_id="call_1")
+        await conversation.run("Go on.")
+    assert [outputs(request) for request in server.requests] == [
+        [],
+        ["21 degrees in Oslo"],
+        ["21 degrees in Paris"],
+        ["21 degrees in Rome"],
+        [],
+        ["21 degrees in Bonn"],
+    ]
+
+
+async def test_a_call_id_twice_in_one_response_is_one_call(server: ResponsesServer) -> None:
+    runs: list[str] = []
+
+    @function_tool(name="weather")
+    async def counting(city: str) -> str:
+        await trio.lowlevel.checkpoint()
+        runs.append(city)
+        return city
+
+    server.calls(*(Call("weather", {"city": city}, call_id="1") for city in ("Oslo", "Rome")))
+    async with open_conversation(server, tools=[counting]) as conversation:
+        await conversation.run("Go.")
+    assert runs == ["Rome"]
+    assert outputs(server.requests[1]) == ["Rome"]
+
+
+# --- Incomplete and failed responses -----------------------------------------------------
+
+
+async def test_an_incomplete_call_is_not_run(narrow_server: ResponsesServer) -> None:
+    """The run returns the incomplete response; the next run tells the model the reason."""
+    whole = function_call("weather", '{"city": "Oslo"}', "call_1")
+    half = function_call("weather", '{"city": "Os', "call_2", status="incomplete")
+    say_raw(narrow_server, whole, half, status="incomplete", reason="max_output_tokens")
+    async with open_conversation(narrow_server, tools=[weather]) as conversation:
+        async with conversation.run_stream("Go.") as run:
+            events = [event async for event in run]
+        assert run.response.status == "incomplete"
+        assert not any(isinstance(event, ToolStarted) for event in events)
+        await conversation.run("Go on.")
+        assert is_paired(history(conversation)[:5])
+    # The server forgets an incomplete response, so the second request is sent once more.
+    for request in narrow_server.requests[1:]:
+        assert outputs(request) == ["21 degrees in Oslo", NOT_RUN]
+
+
+async def test_a_filtered_response_has_no_pending_calls(
+    narrow_server: ResponsesServer,
+) -> None:
+    whole = function_call("weather", '{"city": "Oslo"}', "call_1")
+    say_raw(narrow_server, whole, status="incomplete", reason="content_filter")
+    async with open_conversation(narrow_server, tools=[weather]) as conversation:
+        assert (await conversation.run("Go.")).status == "incomplete"
+        assert conversation.items == ()
+        await conversation.run("Hello.")
+    assert len(narrow_server.requests[1].input_items) == 1
+
+
+async def test_outputs_are_sent_again_after_a_response_that_failed(server: ResponsesServer) -> None:
+    server.answer([WEATHER])
+    server.reply("no", status="failed")
+    async with open_conversation(server, tools=[weather]) as conversation:
+        with pytest.raises(ResponseFailedError):
+            await conversation.run("Go.")
+        server.reply(DONE)
+        assert (await conversation.run()).output_text == DONE
+        assert is_paired(history(conversation))
+    assert outputs(server.requests[2])[-1:] == ["21 degrees in Oslo"]
+
+
+async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_gets_an_error(
+    server: ResponsesServer,
+) -> None:
+    """The turn would wait for its own end. A fork, or another conversation, can be used."""
+
+    @function_tool
+    async def ask_again(text: str) -> str:
+        return (await conversation.create(text)).output_text
+
+    @function_tool
+    async def ask_another(text: str) -> str:
+        return (await conversation.fork().create([*answers, user(text)])).output_text
+
+    answers = [
+        {"type": "function_call_output", "call_id": call_id, "output": "later"}
+        for call_id in ("call_1", "call_2")
+    ]
+    calls = [
+        Call("ask_again", {"text": "a"}, call_id="call_1"),
+        Call("ask_another", {"text": "b"}, call_id="call_2"),
+    ]
+    server.calls(*calls)
+    async with open_conversation(server, tools=[ask_again, ask_another]) as conversation:
+        response = await conversation.run("Go.")
+        assert "RuntimeError: a turn of this conversation cannot wait" in response.output_text
+        async with conversation.stream("And here?"):
+            with pytest.raises(RuntimeError, match="own end"):
+                await conversation.create("Me, too?")
+        assert (await conversation.create("Well.")).status == "completed"
+
+
+async def test_a_conversation_does_not_keep_the_tasks_of_its_tools(
+    server: "ResponsesServer",
+) -> None:
+    server.respond_with(keep_calling(3, 2))
+    tasks = list[weakref.ref[trio.lowlevel.Task]]()
+
+    @function_tool
+    async def work(round: int, number: int) -> str:  # noqa: A002 - the name of the argument
+        await trio.lowlevel.checkpoint()
+        tasks.append(weakref.ref(trio.lowlevel.current_task()))
+        return f"{round}/{number}"
+
+    async with open_conversation(server, tools=[work]) as conversation:
+        await conversation.run("Work.")
+        gc.collect()
+        assert [task() for task in tasks] == [None] * 6

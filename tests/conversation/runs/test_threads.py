@@ -1,0 +1,69 @@
+"""Sync functions run in threads, or in the event loop if they are cheap. On the real clock."""
+
+import threading
+
+import trio
+
+from tests.conversation.rig import history, open_conversation
+from tests.conversation.runs.rig import is_paired, outputs
+from trio_responses import function_tool
+from trio_responses.testing import Call, open_test_server
+
+INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
+
+
+def test_a_sync_function_runs_in_a_thread_unless_it_is_cheap() -> None:
+    """The threads of one response run at the same time."""
+    meeting = threading.Barrier(2)
+
+    @function_tool
+    def slow() -> bool:
+        meeting.wait(timeout=30)
+        return threading.current_thread() is threading.main_thread()
+
+    @function_tool(cheap=True)
+    def cheap() -> bool:
+        return threading.current_thread() is threading.main_thread()
+
+    async def main() -> None:
+        async with open_test_server() as server:
+            server.answer([Call(name, call_id=str(n)) for n, name in enumerate(("slow", "slow"))])
+            server.answer([Call("cheap", call_id="3")])
+            async with open_conversation(server, tools=[slow, cheap]) as conversation:
+                await conversation.run("Go.")
+            assert [outputs(request) for request in server.requests] == [
+                [],
+                ["false", "false"],
+                ["true"],
+            ]
+
+    trio.run(main)
+
+
+def test_a_run_does_not_wait_for_a_cancelled_thread() -> None:
+    """The result of the thread is discarded."""
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    @function_tool
+    def stubborn() -> str:
+        begun.set()
+        go_on.wait(timeout=30)
+        ended.set()
+        return "too late"
+
+    async def main() -> None:
+        async with open_test_server() as server:
+            server.answer([Call("stubborn", call_id="1")])
+            async with open_conversation(server, tools=[stubborn]) as conversation:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(conversation.run, "Go.")
+                    await trio.to_thread.run_sync(begun.wait)
+                    nursery.cancel_scope.cancel()
+                assert not ended.is_set()
+                go_on.set()
+                await trio.to_thread.run_sync(ended.wait)
+                await conversation.run()
+                assert is_paired(history(conversation))
+            assert outputs(server.requests[1]) == [INTERRUPTED]
+
+    trio.run(main)

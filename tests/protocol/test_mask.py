@@ -1,0 +1,56 @@
+"""Masked text frames as wsproto reads them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.frame_protocol import FrameProtocol
+
+from trio_responses._protocol import frames
+from trio_responses._protocol.frames import encode_text_frame, mask_in_python
+
+SIZES = [0, 1, 3, 4, 125, 126, 4095, 4096, 4097, 65535, 65536, 100_003]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_wsproto_reads_the_message_of_a_frame(size: int) -> None:
+    text = ("Grüße, 世界! " * (size // 10 + 1))[:size]
+    server = FrameProtocol(client=False, extensions=[])
+    server.receive_bytes(encode_text_frame(text.encode()))
+    received = list(server.received_frames())
+    assert "".join(str(frame.payload) for frame in received) == text
+    assert received[-1].message_finished
+
+
+@given(payload=st.binary(max_size=50), key=st.binary(min_size=4, max_size=4), long=st.booleans())
+def test_masking_twice_returns_the_payload(*, payload: bytes, key: bytes, long: bool) -> None:
+    whole = payload * 500 if long else payload
+    masked = mask_in_python(whole, key)
+    assert masked == bytes(byte ^ key[position % 4] for position, byte in enumerate(whole))
+    assert mask_in_python(masked, key) == whole
+
+
+def test_every_frame_has_a_new_mask() -> None:
+    encoded = {encode_text_frame(b"{}") for _ in range(50)}
+    assert len(encoded) > 40
+
+
+@pytest.mark.parametrize("module", [None, object()])
+def test_without_the_c_function_masking_is_done_in_python(
+    monkeypatch: pytest.MonkeyPatch, module: object
+) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.speedups", module)
+    assert frames._find_c_function() is None  # called at import, before any test
+
+
+def test_the_c_function_is_used_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Speedups:
+        @staticmethod
+        def apply_mask(data: bytes, mask: bytes) -> bytes:
+            return data + mask
+
+    monkeypatch.setitem(sys.modules, "websockets.speedups", Speedups)
+    assert frames._find_c_function() is Speedups.apply_mask

@@ -1,0 +1,101 @@
+"""The settings of the turns of a conversation: all fields of a request except its input.
+
+Settings are copied and encoded once, when a conversation begins, because each turn repeats them
+all. Later changes to the objects that the caller passed have no effect.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, final
+
+import msgspec
+
+from trio_responses import _wire as wire
+from trio_responses._errors import ConfigurationError
+from trio_responses._protocol.continuation import canonical, with_encrypted_reasoning
+from trio_responses._tools.toolbox import tool_definitions
+from trio_responses._turn.request_builder import create_command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trio_responses._protocol.raw_items import RawItems
+
+__all__ = ["TurnSettings", "copy_settings"]
+
+NOT_SETTINGS: Final = frozenset(
+    {"conversation", "input", "previous_response_id", "stream_id", "generate"}
+)
+"""Fields of a request that a conversation sets itself, or that exclude its own history."""
+
+
+@final
+class TurnSettings:
+    """The encoded settings of a turn.
+
+    :param given: settings by name; those that are ``UNSET`` are left out.
+    :param of: ``conversation``, ``turn`` or ``run``, for error messages.
+    :raises ConfigurationError: for a field that is not a setting, and for a plain function as a
+        tool.
+    :raises TypeError: for a value that has no JSON form.
+    """
+
+    def __init__(self, given: Mapping[str, Any], of: str) -> None:
+        wrong = NOT_SETTINGS.intersection(given)
+        if wrong:
+            raise ConfigurationError(
+                f"not a setting of a {of}: {', '.join(sorted(wrong))}; a conversation decides"
+                " about this itself"
+            )
+        plain = {name: value for name, value in given.items() if value is not msgspec.UNSET}
+        if plain.get("tools"):
+            plain["tools"] = tool_definitions(plain["tools"])
+        model = plain.get("model")
+        self.plain: dict[str, Any] = plain
+        """The settings as they were given, tools as their definitions."""
+        self.model: str | None = model if isinstance(model, str) else None
+        """The model."""
+        self.stored: bool = plain.get("store") is True
+        """Whether the server stores the response, so that every socket can continue it."""
+        self._head = _encode(plain)
+        self.canonical: bytes = canonical(self._head)
+        """All settings in a form in which equal settings are equal bytes."""
+
+    def encode_request(
+        self,
+        items: Sequence[RawItems],
+        previous_response_id: str | None,
+        *,
+        generate: bool | None,
+        instructions_with_parent: bool,
+    ) -> bytes:
+        """Return an encoded request with these settings.
+
+        :param items: the input.
+        :param previous_response_id: the parent; `None` for full input.
+        :param generate: `False` for a warm-up; `None` leaves the field out.
+        :param instructions_with_parent: whether the server accepts instructions together with a
+            ``previous_response_id``.
+        """
+        head = self._head
+        rest: dict[str, Any] = {}
+        if previous_response_id is not None:
+            rest["previous_response_id"] = previous_response_id
+            if not instructions_with_parent and "instructions" in self.plain:
+                head = _encode({**self.plain, "instructions": msgspec.UNSET})
+        if generate is not None:
+            rest["generate"] = generate
+        joined = b",".join([some.json for some in items if some.count])
+        more = b"," + msgspec.json.encode(rest)[1:-1] if rest else b""
+        return b'%b%b,"input":[%b]}' % (head[:-1], more, joined)
+
+
+def copy_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of settings as plain JSON values."""
+    copy: dict[str, Any] = msgspec.json.decode(wire.encode(create_command(dict(settings))))
+    del copy["type"]
+    return copy
+
+
+def _encode(settings: Mapping[str, Any]) -> bytes:
+    return wire.encode(create_command(with_encrypted_reasoning(settings)))

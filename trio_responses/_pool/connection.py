@@ -1,0 +1,106 @@
+"""One connection of a pool: what uses the connection, and which responses came from it.
+
+A `PooledConnection` knows neither the other connections nor the waiting turns: `Scheduler`
+decides which turn gets which connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trio_responses._client import ResponsesConnection
+from trio_responses._lifecycle import ConnectionState
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from trio_responses._connection.engine import ConnectionEngine
+    from trio_responses._turn.turn import Turn
+
+__all__ = ["PooledConnection"]
+
+MAX_KNOWN_RESPONSES: Final = 64
+"""Response ids kept for a connection. A server caches one response for each of 33 lanes."""
+ENDED_STATES: Final = frozenset({ConnectionState.DRAINING, ConnectionState.CLOSED})
+
+
+class PooledConnection:
+    """A connection of a pool, with the number of turns, lanes and conversations that use it."""
+
+    def __init__(self, engine: ConnectionEngine) -> None:
+        self.engine = engine
+        self.facade = ResponsesConnection(engine)
+        """The connection as users see it."""
+        self.turns: int = 0
+        """The number of turns of the pool that have a place on this connection."""
+        self.pinned: int = 0
+        """The number of lanes and conversations of the pool that stay on this connection."""
+        self._responses: deque[str] = deque(maxlen=MAX_KNOWN_RESPONSES)
+        self._abandoned: list[Turn] = []
+        self._sending: set[trio.CancelScope] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent at once."""
+        return self.engine.is_open
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the connection will open no other socket."""
+        return self.engine.sockets.state in ENDED_STATES
+
+    @property
+    def lanes_exhausted(self) -> bool:
+        """Whether all lanes of the connection are reserved."""
+        return self.engine.requests.lanes.exhausted
+
+    @property
+    def load(self) -> int:
+        """The number of turns, lanes and conversations on the connection, forks included.
+
+        While a response of an abandoned turn has not ended, all active requests count instead,
+        if they are more.
+        """
+        users = self.turns + max(self.pinned, self.engine.requests.lanes.count)
+        if any(map(self.engine.is_active, self._abandoned)):
+            return max(users, self.engine.count_active())
+        return users
+
+    # --- Responses -----------------------------------------------------------------------
+
+    def has_response(self, response_id: str) -> bool:
+        """Whether a response is one of the latest responses of this connection."""
+        return response_id in self._responses
+
+    def record(self, turn: Turn) -> None:
+        """Record the response of a turn whose block was left."""
+        if turn.response_id is not None:
+            self._responses.append(turn.response_id)
+        self._abandoned = [one for one in (*self._abandoned, turn) if self.engine.is_active(one)]
+
+    # --- Sending -------------------------------------------------------------------------
+
+    @contextmanager
+    def sending(self) -> Generator[None, None, None]:
+        """Cancel the block if the socket is lost, or was lost before the block began.
+
+        The block sends a request. From its first byte on, the sending is not cancelled (P4): the
+        block then ends by itself.
+        """
+        with trio.CancelScope() as scope:
+            if not self.is_open:
+                scope.cancel()
+            self._sending.add(scope)
+            try:
+                yield
+            finally:
+                self._sending.discard(scope)
+
+    def cancel_sending(self) -> None:
+        """Cancel all `sending` blocks: called when the socket was lost."""
+        for scope in self._sending:
+            scope.cancel()

@@ -1,0 +1,106 @@
+"""The tasks of a pool: each opens one connection and watches its sockets until the connection ends.
+
+The tasks and the connections are in two nurseries, both shielded from a cancellation of the
+pool's block, so that the pool works in the ``finally`` clauses of a cancelled block. Closing
+cancels the tasks first, and then closes all connections at the same time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, final
+
+import trio
+
+from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._errors import ConnectionClosed, ResponsesError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio_responses._connection.engine import ConnectionEngine
+    from trio_responses._pool.connection import PooledConnection
+    from trio_responses._pool.scheduler import Scheduler
+
+    Connect: TypeAlias = Callable[[trio.Nursery], Awaitable[ConnectionEngine]]
+
+__all__ = ["PoolSupervisor"]
+
+
+@final
+class PoolSupervisor:
+    """Opens, watches and closes the connections of one pool, as its scheduler requests.
+
+    :param scheduler: requests connections, and is notified of each change of their sockets.
+    :param connect: opens a connection whose tasks run in a nursery.
+    """
+
+    def __init__(self, scheduler: Scheduler, connect: Connect) -> None:
+        self._scheduler = scheduler
+        self._connect = connect
+        self._started = False
+        self._finished = trio.Event()
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Run the tasks until `aclose`, and wait until the first connection is open.
+
+        :raises ResponsesError: when the first connection cannot be opened.
+        """
+        await nursery.start(self._run)
+        connection = await self._scheduler.acquire()  # a turn that is not sent
+        self._scheduler.release(connection)
+
+    @trio.lowlevel.enable_ki_protection
+    async def aclose(self) -> None:
+        """Close all connections, idempotent, within ``timeouts.close``, also when cancelled."""
+        self._scheduler.close(ConnectionClosed("the pool was closed"))
+        if self._started:
+            with trio.CancelScope(shield=True):
+                await self._finished.wait()
+        await trio.lowlevel.checkpoint()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Open a connection for each request of the scheduler, until the scheduler is closed."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # the shield would hide a cancellation
+        self._started = True
+        try:
+            with trio.CancelScope(shield=True):
+                async with open_collapsing_nursery() as connections:
+                    async with open_collapsing_nursery() as tasks:
+                        task_status.started()
+                        # Started here, a task has the context of `open_pool`, not of a turn.
+                        async for _ in self._scheduler.opening_requests:
+                            tasks.start_soon(self._run_connection, connections)
+                        tasks.cancel_scope.cancel()
+                    for connection in self._scheduler.connections:
+                        connections.start_soon(connection.engine.aclose)
+        finally:
+            self._scheduler.close(ConnectionClosed("the pool's nursery has ended"))
+            self._finished.set()
+
+    async def _run_connection(self, nursery: trio.Nursery) -> None:
+        """Open a connection and watch it until it ends."""
+        try:
+            engine = await self._open(nursery)
+        except ResponsesError as error:
+            self._scheduler.handle_failed_opening(error)
+        else:
+            await self._watch(self._scheduler.add(engine))
+
+    async def _open(self, nursery: trio.Nursery) -> ConnectionEngine:
+        try:
+            return await self._connect(nursery)
+        finally:
+            self._scheduler.opening -= 1
+
+    async def _watch(self, connection: PooledConnection) -> None:
+        """Notify the scheduler of each socket that a connection opens and loses."""
+        try:
+            while True:
+                socket = await connection.engine.wait_open()
+                self._scheduler.assign()
+                await socket.retired.wait()
+                if not connection.is_open:  # open after a rotation
+                    self._scheduler.handle_lost_socket(connection)
+        except ResponsesError as error:
+            self._scheduler.handle_ended_connection(connection, error)

@@ -1,0 +1,296 @@
+"""The stream that trio-websocket gets in place of the socket's: handshake and control frames only.
+
+trio-websocket does the opening and closing handshakes and answers pings. A data frame costs it 15
+to 25 us, so data frames never reach it: `_protocol/frames.py` decodes them. The task that reads the
+socket (`Transport.receive`) feeds the control frames to a `ControlStream`, and a `ControlStream`
+reads the socket itself only for the upgrade response. An upgrade that fails is kept as the
+`ControlStream.refusal`, since trio-websocket would wait for the end of a body that may never come.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import trio
+
+from trio_responses._concurrency import FastLock, Notifier
+from trio_responses._errors import (
+    AuthenticationError,
+    ConnectError,
+    HandshakeRejected,
+    UpgradeUnsupported,
+)
+from trio_responses._transport.state import (
+    TransportEvent,
+    TransportState,
+    TransportStates,
+    WriteEvent,
+    WriteState,
+)
+from trio_responses._wire import parse_retry_after
+
+__all__ = ["ControlStream"]
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_BODY_BYTES: Final = 16 * 1024
+"""The part of a refusal's body that is kept."""
+BODY_TIMEOUT: Final = 1.0
+"""Seconds in which the body of a refusal may arrive; the upgrade has failed either way."""
+MAX_LENGTH_DIGITS: Final = 18
+MAX_PENDING_BYTES: Final = 128 * 1024
+"""Control frames that trio-websocket has not read yet."""
+FINAL_READ_CHECKPOINTS: Final = 16
+"""Checkpoints in which a reader may process the last bytes of a broken socket; two are enough."""
+SWITCHING_PROTOCOLS: Final = 101
+FIRST_FINAL_STATUS: Final = 200
+HEADER_BYTES: Final = 2
+CLOSE_FRAME: Final = 0x88
+CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
+LAST_CHUNK: Final = b"0\r\n\r\n"
+REJECTIONS: Final[dict[int, type[HandshakeRejected]]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
+    404: UpgradeUnsupported,
+    426: UpgradeUnsupported,
+}
+
+
+class ControlStream(trio.abc.Stream):
+    """A stream for trio-websocket that carries the handshake and control frames, no data frames.
+
+    :param stream: the real stream.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._pending = bytearray()
+        self._arrived = Notifier()
+        self._ended = False
+        self._write_lock = FastLock()  # data frames do not pass through trio-websocket's own lock
+        self.states: TransportStates = TransportStates()
+        """The states of the transport, shared with `Transport`."""
+        self.scope: trio.CancelScope = trio.CancelScope()
+        """The scope of trio-websocket's tasks: cancelled as soon as the upgrade has failed."""
+        self.refusal: ConnectError | None = None
+        """Why the upgrade failed."""
+        self.crash: Exception | None = None
+        """The exception that trio-websocket raised after the upgrade."""
+        self.after_upgrade: bytes = b""
+        """The bytes that came in one read with the upgrade response, after its head."""
+
+    def feed(self, control: bytes) -> None:
+        """Pass control frames to trio-websocket.
+
+        When they arrive faster than the answers can be written, the oldest are dropped: an answer
+        to the latest ping is enough (RFC 6455, section 5.5.3).
+
+        :param control: whole frames, as raw bytes.
+        """
+        self._pending += control
+        if len(self._pending) > MAX_PENDING_BYTES:
+            surplus = 0
+            while len(self._pending) - surplus > MAX_PENDING_BYTES // 2:
+                surplus += HEADER_BYTES + self._pending[surplus + 1]
+            del self._pending[:surplus]
+        self._arrived.notify()
+
+    def drop_pending(self) -> None:
+        """Drop the control frames that wait unanswered: a close frame is about to be written."""
+        self._pending.clear()
+
+    def feed_end(self) -> None:
+        """Pass the end of the stream to trio-websocket, after the frames that still wait."""
+        self._ended = True
+        self._arrived.notify()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the head of the upgrade response first, and one control frame on every call after.
+
+        One frame and not several, because trio-websocket raises when it reads a ping before its
+        own close frame goes out and answers the ping after.
+        """
+        del max_bytes  # handshakes and control frames are small
+        if self.states.life is TransportState.OPENING:
+            return await self._receive_upgrade()
+        while not self._pending and not self._ended:
+            await self._arrived.wait()
+        size = HEADER_BYTES + self._pending[1] if self._pending else 0
+        taken = bytes(self._pending[:size])
+        del self._pending[:size]
+        return taken
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Write trio-websocket's bytes: the upgrade request or a control frame."""
+        try:
+            async with self._write_lock:
+                await self._write(data)
+                if data[0] == CLOSE_FRAME:
+                    self.states.process(WriteEvent.CLOSE_FRAME_WRITTEN)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self.states.life is TransportState.OPENING:
+                self._refuse_broken(error)
+            elif isinstance(error, trio.BrokenResourceError):
+                await self.wait_until_read()
+            raise
+
+    async def send_frame(self, frame: bytes) -> bool:
+        """Write a whole data frame.
+
+        :return: `False` when the frame was not written, because the socket has ended or is closing.
+        """
+        try:
+            async with self._write_lock:
+                if self.states.write is WriteState.CLOSE_SENT:
+                    return False
+                await self._write(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True
+
+    async def _write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.states.write is WriteState.CUT:
+            raise trio.BrokenResourceError("a frame was cut short")
+        try:
+            await self._stream.send_all(data)
+        except trio.Cancelled:
+            self.states.process(WriteEvent.WRITE_CANCELLED)
+            raise
+
+    async def wait_until_read(self) -> None:
+        """Wait for a reader to process the bytes that came before a write failed.
+
+        A close frame among them has the reason why the write failed. trio-websocket gets the
+        failure after the close frame, and so reports the server's close code.
+        """
+        for _ in range(FINAL_READ_CHECKPOINTS):
+            if self._ended and not self._pending:
+                break
+            await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket accepts bytes."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        self.feed_end()
+        await self._stream.aclose()
+
+    async def abort(self, crash: Exception) -> None:
+        """Close the socket at once: trio-websocket has failed and cannot go on."""
+        self.crash = crash
+        await trio.aclose_forcefully(self._stream)
+
+    def fail_upgrade(self, cause: Exception) -> None:
+        """Keep that trio-websocket did not accept the server's upgrade response."""
+        refusal = ConnectError("the server's upgrade response was not valid")
+        refusal.__cause__ = cause
+        self._refuse(refusal)
+
+    def _refuse(self, error: ConnectError) -> None:
+        self.refusal = self.refusal or error
+        self.states.process(TransportEvent.UPGRADE_FAILED)
+        self._ended = True
+        self.scope.cancel()
+
+    def _refuse_broken(self, cause: Exception) -> None:
+        refusal = ConnectError("the connection broke during the upgrade")
+        refusal.__cause__ = cause
+        self._refuse(refusal)
+
+    async def _receive_upgrade(self) -> bytes:
+        """Read the server's response to the upgrade request.
+
+        :return: the head of a 101 response, unchanged, up to its empty line; nothing for every
+            other response, which becomes the `refusal`.
+        """
+        received = bytearray()
+        while True:
+            end = received.find(b"\r\n\r\n") + 4
+            if end < 4:  # noqa: PLR2004 - find() returned -1
+                if not await self._read_more(received):
+                    return b""
+                continue
+            status, headers = _parse_head(bytes(received[:end]))
+            if status == SWITCHING_PROTOCOLS:
+                self.states.process(TransportEvent.SWITCHING_PROTOCOLS)
+                self.after_upgrade = bytes(received[end:])
+                return bytes(received[:end])
+            if SWITCHING_PROTOCOLS < status < FIRST_FINAL_STATUS or status == 100:  # noqa: PLR2004
+                del received[:end]  # an interim response: the final one follows (RFC 9110, 15.2)
+                continue
+            if status == 0:
+                self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
+                return b""
+            await self._refuse_by_status(status, headers, received[end:])
+            return b""
+
+    async def _read_more(self, received: bytearray) -> bool:
+        """Read once into ``received``; return `False` when the upgrade has failed."""
+        if len(received) > MAX_HEAD_BYTES:
+            self._refuse(ConnectError("the head of the server's upgrade response has no end"))
+            return False
+        try:
+            data = await self._stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._refuse_broken(error)
+            return False
+        received += data
+        if not data:
+            self._refuse(ConnectError("the server closed the connection during the upgrade"))
+        elif not received.startswith(b"HTTP/1."[: len(received)]):
+            self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
+        return self.refusal is None
+
+    async def _refuse_by_status(
+        self, status: int, headers: dict[str, str], body: bytearray
+    ) -> None:
+        """Read the body of a refusal, and keep the refusal with it.
+
+        The body ends by its length or its last chunk, at the end of the stream, at
+        `MAX_BODY_BYTES`, or after `BODY_TIMEOUT`.
+        """
+        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        length = headers.get("content-length", "")
+        has_length = length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
+        wanted = min(int(length) if has_length else MAX_BODY_BYTES, MAX_BODY_BYTES)
+        with trio.move_on_after(BODY_TIMEOUT):
+            while len(body) < wanted and not (chunked and body.endswith(LAST_CHUNK)):
+                try:
+                    data = await self._stream.receive_some()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    break
+                if not data:
+                    break
+                body += data
+        if chunked:
+            body = _join_chunks(body)
+        kind = REJECTIONS.get(status, HandshakeRejected)
+        self._refuse(
+            kind(status, headers, bytes(body[:wanted]), retry_after=parse_retry_after(headers))
+        )
+
+
+def _join_chunks(raw: bytearray) -> bytearray:
+    """Return a body without the framing of its chunks, as far as it arrived (RFC 9112, 7.1)."""
+    body = bytearray()
+    position = 0
+    while size := CHUNK_SIZE.match(raw, position):
+        position = size.end() + int(size[1], 16)
+        body += raw[size.end() : position]
+        position += len(b"\r\n")
+    return body
+
+
+def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """Return the status and headers of a response head; status 0 when the head has none."""
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    words = status_line.split(" ", 2)
+    status = words[1] if len(words) > 1 else ""
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip().lower()] = value.strip()
+    return (int(status) if status.isdecimal() and len(status) == 3 else 0), headers  # noqa: PLR2004

@@ -1,0 +1,169 @@
+"""The states of a WebSocket transport, as two tables.
+
+One table is the life of the transport, from the upgrade request to the closed byte stream. The
+other is its write side: whether frames can still be written. The tables do no I/O. `websocket.py`
+and `control_stream.py` process an event when something happened, and read the state before they
+read or write the socket.
+
+The rules of the life:
+
+- Messages and pings go out only in ``OPEN``. ``CLOSING`` still reads, since the server may send
+  messages before its close frame.
+- In ``VIOLATED`` and ``LOST`` the loss is known: `Transport.receive` and `Transport.send` raise the
+  same `ConnectionLost` from then on. The first loss counts.
+- ``VIOLATED`` differs from ``LOST`` in one way: the stream may still work, so `Transport.aclose`
+  sends a close frame with the code of the violation (RFC 6455, section 7.1.7).
+- ``CLOSED`` lasts until a reader asks how the socket ended; after that the state is ``LOST``.
+- `Transport.aclose` may be called in every state after the upgrade, any number of times.
+
+The rules of the write side: no data frame follows a close frame (RFC 6455, section 5.5.1). A write
+that was cancelled may have left half a frame on the wire, and nothing is written after that.
+
+An event that a table does not list for the current state is a defect of this package and raises
+`RuntimeError`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+__all__ = ["TransportEvent", "TransportState", "TransportStates", "WriteEvent", "WriteState"]
+
+
+class TransportState(Enum):
+    """What a transport is doing: the module's docstring has the rules."""
+
+    OPENING = auto()
+    """The upgrade request goes out, and its response has not come."""
+    SWITCHING = auto()
+    """The server answered 101; trio-websocket checks the rest of the response."""
+    OPEN = auto()
+    """Messages go both ways."""
+    VIOLATED = auto()
+    """The server broke the WebSocket protocol; a close frame can still be sent."""
+    CLOSING = auto()
+    """This side began the closing handshake."""
+    LOST = auto()
+    """The socket has ended, and how it ended is known."""
+    CLOSED = auto()
+    """This side closed the socket, or the upgrade failed."""
+
+
+class TransportEvent(Enum):
+    """What changes the state of a transport."""
+
+    SWITCHING_PROTOCOLS = auto()
+    """A response head with status 101 came."""
+    UPGRADE_ACCEPTED = auto()
+    """trio-websocket found the response valid."""
+    UPGRADE_FAILED = auto()
+    """Another status, an invalid response, or a broken stream during the upgrade."""
+    PROTOCOL_VIOLATED = auto()
+    """A reader found bytes that are no WebSocket frame."""
+    SOCKET_ENDED = auto()
+    """A reader found the end of the stream or a close frame, or this side gave the socket up."""
+    CLOSE_STARTED = auto()
+    """`Transport.aclose` was called."""
+    STREAM_CLOSED = auto()
+    """`Transport.aclose` has closed the byte stream."""
+
+
+TRANSPORT_TRANSITIONS: Final[dict[TransportState, dict[TransportEvent, TransportState]]] = {
+    TransportState.OPENING: {
+        TransportEvent.SWITCHING_PROTOCOLS: TransportState.SWITCHING,
+        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
+    },
+    TransportState.SWITCHING: {
+        TransportEvent.UPGRADE_ACCEPTED: TransportState.OPEN,
+        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
+    },
+    TransportState.OPEN: {
+        TransportEvent.PROTOCOL_VIOLATED: TransportState.VIOLATED,
+        TransportEvent.SOCKET_ENDED: TransportState.LOST,
+        TransportEvent.CLOSE_STARTED: TransportState.CLOSING,
+    },
+    TransportState.VIOLATED: {
+        TransportEvent.SOCKET_ENDED: TransportState.VIOLATED,
+        TransportEvent.CLOSE_STARTED: TransportState.VIOLATED,
+        TransportEvent.STREAM_CLOSED: TransportState.LOST,
+    },
+    TransportState.CLOSING: {
+        TransportEvent.PROTOCOL_VIOLATED: TransportState.VIOLATED,
+        TransportEvent.SOCKET_ENDED: TransportState.LOST,
+        TransportEvent.CLOSE_STARTED: TransportState.CLOSING,
+        TransportEvent.STREAM_CLOSED: TransportState.CLOSED,
+    },
+    TransportState.LOST: {
+        TransportEvent.PROTOCOL_VIOLATED: TransportState.LOST,
+        TransportEvent.SOCKET_ENDED: TransportState.LOST,
+        TransportEvent.CLOSE_STARTED: TransportState.LOST,
+        TransportEvent.STREAM_CLOSED: TransportState.LOST,
+    },
+    TransportState.CLOSED: {
+        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
+        TransportEvent.PROTOCOL_VIOLATED: TransportState.LOST,
+        TransportEvent.SOCKET_ENDED: TransportState.LOST,
+        TransportEvent.CLOSE_STARTED: TransportState.CLOSED,
+        TransportEvent.STREAM_CLOSED: TransportState.CLOSED,
+    },
+}
+
+
+class WriteState(Enum):
+    """What may still be written to a transport."""
+
+    READY = auto()
+    """Every frame."""
+    CLOSE_SENT = auto()
+    """Control frames only: a close frame went out."""
+    CUT = auto()
+    """Nothing: half a frame may be on the wire."""
+
+
+class WriteEvent(Enum):
+    """What changes the write side of a transport."""
+
+    CLOSE_FRAME_WRITTEN = auto()
+    """A whole close frame was written."""
+    WRITE_CANCELLED = auto()
+    """A write was cancelled, perhaps in the middle of a frame."""
+
+
+WRITE_TRANSITIONS: Final[dict[WriteState, dict[WriteEvent, WriteState]]] = {
+    WriteState.READY: {
+        WriteEvent.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
+        WriteEvent.WRITE_CANCELLED: WriteState.CUT,
+    },
+    WriteState.CLOSE_SENT: {
+        WriteEvent.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
+        WriteEvent.WRITE_CANCELLED: WriteState.CUT,
+    },
+    WriteState.CUT: {},
+}
+
+
+class TransportStates:
+    """The state of one transport's life and of its write side, changed by events only."""
+
+    __slots__ = ("life", "write")
+
+    def __init__(self) -> None:
+        self.life: TransportState = TransportState.OPENING
+        self.write: WriteState = WriteState.READY
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.life.name} {self.write.name}>"
+
+    def process(self, event: TransportEvent | WriteEvent) -> None:
+        """Change the state as the tables say.
+
+        :raises RuntimeError: when the event cannot happen in the current state.
+        """
+        try:
+            if isinstance(event, TransportEvent):
+                self.life = TRANSPORT_TRANSITIONS[self.life][event]
+            else:
+                self.write = WRITE_TRANSITIONS[self.write][event]
+        except KeyError:
+            raise RuntimeError(f"{event} cannot happen to {self!r}") from None

@@ -1,0 +1,235 @@
+"""Checks of the frames that a client sends: pure functions from JSON to a refusal or None.
+
+The messages are those of OpenAI's server and part of the wire format: do not reword them.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias, cast
+
+import msgspec
+
+from trio_responses._wire import ResponseCreate
+from trio_responses.testing._frames import (
+    Json,
+    RequestRefusal,
+    invalid_stream_id,
+    unknown_parameter,
+    unsupported_stream_id,
+)
+
+_LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
+_Types: TypeAlias = tuple[type, ...]
+
+_NUMBER: Final[_Types] = (int, float)
+_FIELD_TYPES: Final[Mapping[str, tuple[_Types, str]]] = {
+    "previous_response_id": ((str,), "a string"),
+    "instructions": ((str, list), "a string or an array"),
+    "store": ((bool,), "a boolean"),
+    "generate": ((bool,), "a boolean"),
+    "background": ((bool,), "a boolean"),
+    "parallel_tool_calls": ((bool,), "a boolean"),
+    "temperature": (_NUMBER, "a number"),
+    "top_p": (_NUMBER, "a number"),
+    "top_logprobs": ((int,), "an integer"),
+    "max_output_tokens": ((int,), "an integer"),
+    "max_tool_calls": ((int,), "an integer"),
+    "metadata": ((dict,), "an object"),
+    "reasoning": ((dict,), "an object"),
+    "text": ((dict,), "an object"),
+    "prompt_cache_options": ((dict,), "an object"),
+    "tools": ((list,), "an array"),
+    "include": ((list,), "an array"),
+    "tool_choice": ((str, dict), "a string or an object"),
+    "conversation": ((str, dict), "a string or an object"),
+    "context_management": ((list,), "an array"),
+}
+_KNOWN_FIELDS: Final = frozenset(
+    {field.encode_name for field in msgspec.structs.fields(ResponseCreate)} - {"extra"}
+    | {
+        "type",
+        "multi_agent",  # in the beta API
+        "client_metadata",  # sent by Codex
+    }
+)
+_USER_PARTS: Final = ("input_text", "input_image", "input_file")
+
+
+def parse_frame(frame: str | bytes) -> Json | RequestRefusal:
+    """Return the JSON object in ``frame``, or a refusal if the frame is none."""
+    if isinstance(frame, bytes):
+        return RequestRefusal(message="Expected a text frame, got a binary one.")
+    try:
+        value = msgspec.json.decode(frame)
+    except msgspec.DecodeError:
+        return RequestRefusal(message="The frame is not valid JSON.")
+    except RecursionError:
+        return RequestRefusal(message="The frame is nested too deeply.")
+    if not isinstance(value, dict):
+        return RequestRefusal(message="The frame must be a JSON object.")
+    return cast("Json", value)
+
+
+def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
+    """Return a refusal of an invalid ``stream_id``; it comes before the request joins a lane."""
+    if "stream_id" not in body:
+        return None
+    if not lanes:
+        return unsupported_stream_id()
+    name = body["stream_id"]
+    if isinstance(name, str) and _LANE_NAME.fullmatch(name):
+        return None
+    return invalid_stream_id()
+
+
+def check_create(body: Json, *, unknown_parameters: bool = False) -> RequestRefusal | None:
+    """Return a refusal of an invalid ``response.create``.
+
+    :param unknown_parameters: Whether unknown fields are allowed.
+    """
+    unknown = None if unknown_parameters else _check_names(body)
+    refusal = unknown or _check_model(body.get("model")) or _check_types(body)
+    if refusal is not None:
+        return refusal
+    if body.get("background"):
+        return RequestRefusal(
+            message="Background mode is not supported over WebSocket.",
+            code="unsupported_parameter",
+            param="background",
+        )
+    if body.get("conversation") is not None and body.get("previous_response_id") is not None:
+        return RequestRefusal(
+            message="'conversation' and 'previous_response_id' exclude each other.",
+            code="mutually_exclusive_parameters",
+            param="previous_response_id",
+        )
+    return (
+        _check_input(body.get("input"))
+        or _check_tools(body.get("tools"))
+        or _check_context_management(body.get("context_management"))
+    )
+
+
+def check_steer(body: Json) -> str | None:
+    """Return the error message for an invalid ``response.steer``, or None."""
+    unknown = set(body) - {"type", "previous_response_id", "input"}
+    if unknown:
+        return f"Unknown parameters: {', '.join(sorted(unknown))}."
+    if not isinstance(body.get("previous_response_id"), str):
+        return "'previous_response_id' must be a string."
+    value: Any = body.get("input")
+    if isinstance(value, str) and value:
+        return None
+    if not isinstance(value, list) or not value:
+        return "'input' must be text or a non-empty array of user messages."
+    if all(_is_user_message(item) for item in cast("Any", value)):
+        return None
+    return "'input' may hold user messages only, of text, images and files."
+
+
+def _is_user_message(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    fields = cast("Json", item)
+    if set(fields) - {"type", "role", "content"} or fields.get("type", "message") != "message":
+        return False
+    content: Any = fields.get("content")
+    if isinstance(content, list):
+        parts = cast("list[object]", content)
+        good = len(parts) > 0 and all(_is_user_part(part) for part in parts)
+    else:
+        good = isinstance(content, str)
+    return good and fields.get("role") == "user"
+
+
+def _is_user_part(part: Any) -> bool:
+    return isinstance(part, dict) and cast("Json", part).get("type") in _USER_PARTS
+
+
+def _check_names(body: Json) -> RequestRefusal | None:
+    unknown = next((name for name in body if name not in _KNOWN_FIELDS), None)
+    return None if unknown is None else unknown_parameter(unknown)
+
+
+def _check_model(model: Any) -> RequestRefusal | None:
+    if model is None or model == "":
+        return _missing("model")
+    return None if isinstance(model, str) else _invalid_type("model", "a string")
+
+
+def _check_types(body: Json) -> RequestRefusal | None:
+    for name, (types, expected) in _FIELD_TYPES.items():
+        value = body.get(name)
+        if value is not None and not _is_a(value, types):
+            return _invalid_type(name, expected)
+    return None
+
+
+def _check_input(value: Any) -> RequestRefusal | None:
+    if value is None or isinstance(value, str):
+        return None
+    if not isinstance(value, list):
+        return _invalid_type("input", "a string or an array")
+    for index, item in enumerate(cast("Any", value)):
+        if not isinstance(item, dict):
+            return _invalid_type(f"input[{index}]", "an object")
+    return None
+
+
+def _check_tools(value: Any) -> RequestRefusal | None:
+    for index, tool in enumerate(cast("list[Any]", value or [])):
+        if not isinstance(tool, dict):
+            return _invalid_type(f"tools[{index}]", "an object")
+        fields = cast("Json", tool)
+        if not isinstance(fields.get("type"), str):
+            return _missing(f"tools[{index}].type")
+        if fields["type"] == "function" and not isinstance(fields.get("name"), str):
+            return _missing(f"tools[{index}].name")
+    return None
+
+
+def _check_context_management(value: Any) -> RequestRefusal | None:
+    for index, rule in enumerate(cast("list[Any]", value or [])):
+        at = f"context_management[{index}]"
+        if not isinstance(rule, dict):
+            return _invalid_type(at, "an object")
+        fields = cast("Json", rule)
+        if fields.get("type") is None:
+            return _missing(f"{at}.type")
+        if fields["type"] != "compaction":
+            return _invalid_value(f"{at}.type", "'compaction'")
+        threshold: Any = fields.get("compact_threshold")
+        if threshold is not None and not _is_a(threshold, (int,)):
+            return _invalid_type(f"{at}.compact_threshold", "an integer")
+        if threshold is not None and threshold < 1:
+            return _invalid_value(f"{at}.compact_threshold", "1 or more")
+    return None
+
+
+def _is_a(value: Any, types: _Types) -> bool:
+    # A bool is an int in Python, but true is no number in JSON.
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _missing(param: str) -> RequestRefusal:
+    return RequestRefusal(
+        message=f"Missing required parameter: '{param}'.",
+        code="missing_required_parameter",
+        param=param,
+    )
+
+
+def _invalid_type(param: str, expected: str) -> RequestRefusal:
+    return RequestRefusal(
+        message=f"Invalid type for '{param}': expected {expected}.",
+        code="invalid_type",
+        param=param,
+    )
+
+
+def _invalid_value(param: str, expected: str) -> RequestRefusal:
+    return RequestRefusal(
+        message=f"Invalid value for '{param}': expected {expected}.",
+        code="invalid_value",
+        param=param,
+    )
