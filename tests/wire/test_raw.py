@@ -1,5 +1,6 @@
 """Received objects give back their JSON: ``to_dict()``, ``to_json()``, and items sent again."""
 
+import copy
 import json
 from typing import Any
 
@@ -16,7 +17,11 @@ RESPONSE = '{"id": "resp_1", "status": "completed", "novel": [1.50, null], "outp
 
 
 def completed(response: str) -> wire.Response:
-    event = wire.decode(f'{{"type":"response.completed","response":{response}}}'.encode())
+    return completed_bytes(response.encode())
+
+
+def completed_bytes(response: bytes) -> wire.Response:
+    event = wire.decode(b'{"type":"response.completed","response":' + response + b"}")
     assert isinstance(event, wire.ResponseCompleted)
     return event.response
 
@@ -56,6 +61,36 @@ def test_output_that_only_the_events_had_is_part_of_the_json() -> None:
     accumulator.feed([done])
     response = accumulator.finish(completed('{"id": "resp_1", "novel": 1}'))
     assert response.to_dict() == {"id": "resp_1", "novel": 1, "output": [json.loads(CALL)]}
+
+
+def test_output_is_added_to_a_response_that_a_program_made() -> None:
+    response = wire.Response(id="resp_1").with_output([msgspec.Raw(CALL.encode())])
+    assert response.to_dict() == {"id": "resp_1", "output": [json.loads(CALL)]}
+
+
+def test_a_copy_of_an_event_has_its_response() -> None:
+    frame = b'{"type":"response.created","response":{"id":"r","novel":1}}'
+    event = copy.copy(wire.decode(frame))
+    assert isinstance(event, wire.ResponseCreated)
+    assert event.response.to_dict() == {"id": "r", "novel": 1}
+
+
+@pytest.mark.parametrize("value", [b'"r"', b"7", b"[]", b"null"])
+def test_an_event_whose_response_is_no_object_is_undecodable(value: bytes) -> None:
+    event = wire.decode(b'{"type":"response.created","response":' + value + b"}")
+    assert isinstance(event, wire.UndecodableFrame)
+    assert event.wire_type == "response.created"
+
+
+def test_bytes_that_are_no_text_are_left_out_of_a_response() -> None:
+    response = completed_bytes(b'{"id": "resp_1", "status": "\xff"}')
+    assert (response.id, response.status) == ("resp_1", None)
+
+
+def test_an_item_without_a_json_form_is_a_type_error() -> None:
+    content: Any = object()
+    with pytest.raises(TypeError, match="an object of type object has no JSON form"):
+        wire.Message(role="user", content=content).to_json()
 
 
 def test_a_received_item_gives_back_its_json() -> None:

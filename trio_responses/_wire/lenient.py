@@ -54,12 +54,6 @@ def replace_lone_surrogates(frame: bytes) -> bytes:
     )
 
 
-def has_lone_surrogates(raw: msgspec.Raw) -> bool:
-    """Whether JSON has surrogates that `replace_lone_surrogates` replaces."""
-    found = bytes(raw)
-    return replace_lone_surrogates(found) != found
-
-
 @functools.cache
 def _decoder_of(type_: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(type_, strict=False)

@@ -293,16 +293,16 @@ def _check_of_union(members: Sequence[Any], path: str) -> Check:
     others = [member for member in members if member is not type(None)]
     objects = [member for member in others if typing.is_typeddict(member)]
     scalars = [member for member in others if not typing.is_typeddict(member)]
-    check_object = _check_of_variants(objects, path) if objects else None
     check_scalar = _check_of(scalars[0], path) if scalars else None
+    check_object = _check_of_variants(objects, path) if objects else check_scalar or _accept
     nullable = len(others) < len(members)
 
     def check(value: Any) -> None:
         if value is None and nullable:
             return
-        if check_object is not None and (check_scalar is None or isinstance(value, Mapping)):
+        if isinstance(value, Mapping) or check_scalar is None:
             check_object(value)
-        elif check_scalar is not None:
+        else:
             check_scalar(value)
 
     return check

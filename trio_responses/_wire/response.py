@@ -152,6 +152,8 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
         """Return the Response as JSON text: as received, fields of later API versions included.
 
         Output items that the server sent in events alone are in ``output``.
+
+        :raises ValueError: if the JSON is not UTF-8.
         """
         raw = self.raw
         return super().to_json() if raw is None else bytes(raw).decode()
@@ -194,14 +196,11 @@ _decoder = msgspec.json.Decoder(Response)
 def decode_response(raw: msgspec.Raw) -> Response:
     """Decode a response, which keeps its JSON.
 
-    :raises msgspec.DecodeError: or another of ``DECODE_ERRORS``, if the JSON is no object, or has
-        lone surrogates: these are replaced in a whole frame.
+    :raises msgspec.DecodeError: or another of ``DECODE_ERRORS``, if the JSON is no object.
     """
     try:
         response = _decoder.decode(raw)
     except lenient.DECODE_ERRORS:
-        if lenient.has_lone_surrogates(raw):
-            raise
         response = lenient.decode(raw, Response)
     vars(response)["raw_json"] = raw
     return response
