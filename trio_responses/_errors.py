@@ -841,7 +841,7 @@ class BufferOverflow(ResponsesError):
     :ivar buffered: the unread bytes of this turn.
     """
 
-    type: ClassVar[Literal["trio_responses.buffer_exceeded"]] = "trio_responses.buffer_exceeded"
+    type: ClassVar[Literal["trio_responses.buffer_overflow"]] = "trio_responses.buffer_overflow"
 
     def __init__(self, buffered: int) -> None:
         super().__init__(

@@ -231,14 +231,19 @@ class RequestQueue:
 
     async def send_command(self, command: ClientEvent) -> None:
         """Send a command whose answer is delivered to the raw channel."""
-        if not isinstance(command, wire.ResponseCreate | wire.ResponseSteer):
+        if not isinstance(command, wire.ClientEvent):
             kind = type(command).__name__
-            raise ConfigurationError(f"send() takes ResponseCreate or ResponseSteer, not {kind}")
+            raise ConfigurationError(
+                f"send() takes ResponseCreate, ResponseSteer or ResponseInject, not {kind}"
+            )
         payload = wire.encode(command)
         self._check_size(payload)
         socket = await self._sockets.wait_open()
         if isinstance(command, wire.ResponseSteer):
             await self._send_raw_steer(command, socket, payload)
+            return
+        if isinstance(command, wire.ResponseInject):
+            await self._write(socket, payload)
             return
         request = ActiveRequest(_given(command.stream_id), _given(command.previous_response_id))
         socket.admit(request)

@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from trio_responses._wire import lenient
-from trio_responses._wire.base import Event, Record, Unknown
+from trio_responses._wire.base import Event, Item, Record, Unknown
 from trio_responses._wire.commands import ClientEvent, ResponseCreate
 from trio_responses._wire.errors import ErrorEvent, decode_error
 from trio_responses._wire.events import (
@@ -84,25 +84,9 @@ _DONE_EVENTS: dict[str, type[Event]] = {
 # The start of an object or an array.
 _OPENING = re.compile(rb"[\[{]")
 
-# An escape sequence in a string: a surrogate pair, a lone surrogate, or any other.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[dD][89a-fA-F][\da-fA-F]{2}|.)",
-    re.DOTALL,
-)
-_LONE_SURROGATE_LENGTH = len(rb"\ud83d")
-
-
-def _replace_lone_surrogates(frame: bytes) -> bytes:
-    """Replace lone surrogates with U+FFFD: JSON allows lone surrogates, msgspec rejects them."""
-    if rb"\ud" not in frame.lower():
-        return frame
-    return _ESCAPE.sub(
-        lambda match: rb"\ufffd" if len(match[0]) == _LONE_SURROGATE_LENGTH else match[0], frame
-    )
-
 
 def _decode_leniently(frame: bytes) -> ServerEvent:
-    replaced = _replace_lone_surrogates(frame)
+    replaced = lenient.replace_lone_surrogates(frame)
     if replaced != frame:
         return decode(replaced)
     envelope = _Envelope()
@@ -181,6 +165,9 @@ def encode(command: ClientEvent) -> bytes:
         out the value.
     :raises ValueError: if ``extra`` contains a field that the client event has itself.
     """
+    given = command.input
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        command = msgspec.structs.replace(command, input=_as_received(given))
     extra: Mapping[str, Any] = {}
     if isinstance(command, ResponseCreate) and command.extra is not msgspec.UNSET:
         extra = command.extra
@@ -193,6 +180,14 @@ def encode(command: ClientEvent) -> bytes:
         command = msgspec.structs.replace(command, extra=msgspec.UNSET)
     frame = _encode_json(command)
     return frame[:-1] + b"," + _encode_json(dict(extra))[1:] if extra else frame
+
+
+def _as_received(items: Sequence[Any]) -> Sequence[Any]:
+    """Return an input whose received items are their JSON, so that no field is lost."""
+    if not any(issubclass(kind, Item) for kind in set(map(type, items))):
+        return items
+    raws = [item.raw if isinstance(item, Item) else None for item in items]
+    return [item if raw is None else raw for item, raw in zip(items, raws, strict=True)]
 
 
 def _encode_other(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypeVar, cast
 import msgspec
 
 from trio_responses._wire import lenient
-from trio_responses._wire.base import JSON, Event, Record
+from trio_responses._wire.base import JSON, Agent, Event, Record
 from trio_responses._wire.retry_hints import parse_retry_hint
 
 ValueT = TypeVar("ValueT")
@@ -49,6 +49,10 @@ class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):
             headers=self.headers,
         )
 
+    def to_json(self) -> str:
+        """Return the frame as received."""
+        return self.raw.decode() if self.raw else super().to_json()
+
     def __repr__(self) -> str:
         """Return the fields without the message, which may quote the request."""
         return (
@@ -69,6 +73,7 @@ class _ErrorFrame(Record, frozen=True, kw_only=True):
     detail: JSON = None
     param: JSON = None
     headers: JSON = None
+    agent: Agent | None = None
     sequence_number: int | None = None
     stream_id: str | None = None
 
@@ -99,6 +104,7 @@ def decode_error(frame: bytes) -> ErrorEvent:
         error_type=_to_text(inner.get("type")),
         headers=_to_headers(inner.get("headers")) | _to_headers(outer.headers),
         misalignment=inner.get("misalignment"),
+        agent=outer.agent,
         sequence_number=outer.sequence_number,
         stream_id=outer.stream_id,
         raw=frame,
