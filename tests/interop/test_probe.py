@@ -30,7 +30,7 @@ def upstream(start: Callable[..., Program], modules: Path) -> str:
 
 
 def probe(url: str) -> tuple[int, dict[str, str], dict[str, str]]:
-    command = [sys.executable, "-m", "trio_responses", "probe", "--json", "--timeout", "5"]
+    command = [sys.executable, "-m", "trio_responses", "probe", "--json", "--timeout", "60"]
     done = subprocess.run(  # noqa: S603 - our own program
         [*command, "--url", url],
         env=clean_environment(),
