@@ -119,38 +119,37 @@ def checked(event: Any) -> Json:
 
 
 @contextmanager
-def sync_client(openai: Any, url: str) -> Iterator[Client]:
+def sync_wire(openai: Any, url: str) -> Iterator[Wire]:
     with (
         openai.OpenAI(api_key=KEY, base_url=url) as sdk,
         sdk.responses.connect() as connection,
     ):
-        yield Client(SyncWire(connection))
+        yield SyncWire(connection)
 
 
 @contextmanager
-def async_client(openai: Any, url: str) -> Iterator[Client]:
+def async_wire(openai: Any, url: str) -> Iterator[Wire]:
     with asyncio.Runner() as runner:
         sdk = openai.AsyncOpenAI(api_key=KEY, base_url=url)
         manager = sdk.responses.connect()
         connection = runner.run(manager.__aenter__())
         try:
-            yield Client(AsyncWire(runner, connection))
+            yield AsyncWire(runner, connection)
         finally:
             runner.run(manager.__aexit__(None, None, None))
             runner.run(sdk.close())
 
 
 @contextmanager
-def node_client(script: tuple[str, str], modules: Path, url: str) -> Iterator[Client]:
+def node_wire(script: tuple[str, str], modules: Path, url: str) -> Iterator[Wire]:
     process = subprocess.Popen(  # noqa: S603 - a script of this folder
         [*script, str(modules), url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    wire = NodeWire(process)
     try:
-        yield Client(wire)
+        yield NodeWire(process)
         rest, _ = process.communicate(timeout=HANG_GUARD)
         assert json.loads(rest.splitlines()[-1]) == {"closed": 1000}
         assert process.returncode == 0

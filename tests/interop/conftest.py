@@ -88,7 +88,7 @@ def modules() -> Path:
 
 
 @pytest.fixture(scope="session")
-def our_url(start: Callable[..., Program]) -> str:
+def server_url(start: Callable[..., Program]) -> str:
     """Start the test server by the command line; return its base URL."""
     program = start("trio-responses", sys.executable, "-m", "trio_responses", "serve")
     return program.wait_for(r"listening on (http://\S+)")

@@ -1,8 +1,8 @@
 """Tests of the transport with the fuzzing server of Autobahn, which verifies RFC 6455.
 
 The PyPI package ``autobahntestsuite`` needs Python 2.7 and so a separate environment. Its command
-``wstest`` is searched on the path; the variable ``TRIO_RESPONSES_WSTEST`` names another one.
-Without ``wstest`` the tests are skipped.
+``wstest`` must be on the path, or ``TRIO_RESPONSES_WSTEST`` must name it; otherwise these tests are
+skipped.
 
 Every case of the families 1 to 7, 9 and 10 runs. The families 12 and 13 test compression
 (RFC 7692), which the client does not offer; the server would report them as unimplemented.

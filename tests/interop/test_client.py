@@ -227,7 +227,7 @@ async def test_reasoning_is_a_separate_item(url: str) -> None:
         assert stream.response.output_text == "42."
 
 
-async def test_agentic_warms_up(agentic_url: str) -> None:
+async def test_a_chain_continues_from_a_warm_up_of_agentic(agentic_url: str) -> None:
     async with opened(agentic_url) as connection:
         warm = await connection.warm_up(model=MODEL, instructions="Be brief.", tools=[WEATHER])
         assert warm.output == ()
@@ -287,7 +287,9 @@ async def test_an_upstream_error_of_agentic_has_a_status_and_a_code(
         assert caught.value.delivery is DeliveryStatus.REJECTED
 
 
-async def test_aimock_says_no_status_so_that_it_may_have_run(aimock_url: str) -> None:
+async def test_an_error_of_aimock_has_no_status_so_that_the_turn_may_have_run(
+    aimock_url: str,
+) -> None:
     async with opened(aimock_url) as connection:
         with pytest.raises(APIError) as caught:
             await connection.create(model="no-such-model", input="unmatched words here")

@@ -1,12 +1,12 @@
 """Tests of a conversation with agentic-api through a proxy that cuts every connection.
 
-The cuts differ in place (in the handshake, between frames, inside a frame), in direction and in kind
-(FIN or RST). Such a conversation must end with the same history as one without cuts, and the model
-must receive the same messages; aimock, the model of agentic-api, keeps a journal of its requests.
+The cuts differ in place (in the handshake, between frames, inside a frame), in direction and in
+kind (FIN or RST). Such a conversation must end with the same history as one without cuts, and the
+model must receive the same messages; aimock, the model of agentic-api, keeps a journal of them.
 
 The library opens new sockets, sends requests that were not sent, sends the full history on a socket
-whose server lacks it, and with ``at_least_once`` sends a lost turn again once. The test does the part
-of an application: it repeats a turn after a `ConnectionLost`, since these turns may run twice.
+whose server lacks it, and with ``at_least_once`` sends a lost turn again once. The test repeats a
+turn after a `ConnectionLost`, as an application may whose turns may run twice.
 """
 
 from __future__ import annotations

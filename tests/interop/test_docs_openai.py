@@ -21,12 +21,12 @@ PAIRS = re.findall(r"```py\n(.*?)```(?:(?!```py\n).)*?```output\n(.*?)```", TEXT
 
 @pytest.mark.parametrize(("example", "output"), PAIRS, ids=range(len(PAIRS)))
 def test_an_example_for_openai_python_prints_the_output_of_the_page(
-    example: str, output: str, openai_sdk: Any, our_url: str, capsys: pytest.CaptureFixture[str]
+    example: str, output: str, openai_sdk: Any, server_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = compile(example, str(PAGE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     async def run() -> None:
-        async with openai_sdk.AsyncOpenAI(api_key="sk-docs", base_url=our_url) as client:
+        async with openai_sdk.AsyncOpenAI(api_key="sk-docs", base_url=server_url) as client:
             result = eval(code, {"client": client})  # noqa: S307 - a page of this project
             if inspect.iscoroutine(result):
                 await result

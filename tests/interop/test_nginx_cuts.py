@@ -14,7 +14,6 @@ import pytest
 import trio
 
 from tests.interop.nginx import (
-    HANG_GUARD,
     MODEL,
     CountingDialer,
     last_rejection,
@@ -24,6 +23,7 @@ from tests.interop.nginx import (
     open_through,
     run_turn,
 )
+from tests.interop.programs import HANG_GUARD
 from tests.transport.proxies import without_environment
 from trio_responses import ConnectionLost, ConnectionRestored, DeliveryStatus, Keepalive, Timeouts
 
