@@ -79,11 +79,6 @@ class ControlStream(trio.abc.Stream):
         self.after_upgrade: bytes = b""
         """The bytes that came in one read with the upgrade response, after its head."""
 
-    @property
-    def pending_bytes(self) -> int:
-        """The size of the control frames that trio-websocket has not read yet."""
-        return len(self._pending)
-
     def feed(self, control: bytes) -> None:
         """Pass control frames to trio-websocket.
 

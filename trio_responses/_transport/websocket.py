@@ -219,11 +219,6 @@ class Transport:
         """Seconds since the upgrade."""
         return trio.current_time() - self.opened_at
 
-    @property
-    def pending_control_bytes(self) -> int:
-        """The size of the control frames that were read and not processed yet."""
-        return self._control_stream.pending_bytes
-
     # --- Receiving -----------------------------------------------------------------------
 
     async def receive(self) -> list[Message]:
