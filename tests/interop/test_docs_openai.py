@@ -1,6 +1,6 @@
-"""The page on moving from openai-python: the other side of it, run with openai-python itself.
+"""Tests of the examples for openai-python on the page about moving from openai-python.
 
-Our side is run with the other pages (`tests/test_docs.py`); both are to print the same.
+``tests/test_docs.py`` runs the examples for this library. Both must print the output on the page.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ TEXT = PAGE.read_text(encoding="utf-8")
 PAIRS = re.findall(r"```py\n(.*?)```(?:(?!```py\n).)*?```output\n(.*?)```", TEXT, re.DOTALL)
 
 
-@pytest.mark.parametrize(("theirs", "output"), PAIRS, ids=range(len(PAIRS)))
-def test_their_side_prints_the_same(
-    theirs: str, output: str, openai_sdk: Any, our_url: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("example", "output"), PAIRS, ids=range(len(PAIRS)))
+def test_an_example_for_openai_python_prints_the_output_of_the_page(
+    example: str, output: str, openai_sdk: Any, server_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = compile(theirs, str(PAGE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    code = compile(example, str(PAGE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     async def run() -> None:
-        async with openai_sdk.AsyncOpenAI(api_key="sk-docs", base_url=our_url) as client:
-            running = eval(code, {"client": client})  # noqa: S307 - our own page
-            if inspect.iscoroutine(running):
-                await running
+        async with openai_sdk.AsyncOpenAI(api_key="sk-docs", base_url=server_url) as client:
+            result = eval(code, {"client": client})  # noqa: S307 - a page of this project
+            if inspect.iscoroutine(result):
+                await result
 
     asyncio.run(run())
     assert capsys.readouterr().out == output
 
 
-def test_every_block_of_theirs_has_an_output_to_compare() -> None:
+def test_every_example_for_openai_python_has_an_output() -> None:
     assert len(PAIRS) == TEXT.count("```py\n") > 0
