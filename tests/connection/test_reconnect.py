@@ -17,6 +17,7 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionState,
     ConnectTimeout,
+    FirstEventTimeout,
     HandshakeRejected,
     ReconnectFailed,
     ReconnectPolicy,
@@ -57,6 +58,20 @@ async def test_the_first_connect_follows_the_default_delays(
     assert failure.attempts == 5
     assert isinstance(failure.__cause__, ConnectError)
     assert str(failure).endswith("; gave up after 5 more attempts in 31 s")
+
+
+async def test_a_socket_given_up_after_a_deadline_is_replaced_at_once(
+    server: ResponsesServer, connect: "Connect", dialler: "Dialler"
+) -> None:
+    """P2: the attempts are those of a first connect: one without a delay, and five with one."""
+    server.stall(after_events=0)
+    async with connect(dial=dialler, timeouts=Timeouts(first_event=5)) as connection:
+        server.stop_accepting()
+        with pytest.raises(FirstEventTimeout):
+            await connection.create(model="m", input="hi")
+        with pytest.raises(ReconnectFailed):
+            await connection.wait_open()
+    assert [time - 5 for time in dialler.times[1:]] == [0, 1, 3, 7, 15, 31]
 
 
 @pytest.mark.parametrize(
