@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
-    from trio_responses._wire import ClientEvent
+    from trio_responses._wire import ClientEvent, Input
 
 __all__ = [
     "ResponsesConnection",
@@ -89,6 +89,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -98,7 +99,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
         For example::
 
-            async with connection.stream(model=MODEL, input=prompt) as stream:
+            async with connection.stream(prompt, model=MODEL) as stream:
                 async for event in stream:
                     ...
             response = stream.response
@@ -107,6 +108,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         turns run side by side, else one after the other in the order in which they were asked
         for. While no socket is open, turns wait for one as long as the reconnect policy goes on.
 
+        :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
         :param snapshot: whether text is kept for ``stream.snapshot``.
@@ -115,7 +117,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ``delivery``.
         """
         check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params))
+        request = StaticRequest(create_command(params, input))
         return ResponseStream(self._engine.requests, request, delivery=delivery, snapshot=snapshot)
 
     @asynccontextmanager
@@ -260,7 +262,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_responses(
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
@@ -282,19 +284,19 @@ async def open_responses(
     For example::
 
         async with open_responses() as connection:
-            response = await connection.create(model=MODEL, input="Hello")
+            response = await connection.create("Hello", model=MODEL)
 
     The socket is open when the block begins. If the socket is lost, another one is opened
     automatically; active turns raise `ConnectionLost`. Nothing outlives the block: no task, no
     socket, no timer. If the block is cancelled or fails, the connection still works in its
     ``finally`` clauses; then it is closed within ``timeouts.close`` seconds.
 
-    :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
+    :param base_url: the base URL (``https://host/v1``) or the WebSocket URL; by default
         ``OPENAI_BASE_URL``, or OpenAI's own.
     :param api_key: the key, or an async callable that returns it, called for every handshake; by
         default the environment variable of the endpoint, ``OPENAI_API_KEY`` for most. An empty
         string sends no key, where the endpoint needs none.
-    :param endpoint: the profile of a server, instead of ``url``.
+    :param endpoint: the profile of a server, instead of ``base_url``.
     :param headers: additional headers for every handshake; they replace headers of the library
         that have the same name.
     :param ssl_context: the trusted certificates and the client certificate for TLS to the server;
@@ -325,7 +327,7 @@ async def open_responses(
     :raises ReconnectFailed: when the attempts of the policy are used up.
     """
     engine = make_engine(
-        url,
+        base_url,
         api_key=api_key,
         endpoint=endpoint,
         headers=headers,
@@ -351,7 +353,7 @@ async def open_responses(
 @trio.lowlevel.enable_ki_protection
 async def connect_responses(
     nursery: trio.Nursery,
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
@@ -376,7 +378,7 @@ async def connect_responses(
     :param nursery: runs the tasks of the connection.
     """
     engine = make_engine(
-        url,
+        base_url,
         api_key=api_key,
         endpoint=endpoint,
         headers=headers,
@@ -428,7 +430,7 @@ async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> Conne
 
 
 def make_engine(
-    url: str | None,
+    base_url: str | None,
     *,
     api_key: ApiKey | None,
     endpoint: Endpoint | None,
@@ -447,7 +449,7 @@ def make_engine(
 ) -> ConnectionEngine:
     """Return an engine for the options of a connection, with defaults for those not given."""
     check_option_values(on_abandoned_turn=on_abandoned_turn)
-    endpoint = choose_endpoint(url, endpoint)
+    endpoint = choose_endpoint(base_url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
             f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.turn import Turn
+    from trio_responses._wire import Input
 
 __all__ = ["ResponsesPool", "open_pool"]
 
@@ -84,6 +85,7 @@ class ResponsesPool(TurnMethods):
 
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -98,7 +100,7 @@ class ResponsesPool(TurnMethods):
         place.
         """
         check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params))
+        request = StaticRequest(create_command(params, input))
         sender = PoolTurnSender(self._scheduler)
         return ResponseStream(sender, request, delivery=delivery, snapshot=snapshot)
 
@@ -266,7 +268,7 @@ class PoolTurnSender:
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_pool(
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     size: int = 4,
     per_connection: int | None = None,
@@ -310,7 +312,7 @@ async def open_pool(
     :raises ConnectError: as `open_responses` does.
     :raises ReconnectFailed: as `open_responses` does.
     """
-    endpoint = choose_endpoint(url, endpoint)
+    endpoint = choose_endpoint(base_url, endpoint)
     places = MAX_ACTIVE if endpoint.lanes else 1
     if per_connection is None:
         per_connection = TARGET_LOAD if endpoint.lanes else 1
