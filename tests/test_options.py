@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
@@ -140,6 +141,14 @@ async def test_instruments_must_be_a_list(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"^instruments must be a list of"):
         async with opener(server.url, dial=server.dial, instruments=given):
+            pytest.fail("the block began")  # pragma: no cover
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("given", [None, 10, "DEBUG", logging.getLogger("mine")])
+async def test_logging_is_on_or_off(opener: Opener, given: Any, server: ResponsesServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"^logging must be True or False, .*my_logger"):
+        async with opener(server.url, dial=server.dial, logging=given):
             pytest.fail("the block began")  # pragma: no cover
 
 

@@ -19,12 +19,8 @@ from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
-from trio_responses._instruments.instrument import (
-    Instruments,
-    ServerAddress,
-    checked_instruments,
-)
-from trio_responses._instruments.log import LoggingInstrument
+from trio_responses._instruments.instrument import Instruments, ServerAddress
+from trio_responses._instruments.log import with_logging
 from trio_responses._settings import (
     Keepalive,
     Limits,
@@ -36,7 +32,7 @@ from trio_responses._settings import (
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
-from trio_responses._turn.methods import Lane, TurnMethods
+from trio_responses._turn.methods import Lane, Responses, TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
@@ -86,6 +82,11 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         return f"<ResponsesConnection to {self._engine.config.endpoint.host} {self.state}>"
 
     # --- Turns ---------------------------------------------------------------------------
+
+    @property
+    def responses(self) -> Responses:
+        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
+        return Responses(self)
 
     def stream(
         self,
@@ -276,7 +277,8 @@ async def open_responses(
     rotation: RotationPolicy | None = None,
     on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesConnection, None]:
     """Open a supervised connection for the length of a block.
@@ -317,8 +319,10 @@ async def open_responses(
         has lost what was cached for the old one. The remaining events are discarded in both cases.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
-    :param instruments: observers of sockets, turns and tools (docs/instruments.md); by default
-        one `LoggingInstrument`, for the logger ``trio_responses``.
+    :param instruments: observers of sockets, turns and tools, besides the log
+        (docs/instruments.md).
+    :param logging: whether a `LoggingInstrument` logs to the logger ``trio_responses``. One among
+        ``instruments`` takes its place.
     :param dial: opens the byte stream instead of TCP. The proxies of the environment are not used
         then.
     :raises ConfigurationError: for arguments that cannot work.
@@ -341,6 +345,7 @@ async def open_responses(
         on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
+        logging=logging,
         dial=dial,
     )
     async with open_closing_nursery(engine.aclose) as nursery:
@@ -367,7 +372,8 @@ async def connect_responses(
     rotation: RotationPolicy | None = None,
     on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     dial: Dial = dial_tcp,
 ) -> ResponsesConnection:
     """Open a supervised connection whose tasks run in a nursery of the caller.
@@ -392,6 +398,7 @@ async def connect_responses(
         on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
+        logging=logging,
         dial=dial,
     )
     return ResponsesConnection(await start_engine(nursery, engine))
@@ -444,7 +451,8 @@ def make_engine(
     rotation: RotationPolicy | None,
     on_abandoned_turn: OnAbandonedTurn,
     allow_insecure: bool,
-    instruments: Iterable[Instrument] | None,
+    instruments: Iterable[Instrument],
+    logging: bool,
     dial: Dial,
 ) -> ConnectionEngine:
     """Return an engine for the options of a connection, with defaults for those not given."""
@@ -466,7 +474,7 @@ def make_engine(
         limits=checked_record("limits", limits, Limits),
         on_abandoned_turn=on_abandoned_turn,
         instruments=Instruments(
-            [LoggingInstrument()] if instruments is None else checked_instruments(instruments),
+            with_logging(instruments, enabled=logging),
             ServerAddress(endpoint.host, endpoint.port),
         ),
     )

@@ -87,3 +87,28 @@ async def test_a_steering_input_may_be_one_item(server: ResponsesServer) -> None
         assert [msgspec.json.decode(raw) for raw in receipt.items] == [
             {**MESSAGE, "content": "Stop."}
         ]
+
+
+# --- openai-python's names ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["connection", "pool"])
+async def test_responses_has_the_methods_of_openai_python(
+    server: ResponsesServer, place: Place
+) -> None:
+    """Only the line that makes the client differs from a program for openai-python."""
+    server.reply("one")
+    server.reply("two")
+    server.reply('{"value":3}')
+    async with open_place(server, place) as client:
+        response = await client.responses.create(model="m", input="hi")
+        assert response.output_text == "one"
+        async with client.responses.stream(model="m", input="hi") as stream:
+            kinds = [event.type async for event in stream]
+            response = await stream.get_final_response()
+        assert kinds[-1] == "response.completed"
+        assert response.output_text == "two"
+        parsed = await client.responses.parse(model="m", input="hi", text_format=int)
+        assert parsed.output_parsed == parsed.parsed == 3
+        assert repr(client.responses) == f"<Responses of {client!r}>"
+    assert [request["input"] for request in server.requests] == ["hi"] * 3

@@ -26,7 +26,7 @@ from trio_responses._pool.supervisor import PoolSupervisor
 from trio_responses._settings import ReconnectPolicy, check_option_values
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
-from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.methods import Responses, TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
@@ -82,6 +82,11 @@ class ResponsesPool(TurnMethods):
         return f"<ResponsesPool of {len(self.connections)} connections>"
 
     # --- Turns ---------------------------------------------------------------------------
+
+    @property
+    def responses(self) -> Responses:
+        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
+        return Responses(self)
 
     def stream(
         self,
@@ -283,7 +288,8 @@ async def open_pool(
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
     on_abandoned_turn: OnAbandonedTurn = "drain",
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesPool, None]:
@@ -320,7 +326,7 @@ async def open_pool(
     if endpoint.secure and ssl_context is None:
         ssl_context = default_ssl_context()  # one context for connections opened later, too
     headers = checked_headers(headers)
-    instruments = None if instruments is None else checked_instruments(instruments)
+    instruments = checked_instruments(instruments)  # an iterator is for all connections
     reconnect_options = _ReconnectOptions(reconnect)
 
     async def connect(nursery: trio.Nursery) -> ConnectionEngine:
@@ -338,6 +344,7 @@ async def open_pool(
             rotation=rotation,
             on_abandoned_turn=on_abandoned_turn,
             instruments=instruments,
+            logging=logging,
             allow_insecure=allow_insecure,
             dial=dial,
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Input, Response
 
-__all__ = ["Lane", "TurnMethods"]
+__all__ = ["Lane", "Responses", "TurnMethods"]
 
 T = TypeVar("T")
 
@@ -141,6 +141,78 @@ class TurnMethods:
         """
         settings, reader = with_text_format(answer, params)
         return parse_response(await self.create(input, delivery=delivery, **settings), reader)
+
+
+@final
+class Responses:
+    """The methods of a connection or pool by the names of openai-python.
+
+    ``connection.responses`` and ``pool.responses`` are of this class. So code that was written for
+    ``client.responses`` of openai-python runs on a connection::
+
+        client = connection
+        response = await client.responses.create(model=MODEL, input="Hello")
+    """
+
+    def __init__(self, turns: TurnMethods) -> None:
+        self._turns = turns
+
+    def __repr__(self) -> str:
+        """Return the connection or pool."""
+        return f"<Responses of {self._turns!r}>"
+
+    async def create(
+        self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> Response:
+        """Run one turn and return its Response, as ``connection.create`` does."""
+        return await self._turns.create(input, delivery=delivery, **params)
+
+    def stream(
+        self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        snapshot: bool = True,
+        **params: Any,
+    ) -> ResponseStream:
+        """Run one turn as a scope, event by event, as ``connection.stream`` does."""
+        return self._turns.stream(input, delivery=delivery, snapshot=snapshot, **params)
+
+    @overload
+    async def parse(
+        self,
+        text_format: type[T],
+        input: Input | None = None,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> ParsedResponse[T]: ...
+    @overload
+    async def parse(
+        self,
+        text_format: Any,
+        input: Input | None = None,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> ParsedResponse[Any]: ...
+    async def parse(
+        self,
+        text_format: Any,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> ParsedResponse[Any]:
+        """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
+
+        :param text_format: a Struct, a dataclass, or any other type that msgspec decodes.
+        """
+        return await self._turns.parse(text_format, input, delivery=delivery, **params)
 
 
 @final
