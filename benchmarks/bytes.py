@@ -238,7 +238,7 @@ async def send_everything(counted: CountedConnection, size: ConversationSize) ->
 
     async def ask(*items: Any) -> list[FunctionCallOutput]:
         history.extend(items)
-        response = await counted.connection.create(input=history, **SETTINGS)
+        response = await counted.connection.create(history, **SETTINGS)
         history.extend(response.raw_output or ())
         returned = output(turn, size.output)
         return [

@@ -27,7 +27,7 @@ async def _measure(
     for number in range(WARM + count):
         if number == WARM:
             watch = worker.Stopwatch()
-        async with source.stream(input="go", **params) as stream:
+        async with source.stream("go", **params) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
                     texts.append(event.delta)
@@ -58,7 +58,7 @@ async def lanes(client: BenchmarkClient, url: str, *, width: int, count: int) ->
     ):
         for _ in range(width):
             lane = await stack.enter_async_context(connection.lane())
-            await lane.create(model=MODEL, input="go")
+            await lane.create("go", model=MODEL)
         return await _measure(connection, count, model=MODEL)
 
 

@@ -91,9 +91,7 @@ async def run_turn(
     ending = "NEVER ENDED"
     try:
         with trio.move_on_after(patience) as scope:
-            async with turns.stream(
-                input=token, delivery=random_delivery(log), **options
-            ) as stream:
+            async with turns.stream(token, delivery=random_delivery(log), **options) as stream:
                 response, steered = await read(log, stream)
             ending = "left early" if response is None else f"Response, {response.status}"
         if scope.cancelled_caught:

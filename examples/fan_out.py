@@ -29,7 +29,7 @@ async def ask(pool: ResponsesPool, model: str, number: int) -> None:
     """Ask one question and print the answer or the error."""
     question = f"How much {number} times {number}? Answer in one line."
     try:
-        response = await pool.create(model=model, input=question, store=False)
+        response = await pool.create(question, model=model, store=False)
     except ResponsesError as error:
         print(f"{number:4}  [no answer: {error}]")
     else:

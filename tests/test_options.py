@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
@@ -143,6 +144,14 @@ async def test_instruments_must_be_a_list(
             pytest.fail("the block began")  # pragma: no cover
 
 
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("given", [None, 10, "DEBUG", logging.getLogger("mine")])
+async def test_logging_is_on_or_off(opener: Opener, given: Any, server: ResponsesServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"^logging must be True or False, .*my_logger"):
+        async with opener(server.url, dial=server.dial, logging=given):
+            pytest.fail("the block began")  # pragma: no cover
+
+
 def test_instruments_may_be_an_iterator() -> None:
     one, other = Instrument(), Instrument()
     assert checked_instruments(each for each in (one, other)) == (one, other)
@@ -159,6 +168,6 @@ async def test_an_endpoint_must_not_be_a_url(opener: Opener) -> None:
 
 @pytest.mark.parametrize("opener", OPENERS)
 async def test_url_and_endpoint_together_are_refused(opener: Opener) -> None:
-    with pytest.raises(ConfigurationError, match="a url or an endpoint, not both"):
+    with pytest.raises(ConfigurationError, match="a base_url or an endpoint, not both"):
         async with opener("https://host/v1", endpoint=Endpoint.xai()):
             pytest.fail("the block began")  # pragma: no cover

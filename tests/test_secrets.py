@@ -214,8 +214,8 @@ async def test_a_callable_key_that_fails_is_not_quoted() -> None:
         {"api_key": f"{KEY}\u2603"},
         {"headers": {"X-Token": f"{KEY}\n"}},
         {"headers": {f"X {KEY}": "x"}},
-        {"url": f"ws://{KEY}@127.0.0.1/v1"},
-        {"url": f"ws://someone:{KEY}@127.0.0.1:port/v1"},
+        {"base_url": f"ws://{KEY}@127.0.0.1/v1"},
+        {"base_url": f"ws://someone:{KEY}@127.0.0.1:port/v1"},
         {"proxy": f"http://someone:{KEY}@proxy.test:port"},
         {"proxy": f"ftp://someone:{KEY}@proxy.test"},
         {"proxy": f"http://{KEY}:{KEY}@[/"},
@@ -225,7 +225,7 @@ async def test_invalid_arguments_are_not_quoted(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_environment(monkeypatch)
-    arguments: dict[str, Any] = {"url": "ws://127.0.0.1/v1", "api_key": "x", **options}
+    arguments: dict[str, Any] = {"base_url": "ws://127.0.0.1/v1", "api_key": "x", **options}
     with pytest.raises(ConfigurationError) as caught:
         async with open_responses(**arguments):
             pass

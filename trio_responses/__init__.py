@@ -69,7 +69,7 @@ from trio_responses._tools.function import (
 from trio_responses._tools.parsing import ParsedResponse
 from trio_responses._tools.schema import InvalidJSON, JSONType, Schema, strict_schema
 from trio_responses._tools.toolbox import ToolFinished, ToolStarted
-from trio_responses._turn.methods import Lane
+from trio_responses._turn.methods import Lane, Responses
 from trio_responses._turn.steering import SteerReceipt
 from trio_responses._turn.stream import ResponseStream
 
@@ -126,6 +126,7 @@ __all__ = [
     "RequestTooLarge",
     "ResponseFailedError",
     "ResponseStream",
+    "Responses",
     "ResponsesConnection",
     "ResponsesError",
     "ResponsesPool",

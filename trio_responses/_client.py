@@ -19,12 +19,8 @@ from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
-from trio_responses._instruments.instrument import (
-    Instruments,
-    ServerAddress,
-    checked_instruments,
-)
-from trio_responses._instruments.log import LoggingInstrument
+from trio_responses._instruments.instrument import Instruments, ServerAddress
+from trio_responses._instruments.log import with_logging
 from trio_responses._settings import (
     Keepalive,
     Limits,
@@ -36,7 +32,7 @@ from trio_responses._settings import (
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
-from trio_responses._turn.methods import Lane, TurnMethods
+from trio_responses._turn.methods import Lane, Responses, TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
@@ -52,7 +48,7 @@ if TYPE_CHECKING:
     from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
-    from trio_responses._wire import ClientEvent
+    from trio_responses._wire import ClientEvent, Input
 
 __all__ = [
     "ResponsesConnection",
@@ -87,8 +83,14 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     # --- Turns ---------------------------------------------------------------------------
 
+    @property
+    def responses(self) -> Responses:
+        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
+        return Responses(self)
+
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -98,7 +100,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
         For example::
 
-            async with connection.stream(model=MODEL, input=prompt) as stream:
+            async with connection.stream(prompt, model=MODEL) as stream:
                 async for event in stream:
                     ...
             response = stream.response
@@ -107,6 +109,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         turns run side by side, else one after the other in the order in which they were asked
         for. While no socket is open, turns wait for one as long as the reconnect policy goes on.
 
+        :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
         :param snapshot: whether text is kept for ``stream.snapshot``.
@@ -115,7 +118,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ``delivery``.
         """
         check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params))
+        request = StaticRequest(create_command(params, input))
         return ResponseStream(self._engine.requests, request, delivery=delivery, snapshot=snapshot)
 
     @asynccontextmanager
@@ -260,7 +263,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_responses(
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
@@ -274,7 +277,8 @@ async def open_responses(
     rotation: RotationPolicy | None = None,
     on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesConnection, None]:
     """Open a supervised connection for the length of a block.
@@ -282,19 +286,19 @@ async def open_responses(
     For example::
 
         async with open_responses() as connection:
-            response = await connection.create(model=MODEL, input="Hello")
+            response = await connection.create("Hello", model=MODEL)
 
     The socket is open when the block begins. If the socket is lost, another one is opened
     automatically; active turns raise `ConnectionLost`. Nothing outlives the block: no task, no
     socket, no timer. If the block is cancelled or fails, the connection still works in its
     ``finally`` clauses; then it is closed within ``timeouts.close`` seconds.
 
-    :param url: the base URL (``https://host/v1``) or the WebSocket URL; by default
+    :param base_url: the base URL (``https://host/v1``) or the WebSocket URL; by default
         ``OPENAI_BASE_URL``, or OpenAI's own.
     :param api_key: the key, or an async callable that returns it, called for every handshake; by
         default the environment variable of the endpoint, ``OPENAI_API_KEY`` for most. An empty
         string sends no key, where the endpoint needs none.
-    :param endpoint: the profile of a server, instead of ``url``.
+    :param endpoint: the profile of a server, instead of ``base_url``.
     :param headers: additional headers for every handshake; they replace headers of the library
         that have the same name.
     :param ssl_context: the trusted certificates and the client certificate for TLS to the server;
@@ -315,8 +319,10 @@ async def open_responses(
         has lost what was cached for the old one. The remaining events are discarded in both cases.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
-    :param instruments: observers of sockets, turns and tools (docs/instruments.md); by default
-        one `LoggingInstrument`, for the logger ``trio_responses``.
+    :param instruments: observers of sockets, turns and tools, besides the log
+        (docs/instruments.md).
+    :param logging: whether a `LoggingInstrument` logs to the logger ``trio_responses``. One among
+        ``instruments`` takes its place.
     :param dial: opens the byte stream instead of TCP. The proxies of the environment are not used
         then.
     :raises ConfigurationError: for arguments that cannot work.
@@ -325,7 +331,7 @@ async def open_responses(
     :raises ReconnectFailed: when the attempts of the policy are used up.
     """
     engine = make_engine(
-        url,
+        base_url,
         api_key=api_key,
         endpoint=endpoint,
         headers=headers,
@@ -339,6 +345,7 @@ async def open_responses(
         on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
+        logging=logging,
         dial=dial,
     )
     async with open_closing_nursery(engine.aclose) as nursery:
@@ -351,7 +358,7 @@ async def open_responses(
 @trio.lowlevel.enable_ki_protection
 async def connect_responses(
     nursery: trio.Nursery,
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
@@ -365,7 +372,8 @@ async def connect_responses(
     rotation: RotationPolicy | None = None,
     on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     dial: Dial = dial_tcp,
 ) -> ResponsesConnection:
     """Open a supervised connection whose tasks run in a nursery of the caller.
@@ -376,7 +384,7 @@ async def connect_responses(
     :param nursery: runs the tasks of the connection.
     """
     engine = make_engine(
-        url,
+        base_url,
         api_key=api_key,
         endpoint=endpoint,
         headers=headers,
@@ -390,6 +398,7 @@ async def connect_responses(
         on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
+        logging=logging,
         dial=dial,
     )
     return ResponsesConnection(await start_engine(nursery, engine))
@@ -428,7 +437,7 @@ async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> Conne
 
 
 def make_engine(
-    url: str | None,
+    base_url: str | None,
     *,
     api_key: ApiKey | None,
     endpoint: Endpoint | None,
@@ -442,12 +451,13 @@ def make_engine(
     rotation: RotationPolicy | None,
     on_abandoned_turn: OnAbandonedTurn,
     allow_insecure: bool,
-    instruments: Iterable[Instrument] | None,
+    instruments: Iterable[Instrument],
+    logging: bool,
     dial: Dial,
 ) -> ConnectionEngine:
     """Return an engine for the options of a connection, with defaults for those not given."""
     check_option_values(on_abandoned_turn=on_abandoned_turn)
-    endpoint = choose_endpoint(url, endpoint)
+    endpoint = choose_endpoint(base_url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
             f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"
@@ -464,7 +474,7 @@ def make_engine(
         limits=checked_record("limits", limits, Limits),
         on_abandoned_turn=on_abandoned_turn,
         instruments=Instruments(
-            [LoggingInstrument()] if instruments is None else checked_instruments(instruments),
+            with_logging(instruments, enabled=logging),
             ServerAddress(endpoint.host, endpoint.port),
         ),
     )

@@ -224,17 +224,17 @@ class Endpoint:
 
 
 def choose_endpoint(url: str | None, endpoint: Endpoint | None) -> Endpoint:
-    """Return the endpoint that the options ``url`` and ``endpoint`` mean.
+    """Return the endpoint that the options ``base_url`` and ``endpoint`` mean.
 
     :raises ConfigurationError: when both are given, or ``endpoint`` is no `Endpoint`.
     """
     if endpoint is None:
         return Endpoint.of(url)
     if url is not None:
-        raise ConfigurationError("give a url or an endpoint, not both")
+        raise ConfigurationError("give a base_url or an endpoint, not both")
     if not isinstance(endpoint, Endpoint):
         kind = type(endpoint).__name__
-        raise ConfigurationError(f"endpoint must be an Endpoint, not {kind}: a URL is for url")
+        raise ConfigurationError(f"endpoint must be an Endpoint, not {kind}: a URL is for base_url")
     return endpoint
 
 

@@ -24,7 +24,7 @@ class StreamSession:
 
     async def turn(self, given: Input, on_text: OnText) -> None:
         """Send one request and read its response."""
-        async with self._connection.stream(model=MODEL, input=given) as stream:
+        async with self._connection.stream(given, model=MODEL) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
                     on_text(event.delta)

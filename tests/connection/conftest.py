@@ -68,7 +68,7 @@ def dialler(server: ResponsesServer) -> Dialler:
 def connect(server: ResponsesServer) -> Connect:
     def open_connection(**options: Any) -> AbstractAsyncContextManager[ResponsesConnection]:
         if "endpoint" not in options:
-            options.setdefault("url", server.url)
+            options.setdefault("base_url", server.url)
         options.setdefault("api_key", KEY)
         options.setdefault("reconnect", ReconnectPolicy(jitter=0.0))
         options.setdefault("dial", server.dial)

@@ -205,7 +205,7 @@ async def test_a_bad_url_fails_at_once(
 ) -> None:
     """P2: nothing is dialled for it."""
     with pytest.raises(ConfigurationError):
-        async with connect(url=url, dial=dialler):
+        async with connect(base_url=url, dial=dialler):
             pytest.fail("the block began")  # pragma: no cover
     assert dialler.times == []
     assert server.statistics().handshakes == 0

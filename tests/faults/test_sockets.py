@@ -80,7 +80,7 @@ class LocalServer:
 
     def open_client(self, **options: Any) -> AbstractAsyncContextManager[ResponsesConnection]:
         settings: dict[str, Any] = {
-            "url": f"ws://127.0.0.1:{self.port}/v1",
+            "base_url": f"ws://127.0.0.1:{self.port}/v1",
             "timeouts": TIMEOUTS,
             "keepalive": NO_PINGS,
             "reconnect": [1],
@@ -287,7 +287,7 @@ async def test_a_certificate_that_is_not_trusted_is_not_tried_again() -> None:
     async with open_local_server(context=server_context(trustme.CA(), "127.0.0.1")) as local:
         url = f"wss://127.0.0.1:{local.port}/v1"
         with pytest.raises(ConnectError) as failure:
-            async with local.open_client(url=url, ssl_context=trusting(AUTHORITY)):
+            async with local.open_client(base_url=url, ssl_context=trusting(AUTHORITY)):
                 pytest.fail("it opened")
         assert type(failure.value) is ConnectError
         assert not failure.value.retryable
@@ -302,7 +302,7 @@ async def test_an_alert_after_the_handshake_is_a_failed_attempt() -> None:
     async with open_local_server(context=context) as local:
         url = f"wss://127.0.0.1:{local.port}/v1"
         with pytest.raises(ReconnectFailed) as failure:
-            async with local.open_client(url=url, ssl_context=trusting(AUTHORITY)):
+            async with local.open_client(base_url=url, ssl_context=trusting(AUTHORITY)):
                 pytest.fail("it opened")
         assert type(failure.value.__cause__) is ConnectError
         assert not local.peers
@@ -320,5 +320,9 @@ async def test_bytes_that_are_no_tls_cost_the_turn_and_not_the_connection() -> N
     async with open_local_server(play, context) as local:
         url = f"wss://127.0.0.1:{local.port}/v1"
         await lose(
-            local, ConnectionLost, DeliveryStatus.ACCEPTED, url=url, ssl_context=trusting(AUTHORITY)
+            local,
+            ConnectionLost,
+            DeliveryStatus.ACCEPTED,
+            base_url=url,
+            ssl_context=trusting(AUTHORITY),
         )

@@ -128,7 +128,8 @@ async def test_a_failed_response_has_its_code(server: ResponsesServer) -> None:
         server.open_client(instruments=[notes]) as connection,
         connection.stream(model="m", input="Hello") as stream,
     ):
-        await stream.get_final_response()
+        async for _ in stream:
+            pass
     assert (notes.turns[0].status, notes.turns[0].error_code) == ("failed", "server_error")
 
 
@@ -421,7 +422,7 @@ async def test_an_async_hook_is_refused(server: ResponsesServer) -> None:
 
 
 async def test_without_instruments_there_are_no_records(server: ResponsesServer) -> None:
-    async with server.open_client(instruments=[]) as connection:
+    async with server.open_client(logging=False) as connection:
         stream = connection.stream(model="m", input="Hello")
         async with stream:
             await stream.get_final_response()

@@ -12,6 +12,7 @@ from tests.testing.driver import NO_WAITING
 from tests.turn.rig import STEADY
 from trio_responses import (
     ConnectionLost,
+    Instrument,
     LoggingInstrument,
     ResponsesError,
     RotationPolicy,
@@ -145,10 +146,18 @@ async def test_another_logger_may_be_used(
     assert {one.name for one in caplog.records} >= {"mine"}
 
 
-async def test_without_instruments_nothing_is_logged(
+async def test_instruments_are_added_to_the_log(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with server.open_client(instruments=[]) as connection:
+    async with server.open_client(instruments=[Instrument()]):
+        pass
+    assert any("open after" in one.getMessage() for one in ours(caplog))
+
+
+async def test_the_log_can_be_turned_off(
+    server: ResponsesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with server.open_client(logging=False) as connection:
         await connection.create(model="m", input="Hello")
     assert ours(caplog) == []
 

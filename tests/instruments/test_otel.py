@@ -198,7 +198,8 @@ async def test_the_finish_reason_is_a_value_of_the_conventions(
         server.open_client(instruments=[telemetry.instrument]) as connection,
         connection.stream(model="m", input="Hello") as stream,
     ):
-        await stream.get_final_response()
+        async for _ in stream:
+            pass
     assert attributes(telemetry.spans("chat")[0])["gen_ai.response.finish_reasons"] == (reason,)
 
 

@@ -310,7 +310,7 @@ async def test_an_invalid_number_raises_configuration_error(
 
 async def test_url_and_endpoint_exclude_each_other(server: ResponsesServer) -> None:
     with pytest.raises(ConfigurationError, match="not both"):
-        async with open_to(server, url=server.url):
+        async with open_to(server, base_url=server.url):
             raise AssertionError("the block must not begin")
 
 

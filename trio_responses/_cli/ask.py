@@ -85,7 +85,7 @@ async def _ask(
     endpoint: Endpoint | None,
     params: dict[str, Any],
     print_answer: Callable[[ResponseStream], Awaitable[Response]],
-    instruments: Sequence[Instrument] | None,
+    instruments: Sequence[Instrument],
 ) -> int:
     async with (
         open_server(endpoint, instruments=instruments) as server,
@@ -100,7 +100,7 @@ async def _record(
     endpoint: Endpoint | None,
     questions: Sequence[str],
     settings: dict[str, Any],
-    instruments: Sequence[Instrument] | None,
+    instruments: Sequence[Instrument],
 ) -> int:
     async with (
         open_server(endpoint, instruments=instruments) as server,

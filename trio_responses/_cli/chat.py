@@ -131,7 +131,7 @@ async def _chat(
     tools: Sequence[ToolLike],
     max_age: float | None,
     checkpoint: str | None,
-    instruments: Sequence[Instrument] | None,
+    instruments: Sequence[Instrument],
 ) -> int:
     responder = answer_with_tools if tools else None
     async with (

@@ -143,7 +143,7 @@ class Demo:
         """Run one turn, and show its text as it arrives."""
         self.screen.line(f"you:   {text}")
         pieces: list[str] = []
-        async with self.connection.stream(model=DEFAULT_MODEL, input=text, **params) as stream:
+        async with self.connection.stream(text, model=DEFAULT_MODEL, **params) as stream:
             async for piece in stream.text_deltas():
                 self.screen.stream("model: ", piece)
                 pieces.append(piece)
@@ -203,9 +203,7 @@ async def call_function(demo: Demo) -> str:
     """Offer a function, run it when the model calls it, and send the result back."""
     question = "What is the weather in Oslo?"
     demo.screen.line(f"you:   {question}")
-    response = await demo.connection.create(
-        model=DEFAULT_MODEL, input=question, tools=[GET_WEATHER]
-    )
+    response = await demo.connection.create(question, model=DEFAULT_MODEL, tools=[GET_WEATHER])
     outputs: list[FunctionCallOutput] = []
     for call in response.function_calls:
         demo.screen.line(f"model: calls {call.name}({call.arguments})")
@@ -213,7 +211,7 @@ async def call_function(demo: Demo) -> str:
         demo.screen.line(f"you:   {result}")
         outputs.append(FunctionCallOutput(call_id=call.call_id, output=result))
     answer = await demo.connection.create(
-        model=DEFAULT_MODEL, input=outputs, tools=[GET_WEATHER], previous_response_id=response.id
+        outputs, model=DEFAULT_MODEL, tools=[GET_WEATHER], previous_response_id=response.id
     )
     demo.screen.line(f"model: {answer.output_text}")
 
@@ -232,7 +230,7 @@ async def run_side_by_side(demo: Demo) -> str:
 
     async def count(language: str) -> None:
         text = f"Count to five in {language}"
-        async with demo.connection.stream(model=DEFAULT_MODEL, input=text) as stream:
+        async with demo.connection.stream(text, model=DEFAULT_MODEL) as stream:
             async for piece in stream.text_deltas():
                 demo.screen.stream("in order of arrival:", f" {piece.strip()}")
                 order.append(language)
@@ -272,7 +270,7 @@ async def lose_socket(demo: Demo) -> str:
     numbers: list[int | None] = []
     try:
         async with connection.stream(
-            model=DEFAULT_MODEL, input=again, previous_response_id=first.id, store=False
+            again, model=DEFAULT_MODEL, previous_response_id=first.id, store=False
         ) as stream:
             async for event in stream:
                 screen.line(f"event {event.sequence_number}: {event.type}")
@@ -290,7 +288,7 @@ async def lose_socket(demo: Demo) -> str:
 
     try:
         await connection.create(
-            model=DEFAULT_MODEL, input=again, previous_response_id=first.id, store=False
+            again, model=DEFAULT_MODEL, previous_response_id=first.id, store=False
         )
     except PreviousResponseNotFound as error:
         screen.line(f"with the old parent: {error}")
@@ -299,7 +297,7 @@ async def lose_socket(demo: Demo) -> str:
         raise UnexpectedResult("the new socket knew a response of the old one")
 
     history = [_user(question), *(first.raw_output or ()), _user(again)]
-    response = await connection.create(model=DEFAULT_MODEL, input=history, store=False)
+    response = await connection.create(history, model=DEFAULT_MODEL, store=False)
     screen.line(f"with the full input: {response.output_text}")
     check("the answer", response.output_text, f'Turn 2: you said "{again}".')
     check("handshakes", server.statistics().handshakes, 2)
@@ -314,7 +312,7 @@ async def choose_at_least_once(demo: Demo) -> str:
     sent = len(demo.server.requests)
     demo.server.drop(after_events=EVENTS_BEFORE_CUT, how="reset")
     response = await demo.connection.create(
-        model=DEFAULT_MODEL, input=text, store=False, delivery="at_least_once"
+        text, model=DEFAULT_MODEL, store=False, delivery="at_least_once"
     )
     demo.screen.line(f"model: {response.output_text}")
     events = [type(await demo.next_event()) for _ in range(2)]
@@ -332,7 +330,7 @@ async def outlive_sockets(demo: Demo) -> str:
         async with open_responses(
             endpoint=_endpoint(server), api_key="", reconnect=RECONNECT
         ) as connection:
-            first = await connection.create(model=DEFAULT_MODEL, input="Good morning!")
+            first = await connection.create("Good morning!", model=DEFAULT_MODEL)
             screen.line(f"socket 1: {first.output_text}")
             async for event in connection:
                 screen.notification(_describe(event))
@@ -341,7 +339,7 @@ async def outlive_sockets(demo: Demo) -> str:
                     break
             # No need to wait for the next socket: the next turn does.
             second = await connection.create(
-                model=DEFAULT_MODEL, input="Good evening!", previous_response_id=first.id
+                "Good evening!", model=DEFAULT_MODEL, previous_response_id=first.id
             )
             screen.line(f"socket 2: {second.output_text}")
             check("the answer", second.output_text, 'Turn 2: you said "Good evening!".')
@@ -349,8 +347,8 @@ async def outlive_sockets(demo: Demo) -> str:
             screen.line("socket 2: a turn starts, and is still running at the maximum age")
             server.stall(after_events=EVENTS_BEFORE_CUT)
             third = await connection.create(
+                "Good night!",
                 model=DEFAULT_MODEL,
-                input="Good night!",
                 previous_response_id=second.id,
                 delivery="at_least_once",
             )

@@ -226,7 +226,7 @@ async def _text_turn(prober: Prober) -> Judgement:
         for model in prober.models:
             pieces = 0
             try:
-                async with connection.stream(model=model, input=PONG) as stream:
+                async with connection.stream(PONG, model=model) as stream:
                     async for event in stream:
                         pieces += isinstance(event, OutputTextDelta)
             except APIError as error:
@@ -250,9 +250,9 @@ def _judge_text(response: Response, pieces: int, model: str, rejected: list[str]
 
 async def _chain(prober: Prober, *, store: bool) -> Judgement:
     async with prober.connect() as connection:
-        first = await connection.create(model=prober.model, input=REMEMBER, store=store)
+        first = await connection.create(REMEMBER, model=prober.model, store=store)
         second = await connection.create(
-            model=prober.model, input=RECALL, store=store, previous_response_id=first.id
+            RECALL, model=prober.model, store=store, previous_response_id=first.id
         )
     if WORD in second.output_text.lower():
         return Verdict.WORKS, "the second turn knew the content of the first"
@@ -272,9 +272,7 @@ async def _unstored_chain(prober: Prober) -> Judgement:
 async def _unknown_parent(prober: Prober) -> Judgement:
     async with prober.connect() as connection:
         try:
-            await connection.create(
-                model=prober.model, input=PONG, previous_response_id=UNKNOWN_RESPONSE
-            )
+            await connection.create(PONG, model=prober.model, previous_response_id=UNKNOWN_RESPONSE)
         except PreviousResponseNotFound:
             return Verdict.WORKS, "previous_response_not_found"
     return Verdict.NO, "the server accepted a parent that does not exist"
@@ -283,11 +281,9 @@ async def _unknown_parent(prober: Prober) -> Judgement:
 async def _turn_after_error(prober: Prober) -> Judgement:
     async with prober.connect(after_error="reuse") as connection:
         try:
-            await connection.create(
-                model=prober.model, input=PONG, previous_response_id=UNKNOWN_RESPONSE
-            )
+            await connection.create(PONG, model=prober.model, previous_response_id=UNKNOWN_RESPONSE)
         except APIError:
-            await connection.create(model=prober.model, input=PONG)
+            await connection.create(PONG, model=prober.model)
             return Verdict.WORKS, "the socket remains usable"
     return Verdict.UNCLEAR, "the server sent no error to continue after"
 
@@ -298,14 +294,14 @@ async def _warm_up(prober: Prober) -> Judgement:
             warm = await connection.warm_up(model=prober.model, instructions="Be brief.")
         except UnexpectedOutput:
             return Verdict.NO, "the server generated output"
-        await connection.create(model=prober.model, input=PONG, previous_response_id=warm.id)
+        await connection.create(PONG, model=prober.model, previous_response_id=warm.id)
     return Verdict.WORKS, "no output, and a turn can follow it"
 
 
 async def _tool_turn(prober: Prober) -> Judgement:
     async with prober.connect() as connection:
         calling = await connection.create(
-            model=prober.model, input=WEATHER, tools=[GET_WEATHER], tool_choice="required"
+            WEATHER, model=prober.model, tools=[GET_WEATHER], tool_choice="required"
         )
         if not calling.function_calls:
             return Verdict.NO, "the model answered without a call, although one was required"
@@ -314,8 +310,8 @@ async def _tool_turn(prober: Prober) -> Judgement:
             for call in calling.function_calls
         ]
         answer = await connection.create(
+            outputs,
             model=prober.model,
-            input=outputs,
             tools=[GET_WEATHER],
             previous_response_id=calling.id,
         )
@@ -331,7 +327,7 @@ async def _steering(prober: Prober) -> Judgement:
     receipt = None
     async with prober.connect(stall=stall) as connection:
         try:
-            async with connection.stream(model=prober.model, input=COUNT) as stream:
+            async with connection.stream(COUNT, model=prober.model) as stream:
                 async for event in stream:
                     if receipt is None and isinstance(event, OutputTextDelta):
                         receipt = await stream.steer(STOP)

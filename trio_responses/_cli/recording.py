@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, final
 
-from trio_responses import Instrument, LoggingInstrument, Recorder
+from trio_responses import Instrument, Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -27,10 +27,8 @@ OWNER_ONLY: Final = 0o600
 
 
 @contextlib.contextmanager
-def record_into(
-    path: str | None, *, force: bool
-) -> Generator[Sequence[Instrument] | None, None, None]:
-    """Yield the instruments that record a connection into a file; yield `None` without a file.
+def record_into(path: str | None, *, force: bool) -> Generator[Sequence[Instrument], None, None]:
+    """Yield the instruments that record a connection into a file: none without a file.
 
     At the end of the block, a note on stderr has the number of messages recorded. When there were
     none, the file is deleted, unless ``force`` is set.
@@ -40,12 +38,12 @@ def record_into(
     :raises OSError: when the file exists, cannot be created, or cannot be written completely.
     """
     if path is None:
-        yield None
+        yield ()
         return
     counter = MessageCounter()
     file = _create(path, force=force)
     try:
-        yield (LoggingInstrument(), Recorder(file), counter)
+        yield (Recorder(file), counter)
     finally:
         _close(file, path)
         if counter.sent or counter.received:

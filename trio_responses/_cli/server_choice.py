@@ -43,12 +43,12 @@ class ServerChoice:
     """A server to connect to, and the options of the connection.
 
     :param api_key: the API key: `None` for that of the environment, empty for none.
-    :param instruments: the instruments of the connection; `None` for the default ones.
+    :param instruments: the instruments of the connection, besides the log.
     """
 
     endpoint: Endpoint
     api_key: str | None = None
-    instruments: Sequence[Instrument] | None = None
+    instruments: Sequence[Instrument] = ()
 
     def connect(self) -> AbstractAsyncContextManager[ResponsesConnection]:
         """Open a connection that reconnects by the policy of the command line."""
@@ -86,14 +86,14 @@ async def open_server(
     *,
     max_age: float | None = None,
     responder: Responder | None = None,
-    instruments: Sequence[Instrument] | None = None,
+    instruments: Sequence[Instrument] = (),
 ) -> AsyncGenerator[ServerChoice, None]:
     """Yield the server at an endpoint, or run the embedded server for the length of the block.
 
     :param endpoint: the endpoint; `None` for the embedded server.
     :param max_age: seconds after which the embedded server closes a socket; by default an hour.
     :param responder: returns the answers of the embedded server.
-    :param instruments: the instruments of the connection; `None` for the default ones.
+    :param instruments: the instruments of the connection, besides the log.
     """
     if endpoint is not None:
         yield ServerChoice(endpoint=endpoint, instruments=instruments)

@@ -105,7 +105,7 @@ class Conversation(TurnMethods):
 
     def stream(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -113,7 +113,8 @@ class Conversation(TurnMethods):
     ) -> ResponseStream:
         """Run the next turn as a scope, event by event.
 
-        :param input: the new items; text is sent as a message of the user.
+        :param input: what is new: text, which is sent as a message of the user, or an item, or a
+            list of items.
         :param params: settings for this turn only, which replace those of the conversation. A turn
             whose settings differ from those of the turn before is sent with full input.
         :raises ConfigurationError: for a field that is not a setting of a turn.
@@ -161,7 +162,7 @@ class Conversation(TurnMethods):
 
     async def create(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         **params: Any,
@@ -172,13 +173,13 @@ class Conversation(TurnMethods):
 
         :raises ResponsesError: as ``connection.create`` does; the history does not change.
         """
-        return await super().create(input=input, delivery=delivery, **params)
+        return await super().create(input, delivery=delivery, **params)
 
     # --- Turns and tools -----------------------------------------------------------------
 
     def run_stream(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
@@ -261,7 +262,7 @@ class Conversation(TurnMethods):
 
     async def run(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
@@ -303,7 +304,7 @@ class Conversation(TurnMethods):
     async def parse(
         self,
         answer: type[T],
-        input: Input = (),
+        input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
         **params: Any,
@@ -312,7 +313,7 @@ class Conversation(TurnMethods):
     async def parse(
         self,
         answer: Any,
-        input: Input = (),
+        input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
         **params: Any,
@@ -320,7 +321,7 @@ class Conversation(TurnMethods):
     async def parse(
         self,
         answer: Any,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         **params: Any,

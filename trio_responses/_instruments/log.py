@@ -9,17 +9,43 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final
 
-from trio_responses._errors import ConnectionClosed, ConnectionLost, HandshakeRejected
-from trio_responses._instruments.instrument import Instrument, logger
+from trio_responses._errors import (
+    ConfigurationError,
+    ConnectionClosed,
+    ConnectionLost,
+    HandshakeRejected,
+)
+from trio_responses._instruments.instrument import Instrument, checked_instruments, logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
 
-__all__ = ["LoggingInstrument"]
+__all__ = ["LoggingInstrument", "with_logging"]
 
 WORD: Final = re.compile(r"[\w.:/@+-]{1,128}", re.ASCII)
 """The form of an id, a code, a name or a model: no other text of a server or user is logged."""
+
+
+def with_logging(given: Iterable[Instrument], *, enabled: bool) -> tuple[Instrument, ...]:
+    """Return the instruments of a connection, with a `LoggingInstrument` as the first one.
+
+    None is added if logging is not enabled, or if a `LoggingInstrument` is among those given.
+
+    :raises ConfigurationError: when ``given`` is not iterable, and when ``enabled``, which is the
+        option ``logging``, is no `bool`.
+    """
+    if not isinstance(enabled, bool):
+        raise ConfigurationError(
+            f"logging must be True or False, not {enabled!r}: for a logger of your own, pass"
+            " instruments=[LoggingInstrument(my_logger)]"
+        )
+    instruments = checked_instruments(given)
+    if not enabled or any(isinstance(one, LoggingInstrument) for one in instruments):
+        return instruments
+    return (LoggingInstrument(), *instruments)
 
 
 class LoggingInstrument(Instrument):

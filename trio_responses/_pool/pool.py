@@ -26,7 +26,7 @@ from trio_responses._pool.supervisor import PoolSupervisor
 from trio_responses._settings import ReconnectPolicy, check_option_values
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
-from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.methods import Responses, TurnMethods
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.turn import Turn
+    from trio_responses._wire import Input
 
 __all__ = ["ResponsesPool", "open_pool"]
 
@@ -82,8 +83,14 @@ class ResponsesPool(TurnMethods):
 
     # --- Turns ---------------------------------------------------------------------------
 
+    @property
+    def responses(self) -> Responses:
+        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
+        return Responses(self)
+
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -98,7 +105,7 @@ class ResponsesPool(TurnMethods):
         place.
         """
         check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params))
+        request = StaticRequest(create_command(params, input))
         sender = PoolTurnSender(self._scheduler)
         return ResponseStream(sender, request, delivery=delivery, snapshot=snapshot)
 
@@ -266,7 +273,7 @@ class PoolTurnSender:
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_pool(
-    url: str | None = None,
+    base_url: str | None = None,
     *,
     size: int = 4,
     per_connection: int | None = None,
@@ -281,7 +288,8 @@ async def open_pool(
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
     on_abandoned_turn: OnAbandonedTurn = "drain",
-    instruments: Iterable[Instrument] | None = None,
+    instruments: Iterable[Instrument] = (),
+    logging: bool = True,
     allow_insecure: bool = False,
     dial: Dial = dial_tcp,
 ) -> AsyncGenerator[ResponsesPool, None]:
@@ -310,7 +318,7 @@ async def open_pool(
     :raises ConnectError: as `open_responses` does.
     :raises ReconnectFailed: as `open_responses` does.
     """
-    endpoint = choose_endpoint(url, endpoint)
+    endpoint = choose_endpoint(base_url, endpoint)
     places = MAX_ACTIVE if endpoint.lanes else 1
     if per_connection is None:
         per_connection = TARGET_LOAD if endpoint.lanes else 1
@@ -318,7 +326,7 @@ async def open_pool(
     if endpoint.secure and ssl_context is None:
         ssl_context = default_ssl_context()  # one context for connections opened later, too
     headers = checked_headers(headers)
-    instruments = None if instruments is None else checked_instruments(instruments)
+    instruments = checked_instruments(instruments)  # an iterator is for all connections
     reconnect_options = _ReconnectOptions(reconnect)
 
     async def connect(nursery: trio.Nursery) -> ConnectionEngine:
@@ -336,6 +344,7 @@ async def open_pool(
             rotation=rotation,
             on_abandoned_turn=on_abandoned_turn,
             instruments=instruments,
+            logging=logging,
             allow_insecure=allow_insecure,
             dial=dial,
         )

@@ -35,6 +35,11 @@ class ParsedResponse(Generic[T]):
     parsed: T
     """The decoded answer."""
 
+    @property
+    def output_parsed(self) -> T:
+        """The decoded answer, by the name that openai-python gives it."""
+        return self.parsed
+
 
 def with_text_format(
     answer: Any, params: Mapping[str, Any]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._turn.stream import TurnSender
-    from trio_responses._wire import Response
+    from trio_responses._wire import Input, Response
 
-__all__ = ["Lane", "TurnMethods"]
+__all__ = ["Lane", "Responses", "TurnMethods"]
 
 T = TypeVar("T")
 
@@ -30,16 +30,28 @@ class TurnMethods:
 
     @abstractmethod
     def stream(
-        self, *, delivery: DeliveryMode = "at_most_once", snapshot: bool = True, **params: Any
+        self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        snapshot: bool = True,
+        **params: Any,
     ) -> ResponseStream:
         """Run one turn as a scope, event by event."""
         raise NotImplementedError
 
-    async def create(self, *, delivery: DeliveryMode = "at_most_once", **params: Any) -> Response:
+    async def create(
+        self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> Response:
         """Run one turn and return its Response: completed, or incomplete.
 
         If cancelled, the remaining events of the response are discarded.
 
+        :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
@@ -49,10 +61,14 @@ class TurnMethods:
         :raises ResponsesError: when the turn ended without a Response; its ``delivery`` states how
             far the request had come.
         """
-        async with self.stream(delivery=delivery, snapshot=False, **params) as stream:
+        async with self.stream(input, delivery=delivery, snapshot=False, **params) as stream:
             return await stream.get_final_response()
 
-    async def warm_up(self, **params: Any) -> Response:
+    async def warm_up(
+        self,
+        input: Input = (),  # noqa: A002 - the protocol's word
+        **params: Any,
+    ) -> Response:
         """Let the server prepare model, instructions and tools, without output.
 
         Waits until the server has finished, so that a following turn cannot overtake it. The id of
@@ -60,12 +76,13 @@ class TurnMethods:
         faster depends on the server. If cancelled, remaining events are discarded; what the server
         has prepared stays.
 
+        :param input: items that the following turns begin with, if any.
         :param params: the fields of `ResponseCreate`, ``generate`` excepted.
         :raises UnexpectedOutput: when the server generated output in spite of that.
         :raises ResponsesError: as `create` does.
         """
-        settings: dict[str, Any] = {"input": [], **params, "generate": False}
-        response = await self.create(**settings)
+        settings: dict[str, Any] = {**params, "generate": False}
+        response = await self.create(input, **settings)
         if response.raw_output:
             error = UnexpectedOutput(response)
             error.delivery = DeliveryStatus.ACCEPTED
@@ -74,14 +91,29 @@ class TurnMethods:
 
     @overload
     async def parse(
-        self, answer: type[T], *, delivery: DeliveryMode = "at_most_once", **params: Any
+        self,
+        answer: type[T],
+        input: Input | None = None,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
     async def parse(
-        self, answer: Any, *, delivery: DeliveryMode = "at_most_once", **params: Any
+        self,
+        answer: Any,
+        input: Input | None = None,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
-        self, answer: Any, *, delivery: DeliveryMode = "at_most_once", **params: Any
+        self,
+        answer: Any,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type.
 
@@ -91,13 +123,14 @@ class TurnMethods:
                 city: str
                 degrees: float
 
-            answer = await connection.parse(Weather, model=MODEL, input="Is it warm in Oslo?")
+            answer = await connection.parse(Weather, "Is it warm in Oslo?", model=MODEL)
             print(answer.parsed.degrees)
 
         The model has to follow the JSON schema of the type, in strict mode where strict mode can
         express the type (`JSONType`). If cancelled, the remaining events are discarded.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param input: as for `create`.
         :param params: the fields of `ResponseCreate`; ``text`` may have fields other than
             ``format``.
         :raises RefusalError: when the model refuses.
@@ -107,7 +140,79 @@ class TurnMethods:
         :raises ResponsesError: as `create` does.
         """
         settings, reader = with_text_format(answer, params)
-        return parse_response(await self.create(delivery=delivery, **settings), reader)
+        return parse_response(await self.create(input, delivery=delivery, **settings), reader)
+
+
+@final
+class Responses:
+    """The methods of a connection or pool by the names of openai-python.
+
+    ``connection.responses`` and ``pool.responses`` are of this class. So code that was written for
+    ``client.responses`` of openai-python runs on a connection::
+
+        client = connection
+        response = await client.responses.create(model=MODEL, input="Hello")
+    """
+
+    def __init__(self, turns: TurnMethods) -> None:
+        self._turns = turns
+
+    def __repr__(self) -> str:
+        """Return the connection or pool."""
+        return f"<Responses of {self._turns!r}>"
+
+    async def create(
+        self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> Response:
+        """Run one turn and return its Response, as ``connection.create`` does."""
+        return await self._turns.create(input, delivery=delivery, **params)
+
+    def stream(
+        self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        snapshot: bool = True,
+        **params: Any,
+    ) -> ResponseStream:
+        """Run one turn as a scope, event by event, as ``connection.stream`` does."""
+        return self._turns.stream(input, delivery=delivery, snapshot=snapshot, **params)
+
+    @overload
+    async def parse(
+        self,
+        text_format: type[T],
+        input: Input | None = None,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> ParsedResponse[T]: ...
+    @overload
+    async def parse(
+        self,
+        text_format: Any,
+        input: Input | None = None,
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> ParsedResponse[Any]: ...
+    async def parse(
+        self,
+        text_format: Any,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        **params: Any,
+    ) -> ParsedResponse[Any]:
+        """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
+
+        :param text_format: a Struct, a dataclass, or any other type that msgspec decodes.
+        """
+        return await self._turns.parse(text_format, input, delivery=delivery, **params)
 
 
 @final
@@ -128,6 +233,7 @@ class Lane(TurnMethods):
 
     def stream(
         self,
+        input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -135,5 +241,5 @@ class Lane(TurnMethods):
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
         check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params))
+        request = StaticRequest(create_command(params, input))
         return ResponseStream(self._sender, request, delivery=delivery, snapshot=snapshot)

@@ -7,7 +7,7 @@ server lacks. This module also encodes input items.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from trio_responses._protocol.continuation import Placement
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._wire import Input, Response, ResponseCreate
+    from trio_responses._wire.commands import InputList
 
 __all__ = [
     "Latest",
     "RequestBuilder",
     "StaticRequest",
     "create_command",
+    "input_list",
     "raw_input",
     "raw_items",
 ]
@@ -105,9 +107,10 @@ class StaticRequest:
         """Do nothing."""
 
 
-def create_command(params: dict[str, Any]) -> ResponseCreate:
+def create_command(params: Mapping[str, Any], given: Input | None = None) -> ResponseCreate:
     """Return a command for keyword arguments; unknown names go into ``extra``.
 
+    :param given: the input; `None` leaves the field out.
     :raises ConfigurationError: for ``stream_id``, which the connection sets, and for a plain
         function as a tool.
     """
@@ -115,6 +118,8 @@ def create_command(params: dict[str, Any]) -> ResponseCreate:
     unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}
     if unknown:
         known["extra"] = {**unknown, **known.get("extra", {})}
+    if given is not None:
+        known["input"] = input_list(given)
     if known.get("tools"):
         known["tools"] = tool_definitions(known["tools"])
     command = wire.ResponseCreate(**known)
@@ -125,7 +130,14 @@ def create_command(params: dict[str, Any]) -> ResponseCreate:
     return command
 
 
-def raw_items(given: Input) -> list[msgspec.Raw]:
+def input_list(given: Input) -> InputList:
+    """Return an input as text or as a sequence of items; one item alone becomes a list."""
+    if isinstance(given, wire.Item | wire.UnknownItem | Mapping | msgspec.Raw):
+        return [given]
+    return given
+
+
+def raw_items(given: Input | None) -> list[msgspec.Raw]:
     """Return the raw JSON of each item of an input.
 
     :raises TypeError: for a value that has no JSON form; the message names its place.
@@ -133,18 +145,20 @@ def raw_items(given: Input) -> list[msgspec.Raw]:
     return list(raw_input(given))
 
 
-def raw_input(given: Input) -> RawItems:
+def raw_input(given: Input | None) -> RawItems:
     """Return the raw JSON of all items of an input.
 
     :raises TypeError: for a value that has no JSON form; the message names its place.
     """
-    if isinstance(given, str):
-        given = [wire.Message(role="user", content=given)]
+    if given is None:
+        return RawItems()
+    given = [wire.Message(role="user", content=given)] if isinstance(given, str) else given
+    given = input_list(given)
     command = wire.encode(wire.ResponseCreate(input=given))
     array = bytes(_decoder.decode(command).input)
     if not array.startswith(b"["):
         raise TypeError(
-            f"input must be text or a sequence of items, not {type(given).__qualname__}"
+            f"input must be text, an item or a list of items, not {type(given).__qualname__}"
         )
     return RawItems(array[1:-1], len(given))
 

@@ -60,7 +60,12 @@ from trio_responses._wire.base import (
     UnknownPart,
 )
 from trio_responses._wire.codec import decode, decode_all, encode
-from trio_responses._wire.commands import ClientEvent, Input, ResponseCreate, ResponseSteer
+from trio_responses._wire.commands import (
+    ClientEvent,
+    Input,
+    ResponseCreate,
+    ResponseSteer,
+)
 from trio_responses._wire.errors import ErrorEvent
 from trio_responses._wire.events import (
     EVENTS,
