@@ -1,8 +1,8 @@
 """An HTTP gateway to a Responses server that speaks WebSocket mode only.
 
-`POST /v1/responses` becomes one turn on a new socket, and is answered with JSON, or with server-sent
-events for ``"stream": true``. An upgrade is passed through. `GET /v1/responses/{id}` is answered
-with an empty response of this id.
+`POST /v1/responses` becomes one turn on a new socket, and is answered with JSON, or with
+server-sent events for ``"stream": true``. An upgrade is passed through. `GET /v1/responses/{id}` is
+answered with an empty response of this id.
 """
 
 from __future__ import annotations
@@ -74,9 +74,11 @@ def run_gateway(upstream: str) -> Iterator[str]:
     gateway = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     gateway.daemon_threads = True
     threading.Thread(target=gateway.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{gateway.server_port}/v1"
-    gateway.shutdown()
-    gateway.server_close()
+    try:
+        yield f"http://127.0.0.1:{gateway.server_port}/v1"
+    finally:
+        gateway.shutdown()
+        gateway.server_close()
 
 
 def turn(upstream: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

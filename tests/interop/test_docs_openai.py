@@ -35,17 +35,17 @@ def gateway_url(our_url: str) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize(("theirs", "output"), PAIRS, ids=range(len(PAIRS)))
-def test_their_side_prints_the_same(
-    theirs: str,
-    output: str,
-    openai_sdk: Any,
-    gateway_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def environment(gateway_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-docs")
     monkeypatch.setenv("OPENAI_BASE_URL", gateway_url)
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(("theirs", "output"), PAIRS, ids=range(len(PAIRS)))
+def test_their_side_prints_the_same(
+    theirs: str, output: str, openai_sdk: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = compile(theirs, str(PAGE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     async def run() -> None:
