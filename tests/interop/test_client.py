@@ -105,7 +105,7 @@ async def opened(
             yield connection
             statistics = connection.statistics()
             assert statistics.undecodable_frames == 0
-            assert statistics.unclaimed_events == 0
+            assert statistics.unrouted_events == 0
             assert statistics.unread_bytes == 0
             closing_since = trio.current_time()
         assert trio.current_time() - closing_since < CLOSE_GUARD
@@ -482,9 +482,9 @@ async def test_a_server_without_steering_rejects_the_input_but_not_the_turn(url:
         connection.stream(model=MODEL, input="slow-text") as stream,
     ):
         receipt = await stream.steer("A short one.")
-        response = await stream.until_done()
+        response = await stream.get_final_response()
         assert response.status == "completed"
-        assert await receipt.settled() is SteerState.FAILED
+        assert await receipt.wait_settled() is SteerState.FAILED
         assert receipt.error is not None
         assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 

@@ -172,7 +172,7 @@ async def converse(url: str, *, store: bool, lanes: bool, seed: int, journal: Jo
         await user.talk(prompts(store=store))
         requests = await trio.to_thread.run_sync(journal.requests)
         assert connection.statistics().undecodable_frames == 0
-        assert connection.statistics().unclaimed_events == 0
+        assert connection.statistics().unrouted_events == 0
         items = json.loads(conversation.checkpoint())["items"]
         statistics = conversation.statistics()
         return Outcome(without_ids(items), without_ids(requests), user, statistics)

@@ -114,7 +114,7 @@ async def test_steering_input_that_fails_is_returned(run: Callable[..., Any]) ->
         return [*rejections, read(wire, "response.steer.failed")[-1]]
 
     async with open_test_server() as server:
-        server.reply("one").when_steered("fail").hold(gate, after_events=2)
+        server.reply("one").on_steer("fail").hold(gate, after_events=2)
         events = await run(server, exchange, gate)
     assert [event["type"] for event in events] == ["response.steer.failed"] * 3
     assert [event["error"]["code"] for event in events] == [
