@@ -52,7 +52,7 @@ MAX_ACTIVE: Final = 16
 class RequestQueue:
     """The requests of one connection, each sent on the current socket. A `TurnSender`."""
 
-    max_reroutes = 1
+    max_reroutes: int = 1
     """An unsent request is tried once more, on the next socket."""
 
     def __init__(self, config: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
@@ -282,7 +282,7 @@ class RequestQueue:
 class LaneSender:
     """Sends turns on one reserved lane, one after the other. A `TurnSender`."""
 
-    max_reroutes = RequestQueue.max_reroutes
+    max_reroutes: int = RequestQueue.max_reroutes
 
     def __init__(self, queue: RequestQueue, name: str | None) -> None:
         self._queue = queue
