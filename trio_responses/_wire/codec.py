@@ -172,8 +172,8 @@ def _describe_decode_error(error: Exception) -> str:
     return str(error)
 
 
-def encode(command: ClientEvent) -> bytes:
-    """Encode one client event as a frame.
+def encode(command: ClientEvent | Mapping[str, Any]) -> bytes:
+    """Encode one client event, or a mapping, as a frame.
 
     :raises TypeError: if a value cannot be encoded as JSON. The message names the field and leaves
         out the value.
