@@ -69,8 +69,8 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     time and reconnects automatically.
 
     `create` and `stream` run turns. Underneath, the connection is a `trio.abc.Channel`, the raw
-    channel: `send` a `ResponseCreate`, and `receive` the events that answer it, in order. After
-    its first use the raw channel also delivers unsolicited events of the server, and
+    channel: `send` a command, or any mapping, and `receive` the events that answer it, in order.
+    After its first use the raw channel also delivers unsolicited events of the server, and
     `ConnectionLost`, `ConnectionRestored` and `ConnectionRotated`, each in its place among the
     events.
     """
@@ -146,7 +146,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             name where the endpoint has no lanes.
         """
         with self._engine.requests.reserved_lane(name) as sender:
-            yield Lane(sender, sender.name)
+            yield Lane(sender)
 
     @asynccontextmanager
     async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
@@ -190,12 +190,23 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     # --- The raw channel -----------------------------------------------------------------
 
-    async def send(self, value: ClientEvent) -> None:
+    async def send(self, value: ClientEvent | Mapping[str, Any]) -> None:
         """Send a command on the raw channel. While no socket is open, wait for one.
+
+        For example::
+
+            await connection.send({"type": "response.create", "model": MODEL, "input": "Hello"})
+            async for event in connection:
+                ...
 
         `receive` returns the events that answer the command. A checkpoint; if cancelled before
         the first byte is written, nothing was sent.
 
+        :param value: a command, or a mapping with a ``type``, which is sent as it is: nothing in
+            it is checked or changed, so that commands and fields can be sent that this version
+            does not know. The caller chooses the lane (``stream_id``).
+        :raises ConfigurationError: for a value that is no command, or has no ``type``.
+        :raises TypeError: for a value that has no JSON form.
         :raises RequestTooLarge: when the command is over ``limits.max_request_bytes``.
         :raises ConnectionLost: when the socket was lost before the command was written whole.
         :raises ConnectionClosed: after `aclose`.

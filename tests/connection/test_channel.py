@@ -1,5 +1,6 @@
 """The channel of a connection: raw requests, and events that belong to no turn."""
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -372,13 +373,79 @@ async def test_statistics_add_up(server: ResponsesServer, connect: "Connect") ->
     assert server.statistics().requests == 2
 
 
-@pytest.mark.parametrize("command", [{"type": "response.create", "model": "m"}, "hi", None])
+@pytest.mark.parametrize("command", ["hi", None, 3, [], b"{}"])
 async def test_send_refuses_a_value_that_is_not_a_command(
     server: ResponsesServer, command: Any
 ) -> None:
     async with server.open_client() as connection:
         with pytest.raises(ConfigurationError, match="ResponseCreate"):
             await connection.send(command)
+
+
+@pytest.mark.parametrize("command", [{}, {"model": "m"}, {"type": None}])
+async def test_send_refuses_a_mapping_without_a_type(server: ResponsesServer, command: Any) -> None:
+    async with server.open_client() as connection:
+        with pytest.raises(ConfigurationError, match="type"):
+            await connection.send(command)
+        assert connection.statistics().requests_sent == 0
+
+
+async def test_a_mapping_is_sent_as_it_is() -> None:
+    """Unknown fields and nulls included; the answer comes on the channel, beside a turn."""
+    async with open_test_server(unknown_parameters=True) as server:
+        command = {
+            "type": "response.create",
+            "model": "m",
+            "input": "raw",
+            "brand_new": {"on": True},
+            "temperature": None,
+        }
+        server.reply("a b c", delay=1)
+        async with (
+            server.open_client() as connection,
+            connection.stream(model="m", input="turn") as stream,
+        ):
+            await connection.send(MappingProxyType({**command, "stream_id": "mine"}))
+            events: list[Event] = []
+            while not isinstance(event := await connection.receive(), ResponseCompleted):
+                events.append(event)
+            assert event.response.output_text == 'Turn 1: you said "raw".'
+            assert isinstance(events[0], ResponseCreated)
+            assert (await stream.get_final_response()).output_text == "a b c"
+            assert connection.statistics().unrouted_events == 0
+        assert server.requests[1].body == {**command, "stream_id": "mine"}
+
+
+async def test_an_unknown_command_is_sent_and_its_answer_is_received(
+    server: ResponsesServer,
+) -> None:
+    async with server.open_client() as connection:
+        await connection.send({"type": "response.brand_new", "response_id": "resp_1"})
+        event = await connection.receive()
+        assert isinstance(event, ErrorEvent)
+        await connection.create(model="m", input="still there?")
+
+
+async def test_a_mapping_steers_a_raw_request(server: ResponsesServer) -> None:
+    release = trio.Event()
+    server.reply("one", more=["two"]).hold(release, after_events=5)
+    async with server.open_client() as connection:
+        await connection.send({"type": "response.create", "model": "m", "input": "Count."})
+        created = await until(connection, ResponseCreated)
+        assert isinstance(created, ResponseCreated)
+        await connection.send(
+            {
+                "type": "response.steer",
+                "previous_response_id": created.response.id,
+                "input": "Stop.",
+            }
+        )
+        await until(connection, SteerAccepted)
+        release.set()
+        await until(connection, ResponseCreated)  # the successor
+        await until(connection, ResponseCompleted)
+        assert connection.statistics().requests_active == 0
+        assert server.steers[0].state == "committed"
 
 
 async def until(connection: "ResponsesConnection", kind: type[Event]) -> Event:

@@ -7,10 +7,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.testing.driver import NO_WAITING
-from tests.turn.rig import ask, ask_strictly, assert_at_rest, heard
+from tests.turn.rig import STEADY, ask, ask_strictly, assert_at_rest, heard
 from trio_responses import (
+    APIError,
     ConfigurationError,
     DeliveryStatus,
+    Endpoint,
     PreviousResponseNotFound,
     ResponsesConnection,
     StreamLimitReached,
@@ -154,6 +156,38 @@ async def test_turns_on_a_reserved_lane_run_in_order(server: ResponsesServer) ->
         assert len(others) == 10
         assert "mine" not in others
         assert_at_rest(connection)
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+async def test_a_lane_knows_its_own_latest_response(*, lanes: bool) -> None:
+    """A chain by hand; turns of other lanes do not change it, and a new socket has no cache."""
+    async with open_test_server(max_age=None, lanes=lanes) as server:
+        endpoint = Endpoint.compatible(server.url, lanes=lanes)
+        async with (
+            server.open_client(endpoint=endpoint, reconnect=STEADY) as connection,
+            connection.lane() as lane,
+        ):
+            assert lane.previous_response_id is None
+            first = await lane.create("one", model="m", store=False)
+            assert lane.previous_response_id == first.id
+            if lanes:
+                other = await connection.create("other", model="m")
+                assert connection.previous_response_id == other.id
+            parent = lane.previous_response_id
+            second = await lane.create("two", model="m", store=False, previous_response_id=parent)
+            assert second.output_text == 'Turn 2: you said "two".'
+            assert lane.previous_response_id == second.id
+
+            server.fail("server_error")
+            with pytest.raises(APIError):
+                await lane.create("three", model="m", previous_response_id=second.id)
+            assert lane.previous_response_id is None  # evicted
+
+            await lane.create("four", model="m")
+            await server.reset_all()
+            await ask_strictly(connection, "on the next socket")
+            if lanes:
+                assert lane.previous_response_id is None
 
 
 async def test_only_the_next_turn_of_a_lane_waits_for_the_rest_of_a_turn(

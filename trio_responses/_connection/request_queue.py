@@ -7,8 +7,9 @@ is written, so that no answer can be received too early, and is taken back if it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -31,8 +32,6 @@ from trio_responses._turn.turn import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    import msgspec
-
     from trio_responses._connection.socket import Socket
     from trio_responses._connection.socket_set import SocketSet
     from trio_responses._settings import RetryPolicy
@@ -53,7 +52,7 @@ MAX_ACTIVE: Final = 16
 class RequestQueue:
     """The requests of one connection, each sent on the current socket. A `TurnSender`."""
 
-    max_reroutes = 1
+    max_reroutes: int = 1
     """An unsent request is tried once more, on the next socket."""
 
     def __init__(self, config: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
@@ -201,6 +200,14 @@ class RequestQueue:
         if socket is not None:
             socket.abandon(turn, replace=replace)
 
+    def completed_response(self, lane: str | None) -> str | None:
+        """Return the latest response of a lane that the server has cached for the current socket.
+
+        :param lane: the ``stream_id``; `None` for the default lane.
+        """
+        socket = self._sockets.current
+        return socket.requests.completed_response(lane) if socket is not None else None
+
     # --- Steering ------------------------------------------------------------------------
 
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
@@ -229,36 +236,48 @@ class RequestQueue:
 
     # --- Raw requests --------------------------------------------------------------------
 
-    async def send_command(self, command: ClientEvent) -> None:
-        """Send a command whose answer is delivered to the raw channel."""
-        if not isinstance(command, wire.ClientEvent):
-            kind = type(command).__name__
+    async def send_command(self, command: ClientEvent | Mapping[str, Any]) -> None:
+        """Send a command whose answer is delivered to the raw channel.
+
+        A ``response.create`` is added to the table of its socket, so that its events are routed to
+        the channel and not to a turn on the same lane; a ``response.steer`` keeps the request that
+        it steers active for a successor. Other commands have no state here.
+        """
+        if not isinstance(command, wire.ClientEvent | Mapping):
             raise ConfigurationError(
-                f"send() takes ResponseCreate, ResponseSteer or ResponseInject, not {kind}"
+                "send() takes a command, such as ResponseCreate or ResponseSteer, or a mapping,"
+                f" not {type(command).__name__}"
             )
+        kind = _text_field(command, "type")
+        if kind is None:
+            raise ConfigurationError('the mapping needs a "type", such as "response.create"')
         payload = wire.encode(command)
         self._check_size(payload)
         socket = await self._sockets.wait_open()
-        if isinstance(command, wire.ResponseSteer):
-            await self._send_raw_steer(command, socket, payload)
-            return
-        if isinstance(command, wire.ResponseInject):
+        parent = _text_field(command, "previous_response_id")
+        if kind == wire.ResponseCreate.type:
+            await self._send_raw_create(_text_field(command, "stream_id"), parent, socket, payload)
+        elif kind == wire.ResponseSteer.type:
+            await self._send_raw_steer(_field(command, "input"), parent, socket, payload)
+        else:
             await self._write(socket, payload)
-            return
-        request = ActiveRequest(_given(command.stream_id), _given(command.previous_response_id))
+
+    async def _send_raw_create(
+        self, lane: str | None, parent: str | None, socket: Socket, payload: bytes
+    ) -> None:
+        request = ActiveRequest(lane, parent)
         socket.admit(request)
         with self._withdrawn_unless_sent(socket, request):
             await self._write(socket, payload)
 
     async def _send_raw_steer(
-        self, command: wire.ResponseSteer, socket: Socket, payload: bytes
+        self, given: Any, parent: str | None, socket: Socket, payload: bytes
     ) -> None:
-        """Send a raw steering input. Registered, it keeps its request active for a successor."""
-        request = socket.requests.find(command.previous_response_id)
+        request = socket.requests.find(parent) if parent is not None else None
         if request is None:
             await self._write(socket, payload)
         else:
-            await self._write_steer(SteerInput(request, raw_items(command.input)), socket, payload)
+            await self._write_steer(SteerInput(request, raw_items(given)), socket, payload)
 
     # --- Writing -------------------------------------------------------------------------
 
@@ -298,7 +317,7 @@ class RequestQueue:
 class LaneSender:
     """Sends turns on one reserved lane, one after the other. A `TurnSender`."""
 
-    max_reroutes = RequestQueue.max_reroutes
+    max_reroutes: int = RequestQueue.max_reroutes
 
     def __init__(self, queue: RequestQueue, name: str | None) -> None:
         self._queue = queue
@@ -324,10 +343,24 @@ class LaneSender:
         """Discard the remaining events of a turn."""
         self._queue.abandon_turn(turn, restarts=restarts)
 
+    @property
+    def previous_response_id(self) -> str | None:
+        """The latest response of this lane that the server has cached for the current socket."""
+        return self._queue.completed_response(self.name)
+
     async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
         """Send input for a response that is active on this lane."""
         await self._queue.steer(turn, receipt)
 
 
-def _given(value: str | msgspec.UnsetType | None) -> str | None:
+def _field(command: ClientEvent | Mapping[str, Any], name: str) -> Any:
+    """Return a field of a command, or of a mapping; `None` if it has none of this name."""
+    if isinstance(command, Mapping):
+        return command.get(name)
+    return getattr(command, name, None)
+
+
+def _text_field(command: ClientEvent | Mapping[str, Any], name: str) -> str | None:
+    """Return a field whose value is text; `None` for any other value."""
+    value = _field(command, name)
     return value if isinstance(value, str) else None

@@ -32,8 +32,8 @@ class PooledConnection:
     """A connection of a pool, with the number of turns, lanes and conversations that use it."""
 
     def __init__(self, engine: ConnectionEngine) -> None:
-        self.engine = engine
-        self.facade = ResponsesConnection(engine)
+        self.engine: ConnectionEngine = engine
+        self.facade: ResponsesConnection = ResponsesConnection(engine)
         """The connection as users see it."""
         self.turns: int = 0
         """The number of turns of the pool that have a place on this connection."""

@@ -103,6 +103,7 @@ class Scheduler:
         self._pins = WaitQueue()
         self._arrivals = count()
         self._paused_until = -math.inf
+        self.opening_requests: trio.MemoryReceiveChannel[None]
         self._request_opening, self.opening_requests = trio.open_memory_channel[None](math.inf)
 
     @property

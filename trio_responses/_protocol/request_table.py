@@ -82,6 +82,8 @@ class RequestTable:
         """The id of the response that each lane ended with last."""
         self._steers: list[SteerInput] = []
         """The inputs about which the server may still send events, oldest first."""
+        self._completed: dict[str | None, str] = {}
+        """The last response of each lane that was completed and not evicted since."""
         self._cached_lane: str | None = None
         """The lane of `previous_response_id`."""
         self.previous_response_id: str | None = None
@@ -128,6 +130,10 @@ class RequestTable:
         """Return the id of the response that a lane ended with last: the server has it cached."""
         return self._latest.get(lane)
 
+    def completed_response(self, lane: str | None) -> str | None:
+        """Return the id of the last response of a lane that was completed and not evicted since."""
+        return self._completed.get(lane)
+
     def unfinished(self) -> Iterator[ActiveRequest]:
         """Yield the requests that have not ended, lane by lane."""
         for queue in self._queues.values():
@@ -158,6 +164,7 @@ class RequestTable:
         self._queues.clear()
         self._cut_off.clear()
         self._latest.clear()
+        self._completed.clear()
         self.previous_response_id = None
         return [request for request in requests if not request.abandoned]
 
@@ -205,6 +212,8 @@ class RequestTable:
         if request is not None:
             self.previous_response_id = request.response_id
             self._cached_lane = request.lane
+            if request.response_id is not None:
+                self._completed[request.lane] = request.response_id
         return request
 
     def _on_end(self, event: EndEvent) -> ActiveRequest | None:
@@ -324,6 +333,8 @@ class RequestTable:
         """End a request by an error."""
         if request.parent == self.previous_response_id and request.lane == self._cached_lane:
             self.previous_response_id = None  # evicted; the error of a fork does not evict
+        if request.parent is not None and request.parent == self._completed.get(request.lane):
+            del self._completed[request.lane]
         if request.response_id is None:
             self._end(request, RequestEvent.REFUSE)
         else:

@@ -6,7 +6,7 @@ Everything is built on one method, ``stream``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
 
 from trio_responses._errors import (
     DeliveryStatus,
@@ -15,17 +15,28 @@ from trio_responses._errors import (
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
-from trio_responses._turn.stream import ResponseStream
+from trio_responses._turn.stream import ResponseStream, TurnSender
 
 if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
-    from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Input, Response
 
 __all__ = ["Lane", "Responses", "TurnMethods"]
 
 T = TypeVar("T")
+
+
+class LaneTurnSender(TurnSender, Protocol):
+    """Sends the turns of one reserved lane."""
+
+    name: str | None
+    """The ``stream_id``; `None` where the endpoint has no lanes."""
+
+    @property
+    def previous_response_id(self) -> str | None:
+        """The latest response of the lane that the server has cached for the current socket."""
+        ...
 
 
 class TurnMethods:
@@ -166,7 +177,7 @@ class TurnMethods:
 class Responses:
     """The methods of a connection or pool by the names of openai-python.
 
-    ``connection.responses`` and ``pool.responses`` are of this class. So code that was written for
+    Made by ``connection.responses`` and ``pool.responses``. So code that was written for
     ``client.responses`` of openai-python runs on a connection::
 
         client = connection
@@ -250,14 +261,24 @@ class Lane(TurnMethods):
     A turn that is left early lets the next one wait until the rest of its response was received.
     """
 
-    def __init__(self, sender: TurnSender, name: str | None) -> None:
+    def __init__(self, sender: LaneTurnSender) -> None:
         self._sender = sender
-        self.name = name
+        self.name: str | None = sender.name
         """The ``stream_id``; `None` where the endpoint has no lanes."""
 
     def __repr__(self) -> str:
         """Return the name of the lane."""
         return f"<Lane {self.name!r}>"
+
+    @property
+    def previous_response_id(self) -> str | None:
+        """The id of the latest completed response of this lane, on the current socket.
+
+        A turn with this ``previous_response_id`` continues the chain of the lane: the server has
+        the response in its cache. `None` before the first response, after a reconnect, and after
+        an error that evicted the response from the cache.
+        """
+        return self._sender.previous_response_id
 
     def stream(
         self,

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from trio_responses._protocol.continuation import Placement
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._wire import Input, Response, ResponseCreate
-    from trio_responses._wire.commands import InputList
 
 __all__ = [
     "Latest",
@@ -130,7 +129,9 @@ def create_command(params: Mapping[str, Any], given: Input | None = None) -> Res
     return command
 
 
-def input_list(given: Input) -> InputList:
+def input_list(
+    given: Input,
+) -> str | Sequence[wire.InputItem | Mapping[str, Any] | msgspec.Raw]:
     """Return an input as text or as a sequence of items; one item alone becomes a list."""
     if isinstance(given, wire.Item | wire.UnknownItem | Mapping | msgspec.Raw):
         return [given]

@@ -14,10 +14,13 @@ from trio_responses._wire.base import JSON
 from trio_responses._wire.items import InputItem
 from trio_responses._wire.tools import Tool
 
-InputList: TypeAlias = str | Sequence[InputItem | Mapping[str, Any] | msgspec.Raw]
-"""The input of a request, as the API takes it: text, which is one user message, or items."""
-
-Input: TypeAlias = InputList | InputItem | Mapping[str, Any] | msgspec.Raw
+Input: TypeAlias = (
+    str
+    | InputItem
+    | Mapping[str, Any]
+    | msgspec.Raw
+    | Sequence[InputItem | Mapping[str, Any] | msgspec.Raw]
+)
 """The input of a turn: text, which is one user message, or one item, or items. An item is a record,
 a dict or raw JSON."""
 
@@ -42,7 +45,7 @@ class ResponseCreate(
     type: ClassVar[Literal["response.create"]] = "response.create"
     model: str | UnsetType = UNSET
     """The model, or the name of a deployment. The handshake names no model."""
-    input: InputList | UnsetType = UNSET
+    input: str | Sequence[InputItem | Mapping[str, Any] | msgspec.Raw] | UnsetType = UNSET
     """The new input: the part of the conversation that ``previous_response_id`` does not cover."""
     instructions: str | UnsetType | None = UNSET
     """System or developer instructions, for this response alone."""
@@ -116,7 +119,7 @@ class ResponseSteer(
     type: ClassVar[Literal["response.steer"]] = "response.steer"
     previous_response_id: str
     """Id of the response in progress."""
-    input: InputList
+    input: str | Sequence[InputItem | Mapping[str, Any] | msgspec.Raw]
 
 
 class ResponseInject(
