@@ -249,7 +249,7 @@ def _outcome(turn: TurnRecord) -> Mapping[str, AttributeValue]:
     return attributes
 
 
-class _Item(msgspec.Struct):
+class _ItemType(msgspec.Struct):
     """The only field of an output item that is decoded here."""
 
     type: str | None = None
@@ -262,5 +262,5 @@ def _finish_reason(response: Response) -> str:
     if response.incomplete_details is not None:
         reason: Any = response.incomplete_details.reason
         return REASONS.get(reason, str(reason))
-    types = {msgspec.json.decode(raw, type=_Item).type for raw in response.raw_output or ()}
+    types = {msgspec.json.decode(raw, type=_ItemType).type for raw in response.raw_output or ()}
     return "tool_call" if types & CALLS_OF_THE_CLIENT else "stop"

@@ -15,7 +15,7 @@ import msgspec
 from trio_responses import ResponseFailedError
 from trio_responses._cli.recording import record_into
 from trio_responses._cli.running import WRONG_USAGE, print_error, run
-from trio_responses._cli.server_choice import choose_endpoint, open_server
+from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = ["ask", "record", "replace_surrogates", "response_notes"]
 def ask(arguments: argparse.Namespace) -> int:
     """Send one question and print the answer."""
     try:
-        endpoint = choose_endpoint(arguments, example=' "..."')
+        endpoint = endpoint_from_arguments(arguments, example=' "..."')
         question = _read_question(arguments.text)
     except LookupError:
         return WRONG_USAGE
@@ -44,7 +44,7 @@ def ask(arguments: argparse.Namespace) -> int:
 def record(arguments: argparse.Namespace) -> int:
     """Send questions as one conversation, print the answers, and record every message."""
     try:
-        endpoint = choose_endpoint(arguments, example=' FILE "..."')
+        endpoint = endpoint_from_arguments(arguments, example=' FILE "..."')
         questions = [_read_question(text) for text in arguments.texts]
     except LookupError:
         return WRONG_USAGE

@@ -36,7 +36,7 @@ from trio_responses._cli.running import (
     print_error,
     run,
 )
-from trio_responses._cli.server_choice import choose_endpoint, open_server
+from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.toolbox import ToolFinished, ToolStarted
 from trio_responses.types import OutputTextDelta
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from trio_responses._tools.toolbox import ToolLike
     from trio_responses.typing import Event
 
-__all__ = ["Chat", "FileReader", "LineReader", "chat", "choose_renderer"]
+__all__ = ["Chat", "LineReader", "TextLineReader", "chat", "choose_renderer"]
 
 COMMANDS: Final = """\
 /save FILE  save the conversation in a file
@@ -74,7 +74,7 @@ NO_RICH: Final = (
 def chat(arguments: argparse.Namespace) -> int:
     """Hold a conversation between the model and the standard input."""
     try:
-        endpoint = choose_endpoint(arguments)
+        endpoint = endpoint_from_arguments(arguments)
     except LookupError:
         return WRONG_USAGE
     if arguments.max_age is not None and endpoint is not None:
@@ -142,7 +142,7 @@ async def _chat(
         await session.start(checkpoint)
         renderer.show_line("note", f"connected to {server.endpoint.host}; /help lists the commands")
         with trio.open_signal_receiver(signal.SIGINT) as interrupts:
-            return await session.run(FileReader(sys.stdin), interrupts)
+            return await session.run(TextLineReader(sys.stdin), interrupts)
 
 
 class LineReader(Protocol):
@@ -384,7 +384,7 @@ def _shorten(text: str) -> str:
 
 
 @final
-class FileReader:
+class TextLineReader:
     """A source of lines of input from an open text file: terminal, pipe, disk file or memory.
 
     Where the system can report that input is ready, no thread reads: a thread blocked in a read

@@ -16,7 +16,7 @@ import msgspec
 
 from trio_responses._cli.probe_features import BASICS, FEATURES, Prober, Verdict, answer_slowly
 from trio_responses._cli.running import FAILED, WRONG_USAGE, run
-from trio_responses._cli.server_choice import DEFAULT_MODEL, choose_endpoint, open_server
+from trio_responses._cli.server_choice import DEFAULT_MODEL, endpoint_from_arguments, open_server
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +48,7 @@ VERDICT_WIDTH: Final = max(map(len, Verdict))
 def probe(arguments: argparse.Namespace) -> int:
     """Try every feature of a server and print the verdicts."""
     try:
-        endpoint = choose_endpoint(arguments)
+        endpoint = endpoint_from_arguments(arguments)
     except LookupError:
         return WRONG_USAGE
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

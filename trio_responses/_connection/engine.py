@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._settings import ReconnectPolicy, RotationPolicy
     from trio_responses._transport.websocket import ConnectionConfig, Transport
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["ConnectionEngine"]
 
@@ -109,7 +109,7 @@ class ConnectionEngine:
         """
         return await self.sockets.wait_open()
 
-    def is_active(self, turn: Turn) -> bool:
+    def is_active(self, turn: TurnAttempt) -> bool:
         """Whether the response of a turn has not ended, on any socket of the connection."""
         return self.sockets.socket_of(turn) is not None
 
@@ -236,7 +236,7 @@ class ConnectionEngine:
             while socket.takes_requests:
                 newer: Socket | ConnectError = await nursery.start(self._receive, nursery)
                 if isinstance(newer, Socket):
-                    self._replace(socket, newer)
+                    self._switch_to(socket, newer)
                     socket = newer
                     break
                 with trio.move_on_after(self._policy.cap):
@@ -244,7 +244,7 @@ class ConnectionEngine:
             else:
                 return socket
 
-    def _replace(self, older: Socket, newer: Socket) -> None:
+    def _switch_to(self, older: Socket, newer: Socket) -> None:
         """Send new requests on a newer socket. The older one may have been lost meanwhile."""
         self.sockets.current = newer
         if isinstance(older.reconnect_cause, ConnectionLost):
@@ -340,18 +340,18 @@ class ConnectionEngine:
         """Read batch after batch, until the next deadline or until the socket is drained."""
         requests = socket.requests
         while not socket.drained:
-            if self._budget.tight:
-                await self._wait_for_room(socket)
+            if self._budget.any_limit_reached:
+                await self._wait_for_buffer_space(socket)
             socket.starved_since = math.inf
             messages = await socket.transport.receive()
             ended, responses = requests.requests_ended, requests.responses_ended
             self.router.route(socket, messages)
             if requests.responses_ended != responses:
-                self._backoff.restart()
+                self._backoff.reset()
             if requests.requests_ended != ended:
                 self.sockets.notify()
 
-    async def _wait_for_room(self, socket: Socket) -> None:
+    async def _wait_for_buffer_space(self, socket: Socket) -> None:
         """Do not read the socket while too many bytes are unread (P6).
 
         One full inbox stops the reading, unless another reader waits for its own events or for a
@@ -360,7 +360,9 @@ class ConnectionEngine:
         fullest inbox overflows. Without that, a turn that waits for another one's events while its
         own inbox blocks the socket would wait for ever.
         """
-        while self._budget.full or (self._budget.tight and not self._is_starved(socket)):
+        while self._budget.full or (
+            self._budget.any_limit_reached and not self._is_starved(socket)
+        ):
             paused_at, unread = trio.current_time(), self._budget.unread_bytes
             starved_since = min(socket.starved_since, paused_at)
             socket.starved_since = starved_since if self._is_starved(socket) else math.inf
@@ -377,7 +379,7 @@ class ConnectionEngine:
 
     def _is_starved(self, socket: Socket) -> bool:
         """Whether a task waits for unread events of a socket, or for a place on it."""
-        if self.router.channel.awaited and socket.has_channel_requests():
+        if self.router.channel.tasks_waiting and socket.has_channel_requests():
             return True
         waits_for_place = self.requests.waiting > 0 and socket is self.sockets.current
         return socket.has_waiting_reader() or waits_for_place
@@ -387,7 +389,7 @@ class ConnectionEngine:
         if socket not in self.sockets:
             return
         if socket.transport.age >= self._policy.healthy_after:
-            self._backoff.restart()
+            self._backoff.reset()
         socket.close(reason)
         lost = reason if isinstance(reason, ConnectionLost) else None
         if lost is not None:

@@ -24,9 +24,9 @@ from trio_responses._errors import (
 )
 from trio_responses._protocol.continuation import Placement
 from trio_responses._protocol.requests import ActiveRequest, SteerInput
+from trio_responses._turn.attempt import TurnAttempt
 from trio_responses._turn.inbox import Inbox
 from trio_responses._turn.request_builder import raw_items
-from trio_responses._turn.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -98,7 +98,9 @@ class RequestQueue:
 
     # --- Turns ---------------------------------------------------------------------------
 
-    async def start_turn(self, request: RequestBuilder, lane: LaneSender | None = None) -> Turn:
+    async def start_turn(
+        self, request: RequestBuilder, lane: LaneSender | None = None
+    ) -> TurnAttempt:
         """Send the request of a turn, as soon as a socket and a lane are free for it."""
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
@@ -115,7 +117,7 @@ class RequestQueue:
         socket.shorten_read(turn)
         return turn
 
-    async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: Turn) -> None:
+    async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: TurnAttempt) -> None:
         placement = Placement(socket=socket, lane=turn.lane)
         payload = request.write(placement, socket.requests.latest_response)
         turn.parent, turn.size = request.parent, len(payload)
@@ -136,7 +138,7 @@ class RequestQueue:
         """Whether an unsent request may be sent on the next socket of this connection."""
         return isinstance(error, ConnectionLost) and self._sockets.closed_with is None
 
-    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, Turn]:
+    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, TurnAttempt]:
         """Wait for an open socket with a place for one more turn, and take the place.
 
         The lock is fair: turns are admitted in the order in which they came. A turn whose lane is
@@ -159,7 +161,7 @@ class RequestQueue:
 
     async def _admit_first(
         self, parent: str | None, lane: str | None
-    ) -> tuple[Socket, Turn] | None:
+    ) -> tuple[Socket, TurnAttempt] | None:
         """Wait for a place as the first in the queue; `None` where the reserved lane is busy."""
         while True:
             socket = await self._sockets.wait_open()
@@ -169,7 +171,7 @@ class RequestQueue:
                 names = [lane] if lane is not None else self._free_lanes(socket, parent)
                 if names:
                     inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                    turn = Turn(inbox, self._config.timeouts, names[0], parent)
+                    turn = TurnAttempt(inbox, self._config.timeouts, names[0], parent)
                     socket.admit(turn)
                     return socket, turn
             await self._sockets.wait_change()
@@ -177,7 +179,7 @@ class RequestQueue:
     def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
         return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: TurnAttempt, abandon: AbandonChoice) -> None:
         """Discard the remaining events of a turn."""
         replace = abandon == "replace" and not self._config.endpoint.lanes
         turn.inbox.discard()
@@ -187,7 +189,7 @@ class RequestQueue:
 
     # --- Steering ------------------------------------------------------------------------
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
         """Send input for a response that is active; if it has ended, the receipt fails here."""
         command = wire.ResponseSteer(
             previous_response_id=turn.response_id or "", input=receipt.items
@@ -224,7 +226,9 @@ class RequestQueue:
         if isinstance(command, wire.ResponseSteer):
             await self._send_raw_steer(command, socket, payload)
             return
-        request = ActiveRequest(_given(command.stream_id), _given(command.previous_response_id))
+        request = ActiveRequest(
+            _str_or_none(command.stream_id), _str_or_none(command.previous_response_id)
+        )
         socket.admit(request)
         with self._withdrawn_unless_sent(socket, request):
             await self._write(socket, payload)
@@ -286,7 +290,7 @@ class LaneSender:
         self.lock: FastLock = FastLock()
         """Held by the turn that is the next one on this lane."""
 
-    async def start_turn(self, request: RequestBuilder) -> Turn:
+    async def start_turn(self, request: RequestBuilder) -> TurnAttempt:
         """Send the request of a turn on this lane, as soon as the lane is free."""
         return await self._queue.start_turn(request, self)
 
@@ -294,14 +298,14 @@ class LaneSender:
         """Whether an unsent request may be sent on the next socket of the connection."""
         return self._queue.may_reroute(error)
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: TurnAttempt, abandon: AbandonChoice) -> None:
         """Discard the remaining events of a turn."""
         self._queue.abandon_turn(turn, abandon)
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
         """Send input for a response that is active on this lane."""
         await self._queue.steer(turn, receipt)
 
 
-def _given(value: str | msgspec.UnsetType | None) -> str | None:
+def _str_or_none(value: str | msgspec.UnsetType | None) -> str | None:
     return value if isinstance(value, str) else None

@@ -17,10 +17,10 @@ import trio
 from trio_responses import _wire as wire
 from trio_responses._errors import BufferOverflow, DeliveryStatus, MessageTooLarge
 from trio_responses._protocol.frames import BinaryMessage
-from trio_responses._protocol.request_table import TURNING_POINTS
+from trio_responses._protocol.request_table import OWNERSHIP_EVENTS
 from trio_responses._protocol.requests import ReaderState
+from trio_responses._turn.attempt import TurnAttempt
 from trio_responses._turn.inbox import Inbox
-from trio_responses._turn.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,40 +80,40 @@ class Router:
         Between two turning points, an event that is more than a step of a response, all events
         of a lane have the same owner, which is looked up once.
         """
-        shares: defaultdict[ActiveRequest | None, _Share] = defaultdict(_Share)
-        turning_points = map(TURNING_POINTS.__contains__, map(type, events))
+        batches: defaultdict[ActiveRequest | None, _OwnerBatch] = defaultdict(_OwnerBatch)
+        changes_owner = map(OWNERSHIP_EVENTS.__contains__, map(type, events))
         start = 0
-        for index in compress(count(), turning_points):
-            self._route_steps(socket, shares, events[start:index], sizes[start:index])
+        for index in compress(count(), changes_owner):
+            self._route_between(socket, batches, events[start:index], sizes[start:index])
             start = index + 1
             event = events[index]
             owner = socket.requests.route(event)
             if type(event) in INSPECTED:
                 self._inspect(event, owner, socket)
-            shares[owner].add([event], sizes[index])
-        self._route_steps(socket, shares, events[start:], sizes[start:])
-        for owner, share in shares.items():
-            self._deliver(owner, share.events, share.size)
+            batches[owner].add([event], sizes[index])
+        self._route_between(socket, batches, events[start:], sizes[start:])
+        for owner, batch in batches.items():
+            self._deliver(owner, batch.events, batch.size)
 
-    def _route_steps(
+    def _route_between(
         self,
         socket: Socket,
-        shares: defaultdict[ActiveRequest | None, _Share],
+        batches: defaultdict[ActiveRequest | None, _OwnerBatch],
         events: list[ServerEvent],
         sizes: list[int],
     ) -> None:
         """Route events between two turning points."""
         lanes = list(map(LANE, events))
         if events and lanes.count(lanes[0]) == len(lanes):
-            shares[socket.requests.route(events[0])].add(events, sum(sizes))
+            batches[socket.requests.route(events[0])].add(events, sum(sizes))
             return
-        by_lane: dict[str | None, _Share] = {}
+        by_lane: dict[str | None, _OwnerBatch] = {}
         for lane, event, size in zip(lanes, events, sizes, strict=True):
-            share = by_lane.get(lane)
-            if share is None:
-                share = by_lane[lane] = shares[socket.requests.route(event)]
-            share.events.append(event)
-            share.size += size
+            batch = by_lane.get(lane)
+            if batch is None:
+                batch = by_lane[lane] = batches[socket.requests.route(event)]
+            batch.events.append(event)
+            batch.size += size
 
     def notify_channel(self, event: Event) -> None:
         """Put a lifecycle event on the raw channel, if the program uses it."""
@@ -143,7 +143,7 @@ class Router:
         self.bytes_received += size
         if owner is None:
             self.deliver_unsolicited(events, size)
-        elif not isinstance(owner, Turn):
+        elif not isinstance(owner, TurnAttempt):
             self._put(events, size)
         elif owner.reader is ReaderState.ABANDONED:
             owner.last_event_at = trio.current_time()
@@ -193,7 +193,7 @@ class Router:
         )
 
 
-class _Share:
+class _OwnerBatch:
     """The events of one owner in a batch."""
 
     __slots__ = ("events", "size")

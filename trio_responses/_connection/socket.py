@@ -28,7 +28,7 @@ from trio_responses._errors import (
     api_error,
 )
 from trio_responses._protocol.request_table import RequestTable
-from trio_responses._turn.turn import Turn
+from trio_responses._turn.attempt import TurnAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ class SocketState(Enum):
     CLOSED = auto()
 
 
-class SocketEvent(Enum):
+class SocketTrigger(Enum):
     """What changes the state of a socket."""
 
     RETIRE = auto()
@@ -63,18 +63,18 @@ class SocketEvent(Enum):
     """The WebSocket has ended."""
 
 
-TRANSITIONS: Final[Mapping[SocketState, Mapping[SocketEvent, SocketState]]] = {
+TRANSITIONS: Final[Mapping[SocketState, Mapping[SocketTrigger, SocketState]]] = {
     SocketState.OPEN: {
-        SocketEvent.RETIRE: SocketState.RETIRED,
-        SocketEvent.WRITE_FAILED: SocketState.RETIRED,
-        SocketEvent.CLOSE: SocketState.CLOSED,
+        SocketTrigger.RETIRE: SocketState.RETIRED,
+        SocketTrigger.WRITE_FAILED: SocketState.RETIRED,
+        SocketTrigger.CLOSE: SocketState.CLOSED,
     },
     SocketState.RETIRED: {
-        SocketEvent.RETIRE: SocketState.RETIRED,
-        SocketEvent.WRITE_FAILED: SocketState.RETIRED,
-        SocketEvent.CLOSE: SocketState.CLOSED,
+        SocketTrigger.RETIRE: SocketState.RETIRED,
+        SocketTrigger.WRITE_FAILED: SocketState.RETIRED,
+        SocketTrigger.CLOSE: SocketState.CLOSED,
     },
-    SocketState.CLOSED: dict.fromkeys(SocketEvent, SocketState.CLOSED),
+    SocketState.CLOSED: dict.fromkeys(SocketTrigger, SocketState.CLOSED),
 }
 
 
@@ -107,7 +107,7 @@ class Socket:
         self._replace_after_error = replace_after_error
         self._read_scope = trio.CancelScope()
         self._last_error: APIError | None = None
-        self._too_large: Turn | None = None
+        self._too_large: TurnAttempt | None = None
 
     @property
     def takes_requests(self) -> bool:
@@ -126,17 +126,19 @@ class Socket:
         self.lane_names.add(request.lane)
         self.requests.admit(request)
 
-    def active_turns(self) -> list[Turn]:
+    def active_turns(self) -> list[TurnAttempt]:
         """Return the turns whose response has not ended, abandoned ones included."""
-        return [request for request in self.requests.unfinished() if isinstance(request, Turn)]
+        return [
+            request for request in self.requests.unfinished() if isinstance(request, TurnAttempt)
+        ]
 
     def has_waiting_reader(self) -> bool:
         """Whether a reader of a turn waits for events that the socket may hold."""
-        return any(turn.inbox.awaited for turn in self.active_turns())
+        return any(turn.inbox.tasks_waiting for turn in self.active_turns())
 
     def has_channel_requests(self) -> bool:
         """Whether a request of the raw channel is not answered yet."""
-        return any(not isinstance(request, Turn) for request in self.requests.unfinished())
+        return any(not isinstance(request, TurnAttempt) for request in self.requests.unfinished())
 
     # --- Deadlines -----------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ class Socket:
         self._read_scope = trio.CancelScope(deadline=deadline)
         return self._read_scope
 
-    def shorten_read(self, turn: Turn) -> None:
+    def shorten_read(self, turn: TurnAttempt) -> None:
         """End the current read before a deadline of a turn that was just sent can pass."""
         deadline = turn.next_check(trio.current_time())
         self._read_scope.deadline = min(self._read_scope.deadline, deadline)
@@ -179,7 +181,7 @@ class Socket:
 
     def retire(self) -> None:
         """Take no new requests; the socket is closed when those that were sent are answered."""
-        self._advance(SocketEvent.RETIRE)
+        self._advance(SocketTrigger.RETIRE)
         self.interrupt_read()
 
     def handle_failed_write(self, lost: ConnectionLost) -> None:
@@ -190,9 +192,9 @@ class Socket:
         if self.takes_requests:
             self.reconnect_cause = lost.copy_for_raise()
             self.unusable_since = trio.current_time()
-            self._advance(SocketEvent.WRITE_FAILED)
+            self._advance(SocketTrigger.WRITE_FAILED)
 
-    def abandon(self, turn: Turn, *, replace: bool) -> None:
+    def abandon(self, turn: TurnAttempt, *, replace: bool) -> None:
         """Discard the remaining events of a turn.
 
         :param replace: whether to retire the socket.
@@ -212,7 +214,7 @@ class Socket:
             if not self.requests.responses_ended:  # a server may say so at once, on every socket
                 self.reconnect_cause = self._last_error
             self.retire()
-        elif self._replace_after_error and isinstance(owner, Turn):
+        elif self._replace_after_error and isinstance(owner, TurnAttempt):
             self.retire()
 
     def fail_oversize(
@@ -227,7 +229,7 @@ class Socket:
         requests = list(self.requests.unfinished())
         own = [request for request in requests if request.lane == lane]
         for request in own or requests:
-            if isinstance(request, Turn) and not request.abandoned:
+            if isinstance(request, TurnAttempt) and not request.abandoned:
                 failure = error.copy_for_raise()
                 failure.delivery = DeliveryStatus.ACCEPTED if own and response_event else None
                 request.fail(failure)
@@ -242,7 +244,7 @@ class Socket:
             if self.takes_requests:
                 self.reconnect_cause = reason
                 self.unusable_since = trio.current_time()
-        turns = [request for request in self.requests.close() if isinstance(request, Turn)]
+        turns = [request for request in self.requests.close() if isinstance(request, TurnAttempt)]
         if isinstance(reason, ConnectionLost):
             self._fail_too_large(turns, reason)
         for turn in turns:
@@ -250,9 +252,9 @@ class Socket:
                 turn.fail(reason.copy_for_raise())
             else:
                 turn.fail(ConnectionClosed(str(reason)))
-        self._advance(SocketEvent.CLOSE)
+        self._advance(SocketTrigger.CLOSE)
 
-    def fail_if_too_large(self, turn: Turn, lost: ConnectionLost) -> None:
+    def fail_if_too_large(self, turn: TurnAttempt, lost: ConnectionLost) -> None:
         """Fail the largest request if the server closed the socket because of a request's size.
 
         :param turn: the turn whose request could not be written.
@@ -260,7 +262,7 @@ class Socket:
         if self.state is not SocketState.CLOSED:
             self._fail_too_large([turn, *self.active_turns()], lost)
 
-    def _fail_too_large(self, turns: list[Turn], lost: ConnectionLost) -> None:
+    def _fail_too_large(self, turns: list[TurnAttempt], lost: ConnectionLost) -> None:
         """Fail the largest request without an answer after a close with 1009."""
         silent = [turn for turn in turns if turn.last_event_at is None]
         if lost.code != MESSAGE_TOO_BIG or self._too_large is not None or not silent:
@@ -270,6 +272,6 @@ class Socket:
         error.delivery = DeliveryStatus.REJECTED
         self._too_large.fail(error)
 
-    def _advance(self, event: SocketEvent) -> None:
+    def _advance(self, event: SocketTrigger) -> None:
         self.state = TRANSITIONS[self.state][event]
         self.retired.set()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trio_responses._connection.socket import Socket
     from trio_responses._errors import ResponsesError
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["SocketSet"]
 
@@ -74,7 +74,7 @@ class SocketSet:
             await self._changed.wait()
         return self.current
 
-    def socket_of(self, turn: Turn) -> Socket | None:
+    def socket_of(self, turn: TurnAttempt) -> Socket | None:
         """Return the socket on which a turn is active."""
         return next((one for one in self._sockets if turn in one.requests.unfinished()), None)
 

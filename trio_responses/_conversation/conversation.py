@@ -22,7 +22,7 @@ from trio_responses._conversation.settings import TurnSettings, copy_settings
 from trio_responses._conversation.turn import ConversationRequest, TurnLock, TurnStream
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
-from trio_responses._protocol.continuation import Placement, ServerState
+from trio_responses._protocol.continuation import ContinuationPoint, Placement
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
@@ -421,7 +421,7 @@ class Conversation(TurnMethods):
             settings=self._settings.plain,
             items=[msgspec.Raw(items.json) for items in history.pieces],
             last_response_id=history.last_response_id,
-            answers=history.tool_outputs,
+            answers=history.unsent_outputs,
             unsent=list(history.unsent),
         ).encode()
 
@@ -451,7 +451,7 @@ class Conversation(TurnMethods):
         settings = TurnSettings(saved.settings, "conversation")
         server = None
         if saved.last_response_id:
-            server = ServerState(
+            server = ContinuationPoint(
                 placement=Placement(socket=None, lane=None),  # no socket holds it in memory
                 response_id=saved.last_response_id,
                 settings=settings.canonical,
@@ -461,7 +461,7 @@ class Conversation(TurnMethods):
             RawItems.join(saved.items),
             server=server,
             last_response_id=saved.last_response_id or None,
-            tool_outputs=saved.answers,
+            unsent_outputs=saved.answers,
             unsent=RawItems.join(saved.unsent),
         )
         return connection._resume_conversation(  # noqa: SLF001 - not for users

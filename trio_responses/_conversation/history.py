@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from trio_responses._protocol.calls import CallKey
-    from trio_responses._protocol.continuation import Placement, ServerState
+    from trio_responses._protocol.continuation import ContinuationPoint, Placement
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
     from trio_responses._wire import OutputItem, Usage
 
-__all__ = ["CallTracker", "CommittedTurn", "Counters", "History", "Revision", "TurnPlan"]
+__all__ = ["CallTracker", "CommittedTurn", "Counters", "History", "LogEntry", "TurnPlan"]
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Counters:
     output_tokens: int = 0
 
 
-class Revision(msgspec.Struct, frozen=True):
+class LogEntry(msgspec.Struct, frozen=True):
     """The items that one turn, or one replacement, added to a log."""
 
     number: int
@@ -78,7 +78,7 @@ class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """The revision that the turn was planned for."""
     items: tuple[RawItems, ...]
     """The input and the output of the turn, in the order in which the server has them."""
-    server: ServerState | None
+    server: ContinuationPoint | None
     """What the server holds now; `None` if its response has no id."""
     pending_steers: Sequence[SteerInput]
     """The steering inputs that the server applies to the next turn."""
@@ -94,7 +94,7 @@ class History:
     :param items: the items to begin with.
     :param server: what the server holds of these items.
     :param last_response_id: the response of the last turn.
-    :param tool_outputs: outputs of tools that have not been sent.
+    :param unsent_outputs: outputs of tools that have not been sent.
     :param unsent: the input of a run whose first turn has not ended well.
     """
 
@@ -102,16 +102,16 @@ class History:
         self,
         items: RawItems | None = None,
         *,
-        server: ServerState | None = None,
+        server: ContinuationPoint | None = None,
         last_response_id: str | None = None,
-        tool_outputs: Sequence[msgspec.Raw] = (),
+        unsent_outputs: Sequence[msgspec.Raw] = (),
         unsent: RawItems | None = None,
     ) -> None:
         self.revision: int = 0
         """The number of the latest revision."""
         self._first_revision = 0
         """The revision with which the present log began: older ones are of replaced logs."""
-        self._log = [Revision(0, (items,))] if items else []
+        self._log = [LogEntry(0, (items,))] if items else []
         self._server = server
         self._pending_steers: Sequence[SteerInput] = ()
         self._calls: CallTracker | None = None
@@ -122,11 +122,11 @@ class History:
         self.unsent: RawItems = unsent or RawItems()
         """The input of a run whose first turn has not ended well, for a run without input."""
         self.counters: Counters = Counters()
-        if tool_outputs:
-            self.track_calls().restore_outputs(tool_outputs)
+        if unsent_outputs:
+            self.track_calls().restore_outputs(unsent_outputs)
 
     @property
-    def log(self) -> Sequence[Revision]:
+    def log(self) -> Sequence[LogEntry]:
         """The revisions of the present log, oldest first."""
         return self._log
 
@@ -141,9 +141,9 @@ class History:
         return [raw for items in self.pieces for raw in items]
 
     @property
-    def tool_outputs(self) -> list[msgspec.Raw]:
+    def unsent_outputs(self) -> list[msgspec.Raw]:
         """The outputs of tools that have not been sent."""
-        return self._calls.tool_outputs if self._calls is not None else []
+        return self._calls.unsent_outputs if self._calls is not None else []
 
     def fork(self) -> History:
         """Return an independent copy, without counters and pending steering inputs."""
@@ -194,7 +194,7 @@ class History:
         """Append a turn under the next revision, unless its log has been replaced."""
         if turn.base_revision >= self._first_revision:
             self.revision += 1
-            self._log.append(Revision(self.revision, turn.items))
+            self._log.append(LogEntry(self.revision, turn.items))
             for items in turn.items:
                 self.item_count += items.count
                 if self._calls is not None:
@@ -209,7 +209,7 @@ class History:
             self.counters.input_tokens += turn.usage.input_tokens
             self.counters.output_tokens += turn.usage.output_tokens
 
-    def forget_server_state(self, base_revision: int) -> None:
+    def forget_continuation_point(self, base_revision: int) -> None:
         """Let the next turn be sent with full input: the server has lost the response.
 
         :param base_revision: the revision that the server was asked to continue.
@@ -221,7 +221,7 @@ class History:
         """Begin a new log with other items. An active turn continues with the old one."""
         self.revision += 1
         self._first_revision = self.revision
-        self._log = [Revision(self.revision, (items,))] if items else []
+        self._log = [LogEntry(self.revision, (items,))] if items else []
         self._server = None
         self._pending_steers = ()
         self.item_count = items.count
@@ -258,7 +258,7 @@ class CallTracker:
         return bool(self._pending)
 
     @property
-    def tool_outputs(self) -> list[msgspec.Raw]:
+    def unsent_outputs(self) -> list[msgspec.Raw]:
         """The outputs that have not been sent."""
         return list(self._outputs.values())
 
@@ -275,7 +275,7 @@ class CallTracker:
             key: wire.decode_item(raw) for key, raw in self._pending.items() if key not in answered
         }
 
-    def has_output(self, key: CallKey) -> bool:
+    def has_unsent_output(self, key: CallKey) -> bool:
         """Whether a call has an output that has not been sent."""
         return key in self._outputs
 

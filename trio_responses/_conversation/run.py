@@ -202,7 +202,7 @@ class RunStream:
                 async for event in stream:
                     yield event
             self.stream = None
-            self.responses.append(_checked(stream.response))
+            self.responses.append(_raise_if_failed(stream.response))
             settings = _without_forced_call(settings)
             if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
@@ -230,7 +230,7 @@ class RunStream:
         with notifications, scope:
             async with open_collapsing_nursery() as nursery:
                 for key, call in calls.items():
-                    if not self._calls.has_output(key):
+                    if not self._calls.has_unsent_output(key):
                         run = partial(self._run_or_fail, key, call, notifications, scope)
                         await nursery.start(run)
 
@@ -314,7 +314,7 @@ def _unforced_choice(choice: Any) -> Any:
     return "auto" if choice in FORCING_CHOICES else choice
 
 
-def _checked(response: Response) -> Response:
+def _raise_if_failed(response: Response) -> Response:
     """Return a Response that did not fail.
 
     :raises ResponseFailedError: if the Response failed.

@@ -16,7 +16,7 @@ import trio
 from trio_responses import _wire as wire
 from trio_responses._conversation.history import CommittedTurn
 from trio_responses._errors import DeliveryStatus, PreviousResponseNotFound
-from trio_responses._protocol.continuation import ServerState
+from trio_responses._protocol.continuation import ContinuationPoint
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._turn.stream import ResponseStream
 
@@ -92,13 +92,13 @@ class ConversationRequest:
         self._history.count_request(plan, len(payload))
         return payload
 
-    def can_repair(self, error: ResponsesError) -> bool:
+    def prepare_retry(self, error: ResponsesError) -> bool:
         """Whether full input avoids an error: the server refused because it lost the parent."""
         if not isinstance(error, PreviousResponseNotFound) or self._plan is None:
             return False
         if error.delivery is not DeliveryStatus.REJECTED or self.parent is None:
             return False
-        self._history.forget_server_state(self._plan.base_revision)
+        self._history.forget_continuation_point(self._plan.base_revision)
         return True
 
     def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
@@ -117,7 +117,7 @@ class ConversationRequest:
         ]
         server = None
         if response.id:
-            server = ServerState(
+            server = ContinuationPoint(
                 placement=plan.placement,
                 response_id=response.id,
                 settings=self._settings.canonical,

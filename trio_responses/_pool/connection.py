@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from trio_responses._connection.engine import ConnectionEngine
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["PooledConnection"]
 
@@ -40,7 +40,7 @@ class PooledConnection:
         self.pinned: int = 0
         """The number of lanes and conversations of the pool that stay on this connection."""
         self._responses: deque[str] = deque(maxlen=MAX_KNOWN_RESPONSES)
-        self._abandoned: list[Turn] = []
+        self._abandoned: list[TurnAttempt] = []
         self._sending: set[trio.CancelScope] = set()
 
     @property
@@ -76,7 +76,7 @@ class PooledConnection:
         """Whether a response is one of the latest responses of this connection."""
         return response_id in self._responses
 
-    def record(self, turn: Turn) -> None:
+    def record(self, turn: TurnAttempt) -> None:
         """Record the response of a turn whose block was left."""
         if turn.response_id is not None:
             self._responses.append(turn.response_id)

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from trio_responses._settings import Keepalive, Limits, RotationPolicy, Timeouts
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
+    from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.methods import Lane
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import AbandonChoice
-    from trio_responses._turn.turn import Turn
 
 __all__ = ["ResponsesPool", "open_pool"]
 
@@ -206,7 +206,7 @@ class PoolTurnSender:
             return False
         return connection.has_ended or connection.engine.requests.may_reroute(error)
 
-    async def start_turn(self, request: RequestBuilder) -> Turn:
+    async def start_turn(self, request: RequestBuilder) -> TurnAttempt:
         """Send a request on the connection that the scheduler assigns.
 
         If the connection loses its socket while the request waits there for its lane, the turn
@@ -227,7 +227,7 @@ class PoolTurnSender:
         self._has_place = True
         return self._connection
 
-    async def _send(self, request: RequestBuilder, connection: PooledConnection) -> Turn:
+    async def _send(self, request: RequestBuilder, connection: PooledConnection) -> TurnAttempt:
         try:
             turn = await connection.engine.requests.start_turn(request)
         except BaseException:
@@ -236,17 +236,17 @@ class PoolTurnSender:
         self._arrival = None
         return turn
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: TurnAttempt, abandon: AbandonChoice) -> None:
         """Discard the remaining events of a turn, and release its place."""
         if self._connection is not None and self._has_place:
             self._connection.engine.requests.abandon_turn(turn, abandon)
             self._release(self._connection, turn)
 
-    def _release(self, connection: PooledConnection, turn: Turn | None = None) -> None:
+    def _release(self, connection: PooledConnection, turn: TurnAttempt | None = None) -> None:
         self._has_place = False
         self._scheduler.release(connection, turn)
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
         """Send input for a response that is active; if it has ended, the receipt fails here."""
         if self._connection is not None and self._has_place:
             await self._connection.engine.requests.steer(turn, receipt)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._errors import ResponsesError
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["PoolLimits", "Scheduler", "is_permanent"]
 
@@ -129,7 +129,7 @@ class Scheduler:
         waiter.bound_to = self._connection_of(parent)
         return await self._wait(waiter, self._turns, self.release)
 
-    def release(self, connection: PooledConnection, turn: Turn | None = None) -> None:
+    def release(self, connection: PooledConnection, turn: TurnAttempt | None = None) -> None:
         """Release the place of a turn.
 
         :param turn: the turn, if its request was sent.
@@ -215,7 +215,7 @@ class Scheduler:
 
     def _fail_unbound_waiters(self, error: ResponsesError) -> None:
         """Fail all waiters that may use any connection."""
-        for waiter in (*self._turns.take_unbound(), *self._pins.take_unbound()):
+        for waiter in (*self._turns.pop_all_unbound(), *self._pins.pop_all_unbound()):
             waiter.fail(_unsent(error))
 
     # --- The rules -------------------------------------------------------------------------
@@ -363,7 +363,7 @@ class WaitQueue:
             waiter.bound_to = None
             self.add(waiter)
 
-    def take_unbound(self) -> list[Waiter]:
+    def pop_all_unbound(self) -> list[Waiter]:
         """Remove and return the waiters that may use any connection."""
         return self._queues.pop(None, [])
 

@@ -53,7 +53,7 @@ class Backoff:
         self._chance = chance
         self._known: list[float] = []
         self.attempts: int = 0
-        """Attempts since the last `restart`."""
+        """Attempts since the last `reset`."""
 
     def next_delay(self, retry_after: float | None = None) -> float | None:
         """Return the next delay in seconds; `None` when the delays are used up.
@@ -72,6 +72,6 @@ class Backoff:
         delay -= delay * self._jitter * self._chance()
         return delay if retry_after is None else max(delay, retry_after)
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         """Start again with the first delay, after the server has proved to be healthy."""
         self.attempts = 0

@@ -22,7 +22,13 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Placement", "ServerState", "canonical", "parent_of_delta", "with_encrypted_reasoning"]
+__all__ = [
+    "ContinuationPoint",
+    "Placement",
+    "canonical",
+    "parent_of_delta",
+    "with_encrypted_reasoning",
+]
 
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -37,7 +43,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """The ``stream_id``; `None` for the default lane."""
 
 
-class ServerState(msgspec.Struct, frozen=True, kw_only=True):
+class ContinuationPoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a server is known to hold of a conversation: the response of its last turn."""
 
     placement: Placement
@@ -51,7 +57,10 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parent_of_delta(
-    server: ServerState | None, settings: bytes | None, placement: Placement, latest: str | None
+    server: ContinuationPoint | None,
+    settings: bytes | None,
+    placement: Placement,
+    latest: str | None,
 ) -> str | None:
     """Return the ``previous_response_id`` of a delta, or `None` if full input has to be sent.
 

@@ -172,7 +172,7 @@ class FrameReader:
         self._opcode = _CONTINUATION
         self._message = BytesIO()
         self._checked = 0  # the number of its bytes that are whole UTF-8 characters
-        self._discarded: _Discarded | None = None  # replaces _message above the limit
+        self._discarded: _OversizeAccumulator | None = None  # replaces _message above the limit
         # The data frame that has begun and not ended. Missing 0: none.
         self._missing = 0
         self._final = False
@@ -298,7 +298,7 @@ class FrameReader:
         if self._opcode == _CONTINUATION:
             self._opcode = first & _OPCODE
         if not fits and self._discarded is None:
-            self._discarded = _Discarded(self._message.getvalue())
+            self._discarded = _OversizeAccumulator(self._message.getvalue())
             self._message = BytesIO()
         self._final = first >= _FIN
         self._missing = length
@@ -350,7 +350,7 @@ class FrameReader:
         self._discarded = None
 
 
-class _Discarded:
+class _OversizeAccumulator:
     """A message above the limit while it is received: its size and its two ends."""
 
     __slots__ = ("head", "size", "tail")

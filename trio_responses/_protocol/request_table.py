@@ -25,10 +25,10 @@ from trio_responses._protocol.requests import (
     AWAITING,
     UNANSWERED,
     ReaderState,
-    RequestEvent,
     RequestState,
-    SteerEvent,
+    RequestTrigger,
     SteerState,
+    SteerTrigger,
 )
 from trio_responses._wire import (
     ErrorEvent,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     EndEvent: TypeAlias = ResponseCompleted | ResponseFailed | ResponseIncomplete
     SteerReport: TypeAlias = SteerAccepted | SteerPending | SteerFailed
 
-__all__ = ["TURNING_POINTS", "RequestTable"]
+__all__ = ["OWNERSHIP_EVENTS", "RequestTable"]
 
 CLIENT_ERRORS: Final = range(400, 500)
 CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
@@ -96,7 +96,7 @@ class RequestTable:
         queue = self._queues.get(request.lane)
         if queue is not None and request in queue:
             queue.remove(request)
-            request.advance(RequestEvent.LOSE)
+            request.advance(RequestTrigger.LOSE)
 
     def is_idle(self, lane: str | None) -> bool:
         """Whether every request of a lane has ended, abandoned ones included."""
@@ -145,9 +145,9 @@ class RequestTable:
         continued = {request.parent for request in requests}
         for steer in self._steers:
             has_failed = steer.state is SteerState.PENDING and steer.parent not in continued
-            steer.advance(SteerEvent.FAIL if has_failed else SteerEvent.LOSE)
+            steer.advance(SteerTrigger.FAIL if has_failed else SteerTrigger.LOSE)
         for request in (*requests, *self._cut_off.values()):
-            request.advance(RequestEvent.LOSE)
+            request.advance(RequestTrigger.LOSE)
         self._steers.clear()
         self._queues.clear()
         self._cut_off.clear()
@@ -165,7 +165,7 @@ class RequestTable:
     def withdraw_steer(self, steer: SteerInput) -> None:
         """Let a steering input fail that was not written whole, unless it is settled."""
         if steer in self._steers:
-            self._settle(steer, SteerEvent.FAIL)
+            self._settle(steer, SteerTrigger.FAIL)
 
     # --- Routing -------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class RequestTable:
             return None
         request = self._starting_request(request)
         response_id = request.response_id = event.response.id or None
-        request.advance(RequestEvent.CREATE if response_id else RequestEvent.CREATE_WITHOUT_ID)
+        request.advance(RequestTrigger.CREATE if response_id else RequestTrigger.CREATE_WITHOUT_ID)
         self._commit_steers(request, response_id)
         if self._cut_off:
             self._end_cut_off(request.lane)
@@ -217,10 +217,10 @@ class RequestTable:
         request.response_id = response_id
         self.responses_ended += 1
         if not request.has_unanswered_steers:
-            return self._end(request, RequestEvent.END)
+            return self._end(request, RequestTrigger.END)
         self._latest[lane] = response_id
         has_calls = _has_client_calls(event.response)
-        request.advance(RequestEvent.END_WITH_CALLS if has_calls else RequestEvent.END_STEERED)
+        request.advance(RequestTrigger.END_WITH_CALLS if has_calls else RequestTrigger.END_STEERED)
         return request
 
     def _on_error(self, event: ErrorEvent) -> ActiveRequest | None:
@@ -231,7 +231,7 @@ class RequestTable:
             return None  # the server ends the socket, and may finish this response before
         if self._refuse_steers(request, event):
             return self._end_if_settled(request)
-        return self._break_off(request)
+        return self._fail_request(request)
 
     def _on_steer(self, event: SteerReport) -> ActiveRequest | None:
         steer = self._find_steer(event)
@@ -249,11 +249,11 @@ class RequestTable:
     def _on_undecodable(self, event: UndecodableFrame) -> ActiveRequest | None:
         if event.wire_type in ERROR_TYPES:
             request = self._find_failed(event)
-            return self._break_off(request) if request is not None else None
+            return self._fail_request(request) if request is not None else None
         request = self._oldest(event.stream_id)
         if request is None or event.wire_type not in TERMINAL_TYPES:
             return None
-        return self._end(request, RequestEvent.END)
+        return self._end(request, RequestTrigger.END)
 
     # --- Owners --------------------------------------------------------------------------
 
@@ -273,8 +273,8 @@ class RequestTable:
             return oldest
         for steer in oldest.steers:
             if steer.state is SteerState.ACCEPTED:
-                steer.advance(SteerEvent.WAIT)
-        self._end(oldest, RequestEvent.CONTINUE)
+                steer.advance(SteerTrigger.WAIT)
+        self._end(oldest, RequestTrigger.CONTINUE)
         return queue[0]
 
     def _find_failed(
@@ -297,7 +297,7 @@ class RequestTable:
 
     # --- Ends of requests ----------------------------------------------------------------
 
-    def _end(self, request: ActiveRequest, event: RequestEvent) -> ActiveRequest:
+    def _end(self, request: ActiveRequest, event: RequestTrigger) -> ActiveRequest:
         """End the oldest request of a lane."""
         lane = request.lane
         self._queues[lane].popleft()
@@ -311,28 +311,28 @@ class RequestTable:
     def _end_if_settled(self, request: ActiveRequest) -> ActiveRequest:
         """End a request whose response has ended, if no steering input is unanswered."""
         if request.state in AWAITING and not request.has_unanswered_steers:
-            self._end(request, RequestEvent.SETTLE_STEERS)
+            self._end(request, RequestTrigger.SETTLE_STEERS)
         return request
 
-    def _break_off(self, request: ActiveRequest) -> ActiveRequest:
+    def _fail_request(self, request: ActiveRequest) -> ActiveRequest:
         """End a request by an error."""
         if request.parent == self.previous_response_id and request.lane == self._cached_lane:
             self.previous_response_id = None  # evicted; the error of a fork does not evict
         if request.response_id is None:
-            self._end(request, RequestEvent.REFUSE)
+            self._end(request, RequestTrigger.REFUSE)
         else:
-            self._end(request, RequestEvent.BREAK_OFF)
+            self._end(request, RequestTrigger.BREAK_OFF)
             self._cut_off[request.lane] = request
         for steer in request.steers:
             if steer.state in UNANSWERED:
-                steer.advance(SteerEvent.LOSE)
+                steer.advance(SteerTrigger.LOSE)
         return request
 
     def _end_cut_off(self, lane: str | None) -> None:
         """Expect no more events of a response that was cut off."""
         cut_off = self._cut_off.pop(lane, None)
         if cut_off is not None:
-            cut_off.advance(RequestEvent.FOLLOW)
+            cut_off.advance(RequestTrigger.FOLLOW)
 
     # --- States of steering inputs -------------------------------------------------------
 
@@ -357,13 +357,13 @@ class RequestTable:
         steer.id = event.steer.id or steer.id
         match event:
             case SteerAccepted():
-                steer.advance(SteerEvent.ACCEPT)
+                steer.advance(SteerTrigger.ACCEPT)
             case SteerPending():
                 steer.required_input = tuple(event.required_input or ())
-                steer.advance(SteerEvent.WAIT)
+                steer.advance(SteerTrigger.WAIT)
             case _:
                 steer.error = event.error
-                self._settle(steer, SteerEvent.FAIL)
+                self._settle(steer, SteerTrigger.FAIL)
 
     def _refuse_steers(self, request: ActiveRequest, event: ErrorEvent) -> bool:
         """Let steering inputs fail by an ``error`` event that is about them.
@@ -381,7 +381,7 @@ class RequestTable:
             refused = [one for one in request.steers if one.state is SteerState.SENT][:1]
         for steer in refused:
             steer.error = InputError(code=event.code, message=event.message, type=event.error_type)
-            self._settle(steer, SteerEvent.FAIL)
+            self._settle(steer, SteerTrigger.FAIL)
         return bool(refused)
 
     def _commit_steers(self, request: ActiveRequest, successor: str | None) -> None:
@@ -395,11 +395,11 @@ class RequestTable:
             )
             if is_applied or is_continued:
                 steer.successor = successor
-                self._settle(steer, SteerEvent.COMMIT)
+                self._settle(steer, SteerTrigger.COMMIT)
             elif steer.state is SteerState.UNKNOWN and steer.request.lane == request.lane:
                 self._steers.remove(steer)  # the server reports no more of a response before
 
-    def _settle(self, steer: SteerInput, event: SteerEvent) -> None:
+    def _settle(self, steer: SteerInput, event: SteerTrigger) -> None:
         self._steers.remove(steer)
         steer.advance(event)
 
@@ -427,5 +427,5 @@ _RULES: Final[dict[type, Callable[[RequestTable, Any], ActiveRequest | None]]] =
     UnknownEvent: RequestTable._on_unknown,  # noqa: SLF001 - likewise
     UndecodableFrame: RequestTable._on_undecodable,  # noqa: SLF001 - likewise
 }
-TURNING_POINTS: Final = frozenset(_RULES)
+OWNERSHIP_EVENTS: Final = frozenset(_RULES)
 """The types of events after which the next event of a lane may have another owner."""

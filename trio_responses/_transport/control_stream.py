@@ -3,8 +3,9 @@
 trio-websocket does the opening and closing handshakes and answers pings. A data frame costs it 15
 to 25 us, so data frames never reach it: `_protocol/frames.py` decodes them. The task that reads the
 socket (`Transport.receive`) feeds the control frames to a `ControlStream`, and a `ControlStream`
-reads the socket itself only for the upgrade response. An upgrade that fails is kept as the
-`ControlStream.refusal`, since trio-websocket would wait for the end of a body that may never come.
+reads the socket itself only for the upgrade response. The error of a failed
+upgrade is stored in `ControlStream.upgrade_error`, because trio-websocket would wait for the end of
+a body that may never come.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from trio_responses._errors import (
     UpgradeUnsupported,
 )
 from trio_responses._transport.state import (
-    TransportEvent,
     TransportState,
     TransportStates,
-    WriteEvent,
+    TransportTrigger,
     WriteState,
+    WriteTrigger,
 )
 from trio_responses._wire import parse_retry_after
 
@@ -72,7 +73,7 @@ class ControlStream(trio.abc.Stream):
         """The states of the transport, shared with `Transport`."""
         self.scope: trio.CancelScope = trio.CancelScope()
         """The scope of trio-websocket's tasks: cancelled as soon as the upgrade has failed."""
-        self.refusal: ConnectError | None = None
+        self.upgrade_error: ConnectError | None = None
         """Why the upgrade failed."""
         self.crash: Exception | None = None
         """The exception that trio-websocket raised after the upgrade."""
@@ -126,12 +127,12 @@ class ControlStream(trio.abc.Stream):
             async with self._write_lock:
                 await self._write(data)
                 if data[0] == CLOSE_FRAME:
-                    self.states.process(WriteEvent.CLOSE_FRAME_WRITTEN)
+                    self.states.process(WriteTrigger.CLOSE_FRAME_WRITTEN)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if self.states.life is TransportState.OPENING:
-                self._refuse_broken(error)
+                self._set_connection_error(error)
             elif isinstance(error, trio.BrokenResourceError):
-                await self.wait_until_read()
+                await self.wait_for_close_frame()
             raise
 
     async def send_frame(self, frame: bytes) -> bool:
@@ -154,10 +155,10 @@ class ControlStream(trio.abc.Stream):
         try:
             await self._stream.send_all(data)
         except trio.Cancelled:
-            self.states.process(WriteEvent.WRITE_CANCELLED)
+            self.states.process(WriteTrigger.WRITE_CANCELLED)
             raise
 
-    async def wait_until_read(self) -> None:
+    async def wait_for_close_frame(self) -> None:
         """Wait for a reader to process the bytes that came before a write failed.
 
         A close frame among them has the reason why the write failed. trio-websocket gets the
@@ -184,26 +185,26 @@ class ControlStream(trio.abc.Stream):
 
     def fail_upgrade(self, cause: Exception) -> None:
         """Keep that trio-websocket did not accept the server's upgrade response."""
-        refusal = ConnectError("the server's upgrade response was not valid")
-        refusal.__cause__ = cause
-        self._refuse(refusal)
+        upgrade_error = ConnectError("the server's upgrade response was not valid")
+        upgrade_error.__cause__ = cause
+        self._set_upgrade_error(upgrade_error)
 
-    def _refuse(self, error: ConnectError) -> None:
-        self.refusal = self.refusal or error
-        self.states.process(TransportEvent.UPGRADE_FAILED)
+    def _set_upgrade_error(self, error: ConnectError) -> None:
+        self.upgrade_error = self.upgrade_error or error
+        self.states.process(TransportTrigger.UPGRADE_FAILED)
         self._ended = True
         self.scope.cancel()
 
-    def _refuse_broken(self, cause: Exception) -> None:
-        refusal = ConnectError("the connection broke during the upgrade")
-        refusal.__cause__ = cause
-        self._refuse(refusal)
+    def _set_connection_error(self, cause: Exception) -> None:
+        upgrade_error = ConnectError("the connection broke during the upgrade")
+        upgrade_error.__cause__ = cause
+        self._set_upgrade_error(upgrade_error)
 
     async def _receive_upgrade(self) -> bytes:
         """Read the server's response to the upgrade request.
 
         :return: the head of a 101 response, unchanged, up to its empty line; nothing for every
-            other response, which becomes the `refusal`.
+            other response, which becomes the `upgrade_error`.
         """
         received = bytearray()
         while True:
@@ -214,38 +215,44 @@ class ControlStream(trio.abc.Stream):
                 continue
             status, headers = _parse_head(bytes(received[:end]))
             if status == SWITCHING_PROTOCOLS:
-                self.states.process(TransportEvent.SWITCHING_PROTOCOLS)
+                self.states.process(TransportTrigger.SWITCHING_PROTOCOLS)
                 self.after_upgrade = bytes(received[end:])
                 return bytes(received[:end])
             if SWITCHING_PROTOCOLS < status < FIRST_FINAL_STATUS or status == 100:  # noqa: PLR2004
                 del received[:end]  # an interim response: the final one follows (RFC 9110, 15.2)
                 continue
             if status == 0:
-                self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
+                self._set_upgrade_error(
+                    ConnectError("the server did not answer in HTTP", retryable=False)
+                )
                 return b""
-            await self._refuse_by_status(status, headers, received[end:])
+            await self._read_rejection(status, headers, received[end:])
             return b""
 
     async def _read_more(self, received: bytearray) -> bool:
         """Read once into ``received``; return `False` when the upgrade has failed."""
         if len(received) > MAX_HEAD_BYTES:
-            self._refuse(ConnectError("the head of the server's upgrade response has no end"))
+            self._set_upgrade_error(
+                ConnectError("the head of the server's upgrade response has no end")
+            )
             return False
         try:
             data = await self._stream.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._refuse_broken(error)
+            self._set_connection_error(error)
             return False
         received += data
         if not data:
-            self._refuse(ConnectError("the server closed the connection during the upgrade"))
+            self._set_upgrade_error(
+                ConnectError("the server closed the connection during the upgrade")
+            )
         elif not received.startswith(b"HTTP/1."[: len(received)]):
-            self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
-        return self.refusal is None
+            self._set_upgrade_error(
+                ConnectError("the server did not answer in HTTP", retryable=False)
+            )
+        return self.upgrade_error is None
 
-    async def _refuse_by_status(
-        self, status: int, headers: dict[str, str], body: bytearray
-    ) -> None:
+    async def _read_rejection(self, status: int, headers: dict[str, str], body: bytearray) -> None:
         """Read the body of a refusal, and keep the refusal with it.
 
         The body ends by its length or its last chunk, at the end of the stream, at
@@ -267,7 +274,7 @@ class ControlStream(trio.abc.Stream):
         if chunked:
             body = _join_chunks(body)
         kind = REJECTIONS.get(status, HandshakeRejected)
-        self._refuse(
+        self._set_upgrade_error(
             kind(status, headers, bytes(body[:wanted]), retry_after=parse_retry_after(headers))
         )
 

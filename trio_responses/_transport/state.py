@@ -28,7 +28,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-__all__ = ["TransportEvent", "TransportState", "TransportStates", "WriteEvent", "WriteState"]
+__all__ = ["TransportState", "TransportStates", "TransportTrigger", "WriteState", "WriteTrigger"]
 
 
 class TransportState(Enum):
@@ -50,7 +50,7 @@ class TransportState(Enum):
     """This side closed the socket, or the upgrade failed."""
 
 
-class TransportEvent(Enum):
+class TransportTrigger(Enum):
     """What changes the state of a transport."""
 
     SWITCHING_PROTOCOLS = auto()
@@ -69,43 +69,43 @@ class TransportEvent(Enum):
     """`Transport.aclose` has closed the byte stream."""
 
 
-TRANSPORT_TRANSITIONS: Final[dict[TransportState, dict[TransportEvent, TransportState]]] = {
+TRANSPORT_TRANSITIONS: Final[dict[TransportState, dict[TransportTrigger, TransportState]]] = {
     TransportState.OPENING: {
-        TransportEvent.SWITCHING_PROTOCOLS: TransportState.SWITCHING,
-        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
+        TransportTrigger.SWITCHING_PROTOCOLS: TransportState.SWITCHING,
+        TransportTrigger.UPGRADE_FAILED: TransportState.CLOSED,
     },
     TransportState.SWITCHING: {
-        TransportEvent.UPGRADE_ACCEPTED: TransportState.OPEN,
-        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
+        TransportTrigger.UPGRADE_ACCEPTED: TransportState.OPEN,
+        TransportTrigger.UPGRADE_FAILED: TransportState.CLOSED,
     },
     TransportState.OPEN: {
-        TransportEvent.PROTOCOL_VIOLATED: TransportState.VIOLATED,
-        TransportEvent.SOCKET_ENDED: TransportState.LOST,
-        TransportEvent.CLOSE_STARTED: TransportState.CLOSING,
+        TransportTrigger.PROTOCOL_VIOLATED: TransportState.VIOLATED,
+        TransportTrigger.SOCKET_ENDED: TransportState.LOST,
+        TransportTrigger.CLOSE_STARTED: TransportState.CLOSING,
     },
     TransportState.VIOLATED: {
-        TransportEvent.SOCKET_ENDED: TransportState.VIOLATED,
-        TransportEvent.CLOSE_STARTED: TransportState.VIOLATED,
-        TransportEvent.STREAM_CLOSED: TransportState.LOST,
+        TransportTrigger.SOCKET_ENDED: TransportState.VIOLATED,
+        TransportTrigger.CLOSE_STARTED: TransportState.VIOLATED,
+        TransportTrigger.STREAM_CLOSED: TransportState.LOST,
     },
     TransportState.CLOSING: {
-        TransportEvent.PROTOCOL_VIOLATED: TransportState.VIOLATED,
-        TransportEvent.SOCKET_ENDED: TransportState.LOST,
-        TransportEvent.CLOSE_STARTED: TransportState.CLOSING,
-        TransportEvent.STREAM_CLOSED: TransportState.CLOSED,
+        TransportTrigger.PROTOCOL_VIOLATED: TransportState.VIOLATED,
+        TransportTrigger.SOCKET_ENDED: TransportState.LOST,
+        TransportTrigger.CLOSE_STARTED: TransportState.CLOSING,
+        TransportTrigger.STREAM_CLOSED: TransportState.CLOSED,
     },
     TransportState.LOST: {
-        TransportEvent.PROTOCOL_VIOLATED: TransportState.LOST,
-        TransportEvent.SOCKET_ENDED: TransportState.LOST,
-        TransportEvent.CLOSE_STARTED: TransportState.LOST,
-        TransportEvent.STREAM_CLOSED: TransportState.LOST,
+        TransportTrigger.PROTOCOL_VIOLATED: TransportState.LOST,
+        TransportTrigger.SOCKET_ENDED: TransportState.LOST,
+        TransportTrigger.CLOSE_STARTED: TransportState.LOST,
+        TransportTrigger.STREAM_CLOSED: TransportState.LOST,
     },
     TransportState.CLOSED: {
-        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
-        TransportEvent.PROTOCOL_VIOLATED: TransportState.LOST,
-        TransportEvent.SOCKET_ENDED: TransportState.LOST,
-        TransportEvent.CLOSE_STARTED: TransportState.CLOSED,
-        TransportEvent.STREAM_CLOSED: TransportState.CLOSED,
+        TransportTrigger.UPGRADE_FAILED: TransportState.CLOSED,
+        TransportTrigger.PROTOCOL_VIOLATED: TransportState.LOST,
+        TransportTrigger.SOCKET_ENDED: TransportState.LOST,
+        TransportTrigger.CLOSE_STARTED: TransportState.CLOSED,
+        TransportTrigger.STREAM_CLOSED: TransportState.CLOSED,
     },
 }
 
@@ -121,7 +121,7 @@ class WriteState(Enum):
     """Nothing: half a frame may be on the wire."""
 
 
-class WriteEvent(Enum):
+class WriteTrigger(Enum):
     """What changes the write side of a transport."""
 
     CLOSE_FRAME_WRITTEN = auto()
@@ -130,14 +130,14 @@ class WriteEvent(Enum):
     """A write was cancelled, perhaps in the middle of a frame."""
 
 
-WRITE_TRANSITIONS: Final[dict[WriteState, dict[WriteEvent, WriteState]]] = {
+WRITE_TRANSITIONS: Final[dict[WriteState, dict[WriteTrigger, WriteState]]] = {
     WriteState.READY: {
-        WriteEvent.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
-        WriteEvent.WRITE_CANCELLED: WriteState.CUT,
+        WriteTrigger.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
+        WriteTrigger.WRITE_CANCELLED: WriteState.CUT,
     },
     WriteState.CLOSE_SENT: {
-        WriteEvent.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
-        WriteEvent.WRITE_CANCELLED: WriteState.CUT,
+        WriteTrigger.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
+        WriteTrigger.WRITE_CANCELLED: WriteState.CUT,
     },
     WriteState.CUT: {},
 }
@@ -155,13 +155,13 @@ class TransportStates:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.life.name} {self.write.name}>"
 
-    def process(self, event: TransportEvent | WriteEvent) -> None:
+    def process(self, event: TransportTrigger | WriteTrigger) -> None:
         """Change the state as the tables say.
 
         :raises RuntimeError: when the event cannot happen in the current state.
         """
         try:
-            if isinstance(event, TransportEvent):
+            if isinstance(event, TransportTrigger):
                 self.life = TRANSPORT_TRANSITIONS[self.life][event]
             else:
                 self.write = WRITE_TRANSITIONS[self.write][event]

@@ -68,7 +68,7 @@ def choose_dial(
     chosen = choose_proxy(endpoint, proxy)
     if chosen is None:
         return dial
-    if not endpoint.secure and not chosen.loopback and not allow_insecure:
+    if not endpoint.secure and not chosen.is_loopback and not allow_insecure:
         raise ConfigurationError(
             f"ws:// through the proxy {chosen.address} would show the key and the content to it:"
             " use wss://, proxy=False, NO_PROXY or allow_insecure=True"
@@ -86,7 +86,7 @@ class Tunnel:
     def __init__(self, proxy: Proxy, dial: Dial = dial_tcp) -> None:
         self._proxy = proxy
         self._dial = dial
-        self._socks = _socks_proxy(proxy) if proxy.socks else None
+        self._socks = _socks_proxy(proxy) if proxy.is_socks else None
         self._ssl_context = default_ssl_context() if proxy.scheme == "https" else None
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class Tunnel:
         stream = await self._dial_proxy()
         try:
             if self._ssl_context is not None:
-                stream = await self._secure(stream, self._ssl_context)
+                stream = await self._start_tls(stream, self._ssl_context)
             return await self._connect_by_http(stream, host, port)
         except BaseException as error:
             await trio.aclose_forcefully(stream)
@@ -117,14 +117,14 @@ class Tunnel:
 
     def _error(
         self,
-        what: str,
+        message: str,
         *,
         status: int | None = None,
         retryable: bool = True,
         retry_after: float | None = None,
     ) -> ProxyError:
         return ProxyError(
-            what,
+            message,
             proxy=self._proxy.address,
             status=status,
             retryable=retryable,
@@ -137,7 +137,7 @@ class Tunnel:
         except (OSError, trio.BrokenResourceError) as error:
             raise self._error(f"it cannot be dialled: {error}") from error
 
-    async def _secure(self, stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
+    async def _start_tls(self, stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
         """Do the TLS handshake with the proxy; the one with the server follows inside of it."""
         secured = TLSStream(stream, context, server_hostname=self._proxy.host)
         try:
@@ -145,8 +145,8 @@ class Tunnel:
         except trio.BrokenResourceError as error:
             reason = error.__cause__
             if isinstance(reason, ssl.SSLCertVerificationError):
-                what = f"its certificate is not trusted: {reason.verify_message}"
-                raise self._error(what, retryable=False) from reason
+                message = f"its certificate is not trusted: {reason.verify_message}"
+                raise self._error(message, retryable=False) from reason
             raise self._error(f"the TLS handshake failed: {reason or error}") from error
         return secured
 

@@ -31,7 +31,7 @@ from trio_responses._errors import (
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.frames import FrameReader, encode_text_frame
 from trio_responses._transport.control_stream import ControlStream
-from trio_responses._transport.state import TransportEvent, TransportState, WriteState
+from trio_responses._transport.state import TransportState, TransportTrigger, WriteState
 from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def connect_transport(
             stream = await _dial(config)
             if config.endpoint.secure:
                 phase = "tls"
-                stream = await _secure(stream, config)
+                stream = await _start_tls(stream, config)
             phase = "upgrade"
             control_stream = ControlStream(stream)
             transport: Transport | ConnectError = await nursery.start(
@@ -122,7 +122,7 @@ async def _dial(config: ConnectionConfig) -> trio.abc.Stream:
         raise ConnectError(f"cannot dial: {error}") from error
 
 
-async def _secure(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
+async def _start_tls(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
     secured = TLSStream(
         stream,
         config.ssl_context or default_ssl_context(),
@@ -166,7 +166,7 @@ async def _run_websocket(
                     (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
                 ],
             )
-            states.process(TransportEvent.UPGRADE_ACCEPTED)
+            states.process(TransportTrigger.UPGRADE_ACCEPTED)
             transport = Transport(stream, control_stream, websocket, config)
             task_status.started(transport)
             task_status = trio.TASK_STATUS_IGNORED  # free the nursery that start() made
@@ -176,8 +176,8 @@ async def _run_websocket(
             control_stream.fail_upgrade(error)
         else:
             await control_stream.abort(error)
-    if control_stream.refusal is not None:
-        task_status.started(control_stream.refusal)
+    if control_stream.upgrade_error is not None:
+        task_status.started(control_stream.upgrade_error)
 
 
 class Transport:
@@ -198,7 +198,7 @@ class Transport:
         self._frames = FrameReader(config.limits.max_message_bytes)
         self._unread = control_stream.after_upgrade
         self._send_lock = FastLock()
-        self._loss: ConnectionLost | None = None  # set in the states VIOLATED and LOST
+        self._lost: ConnectionLost | None = None  # set in the states VIOLATED and LOST
         self._close_code = NORMAL_CLOSURE
         self._reading_since = math.inf
         self._ping_scope: trio.CancelScope | None = None
@@ -229,12 +229,12 @@ class Transport:
         :raises ConnectionLost: when the socket has ended, after every message from before the end
             was returned; the same exception each time.
         """
-        while self._loss is None:
+        while self._lost is None:
             data, self._unread = self._unread, b""
             if not data:
                 data = await self._read()
             if not data:
-                await self._diagnose()
+                await self._handle_end_of_stream()
                 break
             messages, control = self._frames.feed(data)
             if control:
@@ -243,8 +243,8 @@ class Transport:
                 if self.frame_observer is not None:
                     self.frame_observer.received(messages)
                 return messages
-        assert self._loss is not None  # noqa: S101 - _diagnose() set it
-        raise self._loss
+        assert self._lost is not None  # noqa: S101 - _handle_end_of_stream() set it
+        raise self._lost
 
     async def _read(self) -> bytes:
         """Read the socket once; return nothing when it has ended, for any reason."""
@@ -260,13 +260,13 @@ class Transport:
         self.last_read_at = trio.current_time()
         return data
 
-    async def _diagnose(self) -> None:
+    async def _handle_end_of_stream(self) -> None:
         """Set the loss that explains how the socket ended."""
         violation = self._frames.error
         if violation is not None:
             self._close_code = violation.code
             lost = ConnectionLost(violation.code, violation.reason, age=self.age)
-            self._lose(TransportEvent.PROTOCOL_VIOLATED, lost)
+            self._record_lost(TransportTrigger.PROTOCOL_VIOLATED, lost)
             return
         self._control_stream.feed_end()
         if self._frames.closed:
@@ -275,17 +275,17 @@ class Transport:
                 # close frame.
                 with suppress(trio_websocket.ConnectionClosed):
                     await self._websocket.get_message()
-        self._lose(TransportEvent.SOCKET_ENDED, self._make_loss())
+        self._record_lost(TransportTrigger.SOCKET_ENDED, self._make_connection_lost())
 
-    def _lose(self, event: TransportEvent, lost: ConnectionLost) -> None:
+    def _record_lost(self, event: TransportTrigger, lost: ConnectionLost) -> None:
         """Process the end of the socket; the first loss is kept."""
         self._states.process(event)
-        self._loss = self._loss or lost
+        self._lost = self._lost or lost
 
-    def _make_loss(self) -> ConnectionLost:
+    def _make_connection_lost(self) -> ConnectionLost:
         """Return how the socket ended, as far as this side or trio-websocket knows."""
-        if self._loss is not None:
-            return self._loss
+        if self._lost is not None:
+            return self._lost
         closed = self._websocket.closed
         if closed is None:
             lost = ConnectionLost(ABNORMAL_CLOSURE, age=self.age)
@@ -311,8 +311,8 @@ class Transport:
         frame = encode_text_frame(payload)
         written = False
         async with self._send_lock:
-            if self._loss is not None:
-                raise self._loss
+            if self._lost is not None:
+                raise self._lost
             if self._states.life is not TransportState.OPEN:
                 raise ConnectionClosed("the socket is closing")
             if self.frame_observer is not None:
@@ -324,12 +324,12 @@ class Transport:
             raise SendTimeout(len(payload), age=self.age)
         if not written:
             with trio.CancelScope(shield=True):
-                await self._control_stream.wait_until_read()
-            raise self._make_loss()
+                await self._control_stream.wait_for_close_frame()
+            raise self._make_connection_lost()
 
     async def _give_up(self, lost: ConnectionLost) -> None:
         """End the socket at once, without a closing handshake."""
-        self._lose(TransportEvent.SOCKET_ENDED, lost)
+        self._record_lost(TransportTrigger.SOCKET_ENDED, lost)
         self._control_stream.feed_end()
         await trio.aclose_forcefully(self._stream)
 
@@ -345,7 +345,7 @@ class Transport:
             await trio.sleep(silence)
             await trio.lowlevel.checkpoint()  # a reader that woke up at the same time goes first
         if self._states.life is TransportState.OPEN:
-            await self._give_up(self._make_loss())
+            await self._give_up(self._make_connection_lost())
 
     # --- Keepalive -----------------------------------------------------------------------
 
@@ -398,7 +398,7 @@ class Transport:
         that wait, which has a limit already.
         """
         handshake = self._states.life in CLOSING_HANDSHAKE_STATES
-        self._states.process(TransportEvent.CLOSE_STARTED)
+        self._states.process(TransportTrigger.CLOSE_STARTED)
         if self._ping_scope is not None:
             self._ping_scope.cancel()
         try:
@@ -412,7 +412,7 @@ class Transport:
         finally:  # no other scope cancels the shielded tasks of trio-websocket
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
-            self._states.process(TransportEvent.STREAM_CLOSED)
+            self._states.process(TransportTrigger.STREAM_CLOSED)
             self._control_stream.scope.cancel()
 
     async def _discard(self) -> None:

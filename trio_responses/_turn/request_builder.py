@@ -61,7 +61,7 @@ class RequestBuilder(Protocol):
         """Return the encoded request for a placement; called once for each attempt."""
         ...
 
-    def can_repair(self, error: ResponsesError) -> bool:
+    def prepare_retry(self, error: ResponsesError) -> bool:
         """Whether the request can be written so that an error does not occur again."""
         ...
 
@@ -94,7 +94,7 @@ class StaticRequest:
         """Return the encoded request."""
         return self._payload
 
-    def can_repair(self, error: ResponsesError) -> bool:  # noqa: ARG002 - the Protocol
+    def prepare_retry(self, error: ResponsesError) -> bool:  # noqa: ARG002 - the Protocol
         """Return `False`: the same request would fail again."""
         return False
 
@@ -149,8 +149,8 @@ def raw_input(given: Input) -> RawItems:
     return RawItems(array[1:-1], len(given))
 
 
-class _Input(msgspec.Struct):
+class _EncodedInput(msgspec.Struct):
     input: msgspec.Raw
 
 
-_decoder: Final = msgspec.json.Decoder(_Input)
+_decoder: Final = msgspec.json.Decoder(_EncodedInput)

@@ -1,7 +1,7 @@
 """One turn as a scope: a request is sent, and the events of its response are iterated over.
 
-`ResponseStream` is the reader's side of a turn; `Turn` (`turn.py`) is the receiver's side of one
-attempt at it. A stream goes through these states:
+`ResponseStream` is the reader's side of a turn; `TurnAttempt` (`attempt.py`) is the receiver's side
+of one attempt at the turn. A stream goes through these states:
 
 * NEW: the block has not been entered, or the request could not be sent.
 * READING: an attempt is active; events are read.
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
     from trio_responses._protocol.delivery import DeliveryMode
+    from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.request_builder import RequestBuilder
-    from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
 
 __all__ = ["AbandonChoice", "ResponseStream", "TurnSender"]
@@ -74,7 +74,7 @@ class TurnSender(Protocol):
         """How often a request that was not sent is tried again on another socket."""
         ...
 
-    async def start_turn(self, request: RequestBuilder) -> Turn:
+    async def start_turn(self, request: RequestBuilder) -> TurnAttempt:
         """Send a request, as soon as a socket and a lane are free for it."""
         ...
 
@@ -82,11 +82,11 @@ class TurnSender(Protocol):
         """Whether a request that was not sent because of an error may reach another socket."""
         ...
 
-    def abandon_turn(self, turn: Turn, abandon: AbandonChoice) -> None:
+    def abandon_turn(self, turn: TurnAttempt, abandon: AbandonChoice) -> None:
         """Discard the remaining events of a turn."""
         ...
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
+    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
         """Send input for a response that is active."""
         ...
 
@@ -102,7 +102,7 @@ class StreamState(Enum):
     LEFT = auto()
 
 
-class StreamStep(Enum):
+class StreamTrigger(Enum):
     """What changes the state of a stream."""
 
     SEND = auto()
@@ -117,25 +117,25 @@ class StreamStep(Enum):
     """The block was left."""
 
 
-TRANSITIONS: Final[Mapping[StreamState, Mapping[StreamStep, StreamState]]] = {
+TRANSITIONS: Final[Mapping[StreamState, Mapping[StreamTrigger, StreamState]]] = {
     StreamState.NEW: {
-        StreamStep.SEND: StreamState.READING,
-        StreamStep.LEAVE: StreamState.LEFT,
+        StreamTrigger.SEND: StreamState.READING,
+        StreamTrigger.LEAVE: StreamState.LEFT,
     },
     StreamState.READING: {
-        StreamStep.RESTART: StreamState.RESTARTING,
-        StreamStep.FINISH: StreamState.FINISHED,
-        StreamStep.FAIL: StreamState.FAILED,
-        StreamStep.LEAVE: StreamState.LEFT,
+        StreamTrigger.RESTART: StreamState.RESTARTING,
+        StreamTrigger.FINISH: StreamState.FINISHED,
+        StreamTrigger.FAIL: StreamState.FAILED,
+        StreamTrigger.LEAVE: StreamState.LEFT,
     },
     StreamState.RESTARTING: {
-        StreamStep.SEND: StreamState.READING,
-        StreamStep.FAIL: StreamState.FAILED,
-        StreamStep.LEAVE: StreamState.LEFT,
+        StreamTrigger.SEND: StreamState.READING,
+        StreamTrigger.FAIL: StreamState.FAILED,
+        StreamTrigger.LEAVE: StreamState.LEFT,
     },
-    StreamState.FINISHED: {StreamStep.LEAVE: StreamState.LEFT},
-    StreamState.FAILED: {StreamStep.LEAVE: StreamState.LEFT},
-    StreamState.LEFT: dict.fromkeys(StreamStep, StreamState.LEFT),
+    StreamState.FINISHED: {StreamTrigger.LEAVE: StreamState.LEFT},
+    StreamState.FAILED: {StreamTrigger.LEAVE: StreamState.LEFT},
+    StreamState.LEFT: dict.fromkeys(StreamTrigger, StreamState.LEFT),
 }
 
 
@@ -166,8 +166,8 @@ class ResponseStream:
         self._abandon: AbandonChoice = abandon
         self._keeps_snapshot = snapshot
         self._state = StreamState.NEW
-        self._reset_events()
-        self._turn: Turn | None = None
+        self._start_new_response()
+        self._turn: TurnAttempt | None = None
         self._reading = False
         self._has_yielded = False
         """Whether the reader has received events of the current attempt."""
@@ -202,7 +202,7 @@ class ResponseStream:
         traceback: TracebackType | None,
     ) -> None:
         """Leave the turn without waiting. Remaining events are discarded."""
-        self._advance(StreamStep.LEAVE)
+        self._advance(StreamTrigger.LEAVE)
         self._accumulate()
         self._hold(())
         if self._turn is not None:
@@ -324,7 +324,7 @@ class ResponseStream:
         * the server refused it because of the socket's age, or the caller chose
           ``at_least_once`` and the outcome of the last attempt is unknown (`may_resend`);
         * the request can be built differently so that the error does not occur again
-          (`RequestBuilder.can_repair`).
+          (`RequestBuilder.prepare_retry`).
 
         `_handle_failure` decides the last two, for an attempt that was sent, and at most once for
         each type of error.
@@ -342,7 +342,7 @@ class ResponseStream:
                     raise
                 reroutes += 1
         self._turn = turn
-        self._advance(StreamStep.SEND)
+        self._advance(StreamTrigger.SEND)
 
     async def _send_again(self) -> None:
         """Send the request of a turn that restarts. If cancelled, the next read tries again."""
@@ -353,7 +353,7 @@ class ResponseStream:
             error.__context__ = cause
             error.__cause__ = error.__cause__ or cause
             self._fail(error)
-        self._reset_events()
+        self._start_new_response()
         self._earlier.clear()
 
     def _handle_failure(self, error: ResponsesError) -> None:
@@ -363,7 +363,7 @@ class ResponseStream:
             self._finish(self._unfollowed)
             return
         may_restart = may_resend(error.delivery, failure_of(error), self._choice)
-        may_restart = may_restart or self._request.can_repair(error)
+        may_restart = may_restart or self._request.prepare_retry(error)
         if not may_restart or type(error) in map(type, self._restart_causes):
             if self._restart_causes:
                 error.__context__ = self._restart_causes[-1]
@@ -371,13 +371,13 @@ class ResponseStream:
             return
         self._restart_causes.append(error)
         self._sender.abandon_turn(self._turn, "replace")
-        self._advance(StreamStep.RESTART)
+        self._advance(StreamTrigger.RESTART)
 
     def _fail(self, error: ResponsesError) -> None:
         """Let the turn fail, with the furthest delivery of all its attempts."""
         error.delivery = furthest(one.delivery for one in (*self._restart_causes, error))
         self._failure = error
-        self._advance(StreamStep.FAIL)
+        self._advance(StreamTrigger.FAIL)
         self._notify_end(error=error)
 
     # --- Reading -------------------------------------------------------------------------
@@ -413,7 +413,7 @@ class ResponseStream:
         finally:
             self._reading = False
 
-    def _take(self, turn: Turn) -> ServerEvent | None:
+    def _take(self, turn: TurnAttempt) -> ServerEvent | None:
         """Take the next event; `None` for one that restarts the turn: it is not for the reader."""
         self._accumulate()
         event = turn.inbox.take()
@@ -426,7 +426,7 @@ class ResponseStream:
         self._hold(() if turn.steers else turn.inbox.take_ready())
         return event if self._state is not StreamState.RESTARTING else None
 
-    def _follow_successor(self, turn: Turn, event: ServerEvent) -> None:
+    def _follow_successor(self, turn: TurnAttempt, event: ServerEvent) -> None:
         """Follow a steered turn from one response to its successor."""
         if isinstance(event, TERMINAL):
             self._unfollowed = self._accumulator.finish(event.response)
@@ -435,7 +435,7 @@ class ResponseStream:
             self._request.advance(self._unfollowed, steers)
             self._earlier.append(self._unfollowed)
             self._unfollowed = None
-            self._reset_events()
+            self._start_new_response()
 
     def _conclude(self, event: ServerEvent) -> None:
         """End the turn with its last event."""
@@ -457,14 +457,14 @@ class ResponseStream:
         """End the turn with a Response."""
         assert self._turn is not None  # noqa: S101 - an event was received
         self._response, self._unfollowed = response, None
-        self._advance(StreamStep.FINISH)
+        self._advance(StreamTrigger.FINISH)
         pending = [one for one in self._turn.steers if one.state is SteerState.PENDING]
         self._request.commit(response, pending)
         self._notify_end(responses=self.responses)
 
     # --- Events that were taken out of the inbox -------------------------------------------
 
-    def _reset_events(self) -> None:
+    def _start_new_response(self) -> None:
         """Start to accumulate a response."""
         self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
         self._hold(())
@@ -482,7 +482,7 @@ class ResponseStream:
             self._accumulator.feed(self._held[self._accumulated : read])
             self._accumulated = read
 
-    def _advance(self, step: StreamStep) -> None:
+    def _advance(self, step: StreamTrigger) -> None:
         self._state = TRANSITIONS[self._state][step]
 
     def _notify_end(

@@ -12,7 +12,6 @@ from typing import Any, Final, cast
 
 import trio
 
-from trio_responses.testing._events import ResponsePlan, plan_failure, plan_raw, plan_reply
 from trio_responses.testing._frames import (
     Frame,
     RequestRefusal,
@@ -22,6 +21,7 @@ from trio_responses.testing._frames import (
 from trio_responses.testing._history import history_after
 from trio_responses.testing._records import Request
 from trio_responses.testing._request_checks import check_create
+from trio_responses.testing._response_plans import ResponsePlan, plan_failure, plan_raw, plan_reply
 from trio_responses.testing._script_checks import describe_unoffered_call
 from trio_responses.testing._scripts import (
     Answer,
@@ -242,7 +242,7 @@ class ResponseRunner:
         if last:
             self._store(started.request, plan)
             target.end()
-        if plan.is_by_hand:
+        if plan.is_raw:
             target.count_from(frame)
         else:
             frame = target.number_frame(frame)
@@ -294,7 +294,7 @@ class ResponseRunner:
         self._steering.waiting[lane] = target
         # The server sends no event for inputs whose tool outputs have arrived already.
         is_answered = self._lanes.next_request(lane) is not None
-        await self._send_all(target.wait_for(required, silently=is_answered))
+        await self._send_all(target.start_waiting(required, silently=is_answered))
         return None
 
     async def _send_all(self, frames: Iterable[Frame]) -> None:

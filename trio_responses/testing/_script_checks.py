@@ -75,7 +75,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 
-def check_choices(script: Any) -> None:
+def check_literal_fields(script: Any) -> None:
     """Raise unless each field with a `Literal` type has one of its values.
 
     :raises ValueError: With the allowed values.

@@ -17,9 +17,9 @@ from trio_responses.testing._script_checks import (
     check_arguments,
     check_at_least,
     check_choice,
-    check_choices,
     check_code,
     check_how,
+    check_literal_fields,
     check_type,
     check_types,
     repr_without_defaults,
@@ -99,7 +99,7 @@ class Reply:
         check_types("chunks", self.chunks or (), str)
         check_at_least("chunk_size", self.chunk_size, 1)
         check_at_least("delay", self.delay, 0)
-        check_choices(self)
+        check_literal_fields(self)
 
 
 class ReplyOptions(TypedDict, total=False):
@@ -152,7 +152,7 @@ class Fail:
     def __post_init__(self) -> None:
         """Raise on unknown choices, and on an unknown code without a message."""
         check_code(self.code, message=self.message)
-        check_choices(self)
+        check_literal_fields(self)
 
 
 Answer: TypeAlias = Reply | Fail | Call | str | Sequence[Call] | Sequence[Frame]
@@ -284,12 +284,12 @@ class HttpRefusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Hang:
+class HandshakeHang:
     """A handshake fault: the server reads the upgrade request and never answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class HangUp:
+class HandshakeDrop:
     """A handshake fault: the server ends the connection in place of an answer."""
 
     how: Literal["fin", "reset"]
@@ -300,14 +300,14 @@ class HangUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Garbage:
+class HandshakeGarbage:
     """A handshake fault: the server answers with bytes that are not HTTP."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class AcceptAndDrop:
+class HandshakeAcceptThenDrop:
     """A handshake fault: the server accepts the upgrade and ends the connection at once."""
 
     how: How
@@ -318,7 +318,9 @@ class AcceptAndDrop:
         check_how(self.how)
 
 
-HandshakeFault: TypeAlias = HttpRefusal | Hang | HangUp | Garbage | AcceptAndDrop
+HandshakeFault: TypeAlias = (
+    HttpRefusal | HandshakeHang | HandshakeDrop | HandshakeGarbage | HandshakeAcceptThenDrop
+)
 
 
 # The script itself

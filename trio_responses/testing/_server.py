@@ -19,20 +19,20 @@ from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._endpoint import ApiKey, Endpoint
 from trio_responses._instruments.recording import Recording
 from trio_responses.testing._frames import ErrorShape, Frame, default_message
-from trio_responses.testing._handshake import Acceptor, json_refusal
+from trio_responses.testing._handshake import ConnectionHandler, json_refusal
 from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._replay import plan_replay
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._script_checks import check_at_least, check_how
 from trio_responses.testing._scripts import (
-    AcceptAndDrop,
     Answer,
     Call,
     Fail,
-    Garbage,
+    HandshakeAcceptThenDrop,
+    HandshakeDrop,
     HandshakeFault,
-    Hang,
-    HangUp,
+    HandshakeGarbage,
+    HandshakeHang,
     How,
     HttpRefusal,
     Reply,
@@ -85,7 +85,7 @@ class ResponsesServer:
     def __init__(self, state: ServerState, nursery: trio.Nursery) -> None:
         self._state = state
         self._nursery = nursery
-        self._acceptor = Acceptor(state)
+        self._connection_handler = ConnectionHandler(state)
         self._accepting = True
         self._host = "localhost"
         self._port: int | None = None
@@ -323,23 +323,23 @@ class ResponsesServer:
 
     def hang_handshake(self, *, times: int | None = 1) -> None:
         """Read the next upgrade requests and never answer them."""
-        self._add_fault(Hang(), times)
+        self._add_fault(HandshakeHang(), times)
 
     def drop_handshake(
         self, how: Literal["fin", "reset"] = "fin", *, times: int | None = 1
     ) -> None:
         """End the connection in place of an answer to the next upgrades."""
-        self._add_fault(HangUp(how), times)
+        self._add_fault(HandshakeDrop(how), times)
 
     def garble_handshake(
         self, data: bytes = b"\x00\xffnot http\r\n\r\n", *, times: int | None = 1
     ) -> None:
         """Answer the next upgrades with these bytes, then end the connection."""
-        self._add_fault(Garbage(data), times)
+        self._add_fault(HandshakeGarbage(data), times)
 
     def drop_on_accept(self, how: How = "fin", *, reason: str = "", times: int | None = 1) -> None:
         """Accept the next upgrades and end the connections at once."""
-        self._add_fault(AcceptAndDrop(how, reason), times)
+        self._add_fault(HandshakeAcceptThenDrop(how, reason), times)
 
     def _add_fault(self, fault: HandshakeFault, times: int | None) -> None:
         if _is_positive(times):
@@ -421,7 +421,7 @@ class ResponsesServer:
                 "the test server does not accept connections since stop_accepting() was called"
             )
         client, server = memory_connection(capacity)
-        self._nursery.start_soon(self._acceptor.serve, server)
+        self._nursery.start_soon(self._connection_handler.serve, server)
         return client
 
     async def dial(self, host: str, port: int) -> MemoryStream:  # noqa: ARG002 - the signature of a dial function
@@ -476,7 +476,9 @@ class ResponsesServer:
         if ssl_context is not None:
             self._scheme = "https"
             listeners = [trio.SSLListener(listener, ssl_context) for listener in sockets]
-        await self._nursery.start(partial(trio.serve_listeners, self._acceptor.serve, listeners))
+        await self._nursery.start(
+            partial(trio.serve_listeners, self._connection_handler.serve, listeners)
+        )
         return self.url
 
 

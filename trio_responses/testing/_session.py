@@ -69,7 +69,7 @@ class Session:
         finally:
             self._state.remove_connection(self)
             self._record_close()
-        await self._stream.end()
+        await self._stream.close_after_drain()
 
     async def send(self, frame: Frame) -> None:
         """Send one frame; do nothing on a WebSocket that has ended.
@@ -111,7 +111,7 @@ class Session:
                 self._stream.reset()
             elif how == "fin":
                 self._record_close()
-                await self._stream.hang_up()
+                await self._stream.close_without_close_frame()
             elif self._websocket.closed is None:
                 self.record.close_code, self.record.close_reason = how, reason or None
                 with trio.move_on_after(self._state.options.close_timeout):

@@ -13,10 +13,10 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
-from trio_responses.testing._events import Ids
 from trio_responses.testing._frames import Frame, Json
 from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
+from trio_responses.testing._response_plans import Ids
 from trio_responses.testing._scripts import Answer, HandshakeFault, How, Responder, Script
 
 MAX_ACTIVE: Final = 16

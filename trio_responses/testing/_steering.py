@@ -81,7 +81,7 @@ class SteerTarget:
         steers, self.steers = self.steers, []
         return steers
 
-    def wait_for(self, required: list[Json], *, silently: bool) -> Iterator[Json]:
+    def start_waiting(self, required: list[Json], *, silently: bool) -> Iterator[Json]:
         """Yield the events for inputs that wait for tool outputs; none if ``silently``."""
         self.phase, self.required = "waiting", required
         if not silently:

@@ -1,7 +1,7 @@
 """One attempt at a turn, as the receive task sees it: its inbox, its deadlines and its failure.
 
 `ResponseStream` (`stream.py`) is the reader's side of a turn. A turn that is sent again gets a new
-`Turn` for each attempt.
+`TurnAttempt` for each attempt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.inbox import Inbox
     from trio_responses._wire import ServerEvent
 
-__all__ = ["Turn"]
+__all__ = ["TurnAttempt"]
 
 BEFORE_WORK: Final = (ResponseCreated, ResponseQueued, UnknownEvent)
 """Events that a server may send before it works on a response."""
@@ -30,7 +30,7 @@ NO_PROOF_OF_START: Final = (ErrorEvent, UnknownEvent)
 """Events that do not prove that a response has started: some servers send events of their own."""
 
 
-class Turn(ActiveRequest):
+class TurnAttempt(ActiveRequest):
     """One attempt at a turn: the request on its lane, and the inbox of its response."""
 
     __slots__ = (

@@ -61,7 +61,7 @@ class ResponsePlan:
     delay: float = 0.0
     stored: tuple[str, Sequence[Json]] | None = None
     """The id and the output to store when the last frame goes out; None for a failure."""
-    is_by_hand: bool = False
+    is_raw: bool = False
     """Whether the frames go out unchanged, with their own sequence numbers."""
     response_id: str | None = None
     """The response id in frames written by hand; None if they contain none."""
@@ -139,7 +139,7 @@ def _refusal_of(fail: Fail) -> RequestRefusal:
     )
 
 
-class _HandWrittenResponse(msgspec.Struct):
+class _RawResponse(msgspec.Struct):
     """The fields of interest of a response that is written by hand."""
 
     id: str
@@ -155,14 +155,14 @@ def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
     if isinstance(last, Mapping) and last.get("type") == "response.completed":
         final = responses[-1]
         stored = None if final is None else (final.id, final.output or [])
-    return ResponsePlan(frames, stored=stored, is_by_hand=True, response_id=response_id)
+    return ResponsePlan(frames, stored=stored, is_raw=True, response_id=response_id)
 
 
-def _response_in(frame: Frame) -> _HandWrittenResponse | None:
+def _response_in(frame: Frame) -> _RawResponse | None:
     if not isinstance(frame, Mapping):
         return None
     try:
-        return msgspec.convert(frame.get("response"), _HandWrittenResponse)
+        return msgspec.convert(frame.get("response"), _RawResponse)
     except msgspec.ValidationError:
         return None  # missing, or invalid on purpose
 
