@@ -11,7 +11,7 @@ from msgspec import Raw
 from trio_responses._protocol.continuation import (
     ContinuationPoint,
     Placement,
-    canonical,
+    canonical_settings,
     parent_of_delta,
     with_encrypted_reasoning,
 )
@@ -96,7 +96,7 @@ JSON = st.recursive(
 
 
 def one_form(settings: dict[str, Any]) -> bytes:
-    return canonical(msgspec.json.encode(settings))
+    return canonical_settings(msgspec.json.encode(settings))
 
 
 EVERY_SETTING: dict[str, object] = {

@@ -197,7 +197,7 @@ class ConnectionEngine:
         while True:
             if failure is not None:
                 await self._back_off(failure)
-            opened: Socket | ConnectError = await nursery.start(self._receive, nursery)
+            opened: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
             if isinstance(opened, Socket):
                 break
             if opened.retryable:
@@ -234,7 +234,7 @@ class ConnectionEngine:
             with trio.move_on_after(age):
                 await socket.retired.wait()
             while socket.takes_requests:
-                newer: Socket | ConnectError = await nursery.start(self._receive, nursery)
+                newer: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
                 if isinstance(newer, Socket):
                     self._switch_to(socket, newer)
                     socket = newer
@@ -272,7 +272,7 @@ class ConnectionEngine:
     # --- The receive task ----------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def _receive(
+    async def _run_socket(
         self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Socket | ConnectError]
     ) -> None:
         """Run one socket from its handshake to its last message: the receive task.
@@ -373,7 +373,7 @@ class ConnectionEngine:
             finally:
                 socket.exclude_pause(trio.current_time() - paused_at)
             if patience.cancelled_caught:
-                self.router.overflow_fullest(self.sockets)
+                self.router.fail_fullest_inbox(self.sockets)
             if self._budget.unread_bytes < unread:
                 socket.starved_since = math.inf
 

@@ -120,7 +120,7 @@ class Router:
         if self.channel_in_use:
             self.channel.put([event], 0)
 
-    def overflow_fullest(self, sockets: Iterable[Socket]) -> None:
+    def fail_fullest_inbox(self, sockets: Iterable[Socket]) -> None:
         """Discard the fullest inbox, and fail its turn with `BufferOverflow`."""
         fullest = self._budget.fullest()
         if fullest is None:
@@ -144,7 +144,7 @@ class Router:
         if owner is None:
             self.deliver_unsolicited(events, size)
         elif not isinstance(owner, TurnAttempt):
-            self._put(events, size)
+            self._put_on_channel(events, size)
         elif owner.reader is ReaderState.ABANDONED:
             owner.last_event_at = trio.current_time()
             self.dropped_events += len(events)
@@ -156,9 +156,9 @@ class Router:
         self.unclaimed_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
         if self.channel_in_use and has_room:
-            self._put(events, size)
+            self._put_on_channel(events, size)
 
-    def _put(self, events: Sequence[Event], size: int) -> None:
+    def _put_on_channel(self, events: Sequence[Event], size: int) -> None:
         """Put events on the raw channel; after an overrun only once its reader has caught up."""
         self._overrun = self._overrun and not self.channel.empty
         if self._overrun and size > 0:

@@ -19,12 +19,12 @@ FORMAT: Final = "trio-responses conversation"
 VERSION: Final = 1
 
 
-class _Heading(msgspec.Struct, frozen=True, kw_only=True):
+class _CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     version: int
 
 
-class Checkpoint(_Heading, frozen=True, kw_only=True):
+class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
     """The state of a conversation, as saved."""
 
     format: str = FORMAT
@@ -48,7 +48,7 @@ class Checkpoint(_Heading, frozen=True, kw_only=True):
 
         :raises ConfigurationError: if the bytes are not a checkpoint, or have a later version.
         """
-        heading = _decode(saved, _Heading)
+        heading = _decode(saved, _CheckpointHeader)
         if heading.format != FORMAT:
             raise ConfigurationError(
                 f"the JSON is not the checkpoint of a conversation: its format is"

@@ -101,7 +101,7 @@ class ConversationRequest:
         self._history.forget_continuation_point(self._plan.base_revision)
         return True
 
-    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
+    def handle_successor(self, response: Response, steers: Sequence[SteerInput]) -> None:
         """Keep the output of a response that has a successor, and the inputs that led to it."""
         self._earlier.append(_items_to_keep(response))
         self._earlier += [RawItems.join(one.items) for one in steers]

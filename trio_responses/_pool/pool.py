@@ -108,7 +108,7 @@ class ResponsesPool(TurnMethods):
 
         :param name: the name of the lane. Each connection may have one lane of this name.
         """
-        async with self._pinned() as connection, connection.facade.lane(name) as lane:
+        async with self._pinned_connection() as connection, connection.facade.lane(name) as lane:
             yield lane
 
     @asynccontextmanager
@@ -121,7 +121,7 @@ class ResponsesPool(TurnMethods):
         connection, no conversation is opened.
         """
         async with (
-            self._pinned() as connection,
+            self._pinned_connection() as connection,
             connection.facade.conversation(**settings) as conversation,
         ):
             yield conversation
@@ -131,12 +131,12 @@ class ResponsesPool(TurnMethods):
         self, settings: Mapping[str, Any], history: History
     ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation that has a history, for `Conversation.restore`."""
-        async with self._pinned() as connection:
+        async with self._pinned_connection() as connection:
             with open_conversation(connection.engine, settings, history) as conversation:
                 yield conversation
 
     @asynccontextmanager
-    async def _pinned(self) -> AsyncGenerator[PooledConnection, None]:
+    async def _pinned_connection(self) -> AsyncGenerator[PooledConnection, None]:
         """Pin a lane or a conversation to a connection for the length of a block."""
         connection = await self._scheduler.pin()
         try:

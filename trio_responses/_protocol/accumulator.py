@@ -84,14 +84,14 @@ class _PartialItem:
         return ItemSnapshot(
             output_index=index,
             item_id=self.item_id,
-            text=finished.get("text") or self._joined("text"),
-            refusal=finished.get("refusal") or self._joined("refusal"),
-            reasoning_summary=finished.get("summary") or self._joined("summary", "\n\n"),
-            arguments=finished.get("arguments") or self._joined("arguments"),
+            text=finished.get("text") or self._join_texts("text"),
+            refusal=finished.get("refusal") or self._join_texts("refusal"),
+            reasoning_summary=finished.get("summary") or self._join_texts("summary", "\n\n"),
+            arguments=finished.get("arguments") or self._join_texts("arguments"),
             item=item,
         )
 
-    def _joined(self, kind: str, separator: str = "") -> str:
+    def _join_texts(self, kind: str, separator: str = "") -> str:
         own = ((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
         parts = sorted(own)
         return separator.join("".join(pieces) for _, pieces in parts)
@@ -130,9 +130,9 @@ class Accumulator:
         """Add the next events of the response."""
         self._collected += events
         if len(self._collected) >= self._max_collected:
-            self._process()
+            self._apply_rules()
 
-    def _process(self) -> None:
+    def _apply_rules(self) -> None:
         for kind, events in groupby(self._collected, type):
             rule = self._rules.get(kind)
             if rule is not None:
@@ -143,13 +143,13 @@ class Accumulator:
         """Return the Response of the terminal event; the finished items replace omitted output."""
         if response.raw_output:
             return response
-        self._process()
+        self._apply_rules()
         done = [item.done.raw_item for _, item in sorted(self._items.items()) if item.done]
         return msgspec.structs.replace(response, raw_output=done) if done else response
 
     def snapshot(self) -> Snapshot:
         """Return the items that were received so far."""
-        self._process()
+        self._apply_rules()
         return Snapshot(
             items=tuple(item.snapshot(index) for index, item in sorted(self._items.items()))
         )
@@ -173,11 +173,11 @@ class Accumulator:
                 pieces = item.pieces.setdefault(("text", part), [])
             pieces.append(event.delta)
 
-    def _on_added(self, events: Iterable[Any]) -> None:
+    def _on_item_added(self, events: Iterable[Any]) -> None:
         for event in events:
             self._item(event.output_index, getattr(event.item, "id", None))
 
-    def _on_done(self, events: Iterable[Any]) -> None:
+    def _on_item_done(self, events: Iterable[Any]) -> None:
         for event in events:
             self._item(event.output_index, getattr(event.item, "id", None)).done = event
 
@@ -186,7 +186,7 @@ Rule: TypeAlias = "Callable[[Accumulator, Iterable[Any]], None]"
 """Processes consecutive events of one type."""
 
 
-def _adds_piece(kind: str, part: str | None) -> Rule:
+def _make_append_rule(kind: str, part: str | None) -> Rule:
     """Return the rule for events that add a piece of text.
 
     :param part: the field with the number of the part, if the text has several.
@@ -201,7 +201,7 @@ def _adds_piece(kind: str, part: str | None) -> Rule:
     return rule
 
 
-def _replaces_part(kind: str, part: str | None, source: str) -> Rule:
+def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
     """Return the rule for events that contain a whole part, which replaces its pieces.
 
     :param part: the field with the number of the part, if the text has several.
@@ -218,21 +218,21 @@ def _replaces_part(kind: str, part: str | None, source: str) -> Rule:
 
 
 _ITEM_RULES: dict[type, Rule] = {
-    wire.OutputItemAdded: Accumulator._on_added,  # noqa: SLF001 - the table belongs to the class
-    wire.OutputItemDone: Accumulator._on_done,  # noqa: SLF001 - likewise
+    wire.OutputItemAdded: Accumulator._on_item_added,  # noqa: SLF001 - the table belongs to the class
+    wire.OutputItemDone: Accumulator._on_item_done,  # noqa: SLF001 - likewise
 }
 _ALL_RULES: dict[type, Rule] = {
     **_ITEM_RULES,
     wire.OutputTextDelta: Accumulator._on_text_deltas,  # noqa: SLF001 - likewise
-    wire.OutputTextDone: _replaces_part("text", "content_index", "text"),
-    wire.RefusalDelta: _adds_piece("refusal", "content_index"),
-    wire.RefusalDone: _replaces_part("refusal", "content_index", "refusal"),
-    wire.ReasoningSummaryTextDelta: _adds_piece("summary", "summary_index"),
-    wire.ReasoningSummaryTextDone: _replaces_part("summary", "summary_index", "text"),
-    wire.FunctionCallArgumentsDelta: _adds_piece("arguments", None),
-    wire.FunctionCallArgumentsDone: _replaces_part("arguments", None, "arguments"),
-    wire.McpCallArgumentsDelta: _adds_piece("arguments", None),
-    wire.McpCallArgumentsDone: _replaces_part("arguments", None, "arguments"),
-    wire.CustomToolCallInputDelta: _adds_piece("arguments", None),
-    wire.CustomToolCallInputDone: _replaces_part("arguments", None, "input"),
+    wire.OutputTextDone: _make_replace_rule("text", "content_index", "text"),
+    wire.RefusalDelta: _make_append_rule("refusal", "content_index"),
+    wire.RefusalDone: _make_replace_rule("refusal", "content_index", "refusal"),
+    wire.ReasoningSummaryTextDelta: _make_append_rule("summary", "summary_index"),
+    wire.ReasoningSummaryTextDone: _make_replace_rule("summary", "summary_index", "text"),
+    wire.FunctionCallArgumentsDelta: _make_append_rule("arguments", None),
+    wire.FunctionCallArgumentsDone: _make_replace_rule("arguments", None, "arguments"),
+    wire.McpCallArgumentsDelta: _make_append_rule("arguments", None),
+    wire.McpCallArgumentsDone: _make_replace_rule("arguments", None, "arguments"),
+    wire.CustomToolCallInputDelta: _make_append_rule("arguments", None),
+    wire.CustomToolCallInputDone: _make_replace_rule("arguments", None, "input"),
 }

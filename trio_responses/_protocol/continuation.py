@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ContinuationPoint",
     "Placement",
-    "canonical",
+    "canonical_settings",
     "parent_of_delta",
     "with_encrypted_reasoning",
 ]
@@ -51,7 +51,7 @@ class ContinuationPoint(msgspec.Struct, frozen=True, kw_only=True):
     response_id: str
     """The id of the response, from which the next turn may continue."""
     settings: bytes
-    """All settings of the request, in `canonical` form."""
+    """All settings of the request, in `canonical_settings` form."""
     stored: bool = False
     """Whether the response can be continued on every socket."""
 
@@ -65,8 +65,8 @@ def parent_of_delta(
     """Return the ``previous_response_id`` of a delta, or `None` if full input has to be sent.
 
     :param server: what the server holds of the conversation, as far as it is known.
-    :param settings: the settings of the request in `canonical` form; `None` if they need not equal
-        those of the request before.
+    :param settings: the settings of the request in the form of `canonical_settings`; `None` if
+        they need not equal those of the request before.
     :param placement: where the request is sent. A fork sends on another lane than its parent.
     :param latest: the latest response of the lane of ``server.placement``, on the socket of
         ``placement``.
@@ -78,7 +78,7 @@ def parent_of_delta(
     return server.response_id if held else None
 
 
-def canonical(settings: bytes) -> bytes:
+def canonical_settings(settings: bytes) -> bytes:
     """Return settings, given as JSON, in a form in which equal settings are equal bytes."""
     return _encoder.encode(msgspec.json.decode(settings))
 

@@ -428,17 +428,17 @@ def mask_in_python(payload: bytes, key: bytes) -> bytes:
         return masked.to_bytes(size, "little")
     result = bytearray(payload)
     for offset in range(4):
-        result[offset::4] = result[offset::4].translate(_table(key[offset]))
+        result[offset::4] = result[offset::4].translate(_mask_table(key[offset]))
     return bytes(result)
 
 
 @cache
-def _table(key: int) -> bytes:
+def _mask_table(key: int) -> bytes:
     """Return the table that masks each byte with one byte of a key."""
     return bytes(byte ^ key for byte in range(256))
 
 
-def _find_c_function() -> Callable[[bytes, bytes], bytes] | None:
+def _find_c_mask_function() -> Callable[[bytes, bytes], bytes] | None:
     try:
         found = import_module("websockets.speedups").apply_mask
     except (ImportError, AttributeError):
@@ -446,5 +446,5 @@ def _find_c_function() -> Callable[[bytes, bytes], bytes] | None:
     return cast("Callable[[bytes, bytes], bytes]", found)
 
 
-apply_mask: Callable[[bytes, bytes], bytes] = _find_c_function() or mask_in_python
+apply_mask: Callable[[bytes, bytes], bytes] = _find_c_mask_function() or mask_in_python
 """Returns a masked payload: the C function of websockets if installed."""

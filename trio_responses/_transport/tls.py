@@ -72,15 +72,15 @@ class TLSStream(trio.abc.Stream):
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                await self._flush()
-                await self._feed()
+                await self._send_records()
+                await self._receive_records()
             except ssl.SSLError as error:
                 with suppress(trio.BrokenResourceError):
-                    await self._flush()  # an alert with the reason, for the server
+                    await self._send_records()  # an alert with the reason, for the server
                 self._fault = error
                 raise trio.BrokenResourceError from error
             else:
-                return await self._flush()
+                return await self._send_records()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the content of all records that have arrived; nothing at the end of the stream.
@@ -94,14 +94,14 @@ class TLSStream(trio.abc.Stream):
         if not self._drained:
             await trio.lowlevel.checkpoint()
         while True:
-            self._check_whole()
+            self._check_not_ended()
             if self._ended:
                 return b""
             if self._outgoing.pending and not self._write_lock.locked():
                 with suppress(trio.BrokenResourceError):  # there may still be content to receive
-                    await self._flush()
+                    await self._send_records()
             if self._drained:
-                await self._feed()
+                await self._receive_records()
             content = self._decrypt(most)
             if content:
                 return content
@@ -148,10 +148,10 @@ class TLSStream(trio.abc.Stream):
             try:
                 size = self._tls.write(rest[:WRITE_BYTES])
                 rest = rest[size:]
-                await self._flush()
+                await self._send_records()
             except ssl.SSLWantReadError:  # during a renegotiation (TLS 1.2)
                 if self._outgoing.pending:
-                    await self._flush()
+                    await self._send_records()
                 else:
                     await self._fed.wait()
             except ssl.SSLError as error:
@@ -175,7 +175,7 @@ class TLSStream(trio.abc.Stream):
         self._fed.notify()
         await self._stream.aclose()
 
-    async def _feed(self) -> None:
+    async def _receive_records(self) -> None:
         """Read once from the stream below, into the buffer of TLS."""
         try:
             data = await self._stream.receive_some(READ_BYTES)
@@ -189,7 +189,7 @@ class TLSStream(trio.abc.Stream):
         finally:
             self._fed.notify()
 
-    async def _flush(self) -> None:
+    async def _send_records(self) -> None:
         """Write the records that TLS has made to the stream below."""
         async with self._write_lock:
             while True:
@@ -210,11 +210,11 @@ class TLSStream(trio.abc.Stream):
         self._sending = True
 
     def _check_writable(self) -> None:
-        self._check_whole()
+        self._check_not_ended()
         if self._cut:
             raise trio.BrokenResourceError("a record was cut short")
 
-    def _check_whole(self) -> None:
+    def _check_not_ended(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError
         if self._fault is not None:

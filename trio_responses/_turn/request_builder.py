@@ -65,7 +65,7 @@ class RequestBuilder(Protocol):
         """Whether the request can be written so that an error does not occur again."""
         ...
 
-    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
+    def handle_successor(self, response: Response, steers: Sequence[SteerInput]) -> None:
         """Called when a successor of a Response has begun.
 
         :param steers: the steering inputs that the successor began with.
@@ -98,7 +98,7 @@ class StaticRequest:
         """Return `False`: the same request would fail again."""
         return False
 
-    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
+    def handle_successor(self, response: Response, steers: Sequence[SteerInput]) -> None:
         """Do nothing."""
 
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:

@@ -432,7 +432,7 @@ class ResponseStream:
             self._unfollowed = self._accumulator.finish(event.response)
         elif isinstance(event, ResponseCreated) and self._unfollowed is not None:
             steers = [one for one in turn.steers if one.successor == event.response.id]
-            self._request.advance(self._unfollowed, steers)
+            self._request.handle_successor(self._unfollowed, steers)
             self._earlier.append(self._unfollowed)
             self._unfollowed = None
             self._start_new_response()

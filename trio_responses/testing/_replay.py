@@ -40,12 +40,12 @@ def plan_replay(recording: Recording, *, timing: bool) -> Replay:
         script = scripts[request] = Script(Recorded(request.frames, request.lane))
         for steer, event in zip(attributed.steers, steers, strict=True):
             if steer.request is request:
-                script.hold(event, after_events=_place(steer.frames_before, request))
+                script.hold(event, after_events=_place_after(steer.frames_before, request))
         if timing:
             for place, pause in enumerate(_pauses(request)):
                 script.stall(after_events=place, seconds=pause)
         for place, frame in request.extra_frames:
-            script.inject(frame, after_events=_place(place, request))
+            script.inject(frame, after_events=_place_after(place, request))
     for request, script in scripts.items():
         if request.close is not None:
             others = [
@@ -70,7 +70,7 @@ def _close_after(script: Script, close: RecordedClose, others: Sequence[Script])
     script.drop(after_events=None, how=close.how, reason=close.reason)
 
 
-def _place(frames: int, request: RecordedRequest) -> int | None:
+def _place_after(frames: int, request: RecordedRequest) -> int | None:
     return None if frames >= len(request.frames) else frames
 
 

@@ -41,7 +41,7 @@ _ECHOED: Final[Mapping[str, Any]] = {
 _NOT_ESSENTIAL: Final = (".added", "in_progress", "_text.done", "_part.done", "arguments.done")
 
 
-class Ids:
+class IdGenerator:
     """A generator of ids that are unique on one server and the same in every run."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class ResponsePlan:
 
 
 def plan_reply(
-    request: Request, reply: Reply, *, ids: Ids, now: float, cached: int
+    request: Request, reply: Reply, *, ids: IdGenerator, now: float, cached: int
 ) -> ResponsePlan:
     """Return the plan of a reply.
 
@@ -109,7 +109,7 @@ def plan_reply(
     return ResponsePlan(frames, reply.delay, stored, cut=None if reply.calls else cut)
 
 
-def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> ResponsePlan:
+def plan_failure(request: Request, fail: Fail, *, ids: IdGenerator, now: float) -> ResponsePlan:
     """Return the plan of an answer that ends in an error."""
     refusal = _refusal_of(fail)
     started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
@@ -167,7 +167,7 @@ def _response_in(frame: Frame) -> _RawResponse | None:
         return None  # missing, or invalid on purpose
 
 
-def _response(request: Request, ids: Ids, now: float) -> Json:
+def _response(request: Request, ids: IdGenerator, now: float) -> Json:
     if request.response_id is None:
         request.response_id = ids.new("resp")
     echoed = {
@@ -255,7 +255,7 @@ def _numbered(event: Json, number: int, request: Request) -> Json:
     return frame
 
 
-def _output_events(request: Request, reply: Reply, ids: Ids) -> Iterator[Json]:
+def _output_events(request: Request, reply: Reply, ids: IdGenerator) -> Iterator[Json]:
     index = 0
     if is_compaction_due(request.body, request.history) and not request.is_warm_up:
         yield from _compaction_events(make_compaction(request.history, ids.new("cmp")), index)

@@ -90,7 +90,7 @@ class ResponseRunner:
         self._lanes = lanes
         self._steering = steering
 
-    def start_waiting(self, nursery: trio.Nursery) -> None:
+    def start_queued_requests(self, nursery: trio.Nursery) -> None:
         """Start the requests whose lanes are free, within the limit of active responses."""
         while (request := self._lanes.start_next()) is not None:
             self._connection.record.max_active = self._lanes.max_active
@@ -133,7 +133,7 @@ class ResponseRunner:
                 current = await self._respond(current)
         finally:
             self._lanes.finish(lane)
-        self.start_waiting(nursery)
+        self.start_queued_requests(nursery)
         if started.script.delayed_close is not None:
             nursery.start_soon(self._close_later, started.script.delayed_close)
 
@@ -167,7 +167,7 @@ class ResponseRunner:
                 started.script.finished.set()
         finally:
             self._state.count_end(succeeded=sent is not None and sent.stored is not None)
-        return None if sent is None else await self._follow_up(started, sent, target)
+        return None if sent is None else await self._settle_steers(started, sent, target)
 
     async def _refuse(self, started: _StartedRequest, refusal: RequestRefusal) -> None:
         request = started.request
@@ -194,7 +194,7 @@ class ResponseRunner:
                 check_answer(answer)
             except Exception as error:  # noqa: BLE001 - a responder is code of the test
                 answer = self._record_crash(error, f"The responder raised {type(error).__name__}.")
-        match _in_full(answer):
+        match _expand_answer(answer):
             case Fail() as fail:
                 return plan_failure(request, fail, ids=state.ids, now=now)
             case Reply() as reply:
@@ -241,9 +241,9 @@ class ResponseRunner:
     ) -> None:
         if last:
             self._store(started.request, plan)
-            target.end()
+            target.close_unless_steered()
         if plan.is_raw:
-            target.count_from(frame)
+            target.continue_numbers_after(frame)
         else:
             frame = target.number_frame(frame)
         await self._connection.send(frame)
@@ -274,7 +274,7 @@ class ResponseRunner:
         response = StoredResponse(response_id, history_after(request.history, output))
         self._lanes.save(request.lane, response, store=request.stores)
 
-    async def _follow_up(
+    async def _settle_steers(
         self, started: _StartedRequest, plan: ResponsePlan, target: SteerTarget
     ) -> _StartedRequest | None:
         """Send the steering events at the end of a response, and return its successor or None."""
@@ -331,11 +331,11 @@ def _is_interrupted(started: _StartedRequest, target: SteerTarget) -> bool:
 
 
 def _calls_in(answer: Answer) -> Sequence[Call]:
-    full = _in_full(answer)
+    full = _expand_answer(answer)
     return full.calls if isinstance(full, Reply) else ()
 
 
-def _in_full(answer: Answer) -> Reply | Fail | Sequence[Frame]:
+def _expand_answer(answer: Answer) -> Reply | Fail | Sequence[Frame]:
     """Return an answer without its short forms: text, a call, and a list of calls."""
     match answer:
         case Reply() | Fail():

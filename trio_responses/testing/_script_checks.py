@@ -96,7 +96,7 @@ def check_at_least(name: str, value: float | None, minimum: float) -> None:
         raise ValueError(f"{name} must be {minimum} or more, not {value!r}")
 
 
-def check_how(how: str | int) -> None:
+def check_connection_end(how: str | int) -> None:
     """Raise unless a connection can end in this way.
 
     :raises ValueError: If ``how`` is an unknown string, or a number that no close frame carries.

@@ -18,7 +18,7 @@ from trio_responses.testing._script_checks import (
     check_at_least,
     check_choice,
     check_code,
-    check_how,
+    check_connection_end,
     check_literal_fields,
     check_type,
     check_types,
@@ -211,7 +211,7 @@ class Drop:
 
     def __post_init__(self) -> None:
         """Raise on an unknown way to end, and on a code that no close frame carries."""
-        check_how(self.how)
+        check_connection_end(self.how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +315,7 @@ class HandshakeAcceptThenDrop:
 
     def __post_init__(self) -> None:
         """Raise on an unknown way to end, and on a code that no close frame carries."""
-        check_how(self.how)
+        check_connection_end(self.how)
 
 
 HandshakeFault: TypeAlias = (
@@ -378,30 +378,30 @@ class Script:
 
     def drop(self, *, after_events: int | None = 0, how: How = "reset", reason: str = "") -> Self:
         """End the connection at that place; ``reason`` goes out with a close code."""
-        return self._at(after_events, Drop(how, reason))
+        return self._add_step(after_events, Drop(how, reason))
 
     def stall(self, *, after_events: int | None = 0, seconds: float | None = None) -> Self:
         """Send nothing at that place for some seconds, or forever (None); pings are answered."""
-        return self._at(after_events, Stall(seconds))
+        return self._add_step(after_events, Stall(seconds))
 
     def half_open(self, *, after_events: int | None = 0) -> Self:
         """Stop reading and writing at that place with the socket kept open; pings get no answer."""
-        return self._at(after_events, Freeze())
+        return self._add_step(after_events, Freeze())
 
     def inject(self, frame: Frame, *, after_events: int | None = 0) -> Self:
         """Send an extra frame at that place: a keepalive, invalid JSON, a binary frame."""
-        return self._at(after_events, Inject(frame))
+        return self._add_step(after_events, Inject(frame))
 
     def slow_writes(
         self, *, piece: int | None = 1, delay: float = 0.01, after_events: int | None = 0
     ) -> Self:
         """Write ``piece`` bytes every ``delay`` seconds from that place on; None ends it."""
-        return self._at(after_events, SlowDown(piece, delay))
+        return self._add_step(after_events, SlowDown(piece, delay))
 
     def hold(self, until: "trio.Event | Script", *, after_events: int | None = -1) -> Self:
         """Wait at that place for an event, or for another script to finish."""
         event = until.finished if isinstance(until, Script) else until
-        return self._at(after_events, Hold(event))
+        return self._add_step(after_events, Hold(event))
 
     def when_steered(self, how: WhenSteered, *, code: str = "successor_creation_failed") -> Self:
         """Set what the response does with accepted steering input; by default, interrupt.
@@ -417,7 +417,7 @@ class Script:
         self.steered, self.steer_code = how, code
         return self
 
-    def _at(self, after_events: int | None, step: Step) -> Self:
+    def _add_step(self, after_events: int | None, step: Step) -> Self:
         self._steps.append((after_events, step))
         return self
 
@@ -428,10 +428,10 @@ class Script:
 
     def steps_at(self, sent: int, total: int) -> list[Step]:
         """Return the steps for the place after ``sent`` of ``total`` events, in order."""
-        return [step for place, step in self._steps if _resolve(place, total) == sent]
+        return [step for place, step in self._steps if _resolve_place(place, total) == sent]
 
 
-def _resolve(place: int | None, total: int) -> int:
+def _resolve_place(place: int | None, total: int) -> int:
     if place is None or place >= total:
         return total
     return max(place + total, 0) if place < 0 else place

@@ -23,7 +23,7 @@ from trio_responses.testing._handshake import ConnectionHandler, json_refusal
 from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._replay import plan_replay
 from trio_responses.testing._responder import default_answer
-from trio_responses.testing._script_checks import check_at_least, check_how
+from trio_responses.testing._script_checks import check_at_least, check_connection_end
 from trio_responses.testing._scripts import (
     Answer,
     Call,
@@ -367,7 +367,7 @@ class ResponsesServer:
 
         :raises ValueError: If no close frame carries the code, such as 1006.
         """
-        check_how(code)
+        check_connection_end(code)
         await self._drop_all(code, reason)
 
     async def hang_up_all(self) -> None:

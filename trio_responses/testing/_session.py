@@ -183,4 +183,4 @@ class Session:
         self._state.add_request(request)
         self.record.requests += 1
         self._lanes.enqueue(lane, request)
-        self._runner.start_waiting(nursery)
+        self._runner.start_queued_requests(nursery)

@@ -16,7 +16,7 @@ import trio
 from trio_responses.testing._frames import Frame, Json
 from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
-from trio_responses.testing._response_plans import Ids
+from trio_responses.testing._response_plans import IdGenerator
 from trio_responses.testing._scripts import Answer, HandshakeFault, How, Responder, Script
 
 MAX_ACTIVE: Final = 16
@@ -190,7 +190,7 @@ class ServerState:
     connections: list[Connection] = field(default_factory=list[Connection])
     open_connections: list[OpenConnection] = field(default_factory=list[OpenConnection])
     """The open WebSockets, oldest first."""
-    ids: Ids = field(default_factory=Ids)
+    ids: IdGenerator = field(default_factory=IdGenerator)
     crashes: list[Exception] = field(default_factory=list[Exception])
     max_open: int = 0
     active: int = 0
@@ -244,11 +244,11 @@ class ServerState:
 
     def take_handshake_fault(self) -> HandshakeFault | None:
         """Return the fault for the handshake that arrives, or None."""
-        return _take(self.handshake_faults)
+        return _take_next_use(self.handshake_faults)
 
     def take_steer_refusal(self) -> str | None:
         """Return the error code for the steering input that arrives, or None."""
-        return _take(self.steer_refusals)
+        return _take_next_use(self.steer_refusals)
 
     def clear_scripts(self) -> None:
         """Remove all scripts that no request, steering input or handshake has taken."""
@@ -296,7 +296,7 @@ class ServerState:
             connection.forget(response_id)
 
 
-def _take(entries: deque[tuple[_T, int | None]]) -> _T | None:
+def _take_next_use(entries: deque[tuple[_T, int | None]]) -> _T | None:
     """Return the first entry and count down its remaining uses, or None."""
     if not entries:
         return None

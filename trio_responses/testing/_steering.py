@@ -64,13 +64,13 @@ class SteerTarget:
             return frame
         return {**frame, "sequence_number": self._take_number()}
 
-    def count_from(self, frame: Frame) -> None:
+    def continue_numbers_after(self, frame: Frame) -> None:
         """Continue the sequence numbers after a frame that is written by hand."""
         number = frame.get("sequence_number") if isinstance(frame, Mapping) else None
         if isinstance(number, int):
             self.next_number = number + 1
 
-    def end(self) -> None:
+    def close_unless_steered(self) -> None:
         """Close the target unless it has input. Called before the last event goes out."""
         if not self.steers:
             self.phase = "closed"
