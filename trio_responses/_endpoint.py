@@ -208,7 +208,7 @@ class Endpoint:
 
     @property
     def path(self) -> str:
-        """The path of the request."""
+        """The path of the upgrade request."""
         return urlsplit(self.url).path
 
     @property
@@ -224,7 +224,7 @@ class Endpoint:
 
 
 def choose_endpoint(url: str | None, endpoint: Endpoint | None) -> Endpoint:
-    """Return the endpoint that the options ``url`` and ``endpoint`` mean.
+    """Return the endpoint that the options ``url`` and ``endpoint`` select.
 
     :raises ConfigurationError: when both are given, or ``endpoint`` is no `Endpoint`.
     """
@@ -404,7 +404,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _suggestion(url: str) -> str:
-    """Return a hint with the URL that the user may have meant, or nothing."""
+    """Return a hint with the URL that the user may have meant, or an empty text."""
     found = HOST_ALONE.fullmatch(url)
     if found is None:
         return ""

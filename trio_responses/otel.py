@@ -250,13 +250,13 @@ def _end_attributes(turn: TurnRecord) -> Mapping[str, AttributeValue]:
 
 
 class _ItemType(msgspec.Struct):
-    """The only field of an output item that is decoded here."""
+    """The ``type`` of an output item, the only field that is decoded here."""
 
     type: str | None = None
 
 
 def _finish_reason(response: Response) -> str:
-    """Return why a model stopped, with a value of the conventions."""
+    """Return the reason why a model stopped, as a value of the semantic conventions."""
     if response.status == "failed":
         return "error"
     if response.incomplete_details is not None:

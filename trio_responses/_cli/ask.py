@@ -1,4 +1,4 @@
-"""``ask`` and ``record``: questions from the arguments, with the answers streamed to stdout.
+"""The commands ``ask`` and ``record``, which send questions and stream the answers to stdout.
 
 ``ask`` sends one question. ``record`` sends several as the turns of one conversation and records
 the messages of the connection. Notes and errors go to stderr.
@@ -68,13 +68,13 @@ def _read_question(text: str) -> str:
 
 
 def _turn_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of a turn that were passed as options."""
+    """Return the request parameters that were passed as command-line options."""
     given = {"model": arguments.model, "instructions": arguments.instructions}
     return {name: replace_surrogates(value) for name, value in given.items() if value is not None}
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace lone surrogates by "?".
+    """Return a text with each lone surrogate replaced by "?".
 
     Python decodes bytes of an argument that are not UTF-8 to them, and JSON cannot encode them.
     """
@@ -113,7 +113,7 @@ async def _record(
 
 
 def _check_response(response: Response) -> None:
-    """Write the notes on a response to stderr.
+    """Write notes on a response to stderr; raise an error for a failed response.
 
     :raises ResponseFailedError: when the status of the response is ``failed``.
     """
@@ -124,7 +124,7 @@ def _check_response(response: Response) -> None:
 
 
 def response_notes(response: Response) -> list[str]:
-    """Return a note each for a refusal and for an incomplete answer."""
+    """Return notes about a response for the user: on a refusal, and on an incomplete answer."""
     notes = [f"the model refused: {response.refusal}"] if response.refusal else []
     if response.status == "incomplete":
         details = response.incomplete_details

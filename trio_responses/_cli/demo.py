@@ -1,4 +1,4 @@
-"""``demo``: what the library does, step by step, on the embedded server.
+"""The command ``demo``: a demonstration of the library, step by step, on the embedded server.
 
 Start reading at `STEPS`: each step is a coroutine that uses the library as a program would, then
 compares the result with the expected one and with the requests that the server has received. The
@@ -78,11 +78,11 @@ NUMBERS: Final = {
 
 
 class UnexpectedResult(Exception):
-    """A step had another result than the expected one."""
+    """A step of the demonstration had an unexpected result."""
 
 
 def check(what: str, found: object, expected: object) -> None:
-    """Compare a result with the expected one.
+    """Raise an error if a result differs from the expected one.
 
     :raises UnexpectedResult: when they differ.
     """
@@ -91,12 +91,12 @@ def check(what: str, found: object, expected: object) -> None:
 
 
 def get_weather(city: str) -> dict[str, Any]:
-    """Return the weather in a city: the function that the model may call."""
+    """Return the weather in a city. The model may call this function."""
     return WEATHER[city]
 
 
 class Demo:
-    """The state that the steps share: the server, the connection and the screen."""
+    """The state that the steps of the demonstration share: server, connection and screen."""
 
     def __init__(self, server: ResponsesServer, nursery: trio.Nursery, screen: Screen) -> None:
         self.server = server
@@ -107,7 +107,7 @@ class Demo:
 
     @property
     def connection(self) -> ResponsesConnection:
-        """The connection that all steps but one use."""
+        """The connection that all steps except one use."""
         if self._connection is None:
             raise UnexpectedResult("the first step opened no connection")
         return self._connection
@@ -157,7 +157,7 @@ class Demo:
 
 
 async def open_connection(demo: Demo) -> str:
-    """Open a connection: one handshake, one socket, and a task that reconnects when it is lost."""
+    """Open a connection: one handshake, one socket, and a task that reconnects after a loss."""
     await demo.connect()
     demo.screen.line(f"{demo.connection!r}")
     check("the state", demo.connection.state, ConnectionState.OPEN)
@@ -170,7 +170,7 @@ async def open_connection(demo: Demo) -> str:
 
 
 async def warm_up(demo: Demo) -> str:
-    """Send instructions and tools ahead of the first turn; the response can be a parent."""
+    """Send instructions and tools before the first turn, which can continue this response."""
     response = await demo.connection.warm_up(
         model=DEFAULT_MODEL, instructions=INSTRUCTIONS, tools=[GET_WEATHER]
     )
@@ -182,7 +182,7 @@ async def warm_up(demo: Demo) -> str:
 
 
 async def hold_conversation(demo: Demo) -> str:
-    """Run three turns: each sends its own message only, and the server knows the earlier ones."""
+    """Run three turns of a conversation: each sends only its own message."""
     parents = [demo.connection.previous_response_id]
     for turn, text in enumerate(("Hello!", "How are you?", "What have I said so far?"), 1):
         response = await demo.converse(
@@ -226,7 +226,7 @@ async def call_function(demo: Demo) -> str:
 
 
 async def run_side_by_side(demo: Demo) -> str:
-    """Run three turns in three tasks: the connection assigns a lane to each."""
+    """Run three turns in three tasks: the connection assigns a lane (``stream_id``) to each."""
     order: list[str] = []
     texts: dict[str, str] = {}
 
@@ -258,7 +258,7 @@ async def run_side_by_side(demo: Demo) -> str:
 
 
 async def lose_socket(demo: Demo) -> str:
-    """Lose the socket during an answer: the exception has the delivery, nothing is sent twice.
+    """Cut the socket during an answer: the exception has the delivery status of the request.
 
     With ``store=False`` the server forgets a response when its socket closes. So the program sends
     the turn again with the full input.
@@ -415,7 +415,7 @@ async def run_demo(screen: Screen) -> int:
 
 
 async def _passes(demo: Demo, step: Callable[[Demo], Awaitable[str]]) -> bool:
-    """Run a step and show its result; return whether it passed."""
+    """Run a step of the demonstration and show its result; return whether the step passed."""
     try:
         with trio.fail_after(STEP_SECONDS):
             demo.screen.passed(await step(demo))
@@ -495,7 +495,7 @@ class Screen:
         self._write_line(f"{INDENT}{text}")
 
     def stream(self, prefix: str, piece: str) -> None:
-        """Append a piece to the current line, which the next line ends.
+        """Append a piece of text to the current line.
 
         :param prefix: begins the line, if there is no current one.
         """

@@ -1,4 +1,4 @@
-"""How a command runs: signals cancel it, and an error becomes one line on stderr.
+"""Execution of a command: signals cancel the command, and errors are printed to stderr.
 
 A command is an async function that returns its exit code. SIGINT and SIGTERM cancel the function;
 the exit code is then 128 plus the number of the signal, as in shells.
@@ -79,7 +79,7 @@ def print_error(message: str) -> None:
 
 
 def describe_error(error: Exception) -> str:
-    """Return one line that describes an error, with the server's message and how far a turn got."""
+    """Return one line that describes an error, with the server's message and delivery status."""
     parts = [str(error) or type(error).__name__]
     match error:
         case OSError(strerror=str(reason)):

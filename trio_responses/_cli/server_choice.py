@@ -61,7 +61,7 @@ class ServerChoice:
 
 
 def endpoint_from_arguments(arguments: argparse.Namespace, *, example: str = "") -> Endpoint | None:
-    """Return the endpoint that arguments or environment name; `None` for the embedded server.
+    """Return the endpoint from the arguments or the environment; `None` for the embedded server.
 
     :param example: what follows the options in the examples of the error message.
     :raises LookupError: when the endpoint needs an API key and none is set; the error message is

@@ -60,7 +60,7 @@ UNAUTHORIZED: Final = 401
 
 @final
 class ConnectionEngine:
-    """Supervises the sockets of one connection. `ResponsesConnection` is its public face.
+    """The engine of one connection, which opens, supervises and replaces its sockets.
 
     :param reconnect: when to try again after a failed attempt.
     :param rotation: when to replace a socket before the server ends it.
@@ -97,7 +97,7 @@ class ConnectionEngine:
 
     @property
     def is_open(self) -> bool:
-        """Whether a request can be sent at once."""
+        """Whether a socket is open, so that a request can be sent at once."""
         current = self.sockets.current
         is_usable = current is not None and current.takes_requests
         return is_usable and self.sockets.state is ConnectionState.OPEN
@@ -149,7 +149,7 @@ class ConnectionEngine:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
-        """Run all tasks of the connection until `aclose`.
+        """Run all tasks of the connection until `aclose` is called.
 
         :param shielded: whether a cancellation from outside does not reach the tasks, so that the
             connection works in the ``finally`` clauses of a cancelled block.
@@ -173,7 +173,7 @@ class ConnectionEngine:
             self.config.instruments.notify(Instrument.connection_ended, self.sockets.closed_error())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
-        """Keep one socket open, until another attempt cannot help: the supervisor task."""
+        """Keep one socket open until reconnecting fails for good. The supervisor task runs this."""
         cause: ResponsesError | None = None
         while True:
             socket = await self._open_socket(nursery, cause)
@@ -185,7 +185,7 @@ class ConnectionEngine:
                 raise cause
 
     async def _open_socket(self, nursery: trio.Nursery, cause: ResponsesError | None) -> Socket:
-        """Open a socket in as many attempts as the policy allows.
+        """Open a socket, in as many attempts as the reconnect policy allows.
 
         :param cause: why the last socket was lost, if the first attempt is delayed.
         :raises ConnectError: when another attempt cannot help.
@@ -216,12 +216,12 @@ class ConnectionEngine:
         return opened
 
     def _may_have_expired_key(self, error: ConnectError) -> bool:
-        """Whether a callable key was refused: called again, it may return a newer one."""
+        """Whether the server refused a key from a function, which may return a newer key."""
         unauthorized = isinstance(error, AuthenticationError) and error.status == UNAUTHORIZED
         return unauthorized and callable(self._api_key)
 
     async def _rotate(self, nursery: trio.Nursery, socket: Socket) -> Socket:
-        """Replace sockets by newer ones before the server ends them, until one is lost.
+        """Replace each socket by a newer one before the server ends the socket, until one is lost.
 
         The newer socket is open before the older one stops taking requests. If it cannot be
         opened, the older one continues, and the next attempt follows after the longest delay of
@@ -245,7 +245,10 @@ class ConnectionEngine:
                 return socket
 
     def _switch_to(self, older: Socket, newer: Socket) -> None:
-        """Send new requests on a newer socket. The older one may have been lost meanwhile."""
+        """Send new requests on the newer socket, and retire the older socket if it still works.
+
+        The older socket may have been lost meanwhile.
+        """
         self.sockets.current = newer
         if isinstance(older.reconnect_cause, ConnectionLost):
             outage = trio.current_time() - older.unusable_since
@@ -275,7 +278,7 @@ class ConnectionEngine:
     async def _run_socket(
         self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Socket | ConnectError]
     ) -> None:
-        """Run one socket from its handshake to its last message: the receive task.
+        """Run one socket from its handshake to its last message. The receive task runs this.
 
         A failed attempt to open it is a value of the task status, not an exception.
         """
@@ -299,7 +302,7 @@ class ConnectionEngine:
             await transport.aclose()
 
     async def _connect(self, nursery: trio.Nursery) -> Transport:
-        """Get the key, and open a WebSocket with it."""
+        """Get the API key, and open a WebSocket with the key."""
         endpoint, limit = self.config.endpoint, self.config.timeouts.connect
         headers: HeaderLines | None = None
         with trio.move_on_after(limit):
@@ -337,7 +340,7 @@ class ConnectionEngine:
             self._remove_socket(socket, self.sockets.closed_with or cancelled)
 
     async def _read(self, socket: Socket) -> None:
-        """Read batch after batch, until the next deadline or until the socket is drained."""
+        """Read and route messages until the next deadline, or until the socket is drained."""
         requests = socket.requests
         while not socket.drained:
             if self._budget.any_limit_reached:
@@ -352,7 +355,7 @@ class ConnectionEngine:
                 self.sockets.notify()
 
     async def _wait_for_buffer_space(self, socket: Socket) -> None:
-        """Do not read the socket while too many bytes are unread (P6).
+        """Wait until the readers of turns have consumed enough events to read the socket again.
 
         One full inbox stops the reading, unless another reader waits for its own events or for a
         place on this socket: then the budget of the whole connection may be used. If that is used
@@ -378,7 +381,7 @@ class ConnectionEngine:
                 socket.starved_since = math.inf
 
     def _is_starved(self, socket: Socket) -> bool:
-        """Whether a task waits for unread events of a socket, or for a place on it."""
+        """Whether a task waits for events from a socket, or to send a request on the socket."""
         if self.router.channel.tasks_waiting and socket.has_channel_requests():
             return True
         waits_for_place = self.requests.waiting > 0 and socket is self.sockets.current
@@ -403,6 +406,6 @@ class ConnectionEngine:
         socket.observer.ended(lost)
 
     def _close(self, reason: ResponsesError) -> None:
-        """Open no other socket; requests and readers of the channel get the first reason."""
+        """Stop opening sockets; requests and readers of the raw channel get the first reason."""
         self.sockets.close(reason)
         self.router.channel.close(self.sockets.closed_error())

@@ -1,4 +1,4 @@
-"""Admission and sending of requests: each waits for a socket and a lane, and is written whole.
+"""Admission and sending of requests: each waits for a socket with a free lane (``stream_id``).
 
 Requests are admitted in the order in which they were made. One that waits for a reserved lane
 does not hold up the others. A request is added to the table of its socket before its first byte
@@ -50,7 +50,7 @@ MAX_ACTIVE: Final = 16
 
 @final
 class RequestQueue:
-    """The requests of one connection, each sent on the current socket. A `TurnSender`."""
+    """The sender of one connection's requests, on its current socket. A `TurnSender`."""
 
     max_reroutes = 1
     """An unsent request is tried once more, on the next socket."""
@@ -71,7 +71,7 @@ class RequestQueue:
 
     @contextmanager
     def reserved_lane(self, name: str | None) -> Generator[LaneSender, None, None]:
-        """Reserve a lane for the length of a block.
+        """Reserve a lane (``stream_id``) for the length of a block.
 
         :raises ConfigurationError: when the lane cannot be reserved (`LaneRegistry.reserve`).
         """
@@ -83,7 +83,7 @@ class RequestQueue:
 
     @contextmanager
     def lane_reservations(self) -> Generator[Callable[[], TurnSender], None, None]:
-        """Yield a function that reserves a lane; all its lanes are released after the block."""
+        """Yield a function that reserves lanes (``stream_id``) until the end of the block."""
         names: list[str | None] = []
 
         def reserve() -> LaneSender:
@@ -101,7 +101,7 @@ class RequestQueue:
     async def start_turn(
         self, request: RequestBuilder, lane: LaneSender | None = None
     ) -> TurnAttempt:
-        """Send the request of a turn, as soon as a socket and a lane are free for it."""
+        """Send the request of a turn as soon as a socket has a free lane (``stream_id``)."""
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
         if lane is None or lane.name is None:
@@ -139,7 +139,7 @@ class RequestQueue:
         return isinstance(error, ConnectionLost) and self._sockets.closed_with is None
 
     async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, TurnAttempt]:
-        """Wait for an open socket with a place for one more turn, and take the place.
+        """Wait for an open socket that can take one more turn, and add the turn to the socket.
 
         The lock is fair: turns are admitted in the order in which they came. A turn whose lane is
         reserved and busy waits outside the lock.
@@ -162,7 +162,10 @@ class RequestQueue:
     async def _admit_first(
         self, parent: str | None, lane: str | None
     ) -> tuple[Socket, TurnAttempt] | None:
-        """Wait for a place as the first in the queue; `None` where the reserved lane is busy."""
+        """Wait for a free lane (``stream_id``); return `None` if the reserved lane is busy.
+
+        Only the task that is first in the queue waits here.
+        """
         while True:
             socket = await self._sockets.wait_open()
             if lane is not None and not socket.requests.is_idle(lane):
@@ -190,7 +193,7 @@ class RequestQueue:
     # --- Steering ------------------------------------------------------------------------
 
     async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
-        """Send input for a response that is active; if it has ended, the receipt fails here."""
+        """Send steering input for a response; the receipt fails if the response has ended."""
         command = wire.ResponseSteer(
             previous_response_id=turn.response_id or "", input=receipt.items
         )
@@ -204,7 +207,10 @@ class RequestQueue:
         await trio.lowlevel.checkpoint()
 
     async def _write_steer(self, steer: SteerInput, socket: Socket, payload: bytes) -> None:
-        """Write a steering input whole: once it is registered, it is not cancelled."""
+        """Write the message of a steering input, shielded from cancellation.
+
+        Once the input is registered, its message is written whole.
+        """
         socket.requests.submit_steer(steer)
         try:
             with trio.CancelScope(shield=True):
@@ -236,7 +242,10 @@ class RequestQueue:
     async def _send_raw_steer(
         self, command: wire.ResponseSteer, socket: Socket, payload: bytes
     ) -> None:
-        """Send a raw steering input. Registered, it keeps its request active for a successor."""
+        """Send a steering command of the raw channel, and track its input and its request.
+
+        A registered input keeps its request active, since a successor may follow.
+        """
         request = socket.requests.find(command.previous_response_id)
         if request is None:
             await self._write(socket, payload)
@@ -249,7 +258,7 @@ class RequestQueue:
     def _withdrawn_unless_sent(
         self, socket: Socket, request: ActiveRequest
     ) -> Generator[None, None, None]:
-        """Take a request back from its socket if the block fails."""
+        """Remove a request from its socket if the block, which writes the request, fails."""
         try:
             yield
         except BaseException:
@@ -279,7 +288,7 @@ class RequestQueue:
 
 @final
 class LaneSender:
-    """Sends turns on one reserved lane, one after the other. A `TurnSender`."""
+    """A `TurnSender` for one reserved lane (``stream_id``), where turns run one after the other."""
 
     max_reroutes = RequestQueue.max_reroutes
 
@@ -291,7 +300,7 @@ class LaneSender:
         """Held by the turn that is the next one on this lane."""
 
     async def start_turn(self, request: RequestBuilder) -> TurnAttempt:
-        """Send the request of a turn on this lane, as soon as the lane is free."""
+        """Send the request of a turn on this lane (``stream_id``) as soon as the lane is free."""
         return await self._queue.start_turn(request, self)
 
     def may_reroute(self, error: ResponsesError) -> bool:
@@ -303,7 +312,7 @@ class LaneSender:
         self._queue.abandon_turn(turn, abandon)
 
     async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
-        """Send input for a response that is active on this lane."""
+        """Send input for a response that is active on this lane (``stream_id``)."""
         await self._queue.steer(turn, receipt)
 
 

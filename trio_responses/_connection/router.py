@@ -1,4 +1,4 @@
-"""Delivery of received messages to the inboxes of their owners.
+"""Delivery of received messages: to the inbox of the turn that an event belongs to.
 
 Every message of a batch is decoded, routed and counted without waiting, and each owner is woken
 once a batch. Events that belong to no turn go to the raw channel of the connection.
@@ -43,7 +43,7 @@ STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
 
 
 class Router:
-    """Decodes the messages of all sockets of a connection and delivers the events.
+    """A router that decodes the messages of a connection's sockets and delivers the events.
 
     :param budget: the count of unread bytes of the connection.
     """
@@ -63,7 +63,7 @@ class Router:
         self.dropped_events: int = 0
 
     def route(self, socket: Socket, messages: list[Message]) -> None:
-        """Deliver the messages of one read."""
+        """Decode and deliver the messages of one read of a socket."""
         if TEXT.issuperset(map(type, messages)):
             texts = cast("list[bytes]", messages)
             self.route_batch(socket, wire.decode_all(texts), list(map(len, texts)))
@@ -75,10 +75,10 @@ class Router:
                 self.route_batch(socket, [self._decode_nontext(socket, message)], [0])
 
     def route_batch(self, socket: Socket, events: list[ServerEvent], sizes: list[int]) -> None:
-        """Deliver events to their owners: to each owner all of its events at once.
+        """Deliver a batch of events: to each owner all of its events at once.
 
-        Between two turning points, an event that is more than a step of a response, all events
-        of a lane have the same owner, which is looked up once.
+        Only an event of `OWNERSHIP_EVENTS` can change which request the events of a lane belong to.
+        Between two of them, all events of a lane have one owner, which is looked up once.
         """
         batches: defaultdict[ActiveRequest | None, _OwnerBatch] = defaultdict(_OwnerBatch)
         changes_owner = map(OWNERSHIP_EVENTS.__contains__, map(type, events))
@@ -102,7 +102,7 @@ class Router:
         events: list[ServerEvent],
         sizes: list[int],
     ) -> None:
-        """Route events between two turning points."""
+        """Find the owners of events, which are the same for all events of a ``stream_id``."""
         lanes = list(map(LANE, events))
         if events and lanes.count(lanes[0]) == len(lanes):
             batches[socket.requests.route(events[0])].add(events, sum(sizes))
@@ -116,7 +116,7 @@ class Router:
             batch.size += size
 
     def notify_channel(self, event: Event) -> None:
-        """Put a lifecycle event on the raw channel, if the program uses it."""
+        """Put a lifecycle event on the raw channel, if the program uses the channel."""
         if self.channel_in_use:
             self.channel.put([event], 0)
 
@@ -152,14 +152,14 @@ class Router:
             owner.deliver(events, size, trio.current_time())
 
     def deliver_unsolicited(self, events: Sequence[ServerEvent], size: int) -> None:
-        """Put events without an owner on the raw channel, if the program reads it."""
+        """Put events without an owner on the raw channel, if the program uses the channel."""
         self.unclaimed_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
         if self.channel_in_use and has_room:
             self._put_on_channel(events, size)
 
     def _put_on_channel(self, events: Sequence[Event], size: int) -> None:
-        """Put events on the raw channel; after an overrun only once its reader has caught up."""
+        """Put events on the raw channel, or drop them while the reader has not caught up."""
         self._overrun = self._overrun and not self.channel.empty
         if self._overrun and size > 0:
             self.dropped_events += len(events)
@@ -167,7 +167,7 @@ class Router:
             self.channel.put(events, size)
 
     def _inspect(self, event: ServerEvent, owner: ActiveRequest | None, socket: Socket) -> None:
-        """Count undecodable frames, and let the socket react to errors."""
+        """Count an undecodable frame; let the socket handle an ``error`` event."""
         if isinstance(event, wire.UndecodableFrame):
             self.undecodable_frames += 1
         elif isinstance(event, wire.ErrorEvent):
@@ -176,7 +176,7 @@ class Router:
     def _decode_nontext(
         self, socket: Socket, message: BinaryMessage | OversizeMessage
     ) -> ServerEvent:
-        """Return an event for a message that is binary or too large; the latter fails turns."""
+        """Return an event for a binary or oversize message; an oversize message fails its turns."""
         if isinstance(message, BinaryMessage):
             return wire.UndecodableFrame(raw=message.data, error="the message is binary")
         kind = TYPE.search(message.head)
@@ -194,7 +194,7 @@ class Router:
 
 
 class _OwnerBatch:
-    """The events of one owner in a batch."""
+    """The events of a batch that belong to one owner: a turn or a raw request."""
 
     __slots__ = ("events", "size")
 

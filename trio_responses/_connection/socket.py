@@ -45,7 +45,7 @@ MESSAGE_TOO_BIG: Final = 1009
 
 
 class SocketState(Enum):
-    """Whether a socket takes new requests, answers old ones, or is closed."""
+    """The state of a socket: takes new requests, finishes old ones, or is closed."""
 
     OPEN = auto()
     RETIRED = auto()
@@ -53,7 +53,7 @@ class SocketState(Enum):
 
 
 class SocketTrigger(Enum):
-    """What changes the state of a socket."""
+    """A trigger of the socket state machine: an input that changes the state of a socket."""
 
     RETIRE = auto()
     """A newer socket replaces it, or the server will end it."""
@@ -116,13 +116,13 @@ class Socket:
 
     @property
     def drained(self) -> bool:
-        """Whether the socket takes no new requests and no reader waits for an answer."""
+        """Whether the socket is retired and no turn waits for the rest of its response."""
         return not self.takes_requests and all(
             request.abandoned for request in self.requests.unfinished()
         )
 
     def admit(self, request: ActiveRequest) -> None:
-        """Add a request to its lane, before its first byte is written."""
+        """Add a request to its lane (``stream_id``), before its first byte is written."""
         self.lane_names.add(request.lane)
         self.requests.admit(request)
 
@@ -155,7 +155,7 @@ class Socket:
         self._read_scope.deadline = min(self._read_scope.deadline, deadline)
 
     def interrupt_read(self) -> None:
-        """End the current read, so that the receive task looks at the state again."""
+        """End the current read of the receive task, which then checks the state of the socket."""
         self._read_scope.deadline = -math.inf
 
     def fail_overdue_turns(self) -> None:
@@ -173,19 +173,19 @@ class Socket:
                 self.retire()
 
     def exclude_pause(self, seconds: float) -> None:
-        """Do not count a time in which the socket was not read towards any deadline."""
+        """Move the deadlines of all turns by a time in which the socket was not read."""
         for turn in self.active_turns():
             turn.exclude_pause(seconds)
 
     # --- Ends ----------------------------------------------------------------------------
 
     def retire(self) -> None:
-        """Take no new requests; the socket is closed when those that were sent are answered."""
+        """Take no new requests. The socket is closed when its requests are answered."""
         self._advance(SocketTrigger.RETIRE)
         self.interrupt_read()
 
     def handle_failed_write(self, lost: ConnectionLost) -> None:
-        """Take no new requests after one could not be written.
+        """Take no new requests, because a request could not be written.
 
         The receive task finds the end of the socket after the events that can still be read.
         """
@@ -211,7 +211,9 @@ class Socket:
         """Retire the socket if an ``error`` event means that it is of no further use."""
         self._last_error = api_error(event)
         if isinstance(self._last_error, ConnectionLimitReached):
-            if not self.requests.responses_ended:  # a server may say so at once, on every socket
+            if (
+                not self.requests.responses_ended
+            ):  # a server may send this error at once, on every socket
                 self.reconnect_cause = self._last_error
             self.retire()
         elif self._replace_after_error and isinstance(owner, TurnAttempt):
@@ -220,7 +222,7 @@ class Socket:
     def fail_oversize(
         self, lane: str | None, error: MessageTooLarge, *, response_event: bool = False
     ) -> None:
-        """Fail the turns of a message that was discarded because of its size.
+        """Fail the turns that a message may belong to, which was discarded because of its size.
 
         :param lane: the lane of the message. If no request is active on it, all turns fail.
         :param response_event: whether the message was an event of a response, which has started
@@ -236,7 +238,10 @@ class Socket:
                 request.abandon()
 
     def close(self, reason: ResponsesError) -> None:
-        """Fail every active turn, each with its own delivery. Only the first reason counts."""
+        """Close the socket: fail each active turn with its own delivery status.
+
+        Only the first reason counts.
+        """
         if self.state is SocketState.CLOSED:
             return
         if isinstance(reason, ConnectionLost):
@@ -263,7 +268,7 @@ class Socket:
             self._fail_too_large([turn, *self.active_turns()], lost)
 
     def _fail_too_large(self, turns: list[TurnAttempt], lost: ConnectionLost) -> None:
-        """Fail the largest request without an answer after a close with 1009."""
+        """Fail the largest unanswered request if the close code is 1009 (message too big)."""
         silent = [turn for turn in turns if turn.last_event_at is None]
         if lost.code != MESSAGE_TOO_BIG or self._too_large is not None or not silent:
             return
@@ -272,6 +277,6 @@ class Socket:
         error.delivery = DeliveryStatus.REJECTED
         self._too_large.fail(error)
 
-    def _advance(self, event: SocketTrigger) -> None:
-        self.state = TRANSITIONS[self.state][event]
+    def _advance(self, trigger: SocketTrigger) -> None:
+        self.state = TRANSITIONS[self.state][trigger]
         self.retired.set()

@@ -20,12 +20,14 @@ VERSION: Final = 1
 
 
 class _CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """The format and version of a saved checkpoint, which are checked first."""
+
     format: str
     version: int
 
 
 class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
-    """The state of a conversation, as saved."""
+    """The saved state of a conversation: settings, history and unsent input."""
 
     format: str = FORMAT
     version: int = VERSION
@@ -44,7 +46,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
 
     @classmethod
     def decode(cls, saved: bytes) -> Self:
-        """Decode a checkpoint.
+        """Decode the JSON of a saved checkpoint.
 
         :raises ConfigurationError: if the bytes are not a checkpoint, or have a later version.
         """

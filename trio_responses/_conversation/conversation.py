@@ -115,14 +115,14 @@ class Conversation(TurnMethods):
 
     def stream(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input = (),  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         abandon: AbandonChoice = "drain",
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
-        """Run the next turn as a scope, event by event.
+        """Return a stream for the next turn: its block sends the request and receives the events.
 
         :param input: the new items; text is sent as a message of the user.
         :param params: settings for this turn only, which replace those of the conversation. A turn
@@ -152,7 +152,7 @@ class Conversation(TurnMethods):
         generate: bool | None = None,
         within_run: bool = False,
     ) -> TurnStream:
-        """Return the stream of a turn; its block sends the request.
+        """Return the stream of a turn, whose ``async with`` block sends the request.
 
         :param within_run: whether a run holds the lock for the turn.
         """
@@ -175,7 +175,7 @@ class Conversation(TurnMethods):
 
     async def create(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input = (),  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         **params: Any,
@@ -192,7 +192,7 @@ class Conversation(TurnMethods):
 
     def run_stream(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input = (),  # noqa: A002 - the protocol's field name
         *,
         tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
@@ -206,7 +206,7 @@ class Conversation(TurnMethods):
         snapshot: bool = True,
         **params: Any,
     ) -> AbstractAsyncContextManager[RunStream]:
-        """Run turns, and tools between them, until the model answers: as a scope, event by event.
+        """Open a stream of the events of a run: turns and tool calls until the model answers.
 
         For example::
 
@@ -277,7 +277,7 @@ class Conversation(TurnMethods):
 
     async def run(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input = (),  # noqa: A002 - the protocol's field name
         *,
         tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
@@ -336,7 +336,7 @@ class Conversation(TurnMethods):
     async def parse(
         self,
         answer: Any,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input = (),  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         **params: Any,
@@ -366,7 +366,7 @@ class Conversation(TurnMethods):
 
     @property
     def last_response_id(self) -> str | None:
-        """The id of the response of the last turn that ended well."""
+        """The id of the response of the last successful turn."""
         return self._history.last_response_id
 
     def reset(self) -> None:

@@ -31,7 +31,7 @@ NOT_SETTINGS: Final = frozenset(
 
 @final
 class TurnSettings:
-    """The encoded settings of a turn.
+    """The settings of a turn, already encoded: all request fields except the input.
 
     :param given: settings by name; those that are ``UNSET`` are left out.
     :param of: ``conversation``, ``turn`` or ``run``, for error messages.

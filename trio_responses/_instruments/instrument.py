@@ -41,7 +41,7 @@ logger.addHandler(logging.NullHandler())  # without a logging setup nothing is p
 
 
 class Instrument:
-    """A base class with a hook for each thing that happens in a connection.
+    """The base class of instruments: a hook method for each kind of event in a connection.
 
     Override the hooks that you need, and pass an instance to
     ``open_responses(instruments=[...])``. Hooks are plain functions, which run inside the
@@ -241,7 +241,7 @@ class Instruments:
 
 
 def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
-    """Return the instruments as a tuple.
+    """Return the option ``instruments`` as a tuple.
 
     :raises ConfigurationError: when ``given`` is not iterable, such as a single instrument.
     """
@@ -266,7 +266,7 @@ def _overridden_hooks(one: Instrument) -> list[str]:
 
 
 class SocketObserver:
-    """Notifies the instruments of the events of one socket."""
+    """An observer of one socket, which notifies the instruments of its events."""
 
     __slots__ = ("_instruments", "socket")
 
@@ -308,7 +308,7 @@ class SocketObserver:
 
 
 class TurnObserver:
-    """Notifies the instruments of the events of one turn, through all of its attempts."""
+    """An observer of all attempts at one turn, which notifies the instruments of its events."""
 
     __slots__ = ("_has_first_event", "_instruments", "_written", "turn")
 

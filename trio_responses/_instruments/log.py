@@ -198,7 +198,7 @@ def _type_name(error: BaseException | None) -> str | None:
 
 
 def _sanitized(text: str | None) -> str | None:
-    """Return a text that has the form of a `TOKEN`, and ``(odd)`` in place of any other."""
+    """Return a text if it matches `TOKEN` and so is safe to log, otherwise ``(odd)``."""
     return text if text is None or TOKEN.fullmatch(text) else "(odd)"
 
 

@@ -1,4 +1,4 @@
-"""The pool as users see it: `open_pool` and `ResponsesPool`.
+"""The public API of the pool: `open_pool` and `ResponsesPool`.
 
 `ResponsesPool` is a facade. `Scheduler` decides which connection each turn, lane and conversation
 gets, and `PoolSupervisor` opens, watches and closes the connections.
@@ -85,7 +85,7 @@ class ResponsesPool(TurnMethods):
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
-        """Run one turn as a scope, event by event, as ``connection.stream`` does.
+        """Return a stream for one turn, as ``connection.stream`` does.
 
         While no connection has a free place, the turn waits; turns get places in the order of
         their arrival. If the connection loses its socket before the request is sent, the turn
@@ -102,7 +102,7 @@ class ResponsesPool(TurnMethods):
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
-        """Reserve a lane for the length of a block, as ``connection.lane`` does.
+        """Reserve a lane (``stream_id``) for the length of a block, as ``connection.lane`` does.
 
         If cancelled while waiting for a connection, no lane is reserved.
 
@@ -137,7 +137,7 @@ class ResponsesPool(TurnMethods):
 
     @asynccontextmanager
     async def _pinned_connection(self) -> AsyncGenerator[PooledConnection, None]:
-        """Pin a lane or a conversation to a connection for the length of a block."""
+        """Yield the connection that a lane or a conversation uses for the length of the block."""
         connection = await self._scheduler.pin()
         try:
             yield connection
@@ -176,7 +176,7 @@ class ResponsesPool(TurnMethods):
 
 
 class PoolTurnSender:
-    """Sends one turn of a pool on the connection that the scheduler assigns. A `TurnSender`.
+    """A `TurnSender` for one turn of a pool, on the connection that the scheduler assigns.
 
     No request is sent twice here: a turn moves to another connection only while its request is
     not sent. Then the turn keeps its position in the order of arrival.
@@ -193,7 +193,7 @@ class PoolTurnSender:
 
     @property
     def max_reroutes(self) -> int:
-        """An unsent request is tried once on each connection that the pool may have."""
+        """The largest number of connections: an unsent request is tried once on each."""
         return self._scheduler.limits.size
 
     def may_reroute(self, error: ResponsesError) -> bool:
@@ -237,7 +237,7 @@ class PoolTurnSender:
         return turn
 
     def abandon_turn(self, turn: TurnAttempt, abandon: AbandonChoice) -> None:
-        """Discard the remaining events of a turn, and release its place."""
+        """Discard the remaining events of a turn, and release its place on the connection."""
         if self._connection is not None and self._has_place:
             self._connection.engine.requests.abandon_turn(turn, abandon)
             self._release(self._connection, turn)
@@ -247,7 +247,7 @@ class PoolTurnSender:
         self._scheduler.release(connection, turn)
 
     async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
-        """Send input for a response that is active; if it has ended, the receipt fails here."""
+        """Send steering input for a response; the receipt fails if the response has ended."""
         if self._connection is not None and self._has_place:
             await self._connection.engine.requests.steer(turn, receipt)
         else:
@@ -349,7 +349,7 @@ def _check_numbers(**numbers: object) -> None:
 
 
 class _ReconnectOptions:
-    """The option ``reconnect`` of a pool, for each of its connections.
+    """The values of the option ``reconnect`` for the connections of a pool.
 
     Each connection has its own position in the delays, also if the option is an iterator.
     """
@@ -358,7 +358,7 @@ class _ReconnectOptions:
         self._reconnect = reconnect
 
     def next(self) -> ReconnectPolicy | Iterable[float] | None:
-        """Return the option for one more connection."""
+        """Return the value of the option for one more connection."""
         if not isinstance(self._reconnect, Iterator):
             return self._reconnect
         self._reconnect, delays = tee(self._reconnect)

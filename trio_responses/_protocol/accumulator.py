@@ -29,7 +29,7 @@ MAX_COLLECTED: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemSnapshot:
-    """The part of one output item that was received so far."""
+    """A snapshot of one output item: the part that was received so far."""
 
     output_index: int
     """The position of the item in the output."""
@@ -49,7 +49,7 @@ class ItemSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The part of a response that was received so far."""
+    """A snapshot of a response: the output items that were received so far."""
 
     items: tuple[ItemSnapshot, ...]
     """The output items that events were received for, in the order of the output."""
@@ -98,7 +98,7 @@ class _PartialItem:
 
 
 def _finished_texts(item: wire.OutputItem | None) -> dict[str, str]:
-    """Return the texts of a finished item. Some servers send them in no other event."""
+    """Return the texts of a finished item, by kind. Some servers send them in no other event."""
     match item:
         case wire.Message():
             return {"text": item.output_text, "refusal": item.refusal}
@@ -114,7 +114,7 @@ def _finished_texts(item: wire.OutputItem | None) -> dict[str, str]:
 
 
 class Accumulator:
-    """The accumulated state of one response.
+    """An accumulator of the events of one response, for its snapshots and its final output.
 
     :param keep_text: whether the pieces of text are kept for `snapshot`. The final Response
         needs none of them.
@@ -140,7 +140,7 @@ class Accumulator:
         self._collected.clear()
 
     def finish(self, response: wire.Response) -> wire.Response:
-        """Return the Response of the terminal event; the finished items replace omitted output."""
+        """Return the final Response, with the finished items in place of an omitted output."""
         if response.raw_output:
             return response
         self._apply_rules()
@@ -187,7 +187,7 @@ Rule: TypeAlias = "Callable[[Accumulator, Iterable[Any]], None]"
 
 
 def _make_append_rule(kind: str, part: str | None) -> Rule:
-    """Return the rule for events that add a piece of text.
+    """Return a rule for events that append a piece of text to a part.
 
     :param part: the field with the number of the part, if the text has several.
     """
@@ -202,7 +202,7 @@ def _make_append_rule(kind: str, part: str | None) -> Rule:
 
 
 def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
-    """Return the rule for events that contain a whole part, which replaces its pieces.
+    """Return a rule for events that contain the whole text of a part, which replaces its pieces.
 
     :param part: the field with the number of the part, if the text has several.
     :param source: the field with the text.

@@ -29,7 +29,7 @@ def is_permanent_close(code: int) -> bool:
 
 
 class Backoff:
-    """The walk of one connection through the delays of its reconnect policy.
+    """The sequence of reconnect delays of one connection, and its position in the sequence.
 
     :param delays: seconds before each attempt. An endless iterator never gives up. It is read
         once; a walk that starts again repeats the delays that were read.

@@ -1,4 +1,4 @@
-"""Whether a turn of a conversation is sent as a delta or with full input.
+"""The decision whether a turn of a conversation is sent as a delta or with full input.
 
 The server keeps the latest response of each lane of each socket in memory, and loses it with the
 socket (guide, "WebSocket mode"). So the next turn is sent in one of two ways:
@@ -35,7 +35,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a request is sent: one lane of one socket."""
+    """The place where a request is sent: one lane (``stream_id``) of one socket."""
 
     socket: object
     """The socket; sockets are compared by identity."""
@@ -44,14 +44,14 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContinuationPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server is known to hold of a conversation: the response of its last turn."""
+    """The response that the next turn can continue, as far as the server is known to hold it."""
 
     placement: Placement
     """Where the request of the response was sent."""
     response_id: str
     """The id of the response, from which the next turn may continue."""
     settings: bytes
-    """All settings of the request, in `canonical_settings` form."""
+    """All settings of the request, in the form of `canonical_settings`."""
     stored: bool = False
     """Whether the response can be continued on every socket."""
 
@@ -79,12 +79,12 @@ def parent_of_delta(
 
 
 def canonical_settings(settings: bytes) -> bytes:
-    """Return settings, given as JSON, in a form in which equal settings are equal bytes."""
+    """Return JSON settings in canonical form: equal settings have equal bytes."""
     return _encoder.encode(msgspec.json.decode(settings))
 
 
 def with_encrypted_reasoning(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that request encrypted reasoning if the server stores nothing.
+    """Return settings that request encrypted reasoning if ``store`` is `False`.
 
     Reasoning can be sent again in full input only in its encrypted form.
     """

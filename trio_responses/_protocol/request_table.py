@@ -88,7 +88,7 @@ class RequestTable:
     # --- Requests ------------------------------------------------------------------------
 
     def admit(self, request: ActiveRequest) -> None:
-        """Add a request to its lane. Called before the first byte is written."""
+        """Add a request to its lane (``stream_id``). Called before the first byte is written."""
         self._queues.setdefault(request.lane, deque()).append(request)
 
     def withdraw(self, request: ActiveRequest) -> None:
@@ -99,11 +99,11 @@ class RequestTable:
             request.advance(RequestTrigger.LOSE)
 
     def is_idle(self, lane: str | None) -> bool:
-        """Whether every request of a lane has ended, abandoned ones included."""
+        """Whether every request of a lane (``stream_id``) has ended, abandoned ones included."""
         return not self._queues.get(lane)
 
     def idle_lanes(self, names: Iterable[str | None], parent: str | None) -> list[str | None]:
-        """Return those of some lanes that are idle, the best one for a request first.
+        """Return the idle lanes (``stream_id``) of those named, the best one for a request first.
 
         The server has the latest response of each lane in memory, so the lane of the parent is
         the best one. A lane that waits for the continuation of another response is the last one.
@@ -119,16 +119,16 @@ class RequestTable:
         return sorted((name for name in names if self.is_idle(name)), key=rank)
 
     def latest_response(self, lane: str | None) -> str | None:
-        """Return the id of the response that a lane ended with last: the server has it cached."""
+        """Return the id of the latest response of a lane (``stream_id``), cached by the server."""
         return self._latest.get(lane)
 
     def unfinished(self) -> Iterator[ActiveRequest]:
-        """Yield the requests that have not ended, lane by lane."""
+        """Yield the requests that have not ended, lane (``stream_id``) by lane."""
         for queue in self._queues.values():
             yield from queue
 
     def find(self, response_id: str) -> ActiveRequest | None:
-        """Return the request whose active response has an id, or `None`."""
+        """Return the request whose active response has the given id, or `None`."""
         return next((one for one in self.unfinished() if one.response_id == response_id), None)
 
     def count(self) -> int:
@@ -136,7 +136,7 @@ class RequestTable:
         return sum(map(len, self._queues.values()))
 
     def close(self) -> list[ActiveRequest]:
-        """Remove everything after the socket was closed; return requests that are not abandoned.
+        """Remove all requests, because the socket was closed; return those not abandoned.
 
         A pending steering input has failed if its continuation was not sent. The outcome of every
         other input is unknown.
@@ -158,19 +158,19 @@ class RequestTable:
     # --- Steering inputs -----------------------------------------------------------------
 
     def submit_steer(self, steer: SteerInput) -> None:
-        """Add a steering input. Called before the first byte is written."""
+        """Add a steering input to its request. Called before the first byte is written."""
         self._steers.append(steer)
         steer.request.steers.append(steer)
 
     def withdraw_steer(self, steer: SteerInput) -> None:
-        """Let a steering input fail that was not written whole, unless it is settled."""
+        """Fail a steering input that was not written whole, unless the input is settled."""
         if steer in self._steers:
             self._settle(steer, SteerTrigger.FAIL)
 
     # --- Routing -------------------------------------------------------------------------
 
     def route(self, event: ServerEvent) -> ActiveRequest | None:
-        """Return the owner of an event, which may be abandoned; `None` if the event has none.
+        """Return the request that an event belongs to, which may be abandoned; `None` without one.
 
         A request that the event ends is removed from its lane, and `ActiveRequest.ended` is true.
         """
@@ -262,7 +262,7 @@ class RequestTable:
         return queue[0] if queue else None
 
     def _starting_request(self, oldest: ActiveRequest) -> ActiveRequest:
-        """Return the request whose response starts: the oldest one of a lane, or the next one.
+        """Return the request that a new response answers: the oldest of its lane, or the next.
 
         The next one, if the oldest waits for outputs and the next one sends them. The server
         sends no ``response.steer.pending`` for the inputs then (guide, "Steering").
@@ -298,7 +298,7 @@ class RequestTable:
     # --- Ends of requests ----------------------------------------------------------------
 
     def _end(self, request: ActiveRequest, event: RequestTrigger) -> ActiveRequest:
-        """End the oldest request of a lane."""
+        """End the oldest request of a lane (``stream_id``)."""
         lane = request.lane
         self._queues[lane].popleft()
         if self._cut_off:
@@ -315,7 +315,7 @@ class RequestTable:
         return request
 
     def _fail_request(self, request: ActiveRequest) -> ActiveRequest:
-        """End a request by an error."""
+        """End a request because of an ``error`` event."""
         if request.parent == self.previous_response_id and request.lane == self._cached_lane:
             self.previous_response_id = None  # evicted; the error of a fork does not evict
         if request.response_id is None:
@@ -329,7 +329,7 @@ class RequestTable:
         return request
 
     def _end_cut_off(self, lane: str | None) -> None:
-        """Expect no more events of a response that was cut off."""
+        """End the wait for events of a response that was cut off."""
         cut_off = self._cut_off.pop(lane, None)
         if cut_off is not None:
             cut_off.advance(RequestTrigger.FOLLOW)
@@ -337,12 +337,12 @@ class RequestTable:
     # --- States of steering inputs -------------------------------------------------------
 
     def _awaited_parent(self, lane: str | None) -> str | None:
-        """Return the response that the next request of a lane has to continue, or `None`."""
+        """Return the response id that the next request of a lane must continue, or `None`."""
         pending = (one for one in self._steers if one.state is SteerState.PENDING)
         return next((one.parent for one in pending if one.request.lane == lane), None)
 
     def _find_steer(self, event: SteerReport) -> SteerInput | None:
-        """Return the input that an event is about: by its id, or the oldest without an answer."""
+        """Return the steering input that an event is about: by id, or the oldest unanswered one."""
         for steer in self._steers:
             if steer.id is not None and steer.id == event.steer.id:
                 return steer
@@ -366,7 +366,7 @@ class RequestTable:
                 self._settle(steer, SteerTrigger.FAIL)
 
     def _refuse_steers(self, request: ActiveRequest, event: ErrorEvent) -> bool:
-        """Let steering inputs fail by an ``error`` event that is about them.
+        """Fail the steering inputs that an ``error`` event refuses.
 
         After the end of a response the error means that no successor follows: all inputs fail.
         While a response is active, the error of a client is not about the response, which has
@@ -385,7 +385,7 @@ class RequestTable:
         return bool(refused)
 
     def _commit_steers(self, request: ActiveRequest, successor: str | None) -> None:
-        """Commit the inputs with which a response has started."""
+        """Commit the steering inputs with which a successor has started."""
         for steer in list(self._steers):
             is_applied = steer.request is request and steer.state is SteerState.ACCEPTED
             is_continued = (

@@ -5,9 +5,9 @@ has two states that are independent of each other, as an h11 connection has one 
 progress of the server (`RequestState`) and whether events have a reader (`ReaderState`). Every
 steering input has a state of its own (`SteerState`).
 
-The three tables name every possible change. An event that a state does not list is a `KeyError`:
-it is an error in this library, whatever the server sends. `request_table.py` decides which of the
-events below an event of the server is, and for which request.
+The three tables name every possible change. A trigger that a state does not list is a `KeyError`:
+an error in this library, whatever the server sends. `request_table.py` maps each event of the
+server to a trigger and a request.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ __all__ = [
 
 
 class RequestState(StrEnum):
-    """How far the server has come with a request."""
+    """The state of a request: the progress of the server with it."""
 
     SENT = auto()
     """The request was written, or is being written, and no response has started."""
@@ -86,7 +86,7 @@ class RequestState(StrEnum):
 
 
 class RequestTrigger(StrEnum):
-    """What changes the states of a request."""
+    """A trigger of the request state machine: an input that changes the state of a request."""
 
     CREATE = auto()
     """``response.created`` has stated the id of a response."""
@@ -177,7 +177,7 @@ ENDED: Final = (RequestState.CUT_OFF, RequestState.DONE)
 
 
 class ReaderState(StrEnum):
-    """Whether the events of a request have a reader."""
+    """The state of a request's reader: none, reading, or abandoned."""
 
     NONE = auto()
     """A raw request: its events are delivered to the raw channel."""
@@ -229,7 +229,7 @@ class SteerState(StrEnum):
 
 
 class SteerTrigger(StrEnum):
-    """What changes the state of a steering input."""
+    """A trigger of the steering state machine: changes the state of a steering input."""
 
     ACCEPT = auto()
     """The server has accepted the input."""
@@ -324,15 +324,15 @@ class ActiveRequest:
 
     @property
     def has_unanswered_steers(self) -> bool:
-        """Whether a successor of its response may start unasked."""
+        """Whether a steering input may still start a successor of the response."""
         return any(steer.state in UNANSWERED for steer in self.steers)
 
-    def advance(self, event: RequestTrigger) -> None:
-        """Change the state as the first table states."""
-        self.state = REQUEST_TRANSITIONS[self.state][event]
+    def advance(self, trigger: RequestTrigger) -> None:
+        """Change the state of the request, as `REQUEST_TRANSITIONS` defines."""
+        self.state = REQUEST_TRANSITIONS[self.state][trigger]
 
     def abandon(self) -> None:
-        """Discard the remaining events. The lane stays busy until the response has ended."""
+        """Discard the remaining events of the request, whose response keeps its lane busy."""
         self.reader = READER_TRANSITIONS[self.reader][RequestTrigger.ABANDON]
 
 
@@ -361,6 +361,6 @@ class SteerInput:
         self.successor: str | None = None
         """The id of the response that started with the input, once it is ``committed``."""
 
-    def advance(self, event: SteerTrigger) -> None:
-        """Change the state as the table of steering inputs states."""
-        self.state = STEER_TRANSITIONS[self.state][event]
+    def advance(self, trigger: SteerTrigger) -> None:
+        """Change the state of the steering input, as `STEER_TRANSITIONS` defines."""
+        self.state = STEER_TRANSITIONS[self.state][trigger]

@@ -108,8 +108,8 @@ class SchemaWriter:
     """A writer for the schema of one type.
 
     :param strict: write in the strict subset.
-    :ivar obstacle: the first place that the strict subset cannot express, and why; `None` if the
-        subset can express the whole type.
+    :ivar not_strict_reason: the first place that the strict subset cannot express, and why; `None`
+        if the subset can express the whole type.
     :ivar definitions: the schemas of the object types, by name (``$defs``).
     :ivar has_null_defaults: whether some property accepts ``null`` in place of its default.
     """

@@ -1,4 +1,4 @@
-"""The stream that trio-websocket gets in place of the socket's: handshake and control frames only.
+"""A stream that passes only the handshake and control frames of a socket to trio-websocket.
 
 trio-websocket does the opening and closing handshakes and answers pings. A data frame costs it 15
 to 25 us, so data frames never reach it: `_protocol/frames.py` decodes them. The task that reads the
@@ -97,11 +97,11 @@ class ControlStream(trio.abc.Stream):
         self._arrived.notify()
 
     def drop_pending(self) -> None:
-        """Drop the control frames that wait unanswered: a close frame is about to be written."""
+        """Discard the unread control frames, because a close frame is about to be written."""
         self._pending.clear()
 
     def feed_end(self) -> None:
-        """Pass the end of the stream to trio-websocket, after the frames that still wait."""
+        """Pass the end of the stream to trio-websocket, after the unread control frames."""
         self._ended = True
         self._arrived.notify()
 
@@ -159,7 +159,7 @@ class ControlStream(trio.abc.Stream):
             raise
 
     async def wait_for_close_frame(self) -> None:
-        """Wait for a reader to process the bytes that came before a write failed.
+        """Wait until a reader has processed the close frame that explains a failed write.
 
         A close frame among them has the reason why the write failed. trio-websocket gets the
         failure after the close frame, and so reports the server's close code.
@@ -179,12 +179,12 @@ class ControlStream(trio.abc.Stream):
         await self._stream.aclose()
 
     async def abort(self, crash: Exception) -> None:
-        """Close the socket at once: trio-websocket has failed and cannot go on."""
+        """Close the socket at once, because trio-websocket has failed."""
         self.crash = crash
         await trio.aclose_forcefully(self._stream)
 
     def fail_upgrade(self, cause: Exception) -> None:
-        """Keep that trio-websocket did not accept the server's upgrade response."""
+        """Set the upgrade error: trio-websocket did not accept the server's upgrade response."""
         upgrade_error = ConnectError("the server's upgrade response was not valid")
         upgrade_error.__cause__ = cause
         self._set_upgrade_error(upgrade_error)
@@ -253,7 +253,7 @@ class ControlStream(trio.abc.Stream):
         return self.upgrade_error is None
 
     async def _read_rejection(self, status: int, headers: dict[str, str], body: bytearray) -> None:
-        """Read the body of a refusal, and keep the refusal with it.
+        """Read the body of a rejected upgrade, and set the upgrade error for its HTTP status.
 
         The body ends by its length or its last chunk, at the end of the stream, at
         `MAX_BODY_BYTES`, or after `BODY_TIMEOUT`.

@@ -161,7 +161,7 @@ class TLSStream(trio.abc.Stream):
                 raise
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the stream below accepts bytes."""
+        """Wait until the underlying stream accepts bytes."""
         self._begin_sending()
         try:
             async with self._write_lock:
@@ -170,13 +170,13 @@ class TLSStream(trio.abc.Stream):
             self._sending = False
 
     async def aclose(self) -> None:
-        """Close the stream below, without a closing alert, as most HTTPS clients do."""
+        """Close the underlying stream without a closing alert, as most HTTPS clients do."""
         self._closed = True
         self._fed.notify()
         await self._stream.aclose()
 
     async def _receive_records(self) -> None:
-        """Read once from the stream below, into the buffer of TLS."""
+        """Read encrypted bytes from the underlying stream once, into the TLS input buffer."""
         try:
             data = await self._stream.receive_some(READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -190,7 +190,7 @@ class TLSStream(trio.abc.Stream):
             self._fed.notify()
 
     async def _send_records(self) -> None:
-        """Write the records that TLS has made to the stream below."""
+        """Write the encrypted records of the TLS output buffer to the underlying stream."""
         async with self._write_lock:
             while True:
                 self._check_writable()

@@ -138,7 +138,7 @@ class Tunnel:
             raise self._error(f"it cannot be dialled: {error}") from error
 
     async def _start_tls(self, stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
-        """Do the TLS handshake with the proxy; the one with the server follows inside of it."""
+        """Do the TLS handshake with the proxy; the handshake with the server follows inside."""
         secured = TLSStream(stream, context, server_hostname=self._proxy.host)
         try:
             await secured.do_handshake()
@@ -263,7 +263,7 @@ def _socks_proxy(proxy: Proxy) -> SocksProxy:
 
 
 def _is_retryable(error: Exception) -> bool:
-    """Whether another attempt can help, by the reply code of a SOCKS5 proxy.
+    """Whether another attempt can help after a SOCKS5 error, by the reply code of the proxy.
 
     Without a code, the proxy has closed the stream, has refused the credentials, or does not speak
     SOCKS5. Another attempt can help after the first. The other two wrap an exception of
@@ -276,7 +276,7 @@ def _is_retryable(error: Exception) -> bool:
 
 
 class PrefixedStream(trio.abc.ReceiveStream):
-    """A stream that returns some bytes first, then those of another stream.
+    """A stream that returns bytes that were read already, then those of the underlying stream.
 
     :param data: the bytes that came in one read with the proxy's answer, after its head.
     """
@@ -286,7 +286,7 @@ class PrefixedStream(trio.abc.ReceiveStream):
         self._data = data
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Return the first bytes until all are returned, then receive from the stream."""
+        """Return the bytes that were read already, then receive from the underlying stream."""
         if not self._data:
             return await self._stream.receive_some(max_bytes)
         await trio.lowlevel.checkpoint()

@@ -203,7 +203,7 @@ class Transport:
         self._reading_since = math.inf
         self._ping_scope: trio.CancelScope | None = None
         self.frame_observer: SocketObserver | None = None
-        """The observer that gets every frame; `None` when no instrument wants frames."""
+        """The observer that gets every frame; `None` when no instrument observes frames."""
         self.opened_at: float = trio.current_time()
         """The time of the upgrade, on Trio's clock."""
         self.last_read_at: float = self.opened_at
@@ -261,7 +261,7 @@ class Transport:
         return data
 
     async def _handle_end_of_stream(self) -> None:
-        """Set the loss that explains how the socket ended."""
+        """Record the `ConnectionLost` that explains how the socket ended."""
         violation = self._frames.error
         if violation is not None:
             self._close_code = violation.code
@@ -278,12 +278,12 @@ class Transport:
         self._record_lost(TransportTrigger.SOCKET_ENDED, self._make_connection_lost())
 
     def _record_lost(self, event: TransportTrigger, lost: ConnectionLost) -> None:
-        """Process the end of the socket; the first loss is kept."""
+        """Record a `ConnectionLost` for the end of the socket; the first one is kept."""
         self._states.process(event)
         self._lost = self._lost or lost
 
     def _make_connection_lost(self) -> ConnectionLost:
-        """Return how the socket ended, as far as this side or trio-websocket knows."""
+        """Return the `ConnectionLost` for the end of the socket, with the close code if known."""
         if self._lost is not None:
             return self._lost
         closed = self._websocket.closed
@@ -328,13 +328,13 @@ class Transport:
             raise self._make_connection_lost()
 
     async def _give_up(self, lost: ConnectionLost) -> None:
-        """End the socket at once, without a closing handshake."""
+        """Close the socket at once, without a closing handshake."""
         self._record_lost(TransportTrigger.SOCKET_ENDED, lost)
         self._control_stream.feed_end()
         await trio.aclose_forcefully(self._stream)
 
     async def _give_up_unwritable(self, silence: float) -> None:
-        """End a socket that cannot be written to, unless a reader finds its end first.
+        """Close a socket that cannot be written to, unless a reader finds its end first.
 
         The bytes that can still be read come first: only a read that has waited for ``silence``
         seconds proves that no more will come.
@@ -350,7 +350,7 @@ class Transport:
     # --- Keepalive -----------------------------------------------------------------------
 
     async def keep_alive(self) -> None:
-        """Ping a silent server, and give the socket up when nothing comes back.
+        """Ping a silent server, and close the socket if no byte arrives in time.
 
         Time in which no task receives does not count, since no byte can arrive then. No ping is
         sent in that time either: a server that waits to write may not read.

@@ -32,7 +32,7 @@ executes a checkpoint for the last event of each batch and for every 32nd event.
 
 
 class Budget:
-    """The count of unread bytes in all inboxes of one connection."""
+    """The count of unread bytes in all inboxes of one connection, and its limits."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -44,16 +44,16 @@ class Budget:
 
     @property
     def full(self) -> bool:
-        """Whether the sum over all inboxes has reached the limit of the connection."""
+        """Whether the unread bytes of all inboxes have reached the limit of the connection."""
         return self.unread_bytes >= self._limits.connection_buffer_bytes
 
     @property
     def any_limit_reached(self) -> bool:
-        """Whether one inbox has reached its own limit, or the sum has reached the connection's."""
+        """Whether one inbox has reached its limit, or all inboxes together have reached theirs."""
         return bool(self._overfull) or self.full
 
     def add_bytes(self, inbox: Inbox[Any], size: int) -> None:
-        """Count bytes that were added to an inbox.
+        """Add to the count of unread bytes of an inbox and of the connection.
 
         :param size: the number of bytes; negative for bytes that were read.
         """
@@ -147,7 +147,7 @@ class Inbox(Generic[T]):
         return event
 
     def take_ready(self) -> Sequence[T]:
-        """Return and remove events for which a check for cancellation is enough.
+        """Return and remove the events that may be read without a full checkpoint.
 
         Never the last event of a batch, and no event after the next full checkpoint.
         """
@@ -200,7 +200,7 @@ class Inbox(Generic[T]):
         return checkpoint()  # noqa: ASYNC105 - likewise
 
     async def wait_for(self, event: trio.Event | Notifier) -> None:
-        """Wait for something that a future event sets; meanwhile the socket is read for it.
+        """Wait for a Trio event that a server event will set, while the socket is read.
 
         A full inbox of another turn does not stop reading while a task waits here.
         """

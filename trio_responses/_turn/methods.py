@@ -1,4 +1,4 @@
-"""The ways to run a turn that connections, lanes, conversations and pools share.
+"""The methods to run a turn that connections, lanes, conversations and pools share.
 
 Everything is built on one method, ``stream``.
 """
@@ -30,13 +30,13 @@ T = TypeVar("T")
 
 
 class TurnMethods:
-    """The methods that are built on ``stream``."""
+    """A base class with methods to run a turn, all built on ``stream``."""
 
     @abstractmethod
     def stream(
         self, *, delivery: DeliveryMode = "at_most_once", snapshot: bool = True, **params: Any
     ) -> ResponseStream:
-        """Run one turn as a scope, event by event."""
+        """Return a stream for one turn: its block sends the request and receives the events."""
         raise NotImplementedError
 
     async def create(self, *, delivery: DeliveryMode = "at_most_once", **params: Any) -> Response:
@@ -121,7 +121,9 @@ class TurnMethods:
 
 @final
 class Lane(TurnMethods):
-    """A reserved lane: its turns run one after the other. Made by ``connection.lane()``.
+    """A reserved lane (``stream_id``), on which turns run one after the other.
+
+    Made by ``connection.lane()``.
 
     A turn that is left early lets the next one wait until the rest of its response was received.
     """
@@ -143,7 +145,7 @@ class Lane(TurnMethods):
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
-        """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
+        """Return a stream for one turn on this lane, as ``connection.stream`` does."""
         check_option_values(delivery=delivery, abandon=abandon)
         request = StaticRequest(create_command(params))
         return ResponseStream(

@@ -52,15 +52,15 @@ class SteerReceipt(SteerInput):
         await self._turn.inbox.wait_for(self._settled)
         return self.state
 
-    def advance(self, event: SteerTrigger) -> None:
-        """Change the state, and wake the tasks that wait for the change."""
-        super().advance(event)
+    def advance(self, trigger: SteerTrigger) -> None:
+        """Change the state of the input, and wake the tasks that wait for the change."""
+        super().advance(trigger)
         self._answered.set()
         if self.state in SETTLED:
             self._settled.set()
 
     def fail(self, code: str, message: str) -> None:
-        """Let an input fail that is not sent, with an error in the form of the server's."""
+        """Fail an input that is not sent, with an error in the format of the server's errors."""
         error = InputError(code=code, message=message, type="invalid_request_error")
         self.error: InputError | None = error
         self.advance(SteerTrigger.FAIL)

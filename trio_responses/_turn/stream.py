@@ -1,4 +1,4 @@
-"""One turn as a scope: a request is sent, and the events of its response are iterated over.
+"""The stream of one turn: sends the request, and iterates over the events of its response.
 
 `ResponseStream` is the reader's side of a turn; `TurnAttempt` (`attempt.py`) is the receiver's side
 of one attempt at the turn. A stream goes through these states:
@@ -67,7 +67,7 @@ AbandonChoice: TypeAlias = Literal["drain", "replace"]
 
 
 class TurnSender(Protocol):
-    """Sends the requests of turns: a connection, one of its lanes, or a pool."""
+    """The interface that sends the requests of turns: a connection, one of its lanes, or a pool."""
 
     @property
     def max_reroutes(self) -> int:
@@ -75,7 +75,7 @@ class TurnSender(Protocol):
         ...
 
     async def start_turn(self, request: RequestBuilder) -> TurnAttempt:
-        """Send a request, as soon as a socket and a lane are free for it."""
+        """Send a request as soon as a socket has a free lane (``stream_id``)."""
         ...
 
     def may_reroute(self, error: ResponsesError) -> bool:
@@ -87,12 +87,12 @@ class TurnSender(Protocol):
         ...
 
     async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
-        """Send input for a response that is active."""
+        """Send steering input for a response that is active."""
         ...
 
 
 class StreamState(Enum):
-    """The states of a stream; the module docstring describes them."""
+    """The state of a stream, from its creation to the end of its block."""
 
     NEW = auto()
     READING = auto()
@@ -103,7 +103,7 @@ class StreamState(Enum):
 
 
 class StreamTrigger(Enum):
-    """What changes the state of a stream."""
+    """A trigger of the stream state machine: an input that changes the state of a stream."""
 
     SEND = auto()
     """The request was sent."""
@@ -180,7 +180,7 @@ class ResponseStream:
         self._failure: ResponsesError | None = None
 
     async def __aenter__(self) -> Self:
-        """Send the request, as soon as a socket and a lane are free for it.
+        """Send the request as soon as a socket has a free lane (``stream_id``).
 
         If cancelled before the first byte is written, nothing was sent.
 
@@ -273,7 +273,7 @@ class ResponseStream:
 
     @property
     def response_id(self) -> str | None:
-        """The id of the response, or of its latest successor, once an event had it."""
+        """The id of the response, or of its latest successor; `None` until an event has the id."""
         return self._turn.response_id if self._turn is not None else None
 
     @property
@@ -282,7 +282,7 @@ class ResponseStream:
         self._accumulate()
         return self._accumulator.snapshot()
 
-    async def steer(self, input: Input) -> SteerReceipt:  # noqa: A002 - the protocol's word
+    async def steer(self, input: Input) -> SteerReceipt:  # noqa: A002 - the protocol's field name
         """Send input for the response that is active (guide, "Steering").
 
         The server applies the input at the next safe boundary and continues with a successor,
@@ -374,7 +374,7 @@ class ResponseStream:
         self._advance(StreamTrigger.RESTART)
 
     def _fail(self, error: ResponsesError) -> None:
-        """Let the turn fail, with the furthest delivery of all its attempts."""
+        """Fail the turn, with the furthest delivery status of all its attempts."""
         error.delivery = furthest(one.delivery for one in (*self._restart_causes, error))
         self._failure = error
         self._advance(StreamTrigger.FAIL)
@@ -383,7 +383,7 @@ class ResponseStream:
     # --- Reading -------------------------------------------------------------------------
 
     async def _wait_for_next(self) -> StreamEvent:
-        """Wait for an event, the end of the turn, or its next attempt."""
+        """Wait for the next event of the current attempt, or of the next one after a restart."""
         if self._reading:
             raise trio.BusyResourceError("another task is reading this stream")
         self._reading = True
@@ -414,7 +414,7 @@ class ResponseStream:
             self._reading = False
 
     def _take(self, turn: TurnAttempt) -> ServerEvent | None:
-        """Take the next event; `None` for one that restarts the turn: it is not for the reader."""
+        """Take the next event from the inbox; return `None` for an event that restarts the turn."""
         self._accumulate()
         event = turn.inbox.take()
         if turn.steers:
@@ -438,7 +438,7 @@ class ResponseStream:
             self._start_new_response()
 
     def _conclude(self, event: ServerEvent) -> None:
-        """End the turn with its last event."""
+        """End the turn after its last event, with a Response or an error."""
         assert self._turn is not None  # noqa: S101 - an event was received
         if isinstance(event, TERMINAL):
             self._unfollowed = self._unfollowed or self._accumulator.finish(event.response)
@@ -465,7 +465,7 @@ class ResponseStream:
     # --- Events that were taken out of the inbox -------------------------------------------
 
     def _start_new_response(self) -> None:
-        """Start to accumulate a response."""
+        """Discard the held events, and start to accumulate a new response."""
         self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
         self._hold(())
 
@@ -482,19 +482,22 @@ class ResponseStream:
             self._accumulator.feed(self._held[self._accumulated : read])
             self._accumulated = read
 
-    def _advance(self, step: StreamTrigger) -> None:
-        self._state = TRANSITIONS[self._state][step]
+    def _advance(self, trigger: StreamTrigger) -> None:
+        self._state = TRANSITIONS[self._state][trigger]
 
     def _notify_end(
         self, *, responses: tuple[Response, ...] = (), error: BaseException | None = None
     ) -> None:
-        """Notify the instruments of the end of the turn; with neither, it was left early."""
+        """Notify the instruments that the turn has ended or was left early."""
         if self._request.observer is not None:
             self._request.observer.ended(responses, error, self.response_id)
 
 
 class _TextDeltas:
-    """The text of a stream, piece by piece. Not a generator, so that ``break`` may leave it."""
+    """An iterator over the text of a stream, piece by piece.
+
+    Not a generator, so that the iteration may be left by ``break``.
+    """
 
     def __init__(self, stream: ResponseStream) -> None:
         self._stream = stream

@@ -37,7 +37,7 @@ class Tagged(
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A JSON object without a ``type`` that names its class: the field that holds it does."""
+    """A JSON object whose class is known from the field that contains it, not from a ``type``."""
 
 
 class Unknown:

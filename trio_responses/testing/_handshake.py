@@ -1,4 +1,4 @@
-"""The life of one stream to the test server: request head, refusal or upgrade, session.
+"""The handshake of a client connection to the test server: request head, then upgrade or refusal.
 
 The server reads the request head itself and pushes it back before trio-websocket does the upgrade,
 so that a plain HTTP request gets a plain HTTP answer. A failure of one stream ends that stream
@@ -44,13 +44,13 @@ _RECEIVE_SIZE: Final = 65536
 
 @final
 class ConnectionHandler:
-    """The entry point of all streams to one server, each in a task of its own."""
+    """A handler of the client connections to one server, each in a task of its own."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
     async def serve(self, stream: Stream) -> None:
-        """Serve one stream until it ends; exceptions go to the crashes of the server."""
+        """Serve one client connection until it ends; exceptions are added to ``server.crashes``."""
         record = Connection(len(self._state.connections) + 1)
         self._state.connections.append(record)
         try:
@@ -157,7 +157,7 @@ class RequestHead:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """The path of the request, without the query."""
         return self.target.partition("?")[0]
 
     @property

@@ -1,4 +1,4 @@
-"""Recordings as scripts: a recording has the order of the wire, a script belongs to one request.
+"""Conversion of a recording into scripts for the test server, one for each recorded request.
 
 The script of a request sends the recorded frames that answered it. Frames that followed a steering
 input, or that the socket's other requests must get first, wait for their cause in the replay, too.
@@ -20,7 +20,7 @@ MIN_IDLE_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The scripts of a recording."""
+    """The scripts that replay a recording."""
 
     scripts: Sequence[Script]
     """The script of each request, in order."""
@@ -58,7 +58,7 @@ def plan_replay(recording: Recording, *, timing: bool) -> Replay:
 
 
 def _close_after(script: Script, close: RecordedClose, others: Sequence[Script]) -> None:
-    """Add the end of the socket to a script, after the scripts of the socket's other requests."""
+    """Make a script end the socket after the scripts of the socket's other requests."""
     if close.idle_seconds is not None:
         end = Drop(close.how, close.reason)
         finished = [other.finished for other in others]

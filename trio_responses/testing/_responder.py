@@ -66,7 +66,7 @@ def make_arguments(tool: Json, text: str) -> Json:
 
 
 class _ValueMaker:
-    """A generator of values for one JSON schema."""
+    """A generator of example values for one JSON schema."""
 
     def __init__(self, root: Json, words: Iterator[str]) -> None:
         self._root = root

@@ -64,7 +64,7 @@ class ResponsePlan:
     is_raw: bool = False
     """Whether the frames go out unchanged, with their own sequence numbers."""
     response_id: str | None = None
-    """The response id in frames written by hand; None if they contain none."""
+    """The response id in raw frames; None if they contain none."""
     cut: "Callable[[int], ResponsePlan] | None" = None
     """Returns the plan that ends after this many output items because of steering; None if the
     response must not be cut, since it has calls or is no :class:`Reply`."""
@@ -73,7 +73,7 @@ class ResponsePlan:
 def plan_reply(
     request: Request, reply: Reply, *, ids: IdGenerator, now: float, cached: int
 ) -> ResponsePlan:
-    """Return the plan of a reply.
+    """Return the plan of the frames for a `Reply`.
 
     :param now: The time of creation, in Unix seconds.
     :param cached: The number of history items in the cache of the connection.
@@ -110,7 +110,7 @@ def plan_reply(
 
 
 def plan_failure(request: Request, fail: Fail, *, ids: IdGenerator, now: float) -> ResponsePlan:
-    """Return the plan of an answer that ends in an error."""
+    """Return the plan of the frames for a `Fail`, an answer that ends in an error."""
     refusal = _refusal_of(fail)
     started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
     frames: list[Frame] = list(started[: fail.after_events])
@@ -140,14 +140,14 @@ def _refusal_of(fail: Fail) -> RequestRefusal:
 
 
 class _RawResponse(msgspec.Struct):
-    """The fields of interest of a response that is written by hand."""
+    """The id and the output of a response object inside raw frames."""
 
     id: str
     output: list[dict[str, Any]] | None = None
 
 
 def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
-    """Return the plan that sends frames unchanged; a response that they complete is stored."""
+    """Return the plan that sends raw frames unchanged; a response that they complete is stored."""
     responses = [_response_in(frame) for frame in frames]
     response_id = next((found.id for found in responses if found is not None), None)
     last = frames[-1] if frames else None
@@ -340,7 +340,7 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
 
 
 def _message_deltas(reply: Reply) -> list[Sequence[str]]:
-    """Return the deltas of each message."""
+    """Return the text deltas of each message of a reply."""
     texts: list[Sequence[str]] = [_split(text, reply.chunk_size) for text in reply.more]
     if reply.chunks is not None:
         return [reply.chunks, *texts]

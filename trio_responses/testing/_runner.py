@@ -1,4 +1,4 @@
-"""The responses of one connection: from a request in its lane to the frames that answer it.
+"""The runner of the responses of one connection: sends the frames that answer each request.
 
 Requests of a lane run one after another. When a request starts, the runner looks up its parent and
 takes its script, so that scripts go to requests in the order in which they start. A response is
@@ -62,7 +62,7 @@ _NOT_STARTED: Final = ("error", "response.failed")
 
 @dataclass(slots=True)
 class _StartedRequest:
-    """A request that has left its queue, with all that is decided at this moment."""
+    """A request that has left its queue, with the script or refusal that was chosen for it."""
 
     request: Request
     script: Script
@@ -76,7 +76,7 @@ class _StartedRequest:
 
 
 class ResponseRunner:
-    """The runner of the requests of one connection, lane by lane."""
+    """The runner of the requests of one connection, one at a time in each lane (``stream_id``)."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class ResponseRunner:
         self._steering = steering
 
     def start_queued_requests(self, nursery: trio.Nursery) -> None:
-        """Start the requests whose lanes are free, within the limit of active responses."""
+        """Start the queued requests whose lanes (``stream_id``) are free, up to the limit."""
         while (request := self._lanes.start_next()) is not None:
             self._connection.record.max_active = self._lanes.max_active
             parent = self._steering.waiting.pop(request.lane, None)
@@ -125,7 +125,7 @@ class ResponseRunner:
         return started
 
     async def _run_lane(self, started: _StartedRequest, nursery: trio.Nursery) -> None:
-        """Run a request, then the successors that steering creates, before the lane is free."""
+        """Run a request and the successors that steering creates, then free the lane."""
         lane = started.request.lane
         try:
             current: _StartedRequest | None = started
@@ -147,7 +147,7 @@ class ResponseRunner:
             await self._connection.drop(delayed.end.how, delayed.end.reason)
 
     async def _respond(self, started: _StartedRequest) -> _StartedRequest | None:
-        """Answer one request, and return its successor or None."""
+        """Answer one request, and return the successor that steering creates, or None."""
         sent = None
         try:
             if started.parent is not None and started.parent.steers:
@@ -211,7 +211,7 @@ class ResponseRunner:
     async def _send_plan(
         self, started: _StartedRequest, plan: ResponsePlan, target: SteerTarget
     ) -> ResponsePlan | None:
-        """Send the frames of a plan, and return the plan as sent; None without an end."""
+        """Send the frames of a plan, and return the plan as sent, or None if cut off."""
         total, item = len(plan.frames), -1
         for sent, frame in enumerate(plan.frames):
             await self._run_steps(started.script.steps_at(sent, total))

@@ -1,7 +1,7 @@
-"""Scripts: what a test tells the server to do with the coming requests and handshakes.
+"""Scripts: the answers and faults that a test sets for the next requests and handshakes.
 
-An answer says what a request gets. A `Script` adds faults at places between the events of the
-answer. A handshake fault says what happens to an upgrade. Invalid values raise at once, where the
+An answer is the response to a request. A `Script` adds faults at places between the events of the
+answer. A handshake fault replaces the answer to an upgrade. Invalid values raise at once, where the
 test passes them, not when a request takes the script.
 """
 
@@ -161,7 +161,7 @@ Answer: TypeAlias = Reply | Fail | Call | str | Sequence[Call] | Sequence[Frame]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The recorded frames that answered a request, to be sent on any lane."""
+    """The recorded frames that answered a request, to be sent on any lane (``stream_id``)."""
 
     frames: Sequence[Frame]
     lane: str | None
@@ -185,7 +185,7 @@ class Recorded:
 
 
 def check_answer(answer: Answer) -> None:
-    """Raise unless a value is an answer.
+    """Raise unless a value is a valid answer of a script.
 
     :raises TypeError: With the allowed types.
     """
@@ -216,7 +216,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A step that sends nothing on this lane for some seconds; None is forever."""
+    """A step that sends nothing on this lane (``stream_id``) for some seconds; None is forever."""
 
     seconds: float | None
 
@@ -252,7 +252,7 @@ class SlowDown:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A step that waits for an event."""
+    """A step that waits for a `trio.Event`."""
 
     until: trio.Event
 
@@ -262,7 +262,7 @@ Step: TypeAlias = Drop | Stall | Freeze | Inject | SlowDown | Hold
 
 @dataclass(frozen=True, slots=True)
 class DelayedClose:
-    """The end of a connection that is idle, some time after its last answer."""
+    """The delayed end of a connection: some idle time after its last answer."""
 
     seconds: float
     """Seconds of idle time before the end. Another request meanwhile prevents the end."""
@@ -333,7 +333,7 @@ input waits for their outputs."""
 
 @final
 class Script:
-    """An answer to one request, and faults at places between the events of the answer.
+    """An answer to one request, and faults between the events of the answer.
 
     A place is ``after_events``: the number of events of the response that the server has sent.
     Negative numbers count from the end (-1 is before the last event), None is after all events.
@@ -367,7 +367,10 @@ class Script:
         return f"<Script: {', '.join([answer, *steps])}>"
 
     def on_lane(self, name: str | None) -> Self:
-        """Keep this script for the next request on one lane; None is the default lane."""
+        """Keep this script for the next request on one lane, named by its ``stream_id``.
+
+        None is the default lane.
+        """
         self._lane, self._any_lane = name, False
         return self
 
@@ -377,29 +380,35 @@ class Script:
         return self
 
     def drop(self, *, after_events: int | None = 0, how: How = "reset", reason: str = "") -> Self:
-        """End the connection at that place; ``reason`` goes out with a close code."""
+        """End the connection after some events; ``reason`` is sent with a close code."""
         return self._add_step(after_events, Drop(how, reason))
 
     def stall(self, *, after_events: int | None = 0, seconds: float | None = None) -> Self:
-        """Send nothing at that place for some seconds, or forever (None); pings are answered."""
+        """Stop sending after some events, for some seconds or forever (None).
+
+        Pings are answered.
+        """
         return self._add_step(after_events, Stall(seconds))
 
     def half_open(self, *, after_events: int | None = 0) -> Self:
-        """Stop reading and writing at that place with the socket kept open; pings get no answer."""
+        """Stop reading and writing after some events, with the socket kept open.
+
+        Pings get no answer.
+        """
         return self._add_step(after_events, Freeze())
 
     def inject(self, frame: Frame, *, after_events: int | None = 0) -> Self:
-        """Send an extra frame at that place: a keepalive, invalid JSON, a binary frame."""
+        """Send an extra frame after some events: a keepalive, invalid JSON or a binary frame."""
         return self._add_step(after_events, Inject(frame))
 
     def slow_writes(
         self, *, piece: int | None = 1, delay: float = 0.01, after_events: int | None = 0
     ) -> Self:
-        """Write ``piece`` bytes every ``delay`` seconds from that place on; None ends it."""
+        """Write ``piece`` bytes every ``delay`` seconds after some events; None ends this."""
         return self._add_step(after_events, SlowDown(piece, delay))
 
     def hold(self, until: "trio.Event | Script", *, after_events: int | None = -1) -> Self:
-        """Wait at that place for an event, or for another script to finish."""
+        """Wait after some events for a `trio.Event`, or for another script to finish."""
         event = until.finished if isinstance(until, Script) else until
         return self._add_step(after_events, Hold(event))
 

@@ -50,7 +50,7 @@ MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024 - 1
 
 @dataclass(frozen=True, slots=True)
 class ServerStatistics:
-    """Counts of a server since its start."""
+    """The counts of a test server since its start."""
 
     handshakes: int
     """Streams opened to the server."""
@@ -104,7 +104,7 @@ class ResponsesServer:
 
     @property
     def last_request(self) -> Request:
-        """The latest request.
+        """The latest received request.
 
         :raises AssertionError: If the server has received no request.
         """
@@ -119,7 +119,7 @@ class ResponsesServer:
 
     @property
     def connections(self) -> list[Connection]:
-        """Streams opened to the server, in the order of opening, with their handshakes and ends."""
+        """Client connections in the order of opening, with their handshakes and ends."""
         return self._state.connections
 
     @property
@@ -247,11 +247,11 @@ class ResponsesServer:
         return self.answer().drop(after_events=after_events, how=how, reason=reason)
 
     def stall(self, *, after_events: int | None = 0, seconds: float | None = None) -> Script:
-        """Send nothing at a place in the next response, for some seconds or forever (None)."""
+        """Stop sending after some events of the next response, for seconds or forever (None)."""
         return self.answer().stall(after_events=after_events, seconds=seconds)
 
     def half_open(self, *, after_events: int | None = 0) -> Script:
-        """Stop reading and writing at a place in the next response, with the socket kept open."""
+        """Stop reading and writing after some events of the next response, with the socket open."""
         return self.answer().half_open(after_events=after_events)
 
     def refuse_steers(self, code: str = "steering_not_supported", *, times: int | None = 1) -> None:

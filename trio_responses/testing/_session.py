@@ -95,7 +95,7 @@ class Session:
         self._stream.slow_down(piece, delay)
 
     def forget(self, response_id: str | None) -> None:
-        """Remove a response, or all (None), from every lane."""
+        """Remove a response, or all (None), from the cache of every lane (``stream_id``)."""
         self._lanes.forget(response_id)
 
     @property

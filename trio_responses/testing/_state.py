@@ -51,7 +51,7 @@ class _Lane(Generic[_RequestT]):
 
 
 class ServerLanes(Generic[_RequestT]):
-    """The lanes of one connection: the order of requests, the limits and the cached responses.
+    """The lanes (``stream_id``) of one connection: queued requests, limits and cached responses.
 
     :param stored: Responses with ``store`` set, by id: shared by all connections of a server.
     """
@@ -64,22 +64,22 @@ class ServerLanes(Generic[_RequestT]):
         self.max_active: int = 0
 
     def accepts(self, name: str | None) -> bool:
-        """Whether a request may use this lane: a known lane, or a new one within the limit."""
+        """Whether a request may use this lane (``stream_id``): a known one, or within the limit."""
         return name in self._lanes or len(self._lanes) <= MAX_NAMES
 
     def enqueue(self, name: str | None, request: _RequestT) -> None:
-        """Queue a request after the other requests of its lane."""
+        """Queue a request after the other requests of its lane (``stream_id``)."""
         lane = self._lanes.setdefault(name, _Lane(name))
         lane.queue.append(request)
         self._arrivals.append(name)
 
     def next_request(self, name: str | None) -> _RequestT | None:
-        """Return the next waiting request of a lane, or None."""
+        """Return the next waiting request of a lane (``stream_id``), or None."""
         queue = self._lanes[name].queue
         return queue[0] if queue else None
 
     def start_next(self) -> _RequestT | None:
-        """Return the oldest request whose lane is free, now active, or None."""
+        """Return the oldest request whose lane (``stream_id``) is free, now active, or None."""
         if self.active >= MAX_ACTIVE:
             return None
         for name in self._arrivals:
@@ -93,25 +93,25 @@ class ServerLanes(Generic[_RequestT]):
         return None
 
     def finish(self, name: str | None) -> None:
-        """Release a lane when its request has ended."""
+        """Release a lane (``stream_id``) when its request has ended."""
         self._lanes[name].running = False
         self.active -= 1
 
     def find(self, response_id: str) -> StoredResponse | None:
-        """Return a response that a request on any lane may continue, or None."""
+        """Return a response that a request on any lane (``stream_id``) may continue, or None."""
         for lane in self._lanes.values():
             if lane.latest is not None and lane.latest.id == response_id:
                 return lane.latest
         return self._stored.get(response_id)
 
     def save(self, name: str | None, response: StoredResponse, *, store: bool) -> None:
-        """Make ``response`` the latest response of its lane, and store it if ``store``."""
+        """Make a response the latest one of its lane (``stream_id``), and store it if ``store``."""
         self._lanes[name].latest = response
         if store:
             self._stored[response.id] = response
 
     def evict(self, name: str | None, parent_id: object) -> None:
-        """Remove the parent of a failed continuation if it is the latest response of its lane."""
+        """Remove the parent of a failed continuation if the parent is the latest of its lane."""
         lane = self._lanes[name]
         if lane.latest is not None and lane.latest.id == parent_id:
             lane.latest = None
@@ -124,7 +124,7 @@ class ServerLanes(Generic[_RequestT]):
 
 
 class OpenConnection(Protocol):
-    """An open WebSocket of the server, as the server and the running responses control it."""
+    """The interface through which the server and the running responses control a WebSocket."""
 
     record: Connection
 
@@ -143,7 +143,7 @@ class OpenConnection(Protocol):
         """Make the connection half-open."""
 
     def slow_down(self, piece: int | None, delay: float) -> None:
-        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends it."""
+        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends the slow writing."""
 
     def forget(self, response_id: str | None) -> None:
         """Remove a response, or all (None), from all lanes of the connection."""

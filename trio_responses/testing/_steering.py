@@ -1,4 +1,4 @@
-"""Steering on one connection: accepted inputs, their target responses, and the steering events.
+"""Steering on one connection: accepted inputs, their target responses, and steering events.
 
 A response is a *target* from its first frame on. The target counts the sequence numbers of its
 events, which the steering events share. An accepted input stays with the target until a successor
@@ -41,7 +41,7 @@ Phase: TypeAlias = Literal["running", "waiting", "closed"]
 
 
 class SteerTarget:
-    """A response that steering inputs can be sent to."""
+    """A response to which steering inputs can be sent."""
 
     __slots__ = ("id", "next_number", "phase", "request", "required", "steers")
 
@@ -65,13 +65,13 @@ class SteerTarget:
         return {**frame, "sequence_number": self._take_number()}
 
     def continue_numbers_after(self, frame: Frame) -> None:
-        """Continue the sequence numbers after a frame that is written by hand."""
+        """Continue the sequence numbers after the number of a raw frame."""
         number = frame.get("sequence_number") if isinstance(frame, Mapping) else None
         if isinstance(number, int):
             self.next_number = number + 1
 
     def close_unless_steered(self) -> None:
-        """Close the target unless it has input. Called before the last event goes out."""
+        """Close the target unless it has accepted inputs. Called before the last event is sent."""
         if not self.steers:
             self.phase = "closed"
 
@@ -82,7 +82,7 @@ class SteerTarget:
         return steers
 
     def start_waiting(self, required: list[Json], *, silently: bool) -> Iterator[Json]:
-        """Yield the events for inputs that wait for tool outputs; none if ``silently``."""
+        """Start to wait for tool outputs, and yield ``pending`` events unless ``silently``."""
         self.phase, self.required = "waiting", required
         if not silently:
             for steer in tuple(self.steers):
@@ -93,7 +93,7 @@ class SteerTarget:
         return self._event("accepted", {"steer": _reference(steer)})
 
     def pending_event(self, steer: SteerRequest) -> Json:
-        """Return the event for an input that waits for tool outputs, and mark it so."""
+        """Return the event for an input that waits for tool outputs; mark the input pending."""
         steer.state = "pending"
         return self._event(
             "pending",
@@ -110,7 +110,7 @@ class SteerTarget:
             yield self.failed_event(steer, code)
 
     def failed_event(self, steer: SteerRequest, code: str, message: str | None = None) -> Json:
-        """Return the event for an input that fails, and mark it so."""
+        """Return the event for an input that fails, and mark the input as failed."""
         steer.state, steer.code = "failed", code
         return self._event("failed", _failure(steer, code, message))
 

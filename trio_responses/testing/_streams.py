@@ -202,7 +202,7 @@ class FaultyStream(Stream):
         self._pushed_back = data + self._pushed_back
 
     def slow_down(self, piece: int | None, delay: float) -> None:
-        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends it."""
+        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends the slow writing."""
         self._piece, self._delay = piece, delay
 
     def freeze(self) -> None:
