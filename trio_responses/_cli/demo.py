@@ -127,10 +127,10 @@ class Demo:
         async with self._send_event:
             try:
                 async for event in connection:
-                    self.screen.notification(_describe(event))
+                    self.screen.notification(_describe_event(event))
                     await self._send_event.send(event)
             except ResponsesError as error:  # the connection is closed: no socket will follow
-                self.screen.notification(_reason(error))
+                self.screen.notification(_error_reason(error))
 
     async def next_event(self) -> Event:
         """Wait for the next event of the connection that belongs to no turn."""
@@ -298,7 +298,7 @@ async def lose_socket(demo: Demo) -> str:
     else:
         raise UnexpectedResult("the new socket knew a response of the old one")
 
-    history = [_user(question), *(first.raw_output or ()), _user(again)]
+    history = [_user_message(question), *(first.raw_output or ()), _user_message(again)]
     response = await connection.create(model=DEFAULT_MODEL, input=history, store=False)
     screen.line(f"with the full input: {response.output_text}")
     check("the answer", response.output_text, f'Turn 2: you said "{again}".')
@@ -335,7 +335,7 @@ async def outlive_sockets(demo: Demo) -> str:
             first = await connection.create(model=DEFAULT_MODEL, input="Good morning!")
             screen.line(f"socket 1: {first.output_text}")
             async for event in connection:
-                screen.notification(_describe(event))
+                screen.notification(_describe_event(event))
                 if isinstance(event, ErrorEvent):
                     check("the error code", event.code, "websocket_connection_limit_reached")
                     break
@@ -422,17 +422,17 @@ async def _passes(demo: Demo, step: Callable[[Demo], Awaitable[str]]) -> bool:
     except BrokenPipeError:
         raise  # the reader of the output has closed its end
     except Exception as error:  # noqa: BLE001 - a step may raise anything
-        demo.screen.failed(_reason(error))
+        demo.screen.failed(_error_reason(error))
         return False
     finally:
         demo.server.forget_orders()
     return True
 
 
-def _reason(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     if isinstance(error, ExceptionGroup):
         group = cast("ExceptionGroup[Exception]", error)
-        return "; ".join(map(_reason, group.exceptions))
+        return "; ".join(map(_error_reason, group.exceptions))
     if type(error) is trio.TooSlowError:
         return f"the step did not end within {STEP_SECONDS:g} s"
     return str(error) if isinstance(error, UnexpectedResult) else f"{type(error).__name__}: {error}"
@@ -443,7 +443,7 @@ def _endpoint(server: ResponsesServer) -> Endpoint:
     return Endpoint.compatible(server.url, lanes=True, after_error="reuse")
 
 
-def _user(text: str) -> dict[str, str]:
+def _user_message(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 
 
@@ -451,7 +451,7 @@ def _count_slowly(request: Request) -> Reply:
     return Reply(NUMBERS[request.text.split()[-1]], delay=0.025)
 
 
-def _describe(event: Event) -> str:
+def _describe_event(event: Event) -> str:
     match event:
         case ConnectionLost():
             return f"event of the connection: ConnectionLost: {event}"

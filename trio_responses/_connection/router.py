@@ -93,7 +93,7 @@ class Router:
             batches[owner].add([event], sizes[index])
         self._route_between(socket, batches, events[start:], sizes[start:])
         for owner, batch in batches.items():
-            self._deliver(owner, batch.events, batch.size)
+            self._deliver_to_owner(owner, batch.events, batch.size)
 
     def _route_between(
         self,
@@ -138,7 +138,9 @@ class Router:
                 if turn.inbox is fullest:
                     turn.abandon()
 
-    def _deliver(self, owner: ActiveRequest | None, events: list[ServerEvent], size: int) -> None:
+    def _deliver_to_owner(
+        self, owner: ActiveRequest | None, events: list[ServerEvent], size: int
+    ) -> None:
         self.events_received += len(events)
         self.bytes_received += size
         if owner is None:

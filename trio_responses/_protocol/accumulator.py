@@ -154,7 +154,7 @@ class Accumulator:
             items=tuple(item.snapshot(index) for index, item in sorted(self._items.items()))
         )
 
-    def _item(self, index: int, item_id: str | None) -> _PartialItem:
+    def _item_at(self, index: int, item_id: str | None) -> _PartialItem:
         item = self._items.get(index)
         if item is None:
             item = self._items[index] = _PartialItem()
@@ -169,17 +169,17 @@ class Accumulator:
         for event in events:
             if event.output_index != index or event.content_index != part:
                 index, part = event.output_index, event.content_index
-                item = self._item(index, event.item_id)
+                item = self._item_at(index, event.item_id)
                 pieces = item.pieces.setdefault(("text", part), [])
             pieces.append(event.delta)
 
     def _on_item_added(self, events: Iterable[Any]) -> None:
         for event in events:
-            self._item(event.output_index, getattr(event.item, "id", None))
+            self._item_at(event.output_index, getattr(event.item, "id", None))
 
     def _on_item_done(self, events: Iterable[Any]) -> None:
         for event in events:
-            self._item(event.output_index, getattr(event.item, "id", None)).done = event
+            self._item_at(event.output_index, getattr(event.item, "id", None)).done = event
 
 
 Rule: TypeAlias = "Callable[[Accumulator, Iterable[Any]], None]"
@@ -194,7 +194,7 @@ def _make_append_rule(kind: str, part: str | None) -> Rule:
 
     def rule(accumulator: Accumulator, events: Iterable[Any]) -> None:
         for event in events:
-            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
+            item = accumulator._item_at(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
             item.pieces.setdefault(place, []).append(event.delta)
 
@@ -210,7 +210,7 @@ def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
 
     def rule(accumulator: Accumulator, events: Iterable[Any]) -> None:
         for event in events:
-            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
+            item = accumulator._item_at(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
             item.pieces[place] = [getattr(event, source)]
 

@@ -78,7 +78,7 @@ def find_calls_and_outputs(items: RawItems) -> list[CallItem]:
         fields = _list_decoder.decode(items.array)
     except _UNREADABLE:  # an item has another shape, so each one is decoded by itself
         fields = [_read_fields(raw) for raw in items]
-    keys = [_key(item) for item in fields]
+    keys = [_make_key(item) for item in fields]
     if not any(keys):
         return []
     return [
@@ -90,10 +90,10 @@ def find_calls_and_outputs(items: RawItems) -> list[CallItem]:
 
 def call_key(raw: msgspec.Raw) -> CallKey | None:
     """Return the key that a tool call and its output share; `None` for every other item."""
-    return _key(_read_fields(raw))
+    return _make_key(_read_fields(raw))
 
 
-def _key(item: _ItemFields) -> CallKey | None:
+def _make_key(item: _ItemFields) -> CallKey | None:
     kind = CALL_TYPES.get(item.type, item.type)
     if kind not in OUTPUT_TYPES or item.execution == "server":
         return None
@@ -133,7 +133,7 @@ def make_output(call: wire.OutputItem, result: Any) -> msgspec.Raw:
     """
     if is_output_item(result):
         return _encode(result)
-    output = _start_output(call)
+    output = _make_output_base(call)
     match call:
         case wire.McpApprovalRequest():
             output["approve"] = result is True
@@ -161,12 +161,12 @@ def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
             outcome = {"type": "exit", "exit_code": 1}
             return make_output(call, [{"stdout": "", "stderr": text, "outcome": outcome}])
         case wire.ApplyPatchCall():
-            return _encode({**_start_output(call), "status": "failed", "output": text})
+            return _encode({**_make_output_base(call), "status": "failed", "output": text})
         case _:
             return make_output(call, text)
 
 
-def _start_output(call: wire.OutputItem) -> dict[str, Any]:
+def _make_output_base(call: wire.OutputItem) -> dict[str, Any]:
     """Return the fields of an output item that connect the output to its tool call."""
     output: dict[str, Any] = {"type": OUTPUT_TYPES[call.wire_type]}
     match call:

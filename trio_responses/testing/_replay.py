@@ -42,7 +42,7 @@ def plan_replay(recording: Recording, *, timing: bool) -> Replay:
             if steer.request is request:
                 script.hold(event, after_events=_place_after(steer.frames_before, request))
         if timing:
-            for place, pause in enumerate(_pauses(request)):
+            for place, pause in enumerate(_recorded_pauses(request)):
                 script.stall(after_events=place, seconds=pause)
         for place, frame in request.extra_frames:
             script.inject(frame, after_events=_place_after(place, request))
@@ -74,7 +74,7 @@ def _place_after(frames: int, request: RecordedRequest) -> int | None:
     return None if frames >= len(request.frames) else frames
 
 
-def _pauses(request: RecordedRequest) -> Iterator[float]:
+def _recorded_pauses(request: RecordedRequest) -> Iterator[float]:
     before = request.sent_at
     for time in request.times:
         yield max(time - before, 0.0)

@@ -78,7 +78,7 @@ def plan_reply(
     :param now: The time of creation, in Unix seconds.
     :param cached: The number of history items in the cache of the connection.
     """
-    response = _response(request, ids, now)
+    response = _initial_response(request, ids, now)
     body = list(_output_events(request, reply, ids))
     output = [event["item"] for event in body if event["type"] == "response.output_item.done"]
 
@@ -93,7 +93,7 @@ def plan_reply(
     def cut(items: int) -> ResponsePlan:
         steered = end(replace(reply, status="incomplete", reason="steered"), output[:items])
         return ResponsePlan(
-            [_numbered(steered, 0, request)], stored=(response["id"], output[:items])
+            [_with_sequence_number(steered, 0, request)], stored=(response["id"], output[:items])
         )
 
     events = [
@@ -103,7 +103,8 @@ def plan_reply(
         end(reply, output),
     ]
     frames = [
-        _numbered(event, n, request) for n, event in enumerate(_selected(events, reply.events))
+        _with_sequence_number(event, n, request)
+        for n, event in enumerate(_select_events(events, reply.events))
     ]
     stored = None if reply.status == "failed" else (response["id"], output)
     return ResponsePlan(frames, reply.delay, stored, cut=None if reply.calls else cut)
@@ -115,11 +116,13 @@ def plan_failure(request: Request, fail: Fail, *, ids: IdGenerator, now: float) 
     started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
     frames: list[Frame] = list(started[: fail.after_events])
     if fail.shape == "failed":
-        response = _response(request, ids, now)
+        response = _initial_response(request, ids, now)
         response |= {"id": request.response_id, "status": "failed"}
         response["error"] = {"code": refusal.code, "message": refusal.message}
         frames.append(
-            _numbered({"type": "response.failed", "response": response}, len(frames), request)
+            _with_sequence_number(
+                {"type": "response.failed", "response": response}, len(frames), request
+            )
         )
     else:
         frames.append(error_frame(refusal, lane=request.lane, sequence_number=len(frames)))
@@ -167,7 +170,7 @@ def _response_in(frame: Frame) -> _RawResponse | None:
         return None  # missing, or invalid on purpose
 
 
-def _response(request: Request, ids: IdGenerator, now: float) -> Json:
+def _initial_response(request: Request, ids: IdGenerator, now: float) -> Json:
     if request.response_id is None:
         request.response_id = ids.new("resp")
     echoed = {
@@ -185,13 +188,13 @@ def _response(request: Request, ids: IdGenerator, now: float) -> Json:
         "model": request["model"],
         "output": [],
         "service_tier": "default",
-        "tools": [_tool(tool) for tool in request.tools],
+        "tools": [_tool_with_defaults(tool) for tool in request.tools],
         "usage": None,
         **echoed,
     }
 
 
-def _tool(tool: Json) -> Json:
+def _tool_with_defaults(tool: Json) -> Json:
     if tool["type"] != "function":
         return tool
     return {"description": None, "parameters": None, "strict": True, **tool}
@@ -235,7 +238,7 @@ def _with_output(final: Json, how: str) -> Json:
             return final
 
 
-def _selected(events: list[Json], which: str) -> list[Json]:
+def _select_events(events: list[Json], which: str) -> list[Json]:
     match which:
         case "deltas":
             return [event for event in events if not event["type"].endswith(_NOT_ESSENTIAL)]
@@ -248,7 +251,7 @@ def _selected(events: list[Json], which: str) -> list[Json]:
             return events
 
 
-def _numbered(event: Json, number: int, request: Request) -> Json:
+def _with_sequence_number(event: Json, number: int, request: Request) -> Json:
     frame = event | {"sequence_number": number}
     if request.lane is not None:
         frame["stream_id"] = request.lane
@@ -292,7 +295,7 @@ def _reasoning_events(
     part = {"type": "summary_text", "text": summary}
     yield {"type": "response.output_item.added", "output_index": index, "item": item}
     yield {"type": f"{prefix}_part.added", **at, "part": part | {"text": ""}}
-    for delta in _words(summary):
+    for delta in _split_words(summary):
         yield {"type": f"{prefix}_text.delta", **at, "delta": delta}
     yield {"type": f"{prefix}_text.done", **at, "text": summary}
     yield {"type": f"{prefix}_part.done", **at, "part": part}
@@ -332,7 +335,7 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
         "output_index": index,
         "item": item | {"arguments": "", "status": "in_progress"},
     }
-    for delta in _pieces(arguments, 16):
+    for delta in _split_pieces(arguments, 16):
         yield {"type": f"{prefix}.delta", **at, "delta": delta}
     yield {"type": f"{prefix}.done", **at, "arguments": arguments}
     done = item | {"arguments": arguments, "status": "completed"}
@@ -341,22 +344,22 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
 
 def _message_deltas(reply: Reply) -> list[Sequence[str]]:
     """Return the text deltas of each message of a reply."""
-    texts: list[Sequence[str]] = [_split(text, reply.chunk_size) for text in reply.more]
+    texts: list[Sequence[str]] = [_split_text(text, reply.chunk_size) for text in reply.more]
     if reply.chunks is not None:
         return [reply.chunks, *texts]
     if reply.text is not None:
-        return [_split(reply.text, reply.chunk_size), *texts]
+        return [_split_text(reply.text, reply.chunk_size), *texts]
     return texts
 
 
-def _split(text: str, size: int | None) -> list[str]:
-    return _words(text) if size is None else _pieces(text, size)
+def _split_text(text: str, size: int | None) -> list[str]:
+    return _split_words(text) if size is None else _split_pieces(text, size)
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     first, *rest = text.split(" ")
     return [piece for piece in (first, *(f" {word}" for word in rest)) if piece]
 
 
-def _pieces(text: str, size: int) -> list[str]:
+def _split_pieces(text: str, size: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]

@@ -173,9 +173,9 @@ class Recorded:
         Frames without a ``stream_id`` stay so if the recorded request had a lane: the recorded
         server does not name lanes.
         """
-        return [self._moved(frame, lane) for frame in self.frames]
+        return [self._move_to_lane(frame, lane) for frame in self.frames]
 
-    def _moved(self, frame: Frame, lane: str | None) -> Frame:
+    def _move_to_lane(self, frame: Frame, lane: str | None) -> Frame:
         if not isinstance(frame, Mapping) or lane == self.lane:
             return frame
         if self.lane is not None and "stream_id" not in frame:

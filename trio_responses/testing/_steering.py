@@ -90,7 +90,7 @@ class SteerTarget:
 
     def accepted_event(self, steer: SteerRequest) -> Json:
         """Return the event for an input that the server accepts."""
-        return self._event("accepted", {"steer": _reference(steer)})
+        return self._event("accepted", {"steer": _steer_reference(steer)})
 
     def pending_event(self, steer: SteerRequest) -> Json:
         """Return the event for an input that waits for tool outputs; mark the input pending."""
@@ -98,7 +98,7 @@ class SteerTarget:
         return self._event(
             "pending",
             {
-                "steer": _reference(steer),
+                "steer": _steer_reference(steer),
                 "reason": "waiting_for_required_input",
                 "required_input": self.required,
             },
@@ -112,7 +112,7 @@ class SteerTarget:
     def failed_event(self, steer: SteerRequest, code: str, message: str | None = None) -> Json:
         """Return the event for an input that fails, and mark the input as failed."""
         steer.state, steer.code = "failed", code
-        return self._event("failed", _failure(steer, code, message))
+        return self._event("failed", _failure_fields(steer, code, message))
 
     def _event(self, kind: str, fields: Json) -> Json:
         event = {
@@ -211,15 +211,15 @@ def make_successor(target: SteerTarget, steers: list[SteerRequest]) -> Request:
     return Request(body, parent.connection, parent.lane, steers=steers)
 
 
-def _reference(steer: SteerRequest) -> Json:
+def _steer_reference(steer: SteerRequest) -> Json:
     reference: Json = {"previous_response_id": steer.previous_response_id}
     return reference if steer.id is None else {"id": steer.id, **reference}
 
 
-def _failure(steer: SteerRequest, code: str, message: str | None) -> Json:
+def _failure_fields(steer: SteerRequest, code: str, message: str | None) -> Json:
     default = _MESSAGES.get(code, f"The input was refused ({code}).")
     return {
-        "steer": {**_reference(steer), "input": steer.input},
+        "steer": {**_steer_reference(steer), "input": steer.input},
         "error": {
             "type": "invalid_request_error",
             "code": code,
@@ -234,5 +234,5 @@ def _refused_event(
     if target is not None:
         return target.failed_event(steer, code, message)
     steer.state, steer.code = "failed", code
-    fields: dict[str, Any] = _failure(steer, code, message)
+    fields: dict[str, Any] = _failure_fields(steer, code, message)
     return {"type": "response.steer.failed", "sequence_number": 0, **fields}
