@@ -145,7 +145,7 @@ class FastLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Pass the lock to the task that has waited longest, or release it."""
+        """Pass the lock to the task that has waited longest, or release the lock."""
         if self._queue:
             self._queue.unpark()
         else:

@@ -140,7 +140,7 @@ class Demo:
             raise UnexpectedResult("the connection closed and will open no more sockets") from None
 
     async def converse(self, text: str, **params: Any) -> Response:
-        """Run one turn, and show its text as it arrives."""
+        """Run one turn, and show the text of the answer as it arrives."""
         self.screen.line(f"you:   {text}")
         pieces: list[str] = []
         async with self.connection.stream(model=DEFAULT_MODEL, input=text, **params) as stream:

@@ -220,7 +220,7 @@ async def _handshake(prober: Prober) -> Judgement:
 
 
 async def _text_turn(prober: Prober) -> Judgement:
-    """Try one model after the other until one answers."""
+    """Run a turn with one model after the other until a model answers."""
     rejected: list[str] = []
     async with prober.connect(after_error="replace") as connection:
         for model in prober.models:

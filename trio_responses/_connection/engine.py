@@ -1,4 +1,4 @@
-"""The engine of a connection: one open socket at a time, replaced when it is lost or old.
+"""The engine of a connection, which keeps one socket open and replaces lost and old sockets.
 
 Two kinds of tasks do the work. The *supervisor task* runs for the whole connection: it opens
 sockets and decides when to stop trying. A *receive task* runs for each socket: it reads batches

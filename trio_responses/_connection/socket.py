@@ -79,7 +79,7 @@ TRANSITIONS: Final[Mapping[SocketState, Mapping[SocketTrigger, SocketState]]] = 
 
 
 class Socket:
-    """A WebSocket and the requests that were sent on it.
+    """One live WebSocket of a connection, and the requests that were sent on the socket.
 
     :param transport: the WebSocket.
     :param observer: notifies the instruments about this socket.
@@ -208,7 +208,7 @@ class Socket:
         self.interrupt_read()
 
     def handle_error(self, event: ErrorEvent, owner: ActiveRequest | None) -> None:
-        """Retire the socket if an ``error`` event means that it is of no further use."""
+        """Retire the socket if an ``error`` event means that the socket is of no further use."""
         self._last_error = api_error(event)
         if isinstance(self._last_error, ConnectionLimitReached):
             if (
@@ -222,7 +222,7 @@ class Socket:
     def fail_oversize(
         self, lane: str | None, error: MessageTooLarge, *, response_event: bool = False
     ) -> None:
-        """Fail the turns that a message may belong to, which was discarded because of its size.
+        """Fail the turns to which a message may belong that was discarded because of its size.
 
         :param lane: the lane of the message. If no request is active on it, all turns fail.
         :param response_event: whether the message was an event of a response, which has started

@@ -78,7 +78,7 @@ class RunConfig:
 
 @final
 class RunStream:
-    """The events of a run, for the length of an ``async with`` block.
+    """The stream of a run's events, open for the length of an ``async with`` block.
 
     Made by ``conversation.run_stream()``. Iterate over it once, in one task. The block may be left
     at any ``await``: the remaining events of the response are discarded, and tools are cancelled.

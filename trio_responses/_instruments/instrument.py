@@ -1,4 +1,4 @@
-"""The base class of instruments, and the objects that notify them.
+"""The base class of instruments, and the observers that notify the instruments.
 
 Instruments work like Trio's: a hook that is not overridden costs nothing, hooks do not wait, and an
 instrument that raises is logged and removed, so that it breaks nothing else. The records that the
@@ -70,7 +70,7 @@ class Instrument:
         """
 
     def reconnecting(self, attempt: int, delay: float, error: ResponsesError) -> None:
-        """Called when the connection starts to wait before it tries to connect again.
+        """Called when the connection starts to wait before its next attempt to connect.
 
         :param attempt: the number of the next attempt, from 1.
         :param delay: the seconds until the attempt.

@@ -1,4 +1,4 @@
-"""The scheduler of a pool: it assigns a connection to each turn, lane and conversation.
+"""The scheduler of a pool, which assigns a connection to each turn, lane and conversation.
 
 A turn takes a *place* on a connection before its request is sent, and releases the place when its
 block is left. A connection has as many places as a server runs responses at the same time.

@@ -79,7 +79,7 @@ class PoolSupervisor:
             self._finished.set()
 
     async def _run_connection(self, nursery: trio.Nursery) -> None:
-        """Open a connection and watch it until it ends."""
+        """Open a connection of the pool, and watch the connection until its end."""
         try:
             engine = await self._open(nursery)
         except ResponsesError as error:

@@ -1,4 +1,4 @@
-"""The decision whether a turn of a conversation is sent as a delta or with full input.
+"""The decision whether a turn is sent as a delta (new items only) or with full input.
 
 The server keeps the latest response of each lane of each socket in memory, and loses it with the
 socket (guide, "WebSocket mode"). So the next turn is sent in one of two ways:
@@ -62,7 +62,7 @@ def parent_of_delta(
     placement: Placement,
     latest: str | None,
 ) -> str | None:
-    """Return the ``previous_response_id`` of a delta, or `None` if full input has to be sent.
+    """Return the ``previous_response_id`` of a turn, or `None` if it is sent with full input.
 
     :param server: what the server holds of the conversation, as far as it is known.
     :param settings: the settings of the request in the form of `canonical_settings`; `None` if

@@ -67,7 +67,7 @@ __all__ = [
 
 
 class RequestState(StrEnum):
-    """The state of a request: the progress of the server with it."""
+    """The state of a request: how far the server has processed the request."""
 
     SENT = auto()
     """The request was written, or is being written, and no response has started."""

@@ -40,7 +40,7 @@ _any_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 class CompiledType(NamedTuple):
-    """A type with its JSON schema and its decoder.
+    """A type, its JSON schema in the chosen mode (strict or full), and its decoder.
 
     :ivar info: the type as msgspec describes it.
     :ivar schema: the schema.

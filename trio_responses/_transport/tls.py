@@ -38,7 +38,7 @@ class TLSStream(trio.abc.Stream):
     stream that accepts no more bytes, but can still be received from. The same holds for a receive
     that was cancelled while it wrote one of TLS's own messages, such as the answer to a key update.
 
-    :param stream: the stream below.
+    :param stream: the underlying stream.
     :param context: the trusted certificates and the TLS settings.
     :param server_hostname: the name that is sent to the server (SNI) and that its certificate must
         have.
@@ -131,7 +131,7 @@ class TLSStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``.
 
-        :raises trio.BrokenResourceError: when the stream below or TLS accepts no more bytes.
+        :raises trio.BrokenResourceError: when the underlying stream or TLS accepts no more bytes.
         """
         self._begin_sending()
         try:

@@ -62,7 +62,7 @@ class RequestBuilder(Protocol):
         ...
 
     def prepare_retry(self, error: ResponsesError) -> bool:
-        """Prepare the request so that an error does not occur again; return whether it can."""
+        """Prepare a retry that avoids an error; return whether the request can avoid the error."""
         ...
 
     def handle_successor(self, response: Response, steers: Sequence[SteerInput]) -> None:

@@ -32,7 +32,7 @@ class Tagged(
 
     @property
     def wire_type(self) -> str:
-        """The ``type`` on the wire, the same as ``type``; unknown objects have it, too."""
+        """The ``type`` on the wire, which known and unknown objects have."""
         return self.type
 
 

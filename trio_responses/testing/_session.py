@@ -91,7 +91,7 @@ class Session:
         self._stream.freeze()
 
     def slow_down(self, piece: int | None, delay: float) -> None:
-        """Write slowly from now on, see :meth:`FaultyStream.slow_down`."""
+        """Write a few bytes at a time from now on, see :meth:`FaultyStream.slow_down`."""
         self._stream.slow_down(piece, delay)
 
     def forget(self, response_id: str | None) -> None:
