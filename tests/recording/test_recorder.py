@@ -104,7 +104,7 @@ async def test_a_recording_has_no_secrets_of_a_message_that_is_not_json(
 async def test_a_deeply_nested_message_does_not_end_a_recording(
     server: ResponsesServer,
 ) -> None:
-    deep = "[" * 5000 + "]" * 5000
+    deep = "[" * 20_000 + "]" * 20_000
     file = io.BytesIO()
     server.answer().inject(deep, after_events=2)
     async with server.open_client(instruments=[Recorder(file)]) as connection:
