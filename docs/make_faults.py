@@ -99,6 +99,12 @@ def opening_row(cell: Opening) -> list[str]:
     return [cell.fault, error, cell.takes.words, again if cell.error is not None else "-"]
 
 
+def when(cell: Cell | Steered) -> str:
+    """Return when a turn has ended, with ``at_most_once``."""
+    delayed = getattr(cell, "repeated", False) and cell.delayed
+    return f"after up to {cell.delayed:g} s" if delayed else cell.after.words
+
+
 def sent_again(cell: Cell | Steered) -> str:
     """Return whether a request is sent again, by default and with ``at_least_once``."""
     by_default = getattr(cell, "repeated", False)
@@ -120,7 +126,7 @@ def turn_row(cell: Cell) -> list[str]:
         cell.fault,
         name(cell.raises, ends_well),
         f"`{cell.delivery}`" if cell.delivery is not None else "-",
-        cell.after.words,
+        when(cell),
         cell.then.words,
         sent_again(cell),
     ]
@@ -133,7 +139,7 @@ def steered_row(cell: Steered) -> list[str]:
         cell.fault,
         name(cell.raises, ends_well),
         f"`{cell.receipt}`",
-        cell.after.words,
+        when(cell),
         cell.then.words,
         sent_again(cell),
     ]

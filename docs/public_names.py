@@ -105,7 +105,8 @@ def kind_of(thing: object) -> str:
 
 def shows_inherited(thing: object) -> bool:
     """Whether a class is shown with the members of its bases, which are not public."""
-    return isinstance(thing, type) and not issubclass(thing, BaseException | Enum | msgspec.Struct)
+    hidden = BaseException | Enum | msgspec.Struct | dict
+    return isinstance(thing, type) and not issubclass(thing, hidden)
 
 
 # --- Docstrings ------------------------------------------------------------------------------
@@ -131,6 +132,7 @@ def alias_docstrings() -> dict[str, list[str]]:
 INTERNAL = {
     "Item.unknown",
     "Part.unknown",
+    "Response.with_output",
     "ResponsesError.copy_for_raise",
     "RotationPolicy.age_for",
     "Script.fits",

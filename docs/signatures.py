@@ -62,7 +62,9 @@ def default_in_source(value: ast.expr | None) -> str | None:
 def record_signature(record: type) -> str | None:
     """Return the signature of a record, with the types as written in the source."""
     if issubclass(record, msgspec.Struct):
-        of_all = {"sequence_number", "stream_id"} if issubclass(record, TaggedEvent) else set()
+        of_all = (
+            {"sequence_number", "stream_id", "agent"} if issubclass(record, TaggedEvent) else set()
+        )
         named = [(name, True) for name in record.__struct_fields__ if name not in of_all]
     elif is_dataclass(record):
         named = [(each.name, each.kw_only) for each in fields(record) if each.init]

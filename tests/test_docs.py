@@ -159,6 +159,6 @@ def branch(kind: type[BaseException], depth: int) -> list[str]:
     ]
     lines = ["    " * depth + kind.__name__ + (f"  ({', '.join(others)})" if others else "")]
     for each in sorted(kind.__subclasses__(), key=lambda one: one.__name__):
-        if each.__name__ in trio_responses.__all__:
+        if getattr(trio_responses, each.__name__, None) is each:
             lines += branch(each, depth + 1)
     return lines

@@ -491,3 +491,22 @@ async def test_headers_that_are_not_pairs_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="headers"):
         async with open_responses("http://localhost/v1", headers="x", reconnect=[]):  # type: ignore[arg-type]
             pass
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "name", "loopback"),
+    [
+        ("https://models.test./v1", "models.test.", "models.test", False),
+        ("https://models.test/v1", "models.test", "models.test", False),
+        ("http://localhost./v1", "localhost.", "localhost", True),
+    ],
+)
+def test_the_dot_at_the_end_of_a_name_is_dialled_and_not_sent_in_tls(
+    url: str, host: str, name: str, *, loopback: bool
+) -> None:
+    endpoint = Endpoint.compatible(url)
+    assert (endpoint.host, endpoint.tls_name, endpoint.loopback) == (host, name, loopback)
+
+
+def test_the_official_host_may_end_with_a_dot() -> None:
+    assert Endpoint.of("https://api.openai.com./v1").lanes

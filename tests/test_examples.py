@@ -68,7 +68,7 @@ async def test_chat() -> None:
 
 async def test_chat_with_another_server_goes_on_after_an_error() -> None:
     async with open_test_server() as server:
-        server.fail("rate_limit_exceeded", status=429)
+        server.fail("server_error", status=500)
         url = await server.serve_tcp()
         said = await run("chat", "--url", url, "--model", "mine", stdin="Hello\nHello?\n")
         assert server.requests[-1]["model"] == "mine"

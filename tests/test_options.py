@@ -168,6 +168,6 @@ async def test_an_endpoint_must_not_be_a_url(opener: Opener) -> None:
 
 @pytest.mark.parametrize("opener", OPENERS)
 async def test_url_and_endpoint_together_are_refused(opener: Opener) -> None:
-    with pytest.raises(ConfigurationError, match="a base_url or an endpoint, not both"):
+    with pytest.raises(ConfigurationError, match="base_url or endpoint, not both"):
         async with opener("https://host/v1", endpoint=Endpoint.xai()):
             pytest.fail("the block began")  # pragma: no cover

@@ -233,6 +233,21 @@ async def test_invalid_arguments_are_not_quoted(
         assert KEY not in f"{link!r} {link} {link.args!r}"
 
 
+@pytest.mark.parametrize("url", ["http://u:{}@proxy:80800", "ftp://u:{}@proxy", "http://u:{}@["])
+async def test_an_invalid_proxy_of_the_environment_shows_no_variable(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No local variable of the library holds the proxy's URL, nor the rest of the environment."""
+    without_environment(monkeypatch)
+    monkeypatch.setenv("HTTPS_PROXY", url.format(KEY))
+    monkeypatch.setenv("ANOTHER_SECRET", KEY)
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY: ") as caught:
+        async with open_responses("https://models.test/v1", api_key="x"):
+            pass
+    assert_silent(caught.value)
+    assert locals_with_key(caught.value) == set()
+
+
 # --- Turns --------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from trio_responses._concurrency import open_closing_nursery
+from trio_responses._concurrency import open_closing_nursery, require_trio
 from trio_responses._connection.engine import ConnectionEngine
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
@@ -24,6 +24,7 @@ from trio_responses._instruments.log import with_logging
 from trio_responses._settings import (
     Keepalive,
     Limits,
+    RetryPolicy,
     RotationPolicy,
     Timeouts,
     check_option_values,
@@ -94,6 +95,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn as a scope, event by event.
@@ -113,13 +115,21 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
         :param snapshot: whether text is kept for ``stream.snapshot``.
+        :param max_retries: how often the turn is sent again after a rate limit or, with
+            ``at_least_once``, after an error of the server; by default as the connection.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
         :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
-            ``delivery``.
+            ``delivery`` and ``max_retries``.
         """
         check_option_values(delivery=delivery)
         request = StaticRequest(create_command(params, input))
-        return ResponseStream(self._engine.requests, request, delivery=delivery, snapshot=snapshot)
+        return ResponseStream(
+            self._engine.requests,
+            request,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+        )
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
@@ -286,6 +296,8 @@ async def open_responses(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    max_retries: int = 2,
+    max_retry_wait: float = 60.0,
     on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
@@ -324,6 +336,14 @@ async def open_responses(
     :param keepalive: how a dead connection is detected.
     :param limits: limits on bytes of messages, requests and buffers.
     :param rotation: when a socket is replaced before the server ends it.
+    :param max_retries: how often a turn is sent again when the server rejected it for its rate
+        (429, before any event: it did not run); with ``delivery="at_least_once"`` also after an
+        overload or another error of the server. 0 raises the error at once. The cost: such a turn
+        may take up to ``max_retries * max_retry_wait`` seconds longer, unless the caller sets a
+        deadline.
+    :param max_retry_wait: the longest delay before one retry, in seconds. The delay is what the
+        server asks for, else 0.5 s, doubled for each retry up to 8 s and shortened at random by up
+        to a quarter. If the server asks for a longer delay, the error is raised at once.
     :param on_abandoned_turn: what happens when a turn is left before its end, where the endpoint
         has no lanes: with ``"drain"`` the next turn waits until the rest of the response was
         received; with ``"replace_socket"`` the next turn has a new socket at once, and the server
@@ -353,6 +373,8 @@ async def open_responses(
         keepalive=keepalive,
         limits=limits,
         rotation=rotation,
+        max_retries=max_retries,
+        max_retry_wait=max_retry_wait,
         on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
@@ -381,6 +403,8 @@ async def connect_responses(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    max_retries: int = 2,
+    max_retry_wait: float = 60.0,
     on_abandoned_turn: OnAbandonedTurn = "drain",
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
@@ -406,6 +430,8 @@ async def connect_responses(
         keepalive=keepalive,
         limits=limits,
         rotation=rotation,
+        max_retries=max_retries,
+        max_retry_wait=max_retry_wait,
         on_abandoned_turn=on_abandoned_turn,
         allow_insecure=allow_insecure,
         instruments=instruments,
@@ -436,6 +462,7 @@ async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> Conne
     :raises ResponsesError: when no socket can be opened; the engine is closed then, as it is when
         the call is cancelled.
     """
+    require_trio()
     try:
         await nursery.start(engine.run)
         await engine.wait_open()
@@ -460,6 +487,8 @@ def make_engine(
     keepalive: Keepalive | None,
     limits: Limits | None,
     rotation: RotationPolicy | None,
+    max_retries: int,
+    max_retry_wait: float,
     on_abandoned_turn: OnAbandonedTurn,
     allow_insecure: bool,
     instruments: Iterable[Instrument],
@@ -471,8 +500,8 @@ def make_engine(
     endpoint = choose_endpoint(base_url, endpoint)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
-            f"ws:// to {endpoint.host} would show the key and the content to everybody on the way:"
-            " use wss:// or allow_insecure=True"
+            f"http:// and ws:// to {endpoint.host} show the key and the content to every machine on"
+            " the way: use https://, or pass allow_insecure=True"
         )
     if endpoint.secure and ssl_context is None:
         ssl_context = default_ssl_context()
@@ -483,6 +512,7 @@ def make_engine(
         timeouts=checked_record("timeouts", timeouts, Timeouts),
         keepalive=checked_record("keepalive", keepalive, Keepalive),
         limits=checked_record("limits", limits, Limits),
+        retry_policy=RetryPolicy(max_retries=max_retries, max_retry_wait=max_retry_wait),
         on_abandoned_turn=on_abandoned_turn,
         instruments=Instruments(
             with_logging(instruments, enabled=logging),

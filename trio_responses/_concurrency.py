@@ -7,7 +7,7 @@ some 3 us, at every acquisition, and a request acquires several locks that are h
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -18,7 +18,31 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["FastLock", "Notifier", "open_closing_nursery", "open_collapsing_nursery"]
+__all__ = [
+    "FastLock",
+    "Notifier",
+    "open_closing_nursery",
+    "open_collapsing_nursery",
+    "require_trio",
+]
+
+
+def require_trio() -> None:
+    """Raise an error that explains what to do, unless the caller runs in a Trio task.
+
+    :raises RuntimeError: outside of `trio.run`, also where asyncio runs.
+    """
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        import asyncio  # noqa: PLC0415 - it takes 40 ms, and only an error needs it
+
+        start = "start the program with trio.run(main)"
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            start += ", not with asyncio.run(main)"
+        problem = "trio_responses needs Trio, and this code does not run in a Trio task"
+        raise RuntimeError(f"{problem}: {start}") from None
 
 
 # --- Nurseries ---------------------------------------------------------------------------
@@ -44,7 +68,11 @@ class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nurs
     __slots__ = ("_manager",)
 
     def __init__(self) -> None:
-        self._manager = trio.open_nursery()
+        try:
+            self._manager = trio.open_nursery()
+        except (AttributeError, RuntimeError):  # what Trio raises outside of trio.run()
+            require_trio()
+            raise
 
     async def __aenter__(self) -> trio.Nursery:
         """Open the nursery."""

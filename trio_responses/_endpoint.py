@@ -179,7 +179,7 @@ class Endpoint:
         :param url: `None` for the URL in ``OPENAI_BASE_URL``, or OpenAI's when that is not set.
         """
         url = websocket_url(url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL)
-        if OFFICIAL_HOST.fullmatch(urlsplit(url).hostname or ""):
+        if OFFICIAL_HOST.fullmatch((urlsplit(url).hostname or "").removesuffix(".")):
             return cls.openai(url)
         return cls.compatible(url)
 
@@ -194,6 +194,11 @@ class Endpoint:
         host = urlsplit(self.url).hostname
         assert host  # noqa: S101 - websocket_url() has checked it
         return host
+
+    @property
+    def tls_name(self) -> str:
+        """The host's name for TLS: without the trailing dot of a fully qualified name (SNI)."""
+        return self.host.removesuffix(".")
 
     @property
     def port(self) -> int:
@@ -231,7 +236,9 @@ def choose_endpoint(url: str | None, endpoint: Endpoint | None) -> Endpoint:
     if endpoint is None:
         return Endpoint.of(url)
     if url is not None:
-        raise ConfigurationError("give a base_url or an endpoint, not both")
+        raise ConfigurationError(
+            "pass base_url or endpoint, not both: an endpoint has a URL of its own"
+        )
     if not isinstance(endpoint, Endpoint):
         kind = type(endpoint).__name__
         raise ConfigurationError(f"endpoint must be an Endpoint, not {kind}: a URL is for base_url")
@@ -260,15 +267,20 @@ def checked_headers(headers: Headers) -> HeaderLines:
         pairs = tuple((name, value) for name, value in headers)
     except (TypeError, ValueError):
         raise ConfigurationError("headers must be a mapping, or pairs of name and value") from None
-    for name, value in pairs:
+    for number, (name, value) in enumerate(pairs, 1):
         if not _matches(HEADER_NAME, name):
-            raise ConfigurationError("a header has a name that HTTP does not allow")
+            raise ConfigurationError(
+                f"header {number} has a name that HTTP does not allow: use letters, digits and -"
+            )
         if HANDSHAKE_HEADER.fullmatch(name):
             raise ConfigurationError(
                 f"header {name!r} is set by the handshake: leave it out of headers"
             )
         if not _matches(HEADER_VALUE, value):
-            raise ConfigurationError(f"header {name!r} has a value that HTTP does not allow")
+            raise ConfigurationError(
+                f"header {name!r} has a value that HTTP does not allow: no line breaks, no spaces"
+                " at its ends, no characters outside of Latin-1"
+            )
     return HeaderLines(pairs)
 
 
@@ -288,7 +300,7 @@ def api_key_for(endpoint: Endpoint, given: ApiKey | None) -> ApiKey | None:
     if key is not None and not isinstance(key, str):
         raise ConfigurationError("api_key must be a string or an async callable that returns one")
     if endpoint.requires_key:
-        raise ConfigurationError(f"no API key: set {endpoint.key_variable} or give api_key")
+        raise ConfigurationError(f"no API key: set {endpoint.key_variable} or pass api_key")
     return None
 
 
@@ -302,7 +314,7 @@ def key_hint(endpoint: Endpoint, given: ApiKey | None, headers: HeaderLines) -> 
         return "is api_key the right key?"
     if given is None and os.environ.get(endpoint.key_variable):
         return f"is {endpoint.key_variable} the right key?"
-    return f"no key was sent: set {endpoint.key_variable} or give api_key"
+    return f"no key was sent: set {endpoint.key_variable} or pass api_key"
 
 
 async def handshake_headers(
@@ -327,6 +339,11 @@ async def handshake_headers(
         api_key = key
     own = [("User-Agent", USER_AGENT), *endpoint.headers]
     if api_key:
+        if not _matches(HEADER_VALUE, api_key):
+            raise ConfigurationError(
+                "the API key has characters that no header can hold, such as a line break at its"
+                " end: strip it"
+            )
         bearer = endpoint.key_header == "Authorization"
         own.append((endpoint.key_header, f"Bearer {api_key}" if bearer else api_key))
     replaced = {name.lower() for name, _ in headers}
@@ -357,22 +374,28 @@ def websocket_url(url: str) -> str:
         printable ASCII.
     """
     if not _matches(URL_TEXT, url):
-        raise ConfigurationError("a URL is a string of printable ASCII, without spaces")
+        raise ConfigurationError(
+            "the URL must be a string of printable ASCII characters without spaces"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
         (parts.hostname or "").encode("idna")  # the resolver does the same
     except ValueError as error:
-        raise ConfigurationError(f"not a URL that can be dialled: {error}") from None
+        raise ConfigurationError(f"the URL cannot be dialled: {error}") from None
     if parts.scheme not in SCHEMES:
         hint = f", not {parts.scheme!r}" if "://" in url else _suggestion(url)
         raise ConfigurationError(f"a URL begins with https://, wss://, http:// or ws://{hint}")
     if not parts.hostname or port == 0:
-        raise ConfigurationError("the URL names no host or no port that can be dialled")
+        raise ConfigurationError("the URL names no host, or port 0: write https://host/v1")
     if "@" in parts.netloc:
-        raise ConfigurationError("a key belongs in api_key, not in the URL")
+        raise ConfigurationError(
+            "the URL has a user name, which no handshake sends: pass the key as api_key"
+        )
     if parts.fragment:
-        raise ConfigurationError("a WebSocket URL has no fragment (RFC 6455, section 3)")
+        raise ConfigurationError(
+            "the URL has a fragment (#...), which a WebSocket URL cannot have: leave it out"
+        )
     path = parts.path.rstrip("/")
     if not path.endswith("/responses"):
         path += "/responses"
@@ -397,6 +420,7 @@ def azure_url(resource: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine: a loopback address or ``localhost``."""
+    host = host.removesuffix(".")
     try:
         return ip_address(host).is_loopback
     except ValueError:

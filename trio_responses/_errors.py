@@ -1,23 +1,31 @@
 """The exceptions of this library, all below `ResponsesError`.
 
 An exception carries facts as attributes (codes, sizes, ages, ids), and its message states them in
-one sentence. Invariants: no exception holds a key, and no message holds the content of a request or
-response. Bodies and texts of the server are attributes, for code that asks for them.
+one line: what happened, why, and what to do. Where the server gave a reason, the message quotes it,
+as `printable` shows it. Invariants: no exception of this library holds a key, and no message shows
+one; no message quotes a request or an answer, unless the server's own sentence does.
+
+What the server refuses is an `APIError`, whichever way the refusal came: as the answer to an
+upgrade, as an ``error`` event, or as ``response.failed``. One table (`CLASS_OF_CODE`,
+`CLASS_OF_STATUS`) decides the class. Where the way matters, a second base class states it: a
+refused handshake is a `HandshakeRejected`, a failed response a `ResponseFailedError`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar, cast
 
 import trio
 
-from trio_responses._protocol.delivery import DeliveryStatus, Failure
+from trio_responses._protocol.delivery import CLIENT_ERRORS, DeliveryStatus, Failure
+from trio_responses._safe_text import printable
+from trio_responses._wire.errors import ErrorEvent, decode_error_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from trio_responses._wire import ErrorEvent, Response, UndecodableFrame
+    from trio_responses._wire import Response, UndecodableFrame
 
 __all__ = [
     "APIError",
@@ -88,6 +96,320 @@ class ConfigurationError(ResponsesError, ValueError):
     """
 
 
+# --- What the server refuses -------------------------------------------------------------
+
+SERVER_ERRORS: Final = range(500, 600)
+RETRYABLE_CLIENT_ERRORS: Final = frozenset({408, 425, 429})
+TOO_MANY_REQUESTS: Final = 429
+NOT_IMPLEMENTED: Final = 501
+SERVER_ERROR_CODE: Final = "server_error"
+QUOTA_CODES: Final = frozenset(
+    {"billing_hard_limit_reached", "credit_balance_exhausted", "insufficient_quota"}
+)
+QUOTA_PREFIX: Final = "usage_"
+"""The start of the codes of a plan that is used up, such as ``usage_limit_reached``."""
+SHORT: Final = 128
+"""The greatest length of a code, a parameter or an id in a message."""
+
+
+class APIError(ResponsesError):
+    """The server refused a request or a handshake, or failed while it worked on a request.
+
+    The message quotes the server's sentence: without keys, with control characters escaped, and
+    cut at 500 characters. It also has the status, the code, the parameter and the ids, and what to
+    do where that is known. The attributes have everything as the server sent it.
+
+    :ivar status: the HTTP status; `None` where the server sent none, as for a failed response.
+    :ivar code: the error code, such as ``rate_limit_exceeded``; `None` when the server sent none.
+    :ivar param: the parameter of the request that caused the error; `None` when it names none.
+    :ivar type: the type of the error, such as ``invalid_request_error``; `None` likewise.
+    :ivar message: the server's sentence, as sent; empty when the server sent none.
+    :ivar event: the ``error`` event, decoded; `None` for a handshake and for a failed response.
+    :ivar headers: the headers that came with the error, names in lower case.
+    :ivar body: the ``error`` event as received, or the beginning of the body of an HTTP response,
+        at most 16 KiB.
+    :ivar request_id: the id of the HTTP request (``x-request-id``); `None` when there is none.
+    :ivar response_id: the id of the response that the error ended; `None` when none had started.
+    :ivar retryable: whether the same request or handshake may succeed later. For a quota that is
+        used up this is false.
+    :ivar retry_after: the seconds that the server asked to wait; `None` when it did not.
+    """
+
+    hint: ClassVar[str] = ""
+    """What to do about errors of this class; part of the message."""
+
+    def __init__(self, event: ErrorEvent, *, response_id: str | None = None) -> None:
+        self.event: ErrorEvent | None = event
+        self._describe("the server answered with an error", event, response_id=response_id)
+
+    def _describe(
+        self,
+        summary: str,
+        error: ErrorEvent,
+        *,
+        response_id: str | None = None,
+        location: str | None = None,
+    ) -> None:
+        """Set the attributes and the message.
+
+        :param summary: what happened, for the beginning of the message.
+        :param error: what the server sent, in the form of an ``error`` event.
+        :param location: the URL to which the server redirects.
+        """
+        self.status: int | None = error.status
+        self.code: str | None = error.code
+        self.param: str | None = error.param
+        self.type: str | None = error.error_type
+        self.message: str = error.message
+        self.headers: Mapping[str, str] = error.headers
+        self.body: bytes = error.raw
+        self.request_id: str | None = error.headers.get("x-request-id")
+        self.response_id: str | None = response_id
+        self.retryable: bool = _is_retryable(self)
+        self.retry_after: float | None = error.retry_after
+        facts = {
+            "status": self.status,
+            "code": self.code,
+            "type": None if self.code else self.type,
+            "parameter": self.param,
+            "response": self.response_id,
+            "request": self.request_id,
+            "redirect to": location,
+        }
+        known = [f"{name} {printable(str(fact), SHORT)}" for name, fact in facts.items() if fact]
+        sentence = printable(self.message).removesuffix(".")
+        text = f"{summary}: {sentence}" if sentence else summary
+        ResponsesError.__init__(self, f"{text} ({', '.join(known)})" if known else text)
+        hint = _hint_for(self)
+        if hint:
+            self.add_hint(hint)
+
+    def add_hint(self, hint: str) -> None:
+        """Add to the message what to do, after a semicolon."""
+        self.args: tuple[object, ...] = (f"{self}; {hint}",)
+
+
+class AuthenticationError(APIError):
+    """The key is missing, wrong, expired or not allowed to do this: HTTP status 401 or 403.
+
+    Raised when a handshake is refused and when a request is. After a handshake, the message names
+    the argument or the environment variable that the key was taken from.
+    """
+
+
+class RateLimitError(APIError):
+    """The server limits requests or tokens: status 429, ``rate_limit_exceeded`` and similar codes.
+
+    With ``delivery`` ``rejected``, the request did not run. While ``retryable`` is true, it was
+    sent ``max_retries`` times again, or ``retry_after`` is over ``max_retry_wait``: it can be sent
+    again after ``retry_after`` seconds. If ``retryable`` is false, a quota or a plan is used up
+    (``insufficient_quota``, ``usage_limit_reached``): another attempt fails as well.
+
+    :ivar response: the failed Response, if the rate ended a response that had started; else `None`.
+    """
+
+    response: Response | None = None
+
+
+class ServerOverloaded(APIError):
+    """The server is overloaded: status 503, ``server_is_overloaded`` or ``slow_down``.
+
+    The request may have run: see ``delivery``.
+    """
+
+    hint: ClassVar[str] = "try again later"
+
+
+class PreviousResponseNotFound(APIError):
+    """The server does not have the response in ``previous_response_id``.
+
+    The code is ``previous_response_not_found``. Send the full input instead; a conversation does so
+    by itself.
+    """
+
+    hint: ClassVar[str] = (
+        "send the whole input without previous_response_id, or use connection.conversation(),"
+        " which does so by itself"
+    )
+
+
+class ConnectionLimitReached(APIError):
+    """The socket has reached the server's age limit.
+
+    The code is ``websocket_connection_limit_reached``. The connection opens a new socket by itself.
+    """
+
+    hint: ClassVar[str] = "send the request again: the connection opens a new socket by itself"
+
+
+class StreamLimitReached(APIError):
+    """The request used one lane name more than the server allows on a socket.
+
+    The code is ``websocket_stream_limit_reached``.
+    """
+
+    hint: ClassVar[str] = "use fewer lane names, or connection.lane() without a name"
+
+
+class InvalidStreamId(APIError):
+    """The server does not allow the lane name: the code is ``invalid_stream_id``."""
+
+    hint: ClassVar[str] = "use connection.lane() without a name"
+
+
+class ResponseFailedError(APIError):
+    """The response ended with ``response.failed``.
+
+    A response that failed because of its rate is a `RateLimitError` as well, one that failed
+    because of an overload is a `ServerOverloaded`: ``except`` clauses find both.
+
+    :ivar response: the failed Response, with its ``error`` and the output until then.
+    """
+
+    def __init__(self, response: Response) -> None:
+        self.event: ErrorEvent | None = None
+        self.response = response
+        self._describe(
+            f"the response {printable(response.id, SHORT)} failed", _error_of_response(response)
+        )
+        self.response_id: str | None = response.id
+
+
+CLASS_OF_CODE: Final[dict[str, type[APIError]]] = {
+    "authentication_error": AuthenticationError,
+    "invalid_api_key": AuthenticationError,
+    "invalid_authentication": AuthenticationError,
+    "missing_api_key": AuthenticationError,
+    "permission_denied": AuthenticationError,
+    "permission_error": AuthenticationError,
+    "rate_limit_error": RateLimitError,
+    "rate_limit_exceeded": RateLimitError,
+    "too_many_requests": RateLimitError,
+    **dict.fromkeys(QUOTA_CODES, RateLimitError),
+    "usage_limit_exceeded": RateLimitError,
+    "usage_limit_reached": RateLimitError,
+    "usage_not_included": RateLimitError,
+    "overloaded_error": ServerOverloaded,
+    "server_is_overloaded": ServerOverloaded,
+    "service_unavailable_error": ServerOverloaded,
+    "slow_down": ServerOverloaded,
+    "previous_response_not_found": PreviousResponseNotFound,
+    "websocket_connection_limit_reached": ConnectionLimitReached,
+    "websocket_stream_limit_reached": StreamLimitReached,
+    "invalid_stream_id": InvalidStreamId,
+}
+"""The class of an error by its code or, where that is not listed, by its type."""
+CLASS_OF_STATUS: Final[dict[int, type[APIError]]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
+    429: RateLimitError,
+    503: ServerOverloaded,
+    529: ServerOverloaded,
+}
+"""The class of an error whose code and type are not listed."""
+PERMANENT_REFUSALS: Final = (
+    AuthenticationError,
+    PreviousResponseNotFound,
+    StreamLimitReached,
+    InvalidStreamId,
+)
+"""The classes of errors that the same request meets again, whatever the status."""
+HINT_OF_CODE: Final[dict[str, str]] = {
+    "context_length_exceeded": "send less input, or compact the conversation",
+    "invalid_api_key": "check the API key",
+    "model_not_found": "check the name of the model, and whether the key may use it",
+    "server_error": "try again later",
+    "string_above_max_length": "send less input",
+}
+"""What to do about errors that have no class of their own."""
+
+Origin = TypeVar("Origin", bound=APIError)
+
+
+def api_error(event: ErrorEvent, *, response_id: str | None = None) -> APIError:
+    """Return the exception for an ``error`` event, by the table.
+
+    :param response_id: the id of the response that the event ended.
+    """
+    return _class_of(event)(event, response_id=response_id)
+
+
+def failed_response_error(response: Response) -> ResponseFailedError:
+    """Return the exception for a response that failed, by the table.
+
+    The ``delivery`` is ``accepted``: the response had started.
+    """
+    kind = _class_of(_error_of_response(response))
+    error = _combine(kind, ResponseFailedError)(response)
+    error.delivery = DeliveryStatus.ACCEPTED
+    return error
+
+
+def _error_of_response(response: Response) -> ErrorEvent:
+    """Return the error of a failed response in the form of an ``error`` event."""
+    error = response.error
+    if error is None:
+        return ErrorEvent()
+    return ErrorEvent(
+        code=error.code, message=error.message, param=error.param, error_type=error.type
+    )
+
+
+def _class_of(error: ErrorEvent) -> type[APIError]:
+    """Return the class of an error: by its code, else by its type, else by its status."""
+    for word in (error.code, error.error_type):
+        kind = CLASS_OF_CODE.get(word or "")
+        if kind is not None:
+            return kind
+    return CLASS_OF_STATUS.get(error.status or 0, APIError)
+
+
+_combinations: Final[dict[tuple[type[APIError], type[APIError]], type[APIError]]] = {}
+
+
+def _combine(kind: type[APIError], origin: type[Origin]) -> type[Origin]:
+    """Return the class of errors that have both a kind and an origin.
+
+    It has the name of the kind: a traceback shows ``AuthenticationError`` for a refused handshake
+    as it does for a refused request.
+    """
+    if issubclass(origin, kind):
+        return origin
+    if (kind, origin) not in _combinations:
+        namespace = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+        _combinations[kind, origin] = type(kind.__name__, (kind, origin), namespace)
+    return cast("type[Origin]", _combinations[kind, origin])
+
+
+def _is_quota(error: APIError) -> bool:
+    """Whether a quota or a plan is used up, so that waiting a little does not help."""
+    words = [word for word in (error.code, error.type) if word]
+    return any(word in QUOTA_CODES or word.startswith(QUOTA_PREFIX) for word in words)
+
+
+def _is_retryable(error: APIError) -> bool:
+    if _is_quota(error) or isinstance(error, PERMANENT_REFUSALS):
+        return False
+    if isinstance(error, RateLimitError | ConnectionLimitReached):
+        return True
+    if error.status in CLIENT_ERRORS:
+        return error.status in RETRYABLE_CLIENT_ERRORS
+    if error.status in SERVER_ERRORS:
+        return error.status != NOT_IMPLEMENTED
+    return isinstance(error, ServerOverloaded) or SERVER_ERROR_CODE in {error.code, error.type}
+
+
+def _hint_for(error: APIError) -> str:
+    """Return what to do about an error; empty where that is not known."""
+    if isinstance(error, RateLimitError):
+        if not error.retryable:
+            return "trying again does not help: check the plan and the billing of the account"
+        if error.retry_after is None:
+            return "try again later"
+        return f"try again after {error.retry_after:g} s"
+    return error.hint or HINT_OF_CODE.get(error.code or "", "")
+
+
 # --- Opening -----------------------------------------------------------------------------
 
 
@@ -110,6 +432,14 @@ class ConnectError(ResponsesError):
         self.retryable = retryable
 
 
+PHASES: Final = {
+    "dial": "the dial got no answer",
+    "tls": "the TLS handshake did not finish",
+    "upgrade": "the server did not answer the WebSocket upgrade",
+}
+"""The steps of opening a socket, as a message names them when they do not finish."""
+
+
 class ConnectTimeout(ConnectError, trio.TooSlowError):
     """Dial, TLS and upgrade together, or ``api_key()``, took longer than ``timeouts.connect``.
 
@@ -117,60 +447,63 @@ class ConnectTimeout(ConnectError, trio.TooSlowError):
     :ivar seconds: the limit, in seconds.
     """
 
-    def __init__(self, phase: str, seconds: float) -> None:
-        super().__init__(f"not connected within {seconds:g} s: still in phase {phase!r}")
+    def __init__(self, phase: str, seconds: float, *, address: str = "the server") -> None:
+        if phase == "key":
+            problem = f"api_key() returned no key within {seconds:g} s"
+        else:
+            problem = f"no connection to {address} within {seconds:g} s: {PHASES[phase]}"
+        super().__init__(f"{problem} (timeouts.connect)")
         self.phase = phase
         self.seconds = seconds
 
 
-RETRYABLE_STATUSES = frozenset({408, 425, 429})
-FIRST_SERVER_STATUS = 500
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+NO_SUCH_ROUTE: Final = frozenset({404, 405, 426, 501})
+"""The statuses that servers without a WebSocket mode answer to an upgrade."""
+AMBIGUOUS_STATUSES: Final = frozenset({*range(200, 400), 400, 403})
+"""The statuses that mean the same, unless the response has an error or asks for a key."""
 
 
-class HandshakeRejected(ConnectError):
+class HandshakeRejected(APIError, ConnectError):
     """The server answered the upgrade with an HTTP status other than 101.
 
-    :ivar status: the HTTP status.
-    :ivar headers: the response headers, names in lower case.
-    :ivar body: the beginning of the response body, at most 16 KiB; it is not in the message.
+    Most are of a second class as well, by the same table as errors of requests: a refused key is an
+    `AuthenticationError`, status 429 a `RateLimitError`, status 503 a `ServerOverloaded`. The
+    message quotes the error in the body of the response, if that is JSON.
     """
 
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(
-            f"the server refused the WebSocket upgrade with HTTP status {status}",
-            retryable=status in RETRYABLE_STATUSES or status >= FIRST_SERVER_STATUS,
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.event: ErrorEvent | None = None
+        self._describe(
+            "the server refused the WebSocket upgrade",
+            decode_error_body(status, headers, body),
+            location=headers.get("location", "").partition("?")[0],
         )
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.retry_after = retry_after
-
-    def add_hint(self, hint: str) -> None:
-        """Add to the message what the user should check."""
-        self.args: tuple[object, ...] = (f"{self}: {hint}",)
-
-
-class AuthenticationError(HandshakeRejected):
-    """The server answered the upgrade with HTTP 401 or 403.
-
-    The key is missing, wrong, expired or not allowed. The message names the argument or the
-    environment variable that the key was taken from.
-    """
+        self.headers: Mapping[str, str] = headers
+        self.body: bytes = body
 
 
 class UpgradeUnsupported(HandshakeRejected):
-    """The server answered the upgrade with HTTP 404 or 426: it has no WebSocket mode at this URL.
+    """The server has no WebSocket mode at this URL.
 
-    The message names the host and the path that were requested. Check the URL: ``/v1`` may be
-    missing in it.
+    It answered the upgrade with 404, 405, 426 or 501; or with 400, 403, a redirect or a page,
+    without a JSON error and without ``WWW-Authenticate``. Servers that speak only HTTP do so. The
+    message names the host and the path. Check the URL: ``/v1`` may be missing in it.
     """
+
+
+def handshake_error(status: int, headers: Mapping[str, str], body: bytes) -> HandshakeRejected:
+    """Return the exception for a refused upgrade, by the table.
+
+    :param headers: the headers of the response, names in lower case.
+    :param body: the beginning of the body.
+    """
+    error = decode_error_body(status, headers, body)
+    has_reason = bool(error.code or error.message) or "www-authenticate" in headers
+    if status in NO_SUCH_ROUTE or (status in AMBIGUOUS_STATUSES and not has_reason):
+        return UpgradeUnsupported(status, headers, body)
+    return _combine(_class_of(error), HandshakeRejected)(status, headers, body)
 
 
 class ProxyError(ConnectError):
@@ -200,30 +533,46 @@ class ProxyError(ConnectError):
 class ReconnectFailed(ResponsesError):
     """Every attempt to connect that the reconnect policy allows has failed.
 
-    The connection is closed, and every use of it raises this. The last failure is the
-    ``__cause__``: fix what it names, or pass a `ReconnectPolicy` with more attempts, and open a new
-    connection.
-
-    :param opened: whether a socket was open before: the message depends on it.
+    The connection is closed, and every use of it raises this. The message begins with the last
+    failure, which is the ``__cause__``: fix what it names, or pass a `ReconnectPolicy` with more
+    attempts, and open a new connection.
 
     :ivar attempts: the number of attempts after the first failure.
+    :ivar seconds: the seconds from the first failure to the last.
     """
 
-    def __init__(self, attempts: int, cause: BaseException, *, opened: bool = True) -> None:
-        if opened:
-            summary = f"gave up after {_count_attempts(attempts)} to reconnect"
+    def __init__(self, attempts: int, cause: BaseException, *, seconds: float = 0.0) -> None:
+        reason = str(cause) or type(cause).__name__
+        if attempts:
+            more = "1 more attempt" if attempts == 1 else f"{attempts} more attempts"
+            effort = f"gave up after {more} in {seconds:.0f} s"
         else:
-            summary = f"could not connect in {_count_attempts(attempts + 1)}"
-        super().__init__(f"{summary}: {cause}")
+            effort = "no other attempt was made"
+        retry_after = getattr(cause, "retry_after", None)
+        if retry_after is not None:
+            effort += f"; the server asks to wait {retry_after:g} s"
+        super().__init__(f"{reason}; {effort}")
         self.attempts = attempts
+        self.seconds = seconds
         self.__cause__: BaseException | None = cause
 
 
-def _count_attempts(attempts: int) -> str:
-    return "1 attempt" if attempts == 1 else f"{attempts} attempts"
-
-
 # --- Lost sockets ------------------------------------------------------------------------------
+
+
+CLOSE_CODES: Final = {
+    1000: "closed by the server",
+    1001: "the server is going away",
+    1002: "a protocol error",
+    1006: "the network or the server ended it without a close frame",
+    1007: "invalid data",
+    1008: "the server's policy refuses the request or the account",
+    1009: "a message was too large for the server",
+    1011: "the server failed",
+    1012: "the server restarts",
+    1013: "the server is overloaded",
+}
+"""The meaning of close codes, as a message states it (RFC 6455, section 7.4)."""
 
 
 class ConnectionLost(ResponsesError, trio.BrokenResourceError):
@@ -234,7 +583,7 @@ class ConnectionLost(ResponsesError, trio.BrokenResourceError):
     socket, if one came, is the ``__cause__``.
 
     :ivar code: the close code; 1006 when no close frame came (RFC 6455, section 7.1.5).
-    :ivar reason: the server's reason, as sent; it is not in the message.
+    :ivar reason: the server's reason, as sent. The message quotes it as `APIError` does.
     :ivar age: the seconds since the socket was opened.
     """
 
@@ -242,7 +591,10 @@ class ConnectionLost(ResponsesError, trio.BrokenResourceError):
     type: ClassVar[Literal["trio_responses.connection_lost"]] = "trio_responses.connection_lost"
 
     def __init__(self, code: int, reason: str = "", *, age: float = 0.0) -> None:
-        super().__init__(f"the connection was lost with close code {code} after {age:.1f} s")
+        meaning = CLOSE_CODES.get(code)
+        closed = f"close code {code}, {meaning}" if meaning else f"close code {code}"
+        quoted = f": {printable(reason)}" if reason else ""
+        super().__init__(f"the connection was lost after {age:.1f} s ({closed}){quoted}")
         self.code = code
         self.reason = reason
         self.age = age
@@ -256,7 +608,9 @@ class KeepaliveTimeout(ConnectionLost, trio.TooSlowError):
 
     def __init__(self, silence: float, *, age: float) -> None:
         super().__init__(1006, "keepalive timeout", age=age)
-        self.args: tuple[object, ...] = (f"no sign of life from the server for {silence:.1f} s",)
+        self.args: tuple[object, ...] = (
+            f"no sign of life from the server for {silence:.1f} s: keepalive gave the socket up",
+        )
         self.silence = silence
 
 
@@ -270,7 +624,8 @@ class SendTimeout(ConnectionLost, trio.TooSlowError):
 
     def __init__(self, size: int, *, age: float) -> None:
         super().__init__(1006, "send timeout", age=age)
-        self.args: tuple[object, ...] = (f"a frame of {size} bytes could not be written in time",)
+        problem = f"a frame of {size} bytes could not be written within timeouts.send"
+        self.args: tuple[object, ...] = (f"{problem}: the other side takes no more bytes",)
         self.size = size
 
 
@@ -284,120 +639,6 @@ class ConnectionClosed(ResponsesError, trio.ClosedResourceError):
 # --- Turns -------------------------------------------------------------------------------
 
 
-class APIError(ResponsesError):
-    """The server answered a request with an error frame.
-
-    The code, the parameter and the status are in ``str()``; the server's text is in ``message``.
-
-    :ivar event: the error frame, decoded, with its raw bytes.
-    """
-
-    def __init__(self, event: ErrorEvent) -> None:
-        parts = [part for part in (event.code or event.error_type, event.param) if part]
-        status = f" (status {event.status})" if event.status is not None else ""
-        super().__init__(f"the server answered with an error: {' at '.join(parts)}{status}")
-        self.event = event
-
-    @property
-    def status(self) -> int | None:
-        """The HTTP-like status of the frame; `None` when the frame has none."""
-        return self.event.status
-
-    @property
-    def code(self) -> str | None:
-        """The error code, such as ``rate_limit_exceeded``; `None` when the frame has none."""
-        return self.event.code
-
-    @property
-    def param(self) -> str | None:
-        """The request parameter that caused the error; `None` when the frame names none."""
-        return self.event.param
-
-    @property
-    def type(self) -> str | None:
-        """The error's type, such as ``invalid_request_error``; `None` when the frame has none."""
-        return self.event.error_type
-
-    @property
-    def message(self) -> str:
-        """The server's text. It may quote content, so it is not in ``str()``."""
-        return self.event.message
-
-    @property
-    def retry_after(self) -> float | None:
-        """The seconds that the server asked to wait; `None` when it did not."""
-        return self.event.retry_after
-
-
-class RateLimitError(APIError):
-    """The server refused the request with ``rate_limit_exceeded`` or status 429.
-
-    Wait for ``retry_after`` seconds, then send the request again.
-    """
-
-
-class PreviousResponseNotFound(APIError):
-    """The server does not have the response in ``previous_response_id``.
-
-    The code is ``previous_response_not_found``. Send the full input instead; a conversation does so
-    by itself.
-    """
-
-
-class ConnectionLimitReached(APIError):
-    """The socket has reached the server's age limit.
-
-    The code is ``websocket_connection_limit_reached``. The connection opens a new socket by itself.
-    """
-
-
-class StreamLimitReached(APIError):
-    """The request used one lane name more than the server allows on a socket.
-
-    The code is ``websocket_stream_limit_reached``.
-    """
-
-
-class InvalidStreamId(APIError):
-    """The server does not allow the lane name: the code is ``invalid_stream_id``."""
-
-
-class ServerOverloaded(APIError):
-    """The server is overloaded: the code is ``server_is_overloaded`` or ``slow_down``."""
-
-
-API_ERRORS_BY_CODE: dict[str, type[APIError]] = {
-    "rate_limit_exceeded": RateLimitError,
-    "previous_response_not_found": PreviousResponseNotFound,
-    "websocket_connection_limit_reached": ConnectionLimitReached,
-    "websocket_stream_limit_reached": StreamLimitReached,
-    "invalid_stream_id": InvalidStreamId,
-    "server_is_overloaded": ServerOverloaded,
-    "slow_down": ServerOverloaded,
-}
-RATE_LIMIT_STATUS = 429
-
-
-def api_error(event: ErrorEvent) -> APIError:
-    """Return the exception for an error frame, by its code (docs/protocol.md, section 4)."""
-    kind = API_ERRORS_BY_CODE.get(event.code or "")
-    if kind is None:
-        kind = RateLimitError if event.status == RATE_LIMIT_STATUS else APIError
-    return kind(event)
-
-
-class ResponseFailedError(ResponsesError):
-    """The response ended with ``response.failed``.
-
-    :ivar response: the failed Response, with its ``error`` and the output until then.
-    """
-
-    def __init__(self, response: Response) -> None:
-        code = response.error.code if response.error is not None else None
-        super().__init__(f"response {response.id} failed: {code}")
-        self.response = response
-
-
 class UndecodableResponse(ResponsesError):
     """The last frame of a response could not be decoded.
 
@@ -407,7 +648,8 @@ class UndecodableResponse(ResponsesError):
     """
 
     def __init__(self, frame: UndecodableFrame) -> None:
-        super().__init__(f"the final frame of type {frame.wire_type!r} could not be decoded")
+        kind = printable(frame.wire_type or "unknown", SHORT)
+        super().__init__(f"the final frame, of type {kind}, could not be decoded: see error.frame")
         self.frame = frame
 
 
@@ -421,7 +663,10 @@ class UnexpectedOutput(ResponsesError):
     """
 
     def __init__(self, response: Response) -> None:
-        super().__init__(f"the warm-up {response.id} produced output")
+        super().__init__(
+            f"the warm-up {printable(response.id, SHORT)} produced output: this server ignores"
+            " generate=False, so do not warm up"
+        )
         self.response = response
 
 
@@ -432,7 +677,7 @@ class ParseError(ResponsesError):
     """
 
     def __init__(self, problem: str, response: Response) -> None:
-        super().__init__(f"the response {response.id} {problem}")
+        super().__init__(f"the response {printable(response.id, SHORT)} {problem}")
         self.response = response
 
 
@@ -443,7 +688,7 @@ class RefusalError(ParseError):
     """
 
     def __init__(self, response: Response) -> None:
-        super().__init__("is a refusal", response)
+        super().__init__("is a refusal: error.refusal has the model's text", response)
         self.refusal: str = response.refusal
 
 
@@ -456,7 +701,7 @@ class IncompleteError(ParseError):
     def __init__(self, response: Response) -> None:
         details = response.incomplete_details
         self.reason: str | None = details.reason if details is not None else None
-        super().__init__(f"is incomplete: {self.reason}", response)
+        super().__init__(f"is incomplete: {printable(str(self.reason), SHORT)}", response)
 
 
 class ParseMismatchError(ParseError, ValueError):
@@ -469,8 +714,12 @@ class ParseMismatchError(ParseError, ValueError):
     """
 
     def __init__(self, response: Response, message: str, *, place: str | None = None) -> None:
-        where = f" at {place}" if place else ""
-        super().__init__(f"does not fit the type that was asked for{where}", response)
+        where = f" at {printable(place, SHORT)}" if place else ""
+        super().__init__(
+            f"does not fit the type that was asked for{where}: error.message has the reason,"
+            " error.text the answer",
+            response,
+        )
         self.text: str = response.output_text
         self.message = message
         self.place = place
@@ -487,7 +736,10 @@ class MaxRoundsExceeded(ResponsesError):
     """
 
     def __init__(self, rounds: int, response: Response) -> None:
-        super().__init__(f"after {rounds} rounds the model still calls tools")
+        super().__init__(
+            f"after {rounds} rounds the model still calls tools: raise max_rounds, or start another"
+            " run, which answers these calls first"
+        )
         self.rounds = rounds
         self.response = response
 
@@ -500,7 +752,9 @@ class CallNotRejectable(ResponsesError):
     """
 
     def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(f"a {kind} was declined, and cannot be answered: {reason}")
+        super().__init__(
+            f"a {kind} was declined, and its output cannot express a refusal: {reason}"
+        )
         self.kind = kind
         self.reason = reason
 
@@ -513,7 +767,10 @@ class FirstEventTimeout(ResponsesError, trio.TooSlowError):
     """
 
     def __init__(self, seconds: float, *, sent: float) -> None:
-        super().__init__(f"no event within {seconds:g} s: the request was sent {sent:.1f} s ago")
+        super().__init__(
+            f"no event within {seconds:g} s (timeouts.first_event): the request was sent"
+            f" {sent:.1f} s ago"
+        )
         self.seconds = seconds
         self.sent = sent
 
@@ -527,7 +784,10 @@ class StallTimeout(ResponsesError, trio.TooSlowError):
     """
 
     def __init__(self, seconds: float, *, last_event: str, silence: float) -> None:
-        super().__init__(f"silent for {silence:.1f} s after {last_event} (limit {seconds:g} s)")
+        super().__init__(
+            f"the response was silent for {silence:.1f} s after {printable(last_event, SHORT)},"
+            f" longer than timeouts.stall ({seconds:g} s)"
+        )
         self.seconds = seconds
         self.last_event = last_event
         self.silence = silence
@@ -546,8 +806,11 @@ class RequestTooLarge(ResponsesError):
     """
 
     def __init__(self, size: int, limit: int | None) -> None:
-        bound = "the server's limit" if limit is None else f"{limit} bytes"
-        super().__init__(f"a request of {size} bytes is over {bound}")
+        bound = "the server's limit" if limit is None else f"limits.max_request_bytes ({limit})"
+        super().__init__(
+            f"a request of {size} bytes is over {bound}: send less input, or compact the"
+            " conversation"
+        )
         self.size = size
         self.limit = limit
 
@@ -562,7 +825,9 @@ class MessageTooLarge(ResponsesError):
     """
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"a message of {size} bytes is over the limit of {limit} bytes")
+        super().__init__(
+            f"a message of {size} bytes from the server is over limits.max_message_bytes ({limit})"
+        )
         self.size = size
         self.limit = limit
 
@@ -576,11 +841,17 @@ class BufferOverflow(ResponsesError):
     :ivar buffered: the unread bytes of this turn.
     """
 
-    type: ClassVar[Literal["trio_responses.buffer_exceeded"]] = "trio_responses.buffer_exceeded"
+    type: ClassVar[Literal["trio_responses.buffer_overflow"]] = "trio_responses.buffer_overflow"
 
     def __init__(self, buffered: int) -> None:
-        super().__init__(f"{buffered} unread bytes held up the other turns of the connection")
+        super().__init__(
+            f"{buffered} unread bytes of this turn held up the other turns of the connection: read"
+            " its events faster, or raise limits.connection_buffer_bytes"
+        )
         self.buffered = buffered
+
+
+# --- Sending again -----------------------------------------------------------------------
 
 
 def failure_of(error: ResponsesError) -> Failure:
@@ -588,9 +859,28 @@ def failure_of(error: ResponsesError) -> Failure:
     match error:
         case ConnectionLost():
             return Failure.CONNECTION_LOST
-        case ConnectionLimitReached():
-            return Failure.CONNECTION_LIMIT
         case FirstEventTimeout() | StallTimeout():
             return Failure.TIMED_OUT
+        case ConnectError():
+            return Failure.OTHER
+        case ConnectionLimitReached():
+            return Failure.CONNECTION_LIMIT
+        case APIError():
+            return _failure_of_refusal(error)
         case _:
             return Failure.OTHER
+
+
+def _failure_of_refusal(error: APIError) -> Failure:
+    """Return what an error of the server means, by its class and its status."""
+    if not error.retryable:
+        has_reason = (error.status, error.code, error.type) != (None, None, None)
+        return Failure.OTHER if has_reason or error.event is None else Failure.SERVER_ERROR
+    if isinstance(error, RateLimitError) or error.status == TOO_MANY_REQUESTS:
+        return Failure.RATE_LIMITED
+    return Failure.OTHER if error.status in CLIENT_ERRORS else Failure.SERVER_ERROR
+
+
+def retry_hint(error: ResponsesError) -> float | None:
+    """Return the seconds that the server asked to wait before the request is sent again."""
+    return error.retry_after if isinstance(error, APIError) else None

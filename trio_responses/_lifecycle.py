@@ -69,8 +69,8 @@ class ConnectionRotated:
 class TurnRestarted:
     """A turn is sent again: discard the events that the stream has yielded so far.
 
-    The events of the new attempt follow, starting with ``response.created``. A stream that yielded
-    no event of the failed attempt does not yield this either.
+    A stream yields this each time, also when the failed attempt had no events. The events of the
+    new attempt follow, starting with ``response.created``.
     """
 
     type: ClassVar[Literal["trio_responses.turn_restarted"]] = "trio_responses.turn_restarted"
@@ -81,6 +81,8 @@ class TurnRestarted:
     """Always `None`: every event has this field."""
     error: ResponsesError
     """The error that ended the failed attempt."""
+    delay: float = 0.0
+    """The seconds until the request is sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,8 @@ class ConnectionStatistics:
     """Requests that were written completely, including steering."""
     bytes_sent: int
     """Bytes of the sent frames' payloads."""
+    retries: int
+    """Requests that were sent again after an attempt that failed."""
     requests_active: int
     """Requests whose response has not ended, including abandoned ones."""
     undecodable_frames: int

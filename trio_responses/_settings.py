@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from trio_responses._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Self
 
 __all__ = [
     "OPTION_VALUES",
@@ -23,6 +24,7 @@ __all__ = [
     "Limits",
     "OnAbandonedTurn",
     "ReconnectPolicy",
+    "RetryPolicy",
     "RotationPolicy",
     "Timeouts",
     "check_option_values",
@@ -35,13 +37,19 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _require_positive(record: Any) -> None:
+    unit = "bytes" if isinstance(record, Limits) else "seconds"
     for field in fields(record):
         number = getattr(record, field.name)
-        if not _is_number(number):
-            raise ConfigurationError(f"{field.name} must be a number, not {number!r}")
-        if math.isnan(number) or number <= 0:
-            raise ConfigurationError(f"{field.name} must be positive, not {number!r}")
+        if not _is_number(number) or math.isnan(number) or number <= 0:
+            name = f"{type(record).__name__}.{field.name}"
+            raise ConfigurationError(
+                f"{name} must be a positive number of {unit}, not {number!r}; math.inf for no limit"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +124,13 @@ class RotationPolicy:
         :raises ConfigurationError: for an age that is not positive, and a stagger outside 0 to 1.
         """
         if self.max_age is not None and not (_is_number(self.max_age) and self.max_age > 0):
-            raise ConfigurationError(f"max_age must be positive, not {self.max_age!r}")
+            raise ConfigurationError(
+                f"RotationPolicy.max_age must be positive seconds, not {self.max_age!r}"
+            )
         if not (_is_number(self.stagger) and 0 <= self.stagger <= 1):
-            raise ConfigurationError(f"stagger must be from 0 to 1, not {self.stagger!r}")
+            raise ConfigurationError(
+                f"RotationPolicy.stagger must be from 0 to 1, not {self.stagger!r}"
+            )
 
     def age_for(self, endpoint_age: float | None) -> float:
         """Return the age in seconds at which one socket is replaced; `math.inf` for never.
@@ -195,13 +207,19 @@ class ReconnectPolicy:
         for field in fields(self):
             name, number = field.name, getattr(self, field.name)
             if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
-                raise ConfigurationError(f"{name} must be zero or more, not {number!r}")
+                raise ConfigurationError(
+                    f"ReconnectPolicy.{name} must be zero or more, not {number!r}"
+                )
         if math.inf in (self.initial, self.factor, self.cap):
-            raise ConfigurationError("initial, factor and cap must be finite")
+            raise ConfigurationError("initial, factor and cap of a ReconnectPolicy must be finite")
         if not isinstance(self.attempts, int):
-            raise ConfigurationError(f"attempts must be a whole number, not {self.attempts!r}")
+            raise ConfigurationError(
+                f"ReconnectPolicy.attempts must be a whole number, not {self.attempts!r}"
+            )
         if self.jitter > 1:
-            raise ConfigurationError(f"jitter must be from 0 to 1, not {self.jitter!r}")
+            raise ConfigurationError(
+                f"ReconnectPolicy.jitter must be from 0 to 1, not {self.jitter!r}"
+            )
 
     def delays(self) -> Iterator[float]:
         """Yield the delay before each attempt, in seconds, without jitter."""
@@ -209,6 +227,38 @@ class ReconnectPolicy:
         for _ in range(self.attempts):
             yield delay
             delay = min(delay * self.factor, self.cap)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often a turn is sent again after an attempt that failed, and how long it may wait.
+
+    The options ``max_retries`` and ``max_retry_wait`` of a connection.
+    """
+
+    max_retries: int = 2
+    """How often a turn waits and is sent again; 0 never."""
+    max_retry_wait: float = 60.0
+    """The longest delay before one retry, in seconds. A longer hint of the server is an error."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        :raises ConfigurationError: for a number of retries that is not a whole number from 0, and
+            for a delay that is not positive.
+        """
+        retries, wait = self.max_retries, self.max_retry_wait
+        if not _is_count(retries):
+            raise ConfigurationError(f"max_retries must be a whole number from 0, not {retries!r}")
+        if not (_is_number(wait) and wait > 0):
+            raise ConfigurationError(f"max_retry_wait must be positive seconds, not {wait!r}")
+
+    def with_max_retries(self, max_retries: int | None) -> Self:
+        """Return a policy with another number of retries; `None` keeps the number.
+
+        :raises ConfigurationError: when it is not a whole number from 0.
+        """
+        return self if max_retries is None else replace(self, max_retries=max_retries)
 
 
 def reconnect_delays(
@@ -226,12 +276,16 @@ def reconnect_delays(
         return reconnect, reconnect.delays()
     if isinstance(reconnect, Iterable):
         return ReconnectPolicy(jitter=0.0), map(_checked_delay, reconnect)
-    raise ConfigurationError(f"reconnect must be a policy or delays, not {reconnect!r}")
+    raise ConfigurationError(
+        f"reconnect must be ReconnectPolicy(...) or delays in seconds, not {reconnect!r}"
+    )
 
 
 def _checked_delay(delay: object) -> float:
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < math.inf:
-        raise ConfigurationError(f"a delay must be seconds, zero or more, not {delay!r}")
+        raise ConfigurationError(
+            f"a delay must be seconds, zero or more, not {delay!r}: see reconnect"
+        )
     return float(delay)
 
 

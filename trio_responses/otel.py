@@ -12,7 +12,7 @@ import msgspec
 from opentelemetry import context, metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from trio_responses._errors import HandshakeRejected
+from trio_responses._errors import APIError, HandshakeRejected
 from trio_responses._instruments.instrument import Instrument
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
+    from trio_responses._errors import ResponsesError
     from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
     from trio_responses._wire import Response
 
@@ -119,6 +120,20 @@ class OpenTelemetryInstrument(Instrument):
     def turn_first_event(self, turn: TurnRecord) -> None:
         """Add the first event to the turn's span, as an event."""
         self._turns[turn].add_event("first event")
+
+    def turn_retrying(
+        self, turn: TurnRecord, attempt: int, delay: float, error: ResponsesError
+    ) -> None:
+        """Add the retry to the turn's span, as an event."""
+        code = error.code if isinstance(error, APIError) else None
+        self._turns[turn].add_event(
+            "retry",
+            {
+                "trio_responses.attempt": attempt,
+                "trio_responses.delay": delay,
+                "error.type": code or type(error).__name__,
+            },
+        )
 
     def turn_ended(self, turn: TurnRecord) -> None:
         """End the span of a turn, and record its metrics."""

@@ -254,8 +254,8 @@ def test_ask_notes_a_refusal(prepare_server: PrepareServer, capsys: Capture) -> 
 
 
 FAULTS: list[tuple[Prepare, str, str]] = [
-    (lambda s: s.fail("server_error", message="Out\nof order."), "", "server_error.*Out of order"),
-    (lambda s: s.reply("Oh", status="failed"), "Oh\n", "server_error.*The response failed"),
+    (lambda s: s.fail("server_error", message="Out\nof order."), "", "Out of order.*server_error"),
+    (lambda s: s.reply("Oh", status="failed"), "Oh\n", "The response failed.*server_error"),
     (
         lambda s: s.drop(after_events=5),
         "Turn\n",
@@ -291,7 +291,19 @@ def test_ask_tries_to_connect_three_times(capsys: Capture, monkeypatch: Patch) -
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
     assert main(["ask", "--base-url", f"http://127.0.0.1:{port}/v1", "Hello"]) == 1
-    assert re.fullmatch(r"error: could not connect in 3 attempts.*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"error: connection refused by .*gave up after 2 more attempts.*\n", capsys.readouterr().err
+    )
+
+
+def test_an_error_names_no_argument_that_only_a_program_can_pass(
+    capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    assert main(["ask", "--base-url", "http://models.test/v1", "Hello"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.endswith(": use https://\n")
+    assert "allow_insecure" not in shown
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "nonsense", "http://127.0.0.1:99999/v1"])
@@ -386,12 +398,14 @@ class Sabotage(NamedTuple):
 
 
 SABOTAGES = [
-    Sabotage(demo, "_endpoint", lose_the_way, "123456789", "123456789", "could not connect in 3"),
+    Sabotage(
+        demo, "_endpoint", lose_the_way, "123456789", "123456789", "gave up after 2 more attempts"
+    ),
     Sabotage(demo, "get_weather", lie_about_the_weather, "1234", "4", "the answer: 'Turn 1: the"),
     Sabotage(demo, "get_weather", know_no_weather, "1234", "4", "KeyError: 'Oslo'"),
     Sabotage(demo, "_count_slowly", miscount, "145", "5", "the texts: "),
     Sabotage(demo, "_endpoint", forget_lanes, "15", "5", "turns among the first five pieces"),
-    Sabotage(demo, "RECONNECT", (), "167", "67", "ReconnectFailed: gave up after 0 attempts"),
+    Sabotage(demo, "RECONNECT", (), "167", "67", "no other attempt was made"),
     Sabotage(ResponsesServer, "drop", drop_nothing, "16", "6", "although the socket was cut"),
     Sabotage(ResponsesServer, "drop", drop_nothing, "17", "7", "did not end within 60 s"),
     Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "did not end within 60 s"),

@@ -123,7 +123,7 @@ def test_without_a_connection_no_file_is_left(
     monkeypatch.setattr(cli_running, "RECONNECT", [])
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
     assert main([*arguments, "--base-url", f"http://127.0.0.1:{refused_port()}/v1"]) == 1
-    assert re.fullmatch(r"error: could not connect in 1 attempt: .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: connection refused by .*\n", capsys.readouterr().err)
     assert list(Path().iterdir()) == []
 
 

@@ -24,10 +24,12 @@ from trio_responses import (
 from trio_responses.testing import Call, Frame, ResponsesServer, WireBytes, open_test_server
 from trio_responses.types import (
     ErrorEvent,
+    FunctionCallOutput,
     OutputItemDone,
     ResponseCompleted,
     ResponseCreate,
     ResponseCreated,
+    ResponseInject,
     ResponseSteer,
     SteerAccepted,
     UndecodableFrame,
@@ -525,3 +527,13 @@ async def test_a_message_over_the_limit_ends_the_turn_of_its_lane_alone(
             assert failure.value.delivery is DeliveryStatus.ACCEPTED
             gate.set()
             assert (await stream.get_final_response()).output_text == "well"
+
+
+async def test_injected_outputs_are_sent(connect: "Connect") -> None:
+    """The test server does not know the event: its answer shows which one it received."""
+    output = FunctionCallOutput(call_id="call_1", output="cold")
+    async with connect() as connection:
+        await connection.send(ResponseInject(response_id="resp_1", input=[output]))
+        event = await connection.receive()
+    assert isinstance(event, ErrorEvent)
+    assert "response.inject" in event.message

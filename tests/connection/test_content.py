@@ -1,4 +1,4 @@
-"""P9: what users and models write is in no error, repr or log record."""
+"""P9: what users and models write is in no error, repr or log record; errors quote the server."""
 
 import logging
 import traceback
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from tests.connection.conftest import Connect
 
 CONTENT = "the user's own words"
+SENTENCE = "the server's own sentence"
 REASON = "what the server says"
 
 
-async def test_no_content_is_in_errors_and_logs(
+async def test_errors_quote_the_server_and_nothing_is_in_logs(
     server: ResponsesServer, connect: "Connect", caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P9: requests, responses, frames that cannot be decoded and close reasons stay out of them."""
+    """P9: no request, response or bad frame; the sentence of an error is in its message alone."""
     caplog.set_level(logging.DEBUG)
     failures: list[BaseException] = []
-    error: dict[str, Any] = {"message": CONTENT}
+    error: dict[str, Any] = {"message": SENTENCE}
     reply: dict[str, Any] = {"id": "resp_1", "output": [], "status": "failed", "error": error}
     frames: list[Any] = [
         f"no json {CONTENT}",
@@ -52,7 +53,9 @@ async def test_no_content_is_in_errors_and_logs(
     assert len(failures) == 5
     for caught in failures:
         shown.extend([str(caught), repr(caught), *traceback.format_exception(caught)])
-    assert [text for text in shown if REASON in text] == []
-    # The reason is in the logs all the same: trio-websocket puts it there, at level DEBUG.
-    shown.extend(str(vars(record)) for record in caplog.records)
-    assert [text for text in shown if CONTENT in text] == []
+    assert [SENTENCE in str(caught) for caught in failures] == [False, True, True, False, False]
+    assert REASON in str(loss.value)
+    # trio-websocket logs the reason at level DEBUG.
+    logged = [str(vars(record)) for record in caplog.records]
+    assert [text for text in logged if SENTENCE in text] == []
+    assert [text for text in (*shown, *logged) if CONTENT in text] == []

@@ -17,6 +17,7 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionState,
     ConnectTimeout,
+    FirstEventTimeout,
     HandshakeRejected,
     ReconnectFailed,
     ReconnectPolicy,
@@ -56,23 +57,37 @@ async def test_the_first_connect_follows_the_default_delays(
     assert trio.current_time() == 31
     assert failure.attempts == 5
     assert isinstance(failure.__cause__, ConnectError)
-    assert str(failure).startswith("could not connect in 6 attempts: cannot dial")
+    assert str(failure).endswith("; gave up after 5 more attempts in 31 s")
+
+
+async def test_a_socket_given_up_after_a_deadline_is_replaced_at_once(
+    server: ResponsesServer, connect: "Connect", dialler: "Dialler"
+) -> None:
+    """P2: the attempts are those of a first connect: one without a delay, and five with one."""
+    server.stall(after_events=0)
+    async with connect(dial=dialler, timeouts=Timeouts(first_event=5)) as connection:
+        server.stop_accepting()
+        with pytest.raises(FirstEventTimeout):
+            await connection.create(model="m", input="hi")
+        with pytest.raises(ReconnectFailed):
+            await connection.wait_open()
+    assert [time - 5 for time in dialler.times[1:]] == [0, 1, 3, 7, 15, 31]
 
 
 @pytest.mark.parametrize(
     ("delays", "opened", "words"),
     [
-        ([], False, "could not connect in 1 attempt: "),
-        ([0], False, "could not connect in 2 attempts: "),
-        ([], True, "gave up after 0 attempts to reconnect: "),
-        ([0], True, "gave up after 1 attempt to reconnect: "),
-        ([0, 0], True, "gave up after 2 attempts to reconnect: "),
+        ([], False, "; no other attempt was made"),
+        ([0], False, "; gave up after 1 more attempt in 0 s"),
+        ([], True, "; no other attempt was made"),
+        ([0], True, "; gave up after 1 more attempt in 0 s"),
+        ([0, 0], True, "; gave up after 2 more attempts in 0 s"),
     ],
 )
-async def test_the_message_says_whether_there_was_a_socket(
+async def test_the_message_has_the_last_reason_and_then_the_attempts(
     server: ResponsesServer, connect: "Connect", delays: list[int], words: str, *, opened: bool
 ) -> None:
-    """P2: a wrong address has another message than a lost server."""
+    """P2: the reason comes first, because it is what the user can act on."""
     if not opened:
         server.stop_accepting()
     with pytest.raises(ReconnectFailed) as failure:  # noqa: PT012 - either may raise it
@@ -80,7 +95,7 @@ async def test_the_message_says_whether_there_was_a_socket(
             server.stop_accepting()
             await lose(server, connection)
             await connection.receive()
-    assert str(failure.value).startswith(words)
+    assert str(failure.value) == f"{failure.value.__cause__}{words}"
     assert failure.value.attempts == len(delays)
 
 
@@ -337,7 +352,7 @@ async def test_attempts_within_one_outage_add_up_across_accepted_sockets(
 # --- Close codes ---------------------------------------------------------------------------
 
 
-async def test_the_reason_of_a_final_close_is_on_the_exception_and_not_in_its_text(
+async def test_the_reason_of_a_final_close_is_on_the_exception_and_in_its_text(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
     """P2: the fault matrix has the close codes that end a connection."""
@@ -346,7 +361,7 @@ async def test_the_reason_of_a_final_close_is_on_the_exception_and_not_in_its_te
         with pytest.raises(ConnectionLost) as failure:
             await connection.create(model="m", input="hi")
         assert (failure.value.code, failure.value.reason) == (4401, "go away")
-        assert "go away" not in str(failure.value)
+        assert str(failure.value).endswith(": go away")
         await trio.sleep(1000)
         assert connection.state is ConnectionState.CLOSED
     assert server.statistics().handshakes == 1

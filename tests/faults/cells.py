@@ -130,6 +130,8 @@ class Cell:
     """Whether the request is sent again by default, because it cannot have run."""
     at_least_once: bool = False
     """Whether the request is sent again with ``"at_least_once"``."""
+    delayed: float = 0.0
+    """The longest delay before it is sent again; the delay is up to a quarter shorter."""
     lost: int | None = None
     """The close code of the `ConnectionLost` on the channel."""
     status: str = "completed"
@@ -164,6 +166,7 @@ class Steered:
     after: Span = AT_ONCE
     then: Then = SAME
     at_least_once: bool = False
+    delayed: float = 0.0
     phase: str = "steering"
 
     @property

@@ -171,7 +171,12 @@ UNDECODABLE: Final[dict[str, Any]] = {
     "raises": UndecodableResponse,
     "delivery": DeliveryStatus.ACCEPTED,
 }
-BROKEN_OFF: Final[dict[str, Any]] = {"raises": APIError, "delivery": DeliveryStatus.ACCEPTED}
+BROKEN_OFF: Final[dict[str, Any]] = {
+    "raises": APIError,
+    "delivery": DeliveryStatus.ACCEPTED,
+    "at_least_once": True,
+    "delayed": 0.5,
+}
 
 TERMINALS: Final = [
     cut_short("FIN in its place", faults.fin),

@@ -310,7 +310,7 @@ OTHERS: Final = [
 OPEN: Final = [
     *map(while_idle, LOSSES),
     while_idle(
-        Loss(fault="writes fail, and nothing is answer_to", action=faults.unwritable, after=PING)
+        Loss(fault="writes fail, and nothing is received", action=faults.unwritable, after=PING)
     ),
     *(harmless(IDLE, name, action) for name, action in HARMLESS.items()),
     *map(while_waiting, LOSSES),

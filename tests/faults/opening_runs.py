@@ -114,5 +114,6 @@ def check_given_up(
         assert type(error) is ReconnectFailed
         assert error.attempts == len(waits)
         cause = error.__cause__
-    assert type(cause) is cell.error
+    assert isinstance(cause, cell.error)
+    assert type(cause).__name__ == cell.error.__name__
     assert getattr(cause, "status", None) == cell.status

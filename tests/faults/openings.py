@@ -21,12 +21,15 @@ from trio_responses import (
     ConnectTimeout,
     HandshakeRejected,
     ProxyError,
+    RateLimitError,
+    ServerOverloaded,
     UpgradeUnsupported,
 )
 
 if TYPE_CHECKING:
     from tests.faults.cells import Action
     from tests.faults.servers import ServerPeer
+    from trio_responses import APIError
 
 GRACE: Final = Span(1.0, "one second for the body")
 OTHER_AUTHORITY: Final = trustme.CA()
@@ -247,7 +250,7 @@ TLS: Final = [
         phase="TLS",
         fault="HTTP 403 behind it",
         server=behind_tls(status(403)),
-        error=AuthenticationError,
+        error=UpgradeUnsupported,
         status=403,
         retried=False,
     ),
@@ -259,7 +262,7 @@ def by_server(fault: str, *steps: Action | bytes, **expected: Any) -> Opening:
     return Opening(phase="upgrade", fault=fault, server=at_connect(*steps), **expected)
 
 
-def by_status(code: int, error: type[HandshakeRejected], *headers: str, **expected: Any) -> Opening:
+def by_status(code: int, error: type[APIError], *headers: str, **expected: Any) -> Opening:
     named = "".join(f", `{header}`" for header in headers)
     expected = {"retried": False, "status": code, "error": error, **expected}
     return by_server(f"HTTP {code}{named}", status(code, *headers), **expected)
@@ -291,26 +294,28 @@ UPGRADE: Final = [
     Opening(
         phase="upgrade", fault="101 for another key", server=accept_wrongly, error=ConnectError
     ),
-    by_status(301, HandshakeRejected, "Location: wss://elsewhere.test/"),
-    by_status(400, HandshakeRejected),
+    by_status(301, UpgradeUnsupported, "Location: wss://elsewhere.test/"),
+    by_status(400, UpgradeUnsupported),
     by_status(401, AuthenticationError),
-    by_status(403, AuthenticationError),
+    by_status(403, UpgradeUnsupported),
     by_status(404, UpgradeUnsupported),
+    by_status(405, UpgradeUnsupported),
     by_status(407, HandshakeRejected),
     by_status(408, HandshakeRejected, retried=True),
     by_status(425, HandshakeRejected, retried=True),
     by_status(426, UpgradeUnsupported),
-    by_status(429, HandshakeRejected, retried=True),
-    by_status(429, HandshakeRejected, "Retry-After: 7", retried=True, retry_after=7.0),
-    by_status(429, HandshakeRejected, "Retry-After: 301", retried=True, retry_after=301.0),
+    by_status(429, RateLimitError, retried=True),
+    by_status(429, RateLimitError, "Retry-After: 7", retried=True, retry_after=7.0),
+    by_status(429, RateLimitError, "Retry-After: 301", retried=True, retry_after=301.0),
     by_status(500, HandshakeRejected, retried=True),
+    by_status(501, UpgradeUnsupported),
     by_status(502, HandshakeRejected, retried=True),
-    by_status(503, HandshakeRejected, retried=True),
-    by_status(503, HandshakeRejected, "Retry-After: 7", retried=True, retry_after=7.0),
+    by_status(503, ServerOverloaded, retried=True),
+    by_status(503, ServerOverloaded, "Retry-After: 7", retried=True, retry_after=7.0),
     by_server(
         "HTTP 503, a body without end",
         status(503, body=b"")[:-4].replace(b"Length: 0", b"Length: 99") + b"\r\n\r\n",
-        error=HandshakeRejected,
+        error=ServerOverloaded,
         status=503,
         takes=GRACE,
     ),

@@ -63,6 +63,8 @@ UNSAID: Final[dict[str, Json]] = {
     "empty error": {"type": "error"},
     "error of status 500": wrapped("server_error", 500),
 }
+FIRST_RETRY: Final = 0.5
+"""The longest delay before the first retry of a turn, in seconds."""
 CODES: Final[list[tuple[str, int | None, type[APIError], DeliveryStatus]]] = [
     ("rate_limit_exceeded", 429, RateLimitError, DeliveryStatus.REJECTED),
     ("rate_limit_exceeded", None, RateLimitError, DeliveryStatus.REJECTED),
@@ -78,7 +80,14 @@ CODES: Final[list[tuple[str, int | None, type[APIError], DeliveryStatus]]] = [
 def refused(
     fault: str, error: Json, kind: type[APIError], delivery: DeliveryStatus, **more: Any
 ) -> list[Cell]:
-    """Return the cells of an error frame: it ends its turn, and the socket goes on."""
+    """Return the cells of an error frame: it ends its turn, and the socket goes on.
+
+    A rate limit and an error of the server are repeated after a delay.
+    """
+    code = str(error.get("code") or error.get("error"))
+    limited = kind is RateLimitError and "insufficient_quota" not in code
+    if limited or delivery is DeliveryStatus.AMBIGUOUS:
+        more |= {"at_least_once": True, "delayed": FIRST_RETRY}
     before = Cell(
         phase=BEFORE,
         fault=fault,
@@ -93,6 +102,8 @@ def refused(
         action=answering(error, within=True),
         delivery=DeliveryStatus.ACCEPTED,
     )
+    if limited:
+        before = replace(before, raises=None, delivery=None, repeated=True)
     return [before, within]
 
 

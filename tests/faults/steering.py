@@ -131,6 +131,8 @@ STEERED: Final = [
         raises=APIError,
         delivery=DeliveryStatus.ACCEPTED,
         receipt=SteerState.UNKNOWN,
+        at_least_once=True,
+        delayed=0.5,
     ),
     steered("reset in the place of the successor", "accept", "finish", faults.reset, **ANSWERED),
     steered(

@@ -108,7 +108,8 @@ async def run_cell(cell: Cell, way: Way, choice: DeliveryMode) -> None:
                 check_well(cell, end)
             else:
                 check_end(cell, end)
-            check_time(cell, end.seconds, noticed + waited)
+            delayed = cell.delayed if again else 0.0
+            check_time(cell, end.seconds, noticed + waited, delayed)
             asked = 0 if cell.phase == SENDING and cell.repeated else 1
             if again and cell.then.ended_by is None:
                 asked += 1
@@ -146,8 +147,10 @@ def check_well(cell: Cell, end: End) -> None:
     assert end.status == cell.status
 
 
-def check_time(cell: Cell, seconds: float, expected: float) -> None:
-    if cell.after.at_most:
+def check_time(cell: Cell, seconds: float, expected: float, delayed: float = 0.0) -> None:
+    if delayed:
+        assert expected + 0.75 * delayed - 1e-6 <= seconds <= expected + delayed + 1e-6
+    elif cell.after.at_most:
         assert expected - cell.after.seconds <= seconds <= expected + 1e-6
     else:
         assert seconds == pytest.approx(expected)

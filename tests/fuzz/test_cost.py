@@ -16,7 +16,7 @@ import pytest
 
 from tests.fuzz.inputs import NESTING, websocket_frame
 from trio_responses._protocol.frames import FrameReader, OversizeMessage
-from trio_responses._wire import UndecodableFrame, codec, decode, decode_item, lenient
+from trio_responses._wire import UndecodableFrame, codec, decode, decode_item, lenient, response
 from trio_responses._wire.retry_hints import parse_retry_after, parse_retry_message
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def bytes_parsed(work: Callable[[bytes], object], frame: bytes) -> int:
 
     with (
         mock.patch.object(codec, "_event_decoder", Meter(codec._event_decoder, counted)),
+        mock.patch.object(response, "_decoder", Meter(response._decoder, counted)),
         mock.patch.object(lenient, "_decoder_of", metered),
         mock.patch.object(lenient, "_object_decoder", Meter(lenient._object_decoder, counted)),
         mock.patch.object(lenient, "_array_decoder", Meter(lenient._array_decoder, counted)),

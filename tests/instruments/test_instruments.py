@@ -113,7 +113,7 @@ async def test_a_turn_that_is_cancelled_before_it_is_sent_has_ended(
 async def test_a_refused_turn_has_its_error(server: ResponsesServer) -> None:
     notes = Notes()
     server.fail("rate_limit_exceeded", status=429)
-    async with server.open_client(instruments=[notes]) as connection:
+    async with server.open_client(instruments=[notes], max_retries=0) as connection:
         with pytest.raises(APIError) as caught:
             await connection.create(model="m", input="Hello")
     assert notes.of_turns() == ["turn_started", "turn_sent", "turn_ended"]
@@ -300,7 +300,7 @@ async def test_the_hooks_of_a_loss_and_a_reconnection_are_called(
         *("reconnecting", "socket_opening", "socket_opened", "socket_ended"),
         "connection_ended",
     ]
-    assert notes.delays == [(1, 1.0, "ConnectionLost"), (2, 2.0, "HandshakeRejected")]
+    assert notes.delays == [(1, 1.0, "ConnectionLost"), (2, 2.0, "ServerOverloaded")]
     assert [socket.attempt for socket in notes.sockets] == [0, 1, 2]
     lost = notes.sockets[0].error
     assert isinstance(lost, ConnectionLost)

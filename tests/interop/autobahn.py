@@ -1,11 +1,8 @@
-"""A client for Autobahn's fuzzing server: our transport, as the echo that its cases ask for.
+"""A client for the fuzzing server of Autobahn: the transport, which echoes every message.
 
-The server (`wstest -m fuzzingserver`, PyPI's `autobahntestsuite`) plays one case a connection, and
-judges it by what comes back: text as text, binary as binary. Our transport sends text only, so
-binary messages go back by the trio-websocket connection that it has below it.
-
-What belongs elsewhere: how the server is started, and what is expected of it
-(`test_autobahn.py`).
+The server (``wstest -m fuzzingserver`` of the PyPI package ``autobahntestsuite``) runs one case in
+each connection and judges the echo: text as text, binary as binary. The transport sends text only,
+so a binary message goes back through the trio-websocket connection below the transport.
 """
 
 from __future__ import annotations
@@ -31,50 +28,47 @@ if TYPE_CHECKING:
     from trio_responses._transport.websocket import Transport
 
 AGENT = "trio-responses"
-AT_ONCE = 8
-"""Connections at a time: many cases do nothing but wait for a second or two."""
-PONG_TURNS = 4
-"""Turns of Trio's loop in which a pong goes out: some cases want to see it before the message that
-came behind their ping. RFC 6455 (5.5.2) asks for "as soon as is practical" and for no order."""
+CONCURRENT_CASES = 8
+"""Many cases only wait for a second or two."""
+CHECKPOINTS_FOR_PONG = 4
+"""Checkpoints during which a pong is sent. Some cases expect the pong before the echo of the
+message that followed their ping; RFC 6455 (5.5.2) only asks for "as soon as is practical"."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the server says of one case."""
+    """The result of one case, as the server reports it."""
 
     frames: str
-    """How they were dealt with: ``OK``, ``NON-STRICT``, ``INFORMATIONAL`` or ``FAILED``."""
-    ending: str
-    """How the connection ended: likewise, or ``UNCLEAN`` or ``WRONG CODE``."""
+    """The result for the messages: ``OK``, ``NON-STRICT``, ``INFORMATIONAL`` or ``FAILED``."""
+    closing: str
+    """The result for the closing of the connection: likewise, or ``UNCLEAN`` or ``WRONG CODE``."""
 
 
 class FuzzingServer:
-    """A running fuzzing server.
-
-    :param port: of 127.0.0.1.
-    """
+    """A running fuzzing server on a port of 127.0.0.1."""
 
     def __init__(self, port: int) -> None:
         self._origin = f"ws://127.0.0.1:{port}"
 
     async def cases(self) -> dict[str, int]:
-        """Ask for its cases: their names, and the numbers it counts them by."""
+        """Return the number of each case by the name of the case."""
         count = await self._ask("getCaseCount")
         names: dict[str, int] = {}
         for number in range(1, count + 1):
             names[(await self._ask(f"getCaseInfo?case={number}"))["id"]] = number
         return names
 
-    async def play(self, cases: Iterable[int]) -> None:
-        """Play cases, several at a time, and have it write what it thinks of them."""
-        limiter = trio.CapacityLimiter(AT_ONCE)
+    async def run(self, cases: Iterable[int]) -> None:
+        """Run cases, several at a time, and make the server write its reports."""
+        limiter = trio.CapacityLimiter(CONCURRENT_CASES)
         async with trio.open_nursery() as nursery:
             for case in cases:
-                nursery.start_soon(self._play_one, case, limiter)
+                nursery.start_soon(self._run_case, case, limiter)
         async with open_transport(self._config(f"updateReports?agent={AGENT}"), ()) as transport:
             await echo(transport)
 
-    async def _play_one(self, case: int, limiter: trio.CapacityLimiter) -> None:
+    async def _run_case(self, case: int, limiter: trio.CapacityLimiter) -> None:
         async with (
             limiter,
             open_transport(self._config(f"runCase?case={case}&agent={AGENT}"), ()) as transport,
@@ -83,13 +77,13 @@ class FuzzingServer:
 
     async def _ask(self, resource: str) -> Any:
         async with open_transport(self._config(resource), ()) as transport:
-            answer: list[Message] = await transport.receive()
-        assert isinstance(answer[0], bytes)
-        return json.loads(answer[0])
+            messages: list[Message] = await transport.receive()
+        assert isinstance(messages[0], bytes)
+        return json.loads(messages[0])
 
     def _config(self, resource: str) -> ConnectionConfig:
         return ConnectionConfig(
-            endpoint=exactly(f"{self._origin}/{resource}"),
+            endpoint=endpoint_at(f"{self._origin}/{resource}"),
             dial=dial_tcp,
             ssl_context=None,
             timeouts=Timeouts(close=10.0),
@@ -98,19 +92,19 @@ class FuzzingServer:
         )
 
 
-def exactly(url: str) -> Endpoint:
-    """Make a profile of a URL as it is, with no ``/responses`` behind it."""
+def endpoint_at(url: str) -> Endpoint:
+    """Return an endpoint with exactly this URL, without ``/responses`` appended."""
     endpoint = Endpoint.compatible(url)
     object.__setattr__(endpoint, "url", url)
     return endpoint
 
 
 async def echo(transport: Transport) -> None:
-    """Send every message back until the socket ends."""
+    """Send every message back until the socket is closed."""
     try:
         while True:
             messages = await transport.receive()
-            for _ in range(PONG_TURNS):
+            for _ in range(CHECKPOINTS_FOR_PONG):
                 await trio.lowlevel.checkpoint()
             for message in messages:
                 await send_back(transport, message)
@@ -119,11 +113,11 @@ async def echo(transport: Transport) -> None:
 
 
 async def send_back(transport: Transport, message: Message) -> None:
-    """Send one message as it came."""
+    """Send one message back with its own type."""
     match message:
         case bytes():
             await transport.send(message)
         case BinaryMessage(data=data):
             await transport._websocket.send_message(data)
         case _:
-            raise AssertionError(f"no case sends {message!r}")
+            raise AssertionError(f"unexpected message: {message!r}")

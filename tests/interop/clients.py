@@ -1,7 +1,7 @@
-"""Clients of others behind one face: send a command, receive an event, both as JSON.
+"""Clients of other projects behind one interface: send a command, receive an event, both as JSON.
 
-The face is thin on purpose: what is tested are the clients' own ways of connecting, sending,
-receiving, parsing and closing.
+The interface is thin, so that the tests exercise how each client connects, sends, receives, parses
+and closes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
+from tests.interop.programs import HANG_GUARD
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -21,11 +23,10 @@ Json: TypeAlias = dict[str, Any]
 KEY = "sk-interop"
 MODEL = "gpt-5.5"
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
-CLOSE_SECONDS = 10
 
 
 class Wire(Protocol):
-    """What a counterpart does for us."""
+    """One connection of another project's client."""
 
     def send(self, command: Json) -> None: ...
 
@@ -33,7 +34,7 @@ class Wire(Protocol):
 
 
 class Client:
-    """Turns over a wire."""
+    """A client that runs turns over a wire."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -45,7 +46,7 @@ class Client:
         return self._wire.receive()
 
     def events(self, text: str | list[Json], **fields: Any) -> list[Json]:
-        """Run one turn, and give its events."""
+        """Run one turn and return its events."""
         self.send(text, **fields)
         events = [self.receive()]
         while events[-1]["type"] not in ENDS:
@@ -53,7 +54,7 @@ class Client:
         return events
 
     def respond(self, text: str | list[Json], **fields: Any) -> Json:
-        """Run one turn, and give its completed response."""
+        """Run one turn and return its completed response."""
         last = self.events(text, **fields)[-1]
         assert last["type"] == "response.completed", last
         response: Json = last["response"]
@@ -61,7 +62,7 @@ class Client:
 
 
 class SyncWire:
-    """``OpenAI().responses.connect()``."""
+    """A connection of ``OpenAI().responses.connect()``."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -74,7 +75,7 @@ class SyncWire:
 
 
 class AsyncWire:
-    """``AsyncOpenAI().responses.connect()``, in an event loop that runs while it is used."""
+    """A connection of ``AsyncOpenAI().responses.connect()``; its loop runs during each call."""
 
     def __init__(self, runner: asyncio.Runner, connection: Any) -> None:
         self._runner = runner
@@ -88,7 +89,7 @@ class AsyncWire:
 
 
 class NodeWire:
-    """``new ResponsesWS(...)``, in a process that reads and writes lines of JSON."""
+    """A connection of ``new ResponsesWS(...)``, in a process that exchanges lines of JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
@@ -101,16 +102,15 @@ class NodeWire:
         self._stdin.flush()
 
     def receive(self) -> Json:
-        said: Json = json.loads(self._stdout.readline() or '{"ended": true}')
-        assert isinstance(said.get("event"), dict), f"the npm client said {said}"
-        return cast("Json", said["event"])
+        line: Json = json.loads(self._stdout.readline() or '{"ended": true}')
+        assert isinstance(line.get("event"), dict), f"the npm client printed {line}"
+        return cast("Json", line["event"])
 
 
 def checked(event: Any) -> Json:
-    """Give an event of openai-python as JSON.
+    """Return an event of openai-python as JSON, validated by the type that the SDK chose for it.
 
-    The SDK does not validate what it receives; here it has to, so that its own types say what
-    is missing in a frame.
+    The SDK itself does not validate events. Validation finds the fields that a frame lacks.
     """
     value: Json = event.to_dict()
     type(event).model_validate(value)
@@ -119,39 +119,38 @@ def checked(event: Any) -> Json:
 
 
 @contextmanager
-def sync_client(openai: Any, url: str) -> Iterator[Client]:
+def sync_wire(openai: Any, url: str) -> Iterator[Wire]:
     with (
         openai.OpenAI(api_key=KEY, base_url=url) as sdk,
         sdk.responses.connect() as connection,
     ):
-        yield Client(SyncWire(connection))
+        yield SyncWire(connection)
 
 
 @contextmanager
-def async_client(openai: Any, url: str) -> Iterator[Client]:
+def async_wire(openai: Any, url: str) -> Iterator[Wire]:
     with asyncio.Runner() as runner:
         sdk = openai.AsyncOpenAI(api_key=KEY, base_url=url)
         manager = sdk.responses.connect()
         connection = runner.run(manager.__aenter__())
         try:
-            yield Client(AsyncWire(runner, connection))
+            yield AsyncWire(runner, connection)
         finally:
             runner.run(manager.__aexit__(None, None, None))
             runner.run(sdk.close())
 
 
 @contextmanager
-def node_client(script: tuple[str, str], modules: Path, url: str) -> Iterator[Client]:
-    process = subprocess.Popen(  # noqa: S603 - this folder's own script
+def node_wire(script: tuple[str, str], modules: Path, url: str) -> Iterator[Wire]:
+    process = subprocess.Popen(  # noqa: S603 - a script of this folder
         [*script, str(modules), url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    wire = NodeWire(process)
     try:
-        yield Client(wire)
-        rest, _ = process.communicate(timeout=CLOSE_SECONDS)
+        yield NodeWire(process)
+        rest, _ = process.communicate(timeout=HANG_GUARD)
         assert json.loads(rest.splitlines()[-1]) == {"closed": 1000}
         assert process.returncode == 0
     finally:

@@ -1,8 +1,8 @@
-"""Programs of others, beside which the tests of this folder run the project.
+"""Fixtures that start the programs of other projects for the tests of this folder.
 
-A plain ``pytest`` skips them; ``pytest -m interop`` runs those whose counterpart is installed.
-Every program is started once, on a port of its own, and is gone when the tests are over. What it
-printed is shown with each failure.
+A plain ``pytest`` skips these tests; ``pytest -m interop`` runs them. A test whose program or
+package is missing is skipped with a reason. Each program starts once, on its own port, and ends
+with the test session. The report of a failed test contains the last output of every program.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.interop.programs import (
+    HANG_GUARD,
     Program,
     agentic_command,
     free_port,
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 HERE = Path(__file__).parent
-PATIENCE = 90
-"""Seconds that one test may take. It ends a counterpart that has fallen silent."""
+GUARD_OF_LAST_RESORT = int(HANG_GUARD) + 60
+"""Seconds until a signal ends a test, also one that hangs outside of its event loop."""
 
 programs = pytest.StashKey[list[Program]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    asked_for = "interop" in str(config.getoption("markexpr"))
+    is_selected = "interop" in str(config.getoption("markexpr"))
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.interop)
-            if not asked_for:
-                item.add_marker(pytest.mark.skip(reason="drives programs of others: -m interop"))
+            if not is_selected:
+                item.add_marker(pytest.mark.skip(reason="needs other programs: pytest -m interop"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,20 +49,20 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         for program in item.config.stash.get(programs, []):
-            report.sections.append((f"the end of {program.log}", program.printed()[-4000:]))
+            report.sections.append((f"the last output in {program.log}", program.output()[-4000:]))
     return report
 
 
 @pytest.fixture(autouse=True)
-def deadline() -> Iterator[None]:
-    def give_up(*_: object) -> None:
-        raise TimeoutError(f"not done within {PATIENCE} s")
+def hang_guard() -> Iterator[None]:
+    def fail(*_: object) -> None:
+        raise TimeoutError(f"the test did not finish within {GUARD_OF_LAST_RESORT} s")
 
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(PATIENCE)
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(GUARD_OF_LAST_RESORT)
     yield
     signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    signal.signal(signal.SIGALRM, previous)
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +88,8 @@ def modules() -> Path:
 
 
 @pytest.fixture(scope="session")
-def our_url(start: Callable[..., Program]) -> str:
-    """Serve with our command line, as a user would."""
+def server_url(start: Callable[..., Program]) -> str:
+    """Start the test server by the command line; return its base URL."""
     program = start("trio-responses", sys.executable, "-m", "trio_responses", "serve")
     return program.wait_for(r"listening on (http://\S+)")
 
@@ -107,8 +108,8 @@ def start_agentic(
     pytest.importorskip("agentic_api", reason="agentic-api is not installed")
 
     def start_agentic(port: int | None = None) -> tuple[Program, str]:
-        """Start the gateway and wait for it; it takes no port 0, so one is chosen for it."""
-        port = port or free_port()
+        """Start the gateway and wait for its port; return the program and the base URL."""
+        port = port or free_port()  # agentic-api does not support port 0
         program = start("agentic", *agentic_command(port, upstream=aimock_origin))
         program.wait_for_port(port)
         return program, f"http://127.0.0.1:{port}/v1"

@@ -1,10 +1,8 @@
-"""A TCP proxy that cuts every connection that goes through it, each at a place of its own.
+"""A TCP proxy that cuts every connection at a different place.
 
-It knows just enough of WebSocket to hit a place: where a handshake ends and where frames do. It
-passes on what it has whole, so that a cut is exactly where it is said to be; a reset may still
-destroy bytes on their way, as resets do.
-
-What belongs elsewhere: who speaks through it (`test_cuts.py`).
+The proxy parses enough of WebSocket to find the end of the handshake and the end of each frame. It
+forwards complete handshakes and frames only, so that each cut is exactly at its place. A reset may
+also destroy bytes that were forwarded before.
 """
 
 from __future__ import annotations
@@ -25,93 +23,94 @@ from trio_responses._concurrency import open_collapsing_nursery
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-Way: TypeAlias = Literal["up", "down"]
-Where: TypeAlias = Literal["in the handshake", "between frames", "inside a frame"]
-How: TypeAlias = Literal["fin", "reset"]
+Direction: TypeAlias = Literal["up", "down"]
+Position: TypeAlias = Literal["in the handshake", "between frames", "inside a frame"]
+Closing: TypeAlias = Literal["fin", "reset"]
 
 HEAD_END = b"\r\n\r\n"
 LENGTH_BITS = 0x7F
-LONGER = {126: "!H", 127: "!Q"}
-"""Lengths that stand for a longer length behind them (RFC 6455, section 5.2)."""
+EXTENDED_LENGTHS = {126: "!H", 127: "!Q"}
+"""The values of the length field that announce an extended length (RFC 6455, section 5.2)."""
 MASKED = 0x80
 MASK_SIZE = 4
 SHORT_HEADER = 2
 
-LONGEST_LIFE: dict[Way, int] = {"up": 4, "down": 60}
-"""Frames a connection may live for: about four turns, either way."""
+MAX_FRAMES: dict[Direction, int] = {"up": 4, "down": 60}
+"""The most frames before a cut: about four turns in either direction."""
 
 
 class Kind(NamedTuple):
-    """What a cut is like."""
+    """The kind of a cut."""
 
-    way: Way
-    where: Where
-    how: How
+    direction: Direction
+    position: Position
+    closing: Closing
 
 
-KINDS = tuple(Kind(*one) for one in product(get_args(Way), get_args(Where), get_args(How)))
+KINDS = tuple(
+    Kind(*fields) for fields in product(get_args(Direction), get_args(Position), get_args(Closing))
+)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a connection ends, counted in units: unit 0 is the handshake, the others are frames."""
+    """The place of a cut, counted in units: unit 0 is the handshake, the others are frames."""
 
     kind: Kind
     unit: int
-    part: float
-    """From 0 to 1: how much of that unit passes."""
+    fraction: float
+    """The part of the unit that is forwarded, from 0 to 1."""
 
-    def passes(self, size: int) -> int:
-        """Say how many bytes of a unit of this size pass."""
-        match self.kind.where:
+    def forwarded_bytes(self, size: int) -> int:
+        """Return the number of bytes that are forwarded of a unit of this size."""
+        match self.kind.position:
             case "in the handshake":
-                return int(self.part * size)
+                return int(self.fraction * size)
             case "inside a frame":
-                return 1 + int(self.part * (size - 1))
+                return 1 + int(self.fraction * (size - 1))
             case "between frames":
                 return size
 
 
 def cuts(seed: int) -> Iterator[Cut]:
-    """Give cuts for ever: every kind once, in an order of chance, and again."""
-    chance = random.Random(seed)  # noqa: S311 - no secret depends on it
+    """Yield cuts without end: every kind once in random order, then every kind again."""
+    rng = random.Random(seed)  # noqa: S311 - no secret depends on it
     while True:
-        for kind in chance.sample(KINDS, len(KINDS)):
-            life = LONGEST_LIFE[kind.way]
-            first = {"in the handshake": 0, "between frames": 0, "inside a frame": 1}[kind.where]
-            last = 0 if kind.where == "in the handshake" else life
-            yield Cut(kind, chance.randint(first, last), chance.random())
+        for kind in rng.sample(KINDS, len(KINDS)):
+            first = 1 if kind.position == "inside a frame" else 0
+            last = 0 if kind.position == "in the handshake" else MAX_FRAMES[kind.direction]
+            yield Cut(kind, rng.randint(first, last), rng.random())
 
 
 def unit_size(data: bytes | bytearray, *, head: bool) -> int | None:
-    """Give the size of the first unit, `None` while that cannot be seen."""
+    """Return the size of the first unit, or `None` while its header is incomplete."""
     if head:
         end = data.find(HEAD_END)
         return None if end < 0 else end + len(HEAD_END)
     if len(data) < SHORT_HEADER:
         return None
     length, start = data[1] & LENGTH_BITS, SHORT_HEADER
-    if length in LONGER:
-        form = LONGER[length]
-        start += struct.calcsize(form)
+    if length in EXTENDED_LENGTHS:
+        layout = EXTENDED_LENGTHS[length]
+        start += struct.calcsize(layout)
         if len(data) < start:
             return None
-        (length,) = struct.unpack_from(form, data, SHORT_HEADER)
+        (length,) = struct.unpack_from(layout, data, SHORT_HEADER)
     return int(start + length + (MASK_SIZE if data[1] & MASKED else 0))
 
 
 class CuttingProxy:
-    """Passes connections on to one place, and cuts them."""
+    """A TCP proxy in front of one address that cuts every connection."""
 
     def __init__(self, host: str, port: int, seed: int) -> None:
         self._upstream = (host, port)
         self._cuts = cuts(seed)
         self.made: Counter[Kind] = Counter()
-        """The cuts that were made."""
+        """The number of cuts so far of each kind."""
         self.port = 0
 
     async def listen(self, nursery: trio.Nursery) -> None:
-        """Listen on a port of its own until the nursery is cancelled."""
+        """Listen on a free port until the nursery is cancelled."""
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = listeners[0].socket.getsockname()[1]
         await nursery.start(trio.serve_listeners, self._serve, listeners)
@@ -119,80 +118,82 @@ class CuttingProxy:
     async def _serve(self, client: trio.SocketStream) -> None:
         cut = next(self._cuts)
         async with client, await trio.open_tcp_stream(*self._upstream) as server:
-            up, down = _Pump(client, server, "up", cut), _Pump(server, client, "down", cut)
+            up = _Forwarder(client, server, "up", cut)
+            down = _Forwarder(server, client, "down", cut)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(up.run, nursery.cancel_scope)
                 nursery.start_soon(down.run, nursery.cancel_scope)
             if up.has_cut or down.has_cut:
                 self.made[cut.kind] += 1
-                await ENDS[cut.kind.how](client, server)
+                await CLOSERS[cut.kind.closing](client, server)
 
 
-class _Pump:
-    """One way of a connection."""
+class _Forwarder:
+    """One direction of a connection."""
 
     def __init__(
-        self, source: trio.SocketStream, sink: trio.SocketStream, way: Way, cut: Cut
+        self, source: trio.SocketStream, sink: trio.SocketStream, direction: Direction, cut: Cut
     ) -> None:
         self._source = source
         self._sink = sink
-        self._cut = cut if cut.kind.way == way else None
+        self._cut = cut if cut.kind.direction == direction else None
         self.has_cut = False
 
     async def run(self, both: trio.CancelScope) -> None:
-        """Pass units on until the source ends. A cut or a reset ends both ways."""
+        """Forward units until the source ends; a cut or a reset ends both directions."""
         try:
-            await self._pass_on()
+            await self._forward()
         except trio.BrokenResourceError:
             both.cancel()
         if self.has_cut:
             both.cancel()
 
-    async def _pass_on(self) -> None:
-        number, waiting = 0, bytearray()
+    async def _forward(self) -> None:
+        number, buffer = 0, bytearray()
         async for data in self._source:
-            waiting += data
-            while (size := unit_size(waiting, head=number == 0)) and size <= len(waiting):
+            buffer += data
+            while (size := unit_size(buffer, head=number == 0)) and size <= len(buffer):
                 self.has_cut = self._cut is not None and self._cut.unit == number
-                passes = self._cut.passes(size) if self._cut and self.has_cut else size
-                await self._sink.send_all(bytes(waiting[:passes]))
+                count = self._cut.forwarded_bytes(size) if self._cut and self.has_cut else size
+                await self._sink.send_all(bytes(buffer[:count]))
                 if self.has_cut:
                     return
-                del waiting[:size]
+                del buffer[:size]
                 number += 1
         await self._sink.send_eof()
 
 
 async def reset(*streams: trio.SocketStream) -> None:
-    """End as a machine does that knows nothing of the connection."""
+    """Close each stream by a TCP reset."""
     for stream in streams:
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await trio.aclose_forcefully(stream)
 
 
-async def end(*streams: trio.SocketStream) -> None:
-    """Say that nothing more will come, and read on until the others say so, too."""
+async def finish(*streams: trio.SocketStream) -> None:
+    """Send the end of each stream and read until each peer sends its own."""
     async with trio.open_nursery() as nursery:
         for stream in streams:
-            nursery.start_soon(end_one, stream)
+            nursery.start_soon(finish_one, stream)
 
 
-async def end_one(stream: trio.SocketStream) -> None:
-    """End one side: without a reset, what was passed on before is read."""
+async def finish_one(stream: trio.SocketStream) -> None:
+    """Send the end of a stream and read until its peer ends."""
+    # Unread data would turn the close into a reset, which could destroy forwarded bytes.
     with suppress(trio.BrokenResourceError):
         await stream.send_eof()
         async for _ in stream:
             pass
 
 
-ENDS = {"fin": end, "reset": reset}
+CLOSERS = {"fin": finish, "reset": reset}
 
 
 @asynccontextmanager
 async def open_cutting_proxy(
     host: str, port: int, *, seed: int
 ) -> AsyncGenerator[CuttingProxy, None]:
-    """Run a proxy for the length of a block."""
+    """Run a cutting proxy for the length of the block."""
     async with open_collapsing_nursery() as nursery:
         proxy = CuttingProxy(host, port, seed)
         await proxy.listen(nursery)

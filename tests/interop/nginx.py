@@ -1,8 +1,7 @@
-"""nginx in front of our server: its configuration, its start, its reloads, its end.
+"""nginx between the client and the test server: configuration, start, reload and end.
 
-It runs with a folder of its own and as whoever runs the tests; it listens on a free port.
-
-What belongs elsewhere: what a client sees of it (`test_nginx.py`, `test_nginx_cuts.py`).
+Each nginx has its own folder and a free port, and runs as the user that runs the tests. The second
+half of the module has the client's side: connections through nginx and the turns on them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import trio
 
-from tests.interop.programs import free_port
+from tests.interop.programs import HANG_GUARD, free_port
 from trio_responses import HandshakeRejected, ReconnectFailed, ReconnectPolicy, open_responses
 from trio_responses._transport.websocket import dial_tcp
 
@@ -65,22 +64,26 @@ proxy_set_header Upgrade $http_upgrade;
 proxy_set_header Connection "upgrade";
 proxy_set_header Host $http_host;
 """
-"""What nginx has to be told, or else it speaks HTTP/1.0 to the server, without an upgrade."""
+"""The directives that forward an upgrade; by default, nginx sends HTTP/1.0 without an upgrade."""
 
 
 def location(upstream: str, *more: str, upgrade: str = UPGRADE) -> str:
-    """Pass requests on to a server.
+    """Return the directives that forward all requests to a server.
 
-    :param upstream: its origin, ``http://host:port``.
-    :param more: directives.
-    :param upgrade: the directives that let an upgrade through.
+    :param upstream: The origin of the server, ``http://host:port``.
+    :param more: Further directives.
+    :param upgrade: The directives that forward an upgrade.
     """
     lines = ["location / {", f"proxy_pass {upstream};", upgrade, *more, "}"]
     return "\n".join(lines)
 
 
-def answer(status: int, text: str = "", *headers: str) -> str:
-    """Answer every request with a status; a header is a name and a value in quotes."""
+def respond_with(status: int, text: str = "", *headers: str) -> str:
+    """Return the directives that answer all requests with a status.
+
+    :param text: The body in quotes, or the target of a redirect.
+    :param headers: A name and a value each, separated by a space.
+    """
     lines = [f"add_header {header} always;" for header in headers]
     return "\n".join(["location / {", *lines, f"return {status} {text};", "}"])
 
@@ -97,26 +100,29 @@ class Nginx:
 
     @property
     def url(self) -> str:
-        """The base URL behind it."""
+        """The base URL of the test server through this nginx."""
         return f"{self.scheme}://127.0.0.1:{self.port}/v1"
 
     def kill(self) -> None:
-        """End it as a crash would, workers and all."""
+        """Kill nginx and its workers at once, as in a crash."""
         self.program.kill()
 
     def start_again(self) -> Nginx:
-        """Start it with the same configuration, on the same port."""
+        """Start nginx with the same configuration on the same port."""
         return self._start(self.folder, self.port, self.scheme)
 
     async def reload(self) -> None:
-        """Have new workers take over, once; the old ones end when their connections do."""
+        """Replace the workers, and wait until the old ones accept no new connections.
+
+        An old worker ends with its last connection. Only the first reload is awaited.
+        """
         command = [*command_for(self.folder), "-s", "reload"]
         await trio.run_process(command, stderr=subprocess.DEVNULL)
         await trio.to_thread.run_sync(self.program.wait_for, "(gracefully shutting down)")
 
 
-def installed() -> str:
-    """Find nginx, which is seldom on the path of others than root."""
+def nginx_path() -> str:
+    """Return the path of nginx; skip without it. The path of a normal user often lacks sbin."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
     found = shutil.which("nginx", path=path)
     if found is None:
@@ -125,18 +131,18 @@ def installed() -> str:
 
 
 def command_for(folder: Path) -> list[str]:
-    return [installed(), "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
+    return [nginx_path(), "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
 
 
 @contextmanager
-def nginx_for_a_test(start: Callable[..., Program], folder: Path) -> Iterator[Starter]:
-    """Have nginx for the length of a test.
+def nginx_starter(start: Callable[..., Program], folder: Path) -> Iterator[NginxStarter]:
+    """Yield a function that starts nginx; end every nginx after the block.
 
-    :param start: starts a program.
-    :param folder: where its configuration goes.
+    :param start: Starts a program.
+    :param folder: The folder of the configuration.
     """
-    installed()
-    starter = Starter(start, folder)
+    nginx_path()
+    starter = NginxStarter(start, folder)
     try:
         yield starter
     finally:
@@ -144,8 +150,8 @@ def nginx_for_a_test(start: Callable[..., Program], folder: Path) -> Iterator[St
             program.end()
 
 
-class Starter:
-    """Starts nginx. Made by `nginx_for_a_test`."""
+class NginxStarter:
+    """A function that starts nginx with the directives of one test."""
 
     def __init__(self, start: Callable[..., Program], folder: Path) -> None:
         self._start = start
@@ -155,17 +161,17 @@ class Starter:
     def __call__(self, server: str, *, http: str = "", main: str = "", tls: bool = False) -> Nginx:
         """Start nginx.
 
-        :param server: the directives of its one server.
-        :param http: directives for all of HTTP.
-        :param main: directives for the whole program.
-        :param tls: whether it speaks TLS, with ``certificate.pem`` and ``key.pem`` of its folder.
+        :param server: The directives of the only ``server`` block.
+        :param http: The directives of the ``http`` block.
+        :param main: The directives outside of any block.
+        :param tls: Whether nginx uses TLS, with ``certificate.pem`` and ``key.pem`` of the folder.
         """
         port = free_port()
         text = CONFIGURATION.format(
             user="user root;" if os.geteuid() == 0 else "",
             folder=self._folder,
             port=port,
-            # http2 is what a browser would get; who does not ask for it, gets HTTP/1.1.
+            # A client that does not offer HTTP/2, as this one, uses HTTP/1.1.
             tls="ssl http2" if tls else "",
             server=server + (TLS.format(folder=self._folder) if tls else ""),
             http=http,
@@ -181,54 +187,59 @@ class Starter:
         return Nginx(program, folder, port, scheme, self._run)
 
 
-# --- Both its sides -----------------------------------------------------------------------
+# --- The client and the server --------------------------------------------------------------
 
 MODEL: Final = "gpt-5.5"
 KEY: Final = "sk-interop-nginx"
-PATIENCE: Final = 30
-EAGER: Final = ReconnectPolicy(initial=0.01, cap=0.05, attempts=100)
+FAST_RECONNECT: Final = ReconnectPolicy(initial=0.01, cap=0.05, attempts=10_000)
 
 
 async def listen(server: ResponsesServer) -> str:
-    """Let a server listen, and give its origin: ``http://host:port``."""
+    """Start listening; return the origin of the server, ``http://host:port``."""
     return (await server.serve_tcp()).removesuffix("/v1")
 
 
-class Dials:
-    """Dials, and counts."""
+class CountingDialer:
+    """The option ``dial`` of a connection that counts its calls.
 
-    def __init__(self) -> None:
+    :param before: Called with the number of the call before each dial.
+    """
+
+    def __init__(self, before: Callable[[int], None] | None = None) -> None:
         self.count = 0
+        self._before = before
         self._dialled = trio.Event()
 
     async def __call__(self, host: str, port: int) -> trio.abc.Stream:
-        """Dial by TCP."""
+        """Open a TCP stream."""
         self.count += 1
+        if self._before is not None:
+            self._before(self.count)
         self._dialled.set()
         self._dialled = trio.Event()
         return await dial_tcp(host, port)
 
-    async def reach(self, count: int) -> None:
-        """Wait until somebody has dialled so often."""
-        with trio.fail_after(PATIENCE):
+    async def wait_for_count(self, count: int) -> None:
+        """Wait until the number of calls has reached a count."""
+        with trio.fail_after(HANG_GUARD):
             while self.count < count:
                 await self._dialled.wait()
 
 
 def open_through(url: str, **options: Any) -> AbstractAsyncContextManager[ResponsesConnection]:
-    """Open a connection that, when lost, comes back at once."""
-    return open_responses(url, **{"api_key": KEY, "reconnect": EAGER, **options})
+    """Open a connection that reconnects almost without delay."""
+    return open_responses(url, **{"api_key": KEY, "reconnect": FAST_RECONNECT, **options})
 
 
-async def turn(connection: ResponsesConnection, **params: Any) -> str:
-    """Have a turn, and give its text."""
-    with trio.fail_after(PATIENCE):
+async def run_turn(connection: ResponsesConnection, **params: Any) -> str:
+    """Run one turn and return its text."""
+    with trio.fail_after(HANG_GUARD):
         return (await connection.create(model=MODEL, **{"input": "hi", **params})).output_text
 
 
-async def failed(url: str, **options: Any) -> HandshakeRejected:
-    """Fail to open a connection with what attempts there are, and give the last refusal."""
-    with trio.fail_after(PATIENCE), pytest.raises(ReconnectFailed) as caught:
+async def last_rejection(url: str, **options: Any) -> HandshakeRejected:
+    """Open a connection, which must fail after all retries; return the last rejection."""
+    with trio.fail_after(HANG_GUARD), pytest.raises(ReconnectFailed) as caught:
         async with open_through(url, **{"reconnect": [], **options}):
             pass
     assert isinstance(caught.value.__cause__, HandshakeRejected)

@@ -1,4 +1,4 @@
-"""Starting programs of others, waiting for them, and ending them."""
+"""Functions that start programs of other projects, wait for their output and end them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 MODULES_VARIABLE = "TRIO_RESPONSES_NODE_MODULES"
 T = TypeVar("T")
 
-START_SECONDS = 30
-END_SECONDS = 5
+HANG_GUARD = 600.0
+"""Seconds until a test that hangs fails. No test depends on the speed of the machine."""
+TERMINATE_SECONDS = 5
+"""Seconds between the request to end and the kill of a program that a test no longer needs."""
 POLL_SECONDS = 0.02
 
 
 class Program:
-    """A running program, and the file that it prints to."""
+    """A running program and the file that its output goes to."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
         self.name = name
         self.log = folder / "output.txt"
         with self.log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the commands are this folder's own
+            self._process = subprocess.Popen(  # noqa: S603 - commands of this folder
                 command,
                 cwd=folder,
                 env=clean_environment(AGENTIC_API_HOME=str(folder)),
@@ -43,31 +45,31 @@ class Program:
                 stderr=subprocess.STDOUT,
             )
 
-    def printed(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
     def wait_for(self, pattern: str) -> str:
-        """Wait until it has printed a line, and give the first group of the pattern."""
-        line = self._poll(lambda: re.search(pattern + r"\s", self.printed()), pattern)
+        """Wait for a line in the output; return the first group of the pattern."""
+        line = self._poll(lambda: re.search(pattern + r"\s", self.output()), pattern)
         return str(line[1])
 
     def wait_for_port(self, port: int) -> None:
-        self._poll(lambda: answers(port), f"an open port {port}")
+        self._poll(lambda: accepts_connections(port), f"an open port {port}")
 
     def kill(self) -> None:
-        """End it as a crash would: at once, and its children with it."""
+        """Kill the program and its children at once, as in a crash."""
         children = self._children()
         self._process.kill()
         kill_all(children)
         self._process.wait()
 
     def end(self) -> None:
-        """Ask it to end, as a service manager would, and kill what does not."""
+        """Terminate the program; kill those of its processes that do not end."""
         children = self._children()
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(END_SECONDS)
+                self._process.wait(TERMINATE_SECONDS)
         self._process.kill()
         kill_all(children)
         self._process.wait()
@@ -75,9 +77,9 @@ class Program:
     def _children(self) -> list[int]:
         return children_of(self._process.pid) if self._process.poll() is None else []
 
-    def _poll(self, look: Callable[[], T | None], what: str) -> T:
-        give_up_at = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up_at:
+    def _poll(self, look: Callable[[], T | None], awaited: str) -> T:
+        deadline = time.monotonic() + HANG_GUARD
+        while time.monotonic() < deadline:
             found = look()
             if found:
                 return found
@@ -85,14 +87,14 @@ class Program:
                 break
             time.sleep(POLL_SECONDS)
         raise RuntimeError(
-            f"{self.name} gave no sign of {what}; exit code {self._process.poll()}, it printed:\n"
-            f"{self.printed()[-4000:]}"
+            f"{self.name} did not reach {awaited!r}; exit code {self._process.poll()}, output:\n"
+            f"{self.output()[-4000:]}"
         )
 
 
 def children_of(pid: int) -> list[int]:
-    """Give what a process has started, and they in turn: a launcher ends before its children."""
-    table = subprocess.run(  # noqa: S603 - of POSIX
+    """Return the ids of all descendants of a process; a launcher may end before its children."""
+    table = subprocess.run(  # noqa: S603 - a command of POSIX
         [shutil.which("ps") or "ps", "-A", "-o", "pid=,ppid="],
         capture_output=True,
         check=True,
@@ -111,7 +113,7 @@ def kill_all(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def answers(port: int) -> bool:
+def accepts_connections(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -125,14 +127,14 @@ def free_port() -> int:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Give a child what it needs of this environment: no keys, no base URLs, no proxies."""
+    """Return this environment without keys, base URLs and proxies, plus the variables given."""
     unwanted = re.compile(r"OPENAI_|AGENTIC_|.*_PROXY$|PYTEST_", re.IGNORECASE)
     kept = {name: value for name, value in os.environ.items() if not unwanted.match(name)}
     return {**kept, **variables}
 
 
 def node_modules() -> Path:
-    """Find the npm packages that ``node/package.json`` names."""
+    """Return the folder of the npm packages that ``node/package.json`` lists; skip without it."""
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
     given = os.environ.get(MODULES_VARIABLE)
@@ -157,6 +159,6 @@ def agentic_command(port: int, *, upstream: str) -> list[str]:
         *(sys.executable, "-m", "agentic_api", "serve"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--vllm-base-url", upstream),
-        *("--startup-timeout-s", str(START_SECONDS)),
-        *("--shutdown-timeout-s", str(END_SECONDS / 2)),
+        *("--startup-timeout-s", str(HANG_GUARD)),
+        *("--shutdown-timeout-s", str(TERMINATE_SECONDS / 2)),
     ]

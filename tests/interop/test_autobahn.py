@@ -1,13 +1,11 @@
-"""Autobahn's fuzzing server against our transport: RFC 6455 as somebody else reads it.
+"""Tests of the transport with the fuzzing server of Autobahn, which verifies RFC 6455.
 
-PyPI's `autobahntestsuite` is for Python 2.7, so it has an environment of its own; `wstest` is
-looked for on the path, or ``TRIO_RESPONSES_WSTEST`` names it. Without it the tests are skipped.
+The PyPI package ``autobahntestsuite`` needs Python 2.7 and so a separate environment. Its command
+``wstest`` must be on the path, or ``TRIO_RESPONSES_WSTEST`` must name it; otherwise these tests are
+skipped.
 
-Every case of the families 1 to 7, 9 and 10 is played. Those of 12 and 13 are about compression
-(RFC 7692), which this client does not offer: the server could only call them unimplemented.
-
-What belongs elsewhere: the echo that the cases talk to (`autobahn.py`), the same rules over memory
-streams (`tests/transport`) and held against wsproto (`tests/protocol`).
+Every case of the families 1 to 7, 9 and 10 runs. The families 12 and 13 test compression
+(RFC 7692), which the client does not offer; the server would report them as unimplemented.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import pytest
 import trio
 
 from tests.interop.autobahn import AGENT, FuzzingServer, Verdict
-from tests.interop.programs import free_port
+from tests.interop.programs import HANG_GUARD, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +28,7 @@ if TYPE_CHECKING:
     from tests.interop.programs import Program
 
 WSTEST_VARIABLE = "TRIO_RESPONSES_WSTEST"
-PATIENCE = 85
-NOT_OFFERED = ["12.*", "13.*"]
+COMPRESSION = ["12.*", "13.*"]
 
 FAMILIES = {
     "1.": 16,
@@ -51,20 +48,20 @@ FAMILIES = {
     "9.8.": 6,
     "10.": 1,
 }
-"""How the names of the cases begin, and how many there are: none may be left out unseen."""
+"""The number of cases by the prefix of their names, so that a missing case fails a test."""
 
-ELSE = {
-    # A frame comes in pieces, and the first of them cannot be the beginning of UTF-8. Frames are
-    # judged when they are whole (`core/frames.py`), which the cases allow: fast is better.
+OTHER_VERDICTS = {
+    # The first part of a frame is invalid UTF-8. The transport decodes complete frames only
+    # (`_protocol/frames.py`), which the cases permit.
     "6.4.3": ("NON-STRICT", "OK"),
     "6.4.4": ("NON-STRICT", "OK"),
-    # A long message and a close frame behind it: nothing says whether the echo is still sent.
+    # A close frame follows a long message: RFC 6455 leaves open whether the echo is still sent.
     "7.1.6": ("INFORMATIONAL", "INFORMATIONAL"),
-    # Close codes of which RFC 6455 does not say what becomes of them.
+    # RFC 6455 does not define these close codes.
     "7.13.1": ("INFORMATIONAL", "INFORMATIONAL"),
     "7.13.2": ("INFORMATIONAL", "INFORMATIONAL"),
 }
-"""The cases that are not simply ``OK``, in what came back and in how the connection ended."""
+"""The cases whose verdict is not ``OK`` both for the messages and for the closing."""
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +69,14 @@ def wstest() -> str:
     found = shutil.which(os.environ.get(WSTEST_VARIABLE) or "wstest")
     if found is None:
         pytest.skip(
-            "wstest is not installed: install autobahntestsuite for Python 2.7, and name its"
-            f" wstest in {WSTEST_VARIABLE}"
+            "wstest is not installed: install autobahntestsuite for Python 2.7 and set"
+            f" {WSTEST_VARIABLE} to the path of its wstest"
         )
     return found
 
 
-class Judge:
-    """A fuzzing server, and the reports that it writes.
-
-    :param folder: where it runs.
-    """
+class Autobahn:
+    """A fuzzing server and the reports that it writes to its folder."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self._server = FuzzingServer(port)
@@ -90,41 +84,39 @@ class Judge:
         self._cases = trio.run(self._server.cases)
 
     async def verdicts(self, family: str) -> dict[str, Verdict]:
-        """Play a family of cases, and read what the server thinks of each."""
-        await self._server.play(
-            self._cases[name] for name in self._cases if name.startswith(family)
-        )
-        told = json.loads(self._index.read_text())[AGENT]
+        """Run a family of cases and return the verdict of each."""
+        await self._server.run(self._cases[name] for name in self._cases if name.startswith(family))
+        reports = json.loads(self._index.read_text())[AGENT]
         return {
-            case: Verdict(verdict["behavior"], verdict["behaviorClose"])
-            for case, verdict in told.items()
+            case: Verdict(report["behavior"], report["behaviorClose"])
+            for case, report in reports.items()
             if case.startswith(family)
         }
 
 
 @pytest.fixture(scope="module")
-def judge(
+def autobahn(
     start: Callable[..., Program], wstest: str, tmp_path_factory: pytest.TempPathFactory
-) -> Judge:
+) -> Autobahn:
     port = free_port()
     spec = tmp_path_factory.mktemp("autobahn") / "spec.json"
     settings = {
         "url": f"ws://127.0.0.1:{port}",
         "outdir": "reports",
         "cases": ["*"],
-        "exclude-cases": NOT_OFFERED,
+        "exclude-cases": COMPRESSION,
         "exclude-agent-cases": {},
     }
     spec.write_text(json.dumps(settings))
     program = start("wstest", wstest, "-m", "fuzzingserver", "-s", str(spec), "--webport", "0")
     program.wait_for_port(port)
-    return Judge(port, program.log.parent)
+    return Autobahn(port, program.log.parent)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_fuzzing_server_finds_nothing_wrong(family: str, judge: Judge) -> None:
-    with trio.fail_after(PATIENCE):
-        verdicts = await judge.verdicts(family)
-    expected = {case: Verdict(*ELSE.get(case, ("OK", "OK"))) for case in verdicts}
+async def test_the_fuzzing_server_accepts_every_case(family: str, autobahn: Autobahn) -> None:
+    with trio.fail_after(HANG_GUARD):
+        verdicts = await autobahn.verdicts(family)
+    expected = {case: Verdict(*OTHER_VERDICTS.get(case, ("OK", "OK"))) for case in verdicts}
     assert verdicts == expected
     assert len(verdicts) == FAMILIES[family]

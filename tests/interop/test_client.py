@@ -1,7 +1,7 @@
-"""Our client, against servers of others: `aimock` itself, and `agentic-api` with aimock behind it.
+"""Tests of the client with servers of other projects: aimock, and agentic-api in front of aimock.
 
-The two differ in what they know of the protocol, and each is taken as it is: aimock has neither
-lanes nor warm-ups nor statuses in its errors, and ignores parents; agentic has them all.
+aimock supports neither lanes nor warm-ups, sends errors without a status and ignores
+``previous_response_id``. agentic-api supports all of these.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import pytest
 import trio
 
+from tests.interop.programs import HANG_GUARD
 from trio_responses import (
     APIError,
     ConnectionLost,
@@ -21,6 +22,7 @@ from trio_responses import (
     PreviousResponseNotFound,
     RateLimitError,
     SteerState,
+    Timeouts,
     UnexpectedOutput,
     UpgradeUnsupported,
     open_responses,
@@ -55,20 +57,19 @@ if TYPE_CHECKING:
 
     from tests.interop.programs import Program
     from trio_responses import ResponsesConnection, ResponseStream
-    from trio_responses.typing import Event, OnAbandonedTurn, StreamEvent
+    from trio_responses.typing import Event, StreamEvent
 
 AfterError: TypeAlias = Literal["reuse", "replace"]
 StartAgentic: TypeAlias = "Callable[..., tuple[Program, str]]"
 
 MODEL = "gpt-5.5"
-PATIENCE = 60
-CLOSE_SECONDS = 2
-"""A server that answers a close frame is not waited for until ``timeouts.close``, 5 seconds."""
 PONG = "pong: hello from the server, in several chunks of text."
 SLOW = "slow slow slow slow slow slow slow slow"
 MANY = 20
-SOON = [0.01] * 1000
-"""Delays for reconnecting to a server that is about to come back."""
+CLOSE_GUARD = 60.0
+"""Seconds until a connection is closed without the closing handshake; no server needs as many."""
+FAST_RECONNECT = [0.02] * 20_000
+"""The delays of reconnecting to a server that starts again."""
 WEATHER = FunctionToolParam(
     name="get_weather",
     description="Tell the weather in a city.",
@@ -90,36 +91,32 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def opened(
-    url: str,
-    *,
-    lanes: bool = False,
-    after_error: AfterError = "replace",
-    on_abandoned_turn: OnAbandonedTurn = "drain",
+    url: str, *, lanes: bool = False, after_error: AfterError = "replace"
 ) -> AsyncIterator[ResponsesConnection]:
-    """Open a connection, and see at its end that it understood every frame, and closes well."""
+    """Open a connection that must decode and assign every frame, and close by the handshake."""
     endpoint = Endpoint.compatible(url, lanes=lanes, after_error=after_error)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(HANG_GUARD):
         async with open_responses(
             endpoint=endpoint,
             api_key="sk-interop",
-            reconnect=SOON,
-            on_abandoned_turn=on_abandoned_turn,
-        ) as it:
-            yield it
-            statistics = it.statistics()
+            reconnect=FAST_RECONNECT,
+            timeouts=Timeouts(close=CLOSE_GUARD),
+        ) as connection:
+            yield connection
+            statistics = connection.statistics()
             assert statistics.undecodable_frames == 0
             assert statistics.unrouted_events == 0
             assert statistics.unread_bytes == 0
             closing_since = trio.current_time()
-        assert trio.current_time() - closing_since < CLOSE_SECONDS
+        assert trio.current_time() - closing_since < CLOSE_GUARD
 
 
 def is_typed(event: Event | StreamEvent) -> bool:
     match event:
         case UnknownEvent() | UndecodableFrame():
             return False
-        case OutputItemAdded(item=thing) | OutputItemDone(item=thing):
-            return not isinstance(thing, UnknownItem)
+        case OutputItemAdded(item=item) | OutputItemDone(item=item):
+            return not isinstance(item, UnknownItem)
         case ContentPartAdded(part=part) | ContentPartDone(part=part):
             return not isinstance(part, UnknownPart)
         case _:
@@ -136,7 +133,7 @@ async def events_of(stream: ResponseStream) -> list[StreamEvent]:
 
 
 @both
-async def test_a_turn_gives_its_response(url: str) -> None:
+async def test_create_returns_the_response(url: str) -> None:
     async with opened(url) as connection:
         response = await connection.create(model=MODEL, input="ping-text", store=False)
         assert response.output_text == PONG
@@ -147,7 +144,7 @@ async def test_a_turn_gives_its_response(url: str) -> None:
 
 
 @both
-async def test_a_stream_gives_every_event_in_order_and_typed(url: str) -> None:
+async def test_a_stream_yields_every_event_in_order_with_its_type(url: str) -> None:
     async with opened(url) as connection:
         async with connection.stream(model=MODEL, input="ping-text") as stream:
             events = await events_of(stream)
@@ -169,7 +166,7 @@ async def test_a_stream_gives_every_event_in_order_and_typed(url: str) -> None:
 
 
 @both
-async def test_the_channel_underneath_gives_the_same_events(url: str) -> None:
+async def test_the_channel_of_the_connection_receives_the_same_events(url: str) -> None:
     async with opened(url) as connection:
         await connection.send(ResponseCreate(model=MODEL, input="ping-text"))
         events = [await connection.receive()]
@@ -184,7 +181,9 @@ async def test_the_channel_underneath_gives_the_same_events(url: str) -> None:
     ("url", "echoes"), [("aimock_url", False), ("agentic_url", True)], indirect=["url"]
 )
 @pytest.mark.parametrize("store", [True, False])
-async def test_a_chain_goes_on_from_its_parent(url: str, *, echoes: bool, store: bool) -> None:
+async def test_a_chain_continues_from_its_previous_response(
+    url: str, *, echoes: bool, store: bool
+) -> None:
     async with opened(url) as connection:
         first = await connection.create(model=MODEL, input="remember-me", store=store)
         assert first.output_text == "I will remember the colour teal."
@@ -198,16 +197,16 @@ async def test_a_chain_goes_on_from_its_parent(url: str, *, echoes: bool, store:
 
 
 @both
-async def test_a_tool_turn_calls_and_takes_the_output(url: str) -> None:
+async def test_a_turn_calls_a_tool_and_the_next_one_sends_the_output(url: str) -> None:
     async with opened(url) as connection:
         async with connection.stream(model=MODEL, input="weather-tool", tools=[WEATHER]) as stream:
             events = await events_of(stream)
-        pieces = [e.delta for e in events if isinstance(e, FunctionCallArgumentsDelta)]
+        deltas = [e.delta for e in events if isinstance(e, FunctionCallArgumentsDelta)]
         done = [e.arguments for e in events if isinstance(e, FunctionCallArgumentsDone)]
         [call] = stream.response.output
         assert isinstance(call, FunctionCall)
         assert (call.name, call.arguments) == ("get_weather", '{"city":"Paris"}')
-        assert ["".join(pieces)] == done == [call.arguments]
+        assert ["".join(deltas)] == done == [call.arguments]
         response = await connection.create(
             model=MODEL,
             previous_response_id=stream.response.id,
@@ -218,7 +217,7 @@ async def test_a_tool_turn_calls_and_takes_the_output(url: str) -> None:
 
 
 @both
-async def test_reasoning_is_an_item_of_its_own(url: str) -> None:
+async def test_reasoning_is_a_separate_item(url: str) -> None:
     async with opened(url) as connection:
         async with connection.stream(
             model=MODEL, input="reason-first", reasoning={"effort": "low", "summary": "auto"}
@@ -230,7 +229,7 @@ async def test_reasoning_is_an_item_of_its_own(url: str) -> None:
         assert stream.response.output_text == "42."
 
 
-async def test_agentic_warms_up(agentic_url: str) -> None:
+async def test_a_chain_continues_from_a_warm_up_of_agentic(agentic_url: str) -> None:
     async with opened(agentic_url) as connection:
         warm = await connection.warm_up(model=MODEL, instructions="Be brief.", tools=[WEATHER])
         assert warm.output == ()
@@ -241,11 +240,11 @@ async def test_agentic_warms_up(agentic_url: str) -> None:
         assert response.previous_response_id == warm.id
 
 
-async def test_aimock_does_not_know_warm_ups_and_we_say_so(aimock_url: str) -> None:
+async def test_warm_up_raises_where_aimock_does_not_support_it(aimock_url: str) -> None:
     async with opened(aimock_url) as connection:
-        with pytest.raises(APIError) as refused:
+        with pytest.raises(APIError) as rejected:
             await connection.warm_up(model=MODEL)
-        assert refused.value.code == "no_fixture_match"
+        assert rejected.value.code == "no_fixture_match"
         with pytest.raises(UnexpectedOutput) as generated:
             await connection.warm_up(model=MODEL, input="ping-text")
         assert generated.value.response.output_text == PONG
@@ -257,7 +256,7 @@ async def test_aimock_does_not_know_warm_ups_and_we_say_so(aimock_url: str) -> N
 
 @both
 @pytest.mark.parametrize("after_error", ["reuse", "replace"])
-async def test_an_error_frame_costs_one_turn(url: str, after_error: AfterError) -> None:
+async def test_an_error_frame_ends_one_turn_only(url: str, after_error: AfterError) -> None:
     async with opened(url, after_error=after_error) as connection:
         for model, text in (
             ("no-such-model", "unmatched words here"),
@@ -279,7 +278,7 @@ async def test_an_error_frame_costs_one_turn(url: str, after_error: AfterError) 
     ("model", "text", "status"),
     [("no-such-model", "unmatched words here", 404), (MODEL, "error-429", 429)],
 )
-async def test_agentic_says_what_was_refused(
+async def test_an_upstream_error_of_agentic_has_a_status_and_a_code(
     agentic_url: str, model: str, text: str, status: int
 ) -> None:
     async with opened(agentic_url) as connection:
@@ -290,7 +289,9 @@ async def test_agentic_says_what_was_refused(
         assert caught.value.delivery is DeliveryStatus.REJECTED
 
 
-async def test_aimock_says_no_status_so_that_it_may_have_run(aimock_url: str) -> None:
+async def test_an_error_of_aimock_has_no_status_so_that_the_turn_may_have_run(
+    aimock_url: str,
+) -> None:
     async with opened(aimock_url) as connection:
         with pytest.raises(APIError) as caught:
             await connection.create(model="no-such-model", input="unmatched words here")
@@ -302,7 +303,7 @@ async def test_aimock_says_no_status_so_that_it_may_have_run(aimock_url: str) ->
 
 
 @pytest.mark.parametrize("after_error", ["reuse", "replace"])
-async def test_agentic_does_not_find_an_unknown_parent(
+async def test_agentic_rejects_an_unknown_previous_response(
     agentic_url: str, after_error: AfterError
 ) -> None:
     async with opened(agentic_url, after_error=after_error) as connection:
@@ -315,7 +316,7 @@ async def test_agentic_does_not_find_an_unknown_parent(
         assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 
 
-async def test_agentic_refuses_a_parameter_of_the_wrong_type(agentic_url: str) -> None:
+async def test_agentic_rejects_a_parameter_of_the_wrong_type(agentic_url: str) -> None:
     async with opened(agentic_url) as connection:
         with pytest.raises(APIError) as caught:
             await connection.create(model=MODEL, input="ping-text", temperature="hot")
@@ -326,7 +327,7 @@ async def test_agentic_refuses_a_parameter_of_the_wrong_type(agentic_url: str) -
         assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 
 
-async def test_aimock_takes_unknown_parents_and_parameters(aimock_url: str) -> None:
+async def test_aimock_accepts_unknown_previous_responses_and_wrong_types(aimock_url: str) -> None:
     async with opened(aimock_url) as connection:
         response = await connection.create(
             model=MODEL,
@@ -338,18 +339,18 @@ async def test_aimock_takes_unknown_parents_and_parameters(aimock_url: str) -> N
 
 
 @both
-async def test_a_path_without_a_websocket_is_not_tried_again(url: str) -> None:
+async def test_a_path_without_a_websocket_is_not_retried(url: str) -> None:
     with pytest.raises(UpgradeUnsupported) as caught:
         async with opened(f"{url}/nowhere"):
             pass
     assert caught.value.status == 404
 
 
-# --- Many at once ------------------------------------------------------------------------
+# --- Concurrent turns --------------------------------------------------------------------
 
 
 @both
-async def test_turns_queue_where_there_is_one_lane(url: str) -> None:
+async def test_turns_wait_in_a_queue_without_lanes(url: str) -> None:
     texts: list[str] = []
 
     async def ask() -> None:
@@ -364,9 +365,9 @@ async def test_turns_queue_where_there_is_one_lane(url: str) -> None:
         assert connection.statistics().sockets_opened == 1
 
 
-async def test_agentic_answers_lanes_side_by_side(agentic_url: str) -> None:
-    begun: list[int] = []
-    begun_at_first_end: list[int] = []
+async def test_agentic_runs_the_turns_of_lanes_concurrently(agentic_url: str) -> None:
+    started: list[int] = []
+    started_before_first_end: list[int] = []
     lanes: set[str | None] = set()
 
     async def ask(number: int) -> None:
@@ -375,11 +376,11 @@ async def test_agentic_answers_lanes_side_by_side(agentic_url: str) -> None:
             events: list[StreamEvent] = []
             async for event in s:
                 if not events:
-                    begun.append(number)
+                    started.append(number)
                 events.append(event)
                 assert is_typed(event)
-        if slow and not begun_at_first_end:
-            begun_at_first_end.extend(begun)
+        if slow and not started_before_first_end:
+            started_before_first_end.extend(started)
         assert s.response.output_text == (SLOW if slow else PONG)
         assert {event.stream_id for event in events} == {events[0].stream_id}
         lanes.add(events[0].stream_id)
@@ -388,51 +389,51 @@ async def test_agentic_answers_lanes_side_by_side(agentic_url: str) -> None:
         async with trio.open_nursery() as nursery:
             for number in range(MANY):
                 nursery.start_soon(ask, number)
-        assert len(begun) == MANY
+        assert len(started) == MANY
         assert len(lanes) > 1
-        assert sum(number % 2 == 0 for number in begun_at_first_end) > 1
+        assert sum(number % 2 == 0 for number in started_before_first_end) > 1
         assert connection.statistics().requests_sent == MANY
         assert connection.statistics().sockets_opened == 1
 
 
-async def test_agentic_answers_20_creates_on_its_lanes(agentic_url: str) -> None:
+async def test_agentic_runs_20_slow_turns_on_its_lanes(agentic_url: str) -> None:
     texts: list[str] = []
-    still_active: list[int] = []
+    active_after_each: list[int] = []
 
     async def ask() -> None:
         texts.append((await connection.create(model=MODEL, input="slow-text")).output_text)
-        still_active.append(connection.statistics().requests_active)
+        active_after_each.append(connection.statistics().requests_active)
 
     async with opened(agentic_url, lanes=True, after_error="reuse") as connection:
         async with trio.open_nursery() as nursery:
             for _ in range(MANY):
                 nursery.start_soon(ask)
         assert texts == [SLOW] * MANY
-        assert max(still_active) > 1
+        assert max(active_after_each) > 1
         assert connection.statistics().sockets_opened == 1
 
 
-async def test_agentic_answers_200_creates_at_once_and_mixes_none(agentic_url: str) -> None:
+async def test_200_concurrent_turns_get_their_own_responses(agentic_url: str) -> None:
     answers = {"ping-text": PONG, "slow-text": SLOW, "reason-first": "42."}
-    asked = [list(answers)[number % 3] for number in range(200)]
-    got: dict[int, str] = {}
+    inputs = [list(answers)[number % 3] for number in range(200)]
+    texts: dict[int, str] = {}
     active: list[int] = []
 
     async def ask(number: int) -> None:
-        response = await connection.create(model=MODEL, input=asked[number])
-        got[number] = response.output_text
+        response = await connection.create(model=MODEL, input=inputs[number])
+        texts[number] = response.output_text
         active.append(connection.statistics().requests_active)
 
     async with opened(agentic_url, lanes=True, after_error="reuse") as connection:
         async with trio.open_nursery() as nursery:
             for number in range(200):
                 nursery.start_soon(ask, number)
-        assert [got[number] for number in range(200)] == [answers[text] for text in asked]
+        assert [texts[number] for number in range(200)] == [answers[text] for text in inputs]
         assert 1 < max(active) <= 16
         assert connection.statistics().sockets_opened == 1
 
 
-async def test_an_error_on_one_lane_of_agentic_leaves_the_others_alone(agentic_url: str) -> None:
+async def test_an_error_on_one_lane_does_not_affect_the_others(agentic_url: str) -> None:
     texts: list[str] = []
 
     async def ask() -> None:
@@ -454,11 +455,13 @@ async def test_an_error_on_one_lane_of_agentic_leaves_the_others_alone(agentic_u
         assert connection.statistics().sockets_opened == 1
 
 
-@pytest.mark.parametrize("how", ["drain", "replace_socket"])
+@pytest.mark.parametrize("abandon", ["drain", "replace"])
 @both
-async def test_a_turn_left_early_leaves_nothing_to_the_next(url: str, how: OnAbandonedTurn) -> None:
-    async with opened(url, on_abandoned_turn=how) as connection:
-        async with connection.stream(model=MODEL, input="slow-text") as stream:
+async def test_an_abandoned_turn_leaves_no_events_to_the_next(
+    url: str, abandon: Literal["drain", "replace"]
+) -> None:
+    async with opened(url) as connection:
+        async with connection.stream(model=MODEL, input="slow-text", abandon=abandon) as stream:
             async for event in stream:
                 if isinstance(event, OutputTextDelta):
                     break
@@ -466,15 +469,14 @@ async def test_a_turn_left_early_leaves_nothing_to_the_next(url: str, how: OnAba
             events = await events_of(stream)
         assert isinstance(events[0], ResponseCreated)
         assert stream.response.output_text == PONG
-        assert connection.statistics().sockets_opened == {"drain": 1, "replace_socket": 2}[how]
+        assert connection.statistics().sockets_opened == {"drain": 1, "replace": 2}[abandon]
 
 
-# --- Losing the socket -------------------------------------------------------------------
+# --- Steering ----------------------------------------------------------------------------
 
 
 @both
-async def test_a_server_without_steering_refuses_the_input_and_not_the_turn(url: str) -> None:
-    """Neither of the two knows the command; the response goes on, and so does the socket."""
+async def test_a_server_without_steering_rejects_the_input_but_not_the_turn(url: str) -> None:
     async with (
         opened(url) as connection,
         connection.stream(model=MODEL, input="slow-text") as stream,
@@ -487,13 +489,16 @@ async def test_a_server_without_steering_refuses_the_input_and_not_the_turn(url:
         assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 
 
+# --- Lost sockets ------------------------------------------------------------------------
+
+
 async def read_into(events: list[StreamEvent], stream: ResponseStream) -> None:
     async with stream:
         async for event in stream:
-            events.append(event)  # noqa: PERF401 - they are kept when it raises
+            events.append(event)  # noqa: PERF401 - a comprehension would lose them on an error
 
 
-async def test_aimock_cuts_the_socket_in_the_middle(aimock_url: str) -> None:
+async def test_a_turn_that_aimock_cuts_off_is_lost_and_the_next_one_runs(aimock_url: str) -> None:
     async with opened(aimock_url) as connection:
         events: list[StreamEvent] = []
         stream = connection.stream(model=MODEL, input="cut-off")
@@ -509,24 +514,28 @@ async def test_aimock_cuts_the_socket_in_the_middle(aimock_url: str) -> None:
         assert connection.statistics().sockets_opened == 2
 
 
-async def test_a_cut_is_told_in_order_on_the_channel(aimock_url: str) -> None:
+async def test_the_channel_receives_a_lost_socket_in_order(aimock_url: str) -> None:
     endpoint = Endpoint.compatible(aimock_url)
-    with trio.fail_after(PATIENCE):
-        async with open_responses(endpoint=endpoint, api_key="", reconnect=SOON) as connection:
+    with trio.fail_after(HANG_GUARD):
+        async with open_responses(
+            endpoint=endpoint, api_key="", reconnect=FAST_RECONNECT
+        ) as connection:
             await connection.send(ResponseCreate(model=MODEL, input="cut-off"))
             events = [await connection.receive()]
             while not isinstance(events[-1], ConnectionRestored):
                 events.append(await connection.receive())
-            *answer, lost, restored = events
-            assert isinstance(answer[0], ResponseCreated)
-            assert isinstance(answer[-1], OutputTextDelta)
+            *before, lost, restored = events
+            assert isinstance(before[0], ResponseCreated)
+            assert isinstance(before[-1], OutputTextDelta)
             assert isinstance(lost, ConnectionLost)
             assert isinstance(restored, ConnectionRestored)
             assert restored.attempts == 1
             assert (await connection.create(model=MODEL, input="ping-text")).output_text == PONG
 
 
-async def test_agentic_is_killed_and_comes_back(start_agentic: StartAgentic) -> None:
+async def test_turns_run_again_after_agentic_is_killed_and_restarted(
+    start_agentic: StartAgentic,
+) -> None:
     program, url = start_agentic()
     port = int(url.split(":")[2].split("/")[0])
 
@@ -549,7 +558,7 @@ async def test_agentic_is_killed_and_comes_back(start_agentic: StartAgentic) -> 
         assert connection.statistics().sockets_opened == 2
 
 
-async def test_agentic_says_when_its_upstream_is_cut(agentic_url: str) -> None:
+async def test_agentic_reports_that_its_upstream_was_cut_off(agentic_url: str) -> None:
     async with opened(agentic_url) as connection:
         with pytest.raises(APIError) as caught:
             await connection.create(model=MODEL, input="cut-off")

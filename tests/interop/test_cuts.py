@@ -1,15 +1,12 @@
-"""P4, P7: a conversation with `agentic-api` behind a proxy that cuts every connection.
+"""Tests of a conversation with agentic-api through a proxy that cuts every connection.
 
-Each connection is cut at some byte of its own: in the handshake, between frames or inside one, on
-the way up or down, by FIN or by RST. The conversation is to end as one without cuts does: the
-same history here, the same messages at the model (`aimock` keeps a journal of what it was asked).
+The cuts differ in place (in the handshake, between frames, inside a frame), in direction and in
+kind (FIN or RST). Such a conversation must end with the same history as one without cuts, and the
+model must receive the same messages; aimock, the model of agentic-api, keeps a journal of them.
 
-Who does what: the library opens sockets anew, sends what was not sent, writes a delta as full
-input where the new socket does not know the rest, and with ``at_least_once`` sends a lost turn
-again, once. The test does what its user would: it asks again after a `ConnectionLost`, which it
-may, since nothing but the bill depends on how often these turns run.
-
-What belongs elsewhere: cuts at every kind of moment over memory streams (`tests/conversation`).
+The library opens new sockets, sends requests that were not sent, sends the full history on a socket
+whose server lacks it, and with ``at_least_once`` sends a lost turn again once. The test repeats a
+turn after a `ConnectionLost`, as an application may whose turns may run twice.
 """
 
 from __future__ import annotations
@@ -27,6 +24,7 @@ import pytest
 import trio
 
 from tests.interop.cutting import KINDS, open_cutting_proxy
+from tests.interop.programs import HANG_GUARD
 from trio_responses import ConnectionLost, DeliveryStatus, Endpoint, ReconnectPolicy, open_responses
 from trio_responses._wire import FunctionToolParam
 from trio_responses.types import FunctionCallOutput
@@ -38,10 +36,9 @@ if TYPE_CHECKING:
 
 TURNS = 30
 SEEDS = range(5)
-PATIENCE = 60
-TIRELESS = ReconnectPolicy(initial=0.001, cap=0.01, attempts=100)
+FAST_RECONNECT = ReconnectPolicy(initial=0.001, cap=0.01, attempts=100)
 PLAIN_MODEL = "gpt-4.1"
-"""A model without reasoning: what aimock encrypts of it, agentic does not take back."""
+"""A model without reasoning: agentic-api rejects the encrypted reasoning of aimock."""
 REASONING_MODEL = "gpt-5.5"
 INSTRUCTIONS = "Be brief."
 WEATHER = FunctionToolParam(
@@ -59,23 +56,23 @@ IDS = ("id", "call_id", "tool_call_id")
 Json = dict[str, Any]
 
 
-class Told(NamedTuple):
-    """What a conversation came to."""
+class Outcome(NamedTuple):
+    """The result of a conversation at both ends."""
 
     history: list[Json]
-    """Its items, without their ids."""
-    asked: list[list[Json]]
+    """The items of the conversation, without their ids."""
+    model_requests: list[list[Json]]
     """The messages of each request to the model, oldest request first."""
     user: User
     statistics: ConversationStatistics
 
     def runs(self) -> Counter[str]:
-        """Count how often the model was asked each thing."""
-        return Counter(messages[-1]["content"] for messages in self.asked)
+        """Return how often the model received each input."""
+        return Counter(messages[-1]["content"] for messages in self.model_requests)
 
 
 def prompts(*, store: bool) -> list[str]:
-    """Give the user's inputs: words that aimock knows, and a number that makes each unique."""
+    """Return the inputs of the user: a word that aimock knows, and a number to make each unique."""
     words = ["ping-text", "remember-me", "forecast-tool", "what-colour"]
     if store:
         words.append("reason-first")
@@ -84,17 +81,17 @@ def prompts(*, store: bool) -> list[str]:
 
 @dataclass
 class User:
-    """Somebody who asks until there is an answer, and notes what each asking may have started."""
+    """A user that repeats each turn until it succeeds, and counts the runs that this may cause."""
 
     conversation: Conversation
-    chance: random.Random
+    rng: random.Random
     lost: Counter[DeliveryStatus] = field(default_factory=Counter[DeliveryStatus])
-    """The losses that the library left to the user."""
+    """The lost turns by their delivery status."""
     most_runs: Counter[str] = field(default_factory=Counter[str])
-    """How often each input may have run at most, by what the library said."""
+    """The most runs of each input that the delivery statuses permit."""
 
     async def talk(self, prompts: list[str]) -> None:
-        """Have all turns; a call gets its output."""
+        """Run all turns, and answer each call."""
         for number, prompt in enumerate(prompts, 1):
             response = await self.ask(prompt, prompt)
             for call in response.function_calls:
@@ -102,78 +99,83 @@ class User:
                 output = FunctionCallOutput(call_id=call.call_id, output=text)
                 await self.ask([output], text)
 
-    async def ask(self, given: Input, text: str) -> Response:
-        """Run one turn; a lost one has left no trace in the history, so it is asked again."""
+    async def ask(self, items: Input, text: str) -> Response:
+        """Run one turn; repeat a lost turn, which must not change the history."""
         choices: list[DeliveryMode] = ["at_most_once", "at_least_once"]
-        delivery = self.chance.choice(choices)
+        delivery = self.rng.choice(choices)
         sendings = {"at_most_once": 1, "at_least_once": 2}[delivery]
         before = self.conversation.checkpoint()
         while True:
             try:
-                response = await self.conversation.create(given, delivery=delivery)
+                response = await self.conversation.create(items, delivery=delivery)
             except ConnectionLost as lost:
-                told = lost.delivery
+                status = lost.delivery
             else:
                 self.most_runs[text] += sendings
                 return response
-            assert told is not None
-            self.lost[told] += 1
-            if told is not DeliveryStatus.NOT_SENT:
+            assert status is not None
+            self.lost[status] += 1
+            if status is not DeliveryStatus.NOT_SENT:
                 self.most_runs[text] += sendings
             assert self.conversation.checkpoint() == before
 
 
 class Journal:
-    """What aimock was asked."""
+    """The journal in which aimock records its requests."""
 
     def __init__(self, origin: str) -> None:
         self._host = urlsplit(origin).netloc
 
     def clear(self) -> None:
-        """Forget it."""
+        """Delete all entries."""
         self._call("POST", "/__aimock/reset/journal")
 
-    def asked(self) -> list[list[Json]]:
-        """Give the messages of each request, oldest first."""
+    def requests(self) -> list[list[Json]]:
+        """Return the messages of each request, oldest first."""
         entries: list[Json] = self._call("GET", "/__aimock/journal")
         return [entry["body"]["messages"] for entry in entries]
 
     def _call(self, method: str, path: str) -> Any:
-        connection = http.client.HTTPConnection(self._host, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self._host, timeout=HANG_GUARD)
         try:
             connection.request(method, path)
-            with connection.getresponse() as answer:
-                assert answer.status == http.HTTPStatus.OK, answer.status
-                return json.load(answer)
+            with connection.getresponse() as response:
+                assert response.status == http.HTTPStatus.OK, response.status
+                return json.load(response)
         finally:
             connection.close()
 
 
 def without_ids(value: Any) -> Any:
-    """Leave the ids out, which differ from one conversation to the next."""
+    """Return a value without its ids, which differ between conversations."""
     if isinstance(value, list):
-        return [without_ids(one) for one in value]
+        return [without_ids(element) for element in value]
     if isinstance(value, dict):
-        return {name: without_ids(one) for name, one in value.items() if name not in IDS}
+        return {name: without_ids(field) for name, field in value.items() if name not in IDS}
     return value
 
 
-async def converse(url: str, *, store: bool, lanes: bool, seed: int, journal: Journal) -> Told:
-    """Have the conversation over one connection, and look at both its ends."""
+async def converse(url: str, *, store: bool, lanes: bool, seed: int, journal: Journal) -> Outcome:
+    """Run the whole conversation over one connection; return its outcome."""
     settings: Json = {"model": REASONING_MODEL if store else PLAIN_MODEL, "store": store}
     endpoint = Endpoint.compatible(url, lanes=lanes, after_error="reuse")
     await trio.to_thread.run_sync(journal.clear)
     async with (
-        open_responses(endpoint=endpoint, api_key="sk-interop", reconnect=TIRELESS) as connection,
-        connection.conversation(instructions=INSTRUCTIONS, tools=[WEATHER], **settings) as talk,
+        open_responses(
+            endpoint=endpoint, api_key="sk-interop", reconnect=FAST_RECONNECT
+        ) as connection,
+        connection.conversation(
+            instructions=INSTRUCTIONS, tools=[WEATHER], **settings
+        ) as conversation,
     ):
-        user = User(talk, random.Random(seed))  # noqa: S311 - no secret depends on it
+        user = User(conversation, random.Random(seed))  # noqa: S311 - no secret depends on it
         await user.talk(prompts(store=store))
-        asked = await trio.to_thread.run_sync(journal.asked)
+        requests = await trio.to_thread.run_sync(journal.requests)
         assert connection.statistics().undecodable_frames == 0
         assert connection.statistics().unrouted_events == 0
-        items = json.loads(talk.checkpoint())["items"]
-        return Told(without_ids(items), without_ids(asked), user, talk.statistics())
+        items = json.loads(conversation.checkpoint())["items"]
+        statistics = conversation.statistics()
+        return Outcome(without_ids(items), without_ids(requests), user, statistics)
 
 
 def texts(messages: list[Json]) -> list[str]:
@@ -186,8 +188,8 @@ def journal(aimock_origin: str) -> Journal:
 
 
 @pytest.fixture(scope="module")
-def uncut(agentic_url: str, journal: Journal) -> dict[bool, Told]:
-    """What the conversation comes to where nothing is cut, with and without ``store``."""
+def uncut(agentic_url: str, journal: Journal) -> dict[bool, Outcome]:
+    """Run the conversation without cuts; return the outcomes with and without ``store``."""
     return {
         store: trio.run(
             partial(converse, agentic_url, store=store, lanes=True, seed=0, journal=journal)
@@ -198,39 +200,39 @@ def uncut(agentic_url: str, journal: Journal) -> dict[bool, Told]:
 
 @pytest.mark.parametrize("store", [True, False])
 def test_without_cuts_each_turn_is_a_delta_and_runs_once(
-    uncut: dict[bool, Told], *, store: bool
+    uncut: dict[bool, Outcome], *, store: bool
 ) -> None:
-    """What the others are compared with is as it should be."""
-    told = uncut[store]
-    assert texts(told.history) == texts(told.asked[-1]) == prompts(store=store)
-    assert not told.user.lost
-    assert set(told.runs().values()) == {1}
-    assert told.statistics.full_turns == 1
-    assert told.statistics.delta_turns > TURNS
+    """Verify the outcome that the other tests compare with."""
+    outcome = uncut[store]
+    assert texts(outcome.history) == texts(outcome.model_requests[-1]) == prompts(store=store)
+    assert not outcome.user.lost
+    assert set(outcome.runs().values()) == {1}
+    assert outcome.statistics.full_turns == 1
+    assert outcome.statistics.delta_turns > TURNS
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("store", [True, False])
-async def test_cuts_change_nothing_but_the_cost(
-    agentic_url: str, uncut: dict[bool, Told], journal: Journal, *, seed: int, store: bool
+async def test_cuts_change_neither_the_history_nor_the_input_of_the_model(
+    agentic_url: str, uncut: dict[bool, Outcome], journal: Journal, *, seed: int, store: bool
 ) -> None:
-    place = urlsplit(agentic_url)
-    assert place.hostname is not None
-    assert place.port is not None
-    with trio.fail_after(PATIENCE):
-        async with open_cutting_proxy(place.hostname, place.port, seed=seed) as proxy:
-            told = await converse(
+    address = urlsplit(agentic_url)
+    assert address.hostname is not None
+    assert address.port is not None
+    with trio.fail_after(HANG_GUARD):
+        async with open_cutting_proxy(address.hostname, address.port, seed=seed) as proxy:
+            outcome = await converse(
                 f"http://127.0.0.1:{proxy.port}/v1",
                 store=store,
                 lanes=bool(seed % 2),
                 seed=seed,
                 journal=journal,
             )
-    assert told.history == uncut[store].history
-    assert texts(told.history) == prompts(store=store)
-    assert told.asked[-1] == uncut[store].asked[-1]
-    runs = told.runs()
-    assert {text: runs[text] for text in runs if runs[text] > told.user.most_runs[text]} == {}
-    # The cuts were there, of every kind, and the user had work with them, too.
+    assert outcome.history == uncut[store].history
+    assert texts(outcome.history) == prompts(store=store)
+    assert outcome.model_requests[-1] == uncut[store].model_requests[-1]
+    runs = outcome.runs()
+    assert {text: runs[text] for text in runs if runs[text] > outcome.user.most_runs[text]} == {}
+    # The proxy made every kind of cut, and the user lost turns.
     assert set(proxy.made) == set(KINDS)
-    assert sum(told.user.lost.values()) > 0
+    assert sum(outcome.user.lost.values()) > 0

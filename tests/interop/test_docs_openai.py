@@ -1,6 +1,7 @@
-"""The page on moving from openai-python: the other side of it, run with openai-python itself.
+"""The page on moving from openai-python: the blocks of openai-python, run with openai-python.
 
-Our side is run with the other pages (`tests/test_docs.py`); both are to print the same.
+The blocks of this library run with the other pages (`tests/test_docs.py`); both print the same.
+openai-python sends HTTP requests, so a gateway stands between it and our server.
 """
 
 from __future__ import annotations
@@ -10,30 +11,75 @@ import asyncio
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import trio_responses
+from tests.interop.gateway import run_gateway
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "openai-python.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-PAIRS = re.findall(r"```py\n(.*?)```(?:(?!```py\n).)*?```output\n(.*?)```", TEXT, re.DOTALL)
+PAIRS = re.findall(
+    r"```py\n(.*?)```(?:(?!```py\n).)*?```(?:output|text)\n(.*?)```", TEXT, re.DOTALL
+)
+"""The blocks of openai-python, each with the next printed text."""
 
 
+@pytest.fixture(scope="session")
+def gateway_url(our_url: str) -> Iterator[str]:
+    with run_gateway(our_url) as url:
+        yield url
+
+
+@pytest.fixture
+def environment(gateway_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-docs")
+    monkeypatch.setenv("OPENAI_BASE_URL", gateway_url)
+
+
+@pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(("theirs", "output"), PAIRS, ids=range(len(PAIRS)))
 def test_their_side_prints_the_same(
-    theirs: str, output: str, openai_sdk: Any, our_url: str, capsys: pytest.CaptureFixture[str]
+    theirs: str, output: str, openai_sdk: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = compile(theirs, str(PAGE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     async def run() -> None:
-        async with openai_sdk.AsyncOpenAI(api_key="sk-docs", base_url=our_url) as client:
+        async with openai_sdk.AsyncOpenAI() as client:
             running = eval(code, {"client": client})  # noqa: S307 - our own page
             if inspect.iscoroutine(running):
                 await running
 
-    asyncio.run(run())
+    if "trio.run(" in theirs:
+        eval(code, {})  # noqa: S307 - our own page
+    else:
+        asyncio.run(run())
     assert capsys.readouterr().out == output
 
 
 def test_every_block_of_theirs_has_an_output_to_compare() -> None:
     assert len(PAIRS) == TEXT.count("```py\n") > 0
+
+
+def test_every_exception_of_the_table_exists(openai_sdk: Any) -> None:
+    section = TEXT.partition("## Exceptions")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    assert rows
+    for theirs, ours in rows:
+        for name in re.findall(r"openai\.(\w+)", theirs):
+            assert issubclass(getattr(openai_sdk, name), openai_sdk.OpenAIError)
+        for name in re.findall(r"`([A-Z]\w+)`", ours):
+            assert issubclass(getattr(trio_responses, name), trio_responses.ResponsesError)
+
+
+def test_the_numbers_of_openai_python_are_right(openai_sdk: Any) -> None:
+    constants = pytest.importorskip("openai._constants")
+    timeout = openai_sdk.DEFAULT_TIMEOUT
+    assert (timeout.connect, timeout.write, timeout.read, timeout.pool) == (5, 600, 600, 600)
+    assert openai_sdk.DEFAULT_MAX_RETRIES == 2
+    assert (constants.INITIAL_RETRY_DELAY, constants.MAX_RETRY_DELAY) == (0.5, 8)
+    assert constants.MAX_RETRY_AFTER_DELAY == 120

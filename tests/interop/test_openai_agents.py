@@ -1,7 +1,7 @@
-"""Our server, driven by openai-agents over its WebSocket model.
+"""Tests of the test server with the WebSocket model of openai-agents.
 
-The model runs one request at a time on a socket, and drops the socket after an error frame, so
-that two lanes at once and the life of the socket after an error are not for it to show.
+The model runs one request at a time on a socket and closes the socket after an error frame, so that
+concurrent lanes and further turns after an error cannot be tested with it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.interop.clients import KEY, MODEL
+from tests.interop.programs import HANG_GUARD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-PATIENCE = 30
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ async def open_model(agents: Any, openai: Any, url: str) -> AsyncIterator[Any]:
 
 
 def request(agents: Any, text: str | list[Any], **fields: Any) -> dict[str, Any]:
-    """Give the arguments of the model's two methods."""
+    """Return the arguments of both methods of the model."""
     body = fields.pop("extra_body", None)
     return {
         "system_instructions": "Be brief.",
@@ -66,9 +65,9 @@ def text_of(response: Any) -> str:
     return "".join(part.text for item in response.output for part in item.content)
 
 
-def test_a_turn_streams(agents: Any, openai: Any, our_url: str) -> None:
+def test_a_turn_streams_its_events(agents: Any, openai: Any, server_url: str) -> None:
     async def run() -> None:
-        async with open_model(agents, openai, our_url) as model:
+        async with open_model(agents, openai, server_url) as model:
             events = [event async for event in model.stream_response(**request(agents, "Hello"))]
             deltas = [e.delta for e in events if e.type == "response.output_text.delta"]
             assert events[0].type == "response.created"
@@ -77,12 +76,14 @@ def test_a_turn_streams(agents: Any, openai: Any, our_url: str) -> None:
             for event in events:
                 type(event).model_validate(event.to_dict())
 
-    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), HANG_GUARD))
 
 
-def test_turns_chain_without_store_after_a_warm_up(agents: Any, openai: Any, our_url: str) -> None:
+def test_a_chain_without_store_continues_from_a_warm_up(
+    agents: Any, openai: Any, server_url: str
+) -> None:
     async def run() -> None:
-        async with open_model(agents, openai, our_url) as model:
+        async with open_model(agents, openai, server_url) as model:
             warm = request(agents, [], extra_body={"generate": False})
             response = await model.get_response(**warm)
             assert response.output == []
@@ -93,23 +94,23 @@ def test_turns_chain_without_store_after_a_warm_up(agents: Any, openai: Any, our
                 response = await model.get_response(**more)
                 assert text_of(response) == f'Turn {turn}: you said "line {turn}".'
 
-    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), HANG_GUARD))
 
 
-def test_a_turn_runs_on_a_named_lane(agents: Any, openai: Any, our_url: str) -> None:
+def test_a_turn_runs_on_a_named_lane(agents: Any, openai: Any, server_url: str) -> None:
     async def run() -> None:
-        async with open_model(agents, openai, our_url) as model:
+        async with open_model(agents, openai, server_url) as model:
             named = request(agents, "Hello", extra_body={"stream_id": "lane-a"})
             assert text_of(await model.get_response(**named)) == 'Turn 1: you said "Hello".'
 
-    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), HANG_GUARD))
 
 
-def test_an_unknown_parent_is_an_error_with_status_400(
-    agents: Any, openai: Any, our_url: str
+def test_an_unknown_previous_response_is_an_error_with_status_400(
+    agents: Any, openai: Any, server_url: str
 ) -> None:
     async def run() -> None:
-        async with open_model(agents, openai, our_url) as model:
+        async with open_model(agents, openai, server_url) as model:
             unknown = request(agents, "more", previous_response_id="resp_unknown")
             with pytest.raises(RuntimeError, match="previous_response_not_found") as caught:
                 await model.get_response(**unknown)
@@ -122,20 +123,20 @@ def test_an_unknown_parent_is_an_error_with_status_400(
             response = await model.get_response(**request(agents, "again"))
             assert text_of(response) == 'Turn 1: you said "again".'
 
-    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), HANG_GUARD))
 
 
 @pytest.mark.parametrize("chained", [True, False], ids=["by response id", "with full input"])
-def test_a_runner_calls_its_tools_and_goes_on(
-    agents: Any, openai: Any, our_url: str, *, chained: bool
+def test_a_runner_calls_tools_over_two_turns(
+    agents: Any, openai: Any, server_url: str, *, chained: bool
 ) -> None:
-    """The whole agent loop in a session of its own: call, output, answer, next turn."""
+    """The complete loop of an agent in one session: call, output, final output, next turn."""
     assert openai
-    asked: list[str] = []
+    cities: list[str] = []
 
     def get_weather(city: str) -> str:
         """Tell the weather in a city."""
-        asked.append(city)
+        cities.append(city)
         return f"21 degrees in {city}"
 
     agent = agents.Agent(
@@ -147,20 +148,21 @@ def test_a_runner_calls_its_tools_and_goes_on(
     )
 
     async def run() -> None:
-        sessions = agents.responses_websocket_session(base_url=our_url, api_key=KEY)
+        sessions = agents.responses_websocket_session(base_url=server_url, api_key=KEY)
         async with sessions as session:
             question = "What is the weather in Paris?"
             first = await session.run(agent, question, auto_previous_response_id=chained)
             assert first.final_output == "Turn 1: the tool returned 21 degrees in Paris."
-            more: Any = "And what did I ask?"
+            text = "And what did I ask?"
+            following: Any = text
             if not chained:
-                more = [*first.to_input_list(), {"role": "user", "content": more}]
+                following = [*first.to_input_list(), {"role": "user", "content": text}]
             second = session.run_streamed(
-                agent, more, previous_response_id=first.last_response_id if chained else None
+                agent, following, previous_response_id=first.last_response_id if chained else None
             )
             types = [event.type async for event in second.stream_events()]
             assert "raw_response_event" in types
             assert second.final_output == 'Turn 2: you said "And what did I ask?".'
-        assert asked == ["Paris"]
+        assert cities == ["Paris"]
 
-    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), HANG_GUARD))

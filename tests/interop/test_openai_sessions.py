@@ -1,4 +1,4 @@
-"""Our server, driven by openai-python's session helper: lanes, accumulation, errors."""
+"""Tests of the test server with the session helper of openai-python."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tests.interop.clients import KEY, MODEL
-
-PATIENCE = 30
+from tests.interop.programs import HANG_GUARD
 
 
 @pytest.fixture
@@ -32,11 +31,11 @@ def create(text: str, **fields: Any) -> dict[str, Any]:
     return {"type": "response.create", "model": MODEL, "input": text, "store": False, **fields}
 
 
-def test_a_sync_session_routes_lanes_and_chains_them(
-    openai_sdk: Any, helpers: Any, our_url: str
+def test_a_sync_session_chains_turns_on_several_lanes(
+    openai_sdk: Any, helpers: Any, server_url: str
 ) -> None:
     with (
-        openai_sdk.OpenAI(api_key=KEY, base_url=our_url) as sdk,
+        openai_sdk.OpenAI(api_key=KEY, base_url=server_url) as sdk,
         sdk.responses.connect(websocket_connection_options={"max_size": None}) as connection,
         helpers.ResponsesWebSocketSession(connection, limits=limits(helpers)) as session,
     ):
@@ -46,17 +45,17 @@ def test_a_sync_session_routes_lanes_and_chains_them(
             for number, lane in enumerate(lanes):
                 lane.send(create(f"lane {number}", previous_response_id=parents[number]))
             for number, lane in enumerate(lanes):
-                response = lane.get_final_response(timeout=PATIENCE)
+                response = lane.get_final_response(timeout=HANG_GUARD)
                 assert response.output_text == f'Turn {turn}: you said "lane {number}".'
                 parents[number] = response.id
 
 
-def test_an_async_session_routes_lanes_warms_up_and_outlives_errors(
-    openai_sdk: Any, helpers: Any, our_url: str
+def test_an_async_session_runs_warm_ups_and_continues_after_errors(
+    openai_sdk: Any, helpers: Any, server_url: str
 ) -> None:
     async def run() -> None:
         async with (
-            openai_sdk.AsyncOpenAI(api_key=KEY, base_url=our_url) as sdk,
+            openai_sdk.AsyncOpenAI(api_key=KEY, base_url=server_url) as sdk,
             sdk.responses.connect(websocket_connection_options={"max_size": None}) as connection,
             helpers.AsyncResponsesWebSocketSession(connection, limits=limits(helpers)) as session,
         ):
@@ -75,17 +74,17 @@ def test_an_async_session_routes_lanes_warms_up_and_outlives_errors(
             await two.send(create("second"))
             assert (await two.get_final_response()).output_text == 'Turn 1: you said "second".'
 
-    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), HANG_GUARD))
 
 
-def test_a_fork_starts_from_the_parent_of_another_lane(
-    openai_sdk: Any, helpers: Any, our_url: str
+def test_a_lane_can_continue_from_a_response_of_another_lane(
+    openai_sdk: Any, helpers: Any, server_url: str
 ) -> None:
-    """As the SDK's README has it: wait for the fork's in_progress before the source goes on."""
+    """The next request waits for ``in_progress`` of the fork, as the README of the SDK requires."""
 
     async def run() -> None:
         async with (
-            openai_sdk.AsyncOpenAI(api_key=KEY, base_url=our_url) as sdk,
+            openai_sdk.AsyncOpenAI(api_key=KEY, base_url=server_url) as sdk,
             sdk.responses.connect() as connection,
             helpers.AsyncResponsesWebSocketSession(connection, limits=limits(helpers)) as session,
         ):
@@ -99,14 +98,14 @@ def test_a_fork_starts_from_the_parent_of_another_lane(
             assert (await fork.get_final_response()).output_text == 'Turn 2: you said "left".'
             assert (await source.get_final_response()).output_text == 'Turn 2: you said "right".'
 
-    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    asyncio.run(asyncio.wait_for(run(), HANG_GUARD))
 
 
-def test_the_accumulator_agrees_with_the_final_response(
-    openai_sdk: Any, helpers: Any, our_url: str
+def test_the_accumulator_of_the_sdk_returns_the_final_response(
+    openai_sdk: Any, helpers: Any, server_url: str
 ) -> None:
     with (
-        openai_sdk.OpenAI(api_key=KEY, base_url=our_url) as sdk,
+        openai_sdk.OpenAI(api_key=KEY, base_url=server_url) as sdk,
         sdk.responses.connect() as connection,
     ):
         connection.send(create("Say hello"))

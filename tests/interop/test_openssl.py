@@ -1,6 +1,6 @@
-"""Our TLS against `openssl s_server`: what a server may ask for in the midst of a stream.
+"""Tests of the TLS stream with ``openssl s_server``: key updates and renegotiation during a stream.
 
-Python's own `ssl` can neither update its keys nor renegotiate of its own accord.
+The module ``ssl`` of Python can initiate neither, so that a server in Python cannot test them.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import os
 import shutil
 import subprocess
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trustme
 
+from tests.interop.programs import HANG_GUARD
 from tests.transport.proxies import trusting
 from trio_responses._transport.tls import TLSStream
 
@@ -25,42 +26,42 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.interop,
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on this machine"),
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed"),
 ]
 
-SECONDS: Final = 30
-UPDATE, UPDATE_AND_ASK = b"k", b"K"
-RENEGOTIATE, RENEGOTIATE_AND_ASK = b"r", b"R"
-"""What is typed at s_server; every other line goes to the client."""
+UPDATE, UPDATE_AND_REQUEST = b"k", b"K"
+RENEGOTIATE, RENEGOTIATE_AND_REQUEST = b"r", b"R"
+"""The commands of s_server on its standard input; every other line is sent to the client."""
 
 
 class Server:
-    """An `openssl s_server`: it sends the lines that are typed, and prints what it is sent."""
+    """A running ``openssl s_server``: sends the lines of its input, prints the data it receives."""
 
     def __init__(self, process: trio.Process, terminal: trio.lowlevel.FdStream) -> None:
         self._process = process
         self._terminal = terminal
-        self._printed = b""
+        self._output = b""
 
-    async def type(self, line: bytes) -> None:
+    async def write_input(self, line: bytes) -> None:
         assert self._process.stdin is not None
         await self._process.stdin.send_all(line)
 
-    async def order(self, letter: bytes) -> None:
-        """Type an order, and wait until it is obeyed: what stands behind it in one read is lost."""
-        await self.type(letter + b"\n")
-        assert await self.wait_printed(b"SSL_do_handshake -> ") == b"1"
+    async def run_command(self, letter: bytes) -> None:
+        """Write a command and wait until it is done."""
+        # s_server discards the input that follows a command in the same read.
+        await self.write_input(letter + b"\n")
+        assert await self.wait_for_output(b"SSL_do_handshake -> ") == b"1"
 
-    async def wait_printed(self, words: bytes) -> bytes:
-        """Wait until words were printed, with the rest of their line; give that rest."""
+    async def wait_for_output(self, text: bytes) -> bytes:
+        """Wait for a text in the output; return the rest of its line."""
         while True:
-            _, found, behind = self._printed.partition(words)
-            if found and b"\n" in behind:
-                line, _, self._printed = behind.partition(b"\n")
+            _, found, after = self._output.partition(text)
+            if found and b"\n" in after:
+                line, _, self._output = after.partition(b"\n")
                 return line.strip()
-            piece = await self._terminal.receive_some()
-            assert piece, self._printed
-            self._printed += piece
+            data = await self._terminal.receive_some()
+            assert data, self._output
+            self._output += data
 
 
 @asynccontextmanager
@@ -72,18 +73,18 @@ async def open_server(
     trusted = folder / "trusted.pem"
     authority.cert_pem.write_to_path(trusted)
     files = ["-cert", str(certificate), "-CAfile", str(trusted), "-cert_chain", str(certificate)]
-    terminal, its_end = os.openpty()  # what goes to a pipe is kept back until it is much
+    terminal, server_end = os.openpty()  # s_server buffers its output to a pipe
     process = await trio.lowlevel.open_process(
         ["openssl", "s_server", "-accept", "127.0.0.1:0", *files, *options],
         stdin=subprocess.PIPE,
-        stdout=its_end,
-        stderr=its_end,
+        stdout=server_end,
+        stderr=server_end,
     )
-    os.close(its_end)
+    os.close(server_end)
     try:
-        with trio.fail_after(SECONDS):
+        with trio.fail_after(HANG_GUARD):
             server = Server(process, trio.lowlevel.FdStream(terminal))
-            line = await server.wait_printed(b"ACCEPT 127.0.0.1:")
+            line = await server.wait_for_output(b"ACCEPT 127.0.0.1:")
             yield server, int(line)
     finally:
         process.kill()
@@ -91,17 +92,17 @@ async def open_server(
             await process.wait()
 
 
-async def read_lines(stream: trio.abc.ReceiveStream, heard: trio.abc.SendChannel[bytes]) -> None:
-    """Read all the time, as a connection does: a handshake in between needs it."""
-    unread = b""
-    async for piece in stream:
-        *lines, unread = (unread + piece).split(b"\n")
+async def read_lines(stream: trio.abc.ReceiveStream, received: trio.abc.SendChannel[bytes]) -> None:
+    """Read continuously, as a connection does; a handshake during the stream needs this."""
+    buffer = b""
+    async for data in stream:
+        *lines, buffer = (buffer + data).split(b"\n")
         for line in lines:
-            await heard.send(line)
+            await received.send(line)
 
 
 @asynccontextmanager
-async def shaken_hands(port: int, context: ssl.SSLContext) -> AsyncGenerator[TLSStream, None]:
+async def open_tls_stream(port: int, context: ssl.SSLContext) -> AsyncGenerator[TLSStream, None]:
     stream = TLSStream(
         await trio.open_tcp_stream("127.0.0.1", port), context, server_hostname="127.0.0.1"
     )
@@ -111,48 +112,48 @@ async def shaken_hands(port: int, context: ssl.SSLContext) -> AsyncGenerator[TLS
 
 
 @pytest.mark.parametrize("version", ["-tls1_3", "-tls1_2"])
-@pytest.mark.parametrize("asking", [False, True])
-async def test_keys_change_in_the_midst_of_a_stream(
-    tmp_path: Path, version: str, *, asking: bool
+@pytest.mark.parametrize("with_request", [False, True])
+async def test_a_stream_continues_after_its_keys_change(
+    tmp_path: Path, version: str, *, with_request: bool
 ) -> None:
-    """TLS 1.3: a KeyUpdate, also with one of ours in return. TLS 1.2: a whole new handshake."""
+    """TLS 1.3 has KeyUpdate, also with a request for another one; TLS 1.2 has a new handshake."""
     authority = trustme.CA()
     context = trusting(authority)
     authority.issue_cert("me@models.test").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     if version == "-tls1_3":
-        order = UPDATE_AND_ASK if asking else UPDATE
+        command = UPDATE_AND_REQUEST if with_request else UPDATE
     else:
-        order = RENEGOTIATE_AND_ASK if asking else RENEGOTIATE
+        command = RENEGOTIATE_AND_REQUEST if with_request else RENEGOTIATE
     async with (
         open_server(tmp_path, authority, version) as (server, port),
-        shaken_hands(port, context) as stream,
+        open_tls_stream(port, context) as stream,
         trio.open_nursery() as nursery,
     ):
-        heard, lines = trio.open_memory_channel[bytes](0)
-        nursery.start_soon(read_lines, stream, heard)
-        await stream.send_all(b"our first\n")
-        await server.wait_printed(b"our first")
+        sender, lines = trio.open_memory_channel[bytes](0)
+        nursery.start_soon(read_lines, stream, sender)
+        await stream.send_all(b"first client line\n")
+        await server.wait_for_output(b"first client line")
         for turn in range(3):
-            await server.order(order)
-            await server.type(b"their line %d\n" % turn)
-            assert await lines.receive() == b"their line %d" % turn
-            await stream.send_all(b"our line %d\n" % turn)
-            await server.wait_printed(b"our line %d" % turn)
+            await server.run_command(command)
+            await server.write_input(b"server line %d\n" % turn)
+            assert await lines.receive() == b"server line %d" % turn
+            await stream.send_all(b"client line %d\n" % turn)
+            await server.wait_for_output(b"client line %d" % turn)
         nursery.cancel_scope.cancel()
 
 
-async def test_a_send_goes_on_when_a_renegotiation_is_over(tmp_path: Path) -> None:
+async def test_a_send_continues_after_a_renegotiation(tmp_path: Path) -> None:
     authority = trustme.CA()
     large = b"x" * 1_000_000
 
     async with (
         open_server(tmp_path, authority, "-tls1_2") as (server, port),
-        shaken_hands(port, trusting(authority)) as stream,
+        open_tls_stream(port, trusting(authority)) as stream,
         trio.open_nursery() as nursery,
     ):
-        await server.order(RENEGOTIATE)
-        heard, _ = trio.open_memory_channel[bytes](0)
-        nursery.start_soon(read_lines, stream, heard)
-        nursery.start_soon(stream.send_all, large + b"\nthat was all\n")
-        await server.wait_printed(b"that was all")
+        await server.run_command(RENEGOTIATE)
+        sender, _ = trio.open_memory_channel[bytes](0)
+        nursery.start_soon(read_lines, stream, sender)
+        nursery.start_soon(stream.send_all, large + b"\nlast line\n")
+        await server.wait_for_output(b"last line")
         nursery.cancel_scope.cancel()

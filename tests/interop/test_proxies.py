@@ -1,7 +1,7 @@
-"""Our client and our server, with proxies of others between them: tinyproxy, proxy.py, microsocks.
+"""Tests of the client through the proxies tinyproxy, microsocks and proxy.py.
 
-Each is skipped where it is not installed: tinyproxy and microsocks are looked for on the path,
-proxy.py among the packages of this Python or of the one that ``TRIO_RESPONSES_PROXY_PY`` names.
+The tests of a proxy that is not installed are skipped. tinyproxy and microsocks must be on the
+path, proxy.py must be a package of this Python or of the one in ``TRIO_RESPONSES_PROXY_PY``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 import trio
 import trustme
 
-from tests.interop.programs import free_port
+from tests.interop.programs import HANG_GUARD, free_port
 from tests.transport.opened import open_transport
 from tests.transport.peer import HEADERS, connection_config
 from tests.transport.proxies import (
@@ -41,13 +41,12 @@ if TYPE_CHECKING:
     from tests.transport.peer import Peer
 
 MODEL = "gpt-5.5"
-PATIENCE = 30
 USER, PASSWORD = "someone", "p-secret-7hU9"
 
 
 @dataclass
-class Running:
-    """A proxy that wants credentials."""
+class RunningProxy:
+    """A running proxy that requires credentials."""
 
     program: Program
     scheme: str
@@ -57,7 +56,7 @@ class Running:
         return f"{self.scheme}://{USER}:{password}@127.0.0.1:{self.port}"
 
 
-def installed(name: str) -> str:
+def path_of(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -74,48 +73,52 @@ def python_of_proxy_py() -> str:
 
 
 @pytest.fixture(scope="module")
-def tinyproxy(start: Callable[..., Program], tmp_path_factory: pytest.TempPathFactory) -> Running:
-    command, port = installed("tinyproxy"), free_port()
+def tinyproxy(
+    start: Callable[..., Program], tmp_path_factory: pytest.TempPathFactory
+) -> RunningProxy:
+    command, port = path_of("tinyproxy"), free_port()
     file = tmp_path_factory.mktemp("tinyproxy") / "tinyproxy.conf"
     lines = [f"Port {port}", "Listen 127.0.0.1", f"BasicAuth {USER} {PASSWORD}", "LogLevel Connect"]
     file.write_text("\n".join(lines) + "\n")
     program = start("tinyproxy", command, "-d", "-c", str(file))
     program.wait_for_port(port)
-    return Running(program, "http", port)
+    return RunningProxy(program, "http", port)
 
 
 @pytest.fixture(scope="module")
-def microsocks(start: Callable[..., Program]) -> Running:
+def microsocks(start: Callable[..., Program]) -> RunningProxy:
     pytest.importorskip("python_socks", reason="the extra `proxy` is not installed")
-    command, port = installed("microsocks"), free_port()
+    command, port = path_of("microsocks"), free_port()
     options = ["-i", "127.0.0.1", "-p", str(port), "-u", USER, "-P", PASSWORD]
     program = start("microsocks", command, *options)
     program.wait_for_port(port)
-    return Running(program, "socks5h", port)
+    return RunningProxy(program, "socks5h", port)
 
 
-def start_proxy_py(start: Callable[..., Program], scheme: str, *options: str) -> Running:
+def start_proxy_py(start: Callable[..., Program], scheme: str, *options: str) -> RunningProxy:
     port = free_port()
     options = ("--hostname", "127.0.0.1", "--port", str(port), *options)
-    workers = ("--num-workers", "1", "--num-acceptors", "1", "--timeout", "60")
+    workers = ("--num-workers", "1", "--num-acceptors", "1", "--timeout", str(int(HANG_GUARD)))
     credentials = ("--basic-auth", f"{USER}:{PASSWORD}")
     command = (python_of_proxy_py(), "-m", "proxy", *options, *workers, *credentials)
     program = start("proxy-py", *command)
     program.wait_for_port(port)
-    return Running(program, scheme, port)
+    return RunningProxy(program, scheme, port)
 
 
 @pytest.fixture(scope="module")
-def proxy_py(start: Callable[..., Program]) -> Running:
+def proxy_py(start: Callable[..., Program]) -> RunningProxy:
     return start_proxy_py(start, "http")
 
 
 @pytest.fixture(scope="module")
 def proxy_py_tls(
-    start: Callable[..., Program], office: trustme.CA, tmp_path_factory: pytest.TempPathFactory
-) -> Running:
-    folder = tmp_path_factory.mktemp("office")
-    certificate = office.issue_cert("127.0.0.1")
+    start: Callable[..., Program],
+    proxy_authority: trustme.CA,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RunningProxy:
+    folder = tmp_path_factory.mktemp("proxy-py-tls")
+    certificate = proxy_authority.issue_cert("127.0.0.1")
     certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
     certificate.cert_chain_pems[0].write_to_path(str(folder / "certificate.pem"))
     files = ("--key-file", str(folder / "key.pem"), "--cert-file", str(folder / "certificate.pem"))
@@ -123,18 +126,18 @@ def proxy_py_tls(
 
 
 @pytest.fixture(scope="module")
-def office() -> trustme.CA:
+def proxy_authority() -> trustme.CA:
     return trustme.CA()
 
 
 @pytest.fixture(autouse=True)
 def environment(
-    monkeypatch: pytest.MonkeyPatch, office: trustme.CA, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, proxy_authority: trustme.CA, tmp_path: Path
 ) -> pytest.MonkeyPatch:
-    """Have no proxies, and let the system trust the office."""
+    """Remove the proxy variables and trust the authority of the TLS proxy, as the system would."""
     without_environment(monkeypatch)
-    office.cert_pem.write_to_path(str(tmp_path / "office.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "office.pem"))
+    proxy_authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     return monkeypatch
 
 
@@ -142,67 +145,67 @@ NAMES = ["tinyproxy", "microsocks", "proxy_py", "proxy_py_tls"]
 
 
 @pytest.fixture(params=NAMES)
-def proxy(request: pytest.FixtureRequest) -> Running:
+def proxy(request: pytest.FixtureRequest) -> RunningProxy:
     running = request.getfixturevalue(request.param)
-    assert isinstance(running, Running)
+    assert isinstance(running, RunningProxy)
     return running
 
 
-async def test_a_turn_goes_through_a_proxy(proxy: Running, our_url: str) -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_responses(our_url, api_key="any", proxy=proxy.url()) as connection:
+async def test_turns_run_through_a_proxy(proxy: RunningProxy, server_url: str) -> None:
+    with trio.fail_after(HANG_GUARD):
+        async with open_responses(server_url, api_key="any", proxy=proxy.url()) as connection:
             for number in range(3):
                 response = await connection.create(model=MODEL, input=f"{number}" * 50_000)
                 assert response.output_text
             assert connection.statistics().sockets_opened == 1
 
 
-DISGUISE = "0.0.0.0"  # noqa: S104 - this machine, by a name that is not loopback
+OTHER_NAME = "0.0.0.0"  # noqa: S104 - an address of this machine that is not loopback
 
 
-async def test_the_environment_is_enough(
-    proxy: Running, our_url: str, environment: pytest.MonkeyPatch
+async def test_proxy_and_exceptions_come_from_the_environment(
+    proxy: RunningProxy, server_url: str, environment: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"api_key": "any", "allow_insecure": True}
-    elsewhere = our_url.replace("127.0.0.1", DISGUISE)
-    assert elsewhere != our_url
+    url = server_url.replace("127.0.0.1", OTHER_NAME)
+    assert url != server_url
     environment.setenv("ALL_PROXY", proxy.url())
-    with trio.fail_after(PATIENCE):
-        async with open_responses(elsewhere, **options) as connection:
+    with trio.fail_after(HANG_GUARD):
+        async with open_responses(url, **options) as connection:
             assert (await connection.create(model=MODEL, input="hi")).output_text
         environment.setenv("ALL_PROXY", proxy.url("wrong"))
         with pytest.raises(ProxyError):
-            async with open_responses(elsewhere, **options):
+            async with open_responses(url, **options):
                 pass
-        environment.setenv("NO_PROXY", DISGUISE)
-        async with open_responses(elsewhere, **options) as connection:
+        environment.setenv("NO_PROXY", OTHER_NAME)
+        async with open_responses(url, **options) as connection:
             assert (await connection.create(model=MODEL, input="hi")).output_text
 
 
-async def test_a_wrong_password_is_refused_once_and_told_to_nobody(
-    proxy: Running, our_url: str
+async def test_a_wrong_password_is_not_retried_and_not_shown(
+    proxy: RunningProxy, server_url: str
 ) -> None:
-    with trio.fail_after(PATIENCE), pytest.raises(ProxyError) as caught:
-        async with open_responses(our_url, api_key="any", proxy=proxy.url("wrong-7hU9")):
+    with trio.fail_after(HANG_GUARD), pytest.raises(ProxyError) as caught:
+        async with open_responses(server_url, api_key="any", proxy=proxy.url("wrong-7hU9")):
             pass
-    # tinyproxy says 401 to wrong credentials, and 407 to none.
+    # tinyproxy responds with 401 to wrong credentials and with 407 to none.
     assert caught.value.status in ({None} if proxy.scheme == "socks5h" else {401, 407})
     assert not caught.value.retryable
     assert caught.value.proxy == f"127.0.0.1:{proxy.port}"
     assert "7hU9" not in repr(caught.value)
 
 
-async def test_a_server_that_is_not_there_may_come(proxy: Running) -> None:
-    """What a proxy says of it differs; what is made of it does not."""
+async def test_an_unreachable_server_behind_a_proxy_is_retryable(proxy: RunningProxy) -> None:
+    """The proxies report the failure differently."""
     url = f"ws://127.0.0.1:{free_port()}/v1"
     options = connection_config(Tunnel(Proxy.of(proxy.url())), url=url, timeouts=PROMPT)
-    with trio.fail_after(PATIENCE), pytest.raises(ConnectError) as caught:
+    with trio.fail_after(HANG_GUARD), pytest.raises(ConnectError) as caught:
         async with open_transport(options, HEADERS):
             pass
     assert caught.value.retryable
 
 
-async def test_tls_goes_through_untouched(proxy: Running) -> None:
+async def test_tls_to_the_server_passes_through_a_proxy(proxy: RunningProxy) -> None:
     authority = trustme.CA()
     context = server_context(authority, "localhost")
 
@@ -216,7 +219,7 @@ async def test_tls_goes_through_untouched(proxy: Running) -> None:
             ssl_context=trusting(authority),
             timeouts=PROMPT,
         )
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(HANG_GUARD):
             async with open_transport(options, HEADERS) as transport:
                 assert await transport.receive() == [b"hello"]
                 large = b"x" * 1024 * 1024
@@ -225,8 +228,8 @@ async def test_tls_goes_through_untouched(proxy: Running) -> None:
                     assert await transport.receive() == [large]
 
 
-async def test_a_proxy_that_is_gone_is_not_gone_around(our_url: str) -> None:
+async def test_an_unreachable_proxy_is_not_bypassed(server_url: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    with trio.fail_after(PATIENCE), pytest.raises(ReconnectFailed, match="cannot be dialled"):
-        async with open_responses(our_url, api_key="any", proxy=url, reconnect=[]):
+    with trio.fail_after(HANG_GUARD), pytest.raises(ReconnectFailed, match="cannot be dialled"):
+        async with open_responses(server_url, api_key="any", proxy=url, reconnect=[]):
             pass

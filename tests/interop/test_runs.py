@@ -1,9 +1,7 @@
-"""Runs of many rounds with `agentic-api`, whose model is `aimock`: with cuts and without.
+"""Tests of runs of twenty rounds through agentic-api, with cuts and without.
 
-Twenty rounds of three calls each, the whole way through a gateway that nobody here wrote. `aimock`
-calls by fixtures that are made for this run, and keeps a journal of what it was asked.
-
-What belongs elsewhere: the same over memory streams, at every frame (`tests/conversation/runs`).
+Each round has three calls. The model of agentic-api is aimock, which makes the calls from fixtures
+of these tests and keeps a journal of its requests.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import pytest
 import trio
 
 from tests.interop.cutting import open_cutting_proxy
-from tests.interop.programs import agentic_command, free_port, node_script
+from tests.interop.programs import HANG_GUARD, agentic_command, free_port, node_script
 from tests.interop.test_cuts import Journal
 from trio_responses import (
     ConnectionLost,
@@ -38,22 +36,18 @@ if TYPE_CHECKING:
     from trio_responses.types import Response
 
 ROUNDS = 20
-AT_ONCE = 3
-PATIENCE = 60
-TIRELESS = ReconnectPolicy(initial=0.001, cap=0.01, attempts=100)
+CALLS = 3
+FAST_RECONNECT = ReconnectPolicy(initial=0.001, cap=0.01, attempts=100)
 MODEL = "gpt-4.1"
 DONE = "All rounds are done."
-ONCE = {(r, n): 1 for r in range(ROUNDS) for n in range(AT_ONCE)}
+ONCE = {(r, n): 1 for r in range(ROUNDS) for n in range(CALLS)}
 
 Json = dict[str, Any]
 
 
 def fixtures() -> Json:
-    """Script the model: each round's calls follow on the last output of the round before.
-
-    The first fixture that fits is taken, so that of the first round comes last.
-    """
-    made: list[Json] = []
+    """Return the fixtures of aimock: the last output of a round leads to the calls of the next."""
+    entries: list[Json] = []
     for number in range(ROUNDS + 1):
         calls = [
             {
@@ -61,16 +55,17 @@ def fixtures() -> Json:
                 "name": "work",
                 "arguments": {"round": number, "number": n},
             }
-            for n in range(AT_ONCE)
+            for n in range(CALLS)
         ]
-        match = {"toolCallId": f"call_{number - 1}_{AT_ONCE - 1}"}
-        made.append(
+        match = {"toolCallId": f"call_{number - 1}_{CALLS - 1}"}
+        entries.append(
             {
                 "match": match if number else {"userMessage": "work-hard"},
                 "response": {"toolCalls": calls} if number < ROUNDS else {"content": DONE},
             }
         )
-    return {"fixtures": made[::-1]}
+    # aimock uses the first fixture that matches, so the fixture of the first round is the last.
+    return {"fixtures": entries[::-1]}
 
 
 @pytest.fixture(scope="module")
@@ -94,81 +89,90 @@ def gateway(start: Callable[..., Program], model: str) -> str:
 
 
 class Worker:
-    """A tool that counts how often each of its calls runs; the calls of a round end in reverse."""
+    """A tool that counts the runs of each call; the calls of a round end in reverse order."""
 
     def __init__(self) -> None:
         self.runs: Counter[tuple[int, int]] = Counter()
 
         @function_tool
-        async def work(round: int, number: int) -> str:  # noqa: A002 - the model's word
-            """Work."""
+        async def work(round: int, number: int) -> str:  # noqa: A002 - a parameter of the tool
+            """Return the numbers of the call."""
             self.runs[round, number] += 1
-            await trio.sleep((AT_ONCE - number) / 1000)
+            await trio.sleep((CALLS - number) / 1000)
             return f"{round}/{number}"
 
         self.tool = work
 
 
-async def run_to_its_end(talk: Conversation) -> tuple[Response, int]:
-    """Run again after each loss, as a user would; what was not taken in is said once more."""
+async def run_until_done(conversation: Conversation) -> tuple[Response, int]:
+    """Run again after each lost connection; return the final response and the number of losses."""
     losses = 0
     while True:
-        new: Input = "work-hard" if not talk.items else ()
+        new_input: Input = () if conversation.items else "work-hard"
         try:
-            return await talk.run(new, max_rounds=99, delivery="at_least_once"), losses
+            return await conversation.run(
+                new_input, max_rounds=99, delivery="at_least_once"
+            ), losses
         except ConnectionLost:
             losses += 1
 
 
 def outputs(messages: list[Json]) -> list[str]:
-    return [str(each["content"]) for each in messages if each.get("role") == "tool"]
+    return [str(message["content"]) for message in messages if message.get("role") == "tool"]
 
 
-IN_ORDER = [f"{r}/{n}" for r in range(ROUNDS) for n in range(AT_ONCE)]
+IN_ORDER = [f"{r}/{n}" for r in range(ROUNDS) for n in range(CALLS)]
 
 
 @pytest.mark.parametrize("store", [True, False])
-async def test_twenty_rounds(gateway: str, model: str, *, store: bool) -> None:
+async def test_each_call_of_twenty_rounds_runs_once(
+    gateway: str, model: str, *, store: bool
+) -> None:
     worker, journal = Worker(), Journal(model)
     endpoint = Endpoint.compatible(gateway, lanes=False)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(HANG_GUARD):
         async with (
             open_responses(endpoint=endpoint, api_key="sk-interop") as connection,
-            connection.conversation(model=MODEL, store=store, tools=[worker.tool]) as talk,
+            connection.conversation(model=MODEL, store=store, tools=[worker.tool]) as conversation,
         ):
             await trio.to_thread.run_sync(journal.clear)
-            async with talk.run_stream("work-hard", max_rounds=99) as run:
+            async with conversation.run_stream("work-hard", max_rounds=99) as run:
                 events = [event async for event in run]
-            counted = talk.statistics()
+            statistics = conversation.statistics()
             assert run.response.output_text == DONE
             assert connection.statistics().undecodable_frames == 0
-        asked = await trio.to_thread.run_sync(journal.asked)
+        requests = await trio.to_thread.run_sync(journal.requests)
     assert worker.runs == ONCE
-    assert sum(isinstance(event, ToolFinished) for event in events) == ROUNDS * AT_ONCE
-    assert (counted.full_turns, counted.delta_turns) == (1, ROUNDS)
-    assert len(asked) == ROUNDS + 1
-    assert outputs(asked[-1]) == IN_ORDER
+    assert sum(isinstance(event, ToolFinished) for event in events) == ROUNDS * CALLS
+    assert (statistics.full_turns, statistics.delta_turns) == (1, ROUNDS)
+    assert len(requests) == ROUNDS + 1
+    assert outputs(requests[-1]) == IN_ORDER
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_twenty_rounds_with_cuts(gateway: str, model: str, seed: int) -> None:
-    """Every connection is cut somewhere; no call is run twice, and all are answered in order."""
-    place = urlsplit(gateway)
-    assert place.hostname is not None
-    assert place.port is not None
+async def test_each_call_runs_once_although_every_connection_is_cut(
+    gateway: str, model: str, seed: int
+) -> None:
+    address = urlsplit(gateway)
+    assert address.hostname is not None
+    assert address.port is not None
     worker, journal = Worker(), Journal(model)
-    with trio.fail_after(PATIENCE):
-        async with open_cutting_proxy(place.hostname, place.port, seed=seed) as proxy:
+    with trio.fail_after(HANG_GUARD):
+        async with open_cutting_proxy(address.hostname, address.port, seed=seed) as proxy:
             url = f"http://127.0.0.1:{proxy.port}/v1"
             endpoint = Endpoint.compatible(url, lanes=bool(seed % 2))
             async with (
-                open_responses(endpoint=endpoint, api_key="sk", reconnect=TIRELESS) as connection,
-                connection.conversation(model=MODEL, store=False, tools=[worker.tool]) as talk,
+                open_responses(
+                    endpoint=endpoint, api_key="sk", reconnect=FAST_RECONNECT
+                ) as connection,
+                connection.conversation(
+                    model=MODEL, store=False, tools=[worker.tool]
+                ) as conversation,
             ):
                 await trio.to_thread.run_sync(journal.clear)
-                response, _ = await run_to_its_end(talk)
+                response, _ = await run_until_done(conversation)
                 assert response.output_text == DONE
-            asked = await trio.to_thread.run_sync(journal.asked)
+            requests = await trio.to_thread.run_sync(journal.requests)
     assert worker.runs == ONCE
-    assert outputs(asked[-1]) == IN_ORDER
+    assert outputs(requests[-1]) == IN_ORDER
     assert sum(proxy.made.values()) > 5

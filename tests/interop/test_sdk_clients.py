@@ -1,20 +1,20 @@
-"""Our server, driven by the official SDKs: each case over each client, unchanged."""
+"""Tests of the test server with the official SDKs: each test runs with each client."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.clients import MODEL, async_client, node_client, sync_client
+from tests.interop.clients import MODEL, Client, async_wire, node_wire, sync_wire
 from tests.interop.programs import node_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.interop.clients import Client, Json
+    from tests.interop.clients import Json, Wire
 
 WEATHER: Json = {
     "type": "function",
@@ -31,26 +31,26 @@ WEATHER: Json = {
 
 
 @pytest.fixture(params=["openai-python sync", "openai-python async", "openai-node"])
-def client(request: pytest.FixtureRequest, our_url: str) -> Iterator[Client]:
-    with open_client(request, our_url) as client:
-        yield client
+def client(request: pytest.FixtureRequest, server_url: str) -> Iterator[Client]:
+    with open_wire(request, server_url) as wire:
+        yield Client(wire)
 
 
 @contextmanager
-def open_client(request: pytest.FixtureRequest, url: str) -> Iterator[Client]:
+def open_wire(request: pytest.FixtureRequest, url: str) -> Iterator[Wire]:
     match request.param:
         case "openai-python sync":
-            opened = sync_client(request.getfixturevalue("openai_sdk"), url)
+            opening = sync_wire(request.getfixturevalue("openai_sdk"), url)
         case "openai-python async":
-            opened = async_client(request.getfixturevalue("openai_sdk"), url)
+            opening = async_wire(request.getfixturevalue("openai_sdk"), url)
         case _:
             modules = request.getfixturevalue("modules")
             for package, file in (("openai", "package.json"), ("ws", "package.json")):
                 node_script(modules, package, file)
             script = node_script(Path(__file__).parent, "node", "responses_ws.mjs")
-            opened = node_client(script, modules, url)
-    with opened as client:
-        yield client
+            opening = node_wire(script, modules, url)
+    with opening as wire:
+        yield wire
 
 
 def text_of(response: Json) -> str:
@@ -58,7 +58,7 @@ def text_of(response: Json) -> str:
     return "".join(part["text"] for part in parts)
 
 
-def test_one_turn_comes_with_every_event_in_order(client: Client) -> None:
+def test_a_turn_sends_every_event_in_order(client: Client) -> None:
     events = client.events("Say hello")
     types = [event["type"] for event in events]
     deltas = [event["delta"] for event in events if event["type"].endswith("text.delta")]
@@ -76,7 +76,7 @@ def test_one_turn_comes_with_every_event_in_order(client: Client) -> None:
     assert response["usage"]["total_tokens"] > 0
 
 
-def test_a_chain_goes_on_without_store(client: Client) -> None:
+def test_a_chain_without_store_continues(client: Client) -> None:
     parent: str | None = None
     for turn in (1, 2, 3):
         response = client.respond(f"line {turn}", store=False, previous_response_id=parent)
@@ -86,7 +86,7 @@ def test_a_chain_goes_on_without_store(client: Client) -> None:
         parent = response["id"]
 
 
-def test_a_tool_turn_calls_and_takes_the_output(client: Client) -> None:
+def test_a_turn_calls_a_tool_and_the_next_one_receives_the_output(client: Client) -> None:
     response = client.respond("What is the weather in Paris?", tools=[WEATHER])
     [call] = response["output"]
     assert (call["type"], call["name"]) == ("function_call", "get_weather")
@@ -96,15 +96,15 @@ def test_a_tool_turn_calls_and_takes_the_output(client: Client) -> None:
     assert text_of(response) == "Turn 1: the tool returned 21 degrees."
 
 
-def test_the_arguments_of_a_call_come_in_pieces(client: Client) -> None:
+def test_the_arguments_of_a_call_are_sent_in_several_deltas(client: Client) -> None:
     events = client.events("What is the weather in Llanfairpwllgwyngyll?", tools=[WEATHER])
-    pieces = [event["delta"] for event in events if event["type"].endswith("arguments.delta")]
+    deltas = [event["delta"] for event in events if event["type"].endswith("arguments.delta")]
     done = [event for event in events if event["type"].endswith("arguments.done")]
-    assert len(pieces) > 1
-    assert "".join(pieces) == done[0]["arguments"] == '{"city":"Llanfairpwllgwyngyll"}'
+    assert len(deltas) > 1
+    assert "".join(deltas) == done[0]["arguments"] == '{"city":"Llanfairpwllgwyngyll"}'
 
 
-def test_a_warm_up_generates_nothing_and_is_a_parent(client: Client) -> None:
+def test_a_chain_continues_from_a_warm_up_without_output(client: Client) -> None:
     warm = client.respond([], generate=False, instructions="Be brief.", tools=[WEATHER])
     assert warm["output"] == []
     assert warm["usage"]["output_tokens"] == 0
@@ -112,8 +112,8 @@ def test_a_warm_up_generates_nothing_and_is_a_parent(client: Client) -> None:
     assert text_of(response) == 'Turn 1: you said "Say hello".'
 
 
-def test_two_lanes_run_at_once(client: Client) -> None:
-    """A long answer on one lane does not hold up a short one on the other."""
+def test_two_lanes_run_concurrently(client: Client) -> None:
+    """A long response on one lane does not delay a short one on the other lane."""
     long = " ".join(["word"] * 3000)
     client.send(long, stream_id="long-lane")
     client.send("hello", stream_id="short-lane")
@@ -132,19 +132,19 @@ def test_two_lanes_run_at_once(client: Client) -> None:
         assert text_of(events[-1]["response"]) == f'Turn 1: you said "{text}".'
 
 
-def test_requests_on_one_lane_are_answered_in_order(client: Client) -> None:
+def test_requests_on_one_lane_run_in_order(client: Client) -> None:
     for text in ("one", "two", "three"):
         client.send(text)
-    answers: list[Any] = []
-    while len(answers) < 3:
+    texts: list[str] = []
+    while len(texts) < 3:
         event = client.receive()
         if event["type"] == "response.completed":
-            answers.append(text_of(event["response"]))
-    assert answers == [f'Turn 1: you said "{text}".' for text in ("one", "two", "three")]
+            texts.append(text_of(event["response"]))
+    assert texts == [f'Turn 1: you said "{text}".' for text in ("one", "two", "three")]
 
 
 @pytest.mark.parametrize("lane", [{}, {"stream_id": "lane-a"}], ids=["default lane", "named lane"])
-def test_an_unknown_parent_costs_one_turn_and_not_the_connection(
+def test_an_unknown_previous_response_ends_one_turn_only(
     client: Client, lane: dict[str, str]
 ) -> None:
     parent = client.respond("Say hello", store=False, **lane)

@@ -129,7 +129,7 @@ async def test_with_intent(responses_connection):
 """
     done = run(TRIO_MARK + source)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "unknown_parameter at temprature" in done.stdout
+    assert "code unknown_parameter, parameter temprature" in done.stdout
     assert "test_with_intent" not in done.stdout
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_responses._errors import ConfigurationError
-from trio_responses._protocol.backoff import Backoff, is_permanent_close
+from trio_responses._protocol.backoff import Backoff, is_permanent_close, retry_delay
 from trio_responses._settings import ReconnectPolicy, reconnect_delays
 
 SECONDS = st.floats(0, 1e6)
@@ -209,7 +209,7 @@ def test_an_invalid_delay_is_refused(delay: Any) -> None:
 
 @pytest.mark.parametrize("policy", [5, 1.5, object()])
 def test_an_invalid_policy_is_refused(policy: Any) -> None:
-    with pytest.raises(ConfigurationError, match="a policy or delays"):
+    with pytest.raises(ConfigurationError, match="or delays in seconds"):
         reconnect_delays(policy)
 
 
@@ -247,3 +247,38 @@ def test_a_retry_after_above_the_maximum_ends_the_attempts() -> None:
 @given(st.integers(0, 65535))
 def test_1008_and_private_close_codes_are_permanent(code: int) -> None:
     assert is_permanent_close(code) is (code == 1008 or 4000 <= code <= 4999)
+
+
+# --- The retries of a turn ------------------------------------------------------------------
+
+
+def test_the_delays_of_a_turn_without_a_hint_grow_to_8_seconds() -> None:
+    delays = [
+        retry_delay(retries, retry_after=None, max_wait=60, chance=fixed(0)) for retries in range(6)
+    ]
+    assert delays == [0.5, 1, 2, 4, 8, 8]
+
+
+def test_a_delay_is_shortened_by_up_to_a_quarter() -> None:
+    assert retry_delay(1, retry_after=None, max_wait=60, chance=fixed(1)) == 0.75
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5_000])
+def test_the_hint_of_the_server_is_the_delay(retries: int) -> None:
+    assert retry_delay(retries, retry_after=20, max_wait=60, chance=fixed(1)) == 20
+
+
+def test_a_hint_of_zero_is_no_hint() -> None:
+    assert retry_delay(0, retry_after=0, max_wait=60, chance=fixed(0)) == 0.5
+
+
+def test_a_hint_over_the_limit_ends_the_retries() -> None:
+    assert retry_delay(0, retry_after=60, max_wait=60) == 60
+    assert retry_delay(0, retry_after=60.001, max_wait=60) is None
+
+
+@given(st.integers(0, 10_000), st.floats(0.001, 1e6))
+def test_no_delay_is_over_the_limit(retries: int, max_wait: float) -> None:
+    delay = retry_delay(retries, retry_after=None, max_wait=max_wait)
+    assert delay is not None
+    assert 0 < delay <= max_wait

@@ -12,9 +12,11 @@ from trio_responses import _wire as wire
 from trio_responses._errors import DeliveryStatus
 from trio_responses._protocol.delivery import (
     DeliveryMode,
+    Failure,
     delivery_of_error,
     furthest,
     may_resend,
+    needs_delay,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ NEVER_STARTED = (
     "invalid_stream_id",
     "previous_response_not_found",
     "rate_limit_exceeded",
+    "too_many_requests",
     "websocket_connection_limit_reached",
     "websocket_stream_limit_reached",
 )
@@ -105,26 +108,44 @@ SILENT: list[ResponsesError] = [
     errors.StallTimeout(300.0, last_event="response.created", silence=300.0),
 ]
 # The socket takes no more requests, and another socket takes the request.
-FULL: list[ResponsesError] = [errors.ConnectionLimitReached(frame(NEVER_STARTED[3], 400))]
+FULL: list[ResponsesError] = [
+    errors.ConnectionLimitReached(frame("websocket_connection_limit_reached", 400))
+]
+# A rate limit, and errors of the server: the same request may succeed later.
+LIMITED: list[ResponsesError] = [
+    errors.RateLimitError(frame("rate_limit_exceeded", 429)),
+    errors.RateLimitError(frame(None, 429)),
+    errors.ServerOverloaded(frame("slow_down", 429)),
+]
+FAILING: list[ResponsesError] = [
+    errors.APIError(frame("server_error", 500)),
+    errors.APIError(frame(None, 502)),
+    errors.ServerOverloaded(frame("server_is_overloaded", 503)),
+    errors.ServerOverloaded(frame("slow_down", None)),
+    errors.ResponseFailedError(
+        wire.Response(id="resp_1", status="failed", error=wire.ResponseError(code="server_error"))
+    ),
+]
 # Failures that the same request would cause again, or that require an action of the caller: to
-# wait, or to change a name, the input, a limit or the key.
+# change a name, the input, a limit or the key.
 FINAL: list[ResponsesError] = [
     errors.ResponsesError("a new kind"),
     errors.ConfigurationError("no key"),
     errors.ConnectError("refused"),
     errors.ConnectTimeout("tls", 10.0),
     errors.HandshakeRejected(503, {}, b""),
-    errors.AuthenticationError(401, {}, b""),
+    errors.handshake_error(401, {}, b""),
+    errors.AuthenticationError(frame("invalid_api_key", 401)),
     errors.UpgradeUnsupported(426, {}, b""),
     errors.ProxyError("refused", proxy="127.0.0.1:3128"),
     errors.ReconnectFailed(5, OSError()),
     errors.ConnectionClosed("closed"),
-    errors.APIError(frame("server_error", 500)),
-    errors.RateLimitError(frame("rate_limit_exceeded", 429)),
+    errors.APIError(frame("unsupported_parameter", 400)),
+    errors.RateLimitError(frame("insufficient_quota", 429)),
+    errors.RateLimitError(frame("usage_limit_reached", 429)),
     errors.PreviousResponseNotFound(frame("previous_response_not_found", 400)),
     errors.StreamLimitReached(frame("websocket_stream_limit_reached", 400)),
     errors.InvalidStreamId(frame("invalid_stream_id", 400)),
-    errors.ServerOverloaded(frame("server_is_overloaded", 503)),
     errors.ResponseFailedError(RESPONSE),
     errors.UndecodableResponse(wire.UndecodableFrame(raw=b"{", error="broken")),
     errors.UnexpectedOutput(RESPONSE),
@@ -140,13 +161,21 @@ FINAL: list[ResponsesError] = [
 ]
 
 # For each kind of failure, the deliveries with which the request is sent again.
-AT_MOST_ONCE = {"lost": {NOT_SENT}, "silent": set[DeliveryStatus](), "full": {REJECTED}}
+AT_MOST_ONCE = {
+    "lost": {NOT_SENT},
+    "silent": set[DeliveryStatus](),
+    "full": {REJECTED},
+    "limited": {REJECTED},
+    "failing": set[DeliveryStatus](),
+}
 AT_LEAST_ONCE = {
     "lost": {NOT_SENT, AMBIGUOUS, ACCEPTED},
     "silent": {AMBIGUOUS, ACCEPTED},
     "full": {REJECTED, AMBIGUOUS, ACCEPTED},
+    "limited": {REJECTED, AMBIGUOUS, ACCEPTED},
+    "failing": {REJECTED, AMBIGUOUS, ACCEPTED},
 }
-KINDS = {"lost": LOST, "silent": SILENT, "full": FULL}
+KINDS = {"lost": LOST, "silent": SILENT, "full": FULL, "limited": LIMITED, "failing": FAILING}
 
 
 def name(value: object) -> str:
@@ -182,7 +211,7 @@ def test_answers_and_limits_are_raised_with_either_choice(
     assert not may_resend_after(error, choice)
 
 
-@pytest.mark.parametrize("error", [*LOST, *SILENT, *FULL], ids=name)
+@pytest.mark.parametrize("error", [*LOST, *SILENT, *FULL, *LIMITED, *FAILING], ids=name)
 def test_a_request_that_may_have_run_is_not_sent_again_by_default(
     error: ResponsesError,
 ) -> None:
@@ -190,6 +219,62 @@ def test_a_request_that_may_have_run_is_not_sent_again_by_default(
     for delivery in (AMBIGUOUS, ACCEPTED):
         error.delivery = delivery
         assert not may_resend_after(error, "at_most_once")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_rate_limits_and_errors_of_the_server_need_a_delay(kind: str) -> None:
+    for error in KINDS[kind]:
+        assert needs_delay(errors.failure_of(error)) is (kind in {"limited", "failing"})
+
+
+@pytest.mark.parametrize(
+    ("code", "error_type", "status", "failure"),
+    [
+        ("rate_limit_exceeded", "tokens", 429, Failure.RATE_LIMITED),
+        ("rate_limit_exceeded", None, None, Failure.RATE_LIMITED),
+        ("too_many_requests", None, None, Failure.RATE_LIMITED),
+        ("a_code_of_next_year", "requests", 429, Failure.RATE_LIMITED),
+        (None, None, 429, Failure.RATE_LIMITED),
+        ("slow_down", None, 429, Failure.RATE_LIMITED),
+        ("server_error", None, 400, Failure.OTHER),
+        ("insufficient_quota", "insufficient_quota", 429, Failure.OTHER),
+        (None, "insufficient_quota", 429, Failure.OTHER),
+        ("credit_balance_exhausted", None, 429, Failure.OTHER),
+        ("usage_limit_reached", None, 429, Failure.OTHER),
+        ("usage_not_included", None, None, Failure.OTHER),
+        ("websocket_connection_limit_reached", None, 429, Failure.CONNECTION_LIMIT),
+        ("websocket_stream_limit_reached", None, 429, Failure.OTHER),
+        ("previous_response_not_found", "invalid_request_error", 500, Failure.OTHER),
+        ("server_is_overloaded", "service_unavailable_error", None, Failure.SERVER_ERROR),
+        ("slow_down", None, 503, Failure.SERVER_ERROR),
+        (None, "server_error", None, Failure.SERVER_ERROR),
+        ("a_code_of_next_year", "server_error", None, Failure.SERVER_ERROR),
+        ("a_code_of_next_year", None, 503, Failure.SERVER_ERROR),
+        (None, None, None, Failure.SERVER_ERROR),
+        (None, None, 501, Failure.OTHER),
+        (None, None, 400, Failure.OTHER),
+        (None, "invalid_request_error", None, Failure.OTHER),
+        ("a_code_of_next_year", None, None, Failure.OTHER),
+        ("cyber_policy", None, None, Failure.OTHER),
+    ],
+)
+def test_an_error_means_a_failure_by_its_code_its_type_and_its_status(
+    code: str | None, error_type: str | None, status: int | None, failure: Failure
+) -> None:
+    error = wire.ErrorEvent(code=code, error_type=error_type, status=status)
+    assert errors.failure_of(errors.api_error(error)) is failure
+
+
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "server_error", None])
+def test_a_failed_response_is_an_accepted_request(code: str | None) -> None:
+    reason = wire.ResponseError(code=code, message="Please try again in 2s.") if code else None
+    response = wire.Response(id="resp_1", status="failed", error=reason)
+    error = errors.failed_response_error(response)
+    limited = code == "rate_limit_exceeded"
+    assert isinstance(error, errors.RateLimitError if limited else errors.ResponseFailedError)
+    assert error.response is response
+    assert error.delivery is ACCEPTED
+    assert errors.retry_hint(error) == (2 if limited else None)
 
 
 def test_a_request_refused_by_the_connection_limit_is_sent_again() -> None:
@@ -207,9 +292,18 @@ def test_the_delivery_of_several_attempts_is_the_furthest() -> None:
         assert furthest((order[one], order[other])) is order[max(one, other)]
 
 
+def is_public(kind: type[ResponsesError]) -> bool:
+    """Whether a class has a name of its own, unlike the class of a refused key at a handshake."""
+    return getattr(errors, kind.__name__, None) is kind
+
+
 def test_the_table_has_a_row_for_every_error() -> None:
-    rows = {type(error) for error in (*LOST, *SILENT, *FULL, *FINAL)}
-    ours = {kind for kind in all_errors() if kind.__module__ == errors.__name__}
+    rows = {
+        type(error)
+        for error in (*LOST, *SILENT, *FULL, *LIMITED, *FAILING, *FINAL)
+        if is_public(type(error))
+    }
+    ours = {kind for kind in all_errors() if is_public(kind)}
     assert rows == ours
 
 

@@ -32,7 +32,7 @@ READING = ReaderState.READING
 CUT_OFF = RequestState.CUT_OFF
 LANES: tuple[Lane, ...] = (None, "lane-1", "lane-2")
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
-ODD_ENDS = (*TERMINAL, "response.done")
+ODD_ENDS = (*TERMINAL, "response.cancelled", "response.done")
 STEPS = (
     "response.queued",
     "response.in_progress",

@@ -166,7 +166,7 @@ async def test_every_socket_has_its_number_and_its_end(server: ResponsesServer) 
         (3.0, 3, "close"),
     ]
     assert (lines[1].by, lines[1].code, lines[1].reason) == ("server", 1012, "restart")
-    assert (lines[2].reason, lines[2].status) == ("HandshakeRejected", 503)
+    assert (lines[2].reason, lines[2].status) == ("ServerOverloaded", 503)
 
 
 async def test_messages_that_are_not_json_are_recorded(server: ResponsesServer) -> None:

@@ -93,7 +93,7 @@ async def whole_session(connection: ResponsesConnection) -> list[Any]:
     async with connection.conversation(model="m", tools=[get_weather]) as conversation:
         seen.append(await conversation.run("Is it warm in Oslo?"))
     with pytest.raises(RateLimitError) as caught:
-        await connection.create(model="m", input="Too much")
+        await connection.create(model="m", input="Too much", max_retries=0)
     seen.append(caught.value.code)
     texts: dict[str, str] = {}
 
@@ -467,7 +467,7 @@ async def test_a_capture_of_another_server_can_be_replayed(path: Path) -> None:
             for _ in range(sent.count("response.steer")):
                 await client.steer("resp_any", "x")  # no frame waits for a steering input below
             await trio.testing.wait_all_tasks_blocked()
-        async with server.open_client(instruments=[frames]) as connection:
+        async with server.open_client(instruments=[frames], max_retries=0) as connection:
             for answer in expected:
                 frames.received.clear()
                 with trio.move_on_after(10), suppress(ResponsesError):

@@ -433,7 +433,7 @@ def test_a_key_is_not_sent_to_a_proxy_in_plain_text(
     """P9: ``ws://`` to this machine is safe, but not through a proxy on another one."""
     endpoint = Endpoint.compatible(url)
     if insecure:
-        with pytest.raises(ConfigurationError, match="would show the key"):
+        with pytest.raises(ConfigurationError, match="show the key and the content"):
             choose_dial(endpoint, proxy, dial_tcp, allow_insecure=False)
     else:
         assert isinstance(choose_dial(endpoint, proxy, dial_tcp, allow_insecure=False), Tunnel)

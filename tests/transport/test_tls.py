@@ -267,7 +267,7 @@ async def test_a_proxys_untrusted_certificate_is_not_retried(
     trusted = trusting(authority, office)
     async with takes(0.0), refusing(script, HTTPS, ssl_context=trusted) as caught:
         assert isinstance(caught[0], ProxyError)
-        assert "certificate is not trusted" in str(caught[0])
+        assert "the certificate of proxy.test:3128 is not trusted" in str(caught[0])
         assert (caught[0].proxy, caught[0].retryable) == ("proxy.test:3128", False)
     assert heads == []
 
@@ -291,7 +291,7 @@ async def be_silent(peer: Peer) -> None:
 async def test_a_proxy_without_tls_fails_the_tls_handshake(script: Script) -> None:
     async with takes(0.0), refusing(script, HTTPS) as caught:
         assert isinstance(caught[0], ProxyError)
-        assert "TLS handshake failed" in str(caught[0])
+        assert "TLS handshake" in str(caught[0])
 
 
 @NO_WAITING

@@ -283,7 +283,9 @@ async def test_a_turn_whose_unread_bytes_stop_the_others_is_given_up(
             await stream.__anext__()
             await wait_all_tasks_blocked()
             await ask_until_one_waits(connection)
-            with pytest.raises(BufferOverflow, match="unread bytes held up") as failure:
+            with pytest.raises(
+                BufferOverflow, match="unread bytes of this turn held up"
+            ) as failure:
                 await stream.__anext__()
             assert 20_000 <= failure.value.buffered <= 20_000 + CAPACITY
             assert failure.value.delivery is DeliveryStatus.ACCEPTED

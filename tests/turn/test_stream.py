@@ -243,16 +243,26 @@ async def test_get_final_response_raises_a_failed_response(server: "ResponsesSer
 
 
 async def test_create_raises_a_failed_response(server: "ResponsesServer") -> None:
-    """P3: the Response is on the exception, and the request is not sent again."""
-    server.reply("half", status="failed", error="rate_limit_exceeded")
+    """P3: the Response is on the exception; a request that would fail again is sent once."""
+    server.reply("half", status="failed", error="invalid_prompt")
     async with server.open_client() as connection:
-        with pytest.raises(ResponseFailedError, match="rate_limit_exceeded") as failure:
+        with pytest.raises(ResponseFailedError, match="invalid_prompt") as failure:
             await ask(connection, "hi", delivery="at_least_once")
         assert failure.value.response.status == "failed"
         assert failure.value.response.output_text == "half"
         assert "half" not in str(failure.value)
         assert failure.value.delivery is DeliveryStatus.ACCEPTED
         assert len(server.requests) == 1
+        await ask_strictly(connection, "next")
+
+
+async def test_a_cancelled_response_ends_the_turn(server: "ResponsesServer") -> None:
+    """P3: some servers end a response with ``response.cancelled``."""
+    server.answer([created(), ended((), status="cancelled")])
+    async with server.open_client() as connection:
+        response = await connection.create(model="m", input="hi")
+        assert response.status == "cancelled"
+        assert trio.current_time() == 0
         await ask_strictly(connection, "next")
 
 
@@ -277,7 +287,7 @@ async def test_an_error_frame_of_any_shape_ends_a_turn(
 ) -> None:
     """P3, P8: the stream yields the frame and raises after it; ``create()`` raises.
 
-    Code, status, message, parameter and delay are on the exception; the message is not in its text.
+    Code, status, message, parameter and delay are on the exception; its text quotes the message.
     """
     for _ in range(2):
         server.fail(
@@ -289,7 +299,7 @@ async def test_an_error_frame_of_any_shape_ends_a_turn(
             headers={"retry-after": 7},
             after_events=after_events,
         )
-    async with server.open_client() as connection:
+    async with server.open_client(max_retries=0) as connection:
         async with connection.stream(model="m", input="hi") as stream:
             events = [await stream.__anext__() for _ in range(after_events + 1)]
             assert isinstance(events[-1], ErrorEvent)
@@ -306,7 +316,7 @@ async def test_an_error_frame_of_any_shape_ends_a_turn(
                 DeliveryStatus.ACCEPTED if after_events else DeliveryStatus.REJECTED
             )
             assert (error.message, error.retry_after) == ("slow down", 7)
-            assert "slow down" not in str(error)
+            assert "slow down" in str(error)
             if shape != "detail":
                 assert isinstance(error, RateLimitError)
                 assert (error.code, error.param) == ("rate_limit_exceeded", "model")
@@ -386,7 +396,10 @@ async def test_the_stream_yields_unknown_events_of_its_response(server: "Respons
         assert connection.statistics().undecodable_frames == 1
 
 
-@pytest.mark.parametrize("kind", ["response.completed", "response.failed", "response.incomplete"])
+@pytest.mark.parametrize(
+    "kind",
+    ["response.cancelled", "response.completed", "response.failed", "response.incomplete"],
+)
 async def test_a_final_frame_that_cannot_be_decoded_ends_the_turn(
     server: "ResponsesServer", kind: str
 ) -> None:

@@ -3,7 +3,7 @@
 ``mistakes.py`` is the twin of this module: both report each of its lines with ``# error``.
 """
 
-from typing import Literal, assert_never, assert_type
+from typing import Literal, Unpack, assert_never, assert_type
 
 from trio_responses import (
     BufferOverflow,
@@ -14,6 +14,7 @@ from trio_responses import (
     ToolProgress,
     ToolStarted,
     TurnRestarted,
+    function_tool,
 )
 from trio_responses.types import (
     ContentPart,
@@ -39,7 +40,13 @@ from trio_responses.types import (
     UnknownPart,
     WebSearchPreviewTool,
 )
-from trio_responses.typing import Event, RunEvent, StreamEvent
+from trio_responses.typing import (
+    ConversationParams,
+    Event,
+    ResponseCreateParams,
+    RunEvent,
+    StreamEvent,
+)
 
 
 def narrow_server_event(event: ServerEvent) -> str | None:
@@ -103,7 +110,7 @@ def narrow_channel_event(event: Event) -> str | None:
     if event.type == "trio_responses.connection_rotated":
         assert_type(event, ConnectionRotated)
         return None
-    if event.type == "trio_responses.buffer_exceeded":
+    if event.type == "trio_responses.buffer_overflow":
         assert_type(event, BufferOverflow)
         return str(event.buffered)
     return event.wire_type
@@ -173,3 +180,36 @@ def narrow_tool(tool: Tool) -> str:
 def read_types(started: ToolStarted, delta: OutputTextDelta) -> None:
     assert_type(started.type, Literal["trio_responses.tool_started"])
     assert_type(delta.type, Literal["response.output_text.delta"])
+
+
+def take_response_params(**params: Unpack[ResponseCreateParams]) -> ResponseCreateParams:
+    return params
+
+
+def take_conversation_params(**params: Unpack[ConversationParams]) -> ConversationParams:
+    return params
+
+
+@function_tool
+async def get_weather(city: str) -> str:
+    """Return the weather of a city."""
+    return f"It is warm in {city}."
+
+
+def write_params() -> None:
+    take_response_params()
+    take_response_params(model="m", instructions=None, previous_response_id="resp_1")
+    take_response_params(reasoning={"effort": "high", "summary": "auto"})
+    take_response_params(text={"format": {"type": "text"}, "verbosity": "low"})
+    take_response_params(
+        text={"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}
+    )
+    take_response_params(tool_choice="required")
+    take_response_params(tool_choice={"type": "function", "name": "get_weather"})
+    take_response_params(tool_choice={"type": "web_search"})
+    take_response_params(tools=[get_weather, WebSearchPreviewTool(), {"type": "shell"}])
+    take_response_params(prompt={"id": "p", "variables": {"city": "Oslo"}})
+    take_response_params(context_management=[{"type": "compaction", "compact_threshold": 9}])
+    take_response_params(conversation={"id": "conv_1"})
+    take_response_params(extra_body={"brand_new": 1})
+    take_conversation_params(model="m", store=False, temperature=0.5, metadata={"a": "b"})

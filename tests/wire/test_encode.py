@@ -10,17 +10,20 @@ import pytest
 from msgspec import UNSET
 
 from trio_responses._wire import (
+    ClientEvent,
     Message,
     ResponseCreate,
+    ResponseInject,
     ResponseSteer,
     UnknownItem,
     UnknownPart,
     WebSearchTool,
+    decode_item,
     encode,
 )
 
 
-def sent(command: ResponseCreate | ResponseSteer) -> Any:
+def sent(command: ClientEvent) -> Any:
     return json.loads(encode(command))
 
 
@@ -70,11 +73,11 @@ def test_any_mapping_and_any_sequence_can_be_encoded() -> None:
 
 
 def test_extra_fields_are_sent_at_the_top_level() -> None:
-    command = ResponseCreate(model="m", extra={"multi_agent": {"enabled": True}, "x": None})
+    command = ResponseCreate(model="m", extra={"brand_new": {"enabled": True}, "x": None})
     assert sent(command) == {
         "type": "response.create",
         "model": "m",
-        "multi_agent": {"enabled": True},
+        "brand_new": {"enabled": True},
         "x": None,
     }
     assert sent(ResponseCreate(model="m", extra={})) == {"type": "response.create", "model": "m"}
@@ -137,3 +140,13 @@ def test_the_error_for_a_value_that_json_cannot_represent_names_its_path(
     assert f"Cannot send {path}" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_inject_sends_received_items_as_received() -> None:
+    output = '{"type": "function_call_output", "call_id": "c", "output": "x", "novel": 1}'
+    command = ResponseInject(response_id="resp_1", input=[decode_item(output.encode())])
+    assert sent(command) == {
+        "type": "response.inject",
+        "response_id": "resp_1",
+        "input": [json.loads(output)],
+    }

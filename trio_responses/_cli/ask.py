@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trio_responses import ResponseFailedError
 from trio_responses._cli.recording import record_into
 from trio_responses._cli.running import WRONG_USAGE, print_error, run
 from trio_responses._cli.server_choice import choose_endpoint, open_server
+from trio_responses._errors import failed_response_error
 from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _check_response(response: Response) -> None:
     :raises ResponseFailedError: when the status of the response is ``failed``.
     """
     if response.status == "failed":
-        raise ResponseFailedError(response)
+        raise failed_response_error(response)
     for note in response_notes(response):
         print(f"note: {note}", file=sys.stderr)
 

@@ -18,7 +18,6 @@ from trio_responses import (
     APIError,
     DeliveryStatus,
     ReconnectPolicy,
-    ResponseFailedError,
     ResponsesError,
 )
 from trio_responses._concurrency import open_collapsing_nursery
@@ -47,6 +46,13 @@ SIGNAL_BASE: Final = 128
 """The exit code of a command that a signal ended, less the number of the signal."""
 BROKEN_PIPE: Final = SIGNAL_BASE + 13
 INTERRUPTED: Final = SIGNAL_BASE + signal.SIGINT
+OPTIONS: Final = {
+    "use https://, or pass allow_insecure=True": "use https://",
+    "with proxy=False or NO_PROXY, or pass allow_insecure=True": "with NO_PROXY",
+    " or pass api_key": "",
+    "the base URL is wrong": "--base-url is wrong",
+}
+"""What a user of the command line can do, by what a program would do, in error messages."""
 RECONNECT: Final = ReconnectPolicy(initial=0.5, attempts=2, max_retry_after=10.0)
 """The reconnect policy of every command: a waiting person wants an error sooner than a program."""
 
@@ -79,22 +85,26 @@ def print_error(message: str) -> None:
 
 
 def describe_error(error: Exception) -> str:
-    """Return one line that describes an error, with the server's message and how far a turn got."""
+    """Return one line that describes an error, with how far a turn got.
+
+    Options of the command line replace the arguments that a program would pass.
+    """
     parts = [str(error) or type(error).__name__]
     match error:
         case OSError(strerror=str(reason)):
             parts = [reason if error.filename is None else f"{error.filename}: {reason}"]
-        case APIError(message=message) if message:
-            parts.append(message)
-        case ResponseFailedError(response=response) if response.error is not None:
-            parts.append(response.error.message)
+        case APIError():
+            pass
         case ResponsesError(delivery=DeliveryStatus.ACCEPTED):
             parts.append("the server had started to answer")
         case ResponsesError(delivery=DeliveryStatus.AMBIGUOUS):
             parts.append("the request was sent, and the server may have processed it")
         case _:
             pass
-    return " ".join(": ".join(filter(None, parts)).split())
+    text = " ".join(": ".join(filter(None, parts)).split())
+    for argument, option in OPTIONS.items():
+        text = text.replace(argument, option)
+    return text
 
 
 def discard_output() -> None:

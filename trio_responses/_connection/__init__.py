@@ -1,4 +1,1 @@
-"""One socket after the other: the receive task, the supervisor, the way down to the socket.
-
-What belongs elsewhere: one WebSocket (`transport/`), what its users have in hand (`turns/`).
-"""
+"""The engine of a connection: sockets that are replaced automatically, and the requests on them."""

@@ -40,6 +40,7 @@ from trio_responses._lifecycle import (
     ConnectionStatistics,
 )
 from trio_responses._protocol.backoff import Backoff, is_permanent_close
+from trio_responses._safe_text import Secrets
 from trio_responses._settings import reconnect_delays
 from trio_responses._transport.websocket import connect_transport
 from trio_responses._turn.inbox import Budget
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionEngine"]
 
 UNAUTHORIZED: Final = 401
+READS_BEFORE_TIMEOUT: Final = 128
+"""Reads of up to 64 KiB: the receive buffer of an operating system is seldom larger than 8 MiB."""
 
 
 @final
@@ -78,6 +81,7 @@ class ConnectionEngine:
         self._api_key = api_key_for(config.endpoint, api_key)
         self._headers = headers
         self._key_hint = key_hint(config.endpoint, api_key, headers)
+        self._secrets = Secrets()
         self._policy, delays = reconnect_delays(reconnect)
         self._backoff = Backoff(
             delays, jitter=self._policy.jitter, max_retry_after=self._policy.max_retry_after
@@ -128,6 +132,7 @@ class ConnectionEngine:
             bytes_received=router.bytes_received,
             requests_sent=self.requests.requests_sent,
             bytes_sent=self.requests.bytes_sent,
+            retries=self.requests.retries,
             requests_active=self.count_active(),
             undecodable_frames=router.undecodable_frames,
             unrouted_events=router.unrouted_events,
@@ -196,7 +201,7 @@ class ConnectionEngine:
         refreshed = False
         while True:
             if failure is not None:
-                await self._back_off(failure)
+                await self._back_off(failure, since)
             opened: Socket | ConnectError = await nursery.start(self._receive, nursery)
             if isinstance(opened, Socket):
                 break
@@ -259,12 +264,17 @@ class ConnectionEngine:
         self.router.notify_channel(ConnectionRotated())
         newer.observer.rotated()
 
-    async def _back_off(self, failure: ResponsesError) -> None:
+    async def _back_off(self, failure: ResponsesError, since: float) -> None:
+        """Wait before the next attempt.
+
+        :param since: the time of the first attempt, on Trio's clock.
+        :raises ReconnectFailed: when the policy allows no other attempt.
+        """
         retry_after = failure.retry_after if isinstance(failure, ConnectError) else None
         attempts = self._backoff.attempts
         delay = self._backoff.next_delay(retry_after)
         if delay is None:
-            raise ReconnectFailed(attempts, failure, opened=self._sockets_opened > 0)
+            raise ReconnectFailed(attempts, failure, seconds=trio.current_time() - since)
         notify = self.config.instruments.notify
         notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
@@ -306,13 +316,17 @@ class ConnectionEngine:
             headers = await handshake_headers(endpoint, self._api_key, self._headers)
         if headers is None:
             raise ConnectTimeout("key", limit)
+        self._secrets.add_headers(headers)
         try:
             return await connect_transport(nursery, self.config, headers)
         except AuthenticationError as error:
             error.add_hint(self._key_hint)
             raise
         except UpgradeUnsupported as error:
-            error.add_hint(f"is the Responses API at {endpoint.host}{endpoint.path}?")
+            error.add_hint(
+                "the server speaks only HTTP, or the base URL is wrong: is the Responses API at"
+                f" {endpoint.host}{endpoint.path}?"
+            )
             raise
 
     def _add_socket(self, transport: Transport, observer: SocketObserver) -> Socket:
@@ -329,6 +343,7 @@ class ConnectionEngine:
             while not socket.drained:
                 with socket.read_scope():
                     await self._read(socket)
+                await self._read_arrived(socket)
                 socket.fail_overdue_turns()
         except ConnectionLost as lost:
             self._remove_socket(socket, lost)
@@ -350,6 +365,23 @@ class ConnectionEngine:
                 self._backoff.restart()
             if requests.requests_ended != ended:
                 self.sockets.notify()
+
+    async def _read_arrived(self, socket: Socket) -> None:
+        """Read what has arrived before the deadline of a turn is enforced.
+
+        While this process is stopped or busy, the time of a deadline passes and events wait in the
+        socket. The number of reads is limited, so that a server cannot postpone the deadline.
+        """
+        for _ in range(READS_BEFORE_TIMEOUT):
+            if not socket.overdue_turns():
+                return
+            last_read_at = socket.transport.last_read_at
+            with trio.CancelScope() as scope:
+                # Set on entry, it would cancel the first read; so it cancels the first wait.
+                scope.deadline = trio.current_time()
+                await self._read(socket)
+            if socket.transport.last_read_at == last_read_at:
+                return
 
     async def _wait_for_room(self, socket: Socket) -> None:
         """Do not read the socket while too many bytes are unread (P6).

@@ -28,12 +28,14 @@ from trio_responses._protocol.requests import ActiveRequest, SteerInput
 from trio_responses._turn.inbox import Inbox
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.turn import Turn
+from trio_responses._wire.codec import encode_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from trio_responses._connection.socket import Socket
     from trio_responses._connection.socket_set import SocketSet
+    from trio_responses._settings import RetryPolicy
     from trio_responses._transport.websocket import ConnectionConfig
     from trio_responses._turn.inbox import Budget
     from trio_responses._turn.request_builder import RequestBuilder
@@ -65,6 +67,13 @@ class RequestQueue:
         """The number of turns that wait for a socket or for a place on it."""
         self.requests_sent: int = 0
         self.bytes_sent: int = 0
+        self.retries: int = 0
+        """The number of requests that were sent again after an attempt that failed."""
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How often a turn is sent again, and how long it may wait."""
+        return self._config.retry_policy
 
     # --- Lanes ---------------------------------------------------------------------------
 
@@ -97,7 +106,9 @@ class RequestQueue:
 
     # --- Turns ---------------------------------------------------------------------------
 
-    async def start_turn(self, request: RequestBuilder, lane: LaneSender | None = None) -> Turn:
+    async def start_turn(
+        self, request: RequestBuilder, *, retry: bool = False, lane: LaneSender | None = None
+    ) -> Turn:
         """Send the request of a turn, as soon as a socket and a lane are free for it."""
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
@@ -109,6 +120,7 @@ class RequestQueue:
         with self._withdrawn_unless_sent(socket, turn):
             await self._write_turn(request, socket, turn)
         turn.sent_at = trio.current_time()
+        self.retries += retry
         if turn.observer is not None:
             turn.observer.sent()
         socket.shorten_read(turn)
@@ -240,7 +252,7 @@ class RequestQueue:
         kind = _text_field(command, "type")
         if kind is None:
             raise ConfigurationError('the mapping needs a "type", such as "response.create"')
-        payload = wire.encode(command)
+        payload = encode_mapping(command) if isinstance(command, Mapping) else wire.encode(command)
         self._check_size(payload)
         socket = await self._sockets.wait_open()
         parent = _text_field(command, "previous_response_id")
@@ -315,9 +327,14 @@ class LaneSender:
         self.lock: FastLock = FastLock()
         """Held by the turn that is the next one on this lane."""
 
-    async def start_turn(self, request: RequestBuilder) -> Turn:
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How often a turn is sent again, and how long it may wait."""
+        return self._queue.retry_policy
+
+    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> Turn:
         """Send the request of a turn on this lane, as soon as the lane is free."""
-        return await self._queue.start_turn(request, self)
+        return await self._queue.start_turn(request, retry=retry, lane=self)
 
     def may_reroute(self, error: ResponsesError) -> bool:
         """Whether an unsent request may be sent on the next socket of the connection."""

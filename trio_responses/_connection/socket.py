@@ -156,19 +156,23 @@ class Socket:
         """End the current read, so that the receive task looks at the state again."""
         self._read_scope.deadline = -math.inf
 
+    def overdue_turns(self) -> list[Turn]:
+        """Return the active turns whose deadline has passed."""
+        now = trio.current_time()
+        return [turn for turn in self.active_turns() if turn.deadline <= now]
+
     def fail_overdue_turns(self) -> None:
         """Fail the turns whose deadline has passed, and retire the socket.
 
         Their lanes may never become idle, so no new request is sent on this socket.
         """
         now = trio.current_time()
-        for turn in self.active_turns():
-            if turn.deadline <= now:
-                if not turn.abandoned:
-                    turn.fail(turn.timeout_error(now))
-                    turn.abandon()
-                turn.stop_deadlines()
-                self.retire()
+        for turn in self.overdue_turns():
+            if not turn.abandoned:
+                turn.fail(turn.timeout_error(now))
+                turn.abandon()
+            turn.stop_deadlines()
+            self.retire()
 
     def exclude_pause(self, seconds: float) -> None:
         """Do not count a time in which the socket was not read towards any deadline."""

@@ -117,6 +117,7 @@ class Conversation(TurnMethods):
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run the next turn as a scope, event by event.
@@ -136,6 +137,7 @@ class Conversation(TurnMethods):
             generate=generate,
             delivery=delivery,
             snapshot=snapshot,
+            max_retries=max_retries,
         )
 
     def _make_turn(
@@ -145,6 +147,7 @@ class Conversation(TurnMethods):
         *,
         delivery: DeliveryMode,
         snapshot: bool,
+        max_retries: int | None,
         generate: bool | None = None,
         within_run: bool = False,
     ) -> TurnStream:
@@ -165,6 +168,7 @@ class Conversation(TurnMethods):
             request,
             delivery=delivery,
             snapshot=snapshot,
+            max_retries=max_retries,
             within_run=within_run,
         )
 
@@ -173,6 +177,7 @@ class Conversation(TurnMethods):
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Run the next turn and return its Response: completed, or incomplete.
@@ -181,7 +186,7 @@ class Conversation(TurnMethods):
 
         :raises ResponsesError: as ``connection.create`` does; the history does not change.
         """
-        return await super().create(input, delivery=delivery, **params)
+        return await super().create(input, delivery=delivery, max_retries=max_retries, **params)
 
     # --- Turns and tools -----------------------------------------------------------------
 
@@ -199,6 +204,7 @@ class Conversation(TurnMethods):
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> AbstractAsyncContextManager[RunStream]:
         """Run turns, and tools between them, until the model answers: as a scope, event by event.
@@ -236,6 +242,7 @@ class Conversation(TurnMethods):
         :param deps: what the tools need, such as a database: ``context.dependencies`` of the tools
             that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
+        :param max_retries: as for `stream`, for each turn of the run.
         :param params: settings of the turns. A ``tool_choice`` that forces a call applies to the
             first turn only, because it would force calls without end.
         :raises ConfigurationError: for a field that is not a setting, and for invalid values; and,
@@ -247,6 +254,7 @@ class Conversation(TurnMethods):
                 "max_rounds and max_concurrency must be at least 1, not"
                 f" {max_rounds!r} and {max_concurrency!r}"
             )
+        self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
         if tools is not None:
             params["tools"] = tools
         toolbox = Toolbox(
@@ -268,6 +276,7 @@ class Conversation(TurnMethods):
             self._make_turn,
             delivery=delivery,
             snapshot=snapshot,
+            max_retries=max_retries,
             within_run=True,
         )
         return open_run(make_turn, self._lock, self._history, config, raw_input(input))
@@ -285,6 +294,7 @@ class Conversation(TurnMethods):
         on_tool_error: OnToolError = "return",
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Run turns, and tools between them, until the model answers; return its Response.
@@ -310,6 +320,7 @@ class Conversation(TurnMethods):
             deps=deps,
             delivery=delivery,
             snapshot=False,
+            max_retries=max_retries,
             **params,
         ) as run:
             return await run.get_final_response()
@@ -321,6 +332,7 @@ class Conversation(TurnMethods):
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
@@ -330,6 +342,7 @@ class Conversation(TurnMethods):
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -338,6 +351,7 @@ class Conversation(TurnMethods):
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]:
         """Run turns, and tools between them, until the model answers with a value of a type.
@@ -351,7 +365,8 @@ class Conversation(TurnMethods):
         """
         settings, reader = with_text_format(answer, {**self._settings.plain, **params})
         params["text"] = settings["text"]
-        return parse_response(await self.run(input, delivery=delivery, **params), reader)
+        response = await self.run(input, delivery=delivery, max_retries=max_retries, **params)
+        return parse_response(response, reader)
 
     def _make_context(
         self, deps: object, call: wire.FunctionCall, report: Report

@@ -278,9 +278,16 @@ class TurnStream(ResponseStream):
         *,
         delivery: DeliveryMode,
         snapshot: bool,
+        max_retries: int | None = None,
         within_run: bool = False,
     ) -> None:
-        super().__init__(sender, request, delivery=delivery, snapshot=snapshot)
+        super().__init__(
+            sender,
+            request,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+        )
         self._lock = lock
         self._within_run = within_run
         self._started: trio.Event | None = None

@@ -97,6 +97,16 @@ class Instrument:
     def turn_first_event(self, turn: TurnRecord) -> None:
         """Called when the first event of an attempt came, unless it is an error."""
 
+    def turn_retrying(
+        self, turn: TurnRecord, attempt: int, delay: float, error: ResponsesError
+    ) -> None:
+        """Called when an attempt of a turn has failed and its request will be sent again.
+
+        :param attempt: the number of the next attempt, from 2.
+        :param delay: the seconds until the request is sent again.
+        :param error: why the attempt failed.
+        """
+
     def turn_ended(self, turn: TurnRecord) -> None:
         """Called when a turn has ended: with a Response, with an error, or left early."""
 
@@ -348,6 +358,11 @@ class TurnObserver:
         if self._written:
             self.turn.first_event_at = trio.current_time()
             self._instruments.notify(Instrument.turn_first_event, self.turn)
+
+    def retrying(self, delay: float, error: ResponsesError) -> None:
+        """Notify the instruments that the request will be sent again."""
+        attempt = self.turn.attempts + 1
+        self._instruments.notify(Instrument.turn_retrying, self.turn, attempt, delay, error)
 
     def ended(
         self,

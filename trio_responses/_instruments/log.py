@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from trio_responses._errors import (
+    APIError,
     ConfigurationError,
     ConnectionClosed,
     ConnectionLost,
@@ -164,6 +165,29 @@ class LoggingInstrument(Instrument):
                 "lane": turn.lane,
                 "request_bytes": turn.request_bytes,
                 "previous_response_id": _checked_word(turn.previous_response_id),
+            },
+        )
+
+    def turn_retrying(
+        self, turn: TurnRecord, attempt: int, delay: float, error: ResponsesError
+    ) -> None:
+        """Log a retry that waits at WARNING, one that does not at INFO."""
+        code = _checked_word(error.code) if isinstance(error, APIError) else None
+        self._log.log(
+            logging.WARNING if delay else logging.INFO,
+            "turn %d: attempt %d in %.1f s, after %s, code %s",
+            turn.number,
+            attempt,
+            delay,
+            _type_name(error),
+            code,
+            extra={
+                "turn": turn.number,
+                "attempt": attempt,
+                "model": _checked_word(turn.model),
+                "seconds": delay,
+                "error_type": _type_name(error),
+                "error_code": code,
             },
         )
 

@@ -23,7 +23,7 @@ from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._pool.scheduler import PoolLimits, Scheduler, is_permanent
 from trio_responses._pool.statistics import SUMS, PoolStatistics
 from trio_responses._pool.supervisor import PoolSupervisor
-from trio_responses._settings import ReconnectPolicy, check_option_values
+from trio_responses._settings import ReconnectPolicy, RetryPolicy, check_option_values
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import Responses, TurnMethods
@@ -73,9 +73,12 @@ class ResponsesPool(TurnMethods):
     conversation stays on one connection, and so do the forks of the conversation.
     """
 
-    def __init__(self, scheduler: Scheduler, supervisor: PoolSupervisor) -> None:
+    def __init__(
+        self, scheduler: Scheduler, supervisor: PoolSupervisor, retry_policy: RetryPolicy
+    ) -> None:
         self._scheduler = scheduler
         self._supervisor = supervisor
+        self._retry_policy = retry_policy
 
     def __repr__(self) -> str:
         """Return the number of connections; nothing secret."""
@@ -94,6 +97,7 @@ class ResponsesPool(TurnMethods):
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn as a scope, event by event, as ``connection.stream`` does.
@@ -106,8 +110,14 @@ class ResponsesPool(TurnMethods):
         """
         check_option_values(delivery=delivery)
         request = StaticRequest(create_command(params, input))
-        sender = PoolTurnSender(self._scheduler)
-        return ResponseStream(sender, request, delivery=delivery, snapshot=snapshot)
+        sender = PoolTurnSender(self._scheduler, self._retry_policy)
+        return ResponseStream(
+            sender,
+            request,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+        )
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
@@ -197,8 +207,10 @@ class PoolTurnSender:
     not sent. Then the turn keeps its position in the order of arrival.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, retry_policy: RetryPolicy) -> None:
         self._scheduler = scheduler
+        self.retry_policy: RetryPolicy = retry_policy
+        """How often a turn is sent again, and how long it may wait."""
         self._connection: PooledConnection | None = None
         """The connection of the latest attempt; `None` while none is assigned."""
         self._has_place = False
@@ -221,7 +233,7 @@ class PoolTurnSender:
             return False
         return connection.has_ended or connection.engine.requests.may_reroute(error)
 
-    async def start_turn(self, request: RequestBuilder) -> Turn:
+    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> Turn:
         """Send a request on the connection that the scheduler assigns.
 
         If the connection loses its socket while the request waits there for its lane, the turn
@@ -233,8 +245,8 @@ class PoolTurnSender:
         for _ in range(self._scheduler.limits.size):
             connection = await self._acquire(request)
             with connection.sending():
-                return await self._send(request, connection)
-        return await self._send(request, await self._acquire(request))
+                return await self._send(request, connection, retry=retry)
+        return await self._send(request, await self._acquire(request), retry=retry)
 
     async def _acquire(self, request: RequestBuilder) -> PooledConnection:
         self._connection = None
@@ -242,9 +254,11 @@ class PoolTurnSender:
         self._has_place = True
         return self._connection
 
-    async def _send(self, request: RequestBuilder, connection: PooledConnection) -> Turn:
+    async def _send(
+        self, request: RequestBuilder, connection: PooledConnection, *, retry: bool
+    ) -> Turn:
         try:
-            turn = await connection.engine.requests.start_turn(request)
+            turn = await connection.engine.requests.start_turn(request, retry=retry)
         except BaseException:
             self._release(connection)
             raise
@@ -287,6 +301,8 @@ async def open_pool(
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
     rotation: RotationPolicy | None = None,
+    max_retries: int = 2,
+    max_retry_wait: float = 60.0,
     on_abandoned_turn: OnAbandonedTurn = "drain",
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -325,6 +341,7 @@ async def open_pool(
     _check_numbers(size=size, per_connection=per_connection)
     if endpoint.secure and ssl_context is None:
         ssl_context = default_ssl_context()  # one context for connections opened later, too
+    retry_policy = RetryPolicy(max_retries=max_retries, max_retry_wait=max_retry_wait)
     headers = checked_headers(headers)
     instruments = checked_instruments(instruments)  # an iterator is for all connections
     reconnect_options = _ReconnectOptions(reconnect)
@@ -342,6 +359,8 @@ async def open_pool(
             keepalive=keepalive,
             limits=limits,
             rotation=rotation,
+            max_retries=max_retries,
+            max_retry_wait=max_retry_wait,
             on_abandoned_turn=on_abandoned_turn,
             instruments=instruments,
             logging=logging,
@@ -358,7 +377,7 @@ async def open_pool(
     supervisor = PoolSupervisor(scheduler, connect)
     async with open_closing_nursery(supervisor.aclose) as nursery:
         await supervisor.start(nursery)
-        yield ResponsesPool(scheduler, supervisor)
+        yield ResponsesPool(scheduler, supervisor, retry_policy)
 
 
 def _check_numbers(**numbers: object) -> None:

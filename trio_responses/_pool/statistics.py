@@ -23,6 +23,7 @@ COUNTERS: Final = (
     "bytes_received",
     "requests_sent",
     "bytes_sent",
+    "retries",
     "undecodable_frames",
     "unrouted_events",
     "dropped_events",
@@ -59,6 +60,8 @@ class PoolStatistics:
     """The number of requests that were written whole, steering inputs included."""
     bytes_sent: int
     """The number of bytes in the frames of these requests."""
+    retries: int
+    """The number of requests that were sent again after an attempt that failed."""
     requests_active: int
     """The number of requests whose response has not ended, abandoned ones included."""
     undecodable_frames: int

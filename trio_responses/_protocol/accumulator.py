@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import msgspec
-
 from trio_responses import _wire as wire
 
 if TYPE_CHECKING:
@@ -145,7 +143,7 @@ class Accumulator:
             return response
         self._process()
         done = [item.done.raw_item for _, item in sorted(self._items.items()) if item.done]
-        return msgspec.structs.replace(response, raw_output=done) if done else response
+        return response.with_output(done) if done else response
 
     def snapshot(self) -> Snapshot:
         """Return the items that were received so far."""

@@ -1,20 +1,24 @@
 """How far a request is known to have come, and whether it may be sent again.
 
 Exactly-once delivery does not exist on this wire: a request that was written and not answered
-may have run, and may have been billed. So each failure states what is known (`DeliveryStatus`), and
-only a request that cannot have run is sent again unless the caller asks for more:
+may have run, and may have been billed. So each failure states how far the request came
+(`DeliveryStatus`), and only a request that provably did not run is sent again unless the caller
+chooses ``at_least_once``:
 
-=============  =========================================  ==============  =================
-delivery       meaning                                    at_most_once    at_least_once
-=============  =========================================  ==============  =================
-``not_sent``   no complete request reached the network    sent again      sent again
-``rejected``   the server refused to start the request    some failures   some failures
-``ambiguous``  the request was written, no answer came    raised          sent again
-``accepted``   an event of its response was received      raised          sent again
-=============  =========================================  ==============  =================
+=================  ==============  ==============  ==============  ==============
+failure            ``not_sent``    ``rejected``    ``ambiguous``   ``accepted``
+=================  ==============  ==============  ==============  ==============
+connection lost    again                           if chosen       if chosen
+timed out                                          if chosen       if chosen
+connection limit                   again           if chosen       if chosen
+rate limited                       again           if chosen       if chosen
+server error                       if chosen       if chosen       if chosen
+any other          raised          raised          raised          raised
+=================  ==============  ==============  ==============  ==============
 
-The last two rows apply to failures that do not tell the outcome of the request: a lost socket or
-a deadline (`Failure`). An answer of the server, or a limit of this library, is always raised.
+A rate limit and an error of the server need time to pass, so the next attempt waits
+(`needs_delay`, and `retry_delay` in `backoff.py`). All other failures are repeated at once, on
+another socket.
 """
 
 from __future__ import annotations
@@ -23,17 +27,19 @@ from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from trio_responses._wire import ErrorEvent
 
 __all__ = [
+    "CLIENT_ERRORS",
     "DeliveryMode",
     "DeliveryStatus",
     "Failure",
     "delivery_of_error",
     "furthest",
     "may_resend",
+    "needs_delay",
 ]
 
 
@@ -59,8 +65,12 @@ class Failure(Enum):
     """The server ended the socket because of its age."""
     TIMED_OUT = auto()
     """No event was received within a deadline."""
+    RATE_LIMITED = auto()
+    """The account sent too many requests or tokens in a period of time."""
+    SERVER_ERROR = auto()
+    """The server is overloaded or failed: the same request may succeed later."""
     OTHER = auto()
-    """The server answered with an error, or a limit of this library was reached."""
+    """The same request would fail again: a refusal, a used-up quota, or a limit of this library."""
 
 
 DeliveryMode: TypeAlias = Literal["at_most_once", "at_least_once"]
@@ -72,11 +82,30 @@ REFUSALS: Final = frozenset(
         "invalid_stream_id",
         "previous_response_not_found",
         "rate_limit_exceeded",
+        "too_many_requests",
         "websocket_connection_limit_reached",
         "websocket_stream_limit_reached",
     }
 )
 """Error codes that are sent in place of a start, whatever their status (docs/protocol.md, 4)."""
+
+RESENT_ALWAYS: Final[Mapping[Failure, frozenset[DeliveryStatus]]] = {
+    Failure.CONNECTION_LOST: frozenset({DeliveryStatus.NOT_SENT}),
+    Failure.CONNECTION_LIMIT: frozenset({DeliveryStatus.REJECTED}),
+    Failure.RATE_LIMITED: frozenset({DeliveryStatus.REJECTED}),
+}
+"""The failures after which a request is sent again in any case: it cannot have run."""
+RESENT_IF_CHOSEN: Final[Mapping[Failure, frozenset[DeliveryStatus]]] = {
+    Failure.CONNECTION_LOST: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.TIMED_OUT: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.CONNECTION_LIMIT: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.RATE_LIMITED: frozenset({DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}),
+    Failure.SERVER_ERROR: frozenset(
+        {DeliveryStatus.REJECTED, DeliveryStatus.AMBIGUOUS, DeliveryStatus.ACCEPTED}
+    ),
+}
+"""The failures after which a request is sent again only with ``at_least_once``."""
+DELAYED: Final = frozenset({Failure.RATE_LIMITED, Failure.SERVER_ERROR})
 ORDER: Final = (
     DeliveryStatus.NOT_SENT,
     DeliveryStatus.REJECTED,
@@ -109,12 +138,13 @@ def furthest(attempts: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None
 
 def may_resend(delivery: DeliveryStatus | None, failure: Failure, choice: DeliveryMode) -> bool:
     """Whether a request may be sent again after an attempt that failed: the table above."""
-    match delivery:
-        case DeliveryStatus.NOT_SENT:
-            return failure is Failure.CONNECTION_LOST
-        case DeliveryStatus.REJECTED:
-            return failure is Failure.CONNECTION_LIMIT
-        case DeliveryStatus.AMBIGUOUS | DeliveryStatus.ACCEPTED:
-            return failure is not Failure.OTHER and choice == "at_least_once"
-        case _:
-            return False
+    if delivery is None:
+        return False
+    if delivery in RESENT_ALWAYS.get(failure, ()):
+        return True
+    return choice == "at_least_once" and delivery in RESENT_IF_CHOSEN.get(failure, ())
+
+
+def needs_delay(failure: Failure) -> bool:
+    """Whether the next attempt after a failure waits, and counts as one of ``max_retries``."""
+    return failure in DELAYED

@@ -20,6 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trio_responses._protocol.calls import find_calls_and_outputs
+from trio_responses._protocol.delivery import CLIENT_ERRORS
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.requests import (
     AWAITING,
@@ -55,12 +56,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TURNING_POINTS", "RequestTable"]
 
-CLIENT_ERRORS: Final = range(400, 500)
 CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
 INVALID_LANE: Final = "invalid_stream_id"
 ERROR_TYPES: Final = frozenset({"error", "response.error"})
 TERMINAL_TYPES: Final = frozenset(
-    {"response.completed", "response.done", "response.failed", "response.incomplete"}
+    {
+        "response.cancelled",
+        "response.completed",
+        "response.done",
+        "response.failed",
+        "response.incomplete",
+    }
 )
 
 

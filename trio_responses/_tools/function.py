@@ -37,7 +37,7 @@ import trio
 
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError, ResponsesError
-from trio_responses._tools.context import CallContext
+from trio_responses._tools.context import CallContext  # noqa: TC001 - get_type_hints reads it
 from trio_responses._tools.schema import InvalidJSON, JSONType
 from trio_responses._wire import InputFile, InputImage, InputText
 

@@ -16,10 +16,8 @@ import trio
 
 from trio_responses._concurrency import FastLock, Notifier
 from trio_responses._errors import (
-    AuthenticationError,
     ConnectError,
-    HandshakeRejected,
-    UpgradeUnsupported,
+    handshake_error,
 )
 from trio_responses._transport.state import (
     TransportEvent,
@@ -28,7 +26,6 @@ from trio_responses._transport.state import (
     WriteEvent,
     WriteState,
 )
-from trio_responses._wire import parse_retry_after
 
 __all__ = ["ControlStream"]
 
@@ -48,12 +45,9 @@ HEADER_BYTES: Final = 2
 CLOSE_FRAME: Final = 0x88
 CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
 LAST_CHUNK: Final = b"0\r\n\r\n"
-REJECTIONS: Final[dict[int, type[HandshakeRejected]]] = {
-    401: AuthenticationError,
-    403: AuthenticationError,
-    404: UpgradeUnsupported,
-    426: UpgradeUnsupported,
-}
+NOT_HTTP: Final = (
+    "the server did not answer in HTTP: check the port, and whether it needs https:// for TLS"
+)
 
 
 class ControlStream(trio.abc.Stream):
@@ -78,11 +72,6 @@ class ControlStream(trio.abc.Stream):
         """The exception that trio-websocket raised after the upgrade."""
         self.after_upgrade: bytes = b""
         """The bytes that came in one read with the upgrade response, after its head."""
-
-    @property
-    def pending_bytes(self) -> int:
-        """The size of the control frames that trio-websocket has not read yet."""
-        return len(self._pending)
 
     def feed(self, control: bytes) -> None:
         """Pass control frames to trio-websocket.
@@ -189,7 +178,10 @@ class ControlStream(trio.abc.Stream):
 
     def fail_upgrade(self, cause: Exception) -> None:
         """Keep that trio-websocket did not accept the server's upgrade response."""
-        refusal = ConnectError("the server's upgrade response was not valid")
+        refusal = ConnectError(
+            "the server's upgrade response was not valid: this is no WebSocket server, or a proxy"
+            " changed the response"
+        )
         refusal.__cause__ = cause
         self._refuse(refusal)
 
@@ -226,7 +218,7 @@ class ControlStream(trio.abc.Stream):
                 del received[:end]  # an interim response: the final one follows (RFC 9110, 15.2)
                 continue
             if status == 0:
-                self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
+                self._refuse(ConnectError(NOT_HTTP, retryable=False))
                 return b""
             await self._refuse_by_status(status, headers, received[end:])
             return b""
@@ -234,7 +226,9 @@ class ControlStream(trio.abc.Stream):
     async def _read_more(self, received: bytearray) -> bool:
         """Read once into ``received``; return `False` when the upgrade has failed."""
         if len(received) > MAX_HEAD_BYTES:
-            self._refuse(ConnectError("the head of the server's upgrade response has no end"))
+            self._refuse(
+                ConnectError("the head of the server's upgrade response is too long: it has no end")
+            )
             return False
         try:
             data = await self._stream.receive_some()
@@ -245,7 +239,7 @@ class ControlStream(trio.abc.Stream):
         if not data:
             self._refuse(ConnectError("the server closed the connection during the upgrade"))
         elif not received.startswith(b"HTTP/1."[: len(received)]):
-            self._refuse(ConnectError("the server did not answer in HTTP", retryable=False))
+            self._refuse(ConnectError(NOT_HTTP, retryable=False))
         return self.refusal is None
 
     async def _refuse_by_status(
@@ -271,10 +265,7 @@ class ControlStream(trio.abc.Stream):
                 body += data
         if chunked:
             body = _join_chunks(body)
-        kind = REJECTIONS.get(status, HandshakeRejected)
-        self._refuse(
-            kind(status, headers, bytes(body[:wanted]), retry_after=parse_retry_after(headers))
-        )
+        self._refuse(handshake_error(status, headers, bytes(body[:wanted])))
 
 
 def _join_chunks(raw: bytearray) -> bytearray:

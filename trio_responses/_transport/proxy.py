@@ -12,7 +12,6 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from trio_responses._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from ipaddress import IPv4Address, IPv4Network, IPv6Network
     from typing import Self
     from urllib.parse import SplitResult
@@ -58,27 +57,36 @@ class Proxy:
             and quote no part of the URL, which may hold a password.
         :raises ConfigurationError: when the URL is not the URL of a proxy.
         """
+        parsed = cls._parse(url)
+        del url  # a tool that shows the local variables of a traceback would show the password
+        if isinstance(parsed, str):
+            raise ConfigurationError(f"{source}: {parsed}")
+        return parsed
+
+    @classmethod
+    def _parse(cls, url: str) -> Self | str:
+        """Return the proxy with a URL, or what is wrong with the URL."""
         if not _is_url_text(url):
-            raise ConfigurationError(f"{source}: a URL is printable ASCII, without spaces")
+            return "a proxy's URL has printable ASCII characters only, and no spaces"
         parts = _split(url if "://" in url else f"http://{url}")
         if parts is None:
-            raise ConfigurationError(f"{source}: this is not a URL that can be dialled")
-        if parts.scheme not in PORTS:
-            raise ConfigurationError(
-                f"{source}: a proxy's URL begins with http, https, socks5 or socks5h"
+            return (
+                "the proxy's URL has no valid host and port: write http://host:port, with a port"
+                " from 1 to 65535"
             )
         if not parts.hostname or parts.port == 0:
-            raise ConfigurationError(f"{source}: the URL names no host or no port")
-        if parts.path not in {"", "/"} or parts.query or parts.fragment:
-            raise ConfigurationError(
-                f"{source}: a proxy's URL ends with its port;"
-                " in a password, / is %2F, ? is %3F and # is %23"
-            )
+            return "the proxy's URL names no host, or port 0: write http://host:port"
+        problem = _problem_of(parts)
+        if problem is not None:
+            return problem
+        credentials = _credentials(parts)
+        if isinstance(credentials, str):
+            return credentials
         return cls(
             scheme=parts.scheme,
             host=parts.hostname,
             port=parts.port or PORTS[parts.scheme],
-            credentials=_credentials(parts, source),
+            credentials=credentials,
         )
 
     @property
@@ -89,8 +97,9 @@ class Proxy:
     @property
     def loopback(self) -> bool:
         """Whether the proxy runs on this machine, by its address or as ``localhost``."""
-        address = _address(self.host)
-        return self.host == "localhost" if address is None else address.is_loopback
+        host = self.host.removesuffix(".")
+        address = _address(host)
+        return host == "localhost" if address is None else address.is_loopback
 
     @property
     def socks(self) -> bool:
@@ -116,12 +125,23 @@ def _split(url: str) -> SplitResult | None:
     return parts
 
 
-def _credentials(parts: SplitResult, source: str) -> tuple[bytes, bytes] | None:
-    """Return the user name and password of a URL; `None` when it has none.
+def _problem_of(parts: SplitResult) -> str | None:
+    """Return why a URL is not that of a proxy; `None` if it is one."""
+    if parts.scheme not in PORTS:
+        return "a proxy's URL begins with http://, https://, socks5:// or socks5h://"
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        return "a proxy's URL ends with its port; in a password, / is %2F, ? is %3F and # is %23"
+    return None
 
-    :raises ConfigurationError: for a colon in a user name and for control characters, which Basic
-        authentication cannot carry (RFC 7617, section 2); for SOCKS5, when either is missing, over
-        255 bytes (RFC 1929), or not ASCII, which python-socks requires.
+
+def _credentials(parts: SplitResult) -> tuple[bytes, bytes] | str | None:
+    """Return the user name and password of a URL, or what is wrong with them.
+
+    Basic authentication cannot carry a colon in a user name, nor control characters (RFC 7617,
+    section 2). SOCKS5 needs both, each of at most 255 bytes (RFC 1929); python-socks requires
+    ASCII.
+
+    :return: `None` when the URL has none.
     """
     if "@" not in parts.netloc:
         return None
@@ -129,13 +149,9 @@ def _credentials(parts: SplitResult, source: str) -> tuple[bytes, bytes] | None:
     password = unquote_to_bytes(parts.password or "")
     if parts.scheme.startswith("socks"):
         if not (SOCKS_FIELD.fullmatch(user) and SOCKS_FIELD.fullmatch(password)):
-            raise ConfigurationError(
-                f"{source}: SOCKS5 needs a user name and a password, each of 1 to 255 ASCII bytes"
-            )
+            return "SOCKS5 needs a user name and a password, each of 1 to 255 ASCII bytes"
     elif b":" in user or CONTROL_BYTES.search(user + password):
-        raise ConfigurationError(
-            f"{source}: the user name or the password has characters that HTTP cannot carry"
-        )
+        return "the proxy's user name or password has characters that HTTP cannot carry"
     return user, password
 
 
@@ -163,32 +179,28 @@ def choose_proxy(endpoint: Endpoint, given: ProxyOption) -> Proxy | None:
         return Proxy.of(given)
     if endpoint.loopback:
         return None
-    environment = dict(os.environ)  # a dict distinguishes upper and lower case on Windows, too
-    _, exemptions = _read(environment, "no_proxy")
+    exemptions = os.environ.get(_find_variable("no_proxy"), "")
     if is_exempt(exemptions, endpoint.host, endpoint.port):
         return None
     for variable in VARIABLES["wss" if endpoint.secure else "ws"]:
-        name, url = _read(environment, variable)
-        if url:
-            return Proxy.of(url, name)
+        name = _find_variable(variable)
+        if os.environ.get(name):  # the value may hold a password: no local variable keeps it
+            return Proxy.of(os.environ[name], name)
     return None
 
 
-def _read(environment: Mapping[str, str], variable: str) -> tuple[str, str]:
-    """Read an environment variable, by its name in lower case, else in upper case.
+def _find_variable(name: str) -> str:
+    """Return the name of a variable as the environment has it: in lower case, else in upper case.
 
     The rules are those of `urllib.request.getproxies_environment`, and so of most Python clients:
     an empty variable in lower case hides the one in upper case, and ``HTTP_PROXY`` is not read in a
     CGI script, where a client's ``Proxy:`` header can set it (CVE-2016-1000110).
-
-    :return: the name of the variable that was found, and its value, which may be empty.
     """
-    if variable in environment:
-        return variable, environment[variable]
-    name = variable.upper()
-    if name == "HTTP_PROXY" and "REQUEST_METHOD" in environment:
-        return name, ""
-    return name, environment.get(name, "")
+    if name in list(os.environ):  # on Windows, `name in os.environ` ignores the case
+        return name
+    if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
+        return name
+    return name.upper()
 
 
 def is_exempt(exemptions: str, host: str, port: int) -> bool:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import base64
 import math
 import re
-import ssl
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trio_responses._endpoint import USER_AGENT
 from trio_responses._errors import ConfigurationError, ProxyError
+from trio_responses._safe_text import printable
 from trio_responses._transport.proxy import choose_proxy, host_and_port
+from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
 from trio_responses._transport.tls import TLSStream, default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._wire import parse_retry_after
 
 if TYPE_CHECKING:
+    import ssl
+
     from python_socks.async_.trio.v2 import Proxy as SocksProxy
 
     from trio_responses._endpoint import Endpoint
@@ -62,7 +65,7 @@ def choose_dial(
     if dial is not dial_tcp:
         if proxy is not None and proxy is not False:
             raise ConfigurationError(
-                "give proxy or dial, not both: a dial function has to use the proxy itself"
+                "pass proxy or dial, not both: a dial function has to use the proxy itself"
             )
         return dial
     chosen = choose_proxy(endpoint, proxy)
@@ -70,8 +73,9 @@ def choose_dial(
         return dial
     if not endpoint.secure and not chosen.loopback and not allow_insecure:
         raise ConfigurationError(
-            f"ws:// through the proxy {chosen.address} would show the key and the content to it:"
-            " use wss://, proxy=False, NO_PROXY or allow_insecure=True"
+            f"http:// and ws:// through the proxy {chosen.address} show the key and the content to"
+            " the proxy: use https://, exclude the server with proxy=False or NO_PROXY, or pass"
+            " allow_insecure=True"
         )
     return Tunnel(chosen)
 
@@ -135,19 +139,18 @@ class Tunnel:
         try:
             return await self._dial(self._proxy.host, self._proxy.port)
         except (OSError, trio.BrokenResourceError) as error:
-            raise self._error(f"it cannot be dialled: {error}") from error
+            reason = describe_dial_error(error, self._proxy.host, self._proxy.port)
+            raise self._error(f"it cannot be dialled: {reason}") from error
 
     async def _secure(self, stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
         """Do the TLS handshake with the proxy; the one with the server follows inside of it."""
-        secured = TLSStream(stream, context, server_hostname=self._proxy.host)
+        name = self._proxy.host.removesuffix(".")
+        secured = TLSStream(stream, context, server_hostname=name)
         try:
             await secured.do_handshake()
         except trio.BrokenResourceError as error:
-            reason = error.__cause__
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                what = f"its certificate is not trusted: {reason.verify_message}"
-                raise self._error(what, retryable=False) from reason
-            raise self._error(f"the TLS handshake failed: {reason or error}") from error
+            reason, retryable = describe_tls_error(error, self._proxy.host, self._proxy.port)
+            raise self._error(reason, retryable=retryable) from error.__cause__ or error
         return secured
 
     # --- HTTP ----------------------------------------------------------------------------
@@ -230,9 +233,11 @@ class Tunnel:
         try:
             opened = await socks.connect(host, port, timeout=math.inf)
         except ProxyConnectionError as error:
-            raise self._error(f"it cannot be dialled: {error}") from error
+            reason = describe_dial_error(error, self._proxy.host, self._proxy.port)
+            raise self._error(f"it cannot be dialled: {reason}") from error
         except SocksError as error:
-            raise self._error(f"SOCKS5 failed: {error}", retryable=_is_retryable(error)) from error
+            reason = printable(str(error))
+            raise self._error(f"SOCKS5 failed: {reason}", retryable=_is_retryable(error)) from error
         except trio.BrokenResourceError as error:
             raise self._error("the connection broke") from error
         except ValueError as error:  # a bound name that is not UTF-8

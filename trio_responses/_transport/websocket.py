@@ -10,7 +10,6 @@ only ones that depend on trio-websocket.
 from __future__ import annotations
 
 import math
-import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,11 +29,16 @@ from trio_responses._errors import (
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.frames import FrameReader, encode_text_frame
+from trio_responses._settings import RetryPolicy
 from trio_responses._transport.control_stream import ControlStream
+from trio_responses._transport.proxy import host_and_port
+from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
 from trio_responses._transport.state import TransportEvent, TransportState, WriteState
 from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
+    import ssl
+
     from trio_responses._endpoint import Endpoint
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._protocol.frames import Message
@@ -71,6 +75,7 @@ class ConnectionConfig:
     timeouts: Timeouts
     keepalive: Keepalive
     limits: Limits
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     on_abandoned_turn: OnAbandonedTurn = "drain"
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
@@ -107,7 +112,8 @@ async def connect_transport(
             # The closing handshake needs these tasks, also when the nursery is cancelled.
             control_stream.scope.shield = True
             return transport
-        raise ConnectTimeout(phase, config.timeouts.connect)
+        address = host_and_port(config.endpoint.host, config.endpoint.port)
+        raise ConnectTimeout(phase, config.timeouts.connect, address=address)
     except BaseException:
         if control_stream is not None:
             control_stream.scope.cancel()
@@ -117,26 +123,25 @@ async def connect_transport(
 
 
 async def _dial(config: ConnectionConfig) -> trio.abc.Stream:
+    host, port = config.endpoint.host, config.endpoint.port
     try:
-        return await config.dial(config.endpoint.host, config.endpoint.port)
+        return await config.dial(host, port)
     except (OSError, trio.BrokenResourceError) as error:
-        raise ConnectError(f"cannot dial: {error}") from error
+        raise ConnectError(describe_dial_error(error, host, port)) from error
 
 
 async def _secure(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
     secured = TLSStream(
         stream,
         config.ssl_context or default_ssl_context(),
-        server_hostname=config.endpoint.host,
+        server_hostname=config.endpoint.tls_name,
     )
     try:
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
-        reason = error.__cause__
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            message = f"the server's certificate is not trusted: {reason.verify_message}"
-            raise ConnectError(message, retryable=False) from reason
-        raise ConnectError(f"the TLS handshake failed: {reason or error}") from error
+        host, port = config.endpoint.host, config.endpoint.port
+        reason, retryable = describe_tls_error(error, host, port)
+        raise ConnectError(reason, retryable=retryable) from error.__cause__ or error
     return secured
 
 
@@ -219,11 +224,6 @@ class Transport:
     def age(self) -> float:
         """Seconds since the upgrade."""
         return trio.current_time() - self.opened_at
-
-    @property
-    def pending_control_bytes(self) -> int:
-        """The size of the control frames that were read and not processed yet."""
-        return self._control_stream.pending_bytes
 
     # --- Receiving -----------------------------------------------------------------------
 

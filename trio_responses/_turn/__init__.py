@@ -1,4 +1,1 @@
-"""A turn as a scope: what it says, the inbox of its events, the stream that its reader has.
-
-What belongs elsewhere: which socket takes it (`connection/`), what came before (`conversation/`).
-"""
+"""Turns: a request, the events of its response, and the scope in which both live."""

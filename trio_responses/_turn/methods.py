@@ -8,7 +8,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
 
-from trio_responses._errors import DeliveryStatus, UnexpectedOutput
+from trio_responses._errors import (
+    DeliveryStatus,
+    UnexpectedOutput,
+)
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
@@ -46,6 +49,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn as a scope, event by event."""
@@ -56,6 +60,7 @@ class TurnMethods:
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Run one turn and return its Response: completed, or incomplete.
@@ -65,19 +70,27 @@ class TurnMethods:
         :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
+        :param max_retries: how often the turn is sent again after a rate limit or, with
+            ``at_least_once``, after an error of the server; by default as the connection.
         :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ConfigurationError: for an invalid value of ``delivery``.
+        :raises ConfigurationError: for an invalid value of ``delivery`` or ``max_retries``.
+        :raises RateLimitError: when the server still rejects the request for its rate.
         :raises ResponseFailedError: when the response failed.
         :raises APIError: when the server refused the request.
         :raises ResponsesError: when the turn ended without a Response; its ``delivery`` states how
             far the request had come.
         """
-        async with self.stream(input, delivery=delivery, snapshot=False, **params) as stream:
+        async with self.stream(
+            input, delivery=delivery, snapshot=False, max_retries=max_retries, **params
+        ) as stream:
             return await stream.get_final_response()
 
     async def warm_up(
         self,
         input: Input = (),  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Let the server prepare model, instructions and tools, without output.
@@ -88,12 +101,14 @@ class TurnMethods:
         has prepared stays.
 
         :param input: items that the following turns begin with, if any.
+        :param delivery: as of `create`.
+        :param max_retries: as of `create`.
         :param params: the fields of `ResponseCreate`, ``generate`` excepted.
         :raises UnexpectedOutput: when the server generated output in spite of that.
         :raises ResponsesError: as `create` does.
         """
         settings: dict[str, Any] = {**params, "generate": False}
-        response = await self.create(input, **settings)
+        response = await self.create(input, delivery=delivery, max_retries=max_retries, **settings)
         if response.raw_output:
             error = UnexpectedOutput(response)
             error.delivery = DeliveryStatus.ACCEPTED
@@ -107,6 +122,7 @@ class TurnMethods:
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
@@ -116,6 +132,7 @@ class TurnMethods:
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -124,6 +141,7 @@ class TurnMethods:
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type.
@@ -151,7 +169,8 @@ class TurnMethods:
         :raises ResponsesError: as `create` does.
         """
         settings, reader = with_text_format(answer, params)
-        return parse_response(await self.create(input, delivery=delivery, **settings), reader)
+        response = await self.create(input, delivery=delivery, max_retries=max_retries, **settings)
+        return parse_response(response, reader)
 
 
 @final
@@ -177,21 +196,25 @@ class Responses:
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> Response:
         """Run one turn and return its Response, as ``connection.create`` does."""
-        return await self._turns.create(input, delivery=delivery, **params)
+        return await self._turns.create(input, delivery=delivery, max_retries=max_retries, **params)
 
     def stream(
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         snapshot: bool = True,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn as a scope, event by event, as ``connection.stream`` does."""
-        return self._turns.stream(input, delivery=delivery, snapshot=snapshot, **params)
+        return self._turns.stream(
+            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
+        )
 
     @overload
     async def parse(
@@ -200,6 +223,7 @@ class Responses:
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[T]: ...
     @overload
@@ -209,6 +233,7 @@ class Responses:
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -217,13 +242,16 @@ class Responses:
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
         delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
         **params: Any,
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
 
         :param text_format: a Struct, a dataclass, or any other type that msgspec decodes.
         """
-        return await self._turns.parse(text_format, input, delivery=delivery, **params)
+        return await self._turns.parse(
+            text_format, input, delivery=delivery, max_retries=max_retries, **params
+        )
 
 
 @final
@@ -258,9 +286,16 @@ class Lane(TurnMethods):
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
+        max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
         """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
         check_option_values(delivery=delivery)
         request = StaticRequest(create_command(params, input))
-        return ResponseStream(self._sender, request, delivery=delivery, snapshot=snapshot)
+        return ResponseStream(
+            self._sender,
+            request,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+        )

@@ -5,7 +5,8 @@ attempt at it. A stream goes through these states:
 
 * NEW: the block has not been entered, or the request could not be sent.
 * READING: an attempt is active; events are read.
-* RESTARTING: the attempt has failed and may be repeated; the next read sends the request again.
+* RESTARTING: the attempt has failed and is repeated; the next read waits until the delay is over
+  and sends the request again. Meanwhile the turn has neither a lane nor a place on a socket.
 * FINISHED: the turn has ended with a `Response`.
 * FAILED: the turn has ended with an exception.
 * LEFT: the block has been left. Remaining events are discarded; the outcome, if the turn had one,
@@ -16,6 +17,7 @@ attempt at it. A stream goes through these states:
 
 from __future__ import annotations
 
+import math
 from enum import Enum, auto
 from operator import length_hint
 from typing import TYPE_CHECKING, Final, Protocol
@@ -25,15 +27,22 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from trio_responses._errors import (
     DeliveryStatus,
-    ResponseFailedError,
     ResponsesError,
     UndecodableResponse,
     api_error,
+    failed_response_error,
     failure_of,
+    retry_hint,
 )
 from trio_responses._lifecycle import TurnRestarted
 from trio_responses._protocol.accumulator import Accumulator
-from trio_responses._protocol.delivery import delivery_of_error, furthest, may_resend
+from trio_responses._protocol.backoff import retry_delay
+from trio_responses._protocol.delivery import (
+    delivery_of_error,
+    furthest,
+    may_resend,
+    needs_delay,
+)
 from trio_responses._protocol.requests import ENDED, SteerState
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.steering import SteerReceipt
@@ -55,6 +64,7 @@ if TYPE_CHECKING:
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
     from trio_responses._protocol.delivery import DeliveryMode
+    from trio_responses._settings import RetryPolicy
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
@@ -73,8 +83,16 @@ class TurnSender(Protocol):
         """How often a request that was not sent is tried again on another socket."""
         ...
 
-    async def start_turn(self, request: RequestBuilder) -> Turn:
-        """Send a request, as soon as a socket and a lane are free for it."""
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How often a turn is sent again by default, and how long it may wait."""
+        ...
+
+    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> Turn:
+        """Send a request, as soon as a socket and a lane are free for it.
+
+        :param retry: whether an attempt that failed precedes this one.
+        """
         ...
 
     def may_reroute(self, error: ResponsesError) -> bool:
@@ -160,7 +178,9 @@ class ResponseStream:
         *,
         delivery: DeliveryMode,
         snapshot: bool,
+        max_retries: int | None = None,
     ) -> None:
+        self._retry_policy = sender.retry_policy.with_max_retries(max_retries)
         self._sender = sender
         self._request = request
         self._choice: DeliveryMode = delivery
@@ -169,10 +189,16 @@ class ResponseStream:
         self._reset_events()
         self._turn: Turn | None = None
         self._reading = False
-        self._has_yielded = False
-        """Whether the reader has received events of the current attempt."""
         self._restart_causes: list[ResponsesError] = []
-        """Why the request was sent again, once for each time."""
+        """Why the request is sent again, once for each time."""
+        self._restart: TurnRestarted | None = None
+        """The event for a restart that the reader has not received."""
+        self._retries = 0
+        """How often the turn has waited, or waits, before it is sent again."""
+        self._retry_at = -math.inf
+        """When the request of a restart may be sent, on Trio's clock."""
+        self._sending_again: trio.CancelScope | None = None
+        """The scope of a restart in progress: it is cancelled when the block is left."""
         self._earlier: list[Response] = []
         self._unfollowed: Response | None = None
         """A Response that has ended and whose successor has not begun."""
@@ -202,10 +228,13 @@ class ResponseStream:
         traceback: TracebackType | None,
     ) -> None:
         """Leave the turn without waiting. Remaining events are discarded."""
+        restarting = self._state is StreamState.RESTARTING  # the failed attempt is abandoned
         self._advance(StreamStep.LEAVE)
         self._accumulate()
         self._hold(())
-        if self._turn is not None:
+        if self._sending_again is not None:
+            self._sending_again.cancel()
+        if self._turn is not None and not restarting:
             self._turn.set_running()
             self._sender.abandon_turn(self._turn)
             if self._reading:  # another task, which would wait for ever
@@ -219,10 +248,13 @@ class ResponseStream:
     async def __anext__(self) -> StreamEvent:
         """Wait for the next event. A checkpoint; if cancelled, no event is lost.
 
-        If the request is sent again, a `TurnRestarted` precedes the events of the next attempt.
+        If the request is sent again, a `TurnRestarted` precedes the events of the next attempt,
+        and the ``error`` or ``response.failed`` event of the failed attempt is not yielded. The
+        read after the `TurnRestarted` waits for its ``delay``; if cancelled, nothing was sent, and
+        the next read waits for the rest of the delay.
 
-        The event that ends the response is the last one. An ``error`` event is yielded too, and
-        the exception for it is raised after it.
+        The event that ends the response is the last one. If the request is not sent again, an
+        ``error`` event is yielded too, and the exception for it is raised after it.
 
         :raises ResponsesError: when the turn has failed.
         :raises trio.BusyResourceError: while another task waits for the next event.
@@ -322,18 +354,21 @@ class ResponseStream:
 
         * it was not sent, and another socket or connection may take it (`TurnSender.may_reroute`),
           at most `TurnSender.max_reroutes` times;
-        * the server refused it because of the socket's age, or the caller chose
-          ``at_least_once`` and the outcome of the last attempt is unknown (`may_resend`);
         * the request can be built differently so that the error does not occur again
-          (`RequestBuilder.can_repair`).
+          (`RequestBuilder.can_repair`), at most once for each type of error;
+        * it provably did not run, or the caller chose ``at_least_once`` (`may_resend`). After a
+          rate limit or an error of the server the turn waits first, for the delay that the server
+          asked for or else a growing one, at most ``max_retries`` times; a delay over
+          ``max_retry_wait`` lets the turn fail. After any other failure it is sent again at once,
+          at most once for each type of error.
 
-        `_handle_failure` decides the last two, for an attempt that was sent, and at most once for
-        each type of error.
+        `_delay_after` decides the last two, for an attempt that was sent.
         """
         reroutes = 0
+        retry = bool(self._restart_causes)
         while True:
             try:
-                turn = await self._sender.start_turn(self._request)
+                turn = await self._sender.start_turn(self._request, retry=retry)
                 break
             except ResponsesError as error:
                 unsent = error.delivery is DeliveryStatus.NOT_SENT and self._sender.may_reroute(
@@ -346,33 +381,69 @@ class ResponseStream:
         self._advance(StreamStep.SEND)
 
     async def _send_again(self) -> None:
-        """Send the request of a turn that restarts. If cancelled, the next read tries again."""
-        cause = self._restart_causes[-1]
+        """Wait for the delay of a restart, and send the request again.
+
+        If cancelled, the next read tries again. If the block is left meanwhile, nothing is sent,
+        or the rest of the attempt is discarded.
+        """
+        cause, failed = self._restart_causes[-1], self._turn
         try:
-            await self._send()
+            with trio.CancelScope() as self._sending_again:
+                if self._retry_at > trio.current_time():
+                    await trio.sleep_until(self._retry_at)
+                await self._send()
         except ResponsesError as error:
             error.__context__ = cause
             error.__cause__ = error.__cause__ or cause
             self._fail(error)
+        finally:
+            self._sending_again = None
+        if self._state is StreamState.LEFT:
+            if self._turn is not None and self._turn is not failed:  # sent before the cancellation
+                self._sender.abandon_turn(self._turn)
+            return
         self._reset_events()
         self._earlier.clear()
 
     def _handle_failure(self, error: ResponsesError) -> None:
         """Restart the turn if its request may be sent again, else let it fail."""
-        assert self._turn is not None  # noqa: S101 - an attempt has failed
         if self._unfollowed is not None:  # only the start of a successor is unknown
             self._finish(self._unfollowed)
-            return
-        may_restart = may_resend(error.delivery, failure_of(error), self._choice)
-        may_restart = may_restart or self._request.can_repair(error)
-        if not may_restart or type(error) in map(type, self._restart_causes):
+        elif not self._restart_after(error):
             if self._restart_causes:
                 error.__context__ = self._restart_causes[-1]
             self._fail(error)
-            return
+
+    def _restart_after(self, error: ResponsesError) -> bool:
+        """Restart the turn if its request may be sent again; return whether it is."""
+        assert self._turn is not None  # noqa: S101 - an attempt has failed
+        delay = self._delay_after(error)
+        if delay is None:
+            return False
         self._restart_causes.append(error)
+        self._restart = TurnRestarted(error=error, delay=delay)
+        self._retry_at = trio.current_time() + delay
+        self._unfollowed = None
         self._sender.abandon_turn(self._turn, restarts=True)
         self._advance(StreamStep.RESTART)
+        if self._request.observer is not None:
+            self._request.observer.retrying(delay, error)
+        return True
+
+    def _delay_after(self, error: ResponsesError) -> float | None:
+        """Return the seconds until the request is sent again; `None` if it is not sent again."""
+        failure = failure_of(error)
+        if not may_resend(error.delivery, failure, self._choice):
+            if not self._request.can_repair(error):
+                return None
+        elif needs_delay(failure):
+            if self._retries == self._retry_policy.max_retries:
+                return None
+            max_wait = self._retry_policy.max_retry_wait
+            delay = retry_delay(self._retries, retry_after=retry_hint(error), max_wait=max_wait)
+            self._retries += 1
+            return delay
+        return None if type(error) in map(type, self._restart_causes) else 0.0
 
     def _fail(self, error: ResponsesError) -> None:
         """Let the turn fail, with the furthest delivery of all its attempts."""
@@ -397,9 +468,9 @@ class ResponseStream:
                 if self._turn is None or self._state is StreamState.LEFT:
                     raise RuntimeError(OUTSIDE)
                 if self._state is StreamState.RESTARTING:
-                    if self._has_yielded:
-                        self._has_yielded = False
-                        return TurnRestarted(error=self._restart_causes[-1])
+                    restarted, self._restart = self._restart, None
+                    if restarted is not None:
+                        return restarted
                     await self._send_again()
                     continue
                 try:
@@ -409,7 +480,6 @@ class ResponseStream:
                     continue
                 event = self._take(self._turn)
                 if event is not None:
-                    self._has_yielded = True
                     return event
         finally:
             self._reading = False
@@ -444,15 +514,21 @@ class ResponseStream:
         if isinstance(event, TERMINAL):
             self._unfollowed = self._unfollowed or self._accumulator.finish(event.response)
         if self._unfollowed is not None:
-            self._finish(self._unfollowed)
+            self._conclude_response(self._unfollowed)
         elif isinstance(event, UndecodableFrame):
             undecodable = UndecodableResponse(event)
             undecodable.delivery = DeliveryStatus.ACCEPTED
             self._handle_failure(undecodable)
         elif isinstance(event, ErrorEvent):
-            error = api_error(event)
+            error = api_error(event, response_id=self._turn.response_id)
             error.delivery = delivery_of_error(event, started=self._turn.started)
             self._handle_failure(error)
+
+    def _conclude_response(self, response: Response) -> None:
+        """End the turn with a Response, unless the Response failed and the turn is repeated."""
+        failed = response.status == "failed"
+        if not failed or not self._restart_after(failed_response_error(response)):
+            self._finish(response)
 
     def _finish(self, response: Response) -> None:
         """End the turn with a Response."""
@@ -500,9 +576,7 @@ def raise_if_failed(response: Response) -> Response:
     :raises ResponseFailedError: when the response failed.
     """
     if response.status == "failed":
-        error = ResponseFailedError(response)
-        error.delivery = DeliveryStatus.ACCEPTED
-        raise error
+        raise failed_response_error(response)
     return response
 
 

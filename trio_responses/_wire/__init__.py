@@ -10,7 +10,6 @@ from trio_responses._wire.actions import (
     CodeInterpreterOutput,
     ComputerAction,
     ComputerOutput,
-    ComputerScreenshot,
     CreateFileOperation,
     DeleteFileOperation,
     DirectCaller,
@@ -50,6 +49,7 @@ from trio_responses._wire.actions import (
 )
 from trio_responses._wire.base import (
     JSON,
+    Agent,
     Event,
     Item,
     Part,
@@ -64,6 +64,7 @@ from trio_responses._wire.commands import (
     ClientEvent,
     Input,
     ResponseCreate,
+    ResponseInject,
     ResponseSteer,
 )
 from trio_responses._wire.errors import ErrorEvent
@@ -144,6 +145,7 @@ from trio_responses._wire.events import (
 )
 from trio_responses._wire.items import (
     AdditionalTools,
+    AgentMessage,
     ApplyPatchCall,
     ApplyPatchCallOutput,
     CodeInterpreterCall,
@@ -167,6 +169,8 @@ from trio_responses._wire.items import (
     McpCall,
     McpListTools,
     Message,
+    MultiAgentCall,
+    MultiAgentCallOutput,
     OutputItem,
     Program,
     ProgramOutput,
@@ -179,9 +183,12 @@ from trio_responses._wire.items import (
     decode_item,
 )
 from trio_responses._wire.parts import (
+    AgentContentPart,
     Annotation,
+    ComputerScreenshot,
     ContainerFileCitation,
     ContentPart,
+    EncryptedContent,
     FileCitation,
     FilePath,
     InputFile,
@@ -192,6 +199,7 @@ from trio_responses._wire.parts import (
     ReasoningText,
     Refusal,
     SummaryText,
+    Text,
     TopLogprob,
     UrlCitation,
 )
@@ -232,6 +240,9 @@ __all__ = [
     "JSON",
     "TERMINAL_EVENTS",
     "AdditionalTools",
+    "Agent",
+    "AgentContentPart",
+    "AgentMessage",
     "Annotation",
     "ApplyPatchCall",
     "ApplyPatchCallOutput",
@@ -276,6 +287,7 @@ __all__ = [
     "DirectCaller",
     "DoubleClickAction",
     "DragAction",
+    "EncryptedContent",
     "ErrorEvent",
     "Event",
     "ExecAction",
@@ -341,6 +353,8 @@ __all__ = [
     "McpToolExecutionError",
     "Message",
     "MoveAction",
+    "MultiAgentCall",
+    "MultiAgentCallOutput",
     "NamespaceTool",
     "OpenPageAction",
     "OutputItem",
@@ -379,6 +393,7 @@ __all__ = [
     "ResponseFailed",
     "ResponseInProgress",
     "ResponseIncomplete",
+    "ResponseInject",
     "ResponseQueued",
     "ResponseSteer",
     "SafetyCheck",
@@ -404,6 +419,7 @@ __all__ = [
     "SteerPending",
     "SummaryText",
     "Tagged",
+    "Text",
     "TimeoutOutcome",
     "Tool",
     "ToolRecord",

@@ -7,6 +7,7 @@ A class is named after its ``type`` and its role: the computer action ``double_c
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from trio_responses._wire.base import JSON, Part, Record
+from trio_responses._wire.parts import ComputerScreenshot
 
 if TYPE_CHECKING:
     from trio_responses._wire.base import UnknownPart
@@ -139,14 +140,6 @@ class SafetyCheck(Record, frozen=True, kw_only=True):
     """The id to return in ``acknowledged_safety_checks``."""
     code: str | None = None
     message: str | None = None
-
-
-class ComputerScreenshot(Part, frozen=True, kw_only=True, tag="computer_screenshot"):
-    """A screenshot after an action: a URL, a data URL or the id of an uploaded file."""
-
-    type: ClassVar[Literal["computer_screenshot"]] = "computer_screenshot"
-    image_url: str | None = None
-    file_id: str | None = None
 
 
 if TYPE_CHECKING:

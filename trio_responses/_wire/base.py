@@ -17,6 +17,15 @@ JSON: TypeAlias = Any
 """Any JSON value. Fields that echo a setting have this type, so that no shape of them fails."""
 
 
+def _encode_unknown(value: Any) -> msgspec.Raw:
+    if isinstance(value, Unknown):
+        return value.raw
+    raise TypeError(f"an object of type {type(value).__qualname__} has no JSON form")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_unknown)
+
+
 class Tagged(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag_field="type"
 ):
@@ -35,9 +44,27 @@ class Tagged(
         """The ``type`` on the wire, the same as ``type``; unknown objects have it, too."""
         return self.type
 
+    def to_json(self) -> str:
+        """Return the object as JSON text: the known fields that differ from their defaults."""
+        return _encoder.encode(self).decode()
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the object as a dict, with the content of `to_json`."""
+        value: dict[str, JSON] = msgspec.json.decode(self.to_json())
+        return value
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A JSON object without a ``type`` that names its class: the field that holds it does."""
+
+    def to_json(self) -> str:
+        """Return the object as JSON text: the known fields that differ from their defaults."""
+        return _encoder.encode(self).decode()
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the object as a dict, with the content of `to_json`."""
+        value: dict[str, JSON] = msgspec.json.decode(self.to_json())
+        return value
 
 
 class Unknown:
@@ -74,6 +101,20 @@ class Unknown:
         """
         return msgspec.json.decode(self._raw)
 
+    def to_json(self) -> str:
+        """Return the JSON text as received.
+
+        :raises ValueError: if the text is not UTF-8.
+        """
+        return bytes(self._raw).decode()
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the object as a dict, every field included.
+
+        :raises ValueError: if the JSON is no object.
+        """
+        return msgspec.json.decode(self._raw, type=dict[str, JSON])
+
     def __eq__(self, other: object) -> bool:
         """Whether both objects have the same class and the same JSON, byte by byte."""
         if not isinstance(other, Unknown):
@@ -107,10 +148,32 @@ class UnknownPart(Unknown):
     type: ClassVar[Literal["trio_responses.unknown_part"]] = "trio_responses.unknown_part"
 
 
-class Item(Tagged, frozen=True, kw_only=True):
-    """An item of a conversation. Fields that are ``None`` are omitted when the item is sent."""
+class Agent(Record, frozen=True, kw_only=True):
+    """The agent that an event or an item comes from (beta, multi-agent)."""
+
+    agent_name: str
+    """Name of the agent, such as ``/root``."""
+
+
+class Item(Tagged, frozen=True, kw_only=True, gc=True, dict=True):
+    """An item of a conversation. Fields that are ``None`` are omitted when the item is sent.
+
+    A received item keeps its JSON, so that no field is lost when the item is sent again.
+    """
 
     unknown: ClassVar[type[Unknown]] = UnknownItem
+    agent: Agent | None = None
+    """The agent that made the item (beta, multi-agent)."""
+
+    @property
+    def raw(self) -> msgspec.Raw | None:
+        """The JSON as received; `None` for an item that was made by a program."""
+        return self.__dict__.get("raw_json")
+
+    def to_json(self) -> str:
+        """Return the item as JSON text: exactly as received, if it was received."""
+        raw = self.raw
+        return super().to_json() if raw is None else bytes(raw).decode()
 
 
 class Part(Tagged, frozen=True, kw_only=True):
@@ -123,10 +186,12 @@ class Event(Tagged, frozen=True, kw_only=True):
     """An event that the server sends.
 
     ``sequence_number`` counts the events of one response. ``stream_id`` names the lane; events of
-    the default lane have none (guide, WebSocket mode). Servers may omit either.
+    the default lane have none (guide, WebSocket mode). Servers may omit each of the fields.
     """
 
     sequence_number: int | None = None
     """Number of the event within its response, from 0 (docs/protocol.md, 3)."""
     stream_id: str | None = None
     """Name of the lane; `None` is the default lane (docs/protocol.md, 5.2)."""
+    agent: Agent | None = None
+    """The agent that the event comes from (beta, multi-agent)."""

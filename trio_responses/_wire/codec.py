@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from trio_responses._wire import lenient
-from trio_responses._wire.base import Event, Record, Unknown
+from trio_responses._wire.base import Event, Item, Record, Unknown
 from trio_responses._wire.commands import ClientEvent, ResponseCreate
 from trio_responses._wire.errors import ErrorEvent, decode_error
 from trio_responses._wire.events import (
@@ -84,25 +84,9 @@ _DONE_EVENTS: dict[str, type[Event]] = {
 # The start of an object or an array.
 _OPENING = re.compile(rb"[\[{]")
 
-# An escape sequence in a string: a surrogate pair, a lone surrogate, or any other.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[dD][89a-fA-F][\da-fA-F]{2}|.)",
-    re.DOTALL,
-)
-_LONE_SURROGATE_LENGTH = len(rb"\ud83d")
-
-
-def _replace_lone_surrogates(frame: bytes) -> bytes:
-    """Replace lone surrogates with U+FFFD: JSON allows lone surrogates, msgspec rejects them."""
-    if rb"\ud" not in frame.lower():
-        return frame
-    return _ESCAPE.sub(
-        lambda match: rb"\ufffd" if len(match[0]) == _LONE_SURROGATE_LENGTH else match[0], frame
-    )
-
 
 def _decode_leniently(frame: bytes) -> ServerEvent:
-    replaced = _replace_lone_surrogates(frame)
+    replaced = lenient.replace_lone_surrogates(frame)
     if replaced != frame:
         return decode(replaced)
     envelope = _Envelope()
@@ -150,6 +134,8 @@ def _event_class(envelope: _Envelope) -> type[Event] | None:
         return ErrorEvent
     if envelope.type == "response.done":
         return _DONE_EVENTS.get(envelope.response.status or "", ResponseCompleted)
+    if envelope.type == "response.cancelled":  # seen from gateways; its response is not complete
+        return ResponseIncomplete
     return EVENTS.get(envelope.type)
 
 
@@ -172,13 +158,16 @@ def _describe_decode_error(error: Exception) -> str:
     return str(error)
 
 
-def encode(command: ClientEvent | Mapping[str, Any]) -> bytes:
-    """Encode one client event, or a mapping, as a frame.
+def encode(command: ClientEvent) -> bytes:
+    """Encode one client event as a frame.
 
     :raises TypeError: if a value cannot be encoded as JSON. The message names the field and leaves
         out the value.
     :raises ValueError: if ``extra`` contains a field that the client event has itself.
     """
+    given = command.input
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        command = msgspec.structs.replace(command, input=_as_received(given))
     extra: Mapping[str, Any] = {}
     if isinstance(command, ResponseCreate) and command.extra is not msgspec.UNSET:
         extra = command.extra
@@ -191,6 +180,22 @@ def encode(command: ClientEvent | Mapping[str, Any]) -> bytes:
         command = msgspec.structs.replace(command, extra=msgspec.UNSET)
     frame = _encode_json(command)
     return frame[:-1] + b"," + _encode_json(dict(extra))[1:] if extra else frame
+
+
+def encode_mapping(command: Mapping[str, Any]) -> bytes:
+    """Encode a mapping as a frame, without any change.
+
+    :raises TypeError: if a value cannot be encoded as JSON.
+    """
+    return _encode_json(command)
+
+
+def _as_received(items: Sequence[Any]) -> Sequence[Any]:
+    """Return an input whose received items are their JSON, so that no field is lost."""
+    if not any(issubclass(kind, Item) for kind in set(map(type, items))):
+        return items
+    raws = [item.raw if isinstance(item, Item) else None for item in items]
+    return [item if raw is None else raw for item, raw in zip(items, raws, strict=True)]
 
 
 def _encode_other(value: Any) -> Any:

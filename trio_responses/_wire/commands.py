@@ -1,4 +1,4 @@
-"""The client events: ``response.create`` and ``response.steer``.
+"""The client events: ``response.create``, ``response.steer`` and ``response.inject``.
 
 A field that is ``UNSET`` is omitted, a field that is ``None`` is sent as null: some settings treat
 the two differently. Settings that are objects have no records; they are plain JSON.
@@ -39,7 +39,7 @@ class ResponseCreate(
 
     ``extra`` holds fields that this version does not know. They are sent at the top level::
 
-        ResponseCreate(model=MODEL, input="hi", extra={"multi_agent": {"enabled": True}})
+        ResponseCreate(model=MODEL, input="hi", extra={"brand_new": {"enabled": True}})
     """
 
     type: ClassVar[Literal["response.create"]] = "response.create"
@@ -95,6 +95,8 @@ class ResponseCreate(
     moderation: Mapping[str, Any] | UnsetType | None = UNSET
     access_programs: Mapping[str, Any] | UnsetType = UNSET
     image: Mapping[str, Any] | UnsetType = UNSET
+    multi_agent: Mapping[str, Any] | UnsetType | None = UNSET
+    """Settings of subagents (beta, multi-agent)."""
     user: str | UnsetType = UNSET
     """Deprecated: use ``safety_identifier`` and ``prompt_cache_key``."""
     stream: bool | UnsetType | None = UNSET
@@ -120,5 +122,20 @@ class ResponseSteer(
     input: str | Sequence[InputItem | Mapping[str, Any] | msgspec.Raw]
 
 
-ClientEvent: TypeAlias = ResponseCreate | ResponseSteer
+class ResponseInject(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="response.inject"
+):
+    """The client event that adds tool outputs to an active response (beta, multi-agent).
+
+    The outputs wake an agent that waits for them. The server adds all of them, or none: its answer
+    is `InjectCreated` or `InjectFailed`.
+    """
+
+    type: ClassVar[Literal["response.inject"]] = "response.inject"
+    response_id: str
+    """Id of the active response."""
+    input: Sequence[InputItem | Mapping[str, Any] | msgspec.Raw]
+
+
+ClientEvent: TypeAlias = ResponseCreate | ResponseSteer | ResponseInject
 """An event that a client sends, as ``connection.send`` takes it (docs/protocol.md, 2)."""

@@ -4,14 +4,15 @@ An error of any shape, documented or only observed, ends a request. So no field 
 value of an unexpected type is converted or dropped. The layers above decide what an error means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import ClassVar, Literal, TypeVar, cast
 
 import msgspec
 
 from trio_responses._wire import lenient
-from trio_responses._wire.base import JSON, Event, Record
-from trio_responses._wire.retry_hints import parse_retry_after, parse_retry_message
+from trio_responses._wire.base import JSON, Agent, Event, Record
+from trio_responses._wire.retry_hints import parse_retry_hint
 
 ValueT = TypeVar("ValueT")
 
@@ -40,10 +41,17 @@ class ErrorEvent(Event, frozen=True, kw_only=True, tag="error"):
     @property
     def retry_after(self) -> float | None:
         """The delay in seconds that the headers, or the message of a rate limit, ask for."""
-        delay = parse_retry_after(self.headers)
-        if delay is None and self.code == "rate_limit_exceeded":
-            delay = parse_retry_message(self.message)
-        return delay
+        return parse_retry_hint(
+            self.message,
+            code=self.code,
+            error_type=self.error_type,
+            status=self.status,
+            headers=self.headers,
+        )
+
+    def to_json(self) -> str:
+        """Return the frame as received."""
+        return self.raw.decode() if self.raw else super().to_json()
 
     def __repr__(self) -> str:
         """Return the fields without the message, which may quote the request."""
@@ -65,6 +73,7 @@ class _ErrorFrame(Record, frozen=True, kw_only=True):
     detail: JSON = None
     param: JSON = None
     headers: JSON = None
+    agent: Agent | None = None
     sequence_number: int | None = None
     stream_id: str | None = None
 
@@ -95,10 +104,24 @@ def decode_error(frame: bytes) -> ErrorEvent:
         error_type=_to_text(inner.get("type")),
         headers=_to_headers(inner.get("headers")) | _to_headers(outer.headers),
         misalignment=inner.get("misalignment"),
+        agent=outer.agent,
         sequence_number=outer.sequence_number,
         stream_id=outer.stream_id,
         raw=frame,
     )
+
+
+def decode_error_body(status: int, headers: Mapping[str, str], body: bytes) -> ErrorEvent:
+    """Return the error of an HTTP response in the form of an ``error`` event.
+
+    A body that is no JSON object, such as a page, has only the status and the headers.
+    """
+    event = ErrorEvent()
+    if body.lstrip().startswith(b"{"):
+        with suppress(*lenient.DECODE_ERRORS):
+            event = decode_error(body)
+    lower = {name.lower(): value for name, value in headers.items()}
+    return msgspec.structs.replace(event, status=status, headers=lower, raw=body)
 
 
 def _first(convert: Callable[[JSON], ValueT | None], *values: JSON) -> ValueT | None:

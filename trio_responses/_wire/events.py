@@ -15,49 +15,66 @@ from trio_responses._wire.base import JSON, Event, Record
 from trio_responses._wire.errors import ErrorEvent
 from trio_responses._wire.items import OutputItem, decode_item
 from trio_responses._wire.parts import Annotation, ContentPart, Logprob
-from trio_responses._wire.response import Response
+from trio_responses._wire.response import Response, decode_response
 
 
-class ResponseCreated(Event, frozen=True, kw_only=True, tag="response.created"):
+class _ResponseEvent(Event, frozen=True, kw_only=True, gc=True, dict=True):
+    """An event that contains the response."""
+
+    raw_response: msgspec.Raw = msgspec.field(name="response")
+    """The response as received."""
+
+    def __post_init__(self) -> None:
+        """Decode the response: an event whose response is no object is undecodable."""
+        vars(self)["response"] = decode_response(self.raw_response)
+
+    @functools.cached_property
+    def response(self) -> Response:
+        """The response, which keeps its JSON."""
+        return decode_response(self.raw_response)  # `__post_init__` has set the attribute
+
+    def __repr__(self) -> str:
+        """Return the fields; the repr of the response has no content."""
+        return (
+            f"{self.__class__.__name__}(response={self.response!r},"
+            f" stream_id={self.stream_id!r}, sequence_number={self.sequence_number!r})"
+        )
+
+
+class ResponseCreated(_ResponseEvent, frozen=True, kw_only=True, tag="response.created"):
     """An event sent when the response is created; ``response.id`` is its id."""
 
     type: ClassVar[Literal["response.created"]] = "response.created"
-    response: Response
 
 
-class ResponseQueued(Event, frozen=True, kw_only=True, tag="response.queued"):
+class ResponseQueued(_ResponseEvent, frozen=True, kw_only=True, tag="response.queued"):
     """An event sent when the response is queued at the server."""
 
     type: ClassVar[Literal["response.queued"]] = "response.queued"
-    response: Response
 
 
-class ResponseInProgress(Event, frozen=True, kw_only=True, tag="response.in_progress"):
+class ResponseInProgress(_ResponseEvent, frozen=True, kw_only=True, tag="response.in_progress"):
     """An event sent when the model starts to work on the response."""
 
     type: ClassVar[Literal["response.in_progress"]] = "response.in_progress"
-    response: Response
 
 
-class ResponseCompleted(Event, frozen=True, kw_only=True, tag="response.completed"):
+class ResponseCompleted(_ResponseEvent, frozen=True, kw_only=True, tag="response.completed"):
     """The terminal event of a response that completed."""
 
     type: ClassVar[Literal["response.completed"]] = "response.completed"
-    response: Response
 
 
-class ResponseFailed(Event, frozen=True, kw_only=True, tag="response.failed"):
+class ResponseFailed(_ResponseEvent, frozen=True, kw_only=True, tag="response.failed"):
     """The terminal event of a response that failed; ``response.error`` has the reason."""
 
     type: ClassVar[Literal["response.failed"]] = "response.failed"
-    response: Response
 
 
-class ResponseIncomplete(Event, frozen=True, kw_only=True, tag="response.incomplete"):
+class ResponseIncomplete(_ResponseEvent, frozen=True, kw_only=True, tag="response.incomplete"):
     """The terminal event of an incomplete response; ``incomplete_details`` has the reason."""
 
     type: ClassVar[Literal["response.incomplete"]] = "response.incomplete"
-    response: Response
 
 
 class OutputItemAdded(
@@ -786,6 +803,20 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """
         return msgspec.json.decode(self.raw)
 
+    def to_json(self) -> str:
+        """Return the frame as text.
+
+        :raises ValueError: if the frame is not UTF-8.
+        """
+        return self.raw.decode()
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the frame as a dict, every field included.
+
+        :raises ValueError: if the frame is malformed JSON or not UTF-8.
+        """
+        return msgspec.json.decode(self.raw, type=dict[str, JSON])
+
     def __repr__(self) -> str:
         """Return the fields and the size of the frame; its content may be private."""
         return (
@@ -809,6 +840,17 @@ class UndecodableFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The frame's ``type``."""
     stream_id: str | None = None
     sequence_number: int | None = None
+
+    def to_json(self) -> str:
+        """Return the frame as text; bytes that are not UTF-8 are replaced."""
+        return self.raw.decode(errors="replace")
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the frame as a dict.
+
+        :raises ValueError: if the frame is no JSON object, which it rarely is.
+        """
+        return msgspec.json.decode(self.raw, type=dict[str, JSON])
 
     def __repr__(self) -> str:
         """Return the fields and the size of the frame; its content may be private."""

@@ -28,7 +28,7 @@ from trio_responses._wire.actions import (
     WebSearchAction,
 )
 from trio_responses._wire.base import JSON, Item
-from trio_responses._wire.parts import ContentPart, OutputText, Refusal
+from trio_responses._wire.parts import AgentContentPart, ContentPart, OutputText, Refusal
 
 if TYPE_CHECKING:
     from trio_responses._wire.base import UnknownItem
@@ -82,6 +82,8 @@ class FunctionCall(Item, frozen=True, kw_only=True, tag="function_call"):
     namespace: str | None = None
     """Name of the `NamespaceTool` that contains the function."""
     status: str | None = None
+    created_by: str | None = None
+    """Creator of the item, if the server names one; also in the other items."""
 
 
 class FunctionCallOutput(Item, frozen=True, kw_only=True, tag="function_call_output"):
@@ -94,7 +96,6 @@ class FunctionCallOutput(Item, frozen=True, kw_only=True, tag="function_call_out
     id: str | None = None
     caller: Caller | None = None
     created_by: str | None = None
-    """Creator of the item, if the server names one; also in the other items."""
     name: str | None = None
     namespace: str | None = None
     status: str | None = None
@@ -111,7 +112,9 @@ class CustomToolCall(Item, frozen=True, kw_only=True, tag="custom_tool_call"):
     async_: bool | None = msgspec.field(default=None, name="async")
     """Whether the model continues without waiting for the output."""
     caller: Caller | None = None
+    created_by: str | None = None
     namespace: str | None = None
+    status: str | None = None
 
 
 class CustomToolCallOutput(Item, frozen=True, kw_only=True, tag="custom_tool_call_output"):
@@ -430,6 +433,43 @@ class McpApprovalResponse(Item, frozen=True, kw_only=True, tag="mcp_approval_res
     """The reason, which the model sees."""
 
 
+class AgentMessage(Item, frozen=True, kw_only=True, tag="agent_message"):
+    """A message from one agent to another (beta, multi-agent)."""
+
+    type: ClassVar[Literal["agent_message"]] = "agent_message"
+    author: str
+    """The agent that sent the message."""
+    recipient: str
+    """The agent that receives the message."""
+    content: list[AgentContentPart]
+    id: str | None = None
+
+
+class MultiAgentCall(Item, frozen=True, kw_only=True, tag="multi_agent_call"):
+    """An action on subagents that the model requested (beta, multi-agent).
+
+    Known actions: ``spawn_agent``, ``interrupt_agent``, ``list_agents``, ``send_message``,
+    ``followup_task``, ``wait_agent``. The server performs the action.
+    """
+
+    type: ClassVar[Literal["multi_agent_call"]] = "multi_agent_call"
+    call_id: str
+    action: str
+    arguments: str
+    """The arguments of the action, as JSON text."""
+    id: str | None = None
+
+
+class MultiAgentCallOutput(Item, frozen=True, kw_only=True, tag="multi_agent_call_output"):
+    """The output of an action on subagents (beta, multi-agent)."""
+
+    type: ClassVar[Literal["multi_agent_call_output"]] = "multi_agent_call_output"
+    call_id: str
+    action: str
+    output: list[ContentPart]
+    id: str | None = None
+
+
 _KnownOutputItem: TypeAlias = (
     Message
     | FunctionCall
@@ -459,6 +499,9 @@ _KnownOutputItem: TypeAlias = (
     | McpListTools
     | McpApprovalRequest
     | McpApprovalResponse
+    | AgentMessage
+    | MultiAgentCall
+    | MultiAgentCallOutput
 )
 _KnownInputItem: TypeAlias = (
     _KnownOutputItem | ItemReference | CompactionTrigger | ConfigurationUpdate
@@ -486,4 +529,6 @@ def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
         if not item.wire_type:  # servers may omit the type of a message
             with suppress(*lenient.DECODE_ERRORS):
                 item = _message_decoder.decode(raw)
+    if isinstance(item, Item):
+        vars(item)["raw_json"] = msgspec.Raw(raw)
     return item

@@ -12,6 +12,7 @@ it. Each level parses its bytes a fixed number of times.
 
 import functools
 import inspect
+import re
 import types
 import typing
 from typing import Any, TypeVar
@@ -35,6 +36,22 @@ _object_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Dec
 )
 _array_decoder: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _tag_decoder: msgspec.json.Decoder[_Tag] = msgspec.json.Decoder(_Tag)
+
+# An escape sequence in a string: a surrogate pair, a lone surrogate, or any other.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[dD][89a-fA-F][\da-fA-F]{2}|.)",
+    re.DOTALL,
+)
+_LONE_SURROGATE_LENGTH = len(rb"\ud83d")
+
+
+def replace_lone_surrogates(frame: bytes) -> bytes:
+    """Replace lone surrogates with U+FFFD: JSON allows lone surrogates, msgspec rejects them."""
+    if rb"\ud" not in frame.lower():
+        return frame
+    return _ESCAPE.sub(
+        lambda match: rb"\ufffd" if len(match[0]) == _LONE_SURROGATE_LENGTH else match[0], frame
+    )
 
 
 @functools.cache

@@ -151,6 +151,33 @@ class SummaryText(Part, frozen=True, kw_only=True, tag="summary_text"):
     text: str
 
 
+class Text(Part, frozen=True, kw_only=True, tag="text"):
+    """A content part with text between agents (beta, multi-agent)."""
+
+    type: ClassVar[Literal["text"]] = "text"
+    text: str
+
+
+class EncryptedContent(Part, frozen=True, kw_only=True, tag="encrypted_content"):
+    """A content part with encrypted content between agents (beta, multi-agent)."""
+
+    type: ClassVar[Literal["encrypted_content"]] = "encrypted_content"
+    encrypted_content: str
+
+
+class ComputerScreenshot(Part, frozen=True, kw_only=True, tag="computer_screenshot"):
+    """A screenshot of a computer: a URL, a data URL or the id of an uploaded file.
+
+    ``detail`` is ``low``, ``high``, ``auto`` or ``original``.
+    """
+
+    type: ClassVar[Literal["computer_screenshot"]] = "computer_screenshot"
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: str | None = None
+    prompt_cache_breakpoint: JSON = None
+
+
 _KnownContentPart: TypeAlias = (
     InputText | InputImage | InputFile | OutputText | Refusal | ReasoningText | SummaryText
 )
@@ -159,3 +186,10 @@ if TYPE_CHECKING:
     """A content part of a message, of a tool's output or of reasoning."""
 else:
     ContentPart = _KnownContentPart
+
+_KnownAgentContentPart: TypeAlias = _KnownContentPart | Text | ComputerScreenshot | EncryptedContent
+if TYPE_CHECKING:
+    AgentContentPart: TypeAlias = _KnownAgentContentPart | UnknownPart
+    """A content part of a message between agents (beta, multi-agent)."""
+else:
+    AgentContentPart = _KnownAgentContentPart

@@ -4,9 +4,10 @@ import functools
 
 import msgspec
 
+from trio_responses._wire import lenient
 from trio_responses._wire.base import JSON, Record
 from trio_responses._wire.items import FunctionCall, Message, OutputItem, decode_item
-from trio_responses._wire.retry_hints import parse_retry_message
+from trio_responses._wire.retry_hints import parse_retry_hint
 
 
 class ResponseError(Record, frozen=True, kw_only=True):
@@ -28,7 +29,7 @@ class ResponseError(Record, frozen=True, kw_only=True):
     @property
     def retry_after(self) -> float | None:
         """The delay in seconds that the message of a rate limit asks for."""
-        return parse_retry_message(self.message) if self.code == "rate_limit_exceeded" else None
+        return parse_retry_hint(self.message, code=self.code, error_type=self.type)
 
     def __repr__(self) -> str:
         """Return the fields without the message, which may quote the request."""
@@ -132,6 +133,35 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
     tool_usage: JSON = None
     tools: JSON = None
 
+    @property
+    def raw(self) -> msgspec.Raw | None:
+        """The JSON as received; `None` for a Response that was made by a program."""
+        return self.__dict__.get("raw_json")
+
+    def with_output(self, raw_output: list[msgspec.Raw]) -> "Response":
+        """Return the Response with other output items, and with all its other fields."""
+        other = msgspec.structs.replace(self, raw_output=raw_output)
+        if self.raw is not None:
+            fields = msgspec.json.decode(self.raw, type=dict[str, msgspec.Raw])
+            output = msgspec.Raw(msgspec.json.encode(raw_output))
+            raw = msgspec.json.encode(fields | {"output": output})
+            vars(other)["raw_json"] = msgspec.Raw(raw)
+        return other
+
+    def to_json(self) -> str:
+        """Return the Response as JSON text: as received, fields of later API versions included.
+
+        Output items that the server sent in events alone are in ``output``.
+
+        :raises ValueError: if the JSON is not UTF-8.
+        """
+        raw = self.raw
+        return super().to_json() if raw is None else bytes(raw).decode()
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the Response as a dict, with the content of `to_json`."""
+        return super().to_dict()
+
     @functools.cached_property
     def output(self) -> tuple[OutputItem, ...]:
         """The output items, decoded on first access."""
@@ -158,3 +188,19 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
         return (
             f"Response(id={self.id!r}, status={self.status!r}, model={self.model!r}, items={count})"
         )
+
+
+_decoder = msgspec.json.Decoder(Response)
+
+
+def decode_response(raw: msgspec.Raw) -> Response:
+    """Decode a response, which keeps its JSON.
+
+    :raises msgspec.DecodeError: or another of ``DECODE_ERRORS``, if the JSON is no object.
+    """
+    try:
+        response = _decoder.decode(raw)
+    except lenient.DECODE_ERRORS:
+        response = lenient.decode(raw, Response)
+    vars(response)["raw_json"] = raw
+    return response

@@ -7,11 +7,39 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC
 
-_TRY_AGAIN_IN = re.compile(
-    r"try again in ((?:\s*\d+(?:\.\d+)?\s*(?:ms|h|m|s)(?:econds?)?)+)", re.IGNORECASE
+_MILLISECONDS = {
+    **dict.fromkeys(("ms", "msec", "msecs", "millisecond", "milliseconds"), 1.0),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1_000.0),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60_000.0),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3_600_000.0),
+    **dict.fromkeys(("d", "day", "days"), 86_400_000.0),
+}
+_UNIT = "|".join(sorted(_MILLISECONDS, key=len, reverse=True))
+# Every repetition is bounded or ends at a character that it does not match, so that a message
+# cannot cause backtracking.
+_NUMBER = r"(?:\d{1,15}(?:\.\d{1,15})?|(?:an?|one)(?=\s))"
+_PART = rf"{_NUMBER}\s{{0,4}}(?:{_UNIT})(?![a-z])"
+_DURATION = rf"{_PART}(?:[\s,]{{0,4}}(?:and\s{{1,4}})?{_PART}){{0,5}}"
+_HINT = re.compile(
+    rf"\b(?:try(?:ing)?(?:\s{{1,4}}again)?|retry(?:ing)?|wait)\s{{1,4}}"
+    rf"(?:(?:in|after|for|about|at\s{{1,4}}least|another)\s{{1,4}}){{0,3}}({_DURATION})",
+    re.IGNORECASE,
 )
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|h|m|s)", re.IGNORECASE)
-_MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_ONE_PART = re.compile(rf"({_NUMBER})\s{{0,4}}({_UNIT})(?![a-z])", re.IGNORECASE)
+_WHOLE = re.compile(_DURATION, re.IGNORECASE)
+_LIMITS = frozenset(
+    {
+        "overloaded_error",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "server_is_overloaded",
+        "service_unavailable_error",
+        "slow_down",
+        "too_many_requests",
+    }
+)
+"""The codes and types of errors whose message may state a delay."""
+_LIMIT_STATUSES = frozenset({429, 503, 529})
 
 
 def parse_retry_after(
@@ -19,8 +47,8 @@ def parse_retry_after(
 ) -> float | None:
     """Return the delay in seconds that a server's headers ask for.
 
-    ``retry-after-ms`` takes precedence over ``retry-after``, which is a number of seconds or a
-    date. A date in the past is ``0.0``.
+    ``retry-after-ms`` takes precedence over ``retry-after``, which is a number of seconds, a
+    duration such as ``6m0s``, or a date. A date in the past is ``0.0``.
 
     :param headers: the headers; their names may have any case.
     :param now: returns the current Unix time, with which a date is compared.
@@ -32,6 +60,8 @@ def parse_retry_after(
         return delay / 1000
     value = values.get("retry-after")
     delay = _parse_number(value)
+    if delay is None and value is not None and _WHOLE.fullmatch(value.strip()):
+        return _parse_duration(value)
     if delay is None and value is not None:
         try:
             date = email.utils.parsedate_to_datetime(value)
@@ -44,13 +74,39 @@ def parse_retry_after(
 
 
 def parse_retry_message(message: str) -> float | None:
-    """Return the delay in seconds that a rate limit's message states ("try again in 1.2s")."""
-    match = _TRY_AGAIN_IN.search(message)
-    if match is None:
-        return None
-    durations = _DURATION.findall(match[1])
-    delay = sum(float(number) * _MILLISECONDS[unit.lower()] for number, unit in durations) / 1000
-    return delay if math.isfinite(delay) else None
+    """Return the delay in seconds that a message states.
+
+    The delay may have several units, as abbreviations or words: "try again in 6m0s", "retry after
+    20 seconds", "wait 1 minute and 30 seconds".
+    """
+    match = _HINT.search(message)
+    return None if match is None else _parse_duration(match[1])
+
+
+def parse_retry_hint(
+    message: str,
+    *,
+    code: str | None,
+    error_type: str | None,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> float | None:
+    """Return the delay in seconds that an error asks for, by its headers or its message.
+
+    The message counts for errors of rate limits and overload only. That of another error may
+    quote the request.
+    """
+    delay = parse_retry_after(headers or {})
+    is_limit = status in _LIMIT_STATUSES or not _LIMITS.isdisjoint({code, error_type})
+    return parse_retry_message(message) if delay is None and is_limit else delay
+
+
+def _parse_duration(text: str) -> float:
+    milliseconds = (
+        (1.0 if number.isalpha() else float(number)) * _MILLISECONDS[unit.lower()]
+        for number, unit in _ONE_PART.findall(text)
+    )
+    return math.fsum(milliseconds) / 1000
 
 
 def _parse_number(text: str | None) -> float | None:

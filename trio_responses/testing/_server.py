@@ -75,7 +75,7 @@ class ServerStatistics:
 
 @final
 class ResponsesServer:
-    """A Responses server to test against, created by :func:`open_test_server`.
+    """A Responses server to test against, made by :func:`open_test_server`.
 
     Without scripts, the server answers with :func:`~trio_responses.testing.default_answer`.
     Scripts for coming requests form a queue: each request that starts takes the first script that

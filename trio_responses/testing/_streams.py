@@ -40,7 +40,7 @@ class _Pipe:
 
 
 class MemoryStream(HalfCloseableStream):
-    """One end of a connection in memory, created by :func:`memory_connection`.
+    """One end of a connection in memory, made by :func:`memory_connection`.
 
     Tests of a network client need two features that :func:`trio.testing.memory_stream_pair` lacks:
     a bound, so that a slow reader stops the writer, and a reset, so that the other end gets

@@ -199,6 +199,25 @@ async def test_an_mcp_approval_is_answered_with_the_decision_and_its_reason(
     }
 
 
+@pytest.mark.parametrize("kind", FIELDS)
+async def test_an_interrupted_call_starts_again_only_if_its_output_cannot_state_this(
+    narrow_server: "ResponsesServer", kind: str
+) -> None:
+    starts: list[float] = []
+
+    async def hang(_: Any) -> Any:
+        starts.append(trio.current_time())
+        await trio.sleep_forever()
+
+    say_raw(narrow_server, call_of(kind))
+    tools = [{"type": "function", "name": "look_up"}]
+    async with open_conversation(narrow_server, tools=tools) as conversation:
+        for _ in range(2):
+            with trio.move_on_after(1):
+                await conversation.run("Go.", handlers={kind: hang})
+    assert len(starts) == (2 if kind in {"computer_call", "tool_search_call"} else 1)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in FIELDS if kind != "local_shell_call"])
 async def test_the_exception_of_a_handler_is_sent_in_the_output(
     narrow_server: "ResponsesServer", kind: str

@@ -177,7 +177,7 @@ async def test_a_mismatch_raises_an_error_with_the_text_and_the_place(
     assert not text or text not in str(error)
     assert error.place == place
     where = f" at {place}" if place else ""
-    assert str(error).endswith(f" does not fit the type that was asked for{where}")
+    assert f" does not fit the type that was asked for{where}: " in str(error)
 
 
 async def test_calls_without_a_handler_are_not_an_answer(server: "ResponsesServer") -> None:
