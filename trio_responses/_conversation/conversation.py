@@ -381,8 +381,18 @@ class Conversation(TurnMethods):
 
     @property
     def items(self) -> tuple[OutputItem, ...]:
-        """The history, oldest item first, as typed views of the raw JSON."""
+        """The history, oldest item first, as typed views of `raw_items`."""
         return tuple(wire.decode_item(raw) for raw in self._history.raw_items)
+
+    @property
+    def raw_items(self) -> tuple[msgspec.Raw, ...]:
+        """The history, oldest item first, as raw JSON: what a request with full input sends.
+
+        An item keeps fields that this version does not know, and the spelling of its numbers and
+        texts. ``bytes(raw)`` is the JSON of one item. `replace_history` and every input accept raw
+        items.
+        """
+        return tuple(self._history.raw_items)
 
     @property
     def last_response_id(self) -> str | None:
