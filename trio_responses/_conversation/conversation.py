@@ -113,14 +113,14 @@ class Conversation(TurnMethods):
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
-        """Run the next turn as a scope, event by event.
+        """Return a stream for the next turn: its block sends the request and receives the events.
 
         :param input: what is new: text, which is sent as a message of the user, or an item, or a
             list of items.
@@ -151,7 +151,7 @@ class Conversation(TurnMethods):
         generate: bool | None = None,
         within_run: bool = False,
     ) -> TurnStream:
-        """Return the stream of a turn; its block sends the request.
+        """Return the stream of a turn, whose ``async with`` block sends the request.
 
         :param within_run: whether a run holds the lock for the turn.
         """
@@ -174,7 +174,7 @@ class Conversation(TurnMethods):
 
     async def create(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -192,7 +192,7 @@ class Conversation(TurnMethods):
 
     def run_stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
@@ -207,7 +207,7 @@ class Conversation(TurnMethods):
         max_retries: int | None = None,
         **params: Any,
     ) -> AbstractAsyncContextManager[RunStream]:
-        """Run turns, and tools between them, until the model answers: as a scope, event by event.
+        """Open a stream of the events of a run: turns and tool calls until the model answers.
 
         For example::
 
@@ -283,7 +283,7 @@ class Conversation(TurnMethods):
 
     async def run(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
@@ -348,7 +348,7 @@ class Conversation(TurnMethods):
     async def parse(
         self,
         answer: Any,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -396,7 +396,7 @@ class Conversation(TurnMethods):
 
     @property
     def last_response_id(self) -> str | None:
-        """The id of the response of the last turn that ended well."""
+        """The id of the response of the last successful turn."""
         return self._history.last_response_id
 
     async def replace_history(
@@ -466,7 +466,7 @@ class Conversation(TurnMethods):
             settings=self._settings.plain,
             items=[msgspec.Raw(items.json) for items in history.pieces],
             last_response_id=history.last_response_id,
-            answers=history.tool_outputs,
+            answers=history.unsent_outputs,
             unsent=list(history.unsent),
         ).encode()
 

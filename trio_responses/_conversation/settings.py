@@ -12,7 +12,7 @@ import msgspec
 
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError
-from trio_responses._protocol.continuation import canonical, with_encrypted_reasoning
+from trio_responses._protocol.continuation import canonical_settings, with_encrypted_reasoning
 from trio_responses._tools.toolbox import tool_definitions
 from trio_responses._turn.request_builder import create_command
 
@@ -31,7 +31,7 @@ NOT_SETTINGS: Final = frozenset(
 
 @final
 class TurnSettings:
-    """The encoded settings of a turn.
+    """The settings of a turn, already encoded: all request fields except the input.
 
     :param given: settings by name; those that are ``UNSET`` are left out.
     :param of: ``conversation``, ``turn`` or ``run``, for error messages.
@@ -58,7 +58,7 @@ class TurnSettings:
         self.stored: bool = plain.get("store") is True
         """Whether the server stores the response, so that every socket can continue it."""
         self._head = _encode(plain)
-        self.canonical: bytes = canonical(self._head)
+        self.canonical: bytes = canonical_settings(self._head)
         """All settings in a form in which equal settings are equal bytes."""
 
     def encode_request(

@@ -242,7 +242,7 @@ class FunctionTool(Generic[P, R]):
         return inspect.BoundArguments(self._signature, cast("Any", named))
 
     def __repr__(self) -> str:
-        """Show the name of the tool."""
+        """Return the name of the tool."""
         return f"<FunctionTool {self.name!r}>"
 
 

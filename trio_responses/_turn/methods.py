@@ -1,4 +1,4 @@
-"""The ways to run a turn that connections, lanes, conversations and pools share.
+"""The methods to run a turn that connections, lanes, conversations and pools share.
 
 Everything is built on one method, ``stream``.
 """
@@ -40,24 +40,24 @@ class LaneTurnSender(TurnSender, Protocol):
 
 
 class TurnMethods:
-    """The methods that are built on ``stream``."""
+    """A base class with methods to run a turn, all built on ``stream``."""
 
     @abstractmethod
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
-        """Run one turn as a scope, event by event."""
+        """Return a stream for one turn: its block sends the request and receives the events."""
         raise NotImplementedError
 
     async def create(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -87,7 +87,7 @@ class TurnMethods:
 
     async def warm_up(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input = (),  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -138,7 +138,7 @@ class TurnMethods:
     async def parse(
         self,
         answer: Any,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -193,7 +193,7 @@ class Responses:
 
     async def create(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -204,7 +204,7 @@ class Responses:
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -239,7 +239,7 @@ class Responses:
     async def parse(
         self,
         text_format: Any,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -256,7 +256,9 @@ class Responses:
 
 @final
 class Lane(TurnMethods):
-    """A reserved lane: its turns run one after the other. Made by ``connection.lane()``.
+    """A reserved lane (``stream_id``), on which turns run one after the other.
+
+    Made by ``connection.lane()``.
 
     A turn that is left early lets the next one wait until the rest of its response was received.
     """
@@ -282,14 +284,14 @@ class Lane(TurnMethods):
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Any,
     ) -> ResponseStream:
-        """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
+        """Return a stream for one turn on this lane, as ``connection.stream`` does."""
         check_option_values(delivery=delivery)
         request = StaticRequest(create_command(params, input))
         return ResponseStream(

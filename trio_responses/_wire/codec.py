@@ -158,13 +158,18 @@ def _describe_decode_error(error: Exception) -> str:
     return str(error)
 
 
-def encode(command: ClientEvent) -> bytes:
-    """Encode one client event as a frame.
+def encode(command: ClientEvent | Mapping[str, Any]) -> bytes:
+    """Encode one client event, or a mapping, as a frame.
 
     :raises TypeError: if a value cannot be encoded as JSON. The message names the field and leaves
         out the value.
     :raises ValueError: if ``extra`` contains a field that the client event has itself.
     """
+    if isinstance(command, Mapping):
+        given = command.get("input")
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            command = {**command, "input": _as_received(given)}
+        return _encode_json(command)
     given = command.input
     if isinstance(given, Sequence) and not isinstance(given, str):
         command = msgspec.structs.replace(command, input=_as_received(given))
@@ -180,14 +185,6 @@ def encode(command: ClientEvent) -> bytes:
         command = msgspec.structs.replace(command, extra=msgspec.UNSET)
     frame = _encode_json(command)
     return frame[:-1] + b"," + _encode_json(dict(extra))[1:] if extra else frame
-
-
-def encode_mapping(command: Mapping[str, Any]) -> bytes:
-    """Encode a mapping as a frame, without any change.
-
-    :raises TypeError: if a value cannot be encoded as JSON.
-    """
-    return _encode_json(command)
 
 
 def _as_received(items: Sequence[Any]) -> Sequence[Any]:
