@@ -46,11 +46,12 @@ nitpick_ignore = [  # type variables, and names in signatures that are not publi
             "trio_responses._tools.function.",
             "trio_responses._turn.methods.",
         )
-        for name in ("T", "P", "R")
+        for name in ("T", "P", "R", "Deps")
     ),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),
     ("py:class", "ReplyOptions"),
+    ("py:class", "trio_responses._tools.context.CallContext"),
     ("py:class", "trio_responses.testing._scripts.Recorded"),
     ("py:obj", "encode_output"),
 ]

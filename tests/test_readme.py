@@ -31,7 +31,7 @@ FIRST, CONVERSATION, TOOLS, TEST = examples("README.md")
 DELTA, LOSS, AGAIN, FORK, STEERING, COMPACTION, TRIMMING, CHECKPOINT, ROTATION = examples(
     "docs/conversations.md"
 )
-RUN, RUN_STREAM, APPROVAL, HANDLERS, ERRORS, ANSWERS = examples("docs/tools.md")
+RUN, RUN_STREAM, CONTEXT, APPROVAL, HANDLERS, ERRORS, ANSWERS = examples("docs/tools.md")
 
 
 async def run(example: str, connection: ResponsesConnection | None = None) -> None:
@@ -97,6 +97,16 @@ async def test_a_run_shows_its_tools(capsys: pytest.CaptureFixture[str]) -> None
         await run(RUN_STREAM, connection)
     assert capsys.readouterr().out == (
         '[get_weather ... done]\nTurn 1: the tool returned {"degrees":21.5}. 2 responses\n'
+    )
+
+
+@NO_WAITING
+async def test_a_tool_gets_its_context(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(CONTEXT, connection)
+        assert list(server.requests[0].tools[0]["parameters"]["properties"]) == ["number"]
+    assert capsys.readouterr().out == (
+        "get_order: reading\nTurn 1: the tool returned order Seven is paid.\n"
     )
 
 

@@ -5,7 +5,11 @@ Records of the wire format are in `trio_responses.types`, aliases for annotation
 """
 
 from trio_responses._client import ResponsesConnection, connect_responses, open_responses
-from trio_responses._conversation.conversation import Conversation, ConversationStatistics
+from trio_responses._conversation.conversation import (
+    Conversation,
+    ConversationStatistics,
+    ToolContext,
+)
 from trio_responses._conversation.run import RunStream
 from trio_responses._endpoint import VERSION, Endpoint
 from trio_responses._errors import (
@@ -68,7 +72,7 @@ from trio_responses._tools.function import (
 )
 from trio_responses._tools.parsing import ParsedResponse
 from trio_responses._tools.schema import InvalidJSON, JSONType, Schema, strict_schema
-from trio_responses._tools.toolbox import ToolFinished, ToolStarted
+from trio_responses._tools.toolbox import ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.methods import Lane, Responses
 from trio_responses._turn.steering import SteerReceipt
 from trio_responses._turn.stream import ResponseStream
@@ -142,7 +146,9 @@ __all__ = [
     "SteerState",
     "StreamLimitReached",
     "Timeouts",
+    "ToolContext",
     "ToolFinished",
+    "ToolProgress",
     "ToolRecord",
     "ToolStarted",
     "TurnRecord",

@@ -70,11 +70,26 @@ async def test_output_of_the_server_is_sent_back_unchanged(
         await conversation.create("one")
         assert raw_items(conversation)[1:] == ODD_ITEMS
         assert isinstance(conversation.items[1], UnknownItem)
+        assert [bytes(raw).decode() for raw in conversation.raw_items[1:]] == ODD_ITEMS
         await server.reset_all()
         await conversation.create("two")
     wanted = [user("one"), *map(msgspec.json.decode, ODD_ITEMS), user("two")]
     assert server.requests[1]["input"] == wanted
     assert parent(server.requests[1]) is None
+
+
+async def test_raw_items_move_to_another_conversation_unchanged(server: ResponsesServer) -> None:
+    server.answer(by_hand("lane-32", ODD_ITEMS, where="the end"))
+    async with server.open_client() as connection:
+        async with connection.conversation(model="m") as conversation:
+            await conversation.create("one")
+            raw = conversation.raw_items
+        async with connection.conversation(model="m") as other:
+            await other.replace_history(raw)
+            assert other.raw_items == raw
+            await other.create("two")
+    wanted = [user("one"), *map(msgspec.json.decode, ODD_ITEMS), user("two")]
+    assert server.requests[1]["input"] == wanted
 
 
 async def test_null_in_the_output_is_left_out(server: ResponsesServer) -> None:

@@ -11,6 +11,7 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionRotated,
     ToolFinished,
+    ToolProgress,
     ToolStarted,
     TurnRestarted,
     function_tool,
@@ -83,6 +84,9 @@ def narrow_run_event(event: RunEvent) -> str | None:
         return event.delta
     if event.type == "trio_responses.tool_started":
         assert_type(event, ToolStarted)
+        return event.name
+    if event.type == "trio_responses.tool_progress":
+        assert_type(event, ToolProgress)
         return event.name
     if event.type == "trio_responses.tool_finished":
         assert_type(event, ToolFinished)

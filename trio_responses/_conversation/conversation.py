@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final, overload
 
 import msgspec
 import trio
@@ -24,17 +24,18 @@ from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._settings import check_option_values
+from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
 from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.request_builder import raw_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trio_responses._conversation.history import History
-    from trio_responses._conversation.run import RunStream
+    from trio_responses._conversation.run import Report, RunStream
     from trio_responses._endpoint import Endpoint
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
@@ -42,9 +43,16 @@ if TYPE_CHECKING:
     from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import Input, OutputItem, Response
 
-__all__ = ["Conversation", "ConversationStatistics"]
+__all__ = ["Conversation", "ConversationStatistics", "ToolContext"]
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:  # type checkers know the default of a type variable before Python does
+    import typing_extensions
+
+    Deps = typing_extensions.TypeVar("Deps", default=None)
+else:
+    Deps = TypeVar("Deps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +201,7 @@ class Conversation(TurnMethods):
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
+        deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
@@ -230,6 +239,8 @@ class Conversation(TurnMethods):
         :param tool_timeout: how many seconds a call may take, unless its tool sets a time.
         :param on_tool_error: ``"return"`` sends the error of a tool to the model; ``"raise"``
             raises it, and cancels the other tools. Invalid arguments are always sent to the model.
+        :param deps: what the tools need, such as a database: ``context.dependencies`` of the tools
+            that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
         :param max_retries: as for `stream`, for each turn of the run.
         :param params: settings of the turns. A ``tool_choice`` that forces a call applies to the
@@ -258,6 +269,7 @@ class Conversation(TurnMethods):
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             settings=self._settings_with(params, "run"),
+            make_context=partial(self._make_context, deps),
             instruments=self._instruments,
         )
         make_turn = partial(
@@ -280,6 +292,7 @@ class Conversation(TurnMethods):
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
+        deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         **params: Any,
@@ -304,6 +317,7 @@ class Conversation(TurnMethods):
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
             on_tool_error=on_tool_error,
+            deps=deps,
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
@@ -354,6 +368,12 @@ class Conversation(TurnMethods):
         response = await self.run(input, delivery=delivery, max_retries=max_retries, **params)
         return parse_response(response, reader)
 
+    def _make_context(
+        self, deps: object, call: wire.FunctionCall, report: Report
+    ) -> ToolContext[object]:
+        """Return the context of a call in a run."""
+        return ToolContext(deps, call=call, conversation=self, report=report)
+
     def _settings_with(self, params: Mapping[str, Any], of: str) -> TurnSettings:
         return TurnSettings({**self._settings.plain, **params}, of) if params else self._settings
 
@@ -361,8 +381,18 @@ class Conversation(TurnMethods):
 
     @property
     def items(self) -> tuple[OutputItem, ...]:
-        """The history, oldest item first, as typed views of the raw JSON."""
+        """The history, oldest item first, as typed views of `raw_items`."""
         return tuple(wire.decode_item(raw) for raw in self._history.raw_items)
+
+    @property
+    def raw_items(self) -> tuple[msgspec.Raw, ...]:
+        """The history, oldest item first, as raw JSON: what a request with full input sends.
+
+        An item keeps fields that this version does not know, and the spelling of its numbers and
+        texts. ``bytes(raw)`` is the JSON of one item. `replace_history` and every input accept raw
+        items.
+        """
+        return tuple(self._history.raw_items)
 
     @property
     def last_response_id(self) -> str | None:
@@ -445,3 +475,88 @@ class Conversation(TurnMethods):
         return ConversationStatistics(
             items=self._history.item_count, **dataclasses.asdict(self._history.counters)
         )
+
+
+@final
+class ToolContext(CallContext, Generic[Deps]):
+    """What a run knows about a call, for the tool that answers the call.
+
+    A function tool gets one for its parameter with this annotation; the model does not see the
+    parameter. For example::
+
+        @function_tool
+        async def find_orders(context: ToolContext[Database], status: str) -> list[Order]:
+            return await context.dependencies.find_orders(status)
+
+
+        await conversation.run("What is not paid?", tools=[find_orders], deps=database)
+
+    A test of a tool makes one itself: ``await find_orders(ToolContext(database), "open")``.
+
+    :param dependencies: what the tool needs, as given to the run.
+    """
+
+    __slots__ = ("_call", "_conversation", "_report", "dependencies")
+
+    def __init__(
+        self,
+        dependencies: Deps,
+        *,
+        call: wire.FunctionCall | None = None,
+        conversation: Conversation | None = None,
+        report: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> None:
+        self.dependencies: Deps = dependencies
+        """The ``deps`` of the run."""
+        self._call = call
+        self._conversation = conversation
+        self._report = report
+
+    def __repr__(self) -> str:
+        """Return the id of the call; no content."""
+        return f"<ToolContext of {self._call.call_id if self._call is not None else 'no call'}>"
+
+    @property
+    def call(self) -> wire.FunctionCall:
+        """The model's call, as its item.
+
+        :raises RuntimeError: in a context that was made without a call.
+        """
+        if self._call is None:
+            raise RuntimeError("this ToolContext has no call: it was not made by a run")
+        return self._call
+
+    @property
+    def call_id(self) -> str:
+        """The id of the call.
+
+        :raises RuntimeError: in a context that was made without a call.
+        """
+        return self.call.call_id
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation of the run, for example to fork it. It has no other turn meanwhile.
+
+        :raises RuntimeError: in a context that was made without a conversation.
+        """
+        if self._conversation is None:
+            raise RuntimeError("this ToolContext has no conversation: it was not made by a run")
+        return self._conversation
+
+    async def progress(self, value: Any) -> None:
+        """Report the progress of the call: ``run_stream()`` yields a `ToolProgress`.
+
+        Waits while the last report of this call has not been read, so that a slow reader slows the
+        tool, and memory stays bounded. A checkpoint; if cancelled, nothing is reported. A sync
+        tool, which runs in a thread, calls ``trio.from_thread.run(context.progress, value)``.
+        Outside of a run, the value is discarded.
+
+        :param value: a number, a text or any other object; the model does not see the value.
+        :raises RuntimeError: when the call has ended.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._report is not None:
+            await self._report(value)
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
 
 import trio
 
@@ -23,11 +23,11 @@ from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
 from trio_responses._protocol.calls import make_error_output
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolStarted
+from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.stream import raise_if_failed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from typing import Self
 
     import msgspec
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import History
     from trio_responses._conversation.turn import TurnLock
     from trio_responses._protocol.calls import CallKey
+    from trio_responses._tools.context import CallContext
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import ResponseStream
     from trio_responses._wire import Response
@@ -45,11 +46,26 @@ __all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
 MakeTurn: TypeAlias = "Callable[[RawItems, TurnSettings], ResponseStream]"
 """Returns the stream of a turn, for its new items and its settings."""
 
-RunEvent: TypeAlias = StreamEvent | ToolStarted | ToolFinished
-"""An event of the model, or a notification that a call has started or finished."""
+RunEvent: TypeAlias = StreamEvent | ToolStarted | ToolProgress | ToolFinished
+"""An event of the model, or a notification of a call: started, progress, finished."""
 
-ToolNotification: TypeAlias = ToolStarted | ToolFinished | Exception
+
+class _ProgressReport(NamedTuple):
+    """A report of a call that has not been read."""
+
+    event: ToolProgress
+    unread: trio.Semaphore
+    """Released when the report is read, so that the call may send the next one."""
+
+
+ToolNotification: TypeAlias = ToolStarted | _ProgressReport | ToolFinished | Exception
 """A notification of a call; an exception ends the run."""
+
+Report: TypeAlias = "Callable[[Any], Awaitable[None]]"
+"""Reports the progress of a call."""
+
+MakeToolContext: TypeAlias = "Callable[[wire.FunctionCall, Report], CallContext]"
+"""Returns the context of a call, for the function that reports its progress."""
 
 FORCING_CHOICES: Final = frozenset({"required", "any"})
 """Values of ``tool_choice`` that force a call."""
@@ -67,6 +83,8 @@ class RunConfig:
     """The largest number of tools that run at the same time."""
     settings: TurnSettings
     """The settings of the first turn."""
+    make_context: MakeToolContext
+    """Returns the context of a call."""
     instruments: Instruments = field(default_factory=Instruments, repr=False)
     """Notified about each call that runs."""
 
@@ -177,9 +195,7 @@ class RunStream:
             scope = trio.CancelScope()
             try:
                 async for notification in self._start_calls(handled, scope):
-                    if isinstance(notification, Exception):
-                        raise notification
-                    yield notification
+                    yield _event_of(notification)
             finally:
                 scope.cancel()
             outputs = calls.outputs_for(pending)
@@ -207,8 +223,9 @@ class RunStream:
         self, calls: Mapping[CallKey, wire.OutputItem], scope: trio.CancelScope
     ) -> trio.MemoryReceiveChannel[ToolNotification]:
         """Start tool calls in parallel, and return the channel of their notifications."""
-        # The buffer has room for all notifications of a call: started, finished and an exception.
-        send, receive = trio.open_memory_channel[ToolNotification](3 * len(calls))
+        # The buffer has room for all notifications of a call: started, finished, an exception, and
+        # one report of progress.
+        send, receive = trio.open_memory_channel[ToolNotification](4 * len(calls))
         self._nursery.start_soon(self._run_calls, calls, send, scope)
         return receive
 
@@ -271,7 +288,7 @@ class RunStream:
             if interrupted is not None:
                 store_output(key, interrupted)
             with self._config.instruments.observe_call(call) as record:
-                output, failure = await self._output_of(call)
+                output, failure = await self._output_of(call, notifications)
                 if record is not None:
                     record.error = failure
             store_output(key, output)
@@ -281,15 +298,44 @@ class RunStream:
         if failure is not None and toolbox.ends_run(failure):
             raise failure
 
-    async def _output_of(self, call: wire.OutputItem) -> tuple[msgspec.Raw, Exception | None]:
+    async def _output_of(
+        self, call: wire.OutputItem, notifications: trio.MemorySendChannel[ToolNotification]
+    ) -> tuple[msgspec.Raw, Exception | None]:
         """Run a tool call; return its output, and the exception that the output reports."""
+        unread = trio.Semaphore(1, max_value=1)
+
+        async def report(value: Any) -> None:
+            await unread.acquire()
+            try:
+                notifications.send_nowait(
+                    _ProgressReport(ToolProgress(call=call, value=value), unread)
+                )
+            except trio.ClosedResourceError:
+                raise RuntimeError("progress() is for a call that has not ended") from None
+
+        def make_context(one: wire.FunctionCall) -> CallContext:
+            return self._config.make_context(one, report)
+
         try:
-            return await self._config.toolbox.run(call), None
+            return await self._config.toolbox.run(call, make_context), None
         except Exception as error:
             output = self._config.toolbox.error_output(call, error)
             if output is None:
                 raise
             return output, error
+
+
+def _event_of(notification: ToolNotification) -> RunEvent:
+    """Return the event of a notification.
+
+    :raises Exception: the exception of a tool that ends the run.
+    """
+    if isinstance(notification, Exception):
+        raise notification
+    if isinstance(notification, _ProgressReport):
+        notification.unread.release()
+        return notification.event
+    return notification
 
 
 def _without_forced_call(settings: TurnSettings) -> TurnSettings:

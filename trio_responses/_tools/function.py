@@ -37,6 +37,7 @@ import trio
 
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError, ResponsesError
+from trio_responses._tools.context import CallContext  # noqa: TC001 - get_type_hints reads it
 from trio_responses._tools.schema import InvalidJSON, JSONType
 from trio_responses._wire import InputFile, InputImage, InputText
 
@@ -94,6 +95,9 @@ class FunctionTool(Generic[P, R]):
     default. ``null`` is `None` where the annotation admits `None`. Unknown keys are rejected. The
     schema is strict if strict mode can express every parameter (see `JSONType`).
 
+    A parameter with the annotation `ToolContext` gets what a run knows about the call; the model
+    does not see the parameter.
+
     :param function: a function, sync or async, with an annotation at each parameter. ``*args`` and
         ``**kwargs`` are rejected: a list or a dict as a parameter gives the model a schema.
     :param name: the name for the model: 1 to 64 of the characters ``[a-zA-Z0-9_-]``; by default the
@@ -134,7 +138,7 @@ class FunctionTool(Generic[P, R]):
     ) -> None:
         # Imported with the first tool, since many programs use no tools.
         from trio_responses._tools.docstrings import parse_docstring  # noqa: PLC0415
-        from trio_responses._tools.signatures import arguments_type, signature_of  # noqa: PLC0415
+        from trio_responses._tools.signatures import parameter_types, signature_of  # noqa: PLC0415
 
         signature = signature_of(function)
         functools.update_wrapper(cast("Callable[P, R]", self), function)
@@ -144,12 +148,13 @@ class FunctionTool(Generic[P, R]):
         self.timeout = _check_timeout(timeout)
         self.run_in_thread = run_in_thread
         self.is_async = inspect.iscoroutinefunction(function)
+        types = parameter_types(function, signature, docstring.parameters)
+        self._context = types.context
         self._signature = signature
-        self._arguments = JSONType[Any](
-            arguments_type(function, signature, docstring.parameters),
-            strict=strict,
-            place="parameters",
+        self._visible_signature = signature.replace(
+            parameters=[one for one in signature.parameters.values() if one.name != types.context]
         )
+        self._arguments = JSONType[Any](types.arguments, strict=strict, place="parameters")
         self.schema = self._arguments.schema
 
     @property
@@ -166,19 +171,23 @@ class FunctionTool(Generic[P, R]):
         """Call the function directly, without JSON."""
         return self.__wrapped__(*args, **kwargs)
 
-    async def invoke(self, arguments: str | bytes) -> ToolOutput:
+    async def invoke(
+        self, arguments: str | bytes, *, context: CallContext | None = None
+    ) -> ToolOutput:
         """Call the function with JSON arguments, and return its result encoded for the model.
 
         Exceptions of the function propagate unchanged. When cancelled, an async function is
         cancelled too; the thread of a sync function runs to its end, and its result is discarded.
 
         :param arguments: the arguments as JSON, as the model wrote them.
+        :param context: the `ToolContext` for a function that has a parameter for it.
         :returns: the ``output`` for the model, as `encode_output` returns it.
         :raises InvalidArguments: if the arguments do not match the parameters; the function was not
             called.
         :raises InvalidResult: if the result cannot be sent.
+        :raises ConfigurationError: if the function needs a context.
         """
-        return encode_output(await self.call(self.bind(arguments)), tool=self.name)
+        return encode_output(await self.call(self.bind(arguments), context), tool=self.name)
 
     def bind(self, arguments: str | bytes) -> inspect.BoundArguments:
         """Decode the arguments of a function call. Empty text means no arguments.
@@ -190,15 +199,20 @@ class FunctionTool(Generic[P, R]):
         except InvalidJSON as error:
             raise InvalidArguments(error.message, tool=self.name) from error
         values = map(functools.partial(getattr, decoded), decoded.__struct_fields__)
-        named = dict(zip(self._signature.parameters, values, strict=True))
-        return inspect.BoundArguments(self._signature, cast("Any", named))
+        named = dict(zip(self._visible_signature.parameters, values, strict=True))
+        return inspect.BoundArguments(self._visible_signature, cast("Any", named))
 
-    async def call(self, bound: inspect.BoundArguments) -> Any:
+    async def call(self, bound: inspect.BoundArguments, context: CallContext | None = None) -> Any:
         """Call the function with arguments that `bind` has decoded, and return its result.
 
         Exceptions of the function propagate unchanged. When cancelled, an async function is
         cancelled too; the thread of a sync function runs to its end, and its result is discarded.
+
+        :param context: the `ToolContext` for a function that has a parameter for it.
+        :raises ConfigurationError: if the function needs a context.
         """
+        if self._context is not None:
+            bound = self._with_context(bound, self._context, context)
         function: Callable[..., Any] = self.__wrapped__
         if self.is_async:
             return await function(*bound.args, **bound.kwargs)
@@ -210,6 +224,22 @@ class FunctionTool(Generic[P, R]):
             result = call()
         # A sync decorator around an async function returns a coroutine.
         return await result if inspect.iscoroutine(result) else result
+
+    def _with_context(
+        self, bound: inspect.BoundArguments, name: str, context: CallContext | None
+    ) -> inspect.BoundArguments:
+        """Return the arguments of the model, and the context for the parameter of this name."""
+        value: Any = context
+        if value is None:
+            value = self._signature.parameters[name].default
+        if value is inspect.Parameter.empty:
+            raise ConfigurationError(
+                f"the tool {self.name!r} needs a context for its parameter {name!r}: outside of a"
+                " run, pass context=ToolContext(...)"
+            )
+        given = {**bound.arguments, name: value}
+        named = {each: given[each] for each in self._signature.parameters}
+        return inspect.BoundArguments(self._signature, cast("Any", named))
 
     def __repr__(self) -> str:
         """Return the name of the tool."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Hashable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_origin, get_type_hints
 
 import msgspec
 
 from trio_responses._errors import ConfigurationError
+from trio_responses._tools.context import is_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["arguments_type", "signature_of"]
+__all__ = ["ParameterTypes", "parameter_types", "signature_of"]
 
 FACTORIES: dict[type, Callable[[], Any]] = {list: list, dict: dict, set: set}
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -42,26 +43,45 @@ def signature_of(function: Any) -> inspect.Signature:
         ) from error
 
 
-def arguments_type(
+class ParameterTypes(NamedTuple):
+    """The parameters of a function, apart by who gives their values."""
+
+    arguments: type[msgspec.Struct]
+    """A Struct with one field for each parameter that the model sees, in order."""
+    context: str | None
+    """The name of the parameter for the context of a call; `None` if the function has none."""
+
+
+def parameter_types(
     function: Callable[..., Any], signature: inspect.Signature, descriptions: Mapping[str, str]
-) -> type[msgspec.Struct]:
-    """Return a Struct with one field for each parameter, in order.
+) -> ParameterTypes:
+    """Return the types of the parameters of a function.
 
     :param descriptions: the descriptions of parameters from the docstring.
     :raises ConfigurationError: if a parameter is variadic, or its annotation is missing or cannot
-        be evaluated.
+        be evaluated, and for two parameters for the context.
     """
     fields: list[tuple[str, Any, Any]] = []
     names: dict[str, str] = {}
+    contexts: list[str] = []
     visible = _visible_names(function)
     for number, parameter in enumerate(signature.parameters.values()):
         annotation = _annotation(function, parameter, visible)
+        if is_context(annotation):
+            contexts.append(parameter.name)
+            continue
         described = _describe(annotation, descriptions.get(parameter.name))
         names[f"p{number}"] = parameter.name
         fields.append((f"p{number}", described, _default(parameter)))
-    return msgspec.defstruct(
+    if len(contexts) > 1:
+        raise ConfigurationError(
+            f"{function.__name__} has two parameters for the context of a call,"
+            f" {contexts[0]!r} and {contexts[1]!r}: remove one"
+        )
+    arguments = msgspec.defstruct(
         "Arguments", fields, rename=names, kw_only=True, forbid_unknown_fields=True
     )
+    return ParameterTypes(arguments, contexts[0] if contexts else None)
 
 
 def _annotation(

@@ -19,6 +19,7 @@ from trio_responses import _wire as wire
 from trio_responses._errors import CallNotRejectable, ConfigurationError
 from trio_responses._protocol.calls import is_output_item, make_error_output, make_output
 from trio_responses._settings import check_option_values
+from trio_responses._tools.context import CallContext
 from trio_responses._tools.function import FunctionTool, InvalidArguments, encode_output
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Approve",
     "Handler",
+    "MakeContext",
     "OnToolError",
     "ToolFinished",
     "ToolLike",
+    "ToolProgress",
     "ToolStarted",
     "Toolbox",
     "tool_definitions",
@@ -51,6 +54,9 @@ ends the run with the exception. Invalid arguments are always sent to the model 
 
 ToolLike: TypeAlias = FunctionTool[..., Any] | wire.Tool | Mapping[str, Any]
 """A tool for the model: a function tool, or the definition of any tool."""
+
+MakeContext: TypeAlias = Callable[[wire.FunctionCall], CallContext]
+"""Returns the context of a call of a function."""
 
 TEXT_OUTPUT_CALLS = (wire.FunctionCall, wire.CustomToolCall, wire.LocalShellCall)
 """Calls whose output is text, so that any other result is encoded as JSON."""
@@ -72,6 +78,22 @@ class ToolStarted:
     @property
     def name(self) -> str:
         """The tool's name; the type of the call where it has none."""
+        return _name_of(self.call)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolProgress:
+    """A notification that a tool has reported its progress, by ``context.progress()``."""
+
+    type: ClassVar[Literal["trio_responses.tool_progress"]] = "trio_responses.tool_progress"
+    call: OutputItem
+    """The model's call, as its item."""
+    value: Any
+    """What the tool has reported."""
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
         return _name_of(self.call)
 
 
@@ -215,9 +237,11 @@ class Toolbox:
         """Whether a function is undeclared. Functions from a tool search have a handler instead."""
         return call.name not in self.declared and self._handler(call) is None
 
-    async def run(self, call: OutputItem) -> msgspec.Raw:
+    async def run(self, call: OutputItem, make_context: MakeContext) -> msgspec.Raw:
         """Run a tool call within its time limit, and return its output item.
 
+        :param make_context: returns the context of the call, for a function that has a parameter
+            for it.
         :raises InvalidArguments: if the arguments do not match the parameters; the function was not
             called.
         :raises trio.TooSlowError: if the call exceeds its time limit.
@@ -229,7 +253,7 @@ class Toolbox:
             timeout = function.timeout
         with trio.fail_after(float("inf") if timeout is None else timeout):
             if function is not None and isinstance(call, wire.FunctionCall):
-                result = await function.call(function.bind(call.arguments))
+                result = await function.call(function.bind(call.arguments), make_context(call))
                 return make_output(call, encode_output(result, tool=function.name))
             assert handler is not None  # noqa: S101 - `handles` checks it
             result = await handler(call)

@@ -6,13 +6,13 @@ import trio
 
 from tests.conversation.rig import history, open_conversation
 from tests.conversation.runs.rig import is_paired, outputs
-from trio_responses import function_tool
+from trio_responses import ToolContext, ToolProgress, function_tool
 from trio_responses.testing import Call, open_test_server
 
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
 
 
-def test_a_sync_function_runs_in_a_thread_unless_it_is_cheap() -> None:
+def test_a_sync_function_runs_in_a_thread_by_default() -> None:
     """The threads of one response run at the same time."""
     meeting = threading.Barrier(2)
 
@@ -65,5 +65,25 @@ def test_a_run_does_not_wait_for_a_cancelled_thread() -> None:
                 await conversation.run()
                 assert is_paired(history(conversation))
             assert outputs(server.requests[1]) == [INTERRUPTED]
+
+    trio.run(main)
+
+
+def test_a_sync_tool_reports_its_progress_from_its_thread() -> None:
+    @function_tool
+    def work(context: ToolContext[str]) -> str:
+        trio.from_thread.run(context.progress, "halfway")
+        return context.dependencies
+
+    async def main() -> None:
+        async with open_test_server() as server:
+            server.call("work", call_id="call_1")
+            async with (
+                open_conversation(server, tools=[work]) as conversation,
+                conversation.run_stream("Work.", deps="the end") as run,
+            ):
+                values = [event.value async for event in run if isinstance(event, ToolProgress)]
+            assert values == ["halfway"]
+            assert outputs(server.requests[1]) == ["the end"]
 
     trio.run(main)
