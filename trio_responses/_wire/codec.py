@@ -168,7 +168,7 @@ def encode(command: ClientEvent | Mapping[str, Any]) -> bytes:
     if isinstance(command, Mapping):
         given = command.get("input")
         if isinstance(given, Sequence) and not isinstance(given, str):
-            command = {**command, "input": _as_received(cast("Sequence[Any]", given))}
+            command = {**command, "input": _as_received(cast("Sequence[Any]", given))}  # type: ignore[redundant-cast]
         return _encode_json(command)
     given = command.input
     if isinstance(given, Sequence) and not isinstance(given, str):
