@@ -49,7 +49,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    reasons = item.stash.get(reasons_key, [])
+    reasons: list[str] = item.stash.get(reasons_key, [])
     if report.skipped and reasons:
         report.longrepr = (str(item.path), item.location[1] or 0, reasons[0])
     return report
