@@ -83,6 +83,16 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def live(session: nox.Session) -> None:
+    """Run the main paths with a real service: needs TRIO_RESPONSES_LIVE=1 and OPENAI_API_KEY."""
+    session.install("-e", ".[tests]")
+    variable = "TRIO_RESPONSES_LIVE_RECORDINGS"
+    folder = os.environ.get(variable) or str(Path(session.create_tmp()).resolve() / "recordings")
+    run_tests = ("pytest", "-m", "live", "-rs", "tests/live")
+    session.run(*run_tests, *session.posargs, env={variable: folder})
+
+
+@nox.session
 def examples(session: nox.Session) -> None:
     """Run the examples; those that use Redis are skipped where redis-server is missing."""
     session.install("-e", ".[tests,examples]")

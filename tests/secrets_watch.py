@@ -59,6 +59,10 @@ class SecretsWatch:
         self.looked: int = 0
         """The number of texts that were searched."""
 
+    def add_marker(self, key: str) -> None:
+        """Search for one more key."""
+        self._markers = (*self._markers, key)
+
     def look(self, where: str, *texts: object) -> None:
         """Search texts for keys."""
         for text in texts:

@@ -291,7 +291,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no bytes": (5, "not a checkpoint"),
     "no version": (b'{"format":"trio-responses conversation"}', "not a checkpoint"),
     "cut off": (checkpoint()[:-1], "not a checkpoint"),
-    "another format": (checkpoint(format="something else"), "not the checkpoint of a conversation"),
+    "another format": (
+        checkpoint(format="something else"),
+        "the format of the JSON is 'something else', not",
+    ),
     "a later version": (checkpoint(version=2), "version 2, which a later release wrote"),
     "a later shape": (checkpoint(version=2, settings=[], items=0), "a later release"),
     "no settings": (checkpoint(settings=None), "not a checkpoint"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -243,18 +244,18 @@ async def test_one_recorder_may_record_two_connections(server: ResponsesServer) 
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "message"),
     [
-        b'{"format":"trio-responses recording","version":2}\n',
-        b'{"format":"another","version":1}\n',
-        b'{"format":1}\n',
-        b"no recording\n",
-        b'{"t":"a","dir":"send"}\n',
-        b"[]\n",
+        (b'{"format":"trio-responses recording","version":2}\n', "has version 2, which a later"),
+        (b'{"format":"another","version":1}\n', "not a recording: its format is 'another'"),
+        (b'{"format":1}\n', "not a recording: line 1: Expected `str`, got `int`"),
+        (b"no recording\n", "not a recording: line 1: JSON is malformed"),
+        (b'\n{"t":0,"dir":"open"}\n\n{"t":"a","dir":"send"}\n', "line 4: Expected `float`"),
+        (b"[]\n", "not a recording: line 1: Expected `object`, got `array`"),
     ],
 )
-async def test_a_file_that_is_no_recording_is_refused(data: bytes) -> None:
-    with pytest.raises(ConfigurationError, match="not a recording"):
+async def test_a_file_that_is_no_recording_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
         Recording.parse(data)
 
 

@@ -34,7 +34,9 @@ async def test_a_server_without_scripts_has_no_unused_scripts(server: ResponsesS
 @NO_WAITING
 async def test_a_used_script_passes_the_assertion(server: ResponsesServer) -> None:
     server.reply("one")
-    with pytest.raises(AssertionError, match=r"unused scripts: .*'one'.* 0 requests and 0"):
+    with pytest.raises(
+        AssertionError, match=r"has 1 unused scripts: .*'one'.* received: 0, handshakes: 0"
+    ):
         server.assert_all_scripts_used()
     async with connect(server) as client:
         await client.response(input="Hello")
@@ -107,7 +109,8 @@ def test_the_name_of_a_function_called_twice_is_ambiguous() -> None:
     items = [call("c", "f"), call("d", "f"), output("c", "x"), output("d", "y")]
     request = Request(body={"input": items}, connection=1)
     with pytest.raises(
-        AssertionError, match=r"has 2 outputs for 'f'; its outputs are: c \(f\), d \(f\)"
+        AssertionError,
+        match=r"2 outputs for 'f' \(pass a call_id instead\); its outputs are: c \(f\), d \(f\)",
     ):
         request.output_of("f")
     assert request.output_of("d") == "y"

@@ -390,7 +390,7 @@ NO_TOOLS: list[tuple[Any, str]] = [
     (generates_async, "generates_async is a generator: a tool must return its result"),
     (functools.partial(many), "a tool must be made from a function, not from functools.partial"),
     (Place, "a tool must be made from a function, not from <class"),
-    (lambda: None, "invalid name of a tool, '<lambda>'"),
+    (lambda: None, "'<lambda>' is not a valid name of a tool"),
     (dict.fromkeys, "the parameter 'iterable' of fromkeys has no annotation"),
     (getattr, "getattr has no signature"),
 ]
@@ -405,7 +405,7 @@ def test_an_object_that_cannot_be_a_tool_is_rejected(function: Any, message: str
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 65, "a\n"])
 def test_a_name_with_invalid_characters_or_length_is_rejected(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"of a tool, .*: use 1 to 64 of the characters"):
+    with pytest.raises(ConfigurationError, match=r"of a tool: pass .* with 1 to 64 of the"):
         FunctionTool(many, name=name)
     assert FunctionTool(unit_of, name="x" * 64).name == "x" * 64
 
@@ -416,7 +416,9 @@ def unit_of(x: int) -> int:
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 def test_a_timeout_that_is_not_above_zero_is_rejected(timeout: float) -> None:
-    with pytest.raises(ConfigurationError, match="use a number of seconds above 0"):
+    with pytest.raises(
+        ConfigurationError, match="must be a number of seconds above 0, or None, not"
+    ):
         FunctionTool(unit_of, timeout=timeout)
 
 

@@ -81,7 +81,7 @@ def chat(arguments: argparse.Namespace) -> int:
     except LookupError:
         return WRONG_USAGE
     if arguments.max_age is not None and endpoint is not None:
-        print_error("--max-age is an option of the embedded server: it needs --embedded")
+        print_error("--max-age is an option of the embedded server: add --embedded")
         return WRONG_USAGE
     renderer = choose_renderer(
         sys.stdout, sys.stderr, interactive=sys.stdin.isatty(), plain=arguments.plain
@@ -306,7 +306,9 @@ class Chat:
         response = stream.response
         if response.function_calls:
             names = ", ".join(call.name for call in response.function_calls)
-            self._renderer.show_line("note", f"the model called {names}: no such tool is offered")
+            self._renderer.show_line(
+                "note", f"the model called {names}, but the chat offers no such tool"
+            )
         for note in response_notes(response):
             self._renderer.show_line("note", note)
         usages = [each.usage for each in stream.responses if each.usage is not None]
@@ -333,7 +335,7 @@ class Chat:
             case "/help", "":
                 self._renderer.show_line("note", COMMANDS)
             case (("/save" | "/load"), ""):
-                self._renderer.show_line("error", f"{name} needs the name of a file")
+                self._renderer.show_line("error", f"{name} needs the name of a file: {name} FILE")
             case "/save", path:
                 await self._run_file_command(self._save, path)
             case "/load", path:

@@ -51,6 +51,8 @@ OPTIONS: Final = {
     "with proxy=False or NO_PROXY, or pass allow_insecure=True": "with NO_PROXY",
     " or pass api_key": "",
     "the base URL is wrong": "--base-url is wrong",
+    "pass the return value of conversation.checkpoint()": "choose a file that /save has written",
+    "choose a file that Recorder has written": "choose a file that record or --record has written",
 }
 """What a user of the command line can do, by what a program would do, in error messages."""
 RECONNECT: Final = ReconnectPolicy(initial=0.5, attempts=2, max_retry_after=10.0)

@@ -101,7 +101,9 @@ def load_recording(
     :raises ConfigurationError: when the recording has no request.
     """
     if not server.replay(recording, timing=timing):
-        raise ConfigurationError(f"{name} has no request: nothing to replay")
+        raise ConfigurationError(
+            f"{name} has no request, so there is nothing to replay: record a turn first"
+        )
     server.respond_with(AnswerAfterRecording())
 
 
@@ -116,6 +118,8 @@ class AnswerAfterRecording:
         """Return the default answer of the embedded server."""
         if not self._noted:
             self._noted = True
-            note = "the recording has ended: from now on the server answers by itself"
+            note = (
+                "the recording has no more requests: further ones get answers that are not recorded"
+            )
             print(f"note: {note}", file=sys.stderr, flush=True)
         return default_answer(request)

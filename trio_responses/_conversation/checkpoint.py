@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 FORMAT: Final = "trio-responses conversation"
 VERSION: Final = 1
+HINT: Final = "pass the return value of conversation.checkpoint()"
 
 
 class _CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +80,8 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
         heading = _decode(saved, _CheckpointHeader)
         if heading.format != FORMAT:
             raise ConfigurationError(
-                f"the JSON is not the checkpoint of a conversation: its format is"
-                f" {heading.format!r}, not {FORMAT!r}"
+                f"not a checkpoint: the format of the JSON is {heading.format!r}, not"
+                f" {FORMAT!r}; {HINT}"
             )
         if heading.version > VERSION:
             raise ConfigurationError(
@@ -98,4 +99,4 @@ def _decode(saved: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(saved, type=kind)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
-        raise ConfigurationError(f"not a checkpoint: {error}") from None
+        raise ConfigurationError(f"not a checkpoint: {error}; {HINT}") from None

@@ -249,11 +249,9 @@ class Conversation(TurnMethods):
             without an input, if the history is empty.
         """
         check_option_values(delivery=delivery)
-        if not (max_rounds >= 1 and max_concurrency >= 1):
-            raise ConfigurationError(
-                "max_rounds and max_concurrency must be at least 1, not"
-                f" {max_rounds!r} and {max_concurrency!r}"
-            )
+        for name, value in {"max_rounds": max_rounds, "max_concurrency": max_concurrency}.items():
+            if not value >= 1:
+                raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
         self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
         if tools is not None:
             params["tools"] = tools

@@ -142,12 +142,14 @@ class RunStream:
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
         if self._reading:
-            raise trio.BusyResourceError("another task is reading this run")
+            raise trio.BusyResourceError(
+                "another task is already reading this run: read it in one task"
+            )
         self._reading = True
         try:
             with self._scope:
                 return await self._events.__anext__()
-            raise RuntimeError("a run is iterated over inside its async with block")
+            raise RuntimeError("the run has ended: read its events inside its async with block")
         finally:
             self._reading = False
             self._scope = trio.CancelScope()
@@ -169,7 +171,10 @@ class RunStream:
         :raises RuntimeError: when the run has not ended, or has failed.
         """
         if self._response is None:
-            raise RuntimeError("the run is not finished: read the run to its end first")
+            raise RuntimeError(
+                "the run has no final response: it failed, or was not read to its end; call"
+                " get_final_response() inside its async with block"
+            )
         return self._response
 
     async def aclose(self) -> None:
@@ -205,8 +210,8 @@ class RunStream:
             input_items, new = RawItems.join(outputs) + new, RawItems()
             if not input_items and not history.item_count and "prompt" not in settings.plain:
                 raise ConfigurationError(
-                    "there is nothing to go on from: the history is empty, so the run needs an"
-                    " input"
+                    "the run needs an input: the history of the conversation is empty, so there"
+                    " is nothing to continue"
                 )
             async with self._make_turn(input_items, settings) as stream:
                 self.stream = stream

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TurnSettings", "copy_settings"]
 
-NOT_SETTINGS: Final = frozenset(
-    {"conversation", "input", "previous_response_id", "stream_id", "generate"}
-)
-"""Fields of a request that a conversation sets itself, or that exclude its own history."""
+NOT_SETTINGS: Final[Mapping[str, str]] = {
+    "conversation": "the conversation sends its own history",
+    "generate": "for a request without output, call conversation.warm_up()",
+    "input": "pass the input to create(), stream() or run()",
+    "previous_response_id": "the conversation continues its own last response",
+    "stream_id": "the conversation has a lane of its own",
+}
+"""Fields of a request that a conversation decides, with the reason or the alternative."""
 
 
 @final
@@ -41,12 +45,9 @@ class TurnSettings:
     """
 
     def __init__(self, given: Mapping[str, Any], of: str) -> None:
-        wrong = NOT_SETTINGS.intersection(given)
-        if wrong:
-            raise ConfigurationError(
-                f"not a setting of a {of}: {', '.join(sorted(wrong))}; a conversation decides"
-                " about this itself"
-            )
+        for name, reason in NOT_SETTINGS.items():
+            if name in given:
+                raise ConfigurationError(f"{name!r} is not a setting of a {of}: {reason}")
         plain = {name: value for name, value in given.items() if value is not msgspec.UNSET}
         if plain.get("tools"):
             plain["tools"] = tool_definitions(plain["tools"])

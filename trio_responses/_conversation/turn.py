@@ -216,9 +216,9 @@ class TurnLock:
         task = trio.lowlevel.current_task()
         if task is self._holder or task in self._excluded:
             raise RuntimeError(
-                "a turn of this conversation cannot wait for its own end: this task is inside a"
-                " turn or a tool of the conversation; use conversation.fork() or another"
-                " conversation here"
+                "this task is inside a turn or a tool of the conversation, so a second turn would"
+                " wait for ever: start the turn after the first has ended, or use"
+                " conversation.fork()"
             )
         try:
             self._semaphore.acquire_nowait()

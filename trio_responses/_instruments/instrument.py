@@ -256,7 +256,7 @@ def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
     :raises ConfigurationError: when ``given`` is not iterable, such as a single instrument.
     """
     if not isinstance(given, Iterable):
-        raise ConfigurationError(f"instruments must be a list of instruments, not {given!r}")
+        raise ConfigurationError(f"instruments must be a list of Instrument objects, not {given!r}")
     return tuple(given)
 
 

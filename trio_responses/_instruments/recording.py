@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
 
 import msgspec
 import trio
@@ -29,6 +29,7 @@ __all__ = ["Recorder", "Recording", "RecordingLine", "Redact"]
 
 FORMAT: Final = "trio-responses recording"
 VERSION: Final = 1
+HINT: Final = "choose a file that Recorder has written"
 OWNER_ONLY: Final = 0o600
 SECRETS_OF_TOOLS: Final[dict[str, dict[str, Any]]] = {
     "mcp": {"authorization": "[redacted]", "headers": {}},
@@ -42,6 +43,8 @@ PLAIN_MARKS: Final = (b"mcp", b"domain_secrets")
 MARKS: Final = (*PLAIN_MARKS, b"\\u")
 """Every frame that may have a secret field contains one of these."""
 NORMAL_CLOSURE: Final = 1000
+
+T = TypeVar("T")
 
 Redact: TypeAlias = "Callable[[Any], Any]"
 """A function that gets a frame as plain JSON and returns the JSON to record instead."""
@@ -277,16 +280,13 @@ class Recording:
     def parse(cls, data: bytes) -> Self:
         """Read a recording from the bytes of a file, as `read` does."""
         *whole, rest = data.split(b"\n")
-        rows = [row for row in whole if row.strip()]
+        rows = [(number, row) for number, row in enumerate(whole, 1) if row.strip()]
         if rest.strip() and _is_whole(rest):
-            rows.append(rest)
-        if rows and _is_header(rows[0]):
-            _check_header(rows.pop(0))
+            rows.append((len(whole) + 1, rest))
+        if rows and _is_header(rows[0][1]):
+            _check_header(*rows.pop(0))
         decoder = msgspec.json.Decoder(RecordingLine)
-        try:
-            return cls([decoder.decode(row) for row in rows])
-        except msgspec.DecodeError as error:
-            raise ConfigurationError("not a recording: a line has another form") from error
+        return cls([_decode_row(decoder, number, row) for number, row in rows])
 
 
 def _is_whole(row: bytes) -> bool:
@@ -306,10 +306,25 @@ def _is_header(row: bytes) -> bool:
     return "format" in names and "dir" not in names
 
 
-def _check_header(row: bytes) -> None:
+def _check_header(number: int, row: bytes) -> None:
+    header = _decode_row(msgspec.json.Decoder(_Header), number, row)
+    if header.format != FORMAT:
+        raise ConfigurationError(
+            f"not a recording: its format is {header.format!r}, not {FORMAT!r}; {HINT}"
+        )
+    if header.version > VERSION:
+        raise ConfigurationError(
+            f"the recording has version {header.version}, which a later release wrote; this"
+            f" release reads versions up to {VERSION}: upgrade trio-responses"
+        )
+
+
+def _decode_row(decoder: msgspec.json.Decoder[T], number: int, row: bytes) -> T:
+    """Decode one line of a recording.
+
+    :raises ConfigurationError: with the number of the line.
+    """
     try:
-        header = msgspec.json.decode(row, type=_Header)
+        return decoder.decode(row)
     except msgspec.DecodeError as error:
-        raise ConfigurationError("not a recording: its first line has another form") from error
-    if header.format != FORMAT or header.version > VERSION:
-        raise ConfigurationError(f"not a recording of version {VERSION}")
+        raise ConfigurationError(f"not a recording: line {number}: {error}; {HINT}") from error

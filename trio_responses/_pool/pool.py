@@ -280,7 +280,7 @@ class PoolTurnSender:
         if self._connection is not None and self._has_place:
             await self._connection.engine.requests.steer(turn, receipt)
         else:
-            receipt.fail("response_already_completed", "the turn has ended")
+            receipt.fail("response_already_completed", "the input was not sent: the turn has ended")
             await trio.lowlevel.checkpoint()
 
 

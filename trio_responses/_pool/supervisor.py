@@ -75,7 +75,9 @@ class PoolSupervisor:
                     for connection in self._scheduler.connections:
                         connections.start_soon(connection.engine.aclose)
         finally:
-            self._scheduler.close(ConnectionClosed("the pool's nursery has ended"))
+            self._scheduler.close(
+                ConnectionClosed("the pool is closed: its async with block has ended")
+            )
             self._finished.set()
 
     async def _run_connection(self, nursery: trio.Nursery) -> None:

@@ -283,7 +283,8 @@ def encode_output(result: Any, *, tool: str = "tool") -> ToolOutput:
         return parts
     if issubclass(type(result), (bytes, bytearray, memoryview)):
         raise InvalidResult(
-            f"the tool {tool!r} returned {type(result).__name__}: return text or a content part"
+            f"the tool {tool!r} returned {type(result).__name__}, which the model cannot read:"
+            " return text, or an InputText, InputImage or InputFile"
         )
     try:
         if issubclass(type(result), str):
@@ -294,7 +295,7 @@ def encode_output(result: Any, *, tool: str = "tool") -> ToolOutput:
         kind = type(result).__name__
         raise InvalidResult(
             f"the tool {tool!r} returned a {kind} that JSON cannot express: "
-            "return a value that msgspec can encode"
+            "return text, or a value that msgspec can encode"
         ) from error
 
 
@@ -312,8 +313,8 @@ def _content_parts(result: Any) -> list[Any]:
 def _check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ConfigurationError(
-            f"invalid name of a tool, {name!r}: "
-            "use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
+            f"{name!r} is not a valid name of a tool: pass @function_tool(name=...) with 1 to 64"
+            " of the characters a-z, A-Z, 0-9, _ and -"
         )
     return name
 
@@ -321,6 +322,6 @@ def _check_name(name: str) -> str:
 def _check_timeout(timeout: float | None) -> float | None:
     if timeout is not None and (math.isnan(timeout) or timeout <= 0):
         raise ConfigurationError(
-            f"invalid timeout of a tool, {timeout}: use a number of seconds above 0, or None"
+            f"the timeout of a tool must be a number of seconds above 0, or None, not {timeout!r}"
         )
     return timeout

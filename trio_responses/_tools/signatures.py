@@ -34,7 +34,7 @@ def signature_of(function: Any) -> inspect.Signature:
         raise ConfigurationError(f"a tool must be made from a function, not from {function!r}")
     name = function.__name__
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(f"{name} is a generator: a tool must return its result")
+        raise ConfigurationError(f"{name} is a generator: a tool must return its result, not yield")
     try:
         return inspect.signature(function)
     except ValueError as error:
@@ -90,7 +90,8 @@ def _annotation(
     place = f"the parameter {parameter.name!r} of {function.__name__}"
     if parameter.kind in VARIADIC:
         raise ConfigurationError(
-            f"{place} accepts any number of arguments: use a list or a dict instead"
+            f"{place} accepts any number of arguments, which a JSON schema cannot describe: use a"
+            " parameter that is a list or a dict"
         )
     if parameter.annotation is inspect.Parameter.empty:
         raise ConfigurationError(f"{place} has no annotation: add its type")
@@ -99,7 +100,8 @@ def _annotation(
         return get_type_hints(cast("Any", holder), {}, visible, include_extras=True)["parameter"]
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise ConfigurationError(
-            f"{place}: the annotation {parameter.annotation!r} cannot be evaluated: {error}"
+            f"{place}: the annotation {parameter.annotation!r} cannot be evaluated: {error}; define"
+            " or import its names where the function is defined"
         ) from error
 
 

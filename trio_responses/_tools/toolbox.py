@@ -176,7 +176,7 @@ class Toolbox:
             counts = Counter(tool.name for tool in function_tools)
             raise ConfigurationError(
                 f"two tools have the same name, {counts.most_common(1)[0][0]!r}: "
-                "pass another name to @function_tool(name=...)"
+                "pass @function_tool(name=...) with another name to one of them"
             )
         names = (name for tool in tool_definitions(tools) for name in _declared_names(tool))
         self.declared = frozenset(names)

@@ -2,7 +2,7 @@
 
 The server reads the request head itself and pushes it back before trio-websocket does the upgrade,
 so that a plain HTTP request gets a plain HTTP answer. A failure of one stream ends that stream
-only. The messages of the refusals are part of the wire format: do not reword them.
+only. The messages of `check_head` are part of the wire format: do not reword them.
 """
 
 import http
@@ -185,15 +185,17 @@ async def read_head(stream: FaultyStream) -> RequestHead | None:
             return None
         data += received
         if len(data) > _MAX_HEAD:
-            raise ValueError("the request head is too large")
+            raise ValueError(f"the request head is larger than {_MAX_HEAD} bytes")
     stream.push_back(data)
     first, *lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     try:
         method, target, version = first.split(" ")
     except ValueError:
-        raise ValueError("the request line has not three words") from None
+        raise ValueError(
+            f"the request line must be a method, a target and a version, not {first[:100]!r}"
+        ) from None
     if not version.startswith("HTTP/1."):
-        raise ValueError(f"unknown protocol {version!r}")
+        raise ValueError(f"the version in the request line must be HTTP/1.1, not {version!r}")
     pairs = (line.partition(":") for line in lines)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     return RequestHead(method, target, headers)

@@ -128,8 +128,9 @@ class Request:
         if len(matching) == 1:
             return outputs[matching[0]]
         known = [f"{call_id} ({names.get(call_id) or 'unknown function'})" for call_id in outputs]
+        hint = " (pass a call_id instead)" if matching else ""
         raise AssertionError(
-            f"the request has {len(matching) or 'no'} outputs for {call!r};"
+            f"the request has {len(matching) or 'no'} outputs for {call!r}{hint};"
             f" its outputs are: {', '.join(known) or 'none'}"
         )
 

@@ -106,7 +106,8 @@ def check_connection_end(how: str | int) -> None:
     elif how not in _CLOSE_CODES or how in _NEVER_SENT:
         hint = "; for an end without a close frame, pass how='reset' or how='fin'"
         raise ValueError(
-            f"no close frame carries the code {how!r}{hint if how in _NEVER_SENT else ''}"
+            "a close code must be 1000 to 4999, except 1005, 1006 and 1015 (never sent), not"
+            f" {how!r}{hint if how in _NEVER_SENT else ''}"
         )
 
 
@@ -120,7 +121,9 @@ def check_arguments(arguments: object) -> None:
     """
     check_type("the arguments of a call", arguments, Mapping, str)
     if isinstance(arguments, str) and arguments and not arguments.lstrip().startswith("{"):
-        raise ValueError(f"the arguments of a call must be a JSON object, not {arguments!r}")
+        raise ValueError(
+            f"the arguments of a call must be a dict or a JSON object as text, not {arguments!r}"
+        )
 
 
 def check_code(code: object, *, message: str | None) -> None:
@@ -134,7 +137,7 @@ def check_code(code: object, *, message: str | None) -> None:
         return
     close = get_close_matches(cast("str", code), KNOWN_CODES, 1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ValueError(f"unknown error code {code!r}{hint}; to send it anyway, pass a message=")
+    raise ValueError(f"unknown error code {code!r}{hint}; to send it anyway, pass message=...")
 
 
 def describe_unoffered_call(names: Iterable[str], request: Request) -> str | None:

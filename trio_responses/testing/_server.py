@@ -109,7 +109,7 @@ class ResponsesServer:
         :raises AssertionError: If the server has received no request.
         """
         if not self.requests:
-            raise AssertionError("the server has received no request")
+            raise AssertionError("last_request: the server has received no request")
         return self.requests[-1]
 
     @property
@@ -280,8 +280,8 @@ class ResponsesServer:
         unused = self._state.unused_scripts()
         if unused:
             raise AssertionError(
-                f"unused scripts: {', '.join(unused)}; the server received"
-                f" {len(self.requests)} requests and {len(self.connections)} handshakes"
+                f"the server has {len(unused)} unused scripts: {', '.join(unused)}; requests"
+                f" received: {len(self.requests)}, handshakes: {len(self.connections)}"
             )
 
     # Stored responses

@@ -62,7 +62,7 @@ class MemoryStream(HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``. If cancelled, any part of the data may have been sent."""
-        with _ConflictGuard(self._send_conflict, "another task is sending on this stream"):
+        with _ConflictGuard(self._send_conflict, "another task is already sending on this stream"):
             await trio.lowlevel.checkpoint()
             self._check_send()
             pipe, rest = self._outgoing, memoryview(data)
@@ -79,7 +79,7 @@ class MemoryStream(HalfCloseableStream):
         :raises trio.BrokenResourceError: If the other end is closed or has reset the connection.
         :raises trio.ClosedResourceError: If this end is closed.
         """
-        with _ConflictGuard(self._send_conflict, "another task is sending on this stream"):
+        with _ConflictGuard(self._send_conflict, "another task is already sending on this stream"):
             await trio.lowlevel.checkpoint()
             await self._wait_room()
 
@@ -101,12 +101,14 @@ class MemoryStream(HalfCloseableStream):
         """
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes must be 1 or more, not {max_bytes!r}")
-        with _ConflictGuard(self._receive_conflict, "another task is receiving on this stream"):
+        with _ConflictGuard(
+            self._receive_conflict, "another task is already receiving from this stream"
+        ):
             await trio.lowlevel.checkpoint()
             pipe = self._incoming
             while True:
                 if self._closed:
-                    raise trio.ClosedResourceError("this end is closed")
+                    raise trio.ClosedResourceError("this end of the connection is closed")
                 if pipe.buffer:
                     size = max_bytes or _RECEIVE_SIZE
                     data = bytes(pipe.buffer[:size])
@@ -121,10 +123,10 @@ class MemoryStream(HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """End the sending direction; receiving goes on. A checkpoint."""
-        with _ConflictGuard(self._send_conflict, "another task is sending on this stream"):
+        with _ConflictGuard(self._send_conflict, "another task is already sending on this stream"):
             await trio.lowlevel.checkpoint()
             if self._closed:
-                raise trio.ClosedResourceError("this end is closed")
+                raise trio.ClosedResourceError("this end of the connection is closed")
             self._outgoing.sender_closed = True
             self._outgoing.wake()
 

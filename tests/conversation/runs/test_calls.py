@@ -118,7 +118,7 @@ async def test_invalid_options_of_a_run_are_rejected(
             await conversation.run("Hello.", **wrong)
         with pytest.raises(ConfigurationError, match="same name"):
             await conversation.run("Hello.", tools=[weather, weather])
-        with pytest.raises(ConfigurationError, match="not a setting of a run"):
+        with pytest.raises(ConfigurationError, match="'generate' is not a setting of a run"):
             await conversation.run("Hello.", generate=False)
     assert server.requests == []
 
@@ -473,9 +473,11 @@ async def test_a_tool_that_asks_for_a_turn_of_its_own_conversation_gets_an_error
     server.calls(*calls)
     async with open_conversation(server, tools=[ask_again, ask_another]) as conversation:
         response = await conversation.run("Go.")
-        assert "RuntimeError: a turn of this conversation cannot wait" in response.output_text
+        assert "RuntimeError: this task is inside a turn or a tool" in response.output_text
         async with conversation.stream("And here?"):
-            with pytest.raises(RuntimeError, match="own end"):
+            with pytest.raises(
+                RuntimeError, match="wait for ever: start the turn after the first has ended"
+            ):
                 await conversation.create("Me, too?")
         assert (await conversation.create("Well.")).status == "completed"
 

@@ -155,7 +155,7 @@ async def test_a_run_that_is_not_read_sends_nothing(server: "ResponsesServer") -
     async with open_conversation(server) as conversation:
         async with conversation.run_stream("Go.") as run:
             assert run.stream is None
-        with pytest.raises(RuntimeError, match="not finished"):
+        with pytest.raises(RuntimeError, match="has no final response"):
             _ = run.response
         assert await anext(run, None) is None
         assert (await conversation.run("Hello.")).output_text == heard("Hello.")

@@ -119,7 +119,7 @@ async def test_forks_and_checkpoints_have_the_unsent_input_and_a_reset_clears_it
             assert user_texts(server.requests[-1]) == ["One?"]
             saved = conversation.checkpoint()
             await conversation.clear_history()
-            with pytest.raises(ConfigurationError, match="nothing to go on from"):
+            with pytest.raises(ConfigurationError, match="needs an input"):
                 await conversation.run()
         async with connection.restore_conversation(saved) as restored:
             await restored.run()
@@ -128,7 +128,7 @@ async def test_forks_and_checkpoints_have_the_unsent_input_and_a_reset_clears_it
 
 async def test_a_run_without_input_and_history_is_rejected(server: ResponsesServer) -> None:
     async with open_conversation(server) as conversation:
-        with pytest.raises(ConfigurationError, match="nothing to go on from"):
+        with pytest.raises(ConfigurationError, match="needs an input"):
             await conversation.run()
         assert server.requests == []
         await conversation.run("One?")
