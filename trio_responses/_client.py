@@ -34,13 +34,13 @@ from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 from trio_responses._turn.methods import Lane, Responses, TurnMethods
-from trio_responses._turn.request_builder import StaticRequest, create_command
-from trio_responses._turn.stream import ResponseStream
+from trio_responses._wire.param_checks import check_params, merge_extra_body
+from trio_responses._wire.params import ConversationParams
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
-    from typing import Self
+    from typing import Self, Unpack
 
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
+    from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import ClientEvent, Input
+    from trio_responses._wire.params import ResponseCreateParams
 
 __all__ = [
     "ResponsesConnection",
@@ -89,6 +91,9 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
         return Responses(self)
 
+    def _turn_sender(self) -> TurnSender:
+        return self._engine.requests
+
     def stream(
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's word
@@ -96,7 +101,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Run one turn as a scope, event by event.
 
@@ -117,18 +122,13 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :param snapshot: whether text is kept for ``stream.snapshot``.
         :param max_retries: how often the turn is sent again after a rate limit or, with
             ``at_least_once``, after an error of the server; by default as the connection.
-        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
-            ``delivery`` and ``max_retries``.
+        :param params: the parameters of the request: `ResponseCreateParams`.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
+        :raises ConfigurationError: for invalid values of ``delivery`` and ``max_retries``.
         """
-        check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params, input))
-        return ResponseStream(
-            self._engine.requests,
-            request,
-            delivery=delivery,
-            snapshot=snapshot,
-            max_retries=max_retries,
+        return super().stream(
+            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
         )
 
     @asynccontextmanager
@@ -149,7 +149,9 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             yield Lane(sender, sender.name)
 
     @asynccontextmanager
-    async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
+    async def conversation(
+        self, **params: Unpack[ConversationParams]
+    ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation for the length of a block: a history that outlives its socket.
 
         For example::
@@ -159,10 +161,13 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
         Where the endpoint has lanes, the conversation and each of its forks reserve a lane.
 
-        :param settings: the fields of `ResponseCreate` that hold for every turn, such as
-            ``model`` and ``instructions``; others go into its ``extra``.
-        :raises ConfigurationError: for fields that are not settings.
+        :param params: the parameters that hold for every turn, such as ``model`` and
+            ``instructions``: `ConversationParams`.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
         """
+        check_params(params, of="conversation()", allowed=ConversationParams)
+        settings = merge_extra_body(params)
         with open_conversation(self._engine, settings, History()) as conversation:
             yield conversation
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
 import msgspec
 import trio
@@ -26,12 +26,15 @@ from trio_responses._protocol.raw_items import RawItems
 from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
-from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.methods import STREAM_OPTIONS, TURN_OPTIONS, without_output
 from trio_responses._turn.request_builder import raw_input
+from trio_responses._wire.param_checks import check_params, merge_extra_body
+from trio_responses._wire.params import ConversationParams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from typing import Unpack
 
     from trio_responses._conversation.history import History
     from trio_responses._conversation.run import RunStream
@@ -45,6 +48,17 @@ if TYPE_CHECKING:
 __all__ = ["Conversation", "ConversationStatistics"]
 
 T = TypeVar("T")
+
+RUN_OPTIONS: Final = (
+    *TURN_OPTIONS,
+    "handlers",
+    "approve",
+    "max_rounds",
+    "max_concurrency",
+    "tool_timeout",
+    "on_tool_error",
+)
+"""Names of keyword arguments of a run that are no parameters of its requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +82,7 @@ class ConversationStatistics:
 
 
 @final
-class Conversation(TurnMethods):
+class Conversation:
     """A chain of turns with one history. Made by ``connection.conversation()``.
 
     A conversation has one turn at a time: further turns wait, in the order in which they were
@@ -88,8 +102,8 @@ class Conversation(TurnMethods):
         instruments: Instruments | None = None,
     ) -> None:
         self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
-        given = TurnSettings(settings, "conversation")  # raises for values that cannot be sent
-        self._settings = TurnSettings(copy_settings(given.plain), "conversation")
+        given = TurnSettings(settings)  # raises for values that cannot be sent
+        self._settings = TurnSettings(copy_settings(given.plain))
         self._reserve_lane = reserve_lane
         self._sender = reserve_lane()
         self._endpoint = endpoint
@@ -110,22 +124,49 @@ class Conversation(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> ResponseStream:
         """Run the next turn as a scope, event by event.
 
         :param input: what is new: text, which is sent as a message of the user, or an item, or a
             list of items.
-        :param params: settings for this turn only, which replace those of the conversation. A turn
-            whose settings differ from those of the turn before is sent with full input.
-        :raises ConfigurationError: for a field that is not a setting of a turn.
+        :param delivery: as of ``connection.stream``.
+        :param snapshot: as of ``connection.stream``.
+        :param max_retries: as of ``connection.stream``.
+        :param params: parameters for this turn only, which replace those of the conversation:
+            `ConversationParams`. A turn whose parameters differ from those of the turn before is
+            sent with full input.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
+        """
+        self._check(params, "stream()", STREAM_OPTIONS)
+        return self._open_turn(
+            input, params, delivery=delivery, snapshot=snapshot, max_retries=max_retries
+        )
+
+    def _check(self, params: Mapping[str, Any], of: str, options: Collection[str]) -> None:
+        of = f"{of} of a conversation"
+        check_params(params, of=of, allowed=ConversationParams, options=options)
+
+    def _open_turn(
+        self,
+        given: Input | None,
+        params: Mapping[str, Any],
+        *,
+        delivery: DeliveryMode,
+        snapshot: bool,
+        max_retries: int | None,
+        generate: bool | None = None,
+    ) -> ResponseStream:
+        """Return the stream of a turn; its block sends the request.
+
+        :param params: parameters that `check_params` accepts.
+        :param generate: `False` for a warm-up.
         """
         check_option_values(delivery=delivery)
-        generate = params.pop("generate", None)
-        settings = self._settings_with(params, "turn")
         return self._make_turn(
-            raw_input(input),
-            settings,
+            raw_input(given),
+            self._settings_with(params),
             generate=generate,
             delivery=delivery,
             snapshot=snapshot,
@@ -170,7 +211,7 @@ class Conversation(TurnMethods):
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> Response:
         """Run the next turn and return its Response: completed, or incomplete.
 
@@ -178,7 +219,38 @@ class Conversation(TurnMethods):
 
         :raises ResponsesError: as ``connection.create`` does; the history does not change.
         """
-        return await super().create(input, delivery=delivery, max_retries=max_retries, **params)
+        self._check(params, "create()", TURN_OPTIONS)
+        async with self._open_turn(
+            input, params, delivery=delivery, snapshot=False, max_retries=max_retries
+        ) as stream:
+            return await stream.get_final_response()
+
+    async def warm_up(
+        self,
+        input: Input = (),  # noqa: A002 - the protocol's word
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Unpack[ConversationParams],
+    ) -> Response:
+        """Let the server prepare the settings and the history, without output.
+
+        If cancelled, the remaining events are discarded, and the history does not change.
+
+        :param input: items that the next turn begins with, if any.
+        :raises UnexpectedOutput: when the server generated output in spite of that.
+        :raises ResponsesError: as `create` does.
+        """
+        self._check(params, "warm_up()", TURN_OPTIONS)
+        async with self._open_turn(
+            input,
+            params,
+            delivery=delivery,
+            snapshot=False,
+            max_retries=max_retries,
+            generate=False,
+        ) as stream:
+            return without_output(await stream.get_final_response())
 
     # --- Turns and tools -----------------------------------------------------------------
 
@@ -186,7 +258,6 @@ class Conversation(TurnMethods):
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
-        tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -196,7 +267,7 @@ class Conversation(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> AbstractAsyncContextManager[RunStream]:
         """Run turns, and tools between them, until the model answers: as a scope, event by event.
 
@@ -221,7 +292,6 @@ class Conversation(TurnMethods):
         :param input: as for `stream`. If it is empty, the run continues where the last one
             stopped: with the input of that run if its first turn did not end well, else with the
             calls that it left.
-        :param tools: functions, and definitions of other tools; by default the conversation's.
         :param handlers: called for the calls that no function of ``tools`` answers: by the type of
             the call, such as ``"computer_call"``, or by the name of a custom tool or a function.
         :param approve: called before a call runs, and for MCP approvals that have no handler.
@@ -232,10 +302,47 @@ class Conversation(TurnMethods):
             raises it, and cancels the other tools. Invalid arguments are always sent to the model.
         :param delivery: as for `stream`, for each turn of the run.
         :param max_retries: as for `stream`, for each turn of the run.
-        :param params: settings of the turns. A ``tool_choice`` that forces a call applies to the
-            first turn only, because it would force calls without end.
-        :raises ConfigurationError: for a field that is not a setting, and for invalid values; and,
-            without an input, if the history is empty.
+        :param params: parameters of the turns, which replace those of the conversation:
+            `ConversationParams`. A ``tool_choice`` that forces a call applies to the first turn
+            only, because it would force calls without end.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
+        :raises ConfigurationError: for invalid options; and, without an input, if the history is
+            empty.
+        """
+        self._check(params, "run_stream()", (*RUN_OPTIONS, "snapshot"))
+        return self._open_run(
+            input,
+            params,
+            handlers=handlers,
+            approve=approve,
+            max_rounds=max_rounds,
+            max_concurrency=max_concurrency,
+            tool_timeout=tool_timeout,
+            on_tool_error=on_tool_error,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+        )
+
+    def _open_run(
+        self,
+        given: Input | None,
+        params: Mapping[str, Any],
+        *,
+        handlers: Mapping[str, Handler] | None,
+        approve: Approve | None,
+        max_rounds: int,
+        max_concurrency: float,
+        tool_timeout: float | None,
+        on_tool_error: OnToolError,
+        delivery: DeliveryMode,
+        snapshot: bool,
+        max_retries: int | None,
+    ) -> AbstractAsyncContextManager[RunStream]:
+        """Return the stream of a run; its block sends the first request.
+
+        :param params: parameters that `check_params` accepts.
         """
         check_option_values(delivery=delivery)
         if not (max_rounds >= 1 and max_concurrency >= 1):
@@ -244,10 +351,8 @@ class Conversation(TurnMethods):
                 f" {max_rounds!r} and {max_concurrency!r}"
             )
         self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
-        if tools is not None:
-            params["tools"] = tools
         toolbox = Toolbox(
-            tools=self._tools if tools is None else tools,
+            tools=params.get("tools", self._tools),
             handlers=handlers or {},
             approve=approve,
             timeout=tool_timeout,
@@ -257,7 +362,7 @@ class Conversation(TurnMethods):
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
-            settings=self._settings_with(params, "run"),
+            settings=self._settings_with(params),
             instruments=self._instruments,
         )
         make_turn = partial(
@@ -267,13 +372,12 @@ class Conversation(TurnMethods):
             max_retries=max_retries,
             within_run=True,
         )
-        return open_run(make_turn, self._lock, self._history, config, raw_input(input))
+        return open_run(make_turn, self._lock, self._history, config, raw_input(given))
 
     async def run(
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
-        tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -282,7 +386,7 @@ class Conversation(TurnMethods):
         on_tool_error: OnToolError = "return",
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> Response:
         """Run turns, and tools between them, until the model answers; return its Response.
 
@@ -295,9 +399,10 @@ class Conversation(TurnMethods):
         :raises Exception: the exception of a tool, with ``on_tool_error="raise"``.
         :raises ResponsesError: as `create` does.
         """
-        async with self.run_stream(
+        self._check(params, "run()", RUN_OPTIONS)
+        async with self._open_run(
             input,
-            tools=tools,
+            params,
             handlers=handlers,
             approve=approve,
             max_rounds=max_rounds,
@@ -307,7 +412,6 @@ class Conversation(TurnMethods):
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
-            **params,
         ) as run:
             return await run.get_final_response()
 
@@ -317,9 +421,15 @@ class Conversation(TurnMethods):
         answer: type[T],
         input: Input | None = None,
         *,
+        handlers: Mapping[str, Handler] | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = 16,
+        max_concurrency: float = 16,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "return",
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> ParsedResponse[T]: ...
     @overload
     async def parse(
@@ -327,35 +437,63 @@ class Conversation(TurnMethods):
         answer: Any,
         input: Input | None = None,
         *,
+        handlers: Mapping[str, Handler] | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = 16,
+        max_concurrency: float = 16,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "return",
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> ParsedResponse[Any]: ...
     async def parse(
         self,
         answer: Any,
         input: Input | None = None,  # noqa: A002 - the protocol's word
         *,
+        handlers: Mapping[str, Handler] | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = 16,
+        max_concurrency: float = 16,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "return",
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> ParsedResponse[Any]:
         """Run turns, and tools between them, until the model answers with a value of a type.
 
         If cancelled, the conversation is in the same state as after a cancelled `run`.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
-        :param params: the parameters of `run`, such as ``tools``.
+        The other parameters are those of `run`.
+
         :raises ParseError: as ``connection.parse`` does; the answer is in the history.
         :raises ResponsesError: as `run` does.
         """
+        self._check(params, "parse()", RUN_OPTIONS)
         settings, reader = with_text_format(answer, {**self._settings.plain, **params})
-        params["text"] = settings["text"]
-        response = await self.run(input, delivery=delivery, max_retries=max_retries, **params)
-        return parse_response(response, reader)
+        async with self._open_run(
+            input,
+            {**params, "text": settings["text"]},
+            handlers=handlers,
+            approve=approve,
+            max_rounds=max_rounds,
+            max_concurrency=max_concurrency,
+            tool_timeout=tool_timeout,
+            on_tool_error=on_tool_error,
+            delivery=delivery,
+            snapshot=False,
+            max_retries=max_retries,
+        ) as run:
+            return parse_response(await run.get_final_response(), reader)
 
-    def _settings_with(self, params: Mapping[str, Any], of: str) -> TurnSettings:
-        return TurnSettings({**self._settings.plain, **params}, of) if params else self._settings
+    def _settings_with(self, params: Mapping[str, Any]) -> TurnSettings:
+        """Return the settings of the conversation with those of a turn in their place."""
+        if not params:
+            return self._settings
+        return TurnSettings(merge_extra_body({**self._settings.plain, **params}))
 
     # --- History -------------------------------------------------------------------------
 
