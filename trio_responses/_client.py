@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 import trio
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from trio_responses._wire.params import ResponseCreateParams
 
 __all__ = [
+    "ConnectionOptions",
     "ResponsesConnection",
     "connect_responses",
     "make_engine",
@@ -273,6 +274,29 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     def statistics(self) -> ConnectionStatistics:
         """Return the counters of the connection."""
         return self._engine.statistics()
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """The options of `open_responses`, which describes them, as keyword arguments."""
+
+    base_url: str | None
+    api_key: ApiKey | None
+    endpoint: Endpoint | None
+    headers: Headers
+    ssl_context: ssl.SSLContext | None
+    proxy: ProxyOption
+    reconnect: ReconnectPolicy | Iterable[float] | None
+    timeouts: Timeouts | None
+    keepalive: Keepalive | None
+    limits: Limits | None
+    rotation: RotationPolicy | None
+    max_retries: int
+    max_retry_wait: float
+    on_abandoned_turn: OnAbandonedTurn
+    allow_insecure: bool
+    instruments: Iterable[Instrument]
+    logging: bool
+    dial: Dial
 
 
 @asynccontextmanager

@@ -464,11 +464,10 @@ class Conversation:
     ) -> ParsedResponse[Any]:
         """Run turns, and tools between them, until the model answers with a value of a type.
 
-        If cancelled, the conversation is in the same state as after a cancelled `run`.
+        If cancelled, the conversation is in the same state as after a cancelled `run`. The other
+        parameters are those of `run`.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
-        The other parameters are those of `run`.
-
         :raises ParseError: as ``connection.parse`` does; the answer is in the history.
         :raises ResponsesError: as `run` does.
         """
