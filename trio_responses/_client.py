@@ -97,14 +97,14 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
-        """Run one turn as a scope, event by event.
+        """Return a stream for one turn: its block sends the request and receives the events.
 
         For example::
 
@@ -134,7 +134,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
-        """Reserve a lane for the length of a block.
+        """Reserve a lane (``stream_id``) for the length of a block.
 
         Turns of one lane run one after the other, and the server keeps the latest response of
         each lane in its fast cache (guide, "WebSocket mode"). So a chain of turns profits from a
@@ -197,7 +197,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     # --- The raw channel -----------------------------------------------------------------
 
     async def send(self, value: ClientEvent) -> None:
-        """Send a command on the raw channel. While no socket is open, wait for one.
+        """Send a raw command, whose events `receive` returns, as soon as a socket is open.
 
         `receive` returns the events that answer the command. A checkpoint; if cancelled before
         the first byte is written, nothing was sent.
@@ -210,7 +210,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         await self._engine.requests.send_command(value)
 
     async def receive(self) -> Event:
-        """Wait for the next event of the raw channel. A checkpoint; cancelled, it loses no event.
+        """Wait for the next event outside of turns. A checkpoint; if cancelled, no event is lost.
 
         :raises ConnectionClosed: after `aclose`.
         :raises ReconnectFailed: when the connection has ended, after its last event.
@@ -220,7 +220,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         return await self._engine.router.channel.receive()
 
     def __aiter__(self) -> Self:
-        """Iterate over the events of the raw channel."""
+        """Iterate over the events that `receive` returns."""
         return self
 
     async def __anext__(self) -> Event:

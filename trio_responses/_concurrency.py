@@ -1,4 +1,4 @@
-"""Nurseries and locks: how the tasks of a connection are owned, and how they wait for each other.
+"""Nurseries, a lock and a notifier for the tasks of a connection.
 
 The nurseries raise a single exception as itself, without an `ExceptionGroup` around it. The lock
 and the notifier are cheaper than Trio's while no task waits: `trio.Lock` does a full checkpoint,
@@ -50,7 +50,7 @@ def require_trio() -> None:
 
 @final
 class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
-    """An async context manager that opens a nursery and raises a single exception as it is.
+    """An async context manager that opens a nursery and raises a single exception ungrouped.
 
     For example, this raises `KeyError` and no group::
 
@@ -84,7 +84,7 @@ class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nurs
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        """Wait for the tasks of the nursery, and raise what they and the block raised."""
+        """Wait for the tasks of the nursery, and raise the exceptions of tasks and block."""
         try:
             return await self._manager.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
@@ -141,7 +141,7 @@ async def open_closing_nursery(
 
 
 class FastLock:
-    """A fair lock, used as an async context manager: it costs little while it is free.
+    """A fair lock for ``async with`` that costs less than `trio.Lock` while the lock is free.
 
     Entering is a cancellation point, and a checkpoint only when it has to wait. A task that is
     cancelled while it waits does not hold the lock.
@@ -173,7 +173,7 @@ class FastLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Pass the lock to the task that has waited longest, or release it."""
+        """Pass the lock to the task that has waited longest, or release the lock."""
         if self._queue:
             self._queue.unpark()
         else:
@@ -181,7 +181,7 @@ class FastLock:
 
 
 class Notifier:
-    """A notification that repeats: every task that waits wakes up at the next one.
+    """A repeatable event: each call of `notify` wakes all tasks that are in `wait`.
 
     Unlike `trio.Event` it has no state: a notification that no task waits for is forgotten. Check
     the condition before every wait.
@@ -193,13 +193,13 @@ class Notifier:
         self._event: trio.Event | None = None
 
     def notify(self) -> None:
-        """Wake every task that waits."""
+        """Wake every task that is in `wait`."""
         if self._event is not None:
             self._event.set()
             self._event = None
 
     async def wait(self) -> None:
-        """Wait for the next notification. A checkpoint."""
+        """Wait for the next call of `notify`. A checkpoint."""
         if self._event is None:
             self._event = trio.Event()
         await self._event.wait()

@@ -213,7 +213,7 @@ class Endpoint:
 
     @property
     def path(self) -> str:
-        """The path of the request."""
+        """The path of the upgrade request."""
         return urlsplit(self.url).path
 
     @property
@@ -428,7 +428,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _suggestion(url: str) -> str:
-    """Return a hint with the URL that the user may have meant, or nothing."""
+    """Return a hint with the URL that the user may have meant, or an empty text."""
     found = HOST_ALONE.fullmatch(url)
     if found is None:
         return ""

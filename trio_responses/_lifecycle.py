@@ -1,4 +1,4 @@
-"""The events and states that this library adds to the server's: connections and repeated turns.
+"""Events and states of the library itself: changes of a connection, and repeated turns.
 
 The raw channel of a connection yields `ConnectionRestored` and `ConnectionRotated` between the
 server's events, and a turn's stream yields `TurnRestarted`. The loss of a socket has no record

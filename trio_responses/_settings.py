@@ -77,7 +77,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keepalive:
-    """The intervals of pings, which detect a dead server.
+    """The interval and timeout of pings, which detect a dead server.
 
     Every byte from the server counts as a sign of life, not only a pong.
     """
@@ -104,7 +104,7 @@ A lower limit would open sockets without pause for a server that ends each withi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationPolicy:
-    """When a socket is replaced by a new one, before the server ends it.
+    """The policy of rotation: at which age a new socket replaces a socket.
 
     The new socket is open before the old one stops accepting turns. Turns in progress finish on the
     old socket.
@@ -170,7 +170,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconnectPolicy:
-    """Capped exponential delays between attempts to connect.
+    """The reconnect policy: capped exponential delays between attempts to connect.
 
     The delays are ``initial * factor ** n``, at most ``cap``. Each is shortened at random by up
     to ``jitter`` of its length, so that many clients do not reconnect at the same moment. By
@@ -200,7 +200,7 @@ class ReconnectPolicy:
     """Seconds after which an open socket counts as healthy."""
 
     def __post_init__(self) -> None:
-        """Check the values.
+        """Check that every value is a valid number.
 
         :raises ConfigurationError: for negative or infinite numbers and a jitter over 1.
         """
@@ -242,7 +242,7 @@ class RetryPolicy:
     """The longest delay before one retry, in seconds. A longer hint of the server is an error."""
 
     def __post_init__(self) -> None:
-        """Check the values.
+        """Check that every value is a valid number.
 
         :raises ConfigurationError: for a number of retries that is not a whole number from 0, and
             for a delay that is not positive.
@@ -264,7 +264,7 @@ class RetryPolicy:
 def reconnect_delays(
     reconnect: ReconnectPolicy | Iterable[float] | None,
 ) -> tuple[ReconnectPolicy, Iterator[float]]:
-    """Return the policy and the delays that an option ``reconnect`` means.
+    """Return the policy and the delays that the option ``reconnect`` selects.
 
     :param reconnect: a policy, or an iterable of delays in seconds, used without jitter.
     :raises ConfigurationError: for any other value; the iterator raises it for an element that

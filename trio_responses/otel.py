@@ -100,7 +100,7 @@ class OpenTelemetryInstrument(Instrument):
         span = self._tracer.start_span(
             name,
             kind=SpanKind.CLIENT,
-            attributes={**self._common(turn), "gen_ai.request.stream": True},
+            attributes={**self._start_attributes(turn), "gen_ai.request.stream": True},
         )
         self._turns[turn] = span
 
@@ -138,13 +138,13 @@ class OpenTelemetryInstrument(Instrument):
     def turn_ended(self, turn: TurnRecord) -> None:
         """End the span of a turn, and record its metrics."""
         span = self._turns.pop(turn)
-        common = self._common(turn)
+        common = self._start_attributes(turn)
         if turn.sent_at is not None and turn.first_event_at is not None:
             seconds = turn.first_event_at - turn.sent_at
             span.set_attribute("gen_ai.response.time_to_first_chunk", seconds)
             self._first_event.record(seconds, common)
         span.set_attribute("trio_responses.attempts", turn.attempts)
-        span.set_attributes(_outcome(turn))
+        span.set_attributes(_end_attributes(turn))
         if turn.error_code is not None:
             common["error.type"] = turn.error_code
             span.set_status(Status(StatusCode.ERROR))
@@ -157,11 +157,11 @@ class OpenTelemetryInstrument(Instrument):
             self._tokens.record(usage.output_tokens, {**common, "gen_ai.token.type": "output"})
         span.end()
 
-    def _common(self, turn: TurnRecord) -> dict[str, AttributeValue]:
+    def _start_attributes(self, turn: TurnRecord) -> dict[str, AttributeValue]:
         """Return the attributes that spans and metrics of a turn have from its start."""
         common: dict[str, AttributeValue] = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": self._provider or _provider_at(turn.host),
+            "gen_ai.provider.name": self._provider or _provider_name(turn.host),
             "server.address": turn.host,
             "server.port": turn.port,
         }
@@ -230,12 +230,12 @@ def _mark_failed(span: Span, error: Exception) -> None:
     span.set_status(Status(StatusCode.ERROR))
 
 
-def _provider_at(host: str) -> str:
+def _provider_name(host: str) -> str:
     """Return the ``gen_ai.provider.name`` for a host."""
     return next((name for end, name in PROVIDERS.items() if host.endswith(end)), "openai")
 
 
-def _outcome(turn: TurnRecord) -> Mapping[str, AttributeValue]:
+def _end_attributes(turn: TurnRecord) -> Mapping[str, AttributeValue]:
     """Return the attributes that a turn's span gets at its end."""
     attributes: dict[str, AttributeValue] = {}
     if turn.response_id is not None:
@@ -264,18 +264,18 @@ def _outcome(turn: TurnRecord) -> Mapping[str, AttributeValue]:
     return attributes
 
 
-class _Item(msgspec.Struct):
-    """The only field of an output item that is decoded here."""
+class _ItemType(msgspec.Struct):
+    """The ``type`` of an output item, the only field that is decoded here."""
 
     type: str | None = None
 
 
 def _finish_reason(response: Response) -> str:
-    """Return why a model stopped, with a value of the conventions."""
+    """Return the reason why a model stopped, as a value of the semantic conventions."""
     if response.status == "failed":
         return "error"
     if response.incomplete_details is not None:
         reason: Any = response.incomplete_details.reason
         return REASONS.get(reason, str(reason))
-    types = {msgspec.json.decode(raw, type=_Item).type for raw in response.raw_output or ()}
+    types = {msgspec.json.decode(raw, type=_ItemType).type for raw in response.raw_output or ()}
     return "tool_call" if types & CALLS_OF_THE_CLIENT else "stop"

@@ -21,7 +21,7 @@ from tests.cli.cli_driver import HANG_GUARD, clear_environment, prepare_next_ser
 from tests.testing.driver import NO_WAITING
 from trio_responses import AuthenticationError, ReconnectFailed
 from trio_responses._cli import main
-from trio_responses._cli.chat import Chat, FileReader, choose_renderer
+from trio_responses._cli.chat import Chat, TextLineReader, choose_renderer
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
 from trio_responses._cli.renderer import PlainRenderer, remove_controls
 from trio_responses.testing import open_test_server
@@ -518,7 +518,7 @@ def test_lines_are_read_from_a_file(ending: str, tmp_path: Path) -> None:
 
     async def read_all() -> list[str | None]:
         with path.open(encoding="utf-8") as file:
-            lines = FileReader(file)
+            lines = TextLineReader(file)
             return [await lines.read_line() for _ in range(4)]
 
     assert trio.run(read_all) == ["one", "tw�o", None, None]
@@ -528,7 +528,7 @@ def test_a_cancelled_read_loses_no_input() -> None:
     async def read_twice() -> str | None:
         reader, writer = os.pipe()
         with os.fdopen(reader) as file, os.fdopen(writer, "w", buffering=1) as peer:
-            lines = FileReader(file)
+            lines = TextLineReader(file)
             peer.write("Hel")
             peer.flush()
             with trio.move_on_after(0.01):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from trio_responses._conversation.history import CommittedTurn, History, TurnPlan
-from trio_responses._protocol.continuation import Placement, ServerState
+from trio_responses._protocol.continuation import ContinuationPoint, Placement
 from trio_responses._protocol.raw_items import RawItems
 
 PLACE = Placement(socket=object(), lane="lane-1")
@@ -27,7 +27,7 @@ def commit(
 ) -> None:
     server = None
     if response_id:
-        server = ServerState(placement=PLACE, response_id=response_id, settings=SETTINGS)
+        server = ContinuationPoint(placement=PLACE, response_id=response_id, settings=SETTINGS)
     history.commit(
         CommittedTurn(
             base_revision=history.revision if base_revision is None else base_revision,
@@ -92,7 +92,7 @@ def test_a_plan_does_not_change_the_history() -> None:
 
 def test_a_server_that_lost_the_response_gets_full_input() -> None:
     history = after_one_turn()
-    history.forget_server_state(history.revision)
+    history.forget_continuation_point(history.revision)
     assert shown(plan(history, raw("3"), latest="resp_1")) == (["1", "2", "3"], None)
     assert history.last_response_id == "resp_1"
 
@@ -126,11 +126,13 @@ def test_a_turn_of_a_replaced_log_is_counted_but_not_appended() -> None:
     planned = plan(history, raw("3"), latest="resp_1")
     history.replace(raw("7"))
     commit(history, raw("3"), response_id="resp_2", base_revision=planned.base_revision)
-    history.forget_server_state(planned.base_revision)
+    history.forget_continuation_point(planned.base_revision)
     assert (texts(history.pieces), history.last_response_id) == (["7"], None)
     assert history.counters.turns == 2
     commit(history, raw("8"), response_id="resp_3")
-    history.forget_server_state(planned.base_revision)  # an old turn does not affect the new log
+    history.forget_continuation_point(
+        planned.base_revision
+    )  # an old turn does not affect the new log
     assert shown(plan(history, raw("9"), latest="resp_3")) == (["9"], "resp_3")
 
 

@@ -89,9 +89,9 @@ def test_an_output_is_stored_until_the_history_has_it() -> None:
     history, stored = history_of(call("a")), raw(output("a"))
     calls = history.track_calls()
     calls.store_output(CALL_A, stored)
-    assert (calls.has_output(CALL_A), history.tool_outputs) == (True, [stored])
+    assert (calls.has_unsent_output(CALL_A), history.unsent_outputs) == (True, [stored])
     commit(history, [output("a")])
-    assert (calls.has_output(CALL_A), history.tool_outputs) == (False, [])
+    assert (calls.has_unsent_output(CALL_A), history.unsent_outputs) == (False, [])
     assert call_ids(calls) == []
 
 
@@ -100,7 +100,7 @@ def test_an_output_for_a_call_that_was_replaced_is_discarded() -> None:
     calls = history.track_calls()
     history.replace(RawItems())
     calls.store_output(CALL_A, raw(output("a")))
-    assert (history.tool_outputs, call_ids(calls), history.raw_items) == ([], [], [])
+    assert (history.unsent_outputs, call_ids(calls), history.raw_items) == ([], [], [])
 
 
 @pytest.mark.parametrize(("window", "kept"), [([call("a")], True), ([MESSAGE], False)])
@@ -108,7 +108,7 @@ def test_an_output_stays_if_the_new_log_has_its_call(window: list[Json], *, kept
     history = history_of(call("a"))
     history.track_calls().store_output(CALL_A, raw(output("a")))
     history.replace(raw_input(window))
-    assert history.track_calls().has_output(CALL_A) == kept
+    assert history.track_calls().has_unsent_output(CALL_A) == kept
 
 
 @pytest.mark.parametrize("tracked", [False, True])
@@ -117,18 +117,18 @@ def test_a_fork_has_the_same_calls_and_stores_its_own_outputs(*, tracked: bool) 
     if tracked:
         history.track_calls().store_output(("function_call", "b"), raw(output("b")))
     fork = history.fork()
-    assert fork.tool_outputs == history.tool_outputs
+    assert fork.unsent_outputs == history.unsent_outputs
     fork.track_calls().store_output(CALL_A, raw(output("a")))
     assert call_ids(fork.track_calls()) == call_ids(history.track_calls()) == ["a", "b"]
-    assert fork.track_calls().has_output(CALL_A)
-    assert not history.track_calls().has_output(CALL_A)
+    assert fork.track_calls().has_unsent_output(CALL_A)
+    assert not history.track_calls().has_unsent_output(CALL_A)
 
 
 def test_outputs_of_a_checkpoint_are_matched_to_the_calls_of_the_history() -> None:
     saved = raw(output("a"))
-    history = History(raw_input([call("a")]), tool_outputs=[saved, raw(MESSAGE)])
+    history = History(raw_input([call("a")]), unsent_outputs=[saved, raw(MESSAGE)])
     calls = history.track_calls()
-    assert calls.outputs_for(calls.pending_calls()) == history.tool_outputs == [saved]
+    assert calls.outputs_for(calls.pending_calls()) == history.unsent_outputs == [saved]
 
 
 def test_queries_change_nothing() -> None:
@@ -136,7 +136,7 @@ def test_queries_change_nothing() -> None:
     calls = history.track_calls()
     calls.store_output(CALL_A, raw(output("a")))
     seen = [
-        (history.revision, history.raw_items, history.tool_outputs, call_ids(calls), calls)
+        (history.revision, history.raw_items, history.unsent_outputs, call_ids(calls), calls)
         for _ in range(2)
         if calls.outputs_for(calls.pending_calls()) and history.track_calls() is calls
     ]

@@ -155,11 +155,11 @@ def test_each_delay_has_its_own_jitter() -> None:
 def test_restart_repeats_the_delays() -> None:
     backoff = start(ReconnectPolicy(jitter=0))
     assert [backoff.next_delay() for _ in range(3)] == [1, 2, 4]
-    backoff.restart()
+    backoff.reset()
     assert backoff.attempts == 0
     assert walk(backoff) == [1, 2, 4, 8, 16]
     assert backoff.next_delay() is None
-    backoff.restart()
+    backoff.reset()
     assert backoff.next_delay() == 1
 
 
@@ -175,7 +175,7 @@ def test_the_delays_of_any_iterable_can_be_repeated(delays: Iterable[float]) -> 
     """An iterator is read once and its delays are stored."""
     backoff = start(delays, chance=fixed(1))
     assert walk(backoff) == [3, 1]
-    backoff.restart()
+    backoff.reset()
     assert walk(backoff) == [3, 1]
 
 
@@ -188,7 +188,7 @@ def test_an_iterable_is_read_no_further_than_needed() -> None:
     numbers = itertools.count(1)
     backoff = start(numbers)
     assert [backoff.next_delay() for _ in range(3)] == [1, 2, 3]
-    backoff.restart()
+    backoff.reset()
     assert backoff.next_delay() == 1
     assert next(numbers) == 4
 

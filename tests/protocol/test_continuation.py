@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from trio_responses._protocol.continuation import (
+    ContinuationPoint,
     Placement,
-    ServerState,
-    canonical,
+    canonical_settings,
     parent_of_delta,
     with_encrypted_reasoning,
 )
@@ -23,8 +23,10 @@ PLACE = Placement(socket=SOCKET, lane="lane-1")
 SETTINGS = b'{"model":"m"}'
 
 
-def held(place: Placement = PLACE, *, stored: bool = False) -> ServerState:
-    return ServerState(placement=place, response_id="resp_1", settings=SETTINGS, stored=stored)
+def held(place: Placement = PLACE, *, stored: bool = False) -> ContinuationPoint:
+    return ContinuationPoint(
+        placement=place, response_id="resp_1", settings=SETTINGS, stored=stored
+    )
 
 
 # --- Delta or full input -----------------------------------------------------------------
@@ -94,7 +96,7 @@ JSON = st.recursive(
 
 
 def one_form(settings: dict[str, Any]) -> bytes:
-    return canonical(msgspec.json.encode(settings))
+    return canonical_settings(msgspec.json.encode(settings))
 
 
 EVERY_SETTING: dict[str, object] = {

@@ -43,7 +43,7 @@ def test_without_the_c_function_masking_is_done_in_python(
     monkeypatch: pytest.MonkeyPatch, module: object
 ) -> None:
     monkeypatch.setitem(sys.modules, "websockets.speedups", module)
-    assert frames._find_c_function() is None  # called at import, before any test
+    assert frames._find_c_mask_function() is None  # called at import, before any test
 
 
 def test_the_c_function_is_used_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,4 +53,4 @@ def test_the_c_function_is_used_if_it_is_installed(monkeypatch: pytest.MonkeyPat
             return data + mask
 
     monkeypatch.setitem(sys.modules, "websockets.speedups", Speedups)
-    assert frames._find_c_function() is Speedups.apply_mask
+    assert frames._find_c_mask_function() is Speedups.apply_mask

@@ -17,11 +17,11 @@ from trio_responses._protocol.requests import (
     STEER_TRANSITIONS,
     ActiveRequest,
     ReaderState,
-    RequestEvent,
     RequestState,
-    SteerEvent,
+    RequestTrigger,
     SteerInput,
     SteerState,
+    SteerTrigger,
 )
 
 if TYPE_CHECKING:
@@ -59,23 +59,23 @@ class TestTables:
 
     def test_every_event_changes_a_state(self) -> None:
         tables = (*REQUEST_TRANSITIONS.values(), *READER_TRANSITIONS.values())
-        assert {event for row in tables for event in row} == set(RequestEvent)
-        assert {event for row in STEER_TRANSITIONS.values() for event in row} == set(SteerEvent)
+        assert {event for row in tables for event in row} == set(RequestTrigger)
+        assert {event for row in STEER_TRANSITIONS.values() for event in row} == set(SteerTrigger)
 
     @pytest.mark.parametrize("state", RequestState)
     def test_a_request_has_ended_if_no_event_of_its_own_can_follow(
         self, state: RequestState
     ) -> None:
         assert request_in(state).ended is (state in {CUT_OFF, DONE})
-        takes_own_events = RequestEvent.END in REQUEST_TRANSITIONS[state]
+        takes_own_events = RequestTrigger.END in REQUEST_TRANSITIONS[state]
         assert takes_own_events is (state not in {CUT_OFF, DONE, LOST})
 
 
 class TestImpossibleEvents:
-    @pytest.mark.parametrize("event", RequestEvent)
+    @pytest.mark.parametrize("event", RequestTrigger)
     @pytest.mark.parametrize("state", [DONE, LOST])
     def test_a_request_that_is_over_takes_no_event(
-        self, state: RequestState, event: RequestEvent
+        self, state: RequestState, event: RequestTrigger
     ) -> None:
         with pytest.raises(KeyError):
             request_in(state).advance(event)
@@ -83,17 +83,17 @@ class TestImpossibleEvents:
     @pytest.mark.parametrize(
         ("state", "event"),
         [
-            (SENT, RequestEvent.BREAK_OFF),
-            (STARTED, RequestEvent.REFUSE),
-            (SENT, RequestEvent.SETTLE_STEERS),
-            (STARTED, RequestEvent.SETTLE_STEERS),
-            (SUCCESSOR, RequestEvent.CONTINUE),
-            (STARTED, RequestEvent.FOLLOW),
-            (CUT_OFF, RequestEvent.CREATE),
+            (SENT, RequestTrigger.BREAK_OFF),
+            (STARTED, RequestTrigger.REFUSE),
+            (SENT, RequestTrigger.SETTLE_STEERS),
+            (STARTED, RequestTrigger.SETTLE_STEERS),
+            (SUCCESSOR, RequestTrigger.CONTINUE),
+            (STARTED, RequestTrigger.FOLLOW),
+            (CUT_OFF, RequestTrigger.CREATE),
         ],
     )
     def test_an_event_that_contradicts_the_state_is_an_error(
-        self, state: RequestState, event: RequestEvent
+        self, state: RequestState, event: RequestTrigger
     ) -> None:
         with pytest.raises(KeyError):
             request_in(state).advance(event)
@@ -108,10 +108,10 @@ class TestImpossibleEvents:
         request.abandon()
         assert request.abandoned
 
-    @pytest.mark.parametrize("event", SteerEvent)
+    @pytest.mark.parametrize("event", SteerTrigger)
     @pytest.mark.parametrize("state", [SteerState.COMMITTED, SteerState.FAILED])
     def test_a_settled_steering_input_takes_no_event(
-        self, state: SteerState, event: SteerEvent
+        self, state: SteerState, event: SteerTrigger
     ) -> None:
         steer = SteerInput(ActiveRequest(), [])
         steer.state = state
@@ -123,7 +123,7 @@ class TestImpossibleEvents:
         steer = SteerInput(ActiveRequest(), [])
         steer.state = state
         with pytest.raises(KeyError):
-            steer.advance(SteerEvent.COMMIT)
+            steer.advance(SteerTrigger.COMMIT)
 
 
 LANES = st.sampled_from([None, "lane-1"])

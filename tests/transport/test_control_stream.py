@@ -8,7 +8,7 @@ import trio.testing
 from tests.testing.driver import NO_WAITING
 from tests.transport.peer import PING, PONG, close, frame
 from trio_responses._transport.control_stream import ControlStream
-from trio_responses._transport.state import TransportEvent
+from trio_responses._transport.state import TransportTrigger
 from trio_responses.testing import memory_connection
 
 pytestmark = NO_WAITING
@@ -17,7 +17,7 @@ pytestmark = NO_WAITING
 def open_control_stream(capacity: int | None = None) -> tuple[ControlStream, trio.abc.Stream]:
     client, server = memory_connection(capacity)
     control_stream = ControlStream(client)
-    control_stream.states.process(TransportEvent.SWITCHING_PROTOCOLS)
+    control_stream.states.process(TransportTrigger.SWITCHING_PROTOCOLS)
     return control_stream, server
 
 

@@ -7,11 +7,11 @@ import pytest
 from trio_responses._transport.state import (
     TRANSPORT_TRANSITIONS,
     WRITE_TRANSITIONS,
-    TransportEvent,
     TransportState,
     TransportStates,
-    WriteEvent,
+    TransportTrigger,
     WriteState,
+    WriteTrigger,
 )
 
 AFTER_UPGRADE = list(TransportState)[2:]
@@ -47,11 +47,11 @@ def test_a_transport_is_never_open_again(state: TransportState) -> None:
 
 @pytest.mark.parametrize("state", AFTER_UPGRADE)
 def test_aclose_may_be_called_in_every_state_after_the_upgrade(state: TransportState) -> None:
-    closing = TRANSPORT_TRANSITIONS[state][TransportEvent.CLOSE_STARTED]
-    closed = TRANSPORT_TRANSITIONS[closing][TransportEvent.STREAM_CLOSED]
+    closing = TRANSPORT_TRANSITIONS[state][TransportTrigger.CLOSE_STARTED]
+    closed = TRANSPORT_TRANSITIONS[closing][TransportTrigger.STREAM_CLOSED]
     assert closed in {TransportState.CLOSED, TransportState.LOST}
-    again = TRANSPORT_TRANSITIONS[closed][TransportEvent.CLOSE_STARTED]
-    assert TRANSPORT_TRANSITIONS[again][TransportEvent.STREAM_CLOSED] is closed
+    again = TRANSPORT_TRANSITIONS[closed][TransportTrigger.CLOSE_STARTED]
+    assert TRANSPORT_TRANSITIONS[again][TransportTrigger.STREAM_CLOSED] is closed
 
 
 @pytest.mark.parametrize("state", LOSS_KNOWN)
@@ -61,17 +61,19 @@ def test_a_known_loss_stays_known(state: TransportState) -> None:
 
 @pytest.mark.parametrize("state", AFTER_UPGRADE)
 def test_the_end_of_a_socket_makes_the_loss_known(state: TransportState) -> None:
-    assert TRANSPORT_TRANSITIONS[state][TransportEvent.SOCKET_ENDED] in LOSS_KNOWN
+    assert TRANSPORT_TRANSITIONS[state][TransportTrigger.SOCKET_ENDED] in LOSS_KNOWN
 
 
 def test_nothing_is_written_after_a_write_that_was_cancelled() -> None:
     for state in (WriteState.READY, WriteState.CLOSE_SENT):
-        assert WRITE_TRANSITIONS[state][WriteEvent.WRITE_CANCELLED] is WriteState.CUT
+        assert WRITE_TRANSITIONS[state][WriteTrigger.WRITE_CANCELLED] is WriteState.CUT
     assert WRITE_TRANSITIONS[WriteState.CUT] == {}
 
 
-@pytest.mark.parametrize("event", [TransportEvent.CLOSE_STARTED, TransportEvent.UPGRADE_ACCEPTED])
-def test_an_event_that_cannot_happen_changes_nothing(event: TransportEvent) -> None:
+@pytest.mark.parametrize(
+    "event", [TransportTrigger.CLOSE_STARTED, TransportTrigger.UPGRADE_ACCEPTED]
+)
+def test_an_event_that_cannot_happen_changes_nothing(event: TransportTrigger) -> None:
     states = TransportStates()
     with pytest.raises(RuntimeError, match=event.name):
         states.process(event)

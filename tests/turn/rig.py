@@ -112,7 +112,7 @@ def assert_at_rest(connection: ResponsesConnection) -> None:
     # not see it: no public number shows them.
     assert not connection._engine.requests._lock.locked()
     assert connection._engine.requests.lanes._reserved == set()
-    assert not connection._engine._budget.tight
+    assert not connection._engine._budget.any_limit_reached
 
 
 _NOT_HELD: Final = (type, ModuleType, FunctionType, BuiltinFunctionType, FrameType)

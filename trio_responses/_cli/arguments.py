@@ -185,11 +185,11 @@ shtab: pip install "{PROG}[cli]".
 
 @final
 class FileArgument(argparse.Action):
-    """An argument whose value is the name of a file, which a shell completes."""
+    """An argparse action for a file name, with shell completion of files."""
 
     @property
     def complete(self) -> Any:
-        """The way to complete the value, which shtab reads."""
+        """The shell completion of the value, as shtab reads it."""
         import shtab  # noqa: PLC0415 - an extra, which `completion` alone needs
 
         return shtab.FILE
@@ -201,7 +201,7 @@ class FileArgument(argparse.Action):
         values: object,
         option_string: str | None = None,  # noqa: ARG002 - likewise
     ) -> None:
-        """Store the value."""
+        """Store the value in the namespace."""
         setattr(namespace, self.dest, values)
 
 
@@ -368,7 +368,7 @@ def _add_completion(commands: Any) -> None:
 
 
 def completion(arguments: argparse.Namespace) -> int:
-    """Print the script with which a shell completes this command line."""
+    """Print the shell completion script of this command line."""
     try:
         import shtab  # noqa: PLC0415 - likewise
     except ImportError:

@@ -1,4 +1,4 @@
-"""``ask`` and ``record``: questions from the arguments, with the answers streamed to stdout.
+"""The commands ``ask`` and ``record``, which send questions and stream the answers to stdout.
 
 ``ask`` sends one question. ``record`` sends several as the turns of one conversation and records
 the messages of the connection. Notes and errors go to stderr.
@@ -14,7 +14,7 @@ import msgspec
 
 from trio_responses._cli.recording import record_into
 from trio_responses._cli.running import WRONG_USAGE, print_error, run
-from trio_responses._cli.server_choice import choose_endpoint, open_server
+from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._errors import failed_response_error
 from trio_responses.types import OutputTextDelta
 
@@ -31,7 +31,7 @@ __all__ = ["ask", "record", "replace_surrogates", "response_notes"]
 def ask(arguments: argparse.Namespace) -> int:
     """Send one question and print the answer."""
     try:
-        endpoint = choose_endpoint(arguments, example=' "..."')
+        endpoint = endpoint_from_arguments(arguments, example=' "..."')
         question = _read_question(arguments.text)
     except LookupError:
         return WRONG_USAGE
@@ -44,7 +44,7 @@ def ask(arguments: argparse.Namespace) -> int:
 def record(arguments: argparse.Namespace) -> int:
     """Send questions as one conversation, print the answers, and record every message."""
     try:
-        endpoint = choose_endpoint(arguments, example=' FILE "..."')
+        endpoint = endpoint_from_arguments(arguments, example=' FILE "..."')
         questions = [_read_question(text) for text in arguments.texts]
     except LookupError:
         return WRONG_USAGE
@@ -68,13 +68,13 @@ def _read_question(text: str) -> str:
 
 
 def _turn_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of a turn that were passed as options."""
+    """Return the request parameters that were passed as command-line options."""
     given = {"model": arguments.model, "instructions": arguments.instructions}
     return {name: replace_surrogates(value) for name, value in given.items() if value is not None}
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace lone surrogates by "?".
+    """Return a text with each lone surrogate replaced by "?".
 
     Python decodes bytes of an argument that are not UTF-8 to them, and JSON cannot encode them.
     """
@@ -113,7 +113,7 @@ async def _record(
 
 
 def _check_response(response: Response) -> None:
-    """Write the notes on a response to stderr.
+    """Write notes on a response to stderr; raise an error for a failed response.
 
     :raises ResponseFailedError: when the status of the response is ``failed``.
     """
@@ -124,7 +124,7 @@ def _check_response(response: Response) -> None:
 
 
 def response_notes(response: Response) -> list[str]:
-    """Return a note each for a refusal and for an incomplete answer."""
+    """Return notes about a response for the user: on a refusal, and on an incomplete answer."""
     notes = [f"the model refused: {response.refusal}"] if response.refusal else []
     if response.status == "incomplete":
         details = response.incomplete_details

@@ -1,4 +1,4 @@
-"""``chat``: a conversation in the terminal, turn by turn.
+"""The command ``chat``: a conversation with a model in the terminal.
 
 Three tasks run side by side: one reads lines and runs turns, one shows notifications of the
 connection, and one waits for Ctrl-C. During a turn, Ctrl-C cancels the turn and the history stays
@@ -34,7 +34,7 @@ from trio_responses._cli.running import (
     print_error,
     run,
 )
-from trio_responses._cli.server_choice import choose_endpoint, open_server
+from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.toolbox import ToolFinished, ToolStarted
 from trio_responses.types import OutputTextDelta
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from trio_responses._tools.toolbox import ToolLike
     from trio_responses.typing import ConversationParams, Event
 
-__all__ = ["Chat", "FileReader", "LineReader", "chat", "choose_renderer"]
+__all__ = ["Chat", "LineReader", "TextLineReader", "chat", "choose_renderer"]
 
 COMMANDS: Final = """\
 /save FILE  save the conversation in a file
@@ -75,9 +75,9 @@ NO_RICH: Final = (
 
 
 def chat(arguments: argparse.Namespace) -> int:
-    """Hold a conversation between the model and the standard input."""
+    """Run a chat: read lines from the standard input and print the answers of the model."""
     try:
-        endpoint = choose_endpoint(arguments)
+        endpoint = endpoint_from_arguments(arguments)
     except LookupError:
         return WRONG_USAGE
     if arguments.max_age is not None and endpoint is not None:
@@ -145,11 +145,11 @@ async def _chat(
         await session.start(checkpoint)
         renderer.show_line("note", f"connected to {server.endpoint.host}; /help lists the commands")
         with trio.open_signal_receiver(signal.SIGINT) as interrupts:
-            return await session.run(FileReader(sys.stdin), interrupts)
+            return await session.run(TextLineReader(sys.stdin), interrupts)
 
 
 class LineReader(Protocol):
-    """A source of lines of input."""
+    """The interface of a source of input lines."""
 
     async def read_line(self) -> str | None:
         """Wait for the next line; return `None` at the end of the input.
@@ -161,7 +161,7 @@ class LineReader(Protocol):
 
 @final
 class Chat:
-    """One chat: a conversation that lines of input drive, and a renderer that displays it.
+    """A chat session: runs a turn for each line of input and displays its events with a renderer.
 
     :param settings: the settings of a new conversation.
     :param tools: the tools that the model may call.
@@ -219,7 +219,7 @@ class Chat:
             self._renderer.show_line("note", f"{count} items loaded from {checkpoint}")
 
     async def run(self, lines: LineReader, interrupts: AsyncIterator[int]) -> int:
-        """Run the chat to its end and return the exit code.
+        """Run the chat until the end of the input, and return the exit code.
 
         :param interrupts: yields a value for each Ctrl-C.
         :raises ResponsesError: when the connection is lost and will not be reopened.
@@ -359,14 +359,14 @@ class Chat:
 
 
 def _write_private(path: str, content: bytes) -> None:
-    """Write a file that only its owner may read, if it is new: a conversation may be private."""
+    """Write a file. A new file is readable only by its owner: a conversation may be private."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
 
 
 def _describe_event(event: Event) -> str | None:
-    """Return a line that describes a change of the connection; `None` for other events."""
+    """Return a line that describes an event of the connection; `None` for events not shown."""
     match event:
         case ConnectionLost():
             return f"{event}; reconnecting"
@@ -387,8 +387,8 @@ def _shorten(text: str) -> str:
 
 
 @final
-class FileReader:
-    """A source of lines of input from an open text file: terminal, pipe, disk file or memory.
+class TextLineReader:
+    """A reader of lines from an open text file: a terminal, a pipe, a disk file or memory.
 
     Where the system can report that input is ready, no thread reads: a thread blocked in a read
     cannot be cancelled, and delays the exit of the interpreter.

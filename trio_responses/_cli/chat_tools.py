@@ -86,7 +86,7 @@ def calculate(expression: str) -> int | float:
 
 
 def _evaluate(node: ast.expr) -> int | float:
-    """Return the value of a syntax node.
+    """Return the value of a parsed arithmetic expression.
 
     :raises ValueError: for any node that is not a number or an arithmetic operation.
     """
@@ -105,7 +105,7 @@ def _evaluate(node: ast.expr) -> int | float:
 
 
 def _bounded(number: Any) -> int | float:
-    """Return a result that is real, finite and not too large.
+    """Return a number unchanged if it is real, finite and not too large.
 
     :raises ValueError: for every other result.
     """

@@ -1,4 +1,4 @@
-"""``demo``: what the library does, step by step, on the embedded server.
+"""The command ``demo``: a demonstration of the library, step by step, on the embedded server.
 
 Start reading at `STEPS`: each step is a coroutine that uses the library as a program would, then
 compares the result with the expected one and with the requests that the server has received. The
@@ -79,11 +79,11 @@ NUMBERS: Final = {
 
 
 class UnexpectedResult(Exception):
-    """A step had another result than the expected one."""
+    """A step of the demonstration had an unexpected result."""
 
 
 def check(what: str, found: object, expected: object) -> None:
-    """Compare a result with the expected one.
+    """Raise an error if a result differs from the expected one.
 
     :raises UnexpectedResult: when they differ.
     """
@@ -92,12 +92,12 @@ def check(what: str, found: object, expected: object) -> None:
 
 
 def get_weather(city: str) -> dict[str, Any]:
-    """Return the weather in a city: the function that the model may call."""
+    """Return the weather in a city. The model may call this function."""
     return WEATHER[city]
 
 
 class Demo:
-    """The state that the steps share: the server, the connection and the screen."""
+    """The state that the steps of the demonstration share: server, connection and screen."""
 
     def __init__(self, server: ResponsesServer, nursery: trio.Nursery, screen: Screen) -> None:
         self.server = server
@@ -108,7 +108,7 @@ class Demo:
 
     @property
     def connection(self) -> ResponsesConnection:
-        """The connection that all steps but one use."""
+        """The connection that all steps except one use."""
         if self._connection is None:
             raise UnexpectedResult("the first step opened no connection")
         return self._connection
@@ -128,10 +128,10 @@ class Demo:
         async with self._send_event:
             try:
                 async for event in connection:
-                    self.screen.notification(_describe(event))
+                    self.screen.notification(_describe_event(event))
                     await self._send_event.send(event)
             except ResponsesError as error:  # the connection is closed: no socket will follow
-                self.screen.notification(_reason(error))
+                self.screen.notification(_error_reason(error))
 
     async def next_event(self) -> Event:
         """Wait for the next event of the connection that belongs to no turn."""
@@ -141,7 +141,7 @@ class Demo:
             raise UnexpectedResult("the connection closed and will open no more sockets") from None
 
     async def converse(self, question: str, **params: Unpack[ResponseCreateParams]) -> Response:
-        """Run one turn, and show its text as it arrives."""
+        """Run one turn, and show the text of the answer as it arrives."""
         self.screen.line(f"you:   {question}")
         pieces: list[str] = []
         params = {"model": DEFAULT_MODEL, **params}
@@ -159,7 +159,7 @@ class Demo:
 
 
 async def open_connection(demo: Demo) -> str:
-    """Open a connection: one handshake, one socket, and a task that reconnects when it is lost."""
+    """Open a connection: one handshake, one socket, and a task that reconnects after a loss."""
     await demo.connect()
     demo.screen.line(f"{demo.connection!r}")
     check("the state", demo.connection.state, ConnectionState.OPEN)
@@ -172,7 +172,7 @@ async def open_connection(demo: Demo) -> str:
 
 
 async def warm_up(demo: Demo) -> str:
-    """Send instructions and tools ahead of the first turn; the response can be a parent."""
+    """Send instructions and tools before the first turn, which can continue this response."""
     response = await demo.connection.warm_up(
         model=DEFAULT_MODEL, instructions=INSTRUCTIONS, tools=[GET_WEATHER]
     )
@@ -184,7 +184,7 @@ async def warm_up(demo: Demo) -> str:
 
 
 async def hold_conversation(demo: Demo) -> str:
-    """Run three turns: each sends its own message only, and the server knows the earlier ones."""
+    """Run three turns of a conversation: each sends only its own message."""
     parents = [demo.connection.previous_response_id]
     for turn, text in enumerate(("Hello!", "How are you?", "What have I said so far?"), 1):
         response = await demo.converse(
@@ -226,7 +226,7 @@ async def call_function(demo: Demo) -> str:
 
 
 async def run_side_by_side(demo: Demo) -> str:
-    """Run three turns in three tasks: the connection assigns a lane to each."""
+    """Run three turns in three tasks: the connection assigns a lane (``stream_id``) to each."""
     order: list[str] = []
     texts: dict[str, str] = {}
 
@@ -258,7 +258,7 @@ async def run_side_by_side(demo: Demo) -> str:
 
 
 async def lose_socket(demo: Demo) -> str:
-    """Lose the socket during an answer: the exception has the delivery, nothing is sent twice.
+    """Cut the socket during an answer: the exception has the delivery status of the request.
 
     With ``store=False`` the server forgets a response when its socket closes. So the program sends
     the turn again with the full input.
@@ -298,7 +298,7 @@ async def lose_socket(demo: Demo) -> str:
     else:
         raise UnexpectedResult("the new socket knew a response of the old one")
 
-    history = [_user(question), *(first.raw_output or ()), _user(again)]
+    history = [_user_message(question), *(first.raw_output or ()), _user_message(again)]
     response = await connection.create(history, model=DEFAULT_MODEL, store=False)
     screen.line(f"with the full input: {response.output_text}")
     check("the answer", response.output_text, f'Turn 2: you said "{again}".')
@@ -335,7 +335,7 @@ async def outlive_sockets(demo: Demo) -> str:
             first = await connection.create("Good morning!", model=DEFAULT_MODEL)
             screen.line(f"socket 1: {first.output_text}")
             async for event in connection:
-                screen.notification(_describe(event))
+                screen.notification(_describe_event(event))
                 if isinstance(event, ErrorEvent):
                     check("the error code", event.code, "websocket_connection_limit_reached")
                     break
@@ -415,24 +415,24 @@ async def run_demo(screen: Screen) -> int:
 
 
 async def _passes(demo: Demo, step: Callable[[Demo], Awaitable[str]]) -> bool:
-    """Run a step and show its result; return whether it passed."""
+    """Run a step of the demonstration and show its result; return whether the step passed."""
     try:
         with trio.fail_after(STEP_SECONDS):
             demo.screen.passed(await step(demo))
     except BrokenPipeError:
         raise  # the reader of the output has closed its end
     except Exception as error:  # noqa: BLE001 - a step may raise anything
-        demo.screen.failed(_reason(error))
+        demo.screen.failed(_error_reason(error))
         return False
     finally:
         demo.server.clear_scripts()
     return True
 
 
-def _reason(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     if isinstance(error, ExceptionGroup):
         group = cast("ExceptionGroup[Exception]", error)
-        return "; ".join(map(_reason, group.exceptions))
+        return "; ".join(map(_error_reason, group.exceptions))
     if type(error) is trio.TooSlowError:
         return f"the step did not end within {STEP_SECONDS:g} s"
     return str(error) if isinstance(error, UnexpectedResult) else f"{type(error).__name__}: {error}"
@@ -443,7 +443,7 @@ def _endpoint(server: ResponsesServer) -> Endpoint:
     return Endpoint.compatible(server.url, lanes=True, after_error="reuse")
 
 
-def _user(text: str) -> dict[str, str]:
+def _user_message(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 
 
@@ -451,7 +451,7 @@ def _count_slowly(request: Request) -> Reply:
     return Reply(NUMBERS[request.text.split()[-1]], delay=0.025)
 
 
-def _describe(event: Event) -> str:
+def _describe_event(event: Event) -> str:
     match event:
         case ConnectionLost():
             return f"event of the connection: ConnectionLost: {event}"
@@ -495,7 +495,7 @@ class Screen:
         self._write_line(f"{INDENT}{text}")
 
     def stream(self, prefix: str, piece: str) -> None:
-        """Append a piece to the current line, which the next line ends.
+        """Append a piece of text to the current line.
 
         :param prefix: begins the line, if there is no current one.
         """

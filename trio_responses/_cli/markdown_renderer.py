@@ -1,4 +1,4 @@
-"""How a chat is displayed as Markdown in a terminal, with rich (extra ``cli``).
+"""The display of a chat as Markdown in a terminal, with rich (extra ``cli``).
 
 The module is separate from `renderer.py` because rich is optional and slow to import. The last
 block of an answer is drawn again as it grows; the blocks before it are printed once.
@@ -90,14 +90,14 @@ class MarkdownRenderer:
         self._draw(force=False)
 
     def _draw(self, *, force: bool) -> None:
-        """Draw the growing block, unless it was drawn a moment ago."""
+        """Draw the unfinished Markdown block, unless the block was drawn a moment ago."""
         now = time.monotonic()
         if self._live is not None and (force or now - self._drawn_at >= DRAW_INTERVAL):
             self._live.update(Markdown(self._growing), refresh=True)
             self._drawn_at = now
 
     def end_text(self) -> None:
-        """End the answer: print the growing block as it is."""
+        """End the answer: print the unfinished Markdown block as it is."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -1,4 +1,4 @@
-"""``probe``: a verdict on each feature of a server, as a table or as JSON.
+"""The command ``probe``: tries the features of a server and prints a verdict on each.
 
 The features and the way each is tried are in `probe_features.py`. The exit code depends on the
 basic features alone.
@@ -16,7 +16,7 @@ import msgspec
 
 from trio_responses._cli.probe_features import BASICS, FEATURES, Prober, Verdict, answer_slowly
 from trio_responses._cli.running import FAILED, WRONG_USAGE, run
-from trio_responses._cli.server_choice import DEFAULT_MODEL, choose_endpoint, open_server
+from trio_responses._cli.server_choice import DEFAULT_MODEL, endpoint_from_arguments, open_server
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +48,7 @@ VERDICT_WIDTH: Final = max(map(len, Verdict))
 def probe(arguments: argparse.Namespace) -> int:
     """Try every feature of a server and print the verdicts."""
     try:
-        endpoint = choose_endpoint(arguments)
+        endpoint = endpoint_from_arguments(arguments)
     except LookupError:
         return WRONG_USAGE
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -101,7 +101,7 @@ class Report(Protocol):
 
 @final
 class TableReport:
-    """A table for people; each row is written as soon as its feature was tried."""
+    """A report as a table for people; each row is written as soon as its feature was tried."""
 
     def __init__(self, out: TextIO, *, colour: bool) -> None:
         self._out = out
@@ -137,16 +137,16 @@ class TableReport:
 
 @final
 class JSONReport:
-    """One JSON object for programs, written after the last feature."""
+    """A report as one JSON object for programs, written after the last feature."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
     def start(self, prober: Prober) -> None:
-        """Write nothing yet."""
+        """Do nothing: `finish` writes the whole report."""
 
     def add(self, finding: Finding) -> None:
-        """Write nothing yet."""
+        """Do nothing: `finish` writes the whole report."""
 
     def finish(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
         """Write the JSON object with every finding."""

@@ -101,7 +101,7 @@ class Feature:
 
 @final
 class Prober:
-    """A server under examination, shared by the attempts at all features.
+    """A server under test, and the settings that the attempts at all features share.
 
     :param models: the models to try, in order of preference.
     :param timeout: seconds for each feature.
@@ -222,7 +222,7 @@ async def _handshake(prober: Prober) -> Judgement:
 
 
 async def _text_turn(prober: Prober) -> Judgement:
-    """Try one model after the other until one answers."""
+    """Run a turn with one model after the other until a model answers."""
     rejected: list[str] = []
     async with prober.connect(after_error="replace") as connection:
         for model in prober.models:
@@ -350,7 +350,7 @@ async def _steering(prober: Prober) -> Judgement:
 
 
 async def _lanes(prober: Prober) -> Judgement:
-    """Run two turns at once, and check that each event names its lane."""
+    """Run two turns at once, and check that each event names its lane (``stream_id``)."""
     started: set[str | None] = set()
     ended: set[str | None] = set()
     side_by_side = False
@@ -371,7 +371,7 @@ async def _lanes(prober: Prober) -> Judgement:
 
 
 def _why_no_lanes(event: Event) -> str | None:
-    """Return why an event shows that the server has no lanes; `None` if the event does not."""
+    """Return why an event shows that the server has no lanes (``stream_id``), or `None`."""
     match event:
         case ConnectionLost():
             return f"the server closed the connection: {describe_error(event)}"

@@ -1,4 +1,4 @@
-"""The recording that ``ask``, ``chat`` and ``record`` write: a new file that only its owner reads.
+"""Recording of the connection of ``ask``, ``chat`` and ``record`` into a private new file.
 
 An existing file is overwritten only by ``--force``. A file that was created here and into which
 nothing was recorded is deleted again.

@@ -1,4 +1,4 @@
-"""How a chat is displayed: the interface, and plain text.
+"""The display of a chat: the interface of renderers, and a renderer of plain text.
 
 Answers go to stdout and everything else to stderr, so that a script can read the answers alone.
 Text may come from a model, a tool or a server: control characters are removed from everything.
@@ -28,7 +28,7 @@ def remove_controls(text: str) -> str:
 
 
 class Renderer(Protocol):
-    """A display for a chat."""
+    """The interface of a display for a chat."""
 
     def show_prompt(self) -> None:
         """Show the prompt for the next line of input."""

@@ -1,4 +1,4 @@
-"""How a command runs: signals cancel it, and an error becomes one line on stderr.
+"""Execution of a command: signals cancel the command, and errors are printed to stderr.
 
 A command is an async function that returns its exit code. SIGINT and SIGTERM cancel the function;
 the exit code is then 128 plus the number of the signal, as in shells.

@@ -1,4 +1,4 @@
-"""``serve`` and ``replay``: the embedded server for other programs, until a signal.
+"""The commands ``serve`` and ``replay``, which run the embedded server until a signal.
 
 ``serve`` answers by itself; ``replay`` answers from a recording first. Both print the URL that the
 server listens on.
@@ -91,7 +91,7 @@ async def _serve_until_signal(
 def load_recording(
     server: ResponsesServer, *, recording: Recording, name: str, timing: bool
 ) -> None:
-    """Script a server to answer from a recording, and by itself after the last recorded request.
+    """Load a recording into a server, which answers by default after the last recorded request.
 
     :param name: the name of the recording's file, for the error message.
     :param timing: send each message with its recorded delay.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trio_responses import Instrument, ResponsesConnection
     from trio_responses.testing import Responder
 
-__all__ = ["DEFAULT_MODEL", "ServerChoice", "choose_endpoint", "open_server"]
+__all__ = ["DEFAULT_MODEL", "ServerChoice", "endpoint_from_arguments", "open_server"]
 
 DEFAULT_MODEL: Final = "gpt-5.5"
 """The model of a command without ``--model``."""
@@ -60,8 +60,8 @@ class ServerChoice:
         )
 
 
-def choose_endpoint(arguments: argparse.Namespace, *, example: str = "") -> Endpoint | None:
-    """Return the endpoint that arguments or environment name; `None` for the embedded server.
+def endpoint_from_arguments(arguments: argparse.Namespace, *, example: str = "") -> Endpoint | None:
+    """Return the endpoint from the arguments or the environment; `None` for the embedded server.
 
     :param example: what follows the options in the examples of the error message.
     :raises LookupError: when the endpoint needs an API key and none is set; the error message is

@@ -1,4 +1,4 @@
-"""The engine of a connection: one open socket at a time, replaced when it is lost or old.
+"""The engine of a connection, which keeps one socket open and replaces lost and old sockets.
 
 Two kinds of tasks do the work. The *supervisor task* runs for the whole connection: it opens
 sockets and decides when to stop trying. A *receive task* runs for each socket: it reads batches
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._settings import ReconnectPolicy, RotationPolicy
     from trio_responses._transport.websocket import ConnectionConfig, Transport
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["ConnectionEngine"]
 
@@ -63,7 +63,7 @@ READS_BEFORE_TIMEOUT: Final = 128
 
 @final
 class ConnectionEngine:
-    """Supervises the sockets of one connection. `ResponsesConnection` is its public face.
+    """The engine of one connection, which opens, supervises and replaces its sockets.
 
     :param reconnect: when to try again after a failed attempt.
     :param rotation: when to replace a socket before the server ends it.
@@ -101,7 +101,7 @@ class ConnectionEngine:
 
     @property
     def is_open(self) -> bool:
-        """Whether a request can be sent at once."""
+        """Whether a socket is open, so that a request can be sent at once."""
         current = self.sockets.current
         is_usable = current is not None and current.takes_requests
         return is_usable and self.sockets.state is ConnectionState.OPEN
@@ -113,7 +113,7 @@ class ConnectionEngine:
         """
         return await self.sockets.wait_open()
 
-    def is_active(self, turn: Turn) -> bool:
+    def is_active(self, turn: TurnAttempt) -> bool:
         """Whether the response of a turn has not ended, on any socket of the connection."""
         return self.sockets.socket_of(turn) is not None
 
@@ -154,7 +154,7 @@ class ConnectionEngine:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
-        """Run all tasks of the connection until `aclose`.
+        """Run all tasks of the connection until `aclose` is called.
 
         :param shielded: whether a cancellation from outside does not reach the tasks, so that the
             connection works in the ``finally`` clauses of a cancelled block.
@@ -178,7 +178,7 @@ class ConnectionEngine:
             self.config.instruments.notify(Instrument.connection_ended, self.sockets.closed_error())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
-        """Keep one socket open, until another attempt cannot help: the supervisor task."""
+        """Keep one socket open until reconnecting fails for good. The supervisor task runs this."""
         cause: ResponsesError | None = None
         while True:
             socket = await self._open_socket(nursery, cause)
@@ -190,7 +190,7 @@ class ConnectionEngine:
                 raise cause
 
     async def _open_socket(self, nursery: trio.Nursery, cause: ResponsesError | None) -> Socket:
-        """Open a socket in as many attempts as the policy allows.
+        """Open a socket, in as many attempts as the reconnect policy allows.
 
         :param cause: why the last socket was lost, if the first attempt is delayed.
         :raises ConnectError: when another attempt cannot help.
@@ -202,7 +202,7 @@ class ConnectionEngine:
         while True:
             if failure is not None:
                 await self._back_off(failure, since)
-            opened: Socket | ConnectError = await nursery.start(self._receive, nursery)
+            opened: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
             if isinstance(opened, Socket):
                 break
             if opened.retryable:
@@ -221,12 +221,12 @@ class ConnectionEngine:
         return opened
 
     def _may_have_expired_key(self, error: ConnectError) -> bool:
-        """Whether a callable key was refused: called again, it may return a newer one."""
+        """Whether the server refused a key from a function, which may return a newer key."""
         unauthorized = isinstance(error, AuthenticationError) and error.status == UNAUTHORIZED
         return unauthorized and callable(self._api_key)
 
     async def _rotate(self, nursery: trio.Nursery, socket: Socket) -> Socket:
-        """Replace sockets by newer ones before the server ends them, until one is lost.
+        """Replace each socket by a newer one before the server ends the socket, until one is lost.
 
         The newer socket is open before the older one stops taking requests. If it cannot be
         opened, the older one continues, and the next attempt follows after the longest delay of
@@ -239,9 +239,9 @@ class ConnectionEngine:
             with trio.move_on_after(age):
                 await socket.retired.wait()
             while socket.takes_requests:
-                newer: Socket | ConnectError = await nursery.start(self._receive, nursery)
+                newer: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
                 if isinstance(newer, Socket):
-                    self._replace(socket, newer)
+                    self._switch_to(socket, newer)
                     socket = newer
                     break
                 with trio.move_on_after(self._policy.cap):
@@ -249,8 +249,11 @@ class ConnectionEngine:
             else:
                 return socket
 
-    def _replace(self, older: Socket, newer: Socket) -> None:
-        """Send new requests on a newer socket. The older one may have been lost meanwhile."""
+    def _switch_to(self, older: Socket, newer: Socket) -> None:
+        """Send new requests on the newer socket, and retire the older socket if it still works.
+
+        The older socket may have been lost meanwhile.
+        """
         self.sockets.current = newer
         if isinstance(older.reconnect_cause, ConnectionLost):
             outage = trio.current_time() - older.unusable_since
@@ -282,10 +285,10 @@ class ConnectionEngine:
     # --- The receive task ----------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def _receive(
+    async def _run_socket(
         self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Socket | ConnectError]
     ) -> None:
-        """Run one socket from its handshake to its last message: the receive task.
+        """Run one socket from its handshake to its last message. The receive task runs this.
 
         A failed attempt to open it is a value of the task status, not an exception.
         """
@@ -309,7 +312,7 @@ class ConnectionEngine:
             await transport.aclose()
 
     async def _connect(self, nursery: trio.Nursery) -> Transport:
-        """Get the key, and open a WebSocket with it."""
+        """Get the API key, and open a WebSocket with the key."""
         endpoint, limit = self.config.endpoint, self.config.timeouts.connect
         headers: HeaderLines | None = None
         with trio.move_on_after(limit):
@@ -352,17 +355,17 @@ class ConnectionEngine:
             self._remove_socket(socket, self.sockets.closed_with or cancelled)
 
     async def _read(self, socket: Socket) -> None:
-        """Read batch after batch, until the next deadline or until the socket is drained."""
+        """Read and route messages until the next deadline, or until the socket is drained."""
         requests = socket.requests
         while not socket.drained:
-            if self._budget.tight:
-                await self._wait_for_room(socket)
+            if self._budget.any_limit_reached:
+                await self._wait_for_buffer_space(socket)
             socket.starved_since = math.inf
             messages = await socket.transport.receive()
             ended, responses = requests.requests_ended, requests.responses_ended
             self.router.route(socket, messages)
             if requests.responses_ended != responses:
-                self._backoff.restart()
+                self._backoff.reset()
             if requests.requests_ended != ended:
                 self.sockets.notify()
 
@@ -383,8 +386,8 @@ class ConnectionEngine:
             if socket.transport.last_read_at == last_read_at:
                 return
 
-    async def _wait_for_room(self, socket: Socket) -> None:
-        """Do not read the socket while too many bytes are unread (P6).
+    async def _wait_for_buffer_space(self, socket: Socket) -> None:
+        """Wait until the readers of turns have consumed enough events to read the socket again.
 
         One full inbox stops the reading, unless another reader waits for its own events or for a
         place on this socket: then the budget of the whole connection may be used. If that is used
@@ -392,7 +395,9 @@ class ConnectionEngine:
         fullest inbox overflows. Without that, a turn that waits for another one's events while its
         own inbox blocks the socket would wait for ever.
         """
-        while self._budget.full or (self._budget.tight and not self._is_starved(socket)):
+        while self._budget.full or (
+            self._budget.any_limit_reached and not self._is_starved(socket)
+        ):
             paused_at, unread = trio.current_time(), self._budget.unread_bytes
             starved_since = min(socket.starved_since, paused_at)
             socket.starved_since = starved_since if self._is_starved(socket) else math.inf
@@ -403,13 +408,13 @@ class ConnectionEngine:
             finally:
                 socket.exclude_pause(trio.current_time() - paused_at)
             if patience.cancelled_caught:
-                self.router.overflow_fullest(self.sockets)
+                self.router.fail_fullest_inbox(self.sockets)
             if self._budget.unread_bytes < unread:
                 socket.starved_since = math.inf
 
     def _is_starved(self, socket: Socket) -> bool:
-        """Whether a task waits for unread events of a socket, or for a place on it."""
-        if self.router.channel.awaited and socket.has_channel_requests():
+        """Whether a task waits for events from a socket, or to send a request on the socket."""
+        if self.router.channel.tasks_waiting and socket.has_channel_requests():
             return True
         waits_for_place = self.requests.waiting > 0 and socket is self.sockets.current
         return socket.has_waiting_reader() or waits_for_place
@@ -419,7 +424,7 @@ class ConnectionEngine:
         if socket not in self.sockets:
             return
         if socket.transport.age >= self._policy.healthy_after:
-            self._backoff.restart()
+            self._backoff.reset()
         socket.close(reason)
         lost = reason if isinstance(reason, ConnectionLost) else None
         if lost is not None:
@@ -433,6 +438,6 @@ class ConnectionEngine:
         socket.observer.ended(lost)
 
     def _close(self, reason: ResponsesError) -> None:
-        """Open no other socket; requests and readers of the channel get the first reason."""
+        """Stop opening sockets; requests and readers of the raw channel get the first reason."""
         self.sockets.close(reason)
         self.router.channel.close(self.sockets.closed_error())

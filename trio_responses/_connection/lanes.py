@@ -1,4 +1,4 @@
-"""Reservations of lane names for one connection.
+"""Reservations of lanes (``stream_id`` values) for one connection.
 
 A server counts at most 32 distinct lane names a socket and forgets none for as long as the
 socket lives (guide, "WebSocket mode"). So names come from a fixed set, are reserved and
@@ -22,7 +22,7 @@ LANE_NAMES: Final = tuple(f"lane-{number}" for number in range(1, 33))
 
 
 class LaneRegistry:
-    """The lane names of one connection and which of them are reserved.
+    """The lanes (``stream_id`` values) of one connection, and which of them are reserved.
 
     :param offered: whether the endpoint has lanes.
     """
@@ -42,7 +42,7 @@ class LaneRegistry:
         return self.count >= len(LANE_NAMES)
 
     def reserve(self, name: str | None) -> str | None:
-        """Reserve a lane: the named one, or any that is free.
+        """Reserve the lane with a name (``stream_id``), or any free lane.
 
         :return: the reserved name; `None` where the endpoint has no lanes and all turns share
             the default lane.
@@ -71,12 +71,12 @@ class LaneRegistry:
         return name
 
     def release(self, name: str | None) -> None:
-        """Release a reserved lane."""
+        """Release a reserved lane (``stream_id``)."""
         if name is not None:
             self._reserved -= {name}
 
     def unreserved(self, used: AbstractSet[str | None]) -> list[str | None]:
-        """Return the lanes that any turn may use, the default lane (`None`) first.
+        """Return the lanes (``stream_id``) that any turn may use, the default lane (`None`) first.
 
         :param used: the names that the socket has used. They come before new names, so that new
             ones leave room for the reserved ones.

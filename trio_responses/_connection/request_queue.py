@@ -1,4 +1,4 @@
-"""Admission and sending of requests: each waits for a socket and a lane, and is written whole.
+"""Admission and sending of requests: each waits for a socket with a free lane (``stream_id``).
 
 Requests are admitted in the order in which they were made. One that waits for a reserved lane
 does not hold up the others. A request is added to the table of its socket before its first byte
@@ -24,9 +24,9 @@ from trio_responses._errors import (
 )
 from trio_responses._protocol.continuation import Placement
 from trio_responses._protocol.requests import ActiveRequest, SteerInput
+from trio_responses._turn.attempt import TurnAttempt
 from trio_responses._turn.inbox import Inbox
 from trio_responses._turn.request_builder import raw_items
-from trio_responses._turn.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -51,7 +51,7 @@ MAX_ACTIVE: Final = 16
 
 @final
 class RequestQueue:
-    """The requests of one connection, each sent on the current socket. A `TurnSender`."""
+    """The sender of one connection's requests, on its current socket. A `TurnSender`."""
 
     max_reroutes = 1
     """An unsent request is tried once more, on the next socket."""
@@ -79,7 +79,7 @@ class RequestQueue:
 
     @contextmanager
     def reserved_lane(self, name: str | None) -> Generator[LaneSender, None, None]:
-        """Reserve a lane for the length of a block.
+        """Reserve a lane (``stream_id``) for the length of a block.
 
         :raises ConfigurationError: when the lane cannot be reserved (`LaneRegistry.reserve`).
         """
@@ -91,7 +91,7 @@ class RequestQueue:
 
     @contextmanager
     def lane_reservations(self) -> Generator[Callable[[], TurnSender], None, None]:
-        """Yield a function that reserves a lane; all its lanes are released after the block."""
+        """Yield a function that reserves lanes (``stream_id``) until the end of the block."""
         names: list[str | None] = []
 
         def reserve() -> LaneSender:
@@ -108,8 +108,8 @@ class RequestQueue:
 
     async def start_turn(
         self, request: RequestBuilder, *, retry: bool = False, lane: LaneSender | None = None
-    ) -> Turn:
-        """Send the request of a turn, as soon as a socket and a lane are free for it."""
+    ) -> TurnAttempt:
+        """Send the request of a turn as soon as a socket has a free lane (``stream_id``)."""
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
         if lane is None or lane.name is None:
@@ -126,7 +126,7 @@ class RequestQueue:
         socket.shorten_read(turn)
         return turn
 
-    async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: Turn) -> None:
+    async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: TurnAttempt) -> None:
         placement = Placement(socket=socket, lane=turn.lane)
         payload = request.write(placement, socket.requests.latest_response)
         turn.parent, turn.size = request.parent, len(payload)
@@ -147,8 +147,8 @@ class RequestQueue:
         """Whether an unsent request may be sent on the next socket of this connection."""
         return isinstance(error, ConnectionLost) and self._sockets.closed_with is None
 
-    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, Turn]:
-        """Wait for an open socket with a place for one more turn, and take the place.
+    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, TurnAttempt]:
+        """Wait for an open socket that can take one more turn, and add the turn to the socket.
 
         The lock is fair: turns are admitted in the order in which they came. A turn whose lane is
         reserved and busy waits outside the lock.
@@ -170,8 +170,11 @@ class RequestQueue:
 
     async def _admit_first(
         self, parent: str | None, lane: str | None
-    ) -> tuple[Socket, Turn] | None:
-        """Wait for a place as the first in the queue; `None` where the reserved lane is busy."""
+    ) -> tuple[Socket, TurnAttempt] | None:
+        """Wait for a free lane (``stream_id``); return `None` if the reserved lane is busy.
+
+        Only the task that is first in the queue waits here.
+        """
         while True:
             socket = await self._sockets.wait_open()
             if lane is not None and not socket.requests.is_idle(lane):
@@ -180,7 +183,7 @@ class RequestQueue:
                 names = [lane] if lane is not None else self._free_lanes(socket, parent)
                 if names:
                     inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                    turn = Turn(inbox, self._config.timeouts, names[0], parent)
+                    turn = TurnAttempt(inbox, self._config.timeouts, names[0], parent)
                     socket.admit(turn)
                     return socket, turn
             await self._sockets.wait_change()
@@ -188,7 +191,7 @@ class RequestQueue:
     def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
         return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)
 
-    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
+    def abandon_turn(self, turn: TurnAttempt, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn.
 
         Where the endpoint has no lanes, the next request needs the lane of this turn. A request
@@ -203,8 +206,8 @@ class RequestQueue:
 
     # --- Steering ------------------------------------------------------------------------
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Send input for a response that is active; if it has ended, the receipt fails here."""
+    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
+        """Send steering input for a response; the receipt fails if the response has ended."""
         command = wire.ResponseSteer(
             previous_response_id=turn.response_id or "", input=receipt.items
         )
@@ -218,7 +221,10 @@ class RequestQueue:
         await trio.lowlevel.checkpoint()
 
     async def _write_steer(self, steer: SteerInput, socket: Socket, payload: bytes) -> None:
-        """Write a steering input whole: once it is registered, it is not cancelled."""
+        """Write the message of a steering input, shielded from cancellation.
+
+        Once the input is registered, its message is written whole.
+        """
         socket.requests.submit_steer(steer)
         try:
             with trio.CancelScope(shield=True):
@@ -245,7 +251,9 @@ class RequestQueue:
         if isinstance(command, wire.ResponseInject):
             await self._write(socket, payload)
             return
-        request = ActiveRequest(_given(command.stream_id), _given(command.previous_response_id))
+        request = ActiveRequest(
+            _str_or_none(command.stream_id), _str_or_none(command.previous_response_id)
+        )
         socket.admit(request)
         with self._withdrawn_unless_sent(socket, request):
             await self._write(socket, payload)
@@ -253,7 +261,10 @@ class RequestQueue:
     async def _send_raw_steer(
         self, command: wire.ResponseSteer, socket: Socket, payload: bytes
     ) -> None:
-        """Send a raw steering input. Registered, it keeps its request active for a successor."""
+        """Send a steering command of the raw channel, and track its input and its request.
+
+        A registered input keeps its request active, since a successor may follow.
+        """
         request = socket.requests.find(command.previous_response_id)
         if request is None:
             await self._write(socket, payload)
@@ -266,7 +277,7 @@ class RequestQueue:
     def _withdrawn_unless_sent(
         self, socket: Socket, request: ActiveRequest
     ) -> Generator[None, None, None]:
-        """Take a request back from its socket if the block fails."""
+        """Remove a request from its socket if the block, which writes the request, fails."""
         try:
             yield
         except BaseException:
@@ -296,7 +307,7 @@ class RequestQueue:
 
 @final
 class LaneSender:
-    """Sends turns on one reserved lane, one after the other. A `TurnSender`."""
+    """A `TurnSender` for one reserved lane (``stream_id``), where turns run one after the other."""
 
     max_reroutes = RequestQueue.max_reroutes
 
@@ -312,22 +323,22 @@ class LaneSender:
         """How often a turn is sent again, and how long it may wait."""
         return self._queue.retry_policy
 
-    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> Turn:
-        """Send the request of a turn on this lane, as soon as the lane is free."""
+    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> TurnAttempt:
+        """Send the request of a turn on this lane (``stream_id``) as soon as the lane is free."""
         return await self._queue.start_turn(request, retry=retry, lane=self)
 
     def may_reroute(self, error: ResponsesError) -> bool:
         """Whether an unsent request may be sent on the next socket of the connection."""
         return self._queue.may_reroute(error)
 
-    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
+    def abandon_turn(self, turn: TurnAttempt, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn."""
         self._queue.abandon_turn(turn, restarts=restarts)
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Send input for a response that is active on this lane."""
+    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
+        """Send input for a response that is active on this lane (``stream_id``)."""
         await self._queue.steer(turn, receipt)
 
 
-def _given(value: str | msgspec.UnsetType | None) -> str | None:
+def _str_or_none(value: str | msgspec.UnsetType | None) -> str | None:
     return value if isinstance(value, str) else None

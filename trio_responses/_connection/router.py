@@ -1,4 +1,4 @@
-"""Delivery of received messages to the inboxes of their owners.
+"""Delivery of received messages: to the inbox of the turn that an event belongs to.
 
 Every message of a batch is decoded, routed and counted without waiting, and each owner is woken
 once a batch. Events that belong to no turn go to the raw channel of the connection.
@@ -17,10 +17,10 @@ import trio
 from trio_responses import _wire as wire
 from trio_responses._errors import BufferOverflow, DeliveryStatus, MessageTooLarge
 from trio_responses._protocol.frames import BinaryMessage
-from trio_responses._protocol.request_table import TURNING_POINTS
+from trio_responses._protocol.request_table import OWNERSHIP_EVENTS
 from trio_responses._protocol.requests import ReaderState
+from trio_responses._turn.attempt import TurnAttempt
 from trio_responses._turn.inbox import Inbox
-from trio_responses._turn.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
 
 
 class Router:
-    """Decodes the messages of all sockets of a connection and delivers the events.
+    """A router that decodes the messages of a connection's sockets and delivers the events.
 
     :param budget: the count of unread bytes of the connection.
     """
@@ -63,7 +63,7 @@ class Router:
         self.dropped_events: int = 0
 
     def route(self, socket: Socket, messages: list[Message]) -> None:
-        """Deliver the messages of one read."""
+        """Decode and deliver the messages of one read of a socket."""
         if TEXT.issuperset(map(type, messages)):
             texts = cast("list[bytes]", messages)
             self.route_batch(socket, wire.decode_all(texts), list(map(len, texts)))
@@ -75,52 +75,52 @@ class Router:
                 self.route_batch(socket, [self._decode_nontext(socket, message)], [0])
 
     def route_batch(self, socket: Socket, events: list[ServerEvent], sizes: list[int]) -> None:
-        """Deliver events to their owners: to each owner all of its events at once.
+        """Deliver a batch of events: to each owner all of its events at once.
 
-        Between two turning points, an event that is more than a step of a response, all events
-        of a lane have the same owner, which is looked up once.
+        Only an event of `OWNERSHIP_EVENTS` can change which request the events of a lane belong to.
+        Between two of them, all events of a lane have one owner, which is looked up once.
         """
-        shares: defaultdict[ActiveRequest | None, _Share] = defaultdict(_Share)
-        turning_points = map(TURNING_POINTS.__contains__, map(type, events))
+        batches: defaultdict[ActiveRequest | None, _OwnerBatch] = defaultdict(_OwnerBatch)
+        changes_owner = map(OWNERSHIP_EVENTS.__contains__, map(type, events))
         start = 0
-        for index in compress(count(), turning_points):
-            self._route_steps(socket, shares, events[start:index], sizes[start:index])
+        for index in compress(count(), changes_owner):
+            self._route_between(socket, batches, events[start:index], sizes[start:index])
             start = index + 1
             event = events[index]
             owner = socket.requests.route(event)
             if type(event) in INSPECTED:
                 self._inspect(event, owner, socket)
-            shares[owner].add([event], sizes[index])
-        self._route_steps(socket, shares, events[start:], sizes[start:])
-        for owner, share in shares.items():
-            self._deliver(owner, share.events, share.size)
+            batches[owner].add([event], sizes[index])
+        self._route_between(socket, batches, events[start:], sizes[start:])
+        for owner, batch in batches.items():
+            self._deliver_to_owner(owner, batch.events, batch.size)
 
-    def _route_steps(
+    def _route_between(
         self,
         socket: Socket,
-        shares: defaultdict[ActiveRequest | None, _Share],
+        batches: defaultdict[ActiveRequest | None, _OwnerBatch],
         events: list[ServerEvent],
         sizes: list[int],
     ) -> None:
-        """Route events between two turning points."""
+        """Find the owners of events, which are the same for all events of a ``stream_id``."""
         lanes = list(map(LANE, events))
         if events and lanes.count(lanes[0]) == len(lanes):
-            shares[socket.requests.route(events[0])].add(events, sum(sizes))
+            batches[socket.requests.route(events[0])].add(events, sum(sizes))
             return
-        by_lane: dict[str | None, _Share] = {}
+        by_lane: dict[str | None, _OwnerBatch] = {}
         for lane, event, size in zip(lanes, events, sizes, strict=True):
-            share = by_lane.get(lane)
-            if share is None:
-                share = by_lane[lane] = shares[socket.requests.route(event)]
-            share.events.append(event)
-            share.size += size
+            batch = by_lane.get(lane)
+            if batch is None:
+                batch = by_lane[lane] = batches[socket.requests.route(event)]
+            batch.events.append(event)
+            batch.size += size
 
     def notify_channel(self, event: Event) -> None:
-        """Put a lifecycle event on the raw channel, if the program uses it."""
+        """Put a lifecycle event on the raw channel, if the program uses the channel."""
         if self.channel_in_use:
             self.channel.put([event], 0)
 
-    def overflow_fullest(self, sockets: Iterable[Socket]) -> None:
+    def fail_fullest_inbox(self, sockets: Iterable[Socket]) -> None:
         """Discard the fullest inbox, and fail its turn with `BufferOverflow`."""
         fullest = self._budget.fullest()
         if fullest is None:
@@ -138,13 +138,15 @@ class Router:
                 if turn.inbox is fullest:
                     turn.abandon()
 
-    def _deliver(self, owner: ActiveRequest | None, events: list[ServerEvent], size: int) -> None:
+    def _deliver_to_owner(
+        self, owner: ActiveRequest | None, events: list[ServerEvent], size: int
+    ) -> None:
         self.events_received += len(events)
         self.bytes_received += size
         if owner is None:
             self.deliver_unsolicited(events, size)
-        elif not isinstance(owner, Turn):
-            self._put(events, size)
+        elif not isinstance(owner, TurnAttempt):
+            self._put_on_channel(events, size)
         elif owner.reader is ReaderState.ABANDONED:
             owner.last_event_at = trio.current_time()
             self.dropped_events += len(events)
@@ -152,14 +154,14 @@ class Router:
             owner.deliver(events, size, trio.current_time())
 
     def deliver_unsolicited(self, events: Sequence[ServerEvent], size: int) -> None:
-        """Put events without an owner on the raw channel, if the program reads it."""
+        """Put events without an owner on the raw channel, if the program uses the channel."""
         self.unrouted_events += len(events)
         has_room = self.channel.unread_bytes + size < self._limits.turn_buffer_bytes
         if self.channel_in_use and has_room:
-            self._put(events, size)
+            self._put_on_channel(events, size)
 
-    def _put(self, events: Sequence[Event], size: int) -> None:
-        """Put events on the raw channel; after an overrun only once its reader has caught up."""
+    def _put_on_channel(self, events: Sequence[Event], size: int) -> None:
+        """Put events on the raw channel, or drop them while the reader has not caught up."""
         self._overrun = self._overrun and not self.channel.empty
         if self._overrun and size > 0:
             self.dropped_events += len(events)
@@ -167,7 +169,7 @@ class Router:
             self.channel.put(events, size)
 
     def _inspect(self, event: ServerEvent, owner: ActiveRequest | None, socket: Socket) -> None:
-        """Count undecodable frames, and let the socket react to errors."""
+        """Count an undecodable frame; let the socket handle an ``error`` event."""
         if isinstance(event, wire.UndecodableFrame):
             self.undecodable_frames += 1
         elif isinstance(event, wire.ErrorEvent):
@@ -176,7 +178,7 @@ class Router:
     def _decode_nontext(
         self, socket: Socket, message: BinaryMessage | OversizeMessage
     ) -> ServerEvent:
-        """Return an event for a message that is binary or too large; the latter fails turns."""
+        """Return an event for a binary or oversize message; an oversize message fails its turns."""
         if isinstance(message, BinaryMessage):
             return wire.UndecodableFrame(raw=message.data, error="the message is binary")
         kind = TYPE.search(message.head)
@@ -193,8 +195,8 @@ class Router:
         )
 
 
-class _Share:
-    """The events of one owner in a batch."""
+class _OwnerBatch:
+    """The events of a batch that belong to one owner: a turn or a raw request."""
 
     __slots__ = ("events", "size")
 

@@ -28,7 +28,7 @@ from trio_responses._errors import (
     api_error,
 )
 from trio_responses._protocol.request_table import RequestTable
-from trio_responses._turn.turn import Turn
+from trio_responses._turn.attempt import TurnAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,15 +45,15 @@ MESSAGE_TOO_BIG: Final = 1009
 
 
 class SocketState(Enum):
-    """Whether a socket takes new requests, answers old ones, or is closed."""
+    """The state of a socket: takes new requests, finishes old ones, or is closed."""
 
     OPEN = auto()
     RETIRED = auto()
     CLOSED = auto()
 
 
-class SocketEvent(Enum):
-    """What changes the state of a socket."""
+class SocketTrigger(Enum):
+    """A trigger of the socket state machine: an input that changes the state of a socket."""
 
     RETIRE = auto()
     """A newer socket replaces it, or the server will end it."""
@@ -63,23 +63,23 @@ class SocketEvent(Enum):
     """The WebSocket has ended."""
 
 
-TRANSITIONS: Final[Mapping[SocketState, Mapping[SocketEvent, SocketState]]] = {
+TRANSITIONS: Final[Mapping[SocketState, Mapping[SocketTrigger, SocketState]]] = {
     SocketState.OPEN: {
-        SocketEvent.RETIRE: SocketState.RETIRED,
-        SocketEvent.WRITE_FAILED: SocketState.RETIRED,
-        SocketEvent.CLOSE: SocketState.CLOSED,
+        SocketTrigger.RETIRE: SocketState.RETIRED,
+        SocketTrigger.WRITE_FAILED: SocketState.RETIRED,
+        SocketTrigger.CLOSE: SocketState.CLOSED,
     },
     SocketState.RETIRED: {
-        SocketEvent.RETIRE: SocketState.RETIRED,
-        SocketEvent.WRITE_FAILED: SocketState.RETIRED,
-        SocketEvent.CLOSE: SocketState.CLOSED,
+        SocketTrigger.RETIRE: SocketState.RETIRED,
+        SocketTrigger.WRITE_FAILED: SocketState.RETIRED,
+        SocketTrigger.CLOSE: SocketState.CLOSED,
     },
-    SocketState.CLOSED: dict.fromkeys(SocketEvent, SocketState.CLOSED),
+    SocketState.CLOSED: dict.fromkeys(SocketTrigger, SocketState.CLOSED),
 }
 
 
 class Socket:
-    """A WebSocket and the requests that were sent on it.
+    """One live WebSocket of a connection, and the requests that were sent on the socket.
 
     :param transport: the WebSocket.
     :param observer: notifies the instruments about this socket.
@@ -107,7 +107,7 @@ class Socket:
         self._replace_after_error = replace_after_error
         self._read_scope = trio.CancelScope()
         self._last_error: APIError | None = None
-        self._too_large: Turn | None = None
+        self._too_large: TurnAttempt | None = None
 
     @property
     def takes_requests(self) -> bool:
@@ -116,27 +116,29 @@ class Socket:
 
     @property
     def drained(self) -> bool:
-        """Whether the socket takes no new requests and no reader waits for an answer."""
+        """Whether the socket is retired and no turn waits for the rest of its response."""
         return not self.takes_requests and all(
             request.abandoned for request in self.requests.unfinished()
         )
 
     def admit(self, request: ActiveRequest) -> None:
-        """Add a request to its lane, before its first byte is written."""
+        """Add a request to its lane (``stream_id``), before its first byte is written."""
         self.lane_names.add(request.lane)
         self.requests.admit(request)
 
-    def active_turns(self) -> list[Turn]:
+    def active_turns(self) -> list[TurnAttempt]:
         """Return the turns whose response has not ended, abandoned ones included."""
-        return [request for request in self.requests.unfinished() if isinstance(request, Turn)]
+        return [
+            request for request in self.requests.unfinished() if isinstance(request, TurnAttempt)
+        ]
 
     def has_waiting_reader(self) -> bool:
         """Whether a reader of a turn waits for events that the socket may hold."""
-        return any(turn.inbox.awaited for turn in self.active_turns())
+        return any(turn.inbox.tasks_waiting for turn in self.active_turns())
 
     def has_channel_requests(self) -> bool:
         """Whether a request of the raw channel is not answered yet."""
-        return any(not isinstance(request, Turn) for request in self.requests.unfinished())
+        return any(not isinstance(request, TurnAttempt) for request in self.requests.unfinished())
 
     # --- Deadlines -----------------------------------------------------------------------
 
@@ -147,16 +149,16 @@ class Socket:
         self._read_scope = trio.CancelScope(deadline=deadline)
         return self._read_scope
 
-    def shorten_read(self, turn: Turn) -> None:
+    def shorten_read(self, turn: TurnAttempt) -> None:
         """End the current read before a deadline of a turn that was just sent can pass."""
         deadline = turn.next_check(trio.current_time())
         self._read_scope.deadline = min(self._read_scope.deadline, deadline)
 
     def interrupt_read(self) -> None:
-        """End the current read, so that the receive task looks at the state again."""
+        """End the current read of the receive task, which then checks the state of the socket."""
         self._read_scope.deadline = -math.inf
 
-    def overdue_turns(self) -> list[Turn]:
+    def overdue_turns(self) -> list[TurnAttempt]:
         """Return the active turns whose deadline has passed."""
         now = trio.current_time()
         return [turn for turn in self.active_turns() if turn.deadline <= now]
@@ -175,28 +177,28 @@ class Socket:
             self.retire()
 
     def exclude_pause(self, seconds: float) -> None:
-        """Do not count a time in which the socket was not read towards any deadline."""
+        """Move the deadlines of all turns by a time in which the socket was not read."""
         for turn in self.active_turns():
             turn.exclude_pause(seconds)
 
     # --- Ends ----------------------------------------------------------------------------
 
     def retire(self) -> None:
-        """Take no new requests; the socket is closed when those that were sent are answered."""
-        self._advance(SocketEvent.RETIRE)
+        """Take no new requests. The socket is closed when its requests are answered."""
+        self._advance(SocketTrigger.RETIRE)
         self.interrupt_read()
 
     def handle_failed_write(self, lost: ConnectionLost) -> None:
-        """Take no new requests after one could not be written.
+        """Take no new requests, because a request could not be written.
 
         The receive task finds the end of the socket after the events that can still be read.
         """
         if self.takes_requests:
             self.reconnect_cause = lost.copy_for_raise()
             self.unusable_since = trio.current_time()
-            self._advance(SocketEvent.WRITE_FAILED)
+            self._advance(SocketTrigger.WRITE_FAILED)
 
-    def abandon(self, turn: Turn, *, replace: bool) -> None:
+    def abandon(self, turn: TurnAttempt, *, replace: bool) -> None:
         """Discard the remaining events of a turn.
 
         :param replace: whether to retire the socket.
@@ -210,19 +212,21 @@ class Socket:
         self.interrupt_read()
 
     def handle_error(self, event: ErrorEvent, owner: ActiveRequest | None) -> None:
-        """Retire the socket if an ``error`` event means that it is of no further use."""
+        """Retire the socket if an ``error`` event means that the socket is of no further use."""
         self._last_error = api_error(event)
         if isinstance(self._last_error, ConnectionLimitReached):
-            if not self.requests.responses_ended:  # a server may say so at once, on every socket
+            if (
+                not self.requests.responses_ended
+            ):  # a server may send this error at once, on every socket
                 self.reconnect_cause = self._last_error
             self.retire()
-        elif self._replace_after_error and isinstance(owner, Turn):
+        elif self._replace_after_error and isinstance(owner, TurnAttempt):
             self.retire()
 
     def fail_oversize(
         self, lane: str | None, error: MessageTooLarge, *, response_event: bool = False
     ) -> None:
-        """Fail the turns of a message that was discarded because of its size.
+        """Fail the turns to which a message may belong that was discarded because of its size.
 
         :param lane: the lane of the message. If no request is active on it, all turns fail.
         :param response_event: whether the message was an event of a response, which has started
@@ -231,14 +235,17 @@ class Socket:
         requests = list(self.requests.unfinished())
         own = [request for request in requests if request.lane == lane]
         for request in own or requests:
-            if isinstance(request, Turn) and not request.abandoned:
+            if isinstance(request, TurnAttempt) and not request.abandoned:
                 failure = error.copy_for_raise()
                 failure.delivery = DeliveryStatus.ACCEPTED if own and response_event else None
                 request.fail(failure)
                 request.abandon()
 
     def close(self, reason: ResponsesError) -> None:
-        """Fail every active turn, each with its own delivery. Only the first reason counts."""
+        """Close the socket: fail each active turn with its own delivery status.
+
+        Only the first reason counts.
+        """
         if self.state is SocketState.CLOSED:
             return
         if isinstance(reason, ConnectionLost):
@@ -246,7 +253,7 @@ class Socket:
             if self.takes_requests:
                 self.reconnect_cause = reason
                 self.unusable_since = trio.current_time()
-        turns = [request for request in self.requests.close() if isinstance(request, Turn)]
+        turns = [request for request in self.requests.close() if isinstance(request, TurnAttempt)]
         if isinstance(reason, ConnectionLost):
             self._fail_too_large(turns, reason)
         for turn in turns:
@@ -254,9 +261,9 @@ class Socket:
                 turn.fail(reason.copy_for_raise())
             else:
                 turn.fail(ConnectionClosed(str(reason)))
-        self._advance(SocketEvent.CLOSE)
+        self._advance(SocketTrigger.CLOSE)
 
-    def fail_if_too_large(self, turn: Turn, lost: ConnectionLost) -> None:
+    def fail_if_too_large(self, turn: TurnAttempt, lost: ConnectionLost) -> None:
         """Fail the largest request if the server closed the socket because of a request's size.
 
         :param turn: the turn whose request could not be written.
@@ -264,8 +271,8 @@ class Socket:
         if self.state is not SocketState.CLOSED:
             self._fail_too_large([turn, *self.active_turns()], lost)
 
-    def _fail_too_large(self, turns: list[Turn], lost: ConnectionLost) -> None:
-        """Fail the largest request without an answer after a close with 1009."""
+    def _fail_too_large(self, turns: list[TurnAttempt], lost: ConnectionLost) -> None:
+        """Fail the largest unanswered request if the close code is 1009 (message too big)."""
         silent = [turn for turn in turns if turn.last_event_at is None]
         if lost.code != MESSAGE_TOO_BIG or self._too_large is not None or not silent:
             return
@@ -274,6 +281,6 @@ class Socket:
         error.delivery = DeliveryStatus.REJECTED
         self._too_large.fail(error)
 
-    def _advance(self, event: SocketEvent) -> None:
-        self.state = TRANSITIONS[self.state][event]
+    def _advance(self, trigger: SocketTrigger) -> None:
+        self.state = TRANSITIONS[self.state][trigger]
         self.retired.set()

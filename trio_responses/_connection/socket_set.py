@@ -1,4 +1,4 @@
-"""The open sockets of one connection, and whether there will be another one.
+"""The open sockets of one connection, and the state of the connection.
 
 The supervisor and the receive tasks change the set; requests wait for its changes.
 """
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from trio_responses._connection.socket import Socket
     from trio_responses._errors import ResponsesError
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["SocketSet"]
 
 
 class SocketSet:
-    """The sockets of one connection.
+    """The open sockets of one connection, and the state of the connection.
 
     At most one of them, `current`, takes new requests. The others are retired: they stay open
     until the requests that were sent on them are answered.
@@ -56,11 +56,11 @@ class SocketSet:
         self._changed.notify()
 
     def notify(self) -> None:
-        """Wake the tasks that wait for a change: a lane or a place on a socket is free."""
+        """Wake the tasks in `wait_change`: a socket may take another request."""
         self._changed.notify()
 
     async def wait_change(self) -> None:
-        """Wait for the next change."""
+        """Wait until a socket may take another request, or the state of the connection changes."""
         await self._changed.wait()
 
     async def wait_open(self) -> Socket:
@@ -74,19 +74,19 @@ class SocketSet:
             await self._changed.wait()
         return self.current
 
-    def socket_of(self, turn: Turn) -> Socket | None:
+    def socket_of(self, turn: TurnAttempt) -> Socket | None:
         """Return the socket on which a turn is active."""
         return next((one for one in self._sockets if turn in one.requests.unfinished()), None)
 
     def close(self, reason: ResponsesError) -> None:
-        """Open no other socket. Only the first reason counts."""
+        """Record why no other socket will be opened. Only the first reason counts."""
         if self.closed_with is None:
             self.closed_with = reason
             draining = isinstance(reason, ConnectionClosed) and bool(self._sockets)
             self.set_state(ConnectionState.DRAINING if draining else ConnectionState.CLOSED)
 
     def closed_error(self) -> ResponsesError:
-        """Return the reason for the end of the connection: a new exception for each caller."""
+        """Return a new exception with the reason why the connection has ended."""
         assert self.closed_with is not None  # noqa: S101 - called only after close()
         error = self.closed_with.copy_for_raise()
         error.delivery = DeliveryStatus.NOT_SENT

@@ -9,7 +9,7 @@ import msgspec
 from trio_responses._conversation.history import History
 from trio_responses._conversation.settings import TurnSettings
 from trio_responses._errors import ConfigurationError
-from trio_responses._protocol.continuation import Placement, ServerState
+from trio_responses._protocol.continuation import ContinuationPoint, Placement
 from trio_responses._protocol.raw_items import RawItems
 
 if TYPE_CHECKING:
@@ -27,13 +27,15 @@ NOT_SETTINGS: Final = frozenset(
 """Fields of a request that a conversation sets itself, or that exclude its own history."""
 
 
-class _Heading(msgspec.Struct, frozen=True, kw_only=True):
+class _CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """The format and version of a saved checkpoint, which are checked first."""
+
     format: str
     version: int
 
 
-class Checkpoint(_Heading, frozen=True, kw_only=True):
-    """The state of a conversation, as saved."""
+class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
+    """The saved state of a conversation: settings, history and unsent input."""
 
     format: str = FORMAT
     version: int = VERSION
@@ -65,7 +67,7 @@ class Checkpoint(_Heading, frozen=True, kw_only=True):
         settings = TurnSettings(self.settings)
         server = None
         if self.last_response_id:
-            server = ServerState(
+            server = ContinuationPoint(
                 placement=Placement(socket=None, lane=None),  # no socket holds it in memory
                 response_id=self.last_response_id,
                 settings=settings.canonical,
@@ -75,17 +77,17 @@ class Checkpoint(_Heading, frozen=True, kw_only=True):
             RawItems.join(self.items),
             server=server,
             last_response_id=self.last_response_id or None,
-            tool_outputs=self.answers,
+            unsent_outputs=self.answers,
             unsent=RawItems.join(self.unsent),
         )
 
     @classmethod
     def decode(cls, saved: bytes) -> Self:
-        """Decode a checkpoint.
+        """Decode the JSON of a saved checkpoint.
 
         :raises ConfigurationError: if the bytes are not a checkpoint, or have a later version.
         """
-        heading = _decode(saved, _Heading)
+        heading = _decode(saved, _CheckpointHeader)
         if heading.format != FORMAT:
             raise ConfigurationError(
                 f"the JSON is not the checkpoint of a conversation: its format is"

@@ -119,14 +119,14 @@ class Conversation:
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Unpack[ConversationParams],
     ) -> ResponseStream:
-        """Run the next turn as a scope, event by event.
+        """Return a stream for the next turn: its block sends the request and receives the events.
 
         :param input: what is new: text, which is sent as a message of the user, or an item, or a
             list of items.
@@ -158,7 +158,7 @@ class Conversation:
         max_retries: int | None,
         generate: bool | None = None,
     ) -> ResponseStream:
-        """Return the stream of a turn; its block sends the request.
+        """Return the stream of a turn, whose ``async with`` block sends the request.
 
         :param params: parameters that `check_params` accepts.
         :param generate: `False` for a warm-up.
@@ -184,7 +184,7 @@ class Conversation:
         generate: bool | None = None,
         within_run: bool = False,
     ) -> TurnStream:
-        """Return the stream of a turn; its block sends the request.
+        """Return the stream of a turn, whose ``async with`` block sends the request.
 
         :param within_run: whether a run holds the lock for the turn.
         """
@@ -207,7 +207,7 @@ class Conversation:
 
     async def create(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -227,7 +227,7 @@ class Conversation:
 
     async def warm_up(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input = (),  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -256,7 +256,7 @@ class Conversation:
 
     def run_stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
@@ -269,7 +269,7 @@ class Conversation:
         max_retries: int | None = None,
         **params: Unpack[ConversationParams],
     ) -> AbstractAsyncContextManager[RunStream]:
-        """Run turns, and tools between them, until the model answers: as a scope, event by event.
+        """Open a stream of the events of a run: turns and tool calls until the model answers.
 
         For example::
 
@@ -376,7 +376,7 @@ class Conversation:
 
     async def run(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
@@ -450,7 +450,7 @@ class Conversation:
     async def parse(
         self,
         answer: Any,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
@@ -503,7 +503,7 @@ class Conversation:
 
     @property
     def last_response_id(self) -> str | None:
-        """The id of the response of the last turn that ended well."""
+        """The id of the response of the last successful turn."""
         return self._history.last_response_id
 
     async def replace_history(
@@ -573,7 +573,7 @@ class Conversation:
             settings=self._settings.plain,
             items=[msgspec.Raw(items.json) for items in history.pieces],
             last_response_id=history.last_response_id,
-            answers=history.tool_outputs,
+            answers=history.unsent_outputs,
             unsent=list(history.unsent),
         ).encode()
 

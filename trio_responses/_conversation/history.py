@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from trio_responses._protocol.calls import CallKey
-    from trio_responses._protocol.continuation import Placement, ServerState
+    from trio_responses._protocol.continuation import ContinuationPoint, Placement
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
     from trio_responses._wire import OutputItem, Usage
 
-__all__ = ["CallTracker", "CommittedTurn", "Counters", "History", "Revision", "TurnPlan"]
+__all__ = ["CallTracker", "CommittedTurn", "Counters", "History", "LogEntry", "TurnPlan"]
 
 
 @dataclass(slots=True)
 class Counters:
-    """The counters behind `ConversationStatistics`."""
+    """The mutable counters of a conversation, which `ConversationStatistics` reports."""
 
     turns: int = 0
     delta_turns: int = 0
@@ -47,8 +47,8 @@ class Counters:
     output_tokens: int = 0
 
 
-class Revision(msgspec.Struct, frozen=True):
-    """The items that one turn, or one replacement, added to a log."""
+class LogEntry(msgspec.Struct, frozen=True):
+    """The items that one turn, or one replacement of the history, added to the log."""
 
     number: int
     """The revision number of the history after them."""
@@ -57,7 +57,7 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one attempt at a turn sends, decided for one lane of one socket."""
+    """The planned request of one attempt at a turn, for one lane (``stream_id``) of one socket."""
 
     base_revision: int
     """The revision of the history that the turn continues."""
@@ -72,13 +72,13 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
-    """A turn that has ended well, as it is appended to a history."""
+    """A successful turn, as it is appended to a history."""
 
     base_revision: int
     """The revision that the turn was planned for."""
     items: tuple[RawItems, ...]
     """The input and the output of the turn, in the order in which the server has them."""
-    server: ServerState | None
+    server: ContinuationPoint | None
     """What the server holds now; `None` if its response has no id."""
     pending_steers: Sequence[SteerInput]
     """The steering inputs that the server applies to the next turn."""
@@ -89,12 +89,12 @@ class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """The history of one conversation, and what the server is known to hold of it.
+    """The history of one conversation, and the response that the server is known to hold.
 
     :param items: the items to begin with.
     :param server: what the server holds of these items.
     :param last_response_id: the response of the last turn.
-    :param tool_outputs: outputs of tools that have not been sent.
+    :param unsent_outputs: outputs of tools that have not been sent.
     :param unsent: the input of a run whose first turn has not ended well.
     """
 
@@ -102,16 +102,16 @@ class History:
         self,
         items: RawItems | None = None,
         *,
-        server: ServerState | None = None,
+        server: ContinuationPoint | None = None,
         last_response_id: str | None = None,
-        tool_outputs: Sequence[msgspec.Raw] = (),
+        unsent_outputs: Sequence[msgspec.Raw] = (),
         unsent: RawItems | None = None,
     ) -> None:
         self.revision: int = 0
         """The number of the latest revision."""
         self._first_revision = 0
         """The revision with which the present log began: older ones are of replaced logs."""
-        self._log = [Revision(0, (items,))] if items else []
+        self._log = [LogEntry(0, (items,))] if items else []
         self._server = server
         self._pending_steers: Sequence[SteerInput] = ()
         self._calls: CallTracker | None = None
@@ -122,31 +122,31 @@ class History:
         self.unsent: RawItems = unsent or RawItems()
         """The input of a run whose first turn has not ended well, for a run without input."""
         self.counters: Counters = Counters()
-        if tool_outputs:
-            self.track_calls().restore_outputs(tool_outputs)
+        if unsent_outputs:
+            self.track_calls().restore_outputs(unsent_outputs)
 
     @property
-    def log(self) -> Sequence[Revision]:
-        """The revisions of the present log, oldest first."""
+    def log(self) -> Sequence[LogEntry]:
+        """The entries of the present log, oldest first."""
         return self._log
 
     @property
     def pieces(self) -> list[RawItems]:
-        """All items, oldest first, in the pieces in which they were appended; none is empty."""
+        """All items of the history, oldest first, in the non-empty pieces that were appended."""
         return [items for revision in self._log for items in revision.items if items.count]
 
     @property
     def raw_items(self) -> list[msgspec.Raw]:
-        """All items, oldest first, one by one."""
+        """All items of the history, oldest first, one by one."""
         return [raw for items in self.pieces for raw in items]
 
     @property
-    def tool_outputs(self) -> list[msgspec.Raw]:
+    def unsent_outputs(self) -> list[msgspec.Raw]:
         """The outputs of tools that have not been sent."""
-        return self._calls.tool_outputs if self._calls is not None else []
+        return self._calls.unsent_outputs if self._calls is not None else []
 
     def fork(self) -> History:
-        """Return an independent copy, without counters and pending steering inputs."""
+        """Return an independent copy of the history, without counters and steering inputs."""
         other = History(server=self._server, last_response_id=self.last_response_id)
         other.revision, other._first_revision = self.revision, self._first_revision
         other._log = self._log.copy()
@@ -160,10 +160,10 @@ class History:
     def plan(
         self, new: RawItems, settings: bytes, placement: Placement, latest: Latest
     ) -> TurnPlan:
-        """Return what a turn has to send to a lane of a socket.
+        """Return the plan of a turn's request for one lane (``stream_id``) of one socket.
 
         :param new: the new items.
-        :param settings: all settings of the turn, in `canonical` form.
+        :param settings: all settings of the turn, in the form of `canonical_settings`.
         :param latest: returns the latest response of a lane, on the socket of the placement.
         """
         server = self._server
@@ -180,7 +180,7 @@ class History:
         )
 
     def count_request(self, plan: TurnPlan, size: int) -> None:
-        """Count the request of a plan.
+        """Count a sent request, as a delta or as full input, and its bytes.
 
         :param size: the bytes of the encoded request.
         """
@@ -191,10 +191,10 @@ class History:
         self.counters.bytes_sent += size
 
     def commit(self, turn: CommittedTurn) -> None:
-        """Append a turn under the next revision, unless its log has been replaced."""
+        """Append a turn to the log under the next revision, unless the log was replaced."""
         if turn.base_revision >= self._first_revision:
             self.revision += 1
-            self._log.append(Revision(self.revision, turn.items))
+            self._log.append(LogEntry(self.revision, turn.items))
             for items in turn.items:
                 self.item_count += items.count
                 if self._calls is not None:
@@ -209,8 +209,8 @@ class History:
             self.counters.input_tokens += turn.usage.input_tokens
             self.counters.output_tokens += turn.usage.output_tokens
 
-    def forget_server_state(self, base_revision: int) -> None:
-        """Let the next turn be sent with full input: the server has lost the response.
+    def forget_continuation_point(self, base_revision: int) -> None:
+        """Forget the response that the server has lost: the next turn sends full input.
 
         :param base_revision: the revision that the server was asked to continue.
         """
@@ -221,7 +221,7 @@ class History:
         """Begin a new log with other items. An active turn continues with the old one."""
         self.revision += 1
         self._first_revision = self.revision
-        self._log = [Revision(self.revision, (items,))] if items else []
+        self._log = [LogEntry(self.revision, (items,))] if items else []
         self._server = None
         self._pending_steers = ()
         self.item_count = items.count
@@ -233,7 +233,10 @@ class History:
     # --- Calls ---------------------------------------------------------------------------
 
     def track_calls(self) -> CallTracker:
-        """Return the calls of the log. The first use scans the log; from then on, each commit."""
+        """Return the tracker of the tool calls in the log; the first use scans the log.
+
+        From then on, each commit is scanned.
+        """
         if self._calls is None:
             self._calls = CallTracker()
             for items in self.pieces:
@@ -242,7 +245,7 @@ class History:
 
 
 class CallTracker:
-    """The calls of a history that have no output in it, and the outputs to be sent.
+    """The tool calls of a history that have no output yet, and the outputs to be sent.
 
     A call has no output item in the history until a turn that sends the output has ended well. The
     tracker keeps the output for that long, so that no call is run twice.
@@ -254,16 +257,16 @@ class CallTracker:
 
     @property
     def has_pending_calls(self) -> bool:
-        """Whether the history has calls without output."""
+        """Whether the history has tool calls without output."""
         return bool(self._pending)
 
     @property
-    def tool_outputs(self) -> list[msgspec.Raw]:
-        """The outputs that have not been sent."""
+    def unsent_outputs(self) -> list[msgspec.Raw]:
+        """The outputs of tools that have not been sent."""
         return list(self._outputs.values())
 
     def pending_calls(self, answered_by: RawItems | None = None) -> dict[CallKey, OutputItem]:
-        """Return the calls without output, in order.
+        """Return the tool calls without output, in order.
 
         A call id that occurs again is a new call if the earlier call has an output, else the same.
 
@@ -275,25 +278,25 @@ class CallTracker:
             key: wire.decode_item(raw) for key, raw in self._pending.items() if key not in answered
         }
 
-    def has_output(self, key: CallKey) -> bool:
-        """Whether a call has an output that has not been sent."""
+    def has_unsent_output(self, key: CallKey) -> bool:
+        """Whether a tool call has an output that has not been sent."""
         return key in self._outputs
 
     def outputs_for(self, calls: Mapping[CallKey, Any]) -> list[msgspec.Raw]:
-        """Return the outputs for calls, in the order of the calls."""
+        """Return the unsent outputs of tool calls, in the order of the calls."""
         return [self._outputs[key] for key in calls if key in self._outputs]
 
     def store_output(self, key: CallKey, output: msgspec.Raw) -> None:
-        """Keep the output of a call; do nothing if the history no longer has the call."""
+        """Store the output of a tool call, unless the history no longer has the call."""
         if key in self._pending:
             self._outputs[key] = output
 
     def restore_outputs(self, outputs: Iterable[msgspec.Raw]) -> None:
-        """Keep the outputs of a checkpoint."""
+        """Store the unsent outputs of a checkpoint."""
         self._outputs = {key: raw for raw in outputs if (key := call_key(raw)) is not None}
 
     def scan(self, items: RawItems) -> None:
-        """Look for calls and outputs in items that were appended to the history."""
+        """Find tool calls and outputs in items that were appended to the history."""
         for key, is_call, raw in find_calls_and_outputs(items) if items else ():
             if is_call:
                 self._pending[key] = raw.copy()  # does not keep the neighbours in memory
@@ -302,14 +305,14 @@ class CallTracker:
             self._outputs.pop(key, None)
 
     def replace(self, items: RawItems) -> None:
-        """Follow a history to its new log: outputs of calls that the new log has stay."""
+        """Scan the items of a new log; keep unsent outputs whose calls are in the new log."""
         outputs, self._outputs = self._outputs, {}
         self._pending.clear()
         self.scan(items)
         self._outputs = {key: outputs[key] for key in outputs if key in self._pending}
 
     def copy(self) -> CallTracker:
-        """Return an independent copy."""
+        """Return an independent copy of the tracker."""
         other = CallTracker()
         other._pending = self._pending.copy()
         other._outputs = self._outputs.copy()

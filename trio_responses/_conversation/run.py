@@ -1,4 +1,4 @@
-"""A run: turns of the model, with the calls of its tools between them, until the model answers.
+"""A run of a conversation: turns, and tool calls between them, until the model answers.
 
 The task that iterates over a `RunStream` reads the events of the model itself, as from any stream.
 Between two turns, the calls of a response run side by side in the nursery of the run's block, and
@@ -57,7 +57,7 @@ FORCING_CHOICES: Final = frozenset({"required", "any"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """The options of a run."""
+    """The options of a run of a conversation: tools, approval and limits."""
 
     toolbox: Toolbox
     """The tools and handlers that answer calls."""
@@ -73,7 +73,7 @@ class RunConfig:
 
 @final
 class RunStream:
-    """The events of a run, for the length of an ``async with`` block.
+    """The stream of a run's events, open for the length of an ``async with`` block.
 
     Made by ``conversation.run_stream()``. Iterate over it once, in one task. The block may be left
     at any ``await``: the remaining events of the response are discarded, and tools are cancelled.
@@ -163,7 +163,7 @@ class RunStream:
         await self._events.aclose()
 
     async def _run(self) -> AsyncGenerator[RunEvent, None]:
-        """Alternate turns and tools, until a response has no call that a tool answers."""
+        """Alternate turns and tool calls, until a response has no call that a tool answers."""
         history, calls, config = self._history, self._calls, self._config
         settings = config.settings
         history.unsent = new = self._new or history.unsent
@@ -206,7 +206,7 @@ class RunStream:
     def _start_calls(
         self, calls: Mapping[CallKey, wire.OutputItem], scope: trio.CancelScope
     ) -> trio.MemoryReceiveChannel[ToolNotification]:
-        """Start to run calls side by side, and return the channel of their notifications."""
+        """Start tool calls in parallel, and return the channel of their notifications."""
         # The buffer has room for all notifications of a call: started, finished and an exception.
         send, receive = trio.open_memory_channel[ToolNotification](3 * len(calls))
         self._nursery.start_soon(self._run_calls, calls, send, scope)
@@ -218,14 +218,14 @@ class RunStream:
         notifications: trio.MemorySendChannel[ToolNotification],
         scope: trio.CancelScope,
     ) -> None:
-        """Run calls until all have an output, or the first one raises an exception.
+        """Run tool calls until all have an output, or the first one raises an exception.
 
         Calls start in order, also if they have to wait for one another.
         """
         with notifications, scope:
             async with open_collapsing_nursery() as nursery:
                 for key, call in calls.items():
-                    if not self._calls.has_output(key):
+                    if not self._calls.has_unsent_output(key):
                         run = partial(self._run_or_fail, key, call, notifications, scope)
                         await nursery.start(run)
 
@@ -238,7 +238,7 @@ class RunStream:
         *,
         task_status: trio.TaskStatus,
     ) -> None:
-        """Run one call. Its exception cancels the other calls, and is raised by the iteration."""
+        """Run one tool call. Its exception cancels the other calls and ends the run."""
         task_status.started()
         try:
             with self._lock.excluding_current_task():
@@ -253,7 +253,7 @@ class RunStream:
         call: wire.OutputItem,
         notifications: trio.MemorySendChannel[ToolNotification],
     ) -> None:
-        """Run one call, and store its output.
+        """Run one tool call, and store its output in the history.
 
         Before the call starts, the text for an interrupted call is stored as its output.
         """
@@ -282,7 +282,7 @@ class RunStream:
             raise failure
 
     async def _output_of(self, call: wire.OutputItem) -> tuple[msgspec.Raw, Exception | None]:
-        """Run a call; return its output, and the exception that the output reports."""
+        """Run a tool call; return its output, and the exception that the output reports."""
         try:
             return await self._config.toolbox.run(call), None
         except Exception as error:
@@ -293,7 +293,7 @@ class RunStream:
 
 
 def _without_forced_call(settings: TurnSettings) -> TurnSettings:
-    """Return the settings of later turns, which force no call."""
+    """Return the settings of the turns after the first, which force no tool call."""
     choice = settings.plain.get("tool_choice")
     later = _unforced_choice(choice)
     if later == choice:
@@ -302,7 +302,7 @@ def _without_forced_call(settings: TurnSettings) -> TurnSettings:
 
 
 def _unforced_choice(choice: Any) -> Any:
-    """Return a ``tool_choice`` that forces no call and allows the same tools."""
+    """Return a ``tool_choice`` that forces no tool call and allows the same tools."""
     if isinstance(choice, Mapping):
         named = cast("Mapping[str, Any]", choice)
         return {**named, "mode": "auto"} if named.get("type") == "allowed_tools" else "auto"
@@ -313,7 +313,7 @@ def _unforced_choice(choice: Any) -> Any:
 async def open_run(
     make_turn: MakeTurn, lock: TurnLock, history: History, config: RunConfig, new: RawItems
 ) -> AsyncGenerator[RunStream, None]:
-    """Open a run for the length of a block, which holds the lock and a nursery for the tools.
+    """Open a run for the length of a block, and hold the lock of the conversation meanwhile.
 
     :param make_turn: returns the stream of a turn for its new items and its settings. The turn
         does not acquire the lock.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.continuation import canonical, with_encrypted_reasoning
+from trio_responses._protocol.continuation import canonical_settings, with_encrypted_reasoning
 from trio_responses._tools.toolbox import tool_definitions
 from trio_responses._turn.request_builder import command_of
 
@@ -25,7 +25,7 @@ __all__ = ["TurnSettings", "copy_settings"]
 
 @final
 class TurnSettings:
-    """The encoded settings of a turn.
+    """The settings of a turn, already encoded: all request fields except the input.
 
     :param given: checked settings by name; those that are ``UNSET`` are left out.
     :raises TypeError: for a value that has no JSON form.
@@ -43,7 +43,7 @@ class TurnSettings:
         self.stored: bool = plain.get("store") is True
         """Whether the server stores the response, so that every socket can continue it."""
         self._head = _encode(plain)
-        self.canonical: bytes = canonical(self._head)
+        self.canonical: bytes = canonical_settings(self._head)
         """All settings in a form in which equal settings are equal bytes."""
 
     def encode_request(

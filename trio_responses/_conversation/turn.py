@@ -16,7 +16,7 @@ import trio
 from trio_responses import _wire as wire
 from trio_responses._conversation.history import CommittedTurn
 from trio_responses._errors import DeliveryStatus, PreviousResponseNotFound
-from trio_responses._protocol.continuation import ServerState
+from trio_responses._protocol.continuation import ContinuationPoint
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._turn.stream import ResponseStream
 
@@ -44,7 +44,7 @@ NULL: Final = msgspec.Raw(b"null")
 
 
 class ConversationRequest:
-    """The request of one turn, written anew for each socket that it is sent on.
+    """A request builder for one turn of a conversation: encodes a delta or full input.
 
     :param new: the new items.
     :param instructions_with_parent: whether the server accepts instructions together with a
@@ -77,7 +77,7 @@ class ConversationRequest:
         """Notifies the instruments about the turn."""
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
-        """Return the encoded request for a placement."""
+        """Return the encoded request for one lane (``stream_id``) of one socket."""
         self._earlier.clear()
         self._plan = plan = self._history.plan(
             self._new, self._settings.canonical, placement, latest
@@ -92,22 +92,22 @@ class ConversationRequest:
         self._history.count_request(plan, len(payload))
         return payload
 
-    def can_repair(self, error: ResponsesError) -> bool:
-        """Whether full input avoids an error: the server refused because it lost the parent."""
+    def prepare_retry(self, error: ResponsesError) -> bool:
+        """Prepare a retry with full input, and return `True`, if the server has lost the parent."""
         if not isinstance(error, PreviousResponseNotFound) or self._plan is None:
             return False
         if error.delivery is not DeliveryStatus.REJECTED or self.parent is None:
             return False
-        self._history.forget_server_state(self._plan.base_revision)
+        self._history.forget_continuation_point(self._plan.base_revision)
         return True
 
-    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
-        """Keep the output of a response that has a successor, and the inputs that led to it."""
+    def handle_successor(self, response: Response, steers: Sequence[SteerInput]) -> None:
+        """Store the output of a steered response, and the inputs that started its successor."""
         self._earlier.append(_items_to_keep(response))
         self._earlier += [RawItems.join(one.items) for one in steers]
 
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
-        """Append the turn to the history if it has ended well."""
+        """Append the turn to the history if the next turn can continue from its response."""
         if not self._ended_well(response):
             return
         plan = self._plan
@@ -117,7 +117,7 @@ class ConversationRequest:
         ]
         server = None
         if response.id:
-            server = ServerState(
+            server = ContinuationPoint(
                 placement=plan.placement,
                 response_id=response.id,
                 settings=self._settings.canonical,
@@ -151,7 +151,7 @@ class ConversationRequest:
 
 
 def _items_to_keep(response: Response) -> RawItems:
-    """Return the output of a response for the history, as a copy that outlives its frame.
+    """Return a copy of the output items of a response, as the history stores them.
 
     Reasoning at the end is left out: the API refuses reasoning without the item that it led to.
     """
@@ -169,7 +169,7 @@ def _is_reasoning(raw: msgspec.Raw) -> bool:
 
 
 class TurnLock:
-    """The lock of a conversation: one turn holds it, or one run for all of its turns.
+    """The lock of a conversation, held by one turn, or by one run for all of its turns.
 
     Tasks acquire the lock in the order in which they asked for it. A turn may be left by another
     task than the one that entered it, so this is not a `trio.Lock`.
@@ -227,13 +227,13 @@ class TurnLock:
         self._holder = task
 
     def release(self) -> None:
-        """Let the next task have the lock."""
+        """Release the lock, and let the next waiting task acquire the lock."""
         self._holder = None
         self._semaphore.release()
 
     @contextmanager
     def excluding_current_task(self) -> Generator[None, None, None]:
-        """Let `acquire` raise in this task for the length of a block.
+        """Make `acquire` raise an error in the current task for the length of a block.
 
         The task runs a tool: the run holds the lock, and waits for the tool.
         """
@@ -245,13 +245,16 @@ class TurnLock:
             self._excluded.discard(task)
 
     async def wait_for_forks(self) -> None:
-        """Wait until the first turns of all forks have started. Not a checkpoint if they have."""
+        """Wait until the first turn of each fork of the conversation has started.
+
+        Not a checkpoint if all have started.
+        """
         while self._fork_starts:
             await self._fork_starts[0].wait()
             del self._fork_starts[0]
 
     def register_first_turn(self) -> trio.Event | None:
-        """Let the source wait for the first turn of this fork.
+        """Make the source conversation wait for the first turn of this fork.
 
         :return: the event to be set once the server has started the turn; `None` if no source
             waits for it.
@@ -265,7 +268,7 @@ class TurnLock:
 
 
 class TurnStream(ResponseStream):
-    """A turn of a conversation. Holds the lock from the first attempt to the end of its block.
+    """The stream of one turn of a conversation, which holds the lock until its block ends.
 
     :param within_run: whether a run holds the lock for the turn.
     """

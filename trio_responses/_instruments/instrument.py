@@ -1,4 +1,4 @@
-"""The base class of instruments, and the objects that notify them.
+"""The base class of instruments, and the observers that notify the instruments.
 
 Instruments work like Trio's: a hook that is not overridden costs nothing, hooks do not wait, and an
 instrument that raises is logged and removed, so that it breaks nothing else. The records that the
@@ -41,7 +41,7 @@ logger.addHandler(logging.NullHandler())  # without a logging setup nothing is p
 
 
 class Instrument:
-    """A base class with a hook for each thing that happens in a connection.
+    """The base class of instruments: a hook method for each kind of event in a connection.
 
     Override the hooks that you need, and pass an instance to
     ``open_responses(instruments=[...])``. Hooks are plain functions, which run inside the
@@ -70,7 +70,7 @@ class Instrument:
         """
 
     def reconnecting(self, attempt: int, delay: float, error: ResponsesError) -> None:
-        """Called when the connection starts to wait before it tries to connect again.
+        """Called when the connection starts to wait before its next attempt to connect.
 
         :param attempt: the number of the next attempt, from 1.
         :param delay: the seconds until the attempt.
@@ -251,7 +251,7 @@ class Instruments:
 
 
 def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
-    """Return the instruments as a tuple.
+    """Return the option ``instruments`` as a tuple.
 
     :raises ConfigurationError: when ``given`` is not iterable, such as a single instrument.
     """
@@ -276,7 +276,7 @@ def _overridden_hooks(one: Instrument) -> list[str]:
 
 
 class SocketObserver:
-    """Notifies the instruments of the events of one socket."""
+    """An observer of one socket, which notifies the instruments of its events."""
 
     __slots__ = ("_instruments", "socket")
 
@@ -318,7 +318,7 @@ class SocketObserver:
 
 
 class TurnObserver:
-    """Notifies the instruments of the events of one turn, through all of its attempts."""
+    """An observer of all attempts at one turn, which notifies the instruments of its events."""
 
     __slots__ = ("_has_first_event", "_instruments", "_written", "turn")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoggingInstrument", "with_logging"]
 
-WORD: Final = re.compile(r"[\w.:/@+-]{1,128}", re.ASCII)
+TOKEN: Final = re.compile(r"[\w.:/@+-]{1,128}", re.ASCII)
 """The form of an id, a code, a name or a model: no other text of a server or user is logged."""
 
 
@@ -157,14 +157,14 @@ class LoggingInstrument(Instrument):
             turn.number,
             turn.request_bytes,
             turn.lane,
-            _checked_word(turn.previous_response_id),
+            _sanitized(turn.previous_response_id),
             extra={
                 "turn": turn.number,
                 "attempt": turn.attempts,
-                "model": _checked_word(turn.model),
+                "model": _sanitized(turn.model),
                 "lane": turn.lane,
                 "request_bytes": turn.request_bytes,
-                "previous_response_id": _checked_word(turn.previous_response_id),
+                "previous_response_id": _sanitized(turn.previous_response_id),
             },
         )
 
@@ -172,7 +172,7 @@ class LoggingInstrument(Instrument):
         self, turn: TurnRecord, attempt: int, delay: float, error: ResponsesError
     ) -> None:
         """Log a retry that waits at WARNING, one that does not at INFO."""
-        code = _checked_word(error.code) if isinstance(error, APIError) else None
+        code = _sanitized(error.code) if isinstance(error, APIError) else None
         self._log.log(
             logging.WARNING if delay else logging.INFO,
             "turn %d: attempt %d in %.1f s, after %s, code %s",
@@ -184,7 +184,7 @@ class LoggingInstrument(Instrument):
             extra={
                 "turn": turn.number,
                 "attempt": attempt,
-                "model": _checked_word(turn.model),
+                "model": _sanitized(turn.model),
                 "seconds": delay,
                 "error_type": _type_name(error),
                 "error_code": code,
@@ -196,23 +196,23 @@ class LoggingInstrument(Instrument):
         if not self._log.isEnabledFor(logging.DEBUG):
             return
         seconds = _seconds_between(turn.started_at, turn.ended_at)
-        error = _checked_word(turn.error_code) or _type_name(turn.error)
-        outcome = _checked_word(turn.status) or error or "left early"
+        error = _sanitized(turn.error_code) or _type_name(turn.error)
+        outcome = _sanitized(turn.status) or error or "left early"
         first = turn.first_event_at
         self._log.debug(
             "turn %d ended: %s, response %s, %.3f s",
             turn.number,
             outcome,
-            _checked_word(turn.response_id),
+            _sanitized(turn.response_id),
             seconds,
             extra={
                 "turn": turn.number,
                 "attempts": turn.attempts,
-                "model": _checked_word(turn.model),
-                "response_id": _checked_word(turn.response_id),
-                "status": _checked_word(turn.status),
+                "model": _sanitized(turn.model),
+                "response_id": _sanitized(turn.response_id),
+                "status": _sanitized(turn.status),
                 "error_type": _type_name(turn.error),
-                "error_code": _checked_word(turn.error_code),
+                "error_code": _sanitized(turn.error_code),
                 "seconds": seconds,
                 "first_event_seconds": None
                 if first is None
@@ -229,13 +229,13 @@ class LoggingInstrument(Instrument):
         seconds = _seconds_between(tool.started_at, tool.ended_at)
         self._log.debug(
             "tool %s, call %s: %s, %.3f s",
-            _checked_word(tool.name),
-            _checked_word(tool.call_id),
+            _sanitized(tool.name),
+            _sanitized(tool.call_id),
             "cancelled" if tool.cancelled else _type_name(tool.error) or "done",
             seconds,
             extra={
-                "tool": _checked_word(tool.name),
-                "call_id": _checked_word(tool.call_id),
+                "tool": _sanitized(tool.name),
+                "call_id": _sanitized(tool.call_id),
                 "error_type": _type_name(tool.error),
                 "seconds": seconds,
             },
@@ -247,9 +247,9 @@ def _type_name(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
 
 
-def _checked_word(text: str | None) -> str | None:
-    """Return a text that has the form of a `WORD`, and ``(odd)`` in place of any other."""
-    return text if text is None or WORD.fullmatch(text) else "(odd)"
+def _sanitized(text: str | None) -> str | None:
+    """Return a text if it matches `TOKEN` and so is safe to log, otherwise ``(odd)``."""
+    return text if text is None or TOKEN.fullmatch(text) else "(odd)"
 
 
 def _seconds_between(since: float | None, until: float | None) -> float:

@@ -153,7 +153,7 @@ class Recorder(Instrument):
         )
 
     def socket_ended(self, socket: SocketRecord) -> None:
-        """Write a line with the close code."""
+        """Write a line for the end of a socket, with its close code."""
         lost = socket.error
         if isinstance(lost, ConnectionLost):
             reason = (lost.reason or None) if self._redact is None else None
@@ -162,11 +162,11 @@ class Recorder(Instrument):
             self._write_line(socket, "close", by="client", code=NORMAL_CLOSURE)
 
     def frame_sent(self, socket: SocketRecord, payload: bytes) -> None:
-        """Write a line for the frame."""
+        """Write a line for a frame that is about to be sent."""
         self._write_message(socket, "send", payload)
 
     def frames_received(self, socket: SocketRecord, batch: Sequence[Message]) -> None:
-        """Write a line for each message."""
+        """Write a line for each message that was received."""
         for message in batch:
             self._write_message(socket, "recv", message)
 
@@ -240,7 +240,7 @@ def _hide_secrets(value: Any) -> bool:
 
 @final
 class Recording:
-    """A recording in memory, as a `Recorder` wrote it or made by hand from `RecordingLine`.
+    """A recording in memory: a sequence of `RecordingLine`, for example read from a file.
 
     :param lines: the lines, in order.
     """

@@ -1,4 +1,4 @@
-"""One connection of a pool: what uses the connection, and which responses came from it.
+"""One connection of a pool: its load, and the responses that came from the connection.
 
 A `PooledConnection` knows neither the other connections nor the waiting turns: `Scheduler`
 decides which turn gets which connection.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from trio_responses._connection.engine import ConnectionEngine
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["PooledConnection"]
 
@@ -40,17 +40,17 @@ class PooledConnection:
         self.pinned: int = 0
         """The number of lanes and conversations of the pool that stay on this connection."""
         self._responses: deque[str] = deque(maxlen=MAX_KNOWN_RESPONSES)
-        self._abandoned: list[Turn] = []
+        self._abandoned: list[TurnAttempt] = []
         self._sending: set[trio.CancelScope] = set()
 
     @property
     def is_open(self) -> bool:
-        """Whether a request can be sent at once."""
+        """Whether a socket is open, so that a request can be sent at once."""
         return self.engine.is_open
 
     @property
     def has_ended(self) -> bool:
-        """Whether the connection will open no other socket."""
+        """Whether the connection has ended and will open no other socket."""
         return self.engine.sockets.state in ENDED_STATES
 
     @property
@@ -73,11 +73,11 @@ class PooledConnection:
     # --- Responses -----------------------------------------------------------------------
 
     def has_response(self, response_id: str) -> bool:
-        """Whether a response is one of the latest responses of this connection."""
+        """Whether a response id is one of the latest responses of this connection."""
         return response_id in self._responses
 
-    def record(self, turn: Turn) -> None:
-        """Record the response of a turn whose block was left."""
+    def record(self, turn: TurnAttempt) -> None:
+        """Record the response id of a turn whose block was left."""
         if turn.response_id is not None:
             self._responses.append(turn.response_id)
         self._abandoned = [one for one in (*self._abandoned, turn) if self.engine.is_active(one)]
@@ -86,7 +86,7 @@ class PooledConnection:
 
     @contextmanager
     def sending(self) -> Generator[None, None, None]:
-        """Cancel the block if the socket is lost, or was lost before the block began.
+        """Cancel the block if the connection loses its socket, or lost the socket before the block.
 
         The block sends a request. From its first byte on, the sending is not cancelled (P4): the
         block then ends by itself.
@@ -101,6 +101,6 @@ class PooledConnection:
                 self._sending.discard(scope)
 
     def cancel_sending(self) -> None:
-        """Cancel all `sending` blocks: called when the socket was lost."""
+        """Cancel all `sending` blocks. Called when the connection has lost its socket."""
         for scope in self._sending:
             scope.cancel()

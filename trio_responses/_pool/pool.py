@@ -1,4 +1,4 @@
-"""The pool as users see it: `open_pool` and `ResponsesPool`.
+"""The public API of the pool: `open_pool` and `ResponsesPool`.
 
 `ResponsesPool` is a facade. `Scheduler` decides which connection each turn, lane and conversation
 gets, and `PoolSupervisor` opens, watches and closes the connections.
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
     )
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
+    from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.methods import Lane
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import ResponseStream, TurnSender
-    from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input
     from trio_responses._wire.params import ConversationParams, ResponseCreateParams
 
@@ -97,14 +97,14 @@ class ResponsesPool(TurnMethods):
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
-        """Run one turn as a scope, event by event, as ``connection.stream`` does.
+        """Return a stream for one turn, as ``connection.stream`` does.
 
         While no connection has a free place, the turn waits; turns get places in the order of
         their arrival. If the connection loses its socket before the request is sent, the turn
@@ -118,13 +118,13 @@ class ResponsesPool(TurnMethods):
 
     @asynccontextmanager
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
-        """Reserve a lane for the length of a block, as ``connection.lane`` does.
+        """Reserve a lane (``stream_id``) for the length of a block, as ``connection.lane`` does.
 
         If cancelled while waiting for a connection, no lane is reserved.
 
         :param name: the name of the lane. Each connection may have one lane of this name.
         """
-        async with self._pinned() as connection, connection.facade.lane(name) as lane:
+        async with self._pinned_connection() as connection, connection.facade.lane(name) as lane:
             yield lane
 
     @asynccontextmanager
@@ -139,7 +139,7 @@ class ResponsesPool(TurnMethods):
         connection, no conversation is opened.
         """
         async with (
-            self._pinned() as connection,
+            self._pinned_connection() as connection,
             connection.facade.conversation(**params) as conversation,
         ):
             yield conversation
@@ -155,13 +155,13 @@ class ResponsesPool(TurnMethods):
         """
         saved = Checkpoint.decode(checkpoint)
         history = saved.history()
-        async with self._pinned() as connection:
+        async with self._pinned_connection() as connection:
             with open_conversation(connection.engine, saved.settings, history) as conversation:
                 yield conversation
 
     @asynccontextmanager
-    async def _pinned(self) -> AsyncGenerator[PooledConnection, None]:
-        """Pin a lane or a conversation to a connection for the length of a block."""
+    async def _pinned_connection(self) -> AsyncGenerator[PooledConnection, None]:
+        """Yield the connection that a lane or a conversation uses for the length of the block."""
         connection = await self._scheduler.pin()
         try:
             yield connection
@@ -200,7 +200,7 @@ class ResponsesPool(TurnMethods):
 
 
 class PoolTurnSender:
-    """Sends one turn of a pool on the connection that the scheduler assigns. A `TurnSender`.
+    """A `TurnSender` for one turn of a pool, on the connection that the scheduler assigns.
 
     No request is sent twice here: a turn moves to another connection only while its request is
     not sent. Then the turn keeps its position in the order of arrival.
@@ -219,7 +219,7 @@ class PoolTurnSender:
 
     @property
     def max_reroutes(self) -> int:
-        """An unsent request is tried once on each connection that the pool may have."""
+        """The largest number of connections: an unsent request is tried once on each."""
         return self._scheduler.limits.size
 
     def may_reroute(self, error: ResponsesError) -> bool:
@@ -232,7 +232,7 @@ class PoolTurnSender:
             return False
         return connection.has_ended or connection.engine.requests.may_reroute(error)
 
-    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> Turn:
+    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> TurnAttempt:
         """Send a request on the connection that the scheduler assigns.
 
         If the connection loses its socket while the request waits there for its lane, the turn
@@ -255,7 +255,7 @@ class PoolTurnSender:
 
     async def _send(
         self, request: RequestBuilder, connection: PooledConnection, *, retry: bool
-    ) -> Turn:
+    ) -> TurnAttempt:
         try:
             turn = await connection.engine.requests.start_turn(request, retry=retry)
         except BaseException:
@@ -264,18 +264,18 @@ class PoolTurnSender:
         self._arrival = None
         return turn
 
-    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
-        """Discard the remaining events of a turn, and release its place."""
+    def abandon_turn(self, turn: TurnAttempt, *, restarts: bool = False) -> None:
+        """Discard the remaining events of a turn, and release its place on the connection."""
         if self._connection is not None and self._has_place:
             self._connection.engine.requests.abandon_turn(turn, restarts=restarts)
             self._release(self._connection, turn)
 
-    def _release(self, connection: PooledConnection, turn: Turn | None = None) -> None:
+    def _release(self, connection: PooledConnection, turn: TurnAttempt | None = None) -> None:
         self._has_place = False
         self._scheduler.release(connection, turn)
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Send input for a response that is active; if it has ended, the receipt fails here."""
+    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
+        """Send steering input for a response; the receipt fails if the response has ended."""
         if self._connection is not None and self._has_place:
             await self._connection.engine.requests.steer(turn, receipt)
         else:
@@ -386,7 +386,7 @@ def _check_numbers(**numbers: object) -> None:
 
 
 class _ReconnectOptions:
-    """The option ``reconnect`` of a pool, for each of its connections.
+    """The values of the option ``reconnect`` for the connections of a pool.
 
     Each connection has its own position in the delays, also if the option is an iterator.
     """
@@ -395,7 +395,7 @@ class _ReconnectOptions:
         self._reconnect = reconnect
 
     def next(self) -> ReconnectPolicy | Iterable[float] | None:
-        """Return the option for one more connection."""
+        """Return the value of the option for one more connection."""
         if not isinstance(self._reconnect, Iterator):
             return self._reconnect
         self._reconnect, delays = tee(self._reconnect)

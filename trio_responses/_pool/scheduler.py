@@ -1,4 +1,4 @@
-"""The scheduler of a pool: it assigns a connection to each turn, lane and conversation.
+"""The scheduler of a pool, which assigns a connection to each turn, lane and conversation.
 
 A turn takes a *place* on a connection before its request is sent, and releases the place when its
 block is left. A connection has as many places as a server runs responses at the same time.
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._errors import ResponsesError
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["PoolLimits", "Scheduler", "is_permanent"]
 
@@ -69,7 +69,7 @@ LANES_AND_LOAD: Final = attrgetter("lanes_exhausted", "load")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """The numbers that a scheduler decides by."""
+    """The limits by which a scheduler assigns and opens connections."""
 
     size: int
     """The largest number of connections."""
@@ -82,7 +82,7 @@ class PoolLimits:
 
 
 class Scheduler:
-    """Assigns the turns, lanes and conversations of one pool to its connections.
+    """The scheduler of one pool, which assigns a connection to each turn, lane and conversation.
 
     The supervisor of the pool opens a connection for each item of `opening_requests`.
     """
@@ -119,7 +119,9 @@ class Scheduler:
     async def acquire(
         self, parent: str | None = None, arrival: int | None = None
     ) -> PooledConnection:
-        """Wait for a place for a turn, and take the place. If cancelled, no place is taken.
+        """Wait for a place for a turn on a connection, and take the place.
+
+        If cancelled, no place is taken.
 
         :param parent: the id of the response that the turn continues.
         :param arrival: the arrival number of a turn that has had a place before.
@@ -129,8 +131,8 @@ class Scheduler:
         waiter.bound_to = self._connection_of(parent)
         return await self._wait(waiter, self._turns, self.release)
 
-    def release(self, connection: PooledConnection, turn: Turn | None = None) -> None:
-        """Release the place of a turn.
+    def release(self, connection: PooledConnection, turn: TurnAttempt | None = None) -> None:
+        """Release the place of a turn on its connection.
 
         :param turn: the turn, if its request was sent.
         """
@@ -140,7 +142,9 @@ class Scheduler:
         self.assign()
 
     async def pin(self) -> PooledConnection:
-        """Wait for a connection for a lane or a conversation. If cancelled, none is pinned.
+        """Wait for a connection for a lane or a conversation.
+
+        If cancelled, no connection is pinned.
 
         :raises ResponsesError: when the pool has no connection and none can be opened.
         """
@@ -183,7 +187,7 @@ class Scheduler:
         return connection
 
     def handle_failed_opening(self, error: ResponsesError) -> None:
-        """Called when a connection could not be opened (rule 10)."""
+        """Called when a connection could not be opened."""
         self.failures += 1
         self._paused_until = trio.current_time() + self.limits.retry_pause
         self.update_connections()
@@ -192,12 +196,12 @@ class Scheduler:
         self.assign()
 
     def handle_lost_socket(self, connection: PooledConnection) -> None:
-        """Called when a connection has lost its socket (rule 8)."""
+        """Called when a connection has lost its socket."""
         connection.cancel_sending()
         self.assign()
 
     def handle_ended_connection(self, connection: PooledConnection, error: ResponsesError) -> None:
-        """Called when a connection has ended, with its error (rules 9 and 10)."""
+        """Called when a connection has ended, with its error."""
         connection.cancel_sending()
         self.update_connections()
         if is_permanent(error):
@@ -205,7 +209,7 @@ class Scheduler:
         self.assign()
 
     def close(self, reason: ResponsesError) -> None:
-        """Fail all waiters, and all later ones (rule 11). Only the first reason counts."""
+        """Fail all waiters, and all later ones. Only the first reason counts."""
         if self.closed_with is None:
             self.closed_with = reason
             for connection in self.connections:
@@ -215,7 +219,7 @@ class Scheduler:
 
     def _fail_unbound_waiters(self, error: ResponsesError) -> None:
         """Fail all waiters that may use any connection."""
-        for waiter in (*self._turns.take_unbound(), *self._pins.take_unbound()):
+        for waiter in (*self._turns.pop_all_unbound(), *self._pins.pop_all_unbound()):
             waiter.fail(_unsent(error))
 
     # --- The rules -------------------------------------------------------------------------
@@ -249,13 +253,13 @@ class Scheduler:
         return False
 
     def _choose_for_turn(self, bound_to: PooledConnection | None) -> PooledConnection | None:
-        """Return the connection with the lowest load that has a free place (rules 1 and 2)."""
+        """Return the connection with the lowest load that has a free place for a turn."""
         candidates = self.connections if bound_to is None else [bound_to]
         free = (one for one in candidates if one.is_open and one.turns < self.limits.places)
         return min(free, key=LOAD, default=None)
 
     def _assign_pin(self) -> bool:
-        """Pin the first waiting lane or conversation; return whether one could be pinned."""
+        """Assign a connection to the first waiting lane or conversation, if one is free."""
         for waiter in self._pins.first_waiters():
             connection = self._choose_for_pin()
             if connection is not None:
@@ -266,7 +270,7 @@ class Scheduler:
         return False
 
     def _choose_for_pin(self) -> PooledConnection | None:
-        """Return the connection with the lowest load, unless a wait is better (rules 4 and 5)."""
+        """Return the connection for a lane or a conversation, or `None` if a wait is better."""
         candidates = (one for one in self.connections if one.is_open)
         best = min(candidates, key=LANES_AND_LOAD, default=None)
         if best is not None and best.load >= self.limits.target_load and self.opening:
@@ -274,7 +278,7 @@ class Scheduler:
         return best
 
     def _open_connections(self) -> None:
-        """Request the connections that the load of the pool needs (rule 6)."""
+        """Request the connections that the load of the pool needs."""
         if self.closed_with is not None or self._is_opening_paused():
             return
         load = self.waiting + sum(map(LOAD, self.connections))
@@ -284,7 +288,7 @@ class Scheduler:
             self._request_opening.send_nowait(None)
 
     def _is_opening_paused(self) -> bool:
-        """Whether the server may be unreachable (rule 7)."""
+        """Whether no connection is opened now, because the server may be unreachable."""
         recently_failed = trio.current_time() < self._paused_until
         any_open = any(one.is_open for one in self.connections)
         return bool(self.connections) and (recently_failed or not any_open)
@@ -316,18 +320,18 @@ class Waiter:
         return self.connection
 
     def assign(self, connection: PooledConnection) -> None:
-        """Wake the waiter with a connection."""
+        """Assign a connection to the waiter, and wake its task."""
         self.connection = connection
         self._notified.set()
 
     def fail(self, error: ResponsesError) -> None:
-        """Wake the waiter with an error."""
+        """Make the waiter raise an error, and wake its task."""
         self._error = error
         self._notified.set()
 
 
 class WaitQueue:
-    """Waiters in the order of arrival, with a queue for each connection that some are bound to.
+    """A queue of waiters, in the order of arrival for each connection and for any connection.
 
     The queues make an assignment independent of the number of waiters: only the first waiter of
     each queue can be the next one.
@@ -354,7 +358,7 @@ class WaitQueue:
                 del self._queues[waiter.bound_to]
 
     def first_waiters(self) -> list[Waiter]:
-        """Return the first waiter of each queue, in the order of arrival."""
+        """Return the first waiter bound to each connection or to none, by order of arrival."""
         return sorted((queue[0] for queue in self._queues.values()), key=ARRIVAL)
 
     def unbind(self, connection: PooledConnection) -> None:
@@ -363,8 +367,8 @@ class WaitQueue:
             waiter.bound_to = None
             self.add(waiter)
 
-    def take_unbound(self) -> list[Waiter]:
-        """Remove and return the waiters that may use any connection."""
+    def pop_all_unbound(self) -> list[Waiter]:
+        """Remove and return all waiters that may use any connection."""
         return self._queues.pop(None, [])
 
 

@@ -28,7 +28,7 @@ __all__ = ["PoolSupervisor"]
 
 @final
 class PoolSupervisor:
-    """Opens, watches and closes the connections of one pool, as its scheduler requests.
+    """The supervisor of one pool, which opens, watches and closes connections for its scheduler.
 
     :param scheduler: requests connections, and is notified of each change of their sockets.
     :param connect: opens a connection whose tasks run in a nursery.
@@ -79,7 +79,7 @@ class PoolSupervisor:
             self._finished.set()
 
     async def _run_connection(self, nursery: trio.Nursery) -> None:
-        """Open a connection and watch it until it ends."""
+        """Open a connection of the pool, and watch the connection until its end."""
         try:
             engine = await self._open(nursery)
         except ResponsesError as error:

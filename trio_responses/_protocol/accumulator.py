@@ -27,7 +27,7 @@ MAX_COLLECTED: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemSnapshot:
-    """The part of one output item that was received so far."""
+    """A snapshot of one output item: the part that was received so far."""
 
     output_index: int
     """The position of the item in the output."""
@@ -47,7 +47,7 @@ class ItemSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The part of a response that was received so far."""
+    """A snapshot of a response: the output items that were received so far."""
 
     items: tuple[ItemSnapshot, ...]
     """The output items that events were received for, in the order of the output."""
@@ -82,21 +82,21 @@ class _PartialItem:
         return ItemSnapshot(
             output_index=index,
             item_id=self.item_id,
-            text=finished.get("text") or self._joined("text"),
-            refusal=finished.get("refusal") or self._joined("refusal"),
-            reasoning_summary=finished.get("summary") or self._joined("summary", "\n\n"),
-            arguments=finished.get("arguments") or self._joined("arguments"),
+            text=finished.get("text") or self._join_texts("text"),
+            refusal=finished.get("refusal") or self._join_texts("refusal"),
+            reasoning_summary=finished.get("summary") or self._join_texts("summary", "\n\n"),
+            arguments=finished.get("arguments") or self._join_texts("arguments"),
             item=item,
         )
 
-    def _joined(self, kind: str, separator: str = "") -> str:
+    def _join_texts(self, kind: str, separator: str = "") -> str:
         own = ((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
         parts = sorted(own)
         return separator.join("".join(pieces) for _, pieces in parts)
 
 
 def _finished_texts(item: wire.OutputItem | None) -> dict[str, str]:
-    """Return the texts of a finished item. Some servers send them in no other event."""
+    """Return the texts of a finished item, by kind. Some servers send them in no other event."""
     match item:
         case wire.Message():
             return {"text": item.output_text, "refusal": item.refusal}
@@ -112,7 +112,7 @@ def _finished_texts(item: wire.OutputItem | None) -> dict[str, str]:
 
 
 class Accumulator:
-    """The accumulated state of one response.
+    """An accumulator of the events of one response, for its snapshots and its final output.
 
     :param keep_text: whether the pieces of text are kept for `snapshot`. The final Response
         needs none of them.
@@ -128,9 +128,9 @@ class Accumulator:
         """Add the next events of the response."""
         self._collected += events
         if len(self._collected) >= self._max_collected:
-            self._process()
+            self._apply_rules()
 
-    def _process(self) -> None:
+    def _apply_rules(self) -> None:
         for kind, events in groupby(self._collected, type):
             rule = self._rules.get(kind)
             if rule is not None:
@@ -138,21 +138,21 @@ class Accumulator:
         self._collected.clear()
 
     def finish(self, response: wire.Response) -> wire.Response:
-        """Return the Response of the terminal event; the finished items replace omitted output."""
+        """Return the final Response, with the finished items in place of an omitted output."""
         if response.raw_output:
             return response
-        self._process()
+        self._apply_rules()
         done = [item.done.raw_item for _, item in sorted(self._items.items()) if item.done]
         return response.with_output(done) if done else response
 
     def snapshot(self) -> Snapshot:
         """Return the items that were received so far."""
-        self._process()
+        self._apply_rules()
         return Snapshot(
             items=tuple(item.snapshot(index) for index, item in sorted(self._items.items()))
         )
 
-    def _item(self, index: int, item_id: str | None) -> _PartialItem:
+    def _item_at(self, index: int, item_id: str | None) -> _PartialItem:
         item = self._items.get(index)
         if item is None:
             item = self._items[index] = _PartialItem()
@@ -167,40 +167,40 @@ class Accumulator:
         for event in events:
             if event.output_index != index or event.content_index != part:
                 index, part = event.output_index, event.content_index
-                item = self._item(index, event.item_id)
+                item = self._item_at(index, event.item_id)
                 pieces = item.pieces.setdefault(("text", part), [])
             pieces.append(event.delta)
 
-    def _on_added(self, events: Iterable[Any]) -> None:
+    def _on_item_added(self, events: Iterable[Any]) -> None:
         for event in events:
-            self._item(event.output_index, getattr(event.item, "id", None))
+            self._item_at(event.output_index, getattr(event.item, "id", None))
 
-    def _on_done(self, events: Iterable[Any]) -> None:
+    def _on_item_done(self, events: Iterable[Any]) -> None:
         for event in events:
-            self._item(event.output_index, getattr(event.item, "id", None)).done = event
+            self._item_at(event.output_index, getattr(event.item, "id", None)).done = event
 
 
 Rule: TypeAlias = "Callable[[Accumulator, Iterable[Any]], None]"
 """Processes consecutive events of one type."""
 
 
-def _adds_piece(kind: str, part: str | None) -> Rule:
-    """Return the rule for events that add a piece of text.
+def _make_append_rule(kind: str, part: str | None) -> Rule:
+    """Return a rule for events that append a piece of text to a part.
 
     :param part: the field with the number of the part, if the text has several.
     """
 
     def rule(accumulator: Accumulator, events: Iterable[Any]) -> None:
         for event in events:
-            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
+            item = accumulator._item_at(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
             item.pieces.setdefault(place, []).append(event.delta)
 
     return rule
 
 
-def _replaces_part(kind: str, part: str | None, source: str) -> Rule:
-    """Return the rule for events that contain a whole part, which replaces its pieces.
+def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
+    """Return a rule for events that contain the whole text of a part, which replaces its pieces.
 
     :param part: the field with the number of the part, if the text has several.
     :param source: the field with the text.
@@ -208,7 +208,7 @@ def _replaces_part(kind: str, part: str | None, source: str) -> Rule:
 
     def rule(accumulator: Accumulator, events: Iterable[Any]) -> None:
         for event in events:
-            item = accumulator._item(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
+            item = accumulator._item_at(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
             item.pieces[place] = [getattr(event, source)]
 
@@ -216,21 +216,21 @@ def _replaces_part(kind: str, part: str | None, source: str) -> Rule:
 
 
 _ITEM_RULES: dict[type, Rule] = {
-    wire.OutputItemAdded: Accumulator._on_added,  # noqa: SLF001 - the table belongs to the class
-    wire.OutputItemDone: Accumulator._on_done,  # noqa: SLF001 - likewise
+    wire.OutputItemAdded: Accumulator._on_item_added,  # noqa: SLF001 - the table belongs to the class
+    wire.OutputItemDone: Accumulator._on_item_done,  # noqa: SLF001 - likewise
 }
 _ALL_RULES: dict[type, Rule] = {
     **_ITEM_RULES,
     wire.OutputTextDelta: Accumulator._on_text_deltas,  # noqa: SLF001 - likewise
-    wire.OutputTextDone: _replaces_part("text", "content_index", "text"),
-    wire.RefusalDelta: _adds_piece("refusal", "content_index"),
-    wire.RefusalDone: _replaces_part("refusal", "content_index", "refusal"),
-    wire.ReasoningSummaryTextDelta: _adds_piece("summary", "summary_index"),
-    wire.ReasoningSummaryTextDone: _replaces_part("summary", "summary_index", "text"),
-    wire.FunctionCallArgumentsDelta: _adds_piece("arguments", None),
-    wire.FunctionCallArgumentsDone: _replaces_part("arguments", None, "arguments"),
-    wire.McpCallArgumentsDelta: _adds_piece("arguments", None),
-    wire.McpCallArgumentsDone: _replaces_part("arguments", None, "arguments"),
-    wire.CustomToolCallInputDelta: _adds_piece("arguments", None),
-    wire.CustomToolCallInputDone: _replaces_part("arguments", None, "input"),
+    wire.OutputTextDone: _make_replace_rule("text", "content_index", "text"),
+    wire.RefusalDelta: _make_append_rule("refusal", "content_index"),
+    wire.RefusalDone: _make_replace_rule("refusal", "content_index", "refusal"),
+    wire.ReasoningSummaryTextDelta: _make_append_rule("summary", "summary_index"),
+    wire.ReasoningSummaryTextDone: _make_replace_rule("summary", "summary_index", "text"),
+    wire.FunctionCallArgumentsDelta: _make_append_rule("arguments", None),
+    wire.FunctionCallArgumentsDone: _make_replace_rule("arguments", None, "arguments"),
+    wire.McpCallArgumentsDelta: _make_append_rule("arguments", None),
+    wire.McpCallArgumentsDone: _make_replace_rule("arguments", None, "arguments"),
+    wire.CustomToolCallInputDelta: _make_append_rule("arguments", None),
+    wire.CustomToolCallInputDone: _make_replace_rule("arguments", None, "input"),
 }

@@ -36,7 +36,7 @@ def is_permanent_close(code: int) -> bool:
 
 
 class Backoff:
-    """The walk of one connection through the delays of its reconnect policy.
+    """The sequence of reconnect delays of one connection, and its position in the sequence.
 
     :param delays: seconds before each attempt. An endless iterator never gives up. It is read
         once; a walk that starts again repeats the delays that were read.
@@ -60,7 +60,7 @@ class Backoff:
         self._chance = chance
         self._known: list[float] = []
         self.attempts: int = 0
-        """Attempts since the last `restart`."""
+        """Attempts since the last `reset`."""
 
     def next_delay(self, retry_after: float | None = None) -> float | None:
         """Return the next delay in seconds; `None` when the delays are used up.
@@ -79,7 +79,7 @@ class Backoff:
         delay -= delay * self._jitter * self._chance()
         return delay if retry_after is None else max(delay, retry_after)
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         """Start again with the first delay, after the server has proved to be healthy."""
         self.attempts = 0
 

@@ -1,4 +1,4 @@
-"""Calls that the client has to answer, and the items with which it answers them.
+"""Tool calls that the client has to answer, and the output items that answer them.
 
 A model calls functions, custom tools, a computer, shells and patches, and asks for approval of MCP
 tools. Each call is an item of the output, and its output is an item of a later input; the server
@@ -45,7 +45,7 @@ CALL_TYPES: Final = {output: call for call, output in OUTPUT_TYPES.items()}
 
 
 class _ItemFields(msgspec.Struct):
-    """The fields of an item that identify calls and outputs."""
+    """The fields of an item that identify tool calls and their outputs."""
 
     type: str = ""
     id: str | None = None
@@ -64,7 +64,7 @@ CallKey: TypeAlias = tuple[str, str]
 
 
 class CallItem(NamedTuple):
-    """An item that is a call or the output of a call."""
+    """An item that is a tool call or the output of a tool call."""
 
     key: CallKey
     is_call: bool
@@ -73,12 +73,12 @@ class CallItem(NamedTuple):
 
 
 def find_calls_and_outputs(items: RawItems) -> list[CallItem]:
-    """Return the calls and the outputs of calls among items, in order."""
+    """Return the tool calls and their outputs among items, in order."""
     try:
         fields = _list_decoder.decode(items.array)
     except _UNREADABLE:  # an item has another shape, so each one is decoded by itself
         fields = [_read_fields(raw) for raw in items]
-    keys = [_key(item) for item in fields]
+    keys = [_make_key(item) for item in fields]
     if not any(keys):
         return []
     return [
@@ -89,11 +89,11 @@ def find_calls_and_outputs(items: RawItems) -> list[CallItem]:
 
 
 def call_key(raw: msgspec.Raw) -> CallKey | None:
-    """Return the key of a call or of an output; `None` for every other item."""
-    return _key(_read_fields(raw))
+    """Return the key that a tool call and its output share; `None` for every other item."""
+    return _make_key(_read_fields(raw))
 
 
-def _key(item: _ItemFields) -> CallKey | None:
+def _make_key(item: _ItemFields) -> CallKey | None:
     kind = CALL_TYPES.get(item.type, item.type)
     if kind not in OUTPUT_TYPES or item.execution == "server":
         return None
@@ -122,7 +122,7 @@ def is_output_item(result: Any) -> bool:
 
 
 def make_output(call: wire.OutputItem, result: Any) -> msgspec.Raw:
-    """Return the output item of a call, made of the result of a function or handler.
+    """Return the output item of a tool call, made of the result of a function or handler.
 
     A whole output item is encoded unchanged. Any other result becomes the field ``output``, with
     three exceptions: a patch has the status ``completed``, too; tools that were found are
@@ -133,7 +133,7 @@ def make_output(call: wire.OutputItem, result: Any) -> msgspec.Raw:
     """
     if is_output_item(result):
         return _encode(result)
-    output = _start_output(call)
+    output = _make_output_base(call)
     match call:
         case wire.McpApprovalRequest():
             output["approve"] = result is True
@@ -149,7 +149,7 @@ def make_output(call: wire.OutputItem, result: Any) -> msgspec.Raw:
 
 
 def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
-    """Return the output item that states why a call was not run, or how the call failed.
+    """Return the output item that states why a tool call was not run, or how it failed.
 
     :return: `None` for a call whose output cannot hold a text: a computer call, a tool search.
     """
@@ -161,13 +161,13 @@ def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
             outcome = {"type": "exit", "exit_code": 1}
             return make_output(call, [{"stdout": "", "stderr": text, "outcome": outcome}])
         case wire.ApplyPatchCall():
-            return _encode({**_start_output(call), "status": "failed", "output": text})
+            return _encode({**_make_output_base(call), "status": "failed", "output": text})
         case _:
             return make_output(call, text)
 
 
-def _start_output(call: wire.OutputItem) -> dict[str, Any]:
-    """Return the fields that connect an output to its call."""
+def _make_output_base(call: wire.OutputItem) -> dict[str, Any]:
+    """Return the fields of an output item that connect the output to its tool call."""
     output: dict[str, Any] = {"type": OUTPUT_TYPES[call.wire_type]}
     match call:
         case wire.McpApprovalRequest():
@@ -197,5 +197,5 @@ _encoder: Final = msgspec.json.Encoder(enc_hook=_encode_unknown)
 
 
 def _replace_surrogates(text: str) -> str:
-    """Replace lone surrogates, which JSON cannot encode. File names may have them."""
+    """Return a text without lone surrogates, which JSON cannot encode and file names may have."""
     return text.encode(errors="replace").decode()

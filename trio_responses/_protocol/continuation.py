@@ -1,4 +1,4 @@
-"""Whether a turn of a conversation is sent as a delta or with full input.
+"""The decision whether a turn is sent as a delta (new items only) or with full input.
 
 The server keeps the latest response of each lane of each socket in memory, and loses it with the
 socket (guide, "WebSocket mode"). So the next turn is sent in one of two ways:
@@ -22,14 +22,20 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Placement", "ServerState", "canonical", "parent_of_delta", "with_encrypted_reasoning"]
+__all__ = [
+    "ContinuationPoint",
+    "Placement",
+    "canonical_settings",
+    "parent_of_delta",
+    "with_encrypted_reasoning",
+]
 
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a request is sent: one lane of one socket."""
+    """The place where a request is sent: one lane (``stream_id``) of one socket."""
 
     socket: object
     """The socket; sockets are compared by identity."""
@@ -37,27 +43,30 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """The ``stream_id``; `None` for the default lane."""
 
 
-class ServerState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server is known to hold of a conversation: the response of its last turn."""
+class ContinuationPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The response that the next turn can continue, as far as the server is known to hold it."""
 
     placement: Placement
     """Where the request of the response was sent."""
     response_id: str
     """The id of the response, from which the next turn may continue."""
     settings: bytes
-    """All settings of the request, in `canonical` form."""
+    """All settings of the request, in the form of `canonical_settings`."""
     stored: bool = False
     """Whether the response can be continued on every socket."""
 
 
 def parent_of_delta(
-    server: ServerState | None, settings: bytes | None, placement: Placement, latest: str | None
+    server: ContinuationPoint | None,
+    settings: bytes | None,
+    placement: Placement,
+    latest: str | None,
 ) -> str | None:
-    """Return the ``previous_response_id`` of a delta, or `None` if full input has to be sent.
+    """Return the ``previous_response_id`` of a turn, or `None` if it is sent with full input.
 
     :param server: what the server holds of the conversation, as far as it is known.
-    :param settings: the settings of the request in `canonical` form; `None` if they need not equal
-        those of the request before.
+    :param settings: the settings of the request in the form of `canonical_settings`; `None` if
+        they need not equal those of the request before.
     :param placement: where the request is sent. A fork sends on another lane than its parent.
     :param latest: the latest response of the lane of ``server.placement``, on the socket of
         ``placement``.
@@ -69,13 +78,13 @@ def parent_of_delta(
     return server.response_id if held else None
 
 
-def canonical(settings: bytes) -> bytes:
-    """Return settings, given as JSON, in a form in which equal settings are equal bytes."""
+def canonical_settings(settings: bytes) -> bytes:
+    """Return JSON settings in canonical form: equal settings have equal bytes."""
     return _encoder.encode(msgspec.json.decode(settings))
 
 
 def with_encrypted_reasoning(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that request encrypted reasoning if the server stores nothing.
+    """Return settings that request encrypted reasoning if ``store`` is `False`.
 
     Reasoning can be sent again in full input only in its encrypted form.
     """

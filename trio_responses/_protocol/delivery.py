@@ -1,4 +1,4 @@
-"""How far a request is known to have come, and whether it may be sent again.
+"""The delivery status of a request, and the decision whether a request may be sent again.
 
 Exactly-once delivery does not exist on this wire: a request that was written and not answered
 may have run, and may have been billed. So each failure states how far the request came
@@ -57,7 +57,7 @@ class DeliveryStatus(StrEnum):
 
 
 class Failure(Enum):
-    """What ended an attempt, as far as the decision to send again depends on it."""
+    """The kind of failure that ended an attempt, for the decision whether to send again."""
 
     CONNECTION_LOST = auto()
     """The socket was lost."""
@@ -116,7 +116,7 @@ ORDER: Final = (
 
 
 def delivery_of_error(event: ErrorEvent, *, started: bool) -> DeliveryStatus:
-    """Return what an ``error`` event proves about the request that it ends.
+    """Return the delivery status that an ``error`` event proves for the request that it ends.
 
     :param started: whether an event of the response was received before.
     """
@@ -128,7 +128,7 @@ def delivery_of_error(event: ErrorEvent, *, started: bool) -> DeliveryStatus:
 
 
 def furthest(attempts: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None:
-    """Return the furthest delivery of several attempts at one request.
+    """Return the furthest delivery status of several attempts at one request.
 
     :param attempts: the delivery of each attempt; `None` where it is not known.
     """
@@ -137,7 +137,7 @@ def furthest(attempts: Iterable[DeliveryStatus | None]) -> DeliveryStatus | None
 
 
 def may_resend(delivery: DeliveryStatus | None, failure: Failure, choice: DeliveryMode) -> bool:
-    """Whether a request may be sent again after an attempt that failed: the table above."""
+    """Whether a request may be sent again after an attempt that failed."""
     if delivery is None:
         return False
     if delivery in RESENT_ALWAYS.get(failure, ()):

@@ -1,4 +1,4 @@
-"""WebSocket frames of a client: received bytes to messages, and messages to masked frames.
+"""WebSocket frames of a client: parses received frames, and encodes masked text frames.
 
 `FrameReader` is a push parser without I/O for the server-to-client half of RFC 6455 section 5. It
 joins data frames (text, binary, continuation) to messages. It returns control frames (close, ping,
@@ -97,7 +97,7 @@ class BinaryMessage:
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class OversizeMessage:
-    """The two ends of a text or binary message that was discarded because of its size.
+    """The first and last bytes of a message that was discarded because of its size, and the size.
 
     `head` and `tail` serve to find the owner of the message. They are not checked for UTF-8, may
     cut a character, and overlap if the message is shorter than both.
@@ -172,7 +172,7 @@ class FrameReader:
         self._opcode = _CONTINUATION
         self._message = BytesIO()
         self._checked = 0  # the number of its bytes that are whole UTF-8 characters
-        self._discarded: _Discarded | None = None  # replaces _message above the limit
+        self._discarded: _OversizeAccumulator | None = None  # replaces _message above the limit
         # The data frame that has begun and not ended. Missing 0: none.
         self._missing = 0
         self._final = False
@@ -298,7 +298,7 @@ class FrameReader:
         if self._opcode == _CONTINUATION:
             self._opcode = first & _OPCODE
         if not fits and self._discarded is None:
-            self._discarded = _Discarded(self._message.getvalue())
+            self._discarded = _OversizeAccumulator(self._message.getvalue())
             self._message = BytesIO()
         self._final = first >= _FIN
         self._missing = length
@@ -306,14 +306,14 @@ class FrameReader:
     def _continue_frame(
         self, data: bytes | bytearray | memoryview, messages: list[Message]
     ) -> bytes | bytearray | memoryview:
-        """Read the rest of the open data frame; return the bytes after the frame."""
+        """Read the rest of an unfinished data frame; return the bytes after the frame."""
         with memoryview(data) as view:
             end = min(self._missing, len(view))
             self._read_payload(view[:end], messages)
         return data[end:]
 
     def _read_payload(self, piece: memoryview, messages: list[Message]) -> None:
-        """Read the next piece of the open data frame, and end frame and message if complete.
+        """Read the next piece of an unfinished data frame, and end the frame if complete.
 
         A BytesIO holds no object per fragment, as a list of pieces would, and its `getvalue`
         returns its memory without a copy (16 MiB in 4 KiB pieces: 12 ms).
@@ -350,8 +350,8 @@ class FrameReader:
         self._discarded = None
 
 
-class _Discarded:
-    """A message above the limit while it is received: its size and its two ends."""
+class _OversizeAccumulator:
+    """The size and the first and last bytes of an oversize message that is being received."""
 
     __slots__ = ("head", "size", "tail")
 
@@ -370,7 +370,9 @@ class _Discarded:
 
 
 def _end_of_utf8(payload: memoryview, start: int, *, final: bool) -> int:
-    """Check UTF-8 in steps, since a decoded text takes up to four times the memory of its bytes.
+    """Check in steps that a payload is UTF-8, and return the end of its whole characters.
+
+    A decoded text would take up to four times the memory of its bytes.
 
     :param start: the position from which on to check.
     :param final: whether the text has to end with a whole character.
@@ -420,7 +422,7 @@ def encode_text_frame(payload: bytes) -> bytes:
 
 
 def mask_in_python(payload: bytes, key: bytes) -> bytes:
-    """Return a masked payload. Used if no C function is installed."""
+    """Return a masked payload, computed in Python because no C function is installed."""
     size = len(payload)
     if size <= _MAX_AS_INTEGER:
         repeated = key * (size // 4) + key[: size % 4]
@@ -428,17 +430,17 @@ def mask_in_python(payload: bytes, key: bytes) -> bytes:
         return masked.to_bytes(size, "little")
     result = bytearray(payload)
     for offset in range(4):
-        result[offset::4] = result[offset::4].translate(_table(key[offset]))
+        result[offset::4] = result[offset::4].translate(_mask_table(key[offset]))
     return bytes(result)
 
 
 @cache
-def _table(key: int) -> bytes:
-    """Return the table that masks each byte with one byte of a key."""
+def _mask_table(key: int) -> bytes:
+    """Return the translation table that masks bytes with one byte of a key."""
     return bytes(byte ^ key for byte in range(256))
 
 
-def _find_c_function() -> Callable[[bytes, bytes], bytes] | None:
+def _find_c_mask_function() -> Callable[[bytes, bytes], bytes] | None:
     try:
         found = import_module("websockets.speedups").apply_mask
     except (ImportError, AttributeError):
@@ -446,5 +448,5 @@ def _find_c_function() -> Callable[[bytes, bytes], bytes] | None:
     return cast("Callable[[bytes, bytes], bytes]", found)
 
 
-apply_mask: Callable[[bytes, bytes], bytes] = _find_c_function() or mask_in_python
+apply_mask: Callable[[bytes, bytes], bytes] = _find_c_mask_function() or mask_in_python
 """Returns a masked payload: the C function of websockets if installed."""

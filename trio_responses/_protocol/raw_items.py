@@ -28,11 +28,11 @@ class RawItems(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def join(cls, items: Sequence[msgspec.Raw]) -> Self:
-        """Return a copy of items as one text. The frames of the items are not kept for it."""
+        """Return items joined into a copy, which does not keep their frames in memory."""
         return cls(b",".join(items), len(items))
 
     def __add__(self, other: RawItems) -> RawItems:
-        """Return these items and others after them."""
+        """Return the concatenation of two sequences of items."""
         both = [items.json for items in (self, other) if items.count]
         return RawItems(b",".join(both), self.count + other.count)
 

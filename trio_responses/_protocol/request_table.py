@@ -26,10 +26,10 @@ from trio_responses._protocol.requests import (
     AWAITING,
     UNANSWERED,
     ReaderState,
-    RequestEvent,
     RequestState,
-    SteerEvent,
+    RequestTrigger,
     SteerState,
+    SteerTrigger,
 )
 from trio_responses._wire import (
     ErrorEvent,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     EndEvent: TypeAlias = ResponseCompleted | ResponseFailed | ResponseIncomplete
     SteerReport: TypeAlias = SteerAccepted | SteerPending | SteerFailed
 
-__all__ = ["TURNING_POINTS", "RequestTable"]
+__all__ = ["OWNERSHIP_EVENTS", "RequestTable"]
 
 CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
 INVALID_LANE: Final = "invalid_stream_id"
@@ -94,7 +94,7 @@ class RequestTable:
     # --- Requests ------------------------------------------------------------------------
 
     def admit(self, request: ActiveRequest) -> None:
-        """Add a request to its lane. Called before the first byte is written."""
+        """Add a request to its lane (``stream_id``). Called before the first byte is written."""
         self._queues.setdefault(request.lane, deque()).append(request)
 
     def withdraw(self, request: ActiveRequest) -> None:
@@ -102,14 +102,14 @@ class RequestTable:
         queue = self._queues.get(request.lane)
         if queue is not None and request in queue:
             queue.remove(request)
-            request.advance(RequestEvent.LOSE)
+            request.advance(RequestTrigger.LOSE)
 
     def is_idle(self, lane: str | None) -> bool:
-        """Whether every request of a lane has ended, abandoned ones included."""
+        """Whether every request of a lane (``stream_id``) has ended, abandoned ones included."""
         return not self._queues.get(lane)
 
     def idle_lanes(self, names: Iterable[str | None], parent: str | None) -> list[str | None]:
-        """Return those of some lanes that are idle, the best one for a request first.
+        """Return the idle lanes (``stream_id``) of those named, the best one for a request first.
 
         The server has the latest response of each lane in memory, so the lane of the parent is
         the best one. A lane that waits for the continuation of another response is the last one.
@@ -125,16 +125,16 @@ class RequestTable:
         return sorted((name for name in names if self.is_idle(name)), key=rank)
 
     def latest_response(self, lane: str | None) -> str | None:
-        """Return the id of the response that a lane ended with last: the server has it cached."""
+        """Return the id of the latest response of a lane (``stream_id``), cached by the server."""
         return self._latest.get(lane)
 
     def unfinished(self) -> Iterator[ActiveRequest]:
-        """Yield the requests that have not ended, lane by lane."""
+        """Yield the requests that have not ended, lane (``stream_id``) by lane."""
         for queue in self._queues.values():
             yield from queue
 
     def find(self, response_id: str) -> ActiveRequest | None:
-        """Return the request whose active response has an id, or `None`."""
+        """Return the request whose active response has the given id, or `None`."""
         return next((one for one in self.unfinished() if one.response_id == response_id), None)
 
     def count(self) -> int:
@@ -142,7 +142,7 @@ class RequestTable:
         return sum(map(len, self._queues.values()))
 
     def close(self) -> list[ActiveRequest]:
-        """Remove everything after the socket was closed; return requests that are not abandoned.
+        """Remove all requests, because the socket was closed; return those not abandoned.
 
         A pending steering input has failed if its continuation was not sent. The outcome of every
         other input is unknown.
@@ -151,9 +151,9 @@ class RequestTable:
         continued = {request.parent for request in requests}
         for steer in self._steers:
             has_failed = steer.state is SteerState.PENDING and steer.parent not in continued
-            steer.advance(SteerEvent.FAIL if has_failed else SteerEvent.LOSE)
+            steer.advance(SteerTrigger.FAIL if has_failed else SteerTrigger.LOSE)
         for request in (*requests, *self._cut_off.values()):
-            request.advance(RequestEvent.LOSE)
+            request.advance(RequestTrigger.LOSE)
         self._steers.clear()
         self._queues.clear()
         self._cut_off.clear()
@@ -164,19 +164,19 @@ class RequestTable:
     # --- Steering inputs -----------------------------------------------------------------
 
     def submit_steer(self, steer: SteerInput) -> None:
-        """Add a steering input. Called before the first byte is written."""
+        """Add a steering input to its request. Called before the first byte is written."""
         self._steers.append(steer)
         steer.request.steers.append(steer)
 
     def withdraw_steer(self, steer: SteerInput) -> None:
-        """Let a steering input fail that was not written whole, unless it is settled."""
+        """Fail a steering input that was not written whole, unless the input is settled."""
         if steer in self._steers:
-            self._settle(steer, SteerEvent.FAIL)
+            self._settle(steer, SteerTrigger.FAIL)
 
     # --- Routing -------------------------------------------------------------------------
 
     def route(self, event: ServerEvent) -> ActiveRequest | None:
-        """Return the owner of an event, which may be abandoned; `None` if the event has none.
+        """Return the request that an event belongs to, which may be abandoned; `None` without one.
 
         A request that the event ends is removed from its lane, and `ActiveRequest.ended` is true.
         """
@@ -194,7 +194,7 @@ class RequestTable:
             return None
         request = self._starting_request(request)
         response_id = request.response_id = event.response.id or None
-        request.advance(RequestEvent.CREATE if response_id else RequestEvent.CREATE_WITHOUT_ID)
+        request.advance(RequestTrigger.CREATE if response_id else RequestTrigger.CREATE_WITHOUT_ID)
         self._commit_steers(request, response_id)
         if self._cut_off:
             self._end_cut_off(request.lane)
@@ -223,10 +223,10 @@ class RequestTable:
         request.response_id = response_id
         self.responses_ended += 1
         if not request.has_unanswered_steers:
-            return self._end(request, RequestEvent.END)
+            return self._end(request, RequestTrigger.END)
         self._latest[lane] = response_id
         has_calls = _has_client_calls(event.response)
-        request.advance(RequestEvent.END_WITH_CALLS if has_calls else RequestEvent.END_STEERED)
+        request.advance(RequestTrigger.END_WITH_CALLS if has_calls else RequestTrigger.END_STEERED)
         return request
 
     def _on_error(self, event: ErrorEvent) -> ActiveRequest | None:
@@ -237,7 +237,7 @@ class RequestTable:
             return None  # the server ends the socket, and may finish this response before
         if self._refuse_steers(request, event):
             return self._end_if_settled(request)
-        return self._break_off(request)
+        return self._fail_request(request)
 
     def _on_steer(self, event: SteerReport) -> ActiveRequest | None:
         steer = self._find_steer(event)
@@ -255,11 +255,11 @@ class RequestTable:
     def _on_undecodable(self, event: UndecodableFrame) -> ActiveRequest | None:
         if event.wire_type in ERROR_TYPES:
             request = self._find_failed(event)
-            return self._break_off(request) if request is not None else None
+            return self._fail_request(request) if request is not None else None
         request = self._oldest(event.stream_id)
         if request is None or event.wire_type not in TERMINAL_TYPES:
             return None
-        return self._end(request, RequestEvent.END)
+        return self._end(request, RequestTrigger.END)
 
     # --- Owners --------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class RequestTable:
         return queue[0] if queue else None
 
     def _starting_request(self, oldest: ActiveRequest) -> ActiveRequest:
-        """Return the request whose response starts: the oldest one of a lane, or the next one.
+        """Return the request that a new response answers: the oldest of its lane, or the next.
 
         The next one, if the oldest waits for outputs and the next one sends them. The server
         sends no ``response.steer.pending`` for the inputs then (guide, "Steering").
@@ -279,8 +279,8 @@ class RequestTable:
             return oldest
         for steer in oldest.steers:
             if steer.state is SteerState.ACCEPTED:
-                steer.advance(SteerEvent.WAIT)
-        self._end(oldest, RequestEvent.CONTINUE)
+                steer.advance(SteerTrigger.WAIT)
+        self._end(oldest, RequestTrigger.CONTINUE)
         return queue[0]
 
     def _find_failed(
@@ -303,8 +303,8 @@ class RequestTable:
 
     # --- Ends of requests ----------------------------------------------------------------
 
-    def _end(self, request: ActiveRequest, event: RequestEvent) -> ActiveRequest:
-        """End the oldest request of a lane."""
+    def _end(self, request: ActiveRequest, event: RequestTrigger) -> ActiveRequest:
+        """End the oldest request of a lane (``stream_id``)."""
         lane = request.lane
         self._queues[lane].popleft()
         if self._cut_off:
@@ -317,38 +317,38 @@ class RequestTable:
     def _end_if_settled(self, request: ActiveRequest) -> ActiveRequest:
         """End a request whose response has ended, if no steering input is unanswered."""
         if request.state in AWAITING and not request.has_unanswered_steers:
-            self._end(request, RequestEvent.SETTLE_STEERS)
+            self._end(request, RequestTrigger.SETTLE_STEERS)
         return request
 
-    def _break_off(self, request: ActiveRequest) -> ActiveRequest:
-        """End a request by an error."""
+    def _fail_request(self, request: ActiveRequest) -> ActiveRequest:
+        """End a request because of an ``error`` event."""
         if request.parent == self.previous_response_id and request.lane == self._cached_lane:
             self.previous_response_id = None  # evicted; the error of a fork does not evict
         if request.response_id is None:
-            self._end(request, RequestEvent.REFUSE)
+            self._end(request, RequestTrigger.REFUSE)
         else:
-            self._end(request, RequestEvent.BREAK_OFF)
+            self._end(request, RequestTrigger.BREAK_OFF)
             self._cut_off[request.lane] = request
         for steer in request.steers:
             if steer.state in UNANSWERED:
-                steer.advance(SteerEvent.LOSE)
+                steer.advance(SteerTrigger.LOSE)
         return request
 
     def _end_cut_off(self, lane: str | None) -> None:
-        """Expect no more events of a response that was cut off."""
+        """End the wait for events of a response that was cut off."""
         cut_off = self._cut_off.pop(lane, None)
         if cut_off is not None:
-            cut_off.advance(RequestEvent.FOLLOW)
+            cut_off.advance(RequestTrigger.FOLLOW)
 
     # --- States of steering inputs -------------------------------------------------------
 
     def _awaited_parent(self, lane: str | None) -> str | None:
-        """Return the response that the next request of a lane has to continue, or `None`."""
+        """Return the response id that the next request of a lane must continue, or `None`."""
         pending = (one for one in self._steers if one.state is SteerState.PENDING)
         return next((one.parent for one in pending if one.request.lane == lane), None)
 
     def _find_steer(self, event: SteerReport) -> SteerInput | None:
-        """Return the input that an event is about: by its id, or the oldest without an answer."""
+        """Return the steering input that an event is about: by id, or the oldest unanswered one."""
         for steer in self._steers:
             if steer.id is not None and steer.id == event.steer.id:
                 return steer
@@ -363,16 +363,16 @@ class RequestTable:
         steer.id = event.steer.id or steer.id
         match event:
             case SteerAccepted():
-                steer.advance(SteerEvent.ACCEPT)
+                steer.advance(SteerTrigger.ACCEPT)
             case SteerPending():
                 steer.required_input = tuple(event.required_input or ())
-                steer.advance(SteerEvent.WAIT)
+                steer.advance(SteerTrigger.WAIT)
             case _:
                 steer.error = event.error
-                self._settle(steer, SteerEvent.FAIL)
+                self._settle(steer, SteerTrigger.FAIL)
 
     def _refuse_steers(self, request: ActiveRequest, event: ErrorEvent) -> bool:
-        """Let steering inputs fail by an ``error`` event that is about them.
+        """Fail the steering inputs that an ``error`` event refuses.
 
         After the end of a response the error means that no successor follows: all inputs fail.
         While a response is active, the error of a client is not about the response, which has
@@ -387,11 +387,11 @@ class RequestTable:
             refused = [one for one in request.steers if one.state is SteerState.SENT][:1]
         for steer in refused:
             steer.error = InputError(code=event.code, message=event.message, type=event.error_type)
-            self._settle(steer, SteerEvent.FAIL)
+            self._settle(steer, SteerTrigger.FAIL)
         return bool(refused)
 
     def _commit_steers(self, request: ActiveRequest, successor: str | None) -> None:
-        """Commit the inputs with which a response has started."""
+        """Commit the steering inputs with which a successor has started."""
         for steer in list(self._steers):
             is_applied = steer.request is request and steer.state is SteerState.ACCEPTED
             is_continued = (
@@ -401,11 +401,11 @@ class RequestTable:
             )
             if is_applied or is_continued:
                 steer.successor = successor
-                self._settle(steer, SteerEvent.COMMIT)
+                self._settle(steer, SteerTrigger.COMMIT)
             elif steer.state is SteerState.UNKNOWN and steer.request.lane == request.lane:
                 self._steers.remove(steer)  # the server reports no more of a response before
 
-    def _settle(self, steer: SteerInput, event: SteerEvent) -> None:
+    def _settle(self, steer: SteerInput, event: SteerTrigger) -> None:
         self._steers.remove(steer)
         steer.advance(event)
 
@@ -433,5 +433,5 @@ _RULES: Final[dict[type, Callable[[RequestTable, Any], ActiveRequest | None]]] =
     UnknownEvent: RequestTable._on_unknown,  # noqa: SLF001 - likewise
     UndecodableFrame: RequestTable._on_undecodable,  # noqa: SLF001 - likewise
 }
-TURNING_POINTS: Final = frozenset(_RULES)
+OWNERSHIP_EVENTS: Final = frozenset(_RULES)
 """The types of events after which the next event of a lane may have another owner."""

@@ -5,9 +5,9 @@ has two states that are independent of each other, as an h11 connection has one 
 progress of the server (`RequestState`) and whether events have a reader (`ReaderState`). Every
 steering input has a state of its own (`SteerState`).
 
-The three tables name every possible change. An event that a state does not list is a `KeyError`:
-it is an error in this library, whatever the server sends. `request_table.py` decides which of the
-events below an event of the server is, and for which request.
+The three tables name every possible change. A trigger that a state does not list is a `KeyError`:
+an error in this library, whatever the server sends. `request_table.py` maps each event of the
+server to a trigger and a request.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = [
     "UNANSWERED",
     "ActiveRequest",
     "ReaderState",
-    "RequestEvent",
     "RequestState",
-    "SteerEvent",
+    "RequestTrigger",
     "SteerInput",
     "SteerState",
+    "SteerTrigger",
 ]
 
 
@@ -67,7 +67,7 @@ __all__ = [
 
 
 class RequestState(StrEnum):
-    """How far the server has come with a request."""
+    """The state of a request: how far the server has processed the request."""
 
     SENT = auto()
     """The request was written, or is being written, and no response has started."""
@@ -85,8 +85,8 @@ class RequestState(StrEnum):
     """The request was withdrawn, or its socket was closed before the server ended it."""
 
 
-class RequestEvent(StrEnum):
-    """What changes the states of a request."""
+class RequestTrigger(StrEnum):
+    """A trigger of the request state machine: an input that changes the state of a request."""
 
     CREATE = auto()
     """``response.created`` has stated the id of a response."""
@@ -114,51 +114,51 @@ class RequestEvent(StrEnum):
     """The turn was left early, or has failed on the client's side."""
 
 
-REQUEST_TRANSITIONS: Final[Mapping[RequestState, Mapping[RequestEvent, RequestState]]] = {
+REQUEST_TRANSITIONS: Final[Mapping[RequestState, Mapping[RequestTrigger, RequestState]]] = {
     RequestState.SENT: {
-        RequestEvent.CREATE: RequestState.STARTED,
-        RequestEvent.CREATE_WITHOUT_ID: RequestState.SENT,
-        RequestEvent.END: RequestState.DONE,
-        RequestEvent.END_STEERED: RequestState.AWAITING_SUCCESSOR,
-        RequestEvent.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
-        RequestEvent.REFUSE: RequestState.DONE,
-        RequestEvent.LOSE: RequestState.LOST,
+        RequestTrigger.CREATE: RequestState.STARTED,
+        RequestTrigger.CREATE_WITHOUT_ID: RequestState.SENT,
+        RequestTrigger.END: RequestState.DONE,
+        RequestTrigger.END_STEERED: RequestState.AWAITING_SUCCESSOR,
+        RequestTrigger.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
+        RequestTrigger.REFUSE: RequestState.DONE,
+        RequestTrigger.LOSE: RequestState.LOST,
     },
     RequestState.STARTED: {
-        RequestEvent.CREATE: RequestState.STARTED,
-        RequestEvent.CREATE_WITHOUT_ID: RequestState.SENT,
-        RequestEvent.END: RequestState.DONE,
-        RequestEvent.END_STEERED: RequestState.AWAITING_SUCCESSOR,
-        RequestEvent.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
-        RequestEvent.BREAK_OFF: RequestState.CUT_OFF,
-        RequestEvent.LOSE: RequestState.LOST,
+        RequestTrigger.CREATE: RequestState.STARTED,
+        RequestTrigger.CREATE_WITHOUT_ID: RequestState.SENT,
+        RequestTrigger.END: RequestState.DONE,
+        RequestTrigger.END_STEERED: RequestState.AWAITING_SUCCESSOR,
+        RequestTrigger.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
+        RequestTrigger.BREAK_OFF: RequestState.CUT_OFF,
+        RequestTrigger.LOSE: RequestState.LOST,
     },
     RequestState.AWAITING_SUCCESSOR: {
-        RequestEvent.CREATE: RequestState.STARTED,
-        RequestEvent.CREATE_WITHOUT_ID: RequestState.SENT,
-        RequestEvent.END: RequestState.DONE,
-        RequestEvent.END_STEERED: RequestState.AWAITING_SUCCESSOR,
-        RequestEvent.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
-        RequestEvent.SETTLE_STEERS: RequestState.DONE,
-        RequestEvent.REFUSE: RequestState.DONE,
-        RequestEvent.BREAK_OFF: RequestState.CUT_OFF,
-        RequestEvent.LOSE: RequestState.LOST,
+        RequestTrigger.CREATE: RequestState.STARTED,
+        RequestTrigger.CREATE_WITHOUT_ID: RequestState.SENT,
+        RequestTrigger.END: RequestState.DONE,
+        RequestTrigger.END_STEERED: RequestState.AWAITING_SUCCESSOR,
+        RequestTrigger.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
+        RequestTrigger.SETTLE_STEERS: RequestState.DONE,
+        RequestTrigger.REFUSE: RequestState.DONE,
+        RequestTrigger.BREAK_OFF: RequestState.CUT_OFF,
+        RequestTrigger.LOSE: RequestState.LOST,
     },
     RequestState.AWAITING_OUTPUTS: {
-        RequestEvent.CREATE: RequestState.STARTED,
-        RequestEvent.CREATE_WITHOUT_ID: RequestState.SENT,
-        RequestEvent.END: RequestState.DONE,
-        RequestEvent.END_STEERED: RequestState.AWAITING_SUCCESSOR,
-        RequestEvent.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
-        RequestEvent.SETTLE_STEERS: RequestState.DONE,
-        RequestEvent.CONTINUE: RequestState.DONE,
-        RequestEvent.REFUSE: RequestState.DONE,
-        RequestEvent.BREAK_OFF: RequestState.CUT_OFF,
-        RequestEvent.LOSE: RequestState.LOST,
+        RequestTrigger.CREATE: RequestState.STARTED,
+        RequestTrigger.CREATE_WITHOUT_ID: RequestState.SENT,
+        RequestTrigger.END: RequestState.DONE,
+        RequestTrigger.END_STEERED: RequestState.AWAITING_SUCCESSOR,
+        RequestTrigger.END_WITH_CALLS: RequestState.AWAITING_OUTPUTS,
+        RequestTrigger.SETTLE_STEERS: RequestState.DONE,
+        RequestTrigger.CONTINUE: RequestState.DONE,
+        RequestTrigger.REFUSE: RequestState.DONE,
+        RequestTrigger.BREAK_OFF: RequestState.CUT_OFF,
+        RequestTrigger.LOSE: RequestState.LOST,
     },
     RequestState.CUT_OFF: {
-        RequestEvent.FOLLOW: RequestState.DONE,
-        RequestEvent.LOSE: RequestState.DONE,
+        RequestTrigger.FOLLOW: RequestState.DONE,
+        RequestTrigger.LOSE: RequestState.DONE,
     },
     RequestState.DONE: {},
     RequestState.LOST: {},
@@ -177,7 +177,7 @@ ENDED: Final = (RequestState.CUT_OFF, RequestState.DONE)
 
 
 class ReaderState(StrEnum):
-    """Whether the events of a request have a reader."""
+    """The state of a request's reader: none, reading, or abandoned."""
 
     NONE = auto()
     """A raw request: its events are delivered to the raw channel."""
@@ -187,10 +187,10 @@ class ReaderState(StrEnum):
     """The turn has ended before its response: its events are discarded."""
 
 
-READER_TRANSITIONS: Final[Mapping[ReaderState, Mapping[RequestEvent, ReaderState]]] = {
+READER_TRANSITIONS: Final[Mapping[ReaderState, Mapping[RequestTrigger, ReaderState]]] = {
     ReaderState.NONE: {},
-    ReaderState.READING: {RequestEvent.ABANDON: ReaderState.ABANDONED},
-    ReaderState.ABANDONED: {RequestEvent.ABANDON: ReaderState.ABANDONED},
+    ReaderState.READING: {RequestTrigger.ABANDON: ReaderState.ABANDONED},
+    ReaderState.ABANDONED: {RequestTrigger.ABANDON: ReaderState.ABANDONED},
 }
 
 
@@ -228,8 +228,8 @@ class SteerState(StrEnum):
     In the latter case the server may still report that the input failed."""
 
 
-class SteerEvent(StrEnum):
-    """What changes the state of a steering input."""
+class SteerTrigger(StrEnum):
+    """A trigger of the steering state machine: changes the state of a steering input."""
 
     ACCEPT = auto()
     """The server has accepted the input."""
@@ -243,34 +243,34 @@ class SteerEvent(StrEnum):
     """The response broke off, or the socket was closed."""
 
 
-STEER_TRANSITIONS: Final[Mapping[SteerState, Mapping[SteerEvent, SteerState]]] = {
+STEER_TRANSITIONS: Final[Mapping[SteerState, Mapping[SteerTrigger, SteerState]]] = {
     SteerState.SENT: {
-        SteerEvent.ACCEPT: SteerState.ACCEPTED,
-        SteerEvent.WAIT: SteerState.PENDING,
-        SteerEvent.FAIL: SteerState.FAILED,
-        SteerEvent.LOSE: SteerState.UNKNOWN,
+        SteerTrigger.ACCEPT: SteerState.ACCEPTED,
+        SteerTrigger.WAIT: SteerState.PENDING,
+        SteerTrigger.FAIL: SteerState.FAILED,
+        SteerTrigger.LOSE: SteerState.UNKNOWN,
     },
     SteerState.ACCEPTED: {
-        SteerEvent.ACCEPT: SteerState.ACCEPTED,
-        SteerEvent.WAIT: SteerState.PENDING,
-        SteerEvent.COMMIT: SteerState.COMMITTED,
-        SteerEvent.FAIL: SteerState.FAILED,
-        SteerEvent.LOSE: SteerState.UNKNOWN,
+        SteerTrigger.ACCEPT: SteerState.ACCEPTED,
+        SteerTrigger.WAIT: SteerState.PENDING,
+        SteerTrigger.COMMIT: SteerState.COMMITTED,
+        SteerTrigger.FAIL: SteerState.FAILED,
+        SteerTrigger.LOSE: SteerState.UNKNOWN,
     },
     SteerState.PENDING: {
-        SteerEvent.ACCEPT: SteerState.ACCEPTED,
-        SteerEvent.WAIT: SteerState.PENDING,
-        SteerEvent.COMMIT: SteerState.COMMITTED,
-        SteerEvent.FAIL: SteerState.FAILED,
-        SteerEvent.LOSE: SteerState.UNKNOWN,
+        SteerTrigger.ACCEPT: SteerState.ACCEPTED,
+        SteerTrigger.WAIT: SteerState.PENDING,
+        SteerTrigger.COMMIT: SteerState.COMMITTED,
+        SteerTrigger.FAIL: SteerState.FAILED,
+        SteerTrigger.LOSE: SteerState.UNKNOWN,
     },
     SteerState.COMMITTED: {},
     SteerState.FAILED: {},
     SteerState.UNKNOWN: {
-        SteerEvent.ACCEPT: SteerState.ACCEPTED,
-        SteerEvent.WAIT: SteerState.PENDING,
-        SteerEvent.FAIL: SteerState.FAILED,
-        SteerEvent.LOSE: SteerState.UNKNOWN,
+        SteerTrigger.ACCEPT: SteerState.ACCEPTED,
+        SteerTrigger.WAIT: SteerState.PENDING,
+        SteerTrigger.FAIL: SteerState.FAILED,
+        SteerTrigger.LOSE: SteerState.UNKNOWN,
     },
 }
 
@@ -284,7 +284,7 @@ UNANSWERED: Final = (SteerState.SENT, SteerState.ACCEPTED)
 class ActiveRequest:
     """One ``response.create`` that was sent, and the state of its response.
 
-    `Turn` derives from this class. A raw request is an instance of the class itself.
+    `TurnAttempt` derives from this class. A raw request is an instance of the class itself.
 
     :param lane: the ``stream_id``; `None` for the default lane.
     :param parent: the ``previous_response_id`` of the request.
@@ -324,16 +324,16 @@ class ActiveRequest:
 
     @property
     def has_unanswered_steers(self) -> bool:
-        """Whether a successor of its response may start unasked."""
+        """Whether a steering input may still start a successor of the response."""
         return any(steer.state in UNANSWERED for steer in self.steers)
 
-    def advance(self, event: RequestEvent) -> None:
-        """Change the state as the first table states."""
-        self.state = REQUEST_TRANSITIONS[self.state][event]
+    def advance(self, trigger: RequestTrigger) -> None:
+        """Change the state of the request, as `REQUEST_TRANSITIONS` defines."""
+        self.state = REQUEST_TRANSITIONS[self.state][trigger]
 
     def abandon(self) -> None:
-        """Discard the remaining events. The lane stays busy until the response has ended."""
-        self.reader = READER_TRANSITIONS[self.reader][RequestEvent.ABANDON]
+        """Discard the remaining events of the request, whose response keeps its lane busy."""
+        self.reader = READER_TRANSITIONS[self.reader][RequestTrigger.ABANDON]
 
 
 class SteerInput:
@@ -361,6 +361,6 @@ class SteerInput:
         self.successor: str | None = None
         """The id of the response that started with the input, once it is ``committed``."""
 
-    def advance(self, event: SteerEvent) -> None:
-        """Change the state as the table of steering inputs states."""
-        self.state = STEER_TRANSITIONS[self.state][event]
+    def advance(self, trigger: SteerTrigger) -> None:
+        """Change the state of the steering input, as `STEER_TRANSITIONS` defines."""
+        self.state = STEER_TRANSITIONS[self.state][trigger]

@@ -212,7 +212,7 @@ class FunctionTool(Generic[P, R]):
         return await result if inspect.iscoroutine(result) else result
 
     def __repr__(self) -> str:
-        """Show the name of the tool."""
+        """Return the name of the tool."""
         return f"<FunctionTool {self.name!r}>"
 
 

@@ -1,8 +1,8 @@
 """Write the JSON schema of a type: in full, or in the subset that strict mode allows.
 
 A keyword outside the strict subset moves into the ``description``, because the decoder still
-enforces the constraint. `SchemaWriter.obstacle` names the first place that the strict subset cannot
-express.
+enforces the constraint. `SchemaWriter.not_strict_reason` names the first place that the strict
+subset cannot express.
 
 ``msgspec.json.schema`` cannot be the starting point, because its output lacks facts that a strict
 schema needs: the order of enumeration values and `TypedDict` keys, the format of a `datetime`
@@ -108,15 +108,15 @@ class SchemaWriter:
     """A writer for the schema of one type.
 
     :param strict: write in the strict subset.
-    :ivar obstacle: the first place that the strict subset cannot express, and why; `None` if the
-        subset can express the whole type.
+    :ivar not_strict_reason: the first place that the strict subset cannot express, and why; `None`
+        if the subset can express the whole type.
     :ivar definitions: the schemas of the object types, by name (``$defs``).
     :ivar has_null_defaults: whether some property accepts ``null`` in place of its default.
     """
 
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict
-        self.obstacle: str | None = None
+        self.not_strict_reason: str | None = None
         self.definitions: dict[str, JSONSchema] = {}
         self.has_null_defaults: bool = False
         self._names: dict[Any, str] = {}
@@ -145,7 +145,7 @@ class SchemaWriter:
     def _write_type(self, info: mi.Type, place: str) -> JSONSchema:  # noqa: PLR0911 - one per kind
         match info:
             case mi.AnyType() | mi.RawType():
-                self._set_obstacle(place, "a value of any type")
+                self._set_not_strict_reason(place, "a value of any type")
                 return {}
             case mi.StructType(array_like=True) | mi.NamedTupleType() | mi.TupleType():
                 return self._write_positional(info, place)
@@ -225,7 +225,7 @@ class SchemaWriter:
         return {"anyOf": [*options, NULL], **outside}
 
     def _write_mapping(self, info: mi.DictType, place: str) -> JSONSchema:
-        self._set_obstacle(place, "an object with arbitrary keys")
+        self._set_not_strict_reason(place, "an object with arbitrary keys")
         schema = _type_and_lengths(info, "object")
         schema["additionalProperties"] = self.write(info.value_type, f"{place}.*")
         keys = self.write(info.key_type, f"{place}.*")
@@ -257,7 +257,7 @@ class SchemaWriter:
         """Return one ``items`` for all positions, because strict mode has no ``prefixItems``."""
         distinct = [schema for n, schema in enumerate(schemas) if schema not in schemas[:n]]
         if not distinct:
-            self._set_obstacle(place, "an array that is always empty")
+            self._set_not_strict_reason(place, "an array that is always empty")
             return {}
         items = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
         if len(distinct) == 1 and not names:
@@ -280,9 +280,9 @@ class SchemaWriter:
             schema["description"] = f"{own} ({text})" if own else text
         return schema
 
-    def _set_obstacle(self, place: str, reason: str) -> None:
-        if self.obstacle is None:
-            self.obstacle = f"{place}: {reason}"
+    def _set_not_strict_reason(self, place: str, reason: str) -> None:
+        if self.not_strict_reason is None:
+            self.not_strict_reason = f"{place}: {reason}"
 
 
 def _split_metadata(info: mi.Type) -> tuple[mi.Type, JSONSchema]:

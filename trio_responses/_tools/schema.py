@@ -141,7 +141,7 @@ class JSONType(Generic[T]):
         return value
 
     def __repr__(self) -> str:
-        """Show whether the schema is strict."""
+        """Return whether the schema is strict."""
         return f"<JSONType {'strict' if self.schema.strict else 'not strict'}>"
 
 

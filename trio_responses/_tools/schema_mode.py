@@ -40,7 +40,7 @@ _any_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 class CompiledType(NamedTuple):
-    """A type with its JSON schema and its decoder.
+    """A type, its JSON schema in the chosen mode (strict or full), and its decoder.
 
     :ivar info: the type as msgspec describes it.
     :ivar schema: the schema.
@@ -80,7 +80,7 @@ def compile_type(annotation: Any, place: str, *, strict: bool | None) -> Compile
     try:
         wrapped = not _is_object(mi.type_info(annotation))
         if wrapped:
-            annotation = _wrap(annotation)
+            annotation = _wrap_in_struct(annotation)
         info = mi.type_info(annotation)
         schema, reason, has_null_defaults = _write_schema(info, place, strict=strict)
         decoder = msgspec.json.Decoder[Any](annotation)
@@ -101,7 +101,7 @@ def _is_object(info: mi.Type) -> bool:
             return False
 
 
-def _wrap(annotation: Any) -> type[msgspec.Struct]:
+def _wrap_in_struct(annotation: Any) -> type[msgspec.Struct]:
     return msgspec.defstruct("Wrapped", [("value", annotation)], forbid_unknown_fields=True)
 
 
@@ -115,7 +115,7 @@ def _write_schema(
     """Return the schema, why it is not strict, and whether ``null`` replaces some default."""
     writer = SchemaWriter(strict=True)
     schema = writer.write_root(info, place)
-    reason = writer.obstacle or _exceeded_limit(schema, place)
+    reason = writer.not_strict_reason or _exceeded_limit(schema, place)
     if reason is None and strict is not False:
         return schema, None, writer.has_null_defaults
     if strict:
@@ -130,7 +130,7 @@ def _write_schema(
 
 def _exceeded_limit(schema: dict[str, Any], place: str) -> str | None:
     """Return which limit of strict mode a schema exceeds, or `None`."""
-    nodes = list(_walk(schema))
+    nodes = list(_walk_schemas(schema))
     names = [name for node in nodes for name in node.get("properties", ())]
     enums: list[list[Any]] = [node["enum"] for node in nodes if "enum" in node]
     values = [str(value) for enum in enums for value in enum]
@@ -141,7 +141,7 @@ def _exceeded_limit(schema: dict[str, Any], place: str) -> str | None:
         (len(values), MAX_ENUM_VALUES, "values of enumerations"),
         (max(texts, default=0), MAX_ENUM_TEXT, "characters in one enumeration"),
         (len(all_text), MAX_TEXT, "characters of names and values"),
-        (_depth(schema, schema, frozenset()), MAX_DEPTH, "levels of objects"),
+        (_nesting_depth(schema, schema, frozenset()), MAX_DEPTH, "levels of objects"),
     )
     for size, limit, unit in sizes:
         if size > limit:
@@ -157,22 +157,22 @@ def _subschemas(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield node["items"]
 
 
-def _walk(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _walk_schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a schema and all schemas inside, definitions included."""
     yield schema
     for inner in (*_subschemas(schema), *schema.get("$defs", {}).values()):
-        yield from _walk(inner)
+        yield from _walk_schemas(inner)
 
 
-def _depth(node: dict[str, Any], root: dict[str, Any], above: frozenset[str]) -> int:
+def _nesting_depth(node: dict[str, Any], root: dict[str, Any], above: frozenset[str]) -> int:
     """Return how many objects are nested in a schema; a recursive reference adds none."""
     ref: str | None = node.get("$ref")
     if ref in above:
         return 0
     if ref is not None:
         target = root["$defs"][ref.removeprefix("#/$defs/")]
-        return _depth(target, root, above | {ref})
-    deepest = max((_depth(inner, root, above) for inner in _subschemas(node)), default=0)
+        return _nesting_depth(target, root, above | {ref})
+    deepest = max((_nesting_depth(inner, root, above) for inner in _subschemas(node)), default=0)
     return deepest + (node.get("type") == "object")
 
 

@@ -105,7 +105,7 @@ def _visible_names(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _describe(annotation: Any, text: str | None) -> Any:
-    """Return the annotation with a description: its own has priority over the docstring's."""
+    """Return an annotation with a description: its own one, otherwise that of the docstring."""
     if get_origin(annotation) is Annotated:
         for extra in annotation.__metadata__:
             if isinstance(extra, msgspec.Meta) and extra.description is not None:

@@ -1,4 +1,4 @@
-"""The tools of a run: which calls the client answers, and how calls run and fail.
+"""The tools of a run: which calls the client answers, and how a call is run.
 
 A `FunctionTool` with the name of a call answers the call, or a handler for its name or type. A call
 that cannot run still gets an output item with the reason, because the server rejects a turn that
@@ -164,7 +164,7 @@ class Toolbox:
         self.on_error: OnToolError = on_error
 
     def handles(self, call: OutputItem) -> bool:
-        """Whether the run answers a call. An undeclared function is answered with an error."""
+        """Whether the run answers a tool call. An undeclared function is answered with an error."""
         match call:
             case wire.FunctionCall() if call.name in self.functions or self._is_unknown(call):
                 return True
@@ -179,7 +179,7 @@ class Toolbox:
         return self.handlers.get(call.wire_type)
 
     async def output_without_running(self, call: OutputItem) -> msgspec.Raw | None:
-        """Return the output item of a call that must not run, after asking for its approval.
+        """Return the output item of a tool call that must not run; `None` for a call that may run.
 
         A call must not run if it is incomplete, undeclared or declined, or only asks for approval.
 
@@ -199,7 +199,7 @@ class Toolbox:
         return declined
 
     async def _reason_not_to_run(self, call: OutputItem) -> str | None:
-        """Return why a call must not run, for the model; `None` if the call may run."""
+        """Return the reason for the model why a tool call must not run; `None` if it may run."""
         if getattr(call, "status", None) == "incomplete":
             return CUT_OFF
         if isinstance(call, wire.FunctionCall) and self._is_unknown(call):
@@ -216,7 +216,7 @@ class Toolbox:
         return call.name not in self.declared and self._handler(call) is None
 
     async def run(self, call: OutputItem) -> msgspec.Raw:
-        """Run a call within its time limit, and return its output item.
+        """Run a tool call within its time limit, and return its output item.
 
         :raises InvalidArguments: if the arguments do not match the parameters; the function was not
             called.
@@ -251,7 +251,10 @@ class Toolbox:
         return make_error_output(call, f"Error: {text}")
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether an error ends the run. Invalid arguments never do: the model can correct them."""
+        """Whether an exception of a tool ends the run. Invalid arguments do not.
+
+        The model can correct invalid arguments.
+        """
         return self.on_error == "raise" and not isinstance(error, InvalidArguments)
 
 

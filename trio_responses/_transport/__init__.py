@@ -1,1 +1,1 @@
-"""One WebSocket: dial, proxy, TLS, upgrade, batches of messages in, whole frames out."""
+"""The WebSocket transport: dial, proxy, TLS, upgrade, receiving and sending of messages."""

@@ -1,10 +1,11 @@
-"""The stream that trio-websocket gets in place of the socket's: handshake and control frames only.
+"""A stream that passes only the handshake and control frames of a socket to trio-websocket.
 
 trio-websocket does the opening and closing handshakes and answers pings. A data frame costs it 15
 to 25 us, so data frames never reach it: `_protocol/frames.py` decodes them. The task that reads the
 socket (`Transport.receive`) feeds the control frames to a `ControlStream`, and a `ControlStream`
-reads the socket itself only for the upgrade response. An upgrade that fails is kept as the
-`ControlStream.refusal`, since trio-websocket would wait for the end of a body that may never come.
+reads the socket itself only for the upgrade response. The error of a failed
+upgrade is stored in `ControlStream.upgrade_error`, because trio-websocket would wait for the end of
+a body that may never come.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from trio_responses._errors import (
     handshake_error,
 )
 from trio_responses._transport.state import (
-    TransportEvent,
     TransportState,
     TransportStates,
-    WriteEvent,
+    TransportTrigger,
     WriteState,
+    WriteTrigger,
 )
 
 __all__ = ["ControlStream"]
@@ -66,7 +67,7 @@ class ControlStream(trio.abc.Stream):
         """The states of the transport, shared with `Transport`."""
         self.scope: trio.CancelScope = trio.CancelScope()
         """The scope of trio-websocket's tasks: cancelled as soon as the upgrade has failed."""
-        self.refusal: ConnectError | None = None
+        self.upgrade_error: ConnectError | None = None
         """Why the upgrade failed."""
         self.crash: Exception | None = None
         """The exception that trio-websocket raised after the upgrade."""
@@ -90,11 +91,11 @@ class ControlStream(trio.abc.Stream):
         self._arrived.notify()
 
     def drop_pending(self) -> None:
-        """Drop the control frames that wait unanswered: a close frame is about to be written."""
+        """Discard the unread control frames, because a close frame is about to be written."""
         self._pending.clear()
 
     def feed_end(self) -> None:
-        """Pass the end of the stream to trio-websocket, after the frames that still wait."""
+        """Pass the end of the stream to trio-websocket, after the unread control frames."""
         self._ended = True
         self._arrived.notify()
 
@@ -120,12 +121,12 @@ class ControlStream(trio.abc.Stream):
             async with self._write_lock:
                 await self._write(data)
                 if data[0] == CLOSE_FRAME:
-                    self.states.process(WriteEvent.CLOSE_FRAME_WRITTEN)
+                    self.states.process(WriteTrigger.CLOSE_FRAME_WRITTEN)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if self.states.life is TransportState.OPENING:
-                self._refuse_broken(error)
+                self._set_connection_error(error)
             elif isinstance(error, trio.BrokenResourceError):
-                await self.wait_until_read()
+                await self.wait_for_close_frame()
             raise
 
     async def send_frame(self, frame: bytes) -> bool:
@@ -148,11 +149,11 @@ class ControlStream(trio.abc.Stream):
         try:
             await self._stream.send_all(data)
         except trio.Cancelled:
-            self.states.process(WriteEvent.WRITE_CANCELLED)
+            self.states.process(WriteTrigger.WRITE_CANCELLED)
             raise
 
-    async def wait_until_read(self) -> None:
-        """Wait for a reader to process the bytes that came before a write failed.
+    async def wait_for_close_frame(self) -> None:
+        """Wait until a reader has processed the close frame that explains a failed write.
 
         A close frame among them has the reason why the write failed. trio-websocket gets the
         failure after the close frame, and so reports the server's close code.
@@ -172,35 +173,35 @@ class ControlStream(trio.abc.Stream):
         await self._stream.aclose()
 
     async def abort(self, crash: Exception) -> None:
-        """Close the socket at once: trio-websocket has failed and cannot go on."""
+        """Close the socket at once, because trio-websocket has failed."""
         self.crash = crash
         await trio.aclose_forcefully(self._stream)
 
     def fail_upgrade(self, cause: Exception) -> None:
-        """Keep that trio-websocket did not accept the server's upgrade response."""
-        refusal = ConnectError(
+        """Set the upgrade error: trio-websocket did not accept the server's upgrade response."""
+        upgrade_error = ConnectError(
             "the server's upgrade response was not valid: this is no WebSocket server, or a proxy"
             " changed the response"
         )
-        refusal.__cause__ = cause
-        self._refuse(refusal)
+        upgrade_error.__cause__ = cause
+        self._set_upgrade_error(upgrade_error)
 
-    def _refuse(self, error: ConnectError) -> None:
-        self.refusal = self.refusal or error
-        self.states.process(TransportEvent.UPGRADE_FAILED)
+    def _set_upgrade_error(self, error: ConnectError) -> None:
+        self.upgrade_error = self.upgrade_error or error
+        self.states.process(TransportTrigger.UPGRADE_FAILED)
         self._ended = True
         self.scope.cancel()
 
-    def _refuse_broken(self, cause: Exception) -> None:
-        refusal = ConnectError("the connection broke during the upgrade")
-        refusal.__cause__ = cause
-        self._refuse(refusal)
+    def _set_connection_error(self, cause: Exception) -> None:
+        upgrade_error = ConnectError("the connection broke during the upgrade")
+        upgrade_error.__cause__ = cause
+        self._set_upgrade_error(upgrade_error)
 
     async def _receive_upgrade(self) -> bytes:
         """Read the server's response to the upgrade request.
 
         :return: the head of a 101 response, unchanged, up to its empty line; nothing for every
-            other response, which becomes the `refusal`.
+            other response, which becomes the `upgrade_error`.
         """
         received = bytearray()
         while True:
@@ -211,41 +212,41 @@ class ControlStream(trio.abc.Stream):
                 continue
             status, headers = _parse_head(bytes(received[:end]))
             if status == SWITCHING_PROTOCOLS:
-                self.states.process(TransportEvent.SWITCHING_PROTOCOLS)
+                self.states.process(TransportTrigger.SWITCHING_PROTOCOLS)
                 self.after_upgrade = bytes(received[end:])
                 return bytes(received[:end])
             if SWITCHING_PROTOCOLS < status < FIRST_FINAL_STATUS or status == 100:  # noqa: PLR2004
                 del received[:end]  # an interim response: the final one follows (RFC 9110, 15.2)
                 continue
             if status == 0:
-                self._refuse(ConnectError(NOT_HTTP, retryable=False))
+                self._set_upgrade_error(ConnectError(NOT_HTTP, retryable=False))
                 return b""
-            await self._refuse_by_status(status, headers, received[end:])
+            await self._read_rejection(status, headers, received[end:])
             return b""
 
     async def _read_more(self, received: bytearray) -> bool:
         """Read once into ``received``; return `False` when the upgrade has failed."""
         if len(received) > MAX_HEAD_BYTES:
-            self._refuse(
+            self._set_upgrade_error(
                 ConnectError("the head of the server's upgrade response is too long: it has no end")
             )
             return False
         try:
             data = await self._stream.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._refuse_broken(error)
+            self._set_connection_error(error)
             return False
         received += data
         if not data:
-            self._refuse(ConnectError("the server closed the connection during the upgrade"))
+            self._set_upgrade_error(
+                ConnectError("the server closed the connection during the upgrade")
+            )
         elif not received.startswith(b"HTTP/1."[: len(received)]):
-            self._refuse(ConnectError(NOT_HTTP, retryable=False))
-        return self.refusal is None
+            self._set_upgrade_error(ConnectError(NOT_HTTP, retryable=False))
+        return self.upgrade_error is None
 
-    async def _refuse_by_status(
-        self, status: int, headers: dict[str, str], body: bytearray
-    ) -> None:
-        """Read the body of a refusal, and keep the refusal with it.
+    async def _read_rejection(self, status: int, headers: dict[str, str], body: bytearray) -> None:
+        """Read the body of a rejected upgrade, and set the upgrade error for its HTTP status.
 
         The body ends by its length or its last chunk, at the end of the stream, at
         `MAX_BODY_BYTES`, or after `BODY_TIMEOUT`.
@@ -265,7 +266,7 @@ class ControlStream(trio.abc.Stream):
                 body += data
         if chunked:
             body = _join_chunks(body)
-        self._refuse(handshake_error(status, headers, bytes(body[:wanted])))
+        self._set_upgrade_error(handshake_error(status, headers, bytes(body[:wanted])))
 
 
 def _join_chunks(raw: bytearray) -> bytearray:

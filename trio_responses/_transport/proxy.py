@@ -95,14 +95,14 @@ class Proxy:
         return host_and_port(self.host, self.port)
 
     @property
-    def loopback(self) -> bool:
+    def is_loopback(self) -> bool:
         """Whether the proxy runs on this machine, by its address or as ``localhost``."""
         host = self.host.removesuffix(".")
         address = _address(host)
         return host == "localhost" if address is None else address.is_loopback
 
     @property
-    def socks(self) -> bool:
+    def is_socks(self) -> bool:
         """Whether the proxy speaks SOCKS5 rather than HTTP."""
         return self.scheme.startswith("socks")
 

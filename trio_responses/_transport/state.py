@@ -2,15 +2,15 @@
 
 One table is the life of the transport, from the upgrade request to the closed byte stream. The
 other is its write side: whether frames can still be written. The tables do no I/O. `websocket.py`
-and `control_stream.py` process an event when something happened, and read the state before they
-read or write the socket.
+and `control_stream.py` process a trigger when something has happened, and read the state before
+they read or write the socket.
 
 The rules of the life:
 
 - Messages and pings go out only in ``OPEN``. ``CLOSING`` still reads, since the server may send
   messages before its close frame.
-- In ``VIOLATED`` and ``LOST`` the loss is known: `Transport.receive` and `Transport.send` raise the
-  same `ConnectionLost` from then on. The first loss counts.
+- In ``VIOLATED`` and ``LOST`` the error is known: from then on, `Transport.receive` and
+  `Transport.send` raise the same `ConnectionLost`, which is the first one.
 - ``VIOLATED`` differs from ``LOST`` in one way: the stream may still work, so `Transport.aclose`
   sends a close frame with the code of the violation (RFC 6455, section 7.1.7).
 - ``CLOSED`` lasts until a reader asks how the socket ended; after that the state is ``LOST``.
@@ -19,7 +19,7 @@ The rules of the life:
 The rules of the write side: no data frame follows a close frame (RFC 6455, section 5.5.1). A write
 that was cancelled may have left half a frame on the wire, and nothing is written after that.
 
-An event that a table does not list for the current state is a defect of this package and raises
+A trigger that a table does not list for the current state is a defect of this package and raises
 `RuntimeError`.
 """
 
@@ -28,11 +28,11 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-__all__ = ["TransportEvent", "TransportState", "TransportStates", "WriteEvent", "WriteState"]
+__all__ = ["TransportState", "TransportStates", "TransportTrigger", "WriteState", "WriteTrigger"]
 
 
 class TransportState(Enum):
-    """What a transport is doing: the module's docstring has the rules."""
+    """The state of a transport, from the upgrade request to the closed stream."""
 
     OPENING = auto()
     """The upgrade request goes out, and its response has not come."""
@@ -50,8 +50,8 @@ class TransportState(Enum):
     """This side closed the socket, or the upgrade failed."""
 
 
-class TransportEvent(Enum):
-    """What changes the state of a transport."""
+class TransportTrigger(Enum):
+    """A trigger of the transport state machine: an input that changes its state."""
 
     SWITCHING_PROTOCOLS = auto()
     """A response head with status 101 came."""
@@ -69,49 +69,49 @@ class TransportEvent(Enum):
     """`Transport.aclose` has closed the byte stream."""
 
 
-TRANSPORT_TRANSITIONS: Final[dict[TransportState, dict[TransportEvent, TransportState]]] = {
+TRANSPORT_TRANSITIONS: Final[dict[TransportState, dict[TransportTrigger, TransportState]]] = {
     TransportState.OPENING: {
-        TransportEvent.SWITCHING_PROTOCOLS: TransportState.SWITCHING,
-        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
+        TransportTrigger.SWITCHING_PROTOCOLS: TransportState.SWITCHING,
+        TransportTrigger.UPGRADE_FAILED: TransportState.CLOSED,
     },
     TransportState.SWITCHING: {
-        TransportEvent.UPGRADE_ACCEPTED: TransportState.OPEN,
-        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
+        TransportTrigger.UPGRADE_ACCEPTED: TransportState.OPEN,
+        TransportTrigger.UPGRADE_FAILED: TransportState.CLOSED,
     },
     TransportState.OPEN: {
-        TransportEvent.PROTOCOL_VIOLATED: TransportState.VIOLATED,
-        TransportEvent.SOCKET_ENDED: TransportState.LOST,
-        TransportEvent.CLOSE_STARTED: TransportState.CLOSING,
+        TransportTrigger.PROTOCOL_VIOLATED: TransportState.VIOLATED,
+        TransportTrigger.SOCKET_ENDED: TransportState.LOST,
+        TransportTrigger.CLOSE_STARTED: TransportState.CLOSING,
     },
     TransportState.VIOLATED: {
-        TransportEvent.SOCKET_ENDED: TransportState.VIOLATED,
-        TransportEvent.CLOSE_STARTED: TransportState.VIOLATED,
-        TransportEvent.STREAM_CLOSED: TransportState.LOST,
+        TransportTrigger.SOCKET_ENDED: TransportState.VIOLATED,
+        TransportTrigger.CLOSE_STARTED: TransportState.VIOLATED,
+        TransportTrigger.STREAM_CLOSED: TransportState.LOST,
     },
     TransportState.CLOSING: {
-        TransportEvent.PROTOCOL_VIOLATED: TransportState.VIOLATED,
-        TransportEvent.SOCKET_ENDED: TransportState.LOST,
-        TransportEvent.CLOSE_STARTED: TransportState.CLOSING,
-        TransportEvent.STREAM_CLOSED: TransportState.CLOSED,
+        TransportTrigger.PROTOCOL_VIOLATED: TransportState.VIOLATED,
+        TransportTrigger.SOCKET_ENDED: TransportState.LOST,
+        TransportTrigger.CLOSE_STARTED: TransportState.CLOSING,
+        TransportTrigger.STREAM_CLOSED: TransportState.CLOSED,
     },
     TransportState.LOST: {
-        TransportEvent.PROTOCOL_VIOLATED: TransportState.LOST,
-        TransportEvent.SOCKET_ENDED: TransportState.LOST,
-        TransportEvent.CLOSE_STARTED: TransportState.LOST,
-        TransportEvent.STREAM_CLOSED: TransportState.LOST,
+        TransportTrigger.PROTOCOL_VIOLATED: TransportState.LOST,
+        TransportTrigger.SOCKET_ENDED: TransportState.LOST,
+        TransportTrigger.CLOSE_STARTED: TransportState.LOST,
+        TransportTrigger.STREAM_CLOSED: TransportState.LOST,
     },
     TransportState.CLOSED: {
-        TransportEvent.UPGRADE_FAILED: TransportState.CLOSED,
-        TransportEvent.PROTOCOL_VIOLATED: TransportState.LOST,
-        TransportEvent.SOCKET_ENDED: TransportState.LOST,
-        TransportEvent.CLOSE_STARTED: TransportState.CLOSED,
-        TransportEvent.STREAM_CLOSED: TransportState.CLOSED,
+        TransportTrigger.UPGRADE_FAILED: TransportState.CLOSED,
+        TransportTrigger.PROTOCOL_VIOLATED: TransportState.LOST,
+        TransportTrigger.SOCKET_ENDED: TransportState.LOST,
+        TransportTrigger.CLOSE_STARTED: TransportState.CLOSED,
+        TransportTrigger.STREAM_CLOSED: TransportState.CLOSED,
     },
 }
 
 
 class WriteState(Enum):
-    """What may still be written to a transport."""
+    """The state of a transport's write side: which frames may still be written."""
 
     READY = auto()
     """Every frame."""
@@ -121,8 +121,8 @@ class WriteState(Enum):
     """Nothing: half a frame may be on the wire."""
 
 
-class WriteEvent(Enum):
-    """What changes the write side of a transport."""
+class WriteTrigger(Enum):
+    """A trigger of the write-side state machine of a transport: an input that changes its state."""
 
     CLOSE_FRAME_WRITTEN = auto()
     """A whole close frame was written."""
@@ -130,21 +130,21 @@ class WriteEvent(Enum):
     """A write was cancelled, perhaps in the middle of a frame."""
 
 
-WRITE_TRANSITIONS: Final[dict[WriteState, dict[WriteEvent, WriteState]]] = {
+WRITE_TRANSITIONS: Final[dict[WriteState, dict[WriteTrigger, WriteState]]] = {
     WriteState.READY: {
-        WriteEvent.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
-        WriteEvent.WRITE_CANCELLED: WriteState.CUT,
+        WriteTrigger.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
+        WriteTrigger.WRITE_CANCELLED: WriteState.CUT,
     },
     WriteState.CLOSE_SENT: {
-        WriteEvent.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
-        WriteEvent.WRITE_CANCELLED: WriteState.CUT,
+        WriteTrigger.CLOSE_FRAME_WRITTEN: WriteState.CLOSE_SENT,
+        WriteTrigger.WRITE_CANCELLED: WriteState.CUT,
     },
     WriteState.CUT: {},
 }
 
 
 class TransportStates:
-    """The state of one transport's life and of its write side, changed by events only."""
+    """The two states of a transport, its life and its write side, changed by triggers only."""
 
     __slots__ = ("life", "write")
 
@@ -155,15 +155,15 @@ class TransportStates:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.life.name} {self.write.name}>"
 
-    def process(self, event: TransportEvent | WriteEvent) -> None:
-        """Change the state as the tables say.
+    def process(self, trigger: TransportTrigger | WriteTrigger) -> None:
+        """Change the state of the transport or of its write side, as the tables define.
 
-        :raises RuntimeError: when the event cannot happen in the current state.
+        :raises RuntimeError: when the trigger cannot happen in the current state.
         """
         try:
-            if isinstance(event, TransportEvent):
-                self.life = TRANSPORT_TRANSITIONS[self.life][event]
+            if isinstance(trigger, TransportTrigger):
+                self.life = TRANSPORT_TRANSITIONS[self.life][trigger]
             else:
-                self.write = WRITE_TRANSITIONS[self.write][event]
+                self.write = WRITE_TRANSITIONS[self.write][trigger]
         except KeyError:
-            raise RuntimeError(f"{event} cannot happen to {self!r}") from None
+            raise RuntimeError(f"{trigger} cannot happen to {self!r}") from None

@@ -38,7 +38,7 @@ class TLSStream(trio.abc.Stream):
     stream that accepts no more bytes, but can still be received from. The same holds for a receive
     that was cancelled while it wrote one of TLS's own messages, such as the answer to a key update.
 
-    :param stream: the stream below.
+    :param stream: the underlying stream.
     :param context: the trusted certificates and the TLS settings.
     :param server_hostname: the name that is sent to the server (SNI) and that its certificate must
         have.
@@ -72,15 +72,15 @@ class TLSStream(trio.abc.Stream):
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                await self._flush()
-                await self._feed()
+                await self._send_records()
+                await self._receive_records()
             except ssl.SSLError as error:
                 with suppress(trio.BrokenResourceError):
-                    await self._flush()  # an alert with the reason, for the server
+                    await self._send_records()  # an alert with the reason, for the server
                 self._fault = error
                 raise trio.BrokenResourceError from error
             else:
-                return await self._flush()
+                return await self._send_records()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the content of all records that have arrived; nothing at the end of the stream.
@@ -94,14 +94,14 @@ class TLSStream(trio.abc.Stream):
         if not self._drained:
             await trio.lowlevel.checkpoint()
         while True:
-            self._check_whole()
+            self._check_not_ended()
             if self._ended:
                 return b""
             if self._outgoing.pending and not self._write_lock.locked():
                 with suppress(trio.BrokenResourceError):  # there may still be content to receive
-                    await self._flush()
+                    await self._send_records()
             if self._drained:
-                await self._feed()
+                await self._receive_records()
             content = self._decrypt(most)
             if content:
                 return content
@@ -131,7 +131,7 @@ class TLSStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``.
 
-        :raises trio.BrokenResourceError: when the stream below or TLS accepts no more bytes.
+        :raises trio.BrokenResourceError: when the underlying stream or TLS accepts no more bytes.
         """
         self._begin_sending()
         try:
@@ -148,10 +148,10 @@ class TLSStream(trio.abc.Stream):
             try:
                 size = self._tls.write(rest[:WRITE_BYTES])
                 rest = rest[size:]
-                await self._flush()
+                await self._send_records()
             except ssl.SSLWantReadError:  # during a renegotiation (TLS 1.2)
                 if self._outgoing.pending:
-                    await self._flush()
+                    await self._send_records()
                 else:
                     await self._fed.wait()
             except ssl.SSLError as error:
@@ -161,7 +161,7 @@ class TLSStream(trio.abc.Stream):
                 raise
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the stream below accepts bytes."""
+        """Wait until the underlying stream accepts bytes."""
         self._begin_sending()
         try:
             async with self._write_lock:
@@ -170,13 +170,13 @@ class TLSStream(trio.abc.Stream):
             self._sending = False
 
     async def aclose(self) -> None:
-        """Close the stream below, without a closing alert, as most HTTPS clients do."""
+        """Close the underlying stream without a closing alert, as most HTTPS clients do."""
         self._closed = True
         self._fed.notify()
         await self._stream.aclose()
 
-    async def _feed(self) -> None:
-        """Read once from the stream below, into the buffer of TLS."""
+    async def _receive_records(self) -> None:
+        """Read encrypted bytes from the underlying stream once, into the TLS input buffer."""
         try:
             data = await self._stream.receive_some(READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -189,8 +189,8 @@ class TLSStream(trio.abc.Stream):
         finally:
             self._fed.notify()
 
-    async def _flush(self) -> None:
-        """Write the records that TLS has made to the stream below."""
+    async def _send_records(self) -> None:
+        """Write the encrypted records of the TLS output buffer to the underlying stream."""
         async with self._write_lock:
             while True:
                 self._check_writable()
@@ -210,11 +210,11 @@ class TLSStream(trio.abc.Stream):
         self._sending = True
 
     def _check_writable(self) -> None:
-        self._check_whole()
+        self._check_not_ended()
         if self._cut:
             raise trio.BrokenResourceError("a record was cut short")
 
-    def _check_whole(self) -> None:
+    def _check_not_ended(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError
         if self._fault is not None:

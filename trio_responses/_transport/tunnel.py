@@ -71,7 +71,7 @@ def choose_dial(
     chosen = choose_proxy(endpoint, proxy)
     if chosen is None:
         return dial
-    if not endpoint.secure and not chosen.loopback and not allow_insecure:
+    if not endpoint.secure and not chosen.is_loopback and not allow_insecure:
         raise ConfigurationError(
             f"http:// and ws:// through the proxy {chosen.address} show the key and the content to"
             " the proxy: use https://, exclude the server with proxy=False or NO_PROXY, or pass"
@@ -90,7 +90,7 @@ class Tunnel:
     def __init__(self, proxy: Proxy, dial: Dial = dial_tcp) -> None:
         self._proxy = proxy
         self._dial = dial
-        self._socks = _socks_proxy(proxy) if proxy.socks else None
+        self._socks = _socks_proxy(proxy) if proxy.is_socks else None
         self._ssl_context = default_ssl_context() if proxy.scheme == "https" else None
 
     def __repr__(self) -> str:
@@ -111,7 +111,7 @@ class Tunnel:
         stream = await self._dial_proxy()
         try:
             if self._ssl_context is not None:
-                stream = await self._secure(stream, self._ssl_context)
+                stream = await self._start_tls(stream, self._ssl_context)
             return await self._connect_by_http(stream, host, port)
         except BaseException as error:
             await trio.aclose_forcefully(stream)
@@ -121,14 +121,14 @@ class Tunnel:
 
     def _error(
         self,
-        what: str,
+        message: str,
         *,
         status: int | None = None,
         retryable: bool = True,
         retry_after: float | None = None,
     ) -> ProxyError:
         return ProxyError(
-            what,
+            message,
             proxy=self._proxy.address,
             status=status,
             retryable=retryable,
@@ -142,8 +142,8 @@ class Tunnel:
             reason = describe_dial_error(error, self._proxy.host, self._proxy.port)
             raise self._error(f"it cannot be dialled: {reason}") from error
 
-    async def _secure(self, stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
-        """Do the TLS handshake with the proxy; the one with the server follows inside of it."""
+    async def _start_tls(self, stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.abc.Stream:
+        """Do the TLS handshake with the proxy; the handshake with the server follows inside."""
         name = self._proxy.host.removesuffix(".")
         secured = TLSStream(stream, context, server_hostname=name)
         try:
@@ -268,7 +268,7 @@ def _socks_proxy(proxy: Proxy) -> SocksProxy:
 
 
 def _is_retryable(error: Exception) -> bool:
-    """Whether another attempt can help, by the reply code of a SOCKS5 proxy.
+    """Whether another attempt can help after a SOCKS5 error, by the reply code of the proxy.
 
     Without a code, the proxy has closed the stream, has refused the credentials, or does not speak
     SOCKS5. Another attempt can help after the first. The other two wrap an exception of
@@ -281,7 +281,7 @@ def _is_retryable(error: Exception) -> bool:
 
 
 class PrefixedStream(trio.abc.ReceiveStream):
-    """A stream that returns some bytes first, then those of another stream.
+    """A stream that returns bytes that were read already, then those of the underlying stream.
 
     :param data: the bytes that came in one read with the proxy's answer, after its head.
     """
@@ -291,7 +291,7 @@ class PrefixedStream(trio.abc.ReceiveStream):
         self._data = data
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Return the first bytes until all are returned, then receive from the stream."""
+        """Return the bytes that were read already, then receive from the underlying stream."""
         if not self._data:
             return await self._stream.receive_some(max_bytes)
         await trio.lowlevel.checkpoint()

@@ -33,7 +33,7 @@ from trio_responses._settings import RetryPolicy
 from trio_responses._transport.control_stream import ControlStream
 from trio_responses._transport.proxy import host_and_port
 from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
-from trio_responses._transport.state import TransportEvent, TransportState, WriteState
+from trio_responses._transport.state import TransportState, TransportTrigger, WriteState
 from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ async def connect_transport(
             stream = await _dial(config)
             if config.endpoint.secure:
                 phase = "tls"
-                stream = await _secure(stream, config)
+                stream = await _start_tls(stream, config)
             phase = "upgrade"
             control_stream = ControlStream(stream)
             transport: Transport | ConnectError = await nursery.start(
@@ -130,7 +130,7 @@ async def _dial(config: ConnectionConfig) -> trio.abc.Stream:
         raise ConnectError(describe_dial_error(error, host, port)) from error
 
 
-async def _secure(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
+async def _start_tls(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
     secured = TLSStream(
         stream,
         config.ssl_context or default_ssl_context(),
@@ -172,7 +172,7 @@ async def _run_websocket(
                     (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
                 ],
             )
-            states.process(TransportEvent.UPGRADE_ACCEPTED)
+            states.process(TransportTrigger.UPGRADE_ACCEPTED)
             transport = Transport(stream, control_stream, websocket, config)
             task_status.started(transport)
             task_status = trio.TASK_STATUS_IGNORED  # free the nursery that start() made
@@ -182,8 +182,8 @@ async def _run_websocket(
             control_stream.fail_upgrade(error)
         else:
             await control_stream.abort(error)
-    if control_stream.refusal is not None:
-        task_status.started(control_stream.refusal)
+    if control_stream.upgrade_error is not None:
+        task_status.started(control_stream.upgrade_error)
 
 
 class Transport:
@@ -204,12 +204,12 @@ class Transport:
         self._frames = FrameReader(config.limits.max_message_bytes)
         self._unread = control_stream.after_upgrade
         self._send_lock = FastLock()
-        self._loss: ConnectionLost | None = None  # set in the states VIOLATED and LOST
+        self._lost: ConnectionLost | None = None  # set in the states VIOLATED and LOST
         self._close_code = NORMAL_CLOSURE
         self._reading_since = math.inf
         self._ping_scope: trio.CancelScope | None = None
         self.frame_observer: SocketObserver | None = None
-        """The observer that gets every frame; `None` when no instrument wants frames."""
+        """The observer that gets every frame; `None` when no instrument observes frames."""
         self.opened_at: float = trio.current_time()
         """The time of the upgrade, on Trio's clock."""
         self.last_read_at: float = self.opened_at
@@ -235,12 +235,12 @@ class Transport:
         :raises ConnectionLost: when the socket has ended, after every message from before the end
             was returned; the same exception each time.
         """
-        while self._loss is None:
+        while self._lost is None:
             data, self._unread = self._unread, b""
             if not data:
                 data = await self._read()
             if not data:
-                await self._diagnose()
+                await self._handle_end_of_stream()
                 break
             messages, control = self._frames.feed(data)
             if control:
@@ -249,8 +249,8 @@ class Transport:
                 if self.frame_observer is not None:
                     self.frame_observer.received(messages)
                 return messages
-        assert self._loss is not None  # noqa: S101 - _diagnose() set it
-        raise self._loss
+        assert self._lost is not None  # noqa: S101 - _handle_end_of_stream() set it
+        raise self._lost
 
     async def _read(self) -> bytes:
         """Read the socket once; return nothing when it has ended, for any reason."""
@@ -266,13 +266,13 @@ class Transport:
         self.last_read_at = trio.current_time()
         return data
 
-    async def _diagnose(self) -> None:
-        """Set the loss that explains how the socket ended."""
+    async def _handle_end_of_stream(self) -> None:
+        """Record the `ConnectionLost` that explains how the socket ended."""
         violation = self._frames.error
         if violation is not None:
             self._close_code = violation.code
             lost = ConnectionLost(violation.code, violation.reason, age=self.age)
-            self._lose(TransportEvent.PROTOCOL_VIOLATED, lost)
+            self._record_lost(TransportTrigger.PROTOCOL_VIOLATED, lost)
             return
         self._control_stream.feed_end()
         if self._frames.closed:
@@ -281,17 +281,17 @@ class Transport:
                 # close frame.
                 with suppress(trio_websocket.ConnectionClosed):
                     await self._websocket.get_message()
-        self._lose(TransportEvent.SOCKET_ENDED, self._make_loss())
+        self._record_lost(TransportTrigger.SOCKET_ENDED, self._make_connection_lost())
 
-    def _lose(self, event: TransportEvent, lost: ConnectionLost) -> None:
-        """Process the end of the socket; the first loss is kept."""
+    def _record_lost(self, event: TransportTrigger, lost: ConnectionLost) -> None:
+        """Record a `ConnectionLost` for the end of the socket; the first one is kept."""
         self._states.process(event)
-        self._loss = self._loss or lost
+        self._lost = self._lost or lost
 
-    def _make_loss(self) -> ConnectionLost:
-        """Return how the socket ended, as far as this side or trio-websocket knows."""
-        if self._loss is not None:
-            return self._loss
+    def _make_connection_lost(self) -> ConnectionLost:
+        """Return the `ConnectionLost` for the end of the socket, with the close code if known."""
+        if self._lost is not None:
+            return self._lost
         closed = self._websocket.closed
         if closed is None:
             lost = ConnectionLost(ABNORMAL_CLOSURE, age=self.age)
@@ -317,8 +317,8 @@ class Transport:
         frame = encode_text_frame(payload)
         written = False
         async with self._send_lock:
-            if self._loss is not None:
-                raise self._loss
+            if self._lost is not None:
+                raise self._lost
             if self._states.life is not TransportState.OPEN:
                 raise ConnectionClosed("the socket is closing")
             if self.frame_observer is not None:
@@ -330,17 +330,17 @@ class Transport:
             raise SendTimeout(len(payload), age=self.age)
         if not written:
             with trio.CancelScope(shield=True):
-                await self._control_stream.wait_until_read()
-            raise self._make_loss()
+                await self._control_stream.wait_for_close_frame()
+            raise self._make_connection_lost()
 
     async def _give_up(self, lost: ConnectionLost) -> None:
-        """End the socket at once, without a closing handshake."""
-        self._lose(TransportEvent.SOCKET_ENDED, lost)
+        """Close the socket at once, without a closing handshake."""
+        self._record_lost(TransportTrigger.SOCKET_ENDED, lost)
         self._control_stream.feed_end()
         await trio.aclose_forcefully(self._stream)
 
     async def _give_up_unwritable(self, silence: float) -> None:
-        """End a socket that cannot be written to, unless a reader finds its end first.
+        """Close a socket that cannot be written to, unless a reader finds its end first.
 
         The bytes that can still be read come first: only a read that has waited for ``silence``
         seconds proves that no more will come.
@@ -351,12 +351,12 @@ class Transport:
             await trio.sleep(silence)
             await trio.lowlevel.checkpoint()  # a reader that woke up at the same time goes first
         if self._states.life is TransportState.OPEN:
-            await self._give_up(self._make_loss())
+            await self._give_up(self._make_connection_lost())
 
     # --- Keepalive -----------------------------------------------------------------------
 
     async def keep_alive(self) -> None:
-        """Ping a silent server, and give the socket up when nothing comes back.
+        """Ping a silent server, and close the socket if no byte arrives in time.
 
         Time in which no task receives does not count, since no byte can arrive then. No ping is
         sent in that time either: a server that waits to write may not read.
@@ -404,7 +404,7 @@ class Transport:
         that wait, which has a limit already.
         """
         handshake = self._states.life in CLOSING_HANDSHAKE_STATES
-        self._states.process(TransportEvent.CLOSE_STARTED)
+        self._states.process(TransportTrigger.CLOSE_STARTED)
         if self._ping_scope is not None:
             self._ping_scope.cancel()
         try:
@@ -418,7 +418,7 @@ class Transport:
         finally:  # no other scope cancels the shielded tasks of trio-websocket
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
-            self._states.process(TransportEvent.STREAM_CLOSED)
+            self._states.process(TransportTrigger.STREAM_CLOSED)
             self._control_stream.scope.cancel()
 
     async def _discard(self) -> None:

@@ -32,7 +32,7 @@ executes a checkpoint for the last event of each batch and for every 32nd event.
 
 
 class Budget:
-    """The count of unread bytes in all inboxes of one connection."""
+    """The count of unread bytes in all inboxes of one connection, and its limits."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -44,16 +44,16 @@ class Budget:
 
     @property
     def full(self) -> bool:
-        """Whether the sum over all inboxes has reached the limit of the connection."""
+        """Whether the unread bytes of all inboxes have reached the limit of the connection."""
         return self.unread_bytes >= self._limits.connection_buffer_bytes
 
     @property
-    def tight(self) -> bool:
-        """Whether one inbox has reached its own limit, or the sum has reached the connection's."""
+    def any_limit_reached(self) -> bool:
+        """Whether one inbox has reached its limit, or all inboxes together have reached theirs."""
         return bool(self._overfull) or self.full
 
-    def account(self, inbox: Inbox[Any], size: int) -> None:
-        """Count bytes that were added to an inbox.
+    def add_bytes(self, inbox: Inbox[Any], size: int) -> None:
+        """Add to the count of unread bytes of an inbox and of the connection.
 
         :param size: the number of bytes; negative for bytes that were read.
         """
@@ -105,7 +105,7 @@ class Inbox(Generic[T]):
         """The exception that readers get after the last event; set by `close`."""
         self.unread_bytes: int = 0
         """The bytes of the frames of the unread events; updated by the budget."""
-        self.awaited: int = 0
+        self.tasks_waiting: int = 0
         """The number of tasks that wait for a future event."""
 
     @property
@@ -119,7 +119,7 @@ class Inbox(Generic[T]):
         :param size: the bytes of the frames of the events.
         """
         self._batches.append((events, size))
-        self._budget.account(self, size)
+        self._budget.add_bytes(self, size)
         self._arrived.notify()
 
     def close(self, end: BaseException) -> None:
@@ -133,7 +133,7 @@ class Inbox(Generic[T]):
         self._batches.clear()
         self._batch, self._next, self._batch_bytes = (), 0, 0
         self._ready = iter(())
-        self._budget.account(self, -self.unread_bytes)
+        self._budget.add_bytes(self, -self.unread_bytes)
 
     def take(self) -> T:
         """Return and remove the next event. Called directly after `wait`."""
@@ -142,12 +142,12 @@ class Inbox(Generic[T]):
         event = self._batch[self._next]
         self._next += 1
         if self._next == len(self._batch):
-            self._budget.account(self, -self._batch_bytes)
+            self._budget.add_bytes(self, -self._batch_bytes)
             self._batch, self._next = (), 0
         return event
 
     def take_ready(self) -> Sequence[T]:
-        """Return and remove events for which a check for cancellation is enough.
+        """Return and remove the events that may be read without a full checkpoint.
 
         Never the last event of a batch, and no event after the next full checkpoint.
         """
@@ -200,13 +200,13 @@ class Inbox(Generic[T]):
         return checkpoint()  # noqa: ASYNC105 - likewise
 
     async def wait_for(self, event: trio.Event | Notifier) -> None:
-        """Wait for something that a future event sets; meanwhile the socket is read for it.
+        """Wait for a Trio event that a server event will set, while the socket is read.
 
         A full inbox of another turn does not stop reading while a task waits here.
         """
-        self.awaited += 1
+        self.tasks_waiting += 1
         self._budget.notify()
         try:
             await event.wait()
         finally:
-            self.awaited -= 1
+            self.tasks_waiting -= 1

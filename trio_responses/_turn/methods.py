@@ -71,14 +71,14 @@ class TurnMethods:
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
-        """Run one turn as a scope, event by event."""
+        """Return a stream for one turn: its block sends the request and receives the events."""
         check_params(params, of="stream()", options=STREAM_OPTIONS)
         return self._open_turn(
             input, params, delivery=delivery, snapshot=snapshot, max_retries=max_retries
@@ -86,7 +86,7 @@ class TurnMethods:
 
     async def create(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -119,7 +119,7 @@ class TurnMethods:
 
     async def warm_up(
         self,
-        input: Input = (),  # noqa: A002 - the protocol's word
+        input: Input = (),  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -173,7 +173,7 @@ class TurnMethods:
     async def parse(
         self,
         answer: Any,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -242,7 +242,7 @@ class Responses:
 
     async def create(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -253,7 +253,7 @@ class Responses:
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -288,7 +288,7 @@ class Responses:
     async def parse(
         self,
         text_format: Any,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -305,7 +305,9 @@ class Responses:
 
 @final
 class Lane(TurnMethods):
-    """A reserved lane: its turns run one after the other. Made by ``connection.lane()``.
+    """A reserved lane (``stream_id``), on which turns run one after the other.
+
+    Made by ``connection.lane()``.
 
     A turn that is left early lets the next one wait until the rest of its response was received.
     """
@@ -324,14 +326,14 @@ class Lane(TurnMethods):
 
     def stream(
         self,
-        input: Input | None = None,  # noqa: A002 - the protocol's word
+        input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
-        """Run one turn on this lane as a scope, event by event, as ``connection.stream`` does."""
+        """Return a stream for one turn on this lane, as ``connection.stream`` does."""
         return super().stream(
             input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
         )

@@ -1,4 +1,4 @@
-"""The requests of turns, which are built once their socket and lane are known.
+"""Builders of the requests of turns, which run once socket and lane (``stream_id``) are known.
 
 A stream does not send a fixed command but a *request builder*, which writes the request for a
 placement: one lane of one socket. So a conversation can decide at that point which items the
@@ -43,7 +43,7 @@ Latest: TypeAlias = Callable[[str | None], str | None]
 
 
 class RequestBuilder(Protocol):
-    """A request that is written for the socket and lane that it is sent on."""
+    """The interface of a builder, which encodes a turn's request for one lane of one socket."""
 
     observer: TurnObserver | None
     """Notifies the instruments about the turn; `None` before the first attempt."""
@@ -59,22 +59,22 @@ class RequestBuilder(Protocol):
         ...
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
-        """Return the encoded request for a placement; called once for each attempt."""
+        """Return the encoded request for one lane of one socket; called once for each attempt."""
         ...
 
-    def can_repair(self, error: ResponsesError) -> bool:
-        """Whether the request can be written so that an error does not occur again."""
+    def prepare_retry(self, error: ResponsesError) -> bool:
+        """Prepare a retry that avoids an error; return whether the request can avoid the error."""
         ...
 
-    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
-        """Called when a successor of a Response has begun.
+    def handle_successor(self, response: Response, steers: Sequence[SteerInput]) -> None:
+        """Called when a steered turn continues with a successor of a Response.
 
         :param steers: the steering inputs that the successor began with.
         """
         ...
 
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
-        """Called when the turn has ended with a Response.
+        """Called when the turn has ended with a Response, which the builder may store.
 
         :param pending: the steering inputs that the server applies in the next request.
         """
@@ -82,7 +82,7 @@ class RequestBuilder(Protocol):
 
 
 class StaticRequest:
-    """A request that is the same on every socket and lane."""
+    """A request builder whose request is the same on every socket and lane (``stream_id``)."""
 
     def __init__(self, command: ResponseCreate) -> None:
         parent = command.previous_response_id
@@ -95,11 +95,11 @@ class StaticRequest:
         """Return the encoded request."""
         return self._payload
 
-    def can_repair(self, error: ResponsesError) -> bool:  # noqa: ARG002 - the Protocol
+    def prepare_retry(self, error: ResponsesError) -> bool:  # noqa: ARG002 - the Protocol
         """Return `False`: the same request would fail again."""
         return False
 
-    def advance(self, response: Response, steers: Sequence[SteerInput]) -> None:
+    def handle_successor(self, response: Response, steers: Sequence[SteerInput]) -> None:
         """Do nothing."""
 
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
@@ -162,8 +162,10 @@ def raw_input(given: Input | None) -> RawItems:
     return RawItems(bytes(_decoder.decode(command).input)[1:-1], len(items))
 
 
-class _Input(msgspec.Struct):
+class _EncodedInput(msgspec.Struct):
+    """The field ``input`` of an encoded ``response.create``, as raw JSON."""
+
     input: msgspec.Raw
 
 
-_decoder: Final = msgspec.json.Decoder(_Input)
+_decoder: Final = msgspec.json.Decoder(_EncodedInput)

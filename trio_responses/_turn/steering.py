@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trio_responses._protocol.requests import SteerEvent, SteerInput, SteerState
+from trio_responses._protocol.requests import SteerInput, SteerState, SteerTrigger
 from trio_responses._wire import InputError
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
-    from trio_responses._turn.turn import Turn
+    from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["SteerReceipt"]
 
@@ -28,7 +28,7 @@ class SteerReceipt(SteerInput):
     sent again, for example in the next turn. One that is ``unknown`` may have had an effect.
     """
 
-    def __init__(self, turn: Turn, items: list[Raw]) -> None:
+    def __init__(self, turn: TurnAttempt, items: list[Raw]) -> None:
         super().__init__(turn, items)
         self._turn = turn
         self._acknowledged = trio.Event()
@@ -52,15 +52,15 @@ class SteerReceipt(SteerInput):
         await self._turn.inbox.wait_for(self._settled)
         return self.state
 
-    def advance(self, event: SteerEvent) -> None:
-        """Change the state, and wake the tasks that wait for the change."""
-        super().advance(event)
+    def advance(self, trigger: SteerTrigger) -> None:
+        """Change the state of the input, and wake the tasks that wait for the change."""
+        super().advance(trigger)
         self._acknowledged.set()
         if self.state in SETTLED:
             self._settled.set()
 
     def fail(self, code: str, message: str) -> None:
-        """Let an input fail that is not sent, with an error in the form of the server's."""
+        """Fail an input that is not sent, with an error in the format of the server's errors."""
         error = InputError(code=code, message=message, type="invalid_request_error")
         self.error: InputError | None = error
-        self.advance(SteerEvent.FAIL)
+        self.advance(SteerTrigger.FAIL)

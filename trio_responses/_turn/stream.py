@@ -1,7 +1,7 @@
-"""One turn as a scope: a request is sent, and the events of its response are iterated over.
+"""The stream of one turn: sends the request, and iterates over the events of its response.
 
-`ResponseStream` is the reader's side of a turn; `Turn` (`turn.py`) is the receiver's side of one
-attempt at it. A stream goes through these states:
+`ResponseStream` is the reader's side of a turn; `TurnAttempt` (`attempt.py`) is the receiver's side
+of one attempt at the turn. A stream goes through these states:
 
 * NEW: the block has not been entered, or the request could not be sent.
 * READING: an attempt is active; events are read.
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from trio_responses._protocol.accumulator import Snapshot
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import RetryPolicy
+    from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.request_builder import RequestBuilder
-    from trio_responses._turn.turn import Turn
     from trio_responses._wire import Input, Response, ServerEvent
 
 __all__ = ["ResponseStream", "TurnSender", "raise_if_failed"]
@@ -76,7 +76,7 @@ OUTSIDE: Final = "a stream is iterated over inside its async with block"
 
 
 class TurnSender(Protocol):
-    """Sends the requests of turns: a connection, one of its lanes, or a pool."""
+    """The interface that sends the requests of turns: a connection, one of its lanes, or a pool."""
 
     @property
     def max_reroutes(self) -> int:
@@ -88,8 +88,8 @@ class TurnSender(Protocol):
         """How often a turn is sent again by default, and how long it may wait."""
         ...
 
-    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> Turn:
-        """Send a request, as soon as a socket and a lane are free for it.
+    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> TurnAttempt:
+        """Send a request as soon as a socket has a free lane (``stream_id``).
 
         :param retry: whether an attempt that failed precedes this one.
         """
@@ -99,20 +99,20 @@ class TurnSender(Protocol):
         """Whether a request that was not sent because of an error may reach another socket."""
         ...
 
-    def abandon_turn(self, turn: Turn, *, restarts: bool = False) -> None:
+    def abandon_turn(self, turn: TurnAttempt, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn.
 
         :param restarts: whether the request of the turn is going to be sent again.
         """
         ...
 
-    async def steer(self, turn: Turn, receipt: SteerReceipt) -> None:
-        """Send input for a response that is active."""
+    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
+        """Send steering input for a response that is active."""
         ...
 
 
 class StreamState(Enum):
-    """The states of a stream; the module docstring describes them."""
+    """The state of a stream, from its creation to the end of its block."""
 
     NEW = auto()
     READING = auto()
@@ -122,8 +122,8 @@ class StreamState(Enum):
     LEFT = auto()
 
 
-class StreamStep(Enum):
-    """What changes the state of a stream."""
+class StreamTrigger(Enum):
+    """A trigger of the stream state machine: an input that changes the state of a stream."""
 
     SEND = auto()
     """The request was sent."""
@@ -137,25 +137,25 @@ class StreamStep(Enum):
     """The block was left."""
 
 
-TRANSITIONS: Final[Mapping[StreamState, Mapping[StreamStep, StreamState]]] = {
+TRANSITIONS: Final[Mapping[StreamState, Mapping[StreamTrigger, StreamState]]] = {
     StreamState.NEW: {
-        StreamStep.SEND: StreamState.READING,
-        StreamStep.LEAVE: StreamState.LEFT,
+        StreamTrigger.SEND: StreamState.READING,
+        StreamTrigger.LEAVE: StreamState.LEFT,
     },
     StreamState.READING: {
-        StreamStep.RESTART: StreamState.RESTARTING,
-        StreamStep.FINISH: StreamState.FINISHED,
-        StreamStep.FAIL: StreamState.FAILED,
-        StreamStep.LEAVE: StreamState.LEFT,
+        StreamTrigger.RESTART: StreamState.RESTARTING,
+        StreamTrigger.FINISH: StreamState.FINISHED,
+        StreamTrigger.FAIL: StreamState.FAILED,
+        StreamTrigger.LEAVE: StreamState.LEFT,
     },
     StreamState.RESTARTING: {
-        StreamStep.SEND: StreamState.READING,
-        StreamStep.FAIL: StreamState.FAILED,
-        StreamStep.LEAVE: StreamState.LEFT,
+        StreamTrigger.SEND: StreamState.READING,
+        StreamTrigger.FAIL: StreamState.FAILED,
+        StreamTrigger.LEAVE: StreamState.LEFT,
     },
-    StreamState.FINISHED: {StreamStep.LEAVE: StreamState.LEFT},
-    StreamState.FAILED: {StreamStep.LEAVE: StreamState.LEFT},
-    StreamState.LEFT: dict.fromkeys(StreamStep, StreamState.LEFT),
+    StreamState.FINISHED: {StreamTrigger.LEAVE: StreamState.LEFT},
+    StreamState.FAILED: {StreamTrigger.LEAVE: StreamState.LEFT},
+    StreamState.LEFT: dict.fromkeys(StreamTrigger, StreamState.LEFT),
 }
 
 
@@ -186,8 +186,8 @@ class ResponseStream:
         self._choice: DeliveryMode = delivery
         self._keeps_snapshot = snapshot
         self._state = StreamState.NEW
-        self._reset_events()
-        self._turn: Turn | None = None
+        self._start_new_response()
+        self._turn: TurnAttempt | None = None
         self._reading = False
         self._restart_causes: list[ResponsesError] = []
         """Why the request is sent again, once for each time."""
@@ -206,7 +206,7 @@ class ResponseStream:
         self._failure: ResponsesError | None = None
 
     async def __aenter__(self) -> Self:
-        """Send the request, as soon as a socket and a lane are free for it.
+        """Send the request as soon as a socket has a free lane (``stream_id``).
 
         If cancelled before the first byte is written, nothing was sent.
 
@@ -229,7 +229,7 @@ class ResponseStream:
     ) -> None:
         """Leave the turn without waiting. Remaining events are discarded."""
         restarting = self._state is StreamState.RESTARTING  # the failed attempt is abandoned
-        self._advance(StreamStep.LEAVE)
+        self._advance(StreamTrigger.LEAVE)
         self._accumulate()
         self._hold(())
         if self._sending_again is not None:
@@ -306,7 +306,7 @@ class ResponseStream:
 
     @property
     def response_id(self) -> str | None:
-        """The id of the response, or of its latest successor, once an event had it."""
+        """The id of the response, or of its latest successor; `None` until an event has the id."""
         return self._turn.response_id if self._turn is not None else None
 
     @property
@@ -315,7 +315,7 @@ class ResponseStream:
         self._accumulate()
         return self._accumulator.snapshot()
 
-    async def steer(self, input: Input) -> SteerReceipt:  # noqa: A002 - the protocol's word
+    async def steer(self, input: Input) -> SteerReceipt:  # noqa: A002 - the protocol's field name
         """Send input for the response that is active (guide, "Steering").
 
         The server applies the input at the next safe boundary and continues with a successor,
@@ -355,7 +355,7 @@ class ResponseStream:
         * it was not sent, and another socket or connection may take it (`TurnSender.may_reroute`),
           at most `TurnSender.max_reroutes` times;
         * the request can be built differently so that the error does not occur again
-          (`RequestBuilder.can_repair`), at most once for each type of error;
+          (`RequestBuilder.prepare_retry`), at most once for each type of error;
         * it provably did not run, or the caller chose ``at_least_once`` (`may_resend`). After a
           rate limit or an error of the server the turn waits first, for the delay that the server
           asked for or else a growing one, at most ``max_retries`` times; a delay over
@@ -378,7 +378,7 @@ class ResponseStream:
                     raise
                 reroutes += 1
         self._turn = turn
-        self._advance(StreamStep.SEND)
+        self._advance(StreamTrigger.SEND)
 
     async def _send_again(self) -> None:
         """Wait for the delay of a restart, and send the request again.
@@ -402,7 +402,7 @@ class ResponseStream:
             if self._turn is not None and self._turn is not failed:  # sent before the cancellation
                 self._sender.abandon_turn(self._turn)
             return
-        self._reset_events()
+        self._start_new_response()
         self._earlier.clear()
 
     def _handle_failure(self, error: ResponsesError) -> None:
@@ -425,7 +425,7 @@ class ResponseStream:
         self._retry_at = trio.current_time() + delay
         self._unfollowed = None
         self._sender.abandon_turn(self._turn, restarts=True)
-        self._advance(StreamStep.RESTART)
+        self._advance(StreamTrigger.RESTART)
         if self._request.observer is not None:
             self._request.observer.retrying(delay, error)
         return True
@@ -434,7 +434,7 @@ class ResponseStream:
         """Return the seconds until the request is sent again; `None` if it is not sent again."""
         failure = failure_of(error)
         if not may_resend(error.delivery, failure, self._choice):
-            if not self._request.can_repair(error):
+            if not self._request.prepare_retry(error):
                 return None
         elif needs_delay(failure):
             if self._retries == self._retry_policy.max_retries:
@@ -446,16 +446,16 @@ class ResponseStream:
         return None if type(error) in map(type, self._restart_causes) else 0.0
 
     def _fail(self, error: ResponsesError) -> None:
-        """Let the turn fail, with the furthest delivery of all its attempts."""
+        """Fail the turn, with the furthest delivery status of all its attempts."""
         error.delivery = furthest(one.delivery for one in (*self._restart_causes, error))
         self._failure = error
-        self._advance(StreamStep.FAIL)
+        self._advance(StreamTrigger.FAIL)
         self._notify_end(error=error)
 
     # --- Reading -------------------------------------------------------------------------
 
     async def _wait_for_next(self) -> StreamEvent:
-        """Wait for an event, the end of the turn, or its next attempt."""
+        """Wait for the next event of the current attempt, or of the next one after a restart."""
         if self._reading:
             raise trio.BusyResourceError("another task is reading this stream")
         self._reading = True
@@ -484,8 +484,8 @@ class ResponseStream:
         finally:
             self._reading = False
 
-    def _take(self, turn: Turn) -> ServerEvent | None:
-        """Take the next event; `None` for one that restarts the turn: it is not for the reader."""
+    def _take(self, turn: TurnAttempt) -> ServerEvent | None:
+        """Take the next event from the inbox; return `None` for an event that restarts the turn."""
         self._accumulate()
         event = turn.inbox.take()
         if turn.steers:
@@ -497,19 +497,19 @@ class ResponseStream:
         self._hold(() if turn.steers else turn.inbox.take_ready())
         return event if self._state is not StreamState.RESTARTING else None
 
-    def _follow_successor(self, turn: Turn, event: ServerEvent) -> None:
+    def _follow_successor(self, turn: TurnAttempt, event: ServerEvent) -> None:
         """Follow a steered turn from one response to its successor."""
         if isinstance(event, TERMINAL):
             self._unfollowed = self._accumulator.finish(event.response)
         elif isinstance(event, ResponseCreated) and self._unfollowed is not None:
             steers = [one for one in turn.steers if one.successor == event.response.id]
-            self._request.advance(self._unfollowed, steers)
+            self._request.handle_successor(self._unfollowed, steers)
             self._earlier.append(self._unfollowed)
             self._unfollowed = None
-            self._reset_events()
+            self._start_new_response()
 
     def _conclude(self, event: ServerEvent) -> None:
-        """End the turn with its last event."""
+        """End the turn after its last event, with a Response or an error."""
         assert self._turn is not None  # noqa: S101 - an event was received
         if isinstance(event, TERMINAL):
             self._unfollowed = self._unfollowed or self._accumulator.finish(event.response)
@@ -534,15 +534,15 @@ class ResponseStream:
         """End the turn with a Response."""
         assert self._turn is not None  # noqa: S101 - an event was received
         self._response, self._unfollowed = response, None
-        self._advance(StreamStep.FINISH)
+        self._advance(StreamTrigger.FINISH)
         pending = [one for one in self._turn.steers if one.state is SteerState.PENDING]
         self._request.commit(response, pending)
         self._notify_end(responses=self.responses)
 
     # --- Events that were taken out of the inbox -------------------------------------------
 
-    def _reset_events(self) -> None:
-        """Start to accumulate a response."""
+    def _start_new_response(self) -> None:
+        """Discard the held events, and start to accumulate a new response."""
         self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
         self._hold(())
 
@@ -559,13 +559,13 @@ class ResponseStream:
             self._accumulator.feed(self._held[self._accumulated : read])
             self._accumulated = read
 
-    def _advance(self, step: StreamStep) -> None:
-        self._state = TRANSITIONS[self._state][step]
+    def _advance(self, trigger: StreamTrigger) -> None:
+        self._state = TRANSITIONS[self._state][trigger]
 
     def _notify_end(
         self, *, responses: tuple[Response, ...] = (), error: BaseException | None = None
     ) -> None:
-        """Notify the instruments of the end of the turn; with neither, it was left early."""
+        """Notify the instruments that the turn has ended or was left early."""
         if self._request.observer is not None:
             self._request.observer.ended(responses, error, self.response_id)
 
@@ -581,7 +581,10 @@ def raise_if_failed(response: Response) -> Response:
 
 
 class _TextDeltas:
-    """The text of a stream, piece by piece. Not a generator, so that ``break`` may leave it."""
+    """An iterator over the text of a stream, piece by piece.
+
+    Not a generator, so that the iteration may be left by ``break``.
+    """
 
     def __init__(self, stream: ResponseStream) -> None:
         self._stream = stream

@@ -41,7 +41,7 @@ class Tagged(
 
     @property
     def wire_type(self) -> str:
-        """The ``type`` on the wire, the same as ``type``; unknown objects have it, too."""
+        """The ``type`` on the wire, which known and unknown objects have."""
         return self.type
 
     def to_json(self) -> str:
@@ -55,7 +55,7 @@ class Tagged(
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A JSON object without a ``type`` that names its class: the field that holds it does."""
+    """A JSON object whose class is known from the field that contains it, not from a ``type``."""
 
     def to_json(self) -> str:
         """Return the object as JSON text: the known fields that differ from their defaults."""

@@ -88,7 +88,7 @@ def decode(raw: bytes | msgspec.Raw, type_: Any) -> Any:
 
 
 def decode_struct(raw: bytes | msgspec.Raw, type_: type[StructT]) -> StructT:
-    """Decode a JSON object as one Struct, whatever its ``type`` field says.
+    """Decode a JSON object as a Struct, whatever the value of its ``type`` field is.
 
     :raises msgspec.DecodeError: or another of :data:`DECODE_ERRORS`, if the JSON is no object, or a
         required field is missing or does not match.

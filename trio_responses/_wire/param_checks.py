@@ -22,7 +22,7 @@ from trio_responses._wire.params import (
     HasToolDefinition,
     ResponseCreateParams,
 )
-from trio_responses._wire.tools import Tool, ToolRecord
+from trio_responses._wire.tools import Tool, ToolDefinition
 
 Check: TypeAlias = Callable[[Any], None]
 """Raises TypeError or ValueError for a wrong value of one field."""
@@ -420,12 +420,12 @@ def _check_tools(value: Any) -> None:
             raise TypeError(
                 f"tools[{index}] is a plain function: decorate {name} with @function_tool"
             )
-        elif not isinstance(tool, ToolRecord | msgspec.Raw) and not _has_definition(tool):
+        elif not isinstance(tool, ToolDefinition | msgspec.Raw) and not _has_definition(tool):
             raise TypeError(_describe_type(f"tools[{index}]", "a tool or a mapping", tool))
 
 
 def _has_definition(tool: HasToolDefinition | object) -> bool:
-    return isinstance(getattr(tool, "definition", None), ToolRecord)
+    return isinstance(getattr(tool, "definition", None), ToolDefinition)
 
 
 def _check_tool(tool: Mapping[Any, Any], path: str) -> None:

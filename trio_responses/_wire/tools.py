@@ -11,11 +11,11 @@ import msgspec
 from trio_responses._wire.base import JSON, Tagged
 
 
-class ToolRecord(Tagged, frozen=True, kw_only=True):
+class ToolDefinition(Tagged, frozen=True, kw_only=True):
     """The definition of a tool that the model may call. Fields that are ``None`` are not sent."""
 
 
-class FunctionToolParam(ToolRecord, frozen=True, kw_only=True, tag="function"):
+class FunctionToolParam(ToolDefinition, frozen=True, kw_only=True, tag="function"):
     """A function tool, which the client runs. ``parameters`` is a JSON schema."""
 
     type: ClassVar[Literal["function"]] = "function"
@@ -34,7 +34,7 @@ class FunctionToolParam(ToolRecord, frozen=True, kw_only=True, tag="function"):
     """Whether the model sees the tool only after a tool search; also in the other tools."""
 
 
-class CustomTool(ToolRecord, frozen=True, kw_only=True, tag="custom"):
+class CustomTool(ToolDefinition, frozen=True, kw_only=True, tag="custom"):
     """A custom tool of the client. Its input is free text, or text of the grammar in ``format``."""
 
     type: ClassVar[Literal["custom"]] = "custom"
@@ -47,7 +47,7 @@ class CustomTool(ToolRecord, frozen=True, kw_only=True, tag="custom"):
     defer_loading: bool | None = None
 
 
-class NamespaceTool(ToolRecord, frozen=True, kw_only=True, tag="namespace"):
+class NamespaceTool(ToolDefinition, frozen=True, kw_only=True, tag="namespace"):
     """A namespace: a named group of functions and custom tools."""
 
     type: ClassVar[Literal["namespace"]] = "namespace"
@@ -57,7 +57,7 @@ class NamespaceTool(ToolRecord, frozen=True, kw_only=True, tag="namespace"):
     description: str | None = None
 
 
-class ToolSearchTool(ToolRecord, frozen=True, kw_only=True, tag="tool_search"):
+class ToolSearchTool(ToolDefinition, frozen=True, kw_only=True, tag="tool_search"):
     """The tool search tool. ``execution`` of the search is ``server`` or ``client``."""
 
     type: ClassVar[Literal["tool_search"]] = "tool_search"
@@ -68,14 +68,14 @@ class ToolSearchTool(ToolRecord, frozen=True, kw_only=True, tag="tool_search"):
 
 
 class ProgrammaticToolCallingTool(
-    ToolRecord, frozen=True, kw_only=True, tag="programmatic_tool_calling"
+    ToolDefinition, frozen=True, kw_only=True, tag="programmatic_tool_calling"
 ):
     """A setting that lets the model write programs that call tools."""
 
     type: ClassVar[Literal["programmatic_tool_calling"]] = "programmatic_tool_calling"
 
 
-class FileSearchTool(ToolRecord, frozen=True, kw_only=True, tag="file_search"):
+class FileSearchTool(ToolDefinition, frozen=True, kw_only=True, tag="file_search"):
     """The file search tool: the server searches vector stores."""
 
     type: ClassVar[Literal["file_search"]] = "file_search"
@@ -86,7 +86,7 @@ class FileSearchTool(ToolRecord, frozen=True, kw_only=True, tag="file_search"):
     ranking_options: JSON = None
 
 
-class _WebSearch(ToolRecord, frozen=True, kw_only=True):
+class _WebSearch(ToolDefinition, frozen=True, kw_only=True):
     external_web_access: bool | None = None
     filters: JSON = None
     search_context_size: str | None = None
@@ -105,7 +105,7 @@ class WebSearch20250826Tool(_WebSearch, frozen=True, kw_only=True, tag="web_sear
     type: ClassVar[Literal["web_search_2025_08_26"]] = "web_search_2025_08_26"
 
 
-class _WebSearchPreview(ToolRecord, frozen=True, kw_only=True):
+class _WebSearchPreview(ToolDefinition, frozen=True, kw_only=True):
     search_content_types: list[str] | None = None
     search_context_size: str | None = None
     user_location: JSON = None
@@ -125,13 +125,13 @@ class WebSearchPreview20250311Tool(
     type: ClassVar[Literal["web_search_preview_2025_03_11"]] = "web_search_preview_2025_03_11"
 
 
-class ComputerTool(ToolRecord, frozen=True, kw_only=True, tag="computer"):
+class ComputerTool(ToolDefinition, frozen=True, kw_only=True, tag="computer"):
     """The computer tool: the client controls a computer for the model."""
 
     type: ClassVar[Literal["computer"]] = "computer"
 
 
-class ComputerUsePreviewTool(ToolRecord, frozen=True, kw_only=True, tag="computer_use_preview"):
+class ComputerUsePreviewTool(ToolDefinition, frozen=True, kw_only=True, tag="computer_use_preview"):
     """The computer tool in its preview form."""
 
     type: ClassVar[Literal["computer_use_preview"]] = "computer_use_preview"
@@ -143,7 +143,7 @@ class ComputerUsePreviewTool(ToolRecord, frozen=True, kw_only=True, tag="compute
     """The system to control, such as ``windows``, ``mac`` or ``browser``."""
 
 
-class McpTool(ToolRecord, frozen=True, kw_only=True, tag="mcp"):
+class McpTool(ToolDefinition, frozen=True, kw_only=True, tag="mcp"):
     """The tools of an MCP server, which a URL, a connector or a tunnel identifies."""
 
     type: ClassVar[Literal["mcp"]] = "mcp"
@@ -165,7 +165,7 @@ class McpTool(ToolRecord, frozen=True, kw_only=True, tag="mcp"):
     defer_loading: bool | None = None
 
 
-class CodeInterpreterTool(ToolRecord, frozen=True, kw_only=True, tag="code_interpreter"):
+class CodeInterpreterTool(ToolDefinition, frozen=True, kw_only=True, tag="code_interpreter"):
     """The code interpreter, which runs code in ``container``: an id, or settings of a new one."""
 
     type: ClassVar[Literal["code_interpreter"]] = "code_interpreter"
@@ -173,7 +173,7 @@ class CodeInterpreterTool(ToolRecord, frozen=True, kw_only=True, tag="code_inter
     allowed_callers: list[str] | None = None
 
 
-class ImageGenerationTool(ToolRecord, frozen=True, kw_only=True, tag="image_generation"):
+class ImageGenerationTool(ToolDefinition, frozen=True, kw_only=True, tag="image_generation"):
     """The image generation tool, which the server runs."""
 
     type: ClassVar[Literal["image_generation"]] = "image_generation"
@@ -196,13 +196,13 @@ class ImageGenerationTool(ToolRecord, frozen=True, kw_only=True, tag="image_gene
     svg: JSON = None
 
 
-class LocalShellTool(ToolRecord, frozen=True, kw_only=True, tag="local_shell"):
+class LocalShellTool(ToolDefinition, frozen=True, kw_only=True, tag="local_shell"):
     """The local shell tool: commands for the client's shell, in the older form."""
 
     type: ClassVar[Literal["local_shell"]] = "local_shell"
 
 
-class ShellTool(ToolRecord, frozen=True, kw_only=True, tag="shell"):
+class ShellTool(ToolDefinition, frozen=True, kw_only=True, tag="shell"):
     """The shell tool; ``environment`` selects a container of the server or the client's machine."""
 
     type: ClassVar[Literal["shell"]] = "shell"
@@ -210,7 +210,7 @@ class ShellTool(ToolRecord, frozen=True, kw_only=True, tag="shell"):
     allowed_callers: list[str] | None = None
 
 
-class ApplyPatchTool(ToolRecord, frozen=True, kw_only=True, tag="apply_patch"):
+class ApplyPatchTool(ToolDefinition, frozen=True, kw_only=True, tag="apply_patch"):
     """The patch tool: the model edits files through patches that the client applies."""
 
     type: ClassVar[Literal["apply_patch"]] = "apply_patch"

@@ -77,7 +77,7 @@ class RecordedSteerPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RecordedClose:
-    """The end of a recorded socket by the server."""
+    """The way in which the server ended a recorded socket."""
 
     how: How
     reason: str
@@ -150,7 +150,7 @@ def _names_a_lane(line: RecordingLine) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _UnsettledSteer:
-    """A steering input without a final result."""
+    """A steering input of a recorded socket without a final result."""
 
     request: RecordedRequest
     parent: str | None
@@ -161,7 +161,7 @@ class _UnsettledSteer:
 
 
 class _SocketAttribution:
-    """The attribution of the frames of one socket.
+    """The attribution of the recorded frames of one socket to its requests.
 
     :param result: Receives the requests and the steering inputs.
     :param names_lanes: Whether the server names lanes. If not, all requests form one lane.
@@ -183,7 +183,7 @@ class _SocketAttribution:
         """Messages that are no requests, whose answer would be an error."""
 
     def add(self, line: RecordingLine) -> None:
-        """Add the next line of this socket."""
+        """Add the next recorded line of this socket."""
         if line.dir in {"send", "send-raw"}:
             self._add_sent(line)
         elif line.dir == "recv":
@@ -323,7 +323,7 @@ class _SocketAttribution:
         return request
 
     def _request_of_error(self, event: Mapping[str, Any]) -> RecordedRequest | None:
-        """Return the request that an error is about. Errors often name no lane."""
+        """Return the request that an error is about. Errors often name no lane (``stream_id``)."""
         lane: _Lane = event.get("stream_id")
         is_lane_invalid = _error_field(event, "code") == _INVALID_LANE
         oldest = self._oldest(lane)
@@ -371,7 +371,7 @@ class _SocketAttribution:
         return None if request is None else self._finish_if_settled(request)
 
     def _find_steer(self, lane: _Lane, event: Mapping[str, Any]) -> _UnsettledSteer | None:
-        """Return the input with the id of the event, or the oldest unanswered one that fits."""
+        """Return the steering input with the id of an event, or the oldest unanswered one."""
         steer_id, parent = _steer_field(event, "id"), _steer_field(event, "previous_response_id")
         for steer in self._steers:
             if steer.id is not None and steer.id == steer_id:
@@ -399,7 +399,7 @@ class _SocketAttribution:
         )
 
     def _answered_by_successor(self, request: RecordedRequest) -> RecordedRequest:
-        """Return the request that a new response answers: this one, or the next one of the lane.
+        """Return the request that a new response answers: the given one, or the next of its lane.
 
         The next request with the tool outputs of the steered response takes the place of a
         successor. The server then sends no event for the inputs that have waited for the outputs.
@@ -417,7 +417,7 @@ class _SocketAttribution:
         return queue[0]
 
     def _start(self, request: RecordedRequest, response_id: str | None) -> None:
-        """Record the start of a response, which commits the inputs that wait for it."""
+        """Record the start of a response, which commits the steering inputs that wait for it."""
         request.response_id = response_id
         lane = self._lane_of(request)
         self._steers = [

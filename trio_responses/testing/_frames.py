@@ -1,6 +1,6 @@
 """The frames that the test server sends.
 
-`Frame` covers everything that a test may send by hand: JSON, text, binary, and raw bytes below
+`Frame` covers everything that a test may send raw: JSON, text, binary, and raw bytes below
 WebSocket. `error_frame` writes a refusal in each shape that servers are known to use. The messages
 of the refusals are those of OpenAI's server and part of the wire format: do not reword them.
 """
@@ -172,7 +172,7 @@ def default_message(code: str | None) -> str:
 def error_frame(
     refusal: RequestRefusal, *, lane: str | None = None, sequence_number: int = 0
 ) -> Json:
-    """Return the error frame of a refusal; the shape ``failed`` is no frame and gives ``nested``.
+    """Return the error frame of a refusal, in its shape; the shape ``failed`` gives ``nested``.
 
     :param lane: The ``stream_id`` to echo; None for the default lane.
     :param sequence_number: The ``sequence_number`` of the shapes that have one.
@@ -198,7 +198,7 @@ def error_frame(
 
 
 def previous_response_not_found(response_id: str) -> RequestRefusal:
-    """Return the refusal of a parent that is neither cached nor stored (docs/protocol.md 4)."""
+    """Return the refusal of an unknown ``previous_response_id`` (docs/protocol.md 4)."""
     return RequestRefusal(
         message=f"Previous response with id '{response_id}' not found.",
         code="previous_response_not_found",
@@ -225,7 +225,7 @@ def unknown_parameter(name: str) -> RequestRefusal:
 
 
 def stream_limit_reached(limit: int) -> RequestRefusal:
-    """Return the refusal of a lane name beyond the limit of distinct names (docs/protocol.md 4)."""
+    """Return the refusal of one ``stream_id`` more than the limit (docs/protocol.md 4)."""
     return RequestRefusal(
         message=f"A websocket connection supports at most {limit} distinct stream IDs.",
         code="websocket_stream_limit_reached",
@@ -234,7 +234,10 @@ def stream_limit_reached(limit: int) -> RequestRefusal:
 
 
 def invalid_stream_id() -> RequestRefusal:
-    """Return the refusal of an invalid lane name; its frame names no lane (docs/protocol.md 4)."""
+    """Return the refusal of an invalid ``stream_id`` (docs/protocol.md 4).
+
+    The error frame has no ``stream_id``.
+    """
     return RequestRefusal(
         message="stream_id must be a non-empty string of at most 256 characters: letters, "
         "numbers, underscores, hyphens and periods.",
@@ -244,5 +247,5 @@ def invalid_stream_id() -> RequestRefusal:
 
 
 def unsupported_stream_id() -> RequestRefusal:
-    """Return the refusal of every lane name, as by servers without lanes (docs/protocol.md 5.2)."""
+    """Return the refusal of any ``stream_id`` by a server without lanes (docs/protocol.md 5.2)."""
     return RequestRefusal(message="Unsupported parameter: stream_id", shape="detail")

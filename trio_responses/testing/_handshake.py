@@ -1,4 +1,4 @@
-"""The life of one stream to the test server: request head, refusal or upgrade, session.
+"""The handshake of a client connection to the test server: request head, then upgrade or refusal.
 
 The server reads the request head itself and pushes it back before trio-websocket does the upgrade,
 so that a plain HTTP request gets a plain HTTP answer. A failure of one stream ends that stream
@@ -20,10 +20,10 @@ from wsproto.utilities import LocalProtocolError
 from trio_responses.testing._frames import RequestRefusal
 from trio_responses.testing._records import Connection
 from trio_responses.testing._scripts import (
-    AcceptAndDrop,
-    Garbage,
-    Hang,
-    HangUp,
+    HandshakeAcceptThenDrop,
+    HandshakeDrop,
+    HandshakeGarbage,
+    HandshakeHang,
     HttpRefusal,
 )
 from trio_responses.testing._session import Session
@@ -43,8 +43,8 @@ _RECEIVE_SIZE: Final = 65536
 
 
 @final
-class Acceptor:
-    """The entry point of all streams to one server, each in a task of its own."""
+class ConnectionHandler:
+    """A handler of the client connections to one server, each in a task of its own."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
@@ -61,7 +61,7 @@ class Acceptor:
             pass  # trio-websocket tries to answer a ping that comes after its own close frame
         except* Exception as group:  # noqa: BLE001 - other connections must go on
             _log.debug("connection %d failed", record.number, exc_info=group)
-            self._state.errors.extend(_leaves(group))
+            self._state.errors.extend(_flatten_group(group))
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -83,21 +83,21 @@ class Acceptor:
             case HttpRefusal():
                 record.status = fault.status
                 await write_refusal(stream, fault)
-            case Hang():
+            case HandshakeHang():
                 while await stream.receive_some():
                     pass
-            case HangUp(how="reset"):
+            case HandshakeDrop(how="reset"):
                 stream.reset()
-            case HangUp():
-                await stream.end()
-            case Garbage():
+            case HandshakeDrop():
+                await stream.close_after_drain()
+            case HandshakeGarbage():
                 await stream.send_all(fault.data)
-                await stream.end()
+                await stream.close_after_drain()
             case _:
                 await self._upgrade(stream, record, fault)
 
     async def _upgrade(
-        self, stream: FaultyStream, record: Connection, fault: AcceptAndDrop | None
+        self, stream: FaultyStream, record: Connection, fault: HandshakeAcceptThenDrop | None
     ) -> None:
         async with trio.open_nursery() as nursery:
             websocket = await self._accept(stream, nursery)
@@ -136,10 +136,10 @@ async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+def _flatten_group(group: BaseExceptionGroup[Exception]) -> list[Exception]:
     found: list[Exception] = []
     for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+        found.extend(_flatten_group(error) if isinstance(error, BaseExceptionGroup) else [error])
     return found
 
 
@@ -157,7 +157,7 @@ class RequestHead:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """The path of the request, without the query."""
         return self.target.partition("?")[0]
 
     @property
@@ -236,7 +236,7 @@ async def write_refusal(stream: FaultyStream, refusal: HttpRefusal) -> None:
     lines += [f"{name}: {value}" for name, value in refusal.headers.items()]
     lines += [f"Content-Length: {len(refusal.body)}", "Connection: close", "", ""]
     await stream.send_all("\r\n".join(lines).encode("latin-1") + refusal.body)
-    await stream.end()
+    await stream.close_after_drain()
 
 
 def _is_authorized(headers: Mapping[str, str], api_key: str | None) -> bool:

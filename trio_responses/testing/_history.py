@@ -51,20 +51,20 @@ def item_text(item: Json) -> str:
 
 def count_words(value: Any) -> int:
     """Return the number of words in the text fields of a JSON value, which count as its tokens."""
-    return sum(len(text.split()) for text in _strings(value))
+    return sum(len(text.split()) for text in _iterate_texts(value))
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _iterate_texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         fields = cast("Json", value)
         for name, inner in fields.items():
             if name in _TEXT_FIELDS:
-                yield from _strings(inner)
+                yield from _iterate_texts(inner)
     elif isinstance(value, list):
         for inner in cast("Any", value):
-            yield from _strings(inner)
+            yield from _iterate_texts(inner)
 
 
 def count_turns(items: Sequence[Json]) -> int:
@@ -72,7 +72,7 @@ def count_turns(items: Sequence[Json]) -> int:
     turns = 0
     for item in since_compaction(items):
         if item.get("type") == _COMPACTION:
-            turns += _turns_in(item.get("encrypted_content"))
+            turns += _compacted_turns(item.get("encrypted_content"))
         else:
             turns += item.get("role") == "user"
     return turns
@@ -114,7 +114,7 @@ def history_after(history: Sequence[Json], output: Sequence[Json]) -> tuple[Json
     return (*history, *output)
 
 
-def _turns_in(encrypted: Any) -> int:
+def _compacted_turns(encrypted: Any) -> int:
     try:
         content = base64.urlsafe_b64decode(encrypted)
         return msgspec.json.decode(content, type=_CompactionContent).turns

@@ -47,17 +47,17 @@ class SteerRequest:
 
     @property
     def input(self) -> Any:
-        """The input as received."""
+        """The steering input as received."""
         return self.body.get("input", "")
 
     @property
     def input_items(self) -> list[Json]:
-        """The input as items. Only an accepted input is sure to be valid."""
+        """The steering input as items. Only an accepted input is sure to be valid."""
         return items_of(self.input)
 
     @property
     def text(self) -> str:
-        """The text of the input. Only an accepted input is sure to be valid."""
+        """The text of the steering input. Only an accepted input is sure to be valid."""
         return "".join(item_text(item) for item in self.input_items)
 
 
@@ -170,7 +170,7 @@ class Request:
 
 @dataclass(slots=True)
 class Connection:
-    """One stream that a client opened to the server, with its handshake and its end."""
+    """One connection that a client opened to the server, with its handshake and its end."""
 
     number: int
     """Counted from 1, in the order of accepted streams."""

@@ -1,4 +1,4 @@
-"""Recordings as scripts: a recording has the order of the wire, a script belongs to one request.
+"""Conversion of a recording into scripts for the test server, one for each recorded request.
 
 The script of a request sends the recorded frames that answered it. Frames that followed a steering
 input, or that the socket's other requests must get first, wait for their cause in the replay, too.
@@ -20,7 +20,7 @@ MIN_IDLE_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The scripts of a recording."""
+    """The scripts that replay a recording."""
 
     scripts: Sequence[Script]
     """The script of each request, in order."""
@@ -40,12 +40,12 @@ def plan_replay(recording: Recording, *, timing: bool) -> Replay:
         script = scripts[request] = Script(Recorded(request.frames, request.lane))
         for steer, event in zip(attributed.steers, steers, strict=True):
             if steer.request is request:
-                script.hold(event, after_events=_place(steer.frames_before, request))
+                script.hold(event, after_events=_place_after(steer.frames_before, request))
         if timing:
-            for place, pause in enumerate(_pauses(request)):
+            for place, pause in enumerate(_recorded_pauses(request)):
                 script.stall(after_events=place, seconds=pause)
         for place, frame in request.extra_frames:
-            script.inject(frame, after_events=_place(place, request))
+            script.inject(frame, after_events=_place_after(place, request))
     for request, script in scripts.items():
         if request.close is not None:
             others = [
@@ -58,7 +58,7 @@ def plan_replay(recording: Recording, *, timing: bool) -> Replay:
 
 
 def _close_after(script: Script, close: RecordedClose, others: Sequence[Script]) -> None:
-    """Add the end of the socket to a script, after the scripts of the socket's other requests."""
+    """Make a script end the socket after the scripts of the socket's other requests."""
     if close.idle_seconds is not None:
         end = Drop(close.how, close.reason)
         finished = [other.finished for other in others]
@@ -70,11 +70,11 @@ def _close_after(script: Script, close: RecordedClose, others: Sequence[Script])
     script.drop(after_events=None, how=close.how, reason=close.reason)
 
 
-def _place(frames: int, request: RecordedRequest) -> int | None:
+def _place_after(frames: int, request: RecordedRequest) -> int | None:
     return None if frames >= len(request.frames) else frames
 
 
-def _pauses(request: RecordedRequest) -> Iterator[float]:
+def _recorded_pauses(request: RecordedRequest) -> Iterator[float]:
     before = request.sent_at
     for time in request.times:
         yield max(time - before, 0.0)

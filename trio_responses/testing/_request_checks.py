@@ -71,7 +71,7 @@ def parse_frame(frame: str | bytes) -> Json | RequestRefusal:
 
 
 def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
-    """Return a refusal of an invalid ``stream_id``; it comes before the request joins a lane."""
+    """Return a refusal of an invalid ``stream_id``. Checked before the request joins a lane."""
     if "stream_id" not in body:
         return None
     if not lanes:

@@ -66,7 +66,7 @@ def make_arguments(tool: Json, text: str) -> Json:
 
 
 class _ValueMaker:
-    """A generator of values for one JSON schema."""
+    """A generator of example values for one JSON schema."""
 
     def __init__(self, root: Json, words: Iterator[str]) -> None:
         self._root = root
@@ -76,13 +76,13 @@ class _ValueMaker:
         """Return a value that matches ``schema``, the schema of the property ``name``."""
         if not isinstance(schema, dict) or depth > _MAX_DEPTH:
             return None
-        schema = self._resolve(cast("Json", schema))
+        schema = self._resolve_references(cast("Json", schema))
         for fixed in (schema.get("const"), *schema.get("enum", ()), schema.get("default")):
             if fixed is not None:
                 return fixed
-        return self._plausible(schema, name, depth)
+        return self._make_plausible(schema, name, depth)
 
-    def _plausible(self, schema: Json, name: str, depth: int) -> Any:
+    def _make_plausible(self, schema: Json, name: str, depth: int) -> Any:
         kind = _type(schema)
         if kind == "object":
             properties: Json = schema.get("properties") or {}
@@ -94,7 +94,7 @@ class _ValueMaker:
             return next(self._words, name)
         return {"boolean": True, "null": None}.get(kind, schema.get("minimum", 1))
 
-    def _resolve(self, schema: Json) -> Json:
+    def _resolve_references(self, schema: Json) -> Json:
         for _ in range(_MAX_DEPTH):
             reference = schema.get("$ref")
             options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")

@@ -1,4 +1,4 @@
-"""The responses of one connection: from a request in its lane to the frames that answer it.
+"""The runner of the responses of one connection: sends the frames that answer each request.
 
 Requests of a lane run one after another. When a request starts, the runner looks up its parent and
 takes its script, so that scripts go to requests in the order in which they start. A response is
@@ -12,7 +12,6 @@ from typing import Any, Final, cast
 
 import trio
 
-from trio_responses.testing._events import ResponsePlan, plan_failure, plan_raw, plan_reply
 from trio_responses.testing._frames import (
     Frame,
     RequestRefusal,
@@ -22,6 +21,7 @@ from trio_responses.testing._frames import (
 from trio_responses.testing._history import history_after
 from trio_responses.testing._records import Request
 from trio_responses.testing._request_checks import check_create
+from trio_responses.testing._response_plans import ResponsePlan, plan_failure, plan_raw, plan_reply
 from trio_responses.testing._script_checks import describe_unoffered_call
 from trio_responses.testing._scripts import (
     Answer,
@@ -62,7 +62,7 @@ _NOT_STARTED: Final = ("error", "response.failed")
 
 @dataclass(slots=True)
 class _StartedRequest:
-    """A request that has left its queue, with all that is decided at this moment."""
+    """A request that has left its queue, with the script or refusal that was chosen for it."""
 
     request: Request
     script: Script
@@ -76,7 +76,7 @@ class _StartedRequest:
 
 
 class ResponseRunner:
-    """The runner of the requests of one connection, lane by lane."""
+    """The runner of the requests of one connection, one at a time in each lane (``stream_id``)."""
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class ResponseRunner:
         self._lanes = lanes
         self._steering = steering
 
-    def start_waiting(self, nursery: trio.Nursery) -> None:
-        """Start the requests whose lanes are free, within the limit of active responses."""
+    def start_queued_requests(self, nursery: trio.Nursery) -> None:
+        """Start the queued requests whose lanes (``stream_id``) are free, up to the limit."""
         while (request := self._lanes.start_next()) is not None:
             self._connection.record.max_active = self._lanes.max_active
             parent = self._steering.waiting.pop(request.lane, None)
@@ -125,7 +125,7 @@ class ResponseRunner:
         return started
 
     async def _run_lane(self, started: _StartedRequest, nursery: trio.Nursery) -> None:
-        """Run a request, then the successors that steering creates, before the lane is free."""
+        """Run a request and the successors that steering creates, then free the lane."""
         lane = started.request.lane
         try:
             current: _StartedRequest | None = started
@@ -133,7 +133,7 @@ class ResponseRunner:
                 current = await self._respond(current)
         finally:
             self._lanes.finish(lane)
-        self.start_waiting(nursery)
+        self.start_queued_requests(nursery)
         if started.script.delayed_close is not None:
             nursery.start_soon(self._close_later, started.script.delayed_close)
 
@@ -147,7 +147,7 @@ class ResponseRunner:
             await self._connection.drop(delayed.end.how, delayed.end.reason)
 
     async def _respond(self, started: _StartedRequest) -> _StartedRequest | None:
-        """Answer one request, and return its successor or None."""
+        """Answer one request, and return the successor that steering creates, or None."""
         sent = None
         try:
             if started.parent is not None and started.parent.steers:
@@ -167,7 +167,7 @@ class ResponseRunner:
                 started.script.finished.set()
         finally:
             self._state.count_end(succeeded=sent is not None and sent.stored is not None)
-        return None if sent is None else await self._follow_up(started, sent, target)
+        return None if sent is None else await self._settle_steers(started, sent, target)
 
     async def _refuse(self, started: _StartedRequest, refusal: RequestRefusal) -> None:
         request = started.request
@@ -194,7 +194,7 @@ class ResponseRunner:
                 check_answer(answer)
             except Exception as error:  # noqa: BLE001 - a responder is code of the test
                 answer = self._record_crash(error, f"The responder raised {type(error).__name__}.")
-        match _in_full(answer):
+        match _expand_answer(answer):
             case Fail() as fail:
                 return plan_failure(request, fail, ids=state.ids, now=now)
             case Reply() as reply:
@@ -211,7 +211,7 @@ class ResponseRunner:
     async def _send_plan(
         self, started: _StartedRequest, plan: ResponsePlan, target: SteerTarget
     ) -> ResponsePlan | None:
-        """Send the frames of a plan, and return the plan as sent; None without an end."""
+        """Send the frames of a plan, and return the plan as sent, or None if cut off."""
         total, item = len(plan.frames), -1
         for sent, frame in enumerate(plan.frames):
             await self._run_steps(started.script.steps_at(sent, total))
@@ -241,9 +241,9 @@ class ResponseRunner:
     ) -> None:
         if last:
             self._store(started.request, plan)
-            target.end()
-        if plan.is_by_hand:
-            target.count_from(frame)
+            target.close_unless_steered()
+        if plan.is_raw:
+            target.continue_numbers_after(frame)
         else:
             frame = target.number_frame(frame)
         await self._connection.send(frame)
@@ -274,7 +274,7 @@ class ResponseRunner:
         response = StoredResponse(response_id, history_after(request.history, output))
         self._lanes.save(request.lane, response, store=request.stores)
 
-    async def _follow_up(
+    async def _settle_steers(
         self, started: _StartedRequest, plan: ResponsePlan, target: SteerTarget
     ) -> _StartedRequest | None:
         """Send the steering events at the end of a response, and return its successor or None."""
@@ -294,7 +294,7 @@ class ResponseRunner:
         self._steering.waiting[lane] = target
         # The server sends no event for inputs whose tool outputs have arrived already.
         is_answered = self._lanes.next_request(lane) is not None
-        await self._send_all(target.wait_for(required, silently=is_answered))
+        await self._send_all(target.start_waiting(required, silently=is_answered))
         return None
 
     async def _send_all(self, frames: Iterable[Frame]) -> None:
@@ -331,11 +331,11 @@ def _is_interrupted(started: _StartedRequest, target: SteerTarget) -> bool:
 
 
 def _calls_in(answer: Answer) -> Sequence[Call]:
-    full = _in_full(answer)
+    full = _expand_answer(answer)
     return full.calls if isinstance(full, Reply) else ()
 
 
-def _in_full(answer: Answer) -> Reply | Fail | Sequence[Frame]:
+def _expand_answer(answer: Answer) -> Reply | Fail | Sequence[Frame]:
     """Return an answer without its short forms: text, a call, and a list of calls."""
     match answer:
         case Reply() | Fail():

@@ -1,4 +1,4 @@
-"""Checks of scripts: values that make no sense raise where the test passes them.
+"""Checks of the values in scripts: an invalid value raises where the test passes it.
 
 Every check raises with the name of the value, the allowed values and the value itself. One check
 needs the request that takes the script: whether it offers the functions that the script calls.
@@ -75,8 +75,8 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 
-def check_choices(script: Any) -> None:
-    """Raise unless each field with a `Literal` type has one of its values.
+def check_literal_fields(script: Any) -> None:
+    """Raise unless each field of a script with a `Literal` type has one of the allowed values.
 
     :raises ValueError: With the allowed values.
     """
@@ -96,8 +96,8 @@ def check_at_least(name: str, value: float | None, minimum: float) -> None:
         raise ValueError(f"{name} must be {minimum} or more, not {value!r}")
 
 
-def check_how(how: str | int) -> None:
-    """Raise unless a connection can end in this way.
+def check_connection_end(how: str | int) -> None:
+    """Raise unless a value is a way to end a connection: ``reset``, ``fin`` or a close code.
 
     :raises ValueError: If ``how`` is an unknown string, or a number that no close frame carries.
     """

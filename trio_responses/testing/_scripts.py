@@ -1,7 +1,7 @@
-"""Scripts: what a test tells the server to do with the coming requests and handshakes.
+"""Scripts: the answers and faults that a test sets for the next requests and handshakes.
 
-An answer says what a request gets. A `Script` adds faults at places between the events of the
-answer. A handshake fault says what happens to an upgrade. Invalid values raise at once, where the
+An answer is the response to a request. A `Script` adds faults at places between the events of the
+answer. A handshake fault replaces the answer to an upgrade. Invalid values raise at once, where the
 test passes them, not when a request takes the script.
 """
 
@@ -17,9 +17,9 @@ from trio_responses.testing._script_checks import (
     check_arguments,
     check_at_least,
     check_choice,
-    check_choices,
     check_code,
-    check_how,
+    check_connection_end,
+    check_literal_fields,
     check_type,
     check_types,
     repr_without_defaults,
@@ -99,7 +99,7 @@ class Reply:
         check_types("chunks", self.chunks or (), str)
         check_at_least("chunk_size", self.chunk_size, 1)
         check_at_least("delay", self.delay, 0)
-        check_choices(self)
+        check_literal_fields(self)
 
 
 class ReplyOptions(TypedDict, total=False):
@@ -152,7 +152,7 @@ class Fail:
     def __post_init__(self) -> None:
         """Raise on unknown choices, and on an unknown code without a message."""
         check_code(self.code, message=self.message)
-        check_choices(self)
+        check_literal_fields(self)
 
 
 Answer: TypeAlias = Reply | Fail | Call | str | Sequence[Call] | Sequence[Frame]
@@ -161,7 +161,7 @@ Answer: TypeAlias = Reply | Fail | Call | str | Sequence[Call] | Sequence[Frame]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The recorded frames that answered a request, to be sent on any lane."""
+    """The recorded frames that answered a request, to be sent on any lane (``stream_id``)."""
 
     frames: Sequence[Frame]
     lane: str | None
@@ -173,9 +173,9 @@ class Recorded:
         Frames without a ``stream_id`` stay so if the recorded request had a lane: the recorded
         server does not name lanes.
         """
-        return [self._moved(frame, lane) for frame in self.frames]
+        return [self._move_to_lane(frame, lane) for frame in self.frames]
 
-    def _moved(self, frame: Frame, lane: str | None) -> Frame:
+    def _move_to_lane(self, frame: Frame, lane: str | None) -> Frame:
         if not isinstance(frame, Mapping) or lane == self.lane:
             return frame
         if self.lane is not None and "stream_id" not in frame:
@@ -185,7 +185,7 @@ class Recorded:
 
 
 def check_answer(answer: Answer) -> None:
-    """Raise unless a value is an answer.
+    """Raise unless a value is a valid answer of a script.
 
     :raises TypeError: With the allowed types.
     """
@@ -211,12 +211,12 @@ class Drop:
 
     def __post_init__(self) -> None:
         """Raise on an unknown way to end, and on a code that no close frame carries."""
-        check_how(self.how)
+        check_connection_end(self.how)
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A step that sends nothing on this lane for some seconds; None is forever."""
+    """A step that sends nothing on this lane (``stream_id``) for some seconds; None is forever."""
 
     seconds: float | None
 
@@ -252,7 +252,7 @@ class SlowDown:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A step that waits for an event."""
+    """A step that waits for a `trio.Event`."""
 
     until: trio.Event
 
@@ -262,7 +262,7 @@ Step: TypeAlias = Drop | Stall | Freeze | Inject | SlowDown | Hold
 
 @dataclass(frozen=True, slots=True)
 class DelayedClose:
-    """The end of a connection that is idle, some time after its last answer."""
+    """The delayed end of a connection: some idle time after its last answer."""
 
     seconds: float
     """Seconds of idle time before the end. Another request meanwhile prevents the end."""
@@ -284,12 +284,12 @@ class HttpRefusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Hang:
+class HandshakeHang:
     """A handshake fault: the server reads the upgrade request and never answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class HangUp:
+class HandshakeDrop:
     """A handshake fault: the server ends the connection in place of an answer."""
 
     how: Literal["fin", "reset"]
@@ -300,14 +300,14 @@ class HangUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Garbage:
+class HandshakeGarbage:
     """A handshake fault: the server answers with bytes that are not HTTP."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class AcceptAndDrop:
+class HandshakeAcceptThenDrop:
     """A handshake fault: the server accepts the upgrade and ends the connection at once."""
 
     how: How
@@ -315,10 +315,12 @@ class AcceptAndDrop:
 
     def __post_init__(self) -> None:
         """Raise on an unknown way to end, and on a code that no close frame carries."""
-        check_how(self.how)
+        check_connection_end(self.how)
 
 
-HandshakeFault: TypeAlias = HttpRefusal | Hang | HangUp | Garbage | AcceptAndDrop
+HandshakeFault: TypeAlias = (
+    HttpRefusal | HandshakeHang | HandshakeDrop | HandshakeGarbage | HandshakeAcceptThenDrop
+)
 
 
 # The script itself
@@ -331,7 +333,7 @@ input waits for their outputs."""
 
 @final
 class Script:
-    """An answer to one request, and faults at places between the events of the answer.
+    """An answer to one request, and faults between the events of the answer.
 
     A place is ``after_events``: the number of events of the response that the server has sent.
     Negative numbers count from the end (-1 is before the last event), None is after all events.
@@ -365,7 +367,10 @@ class Script:
         return f"<Script: {', '.join([answer, *steps])}>"
 
     def on_lane(self, name: str | None) -> Self:
-        """Keep this script for the next request on one lane; None is the default lane."""
+        """Keep this script for the next request on one lane, named by its ``stream_id``.
+
+        None is the default lane.
+        """
         self._lane, self._any_lane = name, False
         return self
 
@@ -375,31 +380,37 @@ class Script:
         return self
 
     def drop(self, *, after_events: int | None = 0, how: How = "reset", reason: str = "") -> Self:
-        """End the connection at that place; ``reason`` goes out with a close code."""
-        return self._at(after_events, Drop(how, reason))
+        """End the connection after some events; ``reason`` is sent with a close code."""
+        return self._add_step(after_events, Drop(how, reason))
 
     def stall(self, *, after_events: int | None = 0, seconds: float | None = None) -> Self:
-        """Send nothing at that place for some seconds, or forever (None); pings are answered."""
-        return self._at(after_events, Stall(seconds))
+        """Stop sending after some events, for some seconds or forever (None).
+
+        Pings are answered.
+        """
+        return self._add_step(after_events, Stall(seconds))
 
     def half_open(self, *, after_events: int | None = 0) -> Self:
-        """Stop reading and writing at that place with the socket kept open; pings get no answer."""
-        return self._at(after_events, Freeze())
+        """Stop reading and writing after some events, with the socket kept open.
+
+        Pings get no answer.
+        """
+        return self._add_step(after_events, Freeze())
 
     def inject(self, frame: Frame, *, after_events: int | None = 0) -> Self:
-        """Send an extra frame at that place: a keepalive, invalid JSON, a binary frame."""
-        return self._at(after_events, Inject(frame))
+        """Send an extra frame after some events: a keepalive, invalid JSON or a binary frame."""
+        return self._add_step(after_events, Inject(frame))
 
     def slow_writes(
         self, *, piece: int | None = 1, delay: float = 0.01, after_events: int | None = 0
     ) -> Self:
-        """Write ``piece`` bytes every ``delay`` seconds from that place on; None ends it."""
-        return self._at(after_events, SlowDown(piece, delay))
+        """Write ``piece`` bytes every ``delay`` seconds after some events; None ends this."""
+        return self._add_step(after_events, SlowDown(piece, delay))
 
     def hold(self, until: "trio.Event | Script", *, after_events: int | None = -1) -> Self:
-        """Wait at that place for an event, or for another script to finish."""
+        """Wait after some events for a `trio.Event`, or for another script to finish."""
         event = until.finished if isinstance(until, Script) else until
-        return self._at(after_events, Hold(event))
+        return self._add_step(after_events, Hold(event))
 
     def on_steer(self, how: OnSteer, *, code: str = "successor_creation_failed") -> Self:
         """Set what the response does with accepted steering input; by default, interrupt.
@@ -415,7 +426,7 @@ class Script:
         self.steered, self.steer_code = how, code
         return self
 
-    def _at(self, after_events: int | None, step: Step) -> Self:
+    def _add_step(self, after_events: int | None, step: Step) -> Self:
         self._steps.append((after_events, step))
         return self
 
@@ -426,10 +437,10 @@ class Script:
 
     def steps_at(self, sent: int, total: int) -> list[Step]:
         """Return the steps for the place after ``sent`` of ``total`` events, in order."""
-        return [step for place, step in self._steps if _resolve(place, total) == sent]
+        return [step for place, step in self._steps if _resolve_place(place, total) == sent]
 
 
-def _resolve(place: int | None, total: int) -> int:
+def _resolve_place(place: int | None, total: int) -> int:
     if place is None or place >= total:
         return total
     return max(place + total, 0) if place < 0 else place

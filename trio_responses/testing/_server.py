@@ -19,20 +19,20 @@ from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._endpoint import Endpoint
 from trio_responses._instruments.recording import Recording
 from trio_responses.testing._frames import ErrorShape, Frame, default_message
-from trio_responses.testing._handshake import Acceptor, json_refusal
+from trio_responses.testing._handshake import ConnectionHandler, json_refusal
 from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._replay import plan_replay
 from trio_responses.testing._responder import default_answer
-from trio_responses.testing._script_checks import check_at_least, check_how
+from trio_responses.testing._script_checks import check_at_least, check_connection_end
 from trio_responses.testing._scripts import (
-    AcceptAndDrop,
     Answer,
     Call,
     Fail,
-    Garbage,
+    HandshakeAcceptThenDrop,
+    HandshakeDrop,
     HandshakeFault,
-    Hang,
-    HangUp,
+    HandshakeGarbage,
+    HandshakeHang,
     How,
     HttpRefusal,
     Reply,
@@ -50,7 +50,7 @@ MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024 - 1
 
 @dataclass(frozen=True, slots=True)
 class ServerStatistics:
-    """Counts of a server since its start."""
+    """The counts of a test server since its start."""
 
     handshakes: int
     """Streams opened to the server."""
@@ -85,7 +85,7 @@ class ResponsesServer:
     def __init__(self, state: ServerState, nursery: trio.Nursery) -> None:
         self._state = state
         self._nursery = nursery
-        self._acceptor = Acceptor(state)
+        self._connection_handler = ConnectionHandler(state)
         self._accepting = True
         self._host = "localhost"
         self._port: int | None = None
@@ -104,7 +104,7 @@ class ResponsesServer:
 
     @property
     def last_request(self) -> Request:
-        """The latest request.
+        """The latest received request.
 
         :raises AssertionError: If the server has received no request.
         """
@@ -119,7 +119,7 @@ class ResponsesServer:
 
     @property
     def connections(self) -> list[Connection]:
-        """Streams opened to the server, in the order of opening, with their handshakes and ends."""
+        """Client connections in the order of opening, with their handshakes and ends."""
         return self._state.connections
 
     @property
@@ -247,11 +247,11 @@ class ResponsesServer:
         return self.answer().drop(after_events=after_events, how=how, reason=reason)
 
     def stall(self, *, after_events: int | None = 0, seconds: float | None = None) -> Script:
-        """Send nothing at a place in the next response, for some seconds or forever (None)."""
+        """Stop sending after some events of the next response, for seconds or forever (None)."""
         return self.answer().stall(after_events=after_events, seconds=seconds)
 
     def half_open(self, *, after_events: int | None = 0) -> Script:
-        """Stop reading and writing at a place in the next response, with the socket kept open."""
+        """Stop reading and writing after some events of the next response, with the socket open."""
         return self.answer().half_open(after_events=after_events)
 
     def refuse_steers(self, code: str = "steering_not_supported", *, times: int | None = 1) -> None:
@@ -323,23 +323,23 @@ class ResponsesServer:
 
     def hang_handshake(self, *, times: int | None = 1) -> None:
         """Read the next upgrade requests and never answer them."""
-        self._add_fault(Hang(), times)
+        self._add_fault(HandshakeHang(), times)
 
     def drop_handshake(
         self, how: Literal["fin", "reset"] = "fin", *, times: int | None = 1
     ) -> None:
         """End the connection in place of an answer to the next upgrades."""
-        self._add_fault(HangUp(how), times)
+        self._add_fault(HandshakeDrop(how), times)
 
     def garble_handshake(
         self, data: bytes = b"\x00\xffnot http\r\n\r\n", *, times: int | None = 1
     ) -> None:
         """Answer the next upgrades with these bytes, then end the connection."""
-        self._add_fault(Garbage(data), times)
+        self._add_fault(HandshakeGarbage(data), times)
 
     def drop_on_accept(self, how: How = "fin", *, reason: str = "", times: int | None = 1) -> None:
         """Accept the next upgrades and end the connections at once."""
-        self._add_fault(AcceptAndDrop(how, reason), times)
+        self._add_fault(HandshakeAcceptThenDrop(how, reason), times)
 
     def _add_fault(self, fault: HandshakeFault, times: int | None) -> None:
         if _is_positive(times):
@@ -367,7 +367,7 @@ class ResponsesServer:
 
         :raises ValueError: If no close frame carries the code, such as 1006.
         """
-        check_how(code)
+        check_connection_end(code)
         await self._drop_all(code, reason)
 
     async def hang_up_all(self) -> None:
@@ -421,7 +421,7 @@ class ResponsesServer:
                 "the test server does not accept connections since stop_accepting() was called"
             )
         client, server = memory_connection(capacity)
-        self._nursery.start_soon(self._acceptor.serve, server)
+        self._nursery.start_soon(self._connection_handler.serve, server)
         return client
 
     async def dial(self, host: str, port: int) -> MemoryStream:  # noqa: ARG002 - the signature of a dial function
@@ -482,7 +482,9 @@ class ResponsesServer:
         if ssl_context is not None:
             self._scheme = "https"
             listeners = [trio.SSLListener(listener, ssl_context) for listener in sockets]
-        await self._nursery.start(partial(trio.serve_listeners, self._acceptor.serve, listeners))
+        await self._nursery.start(
+            partial(trio.serve_listeners, self._connection_handler.serve, listeners)
+        )
         return self.url
 
 

@@ -69,7 +69,7 @@ class Session:
         finally:
             self._state.remove_connection(self)
             self._record_close()
-        await self._stream.end()
+        await self._stream.close_after_drain()
 
     async def send(self, frame: Frame) -> None:
         """Send one frame; do nothing on a WebSocket that has ended.
@@ -91,11 +91,11 @@ class Session:
         self._stream.freeze()
 
     def slow_down(self, piece: int | None, delay: float) -> None:
-        """Write slowly from now on, see :meth:`FaultyStream.slow_down`."""
+        """Write a few bytes at a time from now on, see :meth:`FaultyStream.slow_down`."""
         self._stream.slow_down(piece, delay)
 
     def forget(self, response_id: str | None) -> None:
-        """Remove a response, or all (None), from every lane."""
+        """Remove a response, or all (None), from the cache of every lane (``stream_id``)."""
         self._lanes.forget(response_id)
 
     @property
@@ -111,7 +111,7 @@ class Session:
                 self._stream.reset()
             elif how == "fin":
                 self._record_close()
-                await self._stream.hang_up()
+                await self._stream.close_without_close_frame()
             elif self._websocket.closed is None:
                 self.record.close_code, self.record.close_reason = how, reason or None
                 with trio.move_on_after(self._state.options.close_timeout):
@@ -183,4 +183,4 @@ class Session:
         self._state.add_request(request)
         self.record.requests += 1
         self._lanes.enqueue(lane, request)
-        self._runner.start_waiting(nursery)
+        self._runner.start_queued_requests(nursery)

@@ -13,10 +13,10 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
-from trio_responses.testing._events import Ids
 from trio_responses.testing._frames import Frame, Json
 from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
+from trio_responses.testing._response_plans import IdGenerator
 from trio_responses.testing._scripts import Answer, HandshakeFault, How, Responder, Script
 
 MAX_ACTIVE: Final = 16
@@ -51,7 +51,7 @@ class _Lane(Generic[_RequestT]):
 
 
 class ServerLanes(Generic[_RequestT]):
-    """The lanes of one connection: the order of requests, the limits and the cached responses.
+    """The lanes (``stream_id``) of one connection: queued requests, limits and cached responses.
 
     :param stored: Responses with ``store`` set, by id: shared by all connections of a server.
     """
@@ -64,22 +64,22 @@ class ServerLanes(Generic[_RequestT]):
         self.max_active: int = 0
 
     def accepts(self, name: str | None) -> bool:
-        """Whether a request may use this lane: a known lane, or a new one within the limit."""
+        """Whether a request may use this lane (``stream_id``): a known one, or within the limit."""
         return name in self._lanes or len(self._lanes) <= MAX_NAMES
 
     def enqueue(self, name: str | None, request: _RequestT) -> None:
-        """Queue a request after the other requests of its lane."""
+        """Queue a request after the other requests of its lane (``stream_id``)."""
         lane = self._lanes.setdefault(name, _Lane(name))
         lane.queue.append(request)
         self._arrivals.append(name)
 
     def next_request(self, name: str | None) -> _RequestT | None:
-        """Return the next waiting request of a lane, or None."""
+        """Return the next waiting request of a lane (``stream_id``), or None."""
         queue = self._lanes[name].queue
         return queue[0] if queue else None
 
     def start_next(self) -> _RequestT | None:
-        """Return the oldest request whose lane is free, now active, or None."""
+        """Return the oldest request whose lane (``stream_id``) is free, now active, or None."""
         if self.active >= MAX_ACTIVE:
             return None
         for name in self._arrivals:
@@ -93,25 +93,25 @@ class ServerLanes(Generic[_RequestT]):
         return None
 
     def finish(self, name: str | None) -> None:
-        """Release a lane when its request has ended."""
+        """Release a lane (``stream_id``) when its request has ended."""
         self._lanes[name].running = False
         self.active -= 1
 
     def find(self, response_id: str) -> StoredResponse | None:
-        """Return a response that a request on any lane may continue, or None."""
+        """Return a response that a request on any lane (``stream_id``) may continue, or None."""
         for lane in self._lanes.values():
             if lane.latest is not None and lane.latest.id == response_id:
                 return lane.latest
         return self._stored.get(response_id)
 
     def save(self, name: str | None, response: StoredResponse, *, store: bool) -> None:
-        """Make ``response`` the latest response of its lane, and store it if ``store``."""
+        """Make a response the latest one of its lane (``stream_id``), and store it if ``store``."""
         self._lanes[name].latest = response
         if store:
             self._stored[response.id] = response
 
     def evict(self, name: str | None, parent_id: object) -> None:
-        """Remove the parent of a failed continuation if it is the latest response of its lane."""
+        """Remove the parent of a failed continuation if the parent is the latest of its lane."""
         lane = self._lanes[name]
         if lane.latest is not None and lane.latest.id == parent_id:
             lane.latest = None
@@ -124,7 +124,7 @@ class ServerLanes(Generic[_RequestT]):
 
 
 class OpenConnection(Protocol):
-    """An open WebSocket of the server, as the server and the running responses control it."""
+    """The interface through which the server and the running responses control a WebSocket."""
 
     record: Connection
 
@@ -143,7 +143,7 @@ class OpenConnection(Protocol):
         """Make the connection half-open."""
 
     def slow_down(self, piece: int | None, delay: float) -> None:
-        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends it."""
+        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends the slow writing."""
 
     def forget(self, response_id: str | None) -> None:
         """Remove a response, or all (None), from all lanes of the connection."""
@@ -190,7 +190,7 @@ class ServerState:
     connections: list[Connection] = field(default_factory=list[Connection])
     open_connections: list[OpenConnection] = field(default_factory=list[OpenConnection])
     """The open WebSockets, oldest first."""
-    ids: Ids = field(default_factory=Ids)
+    ids: IdGenerator = field(default_factory=IdGenerator)
     errors: list[Exception] = field(default_factory=list[Exception])
     max_open: int = 0
     active: int = 0
@@ -244,11 +244,11 @@ class ServerState:
 
     def take_handshake_fault(self) -> HandshakeFault | None:
         """Return the fault for the handshake that arrives, or None."""
-        return _take(self.handshake_faults)
+        return _take_next_use(self.handshake_faults)
 
     def take_steer_refusal(self) -> str | None:
         """Return the error code for the steering input that arrives, or None."""
-        return _take(self.steer_refusals)
+        return _take_next_use(self.steer_refusals)
 
     def clear_scripts(self) -> None:
         """Remove all scripts that no request, steering input or handshake has taken."""
@@ -296,7 +296,7 @@ class ServerState:
             connection.forget(response_id)
 
 
-def _take(entries: deque[tuple[_T, int | None]]) -> _T | None:
+def _take_next_use(entries: deque[tuple[_T, int | None]]) -> _T | None:
     """Return the first entry and count down its remaining uses, or None."""
     if not entries:
         return None

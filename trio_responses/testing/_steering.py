@@ -1,4 +1,4 @@
-"""Steering on one connection: accepted inputs, their target responses, and the steering events.
+"""Steering on one connection: accepted inputs, their target responses, and steering events.
 
 A response is a *target* from its first frame on. The target counts the sequence numbers of its
 events, which the steering events share. An accepted input stays with the target until a successor
@@ -41,7 +41,7 @@ Phase: TypeAlias = Literal["running", "waiting", "closed"]
 
 
 class SteerTarget:
-    """A response that steering inputs can be sent to."""
+    """A response to which steering inputs can be sent."""
 
     __slots__ = ("id", "next_number", "phase", "request", "required", "steers")
 
@@ -64,14 +64,14 @@ class SteerTarget:
             return frame
         return {**frame, "sequence_number": self._take_number()}
 
-    def count_from(self, frame: Frame) -> None:
-        """Continue the sequence numbers after a frame that is written by hand."""
+    def continue_numbers_after(self, frame: Frame) -> None:
+        """Continue the sequence numbers after the number of a raw frame."""
         number = frame.get("sequence_number") if isinstance(frame, Mapping) else None
         if isinstance(number, int):
             self.next_number = number + 1
 
-    def end(self) -> None:
-        """Close the target unless it has input. Called before the last event goes out."""
+    def close_unless_steered(self) -> None:
+        """Close the target unless it has accepted inputs. Called before the last event is sent."""
         if not self.steers:
             self.phase = "closed"
 
@@ -81,8 +81,8 @@ class SteerTarget:
         steers, self.steers = self.steers, []
         return steers
 
-    def wait_for(self, required: list[Json], *, silently: bool) -> Iterator[Json]:
-        """Yield the events for inputs that wait for tool outputs; none if ``silently``."""
+    def start_waiting(self, required: list[Json], *, silently: bool) -> Iterator[Json]:
+        """Start to wait for tool outputs, and yield ``pending`` events unless ``silently``."""
         self.phase, self.required = "waiting", required
         if not silently:
             for steer in tuple(self.steers):
@@ -90,15 +90,15 @@ class SteerTarget:
 
     def accepted_event(self, steer: SteerRequest) -> Json:
         """Return the event for an input that the server accepts."""
-        return self._event("accepted", {"steer": _reference(steer)})
+        return self._event("accepted", {"steer": _steer_reference(steer)})
 
     def pending_event(self, steer: SteerRequest) -> Json:
-        """Return the event for an input that waits for tool outputs, and mark it so."""
+        """Return the event for an input that waits for tool outputs; mark the input pending."""
         steer.state = "pending"
         return self._event(
             "pending",
             {
-                "steer": _reference(steer),
+                "steer": _steer_reference(steer),
                 "reason": "waiting_for_required_input",
                 "required_input": self.required,
             },
@@ -110,9 +110,9 @@ class SteerTarget:
             yield self.failed_event(steer, code)
 
     def failed_event(self, steer: SteerRequest, code: str, message: str | None = None) -> Json:
-        """Return the event for an input that fails, and mark it so."""
+        """Return the event for an input that fails, and mark the input as failed."""
         steer.state, steer.code = "failed", code
-        return self._event("failed", _failure(steer, code, message))
+        return self._event("failed", _failure_fields(steer, code, message))
 
     def _event(self, kind: str, fields: Json) -> Json:
         event = {
@@ -211,15 +211,15 @@ def make_successor(target: SteerTarget, steers: list[SteerRequest]) -> Request:
     return Request(body, parent.connection, parent.lane, steers=steers)
 
 
-def _reference(steer: SteerRequest) -> Json:
+def _steer_reference(steer: SteerRequest) -> Json:
     reference: Json = {"previous_response_id": steer.previous_response_id}
     return reference if steer.id is None else {"id": steer.id, **reference}
 
 
-def _failure(steer: SteerRequest, code: str, message: str | None) -> Json:
+def _failure_fields(steer: SteerRequest, code: str, message: str | None) -> Json:
     default = _MESSAGES.get(code, f"The input was refused ({code}).")
     return {
-        "steer": {**_reference(steer), "input": steer.input},
+        "steer": {**_steer_reference(steer), "input": steer.input},
         "error": {
             "type": "invalid_request_error",
             "code": code,
@@ -234,5 +234,5 @@ def _refused_event(
     if target is not None:
         return target.failed_event(steer, code, message)
     steer.state, steer.code = "failed", code
-    fields: dict[str, Any] = _failure(steer, code, message)
+    fields: dict[str, Any] = _failure_fields(steer, code, message)
     return {"type": "response.steer.failed", "sequence_number": 0, **fields}

@@ -202,7 +202,7 @@ class FaultyStream(Stream):
         self._pushed_back = data + self._pushed_back
 
     def slow_down(self, piece: int | None, delay: float) -> None:
-        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends it."""
+        """Write ``piece`` bytes every ``delay`` seconds from now on; None ends the slow writing."""
         self._piece, self._delay = piece, delay
 
     def freeze(self) -> None:
@@ -258,7 +258,7 @@ class FaultyStream(Stream):
             transport.socket.close()
         self.closed.set()
 
-    async def hang_up(self) -> None:
+    async def close_without_close_frame(self) -> None:
         """End the sending direction without a close frame, and close within 1 s."""
         with trio.move_on_after(_LINGER_SECONDS):
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -266,7 +266,7 @@ class FaultyStream(Stream):
             await self.closed.wait()
         await self.aclose()
 
-    async def end(self) -> None:
+    async def close_after_drain(self) -> None:
         """End the sending direction, discard received bytes for up to 1 s, and close.
 
         Closing with unread bytes resets a TCP connection: the peer could lose the last frame.

@@ -41,7 +41,7 @@ _ECHOED: Final[Mapping[str, Any]] = {
 _NOT_ESSENTIAL: Final = (".added", "in_progress", "_text.done", "_part.done", "arguments.done")
 
 
-class Ids:
+class IdGenerator:
     """A generator of ids that are unique on one server and the same in every run."""
 
     def __init__(self) -> None:
@@ -61,24 +61,24 @@ class ResponsePlan:
     delay: float = 0.0
     stored: tuple[str, Sequence[Json]] | None = None
     """The id and the output to store when the last frame goes out; None for a failure."""
-    is_by_hand: bool = False
+    is_raw: bool = False
     """Whether the frames go out unchanged, with their own sequence numbers."""
     response_id: str | None = None
-    """The response id in frames written by hand; None if they contain none."""
+    """The response id in raw frames; None if they contain none."""
     cut: "Callable[[int], ResponsePlan] | None" = None
     """Returns the plan that ends after this many output items because of steering; None if the
     response must not be cut, since it has calls or is no :class:`Reply`."""
 
 
 def plan_reply(
-    request: Request, reply: Reply, *, ids: Ids, now: float, cached: int
+    request: Request, reply: Reply, *, ids: IdGenerator, now: float, cached: int
 ) -> ResponsePlan:
-    """Return the plan of a reply.
+    """Return the plan of the frames for a `Reply`.
 
     :param now: The time of creation, in Unix seconds.
     :param cached: The number of history items in the cache of the connection.
     """
-    response = _response(request, ids, now)
+    response = _initial_response(request, ids, now)
     body = list(_output_events(request, reply, ids))
     output = [event["item"] for event in body if event["type"] == "response.output_item.done"]
 
@@ -93,7 +93,7 @@ def plan_reply(
     def cut(items: int) -> ResponsePlan:
         steered = end(replace(reply, status="incomplete", reason="steered"), output[:items])
         return ResponsePlan(
-            [_numbered(steered, 0, request)], stored=(response["id"], output[:items])
+            [_with_sequence_number(steered, 0, request)], stored=(response["id"], output[:items])
         )
 
     events = [
@@ -103,23 +103,26 @@ def plan_reply(
         end(reply, output),
     ]
     frames = [
-        _numbered(event, n, request) for n, event in enumerate(_selected(events, reply.events))
+        _with_sequence_number(event, n, request)
+        for n, event in enumerate(_select_events(events, reply.events))
     ]
     stored = None if reply.status == "failed" else (response["id"], output)
     return ResponsePlan(frames, reply.delay, stored, cut=None if reply.calls else cut)
 
 
-def plan_failure(request: Request, fail: Fail, *, ids: Ids, now: float) -> ResponsePlan:
-    """Return the plan of an answer that ends in an error."""
+def plan_failure(request: Request, fail: Fail, *, ids: IdGenerator, now: float) -> ResponsePlan:
+    """Return the plan of the frames for a `Fail`, an answer that ends in an error."""
     refusal = _refusal_of(fail)
     started = plan_reply(request, Reply(fail.text), ids=ids, now=now, cached=0).frames[:-1]
     frames: list[Frame] = list(started[: fail.after_events])
     if fail.shape == "failed":
-        response = _response(request, ids, now)
+        response = _initial_response(request, ids, now)
         response |= {"id": request.response_id, "status": "failed"}
         response["error"] = {"code": refusal.code, "message": refusal.message}
         frames.append(
-            _numbered({"type": "response.failed", "response": response}, len(frames), request)
+            _with_sequence_number(
+                {"type": "response.failed", "response": response}, len(frames), request
+            )
         )
     else:
         frames.append(error_frame(refusal, lane=request.lane, sequence_number=len(frames)))
@@ -139,15 +142,15 @@ def _refusal_of(fail: Fail) -> RequestRefusal:
     )
 
 
-class _HandWrittenResponse(msgspec.Struct):
-    """The fields of interest of a response that is written by hand."""
+class _RawResponse(msgspec.Struct):
+    """The id and the output of a response object inside raw frames."""
 
     id: str
     output: list[dict[str, Any]] | None = None
 
 
 def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
-    """Return the plan that sends frames unchanged; a response that they complete is stored."""
+    """Return the plan that sends raw frames unchanged; a response that they complete is stored."""
     responses = [_response_in(frame) for frame in frames]
     response_id = next((found.id for found in responses if found is not None), None)
     last = frames[-1] if frames else None
@@ -155,19 +158,19 @@ def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
     if isinstance(last, Mapping) and last.get("type") == "response.completed":
         final = responses[-1]
         stored = None if final is None else (final.id, final.output or [])
-    return ResponsePlan(frames, stored=stored, is_by_hand=True, response_id=response_id)
+    return ResponsePlan(frames, stored=stored, is_raw=True, response_id=response_id)
 
 
-def _response_in(frame: Frame) -> _HandWrittenResponse | None:
+def _response_in(frame: Frame) -> _RawResponse | None:
     if not isinstance(frame, Mapping):
         return None
     try:
-        return msgspec.convert(frame.get("response"), _HandWrittenResponse)
+        return msgspec.convert(frame.get("response"), _RawResponse)
     except msgspec.ValidationError:
         return None  # missing, or invalid on purpose
 
 
-def _response(request: Request, ids: Ids, now: float) -> Json:
+def _initial_response(request: Request, ids: IdGenerator, now: float) -> Json:
     if request.response_id is None:
         request.response_id = ids.new("resp")
     echoed = {
@@ -185,13 +188,13 @@ def _response(request: Request, ids: Ids, now: float) -> Json:
         "model": request["model"],
         "output": [],
         "service_tier": "default",
-        "tools": [_tool(tool) for tool in request.tools],
+        "tools": [_tool_with_defaults(tool) for tool in request.tools],
         "usage": None,
         **echoed,
     }
 
 
-def _tool(tool: Json) -> Json:
+def _tool_with_defaults(tool: Json) -> Json:
     if tool["type"] != "function":
         return tool
     return {"description": None, "parameters": None, "strict": True, **tool}
@@ -235,7 +238,7 @@ def _with_output(final: Json, how: str) -> Json:
             return final
 
 
-def _selected(events: list[Json], which: str) -> list[Json]:
+def _select_events(events: list[Json], which: str) -> list[Json]:
     match which:
         case "deltas":
             return [event for event in events if not event["type"].endswith(_NOT_ESSENTIAL)]
@@ -248,14 +251,14 @@ def _selected(events: list[Json], which: str) -> list[Json]:
             return events
 
 
-def _numbered(event: Json, number: int, request: Request) -> Json:
+def _with_sequence_number(event: Json, number: int, request: Request) -> Json:
     frame = event | {"sequence_number": number}
     if request.lane is not None:
         frame["stream_id"] = request.lane
     return frame
 
 
-def _output_events(request: Request, reply: Reply, ids: Ids) -> Iterator[Json]:
+def _output_events(request: Request, reply: Reply, ids: IdGenerator) -> Iterator[Json]:
     index = 0
     if is_compaction_due(request.body, request.history) and not request.is_warm_up:
         yield from _compaction_events(make_compaction(request.history, ids.new("cmp")), index)
@@ -292,7 +295,7 @@ def _reasoning_events(
     part = {"type": "summary_text", "text": summary}
     yield {"type": "response.output_item.added", "output_index": index, "item": item}
     yield {"type": f"{prefix}_part.added", **at, "part": part | {"text": ""}}
-    for delta in _words(summary):
+    for delta in _split_words(summary):
         yield {"type": f"{prefix}_text.delta", **at, "delta": delta}
     yield {"type": f"{prefix}_text.done", **at, "text": summary}
     yield {"type": f"{prefix}_part.done", **at, "part": part}
@@ -332,7 +335,7 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
         "output_index": index,
         "item": item | {"arguments": "", "status": "in_progress"},
     }
-    for delta in _pieces(arguments, 16):
+    for delta in _split_pieces(arguments, 16):
         yield {"type": f"{prefix}.delta", **at, "delta": delta}
     yield {"type": f"{prefix}.done", **at, "arguments": arguments}
     done = item | {"arguments": arguments, "status": "completed"}
@@ -340,23 +343,23 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
 
 
 def _message_deltas(reply: Reply) -> list[Sequence[str]]:
-    """Return the deltas of each message."""
-    texts: list[Sequence[str]] = [_split(text, reply.chunk_size) for text in reply.more]
+    """Return the text deltas of each message of a reply."""
+    texts: list[Sequence[str]] = [_split_text(text, reply.chunk_size) for text in reply.more]
     if reply.chunks is not None:
         return [reply.chunks, *texts]
     if reply.text is not None:
-        return [_split(reply.text, reply.chunk_size), *texts]
+        return [_split_text(reply.text, reply.chunk_size), *texts]
     return texts
 
 
-def _split(text: str, size: int | None) -> list[str]:
-    return _words(text) if size is None else _pieces(text, size)
+def _split_text(text: str, size: int | None) -> list[str]:
+    return _split_words(text) if size is None else _split_pieces(text, size)
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     first, *rest = text.split(" ")
     return [piece for piece in (first, *(f" {word}" for word in rest)) if piece]
 
 
-def _pieces(text: str, size: int) -> list[str]:
+def _split_pieces(text: str, size: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]

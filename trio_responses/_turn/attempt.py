@@ -1,7 +1,7 @@
 """One attempt at a turn, as the receive task sees it: its inbox, its deadlines and its failure.
 
 `ResponseStream` (`stream.py`) is the reader's side of a turn. A turn that is sent again gets a new
-`Turn` for each attempt.
+`TurnAttempt` for each attempt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.inbox import Inbox
     from trio_responses._wire import ServerEvent
 
-__all__ = ["Turn"]
+__all__ = ["TurnAttempt"]
 
 BEFORE_WORK: Final = (ResponseCreated, ResponseQueued, UnknownEvent)
 """Events that a server may send before it works on a response."""
@@ -30,8 +30,8 @@ NO_PROOF_OF_START: Final = (ErrorEvent, UnknownEvent)
 """Events that do not prove that a response has started: some servers send events of their own."""
 
 
-class Turn(ActiveRequest):
-    """One attempt at a turn: the request on its lane, and the inbox of its response."""
+class TurnAttempt(ActiveRequest):
+    """One attempt at a turn: its request, its deadlines, and the inbox of its response."""
 
     __slots__ = (
         "_deadlines_stopped",
@@ -75,7 +75,7 @@ class Turn(ActiveRequest):
 
     @property
     def delivery(self) -> DeliveryStatus:
-        """How far the request has come, from the first byte that was written.
+        """The delivery status of the request, once its first byte was written.
 
         A failed write is described by the exception of the write itself, which states whether
         the last byte was written.
@@ -84,7 +84,7 @@ class Turn(ActiveRequest):
 
     @property
     def deadline(self) -> float:
-        """When the time without an event is too long, on Trio's clock."""
+        """When the attempt times out unless another event is received, on Trio's clock."""
         if self._deadlines_stopped:
             return math.inf
         if self.last_event_at is not None:
@@ -94,7 +94,7 @@ class Turn(ActiveRequest):
         return math.inf
 
     def next_check(self, now: float) -> float:
-        """Return when to check the deadline again: the first event may make it earlier."""
+        """Return the time of the next check of the deadline, which the first event may advance."""
         if self._deadlines_stopped:
             return math.inf
         return min(self.deadline, now + self._timeouts.stall)
@@ -115,7 +115,7 @@ class Turn(ActiveRequest):
         self.inbox.put(events, size)
 
     def set_when_running(self, event: trio.Event) -> None:
-        """Set an event as soon as the server works on the response, or the turn has ended."""
+        """Set a `trio.Event` as soon as the server works on the response, or the turn has ended."""
         self._started_events += (event,)
         if self._running:
             event.set()
