@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 import trio
 
@@ -34,13 +34,13 @@ from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 from trio_responses._turn.methods import Lane, Responses, TurnMethods
-from trio_responses._turn.request_builder import StaticRequest, create_command
-from trio_responses._turn.stream import ResponseStream
+from trio_responses._wire.param_checks import check_params, merge_extra_body
+from trio_responses._wire.params import ConversationParams
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
-    from typing import Self
+    from typing import Self, Unpack
 
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
@@ -49,9 +49,12 @@ if TYPE_CHECKING:
     from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._transport.websocket import Dial
+    from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import ClientEvent, Input
+    from trio_responses._wire.params import ResponseCreateParams
 
 __all__ = [
+    "ConnectionOptions",
     "ResponsesConnection",
     "connect_responses",
     "make_engine",
@@ -89,6 +92,9 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
         return Responses(self)
 
+    def _turn_sender(self) -> TurnSender:
+        return self._engine.requests
+
     def stream(
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
@@ -96,7 +102,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Return a stream for one turn: its block sends the request and receives the events.
 
@@ -117,18 +123,13 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :param snapshot: whether text is kept for ``stream.snapshot``.
         :param max_retries: how often the turn is sent again after a rate limit or, with
             ``at_least_once``, after an error of the server; by default as the connection.
-        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
-        :raises ConfigurationError: for ``stream_id`` (use `lane`), and for invalid values of
-            ``delivery`` and ``max_retries``.
+        :param params: the parameters of the request: `ResponseCreateParams`.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
+        :raises ConfigurationError: for invalid values of ``delivery`` and ``max_retries``.
         """
-        check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params, input))
-        return ResponseStream(
-            self._engine.requests,
-            request,
-            delivery=delivery,
-            snapshot=snapshot,
-            max_retries=max_retries,
+        return super().stream(
+            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
         )
 
     @asynccontextmanager
@@ -149,7 +150,9 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             yield Lane(sender)
 
     @asynccontextmanager
-    async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
+    async def conversation(
+        self, **params: Unpack[ConversationParams]
+    ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation for the length of a block: a history that outlives its socket.
 
         For example::
@@ -159,10 +162,13 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
         Where the endpoint has lanes, the conversation and each of its forks reserve a lane.
 
-        :param settings: the fields of `ResponseCreate` that hold for every turn, such as
-            ``model`` and ``instructions``; others go into its ``extra``.
-        :raises ConfigurationError: for fields that are not settings.
+        :param params: the parameters that hold for every turn, such as ``model`` and
+            ``instructions``: `ConversationParams`.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
         """
+        check_params(params, of="conversation()", allowed=ConversationParams)
+        settings = merge_extra_body(params)
         with open_conversation(self._engine, settings, History()) as conversation:
             yield conversation
 
@@ -279,6 +285,29 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
     def statistics(self) -> ConnectionStatistics:
         """Return the counters of the connection."""
         return self._engine.statistics()
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """The options of `open_responses`, which describes them, as keyword arguments."""
+
+    base_url: str | None
+    api_key: ApiKey | None
+    endpoint: Endpoint | None
+    headers: Headers
+    ssl_context: ssl.SSLContext | None
+    proxy: ProxyOption
+    reconnect: ReconnectPolicy | Iterable[float] | None
+    timeouts: Timeouts | None
+    keepalive: Keepalive | None
+    limits: Limits | None
+    rotation: RotationPolicy | None
+    max_retries: int
+    max_retry_wait: float
+    on_abandoned_turn: OnAbandonedTurn
+    allow_insecure: bool
+    instruments: Iterable[Instrument]
+    logging: bool
+    dial: Dial
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Names for annotations: aliases, and the parameters of a request as typed dicts."""
 
+from trio_responses._client import ConnectionOptions
 from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import Redact
@@ -42,6 +43,7 @@ __all__ = [
     "AccessProgramsParam",
     "ApiKey",
     "Approve",
+    "ConnectionOptions",
     "ContextManagementParam",
     "ConversationParam",
     "ConversationParams",

@@ -87,7 +87,7 @@ def test_serve_rejects_unknown_parameters_without_the_option(
         async def ask() -> str:
             async with open_responses(url, api_key="any", proxy=False) as connection:
                 try:
-                    await connection.create(model="m", input="hi", modle="m")
+                    await connection.create(model="m", input="hi", extra_body={"modle": "m"})
                 except APIError as error:
                     return "failed" if "modle" in error.message else ""
                 return "ok"

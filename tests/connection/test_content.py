@@ -47,8 +47,9 @@ async def test_errors_quote_the_server_and_nothing_is_in_logs(
         with pytest.raises(ConnectionLost) as loss:
             await connection.create(model="m", input=CONTENT)
         failures.append(loss.value)
+        metadata: Any = {"a": object()}
         with pytest.raises(TypeError) as mistake:
-            await connection.create(model="m", input=CONTENT, metadata={"a": object()})
+            await connection.create(model="m", input=CONTENT, metadata=metadata)
         failures.append(mistake.value)
     assert len(failures) == 5
     for caught in failures:

@@ -37,11 +37,15 @@ async def well(connection: ResponsesConnection) -> None:
 async def test_create_sends_its_arguments_and_returns_the_response(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
-    """Known fields and others go out as they were given."""
+    """The fields go out as they were given."""
     server.reply("Hello!", usage={"input_tokens": 7})
     async with connect() as connection:
         response = await connection.create(
-            model="gpt-test", input="hi", store=False, temperature=0.5, multi_agent={"a": 1}
+            model="gpt-test",
+            input="hi",
+            store=False,
+            temperature=0.5,
+            multi_agent={"enabled": True},
         )
     assert response.output_text == "Hello!"
     assert response.usage is not None
@@ -53,7 +57,7 @@ async def test_create_sends_its_arguments_and_returns_the_response(
         "input": "hi",
         "store": False,
         "temperature": 0.5,
-        "multi_agent": {"a": 1},
+        "multi_agent": {"enabled": True},
     }
 
 
@@ -63,7 +67,7 @@ async def test_an_argument_that_is_no_json_sends_nothing(
     """A `TypeError`, and the next turn waits for nothing."""
     async with connect() as connection:
         with pytest.raises(TypeError):
-            await connection.create(model="m", input="hi", extra_field=object())
+            await connection.create(model="m", input="hi", extra_body={"a": object()})
         assert connection.statistics().requests_active == 0
         await well(connection)
     assert len(server.requests) == 1

@@ -46,14 +46,12 @@ def call(number: int) -> msgspec.Raw:
 def calls_of_a_turn(items: int) -> int:
     """Return how many functions a turn calls, with so many items of input and of output."""
     history = History()
-    settings = TurnSettings({"model": "m"}, "conversation")
-    new = [{"role": "user", "content": "hi"}] * items
+    settings = TurnSettings({"model": "m"})
+    new = raw_input([{"role": "user", "content": "hi"}] * items)
     response = Response(id="r", status="completed", raw_output=[call(n) for n in range(items)])
 
     def turn() -> None:
-        request = ConversationRequest(
-            history, raw_input(new), settings, instructions_with_parent=True
-        )
+        request = ConversationRequest(history, new, settings, instructions_with_parent=True)
         request.write(PLACE, lambda _: None)
         request.commit(response, ())
 

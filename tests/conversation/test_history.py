@@ -188,7 +188,8 @@ async def test_an_active_turn_is_not_added_to_a_new_history(
 
 async def test_a_checkpoint_is_restored_on_another_server(server: ResponsesServer) -> None:
     server.reply("I think.", reasoning="Hm.")
-    settings: dict[str, Any] = {"store": False, "instructions": "Brief!", "multi_agent": {"a": 1}}
+    settings: dict[str, Any] = {"store": False, "multi_agent": {"enabled": True}}
+    settings["instructions"] = "Brief!"
     async with open_conversation(server, **settings) as conversation:
         await conversation.create("one")
         saved, before, last = (

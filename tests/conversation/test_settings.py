@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.conversation.rig import open_conversation
-from trio_responses import ConfigurationError, function_tool
+from trio_responses import function_tool
 from trio_responses.testing import ResponsesServer
 
 
@@ -37,6 +37,17 @@ async def test_a_setting_may_be_any_mapping(server: ResponsesServer) -> None:
 
 
 async def test_a_conversation_id_of_the_server_is_not_a_setting(server: ResponsesServer) -> None:
-    with pytest.raises(ConfigurationError, match="conversation"):
+    with pytest.raises(TypeError, match="has no parameter 'conversation'"):
         async with open_conversation(server, conversation="conv_1"):
             pass
+
+
+async def test_extra_body_of_a_turn_is_merged_into_the_settings(server: ResponsesServer) -> None:
+    text = {"verbosity": "low"}
+    async with open_conversation(server, text=text, extra_body={"user": "u"}) as conversation:
+        await conversation.create("one")
+        await conversation.create("two", extra_body={"text": {"format": {"type": "text"}}})
+        await (await conversation.fork()).create("three")
+    assert [request["user"] for request in server.requests] == ["u"] * 3
+    merged = {"verbosity": "low", "format": {"type": "text"}}
+    assert [request["text"] for request in server.requests] == [text, merged, text]

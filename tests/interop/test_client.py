@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from tests.interop.programs import Program
     from trio_responses import ResponsesConnection, ResponseStream
-    from trio_responses.typing import Event, StreamEvent
+    from trio_responses.typing import Event, OnAbandonedTurn, StreamEvent
 
 AfterError: TypeAlias = Literal["reuse", "replace"]
 StartAgentic: TypeAlias = "Callable[..., tuple[Program, str]]"
@@ -91,7 +91,11 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def opened(
-    url: str, *, lanes: bool = False, after_error: AfterError = "replace"
+    url: str,
+    *,
+    lanes: bool = False,
+    after_error: AfterError = "replace",
+    on_abandoned_turn: OnAbandonedTurn = "drain",
 ) -> AsyncIterator[ResponsesConnection]:
     """Open a connection that must decode and assign every frame, and close by the handshake."""
     endpoint = Endpoint.compatible(url, lanes=lanes, after_error=after_error)
@@ -101,6 +105,7 @@ async def opened(
             api_key="sk-interop",
             reconnect=FAST_RECONNECT,
             timeouts=Timeouts(close=CLOSE_GUARD),
+            on_abandoned_turn=on_abandoned_turn,
         ) as connection:
             yield connection
             statistics = connection.statistics()
@@ -319,7 +324,9 @@ async def test_agentic_rejects_an_unknown_previous_response(
 async def test_agentic_rejects_a_parameter_of_the_wrong_type(agentic_url: str) -> None:
     async with opened(agentic_url) as connection:
         with pytest.raises(APIError) as caught:
-            await connection.create(model=MODEL, input="ping-text", temperature="hot")
+            await connection.create(
+                model=MODEL, input="ping-text", extra_body={"temperature": "hot"}
+            )
         assert (caught.value.status, caught.value.code) == (400, "invalid_request_error")
         assert "hot" in caught.value.message
         assert "hot" not in str(caught.value)
@@ -333,7 +340,7 @@ async def test_aimock_accepts_unknown_previous_responses_and_wrong_types(aimock_
             model=MODEL,
             input="ping-text",
             previous_response_id="resp_does_not_exist",
-            temperature="hot",
+            extra_body={"temperature": "hot"},
         )
         assert response.output_text == PONG
 
@@ -455,13 +462,13 @@ async def test_an_error_on_one_lane_does_not_affect_the_others(agentic_url: str)
         assert connection.statistics().sockets_opened == 1
 
 
-@pytest.mark.parametrize("abandon", ["drain", "replace"])
+@pytest.mark.parametrize("abandon", ["drain", "replace_socket"])
 @both
 async def test_an_abandoned_turn_leaves_no_events_to_the_next(
-    url: str, abandon: Literal["drain", "replace"]
+    url: str, abandon: OnAbandonedTurn
 ) -> None:
-    async with opened(url) as connection:
-        async with connection.stream(model=MODEL, input="slow-text", abandon=abandon) as stream:
+    async with opened(url, on_abandoned_turn=abandon) as connection:
+        async with connection.stream(model=MODEL, input="slow-text") as stream:
             async for event in stream:
                 if isinstance(event, OutputTextDelta):
                     break
@@ -469,7 +476,7 @@ async def test_an_abandoned_turn_leaves_no_events_to_the_next(
             events = await events_of(stream)
         assert isinstance(events[0], ResponseCreated)
         assert stream.response.output_text == PONG
-        assert connection.statistics().sockets_opened == {"drain": 1, "replace": 2}[abandon]
+        assert connection.statistics().sockets_opened == {"drain": 1, "replace_socket": 2}[abandon]
 
 
 # --- Steering ----------------------------------------------------------------------------

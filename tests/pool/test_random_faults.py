@@ -51,7 +51,7 @@ class Chaos:
             pass
         self.ended += 1
 
-    async def ask(self, turns: TurnMethods, text: str) -> None:
+    async def ask(self, turns: TurnMethods | Conversation, text: str) -> None:
         params: dict[str, Any] = {} if isinstance(turns, Conversation) else {"model": "m"}
         if params and self.parents and self.chance.random() < 0.3:
             params["previous_response_id"] = self.chance.choice(self.parents)

@@ -25,6 +25,7 @@ from trio_responses import (
     DeliveryStatus,
     RotationPolicy,
     Timeouts,
+    connect_responses,
     open_responses,
 )
 from trio_responses._instruments.instrument import Instrument
@@ -32,6 +33,7 @@ from trio_responses._instruments.records import SocketRecord
 from trio_responses._pool import open_pool
 from trio_responses._turn.methods import TurnMethods
 from trio_responses.testing import ResponsesServer
+from trio_responses.typing import ConnectionOptions
 
 
 async def test_closing_ends_the_active_and_the_waiting_turns(
@@ -325,6 +327,16 @@ def test_open_pool_has_the_options_of_open_responses() -> None:
     pool, single = (inspect.signature(one).parameters for one in (open_pool, open_responses))
     assert {name: pool[name] for name in pool if name not in own} == dict(single)
     assert own < set(pool)
+
+
+def test_connection_options_are_the_options_of_open_responses() -> None:
+    single = inspect.signature(open_responses).parameters
+    options: dict[str, Any] = ConnectionOptions.__annotations__
+    assert {name: each.__forward_arg__ for name, each in options.items()} == {
+        name: each.annotation for name, each in single.items()
+    }
+    (_nursery, *names) = inspect.signature(connect_responses).parameters
+    assert names == list(single)
 
 
 async def test_all_connections_share_the_instruments(server: ResponsesServer) -> None:

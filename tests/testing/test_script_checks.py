@@ -141,7 +141,7 @@ async def test_invalid_options_of_slow_writes_raise(
 async def test_closing_with_a_code_that_no_close_frame_carries_raises(
     server: ResponsesServer,
 ) -> None:
-    with pytest.raises(ValueError, match="a close code must be 1000 to 4999.* not 1006"):
+    with pytest.raises(ValueError, match=r"a close code must be 1000 to 4999.* not 1006"):
         await server.close_all(1006)
 
 

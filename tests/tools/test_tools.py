@@ -500,15 +500,15 @@ async def test_a_plain_function_in_tools_is_rejected(
     message = rf"^tools\[1\] is a plain function: decorate {name} with @function_tool$"
     tools = [forecast, function]
     async with open_responses(server.url, dial=server.dial) as connection:
-        with pytest.raises(ConfigurationError, match=message):
+        with pytest.raises(TypeError, match=message):
             await connection.create(model="m", input="hi", tools=tools)
-        with pytest.raises(ConfigurationError, match=message):
+        with pytest.raises(TypeError, match=message):
             async with connection.conversation(model="m", tools=tools):
                 pytest.fail("the block began")  # pragma: no cover
         async with connection.conversation(model="m") as conversation:
-            with pytest.raises(ConfigurationError, match=message):
+            with pytest.raises(TypeError, match=message):
                 await conversation.create("hi", tools=tools)
-            with pytest.raises(ConfigurationError, match=message):
+            with pytest.raises(TypeError, match=message):
                 await conversation.run("hi", tools=tools)
             assert (await conversation.run("hi", tools=tools[:1])).status == "completed"
     assert server.statistics().requests == 1

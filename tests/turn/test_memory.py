@@ -488,7 +488,7 @@ async def test_100_mib_through_a_slow_consumer_take_less_than_40_mib(
 
     limits = Limits(turn_buffer_bytes=MIB, connection_buffer_bytes=2 * MIB)
     async with narrow_server.open_client(dial=dial, limits=limits) as connection:
-        await ask(connection, "", generate=False)  # so that all modules are imported
+        await connection.warm_up(model="m")  # so that all modules are imported
         before = peak = resident_bytes()
         most_unread = received = 0
         async with connection.stream(model="m", input="all of it", snapshot=False) as stream:

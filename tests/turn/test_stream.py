@@ -27,7 +27,6 @@ from trio_responses import (
     PreviousResponseNotFound,
     RateLimitError,
     ResponseFailedError,
-    ResponsesError,
     UndecodableResponse,
 )
 from trio_responses.testing import ERROR_SHAPES, Call, ErrorShape, Reply, WireBytes
@@ -501,7 +500,7 @@ async def test_an_error_after_deltas_is_an_error_of_a_turn_that_ran(
 
 async def test_create_refuses_a_stream_id(server: "ResponsesServer") -> None:
     async with server.open_client() as connection:
-        with pytest.raises(ResponsesError, match=r"connection\.lane"):
+        with pytest.raises(TypeError, match=r"connection\.lane"):
             await ask(connection, "hi", stream_id="main")
         assert server.requests == []
 
@@ -509,6 +508,7 @@ async def test_create_refuses_a_stream_id(server: "ResponsesServer") -> None:
 async def test_unknown_parameters_go_to_the_server(server: "ResponsesServer") -> None:
     async with server.open_client() as connection:
         metadata = {"more": "yes"}
-        await ask(connection, "hi", multi_agent={"a": 1}, extra={"client_metadata": metadata})
-        assert server.requests[0]["multi_agent"] == {"a": 1}
+        body = {"multi_agent": {"a": 1}, "client_metadata": metadata}
+        await ask(connection, "hi", multi_agent={"enabled": True}, extra_body=body)
+        assert server.requests[0]["multi_agent"] == {"enabled": True, "a": 1}
         assert server.requests[0]["client_metadata"] == metadata

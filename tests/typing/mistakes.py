@@ -2,6 +2,15 @@
 
 from typing import Unpack
 
+from trio_responses import (
+    Conversation,
+    ResponsesConnection,
+    ResponsesPool,
+    Timeouts,
+    connect_responses,
+    open_pool,
+    open_responses,
+)
 from trio_responses.types import (
     ContentPart,
     InputItem,
@@ -86,3 +95,42 @@ def write_params() -> None:
     take_response_params(context_management=[{"compact_threshold": 9}])  # error
     take_response_params(extra_body=[1])  # error
     take_conversation_params(previous_response_id="resp_1")  # error
+
+
+async def run_turns(connection: ResponsesConnection, pool: ResponsesPool) -> None:
+    await connection.create("hi", model="m", delivry="at_least_once")  # error
+    await connection.create("hi", model="m", delivery="at_lest_once")  # error
+    await connection.create("hi", model="m", temprature=0.5)  # error
+    await connection.create("hi", model="m", extra={"brand_new": 1})  # error
+    await connection.create(5, model="m")  # error
+    await connection.responses.create(input="hi", model="m", timeout=3)  # error
+    await connection.responses.create(input="hi", model="m", stream=True)  # error
+    await connection.parse(int, "hi", model="m", text={"verbosty": "low"})  # error
+    await pool.warm_up(model="m", generate=False)  # error
+    connection.create("hi", model="m")  # error
+    _ = (await connection.create("hi", model="m")).output_txt  # error
+    async with connection.lane() as lane:
+        lane.stream("hi", model="m", snapshots=False)  # error
+    connection.conversation(model="m", previous_response_id="resp_1")  # error
+    pool.conversation(modle="m")  # error
+
+
+async def run_conversation(conversation: Conversation) -> None:
+    await conversation.run("hi", max_round=3)  # error
+    await conversation.run("hi", on_tool_eror="raise")  # error
+    await conversation.run("hi", on_tool_error="rise")  # error
+    await conversation.create("hi", input="hi")  # error
+    await conversation.create("hi", max_rounds=3)  # error
+    await conversation.parse(int, "hi", tool_timeot=3)  # error
+    conversation.run_stream("hi", tools=print)  # error
+    await conversation.warm_up(previous_response_id="resp_1")  # error
+    conversation.create("hi")  # error
+    await conversation.checkpoint()  # error
+
+
+async def open_connections() -> None:
+    open_responses(timeout=3)  # error
+    open_responses(timeouts=3)  # error
+    open_responses(timeouts=Timeouts(stal=3))  # error
+    open_pool(max_retry=3)  # error
+    await connect_responses("https://localhost/v1")  # error

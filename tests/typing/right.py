@@ -5,17 +5,28 @@
 
 from typing import Literal, Unpack, assert_never, assert_type
 
+import trio
+
 from trio_responses import (
     BufferOverflow,
     ConnectionLost,
     ConnectionRestored,
     ConnectionRotated,
+    Conversation,
+    ParsedResponse,
+    ResponsesConnection,
+    ResponsesPool,
+    Timeouts,
     ToolFinished,
     ToolProgress,
     ToolStarted,
     TurnRestarted,
+    connect_responses,
     function_tool,
+    open_pool,
+    open_responses,
 )
+from trio_responses.testing import ResponsesServer
 from trio_responses.types import (
     ContentPart,
     ErrorEvent,
@@ -41,6 +52,7 @@ from trio_responses.types import (
     WebSearchPreviewTool,
 )
 from trio_responses.typing import (
+    ConnectionOptions,
     ConversationParams,
     Event,
     ResponseCreateParams,
@@ -213,3 +225,40 @@ def write_params() -> None:
     take_response_params(conversation={"id": "conv_1"})
     take_response_params(extra_body={"brand_new": 1})
     take_conversation_params(model="m", store=False, temperature=0.5, metadata={"a": "b"})
+
+
+async def run_turns(connection: ResponsesConnection, pool: ResponsesPool) -> None:
+    await connection.create("hi", model="m", delivery="at_least_once", temperature=0.5)
+    await connection.create(Message(role="user", content="hi"), model="m", max_retries=0)
+    await connection.create([{"role": "user", "content": "hi"}], extra_body={"brand_new": 1})
+    await connection.responses.create(input="hi", model="m")
+    params: ResponseCreateParams = {"model": "m", "text": {"verbosity": "low"}}
+    answer = await connection.parse(int, "hi", model="m", text={"verbosity": "low"})
+    assert_type(answer, ParsedResponse[int])
+    await pool.warm_up(model="m", tools=[get_weather])
+    async with connection.lane() as lane, lane.stream("hi", snapshot=False, **params) as stream:
+        assert_type((await stream.get_final_response()).output_text, str)
+
+
+async def run_conversation(connection: ResponsesConnection, pool: ResponsesPool) -> None:
+    params: ConversationParams = {"model": "m", "instructions": "Be brief."}
+    async with pool.conversation(**params) as conversation:
+        assert_type(conversation, Conversation)
+    async with connection.conversation(**params) as conversation:
+        await conversation.create("hi", temperature=0.5)
+        await conversation.warm_up()
+        await conversation.run("hi", tools=[get_weather], max_rounds=3, on_tool_error="raise")
+        answer = await conversation.parse(int, "hi", tools=[get_weather], tool_timeout=3)
+        assert_type(answer.parsed, int)
+        async with conversation.run_stream("hi", tool_choice="required", snapshot=False) as run:
+            await run.get_final_response()
+
+
+async def open_connections(server: ResponsesServer) -> None:
+    options = ConnectionOptions(timeouts=Timeouts(stall=3), max_retries=3)
+    async with open_responses(**options) as connection:
+        assert_type(connection, ResponsesConnection)
+    async with open_pool(size=2, **options), trio.open_nursery() as nursery:
+        await connect_responses(nursery, **options)
+    async with server.open_client(**options):
+        pass

@@ -103,7 +103,13 @@ def test_every_typed_dict_is_public() -> None:
                 " goes into extra_body={...}"
             ),
         ),
-        ("timeout", "create() has no parameter 'timeout': use timeouts=Timeouts(...)"),
+        (
+            "timeout",
+            (
+                "create() has no parameter 'timeout': use trio.fail_after(seconds), or"
+                " timeouts=Timeouts(...) of the connection"
+            ),
+        ),
         ("messages", "create() has no parameter 'messages': use the first argument, input"),
         ("max_tokens", "create() has no parameter 'max_tokens': use max_output_tokens="),
     ],

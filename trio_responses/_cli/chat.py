@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from trio_responses._cli.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.toolbox import ToolLike
-    from trio_responses.typing import Event
+    from trio_responses.typing import ConversationParams, Event
 
 __all__ = ["Chat", "LineReader", "TextLineReader", "chat", "choose_renderer"]
 
@@ -274,9 +274,10 @@ class Chat:
     async def _run_turn(self, text: str) -> None:
         """Run one turn with all its tool calls, and show its events."""
         full_turns = self.conversation.statistics().full_turns
+        params: ConversationParams = {"tools": self._tools} if self._tools else {}
         with trio.CancelScope() as self._turn_scope:
             try:
-                async with self.conversation.run_stream(text, tools=self._tools or None) as stream:
+                async with self.conversation.run_stream(text, **params) as stream:
                     async for event in stream:
                         self._show_event(event)
                     self._renderer.end_text()

@@ -39,11 +39,12 @@ from trio_responses.typing import Event
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable
-    from typing import TextIO
+    from typing import TextIO, Unpack
 
     from trio_responses import ResponsesConnection
     from trio_responses.testing import Request, ResponsesServer
     from trio_responses.types import Response
+    from trio_responses.typing import ResponseCreateParams
 
 __all__ = ["STEPS", "Demo", "Screen", "UnexpectedResult", "demo", "run_demo"]
 
@@ -139,11 +140,12 @@ class Demo:
         except trio.EndOfChannel:
             raise UnexpectedResult("the connection closed and will open no more sockets") from None
 
-    async def converse(self, text: str, **params: Any) -> Response:
+    async def converse(self, question: str, **params: Unpack[ResponseCreateParams]) -> Response:
         """Run one turn, and show the text of the answer as it arrives."""
-        self.screen.line(f"you:   {text}")
+        self.screen.line(f"you:   {question}")
         pieces: list[str] = []
-        async with self.connection.stream(text, model=DEFAULT_MODEL, **params) as stream:
+        params = {"model": DEFAULT_MODEL, **params}
+        async with self.connection.stream(question, **params) as stream:
             async for piece in stream.text_deltas():
                 self.screen.stream("model: ", piece)
                 pieces.append(piece)

@@ -153,7 +153,7 @@ class JSONReport:
         report: dict[str, Any] = {
             "url": _without_query(prober.endpoint.url),
             "basics": basics,
-            "model": prober.model,
+            "model": prober.model if prober.has_answer else None,
             "profile": prober.profile(findings) if basics else None,
             "features": findings,
         }

@@ -119,8 +119,10 @@ class Prober:
     ) -> None:
         self.endpoint = endpoint
         self.models = models
-        self.model: str | None = None
-        """The first model that answered; `None` until one has."""
+        self.model = models[0]
+        """The model of the features: the first that answered."""
+        self.has_answer = False
+        """Whether a model has answered."""
         self.timeout = timeout
         self._api_key = api_key
         self._dial = dial
@@ -232,7 +234,7 @@ async def _text_turn(prober: Prober) -> Judgement:
             except APIError as error:
                 rejected.append(f"{model}: {describe_error(error)}")
                 continue
-            prober.model = model
+            prober.model, prober.has_answer = model, True
             return _judge_text(stream.response, pieces, model, rejected)
     return Verdict.FAILS, "; ".join(rejected)
 
@@ -354,9 +356,7 @@ async def _lanes(prober: Prober) -> Judgement:
     side_by_side = False
     async with prober.connect() as connection:
         for lane in LANES:
-            await connection.send(
-                ResponseCreate(model=prober.model, input=COUNT, stream_id=lane)  # type: ignore[arg-type]
-            )
+            await connection.send(ResponseCreate(model=prober.model, input=COUNT, stream_id=lane))
         while len(ended) < len(LANES):
             event = await connection.receive()
             reason = _why_no_lanes(event)

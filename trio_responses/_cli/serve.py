@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -19,6 +19,7 @@ from trio_responses.testing import default_answer, open_test_server
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from trio_responses.testing import Answer, Request, ResponsesServer
 
@@ -27,14 +28,12 @@ __all__ = ["load_recording", "replay", "serve"]
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run the embedded server until a signal."""
-    return _run_server(
-        lambda _: None,
-        host=arguments.host,
-        port=arguments.port,
+    server = open_test_server(
         api_key=arguments.api_key,
         max_age=arguments.max_age,
         unknown_parameters=arguments.unknown_parameters,
     )
+    return _run_server(server, lambda _: None, host=arguments.host, port=arguments.port)
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -45,40 +44,38 @@ def replay(arguments: argparse.Namespace) -> int:
         name=arguments.file,
         timing=arguments.timing,
     )
-    return _run_server(
-        prepare,
-        host=arguments.host,
-        port=arguments.port,
+    server = open_test_server(
         api_key=arguments.api_key,
         unknown_parameters=True,  # the recorded server may have accepted more than ours
         max_age=None,  # a socket is closed where it was closed in the recording
     )
+    return _run_server(server, prepare, host=arguments.host, port=arguments.port)
 
 
 def _run_server(
+    opening: AbstractAsyncContextManager[ResponsesServer],
     prepare: Callable[[ResponsesServer], None],
     *,
     host: str,
     port: int,
-    **options: Any,
 ) -> int:
     """Run the embedded server until a signal, and return the exit code.
 
+    :param opening: opens the server.
     :param prepare: scripts the answers of the server, before the server listens.
-    :param options: those of `open_test_server`.
     """
-    code = run(partial(_serve_until_signal, prepare, host=host, port=port, **options))
+    code = run(partial(_serve_until_signal, opening, prepare, host=host, port=port))
     return 0 if code > SIGNAL_BASE else code
 
 
 async def _serve_until_signal(
+    opening: AbstractAsyncContextManager[ResponsesServer],
     prepare: Callable[[ResponsesServer], None],
     *,
     host: str,
     port: int,
-    **options: Any,
 ) -> int:
-    async with open_test_server(**options) as server:
+    async with opening as server:
         prepare(server)
         try:
             url = await server.serve_tcp(port, host)

@@ -22,6 +22,10 @@ T = TypeVar("T")
 FORMAT: Final = "trio-responses conversation"
 VERSION: Final = 1
 HINT: Final = "pass the return value of conversation.checkpoint()"
+NOT_SETTINGS: Final = frozenset(
+    {"conversation", "input", "previous_response_id", "stream_id", "generate"}
+)
+"""Fields of a request that a conversation sets itself, or that exclude its own history."""
 
 
 class _CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +57,15 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
         """Return the history of the checkpoint.
 
         The next turn has full input, unless the server stored the last response.
+
+        :raises ConfigurationError: for a field that is not a setting of a conversation.
         """
-        settings = TurnSettings(self.settings, "conversation")
+        wrong = NOT_SETTINGS.intersection(self.settings)
+        if wrong:
+            raise ConfigurationError(
+                f"not a checkpoint: not a setting of a conversation: {', '.join(sorted(wrong))}"
+            )
+        settings = TurnSettings(self.settings)
         server = None
         if self.last_response_id:
             server = ContinuationPoint(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 
 import msgspec
 import trio
@@ -27,12 +27,15 @@ from trio_responses._settings import check_option_values
 from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
-from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.methods import STREAM_OPTIONS, TURN_OPTIONS, without_output
 from trio_responses._turn.request_builder import raw_input
+from trio_responses._wire.param_checks import check_params, merge_extra_body
+from trio_responses._wire.params import ConversationParams
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from typing import Unpack
 
     from trio_responses._conversation.history import History
     from trio_responses._conversation.run import Report, RunStream
@@ -53,6 +56,17 @@ if TYPE_CHECKING:  # type checkers know the default of a type variable before Py
     Deps = typing_extensions.TypeVar("Deps", default=None)
 else:
     Deps = TypeVar("Deps")
+RUN_OPTIONS: Final = (
+    *TURN_OPTIONS,
+    "handlers",
+    "approve",
+    "max_rounds",
+    "max_concurrency",
+    "tool_timeout",
+    "on_tool_error",
+    "deps",
+)
+"""Names of keyword arguments of a run that are no parameters of its requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +90,7 @@ class ConversationStatistics:
 
 
 @final
-class Conversation(TurnMethods):
+class Conversation:
     """A chain of turns with one history. Made by ``connection.conversation()``.
 
     A conversation has one turn at a time: further turns wait, in the order in which they were
@@ -96,8 +110,8 @@ class Conversation(TurnMethods):
         instruments: Instruments | None = None,
     ) -> None:
         self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
-        given = TurnSettings(settings, "conversation")  # raises for values that cannot be sent
-        self._settings = TurnSettings(copy_settings(given.plain), "conversation")
+        given = TurnSettings(settings)  # raises for values that cannot be sent
+        self._settings = TurnSettings(copy_settings(given.plain))
         self._reserve_lane = reserve_lane
         self._sender = reserve_lane()
         self._endpoint = endpoint
@@ -118,22 +132,49 @@ class Conversation(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> ResponseStream:
         """Return a stream for the next turn: its block sends the request and receives the events.
 
         :param input: what is new: text, which is sent as a message of the user, or an item, or a
             list of items.
-        :param params: settings for this turn only, which replace those of the conversation. A turn
-            whose settings differ from those of the turn before is sent with full input.
-        :raises ConfigurationError: for a field that is not a setting of a turn.
+        :param delivery: as of ``connection.stream``.
+        :param snapshot: as of ``connection.stream``.
+        :param max_retries: as of ``connection.stream``.
+        :param params: parameters for this turn only, which replace those of the conversation:
+            `ConversationParams`. A turn whose parameters differ from those of the turn before is
+            sent with full input.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
+        """
+        self._check(params, "stream()", STREAM_OPTIONS)
+        return self._open_turn(
+            input, params, delivery=delivery, snapshot=snapshot, max_retries=max_retries
+        )
+
+    def _check(self, params: Mapping[str, Any], of: str, options: Collection[str]) -> None:
+        of = f"{of} of a conversation"
+        check_params(params, of=of, allowed=ConversationParams, options=options)
+
+    def _open_turn(
+        self,
+        given: Input | None,
+        params: Mapping[str, Any],
+        *,
+        delivery: DeliveryMode,
+        snapshot: bool,
+        max_retries: int | None,
+        generate: bool | None = None,
+    ) -> ResponseStream:
+        """Return the stream of a turn, whose ``async with`` block sends the request.
+
+        :param params: parameters that `check_params` accepts.
+        :param generate: `False` for a warm-up.
         """
         check_option_values(delivery=delivery)
-        generate = params.pop("generate", None)
-        settings = self._settings_with(params, "turn")
         return self._make_turn(
-            raw_input(input),
-            settings,
+            raw_input(given),
+            self._settings_with(params),
             generate=generate,
             delivery=delivery,
             snapshot=snapshot,
@@ -178,7 +219,7 @@ class Conversation(TurnMethods):
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> Response:
         """Run the next turn and return its Response: completed, or incomplete.
 
@@ -186,7 +227,38 @@ class Conversation(TurnMethods):
 
         :raises ResponsesError: as ``connection.create`` does; the history does not change.
         """
-        return await super().create(input, delivery=delivery, max_retries=max_retries, **params)
+        self._check(params, "create()", TURN_OPTIONS)
+        async with self._open_turn(
+            input, params, delivery=delivery, snapshot=False, max_retries=max_retries
+        ) as stream:
+            return await stream.get_final_response()
+
+    async def warm_up(
+        self,
+        input: Input = (),  # noqa: A002 - the protocol's field name
+        *,
+        delivery: DeliveryMode = "at_most_once",
+        max_retries: int | None = None,
+        **params: Unpack[ConversationParams],
+    ) -> Response:
+        """Let the server prepare the settings and the history, without output.
+
+        If cancelled, the remaining events are discarded, and the history does not change.
+
+        :param input: items that the next turn begins with, if any.
+        :raises UnexpectedOutput: when the server generated output in spite of that.
+        :raises ResponsesError: as `create` does.
+        """
+        self._check(params, "warm_up()", TURN_OPTIONS)
+        async with self._open_turn(
+            input,
+            params,
+            delivery=delivery,
+            snapshot=False,
+            max_retries=max_retries,
+            generate=False,
+        ) as stream:
+            return without_output(await stream.get_final_response())
 
     # --- Turns and tools -----------------------------------------------------------------
 
@@ -194,7 +266,6 @@ class Conversation(TurnMethods):
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
-        tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -205,7 +276,7 @@ class Conversation(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> AbstractAsyncContextManager[RunStream]:
         """Open a stream of the events of a run: turns and tool calls until the model answers.
 
@@ -230,7 +301,6 @@ class Conversation(TurnMethods):
         :param input: as for `stream`. If it is empty, the run continues where the last one
             stopped: with the input of that run if its first turn did not end well, else with the
             calls that it left.
-        :param tools: functions, and definitions of other tools; by default the conversation's.
         :param handlers: called for the calls that no function of ``tools`` answers: by the type of
             the call, such as ``"computer_call"``, or by the name of a custom tool or a function.
         :param approve: called before a call runs, and for MCP approvals that have no handler.
@@ -243,20 +313,57 @@ class Conversation(TurnMethods):
             that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
         :param max_retries: as for `stream`, for each turn of the run.
-        :param params: settings of the turns. A ``tool_choice`` that forces a call applies to the
-            first turn only, because it would force calls without end.
-        :raises ConfigurationError: for a field that is not a setting, and for invalid values; and,
-            without an input, if the history is empty.
+        :param params: parameters of the turns, which replace those of the conversation:
+            `ConversationParams`. A ``tool_choice`` that forces a call applies to the first turn
+            only, because it would force calls without end.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
+        :raises ConfigurationError: for invalid options; and, without an input, if the history is
+            empty.
+        """
+        self._check(params, "run_stream()", (*RUN_OPTIONS, "snapshot"))
+        return self._open_run(
+            input,
+            params,
+            handlers=handlers,
+            approve=approve,
+            max_rounds=max_rounds,
+            max_concurrency=max_concurrency,
+            tool_timeout=tool_timeout,
+            on_tool_error=on_tool_error,
+            deps=deps,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+        )
+
+    def _open_run(
+        self,
+        given: Input | None,
+        params: Mapping[str, Any],
+        *,
+        handlers: Mapping[str, Handler] | None,
+        approve: Approve | None,
+        max_rounds: int,
+        max_concurrency: float,
+        tool_timeout: float | None,
+        on_tool_error: OnToolError,
+        deps: object,
+        delivery: DeliveryMode,
+        snapshot: bool,
+        max_retries: int | None,
+    ) -> AbstractAsyncContextManager[RunStream]:
+        """Return the stream of a run; its block sends the first request.
+
+        :param params: parameters that `check_params` accepts.
         """
         check_option_values(delivery=delivery)
         for name, value in {"max_rounds": max_rounds, "max_concurrency": max_concurrency}.items():
             if not value >= 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
         self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
-        if tools is not None:
-            params["tools"] = tools
         toolbox = Toolbox(
-            tools=self._tools if tools is None else tools,
+            tools=params.get("tools", self._tools),
             handlers=handlers or {},
             approve=approve,
             timeout=tool_timeout,
@@ -266,7 +373,7 @@ class Conversation(TurnMethods):
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
-            settings=self._settings_with(params, "run"),
+            settings=self._settings_with(params),
             make_context=partial(self._make_context, deps),
             instruments=self._instruments,
         )
@@ -277,13 +384,12 @@ class Conversation(TurnMethods):
             max_retries=max_retries,
             within_run=True,
         )
-        return open_run(make_turn, self._lock, self._history, config, raw_input(input))
+        return open_run(make_turn, self._lock, self._history, config, raw_input(given))
 
     async def run(
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
-        tools: Sequence[ToolLike] | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -293,7 +399,7 @@ class Conversation(TurnMethods):
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> Response:
         """Run turns, and tools between them, until the model answers; return its Response.
 
@@ -306,9 +412,10 @@ class Conversation(TurnMethods):
         :raises Exception: the exception of a tool, with ``on_tool_error="raise"``.
         :raises ResponsesError: as `create` does.
         """
-        async with self.run_stream(
+        self._check(params, "run()", RUN_OPTIONS)
+        async with self._open_run(
             input,
-            tools=tools,
+            params,
             handlers=handlers,
             approve=approve,
             max_rounds=max_rounds,
@@ -319,7 +426,6 @@ class Conversation(TurnMethods):
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
-            **params,
         ) as run:
             return await run.get_final_response()
 
@@ -329,9 +435,16 @@ class Conversation(TurnMethods):
         answer: type[T],
         input: Input | None = None,
         *,
+        handlers: Mapping[str, Handler] | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = 16,
+        max_concurrency: float = 16,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "return",
+        deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> ParsedResponse[T]: ...
     @overload
     async def parse(
@@ -339,32 +452,59 @@ class Conversation(TurnMethods):
         answer: Any,
         input: Input | None = None,
         *,
+        handlers: Mapping[str, Handler] | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = 16,
+        max_concurrency: float = 16,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "return",
+        deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> ParsedResponse[Any]: ...
     async def parse(
         self,
         answer: Any,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
+        handlers: Mapping[str, Handler] | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = 16,
+        max_concurrency: float = 16,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "return",
+        deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ConversationParams],
     ) -> ParsedResponse[Any]:
         """Run turns, and tools between them, until the model answers with a value of a type.
 
-        If cancelled, the conversation is in the same state as after a cancelled `run`.
+        If cancelled, the conversation is in the same state as after a cancelled `run`. The other
+        parameters are those of `run`.
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
-        :param params: the parameters of `run`, such as ``tools``.
         :raises ParseError: as ``connection.parse`` does; the answer is in the history.
         :raises ResponsesError: as `run` does.
         """
+        self._check(params, "parse()", RUN_OPTIONS)
         settings, reader = with_text_format(answer, {**self._settings.plain, **params})
-        params["text"] = settings["text"]
-        response = await self.run(input, delivery=delivery, max_retries=max_retries, **params)
-        return parse_response(response, reader)
+        async with self._open_run(
+            input,
+            {**params, "text": settings["text"]},
+            handlers=handlers,
+            approve=approve,
+            max_rounds=max_rounds,
+            max_concurrency=max_concurrency,
+            tool_timeout=tool_timeout,
+            on_tool_error=on_tool_error,
+            deps=deps,
+            delivery=delivery,
+            snapshot=False,
+            max_retries=max_retries,
+        ) as run:
+            return parse_response(await run.get_final_response(), reader)
 
     def _make_context(
         self, deps: object, call: wire.FunctionCall, report: Report
@@ -372,8 +512,11 @@ class Conversation(TurnMethods):
         """Return the context of a call in a run."""
         return ToolContext(deps, call=call, conversation=self, report=report)
 
-    def _settings_with(self, params: Mapping[str, Any], of: str) -> TurnSettings:
-        return TurnSettings({**self._settings.plain, **params}, of) if params else self._settings
+    def _settings_with(self, params: Mapping[str, Any]) -> TurnSettings:
+        """Return the settings of the conversation with those of a turn in their place."""
+        if not params:
+            return self._settings
+        return TurnSettings(merge_extra_body({**self._settings.plain, **params}))
 
     # --- History -------------------------------------------------------------------------
 

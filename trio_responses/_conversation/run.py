@@ -349,7 +349,7 @@ def _without_forced_call(settings: TurnSettings) -> TurnSettings:
     later = _unforced_choice(choice)
     if later == choice:
         return settings
-    return TurnSettings({**settings.plain, "tool_choice": later}, "run")
+    return TurnSettings({**settings.plain, "tool_choice": later})
 
 
 def _unforced_choice(choice: Any) -> Any:

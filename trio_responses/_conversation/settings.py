@@ -6,15 +6,14 @@ all. Later changes to the objects that the caller passed have no effect.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.continuation import canonical_settings, with_encrypted_reasoning
 from trio_responses._tools.toolbox import tool_definitions
-from trio_responses._turn.request_builder import create_command
+from trio_responses._turn.request_builder import command_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,31 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["TurnSettings", "copy_settings"]
 
-NOT_SETTINGS: Final[Mapping[str, str]] = {
-    "conversation": "the conversation sends its own history",
-    "generate": "for a request without output, call conversation.warm_up()",
-    "input": "pass the input to create(), stream() or run()",
-    "previous_response_id": "the conversation continues its own last response",
-    "stream_id": "the conversation has a lane of its own",
-}
-"""Fields of a request that a conversation decides, with the reason or the alternative."""
-
 
 @final
 class TurnSettings:
     """The settings of a turn, already encoded: all request fields except the input.
 
-    :param given: settings by name; those that are ``UNSET`` are left out.
-    :param of: ``conversation``, ``turn`` or ``run``, for error messages.
-    :raises ConfigurationError: for a field that is not a setting, and for a plain function as a
-        tool.
+    :param given: checked settings by name; those that are ``UNSET`` are left out.
     :raises TypeError: for a value that has no JSON form.
     """
 
-    def __init__(self, given: Mapping[str, Any], of: str) -> None:
-        for name, reason in NOT_SETTINGS.items():
-            if name in given:
-                raise ConfigurationError(f"{name!r} is not a setting of a {of}: {reason}")
+    def __init__(self, given: Mapping[str, Any]) -> None:
         plain = {name: value for name, value in given.items() if value is not msgspec.UNSET}
         if plain.get("tools"):
             plain["tools"] = tool_definitions(plain["tools"])
@@ -93,10 +77,10 @@ class TurnSettings:
 
 def copy_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deep copy of settings as plain JSON values."""
-    copy: dict[str, Any] = msgspec.json.decode(wire.encode(create_command(dict(settings))))
+    copy: dict[str, Any] = msgspec.json.decode(wire.encode(command_of(settings)))
     del copy["type"]
     return copy
 
 
 def _encode(settings: Mapping[str, Any]) -> bytes:
-    return wire.encode(create_command(with_encrypted_reasoning(settings)))
+    return wire.encode(command_of(with_encrypted_reasoning(settings)))

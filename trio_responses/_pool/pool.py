@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from itertools import tee
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -23,16 +23,15 @@ from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._pool.scheduler import PoolLimits, Scheduler, is_permanent
 from trio_responses._pool.statistics import SUMS, PoolStatistics
 from trio_responses._pool.supervisor import PoolSupervisor
-from trio_responses._settings import ReconnectPolicy, RetryPolicy, check_option_values
+from trio_responses._settings import ReconnectPolicy, RetryPolicy
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import Responses, TurnMethods
-from trio_responses._turn.request_builder import StaticRequest, create_command
-from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Iterable
+    from typing import Unpack
 
     from trio_responses._client import ResponsesConnection
     from trio_responses._connection.engine import ConnectionEngine
@@ -55,7 +54,9 @@ if TYPE_CHECKING:
     from trio_responses._turn.methods import Lane
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
+    from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import Input
+    from trio_responses._wire.params import ConversationParams, ResponseCreateParams
 
 __all__ = ["ResponsesPool", "open_pool"]
 
@@ -91,6 +92,9 @@ class ResponsesPool(TurnMethods):
         """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
         return Responses(self)
 
+    def _turn_sender(self) -> TurnSender:
+        return PoolTurnSender(self._scheduler, self._retry_policy)
+
     def stream(
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
@@ -98,7 +102,7 @@ class ResponsesPool(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Return a stream for one turn, as ``connection.stream`` does.
 
@@ -108,15 +112,8 @@ class ResponsesPool(TurnMethods):
         connection. If cancelled before the request is sent, nothing was sent, and the turn has no
         place.
         """
-        check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params, input))
-        sender = PoolTurnSender(self._scheduler, self._retry_policy)
-        return ResponseStream(
-            sender,
-            request,
-            delivery=delivery,
-            snapshot=snapshot,
-            max_retries=max_retries,
+        return super().stream(
+            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
         )
 
     @asynccontextmanager
@@ -131,7 +128,9 @@ class ResponsesPool(TurnMethods):
             yield lane
 
     @asynccontextmanager
-    async def conversation(self, **settings: Any) -> AsyncGenerator[Conversation, None]:
+    async def conversation(
+        self, **params: Unpack[ConversationParams]
+    ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation for the length of a block, as ``connection.conversation`` does.
 
         The conversation and its forks stay on one connection. When this connection has ended,
@@ -141,7 +140,7 @@ class ResponsesPool(TurnMethods):
         """
         async with (
             self._pinned_connection() as connection,
-            connection.facade.conversation(**settings) as conversation,
+            connection.facade.conversation(**params) as conversation,
         ):
             yield conversation
 

@@ -257,16 +257,31 @@ def function_tool(
     timeout: float | None = None,
     run_in_thread: bool = True,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
-def function_tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def function_tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool | None = None,
+    timeout: float | None = None,
+    run_in_thread: bool = True,
+) -> Any:
     """Return a function as a tool: ``@function_tool`` or ``@function_tool(name=..., ...)``.
 
     The options are those of `FunctionTool`.
 
     :raises ConfigurationError: if the function cannot be a tool.
     """
-    if function is None:
-        return functools.partial(FunctionTool[..., Any], **options)
-    return FunctionTool[..., Any](function, **options)
+    make = functools.partial(
+        FunctionTool[..., Any],
+        name=name,
+        description=description,
+        strict=strict,
+        timeout=timeout,
+        run_in_thread=run_in_thread,
+    )
+    return make if function is None else make(function)
 
 
 def encode_output(result: Any, *, tool: str = "tool") -> ToolOutput:

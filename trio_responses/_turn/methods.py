@@ -1,12 +1,12 @@
-"""The methods to run a turn that connections, lanes, conversations and pools share.
+"""The ways to run a turn that connections, lanes and pools share.
 
-Everything is built on one method, ``stream``.
+Each method checks its parameters, and then opens the stream of a turn.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, final, overload
 
 from trio_responses._errors import (
     DeliveryStatus,
@@ -16,15 +16,24 @@ from trio_responses._settings import check_option_values
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream, TurnSender
+from trio_responses._wire.param_checks import check_params
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Unpack
+
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._wire import Input, Response
+    from trio_responses._wire.params import ResponseCreateParams
 
-__all__ = ["Lane", "Responses", "TurnMethods"]
+__all__ = ["STREAM_OPTIONS", "TURN_OPTIONS", "Lane", "Responses", "TurnMethods", "without_output"]
 
 T = TypeVar("T")
+
+TURN_OPTIONS: Final = ("delivery", "max_retries")
+STREAM_OPTIONS: Final = (*TURN_OPTIONS, "snapshot")
+"""Names of keyword arguments that are no parameters of the request."""
 
 
 class LaneTurnSender(TurnSender, Protocol):
@@ -40,9 +49,37 @@ class LaneTurnSender(TurnSender, Protocol):
 
 
 class TurnMethods:
-    """A base class with methods to run a turn, all built on ``stream``."""
+    """The methods of connections, lanes and pools."""
 
     @abstractmethod
+    def _turn_sender(self) -> TurnSender:
+        """Return the sender of the next turn."""
+        raise NotImplementedError
+
+    def _open_turn(
+        self,
+        given: Input | None,
+        params: Mapping[str, Any],
+        *,
+        delivery: DeliveryMode,
+        snapshot: bool,
+        max_retries: int | None,
+        generate: bool | None = None,
+    ) -> ResponseStream:
+        """Return the stream of a turn; its block sends the request.
+
+        :param params: parameters that `check_params` accepts.
+        :param generate: `False` for a warm-up.
+        """
+        check_option_values(delivery=delivery)
+        return ResponseStream(
+            self._turn_sender(),
+            StaticRequest(create_command(params, given, generate=generate)),
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+        )
+
     def stream(
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
@@ -50,10 +87,13 @@ class TurnMethods:
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Return a stream for one turn: its block sends the request and receives the events."""
-        raise NotImplementedError
+        check_params(params, of="stream()", options=STREAM_OPTIONS)
+        return self._open_turn(
+            input, params, delivery=delivery, snapshot=snapshot, max_retries=max_retries
+        )
 
     async def create(
         self,
@@ -61,7 +101,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> Response:
         """Run one turn and return its Response: completed, or incomplete.
 
@@ -72,7 +112,9 @@ class TurnMethods:
             it ran.
         :param max_retries: how often the turn is sent again after a rate limit or, with
             ``at_least_once``, after an error of the server; by default as the connection.
-        :param params: the fields of `ResponseCreate`; others go into its ``extra``.
+        :param params: the parameters of the request: `ResponseCreateParams`.
+        :raises TypeError: for an unknown parameter, and a value of a wrong type.
+        :raises ValueError: for a word that a parameter does not accept, and a missing key.
         :raises ConfigurationError: for an invalid value of ``delivery`` or ``max_retries``.
         :raises RateLimitError: when the server still rejects the request for its rate.
         :raises ResponseFailedError: when the response failed.
@@ -80,8 +122,9 @@ class TurnMethods:
         :raises ResponsesError: when the turn ended without a Response; its ``delivery`` states how
             far the request had come.
         """
-        async with self.stream(
-            input, delivery=delivery, snapshot=False, max_retries=max_retries, **params
+        check_params(params, of="create()", options=TURN_OPTIONS)
+        async with self._open_turn(
+            input, params, delivery=delivery, snapshot=False, max_retries=max_retries
         ) as stream:
             return await stream.get_final_response()
 
@@ -91,7 +134,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> Response:
         """Let the server prepare model, instructions and tools, without output.
 
@@ -103,17 +146,20 @@ class TurnMethods:
         :param input: items that the following turns begin with, if any.
         :param delivery: as of `create`.
         :param max_retries: as of `create`.
-        :param params: the fields of `ResponseCreate`, ``generate`` excepted.
+        :param params: as of `create`.
         :raises UnexpectedOutput: when the server generated output in spite of that.
         :raises ResponsesError: as `create` does.
         """
-        settings: dict[str, Any] = {**params, "generate": False}
-        response = await self.create(input, delivery=delivery, max_retries=max_retries, **settings)
-        if response.raw_output:
-            error = UnexpectedOutput(response)
-            error.delivery = DeliveryStatus.ACCEPTED
-            raise error
-        return response
+        check_params(params, of="warm_up()", options=TURN_OPTIONS)
+        async with self._open_turn(
+            input,
+            params,
+            delivery=delivery,
+            snapshot=False,
+            max_retries=max_retries,
+            generate=False,
+        ) as stream:
+            return without_output(await stream.get_final_response())
 
     @overload
     async def parse(
@@ -123,7 +169,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[T]: ...
     @overload
     async def parse(
@@ -133,7 +179,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[Any]: ...
     async def parse(
         self,
@@ -142,7 +188,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type.
 
@@ -160,17 +206,31 @@ class TurnMethods:
 
         :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
         :param input: as for `create`.
-        :param params: the fields of `ResponseCreate`; ``text`` may have fields other than
-            ``format``.
+        :param params: as of `create`; ``text`` may have keys other than ``format``.
         :raises RefusalError: when the model refuses.
         :raises IncompleteError: when the answer was cut off.
         :raises ParseMismatchError: when the text does not fit the type.
         :raises ConfigurationError: for a type that has no JSON schema.
         :raises ResponsesError: as `create` does.
         """
+        check_params(params, of="parse()", options=TURN_OPTIONS)
         settings, reader = with_text_format(answer, params)
-        response = await self.create(input, delivery=delivery, max_retries=max_retries, **settings)
-        return parse_response(response, reader)
+        async with self._open_turn(
+            input, settings, delivery=delivery, snapshot=False, max_retries=max_retries
+        ) as stream:
+            return parse_response(await stream.get_final_response(), reader)
+
+
+def without_output(response: Response) -> Response:
+    """Return the response of a warm-up.
+
+    :raises UnexpectedOutput: when the server generated output.
+    """
+    if response.raw_output:
+        error = UnexpectedOutput(response)
+        error.delivery = DeliveryStatus.ACCEPTED
+        raise error
+    return response
 
 
 @final
@@ -197,7 +257,7 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> Response:
         """Run one turn and return its Response, as ``connection.create`` does."""
         return await self._turns.create(input, delivery=delivery, max_retries=max_retries, **params)
@@ -209,7 +269,7 @@ class Responses:
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         snapshot: bool = True,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Run one turn as a scope, event by event, as ``connection.stream`` does."""
         return self._turns.stream(
@@ -224,7 +284,7 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[T]: ...
     @overload
     async def parse(
@@ -234,7 +294,7 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[Any]: ...
     async def parse(
         self,
@@ -243,7 +303,7 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
 
@@ -282,6 +342,9 @@ class Lane(TurnMethods):
         """
         return self._sender.previous_response_id
 
+    def _turn_sender(self) -> TurnSender:
+        return self._sender
+
     def stream(
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
@@ -289,15 +352,9 @@ class Lane(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
-        **params: Any,
+        **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Return a stream for one turn on this lane, as ``connection.stream`` does."""
-        check_option_values(delivery=delivery)
-        request = StaticRequest(create_command(params, input))
-        return ResponseStream(
-            self._sender,
-            request,
-            delivery=delivery,
-            snapshot=snapshot,
-            max_retries=max_retries,
+        return super().stream(
+            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
         )

@@ -7,18 +7,18 @@ server lacks. This module also encodes input items.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import tool_definitions
+from trio_responses._wire.param_checks import check_input, merge_extra_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import TurnObserver
@@ -30,8 +30,8 @@ __all__ = [
     "Latest",
     "RequestBuilder",
     "StaticRequest",
+    "command_of",
     "create_command",
-    "input_list",
     "raw_input",
     "raw_items",
 ]
@@ -106,42 +106,42 @@ class StaticRequest:
         """Do nothing."""
 
 
-def create_command(params: Mapping[str, Any], given: Input | None = None) -> ResponseCreate:
-    """Return a ``response.create`` command for keyword arguments; unknown ones go into ``extra``.
+def create_command(
+    params: Mapping[str, Any], given: Input | None = None, *, generate: bool | None = None
+) -> ResponseCreate:
+    """Return the command for checked parameters and an input.
 
+    :param params: parameters that `check_params` accepts.
     :param given: the input; `None` leaves the field out.
-    :raises ConfigurationError: for ``stream_id``, which the connection sets, and for a plain
-        function as a tool.
+    :param generate: `False` for a warm-up; `None` leaves the field out.
+    :raises TypeError: for a value that is no input.
+    :raises ValueError: for an item without the keys of its type.
     """
-    known = {name: params[name] for name in params if name in CREATE_FIELDS}
-    unknown = {name: params[name] for name in params if name not in CREATE_FIELDS}
-    if unknown:
-        known["extra"] = {**unknown, **known.get("extra", {})}
+    fields = merge_extra_body(params)
     if given is not None:
-        known["input"] = input_list(given)
+        fields["input"] = check_input(given)
+    if generate is not None:
+        fields["generate"] = generate
+    return command_of(fields)
+
+
+def command_of(fields: Mapping[str, Any]) -> ResponseCreate:
+    """Return a command with the given fields; those that this version does not know are kept."""
+    known = {name: fields[name] for name in fields if name in CREATE_FIELDS}
+    unknown = {name: fields[name] for name in fields if name not in CREATE_FIELDS}
+    if unknown:
+        known["extra"] = unknown
     if known.get("tools"):
         known["tools"] = tool_definitions(known["tools"])
-    command = wire.ResponseCreate(**known)
-    if command.stream_id is not msgspec.UNSET:
-        raise ConfigurationError(
-            "stream_id is set by the connection: use connection.lane(name) to reserve a lane"
-        )
-    return command
-
-
-def input_list(
-    given: Input,
-) -> str | Sequence[wire.InputItem | Mapping[str, Any] | msgspec.Raw]:
-    """Return an input as text or as a sequence of items; one item alone becomes a list."""
-    if isinstance(given, wire.Item | wire.UnknownItem | Mapping | msgspec.Raw):
-        return [given]
-    return given
+    return wire.ResponseCreate(**known)
 
 
 def raw_items(given: Input | None) -> list[msgspec.Raw]:
     """Return the raw JSON of each item of an input.
 
-    :raises TypeError: for a value that has no JSON form; the message names its place.
+    :raises TypeError: for a value that is no input or has no JSON form; the message names its
+        place.
+    :raises ValueError: for an item without the keys of its type.
     """
     return list(raw_input(given))
 
@@ -149,19 +149,17 @@ def raw_items(given: Input | None) -> list[msgspec.Raw]:
 def raw_input(given: Input | None) -> RawItems:
     """Return the raw JSON of all items of an input.
 
-    :raises TypeError: for a value that has no JSON form; the message names its place.
+    :raises TypeError: for a value that is no input or has no JSON form; the message names its
+        place.
+    :raises ValueError: for an item without the keys of its type.
     """
     if given is None:
         return RawItems()
-    given = [wire.Message(role="user", content=given)] if isinstance(given, str) else given
-    given = input_list(given)
-    command = wire.encode(wire.ResponseCreate(input=given))
-    array = bytes(_decoder.decode(command).input)
-    if not array.startswith(b"["):
-        raise TypeError(
-            f"input must be text, an item or a list of items, not {type(given).__qualname__}"
-        )
-    return RawItems(array[1:-1], len(given))
+    items = check_input(given)
+    if isinstance(items, str):
+        items = [wire.Message(role="user", content=items)]
+    command = wire.encode(wire.ResponseCreate(input=items))
+    return RawItems(bytes(_decoder.decode(command).input)[1:-1], len(items))
 
 
 class _EncodedInput(msgspec.Struct):

@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, Unpack, final
 
 import trio
 
-from trio_responses._client import ResponsesConnection, open_responses
+from trio_responses._client import ConnectionOptions, ResponsesConnection, open_responses
 from trio_responses._concurrency import open_collapsing_nursery
-from trio_responses._endpoint import ApiKey, Endpoint
+from trio_responses._endpoint import Endpoint
 from trio_responses._instruments.recording import Recording
 from trio_responses.testing._frames import ErrorShape, Frame, default_message
 from trio_responses.testing._handshake import ConnectionHandler, json_refusal
@@ -434,20 +434,21 @@ class ResponsesServer:
         return await self.connect_stream()
 
     def open_client(
-        self, *, api_key: ApiKey | None = None, **options: Any
+        self, **options: Unpack[ConnectionOptions]
     ) -> AbstractAsyncContextManager[ResponsesConnection]:
         """Open a client connection to this server, in memory, for the length of a block.
 
-        :param api_key: The key; None takes the key of the server, or any key if it accepts all.
-        :param options: The options of :func:`~trio_responses.open_responses`.
+        :param options: The options of :func:`~trio_responses.open_responses`. Without ``api_key``,
+            the client has the key of the server, or any key if the server accepts all.
         """
         own = self._state.options
         endpoint = Endpoint.compatible(
             self.url, lanes=own.lanes, max_age=own.max_age, after_error="reuse"
         )
-        settings: dict[str, Any] = {"endpoint": endpoint, "dial": self.dial, **options}
-        key = own.api_key or "any" if api_key is None else api_key
-        return open_responses(api_key=key, **settings)
+        settings: ConnectionOptions = {"endpoint": endpoint, "dial": self.dial, **options}
+        if settings.get("api_key") is None:
+            settings["api_key"] = own.api_key or "any"
+        return open_responses(**settings)
 
     def stop_accepting(self) -> None:
         """Refuse new connections in memory, as a stopped server does; open connections go on."""

@@ -118,8 +118,9 @@ async def test_invalid_options_of_a_run_are_rejected(
             await conversation.run("Hello.", **wrong)
         with pytest.raises(ConfigurationError, match="same name"):
             await conversation.run("Hello.", tools=[weather, weather])
-        with pytest.raises(ConfigurationError, match="'generate' is not a setting of a run"):
-            await conversation.run("Hello.", generate=False)
+        unknown: dict[str, Any] = {"generate": False}
+        with pytest.raises(TypeError, match=r"run\(\) of a conversation has no .* 'generate'"):
+            await conversation.run("Hello.", **unknown)
     assert server.requests == []
 
 
