@@ -226,7 +226,7 @@ def without_output(response: Response) -> Response:
 class Responses:
     """The methods of a connection or pool by the names of openai-python.
 
-    ``connection.responses`` and ``pool.responses`` are of this class. So code that was written for
+    Made by ``connection.responses`` and ``pool.responses``. So code that was written for
     ``client.responses`` of openai-python runs on a connection::
 
         client = connection
