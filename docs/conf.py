@@ -50,6 +50,7 @@ nitpick_ignore = [  # type variables, and names in signatures that are not publi
     ),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),
+    ("py:class", "InputList"),
     ("py:class", "ReplyOptions"),
     ("py:class", "trio_responses._tools.context.CallContext"),
     ("py:class", "trio_responses.testing._scripts.Recorded"),

@@ -121,11 +121,11 @@ async def test_with_intent(responses_server, responses_connection):
 def test_a_typo_in_a_parameter_fails_the_test(run: Run) -> None:
     source = """
 async def test_that_fails(responses_connection):
-    await responses_connection.create(model="m", input="Hello", temprature=1)
+    await responses_connection.create("Hello", model="m", extra_body={"temprature": 1})
 
 @pytest.mark.responses_server(unknown_parameters=True)
 async def test_with_intent(responses_connection):
-    await responses_connection.create(model="m", input="Hello", temprature=1)
+    await responses_connection.create("Hello", model="m", extra_body={"temprature": 1})
 """
     done = run(TRIO_MARK + source)
     assert done.returncode == 1, done.stdout + done.stderr
