@@ -544,5 +544,5 @@ def test_a_maximum_age_needs_the_embedded_server(capsys: Capture) -> None:
     assert main(["chat", "--base-url", "http://127.0.0.1:9/v1", "--max-age", "3"]) == 2
     assert capsys.readouterr() == (
         "",
-        "error: --max-age is an option of the embedded server: it needs --embedded\n",
+        "error: --max-age is an option of the embedded server: add --embedded\n",
     )

@@ -265,14 +265,14 @@ async def test_a_recording_without_requests_is_an_error(server: ResponsesServer)
     ("content", "words"),
     [
         (None, r"it: No such file or directory"),
-        (b"", r"it has no request, so there is nothing to replay"),
+        (b"", r"it has no request, so there is nothing to replay: record a turn first"),
         (
             b"\x7fELF\x00\n",
-            r"not a recording: line 1: JSON is malformed: .*; choose a file that record or",
+            r"not a recording: line 1: JSON is malformed: .*; choose a file that record or .*",
         ),
         (
             b'{"format":"trio-responses recording","version":9}\n',
-            r"version 9, which a later release",
+            r"the recording has version 9, which a later release wrote; this .*",
         ),
     ],
 )

@@ -49,7 +49,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    reasons: list[str] = item.stash.get(reasons_key, [])
+    reasons = item.stash.get(reasons_key, None)
     if report.skipped and reasons:
         report.longrepr = (str(item.path), item.location[1] or 0, reasons[0])
     return report

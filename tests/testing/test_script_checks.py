@@ -29,7 +29,7 @@ WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameter
         (
             methodcaller("fail", "nonsense"),
             ValueError,
-            "unknown error code 'nonsense'; to send it anyway, pass a message=...",
+            "unknown error code 'nonsense'; to send it anyway, pass message=...",
         ),
         (
             methodcaller("fail", 429),
@@ -54,7 +54,7 @@ WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameter
         (
             methodcaller("call", "f", "no dict"),
             ValueError,
-            "or a JSON object as text, not 'no dict'",
+            "a JSON object as text, not 'no dict'",
         ),
         (methodcaller("call", "f", ["a"]), TypeError, "must be a dict or a string, not ['a']"),
         (methodcaller("calls", "f"), TypeError, "calls[0] must be a Call, not 'f'"),
@@ -72,7 +72,7 @@ WEATHER: dict[str, Any] = {"type": "function", "name": "get_weather", "parameter
         (
             methodcaller("drop", how=70_000),
             ValueError,
-            "a close code must be 1000 to 4999, except 1005, 1006 and 1015 (never sent), not 70000",
+            "1005, 1006 and 1015 (never sent), not 70000",
         ),
         (
             methodcaller("drop_on_accept", "rst"),

@@ -88,7 +88,7 @@ def check(what: str, found: object, expected: object) -> None:
     :raises UnexpectedResult: when they differ.
     """
     if found != expected:
-        raise UnexpectedResult(f"{what}: expected {expected!r}, but got {found!r}")
+        raise UnexpectedResult(f"{what}: {found!r}, expected {expected!r}")
 
 
 def get_weather(city: str) -> dict[str, Any]:

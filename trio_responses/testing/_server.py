@@ -280,7 +280,7 @@ class ResponsesServer:
         unused = self._state.unused_scripts()
         if unused:
             raise AssertionError(
-                f"the server has {len(unused)} unused scripts: {', '.join(unused)}; requests"
+                f"the server has unused scripts: {', '.join(unused)}; requests"
                 f" received: {len(self.requests)}, handshakes: {len(self.connections)}"
             )
 
