@@ -772,6 +772,16 @@ class TestPreviousResponse:
         lanes.close()
         assert lanes.previous_response_id is None
 
+    def test_each_lane_has_one_of_its_own_until_an_error_evicts_it(
+        self, lanes: RequestTable
+    ) -> None:
+        for number, lane in enumerate(LANES):
+            admit(lanes, lane)
+            complete(lanes, f"resp_{number}", lane)
+        admit(lanes, "lane-1", parent="resp_1")
+        lanes.route(error_event(None, "lane-1"))
+        assert [lanes.completed_response(lane) for lane in LANES] == ["resp_0", None, "resp_2"]
+
 
 class TestIdleLanes:
     def test_the_lane_of_the_parent_is_the_first(self, lanes: RequestTable) -> None:
@@ -827,3 +837,15 @@ class TestAClosedSocket:
         request = admit(lanes, "lane-1")
         assert lanes.route(server_event("response.output_text.delta", "lane-1")) is request
         assert complete(lanes, "resp_1", "lane-1") is request
+
+
+def test_a_start_on_another_lane_does_not_end_the_wait_of_a_lane_that_was_cut_off() -> None:
+    lanes = RequestTable()
+    admit(lanes, "lane-1")
+    start(lanes, "resp_1", "lane-1")
+    lanes.route(error_event(None, "lane-1"))
+    admit(lanes, "lane-1")
+    admit(lanes, "lane-2")
+    start(lanes, "resp_2", "lane-2")
+    assert complete(lanes, "resp_2", "lane-2") is not None
+    assert lanes.route(server_event("response.output_text.delta", "lane-1")) is None

@@ -337,3 +337,10 @@ def test_a_frame_that_nests_too_deeply_keeps_the_type_before_the_nested_value(
     event = wire.decode(beginning + b"[" * 100_000)
     assert isinstance(event, wire.UndecodableFrame)
     assert event.wire_type == type_
+
+
+def test_a_cancelled_response_is_an_incomplete_one() -> None:
+    frame = b'{"type": "response.cancelled", "response": {"id": "resp_1", "status": "cancelled"}}'
+    event = wire.decode(frame)
+    assert isinstance(event, wire.ResponseIncomplete)
+    assert (event.response.id, event.response.status) == ("resp_1", "cancelled")

@@ -150,3 +150,16 @@ def test_inject_sends_received_items_as_received() -> None:
         "response_id": "resp_1",
         "input": [json.loads(output)],
     }
+
+
+ITEM = b'{"type": "message", "role": "user", "content": "hi", "from_next_year": 1}'
+
+
+def test_a_mapping_is_sent_as_it_is() -> None:
+    command = {"type": "response.create", "input": "hi", "from_next_year": [1, None]}
+    assert json.loads(encode(command)) == command
+
+
+def test_a_received_item_in_a_mapping_is_sent_as_received() -> None:
+    command = {"type": "response.create", "input": [decode_item(ITEM)]}
+    assert json.loads(encode(command))["input"] == [json.loads(ITEM)]

@@ -13,6 +13,7 @@ from trio_responses._wire import (
     decode,
     parse_retry_after,
 )
+from trio_responses._wire.errors import decode_error_body
 from trio_responses._wire.retry_hints import parse_retry_message
 
 SHAPES: dict[str, Any] = json.loads(
@@ -211,3 +212,24 @@ def test_the_repr_of_an_error_omits_its_message() -> None:
         "ErrorEvent(status=400, code='x', error_type=None, param=None,"
         " stream_id=None, sequence_number=None)"
     )
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[1]", b"{broken"])
+def test_a_refusal_without_a_json_object_has_its_status_and_headers(body: bytes) -> None:
+    event = decode_error_body(503, {"Retry-After": "2"}, body)
+    assert (event.status, event.headers, event.code) == (503, {"retry-after": "2"}, None)
+    assert event.raw == body
+
+
+def test_a_refusal_with_a_json_object_has_its_error() -> None:
+    body = b'{"error": {"message": "No such key.", "code": "invalid_api_key"}}'
+    event = decode_error_body(401, {}, body)
+    assert (event.status, event.code, event.message) == (401, "invalid_api_key", "No such key.")
+
+
+def test_an_error_gives_back_the_frame_as_json() -> None:
+    frame = b'{"type": "error", "novel": 1.50}'
+    event = decode(frame)
+    assert isinstance(event, ErrorEvent)
+    assert event.to_json() == frame.decode()
+    assert json.loads(ErrorEvent(code="c").to_json())["code"] == "c"
