@@ -61,9 +61,9 @@ class Timeouts:
 
         await connection.create(prompt, model=MODEL, timeouts=Timeouts(stall=1800))
 
-    ``timeouts=`` is an option of connections and of turns. For a turn, ``first_event`` and
-    ``stall`` both replace those of the connection. ``connect``, ``send`` and ``close`` belong to
-    the connection and have no effect on a turn.
+    ``timeouts=`` is an option of connections and of turns. The ``first_event`` and ``stall`` of a
+    turn's record, defaults included, replace those of the connection. ``connect``, ``send`` and
+    ``close`` belong to the connection and have no effect on a turn.
     """
 
     connect: float = 15.0
