@@ -102,6 +102,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Return a stream for one turn: its block sends the request and receives the events.
@@ -123,13 +124,21 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :param snapshot: whether text is kept for ``stream.snapshot``.
         :param max_retries: how often the turn is sent again after a rate limit or, with
             ``at_least_once``, after an error of the server; by default as the connection.
+        :param timeouts: the deadlines ``first_event`` and ``stall`` of each attempt at this turn,
+            in place of those of the connection. The other values have no effect on a turn.
         :param params: the parameters of the request: `ResponseCreateParams`.
         :raises TypeError: for an unknown parameter, and a value of a wrong type.
         :raises ValueError: for a word that a parameter does not accept, and a missing key.
-        :raises ConfigurationError: for invalid values of ``delivery`` and ``max_retries``.
+        :raises ConfigurationError: for invalid values of ``delivery``, ``max_retries`` and
+            ``timeouts``.
         """
         return super().stream(
-            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
+            input,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+            timeouts=timeouts,
+            **params,
         )
 
     @asynccontextmanager

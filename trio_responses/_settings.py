@@ -28,6 +28,7 @@ __all__ = [
     "RotationPolicy",
     "Timeouts",
     "check_option_values",
+    "check_turn_timeouts",
     "checked_record",
     "reconnect_delays",
 ]
@@ -54,7 +55,16 @@ def _require_positive(record: Any) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """The time limit of each phase, in seconds; `math.inf` for no limit."""
+    """The time limit of each phase, in seconds; `math.inf` for no limit.
+
+    For example::
+
+        await connection.create(prompt, model=MODEL, timeouts=Timeouts(stall=1800))
+
+    ``timeouts=`` is an option of connections and of turns. The ``first_event`` and ``stall`` of a
+    turn's record, defaults included, replace those of the connection. ``connect``, ``send`` and
+    ``close`` belong to the connection and have no effect on a turn.
+    """
 
     connect: float = 15.0
     """Dial, TLS and upgrade together, or one call of ``api_key()``."""
@@ -331,3 +341,12 @@ def checked_record(name: str, given: Record | None, kind: type[Record]) -> Recor
     if not isinstance(given, kind):
         raise ConfigurationError(f"{name} must be {kind.__name__}(...), not {given!r}")
     return given
+
+
+def check_turn_timeouts(timeouts: Timeouts | None) -> None:
+    """Raise an error unless the option ``timeouts`` of a turn is a `Timeouts` record or `None`.
+
+    :raises ConfigurationError: for a value of another type.
+    """
+    if timeouts is not None:
+        checked_record("timeouts", timeouts, Timeouts)

@@ -1,7 +1,7 @@
 """P3: the deadlines of a turn, to the instant, whether or not its stream is read."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -20,6 +20,7 @@ from tests.turn.rig import (
     types,
 )
 from trio_responses import (
+    ConfigurationError,
     DeliveryStatus,
     FirstEventTimeout,
     Keepalive,
@@ -28,6 +29,8 @@ from trio_responses import (
     SendTimeout,
     StallTimeout,
     Timeouts,
+    function_tool,
+    open_pool,
 )
 
 if TYPE_CHECKING:
@@ -281,3 +284,149 @@ async def test_a_response_of_a_created_event_only_is_given_up(
         with pytest.raises(StallTimeout) as failure:
             await ask(connection, "hi")
         assert failure.value.last_event == "response.created"
+
+
+# --- Deadlines of one turn ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "own", "kind"),
+    [
+        (0, Timeouts(first_event=5), FirstEventTimeout),
+        (2, Timeouts(stall=5), StallTimeout),
+        (0, Timeouts(first_event=90), FirstEventTimeout),
+        (2, Timeouts(stall=90), StallTimeout),
+    ],
+)
+async def test_the_timeouts_of_a_turn_leave_other_turns_alone(
+    server: "ResponsesServer", count: int, own: Timeouts, kind: type[Exception]
+) -> None:
+    """P3: in both orders, shorter and longer than the deadlines of the connection."""
+    server.stall(after_events=count)
+    server.stall(after_events=count)
+    server.stall(after_events=count)
+    ends: dict[str, float] = {}
+
+    async def late(name: str, **params: Any) -> None:
+        with pytest.raises(kind):
+            await ask(connection, "hi", **params)
+        ends[name] = trio.current_time()
+
+    both = Timeouts(first_event=40, stall=40)
+    async with server.open_client(timeouts=both) as connection:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(late, "before")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(lambda: late("own", timeouts=own))
+            await wait_all_tasks_blocked()
+            nursery.start_soon(late, "after")
+        seconds = own.stall if count else own.first_event
+        assert ends == {"before": 40, "own": seconds, "after": 40}
+        await trio.sleep(10)
+        assert_at_rest(connection)
+
+
+async def test_each_method_of_a_turn_has_timeouts(server: "ResponsesServer") -> None:
+    """P3: of connections, their ``responses``, lanes, pools and conversations."""
+    own = Timeouts(first_event=5)
+    async with (
+        server.open_client() as connection,
+        connection.lane() as lane,
+        connection.conversation(model="m") as conversation,
+        open_pool(server.url, dial=server.dial, size=1) as pool,
+        pool.conversation(model="m") as pooled,
+    ):
+        talks: list[Any] = [conversation, pooled]
+        turns: list[Any] = [connection, lane, pool]
+        plain: list[Any] = [connection.responses, pool.responses]
+        calls = [
+            *((one.create, ("hi",), {"model": "m"}) for one in [*turns, *plain]),
+            *((one.parse, (int, "hi"), {"model": "m"}) for one in [*turns, *plain]),
+            *((one.warm_up, (), {"model": "m"}) for one in turns),
+            *((one.create, ("hi",), {}) for one in talks),
+            *((one.parse, (int, "hi"), {}) for one in talks),
+            *((one.warm_up, (), {}) for one in talks),
+            *((one.run, ("hi",), {}) for one in talks),
+        ]
+        for method, given, params in calls:
+            script = server.stall(after_events=0)
+            if method.__name__ == "warm_up":
+                script.for_warm_up()
+            begin = trio.current_time()
+            with pytest.raises(FirstEventTimeout):
+                await method(*given, **params, timeouts=own)
+            assert trio.current_time() == begin + 5, method
+            await trio.sleep(10)
+        streams = [
+            *((one.stream, {"model": "m"}) for one in [*turns, *plain]),
+            *((one.stream, {}) for one in talks),
+            *((one.run_stream, {}) for one in talks),
+        ]
+        for method, params in streams:
+            server.stall(after_events=0)
+            begin = trio.current_time()
+            with pytest.raises(FirstEventTimeout):
+                async with method("hi", **params, timeouts=own) as stream:
+                    await stream.get_final_response()
+            assert trio.current_time() == begin + 5, method
+            await trio.sleep(10)
+
+
+async def test_the_timeouts_of_a_run_are_those_of_each_of_its_turns(
+    server: "ResponsesServer",
+) -> None:
+    @function_tool
+    async def weather() -> str:
+        """Return the weather."""
+        await trio.sleep(3)
+        return "sunny"
+
+    server.call("weather", "{}")
+    server.stall(after_events=2)
+    async with (
+        server.open_client() as connection,
+        connection.conversation(model="m", tools=[weather]) as conversation,
+    ):
+        with pytest.raises(StallTimeout):
+            await conversation.run("hi", timeouts=Timeouts(stall=7))
+        assert len(server.requests) == 2
+        assert trio.current_time() == 3 + 7
+        begin = trio.current_time()
+        server.stall(after_events=0)
+        with pytest.raises(FirstEventTimeout):
+            await conversation.create("next")
+        assert trio.current_time() == begin + 60
+
+
+async def test_a_retry_has_the_timeouts_of_its_turn(server: "ResponsesServer") -> None:
+    """P3: each attempt has the whole limit."""
+    server.stall(after_events=0)
+    server.stall(after_events=0)
+    async with server.open_client(max_retries=1) as connection:
+        with pytest.raises(FirstEventTimeout) as failure:
+            await ask(connection, "hi", delivery="at_least_once", timeouts=Timeouts(first_event=5))
+        assert failure.value.seconds == 5
+        assert len(server.requests) == 2
+        assert 10 <= trio.current_time() <= 11
+
+
+@pytest.mark.parametrize("value", [5, 0, False, {"stall": 5}, Timeouts, Keepalive()])
+async def test_a_turn_with_timeouts_of_a_wrong_type_sends_nothing(
+    server: "ResponsesServer", value: Any
+) -> None:
+    async with (
+        server.open_client() as connection,
+        connection.lane() as lane,
+        connection.conversation(model="m") as conversation,
+        open_pool(server.url, dial=server.dial, size=1) as pool,
+    ):
+        for turns in connection, connection.responses, lane, conversation, pool:
+            with pytest.raises(ConfigurationError, match=r"^timeouts must be Timeouts\(\.\.\.\)"):
+                turns.stream("hi", model="m", timeouts=value)
+            with pytest.raises(ConfigurationError, match=r"^timeouts must be"):
+                await turns.create("hi", model="m", timeouts=value)
+        with pytest.raises(ConfigurationError, match=r"^timeouts must be"):
+            conversation.run_stream("hi", timeouts=value)
+        with pytest.raises(ConfigurationError, match=r"^timeouts must be"):
+            await conversation.run("hi", timeouts=value)
+    assert server.requests == []

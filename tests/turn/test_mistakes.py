@@ -14,7 +14,12 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "model": ("hi", {"modle": "m"}, TypeError, "did you mean 'model'"),
     "unknown": ("hi", {"brand_new": 1}, TypeError, "extra_body"),
     "extra": ("hi", {"extra": {"brand_new": 1}}, TypeError, "use extra_body="),
-    "timeout": ("hi", {"timeout": 3}, TypeError, r"use trio\.fail_after"),
+    "timeout": (
+        "hi",
+        {"timeout": 3},
+        TypeError,
+        r"use timeouts=Timeouts\(\.\.\.\) or trio\.fail_after",
+    ),
     "stream": ("hi", {"stream": True}, TypeError, r"use stream\(\)"),
     "messages": (None, {"messages": []}, TypeError, "use the first argument"),
     "lane": ("hi", {"stream_id": "a"}, TypeError, r"connection\.lane"),

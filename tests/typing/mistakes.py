@@ -104,6 +104,7 @@ async def run_turns(connection: ResponsesConnection, pool: ResponsesPool) -> Non
     await connection.create("hi", model="m", extra={"brand_new": 1})  # error
     await connection.create(5, model="m")  # error
     await connection.responses.create(input="hi", model="m", timeout=3)  # error
+    await connection.create("hi", model="m", timeouts=3)  # error
     await connection.responses.create(input="hi", model="m", stream=True)  # error
     await connection.parse(int, "hi", model="m", text={"verbosty": "low"})  # error
     await pool.warm_up(model="m", generate=False)  # error

@@ -230,6 +230,8 @@ def write_params() -> None:
 async def run_turns(connection: ResponsesConnection, pool: ResponsesPool) -> None:
     await connection.create("hi", model="m", delivery="at_least_once", temperature=0.5)
     await connection.create(Message(role="user", content="hi"), model="m", max_retries=0)
+    await connection.create("hi", model="m", timeouts=Timeouts(first_event=5, stall=30))
+    await connection.responses.create("hi", model="m", timeouts=None)
     await connection.create([{"role": "user", "content": "hi"}], extra_body={"brand_new": 1})
     await connection.responses.create(input="hi", model="m")
     params: ResponseCreateParams = {"model": "m", "text": {"verbosity": "low"}}
@@ -246,8 +248,9 @@ async def run_conversation(connection: ResponsesConnection, pool: ResponsesPool)
         assert_type(conversation, Conversation)
     async with connection.conversation(**params) as conversation:
         await conversation.create("hi", temperature=0.5)
-        await conversation.warm_up()
+        await conversation.warm_up(timeouts=Timeouts(stall=30))
         await conversation.run("hi", tools=[get_weather], max_rounds=3, on_tool_error="raise")
+        await conversation.run("hi", timeouts=Timeouts(stall=30))
         answer = await conversation.parse(int, "hi", tools=[get_weather], tool_timeout=3)
         assert_type(answer.parsed, int)
         async with conversation.run_stream("hi", tool_choice="required", snapshot=False) as run:

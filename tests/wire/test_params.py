@@ -106,8 +106,8 @@ def test_every_typed_dict_is_public() -> None:
         (
             "timeout",
             (
-                "create() has no parameter 'timeout': use trio.fail_after(seconds), or"
-                " timeouts=Timeouts(...) of the connection"
+                "create() has no parameter 'timeout': use timeouts=Timeouts(...) or"
+                " trio.fail_after(seconds)"
             ),
         ),
         ("messages", "create() has no parameter 'messages': use the first argument, input"),

@@ -112,10 +112,10 @@ class RequestQueue:
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
         if lane is None or lane.name is None:
-            socket, turn = await self._admit(request.parent, None)
+            socket, turn = await self._admit(request, None)
         else:
             async with lane.lock:
-                socket, turn = await self._admit(request.parent, lane.name)
+                socket, turn = await self._admit(request, lane.name)
         with self._withdrawn_unless_sent(socket, turn):
             await self._write_turn(request, socket, turn)
         turn.sent_at = trio.current_time()
@@ -146,7 +146,7 @@ class RequestQueue:
         """Whether an unsent request may be sent on the next socket of this connection."""
         return isinstance(error, ConnectionLost) and self._sockets.closed_with is None
 
-    async def _admit(self, parent: str | None, lane: str | None) -> tuple[Socket, TurnAttempt]:
+    async def _admit(self, request: RequestBuilder, lane: str | None) -> tuple[Socket, TurnAttempt]:
         """Wait for an open socket that can take one more turn, and add the turn to the socket.
 
         The lock is fair: turns are admitted in the order in which they came. A turn whose lane is
@@ -159,7 +159,7 @@ class RequestQueue:
                 socket = await self._sockets.wait_open()
                 if lane is None or socket.requests.is_idle(lane):
                     async with self._lock:
-                        admitted = await self._admit_first(parent, lane)
+                        admitted = await self._admit_first(request, lane)
                     if admitted is not None:
                         return admitted
                 else:
@@ -168,7 +168,7 @@ class RequestQueue:
             self.waiting -= 1
 
     async def _admit_first(
-        self, parent: str | None, lane: str | None
+        self, request: RequestBuilder, lane: str | None
     ) -> tuple[Socket, TurnAttempt] | None:
         """Wait for a free lane (``stream_id``); return `None` if the reserved lane is busy.
 
@@ -179,10 +179,11 @@ class RequestQueue:
             if lane is not None and not socket.requests.is_idle(lane):
                 return None
             if socket.requests.count() < MAX_ACTIVE:
-                names = [lane] if lane is not None else self._free_lanes(socket, parent)
+                names = [lane] if lane is not None else self._free_lanes(socket, request.parent)
                 if names:
                     inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                    turn = TurnAttempt(inbox, self._config.timeouts, names[0], parent)
+                    timeouts = request.timeouts or self._config.timeouts
+                    turn = TurnAttempt(inbox, timeouts, names[0], request.parent)
                     socket.admit(turn)
                     return socket, turn
             await self._sockets.wait_change()

@@ -23,7 +23,7 @@ from trio_responses._conversation.turn import ConversationRequest, TurnLock, Tur
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._settings import check_option_values
+from trio_responses._settings import check_option_values, check_turn_timeouts
 from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.run import Report, RunStream
     from trio_responses._endpoint import Endpoint
     from trio_responses._protocol.delivery import DeliveryMode
+    from trio_responses._settings import Timeouts
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
     from trio_responses._turn.stream import ResponseStream, TurnSender
@@ -132,6 +133,7 @@ class Conversation:
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ConversationParams],
     ) -> ResponseStream:
         """Return a stream for the next turn: its block sends the request and receives the events.
@@ -141,6 +143,7 @@ class Conversation:
         :param delivery: as of ``connection.stream``.
         :param snapshot: as of ``connection.stream``.
         :param max_retries: as of ``connection.stream``.
+        :param timeouts: as of ``connection.stream``.
         :param params: parameters for this turn only, which replace those of the conversation:
             `ConversationParams`. A turn whose parameters differ from those of the turn before is
             sent with full input.
@@ -149,7 +152,12 @@ class Conversation:
         """
         self._check(params, "stream()", STREAM_OPTIONS)
         return self._open_turn(
-            input, params, delivery=delivery, snapshot=snapshot, max_retries=max_retries
+            input,
+            params,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+            timeouts=timeouts,
         )
 
     def _check(self, params: Mapping[str, Any], of: str, options: Collection[str]) -> None:
@@ -164,6 +172,7 @@ class Conversation:
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None,
+        timeouts: Timeouts | None,
         generate: bool | None = None,
     ) -> ResponseStream:
         """Return the stream of a turn, whose ``async with`` block sends the request.
@@ -172,6 +181,7 @@ class Conversation:
         :param generate: `False` for a warm-up.
         """
         check_option_values(delivery=delivery)
+        check_turn_timeouts(timeouts)
         return self._make_turn(
             raw_input(given),
             self._settings_with(params),
@@ -179,6 +189,7 @@ class Conversation:
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            timeouts=timeouts,
         )
 
     def _make_turn(
@@ -189,6 +200,7 @@ class Conversation:
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None,
+        timeouts: Timeouts | None,
         generate: bool | None = None,
         within_run: bool = False,
     ) -> TurnStream:
@@ -202,6 +214,7 @@ class Conversation:
             settings,
             instructions_with_parent=self._endpoint.instructions_with_parent,
             generate=generate,
+            timeouts=timeouts,
         )
         return TurnStream(
             self._lock,
@@ -219,6 +232,7 @@ class Conversation:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ConversationParams],
     ) -> Response:
         """Run the next turn and return its Response: completed, or incomplete.
@@ -229,7 +243,12 @@ class Conversation:
         """
         self._check(params, "create()", TURN_OPTIONS)
         async with self._open_turn(
-            input, params, delivery=delivery, snapshot=False, max_retries=max_retries
+            input,
+            params,
+            delivery=delivery,
+            snapshot=False,
+            max_retries=max_retries,
+            timeouts=timeouts,
         ) as stream:
             return await stream.get_final_response()
 
@@ -239,6 +258,7 @@ class Conversation:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ConversationParams],
     ) -> Response:
         """Let the server prepare the settings and the history, without output.
@@ -256,6 +276,7 @@ class Conversation:
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
+            timeouts=timeouts,
             generate=False,
         ) as stream:
             return without_output(await stream.get_final_response())
@@ -276,6 +297,7 @@ class Conversation:
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ConversationParams],
     ) -> AbstractAsyncContextManager[RunStream]:
         """Open a stream of the events of a run: turns and tool calls until the model answers.
@@ -313,6 +335,7 @@ class Conversation:
             that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
         :param max_retries: as for `stream`, for each turn of the run.
+        :param timeouts: as for `stream`, for each turn of the run.
         :param params: parameters of the turns, which replace those of the conversation:
             `ConversationParams`. A ``tool_choice`` that forces a call applies to the first turn
             only, because it would force calls without end.
@@ -335,6 +358,7 @@ class Conversation:
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            timeouts=timeouts,
         )
 
     def _open_run(
@@ -352,12 +376,14 @@ class Conversation:
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None,
+        timeouts: Timeouts | None,
     ) -> AbstractAsyncContextManager[RunStream]:
         """Return the stream of a run; its block sends the first request.
 
         :param params: parameters that `check_params` accepts.
         """
         check_option_values(delivery=delivery)
+        check_turn_timeouts(timeouts)
         for name, value in {"max_rounds": max_rounds, "max_concurrency": max_concurrency}.items():
             if not value >= 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
@@ -382,6 +408,7 @@ class Conversation:
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            timeouts=timeouts,
             within_run=True,
         )
         return open_run(make_turn, self._lock, self._history, config, raw_input(given))
@@ -399,6 +426,7 @@ class Conversation:
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ConversationParams],
     ) -> Response:
         """Run turns, and tools between them, until the model answers; return its Response.
@@ -426,6 +454,7 @@ class Conversation:
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
+            timeouts=timeouts,
         ) as run:
             return await run.get_final_response()
 
@@ -444,6 +473,7 @@ class Conversation:
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ConversationParams],
     ) -> ParsedResponse[T]: ...
     @overload
@@ -461,6 +491,7 @@ class Conversation:
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ConversationParams],
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -477,6 +508,7 @@ class Conversation:
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ConversationParams],
     ) -> ParsedResponse[Any]:
         """Run turns, and tools between them, until the model answers with a value of a type.
@@ -503,6 +535,7 @@ class Conversation:
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
+            timeouts=timeouts,
         ) as run:
             return parse_response(await run.get_final_response(), reader)
 

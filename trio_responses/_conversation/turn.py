@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.continuation import Placement
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
+    from trio_responses._settings import Timeouts
     from trio_responses._turn.request_builder import Latest
     from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Response
@@ -50,6 +51,7 @@ class ConversationRequest:
     :param instructions_with_parent: whether the server accepts instructions together with a
         ``previous_response_id``.
     :param generate: `False` for a warm-up; `None` for other turns.
+    :param timeouts: the deadlines of each attempt; `None` for those of the connection.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ConversationRequest:
         *,
         instructions_with_parent: bool,
         generate: bool | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._history = history
         self._new = new
@@ -75,6 +78,7 @@ class ConversationRequest:
         self.model: str | None = settings.model
         self.observer: TurnObserver | None = None
         """Notifies the instruments about the turn."""
+        self.timeouts: Timeouts | None = timeouts
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
         """Return the encoded request for one lane (``stream_id``) of one socket."""

@@ -102,6 +102,7 @@ class ResponsesPool(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Return a stream for one turn, as ``connection.stream`` does.
@@ -113,7 +114,12 @@ class ResponsesPool(TurnMethods):
         place.
         """
         return super().stream(
-            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
+            input,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+            timeouts=timeouts,
+            **params,
         )
 
     @asynccontextmanager

@@ -12,7 +12,7 @@ from trio_responses._errors import (
     DeliveryStatus,
     UnexpectedOutput,
 )
-from trio_responses._settings import check_option_values
+from trio_responses._settings import check_option_values, check_turn_timeouts
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream, TurnSender
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from trio_responses._protocol.delivery import DeliveryMode
+    from trio_responses._settings import Timeouts
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._wire import Input, Response
     from trio_responses._wire.params import ResponseCreateParams
@@ -31,7 +32,7 @@ __all__ = ["STREAM_OPTIONS", "TURN_OPTIONS", "Lane", "Responses", "TurnMethods",
 
 T = TypeVar("T")
 
-TURN_OPTIONS: Final = ("delivery", "max_retries")
+TURN_OPTIONS: Final = ("delivery", "max_retries", "timeouts")
 STREAM_OPTIONS: Final = (*TURN_OPTIONS, "snapshot")
 """Names of keyword arguments that are no parameters of the request."""
 
@@ -64,6 +65,7 @@ class TurnMethods:
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None,
+        timeouts: Timeouts | None,
         generate: bool | None = None,
     ) -> ResponseStream:
         """Return the stream of a turn; its block sends the request.
@@ -72,9 +74,10 @@ class TurnMethods:
         :param generate: `False` for a warm-up.
         """
         check_option_values(delivery=delivery)
+        check_turn_timeouts(timeouts)
         return ResponseStream(
             self._turn_sender(),
-            StaticRequest(create_command(params, given, generate=generate)),
+            StaticRequest(create_command(params, given, generate=generate), timeouts),
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
@@ -87,12 +90,18 @@ class TurnMethods:
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Return a stream for one turn: its block sends the request and receives the events."""
         check_params(params, of="stream()", options=STREAM_OPTIONS)
         return self._open_turn(
-            input, params, delivery=delivery, snapshot=snapshot, max_retries=max_retries
+            input,
+            params,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+            timeouts=timeouts,
         )
 
     async def create(
@@ -101,6 +110,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> Response:
         """Run one turn and return its Response: completed, or incomplete.
@@ -112,10 +122,13 @@ class TurnMethods:
             it ran.
         :param max_retries: how often the turn is sent again after a rate limit or, with
             ``at_least_once``, after an error of the server; by default as the connection.
+        :param timeouts: the deadlines ``first_event`` and ``stall`` of each attempt at this turn,
+            in place of those of the connection. The other values have no effect on a turn.
         :param params: the parameters of the request: `ResponseCreateParams`.
         :raises TypeError: for an unknown parameter, and a value of a wrong type.
         :raises ValueError: for a word that a parameter does not accept, and a missing key.
-        :raises ConfigurationError: for an invalid value of ``delivery`` or ``max_retries``.
+        :raises ConfigurationError: for an invalid value of ``delivery``, ``max_retries`` or
+            ``timeouts``.
         :raises RateLimitError: when the server still rejects the request for its rate.
         :raises ResponseFailedError: when the response failed.
         :raises APIError: when the server refused the request.
@@ -124,7 +137,12 @@ class TurnMethods:
         """
         check_params(params, of="create()", options=TURN_OPTIONS)
         async with self._open_turn(
-            input, params, delivery=delivery, snapshot=False, max_retries=max_retries
+            input,
+            params,
+            delivery=delivery,
+            snapshot=False,
+            max_retries=max_retries,
+            timeouts=timeouts,
         ) as stream:
             return await stream.get_final_response()
 
@@ -134,6 +152,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> Response:
         """Let the server prepare model, instructions and tools, without output.
@@ -146,6 +165,7 @@ class TurnMethods:
         :param input: items that the following turns begin with, if any.
         :param delivery: as of `create`.
         :param max_retries: as of `create`.
+        :param timeouts: as of `create`.
         :param params: as of `create`.
         :raises UnexpectedOutput: when the server generated output in spite of that.
         :raises ResponsesError: as `create` does.
@@ -157,6 +177,7 @@ class TurnMethods:
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
+            timeouts=timeouts,
             generate=False,
         ) as stream:
             return without_output(await stream.get_final_response())
@@ -169,6 +190,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[T]: ...
     @overload
@@ -179,6 +201,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -188,6 +211,7 @@ class TurnMethods:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type.
@@ -216,7 +240,12 @@ class TurnMethods:
         check_params(params, of="parse()", options=TURN_OPTIONS)
         settings, reader = with_text_format(answer, params)
         async with self._open_turn(
-            input, settings, delivery=delivery, snapshot=False, max_retries=max_retries
+            input,
+            settings,
+            delivery=delivery,
+            snapshot=False,
+            max_retries=max_retries,
+            timeouts=timeouts,
         ) as stream:
             return parse_response(await stream.get_final_response(), reader)
 
@@ -257,10 +286,13 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> Response:
         """Run one turn and return its Response, as ``connection.create`` does."""
-        return await self._turns.create(input, delivery=delivery, max_retries=max_retries, **params)
+        return await self._turns.create(
+            input, delivery=delivery, max_retries=max_retries, timeouts=timeouts, **params
+        )
 
     def stream(
         self,
@@ -268,12 +300,18 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         snapshot: bool = True,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Run one turn as a scope, event by event, as ``connection.stream`` does."""
         return self._turns.stream(
-            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
+            input,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+            timeouts=timeouts,
+            **params,
         )
 
     @overload
@@ -284,6 +322,7 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[T]: ...
     @overload
@@ -294,6 +333,7 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[Any]: ...
     async def parse(
@@ -303,6 +343,7 @@ class Responses:
         *,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
@@ -310,7 +351,12 @@ class Responses:
         :param text_format: a Struct, a dataclass, or any other type that msgspec decodes.
         """
         return await self._turns.parse(
-            text_format, input, delivery=delivery, max_retries=max_retries, **params
+            text_format,
+            input,
+            delivery=delivery,
+            max_retries=max_retries,
+            timeouts=timeouts,
+            **params,
         )
 
 
@@ -352,9 +398,15 @@ class Lane(TurnMethods):
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
+        timeouts: Timeouts | None = None,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
         """Return a stream for one turn on this lane, as ``connection.stream`` does."""
         return super().stream(
-            input, delivery=delivery, snapshot=snapshot, max_retries=max_retries, **params
+            input,
+            delivery=delivery,
+            snapshot=snapshot,
+            max_retries=max_retries,
+            timeouts=timeouts,
+            **params,
         )

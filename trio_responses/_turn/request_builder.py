@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import TurnObserver
     from trio_responses._protocol.continuation import Placement
     from trio_responses._protocol.requests import SteerInput
+    from trio_responses._settings import Timeouts
     from trio_responses._wire import Input, Response, ResponseCreate
 
 __all__ = [
@@ -47,6 +48,8 @@ class RequestBuilder(Protocol):
 
     observer: TurnObserver | None
     """Notifies the instruments about the turn; `None` before the first attempt."""
+    timeouts: Timeouts | None
+    """The deadlines of each attempt; `None` for those of the connection."""
 
     @property
     def model(self) -> str | None:
@@ -84,11 +87,12 @@ class RequestBuilder(Protocol):
 class StaticRequest:
     """A request builder whose request is the same on every socket and lane (``stream_id``)."""
 
-    def __init__(self, command: ResponseCreate) -> None:
+    def __init__(self, command: ResponseCreate, timeouts: Timeouts | None = None) -> None:
         parent = command.previous_response_id
         self.parent: str | None = parent if isinstance(parent, str) else None
         self.model: str | None = command.model if isinstance(command.model, str) else None
         self.observer: TurnObserver | None = None
+        self.timeouts: Timeouts | None = timeouts
         self._payload = wire.encode(command)
 
     def write(self, placement: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the Protocol

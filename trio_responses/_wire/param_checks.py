@@ -33,8 +33,8 @@ DECIDED_BY_LIBRARY: Final = frozenset(
 """Fields of ``response.create`` that are no parameters."""
 
 _NO_SUCH_PARAMETER: Final = {
-    "timeout": "use trio.fail_after(seconds), or timeouts=Timeouts(...) of the connection",
-    "timeouts": "use timeouts= of the connection, or trio.fail_after(seconds)",
+    "timeout": "use timeouts=Timeouts(...) or trio.fail_after(seconds)",
+    "timeouts": "timeouts=Timeouts(...) is an option of the connection and of each turn",
     "extra_headers": "use headers= of the connection",
     "extra_query": "put the query into the URL of the connection",
     "api_key": "use api_key= of the connection",
