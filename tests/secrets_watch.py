@@ -9,8 +9,6 @@ Keys of the tests begin with one of `MARKERS`. While a test runs, these are sear
 - every checkpoint; every warning; what a test wrote to its output.
 
 A test in which one of them is seen fails, and says where.
-
-What belongs elsewhere: direct tests, of tracebacks among others (`test_secrets.py`).
 """
 
 from __future__ import annotations

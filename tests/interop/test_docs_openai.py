@@ -30,8 +30,8 @@ PAIRS = re.findall(
 
 
 @pytest.fixture(scope="session")
-def gateway_url(our_url: str) -> Iterator[str]:
-    with run_gateway(our_url) as url:
+def gateway_url(server_url: str) -> Iterator[str]:
+    with run_gateway(server_url) as url:
         yield url
 
 

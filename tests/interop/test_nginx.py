@@ -121,6 +121,9 @@ async def test_five_megabytes_pass_in_both_directions(
 # --- Rejected handshakes --------------------------------------------------------------------
 
 
+REFUSAL = '{"error": {"code": "permission_denied", "message": "This key may not do that."}}'
+
+
 def require_key(key: str) -> str:
     """Return the directive that rejects every key but this one."""
     return f'if ($http_authorization != "Bearer {key}") {{ return 401; }}'
@@ -151,18 +154,30 @@ async def test_an_expired_key_is_requested_once_more(
 
 
 @pytest.mark.parametrize(
-    ("status", "calls"),
-    [(401, 2), (403, 1)],
+    ("status", "body", "calls"),
+    [(401, "no", 2), (401, REFUSAL, 2), (403, REFUSAL, 1)],
 )
 async def test_a_key_that_stays_wrong_is_not_retried(
-    status: int, calls: int, start_nginx: NginxStarter
+    status: int, body: str, calls: int, start_nginx: NginxStarter
 ) -> None:
-    nginx = start_nginx(respond_with(status, '"no"'))
+    nginx = start_nginx(respond_with(status, f"'{body}'"))
     keys = KeySequence(KEY)
     error = await permanent_failure(nginx.url, api_key=keys, attempts=calls)
     assert isinstance(error, AuthenticationError)
-    assert (error.status, error.body) == (status, b"no")
+    assert (error.status, error.body) == (status, body.encode())
     assert keys.calls == calls
+
+
+async def test_a_403_without_a_reason_raises_upgrade_unsupported(
+    start_nginx: NginxStarter,
+) -> None:
+    """A 403 without a JSON error or a challenge tells nothing about the key."""
+    nginx = start_nginx(respond_with(403, '"no"'))
+    keys = KeySequence(KEY)
+    error = await permanent_failure(nginx.url, api_key=keys)
+    assert isinstance(error, UpgradeUnsupported)
+    assert (error.status, error.body) == (403, b"no")
+    assert keys.calls == 1
 
 
 async def test_a_key_given_as_a_string_is_sent_once(start_nginx: NginxStarter) -> None:
