@@ -339,7 +339,7 @@ async def test_each_method_of_a_turn_has_timeouts(server: "ResponsesServer") -> 
         talks: list[Any] = [conversation, pooled]
         turns: list[Any] = [connection, lane, pool]
         plain: list[Any] = [connection.responses, pool.responses]
-        calls = [
+        calls: list[Any] = [
             *((one.create, ("hi",), {"model": "m"}) for one in [*turns, *plain]),
             *((one.parse, (int, "hi"), {"model": "m"}) for one in [*turns, *plain]),
             *((one.warm_up, (), {"model": "m"}) for one in turns),
@@ -357,7 +357,7 @@ async def test_each_method_of_a_turn_has_timeouts(server: "ResponsesServer") -> 
                 await method(*given, **params, timeouts=own)
             assert trio.current_time() == begin + 5, method
             await trio.sleep(10)
-        streams = [
+        streams: list[Any] = [
             *((one.stream, {"model": "m"}) for one in [*turns, *plain]),
             *((one.stream, {}) for one in talks),
             *((one.run_stream, {}) for one in talks),
