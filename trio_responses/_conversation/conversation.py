@@ -353,7 +353,7 @@ class Conversation:
         snapshot: bool,
         max_retries: int | None,
     ) -> AbstractAsyncContextManager[RunStream]:
-        """Return the stream of a run; its block sends the first request.
+        """Return the stream of a run; entering its block sends the first request.
 
         :param params: parameters that `check_params` accepts.
         """
