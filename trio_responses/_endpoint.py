@@ -229,7 +229,7 @@ class Endpoint:
 
 
 def choose_endpoint(url: str | None, endpoint: Endpoint | None) -> Endpoint:
-    """Return the endpoint that the options ``base_url`` and ``endpoint`` mean.
+    """Return the endpoint that the option ``base_url`` or ``endpoint`` specifies.
 
     :raises ConfigurationError: when both are given, or ``endpoint`` is no `Endpoint`.
     """

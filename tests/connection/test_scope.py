@@ -548,7 +548,7 @@ def ctrl_c() -> Iterator[None]:
         (Transport, "__init__"),
         (Router, "route"),
         (Scheduler, "close"),
-        (SocketSet, "close"),
+        (SocketSet, "stop_opening"),
         (ControlStream, "drop_pending"),
     ],
 )

@@ -16,7 +16,7 @@ from trio_responses import Recording
 
 # The module is private, and a replay shows only a part of its result.
 from trio_responses.testing import _attribution
-from trio_responses.testing._attribution import RecordedPhase, attribute
+from trio_responses.testing._attribution import RecordedRequestPhase, attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -449,7 +449,7 @@ def test_an_idle_socket_ends_some_time_after_the_last_frame() -> None:
     (request,) = attribute(record(*lines)).requests
     assert request.close is not None
     assert request.close.idle_seconds == pytest.approx(9)
-    assert request.phase is RecordedPhase.DONE
+    assert request.phase is RecordedRequestPhase.DONE
 
 
 def test_an_end_by_the_client_is_not_recorded() -> None:

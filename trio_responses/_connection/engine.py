@@ -439,5 +439,5 @@ class ConnectionEngine:
 
     def _close(self, reason: ResponsesError) -> None:
         """Stop opening sockets; requests and readers of the raw channel get the first reason."""
-        self.sockets.close(reason)
+        self.sockets.stop_opening(reason)
         self.router.channel.close(self.sockets.closed_error())

@@ -1,4 +1,4 @@
-"""Delivery of received messages: to the inbox of the turn that an event belongs to.
+"""Route received messages: put each event into the inbox of the turn that it belongs to.
 
 Every message of a batch is decoded, routed and counted without waiting, and each owner is woken
 once a batch. Events that belong to no turn go to the raw channel of the connection.
@@ -178,7 +178,7 @@ class Router:
     def _decode_nontext(
         self, socket: Socket, message: BinaryMessage | OversizeMessage
     ) -> ServerEvent:
-        """Return an event for a binary or oversize message; an oversize message fails its turns."""
+        """Return an event for a binary or oversize message; fail the turns that lose an event."""
         if isinstance(message, BinaryMessage):
             return wire.UndecodableFrame(raw=message.data, error="the message is binary")
         kind = TYPE.search(message.head)

@@ -78,8 +78,8 @@ class SocketSet:
         """Return the socket on which a turn is active."""
         return next((one for one in self._sockets if turn in one.requests.unfinished()), None)
 
-    def close(self, reason: ResponsesError) -> None:
-        """Record why no other socket will be opened. Only the first reason counts."""
+    def stop_opening(self, reason: ResponsesError) -> None:
+        """Open no more sockets, and keep the first reason; the open sockets stay open."""
         if self.closed_with is None:
             self.closed_with = reason
             draining = isinstance(reason, ConnectionClosed) and bool(self._sockets)
@@ -87,7 +87,7 @@ class SocketSet:
 
     def closed_error(self) -> ResponsesError:
         """Return a new exception with the reason why the connection has ended."""
-        assert self.closed_with is not None  # noqa: S101 - called only after close()
+        assert self.closed_with is not None  # noqa: S101 - called only after stop_opening()
         error = self.closed_with.copy_for_raise()
         error.delivery = DeliveryStatus.NOT_SENT
         return error

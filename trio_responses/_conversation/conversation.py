@@ -378,7 +378,7 @@ class Conversation:
         max_retries: int | None,
         timeouts: Timeouts | None,
     ) -> AbstractAsyncContextManager[RunStream]:
-        """Return the stream of a run; its block sends the first request.
+        """Return the stream of a run; entering its block sends the first request.
 
         :param params: parameters that `check_params` accepts.
         """

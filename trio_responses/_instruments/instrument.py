@@ -251,7 +251,7 @@ class Instruments:
 
 
 def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
-    """Return the option ``instruments`` as a tuple.
+    """Return the instruments that the user passed as a tuple, or raise an error.
 
     :raises ConfigurationError: when ``given`` is not iterable, such as a single instrument.
     """

@@ -225,7 +225,7 @@ class PoolTurnSender:
 
     @property
     def max_reroutes(self) -> int:
-        """The largest number of connections: an unsent request is tried once on each."""
+        """How many times an unsent request may move to another connection: the size of the pool."""
         return self._scheduler.limits.size
 
     def may_reroute(self, error: ResponsesError) -> bool:

@@ -160,7 +160,7 @@ class Scheduler:
         self, waiter: Waiter, queue: WaitQueue, release: Callable[[PooledConnection], None]
     ) -> PooledConnection:
         if self.closed_with is not None:
-            raise _unsent(self.closed_with)
+            raise _copy_as_unsent(self.closed_with)
         queue.add(waiter)
         self.assign()
         try:
@@ -221,7 +221,7 @@ class Scheduler:
     def _fail_unbound_waiters(self, error: ResponsesError) -> None:
         """Fail all waiters that may use any connection."""
         for waiter in (*self._turns.pop_all_unbound(), *self._pins.pop_all_unbound()):
-            waiter.fail(_unsent(error))
+            waiter.fail(_copy_as_unsent(error))
 
     # --- The rules -------------------------------------------------------------------------
 
@@ -378,8 +378,8 @@ def is_permanent(error: ResponsesError) -> bool:
     return isinstance(error, ConnectError) and not error.retryable
 
 
-def _unsent(error: ResponsesError) -> ResponsesError:
-    """Return a copy of an error for a request that was not sent."""
+def _copy_as_unsent(error: ResponsesError) -> ResponsesError:
+    """Return a copy of an error, with ``delivery`` set to ``not_sent``."""
     copy = error.copy_for_raise()
     copy.delivery = DeliveryStatus.NOT_SENT
     return copy

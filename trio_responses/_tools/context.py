@@ -1,8 +1,8 @@
-"""The parameter of a tool that the model does not see.
+"""The context of a tool call: a parameter that the run passes to a tool, hidden from the model.
 
-A run knows more about a call than its arguments. A function tool gets this as an object of a class
-that derives from `CallContext`, for the parameter with that annotation. The parameter is no part of
-the schema.
+The context contains what a run knows about a call besides its arguments. A function tool receives
+the context in the parameter that is annotated with a subclass of `CallContext`. The schema does not
+contain this parameter.
 """
 
 from __future__ import annotations

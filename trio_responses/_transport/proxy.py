@@ -1,4 +1,4 @@
-"""The choice of a proxy: an option's URL, the environment's variables and ``NO_PROXY``."""
+"""Choose the proxy of a connection: from an option or the environment, except for ``NO_PROXY``."""
 
 from __future__ import annotations
 

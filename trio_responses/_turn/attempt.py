@@ -94,7 +94,11 @@ class TurnAttempt(ActiveRequest):
         return math.inf
 
     def next_check(self, now: float) -> float:
-        """Return the time of the next check of the deadline, which the first event may advance."""
+        """Return when to check the deadline next.
+
+        At most ``timeouts.stall`` from now: the first event of the response may set an earlier
+        deadline than the one of ``timeouts.first_event``.
+        """
         if self._deadlines_stopped:
             return math.inf
         return min(self.deadline, now + self._timeouts.stall)

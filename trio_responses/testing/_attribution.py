@@ -48,8 +48,8 @@ _FLAT_FIELD: Final = re.compile(r'"(type|stream_id)"\s*:\s*"([^"\\]*)"')
 _Lane: TypeAlias = str | None
 
 
-class RecordedPhase(Enum):
-    """The progress of a recorded request.
+class RecordedRequestPhase(Enum):
+    """The state of a request in a recording: queued, running, awaiting a successor, or done.
 
     ::
 
@@ -102,7 +102,7 @@ class RecordedRequest:
     """Frames that answer no request, each with the number of the request's frames before it."""
     close: RecordedClose | None = None
     """The end of the socket, if this request got the last frame of the socket."""
-    phase: RecordedPhase = RecordedPhase.QUEUED
+    phase: RecordedRequestPhase = RecordedRequestPhase.QUEUED
     response_id: str | None = None
     """The id of the latest response."""
     is_steered: bool = False
@@ -275,14 +275,14 @@ class _SocketAttribution:
             return None
         is_new = request.response_id not in {None, response_id}
         if is_new and not request.is_steered:
-            request.phase = RecordedPhase.DONE
+            request.phase = RecordedRequestPhase.DONE
             self._lanes[lane].popleft()
             request = self._oldest(lane)
             if request is None:
                 return None
         request = self._answered_by_successor(request)
         self._start(request, response_id)
-        request.phase = RecordedPhase.RUNNING
+        request.phase = RecordedRequestPhase.RUNNING
         self._cut_off.discard(lane)
         return request
 
@@ -294,7 +294,7 @@ class _SocketAttribution:
         is_known = response_id == request.response_id
         if not is_known and response_id == self._last_ended.get(lane):
             return None  # the previous response has ended twice
-        if request.phase is RecordedPhase.AWAITING_SUCCESSOR:
+        if request.phase is RecordedRequestPhase.AWAITING_SUCCESSOR:
             if is_known:
                 return None
             request = self._answered_by_successor(request)
@@ -302,7 +302,7 @@ class _SocketAttribution:
         request.response_id = response_id
         if not self._awaits_successor(request):
             return self._finish(request)
-        request.phase = RecordedPhase.AWAITING_SUCCESSOR
+        request.phase = RecordedRequestPhase.AWAITING_SUCCESSOR
         request.has_calls = bool(required_input(_output(event)))
         self._last_ended[lane] = response_id
         return request
@@ -347,7 +347,7 @@ class _SocketAttribution:
         the answer of a server that does not support steering: the response itself was accepted.
         """
         own = [steer for steer in self._steers if steer.request is request]
-        if request.phase is RecordedPhase.AWAITING_SUCCESSOR:
+        if request.phase is RecordedRequestPhase.AWAITING_SUCCESSOR:
             return [steer for steer in own if steer.phase is not RecordedSteerPhase.PENDING]
         if request.response_id is not None and _is_client_error(event):
             return [steer for steer in own if steer.phase is RecordedSteerPhase.SENT][:1]
@@ -405,7 +405,9 @@ class _SocketAttribution:
         successor. The server then sends no event for the inputs that have waited for the outputs.
         """
         queue = self._lanes[self._lane_of(request)]
-        awaits_outputs = request.phase is RecordedPhase.AWAITING_SUCCESSOR and request.has_calls
+        awaits_outputs = (
+            request.phase is RecordedRequestPhase.AWAITING_SUCCESSOR and request.has_calls
+        )
         if not awaits_outputs or len(queue) == 1 or queue[1].parent != request.response_id:
             return request
         self._steers = [
@@ -432,7 +434,7 @@ class _SocketAttribution:
         ]
 
     def _finish_if_settled(self, request: RecordedRequest) -> RecordedRequest:
-        if request.phase is RecordedPhase.AWAITING_SUCCESSOR and not self._awaits_successor(
+        if request.phase is RecordedRequestPhase.AWAITING_SUCCESSOR and not self._awaits_successor(
             request
         ):
             self._finish(request)
@@ -440,7 +442,7 @@ class _SocketAttribution:
 
     def _finish(self, request: RecordedRequest) -> RecordedRequest:
         lane = self._lane_of(request)
-        request.phase = RecordedPhase.DONE
+        request.phase = RecordedRequestPhase.DONE
         self._lanes[lane].popleft()
         self._cut_off.discard(lane)
         self._last_ended[lane] = request.response_id

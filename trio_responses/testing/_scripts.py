@@ -404,7 +404,7 @@ class Script:
     def slow_writes(
         self, *, piece: int | None = 1, delay: float = 0.01, after_events: int | None = 0
     ) -> Self:
-        """Write ``piece`` bytes every ``delay`` seconds after some events; None ends this."""
+        """Write ``piece`` bytes per ``delay`` seconds after some events; None: at full speed."""
         return self._add_step(after_events, SlowDown(piece, delay))
 
     def hold(self, until: "trio.Event | Script", *, after_events: int | None = -1) -> Self:

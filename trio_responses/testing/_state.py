@@ -1,4 +1,4 @@
-"""The state of the test server: shared by all connections, and the lanes of one connection.
+"""The state of the test server: what all connections share, and the lanes of each connection.
 
 A lane runs its requests one after another; lanes run in parallel, with at most `MAX_ACTIVE`
 responses at once and at most `MAX_NAMES` lane names in the life of a connection. Each lane keeps
