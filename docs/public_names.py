@@ -133,6 +133,7 @@ INTERNAL = {
     "Item.unknown",
     "Part.unknown",
     "Response.with_output",
+    "ResponsesError.copy_as_unsent",
     "ResponsesError.copy_for_raise",
     "RotationPolicy.age_for",
     "Script.fits",

@@ -88,6 +88,12 @@ class ResponsesError(Exception):
         copy.__cause__ = self.__cause__
         return copy
 
+    def copy_as_unsent(self) -> Self:
+        """Return such a copy for a request that was not sent."""
+        copy = self.copy_for_raise()
+        copy.delivery = DeliveryStatus.NOT_SENT
+        return copy
+
 
 class ConfigurationError(ResponsesError, ValueError):
     """An argument, option or environment variable is invalid; nothing was dialled or sent.
@@ -458,7 +464,6 @@ class ConnectTimeout(ConnectError, trio.TooSlowError):
 
 
 UNAUTHORIZED: Final = 401
-FORBIDDEN: Final = 403
 NO_SUCH_ROUTE: Final = frozenset({404, 405, 426, 501})
 """The statuses that servers without a WebSocket mode answer to an upgrade."""
 AMBIGUOUS_STATUSES: Final = frozenset({*range(200, 400), 400, 403})

@@ -307,8 +307,7 @@ class RequestQueue:
         except ResponsesError as error:
             if isinstance(error, ConnectionLost):
                 socket.handle_failed_write(error)
-            unsent = error.copy_for_raise()  # the transport raises one exception to all writers
-            unsent.delivery = DeliveryStatus.NOT_SENT
+            unsent = error.copy_as_unsent()  # the transport raises one exception to all writers
             raise unsent.with_traceback(error.__traceback__) from error.__cause__
         self.requests_sent += 1
         self.bytes_sent += len(payload)

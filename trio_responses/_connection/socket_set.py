@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_responses._concurrency import Notifier
-from trio_responses._errors import ConnectionClosed, DeliveryStatus
+from trio_responses._errors import ConnectionClosed
 from trio_responses._lifecycle import ConnectionState
 
 if TYPE_CHECKING:
@@ -88,6 +88,4 @@ class SocketSet:
     def closed_error(self) -> ResponsesError:
         """Return a new exception with the reason why the connection has ended."""
         assert self.closed_with is not None  # noqa: S101 - called only after stop_opening()
-        error = self.closed_with.copy_for_raise()
-        error.delivery = DeliveryStatus.NOT_SENT
-        return error
+        return self.closed_with.copy_as_unsent()

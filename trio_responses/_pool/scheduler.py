@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_responses._errors import ConnectError, DeliveryStatus
+from trio_responses._errors import ConnectError
 from trio_responses._pool.connection import PooledConnection
 from trio_responses._pool.statistics import EndedConnections
 
@@ -160,7 +160,7 @@ class Scheduler:
         self, waiter: Waiter, queue: WaitQueue, release: Callable[[PooledConnection], None]
     ) -> PooledConnection:
         if self.closed_with is not None:
-            raise _copy_as_unsent(self.closed_with)
+            raise self.closed_with.copy_as_unsent()
         queue.add(waiter)
         self.assign()
         try:
@@ -221,7 +221,7 @@ class Scheduler:
     def _fail_unbound_waiters(self, error: ResponsesError) -> None:
         """Fail all waiters that may use any connection."""
         for waiter in (*self._turns.pop_all_unbound(), *self._pins.pop_all_unbound()):
-            waiter.fail(_copy_as_unsent(error))
+            waiter.fail(error.copy_as_unsent())
 
     # --- The rules -------------------------------------------------------------------------
 
@@ -376,10 +376,3 @@ class WaitQueue:
 def is_permanent(error: ResponsesError) -> bool:
     """Whether an error means that no other attempt to open a connection can succeed."""
     return isinstance(error, ConnectError) and not error.retryable
-
-
-def _copy_as_unsent(error: ResponsesError) -> ResponsesError:
-    """Return a copy of an error, with ``delivery`` set to ``not_sent``."""
-    copy = error.copy_for_raise()
-    copy.delivery = DeliveryStatus.NOT_SENT
-    return copy
