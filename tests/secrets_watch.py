@@ -21,9 +21,10 @@ import pytest
 
 from trio_responses import Conversation, Endpoint, ResponsesConnection, ResponseStream
 from trio_responses._errors import ResponsesError
+from trio_responses._transport.dialing import ConnectionConfig
 from trio_responses._transport.proxy import Proxy
 from trio_responses._transport.tunnel import Tunnel
-from trio_responses._transport.websocket import ConnectionConfig, Transport
+from trio_responses._transport.websocket import WebSocketTransport
 from trio_responses.testing import ResponsesServer
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ WATCHED: Final[tuple[type[Any], ...]] = (
     ResponsesServer,
     ResponseStream,
     ConnectionConfig,
-    Transport,
+    WebSocketTransport,
     Tunnel,
 )
 

@@ -30,9 +30,9 @@ from trio_responses._settings import (
     check_option_values,
     checked_record,
 )
+from trio_responses._transport.dialing import ConnectionConfig, dial_tcp
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
-from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
 from trio_responses._turn.methods import Lane, Responses, TurnMethods
 from trio_responses._wire.param_checks import check_params, merge_extra_body
 from trio_responses._wire.params import ConversationParams
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
+    from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
-    from trio_responses._transport.websocket import Dial
     from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import ClientEvent, Input
     from trio_responses._wire.params import ResponseCreateParams

@@ -29,7 +29,7 @@ from trio_responses._connection.router import Router
 from trio_responses._connection.socket_set import SocketSet
 from trio_responses._pool.scheduler import Scheduler
 from trio_responses._transport.control_stream import ControlStream
-from trio_responses._transport.websocket import Transport
+from trio_responses._transport.websocket import WebSocketTransport
 from trio_responses.testing import ResponsesServer, open_test_server
 
 if TYPE_CHECKING:
@@ -545,7 +545,7 @@ def ctrl_c() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (Transport, "__init__"),
+        (WebSocketTransport, "__init__"),
         (Router, "route"),
         (Scheduler, "close"),
         (SocketSet, "stop_opening"),

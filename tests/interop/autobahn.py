@@ -19,13 +19,13 @@ from trio_responses._endpoint import Endpoint
 from trio_responses._errors import ConnectionLost
 from trio_responses._protocol.frames import BinaryMessage
 from trio_responses._settings import Keepalive, Limits, Timeouts
-from trio_responses._transport.websocket import ConnectionConfig, dial_tcp
+from trio_responses._transport.dialing import ConnectionConfig, dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trio_responses._protocol.frames import Message
-    from trio_responses._transport.websocket import Transport
+    from trio_responses._transport.websocket import WebSocketTransport
 
 AGENT = "trio-responses"
 CONCURRENT_CASES = 8
@@ -99,7 +99,7 @@ def endpoint_at(url: str) -> Endpoint:
     return endpoint
 
 
-async def echo(transport: Transport) -> None:
+async def echo(transport: WebSocketTransport) -> None:
     """Send every message back until the socket is closed."""
     try:
         while True:
@@ -112,7 +112,7 @@ async def echo(transport: Transport) -> None:
         pass
 
 
-async def send_back(transport: Transport, message: Message) -> None:
+async def send_back(transport: WebSocketTransport, message: Message) -> None:
     """Send one message back with its own type."""
     match message:
         case bytes():

@@ -18,7 +18,7 @@ import trio
 
 from tests.interop.programs import HANG_GUARD, free_port
 from trio_responses import HandshakeRejected, ReconnectFailed, ReconnectPolicy, open_responses
-from trio_responses._transport.websocket import dial_tcp
+from trio_responses._transport.dialing import dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

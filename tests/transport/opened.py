@@ -11,13 +11,14 @@ from trio_responses._transport.websocket import connect_transport
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from trio_responses._transport.websocket import ConnectionConfig, Transport
+    from trio_responses._transport.dialing import ConnectionConfig
+    from trio_responses._transport.websocket import WebSocketTransport
 
 
 @asynccontextmanager
 async def open_transport(
     config: ConnectionConfig, headers: tuple[tuple[str, str], ...]
-) -> AsyncGenerator[Transport, None]:
+) -> AsyncGenerator[WebSocketTransport, None]:
     """Open a WebSocket, and close it at the end of the block."""
     async with open_collapsing_nursery() as nursery:
         transport = await connect_transport(nursery, config, headers)

@@ -21,14 +21,15 @@ from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._endpoint import Endpoint
 from trio_responses._errors import ConnectError, ConnectionLost
 from trio_responses._settings import Keepalive, Limits, Timeouts
-from trio_responses._transport.websocket import ConnectionConfig
+from trio_responses._transport.dialing import ConnectionConfig
 from trio_responses.testing import MemoryStream, memory_connection
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Sequence
 
-    from trio_responses._transport.websocket import Dial, Transport
+    from trio_responses._transport.dialing import Dial
+    from trio_responses._transport.websocket import WebSocketTransport
 
 KEY: Final = "sk-secret-7hU9"
 HEADERS: Final = (("Authorization", f"Bearer {KEY}"), ("User-Agent", "test"))
@@ -261,7 +262,7 @@ async def open_pair(
     timeouts: Timeouts | None = None,
     keepalive: Keepalive | None = None,
     limits: Limits | None = None,
-) -> AsyncGenerator[tuple[Transport, Peer], None]:
+) -> AsyncGenerator[tuple[WebSocketTransport, Peer], None]:
     """Open a transport over memory, with a peer that sends nothing by itself."""
     async with open_net(script, capacity=capacity) as net:
         options = connection_config(net.dial, timeouts=timeouts, keepalive=keepalive, limits=limits)
@@ -277,7 +278,7 @@ async def takes(seconds: float) -> AsyncGenerator[None, None]:
     assert trio.current_time() - start == seconds
 
 
-async def lost(transport: Transport) -> ConnectionLost:
+async def lost(transport: WebSocketTransport) -> ConnectionLost:
     """Return the loss that `receive` raises, with no message before it."""
     with pytest.raises(ConnectionLost) as caught:
         await transport.receive()

@@ -1,4 +1,4 @@
-"""Cancel safety of `Transport.receive()`, under any chunks at any times."""
+"""Cancel safety of `WebSocketTransport.receive()`, under any chunks at any times."""
 
 from __future__ import annotations
 

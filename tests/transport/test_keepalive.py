@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.transport.peer import Peer
-    from trio_responses._transport.websocket import Transport
+    from trio_responses._transport.websocket import WebSocketTransport
 
 pytestmark = NO_WAITING
 
@@ -28,7 +28,7 @@ EVERY_20 = Keepalive(interval=20.0, timeout=10.0)
 @asynccontextmanager
 async def open_pinged(
     keepalive: Keepalive = EVERY_20, *, answers: bool = True, capacity: int | None = None
-) -> AsyncGenerator[tuple[Transport, Peer, list[float]], None]:
+) -> AsyncGenerator[tuple[WebSocketTransport, Peer, list[float]], None]:
     """Open a pair that collects the times of pings, and may answer them at once."""
     pings: list[float] = []
 
@@ -46,7 +46,7 @@ async def open_pinged(
         yield (*pair, pings)
 
 
-async def receive_for(seconds: float, transport: Transport) -> int:
+async def receive_for(seconds: float, transport: WebSocketTransport) -> int:
     """Return the number of messages that arrive within some seconds."""
     count = 0
     with trio.move_on_after(seconds):

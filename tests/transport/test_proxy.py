@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.transport.peer import Net, Peer, Script
-    from trio_responses._transport.websocket import Transport
+    from trio_responses._transport.websocket import WebSocketTransport
 
 pytestmark = NO_WAITING
 
@@ -84,7 +84,7 @@ def opening(*pieces: bytes) -> Script:
 @asynccontextmanager
 async def through(
     script: Script, *, url: str = URL, proxy: str = PROXY
-) -> AsyncGenerator[tuple[Transport, Peer]]:
+) -> AsyncGenerator[tuple[WebSocketTransport, Peer]]:
     async with open_net(script) as net:
         options = connection_config(tunnel(net, proxy), url=url)
         async with open_transport(options, HEADERS) as transport:

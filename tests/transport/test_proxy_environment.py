@@ -16,9 +16,9 @@ from tests.transport.proxies import without_environment
 from trio_responses._client import connect_responses, open_responses
 from trio_responses._endpoint import Endpoint
 from trio_responses._errors import ConfigurationError
+from trio_responses._transport.dialing import dial_tcp
 from trio_responses._transport.proxy import Proxy, choose_proxy, is_exempt
 from trio_responses._transport.tunnel import Tunnel, choose_dial
-from trio_responses._transport.websocket import dial_tcp
 
 PASSWORD = "sk-secret-7hU9"  # the one that assert_secret_kept() looks for
 SECURE = Endpoint.compatible("wss://models.example.com/v1")

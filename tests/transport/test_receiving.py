@@ -1,4 +1,4 @@
-"""What `Transport.receive` returns, and what it raises when the socket has ended."""
+"""What `WebSocketTransport.receive` returns, and what it raises when the socket has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Transport.send` writes a whole frame, or nothing, or ends the socket."""
+"""`WebSocketTransport.send` writes a whole frame, or nothing, or ends the socket."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trio_responses.testing import MemoryStream
 
 if TYPE_CHECKING:
     from tests.transport.peer import Peer
-    from trio_responses._transport.websocket import Transport
+    from trio_responses._transport.websocket import WebSocketTransport
 
 pytestmark = NO_WAITING
 
 SLOW = Timeouts(send=30.0)
 
 
-async def send_in(scope: trio.CancelScope, transport: Transport, payload: bytes) -> None:
+async def send_in(scope: trio.CancelScope, transport: WebSocketTransport, payload: bytes) -> None:
     with scope:
         await transport.send(payload)
 

@@ -31,7 +31,7 @@ from tests.transport.peer import (
 )
 from trio_responses._errors import ConnectError, HandshakeRejected
 from trio_responses._settings import Keepalive, Timeouts
-from trio_responses._transport.websocket import dial_tcp
+from trio_responses._transport.dialing import dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

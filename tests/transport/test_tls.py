@@ -38,16 +38,16 @@ from tests.transport.proxies import (
 )
 from trio_responses._client import open_responses
 from trio_responses._errors import ConnectError, ConnectTimeout, ProxyError
+from trio_responses._transport.dialing import dial_tcp
 from trio_responses._transport.proxy import Proxy
 from trio_responses._transport.tunnel import Tunnel
-from trio_responses._transport.websocket import dial_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from tests.transport.peer import Net, Peer, Script
-    from trio_responses._transport.websocket import Transport
+    from trio_responses._transport.websocket import WebSocketTransport
 
 URL = "wss://models.test/v1"
 HTTP = f"http://someone:{KEY}@proxy.test:3128"
@@ -102,7 +102,7 @@ def dialled_by(net: Net, proxy: str) -> Tunnel:
     return Tunnel(Proxy.of(proxy), net.dial)
 
 
-async def converse(transport: Transport) -> None:
+async def converse(transport: WebSocketTransport) -> None:
     assert await transport.receive() == [b"hello"]
     await transport.send(b"x" * 100_000)
     received = await transport.receive()

@@ -28,7 +28,7 @@ from trio_responses import (
 )
 from trio_responses._cli.running import describe_error
 from trio_responses._settings import Keepalive, Timeouts
-from trio_responses._transport.websocket import dial_tcp
+from trio_responses._transport.dialing import dial_tcp
 from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import Reply, default_answer
 from trio_responses.types import (
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from trio_responses import Endpoint, ResponsesConnection
-    from trio_responses._transport.websocket import Dial
+    from trio_responses._transport.dialing import Dial
     from trio_responses.testing import Answer, Request
     from trio_responses.types import Response
     from trio_responses.typing import Event

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from trio_responses._endpoint import ApiKey, HeaderLines
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._settings import ReconnectPolicy, RotationPolicy
-    from trio_responses._transport.websocket import ConnectionConfig, Transport
+    from trio_responses._transport.dialing import ConnectionConfig
+    from trio_responses._transport.transport import Transport
     from trio_responses._turn.attempt import TurnAttempt
 
 __all__ = ["ConnectionEngine"]

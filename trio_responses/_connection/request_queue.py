@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trio_responses._connection.socket import Socket
     from trio_responses._connection.socket_set import SocketSet
     from trio_responses._settings import RetryPolicy
-    from trio_responses._transport.websocket import ConnectionConfig
+    from trio_responses._transport.dialing import ConnectionConfig
     from trio_responses._turn.inbox import Budget
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt

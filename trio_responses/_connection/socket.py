@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trio_responses._errors import APIError, MessageTooLarge, ResponsesError
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._protocol.requests import ActiveRequest
-    from trio_responses._transport.websocket import Transport
+    from trio_responses._transport.transport import Transport
     from trio_responses._wire import ErrorEvent
 
 __all__ = ["Socket"]

@@ -24,8 +24,8 @@ from trio_responses._pool.scheduler import PoolLimits, Scheduler, is_permanent
 from trio_responses._pool.statistics import SUMS, PoolStatistics
 from trio_responses._pool.supervisor import PoolSupervisor
 from trio_responses._settings import ReconnectPolicy, RetryPolicy
+from trio_responses._transport.dialing import dial_tcp
 from trio_responses._transport.tls import default_ssl_context
-from trio_responses._transport.websocket import dial_tcp
 from trio_responses._turn.methods import Responses, TurnMethods
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
         RotationPolicy,
         Timeouts,
     )
+    from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
-    from trio_responses._transport.websocket import Dial
     from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.methods import Lane
     from trio_responses._turn.request_builder import RequestBuilder

@@ -2,8 +2,8 @@
 
 trio-websocket does the opening and closing handshakes and answers pings. A data frame costs it 15
 to 25 us, so data frames never reach it: `_protocol/frames.py` decodes them. The task that reads the
-socket (`Transport.receive`) feeds the control frames to a `ControlStream`, and a `ControlStream`
-reads the socket itself only for the upgrade response. The error of a failed
+socket (`WebSocketTransport.receive`) feeds the control frames to a `ControlStream`, and a
+`ControlStream` reads the socket itself only for the upgrade response. The error of a failed
 upgrade is stored in `ControlStream.upgrade_error`, because trio-websocket would wait for the end of
 a body that may never come.
 """
@@ -64,7 +64,7 @@ class ControlStream(trio.abc.Stream):
         self._ended = False
         self._write_lock = FastLock()  # data frames do not pass through trio-websocket's own lock
         self.states: TransportStates = TransportStates()
-        """The states of the transport, shared with `Transport`."""
+        """The states of the transport, shared with `WebSocketTransport`."""
         self.scope: trio.CancelScope = trio.CancelScope()
         """The scope of trio-websocket's tasks: cancelled as soon as the upgrade has failed."""
         self.upgrade_error: ConnectError | None = None

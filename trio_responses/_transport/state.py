@@ -9,12 +9,13 @@ The rules of the life:
 
 - Messages and pings go out only in ``OPEN``. ``CLOSING`` still reads, since the server may send
   messages before its close frame.
-- In ``VIOLATED`` and ``LOST`` the error is known: from then on, `Transport.receive` and
-  `Transport.send` raise the same `ConnectionLost`, which is the first one.
-- ``VIOLATED`` differs from ``LOST`` in one way: the stream may still work, so `Transport.aclose`
-  sends a close frame with the code of the violation (RFC 6455, section 7.1.7).
+- In ``VIOLATED`` and ``LOST`` the error is known: from then on, `WebSocketTransport.receive` and
+  `WebSocketTransport.send` raise the same `ConnectionLost`, which is the first one.
+- ``VIOLATED`` differs from ``LOST`` in one way: the stream may still work, so
+  `WebSocketTransport.aclose` sends a close frame with the code of the violation (RFC 6455,
+  section 7.1.7).
 - ``CLOSED`` lasts until a reader asks how the socket ended; after that the state is ``LOST``.
-- `Transport.aclose` may be called in every state after the upgrade, any number of times.
+- `WebSocketTransport.aclose` may be called in every state after the upgrade, any number of times.
 
 The rules of the write side: no data frame follows a close frame (RFC 6455, section 5.5.1). A write
 that was cancelled may have left half a frame on the wire, and nothing is written after that.
@@ -64,9 +65,9 @@ class TransportTrigger(Enum):
     SOCKET_ENDED = auto()
     """A reader found the end of the stream or a close frame, or this side gave the socket up."""
     CLOSE_STARTED = auto()
-    """`Transport.aclose` was called."""
+    """`WebSocketTransport.aclose` was called."""
     STREAM_CLOSED = auto()
-    """`Transport.aclose` has closed the byte stream."""
+    """`WebSocketTransport.aclose` has closed the byte stream."""
 
 
 TRANSPORT_TRANSITIONS: Final[dict[TransportState, dict[TransportTrigger, TransportState]]] = {

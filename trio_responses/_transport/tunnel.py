@@ -16,10 +16,10 @@ import trio
 from trio_responses._endpoint import USER_AGENT
 from trio_responses._errors import ConfigurationError, ProxyError
 from trio_responses._safe_text import printable
+from trio_responses._transport.dialing import dial_tcp
 from trio_responses._transport.proxy import choose_proxy, host_and_port
 from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
 from trio_responses._transport.tls import TLSStream, default_ssl_context
-from trio_responses._transport.websocket import dial_tcp
 from trio_responses._wire import parse_retry_after
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from python_socks.async_.trio.v2 import Proxy as SocksProxy
 
     from trio_responses._endpoint import Endpoint
+    from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import Proxy, ProxyOption
-    from trio_responses._transport.websocket import Dial
 
 __all__ = ["Tunnel", "choose_dial"]
 

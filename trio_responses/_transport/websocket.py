@@ -1,19 +1,17 @@
 """A WebSocket transport: opens one socket, reads batches of messages, writes whole frames.
 
-`connect_transport` dials, secures and upgrades under one timeout. `Transport.receive` returns every
-message that one read of the socket completed. Invariants: after `Transport.aclose` no task and no
-socket is left, also under cancellation; a cancelled read loses no byte; a frame is written whole,
-or the socket is given up. The states are in `state.py`. This module and `control_stream.py` are the
-only ones that depend on trio-websocket.
+`connect_transport` dials, secures and upgrades under one timeout. `WebSocketTransport.receive`
+returns every message that one read of the socket completed. Invariants: after
+`WebSocketTransport.aclose` no task and no socket is left, also under cancellation; a cancelled read
+loses no byte; a frame is written whole, or the socket is given up. The states are in `state.py`.
+This module and `control_stream.py` are the only ones that depend on trio-websocket.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import trio
 import trio_websocket
@@ -27,27 +25,18 @@ from trio_responses._errors import (
     KeepaliveTimeout,
     SendTimeout,
 )
-from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.frames import FrameReader, encode_text_frame
-from trio_responses._settings import RetryPolicy
 from trio_responses._transport.control_stream import ControlStream
+from trio_responses._transport.dialing import dial_server, start_tls
 from trio_responses._transport.proxy import host_and_port
-from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
 from trio_responses._transport.state import TransportState, TransportTrigger, WriteState
-from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
-    import ssl
-
-    from trio_responses._endpoint import Endpoint
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._protocol.frames import Message
-    from trio_responses._settings import Keepalive, Limits, OnAbandonedTurn, Timeouts
+    from trio_responses._transport.dialing import ConnectionConfig
 
-__all__ = ["Dial", "Transport", "connect_transport", "dial_tcp"]
-
-Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
-"""An async function that opens a byte stream to a host and port."""
+__all__ = ["WebSocketTransport", "connect_transport"]
 
 READ_BYTES: Final = 64 * 1024
 NORMAL_CLOSURE: Final = 1000
@@ -57,36 +46,16 @@ PING_BYTES: Final = 4
 CLOSING_HANDSHAKE_STATES: Final = frozenset(
     {TransportState.OPEN, TransportState.VIOLATED, TransportState.CLOSING}
 )
-"""The states in which `Transport.aclose` does the closing handshake."""
-
-
-async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
-    """Open a TCP connection, trying all of the host's addresses (RFC 8305)."""
-    return await trio.open_tcp_stream(host, port)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionConfig:
-    """The configuration that every socket of a connection shares."""
-
-    endpoint: Endpoint
-    dial: Dial
-    ssl_context: ssl.SSLContext | None
-    timeouts: Timeouts
-    keepalive: Keepalive
-    limits: Limits
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
-    on_abandoned_turn: OnAbandonedTurn = "drain"
-    instruments: Instruments = field(default_factory=Instruments, repr=False)
+"""The states in which `WebSocketTransport.aclose` does the closing handshake."""
 
 
 async def connect_transport(
     nursery: trio.Nursery, config: ConnectionConfig, headers: tuple[tuple[str, str], ...]
-) -> Transport:
+) -> WebSocketTransport:
     """Open one WebSocket: dial, TLS and upgrade.
 
     :param nursery: the nursery for the tasks of trio-websocket and of the keepalive. They run until
-        `Transport.aclose`, which must be called, also when the nursery is cancelled.
+        `WebSocketTransport.aclose`, which must be called, also when the nursery is cancelled.
     :param headers: the headers of this handshake.
     :raises ConnectTimeout: when dial, TLS and upgrade take longer than ``timeouts.connect``.
     :raises HandshakeRejected: when the server answers with a status other than 101.
@@ -98,13 +67,13 @@ async def connect_transport(
     control_stream: ControlStream | None = None
     try:
         with trio.move_on_after(config.timeouts.connect):
-            stream = await _dial(config)
+            stream = await dial_server(config)
             if config.endpoint.secure:
                 phase = "tls"
-                stream = await _start_tls(stream, config)
+                stream = await start_tls(stream, config)
             phase = "upgrade"
             control_stream = ControlStream(stream)
-            transport: Transport | ConnectError = await nursery.start(
+            transport: WebSocketTransport | ConnectError = await nursery.start(
                 _run_websocket, stream, control_stream, config, headers
             )
             if isinstance(transport, ConnectError):
@@ -122,29 +91,6 @@ async def connect_transport(
         raise
 
 
-async def _dial(config: ConnectionConfig) -> trio.abc.Stream:
-    host, port = config.endpoint.host, config.endpoint.port
-    try:
-        return await config.dial(host, port)
-    except (OSError, trio.BrokenResourceError) as error:
-        raise ConnectError(describe_dial_error(error, host, port)) from error
-
-
-async def _start_tls(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
-    secured = TLSStream(
-        stream,
-        config.ssl_context or default_ssl_context(),
-        server_hostname=config.endpoint.tls_name,
-    )
-    try:
-        await secured.do_handshake()
-    except trio.BrokenResourceError as error:
-        host, port = config.endpoint.host, config.endpoint.port
-        reason, retryable = describe_tls_error(error, host, port)
-        raise ConnectError(reason, retryable=retryable) from error.__cause__ or error
-    return secured
-
-
 @trio.lowlevel.enable_ki_protection
 async def _run_websocket(
     stream: trio.abc.Stream,
@@ -152,7 +98,7 @@ async def _run_websocket(
     config: ConnectionConfig,
     headers: tuple[tuple[str, str], ...],
     *,
-    task_status: trio.TaskStatus[Transport | ConnectError],
+    task_status: trio.TaskStatus[WebSocketTransport | ConnectError],
 ) -> None:
     """Run trio-websocket and the keepalive until the socket is closed, and keep their exceptions.
 
@@ -173,7 +119,7 @@ async def _run_websocket(
                 ],
             )
             states.process(TransportTrigger.UPGRADE_ACCEPTED)
-            transport = Transport(stream, control_stream, websocket, config)
+            transport = WebSocketTransport(stream, control_stream, websocket, config)
             task_status.started(transport)
             task_status = trio.TASK_STATUS_IGNORED  # free the nursery that start() made
             await transport.keep_alive()
@@ -186,7 +132,7 @@ async def _run_websocket(
         task_status.started(control_stream.upgrade_error)
 
 
-class Transport:
+class WebSocketTransport:
     """An open WebSocket, until `aclose`. Only `connect_transport` makes one."""
 
     def __init__(

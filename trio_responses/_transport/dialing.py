@@ -1,0 +1,77 @@
+"""How every byte stream of a connection is opened: dial and TLS, for WebSockets and for HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import trio
+
+from trio_responses._errors import ConnectError
+from trio_responses._instruments.instrument import Instruments
+from trio_responses._settings import RetryPolicy
+from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
+from trio_responses._transport.tls import TLSStream, default_ssl_context
+
+if TYPE_CHECKING:
+    import ssl
+
+    from trio_responses._endpoint import Endpoint
+    from trio_responses._settings import Keepalive, Limits, OnAbandonedTurn, Timeouts
+
+__all__ = ["ConnectionConfig", "Dial", "dial_server", "dial_tcp", "start_tls"]
+
+Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""An async function that opens a byte stream to a host and port."""
+
+
+async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
+    """Open a TCP connection, trying all of the host's addresses (RFC 8305)."""
+    return await trio.open_tcp_stream(host, port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionConfig:
+    """The configuration that every socket of a connection shares."""
+
+    endpoint: Endpoint
+    dial: Dial
+    ssl_context: ssl.SSLContext | None
+    timeouts: Timeouts
+    keepalive: Keepalive
+    limits: Limits
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    on_abandoned_turn: OnAbandonedTurn = "drain"
+    instruments: Instruments = field(default_factory=Instruments, repr=False)
+
+
+async def dial_server(config: ConnectionConfig) -> trio.abc.Stream:
+    """Dial the server of a connection.
+
+    :raises ConnectError: when the server or the proxy cannot be reached.
+    """
+    host, port = config.endpoint.host, config.endpoint.port
+    try:
+        return await config.dial(host, port)
+    except (OSError, trio.BrokenResourceError) as error:
+        raise ConnectError(describe_dial_error(error, host, port)) from error
+
+
+async def start_tls(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
+    """Start TLS on a byte stream, with the certificates of a connection.
+
+    :raises ConnectError: when the handshake fails.
+    """
+    secured = TLSStream(
+        stream,
+        config.ssl_context or default_ssl_context(),
+        server_hostname=config.endpoint.tls_name,
+    )
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        host, port = config.endpoint.host, config.endpoint.port
+        reason, retryable = describe_tls_error(error, host, port)
+        raise ConnectError(reason, retryable=retryable) from error.__cause__ or error
+    return secured
