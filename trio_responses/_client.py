@@ -28,9 +28,11 @@ from trio_responses._settings import (
     RotationPolicy,
     Timeouts,
     check_option_values,
+    check_websocket_retry,
     checked_record,
 )
 from trio_responses._transport.dialing import ConnectionConfig, dial_tcp
+from trio_responses._transport.http import check_http_installed
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._turn.methods import Lane, Responses, TurnMethods
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryMode
-    from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy
+    from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy, TransportOption
     from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._turn.stream import ResponseStream, TurnSender
@@ -313,6 +315,9 @@ class ConnectionOptions(TypedDict, total=False):
     max_retries: int
     max_retry_wait: float
     on_abandoned_turn: OnAbandonedTurn
+    transport: TransportOption | None
+    websocket_retry: float | None
+    http2: bool
     allow_insecure: bool
     instruments: Iterable[Instrument]
     logging: bool
@@ -337,6 +342,9 @@ async def open_responses(
     max_retries: int = 2,
     max_retry_wait: float = 60.0,
     on_abandoned_turn: OnAbandonedTurn = "drain",
+    transport: TransportOption | None = None,
+    websocket_retry: float | None = 600.0,
+    http2: bool = False,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -386,6 +394,15 @@ async def open_responses(
         has no lanes: with ``"drain"`` the next turn waits until the rest of the response was
         received; with ``"replace_socket"`` the next turn has a new socket at once, and the server
         has lost what was cached for the old one. The remaining events are discarded in both cases.
+    :param transport: ``"websocket"``, ``"http"``, or ``"auto"``: requests are sent on a WebSocket,
+        and over HTTP with server-sent events where the server or the network has no WebSocket mode
+        (docs/http.md). By default the endpoint's, which is ``"auto"`` for most. HTTP needs the
+        extra ``trio-responses[http]``.
+    :param websocket_retry: with ``"auto"``, the seconds after which a connection that uses HTTP
+        tries a WebSocket again, when no request is active; `None` for never.
+    :param http2: whether HTTP/2 is used where the server speaks it over TLS. A context that is
+        passed as ``ssl_context`` has to offer ``h2`` itself. Needs the extra
+        ``trio-responses[http2]``.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
     :param instruments: observers of sockets, turns and tools, besides the log
@@ -414,6 +431,9 @@ async def open_responses(
         max_retries=max_retries,
         max_retry_wait=max_retry_wait,
         on_abandoned_turn=on_abandoned_turn,
+        transport=transport,
+        websocket_retry=websocket_retry,
+        http2=http2,
         allow_insecure=allow_insecure,
         instruments=instruments,
         logging=logging,
@@ -444,6 +464,9 @@ async def connect_responses(
     max_retries: int = 2,
     max_retry_wait: float = 60.0,
     on_abandoned_turn: OnAbandonedTurn = "drain",
+    transport: TransportOption | None = None,
+    websocket_retry: float | None = 600.0,
+    http2: bool = False,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -471,6 +494,9 @@ async def connect_responses(
         max_retries=max_retries,
         max_retry_wait=max_retry_wait,
         on_abandoned_turn=on_abandoned_turn,
+        transport=transport,
+        websocket_retry=websocket_retry,
+        http2=http2,
         allow_insecure=allow_insecure,
         instruments=instruments,
         logging=logging,
@@ -528,14 +554,21 @@ def make_engine(
     max_retries: int,
     max_retry_wait: float,
     on_abandoned_turn: OnAbandonedTurn,
+    transport: TransportOption | None,
+    websocket_retry: float | None,
+    http2: bool,
     allow_insecure: bool,
     instruments: Iterable[Instrument],
     logging: bool,
     dial: Dial,
 ) -> ConnectionEngine:
     """Return an engine for the options of a connection, with defaults for those not given."""
-    check_option_values(on_abandoned_turn=on_abandoned_turn)
     endpoint = choose_endpoint(base_url, endpoint)
+    transport = endpoint.transport if transport is None else transport
+    check_option_values(on_abandoned_turn=on_abandoned_turn, transport=transport)
+    check_websocket_retry(websocket_retry)
+    if transport == "http":
+        check_http_installed(http2=http2)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
             f"http:// and ws:// to {endpoint.host} show the key and the content to every machine on"
@@ -552,6 +585,9 @@ def make_engine(
         limits=checked_record("limits", limits, Limits),
         retry_policy=RetryPolicy(max_retries=max_retries, max_retry_wait=max_retry_wait),
         on_abandoned_turn=on_abandoned_turn,
+        transport=transport,
+        websocket_retry=websocket_retry,
+        http2=http2,
         instruments=Instruments(
             with_logging(instruments, enabled=logging),
             ServerAddress(endpoint.host, endpoint.port),

@@ -21,6 +21,8 @@ from trio_responses._settings import check_option_values
 if TYPE_CHECKING:
     from typing import Self
 
+    from trio_responses._settings import TransportOption
+
 __all__ = ["ApiKey", "Endpoint", "Headers", "azure_url", "is_loopback", "websocket_url"]
 
 VERSION: Final = version("trio-responses")
@@ -73,6 +75,9 @@ class Endpoint:
     """Whether the server needs a key: without one, nothing is dialled."""
     instructions_with_parent: bool = True
     """Whether the server accepts ``instructions`` together with ``previous_response_id``."""
+    transport: TransportOption = "auto"
+    """How requests are sent: ``"websocket"``, ``"http"``, or ``"auto"``: over HTTP where no
+    WebSocket can be used."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Headers that every handshake with this server sends."""
 
@@ -82,7 +87,7 @@ class Endpoint:
         :raises ConfigurationError: for a URL that cannot be dialled, and for an invalid
             ``after_error``.
         """
-        check_option_values(after_error=self.after_error)
+        check_option_values(after_error=self.after_error, transport=self.transport)
         object.__setattr__(self, "url", websocket_url(self.url))
 
     @classmethod
@@ -149,6 +154,7 @@ class Endpoint:
         max_age: float | None = None,
         after_error: Literal["reuse", "replace"] = "replace",
         instructions_with_parent: bool = True,
+        transport: TransportOption = "auto",
     ) -> Self:
         """Return the profile of any other server that speaks the protocol.
 
@@ -162,6 +168,7 @@ class Endpoint:
             servers send nothing more after one; ``"reuse"`` goes on with the old socket.
         :param instructions_with_parent: whether the server accepts ``instructions`` together with
             ``previous_response_id``.
+        :param transport: how requests are sent; ``"http"`` for a server without WebSocket mode.
         """
         return cls(
             url=url,
@@ -170,6 +177,7 @@ class Endpoint:
             rotate_after=None if max_age is None else max_age * 5 / 6,
             after_error=after_error,
             instructions_with_parent=instructions_with_parent,
+            transport=transport,
         )
 
     @classmethod

@@ -587,7 +587,8 @@ class ConnectionLost(ResponsesError, trio.BrokenResourceError):
     events. The connection opens a new socket by itself. The server's last error frame on the
     socket, if one came, is the ``__cause__``.
 
-    :ivar code: the close code; 1006 when no close frame came (RFC 6455, section 7.1.5).
+    :ivar code: the close code; 1006 when no close frame came (RFC 6455, section 7.1.5); `None` for
+        a request over HTTP.
     :ivar reason: the server's reason, as sent. The message quotes it as `APIError` does.
     :ivar age: the seconds since the socket was opened.
     """
@@ -595,11 +596,13 @@ class ConnectionLost(ResponsesError, trio.BrokenResourceError):
     __match_args__ = ("code", "reason")
     type: ClassVar[Literal["trio_responses.connection_lost"]] = "trio_responses.connection_lost"
 
-    def __init__(self, code: int, reason: str = "", *, age: float = 0.0) -> None:
-        meaning = CLOSE_CODES.get(code)
-        closed = f"close code {code}, {meaning}" if meaning else f"close code {code}"
+    def __init__(self, code: int | None, reason: str = "", *, age: float = 0.0) -> None:
+        closed = ""
+        if code is not None:
+            meaning = CLOSE_CODES.get(code)
+            closed = f" (close code {code}, {meaning})" if meaning else f" (close code {code})"
         quoted = f": {printable(reason)}" if reason else ""
-        super().__init__(f"the connection was lost after {age:.1f} s ({closed}){quoted}")
+        super().__init__(f"the connection was lost after {age:.1f} s{closed}{quoted}")
         self.code = code
         self.reason = reason
         self.age = age
@@ -617,6 +620,14 @@ class KeepaliveTimeout(ConnectionLost, trio.TooSlowError):
             f"no sign of life from the server for {silence:.1f} s: keepalive gave the socket up",
         )
         self.silence = silence
+
+
+class UnsupportedByTransport(ResponsesError):
+    """The request needs a WebSocket, and the connection sends its requests over HTTP.
+
+    Warm-ups, and commands of the raw channel other than ``response.create``, exist in WebSocket
+    mode only. Nothing was sent.
+    """
 
 
 class SendTimeout(ConnectionLost, trio.TooSlowError):

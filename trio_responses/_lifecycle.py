@@ -24,6 +24,7 @@ __all__ = [
     "ConnectionStatistics",
     "Event",
     "StreamEvent",
+    "TransportChanged",
     "TurnRestarted",
 ]
 
@@ -66,6 +67,21 @@ class ConnectionRotated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransportChanged:
+    """The connection sends its requests another way: over HTTP, or by a WebSocket again.
+
+    Requests that were sent before are answered the old way. The server's caches for the old socket
+    are gone, so that conversations send their whole history once.
+    """
+
+    type: ClassVar[Literal["trio_responses.transport_changed"]] = "trio_responses.transport_changed"
+    transport: Literal["websocket", "http"]
+    """How requests are sent from now on."""
+    error: ResponsesError | None
+    """Why no WebSocket can be used; `None` when a WebSocket is open again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRestarted:
     """A turn is sent again: discard the events that the stream has yielded so far.
 
@@ -91,6 +107,10 @@ class ConnectionStatistics:
 
     state: ConnectionState
     """The state of the connection."""
+    transport: Literal["websocket", "http"]
+    """How requests are sent."""
+    http_requests: int
+    """Requests that were sent over HTTP."""
     sockets_opened: int
     """Sockets whose handshake succeeded."""
     attempts: int
@@ -118,7 +138,12 @@ class ConnectionStatistics:
 
 
 Event: TypeAlias = (
-    ServerEvent | ConnectionLost | ConnectionRestored | ConnectionRotated | BufferOverflow
+    ServerEvent
+    | ConnectionLost
+    | ConnectionRestored
+    | ConnectionRotated
+    | TransportChanged
+    | BufferOverflow
 )
 """An item of a connection's raw channel."""
 

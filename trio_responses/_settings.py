@@ -27,8 +27,10 @@ __all__ = [
     "RetryPolicy",
     "RotationPolicy",
     "Timeouts",
+    "TransportOption",
     "check_option_values",
     "check_turn_timeouts",
+    "check_websocket_retry",
     "checked_record",
     "reconnect_delays",
 ]
@@ -159,7 +161,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The size limits of messages, requests and buffers, in bytes."""
+    """The limits of messages, requests and buffers, in bytes, and of HTTP connections."""
 
     max_message_bytes: int = 64 * MIB
     """The largest message from the server; a larger one is discarded while it arrives."""
@@ -169,6 +171,8 @@ class Limits:
     """The unread events of one turn, or of the raw channel."""
     connection_buffer_bytes: int = 64 * MIB
     """The unread events of all turns of one connection together."""
+    http_connections: int = 100
+    """The largest number of requests that run over HTTP at the same time."""
 
     def __post_init__(self) -> None:
         """Check that every value is a size.
@@ -305,7 +309,12 @@ OnAbandonedTurn: TypeAlias = Literal["drain", "replace_socket"]
 """What happens when a turn is left early where the endpoint has no lanes: ``"drain"`` lets the next
 turn wait for the rest of the response, ``"replace_socket"`` gives the next turn a new socket."""
 
+TransportOption: TypeAlias = Literal["auto", "websocket", "http"]
+"""How requests are sent: ``"websocket"``, ``"http"`` with server-sent events, or ``"auto"``: by a
+WebSocket, and over HTTP where the server or the network has no WebSocket mode."""
+
 OPTION_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
+    "transport": ("auto", "websocket", "http"),
     "delivery": ("at_most_once", "at_least_once"),
     "on_abandoned_turn": ("drain", "replace_socket"),
     "on_tool_error": ("return", "raise"),
@@ -350,3 +359,14 @@ def check_turn_timeouts(timeouts: Timeouts | None) -> None:
     """
     if timeouts is not None:
         checked_record("timeouts", timeouts, Timeouts)
+
+
+def check_websocket_retry(seconds: float | None) -> None:
+    """Raise an error unless the option ``websocket_retry`` is a positive number or `None`.
+
+    :raises ConfigurationError: for any other value.
+    """
+    if seconds is not None and not (_is_number(seconds) and seconds > 0):
+        raise ConfigurationError(
+            f"websocket_retry must be positive seconds, or None for never, not {seconds!r}"
+        )

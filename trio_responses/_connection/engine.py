@@ -1,5 +1,8 @@
 """The engine of a connection, which keeps one socket open and replaces lost and old sockets.
 
+Where the server or the network has no WebSocket mode, the engine sends each request over HTTP
+instead (``transport="auto"``), and tries a WebSocket again later.
+
 Two kinds of tasks do the work. The *supervisor task* runs for the whole connection: it opens
 sockets and decides when to stop trying. A *receive task* runs for each socket: it reads batches
 of messages and routes their events.
@@ -12,7 +15,8 @@ main task.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, final
 
 import trio
 
@@ -38,10 +42,12 @@ from trio_responses._lifecycle import (
     ConnectionRotated,
     ConnectionState,
     ConnectionStatistics,
+    TransportChanged,
 )
 from trio_responses._protocol.backoff import Backoff, is_permanent_close
 from trio_responses._safe_text import Secrets
 from trio_responses._settings import reconnect_delays
+from trio_responses._transport.http import HTTPClient, HTTPExchange, is_http_installed
 from trio_responses._transport.websocket import connect_transport
 from trio_responses._turn.inbox import Budget
 
@@ -58,6 +64,8 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionEngine"]
 
 UNAUTHORIZED: Final = 401
+UPGRADE_SECONDS: Final = 5.0
+"""How long ``transport="auto"`` waits for the answer to an upgrade before it uses HTTP."""
 READS_BEFORE_TIMEOUT: Final = 128
 """Reads of up to 64 KiB: the receive buffer of an operating system is seldom larger than 8 MiB."""
 
@@ -92,6 +100,9 @@ class ConnectionEngine:
         self.router: Router = Router(self._budget, config.limits)
         self.sockets: SocketSet = SocketSet()
         self.requests: RequestQueue = RequestQueue(config, self.sockets, self._budget)
+        self._http: HTTPClient | None = None
+        self._http_retry_at = -math.inf
+        """When the next attempt to open an HTTP connection begins, on Trio's clock."""
         self._tasks = trio.CancelScope()
         self._started = False
         self.finished: trio.Event = trio.Event()
@@ -105,14 +116,22 @@ class ConnectionEngine:
         """Whether a socket is open, so that a request can be sent at once."""
         current = self.sockets.current
         is_usable = current is not None and current.takes_requests
-        return is_usable and self.sockets.state is ConnectionState.OPEN
+        over_http = self.sockets.open_exchange is not None
+        return (is_usable or over_http) and self.sockets.state is ConnectionState.OPEN
 
-    async def wait_open(self) -> Socket:
-        """Wait for a socket that takes new requests.
+    async def wait_open(self) -> Socket | None:
+        """Wait until requests can be sent; return the socket that takes them, `None` over HTTP.
 
         :raises ResponsesError: when no other socket will be opened.
         """
         return await self.sockets.wait_open()
+
+    async def wait_retired(self) -> None:
+        """Wait while the socket that is open takes new requests, or while HTTP is used."""
+        if self.sockets.current is not None:
+            await self.sockets.current.retired.wait()
+        while self.sockets.open_exchange is not None and self.sockets.closed_with is None:
+            await self.sockets.wait_change()
 
     def is_active(self, turn: TurnAttempt) -> bool:
         """Whether the response of a turn has not ended, on any socket of the connection."""
@@ -127,6 +146,8 @@ class ConnectionEngine:
         router = self.router
         return ConnectionStatistics(
             state=self.sockets.state,
+            transport="websocket" if self.sockets.open_exchange is None else "http",
+            http_requests=self.requests.http_requests,
             sockets_opened=self._sockets_opened,
             attempts=self._backoff.attempts,
             events_received=router.events_received,
@@ -173,6 +194,8 @@ class ConnectionEngine:
                 except ResponsesError as error:
                     self._close(error)
         finally:
+            if self._http is not None:
+                await self._http.aclose()
             self._close(ConnectionClosed("the connection's nursery has ended"))
             self.sockets.set_state(ConnectionState.CLOSED)
             self.finished.set()
@@ -182,13 +205,40 @@ class ConnectionEngine:
         """Keep one socket open until reconnecting fails for good. The supervisor task runs this."""
         cause: ResponsesError | None = None
         while True:
-            socket = await self._open_socket(nursery, cause)
+            socket = await self._open_transport(nursery, cause)
             socket = await self._rotate(nursery, socket)
             self.sockets.current = None
             self.sockets.set_state(ConnectionState.RECONNECTING)
             cause = socket.reconnect_cause
             if isinstance(cause, ConnectionLost) and is_permanent_close(cause.code):
                 raise cause
+
+    async def _open_transport(self, nursery: trio.Nursery, cause: ResponsesError | None) -> Socket:
+        """Open a socket; where that fails for want of WebSockets, send over HTTP until it succeeds.
+
+        :param cause: why the last socket was lost.
+        :raises ResponsesError: as `_open_socket` does.
+        """
+        if self.config.transport == "http":
+            return await self._send_over_http(nursery, None)
+        try:
+            return await self._open_socket(nursery, cause)
+        except ResponsesError as error:
+            failure = error.__cause__ if isinstance(error, ReconnectFailed) else error
+            if not self._may_use_http(failure):
+                raise
+            return await self._send_over_http(nursery, error)
+
+    def _may_use_http(self, failure: BaseException | None) -> bool:
+        """Whether a failure shows that the server or the network has no WebSocket mode."""
+        return (
+            self.config.transport == "auto"
+            and is_http_installed()
+            and (
+                isinstance(failure, UpgradeUnsupported | ConnectionLost)
+                or (isinstance(failure, ConnectTimeout) and failure.phase == "upgrade")
+            )
+        )
 
     async def _open_socket(self, nursery: trio.Nursery, cause: ResponsesError | None) -> Socket:
         """Open a socket, in as many attempts as the reconnect policy allows.
@@ -206,7 +256,11 @@ class ConnectionEngine:
             opened: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
             if isinstance(opened, Socket):
                 break
-            if opened.retryable:
+            if self._may_use_http(opened):
+                if not self._sockets_opened:
+                    raise opened
+                failure = opened
+            elif opened.retryable:
                 failure = opened
             elif self._may_have_expired_key(opened) and not refreshed:
                 refreshed, failure = True, None
@@ -225,6 +279,100 @@ class ConnectionEngine:
         """Whether the server refused a key from a function, which may return a newer key."""
         unauthorized = isinstance(error, AuthenticationError) and error.status == UNAUTHORIZED
         return unauthorized and callable(self._api_key)
+
+    # --- HTTP ------------------------------------------------------------------------------
+
+    async def _send_over_http(self, nursery: trio.Nursery, error: ResponsesError | None) -> Socket:
+        """Send each request over HTTP, until a WebSocket is open again.
+
+        After ``websocket_retry`` seconds, when no request is active, one attempt is made to open a
+        WebSocket; and so on.
+
+        :param error: why no WebSocket can be used; `None` where none is wanted.
+        :return: the WebSocket.
+        """
+        if self._http is None:
+            self._http = HTTPClient(
+                self.config,
+                self._request_headers,
+                refresh_key=callable(self._api_key),
+                back_off=self._back_off_http,
+            )
+        self.sockets.open_exchange = partial(self._open_exchange, nursery, self._http)
+        self.sockets.set_state(ConnectionState.OPEN)
+        if error is not None:
+            self._notify_transport("http", error)
+        retry = self.config.websocket_retry
+        if error is None or retry is None:
+            await trio.sleep_forever()
+        opened: Socket | ConnectError | None = None
+        while not isinstance(opened, Socket):
+            await trio.sleep(retry)
+            while self.sockets.count_exchanges():
+                await self.sockets.wait_change()
+            opened = await nursery.start(self._run_socket, nursery)
+        self.sockets.open_exchange = None
+        self.sockets.current = opened
+        self.sockets.set_state(ConnectionState.OPEN)
+        self._notify_transport("websocket", None)
+        return opened
+
+    def _notify_transport(
+        self, transport: Literal["websocket", "http"], error: ResponsesError | None
+    ) -> None:
+        copy = error.copy_for_raise() if error is not None else None
+        self.router.notify_channel(TransportChanged(transport=transport, error=copy))
+        self.config.instruments.notify(Instrument.transport_changed, transport, error)
+
+    def _open_exchange(
+        self, nursery: trio.Nursery, client: HTTPClient, lane: str | None
+    ) -> Socket | None:
+        """Open the socket of one request over HTTP, and start its receive task.
+
+        :param lane: the reserved lane of the request.
+        :return: `None` while too many requests are active.
+        """
+        if self.sockets.count_exchanges() >= self.config.limits.http_connections:
+            return None
+        transport = HTTPExchange(client, nursery)
+        observer = self.config.instruments.observe_exchange()
+        socket = Socket(transport, observer, replace_after_error=False, is_exchange=True)
+        if self.config.instruments.observes_frames:
+            transport.frame_observer = observer
+        socket.retire()
+        socket.lane_names.add(lane)
+        self.sockets.add(socket)
+        nursery.start_soon(self._run_exchange, socket)
+        return socket
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_exchange(self, socket: Socket) -> None:
+        """Read the answer to one request over HTTP. The receive task of the request."""
+        try:
+            await self._read_until_drained(socket)
+        finally:
+            await socket.transport.aclose()
+
+    async def _back_off_http(self, failure: ConnectError) -> None:
+        """Wait before the next attempt to open an HTTP connection.
+
+        Requests that fail while one waits have the same delay.
+
+        :raises ReconnectFailed: when the policy allows no other attempt.
+        """
+        now = trio.current_time()
+        if now >= self._http_retry_at:
+            attempts = self._backoff.attempts
+            delay = self._backoff.next_delay(failure.retry_after)
+            if delay is None:
+                self._backoff.reset()
+                raise ReconnectFailed(attempts, failure)
+            self._http_retry_at = now + delay
+            notify = self.config.instruments.notify
+            notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
+        await trio.sleep_until(self._http_retry_at)
+
+    # --- Rotation --------------------------------------------------------------------------
 
     async def _rotate(self, nursery: trio.Nursery, socket: Socket) -> Socket:
         """Replace each socket by a newer one before the server ends the socket, until one is lost.
@@ -314,15 +462,14 @@ class ConnectionEngine:
 
     async def _connect(self, nursery: trio.Nursery) -> Transport:
         """Get the API key, and open a WebSocket with the key."""
-        endpoint, limit = self.config.endpoint, self.config.timeouts.connect
-        headers: HeaderLines | None = None
-        with trio.move_on_after(limit):
-            headers = await handshake_headers(endpoint, self._api_key, self._headers)
-        if headers is None:
-            raise ConnectTimeout("key", limit)
-        self._secrets.add_headers(headers)
+        endpoint = self.config.endpoint
+        headers = await self._request_headers()
+        may_use_http = self.config.transport == "auto" and not self._sockets_opened
+        upgrade_limit = UPGRADE_SECONDS if may_use_http and is_http_installed() else math.inf
         try:
-            return await connect_transport(nursery, self.config, headers)
+            return await connect_transport(
+                nursery, self.config, headers, upgrade_limit=upgrade_limit
+            )
         except AuthenticationError as error:
             error.add_hint(self._key_hint)
             raise
@@ -331,7 +478,23 @@ class ConnectionEngine:
                 "the server speaks only HTTP, or the base URL is wrong: is the Responses API at"
                 f" {endpoint.host}{endpoint.path}?"
             )
+            if self.config.transport == "auto" and not is_http_installed():
+                error.add_hint("to use it over HTTP, install the extra trio-responses[http]")
             raise
+
+    async def _request_headers(self) -> HeaderLines:
+        """Return the headers of a handshake or of a request over HTTP, with the API key.
+
+        :raises ConnectTimeout: when the key takes longer than ``timeouts.connect``.
+        """
+        limit = self.config.timeouts.connect
+        headers: HeaderLines | None = None
+        with trio.move_on_after(limit):
+            headers = await handshake_headers(self.config.endpoint, self._api_key, self._headers)
+        if headers is None:
+            raise ConnectTimeout("key", limit)
+        self._secrets.add_headers(headers)
+        return headers
 
     def _add_socket(self, transport: Transport, observer: SocketObserver) -> Socket:
         self._sockets_opened += 1
@@ -426,9 +589,10 @@ class ConnectionEngine:
             return
         if socket.transport.age >= self._policy.healthy_after:
             self._backoff.reset()
+        has_reader = socket.has_channel_requests() or not socket.is_exchange
         socket.close(reason)
         lost = reason if isinstance(reason, ConnectionLost) else None
-        if lost is not None:
+        if lost is not None and has_reader:
             # A copy has no traceback, which would keep the whole socket alive.
             self.router.notify_channel(lost.copy_for_raise())
         self.sockets.remove(socket)
@@ -436,7 +600,8 @@ class ConnectionEngine:
             self.sockets.set_state(ConnectionState.RECONNECTING)
         else:
             self.sockets.notify()
-        socket.observer.ended(lost)
+        if not socket.is_exchange:
+            socket.observer.ended(lost)
 
     def _close(self, reason: ResponsesError) -> None:
         """Stop opening sockets; requests and readers of the raw channel get the first reason."""

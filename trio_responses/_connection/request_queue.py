@@ -1,5 +1,8 @@
 """Admission and sending of requests: each waits for a socket with a free lane (``stream_id``).
 
+Over HTTP each request gets a socket of its own, as soon as fewer than ``limits.http_connections``
+are active; lanes only order the requests.
+
 Requests are admitted in the order in which they were made. One that waits for a reserved lane
 does not hold up the others. A request is added to the table of its socket before its first byte
 is written, so that no answer can be received too early, and is taken back if it is not written.
@@ -25,6 +28,7 @@ from trio_responses._errors import (
 )
 from trio_responses._protocol.continuation import Placement
 from trio_responses._protocol.requests import ActiveRequest, SteerInput
+from trio_responses._transport.http import unsupported
 from trio_responses._turn.attempt import TurnAttempt
 from trio_responses._turn.inbox import Inbox
 from trio_responses._turn.request_builder import raw_items
@@ -65,6 +69,8 @@ class RequestQueue:
         self.waiting: int = 0
         """The number of turns that wait for a socket or for a place on it."""
         self.requests_sent: int = 0
+        self.http_requests: int = 0
+        """The number of requests that were sent over HTTP."""
         self.bytes_sent: int = 0
         self.retries: int = 0
         """The number of requests that were sent again after an attempt that failed."""
@@ -126,6 +132,8 @@ class RequestQueue:
         return turn
 
     async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: TurnAttempt) -> None:
+        if socket.is_exchange and request.is_warm_up:
+            raise unsupported("warm_up()")
         placement = Placement(socket=socket, lane=turn.lane)
         payload = request.write(placement, socket.requests.latest_response)
         turn.parent, turn.size = request.parent, len(payload)
@@ -156,8 +164,8 @@ class RequestQueue:
         self._budget.notify()
         try:
             while True:
-                socket = await self._sockets.wait_open()
-                if lane is None or socket.requests.is_idle(lane):
+                await self._sockets.wait_open()
+                if lane is None or self._sockets.is_idle(lane):
                     async with self._lock:
                         admitted = await self._admit_first(request, lane)
                     if admitted is not None:
@@ -172,21 +180,32 @@ class RequestQueue:
     ) -> tuple[Socket, TurnAttempt] | None:
         """Wait for a free lane (``stream_id``); return `None` if the reserved lane is busy.
 
+        Over HTTP, requests have no lane.
+
         Only the task that is first in the queue waits here.
         """
         while True:
             socket = await self._sockets.wait_open()
-            if lane is not None and not socket.requests.is_idle(lane):
+            if lane is not None and not self._sockets.is_idle(lane):
                 return None
-            if socket.requests.count() < MAX_ACTIVE:
+            names: list[str | None] = []
+            if socket is None:
+                socket = self._open_exchange(lane)
+                names = [None]
+            elif socket.requests.count() < MAX_ACTIVE:
                 names = [lane] if lane is not None else self._free_lanes(socket, request.parent)
-                if names:
-                    inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                    timeouts = request.timeouts or self._config.timeouts
-                    turn = TurnAttempt(inbox, timeouts, names[0], request.parent)
-                    socket.admit(turn)
-                    return socket, turn
+            if socket is not None and names:
+                inbox: Inbox[ServerEvent] = Inbox(self._budget)
+                timeouts = request.timeouts or self._config.timeouts
+                turn = TurnAttempt(inbox, timeouts, names[0], request.parent)
+                socket.admit(turn)
+                return socket, turn
             await self._sockets.wait_change()
+
+    def _open_exchange(self, lane: str | None) -> Socket | None:
+        """Open the socket of one request over HTTP; return `None` while too many are active."""
+        assert self._sockets.open_exchange is not None  # noqa: S101 - wait_open() has returned None
+        return self._sockets.open_exchange(lane)
 
     def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
         return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)
@@ -224,6 +243,8 @@ class RequestQueue:
         socket = self._sockets.socket_of(turn)
         if socket is None:
             receipt.fail("response_already_completed", "the turn has ended")
+        elif socket.is_exchange:
+            receipt.fail("unsupported_by_transport", "HTTP has no steering: it needs a WebSocket")
         else:
             await self._write_steer(receipt, socket, payload)
         await trio.lowlevel.checkpoint()
@@ -260,8 +281,15 @@ class RequestQueue:
             raise ConfigurationError('the mapping needs a "type", such as "response.create"')
         payload = wire.encode(command)
         self._check_size(payload)
-        socket = await self._sockets.wait_open()
         parent = _text_field(command, "previous_response_id")
+        socket = await self._sockets.wait_open()
+        while socket is None:
+            if kind != wire.ResponseCreate.type:
+                raise unsupported(f"a command {kind!r}")
+            socket = self._open_exchange(None)
+            if socket is None:
+                await self._sockets.wait_change()
+                socket = await self._sockets.wait_open()
         if kind == wire.ResponseCreate.type:
             await self._send_raw_create(_text_field(command, "stream_id"), parent, socket, payload)
         elif kind == wire.ResponseSteer.type:
@@ -272,7 +300,7 @@ class RequestQueue:
     async def _send_raw_create(
         self, lane: str | None, parent: str | None, socket: Socket, payload: bytes
     ) -> None:
-        request = ActiveRequest(lane, parent)
+        request = ActiveRequest(None if socket.is_exchange else lane, parent)
         socket.admit(request)
         with self._withdrawn_unless_sent(socket, request):
             await self._write(socket, payload)
@@ -297,6 +325,7 @@ class RequestQueue:
             yield
         except BaseException:
             socket.requests.withdraw(request)
+            socket.interrupt_read()  # the receive task of an exchange has nothing more to read
             self._sockets.notify()
             raise
 
@@ -310,6 +339,7 @@ class RequestQueue:
             unsent = error.copy_as_unsent()  # the transport raises one exception to all writers
             raise unsent.with_traceback(error.__traceback__) from error.__cause__
         self.requests_sent += 1
+        self.http_requests += socket.is_exchange
         self.bytes_sent += len(payload)
 
     def _check_size(self, payload: bytes) -> None:

@@ -1,5 +1,7 @@
 """One live WebSocket of a connection, with the requests that were sent on it.
 
+A request over HTTP has a socket of its own, which is RETIRED from the beginning.
+
 A socket goes through these states:
 
 * OPEN: takes new requests.
@@ -79,18 +81,25 @@ TRANSITIONS: Final[Mapping[SocketState, Mapping[SocketTrigger, SocketState]]] = 
 
 
 class Socket:
-    """One live WebSocket of a connection, and the requests that were sent on the socket.
+    """One live WebSocket of a connection, or one request over HTTP, with the requests sent on it.
 
     :param transport: the WebSocket.
     :param observer: notifies the instruments about this socket.
+    :param is_exchange: whether this is one request over HTTP, which takes no other.
     :param replace_after_error: whether the server is known to stop answering after an ``error``
         event (`Endpoint.after_error`).
     """
 
     def __init__(
-        self, transport: Transport, observer: SocketObserver, *, replace_after_error: bool
+        self,
+        transport: Transport,
+        observer: SocketObserver,
+        *,
+        replace_after_error: bool,
+        is_exchange: bool = False,
     ) -> None:
         self.transport = transport
+        self.is_exchange = is_exchange
         self.observer = observer
         self.requests: RequestTable = RequestTable()
         self.lane_names: set[str | None] = set()

@@ -5,20 +5,23 @@ The supervisor and the receive tasks change the set; requests wait for its chang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from trio_responses._concurrency import Notifier
 from trio_responses._errors import ConnectionClosed
 from trio_responses._lifecycle import ConnectionState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from trio_responses._connection.socket import Socket
     from trio_responses._errors import ResponsesError
     from trio_responses._turn.attempt import TurnAttempt
 
-__all__ = ["SocketSet"]
+__all__ = ["OpenExchange", "SocketSet"]
+
+OpenExchange: TypeAlias = "Callable[[str | None], Socket | None]"
+"""Opens the socket of one request over HTTP, for a lane; `None` while too many are active."""
 
 
 class SocketSet:
@@ -34,6 +37,8 @@ class SocketSet:
         """The socket that takes new requests."""
         self.closed_with: ResponsesError | None = None
         """Why no other socket will be opened; `None` while one may be."""
+        self.open_exchange: OpenExchange | None = None
+        """Opens the socket of one request over HTTP; `None` where WebSockets are used."""
         self._sockets: set[Socket] = set()
         self._changed = Notifier()
 
@@ -63,16 +68,29 @@ class SocketSet:
         """Wait until a socket may take another request, or the state of the connection changes."""
         await self._changed.wait()
 
-    async def wait_open(self) -> Socket:
-        """Wait for a socket that takes new requests.
+    async def wait_open(self) -> Socket | None:
+        """Wait until requests can be sent; return the socket that takes new requests.
 
+        :return: `None` over HTTP, where `open_exchange` opens a socket for each request.
         :raises ResponsesError: when no other socket will be opened.
         """
         while self.current is None or not self.current.takes_requests:
             if self.closed_with is not None:
                 raise self.closed_error()
+            if self.open_exchange is not None:
+                return None
             await self._changed.wait()
         return self.current
+
+    def count_exchanges(self) -> int:
+        """Return the number of active requests over HTTP."""
+        return sum(socket.is_exchange for socket in self._sockets)
+
+    def is_idle(self, lane: str) -> bool:
+        """Whether every request of a reserved lane has ended, where a new one would be sent."""
+        if self.current is not None:
+            return self.current.requests.is_idle(lane)
+        return not any(socket.is_exchange and lane in socket.lane_names for socket in self)
 
     def socket_of(self, turn: TurnAttempt) -> Socket | None:
         """Return the socket on which a turn is active."""

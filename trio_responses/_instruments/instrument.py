@@ -80,6 +80,13 @@ class Instrument:
     def rotated(self, socket: SocketRecord) -> None:
         """Called when a new socket has replaced one that still worked."""
 
+    def transport_changed(self, transport: str, error: ResponsesError | None) -> None:
+        """Called when a connection goes over to HTTP, or back to a WebSocket.
+
+        :param transport: ``"http"`` or ``"websocket"``: how requests are sent from now on.
+        :param error: why no WebSocket can be used; `None` when one is open again.
+        """
+
     def connection_ended(self, error: ResponsesError) -> None:
         """Called when a connection has ended for good.
 
@@ -209,6 +216,11 @@ class Instruments:
         )
         self.notify(Instrument.socket_opening, socket)
         return SocketObserver(self, socket)
+
+    def observe_exchange(self) -> SocketObserver:
+        """Return the observer of a request over HTTP, which has hooks for its messages alone."""
+        record = SocketRecord(host=self._address.host, port=self._address.port, transport="http")
+        return SocketObserver(self, record)
 
     def observe_turn(self, model: str | None) -> TurnObserver | None:
         """Notify the instruments of a new turn, and return its observer.

@@ -136,6 +136,17 @@ class LoggingInstrument(Instrument):
             "socket %d takes over", socket.number, extra={"socket": socket.number, "rotation": True}
         )
 
+    def transport_changed(self, transport: str, error: ResponsesError | None) -> None:
+        """Log a change of the transport: to HTTP at WARNING, back to a WebSocket at INFO."""
+        kind = _type_name(error)
+        self._log.log(
+            logging.INFO if error is None else logging.WARNING,
+            "requests are sent over %s, after %s",
+            transport,
+            kind,
+            extra={"transport": transport, "error_type": kind},
+        )
+
     def connection_ended(self, error: ResponsesError) -> None:
         """Log a connection that this side closed at INFO, one that failed at ERROR."""
         level = logging.INFO if isinstance(error, ConnectionClosed) else logging.ERROR

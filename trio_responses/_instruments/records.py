@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
@@ -36,6 +36,8 @@ class SocketRecord:
     """The server's host."""
     port: int
     """The server's port."""
+    transport: Literal["websocket", "http"] = "websocket"
+    """``"http"`` for one request over HTTP, of which instruments get the frames alone."""
     attempt: int = 0
     """The number of attempts to reconnect before, since the server was last healthy."""
     rotation: bool = False

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         OnAbandonedTurn,
         RotationPolicy,
         Timeouts,
+        TransportOption,
     )
     from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
@@ -309,6 +310,9 @@ async def open_pool(
     max_retries: int = 2,
     max_retry_wait: float = 60.0,
     on_abandoned_turn: OnAbandonedTurn = "drain",
+    transport: TransportOption | None = None,
+    websocket_retry: float | None = 600.0,
+    http2: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
     allow_insecure: bool = False,
@@ -367,6 +371,9 @@ async def open_pool(
             max_retries=max_retries,
             max_retry_wait=max_retry_wait,
             on_abandoned_turn=on_abandoned_turn,
+            transport=transport,
+            websocket_retry=websocket_retry,
+            http2=http2,
             instruments=instruments,
             logging=logging,
             allow_insecure=allow_insecure,

@@ -22,6 +22,7 @@ COUNTERS: Final = (
     "events_received",
     "bytes_received",
     "requests_sent",
+    "http_requests",
     "bytes_sent",
     "retries",
     "undecodable_frames",
@@ -58,6 +59,8 @@ class PoolStatistics:
     """The number of bytes in the frames of these events."""
     requests_sent: int
     """The number of requests that were written whole, steering inputs included."""
+    http_requests: int
+    """The number of requests that were sent over HTTP."""
     bytes_sent: int
     """The number of bytes in the frames of these requests."""
     retries: int

@@ -99,9 +99,9 @@ class PoolSupervisor:
         """Notify the scheduler of each socket that a connection opens and loses."""
         try:
             while True:
-                socket = await connection.engine.wait_open()
+                await connection.engine.wait_open()
                 self._scheduler.assign()
-                await socket.retired.wait()
+                await connection.engine.wait_retired()
                 if not connection.is_open:  # open after a rotation
                     self._scheduler.handle_lost_socket(connection)
         except ResponsesError as error:

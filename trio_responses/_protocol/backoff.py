@@ -25,14 +25,14 @@ POLICY_VIOLATION: Final = 1008
 PRIVATE_CODES: Final = range(4000, 5000)
 
 
-def is_permanent_close(code: int) -> bool:
+def is_permanent_close(code: int | None) -> bool:
     """Whether a close code means that a new socket would be closed as well.
 
     1008 rejects the account or the request, 4000 to 4999 are refusals of the server's own. All
     other codes may be temporary: restarts, lost connections, the age limit, and messages that
     were too big for the server but are not sent again.
     """
-    return code == POLICY_VIOLATION or code in PRIVATE_CODES
+    return code == POLICY_VIOLATION or (code is not None and code in PRIVATE_CODES)
 
 
 class Backoff:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     import ssl
 
     from trio_responses._endpoint import Endpoint
-    from trio_responses._settings import Keepalive, Limits, OnAbandonedTurn, Timeouts
+    from trio_responses._settings import (
+        Keepalive,
+        Limits,
+        OnAbandonedTurn,
+        Timeouts,
+        TransportOption,
+    )
 
 __all__ = ["ConnectionConfig", "Dial", "dial_server", "dial_tcp", "start_tls"]
 
@@ -43,6 +49,9 @@ class ConnectionConfig:
     limits: Limits
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     on_abandoned_turn: OnAbandonedTurn = "drain"
+    transport: TransportOption = "websocket"
+    websocket_retry: float | None = None
+    http2: bool = False
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 

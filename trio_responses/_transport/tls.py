@@ -62,6 +62,16 @@ class TLSStream(trio.abc.Stream):
         self._fault: ssl.SSLError | None = None
         self._closed = False
 
+    @property
+    def transport_stream(self) -> trio.abc.Stream:
+        """The underlying stream."""
+        return self._stream
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject:
+        """The state of TLS, with the protocol that was negotiated (ALPN)."""
+        return self._tls
+
     async def do_handshake(self) -> None:
         """Do the TLS handshake, and check the server's certificate.
 

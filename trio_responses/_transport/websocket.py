@@ -50,13 +50,18 @@ CLOSING_HANDSHAKE_STATES: Final = frozenset(
 
 
 async def connect_transport(
-    nursery: trio.Nursery, config: ConnectionConfig, headers: tuple[tuple[str, str], ...]
+    nursery: trio.Nursery,
+    config: ConnectionConfig,
+    headers: tuple[tuple[str, str], ...],
+    *,
+    upgrade_limit: float = math.inf,
 ) -> WebSocketTransport:
     """Open one WebSocket: dial, TLS and upgrade.
 
     :param nursery: the nursery for the tasks of trio-websocket and of the keepalive. They run until
         `WebSocketTransport.aclose`, which must be called, also when the nursery is cancelled.
     :param headers: the headers of this handshake.
+    :param upgrade_limit: how many seconds the server may take to answer the upgrade.
     :raises ConnectTimeout: when dial, TLS and upgrade take longer than ``timeouts.connect``.
     :raises HandshakeRejected: when the server answers with a status other than 101.
     :raises ConnectError: when the server cannot be reached, its certificate is not trusted, or its
@@ -73,22 +78,29 @@ async def connect_transport(
                 stream = await start_tls(stream, config)
             phase = "upgrade"
             control_stream = ControlStream(stream)
-            transport: WebSocketTransport | ConnectError = await nursery.start(
-                _run_websocket, stream, control_stream, config, headers
-            )
+            transport: WebSocketTransport | ConnectError | None = None
+            with trio.move_on_after(upgrade_limit):
+                transport = await nursery.start(
+                    _run_websocket, stream, control_stream, config, headers
+                )
+            if transport is None:
+                raise ConnectTimeout(phase, upgrade_limit, address=_address(config))
             if isinstance(transport, ConnectError):
                 raise transport
             # The closing handshake needs these tasks, also when the nursery is cancelled.
             control_stream.scope.shield = True
             return transport
-        address = host_and_port(config.endpoint.host, config.endpoint.port)
-        raise ConnectTimeout(phase, config.timeouts.connect, address=address)
+        raise ConnectTimeout(phase, config.timeouts.connect, address=_address(config))
     except BaseException:
         if control_stream is not None:
             control_stream.scope.cancel()
         if stream is not None:
             await trio.aclose_forcefully(stream)
         raise
+
+
+def _address(config: ConnectionConfig) -> str:
+    return host_and_port(config.endpoint.host, config.endpoint.port)
 
 
 @trio.lowlevel.enable_ki_protection

@@ -52,6 +52,11 @@ class RequestBuilder(Protocol):
     """The deadlines of each attempt; `None` for those of the connection."""
 
     @property
+    def is_warm_up(self) -> bool:
+        """Whether the request generates no output."""
+        ...
+
+    @property
     def model(self) -> str | None:
         """The model of the request."""
         ...
@@ -93,6 +98,7 @@ class StaticRequest:
         self.model: str | None = command.model if isinstance(command.model, str) else None
         self.observer: TurnObserver | None = None
         self.timeouts: Timeouts | None = timeouts
+        self.is_warm_up: bool = command.generate is False
         self._payload = wire.encode(command)
 
     def write(self, placement: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the Protocol

@@ -6,7 +6,7 @@ value of an unexpected type is converted or dropped. The layers above decide wha
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import ClassVar, Literal, TypeVar, cast
+from typing import ClassVar, Final, Literal, TypeVar, cast
 
 import msgspec
 
@@ -122,6 +122,24 @@ def decode_error_body(status: int, headers: Mapping[str, str], body: bytes) -> E
             event = decode_error(body)
     lower = {name.lower(): value for name, value in headers.items()}
     return msgspec.structs.replace(event, status=status, headers=lower, raw=body)
+
+
+NO_DETAIL: Final = frozenset({"set-cookie", "date", "server", "connection", "transfer-encoding"})
+"""Headers of an answer that say nothing about an error."""
+
+
+def error_message(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return the ``error`` message of WebSocket mode for the HTTP answer to a request.
+
+    :param headers: the headers of the answer, names in lower case.
+    :param body: the body. One that is no JSON object, such as a page, is left out.
+    """
+    fields: dict[str, msgspec.Raw] = {}
+    if body.lstrip().startswith(b"{"):
+        with suppress(*lenient.DECODE_ERRORS):
+            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    told = {name: value for name, value in headers.items() if name not in NO_DETAIL}
+    return msgspec.json.encode({**fields, "type": "error", "status": status, "headers": told})
 
 
 def _first(convert: Callable[[JSON], ValueT | None], *values: JSON) -> ValueT | None:

@@ -1,0 +1,547 @@
+"""The HTTP transport: each request is one ``POST``, answered by a stream of server-sent events.
+
+`HTTPClient` keeps HTTP connections alive for all requests of one connection. `HTTPExchange` is one
+request and its answer, with the interface of a WebSocket for the layers above: `send`, `receive`
+and `aclose`. The payload that `send` takes is the WebSocket command; the messages that `receive`
+returns are those that a WebSocket would bring (docs/protocol.md, section 8):
+
+* The data of each server-sent event is a message.
+* An answer with an error status becomes an ``error`` message with the status and the headers, as
+  servers send it over WebSocket.
+* An answer that is a whole Response, from a server that does not stream, becomes its terminal
+  event.
+
+httpcore2 speaks HTTP. It gets its byte streams from `_Backend`, which dials and starts TLS as for
+a WebSocket: proxies, ``dial=``, certificates and error messages are the same.
+
+One task of each exchange (`HTTPExchange._run`) calls httpcore2, whose calls cannot be resumed after
+a cancellation. A channel without a buffer passes its messages to `receive`, which can be cancelled
+at any time. So a slow reader slows the server.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+import trio
+
+from trio_responses._errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    DeliveryStatus,
+    ResponsesError,
+    SendTimeout,
+    UnsupportedByTransport,
+)
+from trio_responses._protocol.sse import EventReader
+from trio_responses._transport.dialing import dial_server, start_tls
+from trio_responses._transport.proxy import host_and_port
+from trio_responses._wire.errors import error_message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import httpcore2
+
+    from trio_responses._endpoint import HeaderLines
+    from trio_responses._instruments.instrument import SocketObserver
+    from trio_responses._protocol.frames import Message
+    from trio_responses._transport.dialing import ConnectionConfig
+
+__all__ = ["HTTPClient", "HTTPExchange", "check_http_installed", "is_http_installed", "unsupported"]
+
+KEEPALIVE_SECONDS: Final = 30.0
+"""How long an idle HTTP connection is kept for the next request."""
+MAX_ERROR_BYTES: Final = 64 * 1024
+"""How much of the body of an error is read."""
+MAX_REST_BYTES: Final = 64 * 1024
+"""How much is read after the end of a response, so that the HTTP connection can be used again."""
+OK: Final = 200
+UNAUTHORIZED: Final = 401
+EVENT_STREAM: Final = "text/event-stream"
+JSON_TYPE: Final = "application/json"
+COMMAND: Final = b'{"type":"response.create",'
+STREAMED: Final = b'{"stream":true,'
+
+
+def is_http_installed() -> bool:
+    """Whether httpcore2, which the HTTP transport needs, is installed."""
+    return find_spec("httpcore2") is not None
+
+
+def check_http_installed(*, http2: bool) -> None:
+    """Raise an error that names the extra, unless the packages for HTTP are installed.
+
+    :param http2: whether HTTP/2 is used.
+    :raises ConfigurationError: when httpcore2 is not installed, or h2 where HTTP/2 is used.
+    """
+    if not is_http_installed():
+        raise ConfigurationError(
+            'transport="http" needs httpcore2: install the extra trio-responses[http]'
+        )
+    if http2 and find_spec("h2") is None:
+        raise ConfigurationError("http2=True needs h2: install the extra trio-responses[http2]")
+
+
+class HTTPClient:
+    """The HTTP connections of one connection, kept alive and used again.
+
+    :param get_headers: returns the headers of one request, with the key.
+    :param refresh_key: whether a refused key may be replaced by calling ``get_headers`` again.
+    :param back_off: called when no HTTP connection could be opened; waits before the next attempt,
+        or raises the error that ends the attempts.
+    :raises ConfigurationError: when httpcore2 is not installed, or h2 where HTTP/2 is asked for.
+    """
+
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        get_headers: Callable[[], Awaitable[HeaderLines]],
+        *,
+        refresh_key: bool,
+        back_off: Callable[[ConnectError], Awaitable[None]],
+    ) -> None:
+        check_http_installed(http2=config.http2)
+        self.config = config
+        self.get_headers = get_headers
+        self.refresh_key = refresh_key
+        self.back_off = back_off
+        endpoint = config.endpoint
+        scheme = "https" if endpoint.secure else "http"
+        self._root = f"{scheme}://{endpoint.authority}"
+        self._pool = _make_pool(config)
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        headers: HeaderLines,
+        body: bytes | None = None,
+        *,
+        accept: str = JSON_TYPE,
+        trace: Callable[[str, Any], Awaitable[None]] | None = None,
+    ) -> httpcore2.Response:
+        """Send one HTTP request, and return the answer once its head was received.
+
+        If cancelled, the HTTP connection is closed.
+
+        :param target: the path and query.
+        :param trace: called with the name of each step, as httpcore2 describes.
+        :raises ConnectError: when no HTTP connection can be opened.
+        :raises ConnectionLost: when the HTTP connection was lost.
+        """
+        import httpcore2  # noqa: PLC0415 - of an extra
+
+        own = {"accept": accept, "accept-encoding": "identity"}
+        if body is not None:
+            own |= {"content-type": JSON_TYPE, "content-length": str(len(body))}
+        given = {name.lower() for name, _ in headers}
+        lines = [("Host", self.config.endpoint.authority), *headers]
+        lines += [(name, value) for name, value in own.items() if name not in given]
+        request = httpcore2.Request(
+            method,
+            self._root + target,
+            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in lines],
+            content=body,
+            extensions={} if trace is None else {"trace": trace},
+        )
+        with _errors_as_lost():
+            return await self._pool.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the idle HTTP connections."""
+        with trio.CancelScope(shield=True):
+            await self._pool.aclose()
+
+
+class HTTPExchange:
+    """One request over HTTP and its answer, until `aclose`.
+
+    :param nursery: runs the task of the exchange, from `send` until `aclose`.
+    """
+
+    def __init__(self, client: HTTPClient, nursery: trio.Nursery) -> None:
+        self._client = client
+        self._nursery = nursery
+        self._config = client.config
+        self._scope = trio.CancelScope()
+        self._written = trio.Event()
+        """Set when the request was handed to the network whole, or failed."""
+        self._is_written = False
+        self._ended = trio.Event()
+        self._error: ResponsesError | None = None
+        self._discards = False
+        """Whether the rest of the answer is read for its end alone."""
+        send, receive = trio.open_memory_channel[list["Message"]](0)
+        self._send_messages = send
+        self._messages = receive
+        self.frame_observer: SocketObserver | None = None
+        """The observer that gets every message; `None` when no instrument observes frames."""
+        self.opened_at: float = trio.current_time()
+        """When the exchange began, on Trio's clock."""
+        self.last_read_at: float = self.opened_at
+        """The time of the last message from the server, on Trio's clock."""
+        self.handshake_headers: dict[str, str] = {}
+        """The headers of the answer, names in lower case."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the exchange began."""
+        return trio.current_time() - self.opened_at
+
+    # --- For the layers above ------------------------------------------------------------
+
+    async def send(self, payload: bytes) -> None:
+        """Send the request; return when its last byte was handed to the network.
+
+        If cancelled before, the HTTP connection is closed, and the server has no whole request.
+
+        :param payload: a ``response.create`` command.
+        :raises UnsupportedByTransport: for a command that HTTP does not have.
+        :raises ConnectError: when no HTTP connection can be opened.
+        :raises ConnectionLost: when the HTTP connection was lost before.
+        """
+        body = body_of(payload)
+        if self.frame_observer is not None:
+            self.frame_observer.sent(payload)
+        self._nursery.start_soon(self._run, body)
+        try:
+            await self._written.wait()
+        except trio.Cancelled:
+            self._scope.cancel()
+            raise
+        if not self._is_written:
+            assert self._error is not None  # noqa: S101 - _run() sets it before _written
+            raise self._error
+
+    async def receive(self) -> list[Message]:
+        """Wait for the next messages: all that one read completed. Safe to cancel.
+
+        :raises ConnectionLost: when the answer has ended; the same exception each time.
+        """
+        try:
+            return await self._messages.receive()
+        except trio.EndOfChannel:
+            assert self._error is not None  # noqa: S101 - _run() sets it before the end
+            raise self._error from self._error.__cause__
+
+    async def aclose(self) -> None:
+        """End the exchange within ``timeouts.close``.
+
+        When the response has ended, the rest of the answer is read, so that the HTTP connection
+        can be used again. Otherwise, and if cancelled, the HTTP connection is closed.
+        """
+        self._discards = True
+        self._messages.close()
+        if self._error is None and self._written.is_set():
+            with trio.move_on_after(self._config.timeouts.close):
+                await self._ended.wait()
+        self._scope.cancel()
+
+    def abort(self) -> None:
+        """Close the HTTP connection, because the rest of the answer is not needed."""
+        self._scope.cancel()
+
+    # --- The task of the exchange --------------------------------------------------------
+
+    async def _run(self, body: bytes) -> None:
+        try:
+            with self._scope, self._send_messages:
+                await self._run_request(body)
+        except ResponsesError as error:
+            self._error = error
+        finally:
+            if self._error is None:
+                reason = "the answer ended before the response"
+                self._error = ConnectionLost(None, reason, age=self.age)
+            self._written.set()
+            self._ended.set()
+
+    async def _run_request(self, body: bytes) -> None:
+        response = await self._send_request(body)
+        try:
+            headers = self.handshake_headers
+            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+            encoding = headers.get("content-encoding", "identity").strip().lower()
+            if response.status == OK and encoding != "identity":
+                reason = f"the server compressed its answer ({encoding}), which was not asked for"
+                raise ConnectionLost(None, reason, age=self.age)
+            if response.status == OK and kind == EVENT_STREAM:
+                await self._read_events(response)
+            else:
+                await self._read_body(response, kind)
+        finally:
+            with trio.CancelScope(shield=True), suppress(Exception):
+                await response.aclose()
+
+    async def _send_request(self, body: bytes) -> httpcore2.Response:
+        """Send the request, in as many attempts as needed to open an HTTP connection."""
+        client = self._client
+        refreshed = not client.refresh_key
+        while True:
+            try:
+                response = await client.request(
+                    "POST",
+                    self._config.endpoint.resource,
+                    await client.get_headers(),
+                    body,
+                    accept=EVENT_STREAM,
+                    trace=self._trace,
+                )
+            except ConnectError as error:
+                if self._is_written or not error.retryable:
+                    raise
+                await client.back_off(error)
+                continue
+            self._mark_written()
+            self.handshake_headers = _decode_headers(response)
+            if response.status != UNAUTHORIZED or refreshed:
+                return response
+            refreshed = True
+            await response.aclose()
+
+    async def _trace(self, step: str, _: Any) -> None:
+        if step.endswith("send_request_body.complete"):
+            self._mark_written()
+
+    def _mark_written(self) -> None:
+        self._is_written = True
+        self._written.set()
+
+    async def _read_events(self, response: httpcore2.Response) -> None:
+        reader = EventReader(self._config.limits.max_message_bytes)
+        rest = 0
+        async for data in _read(response):
+            if self._discards:
+                rest += len(data)
+                if rest > MAX_REST_BYTES:
+                    return
+                continue
+            messages: list[Message] = [*reader.feed(data)]
+            if messages:
+                await self._deliver(messages)
+        if not reader.is_between_events:
+            reason = "the answer was cut off in the middle of an event"
+            raise ConnectionLost(None, reason, age=self.age)
+
+    async def _read_body(self, response: httpcore2.Response, kind: str) -> None:
+        """Read an answer that is no stream: an error, or a whole Response."""
+        limit = self._config.limits.max_message_bytes if response.status == OK else MAX_ERROR_BYTES
+        body = bytearray()
+        async for data in _read(response):
+            body += data
+            if len(body) > limit:
+                break
+        message = None
+        if response.status == OK:
+            message = _terminal_event(bytes(body)) if len(body) <= limit else None
+            if message is None:
+                reason = f"the answer is no event stream but {kind or 'of no content type'}"
+                raise ConnectionLost(None, reason, age=self.age)
+        else:
+            message = error_message(response.status, self.handshake_headers, bytes(body[:limit]))
+        await self._deliver([message])
+
+    async def _deliver(self, messages: list[Message]) -> None:
+        self.last_read_at = trio.current_time()
+        if self.frame_observer is not None:
+            self.frame_observer.received(messages)
+        with suppress(trio.BrokenResourceError):  # aclose() was called: the rest is discarded
+            await self._send_messages.send(messages)
+
+
+def unsupported(what: str) -> UnsupportedByTransport:
+    """Return the exception for a request that HTTP does not have; nothing was sent.
+
+    :param what: the request, as a message names it.
+    """
+    error = UnsupportedByTransport(
+        f"{what} needs a WebSocket: the requests of this connection are sent over HTTP"
+    )
+    error.delivery = DeliveryStatus.NOT_SENT
+    return error
+
+
+def body_of(command: bytes) -> bytes:
+    """Return the body of a ``POST`` for a command: without the fields of WebSocket mode.
+
+    :raises UnsupportedByTransport: for a command that HTTP does not have.
+    """
+    if command.startswith(COMMAND):
+        return STREAMED + command[len(COMMAND) :]
+    fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
+    if fields.get("type") != msgspec.Raw(b'"response.create"'):
+        kind = bytes(fields.get("type", b"null")).decode(errors="replace")
+        raise unsupported(f"the command {kind}")
+    if fields.get("generate") == msgspec.Raw(b"false"):
+        raise unsupported("a warm-up (generate=False)")
+    own = ("type", "stream", "stream_id", "generate")
+    rest = {name: value for name, value in fields.items() if name not in own}
+    return msgspec.json.encode({"stream": True, **rest})
+
+
+class _TerminalResponse(msgspec.Struct):
+    """The fields of a Response that decide which event would end it."""
+
+    status: str = ""
+    object: str = ""
+
+
+def _terminal_event(body: bytes) -> bytes | None:
+    """Return the event that would end a Response; `None` unless the body is a finished Response."""
+    try:
+        fields = msgspec.json.decode(body, type=_TerminalResponse)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    if fields.object != "response" or fields.status not in TERMINAL_STATUSES:
+        return None
+    return b'{"type":"response.%b","response":%b}' % (fields.status.encode(), body.strip())
+
+
+TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
+
+
+def _decode_headers(response: httpcore2.Response) -> dict[str, str]:
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
+    }
+
+
+async def _read(response: httpcore2.Response) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body.
+
+    :raises ConnectionLost: when the HTTP connection was lost.
+    """
+    stream = cast("AsyncIterator[bytes]", response.stream)
+    with _errors_as_lost():
+        async for data in stream:
+            yield data
+
+
+class _errors_as_lost:  # noqa: N801 - it is used like a function
+    """A context manager that raises `ConnectionLost` for the errors of httpcore2."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        import httpcore2  # noqa: PLC0415 - of an extra
+
+        if isinstance(
+            error, httpcore2.NetworkError | httpcore2.ProtocolError | httpcore2.TimeoutException
+        ):
+            reason = str(error).rstrip(".") or "the network or the server ended it"
+            cause = error.__cause__
+            raise ConnectionLost(None, reason) from cause or error
+
+
+def _make_pool(config: ConnectionConfig) -> httpcore2.AsyncConnectionPool:
+    import httpcore2  # noqa: PLC0415 - of an extra
+
+    return httpcore2.AsyncConnectionPool(
+        # httpcore2 changes the context that it gets, which _Backend does not use.
+        ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        max_connections=config.limits.http_connections,
+        keepalive_expiry=KEEPALIVE_SECONDS,
+        http2=config.http2,
+        network_backend=cast("Any", _Backend(config)),
+    )
+
+
+class _Backend:
+    """Opens byte streams for httpcore2, as for a WebSocket."""
+
+    def __init__(self, config: ConnectionConfig) -> None:
+        self._config = config
+
+    async def connect_tcp(self, *_: Any, **__: Any) -> _ByteStream:
+        """Dial the server.
+
+        :raises ConnectError: when the server or the proxy cannot be reached.
+        """
+        deadline = trio.current_time() + self._config.timeouts.connect
+        with trio.move_on_at(deadline):
+            return _ByteStream(await dial_server(self._config), self._config, deadline)
+        raise _timeout("dial", self._config)
+
+    async def connect_unix_socket(self, *_: Any, **__: Any) -> _ByteStream:
+        raise NotImplementedError
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+
+def _timeout(phase: str, config: ConnectionConfig) -> ConnectTimeout:
+    address = host_and_port(config.endpoint.host, config.endpoint.port)
+    return ConnectTimeout(phase, config.timeouts.connect, address=address)
+
+
+class _ByteStream:
+    """A byte stream in the form that httpcore2 asks for.
+
+    :param deadline: when dial and TLS together must have ended, on Trio's clock.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, config: ConnectionConfig, deadline: float) -> None:
+        self._stream = stream
+        self._config = config
+        self._deadline = deadline
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109 - the interface of httpcore2
+        import httpcore2  # noqa: PLC0415 - of an extra
+
+        try:
+            return bytes(await self._stream.receive_some(max_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpcore2.ReadError(str(error.__cause__ or "")) from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - the interface of httpcore2
+        import httpcore2  # noqa: PLC0415 - of an extra
+
+        if not buffer:
+            return
+        try:
+            with trio.move_on_after(self._config.timeouts.send) as scope:
+                await self._stream.send_all(buffer)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpcore2.WriteError(str(error.__cause__ or "")) from error
+        if scope.cancelled_caught:
+            raise SendTimeout(len(buffer), age=0.0)
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+    async def start_tls(self, *_: Any, **__: Any) -> _ByteStream:
+        """Start TLS with the certificates of the connection.
+
+        :raises ConnectError: when the handshake fails.
+        """
+        try:
+            with trio.move_on_at(self._deadline):
+                secured = await start_tls(self._stream, self._config)
+                return _ByteStream(secured, self._config, self._deadline)
+            raise _timeout("tls", self._config)
+        except BaseException:
+            await trio.aclose_forcefully(self._stream)
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "ssl_object":
+            return getattr(self._stream, "ssl_object", None)
+        if info == "is_readable":
+            socket = getattr(_lowest(self._stream), "socket", None)
+            return socket is not None and socket.is_readable()
+        return None
+
+
+def _lowest(stream: Any) -> Any:
+    """Return the stream beneath those that wrap it."""
+    while (inner := getattr(stream, "transport_stream", None)) is not None:
+        stream = inner
+    return stream
