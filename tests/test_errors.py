@@ -231,7 +231,7 @@ async def test_a_server_that_speaks_only_http_is_named_with_its_path() -> None:
     async with open_test_server() as server:
         server.refuse(403, body=b"")
         with pytest.raises(UpgradeUnsupported) as failure:
-            async with server.open_client():
+            async with server.open_client(transport="websocket"):
                 pass
     assert "speaks only HTTP" in str(failure.value)
     assert str(failure.value).endswith(f"{Endpoint.of(server.url).host}/v1/responses?")

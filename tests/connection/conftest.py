@@ -72,6 +72,7 @@ def connect(server: ResponsesServer) -> Connect:
         options.setdefault("api_key", KEY)
         options.setdefault("reconnect", ReconnectPolicy(jitter=0.0))
         options.setdefault("dial", server.dial)
+        options.setdefault("transport", "websocket")
         return open_responses(**options)
 
     return open_connection

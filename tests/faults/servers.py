@@ -283,6 +283,7 @@ class FakeNet:
             "timeouts": TIMEOUTS,
             "keepalive": KEEPALIVE,
             "limits": LIMITS,
+            "transport": "websocket",
         }
         return open_responses(endpoint=endpoint, **{**settings, **options})
 

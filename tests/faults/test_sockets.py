@@ -85,6 +85,7 @@ class LocalServer:
             "keepalive": NO_PINGS,
             "reconnect": [1],
             "proxy": False,
+            "transport": "websocket",
         }
         return open_responses(api_key="", **{**settings, **options})
 
