@@ -20,6 +20,7 @@ from trio_responses._errors import CallNotRejectable, ConfigurationError
 from trio_responses._protocol.calls import is_output_item, make_error_output, make_output
 from trio_responses._settings import check_option_values
 from trio_responses._tools.context import CallContext
+from trio_responses._tools.exceptions import describe_exception
 from trio_responses._tools.function import FunctionTool, InvalidArguments, encode_output
 
 if TYPE_CHECKING:
@@ -266,13 +267,7 @@ class Toolbox:
 
         :return: `None` if the output of this type of call has no place for text.
         """
-        if isinstance(error, InvalidArguments):
-            text = error.message
-        elif isinstance(error, trio.TooSlowError):
-            text = "the tool took too long"
-        else:
-            text = f"{type(error).__name__}: {_message_of(error)}"
-        return make_error_output(call, f"Error: {text}")
+        return make_error_output(call, f"Error: {describe_exception(error)}")
 
     def ends_run(self, error: Exception) -> bool:
         """Whether an exception of a tool ends the run. Invalid arguments do not.
@@ -280,14 +275,6 @@ class Toolbox:
         The model can correct invalid arguments.
         """
         return self.on_error == "raise" and not isinstance(error, InvalidArguments)
-
-
-def _message_of(error: Exception) -> str:
-    """Return the message of an exception, even if its ``__str__`` raises."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the class of the exception is the tool's own
-        return "(no words)"
 
 
 def _declared_names(tool: wire.Tool | Mapping[str, Any]) -> Iterator[str]:

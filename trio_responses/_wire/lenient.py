@@ -15,7 +15,7 @@ import inspect
 import re
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -52,6 +52,22 @@ def replace_lone_surrogates(frame: bytes) -> bytes:
     return _ESCAPE.sub(
         lambda match: rb"\ufffd" if len(match[0]) == _LONE_SURROGATE_LENGTH else match[0], frame
     )
+
+
+def replace_surrogates(value: Any) -> Any:
+    """Return JSON data whose texts UTF-8 can encode: U+FFFD replaces lone surrogates in them.
+
+    The two halves of a pair become one character. Texts inside dicts and lists are replaced, too.
+    """
+    if isinstance(value, str):
+        units = value.encode("utf-16-le", "surrogatepass")
+        return units.decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        pairs = cast("dict[Any, Any]", value).items()
+        return {replace_surrogates(key): replace_surrogates(each) for key, each in pairs}
+    if isinstance(value, list):
+        return list(map(replace_surrogates, cast("list[Any]", value)))
+    return value
 
 
 @functools.cache
