@@ -19,6 +19,8 @@ from trio_responses._protocol.raw_items import RawItems
 
 Json = dict[str, Any]
 
+RAW_OUTCOME = msgspec.Raw(b'{"type":"x"}')
+
 CALLER: Json = {"type": "program", "caller_id": "call_0"}
 CALLS: dict[str, Json] = {
     "function_call": {"name": "f", "arguments": "{}"},
@@ -153,7 +155,7 @@ def test_an_item_of_another_shape_hides_no_call(odd: bytes) -> None:
         (
             "mcp_approval_request",
             "no\udc80",
-            {"approval_request_id": "c", "approve": False, "reason": "no?"},
+            {"approval_request_id": "c", "approve": False, "reason": "no\ufffd"},
         ),
         ("tool_search_call", [], {"call_id": "c", "execution": "client", "tools": []}),
     ],
@@ -244,4 +246,10 @@ def test_computer_calls_and_tool_searches_have_no_error_output(kind: str) -> Non
 
 def test_lone_surrogates_are_replaced() -> None:
     made = plain(make_error_output(typed("function_call"), "caf\udce9"))
-    assert made["output"] == "caf?"
+    assert made["output"] == "caf\ufffd"
+
+
+def test_lone_surrogates_are_replaced_at_any_depth_of_a_result() -> None:
+    chunk = {"stdout": "caf\udce9", "stderr": "", "outcome": wire.UnknownPart("x", RAW_OUTCOME)}
+    made = plain(make_output(typed("shell_call"), [chunk]))
+    assert made["output"] == [{"stdout": "caf\ufffd", "stderr": "", "outcome": {"type": "x"}}]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 import msgspec
 
 from trio_responses import _wire as wire
+from trio_responses._wire.lenient import replace_surrogates
 
 if TYPE_CHECKING:
     from trio_responses._protocol.raw_items import RawItems
@@ -138,7 +139,7 @@ def make_output(call: wire.OutputItem, result: Any) -> msgspec.Raw:
         case wire.McpApprovalRequest():
             output["approve"] = result is True
             if isinstance(result, str):
-                output["reason"] = _replace_surrogates(result)
+                output["reason"] = result
         case wire.ApplyPatchCall():
             output |= {"status": "completed", "output": result}
         case wire.ToolSearchCall():
@@ -153,7 +154,6 @@ def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
 
     :return: `None` for a call whose output cannot hold a text: a computer call, a tool search.
     """
-    text = _replace_surrogates(text)
     match call:
         case wire.ComputerCall() | wire.ToolSearchCall():
             return None
@@ -183,7 +183,11 @@ def _make_output_base(call: wire.OutputItem) -> dict[str, Any]:
 
 
 def _encode(item: Any) -> msgspec.Raw:
-    return msgspec.Raw(_encoder.encode(item))
+    try:
+        return msgspec.Raw(_encoder.encode(item))
+    except UnicodeEncodeError:  # lone surrogates, which file names may have
+        item = msgspec.to_builtins(item, str_keys=True, enc_hook=_decode_unknown)
+        return msgspec.Raw(_encoder.encode(replace_surrogates(item)))
 
 
 def _encode_unknown(value: Any) -> msgspec.Raw:
@@ -193,9 +197,8 @@ def _encode_unknown(value: Any) -> msgspec.Raw:
     raise TypeError(f"{type(value).__qualname__} cannot be encoded as JSON")
 
 
+def _decode_unknown(value: Any) -> Any:
+    return msgspec.json.decode(_encode_unknown(value))
+
+
 _encoder: Final = msgspec.json.Encoder(enc_hook=_encode_unknown)
-
-
-def _replace_surrogates(text: str) -> str:
-    """Return a text without lone surrogates, which JSON cannot encode and file names may have."""
-    return text.encode(errors="replace").decode()

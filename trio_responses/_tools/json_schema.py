@@ -413,9 +413,9 @@ def _default_of(field: mi.Field) -> JSONSchema:
     try:
         default = msgspec.to_builtins(default, str_keys=True)
         check_numbers(default, "default")
-        return {"default": default}
     except (TypeError, ValueError, OverflowError, RecursionError):
         return {}
+    return {"default": default}
 
 
 def _type_name(schema: JSONSchema) -> str:

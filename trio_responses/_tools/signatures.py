@@ -24,9 +24,7 @@ __all__ = ["ParameterTypes", "parameter_types", "signature_of"]
 FACTORIES: dict[type, Callable[[], Any]] = {list: list, dict: dict, set: set}
 METHOD_HINTS = {
     "staticmethod": "write @staticmethod above @function_tool",
-    "classmethod": (
-        "leave the method without @function_tool, and make the tool with function_tool(Class.method)"
-    ),
+    "classmethod": "make the tool of the method of the class, with function_tool(Class.method)",
 }
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -57,12 +55,12 @@ def signature_of(function: Any) -> inspect.Signature:
 def _check_no_method(function: Any, signature: inspect.Signature) -> None:
     """Raise `ConfigurationError` for a function in a class that is not bound to an instance."""
     first = next(iter(signature.parameters.values()), None)
-    in_class = "." in function.__qualname__.rpartition("<locals>.")[2]
-    if first is None or not in_class or first.name not in {"self", "cls"}:
+    method = function.__qualname__.rpartition("<locals>.")[2]
+    if first is None or "." not in method or first.name not in {"self", "cls"}:
         return
     if first.annotation is inspect.Parameter.empty:
         raise ConfigurationError(
-            f"{function.__qualname__} is a method, and the model cannot give its {first.name!r}:"
+            f"{method} is a method, and the model cannot give its {first.name!r}:"
             " leave the method without the decorator, and make the tool of an instance with"
             f" function_tool(instance.{function.__name__}), or decorate a plain function"
         )

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from trio_responses._wire.base import Item, Part
+from trio_responses._wire.base import Item, JSONText, Part
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -90,6 +90,8 @@ def decode(raw: bytes | msgspec.Raw, type_: Any) -> Any:
     try:
         return _decoder_of(type_).decode(raw)
     except DECODE_ERRORS:
+        if type_ == JSONText:
+            return "" if bytes(raw) == b"null" else bytes(raw).decode()
         origin = typing.get_origin(type_)
         if origin is list:
             (element,) = typing.get_args(type_)
@@ -118,6 +120,8 @@ def decode_struct(raw: bytes | msgspec.Raw, type_: type[StructT]) -> StructT:
             except DECODE_ERRORS:
                 if field.required:
                     raise
+        elif field.type == JSONText and issubclass(type_, Item):
+            values[field.name] = ""
         elif field.required:
             raise msgspec.ValidationError(f"Object missing required field `{field.encode_name}`")
     return type_(**values)
