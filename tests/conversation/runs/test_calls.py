@@ -28,6 +28,7 @@ from trio_responses import (
     function_tool,
 )
 from trio_responses.testing import Call, ResponsesServer
+from trio_responses.types import InputImage, InputText
 
 if TYPE_CHECKING:
     from trio_responses._tools.toolbox import OnToolError
@@ -334,8 +335,212 @@ async def test_an_error_text_with_lone_surrogates_is_sent_to_the_model(
     async with open_conversation(server, tools=[read, name]) as conversation:
         await conversation.run("Go.")
     text, returned = outputs(server.requests[1])
-    assert text == "Error: FileNotFoundError: caf?.txt"
-    assert "JSON cannot express" in returned
+    assert text == "Error: FileNotFoundError: caf\ufffd.txt"
+    assert returned == "caf\ufffd.txt"
+
+
+# --- Exceptions of a nursery -------------------------------------------------------------
+
+
+def noted(error: Exception, *notes: str) -> Exception:
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+async def raise_it(error: Exception) -> None:
+    await trio.lowlevel.checkpoint()
+    raise error
+
+
+GROUPS: dict[str, tuple[list[Exception], str]] = {
+    "one": ([ValueError("no such city")], "ValueError: no such city"),
+    "with a note": (
+        [noted(ValueError("no such city"), "Try Oslo.", "Or Rome.")],
+        "ValueError: no such city\nTry Oslo.\nOr Rome.",
+    ),
+    "nested": (
+        [ExceptionGroup("inner", [ExceptionGroup("innermost", [KeyError("x")])])],
+        "KeyError: 'x'",
+    ),
+    "several": ([ValueError("a"), KeyError("b")], "ValueError: a\nKeyError: 'b'"),
+    "equal": ([ValueError("a"), ValueError("a")], "ValueError: a"),
+    "with a note of the group": (
+        [noted(ExceptionGroup("inner", [ValueError("a")]), "In step 2.")],
+        "ValueError: a\nIn step 2.",
+    ),
+    "too slow": ([trio.TooSlowError()], "the tool took too long"),
+    "many": (
+        [ValueError(str(number)) for number in range(12)],
+        "\n".join([*(f"ValueError: {number}" for number in range(10)), "(and 2 more)"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+async def test_the_model_is_told_the_causes_in_a_group(name: str, server: ResponsesServer) -> None:
+    errors, text = GROUPS[name]
+
+    @function_tool
+    async def search() -> str:
+        await trio.lowlevel.checkpoint()
+        raise ExceptionGroup("Exceptions from Trio nursery", errors)
+
+    server.answer([Call("search", call_id="1")])
+    async with open_conversation(server, tools=[search]) as conversation:
+        await conversation.run("Go.")
+    assert outputs(server.requests[1]) == [f"Error: {text}"]
+
+
+async def test_the_model_is_told_the_cause_that_a_nursery_of_a_tool_raises(
+    server: ResponsesServer,
+) -> None:
+    """The sibling that the nursery cancels is no cause."""
+
+    @function_tool
+    async def search() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            nursery.start_soon(raise_it, noted(ValueError("no such city"), "Try Oslo."))
+        raise AssertionError
+
+    server.answer([Call("search", call_id="1")])
+    async with open_conversation(server, tools=[search]) as conversation:
+        async with conversation.run_stream("Go.") as run:
+            events = [event async for event in run]
+    assert outputs(server.requests[1]) == ["Error: ValueError: no such city\nTry Oslo."]
+    (finished,) = [event for event in events if isinstance(event, ToolFinished)]
+    assert isinstance(finished.error, ExceptionGroup)
+    assert finished.output == "Error: ValueError: no such city\nTry Oslo."
+
+
+async def test_the_model_is_told_the_error_of_a_tool_that_its_time_limit_cancelled(
+    server: ResponsesServer,
+) -> None:
+    @function_tool(timeout=1)
+    async def search() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("the connection was not closed")
+        raise AssertionError
+
+    server.answer([Call("search", call_id="1")])
+    async with open_conversation(server, tools=[search]) as conversation:
+        await conversation.run("Go.")
+    assert outputs(server.requests[1]) == ["Error: ValueError: the connection was not closed"]
+
+
+async def test_the_model_is_told_the_cause_in_a_group_of_a_handler(
+    narrow_server: ResponsesServer,
+) -> None:
+    async def run_sql(call: Any) -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(raise_it, ValueError(f"{call.input} is no SQL"))
+        raise AssertionError
+
+    call = {"type": "custom_tool_call", "id": "a", "call_id": "1", "name": "sql", "input": "drop"}
+    say_raw(narrow_server, call)
+    async with open_conversation(narrow_server) as conversation:
+        await conversation.run("Go.", handlers={"sql": run_sql})
+    assert outputs(narrow_server.requests[1]) == ["Error: ValueError: drop is no SQL"]
+
+
+async def test_a_group_of_approve_ends_the_run_unchanged(server: ResponsesServer) -> None:
+    error = ValueError("no terminal")
+
+    async def approve(call: Any) -> bool:  # noqa: ARG001 - each call is asked for
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(raise_it, error)
+        raise AssertionError
+
+    server.answer([WEATHER])
+    async with open_conversation(server, tools=[weather]) as conversation:
+        with pytest.raises(ExceptionGroup) as raised:
+            await conversation.run("Go.", approve=approve)
+    assert raised.value.exceptions == (error,)
+
+
+# --- Arguments and results ---------------------------------------------------------------
+
+
+async def test_a_call_with_lost_arguments_is_answered_with_an_error(
+    narrow_server: ResponsesServer,
+) -> None:
+    deleted: list[str] = []
+
+    @function_tool(run_in_thread=False)
+    def delete(path: str = "/", *, force: bool = True) -> None:  # noqa: ARG001 - its default counts
+        deleted.append(path)
+
+    texts = ["", "{}", "null"]
+    say_raw(narrow_server, *(function_call("delete", text, str(n)) for n, text in enumerate(texts)))
+    async with open_conversation(narrow_server, tools=[delete]) as conversation:
+        await conversation.run("Go.")
+    assert not deleted
+    for output in outputs(narrow_server.requests[1]):
+        assert output.startswith("Error: The arguments are empty: write a JSON object with the")
+
+
+async def test_a_call_whose_arguments_are_an_object_runs(narrow_server: ResponsesServer) -> None:
+    call: Any = {**function_call("weather"), "arguments": {"city": "Oslo\ufffd"}}
+    custom = {"type": "custom_tool_call", "id": "b", "call_id": "2", "name": "sql", "input": [1]}
+
+    async def run_sql(call: Any) -> str:
+        await trio.lowlevel.checkpoint()
+        return f"ran {call.input}"
+
+    say_raw(narrow_server, call, custom)
+    async with open_conversation(narrow_server, tools=[weather]) as conversation:
+        await conversation.run("Go.", handlers={"sql": run_sql})
+    assert outputs(narrow_server.requests[1]) == ["21 degrees in Oslo\ufffd", "ran [1]"]
+
+
+async def test_half_a_surrogate_pair_in_arguments_runs_the_tool(
+    narrow_server: ResponsesServer,
+) -> None:
+    say_raw(narrow_server, function_call("weather", '{"city": "Oslo \\ud83d"}'))
+    async with open_conversation(narrow_server, tools=[weather]) as conversation:
+        await conversation.run("Go.")
+    assert outputs(narrow_server.requests[1]) == ["21 degrees in Oslo \ufffd"]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        (InputText(text="caption"), InputImage(file_id="f")),
+        ["caption", InputImage(file_id="f")],
+        ["caption", {"type": "input_image", "file_id": "f"}],
+        [["caption"], [InputImage(file_id="f")]],
+    ],
+    ids=range(4),
+)
+async def test_a_result_with_an_image_is_sent_as_content_parts(
+    result: Any, narrow_server: ResponsesServer
+) -> None:
+    parts = [InputText(text="caption"), InputImage(file_id="f")]
+    if isinstance(result[0], list):
+        parts[0] = InputText(text='["caption"]')
+
+    @function_tool
+    async def draw() -> Any:
+        await trio.lowlevel.checkpoint()
+        return result
+
+    async def paint(call: Any) -> Any:  # noqa: ARG001 - each call has the same result
+        await trio.lowlevel.checkpoint()
+        return result
+
+    custom = {"type": "custom_tool_call", "id": "b", "call_id": "2", "name": "paint", "input": ""}
+    say_raw(narrow_server, function_call("draw"), custom)
+    async with open_conversation(narrow_server, tools=[draw]) as conversation:
+        async with conversation.run_stream("Go.", handlers={"paint": paint}) as run:
+            events = [event async for event in run]
+    finished = [event.output for event in events if isinstance(event, ToolFinished)]
+    assert finished == [parts, parts]
+    assert outputs(narrow_server.requests[1]) == [[part.to_dict() for part in parts]] * 2
 
 
 async def test_an_error_whose_text_raises_is_sent_by_its_class(server: ResponsesServer) -> None:
