@@ -235,9 +235,9 @@ def test_a_type_that_is_no_object_is_wrapped_under_the_key_value() -> None:
         (Size, {"type": "integer", "enum": [3, 1]}),
         (Literal["only"], {"type": "string", "enum": ["only"]}),
         (Literal[True], {"type": "boolean", "enum": [True]}),
-        (Literal[None], {"type": "null"}),
+        (Literal[None], {"type": "null"}),  # noqa: PYI061 - the case
         (
-            Literal[True, 1, None, "a"],
+            Literal[True, 1, None, "a"],  # noqa: PYI061 - the case
             {
                 "anyOf": [
                     {"type": "boolean", "enum": [True]},

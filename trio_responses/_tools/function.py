@@ -349,7 +349,7 @@ def _content_parts(result: Any, tool: str) -> list[Any]:
 
 def _is_content_part(value: Any) -> bool:
     if isinstance(value, dict):
-        fields = cast("dict[Any, Any]", value)
+        fields: dict[Any, Any] = value
         kind = fields.get("type")
         keys = PART_KEYS.get(kind, ()) if isinstance(kind, str) else ()
         return any(isinstance(fields.get(key), str) for key in keys)

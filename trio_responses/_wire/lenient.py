@@ -15,7 +15,7 @@ import inspect
 import re
 import types
 import typing
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -63,10 +63,11 @@ def replace_surrogates(value: Any) -> Any:
         units = value.encode("utf-16-le", "surrogatepass")
         return units.decode("utf-16-le", "replace")
     if isinstance(value, dict):
-        pairs = cast("dict[Any, Any]", value).items()
-        return {replace_surrogates(key): replace_surrogates(each) for key, each in pairs}
+        fields: dict[Any, Any] = value
+        return {replace_surrogates(key): replace_surrogates(each) for key, each in fields.items()}
     if isinstance(value, list):
-        return list(map(replace_surrogates, cast("list[Any]", value)))
+        elements: list[Any] = value
+        return list(map(replace_surrogates, elements))
     return value
 
 

@@ -405,9 +405,11 @@ async def test_the_model_is_told_the_cause_that_a_nursery_of_a_tool_raises(
         raise AssertionError
 
     server.answer([Call("search", call_id="1")])
-    async with open_conversation(server, tools=[search]) as conversation:
-        async with conversation.run_stream("Go.") as run:
-            events = [event async for event in run]
+    async with (
+        open_conversation(server, tools=[search]) as conversation,
+        conversation.run_stream("Go.") as run,
+    ):
+        events = [event async for event in run]
     assert outputs(server.requests[1]) == ["Error: ValueError: no such city\nTry Oslo."]
     (finished,) = [event for event in events if isinstance(event, ToolFinished)]
     assert isinstance(finished.error, ExceptionGroup)
@@ -535,9 +537,11 @@ async def test_a_result_with_an_image_is_sent_as_content_parts(
 
     custom = {"type": "custom_tool_call", "id": "b", "call_id": "2", "name": "paint", "input": ""}
     say_raw(narrow_server, function_call("draw"), custom)
-    async with open_conversation(narrow_server, tools=[draw]) as conversation:
-        async with conversation.run_stream("Go.", handlers={"paint": paint}) as run:
-            events = [event async for event in run]
+    async with (
+        open_conversation(narrow_server, tools=[draw]) as conversation,
+        conversation.run_stream("Go.", handlers={"paint": paint}) as run,
+    ):
+        events = [event async for event in run]
     finished = [event.output for event in events if isinstance(event, ToolFinished)]
     assert finished == [parts, parts]
     assert outputs(narrow_server.requests[1]) == [[part.to_dict() for part in parts]] * 2
