@@ -348,7 +348,7 @@ def test_a_bound_method_can_be_a_tool() -> None:
 def test_a_method_is_rejected_with_the_way_to_make_a_tool_of_it() -> None:
     with pytest.raises(ConfigurationError) as refusal:
 
-        class Shop:
+        class Shop:  # pyright: ignore[reportUnusedClass]
             @function_tool
             def buy(self, what: str) -> str:
                 return what
@@ -384,7 +384,7 @@ def test_a_first_parameter_named_self_outside_a_class_needs_an_annotation() -> N
     def buy(self, what: str) -> None: ...  # type: ignore[no-untyped-def]  # pyright: ignore  # noqa: ANN001, PGH003
 
     with pytest.raises(ConfigurationError, match="the parameter 'self' of buy has no annotation"):
-        function_tool(buy)
+        function_tool(cast("Any", buy))
 
 
 def test_annotations_can_name_a_local_type_of_an_outer_function() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import trio
 
@@ -30,9 +30,9 @@ def describe_exception(error: BaseException) -> str:
     return "\n".join(texts)
 
 
-def _describe_each(error: BaseException) -> Iterator[str]:
+def _describe_each(error: Any) -> Iterator[str]:
     """Yield the description of each exception that is no group, then the notes of the group."""
-    if isinstance(error, BaseExceptionGroup):
+    if issubclass(type(error), BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _describe_each(inner)
         yield from _notes_of(error)
@@ -49,8 +49,13 @@ def _describe_one(error: BaseException) -> str:
 
 
 def _notes_of(error: BaseException) -> list[str]:
-    notes = getattr(error, "__notes__", ())
-    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    """Return the notes of an exception; none if the attribute is no list, as any value may be."""
+    notes: Any = getattr(error, "__notes__", None)
+    return list(filter(_is_text, notes)) if issubclass(type(notes), list) else []
+
+
+def _is_text(note: Any) -> TypeGuard[str]:
+    return isinstance(note, str)
 
 
 def _message_of(error: BaseException) -> str:

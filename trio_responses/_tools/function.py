@@ -348,11 +348,10 @@ def _content_parts(result: Any, tool: str) -> list[Any]:
 
 
 def _is_content_part(value: Any) -> bool:
-    if isinstance(value, dict):
-        fields: dict[Any, Any] = value
-        kind = fields.get("type")
+    if issubclass(type(value), dict):
+        kind = value.get("type")
         keys = PART_KEYS.get(kind, ()) if isinstance(kind, str) else ()
-        return any(isinstance(fields.get(key), str) for key in keys)
+        return any(isinstance(value.get(key), str) for key in keys)
     return isinstance(value, CONTENT_PARTS)
 
 

@@ -34,8 +34,8 @@ def signature_of(function: Any) -> inspect.Signature:
 
     :raises ConfigurationError: if the object is no function, yields, or has no signature.
     """
-    if isinstance(function, staticmethod | classmethod):
-        kind = type(function).__name__
+    kind = type(function).__name__
+    if kind in METHOD_HINTS:
         raise ConfigurationError(f"@function_tool was applied to a {kind}: {METHOD_HINTS[kind]}")
     if not inspect.isroutine(function):
         raise ConfigurationError(f"a tool must be made from a function, not from {function!r}")

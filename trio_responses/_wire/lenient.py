@@ -62,12 +62,10 @@ def replace_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         units = value.encode("utf-16-le", "surrogatepass")
         return units.decode("utf-16-le", "replace")
-    if isinstance(value, dict):
-        fields: dict[Any, Any] = value
-        return {replace_surrogates(key): replace_surrogates(each) for key, each in fields.items()}
-    if isinstance(value, list):
-        elements: list[Any] = value
-        return list(map(replace_surrogates, elements))
+    if issubclass(type(value), dict):
+        return {replace_surrogates(key): replace_surrogates(each) for key, each in value.items()}
+    if issubclass(type(value), list):
+        return list(map(replace_surrogates, value))
     return value
 
 
