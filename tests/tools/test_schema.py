@@ -387,6 +387,15 @@ def test_the_full_schema_of_a_struct_that_forbids_unknown_fields_is_closed() -> 
     assert JSONType(closed, strict=False).schema.schema["additionalProperties"] is False
 
 
+def test_a_default_that_is_no_finite_number_is_left_out() -> None:
+    kind = msgspec.defstruct(
+        "Kind", [("a", float, float("nan")), ("b", tuple[float, ...], (1e999,))]
+    )
+    for strict in (None, False):
+        schema = JSONType(kind, strict=strict).schema.schema["properties"]
+        assert "default" not in str(schema)
+
+
 def test_a_default_that_json_cannot_express_is_left_out() -> None:
     odd = msgspec.defstruct("Odd", [("a", int, object()), ("b", dict[str, int] | None, {})])
     schema = JSONType(odd, strict=False).schema.schema["properties"]
