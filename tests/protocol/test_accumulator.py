@@ -512,7 +512,7 @@ class TestMemory:
         for _ in range(50):
             feed(accumulator, {"type": f"response.{kind}.delta", "delta": "x" * 200})
         field, type_ = kind.rsplit("_", maxsplit=1)[-1], kind.rsplit("_", 1)[0]
-        feed(accumulator, item_done({"type": type_, "name": "look", field: "{}"}))
+        feed(accumulator, item_done({"type": type_, "call_id": "c", "name": "look", field: "{}"}))
         assert [item.pieces for item in accumulator._items] == [{}]
         assert accumulator.snapshot().items[0].arguments == "{}"
 

@@ -277,3 +277,26 @@ def test_every_part_of_a_message_with_5000_unknown_annotations_is_decoded() -> N
     found = item(type="message", role="assistant", content=parts)
     assert len(found.content) == 5_000
     assert found.output_text == "x" * 5_000
+
+
+def usage(scale: int) -> wire.Usage:
+    return wire.Usage(
+        input_tokens=100 * scale,
+        output_tokens=10 * scale,
+        total_tokens=110 * scale,
+        input_tokens_details=wire.InputTokensDetails(
+            cached_tokens=50 * scale, cache_write_tokens=20 * scale
+        ),
+        output_tokens_details=wire.OutputTokensDetails(reasoning_tokens=5 * scale),
+    )
+
+
+def test_usages_add_up_in_all_their_parts() -> None:
+    assert usage(1) + usage(2) == usage(3)
+
+
+@pytest.mark.parametrize(("scales", "total"), [([], None), ([2], 2), ([1, 2, 3], 6)])
+def test_the_sum_of_usages_is_none_where_there_are_none(
+    scales: list[int], total: int | None
+) -> None:
+    assert wire.sum_usages(map(usage, scales)) == (None if total is None else usage(total))
