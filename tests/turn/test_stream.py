@@ -174,21 +174,25 @@ async def test_text_without_a_phase_or_of_an_unknown_one_is_no_commentary(
     server: "ResponsesServer", phase: str | None, text: str
 ) -> None:
     server.reply("one", phase=phase)
-    async with server.open_client() as connection:
-        async with connection.stream(model="m", input="hi") as stream:
-            pieces = [piece async for piece in stream.text_deltas(final_only=True)]
+    async with (
+        server.open_client() as connection,
+        connection.stream(model="m", input="hi") as stream,
+    ):
+        pieces = [piece async for piece in stream.text_deltas(final_only=True)]
     assert "".join(pieces) == text
 
 
 async def test_the_phase_of_each_event_is_known_while_streaming(server: "ResponsesServer") -> None:
     server.reply("two", commentary=["one"], calls=[Call("look", unoffered=True)])
     phases: list[tuple[str, str | None]] = []
-    async with server.open_client() as connection:
-        async with connection.stream(model="m", input="hi") as stream:
-            async for event in stream:
-                phases.append((event.type.removeprefix("response."), stream.phase_of(event)))
-                if isinstance(event, OutputTextDelta):
-                    assert stream.snapshot.items[-1].phase == stream.phase_of(event)
+    async with (
+        server.open_client() as connection,
+        connection.stream(model="m", input="hi") as stream,
+    ):
+        async for event in stream:
+            phases.append((event.type.removeprefix("response."), stream.phase_of(event)))
+            if isinstance(event, OutputTextDelta):
+                assert stream.snapshot.items[-1].phase == stream.phase_of(event)
     events = ["output_item.added", "content_part.added", "output_text.delta", "output_text.done"]
     events += ["content_part.done", "output_item.done"]
     assert phases[2:14] == [

@@ -15,6 +15,7 @@ processed when a snapshot is read or when many have been collected.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -114,8 +115,8 @@ class _ItemFields(msgspec.Struct):
     """The fields of an item that identify it, and those that may be filled."""
 
     type: str = ""
-    id: Any = None
-    call_id: Any = None
+    id: str | None = None
+    call_id: str | None = None
     arguments: msgspec.Raw = msgspec.Raw()
     input: msgspec.Raw = msgspec.Raw()
     content: msgspec.Raw = msgspec.Raw()
@@ -193,18 +194,6 @@ class _PartialItem:
             known.insert(self.raw_item is not None, msgspec.json.encode(pieces))
         return next((value for value in known if value not in EMPTY), b"")
 
-    def is_same(self, fields: _ItemFields, position: int) -> bool:
-        """Whether an item of the terminal event is this item: by call id, id, or position."""
-        event = self.done or self.added
-        own = _fields_of(event.raw_item) if event is not None else _ItemFields(type=fields.type)
-        if own.type != fields.type:
-            return False
-        if own.call_id and fields.call_id:
-            return bool(own.call_id == fields.call_id)
-        if self.item_id and fields.id:
-            return bool(self.item_id == fields.id)
-        return self.index == position
-
     def snapshot(self) -> ItemSnapshot:
         item = self.item
         finished = _finished_texts(item)
@@ -223,6 +212,50 @@ class _PartialItem:
         own = ((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
         parts = sorted(own)
         return separator.join("".join(pieces) for _, pieces in parts)
+
+
+class _Sources:
+    """The items that the events are about, to be found for the items of the terminal event.
+
+    Two items are the same if they have the same call id, else the same id, else the same position;
+    what is stated on one side alone does not count. If an id occurs more than once, the position
+    has to be the same as well: a call never gets the arguments of another one.
+
+    :param items: the items that the events are about.
+    :param output: the items of the terminal event.
+    """
+
+    def __init__(self, items: Sequence[_PartialItem], output: Sequence[_ItemFields]) -> None:
+        self._output = output
+        self._repeated = Counter(key for item in output for key in _keys(item.call_id, item.id))
+        self._by_key: dict[tuple[Any, ...], tuple[_ItemFields, _PartialItem] | None] = {}
+        for item in items:
+            event = item.done or item.added
+            own = _fields_of(event.raw_item) if event is not None else _ItemFields()
+            keys = _keys(own.call_id, item.item_id)
+            for key in (*keys, *((*key, item.index) for key in keys), (item.index,)):
+                self._by_key[key] = None if key in self._by_key else (own, item)
+
+    def fill(self, raw: msgspec.Raw, position: int) -> msgspec.Raw:
+        """Return an item of the terminal event, filled from the events about the same item."""
+        fields = self._output[position]
+        if fields.filling is None:
+            return raw
+        keys: list[tuple[Any, ...]] = []
+        for key in _keys(fields.call_id, fields.id):
+            keys += [(*key, position), key] if self._repeated[key] == 1 else [(*key, position)]
+        for key in (*keys, (position,)):
+            own, item = self._by_key.get(key) or (fields, None)
+            if item is not None and own.type in {fields.type, ""}:
+                differ = own.call_id and fields.call_id and own.call_id != fields.call_id
+                moved = len(key) == 1 and item.item_id and fields.id and item.item_id != fields.id
+                if not differ and not moved:
+                    return item.fill(raw)
+        return raw
+
+
+def _keys(call_id: str | None, item_id: str | None) -> list[tuple[str, str]]:
+    return [(kind, name) for kind, name in (("call", call_id), ("item", item_id)) if name]
 
 
 def _replace(raw: msgspec.Raw, name: str, value: bytes) -> msgspec.Raw:
@@ -286,20 +319,14 @@ class Accumulator:
             found = [one.finish_call() if completed else one.raw_item for one in self._in_order()]
             done = [raw for raw in found if raw is not None]
             return response.with_output(done) if done else response
-        filled = [self._fill(raw, position) for position, raw in enumerate(output)]
+        fields = [_fields_of(raw) for raw in output]
+        if not any(one.filling for one in fields):
+            return response
+        self._apply_rules()
+        sources = _Sources(self._items, fields)
+        filled = [sources.fill(raw, position) for position, raw in enumerate(output)]
         changed = any(new is not old for new, old in zip(filled, output, strict=True))
         return response.with_output(filled) if changed else response
-
-    def _fill(self, raw: msgspec.Raw, position: int) -> msgspec.Raw:
-        """Return an item of the terminal event, filled from the events about the item."""
-        fields = _fields_of(raw)
-        if fields.filling is None:
-            return raw
-        self._apply_rules()
-        same = [item for item in self._items if item.is_same(fields, position)]
-        if len(same) > 1:
-            same = [item for item in same if item.index == position]
-        return same[0].fill(raw) if len(same) == 1 else raw
 
     def snapshot(self) -> Snapshot:
         """Return the items that were received so far."""
