@@ -605,7 +605,7 @@ class ResponseStream:
     ) -> None:
         """Notify the instruments that the turn has ended or was left early."""
         if self._request.observer is not None:
-            self._request.observer.ended(responses, error, self.response_id)
+            self._request.observer.ended(responses, error, self.response_id, self._usages)
 
 
 def raise_if_failed(response: Response) -> Response:

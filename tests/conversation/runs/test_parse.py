@@ -276,7 +276,7 @@ async def test_other_kinds_of_calls_are_named_too(narrow_server: "ResponsesServe
     crm = {"type": "function_call", "call_id": "call_2", "name": "delete", "arguments": "{}"}
     server_side = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
     hosted = {"type": "shell_call", "call_id": "call_3", "action": {"commands": ["ls"]}}
-    output = {"type": "shell_call_output", "call_id": "call_3", "output": []}
+    output: Json = {"type": "shell_call_output", "call_id": "call_3", "output": []}
     say_raw(narrow_server, shell, {**crm, "namespace": "crm"}, server_side, hosted, output)
     words = r"called shell_call \(call_1\), crm\.delete \(call_2\), which"
     with pytest.raises(ParseMismatchError, match=words):
