@@ -22,10 +22,10 @@ from trio_responses._safe_text import printable
 from trio_responses._wire.errors import ErrorEvent, decode_error_body
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from trio_responses._wire import Response, UndecodableFrame
+    from trio_responses._wire import OutputItem, Response, UndecodableFrame
 
 __all__ = [
     "APIError",
@@ -694,7 +694,8 @@ class RefusalError(ParseError):
 
     def __init__(self, response: Response) -> None:
         super().__init__("is a refusal: error.refusal has the model's text", response)
-        self.refusal: str = response.refusal
+        answers = response.answer_messages
+        self.refusal: str = (answers[-1].refusal if answers else "") or response.refusal
 
 
 class IncompleteError(ParseError):
@@ -710,24 +711,59 @@ class IncompleteError(ParseError):
 
 
 class ParseMismatchError(ParseError, ValueError):
-    """The answer does not fit the type, or the response has no text.
+    """The answer does not fit the type, or the response has no answer.
 
     :ivar text: the text of the answer; it is not in ``str()``.
-    :ivar message: the reason why the text does not fit. It may quote the text, so it is not in
-        ``str()``.
+    :ivar message: the reason why the text does not fit, or why there is no answer. The reason may
+        quote the text, so it is not in ``str()`` when there is a text.
     :ivar place: the path of the value that does not fit, such as ``$.city``; `None` when unknown.
+    :ivar calls: the calls of tools in the response that nobody has answered.
     """
 
-    def __init__(self, response: Response, message: str, *, place: str | None = None) -> None:
-        where = f" at {printable(place, SHORT)}" if place else ""
-        super().__init__(
-            f"does not fit the type that was asked for{where}: error.message has the reason,"
-            " error.text the answer",
-            response,
-        )
-        self.text: str = response.output_text
-        self.message = message
+    def __init__(
+        self,
+        response: Response,
+        message: str | None = None,
+        *,
+        place: str | None = None,
+        calls: Sequence[OutputItem] = (),
+    ) -> None:
+        reason = _missing_answer(response, calls)
+        problem = f"has no answer: {reason}"
+        if message is not None:
+            where = f" at {printable(place, SHORT)}" if place else ""
+            hint = f"; {reason}" if calls else ""
+            problem = (
+                f"does not fit the type that was asked for{where}: error.message has the reason,"
+                f" error.text the answer{hint}"
+            )
+        super().__init__(problem, response)
+        answers = response.answer_messages
+        self.text: str = answers[-1].output_text if answers else ""
+        self.message: str = reason if message is None else message
         self.place = place
+        self.calls: tuple[OutputItem, ...] = tuple(calls)
+
+
+def _missing_answer(response: Response, calls: Sequence[OutputItem]) -> str:
+    """Return the reason why a response has no answer."""
+    if calls:
+        return (
+            f"the model called {', '.join(map(_describe_call, calls))}, which nobody has answered:"
+            " pass the tools to conversation.parse(), or send the outputs in the next turn"
+        )
+    if response.output_text:
+        return "its output has commentary alone"
+    return "its output has no message"
+
+
+def _describe_call(call: OutputItem) -> str:
+    """Return the name of a call, or else its type, and its id."""
+    name = getattr(call, "name", None) or call.wire_type or "a tool"
+    namespace = getattr(call, "namespace", None)
+    qualified = f"{namespace}.{name}" if namespace else str(name)
+    call_id = getattr(call, "call_id", None) or getattr(call, "id", None)
+    return f"{printable(qualified, SHORT)} ({printable(str(call_id), SHORT)})"
 
 
 class MaxRoundsExceeded(ResponsesError):

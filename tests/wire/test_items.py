@@ -352,3 +352,26 @@ def test_arguments_of_an_event_are_taken_as_their_json_text(event: str) -> None:
 )
 def test_an_item_whose_json_text_is_text_is_returned_as_received(raw: bytes) -> None:
     assert bytes(with_json_text(msgspec.Raw(raw))) == raw
+
+
+def usage(scale: int) -> wire.Usage:
+    return wire.Usage(
+        input_tokens=100 * scale,
+        output_tokens=10 * scale,
+        total_tokens=110 * scale,
+        input_tokens_details=wire.InputTokensDetails(
+            cached_tokens=50 * scale, cache_write_tokens=20 * scale
+        ),
+        output_tokens_details=wire.OutputTokensDetails(reasoning_tokens=5 * scale),
+    )
+
+
+def test_usages_add_up_in_all_their_parts() -> None:
+    assert usage(1) + usage(2) == usage(3)
+
+
+@pytest.mark.parametrize(("scales", "total"), [([], None), ([2], 2), ([1, 2, 3], 6)])
+def test_the_sum_of_usages_is_none_where_there_are_none(
+    scales: list[int], total: int | None
+) -> None:
+    assert wire.sum_usages(map(usage, scales)) == (None if total is None else usage(total))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trio_responses._cli.recording import record_into
+from trio_responses._cli.renderer import remove_controls
 from trio_responses._cli.running import WRONG_USAGE, print_error, run
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._errors import failed_response_error
-from trio_responses.types import OutputTextDelta
+from trio_responses.types import Message, OutputItemDone, OutputTextDelta
 
 if TYPE_CHECKING:
     import argparse
@@ -124,8 +125,10 @@ def _check_response(response: Response) -> None:
 
 
 def response_notes(response: Response) -> list[str]:
-    """Return notes about a response for the user: on a refusal, and on an incomplete answer."""
+    """Return notes for the user: on a refusal, and on an answer that is incomplete or missing."""
     notes = [f"the model refused: {response.refusal}"] if response.refusal else []
+    if response.output_text and not response.answer_messages:
+        notes.append("the model wrote commentary, but no answer")
     if response.status == "incomplete":
         details = response.incomplete_details
         reason = details.reason if details is not None else None
@@ -134,16 +137,24 @@ def response_notes(response: Response) -> list[str]:
 
 
 async def _print_text(stream: ResponseStream) -> Response:
-    """Print the text of a response piece by piece, and return the response."""
+    """Print the answer of a response piece by piece, and return the response.
+
+    Commentary is no part of the answer: it goes to stderr.
+    """
     printed = ""
     try:
         async with stream as events:
             async for event in events:
-                if isinstance(event, OutputTextDelta):
-                    print(event.delta, end="", flush=True)
-                    printed = event.delta or printed
-        if not printed and events.response.output_text:  # the server sent no deltas
-            printed = events.response.output_text
+                match event:
+                    case OutputTextDelta() if events.phase_of(event) != "commentary":
+                        print(event.delta, end="", flush=True)
+                        printed = event.delta or printed
+                    case OutputItemDone(item=Message(phase="commentary") as message):
+                        print("commentary:", remove_controls(message.output_text), file=sys.stderr)
+                    case _:
+                        pass
+        if not printed and events.response.final_text:  # the server sent no deltas
+            printed = events.response.final_text
             print(printed, end="", flush=True)
         return events.response
     finally:

@@ -37,7 +37,7 @@ from trio_responses._cli.running import (
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.toolbox import ToolFinished, ToolStarted
-from trio_responses.types import OutputTextDelta
+from trio_responses.types import Message, OutputItemDone, OutputTextDelta, Usage
 
 if TYPE_CHECKING:
     import argparse
@@ -279,7 +279,7 @@ class Chat:
             try:
                 async with self.conversation.run_stream(text, **params) as stream:
                     async for event in stream:
-                        self._show_event(event)
+                        self._show_event(event, stream.phase_of(event))
                     self._renderer.end_text()
                     self._show_summary(stream, full_turns_before=full_turns)
             except ResponsesError as error:
@@ -290,8 +290,12 @@ class Chat:
             self._renderer.show_line("note", "cancelled: the conversation is as it was before")
         self._turn_scope = None
 
-    def _show_event(self, event: RunEvent) -> None:
+    def _show_event(self, event: RunEvent, phase: str | None) -> None:
         match event:
+            case OutputTextDelta() if phase == "commentary":
+                pass
+            case OutputItemDone(item=Message(phase="commentary") as message):
+                self._renderer.show_line("commentary", message.output_text)
             case OutputTextDelta(delta=piece):
                 self._renderer.append_text(piece)
             case ToolStarted(call=call):
@@ -312,14 +316,14 @@ class Chat:
             )
         for note in response_notes(response):
             self._renderer.show_line("note", note)
-        usages = [each.usage for each in stream.responses if each.usage is not None]
-        tokens_read = sum(usage.input_tokens for usage in usages)
-        cached = sum(usage.input_tokens_details.cached_tokens for usage in usages)
-        written = sum(usage.output_tokens for usage in usages)
+        usage = stream.usage or Usage()
+        cached = usage.input_tokens_details.cached_tokens
         full = self.conversation.statistics().full_turns - full_turns_before
         requests = f"{len(stream.responses)} sent, {full} of them with the whole history"
         self._renderer.show_line(
-            "tokens", f"{tokens_read} read ({cached} cached), {written} written; {requests}"
+            "tokens",
+            f"{usage.input_tokens} read ({cached} cached), {usage.output_tokens} written;"
+            f" {requests}",
         )
 
     # --- Commands ------------------------------------------------------------------------

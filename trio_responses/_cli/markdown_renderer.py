@@ -25,6 +25,7 @@ __all__ = ["MarkdownRenderer", "split_blocks"]
 DRAW_INTERVAL: Final = 1 / 15
 """Seconds between two drawings of the growing block."""
 STYLES: Final[dict[LineKind, tuple[str, str]]] = {
+    "commentary": ("", "dim"),
     "tool": ("⚙ ", "cyan"),
     "note": ("", "italic"),
     "notification": ("~ ", "yellow"),

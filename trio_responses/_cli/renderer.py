@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer", "remove_controls"]
 
-LineKind: TypeAlias = Literal["tool", "note", "notification", "error", "tokens"]
-"""The subject of a line: a tool call, the chat itself, the connection, an error, or the usage."""
+LineKind: TypeAlias = Literal["commentary", "tool", "note", "notification", "error", "tokens"]
+"""The subject of a line: the model's commentary, a tool call, the chat itself, the connection, an
+error, or the usage."""
 
 PROMPT: Final = "you> "
 CONTROLS: Final = {

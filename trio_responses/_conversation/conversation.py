@@ -83,9 +83,13 @@ class ConversationStatistics:
     bytes_sent: int
     """Bytes of all requests."""
     input_tokens: int
-    """Input tokens, as the server counted them."""
+    """Input tokens of all Responses that were received, of failed and steered ones included."""
+    cached_tokens: int
+    """Input tokens that the server read from its prompt cache; ``input_tokens`` includes them."""
     output_tokens: int
-    """Output tokens, as the server counted them."""
+    """Output tokens of all Responses that were received."""
+    reasoning_tokens: int
+    """Output tokens of reasoning; ``output_tokens`` includes them."""
     items: int
     """Items in the history."""
 
@@ -537,7 +541,9 @@ class Conversation:
             max_retries=max_retries,
             timeouts=timeouts,
         ) as run:
-            return parse_response(await run.get_final_response(), reader)
+            response = await run.get_final_response()
+            answered = self._history.track_calls().has_unsent_output
+            return parse_response(response, reader, is_answered=answered)
 
     def _make_context(
         self, deps: object, call: wire.FunctionCall, report: Report

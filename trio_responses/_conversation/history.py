@@ -44,7 +44,9 @@ class Counters:
     full_turns: int = 0
     bytes_sent: int = 0
     input_tokens: int = 0
+    cached_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -84,8 +86,6 @@ class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """The steering inputs that the server applies to the next turn."""
     clears_unsent: bool
     """Whether the turn replaces the unsent input of a run. A warm-up does not."""
-    usage: Usage | None
-    """The tokens, if the server counted them."""
 
 
 class History:
@@ -205,9 +205,13 @@ class History:
             if turn.clears_unsent:
                 self.unsent = RawItems()
         self.counters.turns += 1
-        if turn.usage is not None:
-            self.counters.input_tokens += turn.usage.input_tokens
-            self.counters.output_tokens += turn.usage.output_tokens
+
+    def count_usage(self, usage: Usage) -> None:
+        """Count the tokens of a Response, whether or not its turn is committed."""
+        self.counters.input_tokens += usage.input_tokens
+        self.counters.cached_tokens += usage.input_tokens_details.cached_tokens
+        self.counters.output_tokens += usage.output_tokens
+        self.counters.reasoning_tokens += usage.output_tokens_details.reasoning_tokens
 
     def forget_continuation_point(self, base_revision: int) -> None:
         """Forget the response that the server has lost: the next turn sends full input.

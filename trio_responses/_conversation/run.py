@@ -25,6 +25,7 @@ from trio_responses._protocol.calls import make_error_output
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.stream import raise_if_failed
+from trio_responses._wire import sum_usages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from trio_responses._tools.context import CallContext
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import ResponseStream
-    from trio_responses._wire import Response
+    from trio_responses._wire import Response, Usage
 
 __all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
 
@@ -126,6 +127,8 @@ class RunStream:
         """The responses that have ended, in order."""
         self.stream: ResponseStream | None = None
         """The active turn, for example to steer it; `None` while tools run."""
+        self._streams: list[ResponseStream] = []
+        """All turns of the run, the active one included."""
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""
@@ -177,6 +180,24 @@ class RunStream:
             )
         return self._response
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of all Responses that have ended so far; `None` if no server counted any.
+
+        Steered and repeated ones, which `responses` leaves out, are included.
+        """
+        usages = [stream.usage for stream in self._streams]
+        return sum_usages(usage for usage in usages if usage is not None)
+
+    def phase_of(self, event: RunEvent) -> str | None:
+        """Return the phase of the message that an event is about, as ``stream.phase_of`` does.
+
+        :param event: the event that was read last.
+        """
+        if self.stream is None or isinstance(event, ToolStarted | ToolProgress | ToolFinished):
+            return None
+        return self.stream.phase_of(event)
+
     async def aclose(self) -> None:
         """End the run. A task that waits for its next event gets a `RuntimeError`."""
         with trio.CancelScope(shield=True):
@@ -215,6 +236,7 @@ class RunStream:
                 )
             async with self._make_turn(input_items, settings) as stream:
                 self.stream = stream
+                self._streams.append(stream)
                 async for event in stream:
                     yield event
             self.stream = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from trio_responses._protocol.frames import Message
-    from trio_responses._wire import OutputItem, Response
+    from trio_responses._wire import OutputItem, Response, Usage
 
 __all__ = [
     "Instrument",
@@ -369,6 +369,7 @@ class TurnObserver:
         responses: tuple[Response, ...],
         error: BaseException | None,
         response_id: str | None,
+        usages: Sequence[Usage],
     ) -> None:
         """Notify the instruments that the turn has ended; only the first call counts."""
         turn = self.turn
@@ -376,6 +377,7 @@ class TurnObserver:
             return
         turn.ended_at = trio.current_time()
         turn.responses = responses
+        turn.usages = tuple(usages)
         turn.error = error if isinstance(error, Exception) else None
         turn.response_id = responses[-1].id if responses else response_id
         self._instruments.notify(Instrument.turn_ended, turn)

@@ -82,6 +82,8 @@ class TurnRecord:
     """The id of the response to the latest attempt; at the end, of the last response."""
     responses: tuple[Response, ...] = field(default=(), repr=False)
     """The Responses of the turn, with all content: more than one when it was steered."""
+    usages: tuple[Usage, ...] = ()
+    """The token usage of each Response that has one, failed ones that were repeated included."""
     error: Exception | None = field(default=None, repr=False)
     """What the turn raised; `None` when it has a Response, or was left early."""
 
@@ -94,11 +96,6 @@ class TurnRecord:
     def status(self) -> str | None:
         """The status of the last Response; `None` when the turn has none."""
         return self.response.status if self.response is not None else None
-
-    @property
-    def usages(self) -> tuple[Usage, ...]:
-        """The token usage of each Response that has one."""
-        return tuple(one.usage for one in self.responses if one.usage is not None)
 
     @property
     def left_early(self) -> bool:

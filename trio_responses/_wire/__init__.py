@@ -182,6 +182,7 @@ from trio_responses._wire.items import (
     WebSearchCall,
     decode_item,
 )
+from trio_responses._wire.lenient import DECODE_ERRORS
 from trio_responses._wire.parts import (
     AgentContentPart,
     Annotation,
@@ -204,12 +205,15 @@ from trio_responses._wire.parts import (
     UrlCitation,
 )
 from trio_responses._wire.response import (
+    COMMENTARY,
     IncompleteDetails,
     InputTokensDetails,
     OutputTokensDetails,
     Response,
     ResponseError,
     Usage,
+    select_answers,
+    sum_usages,
 )
 from trio_responses._wire.retry_hints import parse_retry_after
 from trio_responses._wire.tools import (
@@ -236,6 +240,8 @@ from trio_responses._wire.tools import (
 )
 
 __all__ = [
+    "COMMENTARY",
+    "DECODE_ERRORS",
     "EVENTS",
     "JSON",
     "TERMINAL_EVENTS",
@@ -452,4 +458,6 @@ __all__ = [
     "decode_item",
     "encode",
     "parse_retry_after",
+    "select_answers",
+    "sum_usages",
 ]

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 class Message(Item, frozen=True, kw_only=True, tag="message"):
     """A message of the user, the developer, the system or the model (the assistant).
 
-    ``role`` is ``user``, ``assistant``, ``system`` or ``developer``; ``phase`` of the model's
-    messages is ``commentary`` or ``final_answer``.
+    ``role`` is ``user``, ``assistant``, ``system`` or ``developer``.
     """
 
     type: ClassVar[Literal["message"]] = "message"
@@ -51,6 +50,8 @@ class Message(Item, frozen=True, kw_only=True, tag="message"):
     status: str | None = None
     """``in_progress``, ``completed`` or ``incomplete``; also in most other items."""
     phase: str | None = None
+    """``commentary`` before or between tool calls, or ``final_answer``; `None` if the model does
+    not tell them apart. Servers may send other words. A message that is sent again keeps it."""
 
     @property
     def output_text(self) -> str:

@@ -269,10 +269,10 @@ def _output_events(request: Request, reply: Reply, ids: IdGenerator) -> Iterator
             encrypted = ids.new("encrypted")
         yield from _reasoning_events(reply.reasoning, encrypted, index, ids.new("rs"))
         index += 1
-    texts = _message_deltas(reply)
-    for number, chunks in enumerate(texts, 1):
-        status = reply.status if number == len(texts) else "completed"
-        yield from _message_events(chunks, index, ids.new("msg"), status)
+    messages = _message_deltas(reply)
+    for number, (phase, chunks) in enumerate(messages, 1):
+        status = reply.status if number == len(messages) else "completed"
+        yield from _message_events(chunks, index, ids.new("msg"), status, phase)
         index += 1
     for call in reply.calls:
         call_id = call.call_id or ids.new("call")
@@ -303,9 +303,13 @@ def _reasoning_events(
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 
 
-def _message_events(chunks: Sequence[str], index: int, item_id: str, status: str) -> Iterator[Json]:
+def _message_events(
+    chunks: Sequence[str], index: int, item_id: str, status: str, phase: str | None
+) -> Iterator[Json]:
     text = "".join(chunks)
     item: Json = {"id": item_id, "type": "message", "role": "assistant", "content": []}
+    if phase is not None:
+        item["phase"] = phase
     at = {"item_id": item_id, "output_index": index, "content_index": 0}
     part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     yield {
@@ -342,14 +346,17 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 
 
-def _message_deltas(reply: Reply) -> list[Sequence[str]]:
-    """Return the text deltas of each message of a reply."""
-    texts: list[Sequence[str]] = [_split_text(text, reply.chunk_size) for text in reply.more]
+def _message_deltas(reply: Reply) -> list[tuple[str | None, Sequence[str]]]:
+    """Return the phase and the text deltas of each message of a reply."""
+    size = reply.chunk_size
+    answers: list[Sequence[str]] = [_split_text(text, size) for text in reply.more]
     if reply.chunks is not None:
-        return [reply.chunks, *texts]
-    if reply.text is not None:
-        return [_split_text(reply.text, reply.chunk_size), *texts]
-    return texts
+        answers.insert(0, reply.chunks)
+    elif reply.text is not None:
+        answers.insert(0, _split_text(reply.text, size))
+    phase = reply.phase or ("final_answer" if reply.commentary else None)
+    commentary = [("commentary", _split_text(text, size)) for text in reply.commentary]
+    return [*commentary, *((phase, chunks) for chunks in answers)]
 
 
 def _split_text(text: str, size: int | None) -> list[str]:
