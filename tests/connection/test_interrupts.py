@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
+    from trio_responses import FunctionTool
+
 POINTS = 40
 """The number of points of a program at which a signal is sent."""
 
@@ -55,24 +57,30 @@ async def use_a_connection() -> None:
 
 
 async def use_a_pool() -> None:
-    async with open_test_server() as server:
-        dial = server.dial
-        async with open_pool(server.url, api_key="", dial=dial, per_connection=1) as pool:
-            async with trio.open_nursery() as nursery:
-                for _ in range(2):
-                    nursery.start_soon(lambda: pool.create("Hello", model="m"))
+    async with (
+        open_test_server() as server,
+        open_pool(server.url, api_key="", dial=server.dial, per_connection=1) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(2):
+            nursery.start_soon(lambda: pool.create("Hello", model="m"))
+
+
+async def run_tool(tool: FunctionTool[..., str]) -> None:
+    async with (
+        open_test_server() as server,
+        server.open_client() as connection,
+        connection.conversation(model="m") as conversation,
+    ):
+        await conversation.run("How is the weather?", tools=[tool])
 
 
 async def use_a_tool() -> None:
-    async with open_test_server() as server, server.open_client() as connection:
-        async with connection.conversation(model="m") as conversation:
-            await conversation.run("How is the weather?", tools=[get_weather])
+    await run_tool(get_weather)
 
 
 async def use_a_tool_in_a_thread() -> None:
-    async with open_test_server() as server, server.open_client() as connection:
-        async with connection.conversation(model="m") as conversation:
-            await conversation.run("How is the weather?", tools=[get_weather_slowly])
+    await run_tool(get_weather_slowly)
 
 
 def run_with_signal(program: Callable[[], Awaitable[None]], point: int) -> tuple[int, str]:
@@ -134,30 +142,40 @@ async def raise_in_task(error: BaseException) -> None:
     raise error
 
 
+async def lose_a_connection(nursery: trio.Nursery, *errors: BaseException) -> None:
+    """Start tasks that raise errors, and raise another one when they have."""
+    for error in errors:
+        nursery.start_soon(raise_in_task, error)
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise ConnectionLost(1006)
+
+
+async def fail(*errors: BaseException) -> None:
+    async with open_collapsing_nursery() as nursery:
+        await lose_a_connection(nursery, *errors)
+
+
 @pytest.mark.parametrize("nested", [False, True])
 async def test_an_interrupt_is_raised_without_the_errors_that_it_caused(*, nested: bool) -> None:
-    interrupt: BaseException = KeyboardInterrupt()
-    raised = BaseExceptionGroup("", [ValueError(), interrupt]) if nested else interrupt
+    interrupt = KeyboardInterrupt()
+    group = BaseExceptionGroup("", [ValueError(), interrupt])
     with pytest.raises(KeyboardInterrupt) as caught:
-        async with open_collapsing_nursery() as nursery:
-            nursery.start_soon(raise_in_task, raised)
-            try:
-                await trio.sleep_forever()
-            finally:
-                raise ConnectionLost(1006)
+        await fail(group if nested else interrupt)
     assert caught.value is interrupt
 
 
 async def test_an_interrupt_in_a_nursery_of_the_program_is_raised_alone() -> None:
+    async def program() -> None:
+        async with open_test_server(), trio.open_nursery() as nursery:
+            await lose_a_connection(nursery, KeyboardInterrupt())
+
     with pytest.raises(KeyboardInterrupt):
-        async with open_test_server() as server, server.open_client():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(raise_in_task, KeyboardInterrupt())
+        await program()
 
 
 async def test_two_errors_without_an_interrupt_are_a_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:
-        async with open_collapsing_nursery() as nursery:
-            nursery.start_soon(raise_in_task, ValueError())
-            nursery.start_soon(raise_in_task, KeyError())
-    assert len(caught.value.exceptions) == 2
+        await fail(ValueError())
+    assert [type(error) for error in caught.value.exceptions] == [ConnectionLost, ValueError]

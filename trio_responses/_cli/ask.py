@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trio_responses._cli.recording import record_into
-from trio_responses._cli.running import WRONG_USAGE, print_error, run
+from trio_responses._cli.running import WRONG_USAGE, for_terminal, print_error, print_note, run
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._errors import failed_response_error
+from trio_responses._safe_text import escape_json_controls
 from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _check_response(response: Response) -> None:
     if response.status == "failed":
         raise failed_response_error(response)
     for note in response_notes(response):
-        print(f"note: {note}", file=sys.stderr)
+        print_note(note)
 
 
 def response_notes(response: Response) -> list[str]:
@@ -140,15 +141,19 @@ async def _print_text(stream: ResponseStream) -> Response:
         async with stream as events:
             async for event in events:
                 if isinstance(event, OutputTextDelta):
-                    print(event.delta, end="", flush=True)
+                    _print_piece(event.delta)
                     printed = event.delta or printed
         if not printed and events.response.output_text:  # the server sent no deltas
             printed = events.response.output_text
-            print(printed, end="", flush=True)
+            _print_piece(printed)
         return events.response
     finally:
         if printed and not printed.endswith("\n"):
             print(flush=True)
+
+
+def _print_piece(text: str) -> None:
+    print(for_terminal(text, sys.stdout), end="", flush=True)
 
 
 async def _print_json(stream: ResponseStream) -> Response:
@@ -157,5 +162,5 @@ async def _print_json(stream: ResponseStream) -> Response:
         async for _ in events:
             pass
     response = events.response
-    print(msgspec.json.encode(response).decode(), flush=True)
+    print(escape_json_controls(msgspec.json.encode(response).decode()), flush=True)
     return response
