@@ -178,4 +178,4 @@ async def test_an_interrupt_in_a_nursery_of_the_program_is_raised_alone() -> Non
 async def test_two_errors_without_an_interrupt_are_a_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await fail(ValueError())
-    assert [type(error) for error in caught.value.exceptions] == [ConnectionLost, ValueError]
+    assert {type(error) for error in caught.value.exceptions} == {ConnectionLost, ValueError}
