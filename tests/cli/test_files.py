@@ -178,7 +178,7 @@ UNUSABLE: dict[str, bytes] = {
     "binary": b"\x7fELF\x00\xff\n\x80",
     "empty": b"",
     "nested checkpoint": f'{CHECKPOINT}[{{"type":"message","x":{DEEP}}}]}}'.encode(),
-    "nested settings": f'{{"format":"trio-responses conversation","version":1,"items":[],"settings":{{"x":{DEEP}}}}}'.encode(),
+    "nested settings": f'{CHECKPOINT}[],"settings":{{"x":{DEEP}}}}}'.encode(),
     "nested": DEEP.encode(),
     "wrong types": f'{CHECKPOINT}"text"}}'.encode(),
     "items that are no objects": f"{CHECKPOINT}[1,2]}}".encode(),

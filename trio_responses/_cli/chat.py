@@ -291,7 +291,7 @@ class Chat:
                         self._show_event(event)
                     self._renderer.end_text()
                     self._show_summary(stream, full_turns_before=full_turns)
-            except ResponsesError as error:
+            except (ResponsesError, ValueError, TypeError) as error:  # of a setting that was loaded
                 if self._connection.state is ConnectionState.CLOSED:
                     raise
                 self._renderer.show_line("error", describe_error(error))
