@@ -10,9 +10,8 @@ secret values of every open connection.
 from __future__ import annotations
 
 import re
-import threading
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,8 +44,7 @@ class Secrets:
 
     def __init__(self) -> None:
         self._values: frozenset[str] = frozenset()
-        with _lock:
-            _registered.add(self)
+        _registered[id(self)] = self
 
     def add_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """Register the values of headers whose names say that they are secret."""
@@ -63,8 +61,8 @@ class Secrets:
         return text
 
 
-_registered: WeakSet[Secrets] = WeakSet()
-_lock = threading.Lock()
+_registered: WeakValueDictionary[int, Secrets] = WeakValueDictionary()
+"""The secrets of every connection, by id. No lock guards it: Ctrl-C could leave a lock held."""
 
 
 def printable(text: str, limit: int = MAX_CHARACTERS) -> str:
@@ -75,10 +73,10 @@ def printable(text: str, limit: int = MAX_CHARACTERS) -> str:
 
     :param limit: the greatest number of characters.
     """
-    with _lock:
-        connections = list(_registered)
-    for secrets in connections:
-        text = secrets.mask(text)
+    for reference in _registered.valuerefs():  # a copy, so that other threads may change it
+        secrets = reference()
+        if secrets is not None:
+            text = secrets.mask(text)
     text = text[: 16 * limit]
     for form, mask in SECRET_FORMS:
         text = form.sub(mask, text)
