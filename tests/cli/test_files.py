@@ -134,7 +134,11 @@ def test_a_file_protected_from_writing_stays(tmp_path: Path, monkeypatch: Patch)
     path = tmp_path / "read-only"
     path.write_bytes(b"old")
     path.chmod(0o400)
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everything
+
+    def refuse(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(os, "access", refuse)  # root may write everything
     with pytest.raises(PermissionError, match="protected from writing"):
         write_file(str(path), b"new")
     assert path.read_bytes() == b"old"
