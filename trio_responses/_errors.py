@@ -794,7 +794,8 @@ class CallNotRejectable(ResponsesError):
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(
-            f"a {kind} was declined, and its output cannot express a refusal: {reason}"
+            f"a {printable(kind, SHORT)} was declined, and its output cannot express a refusal:"
+            f" {reason}"
         )
         self.kind = kind
         self.reason = reason

@@ -23,7 +23,7 @@ from trio_responses import AuthenticationError, ReconnectFailed
 from trio_responses._cli import main
 from trio_responses._cli.chat import Chat, TextLineReader, choose_renderer
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
-from trio_responses._cli.renderer import PlainRenderer, remove_controls
+from trio_responses._cli.renderer import PlainRenderer
 from trio_responses.testing import Call, open_test_server
 
 if TYPE_CHECKING:
@@ -441,10 +441,6 @@ def test_a_notification_at_the_prompt_is_followed_by_a_new_prompt() -> None:
     renderer.show_prompt()
     renderer.show_line("notification", "the connection was lost")
     assert out.getvalue() == "you> \nnotification: the connection was lost\nyou> "
-
-
-def test_control_characters_are_removed() -> None:
-    assert remove_controls("a\x1b[2Jb\x07\x9bc\td\n") == "a[2Jbc\td\n"
 
 
 class Terminal(io.StringIO):

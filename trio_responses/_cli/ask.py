@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trio_responses._cli.recording import record_into
-from trio_responses._cli.renderer import remove_controls
-from trio_responses._cli.running import WRONG_USAGE, print_error, run
+from trio_responses._cli.running import WRONG_USAGE, for_terminal, print_error, print_note, run
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._errors import failed_response_error
+from trio_responses._safe_text import escape_json_controls
 from trio_responses.types import Message, OutputItemDone, OutputTextDelta
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _check_response(response: Response) -> None:
     if response.status == "failed":
         raise failed_response_error(response)
     for note in response_notes(response):
-        print(f"note: {note}", file=sys.stderr)
+        print_note(note)
 
 
 def response_notes(response: Response) -> list[str]:
@@ -147,19 +147,23 @@ async def _print_text(stream: ResponseStream) -> Response:
             async for event in events:
                 match event:
                     case OutputTextDelta() if events.phase_of(event) != "commentary":
-                        print(event.delta, end="", flush=True)
+                        _print_piece(event.delta)
                         printed = event.delta or printed
                     case OutputItemDone(item=Message(phase="commentary") as message):
-                        print("commentary:", remove_controls(message.output_text), file=sys.stderr)
+                        print_note(message.output_text, kind="commentary")
                     case _:
                         pass
         if not printed and events.response.final_text:  # the server sent no deltas
             printed = events.response.final_text
-            print(printed, end="", flush=True)
+            _print_piece(printed)
         return events.response
     finally:
         if printed and not printed.endswith("\n"):
             print(flush=True)
+
+
+def _print_piece(text: str) -> None:
+    print(for_terminal(text, sys.stdout), end="", flush=True)
 
 
 async def _print_json(stream: ResponseStream) -> Response:
@@ -168,5 +172,5 @@ async def _print_json(stream: ResponseStream) -> Response:
         async for _ in events:
             pass
     response = events.response
-    print(msgspec.json.encode(response).decode(), flush=True)
+    print(escape_json_controls(msgspec.json.encode(response).decode()), flush=True)
     return response
