@@ -235,6 +235,7 @@ class RequestTableMachine(RuleBasedStateMachine):
         lane = self.active(number).request.lane
         self.creates = True
         self.between.discard(lane)
+        self.cut_off.pop(lane, None)
         self.route(undecodable("response.created", lane), None)
 
     @precondition(busy)
@@ -699,6 +700,17 @@ class TestCutOffResponses:
         assert lanes.route(server_event("response.output_text.delta", lane)) is following
         assert complete(lanes, "resp_1", lane) is None
         assert complete(lanes, "resp_2", lane) is following
+
+    def test_an_undecodable_start_ends_the_wait_for_events_of_the_response(
+        self, lanes: RequestTable
+    ) -> None:
+        admit(lanes)
+        start(lanes, "resp_1")
+        lanes.route(error_event())
+        following = admit(lanes)
+        lanes.route(undecodable("response.created"))
+        assert lanes.route(server_event("response.output_text.delta")) is following
+        assert complete(lanes, "resp_1") is None
 
     def test_other_lanes_are_not_affected(self, lanes: RequestTable) -> None:
         other = admit(lanes, "lane-2")

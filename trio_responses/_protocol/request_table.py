@@ -227,12 +227,10 @@ class RequestTable:
         if request is None:
             return None
         request = self._starting_request(request)
-        self._between_responses.discard(request.lane)
         response_id = request.response_id = event.response.id or None
         request.advance(RequestTrigger.CREATE if response_id else RequestTrigger.CREATE_WITHOUT_ID)
         self._commit_steers(request, response_id)
-        if self._cut_off:
-            self._end_cut_off(request.lane)
+        self._start_response(request.lane)
         return request
 
     def _on_completed(self, event: ResponseCompleted) -> ActiveRequest | None:
@@ -304,7 +302,7 @@ class RequestTable:
         if event.wire_type == CREATED:
             self._sends_created = True
             if request is not None:
-                self._between_responses.discard(request.lane)
+                self._start_response(request.lane)
         if request is None or event.wire_type not in TERMINAL_TYPES:
             return None
         return self._end(request, RequestTrigger.END)
@@ -361,6 +359,11 @@ class RequestTable:
         self.requests_ended += 1
         request.advance(event)
         return request
+
+    def _start_response(self, lane: str | None) -> None:
+        self._between_responses.discard(lane)
+        if self._cut_off:
+            self._end_cut_off(lane)
 
     def _end_response(self, lane: str | None, response_id: str | None) -> None:
         self._latest[lane] = response_id
