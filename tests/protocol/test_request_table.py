@@ -944,6 +944,19 @@ class TestPreviousResponse:
         assert [lanes.completed_response(lane) for lane in LANES] == ["resp_0", None, "resp_2"]
 
 
+class TestStoredResponses:
+    @pytest.mark.parametrize("type_", TERMINAL)
+    @pytest.mark.parametrize("said", [True, False, None])
+    def test_a_response_is_stored_if_its_end_says_so_and_it_has_not_failed(
+        self, lanes: RequestTable, type_: str, said: bool | None
+    ) -> None:
+        request = admit(lanes)
+        lanes.route(server_event("response.created", response={"id": "resp_1", "store": True}))
+        assert not request.stored
+        lanes.route(server_event(type_, response={"id": "resp_1", "store": said}))
+        assert request.stored is (said is True and type_ != "response.failed")
+
+
 class TestIdleLanes:
     def test_the_lane_of_the_parent_is_the_first(self, lanes: RequestTable) -> None:
         for number, lane in enumerate(LANES):

@@ -228,6 +228,7 @@ class RequestTable:
             return None
         request = self._starting_request(request)
         response_id = request.response_id = event.response.id or None
+        request.stored = False
         request.advance(RequestTrigger.CREATE if response_id else RequestTrigger.CREATE_WITHOUT_ID)
         self._commit_steers(request, response_id)
         self._start_response(request.lane)
@@ -256,6 +257,7 @@ class RequestTable:
             request = self._starting_request(request)  # a successor without response.created
             self._commit_steers(request, response_id)
         request.response_id = response_id
+        request.stored = event.response.store is True and not isinstance(event, ResponseFailed)
         self.responses_ended += 1
         if not request.has_unanswered_steers:
             return self._end(request, RequestTrigger.END)
