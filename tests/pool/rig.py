@@ -72,8 +72,8 @@ class Gate:
 
 def answer_once(server: ResponsesServer, fields: Mapping[str, object]) -> None:
     """Answer the next request with an empty response that has some more fields."""
-    response = {"id": "resp_1", "object": "response", "status": "completed", "output": [], **fields}
-    server.answer([{"type": "response.completed", "response": response}])
+    ended = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
+    server.answer([{"type": "response.completed", "response": {**ended, **fields}}])
 
 
 async def ask(turns: TurnMethods, text: str, **params: Any) -> str:

@@ -327,7 +327,8 @@ async def test_turns_that_wait_for_one_connection_or_for_any_are_served_in_one_o
     narrow_server: ResponsesServer,
 ) -> None:
     async with open_to(narrow_server, lanes=False, size=1) as pool:
-        parent = await pool.create(model="m", input="0", store=True)
+        answer_once(narrow_server, {})
+        parent = await pool.create(model="m", input="0")
         gate = Gate(narrow_server)
         async with trio.open_nursery() as nursery:
             for number in range(1, 8):

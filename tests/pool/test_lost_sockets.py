@@ -271,7 +271,8 @@ async def test_turns_keep_their_order_when_a_socket_is_lost(
     enough = trio.Event()
     async with open_to(narrow_server, lanes=False, size=2) as pool, trio.open_nursery() as nursery:
         await open_all_connections(pool, 2)
-        first = await pool.create(model="m", input="first", store=True)
+        answer_once(narrow_server, {})
+        first = await pool.create(model="m", input="first")
         narrow_server.stall(after_events=1)
         nursery.start_soon(hold, pool, enough)
         await wait_all_tasks_blocked()

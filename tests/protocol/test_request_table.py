@@ -948,7 +948,7 @@ class TestStoredResponses:
     @pytest.mark.parametrize("type_", TERMINAL)
     @pytest.mark.parametrize("said", [True, False, None])
     def test_a_response_is_stored_if_its_end_says_so_and_it_has_not_failed(
-        self, lanes: RequestTable, type_: str, said: bool | None
+        self, lanes: RequestTable, *, type_: str, said: bool | None
     ) -> None:
         request = admit(lanes)
         lanes.route(server_event("response.created", response={"id": "resp_1", "store": True}))
