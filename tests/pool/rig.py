@@ -72,7 +72,12 @@ class Gate:
 
 def answer_once(server: ResponsesServer, fields: Mapping[str, object]) -> None:
     """Answer the next request with an empty response that has some more fields."""
-    ended = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
+    ended: dict[str, object] = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "output": [],
+    }
     server.answer([{"type": "response.completed", "response": {**ended, **fields}}])
 
 

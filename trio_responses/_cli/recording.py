@@ -7,13 +7,12 @@ nothing was recorded is deleted again.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, final
+from typing import IO, TYPE_CHECKING, final
 
 from trio_responses import Instrument, Recorder
+from trio_responses._instruments.recording import open_recording
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from trio_responses._protocol.frames import Message
 
 __all__ = ["record_into"]
-
-OWNER_ONLY: Final = 0o600
 
 
 @contextlib.contextmanager
@@ -72,7 +69,7 @@ class MessageCounter(Instrument):
 
 def _create(path: str, *, force: bool) -> IO[bytes]:
     try:
-        return open(path, "wb" if force else "xb", opener=partial(os.open, mode=OWNER_ONLY))
+        return open_recording(path, exclusive=not force)
     except FileExistsError:
         raise FileExistsError(f"{path} already exists: --force overwrites it") from None
 

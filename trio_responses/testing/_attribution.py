@@ -107,7 +107,7 @@ class RecordedRequest:
     extra_frames: list[tuple[int, Frame]] = field(default_factory=list[tuple[int, Frame]])
     """Frames that answer no request, each with the number of the request's frames before it."""
     close: RecordedClose | None = None
-    """The end of the socket, if this request got the last frame of the socket."""
+    """The end of the socket, or of its recording, if this request got the last frame."""
     phase: RecordedRequestPhase = RecordedRequestPhase.QUEUED
     response_id: str | None = None
     """The id of the latest response."""
@@ -146,6 +146,8 @@ def attribute(recording: Iterable[RecordingLine]) -> AttributedRecording:
             named = line.socket in names_lanes
             sockets[line.socket] = _SocketAttribution(result, names_lanes=named)
         sockets[line.socket].add(line)
+    for socket in sockets.values():
+        socket.end_where_cut()
     return result
 
 
@@ -188,6 +190,8 @@ class _SocketAttribution:
         """The request that was sent or got a frame last."""
         self._early_frames: list[Frame] = []
         """Frames before the first request."""
+        self._has_end = False
+        """Whether the recording has the end of the socket."""
         self._unanswered_others = 0
         """Messages that are no requests, whose answer would be an error."""
 
@@ -197,8 +201,15 @@ class _SocketAttribution:
             self._add_sent(line)
         elif line.dir == "recv":
             self._add_received(line)
-        elif line.dir == "close" and line.by == "server" and self._latest is not None:
-            self._latest.close = self._close_of(line, self._latest)
+        elif line.dir == "close":
+            self._has_end = True
+            if line.by == "server" and self._latest is not None:
+                self._latest.close = self._close_of(line, self._latest)
+
+    def end_where_cut(self) -> None:
+        """End the socket after its last line if the recording was cut within an answer."""
+        if not self._has_end and self._latest is not None and any(self._lanes.values()):
+            self._latest.close = RecordedClose("fin", "", None)
 
     def _close_of(self, line: RecordingLine, latest: RecordedRequest) -> RecordedClose:
         how: How = NORMAL_CLOSURE if line.code == NO_CODE else line.code or "fin"
