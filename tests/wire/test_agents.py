@@ -10,9 +10,11 @@ import pytest
 from trio_responses import _wire as wire
 from trio_responses.types import OutputItemDone, ResponseCompleted, UnknownEvent, UnknownItem
 
+Json = dict[str, Any]
+
 AGENT = {"agent_name": "/root/researcher"}
-MESSAGE = {"type": "message", "id": "msg_1", "role": "assistant", "content": [], "agent": AGENT}
-CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "agent": AGENT}
+MESSAGE: Json = {"type": "message", "id": "m", "role": "assistant", "content": [], "agent": AGENT}
+CALL: Json = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "", "agent": AGENT}
 NEW_ITEM = {"type": "of_next_year", "agent": AGENT}
 
 
