@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, final
+from typing import IO, TYPE_CHECKING, final
 
 from trio_responses import Instrument, Recorder
 from trio_responses._cli.files import Replacement, describe_os_error
 from trio_responses._cli.running import print_note
+from trio_responses._instruments.recording import check_unused, open_recording
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from trio_responses._protocol.frames import Message
 
 __all__ = ["record_into"]
-
-OWNER_ONLY: Final = 0o600
 
 
 @contextlib.contextmanager
@@ -76,6 +74,7 @@ def _open(path: str, *, force: bool) -> NewFile | Replacement:
         return NewFile(path)
     if not force:
         raise FileExistsError(f"{path} already exists: --force overwrites it")
+    check_unused(path)
     return Replacement(path)
 
 
@@ -85,7 +84,7 @@ class NewFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.file: IO[bytes] = open(path, "xb", opener=partial(os.open, mode=OWNER_ONLY))  # noqa: SIM115 - `commit` and `discard` close it
+        self.file: IO[bytes] = open_recording(path, exclusive=True)
 
     def commit(self) -> None:
         """Complete the file on the disk.

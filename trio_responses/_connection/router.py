@@ -189,13 +189,13 @@ class Router:
         kind = TYPE.search(message.head)
         lanes = STREAM_ID.findall(message.head + message.tail)
         lane = lanes[-1].decode() if lanes else None
-        response_event = kind is not None and kind[1].startswith(b"response.")
+        wire_type = kind[1].decode() if kind is not None else None
         error = MessageTooLarge(message.size, self._limits.max_message_bytes)
-        socket.fail_oversize(lane, error, response_event=response_event)
+        socket.fail_oversize(lane, error, wire_type=wire_type)
         return wire.UndecodableFrame(
             raw=message.head,
             error=f"the message of {message.size} bytes is over the limit",
-            wire_type=kind[1].decode() if kind is not None else None,
+            wire_type=wire_type,
             stream_id=lane,
         )
 
