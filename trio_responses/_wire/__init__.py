@@ -213,6 +213,7 @@ from trio_responses._wire.response import (
 )
 from trio_responses._wire.retry_hints import parse_retry_after
 from trio_responses._wire.tools import (
+    DEFAULT_NAMESPACES,
     ApplyPatchTool,
     CodeInterpreterTool,
     ComputerTool,
@@ -233,9 +234,11 @@ from trio_responses._wire.tools import (
     WebSearchPreview20250311Tool,
     WebSearchPreviewTool,
     WebSearchTool,
+    qualified_name,
 )
 
 __all__ = [
+    "DEFAULT_NAMESPACES",
     "EVENTS",
     "JSON",
     "TERMINAL_EVENTS",
@@ -452,4 +455,5 @@ __all__ = [
     "decode_item",
     "encode",
     "parse_retry_after",
+    "qualified_name",
 ]
