@@ -133,8 +133,13 @@ def _fields_of(item: wire.OutputItem) -> _ItemFields:
     """Return the fields that identify a decoded item, also if its type does not match its JSON."""
     if isinstance(item, wire.UnknownItem):
         return _read_fields(item.raw)
-    names = ("id", "call_id", "approval_request_id", "execution")
-    return _ItemFields(item.wire_type, *(getattr(item, name, None) for name in names))
+    return _ItemFields(
+        type=item.wire_type,
+        id=getattr(item, "id", None),
+        call_id=getattr(item, "call_id", None),
+        approval_request_id=getattr(item, "approval_request_id", None),
+        execution=getattr(item, "execution", None),
+    )
 
 
 def name_of_call(call: wire.OutputItem) -> str:
@@ -296,7 +301,7 @@ def _make_output_base(call: wire.OutputItem) -> dict[str, Any]:
     fields = _fields_of(call)
     _, name = _make_key(fields) or (None, None)
     kind = call.wire_type
-    output = {"type": OUTPUT_TYPES[kind], _ID_FIELDS.get(kind, "call_id"): name}
+    output: dict[str, Any] = {"type": OUTPUT_TYPES[kind], _ID_FIELDS.get(kind, "call_id"): name}
     caller = getattr(call, "caller", None)
     if caller is not None:
         output["caller"] = caller
@@ -336,7 +341,7 @@ def limit_output(output: msgspec.Raw, limit: int) -> msgspec.Raw | None:
 def _find_texts(item: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """Return the places of the texts in an output item: an object, and the name of its field."""
     output = item.get("output")
-    parts = cast("list[Any]", output) if isinstance(output, list) else []
+    parts = cast("Any", output) if isinstance(output, list) else ()
     holders = [item, *(cast("dict[str, Any]", part) for part in parts if isinstance(part, dict))]
     return [
         (holder, name)

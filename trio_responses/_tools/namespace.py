@@ -117,7 +117,8 @@ def tool_key(name: str, namespace: str | None) -> ToolKey:
 def find_named_tools(tools: Sequence[ToolLike]) -> Iterator[tuple[ToolKey, Any]]:
     """Yield the tools that have a name, with their keys: those in namespaces, too."""
     for tool in tools:
-        inner, namespace = [tool], None
+        inner: Sequence[Any] = [tool]
+        namespace: str | None = None
         if _is_namespace(tool):
             inner, namespace = _tools_in(tool), _field_of(tool, "name")
         for one in inner:

@@ -160,11 +160,11 @@ class Toolbox:
     ) -> None:
         check_option_values(on_tool_error=on_error)
         named = list(find_named_tools(tools))
-        function_tools = [(key, tool) for key, tool in named if isinstance(tool, FunctionTool)]
-        self.functions = dict(function_tools)
+        functions: list[tuple[ToolKey, FunctionTool[..., Any]]]
+        functions = [(key, tool) for key, tool in named if isinstance(tool, FunctionTool)]
+        self.functions = dict(functions)
         self.declared = frozenset(key for key, _ in named)
-        others = self.declared - self.functions.keys()
-        keys = [*(key for key, _ in function_tools), *others]
+        keys = [*(key for key, _ in functions), *(self.declared - self.functions.keys())]
         [(name, count)] = Counter(
             wire.qualified_name(name, namespace) for namespace, name in keys
         ).most_common(1) or [("", 0)]

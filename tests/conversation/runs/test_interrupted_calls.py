@@ -60,9 +60,9 @@ async def test_a_call_whose_output_cannot_express_an_interruption_does_not_start
     handler = Handler(kind)
     async with open_conversation(narrow_server) as conversation:
         await interrupt(narrow_server, conversation, handler)
-        for options in ({"handlers": {kind: handler}}, {}):
+        for handlers in ({kind: handler}, {}):
             with pytest.raises(CallInterrupted, match=f"a {kind} was interrupted") as raised:
-                await conversation.run(**options)
+                await conversation.run(handlers=handlers)
             assert raised.value.call.wire_type == raised.value.kind == kind
         assert handler.starts == 1
         assert len(narrow_server.requests) == 1
