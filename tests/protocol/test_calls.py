@@ -132,7 +132,11 @@ def test_the_name_of_a_call_has_its_namespace(item: Json, name: str) -> None:
         ),
         (
             {"type": "custom_tool_call", "call_id": "c", "name": "t", "input": "", "namespace": 3},
-            "its 'namespace' is not text",
+            "its 'namespace' cannot be read",
+        ),
+        (
+            {"type": "computer_call", "call_id": "c", "pending_safety_checks": [{"code": "x"}]},
+            "its 'pending_safety_checks' cannot be read",
         ),
     ],
 )
@@ -341,6 +345,12 @@ def test_a_long_text_keeps_its_beginning_and_its_end(limit: int) -> None:
     begin, notice, end = limited(limit, output=text)["output"].split("\n")
     assert begin + end == "a" * (limit - limit // 2) + "z" * (limit // 2)
     assert notice.startswith(f"[{400 - limit} of 400 characters were left out here")
+
+
+def test_an_output_is_shortened_once() -> None:
+    parts = [{"text": "s" * 10}, {"text": "L" * 500}, {"stdout": "M" * 500}]
+    once = limited(111, output=parts)
+    assert limited(111, **once) == once
 
 
 def test_several_texts_share_the_limit_and_short_ones_are_kept() -> None:

@@ -215,7 +215,7 @@ class RunStream:
                     yield _event_of(notification)
             finally:
                 scope.cancel()
-            outputs = calls.outputs_for(pending)
+            outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
             # Calls without output are left to the caller, or the history was replaced meanwhile.
             if self.responses and len(outputs) < len(pending):
                 break

@@ -155,7 +155,7 @@ def name_of_call(call: wire.OutputItem) -> str:
 def describe_undecodable_call(call: wire.OutputItem) -> str | None:
     """Return why a call cannot be decoded; `None` for a call that can.
 
-    A namespace that is no text counts: the tool of another namespace must not run in its place.
+    A namespace and safety checks of a wrong type count: as optional fields they decode to `None`.
     """
     if isinstance(call, wire.UnknownItem):
         fields = msgspec.structs.fields(_ITEM_CLASSES[call.wire_type])
@@ -165,11 +165,12 @@ def describe_undecodable_call(call: wire.OutputItem) -> str | None:
         if missing:
             return f"it has no {missing[0]!r}"
         return f"a field has a wrong type ({', '.join(required)} are required)"
-    if getattr(call, "namespace", "") is None and call.raw is not None:
-        try:
-            _namespace_decoder.decode(call.raw)
-        except _UNREADABLE:
-            return "its 'namespace' is not text"
+    for name, decoder in _STRICT_FIELDS.items():
+        if getattr(call, name, "") is None and call.raw is not None:
+            try:
+                decoder.decode(call.raw)
+            except _UNREADABLE:
+                return f"its {name!r} cannot be read"
     return None
 
 
@@ -177,7 +178,15 @@ class _Namespace(msgspec.Struct):
     namespace: str | None = None
 
 
-_namespace_decoder: Final = msgspec.json.Decoder(_Namespace)
+class _SafetyChecks(msgspec.Struct):
+    pending_safety_checks: list[wire.SafetyCheck] | None = None
+
+
+_STRICT_FIELDS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    "namespace": msgspec.json.Decoder(_Namespace),
+    "pending_safety_checks": msgspec.json.Decoder(_SafetyChecks),
+}
+"""Optional fields of calls that make a call another one: without them, it must not run."""
 
 
 def find_unanswerable_call(output: Sequence[wire.OutputItem]) -> tuple[wire.OutputItem, str] | None:
@@ -316,11 +325,15 @@ def _make_output_base(call: wire.OutputItem) -> dict[str, Any]:
 TEXT_FIELDS: Final = ("output", "reason", "text", "stdout", "stderr")
 """The fields of an output item, and of the parts of its output, that hold text."""
 
+NOTICE_LENGTH: Final = 100
+"""More than the number of characters of a notice."""
+
 
 def limit_output(output: msgspec.Raw, limit: int) -> msgspec.Raw | None:
     """Return an output item whose texts are shortened to a number of characters together.
 
-    A shortened text keeps its beginning and its end, with a notice between them.
+    A shortened text keeps its beginning and its end, with a notice between them, which does not
+    count.
 
     :return: `None` if the rest of the item, such as images, is longer than the API accepts.
     """
@@ -366,8 +379,11 @@ def _equal_share(lengths: Sequence[int], limit: int) -> int:
 
 
 def _shorten(text: str, limit: int) -> str:
-    """Return the beginning and the end of a text that is too long, with a notice between them."""
-    if len(text) <= limit:
+    """Return the beginning and the end of a text that is too long, with a notice between them.
+
+    A text that is longer by no more than a notice is not shortened, nor is one a second time.
+    """
+    if len(text) <= limit + NOTICE_LENGTH:
         return text
     left_out, tail = len(text) - limit, limit // 2
     notice = f"[{left_out} of {len(text)} characters were left out here: the output was too long]"

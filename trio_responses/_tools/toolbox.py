@@ -317,6 +317,13 @@ class Toolbox:
         output = make_error_output(call, f"Error: {text}")
         return None if output is None else self._limited(call, output)
 
+    def shorten(self, output: msgspec.Raw) -> msgspec.Raw:
+        """Return an output item with shorter texts, if an earlier run with a higher limit made it.
+
+        So a run with a lower limit can continue where the outputs made the request too large.
+        """
+        return limit_output(output, self.max_output) or output
+
     def ends_run(self, error: Exception) -> bool:
         """Whether an exception of a tool ends the run. Invalid arguments do not.
 

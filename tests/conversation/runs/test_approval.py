@@ -243,6 +243,20 @@ async def test_a_call_with_safety_checks_does_not_run_without_approval(
     assert answer["acknowledged_safety_checks"] == [CHECK]
 
 
+@pytest.mark.parametrize("checks", [3, [{"code": "x"}], [7]])
+async def test_a_call_whose_safety_checks_cannot_be_read_does_not_run(
+    narrow_server: ResponsesServer, checks: Any
+) -> None:
+    say_raw(narrow_server, {**click(), "pending_safety_checks": checks})
+
+    async def refuse(call: Any) -> Any:
+        raise AssertionError(call)
+
+    async with open_conversation(narrow_server) as conversation:
+        with pytest.raises(CallNotRejectable, match="pending_safety_checks"):
+            await conversation.run("Go.", handlers={"computer_call": refuse}, approve=refuse)
+
+
 @pytest.mark.parametrize("approved", [True, False])
 async def test_a_call_without_safety_checks_acknowledges_none(
     narrow_server: ResponsesServer, *, approved: bool

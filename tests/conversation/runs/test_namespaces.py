@@ -100,7 +100,7 @@ async def test_a_namespace_that_is_no_text_runs_nothing(narrow_server: Responses
     call = function_call("delete", namespace={"name": "crm"})
     sent = await run_calls(narrow_server, [tool("top")], call)
     assert ran == []
-    assert sent == ["The call was not run: its 'namespace' is not text."]
+    assert sent == ["The call was not run: its 'namespace' cannot be read."]
 
 
 async def test_a_custom_tool_of_an_undeclared_namespace_is_answered_with_an_error(

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.conversation.rig import open_conversation
+from tests.conversation.rig import open_conversation, open_steady
 from tests.conversation.runs.rig import DONE, answers, function_call, say_raw
-from trio_responses import InvalidResult, ToolFinished, function_tool
+from trio_responses import InvalidResult, Limits, RequestTooLarge, ToolFinished, function_tool
 from trio_responses.types import InputImage, InputText
 
 if TYPE_CHECKING:
@@ -202,3 +202,33 @@ async def test_a_screenshot_is_no_text_and_is_not_shortened(
     item: Json = {"type": "computer_call", "call_id": "1"}
     output = await output_of(narrow_server, item, screen, max_tool_output=LIMIT)
     assert output["output"] == screen
+
+
+async def test_a_run_with_a_lower_limit_continues_after_outputs_that_were_too_large(
+    narrow_server: "ResponsesServer",
+) -> None:
+    """The calls do not run again; the limit holds for stored outputs as well."""
+    runs: list[int] = []
+
+    @function_tool
+    async def read(number: int) -> str:
+        await trio.lowlevel.checkpoint()
+        runs.append(number)
+        return LONG * 100
+
+    calls = [function_call("read", f'{{"number": {n}}}', call_id=str(n)) for n in range(3)]
+    say_raw(narrow_server, *calls)
+    limits = Limits(max_request_bytes=200_000)
+    async with (
+        open_steady(narrow_server, limits=limits) as connection,
+        connection.conversation(model="m", tools=[read]) as conversation,
+    ):
+        for _ in range(2):
+            with pytest.raises(RequestTooLarge):
+                await conversation.run("Go.")
+        response = await conversation.run(max_tool_output=1000)
+    assert response.status == "completed"
+    assert runs == [0, 1, 2]
+    sent = [item["output"] for item in answers(narrow_server.requests[1])]
+    assert all("119000 of 120000 characters were left out" in output for output in sent)
+    assert len(sent) == 3
