@@ -41,13 +41,12 @@ async def never(call: Any) -> Any:
     ("item", "reason"),
     [
         (without(CALL, "name"), "it has no 'name'"),
-        (without(CALL, "arguments"), "it has no 'arguments'"),
         ({**CALL, "name": 7}, "a field has a wrong type (call_id, name, arguments are required)"),
         ({"type": "custom_tool_call", "call_id": "1", "input": "x"}, "it has no 'name'"),
         ({"type": "shell_call", "call_id": "1"}, "it has no 'action'"),
         ({"type": "local_shell_call", "call_id": "1"}, "it has no 'action'"),
         ({"type": "apply_patch_call", "call_id": "1"}, "it has no 'operation'"),
-        ({"type": "mcp_approval_request", "id": "1", "name": "x"}, "it has no 'arguments'"),
+        ({"type": "mcp_approval_request", "id": "1", "arguments": "{}"}, "it has no 'name'"),
     ],
 )
 async def test_a_call_that_cannot_be_decoded_is_answered_with_an_error(
