@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from trio_responses._wire import OutputItem, Response, UndecodableFrame
+    from trio_responses._wire import ComputerCall, OutputItem, Response, UndecodableFrame
 
 __all__ = [
     "APIError",
     "AuthenticationError",
     "BufferOverflow",
+    "CallInterrupted",
     "CallNotRejectable",
     "ConfigurationError",
     "ConnectError",
@@ -56,10 +57,12 @@ __all__ = [
     "RequestTooLarge",
     "ResponseFailedError",
     "ResponsesError",
+    "SafetyChecksPending",
     "SendTimeout",
     "ServerOverloaded",
     "StallTimeout",
     "StreamLimitReached",
+    "UndecodableCall",
     "UndecodableResponse",
     "UnexpectedOutput",
     "UpgradeUnsupported",
@@ -786,19 +789,79 @@ class MaxRoundsExceeded(ResponsesError):
 
 
 class CallNotRejectable(ResponsesError):
-    """A call was declined, and its type of output cannot express a refusal.
+    """A call must not run, and its type of output cannot express the reason.
 
     :ivar kind: the type of the call, such as ``computer_call``.
-    :ivar reason: the reason why it was declined.
+    :ivar reason: the reason why it must not run, such as the text of ``approve``.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(
-            f"a {printable(kind, SHORT)} was declined, and its output cannot express a refusal:"
+            f"a {printable(kind, SHORT)} must not run, and its output cannot express a refusal:"
             f" {reason}"
         )
         self.kind = kind
         self.reason = reason
+
+
+class CallInterrupted(ResponsesError):
+    """A call was interrupted in an earlier run, and its type of output cannot express this.
+
+    Whether the call had an effect is not known, so it does not run again by itself. Send its output
+    in the input of the next run, or pass ``repeat_interrupted=True`` to run it again.
+
+    :ivar kind: the type of the call, such as ``computer_call``.
+    :ivar call: the call.
+    """
+
+    def __init__(self, call: OutputItem) -> None:
+        kind = printable(call.wire_type, SHORT)
+        super().__init__(
+            f"a {kind} was interrupted in an earlier run, and may have had an effect: send its"
+            " output in the input, or pass repeat_interrupted=True to run it again"
+        )
+        self.kind: str = call.wire_type
+        self.call = call
+
+
+class SafetyChecksPending(ResponsesError):
+    """A computer call has safety checks that nobody has acknowledged, so the call did not run.
+
+    Pass ``approve=`` to the run: a call that it approves runs, and its output acknowledges the
+    checks.
+
+    :ivar call: the call; its ``pending_safety_checks`` are the checks.
+    """
+
+    def __init__(self, call: ComputerCall) -> None:
+        codes = ", ".join(check.code or check.id for check in call.pending_safety_checks or ())
+        super().__init__(
+            f"a computer_call has pending safety checks ({printable(codes, SHORT)}): pass approve="
+            " to the run, and approve the call to acknowledge them"
+        )
+        self.call = call
+
+
+class UndecodableCall(ResponsesError):
+    """A response has a call that no output can answer: a call without an id, or of unknown type.
+
+    The turn is in the history. Send the output in the input of the next run, or replace the
+    history.
+
+    :ivar call: the call, as it came.
+    :ivar reason: why no output can answer it.
+    :ivar response: the Response with the call.
+    """
+
+    def __init__(self, call: OutputItem, reason: str, response: Response) -> None:
+        kind = printable(call.wire_type or "unknown", SHORT)
+        super().__init__(
+            f"the response {printable(response.id, SHORT)} has a call of type {kind} that cannot be"
+            f" answered: {reason}; error.call has the call"
+        )
+        self.call = call
+        self.reason = reason
+        self.response = response
 
 
 class FirstEventTimeout(ResponsesError, trio.TooSlowError):

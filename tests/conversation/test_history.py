@@ -236,6 +236,7 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
             "items": history(conversation),
             "last_response_id": response.id,
             "answers": [],
+            "interrupted": [],
             "unsent": [],
         }
 

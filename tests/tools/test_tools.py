@@ -27,7 +27,7 @@ from trio_responses import (
     open_responses,
 )
 from trio_responses._tools.function import encode_output
-from trio_responses._tools.toolbox import tool_definitions
+from trio_responses._tools.namespace import tool_definitions
 from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import ResponsesServer  # noqa: TC001 - read at run time
 from trio_responses.types import (

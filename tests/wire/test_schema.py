@@ -215,6 +215,7 @@ PRIVATE_NAMES = {
     *("EVENTS", "JSON", "Event", "Item", "Part", "Record", "Tagged", "ToolDefinition", "Unknown"),
     *("decode", "decode_all", "decode_item", "encode", "parse_retry_after"),
     *("COMMENTARY", "DECODE_ERRORS", "select_answers", "sum_usages"),
+    *("DEFAULT_NAMESPACES", "qualified_name"),
 }
 """The names of the wire package that users do not get: base classes, tables and functions."""
 

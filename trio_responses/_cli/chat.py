@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from trio_responses._cli.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
-    from trio_responses._tools.toolbox import ToolLike
+    from trio_responses._tools.namespace import ToolLike
     from trio_responses.typing import ConversationParams, Event
 
 __all__ = ["Chat", "LineReader", "TextLineReader", "chat", "choose_renderer"]
@@ -319,7 +319,7 @@ class Chat:
         """Show the notes on the answer, the tokens used, and how much history was sent."""
         response = stream.response
         if response.function_calls:
-            names = ", ".join(call.name for call in response.function_calls)
+            names = ", ".join(call.qualified_name for call in response.function_calls)
             self._renderer.show_line(
                 "note", f"the model called {names}, but the chat offers no such tool"
             )

@@ -18,6 +18,7 @@ import trio
 
 from trio_responses._errors import ConfigurationError, ResponsesError
 from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
+from trio_responses._protocol.calls import name_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -232,7 +233,7 @@ class Instruments:
             return
         call_id = getattr(call, "call_id", None)
         tool = ToolRecord(
-            name=str(getattr(call, "name", call.wire_type)),
+            name=name_of_call(call),
             kind=call.wire_type,
             call_id=call_id if isinstance(call_id, str) else None,
         )

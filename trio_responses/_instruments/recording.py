@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
 
 import msgspec
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
     from trio_responses._instruments.records import SocketRecord
     from trio_responses._protocol.frames import Message
 
-__all__ = ["Recorder", "Recording", "RecordingLine", "Redact", "open_recording"]
+__all__ = [
+    "Recorder",
+    "Recording",
+    "RecordingLine",
+    "Redact",
+    "check_unused",
+    "open_recording",
+]
 
 FORMAT: Final = "trio-responses recording"
 VERSION: Final = 1
@@ -271,7 +279,7 @@ def check_unused(path: str | os.PathLike[str]) -> None:
 
     :raises ConfigurationError: when it does.
     """
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), Path(path).open("rb") as file:
         _lock(file)
 
 

@@ -122,7 +122,7 @@ class ToolRecord:
     """The facts about one call of a tool in a run."""
 
     name: str
-    """The tool's name; the type of the call when it has no name."""
+    """The tool's qualified name, such as ``crm.find``; the type of the call when it has no name."""
     kind: str
     """The type of the call, such as ``function_call``."""
     call_id: str | None = None

@@ -14,7 +14,7 @@ import msgspec
 
 from trio_responses import _wire as wire
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._tools.toolbox import tool_definitions
+from trio_responses._tools.namespace import tool_definitions
 from trio_responses._wire.param_checks import check_input, merge_extra_body
 
 if TYPE_CHECKING:

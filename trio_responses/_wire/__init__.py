@@ -217,6 +217,7 @@ from trio_responses._wire.response import (
 )
 from trio_responses._wire.retry_hints import parse_retry_after
 from trio_responses._wire.tools import (
+    DEFAULT_NAMESPACES,
     ApplyPatchTool,
     CodeInterpreterTool,
     ComputerTool,
@@ -237,11 +238,13 @@ from trio_responses._wire.tools import (
     WebSearchPreview20250311Tool,
     WebSearchPreviewTool,
     WebSearchTool,
+    qualified_name,
 )
 
 __all__ = [
     "COMMENTARY",
     "DECODE_ERRORS",
+    "DEFAULT_NAMESPACES",
     "EVENTS",
     "JSON",
     "TERMINAL_EVENTS",
@@ -458,6 +461,7 @@ __all__ = [
     "decode_item",
     "encode",
     "parse_retry_after",
+    "qualified_name",
     "select_answers",
     "sum_usages",
 ]

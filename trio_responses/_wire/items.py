@@ -30,6 +30,7 @@ from trio_responses._wire.actions import (
 )
 from trio_responses._wire.base import JSON, Item, JSONText
 from trio_responses._wire.parts import AgentContentPart, ContentPart, OutputText, Refusal
+from trio_responses._wire.tools import qualified_name
 
 if TYPE_CHECKING:
     from trio_responses._wire.base import UnknownItem
@@ -87,6 +88,11 @@ class FunctionCall(Item, frozen=True, kw_only=True, tag="function_call"):
     created_by: str | None = None
     """Creator of the item, if the server names one; also in the other items."""
 
+    @property
+    def qualified_name(self) -> str:
+        """The name with the namespace: ``crm.find``; ``find`` for a tool without a namespace."""
+        return qualified_name(self.name, self.namespace)
+
 
 class FunctionCallOutput(Item, frozen=True, kw_only=True, tag="function_call_output"):
     """The output of a function call, as text or as content parts."""
@@ -117,6 +123,11 @@ class CustomToolCall(Item, frozen=True, kw_only=True, tag="custom_tool_call"):
     created_by: str | None = None
     namespace: str | None = None
     status: str | None = None
+
+    @property
+    def qualified_name(self) -> str:
+        """The name with the namespace: ``crm.find``; ``find`` for a tool without a namespace."""
+        return qualified_name(self.name, self.namespace)
 
 
 class CustomToolCallOutput(Item, frozen=True, kw_only=True, tag="custom_tool_call_output"):

@@ -26,7 +26,8 @@ def default_answer(request: Request) -> Reply:
         return Reply(f"Turn {request.turn}: the tool returned {texts}.")
     tool = choose_tool(request)
     if tool is not None:
-        return Reply(calls=[Call(tool["name"], make_arguments(tool, request.text))])
+        arguments = make_arguments(tool, request.text)
+        return Reply(calls=[Call(tool["name"], arguments, namespace=tool.get("namespace"))])
     return Reply(f'Turn {request.turn}: you said "{request.text}".')
 
 
@@ -36,13 +37,13 @@ def choose_tool(request: Request) -> Json | None:
     ``tool_choice`` comes first: ``none`` forbids a call, ``required`` and a named function force a
     call. Otherwise the tool whose name shares the most words with the newest user text is called.
     """
-    tools = [tool for tool in request.tools if tool.get("type") == "function"]
+    tools = [tool for tool in _tools_of(request) if tool.get("type") == "function"]
     choice = request.get("tool_choice")
     if choice == "none" or not tools:
         return None
     if isinstance(choice, Mapping):
-        name = cast("Json", choice).get("name")
-        named = [tool for tool in tools if tool["name"] == name]
+        wanted = [cast("Json", choice).get(key) for key in ("name", "namespace")]
+        named = [tool for tool in tools if [tool["name"], tool.get("namespace")] == wanted]
         if named:
             return named[0]
     words = _words(request.text)
@@ -50,6 +51,18 @@ def choose_tool(request: Request) -> Json | None:
     if choice == "required" or words & _words(best["name"]):
         return best
     return None
+
+
+def _tools_of(request: Request) -> Iterator[Json]:
+    """Yield the tools of a request; a tool in a namespace has the field ``namespace`` as well."""
+    for tool in request.tools:
+        inner = tool.get("tools") if tool.get("type") == "namespace" else None
+        if isinstance(inner, list):
+            for one in cast("Any", inner):
+                if isinstance(one, dict):
+                    yield {**cast("Json", one), "namespace": tool.get("name")}
+        else:
+            yield tool
 
 
 def make_arguments(tool: Json, text: str) -> Json:

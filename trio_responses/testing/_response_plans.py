@@ -332,6 +332,8 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
     if not isinstance(arguments, str):
         arguments = msgspec.json.encode(arguments).decode()
     item: Json = {"id": item_id, "type": "function_call", "name": call.name, "call_id": call_id}
+    if call.namespace is not None:
+        item["namespace"] = call.namespace
     at = {"item_id": item_id, "output_index": index}
     prefix = "response.function_call_arguments"
     yield {

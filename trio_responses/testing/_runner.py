@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 import trio
 
+from trio_responses._wire import qualified_name
 from trio_responses.testing._frames import (
     Frame,
     RequestRefusal,
@@ -182,7 +183,8 @@ class ResponseRunner:
         if isinstance(answer, Recorded):
             return plan_raw(answer.on(request.lane))
         if answer is not None:
-            names = [call.name for call in _calls_in(answer) if not call.unoffered]
+            calls = [call for call in _calls_in(answer) if not call.unoffered]
+            names = [qualified_name(call.name, call.namespace) for call in calls]
             mistake = describe_unoffered_call(names, request)
             if mistake is not None:
                 answer = self._record_crash(AssertionError(mistake), mistake)

@@ -43,6 +43,8 @@ class Call:
     _: KW_ONLY
     call_id: str | None = None
     """The ``call_id``; None lets the server generate one."""
+    namespace: str | None = None
+    """The namespace of the function; None for a function outside of every namespace."""
     unoffered: bool = False
     """Whether the call may name a function that the request does not offer. By default, such a call
     is a mistake of the test."""
@@ -52,6 +54,7 @@ class Call:
     def __post_init__(self) -> None:
         """Raise on values that no model sends."""
         check_type("the name of a call", self.name, str)
+        check_type("the namespace of a call", self.namespace, str, type(None))
         check_arguments(self.arguments)
 
 

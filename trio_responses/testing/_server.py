@@ -154,6 +154,7 @@ class ResponsesServer:
         arguments: Mapping[str, Any] | str = "{}",
         *,
         call_id: str | None = None,
+        namespace: str | None = None,
         unoffered: bool = False,
     ) -> Script:
         """Answer the next request with one function call; parameters as in :class:`Call`.
@@ -162,8 +163,9 @@ class ResponsesServer:
         ``AssertionError`` is added to :attr:`errors`. Pass ``unoffered=True`` to imitate a model
         that invents a name.
         """
-        call = Call(name, arguments, call_id=call_id, unoffered=unoffered)
-        return self.answer(call)
+        return self.answer(
+            Call(name, arguments, call_id=call_id, namespace=namespace, unoffered=unoffered)
+        )
 
     def calls(self, *calls: Call) -> Script:
         """Answer the next request with several function calls in one response."""

@@ -21,6 +21,7 @@ from tests.conversation.runs.rig import (
 )
 from tests.turn.rig import Crowd, ask, assert_at_rest, heard
 from trio_responses import (
+    CallNotRejectable,
     ConfigurationError,
     ResponseFailedError,
     ToolFinished,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from trio_responses._tools.toolbox import OnToolError
 
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
+AMBIGUOUS = (
+    "The call was not run: several calls have this call_id. Call again, with an id for each."
+)
 NOT_RUN = "The call was cut off by a limit, and not run."
 
 
@@ -109,7 +113,13 @@ async def test_calls_that_had_not_started_are_run_by_the_next_run(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_rounds": 0}, {"max_concurrency": 0}, {"max_concurrency": float("nan")}]
+    "wrong",
+    [
+        {"max_rounds": 0},
+        {"max_concurrency": 0},
+        {"max_concurrency": float("nan")},
+        {"max_tool_output": 0},
+    ],
 )
 async def test_invalid_options_of_a_run_are_rejected(
     server: ResponsesServer, wrong: dict[str, Any]
@@ -599,7 +609,10 @@ async def test_a_call_id_in_a_later_response_is_a_new_call(server: ResponsesServ
     ]
 
 
-async def test_a_call_id_twice_in_one_response_is_one_call(server: ResponsesServer) -> None:
+@pytest.mark.parametrize("again", ["Oslo", "Rome"])
+async def test_different_calls_with_one_id_do_not_run_and_equal_ones_run_once(
+    narrow_server: ResponsesServer, again: str
+) -> None:
     runs: list[str] = []
 
     @function_tool(name="weather")
@@ -608,11 +621,46 @@ async def test_a_call_id_twice_in_one_response_is_one_call(server: ResponsesServ
         runs.append(city)
         return city
 
-    server.calls(*(Call("weather", {"city": city}, call_id="1") for city in ("Oslo", "Rome")))
-    async with open_conversation(server, tools=[counting]) as conversation:
+    calls = [function_call("weather", f'{{"city": "{city}"}}') for city in ("Oslo", again)]
+    say_raw(narrow_server, *calls, function_call("weather", '{"city": "Bonn"}', "call_2"))
+    async with open_conversation(narrow_server, tools=[counting]) as conversation:
         await conversation.run("Go.")
-    assert runs == ["Rome"]
-    assert outputs(server.requests[1]) == ["Rome"]
+    one_call = again == "Oslo"
+    assert runs == (["Oslo", "Bonn"] if one_call else ["Bonn"])
+    assert outputs(narrow_server.requests[1]) == ["Oslo" if one_call else AMBIGUOUS, "Bonn"]
+
+
+async def test_two_computer_calls_with_one_id_end_the_run_and_do_not_run(
+    narrow_server: ResponsesServer,
+) -> None:
+    """Their outputs have no place for the reason; the caller sends an output."""
+
+    async def click(call: Any) -> Any:
+        raise AssertionError(call)
+
+    item = {"type": "computer_call", "call_id": "1", "status": "completed"}
+    actions = [{"type": "click", "x": x, "y": 1, "button": "left"} for x in (1, 2)]
+    say_raw(narrow_server, *({**item, "action": action} for action in actions))
+    screen = {"type": "computer_screenshot", "image_url": "data:,"}
+    async with open_conversation(narrow_server) as conversation:
+        with pytest.raises(CallNotRejectable, match="several calls have this call_id"):
+            await conversation.run("Go.", handlers={"computer_call": click})
+        await conversation.run([{"type": "computer_call_output", "call_id": "1", "output": screen}])
+    assert outputs(narrow_server.requests[1]) == [screen]
+
+
+async def test_calls_of_two_types_with_one_id_are_two_calls(narrow_server: ResponsesServer) -> None:
+    custom = {"type": "custom_tool_call", "call_id": "call_1", "name": "sql", "input": "select"}
+    say_raw(narrow_server, function_call("weather", '{"city": "Oslo"}'), custom)
+
+    async def query(_: Any) -> str:
+        await trio.lowlevel.checkpoint()
+        return "1 row"
+
+    tools = [weather, {"type": "custom", "name": "sql"}]
+    async with open_conversation(narrow_server, tools=tools) as conversation:
+        await conversation.run("Go.", handlers={"sql": query})
+    assert outputs(narrow_server.requests[1]) == ["21 degrees in Oslo", "1 row"]
 
 
 # --- Incomplete and failed responses -----------------------------------------------------
