@@ -1,4 +1,4 @@
-"""Histories of conversations as lists of JSON items: text, word counts and compaction.
+"""Histories of conversations, made of JSON items: text, word counts and compaction.
 
 The server counts a word as a token. A compaction item stands for the items before it. The item is
 opaque to clients, the same in every run, and keeps the number of user messages that it replaces, so
@@ -7,8 +7,8 @@ that the count of turns goes on (docs/protocol.md 5.5). No I/O.
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, cast, final
 
 import msgspec
 
@@ -67,34 +67,73 @@ def _iterate_texts(value: Any) -> Iterator[str]:
             yield from _iterate_texts(inner)
 
 
-def count_turns(items: Sequence[Json]) -> int:
-    """Return the number of user messages in a history, those before a compaction included."""
-    turns = 0
-    for item in since_compaction(items):
-        if item.get("type") == _COMPACTION:
-            turns += _compacted_turns(item.get("encrypted_content"))
+# Histories
+
+
+@final
+class History:
+    """The items of a conversation, oldest first: those of an earlier history, and new ones.
+
+    Histories are immutable and share their items, so that each one costs the memory of its new
+    items only.
+    """
+
+    __slots__ = ("_before", "_new", "recent_words", "turns", "words")
+
+    def __init__(self, items: Iterable[Json] = (), before: "History | None" = None) -> None:
+        self._before = before
+        self._new = tuple(items)
+        recent = since_compaction(self._new)
+        is_compacted = bool(recent) and recent[0].get("type") == _COMPACTION
+        if is_compacted or before is None:
+            turns = recent_words = 0
         else:
-            turns += item.get("role") == "user"
-    return turns
+            turns, recent_words = before.turns, before.recent_words
+        words = 0 if before is None else before.words
+        self.words: int = words + count_words(self._new)
+        """The number of words in all items."""
+        self.recent_words: int = recent_words + count_words(recent)
+        """The number of words in the items from the latest compaction item on."""
+        self.turns: int = turns + sum(_turns_in(item) for item in recent)
+        """The number of user messages, those before a compaction included."""
+
+    def __reversed__(self) -> Iterator[Json]:
+        """Iterate over the items, newest first."""
+        part: History | None = self
+        while part is not None:
+            yield from reversed(part._new)  # noqa: SLF001 - another object of this class
+            part = part._before  # noqa: SLF001 - likewise
+
+    def to_list(self) -> list[Json]:
+        """Return the items, oldest first."""
+        items = list(reversed(self))
+        items.reverse()
+        return items
+
+
+def _turns_in(item: Json) -> int:
+    if item.get("type") == _COMPACTION:
+        return _compacted_turns(item.get("encrypted_content"))
+    return item.get("role") == "user"
 
 
 # Compaction
 
 
-def is_compaction_due(body: Json, history: Sequence[Json]) -> bool:
+def is_compaction_due(body: Json, history: History) -> bool:
     """Whether the ``context_management`` of a request asks for a compaction of this history.
 
     The words count from the latest compaction item on.
     """
     rules = cast("list[Json]", body.get("context_management") or [])
     limits = [rule["compact_threshold"] for rule in rules if rule.get("compact_threshold")]
-    return bool(limits) and count_words(list(since_compaction(history))) > min(limits)
+    return bool(limits) and history.recent_words > min(limits)
 
 
-def make_compaction(history: Sequence[Json], item_id: str) -> Json:
+def make_compaction(history: History, item_id: str) -> Json:
     """Return the compaction item that replaces ``history``."""
-    digest = hashlib.sha256(msgspec.json.encode(history)).hexdigest()
-    content = msgspec.json.encode(_CompactionContent(count_turns(history), digest))
+    digest = hashlib.sha256(msgspec.json.encode(history.to_list())).hexdigest()
+    content = msgspec.json.encode(_CompactionContent(history.turns, digest))
     encrypted = base64.urlsafe_b64encode(content).decode()
     return {"id": item_id, "type": _COMPACTION, "encrypted_content": encrypted}
 
@@ -107,11 +146,11 @@ def since_compaction(items: Sequence[Json]) -> Sequence[Json]:
     return items
 
 
-def history_after(history: Sequence[Json], output: Sequence[Json]) -> tuple[Json, ...]:
+def history_after(history: History, output: Sequence[Json]) -> History:
     """Return the history after a response: input and output, from a compaction in the output on."""
     if any(item.get("type") == _COMPACTION for item in output):
-        return tuple(since_compaction(output))
-    return (*history, *output)
+        return History(since_compaction(output))
+    return History(output, history)
 
 
 def _compacted_turns(encrypted: Any) -> int:
@@ -120,3 +159,6 @@ def _compacted_turns(encrypted: Any) -> int:
         return msgspec.json.decode(content, type=_CompactionContent).turns
     except (TypeError, ValueError):
         return 0  # written by another server, or made up by the client
+
+
+EMPTY_HISTORY: Final = History()

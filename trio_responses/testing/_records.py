@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 from trio_responses.testing._frames import Json
-from trio_responses.testing._history import count_turns, item_text, items_of
+from trio_responses.testing._history import EMPTY_HISTORY, History, item_text, items_of
 
 SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
 """The state of a steering input; see `SteerRequest.state`."""
@@ -81,10 +81,8 @@ class Request:
     lane: str | None = None
     """The ``stream_id``, or None for the default lane."""
 
-    history: list[Json] = field(default_factory=list[Json])
-    """The whole conversation as a model would see it, oldest item first: inputs and outputs of the
-    chain that ends with ``previous_response_id``, then the new input. Empty until the request
-    starts, and for a refused request."""
+    conversation: History = field(default=EMPTY_HISTORY, repr=False)
+    """The conversation behind :attr:`history`. It shares its items with other requests."""
 
     response_id: str | None = None
     """The id of the response, once the request has started."""
@@ -96,6 +94,15 @@ class Request:
     def __getitem__(self, name: str) -> Any:
         """Return a field of the frame."""
         return self.body[name]
+
+    @property
+    def history(self) -> list[Json]:
+        """The whole conversation as a model would see it, oldest item first.
+
+        It has the inputs and outputs of the chain that ends with ``previous_response_id``, then the
+        new input. Empty until the request starts, and for a refused request.
+        """
+        return self.conversation.to_list()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a field of the frame, or ``default``."""
@@ -137,15 +144,19 @@ class Request:
     @property
     def text(self) -> str:
         """The text of the newest user message in the history."""
-        for item in reversed(self.history or self.input_items):
-            if item.get("role") == "user":
-                return item_text(item)
-        return ""
+        items = reversed(self._items)
+        return next((item_text(item) for item in items if item.get("role") == "user"), "")
 
     @property
     def turn(self) -> int:
         """The number of user messages in the history, those before a compaction included."""
-        return count_turns(self.history or self.input_items)
+        return self._items.turns
+
+    @property
+    def _items(self) -> History:
+        """The history, or the input of a request that has not started."""
+        has_started = self.conversation is not EMPTY_HISTORY
+        return self.conversation if has_started else History(self.input_items)
 
     @property
     def tools(self) -> list[Json]:

@@ -20,7 +20,7 @@ _MAX_DEPTH: Final = 8
 
 def default_answer(request: Request) -> Reply:
     """Return the default answer to ``request``, which is the same for the same history."""
-    outputs = list(takewhile(_is_output, reversed(request.history)))
+    outputs = list(takewhile(_is_output, reversed(request.conversation)))
     if outputs:
         texts = " and ".join(item_text(item) for item in reversed(outputs))
         return Reply(f"Turn {request.turn}: the tool returned {texts}.")

@@ -76,7 +76,7 @@ def plan_reply(
     """Return the plan of the frames for a `Reply`.
 
     :param now: The time of creation, in Unix seconds.
-    :param cached: The number of history items in the cache of the connection.
+    :param cached: The number of words of the history that are in the cache of the connection.
     """
     response = _initial_response(request, ids, now)
     body = list(_output_events(request, reply, ids))
@@ -214,9 +214,9 @@ def _final_response(reply: Reply, response: Json, output: list[Json], now: float
 def _usage(request: Request, reply: Reply, output: list[Json], cached: int) -> Json:
     fixed = count_words(request.get("instructions")) + count_words(request.get("tools"))
     reasoning = reply.usage.get("reasoning_tokens", count_words(reply.reasoning))
-    tokens_in = reply.usage.get("input_tokens", fixed + count_words(request.history))
+    tokens_in = reply.usage.get("input_tokens", fixed + request.conversation.words)
     tokens_out = reply.usage.get("output_tokens", count_words(output))
-    tokens_cached = reply.usage.get("cached_tokens", count_words(request.history[:cached]))
+    tokens_cached = reply.usage.get("cached_tokens", cached)
     return {
         "input_tokens": tokens_in,
         "input_tokens_details": {"cached_tokens": tokens_cached, "cache_write_tokens": 0},
@@ -260,8 +260,8 @@ def _with_sequence_number(event: Json, number: int, request: Request) -> Json:
 
 def _output_events(request: Request, reply: Reply, ids: IdGenerator) -> Iterator[Json]:
     index = 0
-    if is_compaction_due(request.body, request.history) and not request.is_warm_up:
-        yield from _compaction_events(make_compaction(request.history, ids.new("cmp")), index)
+    if is_compaction_due(request.body, request.conversation) and not request.is_warm_up:
+        yield from _compaction_events(make_compaction(request.conversation, ids.new("cmp")), index)
         index += 1
     if reply.reasoning is not None:
         encrypted = None

@@ -18,7 +18,7 @@ from trio_responses.testing._frames import (
     error_frame,
     previous_response_not_found,
 )
-from trio_responses.testing._history import history_after
+from trio_responses.testing._history import EMPTY_HISTORY, History, history_after
 from trio_responses.testing._records import Request
 from trio_responses.testing._request_checks import check_create
 from trio_responses.testing._response_plans import ResponsePlan, plan_failure, plan_raw, plan_reply
@@ -67,7 +67,7 @@ class _StartedRequest:
     request: Request
     script: Script
     cached: int = 0
-    """The number of history items in the cache of the connection."""
+    """The number of words of the history that are in the cache of the connection."""
     refusal: RequestRefusal | None = None
     parent: SteerTarget | None = None
     """The response whose steering input this request commits or makes fail."""
@@ -115,13 +115,13 @@ class ResponseRunner:
         if parent_id is not None and stored is None and replayed is None:
             started.refusal = previous_response_not_found(parent_id)
             return started
-        past = () if stored is None else stored.history
+        past = EMPTY_HISTORY if stored is None else stored.history
         steers = () if is_successor else request.steers
-        queued = (item for steer in steers for item in steer.input_items)
-        request.history = [*past, *queued, *request.input_items]
+        queued = [item for steer in steers for item in steer.input_items]
+        request.conversation = History([*queued, *request.input_items], past)
         request.response_id = self._state.ids.new("resp")
         started.script = replayed or self._state.take_script(request)
-        started.cached = len(past)
+        started.cached = past.words
         return started
 
     async def _run_lane(self, started: _StartedRequest, nursery: trio.Nursery) -> None:
@@ -271,7 +271,7 @@ class ResponseRunner:
             self._lanes.evict(request.lane, request.get("previous_response_id"))
             return
         response_id, output = plan.stored
-        response = StoredResponse(response_id, history_after(request.history, output))
+        response = StoredResponse(response_id, history_after(request.conversation, output))
         self._lanes.save(request.lane, response, store=request.stores)
 
     async def _settle_steers(

@@ -13,7 +13,8 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
-from trio_responses.testing._frames import Frame, Json
+from trio_responses.testing._frames import Frame
+from trio_responses.testing._history import History
 from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._response_plans import IdGenerator
@@ -34,7 +35,7 @@ class StoredResponse:
     """A finished response that a request can continue."""
 
     id: str
-    history: tuple[Json, ...]
+    history: History
     """Every input item and output item of the chain that ends with this response, oldest first;
     after a compaction, the items from the compaction item on."""
 
