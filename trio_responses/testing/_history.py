@@ -62,7 +62,7 @@ def _iterate_texts(value: Any) -> Iterator[str]:
         for name, inner in fields.items():
             if name in _TEXT_FIELDS:
                 yield from _iterate_texts(inner)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for inner in cast("Any", value):
             yield from _iterate_texts(inner)
 
