@@ -89,6 +89,8 @@ KNOWN_CODES: Final = frozenset(
         "websocket_stream_limit_reached",
         "invalid_stream_id",
         # invalid requests
+        "empty_string",
+        "integer_below_min_value",
         "invalid_request_error",
         "invalid_type",
         "invalid_value",
@@ -212,15 +214,6 @@ def connection_limit_reached(minutes: float) -> RequestRefusal:
         message=f"Responses websocket connection limit reached ({minutes:g} minutes). "
         "Create a new websocket connection to continue.",
         code="websocket_connection_limit_reached",
-    )
-
-
-def unknown_parameter(name: str) -> RequestRefusal:
-    """Return the refusal of a field that ``response.create`` does not have (docs/protocol.md 2)."""
-    return RequestRefusal(
-        message=f"Unknown parameter: '{name}'.",
-        code="unknown_parameter",
-        param=name,
     )
 
 

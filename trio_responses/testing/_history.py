@@ -7,8 +7,8 @@ that the count of turns goes on (docs/protocol.md 5.5). No I/O.
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, cast, final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias, cast, final
 
 import msgspec
 
@@ -18,6 +18,22 @@ _COMPACTION: Final = "compaction"
 _TEXT_FIELDS: Final = frozenset(
     {"content", "text", "output", "arguments", "input", "summary", "description", "refusal"}
 )
+
+OUTPUT_TYPES: Final[Mapping[str, str]] = {
+    "function_call": "function_call_output",
+    "custom_tool_call": "custom_tool_call_output",
+    "computer_call": "computer_call_output",
+    "shell_call": "shell_call_output",
+    "local_shell_call": "local_shell_call_output",
+    "apply_patch_call": "apply_patch_call_output",
+    "tool_search_call": "tool_search_output",
+}
+"""The calls that a client answers, and the type of each output."""
+
+CALL_TYPES: Final[Mapping[str, str]] = {output: call for call, output in OUTPUT_TYPES.items()}
+
+CallKey: TypeAlias = tuple[str, str]
+"""The type of a call and its ``call_id``."""
 
 
 class _CompactionContent(msgspec.Struct):
@@ -67,6 +83,36 @@ def _iterate_texts(value: Any) -> Iterator[str]:
             yield from _iterate_texts(inner)
 
 
+# Calls and outputs
+
+
+def call_key(item: Json) -> CallKey | None:
+    """Return the key of a call that the client must answer; None for every other item."""
+    kind: Any = item.get("type")
+    if kind not in OUTPUT_TYPES or is_hosted(item) or item.get("async"):
+        return None
+    return _key(kind, item.get("call_id"))
+
+
+def output_key(item: Json) -> CallKey | None:
+    """Return the key of the call that an output answers; None for every other item."""
+    kind = CALL_TYPES.get(str(item.get("type")))
+    if kind is None or is_hosted(item):
+        return None
+    # The output of a local shell has the id of the call as its own.
+    return _key(kind, item.get("id" if kind == "local_shell_call" else "call_id"))
+
+
+def _key(kind: str, call_id: Any) -> CallKey | None:
+    return (kind, call_id) if isinstance(call_id, str) else None
+
+
+def is_hosted(item: Json) -> bool:
+    """Whether a call or output is of the server's own tool search or shell."""
+    environment: Any = item.get("environment") or {}
+    return item.get("execution") == "server" or environment.get("type") == "container_reference"
+
+
 # Histories
 
 
@@ -78,7 +124,7 @@ class History:
     items only.
     """
 
-    __slots__ = ("_before", "_new", "recent_words", "turns", "words")
+    __slots__ = ("_before", "_new", "open_calls", "recent_words", "turns", "words")
 
     def __init__(self, items: Iterable[Json] = (), before: "History | None" = None) -> None:
         self._before = before
@@ -96,6 +142,15 @@ class History:
         """The number of words in the items from the latest compaction item on."""
         self.turns: int = turns + sum(_turns_in(item) for item in recent)
         """The number of user messages, those before a compaction included."""
+
+        calls: dict[CallKey, Json] = {} if before is None else dict(before.open_calls)
+        for item in self._new:
+            if (call := call_key(item)) is not None:
+                calls[call] = item
+            elif (answered := output_key(item)) is not None:
+                calls.pop(answered, None)
+        self.open_calls: Mapping[CallKey, Json] = calls
+        """The calls without an output."""
 
     def __reversed__(self) -> Iterator[Json]:
         """Iterate over the items, newest first."""

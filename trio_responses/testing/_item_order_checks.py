@@ -1,25 +1,161 @@
 """Checks of the items of a request together: calls and outputs, reasoning, ids.
 
-The server keeps the items of the chain that ends with ``previous_response_id``. They were checked
-before: only the calls in them that have no output yet matter.
+The items of the chain that ends with ``previous_response_id`` were checked with their own request.
+Of them, the calls without an output matter, and the ids.
 """
 
-from collections.abc import Mapping
-from typing import Final, TypeAlias
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, TypeAlias, cast
 
-CallKey: TypeAlias = tuple[str, str]
-"""The type of an output, and the ``call_id`` of the call that it answers."""
+from trio_responses.testing._frames import Json, RequestRefusal
+from trio_responses.testing._history import CALL_TYPES, History, call_key, output_key
+from trio_responses.testing._refusals import refuse
 
-OUTPUT_TYPES: Final[Mapping[str, str]] = {
-    "function_call": "function_call_output",
-    "custom_tool_call": "custom_tool_call_output",
-    "computer_call": "computer_call_output",
-    "shell_call": "shell_call_output",
-    "local_shell_call": "local_shell_call_output",
-    "apply_patch_call": "apply_patch_call_output",
-    "tool_search_call": "tool_search_output",
-}
-"""The type of the output that answers each type of call by the model."""
+_SEAL: Final = "encrypted"
+_CLIENT_ROLES: Final = ("user", "system", "developer")
+_NOT_UNIQUE: Final = ("local_shell_call_output",)
+"""Items whose id is that of another item."""
 
-_CALL_TYPES: Final = {output: call for call, output in OUTPUT_TYPES.items()}
-_NOT_BY_THE_MODEL: Final = ("user", "system", "developer")
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """The input of a request in its conversation."""
+
+    items: Sequence[Json]
+    """The new items."""
+    past: History
+    """The items of the chain."""
+    conversation: History
+    """The items of the chain, then the new ones."""
+    body: Json
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the server knows all items of the conversation."""
+        return self.body.get("conversation") is None and not any(
+            item.get("type") == "item_reference" for item in self.items
+        )
+
+
+def check_order(body: Json, past: History, conversation: History) -> RequestRefusal | None:
+    """Return a refusal of input items that do not fit together, or None.
+
+    :param body: A request whose items have a valid form.
+    :param past: The items of the chain that the request continues.
+    :param conversation: The items of the chain, then those of the request.
+    """
+    items: Any = body.get("input")
+    new = cast("list[Json]", items) if isinstance(items, list) else []
+    given = _Input(new, past, conversation, body)
+    return next((refusal for check in _CHECKS for refusal in check(given)), None)
+
+
+def seal(model: Any, number: str) -> str:
+    """Return the ``encrypted_content`` of a reasoning item, which names the model."""
+    return f"{_SEAL}.{base64.urlsafe_b64encode(str(model).encode()).decode()}.{number}"
+
+
+def _sealed_model(content: str) -> str | None:
+    try:
+        _, model, _ = content.split(".")
+        return base64.urlsafe_b64decode(model).decode()
+    except (ValueError, binascii.Error):
+        return None
+
+
+def _check_ids(given: _Input) -> Iterator[RequestRefusal]:
+    ids = [item["id"] for item in given.items if item.get("id") and item["type"] not in _NOT_UNIQUE]
+    if not ids:
+        return
+    known = {item.get("id") for item in reversed(given.past)}
+    for item_id in ids:
+        if item_id in known:
+            yield refuse("duplicate", id=item_id)
+        known.add(item_id)
+
+
+def _check_calls(given: _Input) -> Iterator[RequestRefusal]:
+    if not given.is_complete:
+        return
+    for call in given.conversation.open_calls.values():
+        kind: str = call["type"].replace("_", " ")
+        yield refuse("call_without_output", call=kind, call_id=call.get("call_id"))
+
+
+def _check_outputs(given: _Input) -> Iterator[RequestRefusal]:
+    if not given.is_complete:
+        return
+    calls = dict(given.past.open_calls)
+    for item in given.items:
+        if (key := call_key(item)) is not None:
+            calls[key] = item
+        elif (key := output_key(item)) is not None:
+            call = calls.get(key) or _find_call(given.past, key)
+            if call is None:
+                kind = CALL_TYPES[item["type"]].replace("_", " ")
+                yield refuse("output_without_call", call=kind, call_id=key[1])
+            else:
+                yield from _check_acknowledged(call, item)
+
+
+def _find_call(past: History, key: tuple[str, str]) -> Json | None:
+    return next((item for item in reversed(past) if call_key(item) == key), None)
+
+
+def _check_acknowledged(call: Json, output: Json) -> Iterator[RequestRefusal]:
+    acknowledged = _ids(output.get("acknowledged_safety_checks"))
+    missing = [each for each in _ids(call.get("pending_safety_checks")) if each not in acknowledged]
+    if missing:
+        yield refuse("safety_checks", ids=missing)
+
+
+def _ids(checks: Any) -> list[Any]:
+    return [check.get("id") for check in cast("list[Any]", checks or []) if isinstance(check, dict)]
+
+
+def _check_reasoning(given: _Input) -> Iterator[RequestRefusal]:
+    for item, following in pairwise([*given.items, {}]):
+        if item.get("type") == "reasoning" and (
+            not following or following.get("role") in _CLIENT_ROLES or output_key(following)
+        ):
+            yield refuse("reasoning_alone", id=item["id"])
+
+
+def _check_persistence(given: _Input) -> Iterator[RequestRefusal]:
+    if given.body.get("store") is not False:
+        return
+    for item in given.items:
+        is_open = item.get("type") == "reasoning" and not item.get("encrypted_content")
+        if is_open or item.get("type") == "item_reference":
+            yield refuse("not_persisted", id=item["id"])
+
+
+def _check_encrypted_content(given: _Input) -> Iterator[RequestRefusal]:
+    """Yield a refusal of content that this server made for another model, or that is damaged.
+
+    Content made elsewhere passes, since the server cannot know whether it is valid.
+    """
+    for item in given.items:
+        content: Any = item.get("encrypted_content")
+        if (
+            item.get("type") == "reasoning"
+            and isinstance(content, str)
+            and content.startswith(f"{_SEAL}.")
+            and _sealed_model(content) != given.body["model"]
+        ):
+            yield refuse("encrypted_content", content=f"{content[:4]}...{content[-4:]}")
+
+
+_Check: TypeAlias = Callable[[_Input], Iterator[RequestRefusal]]
+_CHECKS: Final[Sequence[_Check]] = (
+    _check_ids,
+    _check_persistence,
+    _check_calls,
+    _check_outputs,
+    _check_reasoning,
+    _check_encrypted_content,
+)

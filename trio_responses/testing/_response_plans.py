@@ -12,6 +12,7 @@ import msgspec
 
 from trio_responses.testing._frames import Frame, Json, RequestRefusal, default_message, error_frame
 from trio_responses.testing._history import count_words, is_compaction_due, make_compaction
+from trio_responses.testing._item_order_checks import seal
 from trio_responses.testing._records import Request
 from trio_responses.testing._scripts import Call, Fail, Reply
 
@@ -266,7 +267,7 @@ def _output_events(request: Request, reply: Reply, ids: IdGenerator) -> Iterator
     if reply.reasoning is not None:
         encrypted = None
         if request.wants_encrypted_reasoning:
-            encrypted = ids.new("encrypted")
+            encrypted = seal(request["model"], ids.new("enc"))
         yield from _reasoning_events(reply.reasoning, encrypted, index, ids.new("rs"))
         index += 1
     texts = _message_deltas(reply)

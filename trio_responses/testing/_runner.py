@@ -19,6 +19,7 @@ from trio_responses.testing._frames import (
     previous_response_not_found,
 )
 from trio_responses.testing._history import EMPTY_HISTORY, History, history_after
+from trio_responses.testing._item_order_checks import check_order
 from trio_responses.testing._records import Request
 from trio_responses.testing._request_checks import check_create
 from trio_responses.testing._response_plans import ResponsePlan, plan_failure, plan_raw, plan_reply
@@ -107,8 +108,10 @@ class ResponseRunner:
             request.steers = request.steers or parent.take_steers()
         replayed = self._state.take_replay_script(request)
         if replayed is None:
-            lenient = self._state.options.unknown_parameters
-            started.refusal = check_create(request.body, unknown_parameters=lenient)
+            options = self._state.options
+            started.refusal = check_create(
+                request.body, strict=options.strict, unknown_parameters=options.unknown_parameters
+            )
         if started.refusal is not None:
             return started
         stored = None if parent_id is None else self._lanes.find(parent_id)
@@ -118,7 +121,12 @@ class ResponseRunner:
         past = EMPTY_HISTORY if stored is None else stored.history
         steers = () if is_successor else request.steers
         queued = [item for steer in steers for item in steer.input_items]
-        request.conversation = History([*queued, *request.input_items], past)
+        conversation = History([*queued, *request.input_items], past)
+        if replayed is None and self._state.options.strict:
+            started.refusal = check_order(request.body, past, conversation)
+            if started.refusal is not None:
+                return started
+        request.conversation = conversation
         request.response_id = self._state.ids.new("resp")
         started.script = replayed or self._state.take_script(request)
         started.cached = past.words

@@ -504,6 +504,7 @@ async def open_test_server(
     max_age: float | None = 3600,
     lanes: bool = True,
     steering: bool = True,
+    strict: bool = True,
     unknown_parameters: bool = False,
     ping_interval: float | None = None,
     ping_timeout: float = 20,
@@ -530,6 +531,9 @@ async def open_test_server(
         as servers with one lane do.
     :param steering: Whether the server accepts ``response.steer``; if not, it refuses every input,
         as for models without steering.
+    :param strict: Whether the server refuses what OpenAI is known to refuse: items of another form,
+        calls without outputs, strings that are too long and so on. If not, the server refuses only
+        what it cannot process.
     :param unknown_parameters: Whether requests may have unknown fields; if not, the server refuses
         them, as OpenAI does, so that a test finds a typo.
     :param ping_interval: Seconds between pings of the server; None sends no pings.
@@ -551,6 +555,7 @@ async def open_test_server(
         wall_clock=wall_clock,
         steering=steering,
         unknown_parameters=unknown_parameters,
+        strict=strict,
     )
     async with open_collapsing_nursery() as nursery:
         yield ResponsesServer(ServerState(options=options), nursery)

@@ -167,6 +167,7 @@ class ServerOptions:
     wall_clock: Callable[[], float] | None
     steering: bool
     unknown_parameters: bool
+    strict: bool
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from trio_responses.testing._frames import Frame, Json
+from trio_responses.testing._history import is_hosted
 from trio_responses.testing._records import Request, SteerRequest
 from trio_responses.testing._request_checks import check_steer
 from trio_responses.testing._state import ServerState
@@ -190,15 +191,9 @@ def required_input(output: Sequence[Json]) -> list[Json]:
         kind, fields = _STUBS.get(str(item.get("type")), ("", ()))
         if item.get("type") == "mcp_approval_request":
             stubs.append({"type": "mcp_approval_response", "approval_request_id": item.get("id")})
-        elif kind and not _is_hosted(item) and (kind, item.get("call_id")) not in answered:
+        elif kind and not is_hosted(item) and (kind, item.get("call_id")) not in answered:
             stubs.append({"type": kind, **{name: item.get(name) for name in fields}})
     return stubs
-
-
-def _is_hosted(call: Json) -> bool:
-    """Whether the server answers a call itself, with its own tool search or shell."""
-    environment: Any = call.get("environment") or {}
-    return call.get("execution") == "server" or environment.get("type") == "container_reference"
 
 
 def make_successor(target: SteerTarget, steers: list[SteerRequest]) -> Request:
