@@ -199,10 +199,20 @@ def error_frame(
     return frame
 
 
-def previous_response_not_found(response_id: str) -> RequestRefusal:
-    """Return the refusal of an unknown ``previous_response_id`` (docs/protocol.md 4)."""
+def previous_response_not_found(
+    response_id: str, *, may_be_dropped: bool = False
+) -> RequestRefusal:
+    """Return the refusal of an unknown ``previous_response_id`` (docs/protocol.md 4).
+
+    :param may_be_dropped: Whether the test server may have stored the response and dropped it.
+    """
+    hint = (
+        " The test server may have dropped it to save memory, see its option max_remembered."
+        if may_be_dropped
+        else ""
+    )
     return RequestRefusal(
-        message=f"Previous response with id '{response_id}' not found.",
+        message=f"Previous response with id '{response_id}' not found.{hint}",
         code="previous_response_not_found",
         param="previous_response_id",
     )

@@ -116,7 +116,8 @@ class ResponseRunner:
             return started
         stored = None if parent_id is None else self._lanes.find(parent_id)
         if parent_id is not None and stored is None and replayed is None:
-            started.refusal = previous_response_not_found(parent_id)
+            hint = self._state.stored.has_dropped
+            started.refusal = previous_response_not_found(parent_id, may_be_dropped=hint)
             return started
         past = EMPTY_HISTORY if stored is None else stored.history
         steers = () if is_successor else request.steers

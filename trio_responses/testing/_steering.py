@@ -19,6 +19,10 @@ from trio_responses.testing._state import ServerState
 MAX_PENDING_STEERS: Final = 8
 """The most inputs that can wait for one response's successor. The real limit is not documented."""
 
+MAX_ENDED_TARGETS: Final = 50
+"""The number of ended responses of a connection that are kept, at least; inputs to older ones are
+refused as inputs to unknown responses."""
+
 FAILED: Final = "successor_creation_failed"
 
 _UNSTEERABLE: Final = ("conversation", "context_management", "multi_agent")
@@ -142,8 +146,16 @@ class SteeringState:
 
     def add_target(self, response_id: str, request: Request) -> SteerTarget:
         """Return the target for a response that starts."""
+        self._forget_ended_targets()
         target = self._targets[response_id] = SteerTarget(response_id, request)
         return target
+
+    def _forget_ended_targets(self) -> None:
+        """Remove the oldest responses that take no input any more, if there are many."""
+        if len(self._targets) > 2 * MAX_ENDED_TARGETS:
+            ended = [key for key, target in self._targets.items() if target.phase == "closed"]
+            for key in ended[:-MAX_ENDED_TARGETS]:
+                del self._targets[key]
 
     def receive(self, body: Json) -> Iterator[Json]:
         """Accept or refuse one ``response.steer``, and yield the events to send, one by one."""
