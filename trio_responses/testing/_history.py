@@ -36,6 +36,9 @@ CallKey: TypeAlias = tuple[str, str]
 """The type of a call and its ``call_id``."""
 
 
+_NO_CALLS: Final[Mapping[CallKey, Json]] = {}
+
+
 class _CompactionContent(msgspec.Struct):
     """The decoded ``encrypted_content`` of a compaction item."""
 
@@ -143,13 +146,13 @@ class History:
         self.turns: int = turns + sum(_turns_in(item) for item in recent)
         """The number of user messages, those before a compaction included."""
 
-        calls: dict[CallKey, Json] = {} if before is None else dict(before.open_calls)
+        calls = dict(_NO_CALLS if before is None else before.open_calls)
         for item in self._new:
             if (call := call_key(item)) is not None:
                 calls[call] = item
             elif (answered := output_key(item)) is not None:
                 calls.pop(answered, None)
-        self.open_calls: Mapping[CallKey, Json] = calls
+        self.open_calls: Mapping[CallKey, Json] = calls or _NO_CALLS
         """The calls without an output."""
 
     def __reversed__(self) -> Iterator[Json]:
