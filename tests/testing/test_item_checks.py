@@ -56,6 +56,12 @@ MALFORMED: Final = [
         f"Invalid value: 'function_cal'. Supported values are: {ALL_TYPES}.",
     ),
     shape(
+        [{"type": ["message"]}],
+        "invalid_value",
+        "input[0]",
+        f"Invalid value: '['message']'. Supported values are: {ALL_TYPES}.",
+    ),
+    shape(
         [{"role": "user"}],
         "missing_required_parameter",
         "input[0].content",
@@ -274,6 +280,25 @@ ACCEPTED: Final = [
 async def test_valid_items_are_accepted(server: ResponsesServer, items: Any) -> None:
     async with connect(server) as client:
         await client.response(input=items)
+
+
+async def test_names_that_the_server_has_sent_are_accepted_but_not_output_only_ones(
+    server: ResponsesServer,
+) -> None:
+    new = {"type": "from_the_future", "parts": [1]}
+    message = {**MESSAGE, "new": 1, "content": [{"type": "odd", "data": "x"}]}
+    reasoning = {**REASONING, "status": "completed", "newer": {}}
+    output = [new, reasoning, message]
+    async with connect(server) as client:
+        refused = await client.error(input=[new])
+        assert refused["error"]["code"] == "invalid_value"
+        response = {"id": "resp_1", "output": output, "status": "completed"}
+        server.answer([{"type": "response.completed", "response": response}])
+        assert (await client.response(input="hi"))["output"] == output
+        refused = await client.error(input=output)
+        assert refused["error"]["message"] == "Unknown parameter: 'input[1].status'."
+        del reasoning["status"]
+        await client.response(input=output)
 
 
 async def test_a_call_in_the_chain_needs_an_output(server: ResponsesServer) -> None:

@@ -91,7 +91,7 @@ def _iterate_texts(value: Any) -> Iterator[str]:
 
 def call_key(item: Json) -> CallKey | None:
     """Return the key of a call that the client must answer; None for every other item."""
-    kind: Any = item.get("type")
+    kind = str(item.get("type"))
     if kind not in OUTPUT_TYPES or is_hosted(item) or item.get("async"):
         return None
     return _key(kind, item.get("call_id"))

@@ -253,12 +253,33 @@ ITEMS: Final[Mapping[str, Fields]] = {
 }
 """The fields of each type of input item. A message by the assistant has other content parts."""
 
-Place: TypeAlias = str
+_OUTPUT_ONLY: Final[Mapping[str, str]] = {"reasoning": "status"}
+_OUTPUT_ONLY_EVERYWHERE: Final = "created_by"
+
+SentNames: TypeAlias = dict[str, set[str]]
+"""By the type of an object: fields of output items that scripts have sent and that are not known
+from the API. As the API does, the server accepts what it may send itself."""
 
 
-def check_items(items: list[Any]) -> RequestRefusal | None:
+def learn_names(item: Any, names: SentNames) -> None:
+    """Add the types and fields of an output item and of the objects in it to ``names``."""
+    if isinstance(item, dict):
+        fields = cast("Json", item)
+        kind = str(fields.get("type", "message"))
+        output_only = {_OUTPUT_ONLY_EVERYWHERE, _OUTPUT_ONLY.get(kind)}
+        names.setdefault(kind, set()).update(fields.keys() - output_only)
+        for value in fields.values():
+            learn_names(value, names)
+    elif isinstance(item, list):
+        for value in cast("list[Any]", item):
+            learn_names(value, names)
+
+
+def check_items(items: list[Any], names: SentNames) -> RequestRefusal | None:
     """Return a refusal of the first input item whose form is invalid, or None."""
-    return next((refusal for n, item in enumerate(items) for refusal in _check_item(n, item)), None)
+    check = _ItemCheck(names)
+    found = (refusal for n, item in enumerate(items) for refusal in check.check_item(n, item))
+    return next(found, None)
 
 
 def check_strings(value: Any, at: str) -> RequestRefusal | None:
@@ -279,64 +300,78 @@ def _iterate_long_strings(value: Any, at: str) -> Iterator[RequestRefusal]:
             yield from _iterate_long_strings(inner, f"{at}[{index}]")
 
 
-def _check_item(index: int, item: Any) -> Iterator[RequestRefusal]:
-    at = f"input[{index}]"
-    if not isinstance(item, dict):
-        yield refuse_type(at, "an object", item)
-        return
-    value = cast("Json", item)
-    kind: Any = value.get("type", "message" if "role" in value else "")
-    known = ITEMS.get(kind) if isinstance(kind, str) else None
-    if known is None:
-        yield refuse_value(at, kind, sorted(ITEMS))
-        return
-    is_assistant = kind == "message" and value.get("role") == "assistant"
-    yield from _check_fields(at, value, _ASSISTANT_MESSAGE if is_assistant else known)
-    prefix = _ASSISTANT_MESSAGE_PREFIX if is_assistant else _ID_PREFIXES.get(kind)
-    item_id: str | None = value.get("id")
-    if prefix and item_id is not None and not item_id.startswith(prefix):
-        yield refuse("id", f"{at}.id", value=item_id, prefix=prefix)
+class _ItemCheck:
+    """A check of items, given the names that scripts have sent."""
 
+    def __init__(self, names: SentNames) -> None:
+        self._names = names
 
-def _check_fields(at: str, value: Json, fields: Fields) -> Iterator[RequestRefusal]:
-    for name in value:
-        if name != "type" and name not in fields.required and name not in fields.optional:
-            yield refuse("unknown", f"{at}.{name}")
-    for name, allowed in fields.required.items():
-        if name not in value:
-            yield refuse("missing", f"{at}.{name}")
-        else:
-            yield from _check_value(f"{at}.{name}", name, value[name], allowed)
-    for name, allowed in fields.optional.items():
-        if value.get(name) is not None:
-            yield from _check_value(f"{at}.{name}", name, value[name], allowed)
+    def check_item(self, index: int, item: Any) -> Iterator[RequestRefusal]:
+        at = f"input[{index}]"
+        if not isinstance(item, dict):
+            yield refuse_type(at, "an object", item)
+            return
+        value = cast("Json", item)
+        kind: Any = value.get("type", "message" if "role" in value else "")
+        known = ITEMS.get(str(kind))
+        if known is None:
+            if str(kind) not in self._names:
+                yield refuse_value(at, kind, sorted(ITEMS))
+            return
+        is_assistant = kind == "message" and value.get("role") == "assistant"
+        yield from self._check_fields(
+            kind, at, value, _ASSISTANT_MESSAGE if is_assistant else known
+        )
+        prefix = _ASSISTANT_MESSAGE_PREFIX if is_assistant else _ID_PREFIXES.get(kind)
+        item_id: str | None = value.get("id")
+        if prefix and item_id is not None and not item_id.startswith(prefix):
+            yield refuse("id", f"{at}.id", value=item_id, prefix=prefix)
 
+    def _check_fields(
+        self, kind: str, at: str, value: Json, fields: Fields
+    ) -> Iterator[RequestRefusal]:
+        sent = self._names.get(kind, ())
+        for name in value:
+            known = name == "type" or name in fields.required or name in fields.optional
+            if not known and name not in sent:
+                yield refuse("unknown", f"{at}.{name}")
+        for name, allowed in fields.required.items():
+            if name not in value:
+                yield refuse("missing", f"{at}.{name}")
+            else:
+                yield from self._check_value(f"{at}.{name}", name, value[name], allowed)
+        for name, allowed in fields.optional.items():
+            if value.get(name) is not None:
+                yield from self._check_value(f"{at}.{name}", name, value[name], allowed)
 
-def _check_value(at: str, name: str, value: Any, allowed: Value) -> Iterator[RequestRefusal]:
-    if not isinstance(value, allowed.types) or (
-        isinstance(value, bool) and allowed.types == (int,)  # true is no number in JSON
-    ):
-        yield refuse_type(at, allowed.expected, value)
-    elif isinstance(value, str):
-        if allowed.choices and value not in allowed.choices:
-            yield refuse_value(at, value, allowed.choices)
-        elif not value and name in _NEVER_EMPTY:
-            yield refuse("empty", at)
-        elif name == "call_id" and len(value) > _MAX_ID:
-            yield refuse("too_long", at, maximum=_MAX_ID, length=len(value))
-    elif allowed.parts is not None:
-        for index, part in enumerate(cast("list[Any]", value)):
-            yield from _check_part(f"{at}[{index}]", part, allowed.parts)
+    def _check_value(
+        self, at: str, name: str, value: Any, allowed: Value
+    ) -> Iterator[RequestRefusal]:
+        if not isinstance(value, allowed.types) or (
+            isinstance(value, bool) and allowed.types == (int,)  # true is no number in JSON
+        ):
+            yield refuse_type(at, allowed.expected, value)
+        elif isinstance(value, str):
+            if allowed.choices and value not in allowed.choices:
+                yield refuse_value(at, value, allowed.choices)
+            elif not value and name in _NEVER_EMPTY:
+                yield refuse("empty", at)
+            elif name == "call_id" and len(value) > _MAX_ID:
+                yield refuse("too_long", at, maximum=_MAX_ID, length=len(value))
+        elif allowed.parts is not None:
+            for index, part in enumerate(cast("list[Any]", value)):
+                yield from self._check_part(f"{at}[{index}]", part, allowed.parts)
 
-
-def _check_part(at: str, part: Any, parts: Mapping[str, Fields]) -> Iterator[RequestRefusal]:
-    if not isinstance(part, dict):
-        yield refuse_type(at, "an object", part)
-        return
-    value = cast("Json", part)
-    kind: Any = value.get("type", "")
-    fields = parts.get(kind) if isinstance(kind, str) else None
-    if fields is None:
-        yield refuse_value(at, kind, parts)
-    else:
-        yield from _check_fields(at, value, fields)
+    def _check_part(
+        self, at: str, part: Any, parts: Mapping[str, Fields]
+    ) -> Iterator[RequestRefusal]:
+        if not isinstance(part, dict):
+            yield refuse_type(at, "an object", part)
+            return
+        value = cast("Json", part)
+        kind: Any = value.get("type", "")
+        fields = parts.get(str(kind))
+        if fields is not None:
+            yield from self._check_fields(kind, at, value, fields)
+        elif str(kind) not in self._names:
+            yield refuse_value(at, kind, parts)

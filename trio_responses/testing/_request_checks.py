@@ -16,7 +16,7 @@ from trio_responses.testing._frames import (
     invalid_stream_id,
     unsupported_stream_id,
 )
-from trio_responses.testing._item_checks import MAX_STRING, check_items, check_strings
+from trio_responses.testing._item_checks import MAX_STRING, SentNames, check_items, check_strings
 from trio_responses.testing._refusals import refuse, refuse_type, refuse_value
 
 _LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
@@ -83,12 +83,15 @@ def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
     return invalid_stream_id()
 
 
-def check_create(body: Json, *, strict: bool, unknown_parameters: bool) -> RequestRefusal | None:
+def check_create(
+    body: Json, *, strict: bool, unknown_parameters: bool, names: SentNames
+) -> RequestRefusal | None:
     """Return a refusal of an invalid ``response.create``.
 
     :param strict: Whether to refuse everything that OpenAI refuses; if not, only what the server
         cannot process.
     :param unknown_parameters: Whether unknown fields are allowed.
+    :param names: The names in output items of scripts, which are allowed in input items.
     """
     unknown = None if unknown_parameters or not strict else _check_names(body)
     refusal = unknown or _check_model(body.get("model")) or _check_types(body)
@@ -107,7 +110,7 @@ def check_create(body: Json, *, strict: bool, unknown_parameters: bool) -> Reque
             param="previous_response_id",
         )
     return (
-        _check_input(body.get("input"), strict=strict)
+        _check_input(body.get("input"), names if strict else None)
         or _check_tools(body.get("tools"))
         or _check_context_management(body.get("context_management"))
         or (_check_lengths(body) if strict else None)
@@ -169,14 +172,14 @@ def _check_types(body: Json) -> RequestRefusal | None:
     return None
 
 
-def _check_input(value: Any, *, strict: bool) -> RequestRefusal | None:
+def _check_input(value: Any, names: SentNames | None) -> RequestRefusal | None:
     if value is None or isinstance(value, str):
         return None
     if not isinstance(value, list):
         return refuse_type("input", "one of an array of input items or string", value)
     items = cast("list[Any]", value)
-    if strict:
-        return check_items(items)
+    if names is not None:
+        return check_items(items, names)
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             return refuse_type(f"input[{index}]", "an object", item)

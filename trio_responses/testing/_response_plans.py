@@ -162,6 +162,16 @@ def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
     return ResponsePlan(frames, stored=stored, is_raw=True, response_id=response_id)
 
 
+def iterate_output_items(frames: Sequence[Frame]) -> Iterator[Any]:
+    """Yield the output items in raw frames, valid or not."""
+    for frame in frames:
+        if isinstance(frame, Mapping):
+            yield frame.get("item")
+            response: Any = frame.get("response")
+            if isinstance(response, Mapping):
+                yield response.get("output")
+
+
 def _response_in(frame: Frame) -> _RawResponse | None:
     if not isinstance(frame, Mapping):
         return None

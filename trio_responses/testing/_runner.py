@@ -19,10 +19,17 @@ from trio_responses.testing._frames import (
     previous_response_not_found,
 )
 from trio_responses.testing._history import EMPTY_HISTORY, History, history_after
+from trio_responses.testing._item_checks import learn_names
 from trio_responses.testing._item_order_checks import check_order
 from trio_responses.testing._records import Request
 from trio_responses.testing._request_checks import check_create
-from trio_responses.testing._response_plans import ResponsePlan, plan_failure, plan_raw, plan_reply
+from trio_responses.testing._response_plans import (
+    ResponsePlan,
+    iterate_output_items,
+    plan_failure,
+    plan_raw,
+    plan_reply,
+)
 from trio_responses.testing._script_checks import describe_unoffered_call
 from trio_responses.testing._scripts import (
     Answer,
@@ -110,7 +117,10 @@ class ResponseRunner:
         if replayed is None:
             options = self._state.options
             started.refusal = check_create(
-                request.body, strict=options.strict, unknown_parameters=options.unknown_parameters
+                request.body,
+                strict=options.strict,
+                unknown_parameters=options.unknown_parameters,
+                names=self._state.sent_names,
             )
         if started.refusal is not None:
             return started
@@ -189,7 +199,7 @@ class ResponseRunner:
         state, now, request = self._state, self._state.now(), started.request
         answer = started.script.answer
         if isinstance(answer, Recorded):
-            return plan_raw(answer.on(request.lane))
+            return self._plan_raw(answer.on(request.lane))
         if answer is not None:
             names = [call.name for call in _calls_in(answer) if not call.unoffered]
             mistake = describe_unoffered_call(names, request)
@@ -209,7 +219,13 @@ class ResponseRunner:
             case Reply() as reply:
                 return plan_reply(request, reply, ids=state.ids, now=now, cached=started.cached)
             case frames:
-                return plan_raw(frames)
+                return self._plan_raw(frames)
+
+    def _plan_raw(self, frames: Sequence[Frame]) -> ResponsePlan:
+        """Return the plan that sends raw frames, and learn the names in their output items."""
+        for item in iterate_output_items(frames):
+            learn_names(item, self._state.sent_names)
+        return plan_raw(frames)
 
     def _record_crash(self, error: Exception, message: str) -> Fail:
         """Record a mistake of the test, and return the answer to its request: an error."""

@@ -15,6 +15,7 @@ import trio
 
 from trio_responses.testing._frames import Frame
 from trio_responses.testing._history import History
+from trio_responses.testing._item_checks import SentNames
 from trio_responses.testing._records import Connection, Records, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._response_plans import IdGenerator
@@ -234,6 +235,8 @@ class ServerState:
     """The scripts of a recording: one for each coming request, in the order of arrival."""
     replay_steers: deque[trio.Event] = field(default_factory=deque[trio.Event])
     """The events of a recording, to be set one by one when steering inputs arrive."""
+    sent_names: SentNames = field(default_factory=dict[str, set[str]])
+    """The names in the output items that scripts have sent."""
     _refused_and_dropped: int = 0
     """The number of refused upgrades without a record."""
     _assigned: dict[int, Script] = field(default_factory=dict[int, Script])
