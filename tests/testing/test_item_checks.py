@@ -10,18 +10,28 @@ from trio_responses.testing._item_checks import ITEMS
 
 pytestmark = NO_WAITING
 
-USER: Final = {"role": "user", "content": "hi"}
-CALL: Final = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
-OUTPUT: Final = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
-MESSAGE: Final = {
+USER: Final[Json] = {"role": "user", "content": "hi"}
+CALL: Final[Json] = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
+OUTPUT: Final[Json] = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
+MESSAGE: Final[Json] = {
     "type": "message",
     "id": "msg_1",
     "role": "assistant",
     "status": "completed",
     "content": [{"type": "output_text", "text": "Hi.", "annotations": [], "logprobs": []}],
 }
-REASONING: Final = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "g"}
-COMPUTER_CALL: Final = {
+REASONING: Final[Json] = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [],
+    "encrypted_content": "g",
+}
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [],
+    "encrypted_content": "g",
+}
+COMPUTER_CALL: Final[Json] = {
     "type": "computer_call",
     "id": "cu_1",
     "call_id": "call_1",
@@ -29,7 +39,7 @@ COMPUTER_CALL: Final = {
     "action": {"type": "screenshot"},
     "pending_safety_checks": [{"id": "cu_sc_1", "code": "malicious_instructions", "message": "m"}],
 }
-COMPUTER_OUTPUT: Final = {
+COMPUTER_OUTPUT: Final[Json] = {
     "type": "computer_call_output",
     "call_id": "call_1",
     "output": {"type": "computer_screenshot", "image_url": "data:,"},
@@ -259,7 +269,7 @@ async def test_items_that_do_not_fit_together_are_refused_as_by_openai(
     }
 
 
-ACCEPTED: Final = [
+ACCEPTED: Final[list[list[Json]]] = [
     [USER, REASONING, MESSAGE],
     [USER, REASONING, CALL, OUTPUT],
     [USER, {**REASONING, "content": None}, {**REASONING, "id": "rs_2"}, MESSAGE],
@@ -285,14 +295,14 @@ async def test_valid_items_are_accepted(server: ResponsesServer, items: Any) -> 
 async def test_names_that_the_server_has_sent_are_accepted_but_not_output_only_ones(
     server: ResponsesServer,
 ) -> None:
-    new = {"type": "from_the_future", "parts": [1]}
-    message = {**MESSAGE, "new": 1, "content": [{"type": "odd", "data": "x"}]}
-    reasoning = {**REASONING, "status": "completed", "newer": {}}
-    output = [new, reasoning, message]
+    new: Json = {"type": "from_the_future", "parts": [1]}
+    message: Json = {**MESSAGE, "new": 1, "content": [{"type": "odd", "data": "x"}]}
+    reasoning: Json = {**REASONING, "status": "completed", "newer": {}}
+    output: list[Json] = [new, reasoning, message]
     async with connect(server) as client:
         refused = await client.error(input=[new])
         assert refused["error"]["code"] == "invalid_value"
-        response = {"id": "resp_1", "output": output, "status": "completed"}
+        response: Json = {"id": "resp_1", "output": output, "status": "completed"}
         server.answer([{"type": "response.completed", "response": response}])
         assert (await client.response(input="hi"))["output"] == output
         refused = await client.error(input=output)

@@ -109,25 +109,25 @@ def fill(schema: Any) -> Any:
     return {"type": "json_schema", "name": "value", "schema": schema}
 
 
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [
-        ({"allOf": [{"type": "integer"}, {"minimum": 5}]}, 5),
-        ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"const": None}}}, None),
-        ({"type": ["null", "boolean"]}, True),
-        ({"enum": [None]}, None),
-        ({"type": "array", "prefixItems": [{"type": "null"}], "maxItems": 1}, [None]),
-        ({"type": "array", "items": {"$ref": "#"}}, [[[[[[[[[]]]]]]]]]),
-        ({"type": "array", "maxItems": 0}, []),
-        ({"type": "string", "pattern": "^(?<x>a)"}, "value"),
-        ({"type": "number", "exclusiveMinimum": 1, "maximum": 2}, 1.5),
-        ({"type": "number", "exclusiveMinimum": 1}, 2),
-        ({"type": "integer", "exclusiveMinimum": 1}, 2),
-        ({"type": "integer", "exclusiveMaximum": 1}, 0),
-        ({"type": "integer", "maximum": -3, "multipleOf": 5}, -5),
-        (True, None),
-    ],
-)
+CASES: list[tuple[Any, Any]] = [
+    ({"allOf": [{"type": "integer"}, {"minimum": 5}]}, 5),
+    ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"const": None}}}, None),
+    ({"type": ["null", "boolean"]}, True),
+    ({"enum": [None]}, None),
+    ({"type": "array", "prefixItems": [{"type": "null"}], "maxItems": 1}, [None]),
+    ({"type": "array", "items": {"$ref": "#"}}, [[[[[[[[[]]]]]]]]]),
+    ({"type": "array", "maxItems": 0}, []),
+    ({"type": "string", "pattern": "^(?<x>a)"}, "value"),
+    ({"type": "number", "exclusiveMinimum": 1, "maximum": 2}, 1.5),
+    ({"type": "number", "exclusiveMinimum": 1}, 2),
+    ({"type": "integer", "exclusiveMinimum": 1}, 2),
+    ({"type": "integer", "exclusiveMaximum": 1}, 0),
+    ({"type": "integer", "maximum": -3, "multipleOf": 5}, -5),
+    (True, None),
+]
+
+
+@pytest.mark.parametrize(("schema", "value"), CASES)
 async def test_a_value_fits_its_schema(server: ResponsesServer, schema: Any, value: Any) -> None:
     async with connect(server) as client:
         response = await client.response(input="hi", text={"format": fill(schema)})

@@ -155,7 +155,7 @@ class History:
         self.open_calls: Mapping[CallKey, Json] = calls or _NO_CALLS
         """The calls without an output."""
 
-    def __reversed__(self) -> Iterator[Json]:
+    def newest_first(self) -> Iterator[Json]:
         """Iterate over the items, newest first."""
         part: History | None = self
         while part is not None:
@@ -164,7 +164,7 @@ class History:
 
     def to_list(self) -> list[Json]:
         """Return the items, oldest first."""
-        items = list(reversed(self))
+        items = list(self.newest_first())
         items.reverse()
         return items
 

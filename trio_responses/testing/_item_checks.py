@@ -271,7 +271,7 @@ def learn_names(item: Any, names: SentNames) -> None:
         for value in fields.values():
             learn_names(value, names)
     elif isinstance(item, list):
-        for value in cast("list[Any]", item):
+        for value in cast("Any", item):
             learn_names(value, names)
 
 
@@ -296,7 +296,7 @@ def _iterate_long_strings(value: Any, at: str) -> Iterator[RequestRefusal]:
             if name not in _LONGER_STRINGS:
                 yield from _iterate_long_strings(inner, f"{at}.{name}" if at else name)
     elif isinstance(value, list):
-        for index, inner in enumerate(cast("list[Any]", value)):
+        for index, inner in enumerate(cast("Any", value)):
             yield from _iterate_long_strings(inner, f"{at}[{index}]")
 
 
@@ -359,7 +359,7 @@ class _ItemCheck:
             elif name == "call_id" and len(value) > _MAX_ID:
                 yield refuse("too_long", at, maximum=_MAX_ID, length=len(value))
         elif allowed.parts is not None:
-            for index, part in enumerate(cast("list[Any]", value)):
+            for index, part in enumerate(cast("Any", value)):
                 yield from self._check_part(f"{at}[{index}]", part, allowed.parts)
 
     def _check_part(

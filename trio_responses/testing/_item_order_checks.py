@@ -71,7 +71,7 @@ def _check_ids(given: _Input) -> Iterator[RequestRefusal]:
     ids = [item["id"] for item in given.items if item.get("id") and item["type"] not in _NOT_UNIQUE]
     if not ids:
         return
-    known = {item.get("id") for item in reversed(given.past)}
+    known = {item.get("id") for item in given.past.newest_first()}
     for item_id in ids:
         if item_id in known:
             yield refuse("duplicate", id=item_id)
@@ -103,7 +103,7 @@ def _check_outputs(given: _Input) -> Iterator[RequestRefusal]:
 
 
 def _find_call(past: History, key: tuple[str, str]) -> Json | None:
-    return next((item for item in reversed(past) if call_key(item) == key), None)
+    return next((item for item in past.newest_first() if call_key(item) == key), None)
 
 
 def _check_acknowledged(call: Json, output: Json) -> Iterator[RequestRefusal]:
@@ -114,7 +114,8 @@ def _check_acknowledged(call: Json, output: Json) -> Iterator[RequestRefusal]:
 
 
 def _ids(checks: Any) -> list[Any]:
-    return [check.get("id") for check in cast("list[Any]", checks or []) if isinstance(check, dict)]
+    values: list[Any] = checks or []
+    return [cast("Json", check).get("id") for check in values if isinstance(check, dict)]
 
 
 def _check_reasoning(given: _Input) -> Iterator[RequestRefusal]:

@@ -148,7 +148,7 @@ class Request:
     @property
     def text(self) -> str:
         """The text of the newest user message in the history."""
-        items = reversed(self._items)
+        items = self._items.newest_first()
         return next((item_text(item) for item in items if item.get("role") == "user"), "")
 
     @property
@@ -267,7 +267,10 @@ class Records(Sequence[_T]):
 
     def __eq__(self, other: object) -> bool:
         """Whether the records equal those of a sequence."""
-        return self[:] == list(other) if isinstance(other, Sequence) else NotImplemented
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        others: list[Any] = list(cast("Any", other))
+        return self[:] == others
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -132,7 +132,11 @@ def refuse_type(at: str, expected: str, got: Any) -> RequestRefusal:
 
     :param expected: The allowed types in words, such as ``a string``.
     """
-    return refuse("type", at, expected=expected, got=_JSON_TYPES.get(type(got), "a value"))
+    return refuse("type", at, expected=expected, got=_name_of_type(got))
+
+
+def _name_of_type(value: object) -> str:
+    return next((name for kind, name in _JSON_TYPES.items() if type(value) is kind), "a value")
 
 
 def refuse_value(at: str, value: Any, choices: Iterable[str]) -> RequestRefusal:

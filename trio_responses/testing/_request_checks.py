@@ -177,7 +177,7 @@ def _check_input(value: Any, names: SentNames | None) -> RequestRefusal | None:
         return None
     if not isinstance(value, list):
         return refuse_type("input", "one of an array of input items or string", value)
-    items = cast("list[Any]", value)
+    items: list[Any] = cast("Any", value)
     if names is not None:
         return check_items(items, names)
     for index, item in enumerate(items):

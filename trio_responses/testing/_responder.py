@@ -22,7 +22,7 @@ _OUTPUT_TYPES: Final = ("function_call_output", "custom_tool_call_output")
 
 def default_answer(request: Request) -> Reply:
     """Return the default answer to ``request``, which is the same for the same history."""
-    outputs = list(takewhile(_is_output, reversed(request.conversation)))
+    outputs = list(takewhile(_is_output, request.conversation.newest_first()))
     if outputs:
         texts = " and ".join(item_text(item) for item in reversed(outputs))
         return Reply(format_answer(request, f"Turn {request.turn}: the tool returned {texts}."))

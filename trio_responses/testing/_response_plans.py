@@ -6,7 +6,7 @@ have the fields and messages of OpenAI's server: they are part of the wire forma
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -169,7 +169,7 @@ def iterate_output_items(frames: Sequence[Frame]) -> Iterator[Any]:
             yield frame.get("item")
             response: Any = frame.get("response")
             if isinstance(response, Mapping):
-                yield response.get("output")
+                yield cast("Json", response).get("output")
 
 
 def _response_in(frame: Frame) -> _RawResponse | None:
