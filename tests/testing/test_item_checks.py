@@ -26,11 +26,6 @@ REASONING: Final[Json] = {
     "summary": [],
     "encrypted_content": "g",
 }
-    "type": "reasoning",
-    "id": "rs_1",
-    "summary": [],
-    "encrypted_content": "g",
-}
 COMPUTER_CALL: Final[Json] = {
     "type": "computer_call",
     "id": "cu_1",
@@ -282,6 +277,7 @@ ACCEPTED: Final[list[list[Json]]] = [
     ],
     [{"type": "tool_search_call", "arguments": {}, "execution": "server"}],
     [{"type": "item_reference", "id": "fc_9"}, OUTPUT],
+    [{"role": "assistant", "id": "msg_2", "content": "Hi."}],
     [{**MESSAGE, "content": [{"type": "refusal", "refusal": "no"}], "phase": "final_answer"}],
 ]
 
@@ -309,6 +305,35 @@ async def test_names_that_the_server_has_sent_are_accepted_but_not_output_only_o
         assert refused["error"]["message"] == "Unknown parameter: 'input[1].status'."
         del reasoning["status"]
         await client.response(input=output)
+
+
+ODD_OUTPUT: Final[list[Json]] = [
+    {},
+    {"type": ["message"], "id": {}, "role": [], "content": 5},
+    {"type": "shell_call", "call_id": "call_1", "environment": "here"},
+    {"type": "computer_call", "call_id": "call_1", "pending_safety_checks": 5},
+    {"type": "computer_call", "call_id": "call_1", "pending_safety_checks": [5, {"id": []}]},
+    {"type": "function_call", "call_id": 5},
+    {"type": "function_call_output", "call_id": []},
+    {"type": "compaction", "encrypted_content": {}},
+]
+
+
+@pytest.mark.parametrize("item", ODD_OUTPUT)
+async def test_any_scripted_output_can_be_continued(server: ResponsesServer, item: Json) -> None:
+    kind = str(item.get("type"))
+    outputs = {
+        "shell_call": [{"type": "shell_call_output", "call_id": "call_1", "output": []}],
+        "computer_call": [{**COMPUTER_OUTPUT, "acknowledged_safety_checks": [{"id": []}]}],
+    }
+    response = {"id": "resp_1", "output": [item], "status": "completed"}
+    server.answer([{"type": "response.completed", "response": response}])
+    async with connect(server) as client:
+        await client.response(input="hi")
+        await client.response(
+            input=[*outputs.get(kind, []), {**USER, "id": "item_1"}],
+            previous_response_id="resp_1",
+        )
 
 
 async def test_a_call_in_the_chain_needs_an_output(server: ResponsesServer) -> None:

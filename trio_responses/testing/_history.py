@@ -112,8 +112,9 @@ def _key(kind: str, call_id: Any) -> CallKey | None:
 
 def is_hosted(item: Json) -> bool:
     """Whether a call or output is of the server's own tool search or shell."""
-    environment: Any = item.get("environment") or {}
-    return item.get("execution") == "server" or environment.get("type") == "container_reference"
+    environment: Any = item.get("environment")
+    kind = cast("Json", environment).get("type") if isinstance(environment, dict) else None
+    return item.get("execution") == "server" or kind == "container_reference"
 
 
 # Histories

@@ -68,14 +68,20 @@ def _sealed_model(content: str) -> str | None:
 
 
 def _check_ids(given: _Input) -> Iterator[RequestRefusal]:
-    ids = [item["id"] for item in given.items if item.get("id") and item["type"] not in _NOT_UNIQUE]
-    if not ids:
+    ids = [_unique_id(item) for item in given.items]
+    if not any(ids):
         return
-    known = {item.get("id") for item in given.past.newest_first()}
-    for item_id in ids:
+    known = {_unique_id(item) for item in given.past.newest_first()} - {None}
+    for item_id in filter(None, ids):
         if item_id in known:
             yield refuse("duplicate", id=item_id)
         known.add(item_id)
+
+
+def _unique_id(item: Json) -> str | None:
+    item_id: Any = item.get("id")
+    is_unique = isinstance(item_id, str) and item.get("type") not in _NOT_UNIQUE
+    return item_id if is_unique else None
 
 
 def _check_calls(given: _Input) -> Iterator[RequestRefusal]:
@@ -114,7 +120,7 @@ def _check_acknowledged(call: Json, output: Json) -> Iterator[RequestRefusal]:
 
 
 def _ids(checks: Any) -> list[Any]:
-    values: list[Any] = checks or []
+    values: list[Any] = cast("Any", checks) if isinstance(checks, list) else []
     return [cast("Json", check).get("id") for check in values if isinstance(check, dict)]
 
 
