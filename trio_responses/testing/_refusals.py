@@ -24,7 +24,6 @@ Rule: TypeAlias = Literal[
     "safety_checks",
     "reasoning_alone",
     "not_persisted",
-    "not_found",
     "encrypted_content",
 ]
 
@@ -92,7 +91,6 @@ _RULES: Final[Mapping[Rule, _Refusal]] = {
         " again with `store` set to true, or remove this item from your input.",
         status=404,
     ),
-    "not_found": _Refusal("Item with id '{id}' not found.", status=404),
     "encrypted_content": _Refusal(
         "The encrypted content {content} could not be verified. Reason: Encrypted content could"
         " not be decrypted or parsed.",
