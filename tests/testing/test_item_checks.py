@@ -322,11 +322,11 @@ ODD_OUTPUT: Final[list[Json]] = [
 @pytest.mark.parametrize("item", ODD_OUTPUT)
 async def test_any_scripted_output_can_be_continued(server: ResponsesServer, item: Json) -> None:
     kind = str(item.get("type"))
-    outputs = {
+    outputs: Json = {
         "shell_call": [{"type": "shell_call_output", "call_id": "call_1", "output": []}],
         "computer_call": [{**COMPUTER_OUTPUT, "acknowledged_safety_checks": [{"id": []}]}],
     }
-    response = {"id": "resp_1", "output": [item], "status": "completed"}
+    response: Json = {"id": "resp_1", "output": [item], "status": "completed"}
     server.answer([{"type": "response.completed", "response": response}])
     async with connect(server) as client:
         await client.response(input="hi")
