@@ -224,7 +224,7 @@ async def test_a_call_of_an_unoffered_function_is_a_crash(
         assert (error["status"], error["error"]["message"]) == (500, str(crash))
 
 
-FOUND: dict[str, Any] = {"type": "tool_search_output", "call_id": "c", "tools": [WEATHER]}
+FOUND: dict[str, Any] = {"type": "tool_search_output", "execution": "server", "tools": [WEATHER]}
 
 
 @pytest.mark.parametrize(

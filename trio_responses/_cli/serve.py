@@ -49,7 +49,7 @@ def replay(arguments: argparse.Namespace) -> int:
     )
     server = open_test_server(
         api_key=arguments.api_key,
-        unknown_parameters=True,  # the recorded server may have accepted more than ours
+        strict=False,  # the recorded server may have accepted more than ours
         max_age=None,  # a socket is closed where it was closed in the recording
     )
     return _run_server(server, prepare, host=arguments.host, port=arguments.port)

@@ -112,12 +112,21 @@ def test_no_arguments_of_a_call_end_the_run(given: list[tuple[str, str]]) -> Non
     trio.run(run_calls, given, clock=MockClock(autojump_threshold=0))
 
 
-@pytest.mark.parametrize("name", ["", "\x00", "a" * 10_000, "forecast ", "{}", "\u2028"])
+@pytest.mark.parametrize("name", ["\x00", "a" * 10_000, "forecast ", "{}", "\u2028"])
 async def test_no_name_of_a_call_ends_the_run(narrow_server: ResponsesServer, name: str) -> None:
     say(narrow_server, [(name, "{}")])
     async with open_conversation(narrow_server, tools=[forecast]) as conversation:
         await conversation.run("Go.")
     assert outputs(narrow_server.requests[1]) == [f"There is no tool named {name!r}."]
+
+
+async def test_an_empty_name_of_a_call_does_not_end_the_run() -> None:
+    """OpenAI sends no such call, and refuses it in an input."""
+    async with open_test_server(lanes=False, strict=False) as server:
+        say(server, [("", "{}")])
+        async with open_conversation(server, tools=[forecast]) as conversation:
+            await conversation.run("Go.")
+        assert outputs(server.requests[1]) == ["There is no tool named ''."]
 
 
 # --- Arguments that came in other events -----------------------------------------------------
