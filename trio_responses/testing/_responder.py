@@ -7,7 +7,7 @@ of tools, and otherwise repeats the user's text. Where the request asks for JSON
 import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import takewhile
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
