@@ -24,6 +24,7 @@ __all__ = [
     "Limits",
     "OnAbandonedTurn",
     "ReconnectPolicy",
+    "RecoverOption",
     "RetryPolicy",
     "RotationPolicy",
     "Timeouts",
@@ -313,12 +314,16 @@ TransportOption: TypeAlias = Literal["auto", "websocket", "http"]
 """How requests are sent: ``"websocket"``, ``"http"`` with server-sent events, or ``"auto"``: by a
 WebSocket, and over HTTP where the server or the network has no WebSocket mode."""
 
+RecoverOption: TypeAlias = Literal["retrieve"]
+"""How the Response of a turn is found whose events were lost: ``"retrieve"`` asks the server."""
+
 OPTION_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "transport": ("auto", "websocket", "http"),
     "delivery": ("at_most_once", "at_least_once"),
     "on_abandoned_turn": ("drain", "replace_socket"),
     "on_tool_error": ("return", "raise"),
     "after_error": ("reuse", "replace"),
+    "recover": ("retrieve",),
 }
 """The values that each option with named values accepts, by the option's name."""
 

@@ -99,11 +99,11 @@ class ConnectionEngine:
         self._budget = Budget(config.limits)
         self.router: Router = Router(self._budget, config.limits)
         self.sockets: SocketSet = SocketSet()
-        self.requests: RequestQueue = RequestQueue(
-            config, self.sockets, self._budget, self._open_exchange
-        )
         self.calls: HTTPCalls = HTTPCalls(self.http_client)
         """The calls of the API that are no turns."""
+        self.requests: RequestQueue = RequestQueue(
+            config, self.sockets, self._budget, self._open_exchange, self.calls
+        )
         self._http: HTTPClient | None = None
         self._http_retry_at = -math.inf
         """When the next attempt to open an HTTP connection begins, on Trio's clock."""
