@@ -237,6 +237,15 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
             "last_response_id": response.id,
             "answers": [],
             "unsent": [],
+            "origins": [[2, "m", True]],
+            "abandoned": [],
+            "replay_policy": {
+                "images": "keep",
+                "reasoning": "same_model",
+                "statuses": "keep",
+                "max_output": None,
+                "max_items": None,
+            },
         }
 
 
@@ -284,6 +293,14 @@ def checkpoint(**changes: Any) -> bytes:
     return msgspec.json.encode({**saved, **changes})
 
 
+def nested(levels: int, place: str) -> bytes:
+    """Return a checkpoint with a value of so many levels in an item, or in a setting."""
+    deep = b'{"a":' + b"[" * levels + b"]" * levels + b"}"
+    value = deep if place == "settings" else b"[" + deep + b"]"
+    saved = checkpoint(**{place: "~"})
+    return saved.replace(b'"~"', value)
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "nothing": (b"", "not a checkpoint"),
     "no JSON": (b"nonsense", "not a checkpoint"),
@@ -305,7 +322,31 @@ WRONG: dict[str, tuple[Any, str]] = {
         checkpoint(items=[{"a": "~"}]).replace(b"~", b"\xff"),
         "not a checkpoint",
     ),
-    "what is no setting": (checkpoint(settings={"input": "x"}), "not a setting"),
+    **{
+        f"{name} as a setting": (checkpoint(settings={name: "x"}), f"settings: .*'{name}'")
+        for name in (
+            "background",
+            "conversation",
+            "extra",
+            "generate",
+            "input",
+            "previous_response_id",
+            "stream",
+            "stream_id",
+            "type",
+        )
+    },
+    "tools of another kind": (checkpoint(settings={"tools": 5}), "settings: "),
+    "include of another kind": (
+        checkpoint(settings={"store": False, "include": 5}),
+        "settings: ",
+    ),
+    "an unknown policy": (checkpoint(replay_policy={"images": "?"}), "replay_policy.images"),
+    **{
+        f"{levels} levels in {place}": (nested(levels, place), "nested too deeply")
+        for levels in (900, 5000, 100_000)
+        for place in ("items", "answers", "unsent", "settings")
+    },
 }
 
 

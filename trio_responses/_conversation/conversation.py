@@ -23,7 +23,12 @@ from trio_responses._conversation.turn import ConversationRequest, TurnLock, Tur
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._settings import check_option_values, check_turn_timeouts
+from trio_responses._settings import (
+    ReplayPolicy,
+    check_option_values,
+    check_turn_timeouts,
+    checked_record,
+)
 from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
@@ -560,13 +565,40 @@ class Conversation:
 
     @property
     def raw_items(self) -> tuple[msgspec.Raw, ...]:
-        """The history, oldest item first, as raw JSON: what a request with full input sends.
+        """The history, oldest item first, as raw JSON: each item as it was sent or received.
 
         An item keeps fields that this version does not know, and the spelling of its numbers and
         texts. ``bytes(raw)`` is the JSON of one item. `replace_history` and every input accept raw
         items.
         """
         return tuple(self._history.raw_items)
+
+    @property
+    def input_items(self) -> tuple[msgspec.Raw, ...]:
+        """The history as raw JSON in the form in which a request with full input sends it.
+
+        These are the `raw_items` without what the API refuses, and without what the `replay_policy`
+        leaves out. To make that permanent, for example to shrink checkpoints::
+
+            await conversation.replace_history(conversation.input_items)
+        """
+        rules = self._history.policy.rules(self._settings.origin)
+        return tuple(raw for items in self._history.input_items(rules) for raw in items)
+
+    @property
+    def replay_policy(self) -> ReplayPolicy:
+        """What full input leaves out of the history. Forks and checkpoints have the same policy.
+
+        Another policy may be set at any time. The next turn is sent with full input then, since
+        the server may hold what the new policy leaves out.
+
+        :raises ConfigurationError: when a value that is not a `ReplayPolicy` is set.
+        """
+        return self._history.policy
+
+    @replay_policy.setter
+    def replay_policy(self, policy: ReplayPolicy) -> None:
+        self._history.policy = checked_record("replay_policy", policy, ReplayPolicy)
 
     @property
     def last_response_id(self) -> str | None:
@@ -635,14 +667,7 @@ class Conversation:
         The checkpoint has the settings and the history; it has neither the API key nor the headers
         of the connection. Secrets in the settings are in it, such as the headers of an MCP tool.
         """
-        history = self._history
-        return Checkpoint(
-            settings=self._settings.plain,
-            items=[msgspec.Raw(items.json) for items in history.pieces],
-            last_response_id=history.last_response_id,
-            answers=history.unsent_outputs,
-            unsent=list(history.unsent),
-        ).encode()
+        return Checkpoint.of(self._settings.plain, self._history).encode()
 
     def statistics(self) -> ConversationStatistics:
         """Return the counters of the conversation."""
