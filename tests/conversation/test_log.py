@@ -4,7 +4,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-import msgspec
 from msgspec import Raw
 
 from trio_responses._conversation.history import CommittedTurn, History, TurnPlan

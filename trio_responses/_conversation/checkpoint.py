@@ -11,8 +11,8 @@ import msgspec
 from trio_responses._conversation.history import History
 from trio_responses._conversation.settings import TurnSettings, copy_settings
 from trio_responses._errors import ConfigurationError
-from trio_responses._protocol.continuation import ContinuationPoint, Placement
 from trio_responses._protocol.calls import CallKey
+from trio_responses._protocol.continuation import ContinuationPoint, Placement
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.replay import Origin, Piece
 from trio_responses._settings import ReplayPolicy
@@ -120,7 +120,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
         """Return the settings, of which a turn can be made."""
         try:
             if "extra" in self.settings:
-                raise TypeError("'extra' is not a setting of a conversation")  # noqa: TRY301
+                raise TypeError("'extra' is not a setting of a conversation")
             fields = {"extra_body": self.settings}
             check_params(fields, of="a conversation", allowed=ConversationParams)
             return TurnSettings(copy_settings(self.settings))

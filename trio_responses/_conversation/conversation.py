@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 
-import msgspec
 import trio
 
 from trio_responses import _wire as wire
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
+
+    import msgspec
 
     from trio_responses._conversation.history import History
     from trio_responses._conversation.run import Report, RunStream

@@ -72,7 +72,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     """The revision number of the history after them."""
     items: tuple[RawItems, ...]
     """The items, in the pieces in which they arrived; a piece may be empty."""
-    origin: Origin = Origin()  # noqa: RUF009 - immutable
+    origin: Origin = Origin()
     """The settings of the turn that added the items."""
 
 
@@ -110,7 +110,7 @@ class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the turn replaces the unsent input of a run. A warm-up does not."""
     usage: Usage | None
     """The tokens, if the server counted them."""
-    origin: Origin = Origin()  # noqa: RUF009 - immutable
+    origin: Origin = Origin()
     """The settings of the turn."""
     left_out: Collection[CallKey] = ()
     """The calls without output that the server does not have."""
@@ -147,7 +147,7 @@ class History:
         self._form: InputForm | None = None
         """The input form of the first `_converted` entries of the log."""
         self._converted = 0
-        self._policy = policy or ReplayPolicy()
+        self._policy: ReplayPolicy = policy or ReplayPolicy()
         self._server = server
         self._pending_steers: Sequence[SteerInput] = ()
         self._calls: CallTracker | None = None
@@ -399,7 +399,7 @@ class CallTracker:
     def unanswered(
         self, new: RawItems
     ) -> Iterator[tuple[CallKey, msgspec.Raw, msgspec.Raw | None]]:
-        """Yield each tool call that new items do not answer, and its unsent output if it has one."""
+        """Yield each tool call that new items do not answer, and its unsent output, if any."""
         answered = {found.key for found in find_calls_and_outputs(new)} if new else ()
         for key, raw in self._pending.items():
             if key not in answered:

@@ -76,6 +76,8 @@ TEXTS: Final[Mapping[str, str]] = {"function_call": "arguments", "custom_tool_ca
 CHECKED: Final = frozenset({*REMOVED, *ADDED, *ACCEPTED, *TEXTS})
 """The types of items whose fields have rules of their own."""
 
+NO_NAMES: Final = (b"", b"null", b'""')
+
 OPTIONAL_STATUS: Final = frozenset(
     {
         "computer_call_output",
@@ -171,6 +173,7 @@ class _Fields(msgspec.Struct, gc=False):
     name: msgspec.Raw = msgspec.Raw()
     arguments: msgspec.Raw = msgspec.Raw()
     input: msgspec.Raw = msgspec.Raw()
+    execution: Any = None
     async_: Any = msgspec.field(default=None, name="async")
 
     @property
@@ -244,7 +247,8 @@ class InputForm:
     def copy(self) -> Self:
         """Return an independent copy."""
         other = type(self)(self.rules)
-        other._pieces, other._open = self._pieces.copy(), self._open.copy()
+        other._pieces = self._pieces.copy()  # noqa: SLF001 - of the same class
+        other._open = self._open.copy()  # noqa: SLF001
         return other
 
     @property
@@ -269,8 +273,8 @@ class InputForm:
         if kind not in OUTPUT_TYPES and kind not in CALL_TYPES:
             return True
         key = call_key(raw)
-        if key is None:  # the server runs the call
-            return True
+        if key is None:  # the server runs the call, or nothing can answer it
+            return fields.execution == "server"
         was_open = key in self._open
         if kind in CALL_TYPES:
             self._open.pop(key, None)
@@ -316,7 +320,7 @@ def _convert(
         return None
     if kind == "reasoning" and _is_lost(fields, rules, origin):
         return None
-    if kind in TEXTS and not _starts_with(fields.name, b'"'):
+    if kind in TEXTS and bytes(fields.name) in NO_NAMES:
         return None
     if kind in CHECKED or len(fields.created_by) or rules.statuses == "omit":
         changes = _field_changes(kind, fields, rules)
@@ -447,7 +451,7 @@ def shorten(text: str, limit: int) -> str:
         return text
     notice = f"\n[... {len(text):,} characters, shortened to {limit:,} ...]\n"
     room = limit - len(notice)
-    if room < 0:
+    if room < len("..."):
         return text[:limit]
     return text[: room - room // 2] + notice + text[len(text) - room // 2 :]
 
