@@ -107,7 +107,7 @@ def test_an_item_that_no_rule_names_keeps_its_bytes(item: bytes) -> None:
     ],
 )
 def test_fields_get_the_form_of_input_items(item: Json, wanted: Json) -> None:
-    wanted = {name: value for name, value in wanted.items() if value is not ...}
+    wanted = {name: value for name, value in wanted.items() if value != ...}
     assert converted(item, ANSWER) == [wanted, ANSWER]
 
 
@@ -486,9 +486,11 @@ def test_outputs_among_new_items_are_shortened() -> None:
 
 # --- At random ---------------------------------------------------------------------------
 
+Items = st.SearchStrategy[Any]
+
 KINDS = [*OUTPUT_TYPES, *CALL_TYPES]
-ODD = st.sampled_from([None, "", "x", "completed", "failed", 5, {}, [], True])
-FIELDS = st.fixed_dictionaries(
+ODD: Items = st.sampled_from([None, "", "x", "completed", "failed", 5, {}, [], True])
+FIELDS: Items = st.fixed_dictionaries(
     {},
     optional={
         "call_id": st.sampled_from(["a", "b", None]),
@@ -500,13 +502,19 @@ FIELDS = st.fixed_dictionaries(
         **dict.fromkeys(("role", "encrypted_content", "output", "content"), ODD),
     },
 )
-ITEM = st.one_of(
-    st.builds(lambda kind, fields: {"type": kind, **fields}, st.sampled_from(KINDS), FIELDS),
-    st.builds(lambda fields: {**THOUGHT, **fields}, FIELDS),
+
+
+def merge(*fields: Json) -> Json:
+    return {name: value for some in fields for name, value in some.items()}
+
+
+ITEM: Items = st.one_of(
+    st.builds(merge, st.builds(dict, type=st.sampled_from(KINDS)), FIELDS),
+    st.builds(merge, st.just(THOUGHT), FIELDS),
     st.builds(call, st.sampled_from("ab")),
     st.builds(output, st.sampled_from("ab")),
     st.sampled_from([ASK, ANSWER, THOUGHT, PLAIN_THOUGHT, None, COMPACTION]),
-    st.builds(lambda kind, fields: {**fields, "type": kind}, ODD, FIELDS),
+    st.builds(merge, FIELDS, st.builds(dict, type=ODD)),
 )
 PIECES = st.lists(
     st.tuples(
@@ -526,12 +534,12 @@ RULES = st.builds(
 )
 
 
-def refused(items: list[Any], *, stored: bool) -> str | None:  # noqa: C901, PLR0911 - one by one
+def refused(items: list[Json], *, stored: bool) -> str | None:  # noqa: C901, PLR0911 - one by one
     """Return why the API refuses an input, if it does."""
     calls, followed = dict[Any, bool](), True
+    if not all(isinstance(item, dict) for item in items):
+        return "not an item"
     for item in items:
-        if not isinstance(item, dict):
-            return "not an item"
         key = call_key(raw(item))
         if key is not None and item["type"] in OUTPUT_TYPES:
             if calls.get(key) is False:

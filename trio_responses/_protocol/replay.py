@@ -274,7 +274,7 @@ class InputForm:
             return True
         key = call_key(raw)
         if key is None:  # the server runs the call, or nothing can answer it
-            return fields.execution == "server"
+            return bool(fields.execution == "server")
         was_open = key in self._open
         if kind in CALL_TYPES:
             self._open.pop(key, None)
