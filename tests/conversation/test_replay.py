@@ -57,7 +57,7 @@ async def weather(city: str) -> str:
 async def start_run(conversation: Conversation, **options: Any) -> None:
     """Cancel a run while its tool runs."""
     with trio.move_on_after(5) as scope:
-        await conversation.run("Warm?", **{"tools": [weather], **options})
+        await conversation.run("Warm?", **options)
     assert scope.cancelled_caught
 
 
@@ -121,7 +121,7 @@ async def test_reasoning_that_no_server_has_is_left_out(
     async with open_conversation(narrow_server) as conversation:
         await conversation.create("Hi", store=stored[0])
         await conversation.create("Go on", store=stored[1], temperature=0.5)
-    reasoning = [{**PLAIN_THOUGHT, "summary": []}] if kept else []
+    reasoning: list[Json] = [{**PLAIN_THOUGHT, "summary": []}] if kept else []
     assert without_user(narrow_server.requests[1]) == [*reasoning, message("Hello")]
 
 
@@ -352,6 +352,7 @@ REFUSED: dict[str, tuple[Callable[[Json], object], ReplayPolicy]] = {
         lambda item: len(str(item.get("output", ""))) > 1000,
         ReplayPolicy(max_output=1000),
     ),
+    "not_found": (lambda item: item.get("id") == "rs_1", ReplayPolicy(reasoning="omit")),
     "context_length_exceeded": (
         lambda item: item.get("content") == "Hi",
         ReplayPolicy(max_items=4),
@@ -427,6 +428,23 @@ async def test_an_edited_history_is_a_way_out(server: ResponsesServer) -> None:
             [raw for raw in conversation.raw_items if b'"Hi"' not in bytes(raw)]
         )
         assert (await conversation.create("Go on")).output_text == DONE
+
+
+@pytest.mark.parametrize("way", ["clear", "fork"])
+async def test_a_history_that_is_refused_for_any_reason_can_be_left(
+    server: ResponsesServer, way: str
+) -> None:
+    async with open_conversation(server) as conversation:
+        await conversation.create("Hi")
+        earlier = await conversation.fork()
+        await conversation.create("Look")
+        refuse_if(server, lambda item: item.get("content") == "Look", "new_code")
+        with pytest.raises(APIError):
+            await conversation.create("Go on")
+        if way == "clear":
+            await conversation.clear_history()
+        current = conversation if way == "clear" else earlier
+        assert (await current.create("Go on")).output_text == DONE
 
 
 def large_tool(size: int) -> Any:

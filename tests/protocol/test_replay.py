@@ -1,5 +1,6 @@
 """P7, without I/O: the input form of a history, rule by rule and at random."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -324,17 +325,17 @@ def test_a_text_is_shortened_in_its_middle_to_the_limit(limit: int) -> None:
         assert short[-1] == text[-1]
 
 
+MAKERS: list[Callable[[str], Json]] = [
+    lambda text: output(output=text),
+    lambda text: output(output=[{"type": "input_text", "text": text}]),
+    lambda text: {"type": "message", "role": "user", "content": text},
+    lambda text: {"type": "from_the_future", "x": [1, {"y": [text, None]}], "z": True},
+]
+
+
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda text: output(output=text),
-        lambda text: output(output=[{"type": "input_text", "text": text}]),
-        lambda text: {"type": "message", "role": "user", "content": text},
-        lambda text: {"type": "from_the_future", "x": [1, {"y": [text, None]}], "z": True},
-    ],
-)
-def test_strings_longer_than_the_api_accepts_are_shortened(make: Any) -> None:
+@pytest.mark.parametrize("make", MAKERS)
+def test_strings_longer_than_the_api_accepts_are_shortened(make: Callable[[str], Json]) -> None:
     whole, long = [make("ä" * 200), make("x" * 201)]
     (kept,) = converted(call(), whole, call("b"))[1:] or converted(whole)
     assert kept == whole
@@ -411,25 +412,28 @@ def test_statuses_are_removed_where_they_are_optional() -> None:
     assert converted(*items, ANSWER)[0] == items[0]
 
 
-@pytest.mark.parametrize(
-    ("before", "item", "texts"),
-    [
-        (call(), output(output="x" * 100), lambda item: [item["output"]]),
-        (
-            call(),
-            output(output=[{"type": "input_text", "text": "x" * 100}, "x" * 100]),
-            lambda item: [item["output"][0]["text"]],
-        ),
-        (
-            call("a", "shell_call"),
-            output("a", "shell_call_output", output=[{"stdout": "x" * 100, "stderr": "x" * 99}]),
-            lambda item: list(item["output"][0].values()),
-        ),
-        (ASK, {"type": "mcp_call", "output": "x" * 100}, lambda item: [item["output"]]),
-        (ASK, {"type": "program_output", "result": "x" * 100}, lambda item: [item["result"]]),
-    ],
-)
-def test_long_texts_of_tool_outputs_are_shortened(before: Json, item: Json, texts: Any) -> None:
+LongOutput = tuple[Json, Json, Callable[[Json], list[str]]]
+LONG_OUTPUTS: list[LongOutput] = [
+    (call(), output(output="x" * 100), lambda item: [item["output"]]),
+    (
+        call(),
+        output(output=[{"type": "input_text", "text": "x" * 100}, "x" * 100]),
+        lambda item: [item["output"][0]["text"]],
+    ),
+    (
+        call("a", "shell_call"),
+        output("a", "shell_call_output", output=[{"stdout": "x" * 100, "stderr": "x" * 99}]),
+        lambda item: list(item["output"][0].values()),
+    ),
+    (ASK, {"type": "mcp_call", "output": "x" * 100}, lambda item: [item["output"]]),
+    (ASK, {"type": "program_output", "result": "x" * 100}, lambda item: [item["result"]]),
+]
+
+
+@pytest.mark.parametrize(("before", "item", "texts"), LONG_OUTPUTS)
+def test_long_texts_of_tool_outputs_are_shortened(
+    before: Json, item: Json, texts: Callable[[Json], list[str]]
+) -> None:
     sent = converted(before, item, max_output=60)[-1]
     assert all(len(text) <= 60 and "shortened" in text for text in texts(sent))
     assert converted(before, item, max_output=100)[-1] == item
@@ -504,17 +508,21 @@ FIELDS: Items = st.fixed_dictionaries(
 )
 
 
-def merge(*fields: Json) -> Json:
-    return {name: value for some in fields for name, value in some.items()}
+def of_kind(kind: Any, fields: Json) -> Json:
+    return {**fields, "type": kind}
+
+
+def thought(fields: Json) -> Json:
+    return {**THOUGHT, **fields}
 
 
 ITEM: Items = st.one_of(
-    st.builds(merge, st.builds(dict, type=st.sampled_from(KINDS)), FIELDS),
-    st.builds(merge, st.just(THOUGHT), FIELDS),
+    st.builds(of_kind, st.sampled_from(KINDS), FIELDS),
+    st.builds(thought, FIELDS),
     st.builds(call, st.sampled_from("ab")),
     st.builds(output, st.sampled_from("ab")),
     st.sampled_from([ASK, ANSWER, THOUGHT, PLAIN_THOUGHT, None, COMPACTION]),
-    st.builds(merge, FIELDS, st.builds(dict, type=ODD)),
+    st.builds(of_kind, ODD, FIELDS),
 )
 PIECES = st.lists(
     st.tuples(
