@@ -329,7 +329,7 @@ def refuse_if(server: ResponsesServer, refused: Callable[[Json], object], code: 
 
     def answer(request: Request) -> Any:
         if any(refused(item) for item in request.history):
-            return Fail(code, status=400)
+            return Fail(code, status=400, message="The input is refused.")
         return DONE
 
     server.respond_with(answer)

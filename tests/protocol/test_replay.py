@@ -156,6 +156,27 @@ def test_values_that_are_no_items_are_left_out(item: Any) -> None:
     assert converted(ASK, item, ANSWER) == [ASK, ANSWER]
 
 
+# --- Ids ---------------------------------------------------------------------------------
+
+
+def test_two_items_with_the_same_id_do_not_both_have_it() -> None:
+    """A message stays without its id; an item that needs its id is left out."""
+    again = {**ANSWER, "content": "Again"}
+    search = {"type": "web_search_call", "id": "ws_1"}
+    sent = converted(THOUGHT, ANSWER, THOUGHT, again, search, search)
+    del again["id"]
+    assert sent == [THOUGHT, ANSWER, again, search]
+
+
+def test_an_id_may_be_that_of_a_call_or_odd() -> None:
+    pair = [
+        {"type": "local_shell_call", "id": "a", "call_id": "a"},
+        {"type": "local_shell_call_output", "id": "a", "output": ""},
+    ]
+    odd: list[Json] = [{"type": "new", "id": value} for value in ("", "", None, None, 1, 1)]
+    assert converted(*pair, *odd) == [*pair, *odd]
+
+
 # --- Reasoning ---------------------------------------------------------------------------
 
 
@@ -196,7 +217,7 @@ def test_reasoning_of_another_model_is_left_out(
     [
         ([THOUGHT], []),
         ([THOUGHT, ANSWER, THOUGHT], [0, 1]),
-        ([THOUGHT, THOUGHT, ANSWER], [0, 1, 2]),
+        ([THOUGHT, {**THOUGHT, "id": "rs_2"}, ANSWER], [0, 1, 2]),
         ([THOUGHT, ASK, ANSWER], [1, 2]),
         ([call(), THOUGHT, output()], [0, 2]),
         ([THOUGHT, {"type": "compaction_trigger"}], [1]),
@@ -344,11 +365,15 @@ def test_strings_longer_than_the_api_accepts_are_shortened(make: Callable[[str],
 
 
 @pytest.mark.usefixtures("small")
-def test_a_large_image_or_file_is_left_out_instead_of_shortened() -> None:
+def test_a_large_image_or_file_is_left_out_instead_of_shortened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert replay.MAX_MEDIA["input_image"] == 2 * MAX_STRING
+    monkeypatch.setattr(replay, "MAX_MEDIA", dict.fromkeys(replay.MAX_MEDIA, 300))
     parts = [
-        {"type": "input_image", "image_url": "x" * 201},
-        {"type": "input_image", "image_url": "y"},
-        {"type": "input_file", "file_data": "x" * 201},
+        {"type": "input_image", "image_url": "x" * 301},
+        {"type": "input_image", "image_url": "y" * 201},
+        {"type": "input_file", "file_data": "x" * 301},
         "odd",
     ]
     sent = converted({**ASK, "content": parts})[0]["content"]
@@ -358,7 +383,7 @@ def test_a_large_image_or_file_is_left_out_instead_of_shortened() -> None:
         "[file left out]",
         "odd",
     ]
-    image = {"type": "image_generation_call", "id": "ig_1", "result": "x" * 201}
+    image = {"type": "image_generation_call", "id": "ig_1", "result": "x" * 301}
     assert converted(image)[0]["content"] == "[image left out]"
 
 

@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -47,10 +47,6 @@ if TYPE_CHECKING:
     from trio_responses._wire import OutputItem, Usage
 
 __all__ = ["CallTracker", "CommittedTurn", "Counters", "History", "LogEntry", "TurnPlan"]
-
-
-CALL_TEXTS: Final = (b"_call", b"mcp_approval_re", b"tool_search_output")
-"""Parts of the types of calls and outputs: most turns have none, which is found out quickly."""
 
 
 @dataclass(slots=True)
@@ -430,8 +426,9 @@ class CallTracker:
 
     def scan(self, items: RawItems) -> None:
         """Find tool calls and outputs in items that were appended to the history."""
-        if not any(text in items.json for text in CALL_TEXTS):
-            return
+        text = items.json
+        if not (b"_call" in text or b"mcp_approval_re" in text or b"tool_search_out" in text):
+            return  # like most turns, found out without decoding the items
         for key, is_call, raw in find_calls_and_outputs(items):
             if is_call:
                 self._pending[key] = raw.copy()  # does not keep the neighbours in memory

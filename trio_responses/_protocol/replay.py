@@ -10,7 +10,9 @@ keeps its exact bytes:
   an item of the model after it.
 * **Calls** have one output each, and outputs have a call. A call that has no output yet is left
   out, unless the caller names it as answered.
-* **Sizes.** A longer text than `MAX_STRING` is shortened; a larger image or file is left out.
+* **Sizes.** A longer text than `MAX_STRING` is shortened; a larger image or file than `MAX_MEDIA`
+  is left out.
+* **Ids.** No two items have the same id.
 
 `ReplayRules` adds the filters that a user has chosen. Nothing is changed in the history itself.
 """
@@ -94,6 +96,22 @@ OPTIONAL_STATUS: Final = frozenset(
 )
 """The types of items whose ``status`` can be left out."""
 
+OPTIONAL_ID: Final = frozenset(
+    {
+        "apply_patch_call",
+        "compaction",
+        "custom_tool_call",
+        "function_call",
+        "message",
+        "shell_call",
+        "tool_search_call",
+        *CALL_TYPES,
+    }
+)
+"""The types of items whose ``id`` can be left out, which is needed if two items have the same."""
+SHARED_ID: Final = "local_shell_call_output"
+"""The type of an item whose ``id`` is that of another item."""
+
 TOOL_OUTPUTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(CALL_TYPES, "output"),
     "mcp_call": "output",
@@ -122,8 +140,19 @@ PLACEHOLDERS: Final[Mapping[str, Mapping[str, str]]] = {
     "image_generation_call": {"type": "message", "role": "assistant", "content": IMAGE_OMITTED},
 }
 """What takes the place of a part, or of an item, whose image or file is left out."""
-IMAGES: Final = frozenset({"input_image", "computer_screenshot", "image_generation_call"})
-"""The types of parts and items that are images."""
+IMAGES: Final[Mapping[str, int]] = dict.fromkeys(
+    ("input_image", "computer_screenshot", "image_generation_call"), 0
+)
+"""The types of parts and items that are images. None has fewer bytes than this."""
+MAX_MEDIA: Final[Mapping[str, int]] = {
+    "input_image": 20_971_520,
+    "computer_screenshot": 20_971_520,
+    "input_file": 73_400_320,
+    "image_generation_call": MAX_STRING,
+}
+"""The number of bytes of the largest part or item that the API accepts."""
+MEDIA_FIELDS: Final = frozenset({"image_url", "file_data"})
+"""Strings that may be longer than `MAX_STRING`, and make no sense if they are shortened."""
 
 
 class Origin(NamedTuple):
@@ -165,6 +194,7 @@ class _Fields(msgspec.Struct, gc=False):
     """The fields of an item that the rules read. An empty `msgspec.Raw` is a missing field."""
 
     type: Any = None
+    id: Any = None
     role: msgspec.Raw = msgspec.Raw()
     status: msgspec.Raw = msgspec.Raw()
     created_by: msgspec.Raw = msgspec.Raw()
@@ -243,12 +273,15 @@ class InputForm:
         self._pieces: list[RawItems] = []
         self._open: dict[CallKey, int | None] = {}
         """The calls without output, and the piece that each is in; `None` if it can wait."""
+        self._ids: set[str] = set()
+        """The ids of all items."""
 
     def copy(self) -> Self:
         """Return an independent copy."""
         other = type(self)(self.rules)
         other._pieces = self._pieces.copy()  # noqa: SLF001 - of the same class
         other._open = self._open.copy()  # noqa: SLF001
+        other._ids = self._ids.copy()  # noqa: SLF001
         return other
 
     @property
@@ -262,10 +295,21 @@ class InputForm:
         kept: list[tuple[_Fields, msgspec.Raw]] = []
         for fields, raw in entries:
             new = _convert(fields, raw, self.rules, piece.origin)
+            if new is not None:
+                new = self._with_unique_id(fields, new)
             if new is not None and self._matches(fields, new):
                 kept.append((fields, new))
         new_items = _without_loose_reasoning(kept)
         self._pieces.append(_join(piece.items, new_items, [raw for _, raw in entries]))
+
+    def _with_unique_id(self, fields: _Fields, raw: msgspec.Raw) -> msgspec.Raw | None:
+        """Return an item without an id that an earlier item has; `None` if it needs the id."""
+        if not isinstance(fields.id, str) or not fields.id or fields.kind == SHARED_ID:
+            return raw
+        if fields.id not in self._ids:
+            self._ids.add(fields.id)
+            return raw
+        return _with_changes(raw, {"id": None}) if fields.kind in OPTIONAL_ID else None
 
     def _matches(self, fields: _Fields, raw: msgspec.Raw) -> bool:
         """Whether a call is the only one with its id, or an output has a call before it."""
@@ -326,7 +370,7 @@ def _convert(
         changes = _field_changes(kind, fields, rules)
         raw = _with_changes(raw, changes) if changes else raw
     if rules.images == "omit":
-        raw = _without_media(kind, raw, IMAGES, 0)
+        raw = _without_media(kind, raw, IMAGES)
     if rules.max_output is not None and kind in TOOL_OUTPUTS:
         name = TOOL_OUTPUTS[kind]
         output = _object_decoder.decode(raw).get(name)
@@ -334,7 +378,7 @@ def _convert(
             shorter = _shortened(output, rules.max_output, OUTPUT_TEXTS)
             raw = raw if shorter is output else _with_changes(raw, {name: shorter})
     if len(raw) > MAX_STRING:
-        raw = _without_media(kind, raw, PLACEHOLDERS, MAX_STRING)
+        raw = _without_media(kind, raw, MAX_MEDIA)
         raw = _shortened(raw, MAX_STRING)
     return raw
 
@@ -383,30 +427,26 @@ def _with_changes(raw: msgspec.Raw, changes: Mapping[str, msgspec.Raw | None]) -
     return _encode({name: value for name, value in changed.items() if value is not None})
 
 
-def _without_media(
-    kind: str, raw: msgspec.Raw, kinds: Collection[str], longer_than: int
-) -> msgspec.Raw:
-    """Return an item with placeholders for images and files.
+def _without_media(kind: str, raw: msgspec.Raw, limits: Mapping[str, int]) -> msgspec.Raw:
+    """Return an item, or a part, with placeholders for images and files.
 
-    :param kinds: the types of the parts and items to be left out.
-    :param longer_than: the size in bytes up to which they stay.
+    :param limits: the types of the parts and items to be left out, and the number of bytes up to
+        which they stay.
     """
-    if len(raw) <= longer_than:
-        return raw
-    if kind in kinds:
+    if len(raw) > limits.get(kind, len(raw)):
         return _encode(PLACEHOLDERS[kind])
     changes: dict[str, msgspec.Raw | None] = {}
     item = _object_decoder.decode(raw)
     for name in ("content", "output"):
         value = item.get(name, msgspec.Raw())
         if _starts_with(value, b"{"):
-            part = _without_media(_read_one(value).kind, value, kinds, longer_than)
+            part = _without_media(_read_one(value).kind, value, limits)
             if part is not value:
                 changes[name] = part
         elif _starts_with(value, b"["):
             old = _array_decoder.decode(value)
             new = [
-                _without_media(_read_one(part).kind, part, kinds, longer_than)
+                _without_media(_read_one(part).kind, part, limits)
                 if _starts_with(part, b"{")
                 else part
                 for part in old
@@ -429,7 +469,9 @@ def _shortened(raw: msgspec.Raw, limit: int, fields: Collection[str] | None = No
     if _starts_with(raw, b"{"):
         old = _object_decoder.decode(raw)
         new = {
-            name: _shortened(value, limit, fields) if fields is None or name in fields else value
+            name: _shortened(value, limit, fields)
+            if (fields is None and name not in MEDIA_FIELDS) or (fields and name in fields)
+            else value
             for name, value in old.items()
         }
         return raw if all(new[name] is old[name] for name in old) else _encode(new)
