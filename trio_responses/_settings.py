@@ -302,8 +302,9 @@ class ReplayPolicy:
     """The largest number of characters of each text in the output of a tool. A longer one is
     shortened, with a notice in its middle. `None` for the limit of the API, 10,485,760."""
     max_items: int | None = None
-    """The largest number of items, the latest ones: from a message of the user on, if there is one
-    among them. A call and its output stay together, and the latest compaction item stays."""
+    """The number of items to send, the latest ones: from a message of the user on, if there is one
+    among them. The reasoning before the first one stays, and the latest compaction item. A call
+    and its output stay together."""
 
     def __post_init__(self) -> None:
         """Check every value.

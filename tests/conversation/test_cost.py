@@ -66,7 +66,8 @@ def test_a_turn_of_many_items_calls_no_more_functions_than_a_turn_of_few() -> No
 
 
 def test_a_history_is_scanned_for_calls_once() -> None:
-    history = History([Piece(raw_input([{"role": "user", "content": "hi"}] * 1000), Origin())])
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": ""}
+    history = History([Piece(raw_input([call] * 1000), Origin())])
     first = counted(history.track_calls)
     assert counted(lambda: history.track_calls().has_pending_calls) < 10 < first
 
@@ -102,3 +103,14 @@ async def test_items_that_contain_separators_of_json_stay_separate(server: Respo
             == len(conversation.items)
             == 4
         )
+
+
+def test_a_history_is_converted_for_full_input_once() -> None:
+    """The items that a turn adds are converted alone, and equal items stay the same objects."""
+    history = History([Piece(raw_input([{"role": "user", "content": "hi"}] * 1000), Origin())])
+    rules = history.policy.rules(Origin("m"))
+    first = counted(lambda: history.input_items(rules))
+    assert counted(lambda: history.input_items(rules)) < 20 < first
+    assert history.input_items(rules)[0] is history.pieces[0]
+    fork = history.fork()
+    assert counted(lambda: fork.input_items(rules)) < 20

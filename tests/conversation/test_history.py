@@ -362,6 +362,31 @@ async def test_bytes_that_are_not_a_checkpoint_are_rejected_with_the_reason(
         await reserve_all_lanes(connection)
 
 
+async def test_a_checkpoint_with_nested_values_is_restored_and_sent(
+    server: ResponsesServer,
+) -> None:
+    saved = nested(400, "items")
+    async with (
+        open_steady(server) as connection,
+        connection.restore_conversation(saved) as conversation,
+    ):
+        await conversation.create("Hi")
+    assert bytes(conversation.raw_items[0]) == b'{"a":' + b"[" * 400 + b"]" * 400 + b"}"
+
+
+async def test_origins_that_do_not_fit_the_items_of_a_checkpoint_are_ignored(
+    server: ResponsesServer,
+) -> None:
+    for counts in ([1], [3], [3, -1], []):
+        origins = [[count, "m", False] for count in counts]
+        saved = checkpoint(items=[user("One"), user("Two")], origins=origins)
+        async with (
+            open_steady(server) as connection,
+            connection.restore_conversation(saved) as conversation,
+        ):
+            assert history(conversation) == [user("One"), user("Two")]
+
+
 # --- Statistics and repr -----------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 import trio
+from msgspec import Raw
 
 from tests.conversation.rig import deltas, history, open_conversation, open_steady, user
 from tests.conversation.runs.rig import DONE, WEATHER, answers, function_call, say_raw
@@ -20,6 +21,13 @@ from trio_responses import (
     RequestTooLarge,
     function_tool,
 )
+from trio_responses._conversation.history import History
+from trio_responses._conversation.settings import TurnSettings
+from trio_responses._conversation.turn import ConversationRequest
+from trio_responses._protocol.continuation import ContinuationPoint, Placement
+from trio_responses._protocol.replay import Origin, Piece
+from trio_responses._turn.request_builder import raw_input
+from trio_responses._wire import Response
 from trio_responses.testing import Call, Fail, Request, ResponsesServer
 
 THOUGHT: Json = {
@@ -289,6 +297,33 @@ async def test_a_call_whose_output_has_no_text_is_left_out_with_its_reasoning(
     assert narrow_server.requests[1].input_items == [user("Click"), user("Never mind")]
     assert deltas(narrow_server) == [False, False, True, False]
     assert not any(item["type"] == "computer_call" for item in narrow_server.requests[3].history)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_an_output_is_not_sent_without_its_call(*, full: bool) -> None:
+    """A call without a name has no input form; the server that made it takes its output."""
+    nameless = {**function_call("", call_id="call_1"), "name": None}
+    history = History([Piece(raw_input([user("Hi"), cast("Any", nameless)]), Origin())])
+    settings = TurnSettings({"model": "m"})
+    place = Placement(socket=object(), lane=None)
+    if not full:
+        history = held_by(history, place, settings)
+    key = ("function_call", "call_1")
+    history.track_calls().store_output(key, Raw(msgspec.json.encode(OUTPUT)))
+    request = ConversationRequest(
+        history, raw_input("Go on"), settings, instructions_with_parent=True
+    )
+    sent = msgspec.json.decode(request.write(place, lambda _: "resp_1"))["input"]
+    assert sent == ([user("Hi")] if full else [OUTPUT]) + [user("Go on")]
+    request.commit(Response(id="resp_2", status="completed"), ())
+    assert not history.track_calls().has_pending_calls
+    assert history.unsent_outputs == []
+
+
+def held_by(history: History, place: Placement, settings: TurnSettings) -> History:
+    """Return a history that the server holds."""
+    point = ContinuationPoint(placement=place, response_id="resp_1", settings=settings.canonical)
+    return History(history.sources, server=point)
 
 
 async def test_a_call_that_can_wait_for_its_output_is_not_interrupted(

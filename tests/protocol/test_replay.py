@@ -24,6 +24,7 @@ from trio_responses._protocol.replay import (
     prepare_new_items,
     shorten,
     to_input_items,
+    without_outputs,
 )
 
 Json = dict[str, Any]
@@ -277,12 +278,12 @@ def test_a_call_stays_if_the_new_items_answer_it() -> None:
 def test_a_call_and_its_output_may_be_in_different_pieces() -> None:
     form = InputForm(ReplayRules())
     form.append(Piece(joined(ASK, THOUGHT, call()), Origin()))
-    assert form.has_open_calls
+    assert [*form.open_calls] == [A]
     assert decoded(form.items()) == [ASK]
     copy = form.copy()
     form.append(Piece(joined(output()), Origin()))
     assert decoded(form.items()) == [ASK, THOUGHT, call(), output()]
-    assert not form.has_open_calls
+    assert not form.open_calls
     assert decoded(copy.items()) == [ASK]
 
 
@@ -481,8 +482,8 @@ COMPACTION: Json = {"type": "compaction", "encrypted_content": "g"}
         ([ASK, ANSWER, ASK], 2, [2]),
         ([ASK, call(), output(), ANSWER], 2, [3]),
         ([ASK, call(), output(), ANSWER], 3, [1, 2, 3]),
-        ([ASK, THOUGHT, call(), output(), ANSWER], 3, [4]),
-        ([ASK, THOUGHT, ANSWER], 1, []),
+        ([ASK, THOUGHT, call(), output(), ANSWER], 3, [1, 2, 3, 4]),
+        ([ASK, THOUGHT, ANSWER], 1, [1, 2]),
         ([COMPACTION, ASK, ANSWER, ASK], 1, [0, 3]),
         ([COMPACTION, ASK, COMPACTION, ASK, ANSWER], 2, [2, 3, 4]),
         ([COMPACTION, ANSWER, ASK], 2, [0, 2]),
@@ -490,6 +491,17 @@ COMPACTION: Json = {"type": "compaction", "encrypted_content": "g"}
 )
 def test_the_latest_items_are_kept(items: list[Json], limit: int, kept: list[int]) -> None:
     assert converted(*items, max_items=limit) == [items[n] for n in kept]
+
+
+def test_calls_whose_outputs_follow_are_kept() -> None:
+    items = [ASK, ANSWER, THOUGHT, call(), call("b"), ASK]
+    sent = converted(*items, max_items=1, answered={A, ("function_call", "b")})
+    assert sent == items[2:]
+
+
+def test_outputs_of_calls_that_are_left_out_are_left_out() -> None:
+    items = joined(ASK, call(), output(), output("b"))
+    assert decoded([without_outputs(items, {A})]) == [ASK, call(), output("b")]
 
 
 # --- New items ---------------------------------------------------------------------------

@@ -104,6 +104,9 @@ class Conversation:
     asked for. A turn that fails, is cancelled, or is left before its end does not change the
     history. The settings are copied when the conversation begins: later changes to the objects
     that were passed have no effect.
+
+    The model reads a call only together with its output. So a turn first sends the outputs that an
+    interrupted run has kept; calls that have none, and none in the input, count as interrupted.
     """
 
     def __init__(
@@ -611,6 +614,7 @@ class Conversation:
     ) -> None:
         """Replace the history, for example by a window from ``/responses/compact``.
 
+        The items are output items or input items; full input sends them as `input_items` shows.
         The next turn begins a new chain. An active turn continues with the old history, and is not
         added to the new one. The window is the whole output of the compaction; its id is not a
         parent of a response (guide, "Compaction").

@@ -31,6 +31,7 @@ from trio_responses._protocol.replay import (
     can_wait,
     error_output_for,
     prepare_new_items,
+    without_outputs,
 )
 from trio_responses._protocol.requests import SteerState
 from trio_responses._settings import ReplayPolicy
@@ -38,6 +39,7 @@ from trio_responses._tools.toolbox import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from trio_responses._protocol.calls import CallKey
     from trio_responses._protocol.continuation import ContinuationPoint, Placement
@@ -239,10 +241,18 @@ class History:
         parent = parent_of_delta(server, None if steers else settings, placement, held)
         if left_out:  # the server has the calls, and would refuse a delta without their outputs
             parent = None
+        items = [new]
+        if parent is None:
+            form = self._convert(rules)
+            lost = set(self.track_calls().keys).difference(form.open_calls)
+            if lost:  # calls that have no input form, so that no output may follow
+                left_out = {*left_out, *lost}
+                new = without_outputs(new, lost)
+            items = [*form.items(_keys(new) if form.open_calls else ()), new]
         return TurnPlan(
             base_revision=self.revision,
             placement=placement,
-            items=[new] if parent is not None else [*self.input_items(rules, new), new],
+            items=items,
             new=new,
             left_out=left_out,
             parent=parent,
@@ -272,20 +282,19 @@ class History:
                 outputs.append(output)
         return outputs, left_out
 
-    def input_items(self, rules: ReplayRules, new: RawItems | None = None) -> list[RawItems]:
-        """Return the history as full input has it.
+    def input_items(self, rules: ReplayRules) -> list[RawItems]:
+        """Return the history as full input has it, without the calls that have no output yet."""
+        return self._convert(rules).items()
 
-        :param new: the new items that follow.
-        """
+    def _convert(self, rules: ReplayRules) -> InputForm:
+        """Return the input form of the history; only what was added is converted."""
         if self._form is None or self._form.rules != rules:
             self._form, self._converted = InputForm(rules), 0
         for entry in self._log[self._converted :]:
             for items in entry.items:
                 self._form.append(Piece(items, entry.origin))
         self._converted = len(self._log)
-        if new is None or not self._form.has_open_calls:
-            return self._form.items()
-        return self._form.items({found.key for found in find_calls_and_outputs(new)})
+        return self._form
 
     def count_request(self, plan: TurnPlan, size: int) -> None:
         """Count a sent request, as a delta or as full input, and its bytes.
@@ -358,6 +367,11 @@ class History:
         return self._calls
 
 
+def _keys(items: RawItems) -> set[CallKey]:
+    """Return the keys of the tool calls and outputs among items."""
+    return {found.key for found in find_calls_and_outputs(items)} if items else set()
+
+
 class CallTracker:
     """The tool calls of a history that have no output yet, and the outputs to be sent.
 
@@ -368,6 +382,11 @@ class CallTracker:
     def __init__(self) -> None:
         self._pending: dict[CallKey, msgspec.Raw] = {}
         self._outputs: dict[CallKey, msgspec.Raw] = {}
+
+    @property
+    def keys(self) -> AbstractSet[CallKey]:
+        """The tool calls without output."""
+        return self._pending.keys()
 
     @property
     def has_pending_calls(self) -> bool:
@@ -396,7 +415,7 @@ class CallTracker:
         self, new: RawItems
     ) -> Iterator[tuple[CallKey, msgspec.Raw, msgspec.Raw | None]]:
         """Yield each tool call that new items do not answer, and its unsent output, if any."""
-        answered = {found.key for found in find_calls_and_outputs(new)} if new else ()
+        answered = _keys(new)
         for key, raw in self._pending.items():
             if key not in answered:
                 yield key, raw, self._outputs.get(key)

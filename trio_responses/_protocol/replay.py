@@ -45,6 +45,7 @@ __all__ = [
     "prepare_new_items",
     "shorten",
     "to_input_items",
+    "without_outputs",
 ]
 
 MAX_STRING: Final = 10_485_760
@@ -262,6 +263,17 @@ def error_output_for(raw: msgspec.Raw, text: str) -> msgspec.Raw | None:
     return make_error_output(call, text) if isinstance(call, wire.Item) else None
 
 
+def without_outputs(items: RawItems, keys: Collection[CallKey]) -> RawItems:
+    """Return items without the outputs of some calls."""
+    return RawItems.join(
+        [
+            raw
+            for fields, raw in _read(items)
+            if fields.kind not in CALL_TYPES or call_key(raw) not in keys
+        ]
+    )
+
+
 class InputForm:
     """The input form of a history that grows: each piece is converted once.
 
@@ -285,9 +297,9 @@ class InputForm:
         return other
 
     @property
-    def has_open_calls(self) -> bool:
-        """Whether calls have no output."""
-        return bool(self._open)
+    def open_calls(self) -> Collection[CallKey]:
+        """The calls without output that the form has if new items answer them."""
+        return self._open.keys()
 
     def append(self, piece: Piece) -> None:
         """Convert the next piece of the history."""
@@ -347,7 +359,7 @@ class InputForm:
         limit = self.rules.max_items
         if limit is not None and sum(items.count for items in pieces) > limit:
             rules = msgspec.structs.replace(self.rules, max_items=None)
-            latest = _latest_items(pieces, limit)
+            latest = _latest_items(pieces, limit, answered)
             return to_input_items([Piece(latest, Origin())], rules, answered)
         return pieces
 
@@ -534,22 +546,28 @@ def _without_calls(items: RawItems, keys: Collection[CallKey]) -> RawItems:
     return RawItems.join(_without_loose_reasoning(kept[::-1]))
 
 
-def _latest_items(pieces: Sequence[RawItems], limit: int) -> RawItems:
-    """Return the latest items: at most so many, from a message of the user on if there is one.
+def _latest_items(
+    pieces: Sequence[RawItems], limit: int, answered: Collection[CallKey]
+) -> RawItems:
+    """Return the latest items: so many, or fewer from a message of the user on.
 
-    The latest compaction item stands for the items before it, so it stays.
+    Calls whose outputs follow stay, and so does the reasoning before the first item. The latest
+    compaction item stands for the items before it, so it stays, too.
     """
     entries = [entry for items in pieces for entry in _read(items)]
-    earlier, latest = entries[: len(entries) - limit], entries[len(entries) - limit :]
-    messages = [n for n, (fields, _) in enumerate(latest) if bytes(fields.role) == b'"user"']
-    if messages:
-        earlier += latest[: messages[0]]
-        latest = latest[messages[0] :]
-    elif earlier[-1][0].kind == "reasoning":  # the items that it led to go with it
-        while latest and _is_of_the_model(latest[0][0]):
-            del latest[0]
-    compactions = [raw for fields, raw in earlier if fields.kind == "compaction"]
-    return RawItems.join([*compactions[-1:], *(raw for _, raw in latest)])
+    waiting = [
+        number
+        for number, (fields, raw) in enumerate(entries)
+        if fields.kind in OUTPUT_TYPES and call_key(raw) in answered
+    ]
+    end = min(waiting, default=len(entries))
+    start = min(len(entries) - limit, end)
+    messages = (n for n in range(start, end) if bytes(entries[n][0].role) == b'"user"')
+    start = next(messages, start)
+    while start and entries[start - 1][0].kind == "reasoning":
+        start -= 1
+    compactions = [raw for fields, raw in entries[:start] if fields.kind == "compaction"]
+    return RawItems.join([*compactions[-1:], *(raw for _, raw in entries[start:])])
 
 
 def _join(items: RawItems, new: Sequence[msgspec.Raw], old: Sequence[msgspec.Raw]) -> RawItems:
