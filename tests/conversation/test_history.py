@@ -365,13 +365,14 @@ async def test_bytes_that_are_not_a_checkpoint_are_rejected_with_the_reason(
 async def test_a_checkpoint_with_nested_values_is_restored_and_sent(
     server: ResponsesServer,
 ) -> None:
-    saved = nested(400, "items")
+    deep = b'{"type":"configuration_update","text":{"a":' + b"[" * 400 + b"]" * 400 + b"}}"
+    saved = checkpoint(items="~").replace(b'"~"', b"[" + deep + b"]")
     async with (
         open_steady(server) as connection,
         connection.restore_conversation(saved) as conversation,
     ):
         await conversation.create("Hi")
-    assert bytes(conversation.raw_items[0]) == b'{"a":' + b"[" * 400 + b"]" * 400 + b"}"
+    assert bytes(conversation.raw_items[0]) == deep
 
 
 async def test_origins_that_do_not_fit_the_items_of_a_checkpoint_are_ignored(
