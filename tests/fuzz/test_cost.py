@@ -236,4 +236,4 @@ def test_deep_nesting_uses_no_additional_memory(raw: bytes) -> None:
         tracemalloc.stop()
     assert isinstance(event, UndecodableFrame)
     assert event.raw is raw
-    assert peak < len(raw) + 20_000  # one copy, for the search for lone surrogates
+    assert peak < len(raw) + 20_000

@@ -11,6 +11,7 @@ from trio_responses._conversation.settings import TurnSettings
 from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.continuation import ContinuationPoint, Placement
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._wire.nesting import check_nesting
 
 if TYPE_CHECKING:
     from typing import Self
@@ -108,6 +109,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
 
 def _decode(saved: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
+        check_nesting(saved)
         return msgspec.json.decode(saved, type=kind)
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"not a checkpoint: {error}; {HINT}") from None

@@ -45,6 +45,7 @@ from typing import Any, Generic, TypeVar, overload
 import msgspec
 
 from trio_responses._errors import ResponsesError
+from trio_responses._wire.nesting import check_nesting
 
 __all__ = ["InvalidJSON", "JSONType", "Schema", "strict_schema", "text_format"]
 
@@ -133,6 +134,7 @@ class JSONType(Generic[T]):
             type's own ``__post_init__`` propagates unchanged, except `TypeError` and `ValueError`.
         """
         try:
+            check_nesting(json)
             value: T = self._compiled.decode(json)
         except (ValueError, ArithmeticError) as error:
             raise InvalidJSON(_explain(error)) from error

@@ -26,6 +26,12 @@ from trio_responses._wire.events import (
     UndecodableFrame,
     UnknownEvent,
 )
+from trio_responses._wire.nesting import (
+    MAX_DECODED_LEVELS,
+    MAX_SKIPPED_LEVELS,
+    check_nesting,
+    nests_deeper,
+)
 
 # Without errors: servers send them in many shapes, all of which `decode_error` reads.
 _event_classes: list[Any] = [cls for cls in EVENTS.values() if cls is not ErrorEvent]
@@ -34,10 +40,16 @@ _event_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
 )
 
 
+SHALLOW_BYTES = 500
+"""The size up to which a frame is not checked: the check would cost more than decoding."""
+
+
 def decode_all(frames: Sequence[bytes]) -> list[ServerEvent]:
     """Decode frames into events, as :func:`decode` decodes one."""
     events: list[ServerEvent] = []
     remaining = iter(frames)
+    if max(map(len, frames), default=0) > SHALLOW_BYTES:  # the decoder rejects an empty frame
+        remaining = iter([b"" if _is_deep(frame) else frame for frame in frames])
     while len(events) < len(frames):
         try:
             events.extend(map(_event_decoder.decode, remaining))
@@ -85,12 +97,17 @@ _DONE_EVENTS: dict[str, type[Event]] = {
 _OPENING = re.compile(rb"[\[{]")
 
 
+def _is_deep(frame: bytes) -> bool:
+    return len(frame) > SHALLOW_BYTES and nests_deeper(frame, MAX_DECODED_LEVELS)
+
+
 def _decode_leniently(frame: bytes) -> ServerEvent:
     replaced = lenient.replace_lone_surrogates(frame)
     if replaced != frame:
         return decode(replaced)
     envelope = _Envelope()
     try:
+        check_nesting(frame, MAX_SKIPPED_LEVELS)
         envelope = lenient.decode(frame, _Envelope)
         event_class = _event_class(envelope)
         if event_class is ErrorEvent:
@@ -153,8 +170,6 @@ def _describe_decode_error(error: Exception) -> str:
     """Return the reason without content of the frame, which UnicodeDecodeError includes."""
     if isinstance(error, UnicodeDecodeError):
         return f"Invalid UTF-8 at byte {error.start}"
-    if isinstance(error, RecursionError):
-        return "The JSON nests too deeply"
     return str(error)
 
 

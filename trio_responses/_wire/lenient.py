@@ -20,6 +20,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from trio_responses._wire.base import Item, Part
+from trio_responses._wire.nesting import (
+    MAX_DECODED_LEVELS,
+    MAX_SKIPPED_LEVELS,
+    check_nesting,
+)
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -37,26 +42,51 @@ _object_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Dec
 _array_decoder: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _tag_decoder: msgspec.json.Decoder[_Tag] = msgspec.json.Decoder(_Tag)
 
-# An escape sequence in a string: a surrogate pair, a lone surrogate, or any other.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[dD][89a-fA-F][\da-fA-F]{2}|.)",
-    re.DOTALL,
+# A surrogate that is not part of a pair. Escaped backslashes have to be masked before.
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD](?:[89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F][\da-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][\da-fA-F]{2}\\u[dD])[c-fC-F][\da-fA-F]{2})"
 )
-_LONE_SURROGATE_LENGTH = len(rb"\ud83d")
+_REPLACEMENT = rb"\\ufffd"  # a template
+_ESCAPED_BACKSLASH = rb"\\"
+_MASKED = b"\xff\xff"  # no byte of UTF-8
+_CHUNK = 64 * 1024
+_OVERLAP = 12
+"""The bytes before and after an escape that decide whether it is a lone surrogate."""
 
 
 def replace_lone_surrogates(frame: bytes) -> bytes:
-    """Replace lone surrogates with U+FFFD: JSON allows lone surrogates, msgspec rejects them."""
-    if rb"\ud" not in frame.lower():
+    """Replace lone surrogates with U+FFFD: JSON allows lone surrogates, msgspec rejects them.
+
+    The replacement has the same length. Chunks bound the memory that the pieces between
+    replacements take.
+    """
+    if _LONE_SURROGATE.search(frame) is None or b"\xff" in frame:
         return frame
-    return _ESCAPE.sub(
-        lambda match: rb"\ufffd" if len(match[0]) == _LONE_SURROGATE_LENGTH else match[0], frame
-    )
+    masked = frame.replace(_ESCAPED_BACKSLASH, _MASKED)
+    if _LONE_SURROGATE.search(masked) is None:
+        return frame
+    result = bytearray()
+    for start in range(0, len(masked), _CHUNK):
+        before = min(start, _OVERLAP)
+        piece = masked[start - before : start + _CHUNK + _OVERLAP]
+        result += _LONE_SURROGATE.sub(_REPLACEMENT, piece)[before : before + _CHUNK]
+    del masked
+    return bytes(result.replace(_MASKED, _ESCAPED_BACKSLASH))
 
 
 @functools.cache
 def _decoder_of(type_: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(type_, strict=False)
+
+
+def decode_strictly(decoder: msgspec.json.Decoder[Any], raw: bytes | msgspec.Raw) -> Any:
+    """Decode JSON with a strict decoder, unless it has too many levels.
+
+    :raises msgspec.DecodeError: or another of :data:`DECODE_ERRORS`.
+    """
+    check_nesting(raw)
+    return decoder.decode(raw)
 
 
 @functools.cache
@@ -72,6 +102,7 @@ def decode(raw: bytes | msgspec.Raw, type_: Any) -> Any:
     :raises msgspec.DecodeError: or another of :data:`DECODE_ERRORS`, if no default applies.
     """
     try:
+        check_nesting(raw, MAX_SKIPPED_LEVELS if type_ is msgspec.Raw else MAX_DECODED_LEVELS)
         return _decoder_of(type_).decode(raw)
     except DECODE_ERRORS:
         origin = typing.get_origin(type_)
