@@ -48,8 +48,14 @@ def decode_all(frames: Sequence[bytes]) -> list[ServerEvent]:
     """Decode frames into events, as :func:`decode` decodes one."""
     events: list[ServerEvent] = []
     remaining = iter(frames)
-    if max(map(len, frames), default=0) > SHALLOW_BYTES:  # the decoder rejects an empty frame
-        remaining = iter([b"" if _is_deep(frame) else frame for frame in frames])
+    sizes = list(map(len, frames))
+    if max(sizes, default=0) > SHALLOW_BYTES:  # the decoder rejects an empty frame
+        remaining = iter(
+            [
+                b"" if size > SHALLOW_BYTES and nests_deeper(frame, MAX_DECODED_LEVELS) else frame
+                for size, frame in zip(sizes, frames, strict=True)
+            ]
+        )
     while len(events) < len(frames):
         try:
             events.extend(map(_event_decoder.decode, remaining))
@@ -95,10 +101,6 @@ _DONE_EVENTS: dict[str, type[Event]] = {
 
 # The start of an object or an array.
 _OPENING = re.compile(rb"[\[{]")
-
-
-def _is_deep(frame: bytes) -> bool:
-    return len(frame) > SHALLOW_BYTES and nests_deeper(frame, MAX_DECODED_LEVELS)
 
 
 def _decode_leniently(frame: bytes) -> ServerEvent:

@@ -30,7 +30,7 @@ def nests_deeper(json: bytes, levels: int) -> bool:
 
     Takes time in proportion to the size, and the memory of a chunk.
     """
-    if len(json) <= levels or json.count(b"[") + json.count(b"{") <= levels:
+    if json.count(b"[") + json.count(b"{") <= levels:
         return False
     depth = start = in_string = 0
     while start < len(json):
@@ -65,8 +65,8 @@ def _exact_highest(brackets: bytes, depth: int) -> int:
 
 def check_nesting(json: bytes | str | msgspec.Raw, levels: int = MAX_DECODED_LEVELS) -> None:
     """Raise `RecursionError` if JSON has more levels than may be decoded into Python objects."""
-    raw = json.encode(errors="replace") if isinstance(json, str) else bytes(json)
-    if nests_deeper(raw, levels):
+    raw = json.encode(errors="replace") if isinstance(json, str) else json
+    if nests_deeper(bytes(raw), levels):
         raise RecursionError(f"the JSON nests too deeply: more than {levels} levels")
 
 
