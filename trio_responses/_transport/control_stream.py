@@ -36,10 +36,11 @@ MAX_BODY_BYTES: Final = 16 * 1024
 BODY_TIMEOUT: Final = 1.0
 """Seconds in which the body of a refusal may arrive; the upgrade has failed either way."""
 MAX_LENGTH_DIGITS: Final = 18
-MAX_PENDING_BYTES: Final = 128 * 1024
+MAX_PENDING_FRAMES: Final = 16
 """Control frames that trio-websocket has not read yet."""
-FINAL_READ_CHECKPOINTS: Final = 16
-"""Checkpoints in which a reader may process the last bytes of a broken socket; two are enough."""
+FINAL_READ_CHECKPOINTS: Final = 16 + 2 * MAX_PENDING_FRAMES
+"""Checkpoints in which a reader may process the last bytes of a broken socket: two for the reader,
+and two for each control frame."""
 SWITCHING_PROTOCOLS: Final = 101
 FIRST_FINAL_STATUS: Final = 200
 HEADER_BYTES: Final = 2
@@ -83,11 +84,11 @@ class ControlStream(trio.abc.Stream):
         :param control: whole frames, as raw bytes.
         """
         self._pending += control
-        if len(self._pending) > MAX_PENDING_BYTES:
-            surplus = 0
-            while len(self._pending) - surplus > MAX_PENDING_BYTES // 2:
-                surplus += HEADER_BYTES + self._pending[surplus + 1]
-            del self._pending[:surplus]
+        starts = [0]
+        while starts[-1] < len(self._pending):
+            starts.append(starts[-1] + HEADER_BYTES + self._pending[starts[-1] + 1])
+        surplus = max(len(starts) - 1 - MAX_PENDING_FRAMES, 0)
+        del self._pending[: starts[surplus]]
         self._arrived.notify()
 
     def drop_pending(self) -> None:
@@ -108,6 +109,8 @@ class ControlStream(trio.abc.Stream):
         del max_bytes  # handshakes and control frames are small
         if self.states.life is TransportState.OPENING:
             return await self._receive_upgrade()
+        if self._pending:  # trio-websocket reads them without a checkpoint
+            await trio.lowlevel.checkpoint()
         while not self._pending and not self._ended:
             await self._arrived.wait()
         size = HEADER_BYTES + self._pending[1] if self._pending else 0
@@ -217,6 +220,7 @@ class ControlStream(trio.abc.Stream):
                 return bytes(received[:end])
             if SWITCHING_PROTOCOLS < status < FIRST_FINAL_STATUS or status == 100:  # noqa: PLR2004
                 del received[:end]  # an interim response: the final one follows (RFC 9110, 15.2)
+                await trio.lowlevel.checkpoint()
                 continue
             if status == 0:
                 self._set_upgrade_error(ConnectError(NOT_HTTP, retryable=False))
