@@ -45,8 +45,10 @@ SWITCHING_PROTOCOLS: Final = 101
 FIRST_FINAL_STATUS: Final = 200
 HEADER_BYTES: Final = 2
 CLOSE_FRAME: Final = 0x88
-CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
-LAST_CHUNK: Final = b"0\r\n\r\n"
+CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t;][^\r\n]*)?\r\n")
+MAX_CHUNK_LINE: Final = 1024
+"""The longest line with the size of a chunk that is waited for."""
+STATUSES_WITHOUT_BODY: Final = frozenset({204, 205, 304})
 NOT_HTTP: Final = (
     "the server did not answer in HTTP: check the port, and whether it needs https:// for TLS"
 )
@@ -252,15 +254,18 @@ class ControlStream(trio.abc.Stream):
     async def _read_rejection(self, status: int, headers: dict[str, str], body: bytearray) -> None:
         """Read the body of a rejected upgrade, and set the upgrade error for its HTTP status.
 
-        The body ends by its length or its last chunk, at the end of the stream, at
-        `MAX_BODY_BYTES`, or after `BODY_TIMEOUT`.
+        The body ends by its length or its last chunk with trailers, at the end of the stream, at
+        `MAX_BODY_BYTES`, or after `BODY_TIMEOUT`. Some statuses have none (RFC 9112, 6.3).
         """
-        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        codings = headers.get("transfer-encoding", "").lower().split(",")
+        chunked = codings[-1].strip() == "chunked"
         length = headers.get("content-length", "")
-        has_length = length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
+        has_length = not chunked and length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
         wanted = min(int(length) if has_length else MAX_BODY_BYTES, MAX_BODY_BYTES)
+        if status in STATUSES_WITHOUT_BODY:
+            wanted = 0
         with trio.move_on_after(BODY_TIMEOUT):
-            while len(body) < wanted and not (chunked and body.endswith(LAST_CHUNK)):
+            while len(body) < wanted and not (chunked and _read_chunks(body)[1]):
                 try:
                     data = await self._stream.receive_some()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -269,19 +274,27 @@ class ControlStream(trio.abc.Stream):
                     break
                 body += data
         if chunked:
-            body = _join_chunks(body)
+            body = _read_chunks(body)[0]
         self._set_upgrade_error(handshake_error(status, headers, bytes(body[:wanted])))
 
 
-def _join_chunks(raw: bytearray) -> bytearray:
-    """Return a body without the framing of its chunks, as far as it arrived (RFC 9112, 7.1)."""
+def _read_chunks(raw: bytearray) -> tuple[bytearray, bool]:
+    """Return a body without the framing of its chunks, as far as it arrived (RFC 9112, 7.1).
+
+    :return: the body, and whether it has ended: the trailers have arrived, or the framing is wrong.
+    """
     body = bytearray()
     position = 0
     while size := CHUNK_SIZE.match(raw, position):
-        position = size.end() + int(size[1], 16)
+        length = int(size[1], 16)
+        if length == 0:
+            no_trailers = raw.startswith(b"\r\n", size.end())
+            return body, no_trailers or b"\r\n\r\n" in raw[size.end() :]
+        position = size.end() + length
         body += raw[size.end() : position]
         position += len(b"\r\n")
-    return body
+    rest = raw[position : position + MAX_CHUNK_LINE]
+    return body, b"\n" in rest or len(rest) == MAX_CHUNK_LINE
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
