@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Router"]
 
-ODD_FRAMES_PER_STEP: Final = 16
+ODD_FRAMES_PER_STEP: Final = 8
 """The most frames that are decoded leniently, or are no text, before other tasks run. Such a frame
-takes up to 70 us; an event of the documented form takes 1 to 7."""
+takes 10 to 100 us; an event of the documented form takes 1 to 7."""
 MIN_EVENT_BYTES: Final = 64
 """The least size of an unread event, so that the memory of events of empty messages is limited."""
 TEXT: Final = frozenset({bytes})

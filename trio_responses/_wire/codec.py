@@ -54,20 +54,23 @@ def decode_all(frames: Sequence[bytes], most_odd: int = sys.maxsize) -> list[Ser
     events: list[ServerEvent] = []
     remaining = iter(frames)
     sizes = list(map(len, frames))
-    if max(sizes, default=0) > SHALLOW_BYTES:  # the decoder rejects an empty frame
-        remaining = iter(
-            [
-                b"" if size > SHALLOW_BYTES and nests_deeper(frame, MAX_DECODED_LEVELS) else frame
-                for size, frame in zip(sizes, frames, strict=True)
-            ]
-        )
+    deep: set[int] = set()
+    if max(sizes, default=0) > SHALLOW_BYTES:
+        large = [number for number, size in enumerate(sizes) if size > SHALLOW_BYTES]
+        deep = {number for number in large if nests_deeper(frames[number], MAX_DECODED_LEVELS)}
+    if deep:  # the decoder rejects an empty frame
+        checked = list(frames)
+        for number in deep:
+            checked[number] = b""
+        remaining = iter(checked)
     while len(events) < len(frames):
         try:
             events.extend(map(_event_decoder.decode, remaining))
         except (
             lenient.DECODE_ERRORS
         ):  # raised for the frame after those that `events` already holds
-            events.append(_decode_leniently(frames[len(events)]))
+            number = len(events)
+            events.append(_decode_leniently(frames[number], deep=number in deep))
             most_odd -= 1
             if most_odd == 0:
                 break
@@ -111,19 +114,20 @@ _DONE_EVENTS: dict[str, type[Event]] = {
 _OPENING = re.compile(rb"[\[{]")
 
 
-def _decode_leniently(frame: bytes) -> ServerEvent:
+def _decode_leniently(frame: bytes, *, deep: bool) -> ServerEvent:
     replaced = lenient.replace_lone_surrogates(frame)
     if replaced != frame:
         return decode(replaced)
     envelope = _Envelope()
     try:
-        check_nesting(frame, MAX_SKIPPED_LEVELS)
-        envelope = lenient.decode(frame, _Envelope)
+        if deep:
+            check_nesting(frame, MAX_SKIPPED_LEVELS)
+        envelope = lenient.decode(frame, _Envelope, shallow=not deep)
         event_class = _event_class(envelope)
         if event_class is ErrorEvent:
             return decode_error(frame)
         if event_class is not None:
-            return cast("ServerEvent", lenient.decode_struct(frame, event_class))
+            return cast("ServerEvent", lenient.decode_struct(frame, event_class, shallow=not deep))
     except lenient.DECODE_ERRORS as error:
         if isinstance(error, RecursionError) and envelope.type is None:
             envelope = _decode_beginning(frame)

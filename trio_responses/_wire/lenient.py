@@ -94,31 +94,35 @@ def _fields_of(type_: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, 
     return msgspec.structs.fields(type_)
 
 
-def decode(raw: bytes | msgspec.Raw, type_: Any) -> Any:
+def decode(raw: bytes | msgspec.Raw, type_: Any, *, shallow: bool = False) -> Any:
     """Decode JSON as a type, with defaults and unknown objects for the values that do not match.
 
     :param type_: the annotation of a Struct field of this package: a scalar, ``Raw``, ``Any``, a
         Struct, a list or a union of these.
+    :param shallow: whether the JSON is known to have at most ``MAX_DECODED_LEVELS`` levels.
     :raises msgspec.DecodeError: or another of :data:`DECODE_ERRORS`, if no default applies.
     """
     try:
-        check_nesting(raw, MAX_SKIPPED_LEVELS if type_ is msgspec.Raw else MAX_DECODED_LEVELS)
+        if not shallow:
+            check_nesting(raw, MAX_SKIPPED_LEVELS if type_ is msgspec.Raw else MAX_DECODED_LEVELS)
         return _decoder_of(type_).decode(raw)
     except DECODE_ERRORS:
         origin = typing.get_origin(type_)
         if origin is list:
             (element,) = typing.get_args(type_)
-            return [decode(part, element) for part in _array_decoder.decode(raw)]
+            return [decode(part, element, shallow=shallow) for part in _array_decoder.decode(raw)]
         if origin in (types.UnionType, typing.Union):
-            return _decode_union(raw, typing.get_args(type_))
+            return _decode_union(raw, typing.get_args(type_), shallow=shallow)
         if inspect.isclass(type_) and issubclass(type_, (Item, Part)):
-            return _decode_tagged(raw, [type_])
+            return _decode_tagged(raw, [type_], shallow=shallow)
         if inspect.isclass(type_) and issubclass(type_, msgspec.Struct):
-            return decode_struct(raw, type_)
+            return decode_struct(raw, type_, shallow=shallow)
         raise
 
 
-def decode_struct(raw: bytes | msgspec.Raw, type_: type[StructT]) -> StructT:
+def decode_struct(
+    raw: bytes | msgspec.Raw, type_: type[StructT], *, shallow: bool = False
+) -> StructT:
     """Decode a JSON object as a Struct, whatever the value of its ``type`` field is.
 
     :raises msgspec.DecodeError: or another of :data:`DECODE_ERRORS`, if the JSON is no object, or a
@@ -129,7 +133,9 @@ def decode_struct(raw: bytes | msgspec.Raw, type_: type[StructT]) -> StructT:
     for field in _fields_of(type_):
         if field.encode_name in received:
             try:
-                values[field.name] = decode(received[field.encode_name], field.type)
+                values[field.name] = decode(
+                    received[field.encode_name], field.type, shallow=shallow
+                )
             except DECODE_ERRORS:
                 if field.required:
                     raise
@@ -138,22 +144,24 @@ def decode_struct(raw: bytes | msgspec.Raw, type_: type[StructT]) -> StructT:
     return type_(**values)
 
 
-def _decode_union(raw: bytes | msgspec.Raw, members: tuple[Any, ...]) -> Any:
+def _decode_union(raw: bytes | msgspec.Raw, members: tuple[Any, ...], *, shallow: bool) -> Any:
     tagged: list[type[Item | Part]] = []
     for member in members:
         if inspect.isclass(member) and issubclass(member, (Item, Part)):
             tagged.append(member)
             continue
         try:
-            return decode(raw, member)
+            return decode(raw, member, shallow=shallow)
         except DECODE_ERRORS:
             continue
     if tagged:
-        return _decode_tagged(raw, tagged)
+        return _decode_tagged(raw, tagged, shallow=shallow)
     raise msgspec.ValidationError("No member of the union matches the JSON")
 
 
-def _decode_tagged(raw: bytes | msgspec.Raw, members: list[type[Item | Part]]) -> Any:
+def _decode_tagged(
+    raw: bytes | msgspec.Raw, members: list[type[Item | Part]], *, shallow: bool
+) -> Any:
     try:
         tag = _tag_decoder.decode(raw).type
     except DECODE_ERRORS:
@@ -161,7 +169,7 @@ def _decode_tagged(raw: bytes | msgspec.Raw, members: list[type[Item | Part]]) -
     for member in members:
         if member.__struct_config__.tag == tag:
             try:
-                return decode_struct(raw, member)
+                return decode_struct(raw, member, shallow=shallow)
             except DECODE_ERRORS:
                 break
     return members[0].unknown(tag, msgspec.Raw(raw))
