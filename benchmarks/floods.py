@@ -18,7 +18,7 @@ import trio.testing
 from benchmarks import answers
 from benchmarks.guard import READ_BYTES, CannedStream
 from benchmarks.loop_probe import LoopProbe
-from trio_responses import ResponsesError, open_responses
+from trio_responses import Limits, ResponsesError, open_responses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -73,10 +73,12 @@ FLOODS: Final[dict[str, bytes]] = {
 
 
 @asynccontextmanager
-async def open_flooded() -> AsyncGenerator[tuple[ResponsesConnection, CannedStream], None]:
+async def open_flooded(
+    limits: Limits | None = None, *, stalled: bool = False
+) -> AsyncGenerator[tuple[ResponsesConnection, CannedStream], None]:
     """Open a connection over a stream in memory, with a turn whose first event was read.
 
-    The turn is read to its end by a task. The flood may fail it.
+    A task reads the turn to its end, unless it is ``stalled``. The flood may fail the turn.
     """
     stream = CannedStream(lambda: answers.streamed(1)[0])
 
@@ -90,13 +92,17 @@ async def open_flooded() -> AsyncGenerator[tuple[ResponsesConnection, CannedStre
             async with connection.stream("go", model=answers.MODEL) as events:
                 await anext(events)
                 task_status.started()
+                if stalled:
+                    await trio.sleep_forever()
                 async for _ in events:
                     pass
         except ResponsesError:
             pass  # the flood was the end of the turn, or of the connection
 
     async with (
-        open_responses("http://127.0.0.1:1/v1", api_key="key", dial=dial, proxy=None) as connection,
+        open_responses(
+            "http://127.0.0.1:1/v1", api_key="key", dial=dial, proxy=None, limits=limits or Limits()
+        ) as connection,
         trio.open_nursery() as nursery,
     ):
         await nursery.start(read)

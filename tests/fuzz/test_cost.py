@@ -183,6 +183,8 @@ def bytes_scanned(stream: bytes, step: int) -> int:
         piece = stream[start : start + step]
         scanned += len(reader._rest) + len(piece)
         reader.feed(piece)
+        while reader.backlog:
+            reader.feed(b"")
     assert reader.error is None
     return scanned
 

@@ -30,6 +30,7 @@ from trio_responses._wire.events import (
 from trio_responses._wire.nesting import (
     MAX_DECODED_LEVELS,
     MAX_SKIPPED_LEVELS,
+    SHALLOW_BYTES,
     check_nesting,
     nests_deeper,
 )
@@ -39,10 +40,6 @@ _event_classes: list[Any] = [cls for cls in EVENTS.values() if cls is not ErrorE
 _event_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     reduce(lambda union, cls: union | cls, _event_classes)
 )
-
-
-SHALLOW_BYTES = 500
-"""The size up to which a frame is not checked: the check would cost more than decoding."""
 
 
 def decode_all(frames: Sequence[bytes], most_odd: int = sys.maxsize) -> list[ServerEvent]:

@@ -23,6 +23,7 @@ from trio_responses._wire.base import Item, Part
 from trio_responses._wire.nesting import (
     MAX_DECODED_LEVELS,
     MAX_SKIPPED_LEVELS,
+    SHALLOW_BYTES,
     check_nesting,
 )
 
@@ -85,7 +86,8 @@ def decode_strictly(decoder: msgspec.json.Decoder[Any], raw: bytes | msgspec.Raw
 
     :raises msgspec.DecodeError: or another of :data:`DECODE_ERRORS`.
     """
-    check_nesting(raw)
+    if memoryview(raw).nbytes > SHALLOW_BYTES:
+        check_nesting(raw)
     return decoder.decode(raw)
 
 

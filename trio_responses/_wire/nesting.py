@@ -15,6 +15,8 @@ MAX_DECODED_LEVELS = 200
 """The most levels that are decoded into Python objects, which takes 0.5 KiB of stack a level."""
 MAX_SKIPPED_LEVELS = 500
 """The most levels of JSON that is kept as bytes or skipped: 50 bytes of stack a level."""
+SHALLOW_BYTES = 500
+"""The size up to which JSON is not checked: it is safe, and the check costs more than decoding."""
 
 _MARKS = b'[]{}"'
 _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
