@@ -68,7 +68,7 @@ thread.join()
 def levels_of(value: Any) -> int:
     if not isinstance(value, list | dict):
         return 0
-    children = value.values() if isinstance(value, dict) else value
+    children: list[Any] = list(value.values() if isinstance(value, dict) else value)
     return 1 + max(map(levels_of, children), default=0)
 
 
