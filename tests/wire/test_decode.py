@@ -415,3 +415,11 @@ def test_a_cancelled_response_is_an_incomplete_one() -> None:
     event = wire.decode(frame)
     assert isinstance(event, wire.ResponseIncomplete)
     assert (event.response.id, event.response.status) == ("resp_1", "cancelled")
+
+
+def test_decoding_stops_after_a_number_of_odd_frames_so_that_other_tasks_can_run() -> None:
+    plain = b'{"type":"response.output_text.delta","delta":"a"}'
+    frames = [plain, b"?", plain, b"{}", plain, b"?"]
+    events = wire.decode_all(frames, 2)
+    assert events == wire.decode_all(frames)[:4]
+    assert len(wire.decode_all(frames, 4)) == len(frames)
