@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import hypothesis.strategies as st
@@ -66,10 +66,13 @@ thread.join()
 
 
 def levels_of(value: Any) -> int:
-    if not isinstance(value, list | dict):
-        return 0
-    children: list[Any] = list(value.values() if isinstance(value, dict) else value)
-    return 1 + max(map(levels_of, children), default=0)
+    match value:
+        case dict():
+            return 1 + max(map(levels_of, cast("dict[str, Any]", value).values()), default=0)
+        case list():
+            return 1 + max(map(levels_of, cast("list[Any]", value)), default=0)
+        case _:
+            return 0
 
 
 def test_deep_json_does_not_end_the_process_on_a_small_stack() -> None:
