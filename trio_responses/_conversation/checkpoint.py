@@ -16,6 +16,7 @@ from trio_responses._protocol.continuation import ContinuationPoint, Placement
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.replay import Origin, Piece
 from trio_responses._settings import ReplayPolicy
+from trio_responses._wire.nesting import check_nesting
 from trio_responses._wire.param_checks import check_params
 from trio_responses._wire.params import ConversationParams
 
@@ -173,12 +174,9 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
 
 def _decode(saved: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
+        check_nesting(saved)
         return msgspec.json.decode(saved, type=kind)
-    except RecursionError:
-        raise ConfigurationError(
-            f"not a checkpoint: its JSON is nested too deeply to be read; {HINT}"
-        ) from None
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"not a checkpoint: {error}; {HINT}") from None
 
 
