@@ -15,6 +15,7 @@ from trio_responses._settings import (
     Limits,
     RotationPolicy,
     Timeouts,
+    TransportOption,
     check_option_values,
     checked_record,
 )
@@ -37,6 +38,7 @@ KEY = "sk-secret-0pT1"
 
 def test_the_option_values_match_the_types() -> None:
     assert {
+        "transport": get_args(TransportOption),
         "delivery": get_args(DeliveryMode),
         "on_abandoned_turn": get_args(OnAbandonedTurn),
         "on_tool_error": get_args(OnToolError),

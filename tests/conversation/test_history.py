@@ -346,7 +346,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "an unknown policy": (checkpoint(replay_policy={"images": "?"}), "replay_policy.images"),
     **{
-        f"{levels} levels in {place}": (nested(levels, place), "nested too deeply")
+        f"{levels} levels in {place}": (nested(levels, place), "nests too deeply")
         for levels in (900, 5000, 100_000)
         for place in ("items", "answers", "unsent", "settings")
     },

@@ -16,7 +16,7 @@ from trio_responses._protocol.continuation import ContinuationPoint, Placement
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.replay import Origin, Piece
 from trio_responses._settings import ReplayPolicy
-from trio_responses._wire.nesting import check_nesting
+from trio_responses._wire.nesting import MAX_SKIPPED_LEVELS, check_nesting
 from trio_responses._wire.param_checks import check_params
 from trio_responses._wire.params import ConversationParams
 
@@ -30,8 +30,6 @@ T = TypeVar("T")
 FORMAT: Final = "trio-responses conversation"
 VERSION: Final = 1
 HINT: Final = "pass the return value of conversation.checkpoint()"
-SPARE_LEVELS: Final = 200
-"""How many levels deeper the JSON could be nested: code that reads it later has a deeper stack."""
 
 
 class _SavedOrigin(msgspec.Struct, frozen=True, array_like=True):
@@ -121,6 +119,22 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
             policy=self.replay_policy,
         )
 
+    def check_items(self) -> None:
+        """Check that all items are objects.
+
+        :raises ConfigurationError: if one is not.
+        """
+        for name, items in (
+            ("items", self.items),
+            ("answers", self.answers),
+            ("unsent", self.unsent),
+        ):
+            for index, raw in enumerate(items):
+                if not bytes(raw).startswith(b"{"):
+                    raise ConfigurationError(
+                        f"not a checkpoint: Expected `object` - at `$.{name}[{index}]`; {HINT}"
+                    )
+
     def _read_settings(self) -> TurnSettings:
         """Return the settings, of which a turn can be made."""
         try:
@@ -166,32 +180,38 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
                 f"the checkpoint has version {heading.version}, which a later release wrote;"
                 f" this release reads versions up to {VERSION}: upgrade trio-responses"
             )
+        _check_settings(saved)
         checkpoint = _decode(saved, cls)
-        _check_items(saved)
+        checkpoint.check_items()
         answers = [raw.copy() for raw in checkpoint.answers]  # they do not keep `saved` in memory
         return msgspec.structs.replace(checkpoint, answers=answers)
 
 
-def _decode(saved: bytes | msgspec.Raw, kind: type[T]) -> T:
+def _decode(saved: bytes, kind: type[T]) -> T:
+    """Decode a checkpoint, whose items stay raw JSON.
+
+    :raises ConfigurationError: if that is not possible.
+    """
     try:
-        check_nesting(saved)
+        check_nesting(saved, MAX_SKIPPED_LEVELS)
+        str(saved, "utf-8")  # msgspec does not look at the texts of raw items
         return msgspec.json.decode(saved, type=kind)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"not a checkpoint: {error}; {HINT}") from None
 
 
-class _Items(msgspec.Struct):
-    """The items of a checkpoint: all of them are objects."""
+class _Settings(msgspec.Struct):
+    """The settings of a checkpoint, as raw JSON."""
 
-    items: list[dict[str, Any]]
-    answers: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
-    unsent: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
+    settings: msgspec.Raw
 
 
-def _check_items(saved: bytes) -> None:
-    """Check that all items are objects, and that no value is nested too deeply to be sent.
+def _check_settings(saved: bytes) -> None:
+    """Check that no setting nests too deeply to be decoded.
 
-    :raises ConfigurationError: if not.
+    :raises ConfigurationError: if one does.
     """
-    _decode(saved, _Items)
-    _decode(b"[" * SPARE_LEVELS + saved + b"]" * SPARE_LEVELS, object)
+    try:
+        check_nesting(_decode(saved, _Settings).settings)
+    except RecursionError as error:
+        raise ConfigurationError(f"not a checkpoint: settings: {error}; {HINT}") from None

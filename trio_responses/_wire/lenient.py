@@ -48,6 +48,7 @@ _LONE_SURROGATE = re.compile(
     rb"\\u[dD](?:[89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F][\da-fA-F]{2})"
     rb"|(?<!\\u[dD][89abAB][\da-fA-F]{2}\\u[dD])[c-fC-F][\da-fA-F]{2})"
 )
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _REPLACEMENT = rb"\\ufffd"  # a template
 _ESCAPED_BACKSLASH = rb"\\"
 _MASKED = b"\xff\xff"  # no byte of UTF-8
@@ -62,7 +63,7 @@ def replace_lone_surrogates(frame: bytes) -> bytes:
     The replacement has the same length. Chunks bound the memory that the pieces between
     replacements take.
     """
-    if _LONE_SURROGATE.search(frame) is None or b"\xff" in frame:
+    if _SURROGATE.search(frame) is None or b"\xff" in frame:
         return frame
     masked = frame.replace(_ESCAPED_BACKSLASH, _MASKED)
     if _LONE_SURROGATE.search(masked) is None:
