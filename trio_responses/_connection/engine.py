@@ -550,7 +550,8 @@ class ConnectionEngine:
             socket.starved_since = math.inf
             messages = await socket.transport.receive()
             ended, responses = requests.requests_ended, requests.responses_ended
-            self.router.route(socket, messages)
+            for _ in self.router.route(socket, messages):
+                await trio.lowlevel.cancel_shielded_checkpoint()
             if requests.responses_ended != responses:
                 self._backoff.reset()
             if requests.requests_ended != ended:
