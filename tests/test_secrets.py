@@ -200,7 +200,11 @@ async def test_a_callable_key_that_fails_is_not_quoted() -> None:
     async with open_net(Peer.accept) as net:
         with pytest.raises(ResponsesError) as caught:
             async with open_responses(
-                "ws://127.0.0.1/v1", api_key=vault, dial=net.dial, reconnect=[], transport="websocket"
+                "ws://127.0.0.1/v1",
+                api_key=vault,
+                dial=net.dial,
+                reconnect=[],
+                transport="websocket",
             ):
                 pass
     ours = [link for link in chain(caught.value) if isinstance(link, ResponsesError)]
@@ -272,7 +276,9 @@ async def test_a_key_that_the_server_repeats_is_in_no_message() -> None:
 
     shown: list[object] = []
     async with open_net(script) as net:
-        opened = open_responses("ws://127.0.0.1/v1", api_key=KEY, dial=net.dial, reconnect=[], transport="websocket")
+        opened = open_responses(
+            "ws://127.0.0.1/v1", api_key=KEY, dial=net.dial, reconnect=[], transport="websocket"
+        )
         async with opened as connection:
             stream = connection.stream(model="m", input="hi")
             with pytest.raises(APIError) as refused:

@@ -47,6 +47,7 @@ from trio_responses._errors import (
     StreamLimitReached,
     UndecodableResponse,
     UnexpectedOutput,
+    UnsupportedByTransport,
     UpgradeUnsupported,
 )
 from trio_responses._instruments.instrument import Instrument
@@ -58,6 +59,7 @@ from trio_responses._lifecycle import (
     ConnectionRotated,
     ConnectionState,
     ConnectionStatistics,
+    TransportChanged,
     TurnRestarted,
 )
 from trio_responses._pool import PoolStatistics, ResponsesPool, open_pool
@@ -151,10 +153,12 @@ __all__ = [
     "ToolProgress",
     "ToolRecord",
     "ToolStarted",
+    "TransportChanged",
     "TurnRecord",
     "TurnRestarted",
     "UndecodableResponse",
     "UnexpectedOutput",
+    "UnsupportedByTransport",
     "UpgradeUnsupported",
     "__version__",
     "connect_responses",

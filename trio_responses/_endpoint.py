@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from trio_responses._errors import ConfigurationError, ConnectError
-from trio_responses._settings import check_option_values
+from trio_responses._settings import (
+    TransportOption,  # noqa: TC001 - get_type_hints() reads it
+    check_option_values,
+)
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from trio_responses._settings import TransportOption
 
 __all__ = ["ApiKey", "Endpoint", "Headers", "azure_url", "is_loopback", "websocket_url"]
 

@@ -6,7 +6,7 @@ from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import Redact
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
-from trio_responses._settings import OnAbandonedTurn
+from trio_responses._settings import OnAbandonedTurn, TransportOption
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
 from trio_responses._transport.dialing import Dial
 from trio_responses._transport.proxy import ProxyOption
@@ -81,4 +81,5 @@ __all__ = [
     "ToolChoiceParam",
     "ToolChoiceType",
     "ToolLike",
+    "TransportOption",
 ]

@@ -500,7 +500,7 @@ async def test_a_connection_in_a_nursery_that_gives_up_does_not_cancel_the_nurse
     """P2: the calls of the connection raise the failure."""
     async with trio.open_nursery() as nursery:
         connection = await connect_responses(
-            nursery, server.url, api_key="k", dial=server.dial, reconnect=[]
+            nursery, server.url, api_key="k", dial=server.dial, reconnect=[], transport="websocket"
         )
         await server.reset_all()
         await wait_all_tasks_blocked()

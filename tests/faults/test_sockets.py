@@ -272,7 +272,12 @@ async def test_a_port_that_accepts_and_never_answers_is_given_up() -> None:
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}/v1"
         with pytest.raises(ReconnectFailed) as failure:
             async with open_responses(
-                url, api_key="", reconnect=[], proxy=False, timeouts=TIMEOUTS
+                url,
+                api_key="",
+                reconnect=[],
+                proxy=False,
+                timeouts=TIMEOUTS,
+                transport="websocket",
             ):
                 pytest.fail("it opened")
     assert type(failure.value.__cause__) is ConnectTimeout

@@ -231,5 +231,7 @@ async def test_tls_to_the_server_passes_through_a_proxy(proxy: RunningProxy) -> 
 async def test_an_unreachable_proxy_is_not_bypassed(server_url: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with trio.fail_after(HANG_GUARD), pytest.raises(ReconnectFailed, match="cannot be dialled"):
-        async with open_responses(server_url, api_key="any", proxy=url, reconnect=[]):
+        async with open_responses(
+            server_url, api_key="any", proxy=url, reconnect=[], transport="websocket"
+        ):
             pass

@@ -140,6 +140,7 @@ FINAL: list[ResponsesError] = [
     errors.ProxyError("refused", proxy="127.0.0.1:3128"),
     errors.ReconnectFailed(5, OSError()),
     errors.ConnectionClosed("closed"),
+    errors.UnsupportedByTransport("warm_up() needs a WebSocket"),
     errors.APIError(frame("unsupported_parameter", 400)),
     errors.RateLimitError(frame("insufficient_quota", 429)),
     errors.RateLimitError(frame("usage_limit_reached", 429)),

@@ -224,7 +224,9 @@ class ConnectionEngine:
         try:
             return await self._open_socket(nursery, cause)
         except ResponsesError as error:
-            failure = error.__cause__ if isinstance(error, ReconnectFailed) else error
+            failure: BaseException | None = error
+            if isinstance(error, ReconnectFailed):  # a lost socket alone is no reason
+                failure = error.__cause__ if error.attempts else None
             if not self._may_use_http(failure):
                 raise
             return await self._send_over_http(nursery, error)

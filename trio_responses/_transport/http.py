@@ -39,9 +39,11 @@ from trio_responses._errors import (
     SendTimeout,
     UnsupportedByTransport,
 )
+from trio_responses._protocol.chunks import ChunkJoiner
 from trio_responses._protocol.sse import EventReader
 from trio_responses._transport.dialing import dial_server, start_tls
 from trio_responses._transport.proxy import host_and_port
+from trio_responses._transport.tls import TLSStream
 from trio_responses._wire.errors import error_message
 
 if TYPE_CHECKING:
@@ -492,12 +494,21 @@ class _ByteStream:
         self._stream = stream
         self._config = config
         self._deadline = deadline
+        self._joiner: ChunkJoiner | None = ChunkJoiner()
+        if isinstance(stream, TLSStream) and stream.ssl_object.selected_alpn_protocol() == "h2":
+            self._joiner = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109 - the interface of httpcore2
         import httpcore2  # noqa: PLC0415 - of an extra
 
         try:
-            return bytes(await self._stream.receive_some(max_bytes))
+            while True:
+                data = bytes(await self._stream.receive_some(max_bytes))
+                if self._joiner is not None and data:
+                    data = self._joiner.feed(data)
+                    if not data:
+                        continue
+                return data
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpcore2.ReadError(str(error.__cause__ or "")) from error
 
@@ -506,6 +517,8 @@ class _ByteStream:
 
         if not buffer:
             return
+        if self._joiner is not None:
+            self._joiner.begin_answer()
         try:
             with trio.move_on_after(self._config.timeouts.send) as scope:
                 await self._stream.send_all(buffer)
@@ -532,8 +545,8 @@ class _ByteStream:
             raise
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "ssl_object":
-            return getattr(self._stream, "ssl_object", None)
+        if info == "ssl_object" and isinstance(self._stream, TLSStream):
+            return self._stream.ssl_object
         if info == "is_readable":
             socket = getattr(_lowest(self._stream), "socket", None)
             return socket is not None and socket.is_readable()

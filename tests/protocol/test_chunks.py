@@ -1,0 +1,139 @@
+"""`ChunkJoiner`: h11 reads the same answer with the joiner and without, from fewer chunks."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_responses._protocol.chunks import MAX_HEAD_BYTES, MAX_SIZE_BYTES, ChunkJoiner
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes, extension: bytes = b"") -> bytes:
+    return b"%x%b\r\n%b\r\n" % (len(data), extension, data)
+
+
+def pieces_of(body: bytes, cuts: list[int]) -> list[bytes]:
+    """Return a body in pieces of the given sizes; the last one is the rest."""
+    pieces = []
+    for size in cuts:
+        pieces.append(body[:size])
+        body = body[size:]
+    return [piece for piece in (*pieces, body) if piece]
+
+
+def read(pieces: list[bytes], *, joined: bool) -> tuple[list[object], int]:
+    """Return what h11 reads from an answer, and from how many data events."""
+    client = h11.Connection(h11.CLIENT, max_incomplete_event_size=200_000)
+    client.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
+    client.send(h11.EndOfMessage())
+    joiner = ChunkJoiner()
+    joiner.begin_answer()
+    seen: list[object] = []
+    data, events = b"", 0
+    for piece in (*pieces, b""):
+        sent = joiner.feed(piece) if joined and piece else piece
+        if sent or not piece:
+            client.receive_data(sent)
+        while True:
+            try:
+                event = client.next_event()
+            except h11.RemoteProtocolError:
+                return [*seen, data, "error"], events
+            if isinstance(event, h11.Data):
+                data += event.data
+                events += 1
+            elif event is h11.NEED_DATA or event is h11.PAUSED:
+                break
+            elif isinstance(event, h11.EndOfMessage):
+                return [*seen, data, list(event.headers), client.trailing_data[0]], events
+            else:
+                seen.append((type(event), getattr(event, "status_code", None)))
+    return [*seen, data, "incomplete"], events
+
+
+def same_with_and_without(answer: bytes, cuts: list[int]) -> None:
+    pieces = pieces_of(answer, cuts)
+    plain, _ = read(pieces, joined=False)
+    joined, _ = read(pieces, joined=True)
+    assert joined == plain
+
+
+cuts = st.lists(st.integers(1, 60), max_size=20)
+chunks = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
+
+
+@given(chunks, cuts, st.sampled_from([b"", b";a=b", b" "]), st.sampled_from([b"", b"t: 1\r\n"]))
+def test_h11_reads_the_same_answer(
+    data: list[bytes], sizes: list[int], extension: bytes, trailers: bytes
+) -> None:
+    answer = HEAD + b"".join(chunk(one, extension) for one in data) + b"0\r\n" + trailers + b"\r\n"
+    same_with_and_without(answer, sizes)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"5\r\n", b"abcde", b"\r\n", b"\n", b"0", b"x", b"3;q\r\n", b"abc", b"ff"]
+        ),
+        max_size=12,
+    ),
+    cuts,
+)
+def test_h11_refuses_the_same_answers(parts: list[bytes], sizes: list[int]) -> None:
+    plain, _ = read(pieces_of(HEAD + b"".join(parts), sizes), joined=False)
+    joined, _ = read(pieces_of(HEAD + b"".join(parts), sizes), joined=True)
+    assert (plain[-1] == "error") == (joined[-1] == "error") or "incomplete" in {
+        plain[-1],
+        joined[-1],
+    }
+    assert not isinstance(plain[-1], bytes) or joined == plain
+
+
+def test_all_chunks_of_one_read_become_one() -> None:
+    answer = HEAD + b"".join(chunk(b"data: %d\n\n" % number) for number in range(100))
+    plain, many = read([answer + b"0\r\n\r\n"], joined=False)
+    joined, few = read([answer + b"0\r\n\r\n"], joined=True)
+    assert joined == plain
+    assert (many, few) == (100, 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
+        b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + HEAD + chunk(b"a") + b"0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding:Chunked\r\n\r\n" + chunk(b"ab") + b"0\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        HEAD + chunk(b"a") + b"zz\r\n",
+        HEAD + b"3\r\nabcd\r\n0\r\n\r\n",
+    ],
+)
+def test_other_answers_pass_unchanged(answer: bytes) -> None:
+    for size in range(1, len(answer)):
+        same_with_and_without(answer, [size])
+    same_with_and_without(answer, [1] * len(answer))
+
+
+def test_a_second_answer_is_joined_as_well() -> None:
+    joiner = ChunkJoiner()
+    for _ in range(2):
+        joiner.begin_answer()
+        answer = HEAD + chunk(b"ab") + chunk(b"cd") + b"0\r\n\r\n"
+        assert joiner.feed(answer) == HEAD + chunk(b"abcd") + b"0\r\n\r\n"
+
+
+def test_what_is_kept_is_bounded() -> None:
+    joiner = ChunkJoiner()
+    head = b"x" * (MAX_HEAD_BYTES + 1)
+    assert joiner.feed(head) == head
+    joiner.begin_answer()
+    assert joiner.feed(HEAD) == HEAD
+    size = b"5;" + b"x" * MAX_SIZE_BYTES
+    assert joiner.feed(size) == size
+    assert joiner.feed(b"anything") == b"anything"
