@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
 
 MARKER = (
-    "responses_server(api_key, max_age, lanes, steering, unknown_parameters, ...): "
+    "responses_server(api_key, max_age, lanes, steering, strict, ...): "
     "options of open_test_server() for the server of the fixture responses_server"
 )
 

@@ -68,6 +68,14 @@ async def server() -> AsyncGenerator[ResponsesServer, None]:
 
 
 @pytest.fixture
+async def lenient_server() -> AsyncGenerator[ResponsesServer, None]:
+    """A server that accepts input which OpenAI refuses."""
+    async with open_test_server(max_age=None, strict=False) as server:
+        yield server
+        assert server.errors == []
+
+
+@pytest.fixture
 async def narrow_server() -> AsyncGenerator[ResponsesServer, None]:
     """A server without lanes."""
     async with open_test_server(max_age=None, lanes=False) as server:

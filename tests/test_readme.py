@@ -31,7 +31,7 @@ FIRST, CONVERSATION, TOOLS, TEST = examples("README.md")
 DELTA, LOSS, AGAIN, FORK, STEERING, COMPACTION, TRIMMING, CHECKPOINT, ROTATION = examples(
     "docs/conversations.md"
 )
-RUN, RUN_STREAM, CONTEXT, APPROVAL, HANDLERS, ERRORS, ANSWERS = examples("docs/tools.md")
+RUN, _, RUN_STREAM, CONTEXT, APPROVAL, HANDLERS, ERRORS, _, ANSWERS = examples("docs/tools.md")
 
 
 async def run(example: str, connection: ResponsesConnection | None = None) -> None:

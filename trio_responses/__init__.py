@@ -16,6 +16,7 @@ from trio_responses._errors import (
     APIError,
     AuthenticationError,
     BufferOverflow,
+    CallInterrupted,
     CallNotRejectable,
     ConfigurationError,
     ConnectError,
@@ -41,10 +42,12 @@ from trio_responses._errors import (
     RequestTooLarge,
     ResponseFailedError,
     ResponsesError,
+    SafetyChecksPending,
     SendTimeout,
     ServerOverloaded,
     StallTimeout,
     StreamLimitReached,
+    UndecodableCall,
     UndecodableResponse,
     UnexpectedOutput,
     UnsupportedByTransport,
@@ -72,6 +75,7 @@ from trio_responses._tools.function import (
     InvalidResult,
     function_tool,
 )
+from trio_responses._tools.namespace import Namespace
 from trio_responses._tools.parsing import ParsedResponse
 from trio_responses._tools.schema import InvalidJSON, JSONType, Schema, strict_schema
 from trio_responses._tools.toolbox import ToolFinished, ToolProgress, ToolStarted
@@ -83,6 +87,7 @@ __all__ = [
     "APIError",
     "AuthenticationError",
     "BufferOverflow",
+    "CallInterrupted",
     "CallNotRejectable",
     "ConfigurationError",
     "ConnectError",
@@ -116,6 +121,7 @@ __all__ = [
     "LoggingInstrument",
     "MaxRoundsExceeded",
     "MessageTooLarge",
+    "Namespace",
     "ParseError",
     "ParseMismatchError",
     "ParsedResponse",
@@ -138,6 +144,7 @@ __all__ = [
     "ResponsesPool",
     "RotationPolicy",
     "RunStream",
+    "SafetyChecksPending",
     "Schema",
     "SendTimeout",
     "ServerOverloaded",
@@ -156,6 +163,7 @@ __all__ = [
     "TransportChanged",
     "TurnRecord",
     "TurnRestarted",
+    "UndecodableCall",
     "UndecodableResponse",
     "UnexpectedOutput",
     "UnsupportedByTransport",

@@ -224,6 +224,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             does not know. The caller chooses the lane (``stream_id``).
         :raises ConfigurationError: for a value that is no command, or has no ``type``.
         :raises TypeError: for a value that has no JSON form.
+        :raises ValueError: for NaN and infinities, which JSON cannot express.
         :raises RequestTooLarge: when the command is over ``limits.max_request_bytes``.
         :raises ConnectionLost: when the socket was lost before the command was written whole.
         :raises ConnectionClosed: after `aclose`.

@@ -62,6 +62,10 @@ class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nurs
     beside an exception are not counted, and are dropped when one exception is left: an outer
     cancel scope would catch them, and leave a group of one. A group that the block raises itself
     is a single exception.
+
+    A `KeyboardInterrupt` is raised alone, whatever else was raised: Ctrl-C ends the program, and
+    the other exceptions are what its end does to the other tasks, such as a `ConnectionLost` of
+    the client when the interrupt was raised in a task of the server.
     """
 
     # A class and no generator: it is smaller and faster, and every socket keeps nurseries open.
@@ -74,10 +78,13 @@ class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nurs
             require_trio()
             raise
 
+    # An interrupt between the calls of the two managers would leave the nursery of Trio half open.
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> trio.Nursery:
         """Open the nursery."""
         return await self._manager.__aenter__()
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -88,11 +95,8 @@ class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nurs
         try:
             return await self._manager.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
-            _, errors = group.split(trio.Cancelled)
-            if errors is None:
-                raise
-            single, *others = errors.exceptions
-            if others:
+            single = _find_single(group)
+            if single is None:
                 raise
             if single is error:
                 return False  # Python raises the block's own exception again
@@ -102,6 +106,18 @@ class open_collapsing_nursery:  # noqa: N801 - it is called like `trio.open_nurs
                 raise single
             finally:
                 single.__context__ = context
+
+
+def _find_single(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Return the exception of a group that is raised alone; `None` when there are several."""
+    interrupts, _ = group.split(KeyboardInterrupt)
+    if interrupts is not None:
+        single: BaseException = interrupts
+        while isinstance(single, BaseExceptionGroup):
+            single = single.exceptions[0]
+        return single
+    _, errors = group.split(trio.Cancelled)
+    return errors.exceptions[0] if errors is not None and len(errors.exceptions) == 1 else None
 
 
 @asynccontextmanager

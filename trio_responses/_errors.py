@@ -22,15 +22,16 @@ from trio_responses._safe_text import printable
 from trio_responses._wire.errors import ErrorEvent, decode_error_body
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from trio_responses._wire import Response, UndecodableFrame
+    from trio_responses._wire import ComputerCall, OutputItem, Response, UndecodableFrame
 
 __all__ = [
     "APIError",
     "AuthenticationError",
     "BufferOverflow",
+    "CallInterrupted",
     "CallNotRejectable",
     "ConfigurationError",
     "ConnectError",
@@ -56,10 +57,12 @@ __all__ = [
     "RequestTooLarge",
     "ResponseFailedError",
     "ResponsesError",
+    "SafetyChecksPending",
     "SendTimeout",
     "ServerOverloaded",
     "StallTimeout",
     "StreamLimitReached",
+    "UndecodableCall",
     "UndecodableResponse",
     "UnexpectedOutput",
     "UpgradeUnsupported",
@@ -705,7 +708,8 @@ class RefusalError(ParseError):
 
     def __init__(self, response: Response) -> None:
         super().__init__("is a refusal: error.refusal has the model's text", response)
-        self.refusal: str = response.refusal
+        answers = response.answer_messages
+        self.refusal: str = (answers[-1].refusal if answers else "") or response.refusal
 
 
 class IncompleteError(ParseError):
@@ -721,24 +725,59 @@ class IncompleteError(ParseError):
 
 
 class ParseMismatchError(ParseError, ValueError):
-    """The answer does not fit the type, or the response has no text.
+    """The answer does not fit the type, or the response has no answer.
 
     :ivar text: the text of the answer; it is not in ``str()``.
-    :ivar message: the reason why the text does not fit. It may quote the text, so it is not in
-        ``str()``.
+    :ivar message: the reason why the text does not fit, or why there is no answer. The reason may
+        quote the text, so it is not in ``str()`` when there is a text.
     :ivar place: the path of the value that does not fit, such as ``$.city``; `None` when unknown.
+    :ivar calls: the calls of tools in the response that nobody has answered.
     """
 
-    def __init__(self, response: Response, message: str, *, place: str | None = None) -> None:
-        where = f" at {printable(place, SHORT)}" if place else ""
-        super().__init__(
-            f"does not fit the type that was asked for{where}: error.message has the reason,"
-            " error.text the answer",
-            response,
-        )
-        self.text: str = response.output_text
-        self.message = message
+    def __init__(
+        self,
+        response: Response,
+        message: str | None = None,
+        *,
+        place: str | None = None,
+        calls: Sequence[OutputItem] = (),
+    ) -> None:
+        reason = _missing_answer(response, calls)
+        problem = f"has no answer: {reason}"
+        if message is not None:
+            where = f" at {printable(place, SHORT)}" if place else ""
+            hint = f"; {reason}" if calls else ""
+            problem = (
+                f"does not fit the type that was asked for{where}: error.message has the reason,"
+                f" error.text the answer{hint}"
+            )
+        super().__init__(problem, response)
+        answers = response.answer_messages
+        self.text: str = answers[-1].output_text if answers else ""
+        self.message: str = reason if message is None else message
         self.place = place
+        self.calls: tuple[OutputItem, ...] = tuple(calls)
+
+
+def _missing_answer(response: Response, calls: Sequence[OutputItem]) -> str:
+    """Return the reason why a response has no answer."""
+    if calls:
+        return (
+            f"the model called {', '.join(map(_describe_call, calls))}, which nobody has answered:"
+            " pass the tools to conversation.parse(), or send the outputs in the next turn"
+        )
+    if response.output_text:
+        return "its output has commentary alone"
+    return "its output has no message"
+
+
+def _describe_call(call: OutputItem) -> str:
+    """Return the name of a call, or else its type, and its id."""
+    name = getattr(call, "name", None) or call.wire_type or "a tool"
+    namespace = getattr(call, "namespace", None)
+    qualified = f"{namespace}.{name}" if namespace else str(name)
+    call_id = getattr(call, "call_id", None) or getattr(call, "id", None)
+    return f"{printable(qualified, SHORT)} ({printable(str(call_id), SHORT)})"
 
 
 class MaxRoundsExceeded(ResponsesError):
@@ -761,18 +800,79 @@ class MaxRoundsExceeded(ResponsesError):
 
 
 class CallNotRejectable(ResponsesError):
-    """A call was declined, and its type of output cannot express a refusal.
+    """A call must not run, and its type of output cannot express the reason.
 
     :ivar kind: the type of the call, such as ``computer_call``.
-    :ivar reason: the reason why it was declined.
+    :ivar reason: the reason why it must not run, such as the text of ``approve``.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(
-            f"a {kind} was declined, and its output cannot express a refusal: {reason}"
+            f"a {printable(kind, SHORT)} must not run, and its output cannot express a refusal:"
+            f" {reason}"
         )
         self.kind = kind
         self.reason = reason
+
+
+class CallInterrupted(ResponsesError):
+    """A call was interrupted in an earlier run, and its type of output cannot express this.
+
+    Whether the call had an effect is not known, so it does not run again by itself. Send its output
+    in the input of the next run, or pass ``repeat_interrupted=True`` to run it again.
+
+    :ivar kind: the type of the call, such as ``computer_call``.
+    :ivar call: the call.
+    """
+
+    def __init__(self, call: OutputItem) -> None:
+        kind = printable(call.wire_type, SHORT)
+        super().__init__(
+            f"a {kind} was interrupted in an earlier run, and may have had an effect: send its"
+            " output in the input, or pass repeat_interrupted=True to run it again"
+        )
+        self.kind: str = call.wire_type
+        self.call = call
+
+
+class SafetyChecksPending(ResponsesError):
+    """A computer call has safety checks that nobody has acknowledged, so the call did not run.
+
+    Pass ``approve=`` to the run: a call that it approves runs, and its output acknowledges the
+    checks.
+
+    :ivar call: the call; its ``pending_safety_checks`` are the checks.
+    """
+
+    def __init__(self, call: ComputerCall) -> None:
+        codes = ", ".join(check.code or check.id for check in call.pending_safety_checks or ())
+        super().__init__(
+            f"a computer_call has pending safety checks ({printable(codes, SHORT)}): pass approve="
+            " to the run, and approve the call to acknowledge them"
+        )
+        self.call = call
+
+
+class UndecodableCall(ResponsesError):
+    """A response has a call that no output can answer: a call without an id, or of unknown type.
+
+    The turn is in the history. Send the output in the input of the next run, or replace the
+    history.
+
+    :ivar call: the call, as it came.
+    :ivar reason: why no output can answer it.
+    :ivar response: the Response with the call.
+    """
+
+    def __init__(self, call: OutputItem, reason: str, response: Response) -> None:
+        kind = printable(call.wire_type or "unknown", SHORT)
+        super().__init__(
+            f"the response {printable(response.id, SHORT)} has a call of type {kind} that cannot be"
+            f" answered: {reason}; error.call has the call"
+        )
+        self.call = call
+        self.reason = reason
+        self.response = response
 
 
 class FirstEventTimeout(ResponsesError, trio.TooSlowError):

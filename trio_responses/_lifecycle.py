@@ -135,6 +135,14 @@ class ConnectionStatistics:
     """Events that were discarded: of abandoned turns, and after a `BufferOverflow`."""
     unread_bytes: int
     """Bytes of events that wait to be read."""
+    input_tokens: int
+    """Input tokens of all Responses that have ended, including those of abandoned turns."""
+    cached_tokens: int
+    """Input tokens that the server read from its prompt cache; ``input_tokens`` includes them."""
+    output_tokens: int
+    """Output tokens of all Responses that have ended, including those of abandoned turns."""
+    reasoning_tokens: int
+    """Output tokens of reasoning; ``output_tokens`` includes them."""
 
 
 Event: TypeAlias = (

@@ -1,23 +1,28 @@
-"""Text of a server or a network, made safe for an error message.
+"""Text of a server or a network, made safe for an error message, and for a terminal.
 
 A server may send any text, and its sentence often is the only explanation of a failure. So messages
 of this library quote it, but never as it came: keys are masked, control characters are escaped, and
-the text is cut. `printable` does all three. It needs no key as an argument: `Secrets` registers the
+the text is cut. `printable` does all three; `escape_controls` escapes alone, for a text that is the
+answer itself. It needs no key as an argument: `Secrets` registers the
 secret values of every open connection.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Secrets", "printable"]
+__all__ = ["Secrets", "escape_controls", "escape_json_controls", "printable"]
 
+CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""The characters that drive a terminal, or change the order in which it shows others.
+
+Newline and tab are not among them. A carriage return is: text after it overwrites the line.
+"""
 MAX_CHARACTERS: Final = 500
 MASK: Final = "***"
 MIN_SECRET_CHARACTERS: Final = 6
@@ -39,8 +44,7 @@ class Secrets:
 
     def __init__(self) -> None:
         self._values: frozenset[str] = frozenset()
-        with _lock:
-            _registered.add(self)
+        _registered[id(self)] = self
 
     def add_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         """Register the values of headers whose names say that they are secret."""
@@ -57,8 +61,8 @@ class Secrets:
         return text
 
 
-_registered: WeakSet[Secrets] = WeakSet()
-_lock = threading.Lock()
+_registered: WeakValueDictionary[int, Secrets] = WeakValueDictionary()
+"""The secrets of every connection, by id. No lock guards it: Ctrl-C could leave a lock held."""
 
 
 def printable(text: str, limit: int = MAX_CHARACTERS) -> str:
@@ -69,10 +73,10 @@ def printable(text: str, limit: int = MAX_CHARACTERS) -> str:
 
     :param limit: the greatest number of characters.
     """
-    with _lock:
-        connections = list(_registered)
-    for secrets in connections:
-        text = secrets.mask(text)
+    for reference in _registered.valuerefs():  # a copy, so that other threads may change it
+        secrets = reference()
+        if secrets is not None:
+            text = secrets.mask(text)
     text = text[: 16 * limit]
     for form, mask in SECRET_FORMS:
         text = form.sub(mask, text)
@@ -81,6 +85,22 @@ def printable(text: str, limit: int = MAX_CHARACTERS) -> str:
         character if character.isprintable() else _escape(character) for character in text
     )
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def escape_controls(text: str) -> str:
+    """Return a text of several lines with every character escaped that drives a terminal.
+
+    Unlike `printable`, this changes nothing else. CR LF becomes a newline.
+    """
+    return CONTROLS.sub(lambda found: _escape(found[0]), text.replace("\r\n", "\n"))
+
+
+def escape_json_controls(encoded: str) -> str:
+    """Return the same JSON value, with the characters escaped that drive a terminal.
+
+    JSON itself asks for escapes of the characters below the space alone.
+    """
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
 
 
 def _escape(character: str) -> str:

@@ -7,7 +7,8 @@ from trio_responses._instruments.recording import Redact
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._settings import OnAbandonedTurn, TransportOption
-from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
+from trio_responses._tools.namespace import ToolLike
+from trio_responses._tools.toolbox import Approve, Handler, OnToolError
 from trio_responses._transport.dialing import Dial
 from trio_responses._transport.proxy import ProxyOption
 from trio_responses._wire.params import (

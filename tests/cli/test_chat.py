@@ -23,8 +23,8 @@ from trio_responses import AuthenticationError, ReconnectFailed
 from trio_responses._cli import main
 from trio_responses._cli.chat import Chat, TextLineReader, choose_renderer
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
-from trio_responses._cli.renderer import PlainRenderer, remove_controls
-from trio_responses.testing import open_test_server
+from trio_responses._cli.renderer import PlainRenderer
+from trio_responses.testing import Call, open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -171,6 +171,17 @@ async def test_tool_calls_and_their_outputs_are_shown(server: ResponsesServer) -
 async def test_without_the_option_no_tool_is_offered(server: ResponsesServer) -> None:
     await talk(server, "What is 6 * 7?")
     assert server.last_request.tools == []
+
+
+@NO_WAITING
+async def test_commentary_is_shown_apart_from_the_answer(server: ResponsesServer) -> None:
+    server.respond_with(None)
+    calls = [Call("calculate", {"expression": "6 * 7"})]
+    server.reply(commentary=["I will calculate."], calls=calls)
+    server.reply("It is 42.", commentary=["I see."])
+    renderer = await talk(server, "What is 6 * 7?", with_tools=True)
+    assert renderer.lines_of("commentary") == ["I will calculate.", "I see."]
+    assert renderer.lines_of("text") == ["It is 42."]
 
 
 @NO_WAITING
@@ -430,10 +441,6 @@ def test_a_notification_at_the_prompt_is_followed_by_a_new_prompt() -> None:
     renderer.show_prompt()
     renderer.show_line("notification", "the connection was lost")
     assert out.getvalue() == "you> \nnotification: the connection was lost\nyou> "
-
-
-def test_control_characters_are_removed() -> None:
-    assert remove_controls("a\x1b[2Jb\x07\x9bc\td\n") == "a[2Jbc\td\n"
 
 
 class Terminal(io.StringIO):

@@ -66,7 +66,7 @@ def test_lines_are_not_parsed_as_markup() -> None:
     out = io.StringIO()
     renderer = renderer_on(out)
     renderer.show_line("tool", "f([bold]x[/bold]) \x1b[2J")
-    assert out.getvalue() == "⚙ f([bold]x[/bold]) [2J\n"
+    assert out.getvalue() == "⚙ f([bold]x[/bold]) \\x1b[2J\n"
 
 
 def test_a_tool_line_ends_the_answer_and_a_notification_does_not() -> None:

@@ -225,6 +225,27 @@ def test_ask_prints_the_answer_of_a_server_that_sends_no_deltas(
     assert capsys.readouterr().out == "all at once\n"
 
 
+@pytest.mark.parametrize("events", ["all", "items", "terminal"])
+def test_ask_prints_the_answer_without_commentary(
+    events: Any, prepare_server: PrepareServer, capsys: Capture
+) -> None:
+    """Where the server sends events about the commentary, the commentary is on stderr."""
+    commentary = ["I will check.", "\x1b[2JI see."]
+    prepare_server(lambda server: server.reply("Warm.", commentary=commentary, events=events))
+    assert main(["ask", "--embedded", "Hello"]) == 0
+    shown = "commentary: I will check.\ncommentary: [2JI see.\n"
+    assert capsys.readouterr() == ("Warm.\n", "" if events == "terminal" else shown)
+
+
+def test_ask_notes_commentary_without_an_answer(
+    prepare_server: PrepareServer, capsys: Capture
+) -> None:
+    prepare_server(lambda server: server.reply(commentary=["I will check."]))
+    assert main(["ask", "--embedded", "Hello"]) == 0
+    note = "note: the model wrote commentary, but no answer\n"
+    assert capsys.readouterr() == ("", "commentary: I will check.\n" + note)
+
+
 def test_ask_adds_no_newline_to_an_answer_that_ends_with_one(
     prepare_server: PrepareServer, capsys: Capture
 ) -> None:

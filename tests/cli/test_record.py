@@ -25,7 +25,7 @@ from tests.cli.cli_driver import (
     serving,
 )
 from tests.testing.driver import NO_WAITING
-from trio_responses import ConfigurationError, Recording
+from trio_responses import ConfigurationError, Recorder, Recording
 from trio_responses._cli import main
 from trio_responses._cli import running as cli_running
 from trio_responses._cli.serve import load_recording
@@ -238,6 +238,31 @@ def test_replay_closes_a_socket_where_the_recorded_server_did(
         assert capsys.readouterr().out == "Turn 1:\n"
 
 
+def test_replay_ends_the_socket_where_the_recording_was_cut(
+    prepare_server: PrepareServer, capsys: Capture
+) -> None:
+    prepare_server(lambda server: server.reply("first answer"))
+    assert main(["record", "--embedded", "cut.jsonl", "Hello"]) == 0
+    lines = Path("cut.jsonl").read_bytes().splitlines(keepends=True)
+    Path("cut.jsonl").write_bytes(b"".join(lines[:6]) + lines[6][:40])
+    capsys.readouterr()
+    with serving("cut.jsonl", command="replay") as (_, url):
+        assert main(["ask", "--base-url", url, "Hello"]) == 1
+        assert "the connection was lost" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_an_overwritten_recording_is_not_one_that_another_program_writes(
+    capsys: Capture, prepare_server: PrepareServer
+) -> None:
+    prepare_server(lambda server: server.reply("first answer"))
+    with Recorder("one.jsonl"):
+        before = Path("one.jsonl").read_bytes()
+        assert main(["record", "--embedded", "--force", "one.jsonl", "Hello"]) != 0
+        assert Path("one.jsonl").read_bytes() == before
+    assert "another Recorder writes to 'one.jsonl'" in capsys.readouterr().err
+
+
 @NO_WAITING
 @pytest.mark.parametrize(("timing", "seconds"), [(True, 5.0), (False, 0.0)])
 async def test_timing_sends_each_message_with_its_recorded_delay(
@@ -322,9 +347,8 @@ def test_the_commands_of_the_page_on_recordings_work(capsys: Capture, monkeypatc
 def test_a_signal_ends_record_and_leaves_the_messages_so_far(
     number: signal.Signals, code: int
 ) -> None:
-    Path("slow.jsonl").write_text(
-        f'{REQUEST}{{"t":9999,"dir":"recv","frame":{{"type":"keepalive"}}}}\n', encoding="utf-8"
-    )
+    end = '{"t":9999,"dir":"close","by":"client"}\n'
+    Path("slow.jsonl").write_text(REQUEST + end, encoding="utf-8")
     with serving("slow.jsonl", "--timing", command="replay") as (_, url):  # noqa: SIM117 - one needs the other
         with running("record", "--base-url", url, "cut.jsonl", "Hello") as process:
             while not (Path("cut.jsonl").exists() and sent_in("cut.jsonl")):

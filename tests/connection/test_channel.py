@@ -426,6 +426,23 @@ async def test_an_unknown_command_is_sent_and_its_answer_is_received(
         await connection.create(model="m", input="still there?")
 
 
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        ({"type": "response.create", "temperature": float("nan")}, r"event\['temperature'\]"),
+        (ResponseCreate(model="m", top_p=float("inf")), r"ResponseCreate\.top_p"),
+    ],
+)
+async def test_a_number_that_json_lacks_sends_no_command(
+    server: ResponsesServer, command: Any, path: str
+) -> None:
+    async with server.open_client() as connection:
+        with pytest.raises(ValueError, match=f"^{path} is not a finite number"):
+            await connection.send(command)
+        await connection.create(model="m", input="still there?")
+    assert len(server.requests) == 1
+
+
 async def test_a_mapping_steers_a_raw_request(server: ResponsesServer) -> None:
     release = trio.Event()
     server.reply("one", more=["two"]).hold(release, after_events=5)

@@ -62,25 +62,27 @@ def by_hand(lane: str, items: list[str], *, where: str) -> list[str]:
 
 @pytest.mark.parametrize("where", ["the end", "items"])
 async def test_output_of_the_server_is_sent_back_unchanged(
-    server: ResponsesServer, where: str
+    lenient_server: ResponsesServer, where: str
 ) -> None:
     """This includes unknown fields, items and shapes, and last events without the output."""
-    server.answer(by_hand("lane-32", ODD_ITEMS, where=where))
-    async with open_conversation(server) as conversation:
+    lenient_server.answer(by_hand("lane-32", ODD_ITEMS, where=where))
+    async with open_conversation(lenient_server) as conversation:
         await conversation.create("one")
         assert raw_items(conversation)[1:] == ODD_ITEMS
         assert isinstance(conversation.items[1], UnknownItem)
         assert [bytes(raw).decode() for raw in conversation.raw_items[1:]] == ODD_ITEMS
-        await server.reset_all()
+        await lenient_server.reset_all()
         await conversation.create("two")
     wanted = [user("one"), *map(msgspec.json.decode, ODD_ITEMS), user("two")]
-    assert server.requests[1]["input"] == wanted
-    assert parent(server.requests[1]) is None
+    assert lenient_server.requests[1]["input"] == wanted
+    assert parent(lenient_server.requests[1]) is None
 
 
-async def test_raw_items_move_to_another_conversation_unchanged(server: ResponsesServer) -> None:
-    server.answer(by_hand("lane-32", ODD_ITEMS, where="the end"))
-    async with server.open_client() as connection:
+async def test_raw_items_move_to_another_conversation_unchanged(
+    lenient_server: ResponsesServer,
+) -> None:
+    lenient_server.answer(by_hand("lane-32", ODD_ITEMS, where="the end"))
+    async with lenient_server.open_client() as connection:
         async with connection.conversation(model="m") as conversation:
             await conversation.create("one")
             raw = conversation.raw_items
@@ -89,7 +91,7 @@ async def test_raw_items_move_to_another_conversation_unchanged(server: Response
             assert other.raw_items == raw
             await other.create("two")
     wanted = [user("one"), *map(msgspec.json.decode, ODD_ITEMS), user("two")]
-    assert server.requests[1]["input"] == wanted
+    assert lenient_server.requests[1]["input"] == wanted
 
 
 async def test_null_in_the_output_is_left_out(server: ResponsesServer) -> None:
@@ -100,18 +102,18 @@ async def test_null_in_the_output_is_left_out(server: ResponsesServer) -> None:
         assert history(conversation) == [user("one"), msgspec.json.decode(item)]
 
 
-async def test_input_of_the_user_is_sent_again_unchanged(server: ResponsesServer) -> None:
+async def test_input_of_the_user_is_sent_again_unchanged(lenient_server: ResponsesServer) -> None:
     """This includes items of unknown types."""
     given: list[Any] = [
         {"type": "message", "role": "user", "content": "ä", "new": [1, None]},
         msgspec.Raw(b'{"type":"odd",  "z":1, "a":1.0}'),
         Message(role="developer", content="Be brief."),
     ]
-    async with open_conversation(server) as conversation:
+    async with open_conversation(lenient_server) as conversation:
         await conversation.create(given)
-        await server.reset_all()
+        await lenient_server.reset_all()
         await conversation.create("two")
-    first, second = server.requests
+    first, second = lenient_server.requests
     assert second["input"][:3] == first["input"]
     assert first["input"][0] == given[0]
     assert first["input"][1] == {"type": "odd", "z": 1, "a": 1.0}
@@ -236,6 +238,7 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
             "items": history(conversation),
             "last_response_id": response.id,
             "answers": [],
+            "interrupted": [],
             "unsent": [],
         }
 
@@ -375,8 +378,8 @@ async def test_reasoning_at_the_end_of_a_response_is_not_sent_again(
     assert kinds == ["message", "message"]
 
 
-async def test_an_input_item_without_a_type_is_a_message(server: ResponsesServer) -> None:
-    async with open_conversation(server) as conversation:
+async def test_an_input_item_without_a_type_is_a_message(lenient_server: ResponsesServer) -> None:
+    async with open_conversation(lenient_server) as conversation:
         await conversation.create([{"role": "user", "content": "hi", "more": 1}])
         assert conversation.items[0] == Message(role="user", content="hi")
         assert history(conversation)[0] == {"role": "user", "content": "hi", "more": 1}

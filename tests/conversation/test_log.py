@@ -35,7 +35,6 @@ def commit(
             server=server,
             pending_steers=(),
             clears_unsent=True,
-            usage=None,
         )
     )
 

@@ -36,7 +36,6 @@ def commit(history: History, items: Iterable[Json]) -> None:
             server=None,
             pending_steers=(),
             clears_unsent=True,
-            usage=None,
         )
     )
 

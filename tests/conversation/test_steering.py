@@ -5,13 +5,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from tests.conversation.rig import deltas, history, message_texts, open_conversation, parent, user
+from tests.conversation.rig import (
+    deltas,
+    history,
+    message_texts,
+    open_conversation,
+    open_steady,
+    parent,
+    user,
+)
+from tests.pool.rig import open_to
+from tests.turn.rig import created, ended
 from tests.turn.test_steering import hold
 from trio_responses import ResponseFailedError, SteerState
 from trio_responses._wire import FunctionCallOutput
 from trio_responses.testing import Call, Reply
 
 if TYPE_CHECKING:
+    import trio
+
     from trio_responses.testing import ResponsesServer
 
 WEATHER = Call("get_weather", {"city": "Paris"}, call_id="call_1", unoffered=True)
@@ -182,3 +194,136 @@ async def test_a_new_history_does_not_wait_for_a_pending_steering_input(
         response = await conversation.create("Hello.")
         assert message_texts(conversation) == ["Hello.", response.output_text]
         assert await receipt.wait_settled() is SteerState.FAILED
+
+
+# --- Usage -------------------------------------------------------------------------------
+
+FIRST = {"input_tokens": 100, "cached_tokens": 40, "output_tokens": 10, "reasoning_tokens": 4}
+SECOND = {"input_tokens": 200, "cached_tokens": 60, "output_tokens": 20, "reasoning_tokens": 6}
+
+
+def tokens_of(counted: Any) -> tuple[int, int, int, int]:
+    """Return the tokens of statistics: read, cached, written, of reasoning."""
+    return (
+        counted.input_tokens,
+        counted.cached_tokens,
+        counted.output_tokens,
+        counted.reasoning_tokens,
+    )
+
+
+def parts_of(usage: Any) -> tuple[int, int, int, int]:
+    """Return the tokens of a usage: read, cached, written, of reasoning."""
+    return (
+        usage.input_tokens,
+        usage.input_tokens_details.cached_tokens,
+        usage.output_tokens,
+        usage.output_tokens_details.reasoning_tokens,
+    )
+
+
+def answer_twice(server: "ResponsesServer", **second: Any) -> "trio.Event":
+    """Answer a turn that will be steered, and its successor."""
+    release = hold(server.reply("one", more=["two"], usage=FIRST), after_events=5)
+    server.reply("three", usage=SECOND, **second)
+    return release
+
+
+@pytest.mark.parametrize("ending", ["completed", "failed", "incomplete"])
+async def test_the_usage_of_a_steered_turn_is_the_sum_of_its_responses(
+    server: "ResponsesServer", ending: str
+) -> None:
+    release = answer_twice(server, status=ending, reason="content_filter")
+    async with (
+        open_steady(server) as connection,
+        connection.conversation(model="m") as conversation,
+    ):
+        async with conversation.stream("Count.") as stream:
+            await stream.steer("Stop.")
+            release.set()
+            async for _ in stream:
+                pass
+        assert stream.response.usage is not None
+        assert stream.usage is not None
+        assert parts_of(stream.response.usage) == (200, 60, 20, 6)
+        assert parts_of(stream.usage) == (300, 100, 30, 10)
+        assert stream.usage.total_tokens == 330
+        assert tokens_of(conversation.statistics()) == (300, 100, 30, 10)
+        assert conversation.statistics().turns == (ending == "completed")
+        assert tokens_of(connection.statistics()) == (300, 100, 30, 10)
+
+
+async def test_a_run_and_a_pool_count_every_response(server: "ResponsesServer") -> None:
+    release = answer_twice(server)
+    async with open_to(server) as pool, pool.conversation(model="m") as conversation:
+        async with conversation.run_stream("Count.") as run:
+            assert run.usage is None
+            async for event in run:
+                if event.type == "response.created" and not run.responses and not release.is_set():
+                    assert run.stream is not None
+                    await run.stream.steer("Stop.")
+                    release.set()
+            assert run.usage is not None
+            assert parts_of(run.usage) == (300, 100, 30, 10)
+            assert len(run.responses) == 1
+        assert tokens_of(conversation.statistics()) == (300, 100, 30, 10)
+        assert tokens_of(pool.statistics()) == (300, 100, 30, 10)
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "max_output_tokens", "a new reason"])
+async def test_an_incomplete_answer_counts_kept_or_not(
+    server: "ResponsesServer", reason: str
+) -> None:
+    server.reply("one", status="incomplete", reason=reason, usage=FIRST)
+    async with open_conversation(server) as conversation:
+        await conversation.create("Count.")
+        assert tokens_of(conversation.statistics()) == (100, 40, 10, 4)
+
+
+async def test_a_failed_response_that_is_repeated_counts(server: "ResponsesServer") -> None:
+    server.reply("one", status="failed", usage=FIRST)
+    server.reply("two", usage=SECOND)
+    async with (
+        open_steady(server) as connection,
+        connection.conversation(model="m") as conversation,
+    ):
+        async with conversation.stream("Count.", delivery="at_least_once") as stream:
+            await stream.get_final_response()
+        assert stream.usage is not None
+        assert parts_of(stream.usage) == (300, 100, 30, 10)
+        assert tokens_of(conversation.statistics()) == (300, 100, 30, 10)
+        assert tokens_of(connection.statistics()) == (300, 100, 30, 10)
+
+
+async def test_a_steered_turn_that_is_left_counts_what_was_read(server: "ResponsesServer") -> None:
+    release = answer_twice(server)
+    async with open_conversation(server) as conversation:
+        async with conversation.stream("Count.") as stream:
+            await stream.steer("Stop.")
+            release.set()
+            async for event in stream:
+                if event.type == "response.incomplete":
+                    break
+        assert tokens_of(conversation.statistics()) == (100, 40, 10, 4)
+        assert conversation.statistics().turns == 0
+
+
+async def test_an_abandoned_response_counts_for_its_connection(server: "ResponsesServer") -> None:
+    server.reply("one", usage=FIRST)
+    async with server.open_client() as connection:
+        async with connection.stream(model="m", input="Count."):
+            pass
+        await connection.create(model="m", input="Count again.")
+        before = tokens_of(connection.statistics())[0]
+        assert before > 100
+
+
+async def test_a_server_that_counts_nothing_has_no_usage(
+    narrow_server: "ResponsesServer",
+) -> None:
+    narrow_server.answer([created(), ended()])
+    async with narrow_server.open_client() as connection:
+        async with connection.stream(model="m", input="Count.") as stream:
+            await stream.get_final_response()
+        assert stream.usage is None
+        assert tokens_of(connection.statistics()) == (0, 0, 0, 0)

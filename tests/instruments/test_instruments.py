@@ -39,6 +39,19 @@ A_TURN = ["turn_started", "turn_sent", "turn_first_event", "turn_ended"]
 # --- Turns -------------------------------------------------------------------------------
 
 
+async def test_the_tokens_of_a_failed_response_that_is_repeated_are_in_the_record(
+    server: ResponsesServer,
+) -> None:
+    notes = Notes()
+    server.reply("one", status="failed", usage={"input_tokens": 100, "output_tokens": 10})
+    server.reply("two", usage={"input_tokens": 200, "output_tokens": 20})
+    async with server.open_client(instruments=[notes]) as connection:
+        await connection.create(model="m", input="Hello", delivery="at_least_once")
+    (turn,) = notes.turns
+    assert len(turn.responses) == 1
+    assert [one.total_tokens for one in turn.usages] == [110, 220]
+
+
 async def test_the_hooks_of_a_turn_are_called_from_start_to_end(server: ResponsesServer) -> None:
     notes = Notes()
     server.reply("one two three", delay=1.0, usage={"input_tokens": 7, "output_tokens": 3})

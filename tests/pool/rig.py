@@ -1,7 +1,7 @@
 """Helpers for the tests of the pool: open pools, hold back answers, and count requests."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
@@ -68,6 +68,17 @@ class Gate:
     def open(self) -> None:
         """Let all held and all later answers go."""
         self._open.set()
+
+
+def answer_once(server: ResponsesServer, fields: Mapping[str, object]) -> None:
+    """Answer the next request with an empty response that has some more fields."""
+    ended: dict[str, object] = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "output": [],
+    }
+    server.answer([{"type": "response.completed", "response": {**ended, **fields}}])
 
 
 async def ask(turns: TurnMethods, text: str, **params: Any) -> str:

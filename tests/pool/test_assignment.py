@@ -9,6 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.pool.rig import (
     Gate,
     active_requests,
+    answer_once,
     ask,
     close_frame,
     open_all_connections,
@@ -185,9 +186,12 @@ async def test_a_turn_gets_the_connection_of_the_response_that_it_continues(
             assert origin == here
 
 
+@pytest.mark.parametrize("said", [{"store": False}, {}, {"store": None}], ids=str)
 async def test_a_turn_waits_for_a_place_on_the_connection_of_its_parent(
-    narrow_server: ResponsesServer,
+    narrow_server: ResponsesServer, said: dict[str, object]
 ) -> None:
+    """Unless the server calls the response stored, whatever the request said."""
+    answer_once(narrow_server, said)
     async with open_to(narrow_server, lanes=False, size=2) as pool:
         await open_all_connections(pool, 2)
         first = await pool.create(model="m", input="first", store=True)
@@ -196,11 +200,7 @@ async def test_a_turn_waits_for_a_place_on_the_connection_of_its_parent(
             nursery.start_soon(ask, pool, "blocker")
             await wait_all_tasks_blocked()
             assert narrow_server.requests[-1].connection == narrow_server.requests[0].connection
-
-            @nursery.start_soon
-            async def _() -> None:
-                await ask(pool, "second", previous_response_id=first.id)
-
+            nursery.start_soon(follow, pool, first.id)
             await wait_all_tasks_blocked()
             assert pool.statistics().turns_waiting == 1
             assert active_requests(pool) == [1, 0]
@@ -213,7 +213,8 @@ async def test_a_turn_uses_another_connection_when_the_socket_of_its_parent_is_l
 ) -> None:
     async with open_to(narrow_server, lanes=False, size=2) as pool:
         await open_all_connections(pool, 2)
-        first = await pool.create(model="m", input="first", store=True)
+        answer_once(narrow_server, {})
+        first = await pool.create(model="m", input="first")
         narrow_server.stall(after_events=1)
         async with trio.open_nursery() as nursery:
 
@@ -237,11 +238,97 @@ async def follow(pool: ResponsesPool, parent: str) -> None:
     await ask(pool, "second", previous_response_id=parent)
 
 
+async def test_a_turn_that_continues_a_stored_response_does_not_wait_for_its_connection(
+    narrow_server: ResponsesServer,
+) -> None:
+    async with open_to(narrow_server, lanes=False, size=2) as pool:
+        await open_all_connections(pool, 2)
+        first = await pool.create(model="m", input="first")
+        await follow(pool, first.id)
+        gate = Gate(narrow_server)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow, pool, first.id)
+            nursery.start_soon(follow, pool, first.id)
+            await wait_all_tasks_blocked()
+            assert active_requests(pool) == [1, 1]
+            assert pool.statistics().turns_waiting == 0
+            gate.open()
+    places = [request.connection for request in narrow_server.requests]
+    assert places[:2] == [places[0]] * 2, "the connection of the response is the best one"
+    assert set(places[2:]) == {1, 2}
+
+
+async def test_a_turn_that_continues_a_stored_response_lets_another_connection_open(
+    narrow_server: ResponsesServer,
+) -> None:
+    async with open_to(narrow_server, lanes=False, size=2) as pool:
+        first = await pool.create(model="m", input="first")
+        gate = Gate(narrow_server)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow, pool, first.id)
+            nursery.start_soon(follow, pool, first.id)
+            await wait_all_tasks_blocked()
+            assert active_requests(pool) == [1, 1]
+            gate.open()
+
+
+async def test_with_lanes_a_stored_response_is_continued_elsewhere_when_no_place_is_free(
+    server: ResponsesServer,
+) -> None:
+    async with open_to(server, size=2, per_connection=16) as pool:
+        first = await pool.create(model="m", input="first")
+        gate = Gate(server)
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(follow, pool, first.id)
+            await wait_all_tasks_blocked()
+            assert active_requests(pool) == [16, 4]
+            gate.open()
+
+
+@pytest.mark.parametrize("kind", ["previous_response_id", "conversation"])
+async def test_a_turn_that_continues_what_is_unknown_to_the_pool_goes_to_any_connection(
+    narrow_server: ResponsesServer, kind: str
+) -> None:
+    async with (
+        narrow_server.open_client() as connection,
+        open_to(narrow_server, lanes=False, size=2) as pool,
+    ):
+        first = await connection.create(model="m", input="first")
+        parents = {kind: first.id}
+        await open_all_connections(pool, 2)
+        gate = Gate(narrow_server)
+        async with trio.open_nursery() as nursery:
+
+            async def go() -> None:
+                await ask(pool, "second", **parents)
+
+            nursery.start_soon(go)
+            nursery.start_soon(go)
+            await wait_all_tasks_blocked()
+            assert active_requests(pool) == [1, 1]
+            gate.open()
+
+
+async def test_a_stored_response_of_a_connection_that_has_ended_is_continued_on_another_one(
+    narrow_server: ResponsesServer,
+) -> None:
+    async with open_to(narrow_server, lanes=False, size=2) as pool:
+        await open_all_connections(pool, 2)
+        first = await pool.create(model="m", input="first")
+        origin = narrow_server.requests[-1].connection
+        await narrow_server.send_raw(close_frame(4000), connection=origin)
+        await wait_all_tasks_blocked()
+        await follow(pool, first.id)
+        assert narrow_server.requests[-1].connection != origin
+
+
 async def test_turns_that_wait_for_one_connection_or_for_any_are_served_in_one_order(
     narrow_server: ResponsesServer,
 ) -> None:
     async with open_to(narrow_server, lanes=False, size=1) as pool:
-        parent = await pool.create(model="m", input="0", store=True)
+        answer_once(narrow_server, {})
+        parent = await pool.create(model="m", input="0")
         gate = Gate(narrow_server)
         async with trio.open_nursery() as nursery:
             for number in range(1, 8):

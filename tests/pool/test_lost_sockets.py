@@ -6,6 +6,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.pool.rig import (
     STEADY,
+    answer_once,
     ask,
     assert_all_places_are_free,
     close_frame,
@@ -200,7 +201,8 @@ async def test_a_turn_that_waits_for_a_lost_socket_gets_another_connection_at_on
     enough = trio.Event()
     async with open_to(narrow_server, lanes=False, size=2) as pool, trio.open_nursery() as nursery:
         await open_all_connections(pool, 2)
-        first = await pool.create(model="m", input="first", store=True)
+        answer_once(narrow_server, {})
+        first = await pool.create(model="m", input="first")
         narrow_server.stall(after_events=1)
         nursery.start_soon(hold, pool, enough)
         await wait_all_tasks_blocked()
@@ -269,7 +271,8 @@ async def test_turns_keep_their_order_when_a_socket_is_lost(
     enough = trio.Event()
     async with open_to(narrow_server, lanes=False, size=2) as pool, trio.open_nursery() as nursery:
         await open_all_connections(pool, 2)
-        first = await pool.create(model="m", input="first", store=True)
+        answer_once(narrow_server, {})
+        first = await pool.create(model="m", input="first")
         narrow_server.stall(after_events=1)
         nursery.start_soon(hold, pool, enough)
         await wait_all_tasks_blocked()

@@ -280,7 +280,9 @@ class TestRandomResponses:
                 if item.item is None:
                     assert not any(shown(item)[kind] for kind in (TEXT, REFUSAL, SUMMARY))
             # Memory that no public attribute shows:
-            assert not any(item.pieces for item in accumulator._items.values())
+            places = {place for item in accumulator._items for place in item.pieces}
+            assert places <= {("arguments", 0)}
+            assert not any(item.pieces for item in accumulator._items if item.done is not None)
         assert len(accumulator.snapshot().items) == len(items)
 
 
@@ -473,22 +475,17 @@ class TestSnapshots:
 
 
 class TestMemory:
-    """P6: without snapshots no text is kept for them."""
+    """P6: without snapshots no text is kept for them, but the arguments of unfinished calls."""
 
-    KINDS = (
-        "output_text",
-        "refusal",
-        "reasoning_summary_text",
-        "function_call_arguments",
-        "mcp_call_arguments",
-        "custom_tool_call_input",
-    )
+    TEXTS = ("output_text", "refusal", "reasoning_summary_text")
+    CALLS = ("function_call_arguments", "mcp_call_arguments", "custom_tool_call_input")
+    KINDS = (*TEXTS, *CALLS)
 
     def test_without_snapshots_pieces_take_no_memory(self) -> None:
         accumulator = Accumulator(keep_text=False)
         frames = [
             json.dumps({"type": f"response.{kind}.delta", "delta": "x" * 200}).encode()
-            for kind in self.KINDS
+            for kind in self.TEXTS
         ]
         accumulator.feed([wire.decode(frames[0])])
         tracemalloc.start()
@@ -502,12 +499,22 @@ class TestMemory:
         assert after - before < 2_000
         assert accumulator.snapshot() == Snapshot(items=())
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", TEXTS)
     def test_without_snapshots_whole_texts_take_no_memory(self, kind: str) -> None:
         accumulator = Accumulator(keep_text=False)
         texts = {"text": "a", "refusal": "a", "arguments": "a", "input": "a"}
         feed(accumulator, {"type": f"response.{kind}.done", **texts})
         assert accumulator.snapshot() == Snapshot(items=())
+
+    @pytest.mark.parametrize("kind", CALLS)
+    def test_without_snapshots_a_finished_call_keeps_no_pieces(self, kind: str) -> None:
+        accumulator = Accumulator(keep_text=False)
+        for _ in range(50):
+            feed(accumulator, {"type": f"response.{kind}.delta", "delta": "x" * 200})
+        field, type_ = kind.rsplit("_", maxsplit=1)[-1], kind.rsplit("_", 1)[0]
+        feed(accumulator, item_done({"type": type_, "call_id": "c", "name": "look", field: "{}"}))
+        assert [item.pieces for item in accumulator._items] == [{}]
+        assert accumulator.snapshot().items[0].arguments == "{}"
 
     def test_with_snapshots_texts_are_kept(self) -> None:
         accumulator = Accumulator()
@@ -526,3 +533,291 @@ class TestMemory:
             assert len(accumulator._collected) < MAX_COLLECTED
         assert accumulator.snapshot().text == "xy" * 5 * MAX_COLLECTED
         assert accumulator._collected == []
+
+
+# --- Items that are told apart, and fields that are filled -------------------------------------
+
+
+def item_added(item: JSONObject, **fields: Any) -> JSONObject:
+    return {"type": "response.output_item.added", "item": item, **fields}
+
+
+def call(arguments: Any, item_id: str = "fc_1", **fields: Any) -> JSONObject:
+    item = {"type": "function_call", "id": item_id, "call_id": f"call_{item_id}", "name": "delete"}
+    return {**item, "arguments": arguments, **fields}
+
+
+def arguments_done(arguments: str, **fields: Any) -> JSONObject:
+    type_ = "response.function_call_arguments.done"
+    return {"type": type_, "arguments": arguments, **fields}
+
+
+def arguments_delta(delta: str, **fields: Any) -> JSONObject:
+    return {"type": "response.function_call_arguments.delta", "delta": delta, **fields}
+
+
+def without(item: JSONObject, name: str) -> JSONObject:
+    return {key: value for key, value in item.items() if key != name}
+
+
+SAFE = '{"path":"/tmp/x","force":false}'
+BOTH_MODES = pytest.mark.parametrize("keep_text", [True, False])
+
+
+class TestItemsWithOneIndex:
+    """Some servers number all items 0, others have a new id in each event."""
+
+    @BOTH_MODES
+    def test_items_with_one_index_and_different_ids_are_all_kept(
+        self,
+        keep_text: bool,  # noqa: FBT001
+    ) -> None:
+        accumulator = Accumulator(keep_text=keep_text)
+        items = [message(str(number), f"msg_{number}") for number in range(3)]
+        feed(accumulator, *(item_done(item, output_index=0) for item in items))
+        assert output_of(finish(accumulator, [])) == items
+        assert accumulator.snapshot().text == "012"
+
+    def test_all_events_of_items_with_one_index_may_be_interleaved(
+        self, accumulator: Accumulator
+    ) -> None:
+        ids = ["msg_a", "msg_b"]
+        feed(accumulator, *(item_added(message("", item_id)) for item_id in ids))
+        feed(accumulator, *(delta(f"{item_id} ", item_id=item_id) for item_id in ids * 2))
+        assert accumulator.snapshot().text == "msg_a msg_a msg_b msg_b "
+        done = [message("b", "msg_b"), message("a", "msg_a")]
+        feed(accumulator, *map(item_done, done))
+        assert output_of(finish(accumulator)) == done[::-1]
+
+    def test_pieces_after_a_finished_item_belong_to_the_next_one(
+        self, accumulator: Accumulator
+    ) -> None:
+        feed(accumulator, item_done(message("a", "msg_a")), delta("b", item_id="msg_b"))
+        assert [item.text for item in accumulator.snapshot().items] == ["a", "b"]
+
+    def test_a_late_piece_without_id_starts_no_item(self, accumulator: Accumulator) -> None:
+        feed(accumulator, item_done(message("a", "msg_a")), delta("a"))
+        assert accumulator.snapshot().text == "a"
+
+    def test_items_without_ids_are_told_apart_by_their_ends(self, accumulator: Accumulator) -> None:
+        items = [without(message(text), "id") for text in "abb"]
+        for item in items[:2]:
+            feed(accumulator, item_added(without(item, "content")), item_done(item))
+        feed(accumulator, item_done(items[2]))  # the same one, received twice
+        assert output_of(finish(accumulator)) == items[:2]
+
+    def test_a_second_start_without_an_end_is_a_second_item(self, accumulator: Accumulator) -> None:
+        for text in "ab":
+            feed(accumulator, item_added({"type": "message", "role": "assistant"}), delta(text))
+        assert [item.text for item in accumulator.snapshot().items] == ["a", "b"]
+
+    def test_a_start_after_pieces_of_another_id_is_another_item(
+        self, accumulator: Accumulator
+    ) -> None:
+        feed(accumulator, delta("a", item_id="msg_a"), item_added(message("", "msg_b")))
+        feed(accumulator, delta("b", item_id="msg_b"))
+        assert [item.text for item in accumulator.snapshot().items] == ["a", "b"]
+
+    def test_new_ids_in_each_event_are_one_item(self, accumulator: Accumulator) -> None:
+        feed(accumulator, item_added(message("", "msg_a")), delta("a", item_id="msg_b"))
+        feed(accumulator, delta("b", item_id="msg_c"), item_done(message("ab", "msg_d")))
+        assert accumulator.snapshot().text == "ab"
+        assert len(accumulator.snapshot().items) == 1
+
+
+class TestFilledFields:
+    """A field that is missing or empty in an item is filled from the other events about it."""
+
+    @BOTH_MODES
+    @pytest.mark.parametrize("empty", ["", None, OMITTED], ids=["empty", "null", "left out"])
+    @pytest.mark.parametrize(
+        "events",
+        [
+            [arguments_done(SAFE, item_id="fc_1")],
+            [arguments_delta(SAFE[:9]), arguments_delta(SAFE[9:])],
+            [arguments_delta("lost"), arguments_done(SAFE)],
+            [item_added(call(SAFE))],
+        ],
+        ids=["whole", "pieces", "both", "added"],
+    )
+    def test_arguments_that_came_in_other_events_fill_an_empty_call(
+        self,
+        events: list[JSONObject],
+        empty: Any,
+        keep_text: bool,  # noqa: FBT001
+    ) -> None:
+        for output in (OMITTED, [call("")], [without(call(""), "arguments")]):
+            accumulator = Accumulator(keep_text=keep_text)
+            item = call(empty) if empty is not OMITTED else without(call(""), "arguments")
+            feed(accumulator, *events, item_done({**item, "new": 1.50}))
+            shown_item = accumulator.snapshot().items[0]
+            assert shown_item.arguments == SAFE
+            assert isinstance(shown_item.item, wire.FunctionCall)
+            assert shown_item.item.arguments == SAFE
+            response = finish(accumulator, output)
+            assert [one.arguments for one in response.function_calls] == [SAFE]
+            if output is OMITTED:
+                assert output_of(response) == [{**item, "new": 1.50, "arguments": SAFE}]
+
+    def test_the_terminal_event_alone_may_lack_the_arguments(
+        self, accumulator: Accumulator
+    ) -> None:
+        feed(accumulator, item_done(call(SAFE)))
+        assert output_of(finish(accumulator, [call("")])) == [call(SAFE)]
+
+    def test_arguments_that_are_there_have_precedence(self, accumulator: Accumulator) -> None:
+        feed(accumulator, arguments_done("{}"), item_done(call(SAFE)))
+        assert output_of(finish(accumulator, [call('{"a":1}')])) == [call('{"a":1}')]
+        assert accumulator.snapshot().items[0].arguments == SAFE
+
+    @pytest.mark.parametrize(
+        ("type_", "event", "field"),
+        [
+            ("custom_tool_call", "custom_tool_call_input", "input"),
+            ("mcp_call", "mcp_call_arguments", "arguments"),
+        ],
+    )
+    def test_other_kinds_of_calls_are_filled_too(
+        self, accumulator: Accumulator, type_: str, event: str, field: str
+    ) -> None:
+        item = {"type": type_, "id": "x", "call_id": "c", "name": "look", field: ""}
+        feed(accumulator, {"type": f"response.{event}.delta", "delta": "go", "item_id": "x"})
+        feed(accumulator, item_done(item))
+        assert output_of(finish(accumulator, [item])) == [{**item, field: "go"}]
+
+    def test_a_message_without_content_is_filled_from_the_finished_item(
+        self, accumulator: Accumulator
+    ) -> None:
+        feed(accumulator, item_done(message("a")))
+        assert output_of(finish(accumulator, [{**message(""), "content": []}])) == [message("a")]
+
+    def test_nothing_fills_a_field_that_no_event_had(self, accumulator: Accumulator) -> None:
+        feed(accumulator, item_done(call("")), item_done({**message(""), "content": None}))
+        items = [call(""), {**message(""), "content": None}]
+        assert output_of(finish(accumulator, items)) == items
+
+    def test_each_call_gets_its_own_arguments(self, accumulator: Accumulator) -> None:
+        """By the call id, whatever the indexes and ids are."""
+        for at, name in enumerate("abc"):
+            feed(accumulator, item_added(call("", f"fc_{name}")))
+            feed(accumulator, arguments_done(f'{{"at":{at}}}', item_id=f"fc_{name}"))
+        output = [call("", f"fc_{name}", id="new") for name in "cab"]
+        assert [one["arguments"] for one in output_of(finish(accumulator, output)) or ()] == [
+            '{"at":2}',
+            '{"at":0}',
+            '{"at":1}',
+        ]
+
+    @pytest.mark.parametrize(
+        "output",
+        [
+            [call("", call_id="call_9")],
+            [{**without(call(""), "call_id"), "id": "fc_9"}],
+            [message("a"), without(without(call(""), "call_id"), "id")],
+            [{**call(""), "type": "mcp_call"}],
+        ],
+        ids=["call id", "id", "position", "type"],
+    )
+    def test_arguments_of_another_call_are_never_taken(
+        self, accumulator: Accumulator, output: list[JSONObject]
+    ) -> None:
+        feed(accumulator, item_done(call(SAFE)))
+        assert output_of(finish(accumulator, output)) == output
+
+    def test_two_calls_with_one_id_are_told_apart_by_their_positions(
+        self, accumulator: Accumulator
+    ) -> None:
+        """The second one without arguments keeps none if the position is no help either."""
+        for at in range(2):
+            feed(accumulator, item_done(call(f"[{at}]"), output_index=at))
+        assert [
+            one["arguments"] for one in output_of(finish(accumulator, [call("")] * 3)) or ()
+        ] == ["[0]", "[1]", ""]
+
+    def test_pieces_of_an_unknown_item_are_found_by_position(
+        self, accumulator: Accumulator
+    ) -> None:
+        feed(accumulator, arguments_done(SAFE))
+        assert output_of(finish(accumulator, [call("")])) == [call(SAFE)]
+
+    @pytest.mark.parametrize("item", [None, [], {"type": 1}, {"type": "function_call", "id": []}])
+    def test_an_item_of_any_shape_is_left_as_it_is(
+        self, accumulator: Accumulator, item: Any
+    ) -> None:
+        feed(accumulator, item_done(item))
+        assert output_of(finish(accumulator, [item])) == [item]
+
+
+class TestCallsThatNoEventFinished:
+    @BOTH_MODES
+    def test_a_call_of_a_completed_response_is_in_the_output(
+        self,
+        keep_text: bool,  # noqa: FBT001
+    ) -> None:
+        accumulator = Accumulator(keep_text=keep_text)
+        feed(accumulator, item_added(call("", status="in_progress")), arguments_done(SAFE))
+        assert output_of(finish(accumulator)) == [call(SAFE, status="completed")]
+
+    def test_a_call_of_an_incomplete_response_is_not(self, accumulator: Accumulator) -> None:
+        feed(accumulator, item_added(call("")), arguments_delta(SAFE[:9]))
+        assert not finish(accumulator, status="incomplete").raw_output
+
+    def test_a_message_that_no_event_finished_is_not(self, accumulator: Accumulator) -> None:
+        feed(accumulator, item_added(message("")), item_added({"type": "mcp_call"}))
+        assert not finish(accumulator).raw_output
+
+
+class TestPhases:
+    """The phase of a message tells commentary from the answer."""
+
+    def test_a_snapshot_has_the_phase_of_each_message(self, accumulator: Accumulator) -> None:
+        for at, phase in enumerate(["commentary", "final_answer"]):
+            item = {**message("", f"msg_{at}"), "phase": phase}
+            feed(accumulator, item_added(item, output_index=at), delta(phase, output_index=at))
+        snapshot = accumulator.snapshot()
+        assert [item.phase for item in snapshot.items] == ["commentary", "final_answer"]
+        assert snapshot.text == "commentaryfinal_answer"
+        assert snapshot.final_text == "final_answer"
+
+    @pytest.mark.parametrize(
+        ("phases", "final"),
+        [
+            ([None, None], "01"),
+            (["commentary", None], "1"),
+            (["commentary", "draft", None], "12"),
+            (["draft", "final_answer", None], "1"),
+            (["final_answer", "commentary", "final_answer"], "02"),
+            (["commentary"], ""),
+            ([5, "commentary"], "0"),
+        ],
+    )
+    def test_snapshots_and_responses_have_one_rule_for_the_answer(
+        self, accumulator: Accumulator, phases: list[Any], final: str
+    ) -> None:
+        for at, phase in enumerate(phases):
+            feed(accumulator, item_done({**message(str(at)), "phase": phase}, output_index=at))
+        assert accumulator.snapshot().final_text == final
+        response = finish(accumulator)
+        assert response.final_text == final
+        assert response.output_text == "".join(map(str, range(len(phases))))
+        assert [one.output_text for one in response.answer_messages] == list(final)
+
+    def test_a_finished_message_without_phase_keeps_the_first_one(
+        self, accumulator: Accumulator
+    ) -> None:
+        feed(accumulator, item_added({**message(""), "phase": "commentary"}))
+        feed(accumulator, item_done(message("a")))
+        assert accumulator.snapshot().items[0].phase == "commentary"
+
+    @BOTH_MODES
+    def test_the_phase_is_known_by_index_and_id(
+        self,
+        keep_text: bool,  # noqa: FBT001
+    ) -> None:
+        accumulator = Accumulator(keep_text=keep_text)
+        for name in ("commentary", "final_answer"):
+            feed(accumulator, item_added({**message("", name), "phase": name}))
+        assert accumulator.phase_of(0, "commentary") == "commentary"
+        assert accumulator.phase_of(0, "a new id") == accumulator.phase_of(0, None)
+        assert accumulator.phase_of(0, None) == "final_answer"
+        assert accumulator.phase_of(1, None) is None

@@ -9,15 +9,22 @@ import pytest
 
 from trio_responses import _wire as wire
 from trio_responses._protocol.calls import (
+    MAX_OUTPUT,
     call_key,
+    describe_undecodable_call,
     find_calls_and_outputs,
+    find_unanswerable_call,
     is_output_item,
+    limit_output,
     make_error_output,
     make_output,
+    name_of_call,
 )
 from trio_responses._protocol.raw_items import RawItems
 
 Json = dict[str, Any]
+
+RAW_OUTCOME = msgspec.Raw(b'{"type":"x"}')
 
 CALLER: Json = {"type": "program", "caller_id": "call_0"}
 CALLS: dict[str, Json] = {
@@ -98,6 +105,101 @@ def test_local_shells_and_approvals_have_their_ids_in_other_fields(item: Json, n
     assert key[1] == name
 
 
+# --- Names and calls that cannot run -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ({"type": "function_call", "namespace": "crm"}, "crm.f"),
+        ({"type": "function_call", "namespace": "functions"}, "f"),
+        ({"type": "function_call"}, "f"),
+        ({"type": "custom_tool_call", "namespace": "db"}, "db.t"),
+        ({"type": "mcp_approval_request"}, "f"),
+        ({"type": "shell_call"}, "shell_call"),
+    ],
+)
+def test_the_name_of_a_call_has_its_namespace(item: Json, name: str) -> None:
+    kind = item.pop("type")
+    assert name_of_call(typed(kind, **item)) == name
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ({"type": "function_call", "call_id": "c", "arguments": "{}"}, "it has no 'name'"),
+        (
+            {"type": "shell_call", "call_id": "c", "action": 3},
+            "a field has a wrong type (call_id, action are required)",
+        ),
+        (
+            {"type": "custom_tool_call", "call_id": "c", "name": "t", "input": "", "namespace": 3},
+            "its 'namespace' cannot be read",
+        ),
+        (
+            {"type": "computer_call", "call_id": "c", "pending_safety_checks": [{"code": "x"}]},
+            "its 'pending_safety_checks' cannot be read",
+        ),
+    ],
+)
+def test_the_reason_why_a_call_cannot_be_decoded_names_the_field(item: Json, reason: str) -> None:
+    assert describe_undecodable_call(wire.decode_item(raw(item))) == reason
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_call_with_its_fields_can_be_decoded(kind: str) -> None:
+    assert describe_undecodable_call(typed(kind)) is None
+
+
+def test_a_call_that_a_program_made_can_be_decoded() -> None:
+    assert describe_undecodable_call(wire.FunctionCall(call_id="c", name="f", arguments="")) is None
+
+
+def unanswerable(*items: Any) -> str | None:
+    found = find_unanswerable_call([wire.decode_item(raw(item)) for item in items])
+    return found[1] if found is not None else None
+
+
+SAID: Json = {"type": "message", "role": "assistant", "content": []}
+FUTURE: Json = {"type": "future_call", "call_id": "c"}
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ({"type": "function_call", "name": "f", "arguments": "{}"}, "it has no 'call_id'"),
+        ({"type": "function_call", "call_id": 3}, "it has no 'call_id'"),
+        ({"type": "mcp_approval_request"}, "it has no 'id'"),
+        ({"type": "tool_search_call", "execution": "client"}, "it has no 'call_id'"),
+        (FUTURE, "its type is unknown"),
+        ({"call_id": "c"}, "it has no 'type'"),
+        (3, "it has no 'type'"),
+    ],
+)
+def test_a_call_without_id_or_of_unknown_type_has_no_answer(item: Any, reason: str) -> None:
+    assert (unanswerable(SAID, item) or "").startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        (),
+        (SAID,),
+        (FUTURE, SAID),
+        (FUTURE, {"type": "future_call_output", "call_id": "c"}),
+        ({"type": "future_call", "id": "i"},),
+        ({"type": "future", "call_id": "c"},),
+        ({"type": "tool_search_call"},),
+        ({"type": "tool_search_call", "execution": "server"},),
+        ({"type": "function_call", "call_id": "c"},),
+        ({"type": "web_search_call", "id": "i"},),
+        ({}, SAID),
+    ],
+)
+def test_other_items_leave_no_call_without_an_answer(items: tuple[Json, ...]) -> None:
+    assert unanswerable(*items) is None
+
+
 # --- Calls and outputs among items -------------------------------------------------------
 
 
@@ -153,7 +255,7 @@ def test_an_item_of_another_shape_hides_no_call(odd: bytes) -> None:
         (
             "mcp_approval_request",
             "no\udc80",
-            {"approval_request_id": "c", "approve": False, "reason": "no?"},
+            {"approval_request_id": "c", "approve": False, "reason": "no\ufffd"},
         ),
         ("tool_search_call", [], {"call_id": "c", "execution": "client", "tools": []}),
     ],
@@ -207,6 +309,72 @@ def test_an_output_names_the_caller_of_its_call(kind: str, caller: Json) -> None
     assert plain(make_error_output(item, "no"))["caller"] == caller
 
 
+CHECKS: list[Json] = [{"id": "sc_1", "code": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("result", "acknowledged"),
+    [
+        ({"type": "computer_screenshot"}, CHECKS),
+        ({"type": "computer_call_output", "output": {}}, CHECKS),
+        ({"type": "computer_call_output", "acknowledged_safety_checks": []}, []),
+    ],
+)
+def test_the_output_of_a_computer_call_acknowledges_its_safety_checks(
+    result: Json, acknowledged: list[Json]
+) -> None:
+    made = plain(make_output(typed("computer_call", pending_safety_checks=CHECKS), result))
+    assert made["acknowledged_safety_checks"] == acknowledged
+    without = plain(make_output(typed("computer_call", pending_safety_checks=[]), result))
+    assert without.get("acknowledged_safety_checks", []) == []
+
+
+# --- Long outputs ------------------------------------------------------------------------
+
+
+def limited(limit: int, **fields: Any) -> Json:
+    return plain(limit_output(raw(fields), limit))
+
+
+def test_an_output_within_the_limit_is_the_same_object() -> None:
+    output = raw({"output": "x" * 100})
+    assert limit_output(output, 1000) is output
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+def test_a_long_text_keeps_its_beginning_and_its_end(limit: int) -> None:
+    text = "a" * 200 + "z" * 200
+    begin, notice, end = limited(limit, output=text)["output"].split("\n")
+    assert begin + end == "a" * (limit - limit // 2) + "z" * (limit // 2)
+    assert notice.startswith(f"[{400 - limit} of 400 characters were left out here")
+
+
+def test_an_output_is_shortened_once() -> None:
+    parts = [{"text": "s" * 10}, {"text": "L" * 500}, {"stdout": "M" * 500}]
+    once = limited(111, output=parts)
+    assert limited(111, **once) == once
+
+
+def test_several_texts_share_the_limit_and_short_ones_are_kept() -> None:
+    parts = [{"text": "s" * 10}, {"text": "L" * 500}, {"stdout": "M" * 500, "stderr": "e"}, 3]
+    first, second, third, odd = limited(111, output=parts)["output"]
+    assert (first, third["stderr"], odd) == ({"text": "s" * 10}, "e", 3)
+    assert [second["text"].count("L"), third["stdout"].count("M")] == [50, 50]
+    assert limited(2000, output=parts)["output"] == parts
+
+
+def test_texts_that_fit_are_kept_beside_a_long_image() -> None:
+    parts = [{"text": "x"}, {"image_url": "A" * 500}]
+    assert limited(100, output=parts)["output"] == parts
+
+
+@pytest.mark.parametrize("fields", [{"output": [{"image_url": "A" * MAX_OUTPUT}]}, {"tools": 3}])
+def test_anything_but_text_may_not_be_longer_than_the_api_accepts(fields: Json) -> None:
+    if "tools" in fields:
+        fields["tools"] = [{"description": "A" * MAX_OUTPUT}]
+    assert limit_output(raw(fields), 100) is None
+
+
 # --- Outputs with an error ---------------------------------------------------------------
 
 
@@ -242,6 +410,28 @@ def test_computer_calls_and_tool_searches_have_no_error_output(kind: str) -> Non
     assert make_error_output(typed(kind), "no") is None
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "function_call", "call_id": "c"},
+        {"type": "shell_call", "call_id": "c", "caller": CALLER},
+        {"type": "local_shell_call", "id": "c"},
+        {"type": "mcp_approval_request", "id": "c"},
+    ],
+)
+def test_a_call_that_cannot_be_decoded_has_an_error_output(item: Json) -> None:
+    made = make_error_output(wire.decode_item(raw(item)), "no")
+    assert made is not None
+    assert call_key(made) == (item["type"], "c")
+    assert plain(made).get("caller") == item.get("caller")
+
+
 def test_lone_surrogates_are_replaced() -> None:
     made = plain(make_error_output(typed("function_call"), "caf\udce9"))
-    assert made["output"] == "caf?"
+    assert made["output"] == "caf\ufffd"
+
+
+def test_lone_surrogates_are_replaced_at_any_depth_of_a_result() -> None:
+    chunk = {"stdout": "caf\udce9", "stderr": "", "outcome": wire.UnknownPart("x", RAW_OUTCOME)}
+    made = plain(make_output(typed("shell_call"), [chunk]))
+    assert made["output"] == [{"stdout": "caf\ufffd", "stderr": "", "outcome": {"type": "x"}}]

@@ -39,8 +39,22 @@ STEPS = (
     "response.output_item.added",
     "response.output_text.delta",
     "response.steer.accepted",
+    "response.steer.a_type_of_next_year",
+    "response.inject.created",
+    "response.inject.failed",
+    "response.inject.a_type_of_next_year",
     "response.a_type_of_next_year",
 )
+NOTICES = {
+    "response.queued",
+    "response.steer.accepted",
+    "response.steer.a_type_of_next_year",
+    "response.inject.created",
+    "response.inject.failed",
+    "response.inject.a_type_of_next_year",
+}
+"""The steps that may precede ``response.created``."""
+LATE = [one for one in STEPS if one not in NOTICES]
 NOT_OF_A_RESPONSE = ("keepalive", "codex.rate_limits", "responsesapi.websocket_timing")
 LIMIT = "websocket_connection_limit_reached"
 INVALID_LANE = "invalid_stream_id"
@@ -58,6 +72,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "response.output_item.added": {"item": {"type": "message"}},
     "response.output_text.delta": {"delta": "word"},
     "response.steer.accepted": {"steer": {"id": "steer_1"}},
+    "response.inject.created": {"response_id": "resp_any"},
+    "response.inject.failed": {"response_id": "resp_any"},
 }
 
 
@@ -125,6 +141,10 @@ class RequestTableMachine(RuleBasedStateMachine):
         self.ended: list[ServerRequest] = []
         self.cut_off: dict[Lane, str] = {}
         """The response that was cut off on each lane, until the next one starts."""
+        self.creates = False
+        """Whether the socket has shown ``response.created``."""
+        self.between: set[Lane] = set()
+        """The lanes where steps are late: the next response is not created yet."""
         self.last_ids: dict[Lane, str | None] = {}
         self.latest: tuple[str | None, Lane] = (None, None)
         """The last completed response and where it ran, unless it was evicted."""
@@ -179,6 +199,8 @@ class RequestTableMachine(RuleBasedStateMachine):
         for queue in self.sent.values():
             queue.clear()
         self.cut_off.clear()
+        self.creates = False
+        self.between.clear()
         self.last_ids.clear()
         self.latest = (None, None)
 
@@ -193,6 +215,8 @@ class RequestTableMachine(RuleBasedStateMachine):
         lane = sent.request.lane
         sent.response_id = f"resp_{next(self.numbers)}" if with_id else None
         self.cut_off.pop(lane, None)
+        self.creates = True
+        self.between.discard(lane)
         self.route(response_event("response.created", sent.response_id, lane), sent)
         assert sent.request.response_id == sent.response_id
 
@@ -202,7 +226,17 @@ class RequestTableMachine(RuleBasedStateMachine):
         sent = self.active(number)
         lane = sent.request.lane
         for type_ in types:
-            self.route(server_event(type_, lane), None if lane in self.cut_off else sent)
+            is_late = lane in self.between and type_ not in NOTICES
+            self.route(server_event(type_, lane), None if is_late or lane in self.cut_off else sent)
+
+    @precondition(busy)
+    @rule(number=st.integers(0, 2))
+    def start_a_response_undecodably(self, number: int) -> None:
+        lane = self.active(number).request.lane
+        self.creates = True
+        self.between.discard(lane)
+        self.cut_off.pop(lane, None)
+        self.route(undecodable("response.created", lane), None)
 
     @precondition(busy)
     @rule(number=st.integers(0, 2), type_=st.sampled_from(TERMINAL), with_id=st.booleans())
@@ -295,6 +329,7 @@ class RequestTableMachine(RuleBasedStateMachine):
         self.route(server_event(other_type), None)
         self.route(undecodable(broken_type, lane), None)
         if not self.sent[lane]:
+            self.creates = True
             self.route(server_event("response.output_text.delta", lane), None)
             self.route(response_event("response.created", "resp_unknown", lane), None)
             self.route(response_event("response.completed", "resp_unknown", lane), None)
@@ -324,6 +359,8 @@ class RequestTableMachine(RuleBasedStateMachine):
         self.ended.append(sent)
         self.cut_off.pop(lane, None)
         self.last_ids[lane] = sent.response_id
+        if self.creates:
+            self.between.add(lane)
         self.ends += 1
 
     def break_off(
@@ -474,6 +511,7 @@ class TestOwnership:
         assert lanes.route(server_event("response.output_text.delta")) is abandoned
         assert not lanes.is_idle(None)
         assert complete(lanes, "resp_1") is abandoned
+        start(lanes, "resp_2")
         assert lanes.route(server_event("response.output_text.delta")) is following
 
     def test_a_lane_is_busy_until_its_abandoned_response_ends(self, lanes: RequestTable) -> None:
@@ -663,6 +701,17 @@ class TestCutOffResponses:
         assert complete(lanes, "resp_1", lane) is None
         assert complete(lanes, "resp_2", lane) is following
 
+    def test_an_undecodable_start_ends_the_wait_for_events_of_the_response(
+        self, lanes: RequestTable
+    ) -> None:
+        admit(lanes)
+        start(lanes, "resp_1")
+        lanes.route(error_event())
+        following = admit(lanes)
+        lanes.route(undecodable("response.created"))
+        assert lanes.route(server_event("response.output_text.delta")) is following
+        assert complete(lanes, "resp_1") is None
+
     def test_other_lanes_are_not_affected(self, lanes: RequestTable) -> None:
         other = admit(lanes, "lane-2")
         admit(lanes, "lane-1")
@@ -685,6 +734,8 @@ class TestCutOffResponses:
         following = admit(lanes)
         assert complete(lanes, "resp_2") is following
         third = admit(lanes)
+        assert lanes.route(server_event("response.output_text.delta")) is None
+        start(lanes, "resp_3")
         assert lanes.route(server_event("response.output_text.delta")) is third
 
     def test_an_error_before_the_start_cuts_nothing_off(self, lanes: RequestTable) -> None:
@@ -692,6 +743,116 @@ class TestCutOffResponses:
         lanes.route(error_event("previous_response_not_found"))
         following = admit(lanes)
         assert lanes.route(server_event("response.output_text.delta")) is following
+
+
+class TestLateSteps:
+    """P5: a step between the end of a response and the next ``response.created`` is nobody's."""
+
+    @pytest.mark.parametrize("lane", [None, "lane-1"])
+    @pytest.mark.parametrize("type_", LATE)
+    @pytest.mark.parametrize("ending", [*TERMINAL, "response.done"])
+    def test_a_late_step_has_no_owner(
+        self, lanes: RequestTable, lane: Lane, type_: str, ending: str
+    ) -> None:
+        admit(lanes, lane)
+        start(lanes, "resp_1", lane)
+        lanes.route(response_event(ending, "resp_1", lane))
+        following = admit(lanes, lane)
+        assert lanes.route(server_event(type_, lane)) is None
+        start(lanes, "resp_2", lane)
+        assert lanes.route(server_event(type_, lane)) is following
+
+    @pytest.mark.parametrize("type_", sorted(NOTICES))
+    def test_a_notice_before_the_start_belongs_to_the_next_request(
+        self, lanes: RequestTable, type_: str
+    ) -> None:
+        admit(lanes)
+        start(lanes, "resp_1")
+        complete(lanes, "resp_1")
+        following = admit(lanes)
+        assert lanes.route(server_event(type_)) is following
+
+    @pytest.mark.parametrize("event", [error_event(), undecodable("error")], ids=["error", "bytes"])
+    def test_a_refusal_before_the_start_belongs_to_the_next_request(
+        self, lanes: RequestTable, event: ServerEvent
+    ) -> None:
+        admit(lanes)
+        start(lanes, "resp_1")
+        complete(lanes, "resp_1")
+        refused, following = admit(lanes), admit(lanes)
+        assert lanes.route(server_event("response.output_text.delta")) is None
+        assert lanes.route(event) is refused
+        assert lanes.route(server_event("response.output_text.delta")) is None
+        start(lanes, "resp_3")
+        assert lanes.route(server_event("response.output_text.delta")) is following
+
+    def test_a_terminal_event_of_another_response_belongs_to_the_next_request(
+        self, lanes: RequestTable
+    ) -> None:
+        admit(lanes)
+        start(lanes, "resp_1")
+        complete(lanes, "resp_1")
+        following = admit(lanes)
+        assert complete(lanes, "resp_1") is None
+        assert complete(lanes, "resp_2") is following
+
+    def test_a_server_that_never_creates_responses_has_no_late_steps(
+        self, lanes: RequestTable
+    ) -> None:
+        for number in range(3):
+            request = admit(lanes)
+            for type_ in LATE:
+                assert lanes.route(server_event(type_)) is request
+            assert complete(lanes, f"resp_{number}") is request
+
+    def test_each_lane_has_its_own_late_steps(self, lanes: RequestTable) -> None:
+        admit(lanes)
+        start(lanes, "resp_1")
+        complete(lanes, "resp_1")
+        following, new = admit(lanes), admit(lanes, "lane-1")
+        assert lanes.route(server_event("response.output_text.delta")) is None
+        assert lanes.route(server_event("response.output_text.delta", "lane-1")) is new
+        start(lanes, "resp_2", "lane-1")
+        assert lanes.route(server_event("response.output_text.delta")) is None
+        start(lanes, "resp_3")
+        assert lanes.route(server_event("response.output_text.delta")) is following
+
+    def test_a_response_without_an_id_starts_as_well(self, lanes: RequestTable) -> None:
+        for _ in range(2):
+            request = admit(lanes)
+            lanes.route(response_event("response.created", None))
+            assert lanes.route(server_event("response.output_text.delta")) is request
+            assert lanes.route(response_event("response.completed", None)) is request
+
+    def test_an_undecodable_start_is_a_start(self, lanes: RequestTable) -> None:
+        admit(lanes)
+        lanes.route(undecodable("response.created"))
+        complete(lanes, "resp_1")
+        following = admit(lanes)
+        assert lanes.route(server_event("response.output_text.delta")) is None
+        assert lanes.route(undecodable("response.created")) is None
+        assert lanes.route(server_event("response.output_text.delta")) is following
+
+    def test_a_start_that_nobody_has_asked_for_starts_no_later_request(
+        self, lanes: RequestTable
+    ) -> None:
+        admit(lanes)
+        start(lanes, "resp_1")
+        complete(lanes, "resp_1")
+        start(lanes, "resp_x")
+        lanes.route(undecodable("response.created"))
+        admit(lanes)
+        assert lanes.route(server_event("response.output_text.delta")) is None
+
+    def test_the_type_and_the_lane_show_whether_an_event_is_late(self, lanes: RequestTable) -> None:
+        admit(lanes, "lane-1")
+        start(lanes, "resp_1", "lane-1")
+        kept = [*NOTICES, *ODD_ENDS, "response.created", "response.error", "error", "keepalive", ""]
+        assert not any(lanes.is_late(type_, "lane-1") for type_ in (*LATE, *kept))
+        complete(lanes, "resp_1", "lane-1")
+        assert all(lanes.is_late(type_, "lane-1") for type_ in LATE)
+        assert not any(lanes.is_late(type_, "lane-1") for type_ in kept)
+        assert not any(lanes.is_late(type_, "lane-2") for type_ in LATE)
 
 
 class TestUnknownEvents:
@@ -781,6 +942,19 @@ class TestPreviousResponse:
         admit(lanes, "lane-1", parent="resp_1")
         lanes.route(error_event(None, "lane-1"))
         assert [lanes.completed_response(lane) for lane in LANES] == ["resp_0", None, "resp_2"]
+
+
+class TestStoredResponses:
+    @pytest.mark.parametrize("type_", TERMINAL)
+    @pytest.mark.parametrize("said", [True, False, None])
+    def test_a_response_is_stored_if_its_end_says_so_and_it_has_not_failed(
+        self, lanes: RequestTable, *, type_: str, said: bool | None
+    ) -> None:
+        request = admit(lanes)
+        lanes.route(server_event("response.created", response={"id": "resp_1", "store": True}))
+        assert not request.stored
+        lanes.route(server_event(type_, response={"id": "resp_1", "store": said}))
+        assert request.stored is (said is True and type_ != "response.failed")
 
 
 class TestIdleLanes:

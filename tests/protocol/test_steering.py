@@ -94,9 +94,22 @@ class TestEndings:
         assert lanes.route(server_event(DELTA)) is request_
         assert complete(lanes, "resp_2") is request_
         assert request_.ended
+        assert lanes.route(server_event(DELTA)) is None
+        start(lanes, "resp_3")
         assert lanes.route(server_event(DELTA)) is following
         assert (lanes.requests_ended, lanes.responses_ended) == (1, 2)
         assert lanes.previous_response_id == lanes.latest_response(None) == "resp_2"
+
+    @pytest.mark.parametrize("ending", ["response.incomplete", "response.completed"])
+    def test_a_step_between_a_response_and_its_successor_has_no_owner(
+        self, lanes: RequestTable, request_: ActiveRequest, ending: str
+    ) -> None:
+        submit(lanes, request_)
+        lanes.route(steer_event("accepted", "steer_1"))
+        lanes.route(response_event(ending, "resp_1"))
+        assert lanes.route(server_event(DELTA)) is None
+        start(lanes, "resp_2")
+        assert lanes.route(server_event(DELTA)) is request_
 
     def test_pending_inputs_end_the_request(
         self, lanes: RequestTable, request_: ActiveRequest
@@ -508,7 +521,9 @@ class SteeringMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2))
     def send_a_delta(self, number: int) -> None:
         running = self.active(number)
-        self.route(server_event(DELTA, running.request.lane), running)
+        event = server_event(DELTA, running.request.lane)
+        owner = None if running.ended_response else running.request
+        assert self.lanes.route(event) is owner
 
     @precondition(lambda self: self.running)
     @rule()

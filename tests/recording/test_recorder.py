@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
@@ -17,7 +22,7 @@ from trio_responses import ConfigurationError, Limits, Recorder, Recording, Resp
 from trio_responses.testing import WireBytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from trio_responses import RecordingLine
     from trio_responses.testing import ResponsesServer
@@ -306,3 +311,138 @@ async def test_injected_websocket_frames_are_recorded(server: ResponsesServer) -
         server.answer().inject(WireBytes.frame(b'{"type":"keepalive"}'))
         await ask(connection, "Hello")
     assert {"type": "keepalive"} in [line.json for line in Recording.parse(file.getvalue())]
+
+
+# --- Files that cannot take a recording -----------------------------------------------------------
+
+ON_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+
+
+def same_name(path: Path) -> Path:
+    return path
+
+
+def symlink(path: Path) -> Path:
+    other = path.with_name("symlink.jsonl")
+    other.symlink_to(path)
+    return other
+
+
+def hard_link(path: Path) -> Path:
+    other = path.with_name("link.jsonl")
+    other.hardlink_to(path)
+    return other
+
+
+@ON_POSIX
+@pytest.mark.parametrize("name", [same_name, symlink, hard_link])
+async def test_two_recorders_do_not_write_to_one_file(
+    server: ResponsesServer, tmp_path: Path, name: Callable[[Path], Path]
+) -> None:
+    path = tmp_path / "session.jsonl"
+    with Recorder(path) as recorder:
+        async with server.open_client(instruments=[recorder]) as connection:
+            await ask(connection, "Hello")
+            with pytest.raises(ConfigurationError, match=r"another Recorder writes to .*jsonl"):
+                Recorder(name(path))
+            with path.open("r+b") as file, pytest.raises(ConfigurationError, match="another Rec"):
+                Recorder(file)
+            await ask(connection, "Hello again")
+    assert directions(Recording.read(path)).count("send") == 2
+    with Recorder(path):
+        pass
+    assert len(Recording.read(path)) == 0
+
+
+@ON_POSIX
+async def test_two_processes_do_not_record_into_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    program = "import sys, trio_responses; trio_responses.Recorder(sys.argv[1])"
+    with Recorder(path):
+        command = [sys.executable, "-c", program, str(path)]
+        other = subprocess.run(command, capture_output=True, check=False)  # noqa: ASYNC221, S603
+    assert other.returncode == 1
+    assert b"another Recorder writes to" in other.stderr
+    assert len(Recording.read(path)) == 0
+
+
+@ON_POSIX
+async def test_a_closed_recorder_leaves_the_file_of_the_caller_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    with path.open("wb") as file:
+        with Recorder(file), pytest.raises(ConfigurationError, match="another Recorder"):
+            Recorder(path)
+        with Recorder(path):
+            pass
+
+
+@pytest.mark.parametrize("mode", ["ab", "r+b"])
+async def test_a_recording_is_not_appended_to_something_else(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "session.jsonl"
+    with Recorder(path):
+        pass
+    size = path.stat().st_size
+    with path.open(mode) as file:
+        file.seek(0, io.SEEK_END)
+        with pytest.raises(ConfigurationError, match=f"has {size} bytes already"):
+            Recorder(file)
+    assert path.stat().st_size == size
+
+
+async def test_a_second_recorder_on_one_open_file_is_refused() -> None:
+    file = io.BytesIO()
+    Recorder(file)
+    with pytest.raises(ConfigurationError, match="has 50 bytes already"):
+        Recorder(file)
+
+
+async def test_a_recorder_on_a_directory_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        Recorder(tmp_path)
+
+
+async def test_a_recording_in_a_file_that_exists_replaces_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    path.write_bytes(b"something longer than the first line of a recording" * 3)
+    with Recorder(path):
+        pass
+    assert path.read_bytes() == b'{"format":"trio-responses recording","version":1}\n'
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has this file")
+async def test_a_recorder_on_a_full_disk_is_refused_and_closes_the_file() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        Recorder("/dev/full")
+
+
+async def test_a_recording_that_is_incomplete_is_reported_at_its_end(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "session.jsonl")
+    fill_disk(recorder)
+    with pytest.raises(OSError, match=r"incomplete: No space left.*session\.jsonl"):
+        recorder.close()
+    recorder.close()
+
+
+async def test_an_incomplete_recording_does_not_replace_the_exception_of_its_block(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "session.jsonl"
+    with pytest.raises(ValueError, match="of the block") as caught, Recorder(path) as recorder:  # noqa: PT012
+        fill_disk(recorder)
+        raise ValueError("of the block")
+    assert "incomplete: No space left" in caught.value.__notes__[0]
+
+
+def fill_disk(recorder: Recorder) -> None:
+    """Let the file of a recorder fail when it is closed: no disk can be filled in a test."""
+    owned = cast("io.BufferedWriter", recorder._owned)
+    recorder._owned = FullFile(owned.detach())
+
+
+class FullFile(io.BufferedWriter):
+    """A file whose last bytes have no room."""
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

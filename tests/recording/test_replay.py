@@ -23,6 +23,8 @@ from trio_responses import (
     Recording,
     ResponsesConnection,
     ResponsesError,
+    StallTimeout,
+    Timeouts,
     function_tool,
 )
 from trio_responses.testing import Call, open_test_server
@@ -483,3 +485,104 @@ async def test_a_capture_of_another_server_can_be_replayed(path: Path) -> None:
 def is_complete(answer: list[Any]) -> bool:
     ends = {"response.completed", "response.incomplete", "response.failed", "error"}
     return bool(answer) and answer[-1].get("type") in ends
+
+
+# --- Recordings that were cut off -----------------------------------------------------------------
+
+
+async def test_a_recording_that_is_cut_in_an_answer_ends_there(server: ResponsesServer) -> None:
+    whole, _ = await record(server, lambda connection: ask(connection, "Hello"))
+    cut = Recording(whole.lines[:6])
+    async with open_test_server() as other:
+        other.replay(cut)
+        async with other.open_client(reconnect=STEADY) as connection:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(connection, "Hello")
+            assert trio.current_time() == 0
+            assert caught.value.code == 1006
+            assert caught.value.delivery == "accepted"
+            assert connection.statistics().events_received == 4
+            assert await ask(connection, "next") == heard("next")
+
+
+async def test_a_recording_that_is_cut_after_a_request_ends_there(server: ResponsesServer) -> None:
+    whole, _ = await record(server, lambda connection: ask(connection, "Hello"))
+    async with open_test_server() as other:
+        other.replay(Recording(whole.lines[:2]))
+        async with other.open_client(reconnect=NEVER_AGAIN) as connection:
+            with pytest.raises(ConnectionLost) as caught:
+                await ask(connection, "Hello")
+            assert trio.current_time() == 0
+            assert caught.value.delivery == "ambiguous"
+
+
+async def two_turns(connection: ResponsesConnection) -> list[str]:
+    async with connection.conversation(model="m", store=False) as conversation:
+        return [(await conversation.create(text)).output_text for text in ("one", "two")]
+
+
+async def test_a_file_that_is_cut_anywhere_is_replayed_up_to_there(server: ResponsesServer) -> None:
+    """Also within a line, within its UTF-8, and within the first line."""
+    file = io.BytesIO()
+    server.reply("na\u00efve " * 3)
+    server.reply("\U0001f600")
+    async with server.open_client(instruments=[Recorder(file)]) as connection:
+        texts = await two_turns(connection)
+        size = len(file.getvalue())  # without the line for the end of the socket
+    lost = 0
+    for end in range(0, size + 1, 61):
+        recording = Recording.parse(file.getvalue()[:end])
+        requests = [line for line in recording if line.dir == "send"]
+        done = [line for line in recording if b'"response.completed"' in bytes(line.frame or b"")]
+        async with open_test_server() as other:
+            assert len(other.replay(recording)) == len(requests)
+            began_at = trio.current_time()
+            async with other.open_client(reconnect=NEVER_AGAIN) as connection:
+                if len(requests) > len(done):
+                    with pytest.raises(ConnectionLost):
+                        await two_turns(connection)
+                    lost += 1
+                else:
+                    assert (await two_turns(connection))[: len(done)] == texts[: len(done)]
+                assert trio.current_time() == began_at
+    assert lost > 20
+
+
+async def test_a_recording_that_is_cut_in_two_lanes_ends_both() -> None:
+    recording = by_hand(
+        send(stream_id="a"),
+        send(stream_id="b"),
+        recv(created("resp_a"), stream_id="a"),
+        recv(created("resp_b"), stream_id="b"),
+        recv(delta("last"), stream_id="a"),
+    )
+    lost: list[str] = []
+
+    async def turn(name: str) -> None:
+        async with connection.lane(name) as lane:
+            with pytest.raises(ConnectionLost):
+                await ask(lane, "Hello")
+            lost.append(name)
+
+    async with open_test_server() as server:
+        server.replay(recording)
+        options: dict[str, Any] = {"reconnect": NEVER_AGAIN}
+        async with server.open_client(**options) as connection, trio.open_nursery() as nursery:
+            nursery.start_soon(turn, "a")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(turn, "b")
+    assert sorted(lost) == ["a", "b"]
+    assert trio.current_time() == 0
+
+
+async def test_a_recorded_silence_that_the_client_has_ended_is_no_cut(
+    server: ResponsesServer,
+) -> None:
+    async def session(connection: ResponsesConnection) -> None:
+        with pytest.raises(StallTimeout):
+            await ask(connection, "Hello")
+
+    server.stall(after_events=4)
+    recording, then = await record(server, session, timeouts=Timeouts(stall=30))
+    now = await replay(recording, session, timeouts=Timeouts(stall=30))
+    assert now.received == then.received

@@ -6,6 +6,7 @@ import pytest
 
 from tests.testing.driver import NO_WAITING, connect
 from trio_responses.testing import Call, Request, ResponsesServer
+from trio_responses.testing._history import History
 
 
 def call(call_id: str, name: str) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def test_an_output_of_content_parts_is_returned_unchanged() -> None:
 
 def test_outputs_of_earlier_requests_are_not_found() -> None:
     history = [call("c", "f"), output("c", "old"), {"type": "message", "role": "user"}]
-    request = Request(body={"input": "Hello"}, connection=1, history=history)
+    request = Request(body={"input": "Hello"}, connection=1, conversation=History(history))
     with pytest.raises(AssertionError, match="no outputs for 'f'; its outputs are: none"):
         request.output_of("f")
 

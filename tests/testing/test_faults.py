@@ -179,7 +179,9 @@ async def test_a_request_may_have_one_byte_less_than_sixteen_mebibytes(
     server: ResponsesServer,
 ) -> None:
     limit = 16 * 1024 * 1024
-    frame = '{"type":"response.create","model":"m","input":"%s"}'
+    content = '[{"type":"input_image","image_url":"%s"}]'
+    item = f'{{"role":"user","content":{content}}}'
+    frame = f'{{"type":"response.create","model":"m","input":[{item}]}}'
     overhead = len(frame) - 2
     async with connect(server) as client:
         await client.send_frame(frame % ("x" * (limit - 1 - overhead)))

@@ -207,7 +207,7 @@ async def test_an_invalid_answer_of_a_responder_is_a_crash() -> None:
     [
         ({}, "none"),
         ({"tools": [WEATHER, {"type": "web_search"}]}, "get_weather"),
-        ({"tools": [{"type": "namespace", "name": "n", "tools": [WEATHER]}]}, "get_weather"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [WEATHER]}]}, "n.get_weather"),
         ({"tools": [{"type": "custom", "name": "get_wether"}]}, "none"),
     ],
 )
@@ -224,14 +224,13 @@ async def test_a_call_of_an_unoffered_function_is_a_crash(
         assert (error["status"], error["error"]["message"]) == (500, str(crash))
 
 
-FOUND: dict[str, Any] = {"type": "tool_search_output", "call_id": "c", "tools": [WEATHER]}
+FOUND: dict[str, Any] = {"type": "tool_search_output", "execution": "server", "tools": [WEATHER]}
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"tools": [WEATHER]},
-        {"tools": [{"type": "namespace", "name": "n", "tools": [WEATHER]}]},
         {"input": [FOUND], "tools": [{"type": "tool_search"}]},
         {"prompt": {"id": "pmpt_1"}},
     ],
@@ -243,6 +242,34 @@ async def test_a_call_of_an_offered_function_is_sent(
     async with connect(server) as client:
         response = await client.response(**{"input": "hi", **fields})
     assert response["output"][0]["name"] == "get_weather"
+
+
+SPACE: dict[str, Any] = {"type": "namespace", "name": "crm", "tools": [WEATHER, 3]}
+
+
+async def test_a_call_of_a_function_in_a_namespace_has_the_namespace(
+    server: ResponsesServer,
+) -> None:
+    server.call("get_weather", namespace="crm")
+    async with connect(server) as client:
+        response = await client.response(input="hi", tools=[SPACE])
+        [call] = response["output"]
+        assert (call["name"], call["namespace"]) == ("get_weather", "crm")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["auto", "required", {"type": "function", "name": "get_weather", "namespace": "crm"}],
+)
+async def test_the_default_answer_calls_a_function_in_a_namespace(
+    server: ResponsesServer, choice: Any
+) -> None:
+    async with connect(server) as client:
+        response = await client.response(
+            input="The weather in Oslo?", tools=[SPACE], tool_choice=choice
+        )
+        [call] = response["output"]
+        assert (call["name"], call["namespace"]) == ("get_weather", "crm")
 
 
 async def test_an_unoffered_call_is_sent_if_it_is_marked(server: ResponsesServer) -> None:

@@ -291,7 +291,7 @@ async def test_input_for_a_waiting_response_is_pending_at_once(
         assert pending["required_input"] == [STUB]
         assert pending["stream_id"] == "a"
         # A request on another lane does not affect the waiting input.
-        await client.response(input="hi", previous_response_id=parent, stream_id="b")
+        await client.response(input=[OUTPUT], previous_response_id=parent, stream_id="b")
         assert [steer.state for steer in server.steers] == ["pending", "pending"]
         await client.response(input=[OUTPUT], previous_response_id=parent, stream_id="a")
     assert [steer.text for steer in server.requests[-1].steers] == ["one", "two"]
@@ -430,7 +430,7 @@ async def test_a_script_can_make_accepted_input_fail(
         steers = [await accepted(client, parent, text) for text in ("a", "b")]
         gate.set()
         events = [*await client.events(), await client.receive(), await client.receive()]
-        await client.response(input="on", previous_response_id=parent)
+        await client.response(input=[OUTPUT] if calls else "on", previous_response_id=parent)
     assert kinds(events) == ["completed", "steer.failed", "steer.failed"]
     assert events[-2]["steer"] == {**steers[0], "input": "a"}
     assert events[-1]["steer"] == {**steers[1], "input": "b"}

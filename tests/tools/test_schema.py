@@ -234,6 +234,23 @@ def test_a_type_that_is_no_object_is_wrapped_under_the_key_value() -> None:
         (Colour, {"type": "string", "enum": ["red", "blue"], "description": "A colour."}),
         (Size, {"type": "integer", "enum": [3, 1]}),
         (Literal["only"], {"type": "string", "enum": ["only"]}),
+        (Literal[True], {"type": "boolean", "enum": [True]}),
+        (Literal[None], {"type": "null"}),  # noqa: PYI061 - the case
+        (
+            Literal[True, 1, None, "a"],  # noqa: PYI061 - the case
+            {
+                "anyOf": [
+                    {"type": "boolean", "enum": [True]},
+                    {"type": "integer", "enum": [1]},
+                    {"type": "string", "enum": ["a"]},
+                    {"type": "null"},
+                ]
+            },
+        ),
+        (
+            Literal[False] | str,
+            {"anyOf": [{"type": "boolean", "enum": [False]}, {"type": "string"}]},
+        ),
         (
             Literal["a", 1] | None,
             {
@@ -370,6 +387,15 @@ def test_the_full_schema_of_a_struct_that_forbids_unknown_fields_is_closed() -> 
     assert JSONType(closed, strict=False).schema.schema["additionalProperties"] is False
 
 
+def test_a_default_that_is_no_finite_number_is_left_out() -> None:
+    kind = msgspec.defstruct(
+        "Kind", [("a", float, float("nan")), ("b", tuple[float, ...], (1e999,))]
+    )
+    for strict in (None, False):
+        schema = JSONType(kind, strict=strict).schema.schema["properties"]
+        assert "default" not in str(schema)
+
+
 def test_a_default_that_json_cannot_express_is_left_out() -> None:
     odd = msgspec.defstruct("Odd", [("a", int, object()), ("b", dict[str, int] | None, {})])
     schema = JSONType(odd, strict=False).schema.schema["properties"]
@@ -378,6 +404,20 @@ def test_a_default_that_json_cannot_express_is_left_out() -> None:
 
 
 class Opaque: ...
+
+
+class Switch(enum.Enum):
+    ON = True
+    OFF = False
+
+
+class Several(enum.Enum):
+    A = "a"
+    B = 1
+
+
+class NothingKnown(enum.Enum):
+    UNKNOWN = None
 
 
 UNRESOLVED = msgspec.defstruct("Unresolved", [("a", "Nowhere")])
@@ -392,6 +432,16 @@ UNRESOLVED = msgspec.defstruct("Unresolved", [("a", "Nowhere")])
         (msgspec.msgpack.Ext, "answer.value: the type ExtType has no JSON schema"),
         (list[int] | set[int], "answer: the type has no JSON schema: Type unions may not"),
         (UNRESOLVED, "answer: the type has no JSON schema: name 'Nowhere'"),
+        (Literal[b"x"], "answer: the type has no JSON schema: Literal may only contain None/"),
+        (
+            Literal[Colour.RED],
+            "answer: the type has no JSON schema: Literal may only contain None/",
+        ),
+        (Literal[2**70], "answer: the type has no JSON schema: Integer values > "),
+        (Switch, "answer: the type has no JSON schema: Enums must contain either all str or all"),
+        (Several, "answer: the type has no JSON schema: Enums must contain either all str or all"),
+        (NothingKnown, "answer: the type has no JSON schema: Enums must contain either all str"),
+        (Box[Literal[b"x"]], "answer: the type has no JSON schema: Literal may only contain None/"),
     ],
     ids=str,
 )
@@ -563,7 +613,7 @@ def test_numbers_keep_every_digit_when_null_is_removed() -> None:
         ('{"x": null}', "Expected `float`, got `null` at `$.x`", "$.x"),
         ('{"x": 1, "y": "null"}', "Expected `float`, got `str` at `$.y`", "$.y"),
         ("[null]", "Expected `object`, got `array`", None),
-        ('"\ud800"', "the text is not valid JSON", None),
+        ('"\ud800"', "Expected `object`, got `str`", None),
         (b'{"x": "\xff", "y": null}', "the text is not valid JSON", None),
         ('{"x": 1e400}', "Number out of range at `$.x`", "$.x"),
         ('{"x": 1e99999999999999999999, "y": null}', "the text is not valid JSON", None),
@@ -579,6 +629,39 @@ def test_invalid_json_is_rejected_with_a_message_and_its_place(
     assert (refusal.value.message, refusal.value.place) == (message, place)
     assert isinstance(refusal.value, ResponsesError)
     assert isinstance(refusal.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("json", "text"),
+    [
+        ('{"value": "a\\ud83d"}', "a\ufffd"),
+        (b'{"value": "a\\uDE00\\ud83dz"}', "a\ufffd\ufffdz"),
+        ('{"value": "\\ud83d\\ude00\\ud83d"}', "\U0001f600\ufffd"),
+        ('{"value": "\\\\ud83d"}', "\\ud83d"),
+        ('{"value": "\ud83d"}', "\ufffd"),
+        ('{"value": "\ud83d\ude00"}', "\U0001f600"),
+        ('{"value": "\ud83d\\ud83d"}', "\ufffd\ufffd"),
+    ],
+    ids=range(7),
+)
+def test_half_a_surrogate_pair_becomes_a_replacement_character(
+    json: str | bytes, text: str
+) -> None:
+    assert JSONType(str).decode(json) == text
+
+
+def test_the_error_after_half_a_surrogate_pair_has_its_place() -> None:
+    with pytest.raises(InvalidJSON) as refusal:
+        JSONType(Point).decode('{"x": "\\ud83d"}')
+    assert refusal.value.message == "Expected `float`, got `str` at `$.x`"
+
+
+def test_a_literal_of_booleans_is_decoded_by_its_json_type() -> None:
+    kind = JSONType[Any](Literal[True, 0])
+    assert [kind.decode(f'{{"value": {value}}}') for value in ("true", "0")] == [True, 0]
+    for wrong in ("false", "1", '"true"'):
+        with pytest.raises(InvalidJSON):
+            kind.decode(f'{{"value": {wrong}}}')
 
 
 def test_the_text_of_an_error_does_not_quote_the_json() -> None:

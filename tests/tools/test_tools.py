@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator  # noqa: TC003 - read at run time
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
 import msgspec
 import pytest
@@ -27,7 +27,7 @@ from trio_responses import (
     open_responses,
 )
 from trio_responses._tools.function import encode_output
-from trio_responses._tools.toolbox import tool_definitions
+from trio_responses._tools.namespace import tool_definitions
 from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import ResponsesServer  # noqa: TC001 - read at run time
 from trio_responses.types import (
@@ -107,17 +107,23 @@ async def test_null_and_a_missing_key_mean_the_default_unless_none_is_a_value() 
     assert await forecast.invoke('{"place": {"name": "Oslo"}}') == '["Oslo","Norway",1,"c","none"]'
 
 
+KEYS = "`place`, `days`, `unit`, `note`; null means the default of a key"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "Object missing required field `place`"),
+        ("", f"The arguments are empty: write a JSON object with the keys {KEYS}"),
+        (" \n", f"The arguments are empty: write a JSON object with the keys {KEYS}"),
+        ("{}", f"The arguments are empty: write a JSON object with the keys {KEYS}"),
+        ("null", f"The arguments are empty: write a JSON object with the keys {KEYS}"),
+        ('{"days": 1}', "Object missing required field `place`"),
+        ('"{}"', "Expected `object`, got `str`"),
         ("{", "Input data was truncated"),
-        ("null", "Expected `object`, got `null`"),
         ('{"place": {"name": 1}}', "Expected `str`, got `int` at `$.place.name`"),
         ('{"place": null}', "Expected `object`, got `null` at `$.place`"),
         ('{"place": {"name": "a"}, "unit": "f"}', "Invalid enum value 'f' at `$.unit`"),
         ('{"place": {"name": "a"}, "sauce": 1}', "Object contains unknown field `sauce`"),
-        ('{"place": {"name": "\\ud800"}}', "Input data was truncated"),
     ],
 )
 async def test_arguments_that_do_not_match_the_parameters_are_rejected(
@@ -136,7 +142,8 @@ async def test_empty_text_means_no_arguments() -> None:
     async def ping() -> str:
         return "pong"
 
-    assert [await ping.invoke(text) for text in ("", " \n", "{}", b"")] == ["pong"] * 4
+    texts = ("", " \n", "{}", b"", "null", " { } ", b"null\n")
+    assert [await ping.invoke(text) for text in texts] == ["pong"] * len(texts)
     assert ping.description is None
     assert ping.schema.schema == {
         "type": "object",
@@ -144,6 +151,49 @@ async def test_empty_text_means_no_arguments() -> None:
         "required": [],
         "additionalProperties": False,
     }
+
+
+@pytest.mark.parametrize("arguments", ["", " ", "null", "{}", b"{ }"])
+async def test_lost_arguments_never_mean_the_defaults_of_a_strict_schema(
+    arguments: str | bytes,
+) -> None:
+    calls: list[tuple[str, bool]] = []
+
+    @function_tool(run_in_thread=False)
+    def delete(path: str = "/", *, force: bool = True) -> None:
+        calls.append((path, force))
+
+    with pytest.raises(InvalidArguments) as refusal:
+        await delete.invoke(arguments)
+    assert refusal.value.message == (
+        "The arguments are empty: write a JSON object with the keys `path`, `force`;"
+        " null means the default of a key"
+    )
+    assert not calls
+    await delete.invoke('{"path": null, "force": false}')
+    await delete.invoke('{"path": "/srv/x"}')
+    assert calls == [("/", False), ("/srv/x", True)]
+
+
+def test_without_strict_mode_the_schema_decides_whether_arguments_may_be_empty() -> None:
+    def one(options: dict[str, Any] = {}) -> None: ...  # noqa: B006
+
+    def two(options: dict[str, Any], size: int = 1) -> None: ...
+
+    assert FunctionTool(one).bind("").args == ({},)
+    with pytest.raises(InvalidArguments) as refusal:
+        FunctionTool(two).bind("")
+    assert refusal.value.message == (
+        "The arguments are empty: write a JSON object with the keys `options`"
+    )
+
+
+async def test_half_a_surrogate_pair_in_arguments_becomes_a_replacement_character() -> None:
+    arguments = '{"place": {"name": "a\\ud83d", "country": "\\ude00"}, "note": null}'
+    assert await forecast.invoke(arguments) == '["a\ufffd","\ufffd",1,"c",null]'
+    assert await forecast.invoke('{"place": {"name": "\ud83d"}}') == (
+        '["\ufffd","Norway",1,"c","none"]'
+    )
 
 
 async def test_an_exception_of_the_function_propagates_unchanged() -> None:
@@ -293,8 +343,48 @@ def test_a_bound_method_can_be_a_tool() -> None:
 
     tool = FunctionTool(Shop().buy)
     assert list(tool.schema.schema["properties"]) == ["what"]
+
+
+def test_a_method_is_rejected_with_the_way_to_make_a_tool_of_it() -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+
+        class Shop:  # pyright: ignore[reportUnusedClass]
+            @function_tool
+            def buy(self, what: str) -> str:
+                return what
+
+    assert str(refusal.value) == (
+        "Shop.buy is a method, and the model cannot give its 'self': leave the method without the"
+        " decorator, and make the tool of an instance with function_tool(instance.buy), or decorate"
+        " a plain function"
+    )
+
+
+def test_a_class_method_and_a_static_method_are_rejected_with_the_way_to_make_a_tool() -> None:
+    with pytest.raises(ConfigurationError, match=r"with function_tool\(Class\.method\)"):
+        function_tool(cast("Any", classmethod)(len))
+    with pytest.raises(ConfigurationError, match="write @staticmethod above @function_tool"):
+        function_tool(staticmethod(len))
+
+    class Shop:
+        @staticmethod
+        @function_tool
+        def buy(what: str) -> str:
+            return what
+
+        @classmethod
+        def sell(cls, what: str) -> str:
+            return what
+
+    assert Shop.buy.bind('{"what": "tea"}').args == ("tea",)
+    assert function_tool(Shop.sell).bind('{"what": "tea"}').args == ("tea",)
+
+
+def test_a_first_parameter_named_self_outside_a_class_needs_an_annotation() -> None:
+    def buy(self, what: str) -> None: ...  # type: ignore[no-untyped-def]  # pyright: ignore  # noqa: ANN001, PGH003
+
     with pytest.raises(ConfigurationError, match="the parameter 'self' of buy has no annotation"):
-        FunctionTool(Shop.buy)
+        function_tool(cast("Any", buy))
 
 
 def test_annotations_can_name_a_local_type_of_an_outer_function() -> None:
@@ -369,6 +459,9 @@ def test_the_return_annotation_of_a_tool_is_ignored() -> None:
 def opaque(x: int, y: Iterator[int]) -> None: ...
 
 
+def unknown_words(x: int, y: Literal[b"a"]) -> None: ...
+
+
 def generates() -> Iterator[int]:
     yield 1
 
@@ -386,6 +479,7 @@ NO_TOOLS: list[tuple[Any, str]] = [
         "the parameter 'x' of unknown_type: the annotation 'Missing' cannot be evaluated",
     ),
     (opaque, "parameters.y: the type Iterator has no JSON schema"),
+    (unknown_words, "parameters.y: the type has no JSON schema: Literal may only contain None/"),
     (generates, "generates is a generator: a tool must return its result"),
     (generates_async, "generates_async is a generator: a tool must return its result"),
     (functools.partial(many), "a tool must be made from a function, not from functools.partial"),
@@ -424,6 +518,18 @@ class Word(str, Enum):  # noqa: UP042 - StrEnum differs in str()
     YES = "yes"
 
 
+class Picture(NamedTuple):
+    caption: str
+    image: InputImage
+
+
+IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+NESTED = [
+    InputText(text="a"),
+    InputImage(file_id="f"),
+    InputText(text='["b"]'),
+    InputText(text='{"c":1}'),
+]
 PARTS = [InputText(text="a"), InputImage(file_id="f"), InputFile(file_id="g")]
 
 
@@ -440,7 +546,20 @@ PARTS = [InputText(text="a"), InputImage(file_id="f"), InputFile(file_id="g")]
         ({"a": [1, b"b"]}, '{"a":[1,"Yg=="]}'),
         (PARTS[0], [PARTS[0]]),
         (PARTS, PARTS),
-        ([PARTS[0], 1], '[{"type":"input_text","text":"a"},1]'),
+        ((PARTS[0], PARTS[1]), PARTS[:2]),
+        (["caption", PARTS[1]], [InputText(text="caption"), PARTS[1]]),
+        ([PARTS[0], 1], [PARTS[0], InputText(text="1")]),
+        (Picture("caption", InputImage(file_id="f")), [InputText(text="caption"), PARTS[1]]),
+        ([["a", [PARTS[1]]], ("b",), {"c": 1}], NESTED),
+        (IMAGE, [IMAGE]),
+        (("caption", IMAGE, PARTS[2]), [InputText(text="caption"), IMAGE, PARTS[2]]),
+        ([{"type": "input_text", "label": "Name"}], '[{"type":"input_text","label":"Name"}]'),
+        (["a", ["b"]], '["a",["b"]]'),
+        (("a", 1), '["a",1]'),
+        ("caf\udce9", "caf\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ({"caf\udce9": ["\ud83d", 1]}, '{"caf\ufffd":["\ufffd",1]}'),
+        (["caf\udce9", PARTS[1]], [InputText(text="caf\ufffd"), PARTS[1]]),
         ([OutputText(text="a")], '[{"type":"output_text","text":"a"}]'),
     ],
 )
@@ -459,8 +578,18 @@ def endless() -> list[Any]:
 
 @pytest.mark.parametrize(
     "result",
-    [b"a", bytearray(b"a"), memoryview(b"a"), "\ud800", object(), [object()], 10**5000, endless()],
-    ids=range(8),
+    [
+        b"a",
+        bytearray(b"a"),
+        memoryview(b"a"),
+        object(),
+        [object()],
+        10**5000,
+        endless(),
+        (b"a", InputText(text="a")),
+        [{"a": object(), "b": "\ud800"}],
+    ],
+    ids=range(9),
 )
 def test_a_result_that_cannot_be_sent_is_rejected(result: Any) -> None:
     with pytest.raises(InvalidResult, match="the tool 'it' returned") as refusal:

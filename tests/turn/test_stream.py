@@ -147,6 +147,60 @@ async def test_text_deltas_are_the_text_alone(server: "ResponsesServer") -> None
         assert stream.response.output_text == "one two"
 
 
+@pytest.mark.parametrize("snapshot", [True, False])
+async def test_text_deltas_can_leave_out_commentary(
+    server: "ResponsesServer",
+    snapshot: bool,  # noqa: FBT001
+) -> None:
+    pieces: list[str] = []
+    for final_only in (True, False):
+        server.reply("It is warm.", commentary=["I will check.", "I see."], more=["Bye."])
+        async with server.open_client() as connection:
+            async with connection.stream(model="m", input="hi", snapshot=snapshot) as stream:
+                async for piece in stream.text_deltas(final_only=final_only):
+                    pieces.append(piece)  # noqa: PERF401 - the test is about the iteration
+                response = stream.response
+            assert response.final_text == "It is warm.Bye."
+            assert response.output_text == "I will check.I see.It is warm.Bye."
+            assert stream.snapshot.final_text == response.final_text
+    assert "".join(pieces) == response.final_text + response.output_text
+
+
+@pytest.mark.parametrize(
+    ("phase", "text"),
+    [(None, "one"), ("draft", "one"), ("final_answer", "one"), ("commentary", "")],
+)
+async def test_text_without_a_phase_or_of_an_unknown_one_is_no_commentary(
+    server: "ResponsesServer", phase: str | None, text: str
+) -> None:
+    server.reply("one", phase=phase)
+    async with (
+        server.open_client() as connection,
+        connection.stream(model="m", input="hi") as stream,
+    ):
+        pieces = [piece async for piece in stream.text_deltas(final_only=True)]
+    assert "".join(pieces) == text
+
+
+async def test_the_phase_of_each_event_is_known_while_streaming(server: "ResponsesServer") -> None:
+    server.reply("two", commentary=["one"], calls=[Call("look", unoffered=True)])
+    phases: list[tuple[str, str | None]] = []
+    async with (
+        server.open_client() as connection,
+        connection.stream(model="m", input="hi") as stream,
+    ):
+        async for event in stream:
+            phases.append((event.type.removeprefix("response."), stream.phase_of(event)))
+            if isinstance(event, OutputTextDelta):
+                assert stream.snapshot.items[-1].phase == stream.phase_of(event)
+    events = ["output_item.added", "content_part.added", "output_text.delta", "output_text.done"]
+    events += ["content_part.done", "output_item.done"]
+    assert phases[2:14] == [
+        (name, phase) for phase in ("commentary", "final_answer") for name in events
+    ]
+    assert {phase for _, phase in phases[:2] + phases[14:]} == {None}
+
+
 async def test_text_deltas_can_be_left_and_read_on(server: "ResponsesServer") -> None:
     """A ``break`` loses none of the later events."""
     server.reply(chunks=["a", "b", "c"])

@@ -11,10 +11,12 @@ from msgspec import UNSET
 
 from trio_responses._wire import (
     ClientEvent,
+    FunctionToolParam,
     Message,
     ResponseCreate,
     ResponseInject,
     ResponseSteer,
+    ToolSearchCall,
     UnknownItem,
     UnknownPart,
     WebSearchTool,
@@ -140,6 +142,45 @@ def test_the_error_for_a_value_that_json_cannot_represent_names_its_path(
     assert f"Cannot send {path}" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (ResponseCreate(temperature=NAN), "ResponseCreate.temperature"),
+        (ResponseCreate(top_p=float("inf")), "ResponseCreate.top_p"),
+        (ResponseCreate(extra={"a": {"b": (1, NAN)}}), "extra['a']['b'][1]"),
+        (
+            ResponseCreate(tools=[FunctionToolParam(name="f", parameters={"maximum": -1e999})]),
+            "ResponseCreate.tools[0].parameters['maximum']",
+        ),
+        (
+            ResponseCreate(input=[ToolSearchCall(arguments=[NAN])]),
+            "ResponseCreate.input[0].arguments[0]",
+        ),
+        ({"type": "response.create", "temperature": NAN}, "event['temperature']"),
+        ({"type": "x", "input": [{"content": [{"n": NAN}]}]}, "event['input'][0]['content']"),
+        ({"metadata": {"a": NAN}, "b": None}, "event['metadata']['a']"),
+        (ResponseInject(response_id="r", input=[{"output": NAN}]), "ResponseInject.input[0]"),
+    ],
+)
+def test_a_number_that_json_lacks_is_refused_with_its_path(command: Any, path: str) -> None:
+    with pytest.raises(ValueError, match="is not a finite number") as caught:
+        encode(command)
+    assert str(caught.value).startswith(path)
+
+
+def test_the_error_for_a_mapping_names_the_event() -> None:
+    with pytest.raises(TypeError, match=r"Cannot send event\['temperature'\] as JSON"):
+        encode({"temperature": object()})
+
+
+def test_null_in_a_text_or_a_value_is_sent() -> None:
+    command = ResponseCreate(input="null", temperature=None, extra={"a": [None, 1.5]})
+    assert sent(command)["a"] == [None, 1.5]
 
 
 def test_inject_sends_received_items_as_received() -> None:

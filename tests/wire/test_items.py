@@ -20,6 +20,7 @@ from trio_responses._wire import (
     decode,
     decode_item,
 )
+from trio_responses._wire.items import raw_for_input, with_json_text
 
 
 def item(**fields: Any) -> Any:
@@ -125,7 +126,7 @@ def test_the_error_of_a_rate_limited_response_states_a_retry_delay() -> None:
 
 def test_an_item_of_a_known_type_and_a_wrong_shape_is_unknown() -> None:
     for wrong in (
-        {"type": "function_call", "name": "f", "arguments": {"a": 1}, "call_id": "c"},
+        {"type": "function_call", "name": {"a": 1}, "arguments": "{}", "call_id": "c"},
         {"type": "function_call"},
         {"type": 3},
         {},
@@ -277,3 +278,100 @@ def test_every_part_of_a_message_with_5000_unknown_annotations_is_decoded() -> N
     found = item(type="message", role="assistant", content=parts)
     assert len(found.content) == 5_000
     assert found.output_text == "x" * 5_000
+
+
+# --- JSON text ------------------------------------------------------------------------------------
+
+JSON_TEXTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "function_call": ("arguments", {"call_id": "c", "name": "f"}),
+    "custom_tool_call": ("input", {"call_id": "c", "name": "f"}),
+    "mcp_call": ("arguments", {"name": "f"}),
+    "mcp_approval_request": ("arguments", {"id": "a", "name": "f"}),
+    "multi_agent_call": ("arguments", {"call_id": "c", "action": "a"}),
+}
+
+
+@pytest.mark.parametrize("kind", JSON_TEXTS)
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [1, None]}, '{"a": [1, null]}'),
+        ([], "[]"),
+        (5, "5"),
+        (None, ""),
+        ("as it is", "as it is"),
+    ],
+)
+def test_arguments_that_are_no_text_are_taken_as_their_json_text(
+    kind: str, value: Any, text: str
+) -> None:
+    field, more = JSON_TEXTS[kind]
+    received = decode_item(json.dumps({"type": kind, **more, field: value, "new": 1}).encode())
+    assert received.wire_type == kind
+    assert getattr(received, field) == text
+    sent = json.loads(wire.encode(wire.ResponseCreate(input=[received])))
+    assert sent["input"] == [{"type": kind, **more, field: text, "new": 1}]
+
+
+@pytest.mark.parametrize("kind", JSON_TEXTS)
+def test_a_call_without_arguments_has_an_empty_text(kind: str) -> None:
+    field, more = JSON_TEXTS[kind]
+    received = decode_item(json.dumps({"type": kind, **more}).encode())
+    assert getattr(received, field) == ""
+    assert isinstance(received, wire.Item)
+    assert msgspec.json.decode(raw_for_input(received) or b"") == {"type": kind, **more, field: ""}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "custom_tool_call_input.delta",
+        "custom_tool_call_input.done",
+        "mcp_call_arguments.delta",
+        "mcp_call_arguments.done",
+    ],
+)
+def test_arguments_of_an_event_are_taken_as_their_json_text(event: str) -> None:
+    field = "delta" if event.endswith("delta") else event.partition(".")[0].rpartition("_")[2]
+    decoded = wire.decode(f'{{"type":"response.{event}","{field}":{{"a":1}}}}'.encode())
+    assert getattr(decoded, field) == '{"a":1}'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"type":"message","role":"user","content":[]}',
+        b'{"type":"function_call","arguments":"{}" }',
+        b'{"type":{}, "arguments":{}}',
+        b'{"arguments":{}}',
+        b"[1]",
+        b"",
+    ],
+)
+def test_an_item_whose_json_text_is_text_is_returned_as_received(raw: bytes) -> None:
+    assert bytes(with_json_text(msgspec.Raw(raw))) == raw
+
+
+def usage(scale: int) -> wire.Usage:
+    return wire.Usage(
+        input_tokens=100 * scale,
+        output_tokens=10 * scale,
+        total_tokens=110 * scale,
+        input_tokens_details=wire.InputTokensDetails(
+            cached_tokens=50 * scale, cache_write_tokens=20 * scale
+        ),
+        output_tokens_details=wire.OutputTokensDetails(reasoning_tokens=5 * scale),
+    )
+
+
+def test_usages_add_up_in_all_their_parts() -> None:
+    assert usage(1) + usage(2) == usage(3)
+
+
+@pytest.mark.parametrize(("scales", "total"), [([], None), ([2], 2), ([1, 2, 3], 6)])
+def test_the_sum_of_usages_is_none_where_there_are_none(
+    scales: list[int], total: int | None
+) -> None:
+    assert wire.sum_usages(map(usage, scales)) == (None if total is None else usage(total))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 import sys
-import traceback
 from typing import TYPE_CHECKING
 
 from trio_responses import ResponsesError
@@ -19,9 +18,11 @@ from trio_responses._cli.running import (
     BROKEN_PIPE,
     FAILED,
     INTERRUPTED,
+    EscapingFormatter,
     describe_error,
     discard_output,
     print_error,
+    print_traceback,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # an answer may hold what a terminal cannot show
     debug = getattr(arguments, "debug", False)
     if debug:  # without it, the commands themselves print what a user has to know
-        logging.basicConfig(level=logging.INFO)
+        handler = logging.StreamHandler()
+        handler.setFormatter(EscapingFormatter(logging.BASIC_FORMAT))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         logging.getLogger("trio_responses").setLevel(logging.DEBUG)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
@@ -55,6 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except (ResponsesError, OSError, UnicodeError) as error:
         if debug:
-            traceback.print_exception(error)
+            print_traceback(error)
         print_error(describe_error(error))
         return FAILED

@@ -80,6 +80,9 @@ during a chat:
   /load FILE    continue a saved one      /quit    leave, as Ctrl-D does
   Ctrl-C        cancel the answer in progress; press it again to leave
 
+/save replaces a file of something else only if you enter the command twice, and no
+file before the new one is complete on the disk.
+
 Exit codes: 0 after /quit and at the end of the input; 1 when the connection is lost
 and cannot be reopened; 2 for wrong usage; 130 after Ctrl-C.
 
@@ -133,11 +136,11 @@ RECORD_HELP: Final = f"""\
 The questions are sent as "{PROG} ask" sends one; several are the turns of one
 conversation. The recording is a file of JSON lines with times: every message sent or
 received, errors included. It holds the content of the messages, so only its owner may
-read it, but no API key and no headers. An existing file is overwritten only with
---force, and keeps its mode then. Without a connection, no file is created. "chat" and
-"ask" record with --record FILE. Exit codes: 0 for an answer to each question; 1 for an
-error, after which no more questions are sent; 2 for wrong usage; 130 after Ctrl-C. The
-file holds the messages up to that point.
+read it, but no API key and no headers. An existing file is replaced only with --force,
+and only when the recording is complete. Without a connection, no file is created or
+replaced. "chat" and "ask" record with --record FILE. Exit codes: 0 for an answer to
+each question; 1 for an error, after which no more questions are sent; 2 for wrong
+usage; 130 after Ctrl-C. The file holds the messages up to that point.
 
 {ENVIRONMENT_HELP}
 examples:

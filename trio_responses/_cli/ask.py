@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trio_responses._cli.recording import record_into
-from trio_responses._cli.running import WRONG_USAGE, print_error, run
+from trio_responses._cli.running import WRONG_USAGE, for_terminal, print_error, print_note, run
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._errors import failed_response_error
-from trio_responses.types import OutputTextDelta
+from trio_responses._safe_text import escape_json_controls
+from trio_responses.types import Message, OutputItemDone, OutputTextDelta
 
 if TYPE_CHECKING:
     import argparse
@@ -120,12 +121,14 @@ def _check_response(response: Response) -> None:
     if response.status == "failed":
         raise failed_response_error(response)
     for note in response_notes(response):
-        print(f"note: {note}", file=sys.stderr)
+        print_note(note)
 
 
 def response_notes(response: Response) -> list[str]:
-    """Return notes about a response for the user: on a refusal, and on an incomplete answer."""
+    """Return notes for the user: on a refusal, and on an answer that is incomplete or missing."""
     notes = [f"the model refused: {response.refusal}"] if response.refusal else []
+    if response.output_text and not response.answer_messages:
+        notes.append("the model wrote commentary, but no answer")
     if response.status == "incomplete":
         details = response.incomplete_details
         reason = details.reason if details is not None else None
@@ -134,21 +137,33 @@ def response_notes(response: Response) -> list[str]:
 
 
 async def _print_text(stream: ResponseStream) -> Response:
-    """Print the text of a response piece by piece, and return the response."""
+    """Print the answer of a response piece by piece, and return the response.
+
+    Commentary is no part of the answer: it goes to stderr.
+    """
     printed = ""
     try:
         async with stream as events:
             async for event in events:
-                if isinstance(event, OutputTextDelta):
-                    print(event.delta, end="", flush=True)
-                    printed = event.delta or printed
-        if not printed and events.response.output_text:  # the server sent no deltas
-            printed = events.response.output_text
-            print(printed, end="", flush=True)
+                match event:
+                    case OutputTextDelta() if events.phase_of(event) != "commentary":
+                        _print_piece(event.delta)
+                        printed = event.delta or printed
+                    case OutputItemDone(item=Message(phase="commentary") as message):
+                        print_note(message.output_text, kind="commentary")
+                    case _:
+                        pass
+        if not printed and events.response.final_text:  # the server sent no deltas
+            printed = events.response.final_text
+            _print_piece(printed)
         return events.response
     finally:
         if printed and not printed.endswith("\n"):
             print(flush=True)
+
+
+def _print_piece(text: str) -> None:
+    print(for_terminal(text, sys.stdout), end="", flush=True)
 
 
 async def _print_json(stream: ResponseStream) -> Response:
@@ -157,5 +172,5 @@ async def _print_json(stream: ResponseStream) -> Response:
         async for _ in events:
             pass
     response = events.response
-    print(msgspec.json.encode(response).decode(), flush=True)
+    print(escape_json_controls(msgspec.json.encode(response).decode()), flush=True)
     return response

@@ -25,6 +25,7 @@ from trio_responses import (
 )
 from trio_responses._cli.ask import replace_surrogates, response_notes
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
+from trio_responses._cli.files import decoding, read_file, write_file
 from trio_responses._cli.recording import record_into
 from trio_responses._cli.renderer import PlainRenderer
 from trio_responses._cli.running import (
@@ -37,12 +38,11 @@ from trio_responses._cli.running import (
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.toolbox import ToolFinished, ToolStarted
-from trio_responses.types import OutputTextDelta
+from trio_responses.types import Message, OutputItemDone, OutputTextDelta, Usage
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
     from typing import TextIO
 
     from trio_responses import (
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from trio_responses._cli.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
-    from trio_responses._tools.toolbox import ToolLike
+    from trio_responses._tools.namespace import ToolLike
     from trio_responses.typing import ConversationParams, Event
 
 __all__ = ["Chat", "LineReader", "TextLineReader", "chat", "choose_renderer"]
@@ -67,7 +67,6 @@ COMMANDS: Final = """\
 Ctrl-C      cancel the answer in progress; without one, leave"""
 MAX_SHOWN: Final = 300
 """Characters of a tool's arguments or output that are shown."""
-OWNER_ONLY: Final = 0o600
 READ_SIZE: Final = 65536
 NO_RICH: Final = (
     'plain text, because rich is not installed; for Markdown: pip install "trio-responses[cli]"'
@@ -188,6 +187,12 @@ class Chat:
         self._turn_scope: trio.CancelScope | None = None
         self._connection_error: ResponsesError | None = None
         self._exit_code = 0
+        self._own_file: str | None = None
+        """The file that the conversation was saved in or loaded from last: it is no other's."""
+        self._file_to_replace: str | None = None
+        """The file that this line would replace, if the next line asks for it again."""
+        self._asked_to_replace: str | None = None
+        """The file that the line before this one would have replaced."""
 
     @property
     def conversation(self) -> Conversation:
@@ -203,20 +208,23 @@ class Chat:
         :raises OSError: when the file cannot be read.
         :raises ConfigurationError: when the file has no saved conversation.
         """
-        opening: AbstractAsyncContextManager[Conversation]
+        stack = AsyncExitStack()
         if checkpoint is None:
             opening = self._connection.conversation(**self._settings)
+            conversation = await stack.enter_async_context(opening)
         else:
-            saved = await trio.Path(checkpoint).read_bytes()
-            opening = self._connection.restore_conversation(saved)
-        stack = AsyncExitStack()
-        self._conversation = await stack.enter_async_context(opening)
+            # A thread that reads from a pipe cannot be cancelled, and Ctrl-C has to end the chat.
+            saved = await trio.to_thread.run_sync(read_file, checkpoint, abandon_on_cancel=True)
+            with decoding(checkpoint, "a saved conversation"):
+                opening = self._connection.restore_conversation(saved)
+                conversation = await stack.enter_async_context(opening)
+                note = f"{len(conversation.items)} items loaded from {checkpoint}"
+            self._renderer.show_line("note", note)
+        self._conversation = conversation
+        self._own_file = checkpoint
         await self._conversation_stack.aclose()
         self._conversation_stack = stack
         self._outer_stack.push_async_callback(stack.aclose)  # closing twice does nothing
-        if checkpoint is not None:
-            count = len(self.conversation.items)
-            self._renderer.show_line("note", f"{count} items loaded from {checkpoint}")
 
     async def run(self, lines: LineReader, interrupts: AsyncIterator[int]) -> int:
         """Run the chat until the end of the input, and return the exit code.
@@ -265,6 +273,7 @@ class Chat:
             if line is None:
                 return
             text = replace_surrogates(line.strip())
+            self._asked_to_replace, self._file_to_replace = self._file_to_replace, None
             if text.startswith("/"):
                 if not await self._run_command(text):
                     return
@@ -279,10 +288,10 @@ class Chat:
             try:
                 async with self.conversation.run_stream(text, **params) as stream:
                     async for event in stream:
-                        self._show_event(event)
+                        self._show_event(event, stream.phase_of(event))
                     self._renderer.end_text()
                     self._show_summary(stream, full_turns_before=full_turns)
-            except ResponsesError as error:
+            except (ResponsesError, ValueError, TypeError) as error:  # of a setting that was loaded
                 if self._connection.state is ConnectionState.CLOSED:
                     raise
                 self._renderer.show_line("error", describe_error(error))
@@ -290,8 +299,12 @@ class Chat:
             self._renderer.show_line("note", "cancelled: the conversation is as it was before")
         self._turn_scope = None
 
-    def _show_event(self, event: RunEvent) -> None:
+    def _show_event(self, event: RunEvent, phase: str | None) -> None:
         match event:
+            case OutputTextDelta() if phase == "commentary":
+                pass
+            case OutputItemDone(item=Message(phase="commentary") as message):
+                self._renderer.show_line("commentary", message.output_text)
             case OutputTextDelta(delta=piece):
                 self._renderer.append_text(piece)
             case ToolStarted(call=call):
@@ -306,20 +319,20 @@ class Chat:
         """Show the notes on the answer, the tokens used, and how much history was sent."""
         response = stream.response
         if response.function_calls:
-            names = ", ".join(call.name for call in response.function_calls)
+            names = ", ".join(call.qualified_name for call in response.function_calls)
             self._renderer.show_line(
                 "note", f"the model called {names}, but the chat offers no such tool"
             )
         for note in response_notes(response):
             self._renderer.show_line("note", note)
-        usages = [each.usage for each in stream.responses if each.usage is not None]
-        tokens_read = sum(usage.input_tokens for usage in usages)
-        cached = sum(usage.input_tokens_details.cached_tokens for usage in usages)
-        written = sum(usage.output_tokens for usage in usages)
+        usage = stream.usage or Usage()
+        cached = usage.input_tokens_details.cached_tokens
         full = self.conversation.statistics().full_turns - full_turns_before
         requests = f"{len(stream.responses)} sent, {full} of them with the whole history"
         self._renderer.show_line(
-            "tokens", f"{tokens_read} read ({cached} cached), {written} written; {requests}"
+            "tokens",
+            f"{usage.input_tokens} read ({cached} cached), {usage.output_tokens} written;"
+            f" {requests}",
         )
 
     # --- Commands ------------------------------------------------------------------------
@@ -332,6 +345,7 @@ class Chat:
                 return False
             case "/reset", "":
                 await self.conversation.clear_history()
+                self._own_file = None
                 self._renderer.show_line("note", "a new conversation starts")
             case "/help", "":
                 self._renderer.show_line("note", COMMANDS)
@@ -351,20 +365,19 @@ class Chat:
         """Run a command on a file; an error is shown and does not end the chat."""
         try:
             await command(os.path.expanduser(path))  # noqa: ASYNC240, PTH111 - no I/O is in it
-        except (OSError, ResponsesError) as error:
+        except (OSError, ResponsesError, MemoryError) as error:
             self._renderer.show_line("error", describe_error(error))
 
     async def _save(self, path: str) -> None:
-        saved = self.conversation.checkpoint()
-        await trio.to_thread.run_sync(_write_private, path, saved)
+        """Save the conversation; a file of something else is replaced when asked for twice."""
+        known = {self._own_file, self._asked_to_replace}
+        if path not in known and await trio.to_thread.run_sync(os.path.lexists, path):
+            self._file_to_replace = path
+            self._renderer.show_line("note", f"{path} exists: enter the same again to replace it")
+            return
+        await trio.to_thread.run_sync(write_file, path, self.conversation.checkpoint())
+        self._own_file = path
         self._renderer.show_line("note", f"{len(self.conversation.items)} items saved in {path}")
-
-
-def _write_private(path: str, content: bytes) -> None:
-    """Write a file. A new file is readable only by its owner: a conversation may be private."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
 
 
 def _describe_event(event: Event) -> str | None:

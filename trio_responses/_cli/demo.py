@@ -31,6 +31,7 @@ from trio_responses import (
 from trio_responses._cli.running import run
 from trio_responses._cli.server_choice import DEFAULT_MODEL
 from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._safe_text import escape_controls
 from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import Reply, open_test_server
 from trio_responses.types import ErrorEvent, FunctionCallOutput
@@ -492,20 +493,21 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Show a line within a step."""
-        self._write_line(f"{INDENT}{text}")
+        self._write_line(f"{INDENT}{escape_controls(text)}")
 
     def stream(self, prefix: str, piece: str) -> None:
         """Append a piece of text to the current line.
 
         :param prefix: begins the line, if there is no current one.
         """
+        piece = escape_controls(piece)
         self._out.write(piece if self._line_open else f"{INDENT}{prefix}{piece}")
         self._out.flush()
         self._line_open = True
 
     def notification(self, text: str) -> None:
         """Show an event of the connection that belongs to no turn."""
-        self._write_line(self._coloured(YELLOW, f"{INDENT}~ {text}"))
+        self._write_line(self._coloured(YELLOW, f"{INDENT}~ {escape_controls(text)}"))
 
     def start_step(self, title: str) -> None:
         """Show the title of a step."""
@@ -517,7 +519,7 @@ class Screen:
 
     def failed(self, text: str) -> None:
         """Show why a step failed."""
-        self._write_line(f" {self._coloured(RED, self._failed_mark)} {text}")
+        self._write_line(f" {self._coloured(RED, self._failed_mark)} {escape_controls(text)}")
 
     def summary(self, text: str) -> None:
         """Show the last line of the demonstration."""

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from trio_responses._cli.renderer import PROMPT, remove_controls
+from trio_responses._cli.renderer import PROMPT
+from trio_responses._safe_text import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +26,7 @@ __all__ = ["MarkdownRenderer", "split_blocks"]
 DRAW_INTERVAL: Final = 1 / 15
 """Seconds between two drawings of the growing block."""
 STYLES: Final[dict[LineKind, tuple[str, str]]] = {
+    "commentary": ("", "dim"),
     "tool": ("⚙ ", "cyan"),
     "note": ("", "italic"),
     "notification": ("~ ", "yellow"),
@@ -55,6 +57,20 @@ def split_blocks(text: str) -> tuple[str, str]:
     return text[:split_at], text[split_at:]
 
 
+def _safe_markdown(text: str) -> Markdown:
+    """Return Markdown to draw, with the characters escaped that drive a terminal.
+
+    They are escaped after parsing as well, since an entity such as ``&#x202e;`` stands for one.
+    """
+    markdown = Markdown(escape_controls(text))
+    tokens = list(markdown.parsed)
+    while tokens:
+        token = tokens.pop()
+        token.content = escape_controls(token.content)
+        tokens.extend(token.children or ())
+    return markdown
+
+
 @final
 class MarkdownRenderer:
     """A display of Markdown in a terminal, drawn by rich.
@@ -80,20 +96,20 @@ class MarkdownRenderer:
     def append_text(self, piece: str) -> None:
         """Show the next piece of an answer."""
         self._at_prompt = False
-        complete, self._growing = split_blocks(self._growing + remove_controls(piece))
+        complete, self._growing = split_blocks(self._growing + piece)
         if self._live is None and self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
         if complete:
             self._draw(force=True)
-            self._console.print(Markdown(complete))
+            self._console.print(_safe_markdown(complete))
         self._draw(force=False)
 
     def _draw(self, *, force: bool) -> None:
         """Draw the unfinished Markdown block, unless the block was drawn a moment ago."""
         now = time.monotonic()
         if self._live is not None and (force or now - self._drawn_at >= DRAW_INTERVAL):
-            self._live.update(Markdown(self._growing), refresh=True)
+            self._live.update(_safe_markdown(self._growing), refresh=True)
             self._drawn_at = now
 
     def end_text(self) -> None:
@@ -102,7 +118,7 @@ class MarkdownRenderer:
             self._live.stop()
             self._live = None
         if self._growing.strip():
-            self._console.print(Markdown(self._growing))
+            self._console.print(_safe_markdown(self._growing))
         self._growing = ""
 
     def show_line(self, kind: LineKind, text: str) -> None:
@@ -117,7 +133,7 @@ class MarkdownRenderer:
         if interrupts_prompt:
             self._console.print()
         mark, style = STYLES[kind]
-        self._console.print(Text(mark + remove_controls(text), style=style))
+        self._console.print(Text(mark + escape_controls(text), style=style))
         self._at_prompt = False
         if interrupts_prompt:
             self.show_prompt()

@@ -17,6 +17,7 @@ import msgspec
 from trio_responses._cli.probe_features import BASICS, FEATURES, Prober, Verdict, answer_slowly
 from trio_responses._cli.running import FAILED, WRONG_USAGE, run
 from trio_responses._cli.server_choice import DEFAULT_MODEL, endpoint_from_arguments, open_server
+from trio_responses._safe_text import escape_controls, escape_json_controls
 
 if TYPE_CHECKING:
     import argparse
@@ -117,7 +118,9 @@ class TableReport:
         if self._colour:
             verdict = f"\x1b[{COLOURS[finding.verdict]}m{verdict}\x1b[0m"
         seconds = f"{finding.seconds:6.2f} s"
-        row = f"{finding.name:{NAME_WIDTH}}  {verdict}  {seconds}  {finding.detail}"
+        row = (
+            f"{finding.name:{NAME_WIDTH}}  {verdict}  {seconds}  {escape_controls(finding.detail)}"
+        )
         self._write_line(row.rstrip())
 
     def finish(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
@@ -157,7 +160,7 @@ class JSONReport:
             "profile": prober.profile(findings) if basics else None,
             "features": findings,
         }
-        self._out.write(msgspec.json.encode(report).decode() + "\n")
+        self._out.write(escape_json_controls(msgspec.json.encode(report).decode()) + "\n")
         self._out.flush()
 
 

@@ -1,19 +1,20 @@
-"""Recording of the connection of ``ask``, ``chat`` and ``record`` into a private new file.
+"""Recording of the connection of ``ask``, ``chat`` and ``record`` into a private file.
 
-An existing file is overwritten only by ``--force``. A file that was created here and into which
-nothing was recorded is deleted again.
+An existing file is replaced only with ``--force``, and only by a recording that is complete. A file
+that was created here and into which nothing was recorded is deleted again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, final
+from typing import IO, TYPE_CHECKING, final
 
 from trio_responses import Instrument, Recorder
+from trio_responses._cli.files import Replacement, describe_os_error
+from trio_responses._cli.running import print_note
+from trio_responses._instruments.recording import check_unused, open_recording
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -23,34 +24,32 @@ if TYPE_CHECKING:
 
 __all__ = ["record_into"]
 
-OWNER_ONLY: Final = 0o600
-
 
 @contextlib.contextmanager
 def record_into(path: str | None, *, force: bool) -> Generator[Sequence[Instrument], None, None]:
     """Yield the instruments that record a connection into a file: none without a file.
 
     At the end of the block, a note on stderr has the number of messages recorded. When there were
-    none, the file is deleted, unless ``force`` is set.
+    none, no file is left, and an existing one stays as it was.
 
-    :param path: the file; a new one gets the mode 0600.
-    :param force: overwrite an existing file.
+    :param path: the file; its mode is 0600.
+    :param force: replace an existing file, when the recording is complete on the disk.
     :raises OSError: when the file exists, cannot be created, or cannot be written completely.
     """
     if path is None:
         yield ()
         return
     counter = MessageCounter()
-    file = _create(path, force=force)
+    recording = _open(path, force=force)
     try:
-        yield (Recorder(file), counter)
+        yield (Recorder(recording.file), counter)
     finally:
-        _close(file, path)
         if counter.sent or counter.received:
+            recording.commit()
             count = f"{counter.sent} sent, {counter.received} received"
-            print(f"note: recorded into {path}: {count}", file=sys.stderr)
-        elif not force:
-            Path(path).unlink(missing_ok=True)
+            print_note(f"recorded into {path}: {count}")
+        else:
+            recording.discard()
 
 
 @final
@@ -70,16 +69,38 @@ class MessageCounter(Instrument):
         self.received += len(batch)
 
 
-def _create(path: str, *, force: bool) -> IO[bytes]:
-    try:
-        return open(path, "wb" if force else "xb", opener=partial(os.open, mode=OWNER_ONLY))
-    except FileExistsError:
-        raise FileExistsError(f"{path} already exists: --force overwrites it") from None
+def _open(path: str, *, force: bool) -> NewFile | Replacement:
+    if not os.path.lexists(path):
+        return NewFile(path)
+    if not force:
+        raise FileExistsError(f"{path} already exists: --force overwrites it")
+    check_unused(path)
+    return Replacement(path)
 
 
-def _close(file: IO[bytes], path: str) -> None:
-    """Close the file, which writes what is still buffered."""
-    try:
-        file.close()
-    except OSError as error:
-        raise OSError(f"the recording in {path} is incomplete: {error.strerror}") from error
+@final
+class NewFile:
+    """A new file, which has its name from the start: a program that is killed leaves it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.file: IO[bytes] = open_recording(path, exclusive=True)
+
+    def commit(self) -> None:
+        """Complete the file on the disk.
+
+        :raises OSError: when that fails; the file then holds what could be written.
+        """
+        try:
+            with self.file as file:  # closed in any case
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            reason = describe_os_error(error)
+            raise OSError(f"the recording in {self._path} is incomplete: {reason}") from error
+
+    def discard(self) -> None:
+        """Delete the file."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+        Path(self._path).unlink(missing_ok=True)

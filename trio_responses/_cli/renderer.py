@@ -1,30 +1,27 @@
 """The display of a chat: the interface of renderers, and a renderer of plain text.
 
 Answers go to stdout and everything else to stderr, so that a script can read the answers alone.
-Text may come from a model, a tool or a server: control characters are removed from everything.
+Text may come from a model, a tool or a server: on a terminal, and in every line that is no answer,
+the characters that drive a terminal are escaped.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final
 
+from trio_responses._cli.running import for_terminal
+from trio_responses._safe_text import escape_controls
+
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer", "remove_controls"]
+__all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer"]
 
-LineKind: TypeAlias = Literal["tool", "note", "notification", "error", "tokens"]
-"""The subject of a line: a tool call, the chat itself, the connection, an error, or the usage."""
+LineKind: TypeAlias = Literal["commentary", "tool", "note", "notification", "error", "tokens"]
+"""The subject of a line: the model's commentary, a tool call, the chat itself, the connection, an
+error, or the usage."""
 
 PROMPT: Final = "you> "
-CONTROLS: Final = {
-    code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
-}
-
-
-def remove_controls(text: str) -> str:
-    """Return the text without the characters that move the cursor or change the terminal."""
-    return text.translate(CONTROLS)
 
 
 class Renderer(Protocol):
@@ -72,7 +69,7 @@ class PlainRenderer:
 
     def append_text(self, piece: str) -> None:
         """Show the next piece of an answer."""
-        piece = remove_controls(piece)
+        piece = for_terminal(piece, self._out)
         self._at_prompt = False
         if piece:
             self._write(piece)
@@ -93,7 +90,7 @@ class PlainRenderer:
         self.end_text()
         if interrupts_prompt:
             self._write("\n")
-        for line in remove_controls(text).splitlines():
+        for line in escape_controls(text).splitlines():
             self._err.write(f"{kind}: {line}\n")
         self._err.flush()
         self._at_prompt = False

@@ -6,11 +6,13 @@ the exit code is then 128 plus the number of the signal, as in shells.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
+import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -21,9 +23,11 @@ from trio_responses import (
     ResponsesError,
 )
 from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._safe_text import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import TextIO
 
 __all__ = [
     "BROKEN_PIPE",
@@ -33,9 +37,13 @@ __all__ = [
     "RECONNECT",
     "SIGNAL_BASE",
     "WRONG_USAGE",
+    "EscapingFormatter",
     "describe_error",
     "discard_output",
+    "for_terminal",
     "print_error",
+    "print_note",
+    "print_traceback",
     "run",
 ]
 
@@ -83,7 +91,41 @@ async def _run_until_signal(command: Callable[[], Awaitable[int]]) -> int:
 
 def print_error(message: str) -> None:
     """Write an error message to stderr, as one line that begins with ``error:``."""
-    print(f"error: {message}", file=sys.stderr)
+    _print_line("error", message)
+
+
+def print_note(message: str, *, kind: str = "note") -> None:
+    """Write a note for the user to stderr, as one line that begins with its kind.
+
+    :param kind: the first word of the line.
+    """
+    _print_line(kind, message)
+
+
+def _print_line(kind: str, message: str) -> None:
+    print(escape_controls(f"{kind}: {message}"), file=sys.stderr, flush=True)
+
+
+def for_terminal(text: str, out: TextIO) -> str:
+    """Return a text of a server as it may be written: with controls escaped on a terminal.
+
+    A file or a pipe gets the text as the server sent it.
+    """
+    return escape_controls(text) if out.isatty() else text
+
+
+def print_traceback(error: BaseException) -> None:
+    """Write the traceback of an error to stderr; other libraries' messages may quote a server."""
+    sys.stderr.write(escape_controls("".join(traceback.format_exception(error))))
+
+
+@final
+class EscapingFormatter(logging.Formatter):
+    """A formatter of log records, for other libraries' records that quote what a server sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text, with controls escaped."""
+        return escape_controls(super().format(record))
 
 
 def describe_error(error: Exception) -> str:

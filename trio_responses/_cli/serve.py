@@ -6,14 +6,14 @@ server listens on.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from trio_responses import ConfigurationError, Recording
-from trio_responses._cli.running import FAILED, SIGNAL_BASE, print_error, run
+from trio_responses._cli.files import decoding, read_file
+from trio_responses._cli.running import FAILED, SIGNAL_BASE, print_error, print_note, run
 from trio_responses.testing import default_answer, open_test_server
 
 if TYPE_CHECKING:
@@ -38,15 +38,18 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def replay(arguments: argparse.Namespace) -> int:
     """Run the embedded server with the answers of a recording until a signal."""
+    content = read_file(arguments.file)
+    with decoding(arguments.file, "a recording"):
+        recording = Recording.parse(content)
     prepare = partial(
         load_recording,
-        recording=Recording.read(arguments.file),
+        recording=recording,
         name=arguments.file,
         timing=arguments.timing,
     )
     server = open_test_server(
         api_key=arguments.api_key,
-        unknown_parameters=True,  # the recorded server may have accepted more than ours
+        strict=False,  # the recorded server may have accepted more than ours
         max_age=None,  # a socket is closed where it was closed in the recording
     )
     return _run_server(server, prepare, host=arguments.host, port=arguments.port)
@@ -97,7 +100,9 @@ def load_recording(
     :param timing: send each message with its recorded delay.
     :raises ConfigurationError: when the recording has no request.
     """
-    if not server.replay(recording, timing=timing):
+    with decoding(name, "a recording"):
+        requests = server.replay(recording, timing=timing)
+    if not requests:
         raise ConfigurationError(
             f"{name} has no request, so there is nothing to replay: record a turn first"
         )
@@ -115,8 +120,7 @@ class AnswerAfterRecording:
         """Return the default answer of the embedded server."""
         if not self._noted:
             self._noted = True
-            note = (
+            print_note(
                 "the recording has no more requests: further ones get answers that are not recorded"
             )
-            print(f"note: {note}", file=sys.stderr, flush=True)
         return default_answer(request)

@@ -160,6 +160,10 @@ class ConnectionEngine:
             unrouted_events=router.unrouted_events,
             dropped_events=router.dropped_events,
             unread_bytes=self._budget.unread_bytes,
+            input_tokens=router.usage.input_tokens,
+            cached_tokens=router.usage.input_tokens_details.cached_tokens,
+            output_tokens=router.usage.output_tokens,
+            reasoning_tokens=router.usage.output_tokens_details.reasoning_tokens,
         )
 
     @trio.lowlevel.enable_ki_protection

@@ -38,7 +38,8 @@ __all__ = ["Router"]
 TEXT: Final = frozenset({bytes})
 LANE: Final = attrgetter("stream_id")
 TYPE: Final = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
-INSPECTED: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame})
+TERMINAL: Final = (wire.ResponseCompleted, wire.ResponseFailed, wire.ResponseIncomplete)
+INSPECTED: Final = frozenset({wire.ErrorEvent, wire.UndecodableFrame, *TERMINAL})
 STREAM_ID: Final = re.compile(rb'"stream_id"\s*:\s*"([A-Za-z0-9_.-]+)"')
 
 
@@ -61,6 +62,8 @@ class Router:
         self.undecodable_frames: int = 0
         self.unrouted_events: int = 0
         self.dropped_events: int = 0
+        self.usage: wire.Usage = wire.Usage()
+        """The tokens of all Responses that have ended."""
 
     def route(self, socket: Socket, messages: list[Message]) -> None:
         """Decode and deliver the messages of one read of a socket."""
@@ -169,11 +172,13 @@ class Router:
             self.channel.put(events, size)
 
     def _inspect(self, event: ServerEvent, owner: ActiveRequest | None, socket: Socket) -> None:
-        """Count an undecodable frame; let the socket handle an ``error`` event."""
+        """Count an undecodable frame and tokens; let the socket handle an ``error`` event."""
         if isinstance(event, wire.UndecodableFrame):
             self.undecodable_frames += 1
         elif isinstance(event, wire.ErrorEvent):
             socket.handle_error(event, owner)
+        elif isinstance(event, TERMINAL) and owner is not None and event.response.usage is not None:
+            self.usage += event.response.usage
 
     def _decode_nontext(
         self, socket: Socket, message: BinaryMessage | OversizeMessage
@@ -184,13 +189,13 @@ class Router:
         kind = TYPE.search(message.head)
         lanes = STREAM_ID.findall(message.head + message.tail)
         lane = lanes[-1].decode() if lanes else None
-        response_event = kind is not None and kind[1].startswith(b"response.")
+        wire_type = kind[1].decode() if kind is not None else None
         error = MessageTooLarge(message.size, self._limits.max_message_bytes)
-        socket.fail_oversize(lane, error, response_event=response_event)
+        socket.fail_oversize(lane, error, wire_type=wire_type)
         return wire.UndecodableFrame(
             raw=message.head,
             error=f"the message of {message.size} bytes is over the limit",
-            wire_type=kind[1].decode() if kind is not None else None,
+            wire_type=wire_type,
             stream_id=lane,
         )
 

@@ -233,14 +233,18 @@ class Socket:
             self.retire()
 
     def fail_oversize(
-        self, lane: str | None, error: MessageTooLarge, *, response_event: bool = False
+        self, lane: str | None, error: MessageTooLarge, *, wire_type: str | None = None
     ) -> None:
         """Fail the turns to which a message may belong that was discarded because of its size.
 
         :param lane: the lane of the message. If no request is active on it, all turns fail.
-        :param response_event: whether the message was an event of a response, which has started
-            then.
+        :param wire_type: the ``type`` of the message, if it is known. An event of a response
+            means that the response has started; a late one fails no turn.
         """
+        wire_type = wire_type or ""
+        if self.requests.is_late(wire_type, lane):
+            return
+        response_event = wire_type.startswith("response.")
         requests = list(self.requests.unfinished())
         own = [request for request in requests if request.lane == lane]
         for request in own or requests:

@@ -46,6 +46,8 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
     last_response_id: str | None = None
     answers: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
     """Outputs of tools that have not been sent."""
+    interrupted: list[tuple[str, str]] = msgspec.field(default_factory=list[tuple[str, str]])
+    """The type and the id of each call that has started and not ended."""
     unsent: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
     """The input of a run whose first turn did not end well."""
 
@@ -79,6 +81,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
             server=server,
             last_response_id=self.last_response_id or None,
             unsent_outputs=self.answers,
+            interrupted_calls=self.interrupted,
             unsent=RawItems.join(self.unsent),
         )
 

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from trio_responses._endpoint import Endpoint
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
+    from trio_responses._tools.namespace import ToolLike
     from trio_responses._tools.parsing import ParsedResponse
-    from trio_responses._tools.toolbox import Approve, Handler, OnToolError, ToolLike
+    from trio_responses._tools.toolbox import Approve, Handler, OnToolError
     from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import Input, OutputItem, Response
 
@@ -65,9 +66,14 @@ RUN_OPTIONS: Final = (
     "max_concurrency",
     "tool_timeout",
     "on_tool_error",
+    "max_tool_output",
+    "repeat_interrupted",
     "deps",
 )
 """Names of keyword arguments of a run that are no parameters of its requests."""
+
+MAX_TOOL_OUTPUT: Final = 1_000_000
+"""The default limit of the output of a call, in characters. The API accepts 10,485,760."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +89,13 @@ class ConversationStatistics:
     bytes_sent: int
     """Bytes of all requests."""
     input_tokens: int
-    """Input tokens, as the server counted them."""
+    """Input tokens of all Responses that were received, of failed and steered ones included."""
+    cached_tokens: int
+    """Input tokens that the server read from its prompt cache; ``input_tokens`` includes them."""
     output_tokens: int
-    """Output tokens, as the server counted them."""
+    """Output tokens of all Responses that were received."""
+    reasoning_tokens: int
+    """Output tokens of reasoning; ``output_tokens`` includes them."""
     items: int
     """Items in the history."""
 
@@ -293,6 +303,8 @@ class Conversation:
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
+        max_tool_output: int = MAX_TOOL_OUTPUT,
+        repeat_interrupted: bool = False,
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
@@ -315,22 +327,29 @@ class Conversation:
         ever.
 
         A call starts at most once, however the run ends. The next run sends the outputs that this
-        one has not sent; for a call that was interrupted it sends a text that says so. (The
-        outputs of ``computer_call`` and ``tool_search_call`` have no place for text: such a call
-        starts again.) Leaving the block cancels the tools. Threads of sync functions continue, and
-        their results are discarded.
+        one has not sent; for a call that was interrupted it sends a text that says so. The outputs
+        of ``computer_call`` and ``tool_search_call`` have no place for text: after such a call was
+        interrupted, the next run raises `CallInterrupted`. Leaving the block cancels the tools.
+        Threads of sync functions continue, and their results are discarded.
 
         :param input: as for `stream`. If it is empty, the run continues where the last one
             stopped: with the input of that run if its first turn did not end well, else with the
             calls that it left.
         :param handlers: called for the calls that no function of ``tools`` answers: by the type of
-            the call, such as ``"computer_call"``, or by the name of a custom tool or a function.
-        :param approve: called before a call runs, and for MCP approvals that have no handler.
+            the call, such as ``"computer_call"``, or by the name of a custom tool or a function,
+            with its namespace if it has one: ``"crm.find"``.
+        :param approve: called before a call runs, and for MCP approvals that have no handler. A
+            computer call with ``pending_safety_checks`` runs only if it is approved; its output
+            acknowledges the checks.
         :param max_rounds: the largest number of responses of the run.
         :param max_concurrency: the largest number of tools that run at the same time.
         :param tool_timeout: how many seconds a call may take, unless its tool sets a time.
         :param on_tool_error: ``"return"`` sends the error of a tool to the model; ``"raise"``
             raises it, and cancels the other tools. Invalid arguments are always sent to the model.
+        :param max_tool_output: the largest number of characters of the text in the output of a
+            call. A longer text is shortened in its middle, with a notice for the model.
+        :param repeat_interrupted: whether calls that an earlier run has started and not finished
+            start again.
         :param deps: what the tools need, such as a database: ``context.dependencies`` of the tools
             that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
@@ -343,6 +362,7 @@ class Conversation:
         :raises ValueError: for a word that a parameter does not accept, and a missing key.
         :raises ConfigurationError: for invalid options; and, without an input, if the history is
             empty.
+        :raises ResponsesError: inside the block, as `run` does.
         """
         self._check(params, "run_stream()", (*RUN_OPTIONS, "snapshot"))
         return self._open_run(
@@ -354,6 +374,8 @@ class Conversation:
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
             on_tool_error=on_tool_error,
+            max_tool_output=max_tool_output,
+            repeat_interrupted=repeat_interrupted,
             deps=deps,
             delivery=delivery,
             snapshot=snapshot,
@@ -372,6 +394,8 @@ class Conversation:
         max_concurrency: float,
         tool_timeout: float | None,
         on_tool_error: OnToolError,
+        max_tool_output: int,
+        repeat_interrupted: bool,
         deps: object,
         delivery: DeliveryMode,
         snapshot: bool,
@@ -384,7 +408,12 @@ class Conversation:
         """
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
-        for name, value in {"max_rounds": max_rounds, "max_concurrency": max_concurrency}.items():
+        at_least_one = {
+            "max_rounds": max_rounds,
+            "max_concurrency": max_concurrency,
+            "max_tool_output": max_tool_output,
+        }
+        for name, value in at_least_one.items():
             if not value >= 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
         self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
@@ -394,12 +423,14 @@ class Conversation:
             approve=approve,
             timeout=tool_timeout,
             on_error=on_tool_error,
+            max_output=max_tool_output,
         )
         config = RunConfig(
             toolbox=toolbox,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             settings=self._settings_with(params),
+            repeat_interrupted=repeat_interrupted,
             make_context=partial(self._make_context, deps),
             instruments=self._instruments,
         )
@@ -423,6 +454,8 @@ class Conversation:
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
+        max_tool_output: int = MAX_TOOL_OUTPUT,
+        repeat_interrupted: bool = False,
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -437,6 +470,12 @@ class Conversation:
 
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
+        :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
+            so, and ``repeat_interrupted`` is false.
+        :raises CallNotRejectable: when ``approve`` declines a call whose output cannot say so.
+        :raises SafetyChecksPending: when a computer call has safety checks, and there is no
+            ``approve``.
+        :raises UndecodableCall: when a response has a call that no output can answer.
         :raises Exception: the exception of a tool, with ``on_tool_error="raise"``.
         :raises ResponsesError: as `create` does.
         """
@@ -450,6 +489,8 @@ class Conversation:
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
             on_tool_error=on_tool_error,
+            max_tool_output=max_tool_output,
+            repeat_interrupted=repeat_interrupted,
             deps=deps,
             delivery=delivery,
             snapshot=False,
@@ -470,6 +511,8 @@ class Conversation:
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
+        max_tool_output: int = MAX_TOOL_OUTPUT,
+        repeat_interrupted: bool = False,
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -488,6 +531,8 @@ class Conversation:
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
+        max_tool_output: int = MAX_TOOL_OUTPUT,
+        repeat_interrupted: bool = False,
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -505,6 +550,8 @@ class Conversation:
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "return",
+        max_tool_output: int = MAX_TOOL_OUTPUT,
+        repeat_interrupted: bool = False,
         deps: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
@@ -531,13 +578,17 @@ class Conversation:
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
             on_tool_error=on_tool_error,
+            max_tool_output=max_tool_output,
+            repeat_interrupted=repeat_interrupted,
             deps=deps,
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
             timeouts=timeouts,
         ) as run:
-            return parse_response(await run.get_final_response(), reader)
+            response = await run.get_final_response()
+            answered = self._history.track_calls().has_unsent_output
+            return parse_response(response, reader, is_answered=answered)
 
     def _make_context(
         self, deps: object, call: wire.FunctionCall, report: Report
@@ -641,6 +692,7 @@ class Conversation:
             items=[msgspec.Raw(items.json) for items in history.pieces],
             last_response_id=history.last_response_id,
             answers=history.unsent_outputs,
+            interrupted=history.interrupted_calls,
             unsent=list(history.unsent),
         ).encode()
 

@@ -44,7 +44,9 @@ class Counters:
     full_turns: int = 0
     bytes_sent: int = 0
     input_tokens: int = 0
+    cached_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -84,8 +86,6 @@ class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """The steering inputs that the server applies to the next turn."""
     clears_unsent: bool
     """Whether the turn replaces the unsent input of a run. A warm-up does not."""
-    usage: Usage | None
-    """The tokens, if the server counted them."""
 
 
 class History:
@@ -95,6 +95,7 @@ class History:
     :param server: what the server holds of these items.
     :param last_response_id: the response of the last turn.
     :param unsent_outputs: outputs of tools that have not been sent.
+    :param interrupted_calls: calls that have started and not ended.
     :param unsent: the input of a run whose first turn has not ended well.
     """
 
@@ -105,6 +106,7 @@ class History:
         server: ContinuationPoint | None = None,
         last_response_id: str | None = None,
         unsent_outputs: Sequence[msgspec.Raw] = (),
+        interrupted_calls: Sequence[CallKey] = (),
         unsent: RawItems | None = None,
     ) -> None:
         self.revision: int = 0
@@ -122,8 +124,8 @@ class History:
         self.unsent: RawItems = unsent or RawItems()
         """The input of a run whose first turn has not ended well, for a run without input."""
         self.counters: Counters = Counters()
-        if unsent_outputs:
-            self.track_calls().restore_outputs(unsent_outputs)
+        if unsent_outputs or interrupted_calls:
+            self.track_calls().restore_outputs(unsent_outputs, interrupted_calls)
 
     @property
     def log(self) -> Sequence[LogEntry]:
@@ -144,6 +146,11 @@ class History:
     def unsent_outputs(self) -> list[msgspec.Raw]:
         """The outputs of tools that have not been sent."""
         return self._calls.unsent_outputs if self._calls is not None else []
+
+    @property
+    def interrupted_calls(self) -> list[CallKey]:
+        """The calls that have started and not ended."""
+        return self._calls.interrupted_calls if self._calls is not None else []
 
     def fork(self) -> History:
         """Return an independent copy of the history, without counters and steering inputs."""
@@ -205,9 +212,13 @@ class History:
             if turn.clears_unsent:
                 self.unsent = RawItems()
         self.counters.turns += 1
-        if turn.usage is not None:
-            self.counters.input_tokens += turn.usage.input_tokens
-            self.counters.output_tokens += turn.usage.output_tokens
+
+    def count_usage(self, usage: Usage) -> None:
+        """Count the tokens of a Response, whether or not its turn is committed."""
+        self.counters.input_tokens += usage.input_tokens
+        self.counters.cached_tokens += usage.input_tokens_details.cached_tokens
+        self.counters.output_tokens += usage.output_tokens
+        self.counters.reasoning_tokens += usage.output_tokens_details.reasoning_tokens
 
     def forget_continuation_point(self, base_revision: int) -> None:
         """Forget the response that the server has lost: the next turn sends full input.
@@ -248,12 +259,15 @@ class CallTracker:
     """The tool calls of a history that have no output yet, and the outputs to be sent.
 
     A call has no output item in the history until a turn that sends the output has ended well. The
-    tracker keeps the output for that long, so that no call is run twice.
+    tracker keeps the output for that long, so that no call is run twice. For a call that has
+    started and not ended, the output says so, if this kind of output has a place for text.
     """
 
     def __init__(self) -> None:
         self._pending: dict[CallKey, msgspec.Raw] = {}
         self._outputs: dict[CallKey, msgspec.Raw] = {}
+        self._started: dict[CallKey, None] = {}
+        self._ambiguous: set[CallKey] = set()
 
     @property
     def has_pending_calls(self) -> bool:
@@ -265,10 +279,16 @@ class CallTracker:
         """The outputs of tools that have not been sent."""
         return list(self._outputs.values())
 
+    @property
+    def interrupted_calls(self) -> list[CallKey]:
+        """The calls that have started and not ended."""
+        return list(self._started)
+
     def pending_calls(self, answered_by: RawItems | None = None) -> dict[CallKey, OutputItem]:
         """Return the tool calls without output, in order.
 
-        A call id that occurs again is a new call if the earlier call has an output, else the same.
+        A call id that occurs again is a new call if the earlier call has an output. Two calls with
+        one id and no output between them are one call if they are equal, else an ambiguous one.
 
         :param answered_by: new items, whose outputs count as well.
         """
@@ -278,42 +298,86 @@ class CallTracker:
             key: wire.decode_item(raw) for key, raw in self._pending.items() if key not in answered
         }
 
+    def is_ambiguous(self, key: CallKey) -> bool:
+        """Whether several calls that differ have this id."""
+        return key in self._ambiguous
+
     def has_unsent_output(self, key: CallKey) -> bool:
         """Whether a tool call has an output that has not been sent."""
         return key in self._outputs
+
+    def is_interrupted(self, key: CallKey) -> bool:
+        """Whether a tool call has started, and has not even an output that says so."""
+        return key in self._started and key not in self._outputs
 
     def outputs_for(self, calls: Mapping[CallKey, Any]) -> list[msgspec.Raw]:
         """Return the unsent outputs of tool calls, in the order of the calls."""
         return [self._outputs[key] for key in calls if key in self._outputs]
 
+    def start_call(self, key: CallKey, interrupted: msgspec.Raw | None) -> None:
+        """Record that a tool call starts, unless the history no longer has the call.
+
+        :param interrupted: the output in case that the call does not end; `None` if its kind of
+            output has no place for text.
+        """
+        if key in self._pending:
+            self._started[key] = None
+            if interrupted is not None:
+                self._outputs[key] = interrupted
+
     def store_output(self, key: CallKey, output: msgspec.Raw) -> None:
         """Store the output of a tool call, unless the history no longer has the call."""
         if key in self._pending:
             self._outputs[key] = output
+            self._started.pop(key, None)
 
-    def restore_outputs(self, outputs: Iterable[msgspec.Raw]) -> None:
-        """Store the unsent outputs of a checkpoint."""
+    def forget_interruptions(self) -> None:
+        """Forget that calls have started and not ended, so that they can start again."""
+        for key in self._started:
+            self._outputs.pop(key, None)
+        self._started.clear()
+
+    def restore_outputs(
+        self, outputs: Iterable[msgspec.Raw], interrupted: Iterable[CallKey] = ()
+    ) -> None:
+        """Store the unsent outputs and the interrupted calls of a checkpoint."""
         self._outputs = {key: raw for raw in outputs if (key := call_key(raw)) is not None}
+        self._started = {key: None for key in interrupted if key in self._pending}
 
     def scan(self, items: RawItems) -> None:
         """Find tool calls and outputs in items that were appended to the history."""
         for key, is_call, raw in find_calls_and_outputs(items) if items else ():
+            earlier = self._pending.get(key) if is_call else None
+            if earlier is not None and bytes(earlier) == bytes(raw):
+                continue
             if is_call:
                 self._pending[key] = raw.copy()  # does not keep the neighbours in memory
             else:
                 self._pending.pop(key, None)
-            self._outputs.pop(key, None)
+            self._forget(key)
+            if earlier is not None:
+                self._ambiguous.add(key)
+
+    def _forget(self, key: CallKey) -> None:
+        self._outputs.pop(key, None)
+        self._started.pop(key, None)
+        self._ambiguous.discard(key)
 
     def replace(self, items: RawItems) -> None:
-        """Scan the items of a new log; keep unsent outputs whose calls are in the new log."""
-        outputs, self._outputs = self._outputs, {}
+        """Scan the items of a new log; keep what is known of calls that are in the new log."""
+        outputs, started = self._outputs, self._started
+        self._outputs, self._started = {}, {}
         self._pending.clear()
+        self._ambiguous.clear()
         self.scan(items)
         self._outputs = {key: outputs[key] for key in outputs if key in self._pending}
+        self._started = {key: None for key in started if key in self._pending}
 
     def copy(self) -> CallTracker:
         """Return an independent copy of the tracker."""
         other = CallTracker()
         other._pending = self._pending.copy()
         other._outputs = self._outputs.copy()
+        other._started = self._started.copy()
+        other._ambiguous = self._ambiguous.copy()
         return other

@@ -18,16 +18,22 @@ import trio
 
 from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._conversation.settings import TurnSettings
-from trio_responses._errors import ConfigurationError, MaxRoundsExceeded
+from trio_responses._errors import (
+    CallInterrupted,
+    ConfigurationError,
+    MaxRoundsExceeded,
+    UndecodableCall,
+)
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
-from trio_responses._protocol.calls import make_error_output
+from trio_responses._protocol.calls import find_unanswerable_call, make_error_output
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.stream import raise_if_failed
+from trio_responses._wire import sum_usages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
     from typing import Self
 
     import msgspec
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from trio_responses._tools.context import CallContext
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import ResponseStream
-    from trio_responses._wire import Response
+    from trio_responses._wire import Response, Usage
 
 __all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
 
@@ -85,6 +91,8 @@ class RunConfig:
     """The settings of the first turn."""
     make_context: MakeToolContext
     """Returns the context of a call."""
+    repeat_interrupted: bool = False
+    """Whether calls that an earlier run has started and not finished start again."""
     instruments: Instruments = field(default_factory=Instruments, repr=False)
     """Notified about each call that runs."""
 
@@ -126,6 +134,8 @@ class RunStream:
         """The responses that have ended, in order."""
         self.stream: ResponseStream | None = None
         """The active turn, for example to steer it; `None` while tools run."""
+        self._streams: list[ResponseStream] = []
+        """All turns of the run, the active one included."""
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""
@@ -137,6 +147,9 @@ class RunStream:
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
         :raises ResponseFailedError: when a response failed.
+        :raises UndecodableCall: when a response has a call that no output can answer.
+        :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
+            so.
         :raises ResponsesError: when a turn ended without a Response.
         :raises Exception: the exception of a tool, with ``on_tool_error="raise"``.
         :raises trio.BusyResourceError: while another task waits for the next event.
@@ -177,6 +190,24 @@ class RunStream:
             )
         return self._response
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of all Responses that have ended so far; `None` if no server counted any.
+
+        Steered and repeated ones, which `responses` leaves out, are included.
+        """
+        usages = [stream.usage for stream in self._streams]
+        return sum_usages(usage for usage in usages if usage is not None)
+
+    def phase_of(self, event: RunEvent) -> str | None:
+        """Return the phase of the message that an event is about, as ``stream.phase_of`` does.
+
+        :param event: the event that was read last.
+        """
+        if self.stream is None or isinstance(event, ToolStarted | ToolProgress | ToolFinished):
+            return None
+        return self.stream.phase_of(event)
+
     async def aclose(self) -> None:
         """End the run. A task that waits for its next event gets a `RuntimeError`."""
         with trio.CancelScope(shield=True):
@@ -192,8 +223,10 @@ class RunStream:
         history.unsent = new = self._new or history.unsent
         if not new and calls.has_pending_calls:  # the turn with the forced call was an earlier one
             settings = _without_forced_call(settings)
+        if config.repeat_interrupted:
+            calls.forget_interruptions()
         while True:
-            pending = calls.pending_calls(answered_by=new)
+            pending = self._pending_calls(new)
             handled = {key: call for key, call in pending.items() if config.toolbox.handles(call)}
             if len(self.responses) >= config.max_rounds and len(handled) == len(pending):
                 raise MaxRoundsExceeded(config.max_rounds, self.responses[-1])
@@ -203,26 +236,42 @@ class RunStream:
                     yield _event_of(notification)
             finally:
                 scope.cancel()
-            outputs = calls.outputs_for(pending)
+            outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
             # Calls without output are left to the caller, or the history was replaced meanwhile.
             if self.responses and len(outputs) < len(pending):
                 break
             input_items, new = RawItems.join(outputs) + new, RawItems()
-            if not input_items and not history.item_count and "prompt" not in settings.plain:
-                raise ConfigurationError(
-                    "the run needs an input: the history of the conversation is empty, so there"
-                    " is nothing to continue"
-                )
+            self._check_has_input(input_items, settings)
             async with self._make_turn(input_items, settings) as stream:
                 self.stream = stream
+                self._streams.append(stream)
                 async for event in stream:
                     yield event
             self.stream = None
             self.responses.append(raise_if_failed(stream.response))
+            _check_answerable(stream.responses)
             settings = _without_forced_call(settings)
             if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
         self._response = self.responses[-1]
+
+    def _pending_calls(self, new: RawItems) -> dict[CallKey, wire.OutputItem]:
+        """Return the calls without output, in order; outputs in the new items count.
+
+        :raises CallInterrupted: for a call that was interrupted, if its output cannot say so.
+        """
+        pending = self._calls.pending_calls(answered_by=new)
+        for key, call in pending.items():
+            if self._calls.is_interrupted(key):
+                raise CallInterrupted(call)
+        return pending
+
+    def _check_has_input(self, new: RawItems, settings: TurnSettings) -> None:
+        if not new and not self._history.item_count and "prompt" not in settings.plain:
+            raise ConfigurationError(
+                "the run needs an input: the history of the conversation is empty, so there is"
+                " nothing to continue"
+            )
 
     def _start_calls(
         self, calls: Mapping[CallKey, wire.OutputItem], scope: trio.CancelScope
@@ -277,10 +326,11 @@ class RunStream:
     ) -> None:
         """Run one tool call, and store its output in the history.
 
-        Before the call starts, the text for an interrupted call is stored as its output.
+        Before the call starts, its start is stored, and the text for an interrupted call as output.
         """
         toolbox, store_output = self._config.toolbox, self._calls.store_output
-        output = await toolbox.output_without_running(call)
+        ambiguous = self._calls.is_ambiguous(key)
+        output = await toolbox.output_without_running(call, ambiguous=ambiguous)
         if output is not None:
             store_output(key, output)
             finished = ToolFinished(call=call, raw_item=output, error=None, seconds=0.0)
@@ -289,9 +339,7 @@ class RunStream:
         async with self._limiter:
             notifications.send_nowait(ToolStarted(call=call))
             started_at = trio.current_time()
-            interrupted = make_error_output(call, INTERRUPTED)
-            if interrupted is not None:
-                store_output(key, interrupted)
+            self._calls.start_call(key, make_error_output(call, INTERRUPTED))
             with self._config.instruments.observe_call(call) as record:
                 output, failure = await self._output_of(call, notifications)
                 if record is not None:
@@ -341,6 +389,18 @@ def _event_of(notification: ToolNotification) -> RunEvent:
         notification.unread.release()
         return notification.event
     return notification
+
+
+def _check_answerable(responses: Iterable[Response]) -> None:
+    """Check that every call in the completed responses of a turn can be answered.
+
+    :raises UndecodableCall: for the first call that cannot.
+    """
+    for response in responses:
+        found = find_unanswerable_call(response.output)
+        if found is not None and response.status == "completed":
+            call, reason = found
+            raise UndecodableCall(call, reason, response)
 
 
 def _without_forced_call(settings: TurnSettings) -> TurnSettings:

@@ -12,7 +12,7 @@ import msgspec
 
 from trio_responses import _wire as wire
 from trio_responses._protocol.continuation import canonical_settings, with_encrypted_reasoning
-from trio_responses._tools.toolbox import tool_definitions
+from trio_responses._tools.namespace import tool_definitions
 from trio_responses._turn.request_builder import command_of
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trio_responses._settings import Timeouts
     from trio_responses._turn.request_builder import Latest
     from trio_responses._turn.stream import TurnSender
-    from trio_responses._wire import Response
+    from trio_responses._wire import Response, Usage
 
 __all__ = ["ConversationRequest", "TurnLock", "TurnStream"]
 
@@ -111,6 +111,10 @@ class ConversationRequest:
         self._earlier.append(_items_to_keep(response))
         self._earlier += [RawItems.join(one.items) for one in steers]
 
+    def count_usage(self, usage: Usage) -> None:
+        """Count the tokens of a Response that has ended."""
+        self._history.count_usage(usage)
+
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
         """Append the turn to the history if the next turn can continue from its response."""
         if not self._ended_well(response):
@@ -141,7 +145,6 @@ class ConversationRequest:
                 server=server,
                 pending_steers=pending,
                 clears_unsent=self._generate is None,
-                usage=response.usage,
             )
         )
 

@@ -18,12 +18,13 @@ import trio
 
 from trio_responses._errors import ConfigurationError, ResponsesError
 from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
+from trio_responses._protocol.calls import name_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from trio_responses._protocol.frames import Message
-    from trio_responses._wire import OutputItem, Response
+    from trio_responses._wire import OutputItem, Response, Usage
 
 __all__ = [
     "Instrument",
@@ -244,7 +245,7 @@ class Instruments:
             return
         call_id = getattr(call, "call_id", None)
         tool = ToolRecord(
-            name=str(getattr(call, "name", call.wire_type)),
+            name=name_of_call(call),
             kind=call.wire_type,
             call_id=call_id if isinstance(call_id, str) else None,
         )
@@ -381,6 +382,7 @@ class TurnObserver:
         responses: tuple[Response, ...],
         error: BaseException | None,
         response_id: str | None,
+        usages: Sequence[Usage],
     ) -> None:
         """Notify the instruments that the turn has ended; only the first call counts."""
         turn = self.turn
@@ -388,6 +390,7 @@ class TurnObserver:
             return
         turn.ended_at = trio.current_time()
         turn.responses = responses
+        turn.usages = tuple(usages)
         turn.error = error if isinstance(error, Exception) else None
         turn.response_id = responses[-1].id if responses else response_id
         self._instruments.notify(Instrument.turn_ended, turn)

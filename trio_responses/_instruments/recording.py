@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import base64
 import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
 
 import msgspec
@@ -17,6 +21,9 @@ from trio_responses._errors import ConfigurationError, ConnectionLost, Handshake
 from trio_responses._instruments.instrument import Instrument
 from trio_responses._protocol.frames import BinaryMessage
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
@@ -25,7 +32,14 @@ if TYPE_CHECKING:
     from trio_responses._instruments.records import SocketRecord
     from trio_responses._protocol.frames import Message
 
-__all__ = ["Recorder", "Recording", "RecordingLine", "Redact"]
+__all__ = [
+    "Recorder",
+    "Recording",
+    "RecordingLine",
+    "Redact",
+    "check_unused",
+    "open_recording",
+]
 
 FORMAT: Final = "trio-responses recording"
 VERSION: Final = 1
@@ -104,9 +118,12 @@ class Recorder(Instrument):
     handshake headers, ``headers`` and ``authorization`` of MCP tools, and ``domain_secrets`` of
     containers are left out.
 
-    :param file: a path, or a binary file that is open for writing, which stays open.
+    :param file: a path, or an empty binary file that is open for writing, which stays open.
     :param redact: called with every JSON frame; its result is recorded. Of a message that is not
         JSON, only the size is recorded then.
+    :raises ConfigurationError: when another recorder writes to the file (not noticed on Windows),
+        or an open file is not empty: a recording would be unreadable there.
+    :raises OSError: when the file cannot be opened or written.
     """
 
     def __init__(
@@ -114,14 +131,21 @@ class Recorder(Instrument):
     ) -> None:
         self._owned: IO[bytes] | None = None
         if isinstance(file, str | os.PathLike):
-            self._owned = open(file, "wb", opener=_open_privately)  # noqa: SIM115 - `close` does
-            file = self._owned
+            file = self._owned = open_recording(file)
+        else:
+            _lock(file)
+            _check_empty(file)
         self._file = file
         self._redact = redact
         self._sockets: dict[int, int] = {}
         self._began_at: float | None = None
         self._encoder = msgspec.json.Encoder()
-        self._write_record(_Header(format=FORMAT, version=VERSION))
+        try:
+            self._write_record(_Header(format=FORMAT, version=VERSION))
+        except BaseException:
+            with suppress(OSError):
+                self.close()
+            raise
 
     def __enter__(self) -> Self:
         """Return the recorder, which is closed at the end of the block."""
@@ -133,13 +157,27 @@ class Recorder(Instrument):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the file."""
-        self.close()
+        """Close the file. An exception of the block is not replaced by one of the file."""
+        try:
+            self.close()
+        except OSError as incomplete:
+            if error is None:
+                raise
+            error.add_note(str(incomplete))
 
     def close(self) -> None:
-        """Close the file if this recorder opened it; later frames are not recorded."""
-        if self._owned is not None:
+        """Close the file if this recorder opened it; later frames are not recorded.
+
+        :raises OSError: when the file lacks recorded lines, for example because a disk is full.
+        """
+        if self._owned is None:
+            _unlock(self._file)
+            return
+        try:
             self._owned.close()
+        except OSError as error:
+            reason = f"the recording is incomplete: {error.strerror}"
+            raise OSError(error.errno, reason, self._owned.name) from error
 
     # --- Hooks -------------------------------------------------------------------
 
@@ -218,8 +256,84 @@ class Recorder(Instrument):
             self._file.flush()
 
 
+def open_recording(path: str | os.PathLike[str], *, exclusive: bool = False) -> IO[bytes]:
+    """Open a file for a recorder: empty, and with no other recorder that writes to it.
+
+    :param exclusive: whether the file must be a new one.
+    :raises ConfigurationError: when another recorder writes to the file.
+    :raises OSError: when the file cannot be opened.
+    """
+    file = open(path, "xb" if exclusive else "wb", opener=_open_privately)  # noqa: SIM115
+    try:
+        _lock(file)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.truncate(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_unused(path: str | os.PathLike[str]) -> None:
+    """Raise an error if another recorder writes to a file.
+
+    :raises ConfigurationError: when it does.
+    """
+    with suppress(OSError), Path(path).open("rb") as file:
+        _lock(file)
+
+
 def _open_privately(path: str, flags: int) -> int:
-    return os.open(path, flags, OWNER_ONLY)
+    """Open a file that its owner alone can read; what it holds is kept until the file is locked."""
+    return os.open(path, flags & ~os.O_TRUNC, OWNER_ONLY)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file against other recorders, under any name and of any process.
+
+    The lock ends with the file. Not every file system has locks.
+
+    :raises ConfigurationError: when another recorder has locked the file.
+    """
+    if sys.platform == "win32" or (descriptor := _regular_file(file)) is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigurationError(
+            f"another Recorder writes to {file.name!r}, so both recordings would be unreadable:"
+            " choose another file, or pass one Recorder to all connections"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if sys.platform != "win32" and (descriptor := _regular_file(file)) is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _regular_file(file: IO[bytes]) -> int | None:
+    """Return the descriptor of a file on a disk; `None` for a pipe, a terminal, or memory."""
+    try:
+        descriptor = file.fileno()
+        return descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError):  # in memory, or closed
+        return None
+
+
+def _check_empty(file: IO[bytes]) -> None:
+    """Check that a recording would start at the beginning of a file.
+
+    :raises ConfigurationError: when it would not.
+    """
+    before = file.tell() if file.seekable() else 0
+    if before:
+        raise ConfigurationError(
+            f"the file for a recording has {before} bytes already, and would be unreadable:"
+            " open an empty file, with the mode 'wb'"
+        )
 
 
 def _hide_secrets(value: Any) -> bool:

@@ -84,6 +84,8 @@ class TurnRecord:
     """The id of the response to the latest attempt; at the end, of the last response."""
     responses: tuple[Response, ...] = field(default=(), repr=False)
     """The Responses of the turn, with all content: more than one when it was steered."""
+    usages: tuple[Usage, ...] = ()
+    """The token usage of each Response that has one, failed ones that were repeated included."""
     error: Exception | None = field(default=None, repr=False)
     """What the turn raised; `None` when it has a Response, or was left early."""
 
@@ -96,11 +98,6 @@ class TurnRecord:
     def status(self) -> str | None:
         """The status of the last Response; `None` when the turn has none."""
         return self.response.status if self.response is not None else None
-
-    @property
-    def usages(self) -> tuple[Usage, ...]:
-        """The token usage of each Response that has one."""
-        return tuple(one.usage for one in self.responses if one.usage is not None)
 
     @property
     def left_early(self) -> bool:
@@ -127,7 +124,7 @@ class ToolRecord:
     """The facts about one call of a tool in a run."""
 
     name: str
-    """The tool's name; the type of the call when it has no name."""
+    """The tool's qualified name, such as ``crm.find``; the type of the call when it has no name."""
     kind: str
     """The type of the call, such as ``function_call``."""
     call_id: str | None = None

@@ -39,7 +39,7 @@ class PooledConnection:
         """The number of turns of the pool that have a place on this connection."""
         self.pinned: int = 0
         """The number of lanes and conversations of the pool that stay on this connection."""
-        self._responses: deque[str] = deque(maxlen=MAX_KNOWN_RESPONSES)
+        self._responses: deque[tuple[str, bool]] = deque(maxlen=MAX_KNOWN_RESPONSES)
         self._abandoned: list[TurnAttempt] = []
         self._sending: set[trio.CancelScope] = set()
 
@@ -74,12 +74,16 @@ class PooledConnection:
 
     def has_response(self, response_id: str) -> bool:
         """Whether a response id is one of the latest responses of this connection."""
-        return response_id in self._responses
+        return any(known == response_id for known, _ in self._responses)
+
+    def has_stored_response(self, response_id: str) -> bool:
+        """Whether a response is one of the latest, and the server has said that it is stored."""
+        return (response_id, True) in self._responses
 
     def record(self, turn: TurnAttempt) -> None:
         """Record the response id of a turn whose block was left."""
         if turn.response_id is not None:
-            self._responses.append(turn.response_id)
+            self._responses.append((turn.response_id, turn.stored))
         self._abandoned = [one for one in (*self._abandoned, turn) if self.engine.is_active(one)]
 
     # --- Sending -------------------------------------------------------------------------

@@ -71,8 +71,9 @@ class ResponsesPool(TurnMethods):
     """Several connections to one server, used like a single one. Made by `open_pool` only.
 
     A turn is sent on the connection with the lowest load, and a turn with
-    ``previous_response_id`` on the connection whose server cache has that response. A lane or a
-    conversation stays on one connection, and so do the forks of the conversation.
+    ``previous_response_id`` on the connection whose server cache has that response. If this
+    connection has no free place and the response is stored, the turn is sent on another one. A
+    lane or a conversation stays on one connection, and so do the forks of the conversation.
     """
 
     def __init__(

@@ -5,7 +5,8 @@ block is left. A connection has as many places as a server runs responses at the
 
 1. A turn gets a place on the open connection with the lowest load.
 2. A turn that continues a response of an open connection gets a place on this connection only,
-   because the server may keep the response nowhere else.
+   because the server may keep the response nowhere else. If the server has stored the response,
+   the turn gets any free place, preferably on this connection.
 3. A turn waits while no such place is free. Places are assigned in the order of arrival. A turn
    that waits for one connection does not delay the turns that may use any.
 
@@ -129,7 +130,10 @@ class Scheduler:
         :raises ResponsesError: when the pool has no connection and none can be opened.
         """
         waiter = Waiter(self.next_arrival() if arrival is None else arrival)
-        waiter.bound_to = self._connection_of(parent)
+        if parent is not None:
+            waiter.preferred = self._connection_of(parent)
+            if waiter.preferred is not None and not waiter.preferred.has_stored_response(parent):
+                waiter.bound_to = waiter.preferred
         return await self._wait(waiter, self._turns, self.release)
 
     def release(self, connection: PooledConnection, turn: TurnAttempt | None = None) -> None:
@@ -171,10 +175,8 @@ class Scheduler:
                 release(waiter.connection)
             raise
 
-    def _connection_of(self, response_id: str | None) -> PooledConnection | None:
+    def _connection_of(self, response_id: str) -> PooledConnection | None:
         """Return the open connection that a response is known to be from."""
-        if response_id is None:
-            return None
         candidates = (one for one in self.connections if one.is_open)
         return next((one for one in candidates if one.has_response(response_id)), None)
 
@@ -245,7 +247,7 @@ class Scheduler:
     def _assign_turn(self) -> bool:
         """Assign a place to the first turn that can have one; return whether a turn could."""
         for waiter in self._turns.first_waiters():
-            connection = self._choose_for_turn(waiter.bound_to)
+            connection = self._choose_for_turn(waiter)
             if connection is not None:
                 self._turns.discard(waiter)
                 connection.turns += 1
@@ -253,10 +255,15 @@ class Scheduler:
                 return True
         return False
 
-    def _choose_for_turn(self, bound_to: PooledConnection | None) -> PooledConnection | None:
-        """Return the connection with the lowest load that has a free place for a turn."""
-        candidates = self.connections if bound_to is None else [bound_to]
-        free = (one for one in candidates if one.is_open and one.turns < self.limits.places)
+    def _choose_for_turn(self, waiter: Waiter) -> PooledConnection | None:
+        """Return the best connection that has a free place for a turn: the one of its parent.
+
+        Otherwise the one with the lowest load.
+        """
+        candidates = self.connections if waiter.bound_to is None else [waiter.bound_to]
+        free = [one for one in candidates if one.is_open and one.turns < self.limits.places]
+        if waiter.preferred in free:
+            return waiter.preferred
         return min(free, key=LOAD, default=None)
 
     def _assign_pin(self) -> bool:
@@ -301,6 +308,8 @@ class Waiter:
     def __init__(self, arrival: int) -> None:
         self.arrival = arrival
         """The position in the order of arrival."""
+        self.preferred: PooledConnection | None = None
+        """The connection of the response that the turn continues, if there is one."""
         self.bound_to: PooledConnection | None = None
         """The only connection that the waiter may use; `None` if it may use any."""
         self.connection: PooledConnection | None = None

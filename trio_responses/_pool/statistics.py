@@ -28,6 +28,10 @@ COUNTERS: Final = (
     "undecodable_frames",
     "unrouted_events",
     "dropped_events",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "reasoning_tokens",
 )
 """The statistics of a connection that stay part of the sums when its tasks have ended."""
 SUMS: Final = (*COUNTERS, "requests_active", "unread_bytes")
@@ -75,6 +79,14 @@ class PoolStatistics:
     """The number of discarded events of abandoned turns."""
     unread_bytes: int
     """The number of bytes of events that were not read yet."""
+    input_tokens: int
+    """The number of input tokens of all Responses that have ended, abandoned ones included."""
+    cached_tokens: int
+    """The number of input tokens from the server's prompt cache, a part of ``input_tokens``."""
+    output_tokens: int
+    """The number of output tokens of all Responses that have ended, abandoned ones included."""
+    reasoning_tokens: int
+    """The number of output tokens of reasoning, a part of ``output_tokens``."""
 
 
 class EndedConnections:

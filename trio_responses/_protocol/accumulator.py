@@ -3,16 +3,25 @@
 Most readers take the text from the events and never read a snapshot. So events are collected, and
 processed when a snapshot is read or when many have been collected.
 
-A terminal event contains the whole output or omits it; if omitted, the finished items are the
-output (docs/protocol.md, 3). The event that adds an item may be missing over a socket, so every
-event about an item adds it.
+* The output of the terminal event wins. If the event omits it, the finished items are the output
+  (docs/protocol.md, 3), and so is a call of a completed response that no event finished.
+* A field of `FILLED` that is missing or empty in an item is filled: in the terminal event from the
+  finished item, in a finished item from the events with its text, else from the event that added
+  the item.
+* Items are told apart by ``output_index`` and by id: some servers number all items 0, others have a
+  new id in each event (`Accumulator._item_at`).
+* The event that adds an item may be missing over a socket, so every event about an item adds it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import msgspec
 
 from trio_responses import _wire as wire
 
@@ -23,6 +32,32 @@ __all__ = ["Accumulator", "ItemSnapshot", "Snapshot"]
 
 MAX_COLLECTED: Final = 1024
 """The number of collected events at which they are processed."""
+ARGUMENTS: Final = ("arguments", 0)
+"""The place of the pieces of arguments: they are one text, without parts."""
+
+
+class _Filling(NamedTuple):
+    """How a field of an item is filled that is missing or empty."""
+
+    field: str
+    from_pieces: bool = True
+    """Whether the pieces of arguments are its text."""
+    may_be_unfinished: bool = False
+    """Whether the item counts in a completed response in which no event finished it."""
+
+
+FILLED: Final = {
+    "function_call": _Filling("arguments", may_be_unfinished=True),
+    "custom_tool_call": _Filling("input", may_be_unfinished=True),
+    "mcp_call": _Filling("arguments"),
+    "mcp_approval_request": _Filling("arguments", from_pieces=False),
+    "message": _Filling("content", from_pieces=False),
+}
+"""The field that is filled, by the type of the item."""
+OutputItemEvent: TypeAlias = wire.OutputItemAdded | wire.OutputItemDone
+"""An event with a whole item."""
+EMPTY: Final = frozenset({b"", b"null", b'""', b"[]"})
+"""The JSON of a field that is missing or empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +68,9 @@ class ItemSnapshot:
     """The position of the item in the output."""
     item_id: str
     """The id of the item; empty if no event stated it."""
+    phase: str | None
+    """The phase of a message: ``commentary``, ``final_answer`` or another word; `None` if no event
+    stated it."""
     text: str
     """Output text."""
     refusal: str
@@ -54,8 +92,13 @@ class Snapshot:
 
     @property
     def text(self) -> str:
-        """The output text of all items, joined."""
+        """The output text of all items, joined, commentary included."""
         return "".join(item.text for item in self.items)
+
+    @property
+    def final_text(self) -> str:
+        """The text of the answer, without commentary, by the rule of ``Response.final_text``."""
+        return "".join(item.text for item in wire.select_answers(self.items))
 
     @property
     def refusal(self) -> str:
@@ -68,20 +111,96 @@ class Snapshot:
         return "\n\n".join(item.reasoning_summary for item in self.items if item.reasoning_summary)
 
 
+class _ItemFields(msgspec.Struct):
+    """The fields of an item that identify it, and those that may be filled."""
+
+    type: str = ""
+    id: str | None = None
+    call_id: str | None = None
+    arguments: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    content: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def filling(self) -> _Filling | None:
+        """How the item is filled; `None` if nothing of it is missing."""
+        filling = FILLED.get(self.type)
+        return filling if filling and bytes(getattr(self, filling.field)) in EMPTY else None
+
+
+_decoder: Final = msgspec.json.Decoder(_ItemFields)
+
+
+def _fields_of(raw: msgspec.Raw) -> _ItemFields:
+    try:
+        return _decoder.decode(raw)
+    except wire.DECODE_ERRORS:  # of another shape: never filled
+        return _ItemFields()
+
+
 @dataclass(slots=True)
 class _PartialItem:
     """An output item that is being received: its texts by kind and part, in pieces."""
 
+    index: int
     item_id: str = ""
     pieces: dict[tuple[str, int], list[str]] = field(default_factory=dict[Any, Any])
+    added: wire.OutputItemAdded | None = None
     done: wire.OutputItemDone | None = None
+    raw_item: msgspec.Raw | None = None
+    """The finished item, filled; `None` until then."""
 
-    def snapshot(self, index: int) -> ItemSnapshot:
-        item = self.done.item if self.done is not None else None
+    @property
+    def phase(self) -> str | None:
+        """The phase of a message, from the event that finished it, else from the first one."""
+        items = [event.item for event in (self.done, self.added) if event is not None]
+        phases = [item.phase for item in items if isinstance(item, wire.Message)]
+        return next((phase for phase in phases if phase is not None), None)
+
+    @property
+    def item(self) -> wire.OutputItem | None:
+        """The finished item, filled; `None` until then."""
+        if self.done is None or self.raw_item is None:
+            return None
+        is_filled = self.raw_item is not self.done.raw_item
+        return wire.decode_item(self.raw_item) if is_filled else self.done.item
+
+    def finish(self, event: wire.OutputItemDone) -> None:
+        """Take the finished item. The pieces of its arguments are not needed any more."""
+        self.raw_item = self.fill(event.raw_item)
+        self.done = event
+        self.pieces.pop(ARGUMENTS, None)
+
+    def finish_call(self) -> msgspec.Raw | None:
+        """Return the finished item, or a call that no event finished; `None` for other items."""
+        if self.raw_item is None and self.added is not None:
+            filling = FILLED.get(_fields_of(self.added.raw_item).type)
+            if filling is not None and filling.may_be_unfinished:
+                return _replace(self.fill(self.added.raw_item), "status", b'"completed"')
+        return self.raw_item
+
+    def fill(self, raw: msgspec.Raw) -> msgspec.Raw:
+        """Return an item with the field that is missing in it, if another event had the field."""
+        filling = _fields_of(raw).filling
+        value = self._value_of(filling) if filling is not None else b""
+        return _replace(raw, filling.field, value) if filling is not None and value else raw
+
+    def _value_of(self, filling: _Filling) -> bytes:
+        """Return the JSON of a field, as the other events about the item had it."""
+        values = [self.raw_item, self.added.raw_item if self.added is not None else None]
+        known = [bytes(getattr(_fields_of(raw), filling.field)) for raw in values if raw]
+        pieces = self._join_texts("arguments") if filling.from_pieces else ""
+        if pieces:
+            known.insert(self.raw_item is not None, msgspec.json.encode(pieces))
+        return next((value for value in known if value not in EMPTY), b"")
+
+    def snapshot(self) -> ItemSnapshot:
+        item = self.item
         finished = _finished_texts(item)
         return ItemSnapshot(
-            output_index=index,
+            output_index=self.index,
             item_id=self.item_id,
+            phase=self.phase,
             text=finished.get("text") or self._join_texts("text"),
             refusal=finished.get("refusal") or self._join_texts("refusal"),
             reasoning_summary=finished.get("summary") or self._join_texts("summary", "\n\n"),
@@ -93,6 +212,56 @@ class _PartialItem:
         own = ((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
         parts = sorted(own)
         return separator.join("".join(pieces) for _, pieces in parts)
+
+
+class _Sources:
+    """The items that the events are about, to be found for the items of the terminal event.
+
+    Two items are the same if they have the same call id, else the same id, else the same position;
+    what is stated on one side alone does not count. If an id occurs more than once, the position
+    has to be the same as well: a call never gets the arguments of another one.
+
+    :param items: the items that the events are about.
+    :param output: the items of the terminal event.
+    """
+
+    def __init__(self, items: Sequence[_PartialItem], output: Sequence[_ItemFields]) -> None:
+        self._output = output
+        self._repeated = Counter(key for item in output for key in _keys(item.call_id, item.id))
+        self._by_key: dict[tuple[Any, ...], tuple[_ItemFields, _PartialItem] | None] = {}
+        for item in items:
+            event = item.done or item.added
+            own = _fields_of(event.raw_item) if event is not None else _ItemFields()
+            keys = _keys(own.call_id, item.item_id)
+            for key in (*keys, *((*key, item.index) for key in keys), (item.index,)):
+                self._by_key[key] = None if key in self._by_key else (own, item)
+
+    def fill(self, raw: msgspec.Raw, position: int) -> msgspec.Raw:
+        """Return an item of the terminal event, filled from the events about the same item."""
+        fields = self._output[position]
+        if fields.filling is None:
+            return raw
+        keys: list[tuple[Any, ...]] = []
+        for key in _keys(fields.call_id, fields.id):
+            keys += [(*key, position), key] if self._repeated[key] == 1 else [(*key, position)]
+        for key in (*keys, (position,)):
+            own, item = self._by_key.get(key) or (fields, None)
+            if item is not None and own.type in {fields.type, ""}:
+                differ = own.call_id and fields.call_id and own.call_id != fields.call_id
+                moved = len(key) == 1 and item.item_id and fields.id and item.item_id != fields.id
+                if not differ and not moved:
+                    return item.fill(raw)
+        return raw
+
+
+def _keys(call_id: str | None, item_id: str | None) -> list[tuple[str, str]]:
+    return [(kind, name) for kind, name in (("call", call_id), ("item", item_id)) if name]
+
+
+def _replace(raw: msgspec.Raw, name: str, value: bytes) -> msgspec.Raw:
+    """Return a JSON object with another value of a field, and with all other fields as they are."""
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    return msgspec.Raw(msgspec.json.encode({**fields, name: msgspec.Raw(value)}))
 
 
 def _finished_texts(item: wire.OutputItem | None) -> dict[str, str]:
@@ -114,12 +283,16 @@ def _finished_texts(item: wire.OutputItem | None) -> dict[str, str]:
 class Accumulator:
     """An accumulator of the events of one response, for its snapshots and its final output.
 
-    :param keep_text: whether the pieces of text are kept for `snapshot`. The final Response
-        needs none of them.
+    :param keep_text: whether the pieces of all texts are kept for `snapshot`. The final Response
+        needs those of arguments alone.
     """
 
     def __init__(self, *, keep_text: bool = True) -> None:
-        self._items: dict[int, _PartialItem] = {}
+        self._items: list[_PartialItem] = []
+        """All items, in the order of their first events."""
+        self._by_id: dict[tuple[int, str], _PartialItem] = {}
+        self._latest: dict[int, _PartialItem] = {}
+        """The item of the latest start at each ``output_index``."""
         self._rules = _ALL_RULES if keep_text else _ITEM_RULES
         self._max_collected = MAX_COLLECTED if keep_text else 1
         self._collected: list[wire.ServerEvent] = []
@@ -138,46 +311,97 @@ class Accumulator:
         self._collected.clear()
 
     def finish(self, response: wire.Response) -> wire.Response:
-        """Return the final Response, with the finished items in place of an omitted output."""
-        if response.raw_output:
+        """Return the final Response: its omitted output and empty fields are filled."""
+        output = response.raw_output
+        if not output:
+            self._apply_rules()
+            completed = response.status == "completed"
+            found = [one.finish_call() if completed else one.raw_item for one in self._in_order()]
+            done = [raw for raw in found if raw is not None]
+            return response.with_output(done) if done else response
+        fields = [_fields_of(raw) for raw in output]
+        if not any(one.filling for one in fields):
             return response
         self._apply_rules()
-        done = [item.done.raw_item for _, item in sorted(self._items.items()) if item.done]
-        return response.with_output(done) if done else response
+        sources = _Sources(self._items, fields)
+        filled = [sources.fill(raw, position) for position, raw in enumerate(output)]
+        changed = any(new is not old for new, old in zip(filled, output, strict=True))
+        return response.with_output(filled) if changed else response
 
     def snapshot(self) -> Snapshot:
         """Return the items that were received so far."""
         self._apply_rules()
-        return Snapshot(
-            items=tuple(item.snapshot(index) for index, item in sorted(self._items.items()))
-        )
+        return Snapshot(items=tuple(item.snapshot() for item in self._in_order()))
 
-    def _item_at(self, index: int, item_id: str | None) -> _PartialItem:
-        item = self._items.get(index)
+    def phase_of(self, index: int, item_id: str | None) -> str | None:
+        """Return the phase of the message at an ``output_index``; `None` if no event stated it."""
+        self._apply_rules()
+        item = self._by_id.get((index, item_id or "")) or self._latest.get(index)
+        return item.phase if item is not None else None
+
+    def _in_order(self) -> list[_PartialItem]:
+        """Return the items in the order of the output, which their first events may not have."""
+        return sorted(self._items, key=attrgetter("index"))
+
+    def _item_at(
+        self, index: int, item_id: str | None, event: OutputItemEvent | None = None
+    ) -> _PartialItem:
+        """Return the item that an event is about: a known one, or a new one.
+
+        An id that is not known at the index may be the next item of a server that numbers all
+        items 0, or the same item of a server that has a new id in each event. It is the next item
+        if the latest one is finished, or if the event starts an item (`_is_next`).
+
+        :param event: the event, if it has the whole item.
+        """
+        item = self._by_id.get((index, item_id)) if item_id else None
         if item is None:
-            item = self._items[index] = _PartialItem()
-        if item_id and not item.item_id:
-            item.item_id = item_id
+            item = self._latest.get(index)
+            if item is None or _is_next(item, item_id, event):
+                item = self._latest[index] = _PartialItem(index)
+                self._items.append(item)
+            if item_id and not item.item_id:
+                item.item_id = item_id
+                self._by_id[index, item_id] = item
         return item
 
     def _on_text_deltas(self, events: Iterable[wire.OutputTextDelta]) -> None:
         """Add pieces of text. Most events are such pieces, and most belong to the same part."""
-        index, part = -1, -1
+        index, part, item_id = -1, -1, ""
         pieces: list[str] = []
         for event in events:
-            if event.output_index != index or event.content_index != part:
-                index, part = event.output_index, event.content_index
-                item = self._item_at(index, event.item_id)
+            if (
+                event.output_index != index
+                or event.content_index != part
+                or event.item_id != item_id
+            ):
+                index, part, item_id = event.output_index, event.content_index, event.item_id
+                item = self._item_at(index, item_id)
                 pieces = item.pieces.setdefault(("text", part), [])
             pieces.append(event.delta)
 
-    def _on_item_added(self, events: Iterable[Any]) -> None:
+    def _on_item_added(self, events: Iterable[wire.OutputItemAdded]) -> None:
         for event in events:
-            self._item_at(event.output_index, getattr(event.item, "id", None))
+            item = self._item_at(event.output_index, getattr(event.item, "id", None), event)
+            item.added = event
 
-    def _on_item_done(self, events: Iterable[Any]) -> None:
+    def _on_item_done(self, events: Iterable[wire.OutputItemDone]) -> None:
         for event in events:
-            self._item_at(event.output_index, getattr(event.item, "id", None)).done = event
+            item = self._item_at(event.output_index, getattr(event.item, "id", None), event)
+            item.finish(event)
+
+
+def _is_next(latest: _PartialItem, item_id: str | None, event: OutputItemEvent | None) -> bool:
+    """Whether an event with an unknown id, or with none, starts the next item at its index."""
+    match event:
+        case wire.OutputItemAdded():
+            started = latest.added is not None or latest.done is not None
+            return started or bool(item_id and latest.item_id)
+        case wire.OutputItemDone():
+            repeats = latest.done is not None and latest.done.raw_item == event.raw_item
+            return latest.done is not None and not repeats
+        case _:
+            return latest.done is not None and bool(item_id)
 
 
 Rule: TypeAlias = "Callable[[Accumulator, Iterable[Any]], None]"
@@ -218,7 +442,14 @@ def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
 _ITEM_RULES: dict[type, Rule] = {
     wire.OutputItemAdded: Accumulator._on_item_added,  # noqa: SLF001 - the table belongs to the class
     wire.OutputItemDone: Accumulator._on_item_done,  # noqa: SLF001 - likewise
+    wire.FunctionCallArgumentsDelta: _make_append_rule("arguments", None),
+    wire.FunctionCallArgumentsDone: _make_replace_rule("arguments", None, "arguments"),
+    wire.McpCallArgumentsDelta: _make_append_rule("arguments", None),
+    wire.McpCallArgumentsDone: _make_replace_rule("arguments", None, "arguments"),
+    wire.CustomToolCallInputDelta: _make_append_rule("arguments", None),
+    wire.CustomToolCallInputDone: _make_replace_rule("arguments", None, "input"),
 }
+"""The rules for the final Response, which needs the arguments of calls and no other text."""
 _ALL_RULES: dict[type, Rule] = {
     **_ITEM_RULES,
     wire.OutputTextDelta: Accumulator._on_text_deltas,  # noqa: SLF001 - likewise
@@ -227,10 +458,4 @@ _ALL_RULES: dict[type, Rule] = {
     wire.RefusalDone: _make_replace_rule("refusal", "content_index", "refusal"),
     wire.ReasoningSummaryTextDelta: _make_append_rule("summary", "summary_index"),
     wire.ReasoningSummaryTextDone: _make_replace_rule("summary", "summary_index", "text"),
-    wire.FunctionCallArgumentsDelta: _make_append_rule("arguments", None),
-    wire.FunctionCallArgumentsDone: _make_replace_rule("arguments", None, "arguments"),
-    wire.McpCallArgumentsDelta: _make_append_rule("arguments", None),
-    wire.McpCallArgumentsDone: _make_replace_rule("arguments", None, "arguments"),
-    wire.CustomToolCallInputDelta: _make_append_rule("arguments", None),
-    wire.CustomToolCallInputDone: _make_replace_rule("arguments", None, "input"),
 }

@@ -10,23 +10,31 @@ code interpreter, hosted shells) need no output of the client.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, get_args
 
 import msgspec
 
 from trio_responses import _wire as wire
+from trio_responses._wire import lenient
+from trio_responses._wire.lenient import replace_surrogates
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trio_responses._protocol.raw_items import RawItems
 
 __all__ = [
     "CallItem",
     "CallKey",
     "call_key",
+    "describe_undecodable_call",
     "find_calls_and_outputs",
+    "find_unanswerable_call",
     "is_output_item",
+    "limit_output",
     "make_error_output",
     "make_output",
+    "name_of_call",
 ]
 
 OUTPUT_TYPES: Final = {
@@ -43,6 +51,14 @@ OUTPUT_TYPES: Final = {
 
 CALL_TYPES: Final = {output: call for call, output in OUTPUT_TYPES.items()}
 
+_ITEM_CLASSES: Final[dict[str, Any]] = {
+    str(record.__struct_config__.tag): record for record in get_args(wire.OutputItem)
+}
+"""The record of each type of item that a response may have."""
+
+MAX_OUTPUT: Final = 10_485_760
+"""The largest string that the API accepts in an output, in characters."""
+
 
 class _ItemFields(msgspec.Struct):
     """The fields of an item that identify tool calls and their outputs."""
@@ -52,9 +68,10 @@ class _ItemFields(msgspec.Struct):
     call_id: str | None = None
     approval_request_id: str | None = None
     execution: str | None = None
+    caller: msgspec.Raw = msgspec.Raw()
 
 
-_UNREADABLE: Final = (msgspec.MsgspecError, ValueError)
+_UNREADABLE: Final = lenient.DECODE_ERRORS
 _decoder: Final = msgspec.json.Decoder(_ItemFields)
 _list_decoder: Final = msgspec.json.Decoder(list[_ItemFields])
 
@@ -108,9 +125,109 @@ def _make_key(item: _ItemFields) -> CallKey | None:
 
 def _read_fields(raw: msgspec.Raw) -> _ItemFields:
     try:
-        return _decoder.decode(raw)
+        return cast("_ItemFields", lenient.decode(raw, _ItemFields))
     except _UNREADABLE:
         return _ItemFields()
+
+
+def _fields_of(item: wire.OutputItem) -> _ItemFields:
+    """Return the fields that identify a decoded item, also if its type does not match its JSON."""
+    if isinstance(item, wire.UnknownItem):
+        return _read_fields(item.raw)
+    return _ItemFields(
+        type=item.wire_type,
+        id=getattr(item, "id", None),
+        call_id=getattr(item, "call_id", None),
+        approval_request_id=getattr(item, "approval_request_id", None),
+        execution=getattr(item, "execution", None),
+    )
+
+
+def name_of_call(call: wire.OutputItem) -> str:
+    """Return the qualified name of the tool of a call; the type of a call without a name."""
+    if isinstance(call, wire.FunctionCall | wire.CustomToolCall):
+        return call.qualified_name
+    return str(getattr(call, "name", call.wire_type))
+
+
+# --- Calls that cannot run ---------------------------------------------------------------
+
+
+def describe_undecodable_call(call: wire.OutputItem) -> str | None:
+    """Return why a call cannot be decoded; `None` for a call that can.
+
+    A namespace and safety checks of a wrong type count: as optional fields they decode to `None`.
+    """
+    if isinstance(call, wire.UnknownItem):
+        fields = msgspec.structs.fields(_ITEM_CLASSES[call.wire_type])
+        sent = msgspec.json.decode(call.raw, type=dict[str, msgspec.Raw])
+        required = [field.encode_name for field in fields if field.required]
+        missing = [name for name in required if name not in sent]
+        if missing:
+            return f"it has no {missing[0]!r}"
+        return f"a field has a wrong type ({', '.join(required)} are required)"
+    for name, decoder in _STRICT_FIELDS.items():
+        if getattr(call, name, "") is None and call.raw is not None:
+            try:
+                decoder.decode(call.raw)
+            except _UNREADABLE:
+                return f"its {name!r} cannot be read"
+    return None
+
+
+class _Namespace(msgspec.Struct):
+    namespace: str | None = None
+
+
+class _SafetyChecks(msgspec.Struct):
+    pending_safety_checks: list[wire.SafetyCheck] | None = None
+
+
+_STRICT_FIELDS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    "namespace": msgspec.json.Decoder(_Namespace),
+    "pending_safety_checks": msgspec.json.Decoder(_SafetyChecks),
+}
+"""Optional fields of calls that make a call another one: without them, it must not run."""
+
+
+def find_unanswerable_call(output: Sequence[wire.OutputItem]) -> tuple[wire.OutputItem, str] | None:
+    """Return the first call in the output of a response that no output can answer, and why.
+
+    That is a call without an id, and a call of an unknown type, which may be for the client: unless
+    its output or a message follows, since then the server has run it and the model has gone on.
+    """
+    messages = [index for index, item in enumerate(output) if isinstance(item, wire.Message)]
+    last_message = messages[-1] if messages else -1
+    fields_of_all = [_fields_of(item) for item in output]
+    outputs = {(fields.type, fields.call_id) for fields in fields_of_all}
+    for index, (item, fields) in enumerate(zip(output, fields_of_all, strict=True)):
+        reason = _describe_missing_id(fields)
+        is_unknown = fields.type not in _ITEM_CLASSES and index > last_message
+        if is_unknown and not fields.type:
+            reason = "it has no 'type', or is not an object"
+        elif (
+            is_unknown
+            and fields.type.endswith("_call")
+            and fields.call_id is not None
+            and (f"{fields.type}_output", fields.call_id) not in outputs
+        ):
+            reason = "its type is unknown"
+        if reason is not None:
+            return item, reason
+    return None
+
+
+def _describe_missing_id(item: _ItemFields) -> str | None:
+    """Return what a call of the client lacks so that an output can name it; `None` if nothing."""
+    if item.type not in OUTPUT_TYPES or _make_key(item) is not None:
+        return None
+    if item.type == "tool_search_call" and item.execution != "client":
+        return None
+    name = "id" if item.type == "mcp_approval_request" else "call_id"
+    return f"it has no {name!r}, or one that is not text"
+
+
+# --- Outputs -----------------------------------------------------------------------------
 
 
 def is_output_item(result: Any) -> bool:
@@ -129,23 +246,38 @@ def make_output(call: wire.OutputItem, result: Any) -> msgspec.Raw:
     ``tools``; for an MCP approval, `True` approves, and `False` or a text, which is the reason,
     does not. If a program of the model made the call, the output names the same ``caller``.
 
+    The output of a computer call acknowledges the pending safety checks of the call, unless a whole
+    output item names acknowledged ones itself.
+
     :raises TypeError: for a result that cannot be encoded as JSON.
     """
+    checks = call.pending_safety_checks if isinstance(call, wire.ComputerCall) else None
     if is_output_item(result):
-        return _encode(result)
+        return _with_acknowledgement(_encode(result), checks)
     output = _make_output_base(call)
     match call:
         case wire.McpApprovalRequest():
             output["approve"] = result is True
             if isinstance(result, str):
-                output["reason"] = _replace_surrogates(result)
+                output["reason"] = result
         case wire.ApplyPatchCall():
             output |= {"status": "completed", "output": result}
         case wire.ToolSearchCall():
             output |= {"execution": "client", "tools": result}
         case _:
             output["output"] = result
-    return _encode(output)
+    return _with_acknowledgement(_encode(output), checks)
+
+
+def _with_acknowledgement(
+    output: msgspec.Raw, checks: Sequence[wire.SafetyCheck] | None
+) -> msgspec.Raw:
+    """Return the output of a computer call with its safety checks, unless it names some itself."""
+    if not checks:
+        return output
+    fields = msgspec.json.decode(output, type=dict[str, msgspec.Raw])
+    fields.setdefault("acknowledged_safety_checks", _encode(checks))
+    return _encode(fields)
 
 
 def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
@@ -153,37 +285,117 @@ def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
 
     :return: `None` for a call whose output cannot hold a text: a computer call, a tool search.
     """
-    text = _replace_surrogates(text)
-    match call:
-        case wire.ComputerCall() | wire.ToolSearchCall():
+    output = _make_output_base(call)
+    match call.wire_type:
+        case "computer_call" | "tool_search_call":
             return None
-        case wire.ShellCall():
+        case "mcp_approval_request":
+            output |= {"approve": False, "reason": text}
+        case "shell_call":
             outcome = {"type": "exit", "exit_code": 1}
-            return make_output(call, [{"stdout": "", "stderr": text, "outcome": outcome}])
-        case wire.ApplyPatchCall():
-            return _encode({**_make_output_base(call), "status": "failed", "output": text})
+            output["output"] = [{"stdout": "", "stderr": text, "outcome": outcome}]
+        case "apply_patch_call":
+            output |= {"status": "failed", "output": text}
         case _:
-            return make_output(call, text)
+            output["output"] = text
+    return _encode(output)
+
+
+_ID_FIELDS: Final = {"mcp_approval_request": "approval_request_id", "local_shell_call": "id"}
+"""The field of the output that has the id of the call, where it is not ``call_id``."""
 
 
 def _make_output_base(call: wire.OutputItem) -> dict[str, Any]:
     """Return the fields of an output item that connect the output to its tool call."""
-    output: dict[str, Any] = {"type": OUTPUT_TYPES[call.wire_type]}
-    match call:
-        case wire.McpApprovalRequest():
-            output["approval_request_id"] = call.id
-        case wire.LocalShellCall():
-            output["id"] = call.call_id
-        case _:
-            output["call_id"] = getattr(call, "call_id", None)
+    fields = _fields_of(call)
+    _, name = _make_key(fields) or (None, None)
+    kind = call.wire_type
+    output: dict[str, Any] = {"type": OUTPUT_TYPES[kind], _ID_FIELDS.get(kind, "call_id"): name}
     caller = getattr(call, "caller", None)
     if caller is not None:
         output["caller"] = caller
+    elif bytes(fields.caller):
+        output["caller"] = fields.caller
     return output
 
 
+# --- Long outputs ------------------------------------------------------------------------
+
+
+TEXT_FIELDS: Final = ("output", "reason", "text", "stdout", "stderr")
+"""The fields of an output item, and of the parts of its output, that hold text."""
+
+NOTICE_LENGTH: Final = 100
+"""More than the number of characters of a notice."""
+
+
+def limit_output(output: msgspec.Raw, limit: int) -> msgspec.Raw | None:
+    """Return an output item whose texts are shortened to a number of characters together.
+
+    A shortened text keeps its beginning and its end, with a notice between them, which does not
+    count.
+
+    :return: `None` if the rest of the item, such as images, is longer than the API accepts.
+    """
+    if len(bytes(output)) <= min(limit, MAX_OUTPUT):
+        return output
+    item: dict[str, Any] = msgspec.json.decode(output)
+    texts = [(holder, name, holder[name]) for holder, name in _find_texts(item)]
+    for holder, name, _ in texts:
+        holder[name] = ""
+    if len(bytes(_encode(item))) > MAX_OUTPUT:
+        return None
+    share = _equal_share([len(text) for _, _, text in texts], limit)
+    for holder, name, text in texts:
+        holder[name] = _shorten(text, share)
+    return _encode(item)
+
+
+def _find_texts(item: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Return the places of the texts in an output item: an object, and the name of its field."""
+    output = item.get("output")
+    parts = cast("Any", output) if isinstance(output, list) else ()
+    holders = [item, *(cast("dict[str, Any]", part) for part in parts if isinstance(part, dict))]
+    return [
+        (holder, name)
+        for holder in holders
+        for name in TEXT_FIELDS
+        if isinstance(holder.get(name), str)
+    ]
+
+
+def _equal_share(lengths: Sequence[int], limit: int) -> int:
+    """Return how many characters each text may have, if all together have a limit.
+
+    Long texts get what short texts leave over.
+    """
+    left = limit
+    for position, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - position)
+        if length > share:
+            return share
+        left -= length
+    return limit
+
+
+def _shorten(text: str, limit: int) -> str:
+    """Return the beginning and the end of a text that is too long, with a notice between them.
+
+    A text that is longer by no more than a notice is not shortened, nor is one a second time.
+    """
+    if len(text) <= limit + NOTICE_LENGTH:
+        return text
+    left_out, tail = len(text) - limit, limit // 2
+    notice = f"[{left_out} of {len(text)} characters were left out here: the output was too long]"
+    return f"{text[: limit - tail]}\n{notice}\n{text[len(text) - tail :]}"
+
+
 def _encode(item: Any) -> msgspec.Raw:
-    return msgspec.Raw(_encoder.encode(item))
+    try:
+        return msgspec.Raw(_encoder.encode(item))
+    except UnicodeEncodeError:  # lone surrogates, which file names may have
+        item = msgspec.to_builtins(item, str_keys=True, enc_hook=_decode_unknown)
+        return msgspec.Raw(_encoder.encode(replace_surrogates(item)))
 
 
 def _encode_unknown(value: Any) -> msgspec.Raw:
@@ -193,9 +405,8 @@ def _encode_unknown(value: Any) -> msgspec.Raw:
     raise TypeError(f"{type(value).__qualname__} cannot be encoded as JSON")
 
 
+def _decode_unknown(value: Any) -> Any:
+    return msgspec.json.decode(_encode_unknown(value))
+
+
 _encoder: Final = msgspec.json.Encoder(enc_hook=_encode_unknown)
-
-
-def _replace_surrogates(text: str) -> str:
-    """Return a text without lone surrogates, which JSON cannot encode and file names may have."""
-    return text.encode(errors="replace").decode()

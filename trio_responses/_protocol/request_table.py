@@ -3,6 +3,10 @@
 The server answers the requests of a lane in the order in which they were sent. So the events of a
 lane belong to its oldest request that has not ended, with these exceptions:
 
+* Once a socket has shown ``response.created``, the steps of a response (its items, its deltas and
+  ``response.in_progress``) belong to no request between the end of a response and the next
+  ``response.created`` of the lane: they are late. Refusals, notices (`NOTICES`) and the terminal
+  event of another response keep their owner. Other servers may never send ``response.created``.
 * Events of a response that was cut off by an error belong to no request (`RequestState.CUT_OFF`).
 * A terminal event that is received twice belongs to no request.
 * An ``error`` or ``response.steer.failed`` without a lane is attributed by its code, its ids, and
@@ -33,11 +37,14 @@ from trio_responses._protocol.requests import (
 )
 from trio_responses._wire import (
     ErrorEvent,
+    InjectCreated,
+    InjectFailed,
     InputError,
     ResponseCompleted,
     ResponseCreated,
     ResponseFailed,
     ResponseIncomplete,
+    ResponseQueued,
     SteerAccepted,
     SteerFailed,
     SteerPending,
@@ -53,11 +60,15 @@ if TYPE_CHECKING:
 
     EndEvent: TypeAlias = ResponseCompleted | ResponseFailed | ResponseIncomplete
     SteerReport: TypeAlias = SteerAccepted | SteerPending | SteerFailed
+    Notice: TypeAlias = ResponseQueued | InjectCreated | InjectFailed | UnknownEvent
 
 __all__ = ["OWNERSHIP_EVENTS", "RequestTable"]
 
 CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
 INVALID_LANE: Final = "invalid_stream_id"
+CREATED: Final = "response.created"
+NOTICES: Final = ("response.queued", "response.steer.", "response.inject.")
+"""The beginnings of the types that may precede ``response.created`` of their response."""
 ERROR_TYPES: Final = frozenset({"error", "response.error"})
 TERMINAL_TYPES: Final = frozenset(
     {
@@ -78,6 +89,10 @@ class RequestTable:
         """The requests of each lane that have not ended, oldest first."""
         self._cut_off: dict[str | None, ActiveRequest] = {}
         """The request in state CUT_OFF of each lane that has one."""
+        self._sends_created = False
+        """Whether the server has sent ``response.created`` on this socket."""
+        self._between_responses: set[str | None] = set()
+        """The lanes on which a response has ended and the server has yet to create the next."""
         self._latest: dict[str | None, str | None] = {}
         """The id of the response that each lane ended with last."""
         self._steers: list[SteerInput] = []
@@ -143,6 +158,15 @@ class RequestTable:
         """Return the request whose active response has the given id, or `None`."""
         return next((one for one in self.unfinished() if one.response_id == response_id), None)
 
+    def is_late(self, wire_type: str, lane: str | None) -> bool:
+        """Whether an event of a given type would be a late step on a lane (``stream_id``)."""
+        is_step = (
+            wire_type.startswith("response.")
+            and wire_type not in ERROR_TYPES | TERMINAL_TYPES | {CREATED}
+            and not wire_type.startswith(NOTICES)
+        )
+        return is_step and lane in self._between_responses
+
     def count(self) -> int:
         """Return the number of requests that have not ended."""
         return sum(map(len, self._queues.values()))
@@ -163,6 +187,8 @@ class RequestTable:
         self._steers.clear()
         self._queues.clear()
         self._cut_off.clear()
+        self._sends_created = False
+        self._between_responses.clear()
         self._latest.clear()
         self._completed.clear()
         self.previous_response_id = None
@@ -191,20 +217,21 @@ class RequestTable:
         if rule is not None:
             return rule(self, event)
         queue = self._queues.get(event.stream_id)
-        return queue[0] if queue and event.stream_id not in self._cut_off else None
+        return queue[0] if queue and event.stream_id not in self._between_responses else None
 
     # One rule for each type of event that is more than a step of a response.
 
     def _on_created(self, event: ResponseCreated) -> ActiveRequest | None:
+        self._sends_created = True
         request = self._oldest(event.stream_id)
         if request is None:
             return None
         request = self._starting_request(request)
         response_id = request.response_id = event.response.id or None
+        request.stored = False
         request.advance(RequestTrigger.CREATE if response_id else RequestTrigger.CREATE_WITHOUT_ID)
         self._commit_steers(request, response_id)
-        if self._cut_off:
-            self._end_cut_off(request.lane)
+        self._start_response(request.lane)
         return request
 
     def _on_completed(self, event: ResponseCompleted) -> ActiveRequest | None:
@@ -230,10 +257,11 @@ class RequestTable:
             request = self._starting_request(request)  # a successor without response.created
             self._commit_steers(request, response_id)
         request.response_id = response_id
+        request.stored = event.response.store is True and not isinstance(event, ResponseFailed)
         self.responses_ended += 1
         if not request.has_unanswered_steers:
             return self._end(request, RequestTrigger.END)
-        self._latest[lane] = response_id
+        self._end_response(lane, response_id)
         has_calls = _has_client_calls(event.response)
         request.advance(RequestTrigger.END_WITH_CALLS if has_calls else RequestTrigger.END_STEERED)
         return request
@@ -256,16 +284,27 @@ class RequestTable:
             self._update_steer(steer, event)
         return self._end_if_settled(owner) if owner is not None else None
 
-    def _on_unknown(self, event: UnknownEvent) -> ActiveRequest | None:
-        if event.stream_id is None and not (event.wire_type or "").startswith("response."):
-            return None
+    def _on_notice(self, event: Notice) -> ActiveRequest | None:
         return self._oldest(event.stream_id) if event.stream_id not in self._cut_off else None
+
+    def _on_unknown(self, event: UnknownEvent) -> ActiveRequest | None:
+        wire_type = event.wire_type or ""
+        if wire_type.startswith(NOTICES):
+            return self._on_notice(event)
+        if event.stream_id is None and not wire_type.startswith("response."):
+            return None
+        is_between = event.stream_id in self._between_responses
+        return self._oldest(event.stream_id) if not is_between else None
 
     def _on_undecodable(self, event: UndecodableFrame) -> ActiveRequest | None:
         if event.wire_type in ERROR_TYPES:
             request = self._find_failed(event)
             return self._fail_request(request) if request is not None else None
         request = self._oldest(event.stream_id)
+        if event.wire_type == CREATED:
+            self._sends_created = True
+            if request is not None:
+                self._start_response(request.lane)
         if request is None or event.wire_type not in TERMINAL_TYPES:
             return None
         return self._end(request, RequestTrigger.END)
@@ -318,10 +357,20 @@ class RequestTable:
         self._queues[lane].popleft()
         if self._cut_off:
             self._end_cut_off(lane)
-        self._latest[lane] = request.response_id
+        self._end_response(lane, request.response_id)
         self.requests_ended += 1
         request.advance(event)
         return request
+
+    def _start_response(self, lane: str | None) -> None:
+        self._between_responses.discard(lane)
+        if self._cut_off:
+            self._end_cut_off(lane)
+
+    def _end_response(self, lane: str | None, response_id: str | None) -> None:
+        self._latest[lane] = response_id
+        if self._sends_created:
+            self._between_responses.add(lane)
 
     def _end_if_settled(self, request: ActiveRequest) -> ActiveRequest:
         """End a request whose response has ended, if no steering input is unanswered."""
@@ -438,6 +487,9 @@ _RULES: Final[dict[type, Callable[[RequestTable, Any], ActiveRequest | None]]] =
     ResponseFailed: RequestTable._on_end,  # noqa: SLF001 - likewise
     ResponseIncomplete: RequestTable._on_end,  # noqa: SLF001 - likewise
     ErrorEvent: RequestTable._on_error,  # noqa: SLF001 - likewise
+    ResponseQueued: RequestTable._on_notice,  # noqa: SLF001 - likewise
+    InjectCreated: RequestTable._on_notice,  # noqa: SLF001 - likewise
+    InjectFailed: RequestTable._on_notice,  # noqa: SLF001 - likewise
     SteerAccepted: RequestTable._on_steer,  # noqa: SLF001 - likewise
     SteerPending: RequestTable._on_steer,  # noqa: SLF001 - likewise
     SteerFailed: RequestTable._on_steer,  # noqa: SLF001 - likewise

@@ -291,7 +291,7 @@ class ActiveRequest:
     :param reader: whether a turn reads the events.
     """
 
-    __slots__ = ("lane", "parent", "reader", "response_id", "state", "steers")
+    __slots__ = ("lane", "parent", "reader", "response_id", "state", "steers", "stored")
 
     def __init__(
         self,
@@ -305,6 +305,8 @@ class ActiveRequest:
         """The ``previous_response_id`` of the request."""
         self.response_id: str | None = None
         """The id of the response, or of its latest successor; `None` if no event stated one."""
+        self.stored: bool = False
+        """Whether the server has stored this response, so that every connection can continue it."""
         self.state: RequestState = RequestState.SENT
         """How far the server has come."""
         self.reader: ReaderState = reader

@@ -40,6 +40,7 @@ from trio_responses._errors import ConfigurationError, ResponsesError
 from trio_responses._tools.context import CallContext  # noqa: TC001 - get_type_hints reads it
 from trio_responses._tools.schema import InvalidJSON, JSONType
 from trio_responses._wire import InputFile, InputImage, InputText
+from trio_responses._wire.lenient import replace_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +68,13 @@ else:
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 CONTENT_PARTS = (InputText, InputImage, InputFile)
+PART_KEYS = {
+    "input_text": ("text",),
+    "input_image": ("image_url", "file_id"),
+    "input_file": ("file_data", "file_id", "file_url"),
+}
+"""The types of content parts, and the keys of which a part as a dict has one."""
+NO_ARGUMENTS = re.compile(r"\s*(?:null|\{\s*\})?\s*")
 
 
 class InvalidArguments(InvalidJSON):
@@ -93,7 +101,9 @@ class FunctionTool(Generic[P, R]):
 
     If the model leaves out a parameter with a default, or passes ``null``, the function gets its
     default. ``null`` is `None` where the annotation admits `None`. Unknown keys are rejected. The
-    schema is strict if strict mode can express every parameter (see `JSONType`).
+    schema is strict if strict mode can express every parameter (see `JSONType`). A strict schema
+    requires every key, so arguments without any key are rejected: they got lost, and the defaults
+    are not what the model chose.
 
     A parameter with the annotation `ToolContext` gets what a run knows about the call; the model
     does not see the parameter.
@@ -190,17 +200,33 @@ class FunctionTool(Generic[P, R]):
         return encode_output(await self.call(self.bind(arguments), context), tool=self.name)
 
     def bind(self, arguments: str | bytes) -> inspect.BoundArguments:
-        """Decode the arguments of a function call. Empty text means no arguments.
+        """Decode the arguments of a function call.
+
+        Empty text and ``null`` mean no arguments, as ``{}`` does. A tool whose schema requires keys
+        rejects all three.
 
         :raises InvalidArguments: if the arguments do not match the parameters.
         """
+        if _is_empty(arguments):
+            self._check_nothing_is_required()
+            arguments = b"{}"
         try:
-            decoded = self._arguments.decode(arguments if arguments.strip() else b"{}")
+            decoded = self._arguments.decode(arguments)
         except InvalidJSON as error:
             raise InvalidArguments(error.message, tool=self.name) from error
         values = map(functools.partial(getattr, decoded), decoded.__struct_fields__)
         named = dict(zip(self._visible_signature.parameters, values, strict=True))
         return inspect.BoundArguments(self._visible_signature, cast("Any", named))
+
+    def _check_nothing_is_required(self) -> None:
+        required: list[str] = self.schema.schema["required"]
+        if required:
+            hint = "; null means the default of a key" if self.schema.strict else ""
+            raise InvalidArguments(
+                "The arguments are empty: write a JSON object with the keys"
+                f" {', '.join(f'`{key}`' for key in required)}{hint}",
+                tool=self.name,
+            )
 
     async def call(self, bound: inspect.BoundArguments, context: CallContext | None = None) -> Any:
         """Call the function with arguments that `bind` has decoded, and return its result.
@@ -287,15 +313,53 @@ def function_tool(
 def encode_output(result: Any, *, tool: str = "tool") -> ToolOutput:
     """Return the result of a function as the ``output`` for the model.
 
-    Text is sent unchanged. An `InputText`, `InputImage` or `InputFile`, or a list of only these,
-    is sent as content parts. Any other result is sent as JSON: `None` becomes ``null``.
+    An `InputText`, `InputImage` or `InputFile`, or the same as a dict, is sent as a content part.
+    So are all elements of a list or a tuple that contains one, also inside a list or a tuple: its
+    other elements become an `InputText` each. Text is sent as text. Any other result is sent as
+    JSON: `None` becomes ``null``. In text, U+FFFD replaces lone surrogates.
 
     :param tool: the name of the tool, for the message.
-    :raises InvalidResult: for bytes, text with surrogates, and values without a JSON form.
+    :raises InvalidResult: for bytes, and values without a JSON form.
     """
-    parts = _content_parts(result)
-    if parts:
-        return parts
+    try:
+        parts = _content_parts(result, tool)
+    except RecursionError as error:
+        raise _invalid_result(result, tool) from error
+    return parts or _encode_text(result, tool)
+
+
+def _content_parts(result: Any, tool: str) -> list[Any]:
+    """Return the content parts of a result; an empty list if the result contains none."""
+    if _is_content_part(result):
+        return [result]
+    if not issubclass(type(result), (list, tuple)):
+        return []
+    kinds = set(map(type, result))
+    if not any(issubclass(kind, (*CONTENT_PARTS, list, tuple, dict)) for kind in kinds):
+        return []
+    parts = [_content_parts(each, tool) for each in result]
+    if not any(parts):
+        return []
+    return [
+        part
+        for each, own in zip(result, parts, strict=True)
+        for part in own or [InputText(text=_encode_text(each, tool))]
+    ]
+
+
+def _is_content_part(value: Any) -> bool:
+    if issubclass(type(value), dict):
+        kind = value.get("type")
+        keys = PART_KEYS.get(kind, ()) if isinstance(kind, str) else ()
+        return any(isinstance(value.get(key), str) for key in keys)
+    return isinstance(value, CONTENT_PARTS)
+
+
+def _encode_text(result: Any, tool: str) -> str:
+    """Return a result as text: text with its lone surrogates replaced, or JSON.
+
+    :raises InvalidResult: for bytes, and values without a JSON form.
+    """
     if issubclass(type(result), (bytes, bytearray, memoryview)):
         raise InvalidResult(
             f"the tool {tool!r} returned {type(result).__name__}, which the model cannot read:"
@@ -303,26 +367,28 @@ def encode_output(result: Any, *, tool: str = "tool") -> ToolOutput:
         )
     try:
         if issubclass(type(result), str):
-            result.encode()
-            return str.__str__(result)
-        return msgspec.json.encode(result).decode()
+            text = str.__str__(result)
+            return text if text.isascii() else replace_surrogates(text)
+        try:
+            return msgspec.json.encode(result).decode()
+        except UnicodeEncodeError:
+            mended = replace_surrogates(msgspec.to_builtins(result, str_keys=True))
+            return msgspec.json.encode(mended).decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        kind = type(result).__name__
-        raise InvalidResult(
-            f"the tool {tool!r} returned a {kind} that JSON cannot express: "
-            "return text, or a value that msgspec can encode"
-        ) from error
+        raise _invalid_result(result, tool) from error
 
 
-def _content_parts(result: Any) -> list[Any]:
-    """Return the content parts of a result; an empty list if the result has anything else."""
-    if isinstance(result, CONTENT_PARTS):
-        return [result]
-    if not issubclass(type(result), list) or not all(
-        isinstance(each, CONTENT_PARTS) for each in result
-    ):
-        return []
-    return list(result)
+def _invalid_result(result: Any, tool: str) -> InvalidResult:
+    return InvalidResult(
+        f"the tool {tool!r} returned a {type(result).__name__} that JSON cannot express: "
+        "return text, or a value that msgspec can encode"
+    )
+
+
+def _is_empty(arguments: str | bytes) -> bool:
+    """Whether the arguments of a call have no key: empty text, ``null`` or ``{}``."""
+    text = arguments if isinstance(arguments, str) else arguments.decode(errors="replace")
+    return NO_ARGUMENTS.fullmatch(text) is not None
 
 
 def _check_name(name: str) -> str:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import msgspec
 from msgspec import inspect as mi
 
+from trio_responses._wire.param_checks import check_numbers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -79,7 +81,13 @@ FORMATS: dict[type[mi.Type], str] = {
     mi.DecimalType: "decimal",
 }
 NULL = {"type": "null"}
-ENUM_TYPES: dict[type, str] = {str: "string", int: "integer", type(None): "null"}
+ENUM_TYPES: tuple[tuple[type, str], ...] = (
+    (type(None), "null"),
+    (bool, "boolean"),
+    (int, "integer"),
+    (str, "string"),
+)
+"""The JSON type of the values of a literal or an enumeration. `bool` is a subclass of `int`."""
 
 
 class NoSchema(Exception):
@@ -379,7 +387,8 @@ def _write_enum(values: Iterable[Any]) -> JSONSchema:
     """Return an enumeration, with one ``enum`` for each JSON type, as strict mode requires."""
     by_type: dict[str, list[Any]] = {}
     for value in sorted(values, key=lambda value: value is None):
-        by_type.setdefault(ENUM_TYPES[type(value)], []).append(value)
+        kind = next(kind for cls, kind in ENUM_TYPES if isinstance(value, cls))
+        by_type.setdefault(kind, []).append(value)
     schemas: list[JSONSchema] = [
         dict(NULL) if kind == "null" else {"type": kind, "enum": members}
         for kind, members in by_type.items()
@@ -402,9 +411,11 @@ def _default_of(field: mi.Field) -> JSONSchema:
     if default is msgspec.NODEFAULT:
         return {}
     try:
-        return {"default": msgspec.to_builtins(default, str_keys=True)}
+        default = msgspec.to_builtins(default, str_keys=True)
+        check_numbers(default, "default")
     except (TypeError, ValueError, OverflowError, RecursionError):
         return {}
+    return {"default": default}
 
 
 def _type_name(schema: JSONSchema) -> str:

@@ -1,4 +1,8 @@
-"""Typed answers: request a response in the JSON of a type, and decode the text of the response."""
+"""Typed answers: request a response in the JSON of a type, and decode the answer in the response.
+
+The answer is the last one of ``Response.answer_messages``. Commentary and earlier messages are not
+decoded, and a refusal in them is none of the answer.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,17 @@ from trio_responses._errors import (
     RefusalError,
     ResponsesError,
 )
+from trio_responses._protocol.calls import find_calls_and_outputs
+from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.schema import InvalidJSON, text_format
+from trio_responses._wire import decode_item
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.schema import JSONType
-    from trio_responses._wire import Response
+    from trio_responses._wire import OutputItem, Response
 
 __all__ = ["ParsedResponse", "parse_response", "with_text_format"]
 
@@ -28,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ParsedResponse(Generic[T]):
-    """A response with its text decoded as a value of a type. ``parse()`` returns one."""
+    """A response with its answer decoded as a value of a type. ``parse()`` returns one."""
 
     response: Response
     """The `Response` with its id, usage and all output items."""
@@ -58,29 +66,55 @@ def with_text_format(
     return {**params, "text": {**text, "format": format_}}, json_type
 
 
-def parse_response(response: Response, json_type: JSONType[T]) -> ParsedResponse[T]:
-    """Return a response with its text decoded by a type.
+def parse_response(
+    response: Response,
+    json_type: JSONType[T],
+    *,
+    is_answered: Callable[[CallKey], bool] = lambda _key: False,
+) -> ParsedResponse[T]:
+    """Return a response with its answer decoded by a type.
 
+    :param is_answered: whether a call of the response has an output that was not sent.
     :raises RefusalError: if the model refused to answer.
     :raises IncompleteError: if a limit cut the response off.
-    :raises ParseMismatchError: if the text does not match the type.
+    :raises ParseMismatchError: if the answer does not match the type, or there is none.
     """
     try:
-        return ParsedResponse(response, _decode_text(response, json_type))
+        return ParsedResponse(response, _decode_answer(response, json_type, is_answered))
     except ResponsesError as error:
         error.delivery = DeliveryStatus.ACCEPTED
         raise
 
 
-def _decode_text(response: Response, json_type: JSONType[T]) -> T:
-    if response.refusal:
+def _decode_answer(
+    response: Response, json_type: JSONType[T], is_answered: Callable[[CallKey], bool]
+) -> T:
+    answers = response.answer_messages
+    answer = answers[-1] if answers else None
+    if answer.refusal if answer is not None else response.refusal:
         raise RefusalError(response)
     if response.status == "incomplete":
         raise IncompleteError(response)
+    if answer is None:
+        raise ParseMismatchError(response, calls=_unanswered_calls(response, is_answered))
     try:
-        return json_type.decode(response.output_text)
+        return json_type.decode(answer.output_text)
     except InvalidJSON as error:
-        raise ParseMismatchError(response, error.message, place=error.place) from error
+        calls = _unanswered_calls(response, is_answered)
+        raise ParseMismatchError(response, error.message, place=error.place, calls=calls) from error
+
+
+def _unanswered_calls(
+    response: Response, is_answered: Callable[[CallKey], bool]
+) -> list[OutputItem]:
+    """Return the calls of a response that the client has to answer, and has not answered."""
+    items = find_calls_and_outputs(RawItems.join(response.raw_output or []))
+    outputs = {item.key for item in items if not item.is_call}
+    return [
+        decode_item(item.raw)
+        for item in items
+        if item.is_call and item.key not in outputs and not is_answered(item.key)
+    ]
 
 
 @lru_cache(maxsize=256)

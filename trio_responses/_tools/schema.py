@@ -45,6 +45,7 @@ from typing import Any, Generic, TypeVar, overload
 import msgspec
 
 from trio_responses._errors import ResponsesError
+from trio_responses._wire.lenient import replace_lone_surrogates, replace_surrogates
 
 __all__ = ["InvalidJSON", "JSONType", "Schema", "strict_schema", "text_format"]
 
@@ -127,17 +128,18 @@ class JSONType(Generic[T]):
         self.schema = Schema(self._compiled.schema, strict=reason is None, reason=reason)
 
     def decode(self, json: str | bytes) -> T:
-        """Decode JSON that a model wrote.
+        """Decode JSON that a model wrote. U+FFFD replaces lone surrogates, as in frames.
 
         :raises InvalidJSON: if the text is not JSON or does not match the type. An exception of the
             type's own ``__post_init__`` propagates unchanged, except `TypeError` and `ValueError`.
         """
         try:
             value: T = self._compiled.decode(json)
-        except (ValueError, ArithmeticError) as error:
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            mended = _replace_lone_surrogates(json)
+            if mended is not None:
+                return self.decode(mended)
             raise InvalidJSON(_explain(error)) from error
-        except RecursionError as error:
-            raise InvalidJSON("the JSON nests too deeply") from error
         return value
 
     def __repr__(self) -> str:
@@ -202,7 +204,17 @@ def text_format(
     return text, answer
 
 
+def _replace_lone_surrogates(json: str | bytes) -> bytes | None:
+    """Return JSON with U+FFFD in place of lone surrogates; `None` for JSON that has none."""
+    given = json.encode(errors="surrogatepass") if isinstance(json, str) else json
+    text = replace_surrogates(json).encode() if isinstance(json, str) else json
+    mended = replace_lone_surrogates(text)
+    return None if mended == given else mended
+
+
 def _explain(error: Exception) -> str:
     """Return the message for a decoding error, with the place written as ``at `$.path```."""
+    if isinstance(error, RecursionError):
+        return "the JSON nests too deeply"
     text = str(error) if isinstance(error, msgspec.DecodeError) else "the text is not valid JSON"
     return text.replace(" - at `", " at `")

@@ -86,9 +86,29 @@ def compile_type(annotation: Any, place: str, *, strict: bool | None) -> Compile
         decoder = msgspec.json.Decoder[Any](annotation)
     except NoSchema as error:
         raise ConfigurationError(str(error)) from None
-    except (TypeError, NameError, AttributeError, RecursionError) as error:
-        raise ConfigurationError(f"{place}: the type has no JSON schema: {error}") from error
+    except _UNSUPPORTED as error:
+        raise ConfigurationError(
+            f"{_place_of_unsupported(annotation, place)}: the type has no JSON schema: {error}"
+        ) from error
     return CompiledType(info, schema, reason, has_null_defaults, wrapped, decoder)
+
+
+# Raised by msgspec for a type that it cannot decode.
+_UNSUPPORTED = (TypeError, NameError, AttributeError, NotImplementedError, RecursionError)
+
+
+def _place_of_unsupported(annotation: Any, place: str) -> str:
+    """Return the place of the first field of a Struct whose own type is not supported."""
+    hints: dict[str, Any] = getattr(annotation, "__annotations__", {})
+    fields: tuple[str, ...] = getattr(annotation, "__struct_fields__", ())
+    for number, field in enumerate(fields):
+        hint = hints.get(field)
+        try:
+            if not isinstance(hint, str):
+                mi.type_info(hint)
+        except _UNSUPPORTED:
+            return f"{place}.{annotation.__struct_encode_fields__[number]}"
+    return place
 
 
 def _is_object(info: mi.Type) -> bool:

@@ -1,32 +1,46 @@
 """The tools of a run: which calls the client answers, and how a call is run.
 
-A `FunctionTool` with the name of a call answers the call, or a handler for its name or type. A call
-that cannot run still gets an output item with the reason, because the server rejects a turn that
-leaves a call unanswered.
+A `FunctionTool` with the namespace and the name of a call answers the call, or a handler for its
+qualified name or its type. A call that cannot run still gets an output item with the reason,
+because the server rejects a turn that leaves a call unanswered.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import trio
 
 from trio_responses import _wire as wire
-from trio_responses._errors import CallNotRejectable, ConfigurationError
-from trio_responses._protocol.calls import is_output_item, make_error_output, make_output
+from trio_responses._errors import CallNotRejectable, ConfigurationError, SafetyChecksPending
+from trio_responses._protocol.calls import (
+    describe_undecodable_call,
+    is_output_item,
+    limit_output,
+    make_error_output,
+    make_output,
+    name_of_call,
+)
 from trio_responses._settings import check_option_values
 from trio_responses._tools.context import CallContext
-from trio_responses._tools.function import FunctionTool, InvalidArguments, encode_output
+from trio_responses._tools.exceptions import describe_exception
+from trio_responses._tools.function import (
+    FunctionTool,
+    InvalidArguments,
+    InvalidResult,
+    encode_output,
+)
+from trio_responses._tools.namespace import find_named_tools, tool_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     import msgspec
 
+    from trio_responses._tools.namespace import ToolKey, ToolLike
     from trio_responses._wire import OutputItem
 
 __all__ = [
@@ -35,11 +49,9 @@ __all__ = [
     "MakeContext",
     "OnToolError",
     "ToolFinished",
-    "ToolLike",
     "ToolProgress",
     "ToolStarted",
     "Toolbox",
-    "tool_definitions",
 ]
 
 Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
@@ -52,9 +64,6 @@ OnToolError: TypeAlias = Literal["return", "raise"]
 """How an exception of a tool is handled: ``"return"`` sends the error to the model, ``"raise"``
 ends the run with the exception. Invalid arguments are always sent to the model as an error."""
 
-ToolLike: TypeAlias = FunctionTool[..., Any] | wire.Tool | Mapping[str, Any]
-"""A tool for the model: a function tool, or the definition of any tool."""
-
 MakeContext: TypeAlias = Callable[[wire.FunctionCall], CallContext]
 """Returns the context of a call of a function."""
 
@@ -64,6 +73,9 @@ TEXT_OUTPUT_CALLS = (wire.FunctionCall, wire.CustomToolCall, wire.LocalShellCall
 # Texts that the model reads as the output of a call.
 DECLINED = "The call was declined."
 CUT_OFF = "The call was cut off by a limit, and not run."
+AMBIGUOUS = (
+    "The call was not run: several calls have this call_id. Call again, with an id for each."
+)
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
 
 
@@ -77,8 +89,8 @@ class ToolStarted:
 
     @property
     def name(self) -> str:
-        """The tool's name; the type of the call where it has none."""
-        return _name_of(self.call)
+        """The tool's name, with its namespace; the type of the call where it has none."""
+        return name_of_call(self.call)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +105,8 @@ class ToolProgress:
 
     @property
     def name(self) -> str:
-        """The tool's name."""
-        return _name_of(self.call)
+        """The tool's name, with its namespace."""
+        return name_of_call(self.call)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +125,8 @@ class ToolFinished:
 
     @property
     def name(self) -> str:
-        """The tool's name; the type of the call where it has none."""
-        return _name_of(self.call)
+        """The tool's name, with its namespace; the type of the call where it has none."""
+        return name_of_call(self.call)
 
     @property
     def output(self) -> Any:
@@ -125,29 +137,6 @@ class ToolFinished:
         return getattr(wire.decode_item(self.raw_item), "output", None)
 
 
-def _name_of(call: OutputItem) -> str:
-    return str(getattr(call, "name", call.wire_type))
-
-
-def tool_definitions(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]]:
-    """Return the tools as they are sent in ``tools``.
-
-    :raises ConfigurationError: for a function without the decorator ``@function_tool``.
-    """
-    return [_definition_of(tool, index) for index, tool in enumerate(tools)]
-
-
-def _definition_of(tool: ToolLike, index: int) -> wire.Tool | Mapping[str, Any]:
-    if isinstance(tool, FunctionTool):
-        return tool.definition
-    if callable(tool):
-        name = getattr(tool, "__name__", type(tool).__name__)
-        raise ConfigurationError(
-            f"tools[{index}] is a plain function: decorate {name} with @function_tool"
-        )
-    return tool
-
-
 class Toolbox:
     """The tools, handlers and limits with which one run answers calls.
 
@@ -155,10 +144,10 @@ class Toolbox:
         ``on_tool_error`` is unknown.
     """
 
-    functions: dict[str, FunctionTool[..., Any]]
-    """The function tools, by name."""
-    declared: frozenset[str]
-    """The names of all tools that the model may call, by name or in a namespace."""
+    functions: dict[ToolKey, FunctionTool[..., Any]]
+    """The function tools, by namespace and name."""
+    declared: frozenset[ToolKey]
+    """All tools with a name that the model may call, by namespace and name."""
 
     def __init__(
         self,
@@ -168,74 +157,126 @@ class Toolbox:
         approve: Approve | None,
         timeout: float | None,
         on_error: OnToolError,
+        max_output: int,
     ) -> None:
         check_option_values(on_tool_error=on_error)
-        function_tools = [tool for tool in tools if isinstance(tool, FunctionTool)]
-        self.functions = {tool.name: tool for tool in function_tools}
-        if len(self.functions) < len(function_tools):
-            counts = Counter(tool.name for tool in function_tools)
+        named = list(find_named_tools(tools))
+        functions: list[tuple[ToolKey, FunctionTool[..., Any]]]
+        functions = [(key, tool) for key, tool in named if isinstance(tool, FunctionTool)]
+        self.functions = dict(functions)
+        self.declared = frozenset(key for key, _ in named)
+        keys = [*(key for key, _ in functions), *(self.declared - self.functions.keys())]
+        [(name, count)] = Counter(
+            wire.qualified_name(name, namespace) for namespace, name in keys
+        ).most_common(1) or [("", 0)]
+        if count > 1:
             raise ConfigurationError(
-                f"two tools have the same name, {counts.most_common(1)[0][0]!r}: "
+                f"two tools have the same name, {name!r}: "
                 "pass @function_tool(name=...) with another name to one of them"
             )
-        names = (name for tool in tool_definitions(tools) for name in _declared_names(tool))
-        self.declared = frozenset(names)
         self.handlers = handlers
         self.approve = approve
         self.timeout = timeout
         self.on_error: OnToolError = on_error
+        self.max_output = max_output
 
     def handles(self, call: OutputItem) -> bool:
-        """Whether the run answers a tool call. An undeclared function is answered with an error."""
+        """Whether the run answers a tool call.
+
+        A call that cannot be decoded, or is of an undeclared tool, is answered with an error.
+        """
+        if describe_undecodable_call(call) is not None:
+            return True
         match call:
-            case wire.FunctionCall() if call.name in self.functions or self._is_unknown(call):
+            case wire.FunctionCall() | wire.CustomToolCall() if self._is_undeclared(call):
                 return True
             case wire.McpApprovalRequest() if self.approve is not None:
                 return True
             case _:
-                return self._handler(call) is not None
+                return self._function(call) is not None or self._handler(call) is not None
+
+    def _function(self, call: OutputItem) -> FunctionTool[..., Any] | None:
+        if not isinstance(call, wire.FunctionCall):
+            return None
+        return self.functions.get(tool_key(call.name, call.namespace))
 
     def _handler(self, call: OutputItem) -> Handler | None:
-        if isinstance(call, wire.FunctionCall | wire.CustomToolCall) and call.name in self.handlers:
-            return self.handlers[call.name]
+        if isinstance(call, wire.FunctionCall | wire.CustomToolCall):
+            handler = self.handlers.get(call.qualified_name)
+            if handler is not None:
+                return handler
         return self.handlers.get(call.wire_type)
 
-    async def output_without_running(self, call: OutputItem) -> msgspec.Raw | None:
+    async def output_without_running(
+        self, call: OutputItem, *, ambiguous: bool
+    ) -> msgspec.Raw | None:
         """Return the output item of a tool call that must not run; `None` for a call that may run.
 
-        A call must not run if it is incomplete, undeclared or declined, or only asks for approval.
+        A call must not run if it is undecodable, incomplete, ambiguous, undeclared or declined, or
+        only asks for approval.
 
+        :param ambiguous: whether another call has the same id.
         :return: `None` if the call is to run.
-        :raises CallNotRejectable: if the output of a declined call has no place for the reason.
+        :raises CallNotRejectable: if the output of a call that must not run has no place for the
+            reason.
+        :raises SafetyChecksPending: if a computer call has safety checks, and there is no
+            ``approve``.
         :raises Exception: any exception of ``approve``.
         """
-        if isinstance(call, wire.McpApprovalRequest) and self._handler(call) is None:
+        reason = self._reason_not_to_run(call, ambiguous=ambiguous)
+        if reason is None and isinstance(call, wire.McpApprovalRequest):
+            if self._handler(call) is not None:
+                return None
             assert self.approve is not None  # noqa: S101 - `handles` checks it
-            return make_output(call, await self.approve(call))
-        reason = await self._reason_not_to_run(call)
+            return self._limited(call, make_output(call, await self.approve(call)))
+        if reason is None and self.approve is not None:
+            approval = await self.approve(call)
+            if approval is not True:
+                reason = approval if isinstance(approval, str) and approval else DECLINED
         if reason is None:
             return None
-        declined = make_error_output(call, reason)
-        if declined is None:
+        rejection = make_error_output(call, reason)
+        if rejection is None:
             raise CallNotRejectable(call.wire_type, reason)
-        return declined
+        return self._limited(call, rejection)
 
-    async def _reason_not_to_run(self, call: OutputItem) -> str | None:
-        """Return the reason for the model why a tool call must not run; `None` if it may run."""
+    def _reason_not_to_run(self, call: OutputItem, *, ambiguous: bool) -> str | None:
+        """Return the reason for the model why a call cannot run; `None` if it may, once approved.
+
+        :raises SafetyChecksPending: if a computer call has safety checks that nobody can approve.
+        """
+        undecodable = describe_undecodable_call(call)
+        if undecodable is not None:
+            return f"The call was not run: {undecodable}."
         if getattr(call, "status", None) == "incomplete":
             return CUT_OFF
-        if isinstance(call, wire.FunctionCall) and self._is_unknown(call):
-            return f"There is no tool named {call.name!r}."
-        if self.approve is None or isinstance(call, wire.McpApprovalRequest):
-            return None
-        approval = await self.approve(call)
-        if approval is True:
-            return None
-        return approval if isinstance(approval, str) and approval else DECLINED
+        if ambiguous:
+            return AMBIGUOUS
+        match call:
+            case wire.FunctionCall() | wire.CustomToolCall() if self._is_undeclared(call):
+                return f"There is no tool named {call.qualified_name!r}."
+            case wire.ComputerCall() if call.pending_safety_checks and self.approve is None:
+                raise SafetyChecksPending(call)
+            case _:
+                return None
 
-    def _is_unknown(self, call: wire.FunctionCall) -> bool:
-        """Whether a function is undeclared. Functions from a tool search have a handler instead."""
-        return call.name not in self.declared and self._handler(call) is None
+    def _is_undeclared(self, call: wire.FunctionCall | wire.CustomToolCall) -> bool:
+        """Whether a tool is undeclared. Tools from a tool search have a handler instead."""
+        key = tool_key(call.name, call.namespace)
+        return key not in self.declared and self._handler(call) is None
+
+    def _limited(self, call: OutputItem, output: msgspec.Raw) -> msgspec.Raw:
+        """Return an output item whose texts are shortened to ``max_output`` characters.
+
+        :raises InvalidResult: if the output is too long for any other reason.
+        """
+        limited = limit_output(output, self.max_output)
+        if limited is None:
+            raise InvalidResult(
+                f"the tool {name_of_call(call)!r} returned an output of {len(bytes(output))} bytes"
+                " with images, files or objects, which is more than the API accepts"
+            )
+        return limited
 
     async def run(self, call: OutputItem, make_context: MakeContext) -> msgspec.Raw:
         """Run a tool call within its time limit, and return its output item.
@@ -244,35 +285,39 @@ class Toolbox:
             for it.
         :raises InvalidArguments: if the arguments do not match the parameters; the function was not
             called.
+        :raises InvalidResult: if the result cannot be sent.
         :raises trio.TooSlowError: if the call exceeds its time limit.
         :raises Exception: any exception of the tool.
         """
-        handler, timeout = self._handler(call), self.timeout
-        function = self.functions.get(call.name) if isinstance(call, wire.FunctionCall) else None
+        function, timeout = self._function(call), self.timeout
         if function is not None and function.timeout is not None:
             timeout = function.timeout
         with trio.fail_after(float("inf") if timeout is None else timeout):
             if function is not None and isinstance(call, wire.FunctionCall):
                 result = await function.call(function.bind(call.arguments), make_context(call))
-                return make_output(call, encode_output(result, tool=function.name))
-            assert handler is not None  # noqa: S101 - `handles` checks it
-            result = await handler(call)
-            if isinstance(call, TEXT_OUTPUT_CALLS) and not is_output_item(result):
-                result = encode_output(result, tool=_name_of(call))
-            return make_output(call, result)
+                result = encode_output(result, tool=name_of_call(call))
+            else:
+                handler = self._handler(call)
+                assert handler is not None  # noqa: S101 - `handles` checks it
+                result = await handler(call)
+                if isinstance(call, TEXT_OUTPUT_CALLS) and not is_output_item(result):
+                    result = encode_output(result, tool=name_of_call(call))
+        return self._limited(call, make_output(call, result))
 
     def error_output(self, call: OutputItem, error: Exception) -> msgspec.Raw | None:
         """Return the output item that reports an error to the model.
 
         :return: `None` if the output of this type of call has no place for text.
         """
-        if isinstance(error, InvalidArguments):
-            text = error.message
-        elif isinstance(error, trio.TooSlowError):
-            text = "the tool took too long"
-        else:
-            text = f"{type(error).__name__}: {_message_of(error)}"
-        return make_error_output(call, f"Error: {text}")
+        output = make_error_output(call, f"Error: {describe_exception(error)}")
+        return None if output is None else self._limited(call, output)
+
+    def shorten(self, output: msgspec.Raw) -> msgspec.Raw:
+        """Return an output item with shorter texts, if an earlier run with a higher limit made it.
+
+        So a run with a lower limit can continue where the outputs made the request too large.
+        """
+        return limit_output(output, self.max_output) or output
 
     def ends_run(self, error: Exception) -> bool:
         """Whether an exception of a tool ends the run. Invalid arguments do not.
@@ -280,20 +325,3 @@ class Toolbox:
         The model can correct invalid arguments.
         """
         return self.on_error == "raise" and not isinstance(error, InvalidArguments)
-
-
-def _message_of(error: Exception) -> str:
-    """Return the message of an exception, even if its ``__str__`` raises."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the class of the exception is the tool's own
-        return "(no words)"
-
-
-def _declared_names(tool: wire.Tool | Mapping[str, Any]) -> Iterator[str]:
-    """Yield the name of a tool, and the names of the tools in its namespace."""
-    get = tool.get if isinstance(tool, Mapping) else partial(getattr, tool)
-    yield str(get("name", None))
-    if get("type", None) == "namespace" or isinstance(tool, wire.NamespaceTool):
-        for inner in get("tools", None) or ():
-            yield from _declared_names(inner)

@@ -14,7 +14,7 @@ import msgspec
 
 from trio_responses import _wire as wire
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._tools.toolbox import tool_definitions
+from trio_responses._tools.namespace import tool_definitions
 from trio_responses._wire.param_checks import check_input, merge_extra_body
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.continuation import Placement
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._settings import Timeouts
-    from trio_responses._wire import Input, Response, ResponseCreate
+    from trio_responses._wire import Input, Response, ResponseCreate, Usage
 
 __all__ = [
     "Latest",
@@ -81,6 +81,10 @@ class RequestBuilder(Protocol):
         """
         ...
 
+    def count_usage(self, usage: Usage) -> None:
+        """Called when a Response has ended whose tokens the server counted, kept or not."""
+        ...
+
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
         """Called when the turn has ended with a Response, which the builder may store.
 
@@ -110,6 +114,9 @@ class StaticRequest:
         return False
 
     def handle_successor(self, response: Response, steers: Sequence[SteerInput]) -> None:
+        """Do nothing."""
+
+    def count_usage(self, usage: Usage) -> None:
         """Do nothing."""
 
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:

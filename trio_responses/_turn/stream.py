@@ -47,6 +47,7 @@ from trio_responses._protocol.requests import ENDED, SteerState
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.steering import SteerReceipt
 from trio_responses._wire import (
+    COMMENTARY,
     ErrorEvent,
     OutputTextDelta,
     ResponseCompleted,
@@ -54,6 +55,7 @@ from trio_responses._wire import (
     ResponseFailed,
     ResponseIncomplete,
     UndecodableFrame,
+    sum_usages,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
     from trio_responses._settings import RetryPolicy
     from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.request_builder import RequestBuilder
-    from trio_responses._wire import Input, Response, ServerEvent
+    from trio_responses._wire import Input, Response, ServerEvent, Usage
 
 __all__ = ["ResponseStream", "TurnSender", "raise_if_failed"]
 
@@ -199,6 +201,8 @@ class ResponseStream:
         """When the request of a restart may be sent, on Trio's clock."""
         self._sending_again: trio.CancelScope | None = None
         """The scope of a restart in progress: it is cancelled when the block is left."""
+        self._usages: list[Usage] = []
+        """The usage of each Response that has ended, of failed attempts included."""
         self._earlier: list[Response] = []
         self._unfollowed: Response | None = None
         """A Response that has ended and whose successor has not begun."""
@@ -276,14 +280,32 @@ class ResponseStream:
             pass
         return raise_if_failed(self.response)
 
-    def text_deltas(self) -> AsyncIterator[str]:
+    def text_deltas(self, *, final_only: bool = False) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece.
 
         If the request is sent again, the text starts again without notice.
 
+        :param final_only: whether the text of commentary is left out: of messages that started
+            with the phase ``commentary``.
         :raises ResponsesError: as the iteration over events does.
         """
-        return _TextDeltas(self)
+        return _TextDeltas(self, final_only=final_only)
+
+    def phase_of(self, event: StreamEvent) -> str | None:
+        """Return the phase of the message that an event is about.
+
+        The phase is ``commentary``, ``final_answer`` or another word. It is `None` if the event is
+        about no message, or no event has stated the phase so far.
+
+        :param event: the event that was read last, such as a delta of the text.
+        """
+        index = getattr(event, "output_index", None)
+        if index is None:
+            return None
+        self._accumulate()
+        item = getattr(event, "item", None)
+        item_id = getattr(event, "item_id", None) if item is None else getattr(item, "id", None)
+        return self._accumulator.phase_of(index, item_id)
 
     @property
     def response(self) -> Response:
@@ -303,6 +325,15 @@ class ResponseStream:
         """The Responses that have ended so far: more than one if the turn was steered."""
         latest = self._unfollowed or self._response
         return (*self._earlier, *((latest,) if latest is not None else ()))
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of all Responses that have ended so far; `None` if no server counted any.
+
+        They are more than the ``usage`` of `response` if the turn was steered, or if a failed
+        Response was repeated.
+        """
+        return sum_usages(self._usages)
 
     @property
     def response_id(self) -> str | None:
@@ -500,7 +531,7 @@ class ResponseStream:
     def _follow_successor(self, turn: TurnAttempt, event: ServerEvent) -> None:
         """Follow a steered turn from one response to its successor."""
         if isinstance(event, TERMINAL):
-            self._unfollowed = self._accumulator.finish(event.response)
+            self._unfollowed = self._finish_response(event.response)
         elif isinstance(event, ResponseCreated) and self._unfollowed is not None:
             steers = [one for one in turn.steers if one.successor == event.response.id]
             self._request.handle_successor(self._unfollowed, steers)
@@ -512,7 +543,7 @@ class ResponseStream:
         """End the turn after its last event, with a Response or an error."""
         assert self._turn is not None  # noqa: S101 - an event was received
         if isinstance(event, TERMINAL):
-            self._unfollowed = self._unfollowed or self._accumulator.finish(event.response)
+            self._unfollowed = self._unfollowed or self._finish_response(event.response)
         if self._unfollowed is not None:
             self._conclude_response(self._unfollowed)
         elif isinstance(event, UndecodableFrame):
@@ -523,6 +554,13 @@ class ResponseStream:
             error = api_error(event, response_id=self._turn.response_id)
             error.delivery = delivery_of_error(event, started=self._turn.started)
             self._handle_failure(error)
+
+    def _finish_response(self, response: Response) -> Response:
+        """Return a Response that has ended with its whole output, and count its usage."""
+        if response.usage is not None:
+            self._usages.append(response.usage)
+            self._request.count_usage(response.usage)
+        return self._accumulator.finish(response)
 
     def _conclude_response(self, response: Response) -> None:
         """End the turn with a Response, unless the Response failed and the turn is repeated."""
@@ -567,7 +605,7 @@ class ResponseStream:
     ) -> None:
         """Notify the instruments that the turn has ended or was left early."""
         if self._request.observer is not None:
-            self._request.observer.ended(responses, error, self.response_id)
+            self._request.observer.ended(responses, error, self.response_id, self._usages)
 
 
 def raise_if_failed(response: Response) -> Response:
@@ -586,8 +624,9 @@ class _TextDeltas:
     Not a generator, so that the iteration may be left by ``break``.
     """
 
-    def __init__(self, stream: ResponseStream) -> None:
+    def __init__(self, stream: ResponseStream, *, final_only: bool) -> None:
         self._stream = stream
+        self._final_only = final_only
 
     def __aiter__(self) -> Self:
         return self
@@ -595,5 +634,8 @@ class _TextDeltas:
     async def __anext__(self) -> str:
         while True:
             event = await self._stream.__anext__()
-            if isinstance(event, OutputTextDelta):
+            if isinstance(event, OutputTextDelta) and not self._is_left_out(event):
                 return event.delta
+
+    def _is_left_out(self, delta: OutputTextDelta) -> bool:
+        return self._final_only and self._stream.phase_of(delta) == COMMENTARY

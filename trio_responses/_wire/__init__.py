@@ -182,6 +182,7 @@ from trio_responses._wire.items import (
     WebSearchCall,
     decode_item,
 )
+from trio_responses._wire.lenient import DECODE_ERRORS
 from trio_responses._wire.parts import (
     AgentContentPart,
     Annotation,
@@ -204,15 +205,19 @@ from trio_responses._wire.parts import (
     UrlCitation,
 )
 from trio_responses._wire.response import (
+    COMMENTARY,
     IncompleteDetails,
     InputTokensDetails,
     OutputTokensDetails,
     Response,
     ResponseError,
     Usage,
+    select_answers,
+    sum_usages,
 )
 from trio_responses._wire.retry_hints import parse_retry_after
 from trio_responses._wire.tools import (
+    DEFAULT_NAMESPACES,
     ApplyPatchTool,
     CodeInterpreterTool,
     ComputerTool,
@@ -233,9 +238,13 @@ from trio_responses._wire.tools import (
     WebSearchPreview20250311Tool,
     WebSearchPreviewTool,
     WebSearchTool,
+    qualified_name,
 )
 
 __all__ = [
+    "COMMENTARY",
+    "DECODE_ERRORS",
+    "DEFAULT_NAMESPACES",
     "EVENTS",
     "JSON",
     "TERMINAL_EVENTS",
@@ -452,4 +461,7 @@ __all__ = [
     "decode_item",
     "encode",
     "parse_retry_after",
+    "qualified_name",
+    "select_answers",
+    "sum_usages",
 ]

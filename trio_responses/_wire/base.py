@@ -7,7 +7,7 @@ that this version does not know are instances of :class:`Unknown`, which keep th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -15,6 +15,10 @@ __all__ = []
 
 JSON: TypeAlias = Any
 """Any JSON value. Fields that echo a setting have this type, so that no shape of them fails."""
+
+JSONText: TypeAlias = Annotated[str, msgspec.Meta(extra={"is_json_text": True})]
+"""The text that a model wrote for a call, mostly JSON. Where a server sends any other value than
+text, the text is the JSON of the value; null and a missing field are an empty text."""
 
 
 def _encode_unknown(value: Any) -> msgspec.Raw:

@@ -26,6 +26,8 @@ from trio_responses._wire.events import (
     UndecodableFrame,
     UnknownEvent,
 )
+from trio_responses._wire.items import raw_for_input
+from trio_responses._wire.param_checks import check_numbers
 
 # Without errors: servers send them in many shapes, all of which `decode_error` reads.
 _event_classes: list[Any] = [cls for cls in EVENTS.values() if cls is not ErrorEvent]
@@ -163,13 +165,14 @@ def encode(command: ClientEvent | Mapping[str, Any]) -> bytes:
 
     :raises TypeError: if a value cannot be encoded as JSON. The message names the field and leaves
         out the value.
-    :raises ValueError: if ``extra`` contains a field that the client event has itself.
+    :raises ValueError: if ``extra`` contains a field that the client event has itself, and for a
+        number that JSON lacks (NaN, infinities). The message names the field.
     """
     if isinstance(command, Mapping):
         given = command.get("input")
         if isinstance(given, Sequence) and not isinstance(given, str):
             command = {**command, "input": _as_received(cast("Sequence[Any]", given))}  # type: ignore[redundant-cast]
-        return _encode_json(command)
+        return _encode_json(command, "event")
     given = command.input
     if isinstance(given, Sequence) and not isinstance(given, str):
         command = msgspec.structs.replace(command, input=_as_received(given))
@@ -183,15 +186,15 @@ def encode(command: ClientEvent | Mapping[str, Any]) -> bytes:
                 " Pass these as parameters; `extra` is for fields that ResponseCreate lacks."
             )
         command = msgspec.structs.replace(command, extra=msgspec.UNSET)
-    frame = _encode_json(command)
-    return frame[:-1] + b"," + _encode_json(dict(extra))[1:] if extra else frame
+    frame = _encode_json(command, type(command).__name__)
+    return frame[:-1] + b"," + _encode_json(dict(extra), "extra")[1:] if extra else frame
 
 
 def _as_received(items: Sequence[Any]) -> Sequence[Any]:
     """Return an input whose received items are their JSON, so that no field is lost."""
     if not any(issubclass(kind, Item) for kind in set(map(type, items))):
         return items
-    raws = [item.raw if isinstance(item, Item) else None for item in items]
+    raws = [raw_for_input(item) if isinstance(item, Item) else None for item in items]
     return [item if raw is None else raw for item, raw in zip(items, raws, strict=True)]
 
 
@@ -210,18 +213,24 @@ _encoder = msgspec.json.Encoder(enc_hook=_encode_other)
 _ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 
 
-def _encode_json(value: Any) -> bytes:
+def _encode_json(value: Any, path: str) -> bytes:
+    """Return a value as JSON.
+
+    :param path: the name of the value in messages.
+    """
     try:
-        return _encoder.encode(value)
+        frame = _encoder.encode(value)
     except _ENCODE_ERRORS as error:
-        path, reason = _locate_encode_error(value, _describe_encode_error(error))
+        path, reason = _locate_encode_error(value, path, _describe_encode_error(error))
         # Without its cause: a UnicodeEncodeError holds the whole text.
         raise TypeError(f"Cannot send {path} as JSON: {reason}") from None
+    if b"null" in frame:  # as which msgspec encodes NaN and infinities
+        check_numbers(value, path)
+    return frame
 
 
-def _locate_encode_error(value: Any, reason: str) -> tuple[str, str]:
+def _locate_encode_error(value: Any, path: str, reason: str) -> tuple[str, str]:
     """Return the path of the value that cannot be encoded, at most 8 levels deep, and why."""
-    path = type(value).__name__ if isinstance(value, msgspec.Struct) else "extra"
     for _ in range(8):
         for name, child in _children(value):
             try:

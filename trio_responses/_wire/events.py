@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 import msgspec
 
 from trio_responses._wire.actions import ShellOutput
-from trio_responses._wire.base import JSON, Event, Record
+from trio_responses._wire.base import JSON, Event, JSONText, Record
 from trio_responses._wire.errors import ErrorEvent
 from trio_responses._wire.items import OutputItem, decode_item
 from trio_responses._wire.parts import Annotation, ContentPart, Logprob
@@ -275,7 +275,7 @@ class FunctionCallArgumentsDelta(
     type: ClassVar[Literal["response.function_call_arguments.delta"]] = (
         "response.function_call_arguments.delta"
     )
-    delta: str
+    delta: JSONText
     item_id: str = ""
     output_index: int = 0
 
@@ -288,7 +288,7 @@ class FunctionCallArgumentsDone(
     type: ClassVar[Literal["response.function_call_arguments.done"]] = (
         "response.function_call_arguments.done"
     )
-    arguments: str
+    arguments: JSONText
     item_id: str = ""
     output_index: int = 0
     name: str | None = None
@@ -302,7 +302,7 @@ class CustomToolCallInputDelta(
     type: ClassVar[Literal["response.custom_tool_call_input.delta"]] = (
         "response.custom_tool_call_input.delta"
     )
-    delta: str
+    delta: JSONText
     item_id: str = ""
     output_index: int = 0
 
@@ -315,7 +315,7 @@ class CustomToolCallInputDone(
     type: ClassVar[Literal["response.custom_tool_call_input.done"]] = (
         "response.custom_tool_call_input.done"
     )
-    input: str
+    input: JSONText
     item_id: str = ""
     output_index: int = 0
 
@@ -328,7 +328,7 @@ class McpCallArgumentsDelta(
     type: ClassVar[Literal["response.mcp_call_arguments.delta"]] = (
         "response.mcp_call_arguments.delta"
     )
-    delta: str
+    delta: JSONText
     item_id: str = ""
     output_index: int = 0
 
@@ -339,7 +339,7 @@ class McpCallArgumentsDone(
     """An event with the complete arguments of an MCP tool call, as JSON text."""
 
     type: ClassVar[Literal["response.mcp_call_arguments.done"]] = "response.mcp_call_arguments.done"
-    arguments: str
+    arguments: JSONText
     item_id: str = ""
     output_index: int = 0
 

@@ -6,6 +6,7 @@ as raw JSON (``Response.raw_output``): an item that is sent again needs every fi
 version does not know included.
 """
 
+import typing
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -27,8 +28,9 @@ from trio_responses._wire.actions import (
     ShellOutput,
     WebSearchAction,
 )
-from trio_responses._wire.base import JSON, Item
+from trio_responses._wire.base import JSON, Item, JSONText
 from trio_responses._wire.parts import AgentContentPart, ContentPart, OutputText, Refusal
+from trio_responses._wire.tools import qualified_name
 
 if TYPE_CHECKING:
     from trio_responses._wire.base import UnknownItem
@@ -37,8 +39,7 @@ if TYPE_CHECKING:
 class Message(Item, frozen=True, kw_only=True, tag="message"):
     """A message of the user, the developer, the system or the model (the assistant).
 
-    ``role`` is ``user``, ``assistant``, ``system`` or ``developer``; ``phase`` of the model's
-    messages is ``commentary`` or ``final_answer``.
+    ``role`` is ``user``, ``assistant``, ``system`` or ``developer``.
     """
 
     type: ClassVar[Literal["message"]] = "message"
@@ -50,6 +51,8 @@ class Message(Item, frozen=True, kw_only=True, tag="message"):
     status: str | None = None
     """``in_progress``, ``completed`` or ``incomplete``; also in most other items."""
     phase: str | None = None
+    """``commentary`` before or between tool calls, or ``final_answer``; `None` if the model does
+    not tell them apart. Servers may send other words. A message that is sent again keeps it."""
 
     @property
     def output_text(self) -> str:
@@ -73,7 +76,7 @@ class FunctionCall(Item, frozen=True, kw_only=True, tag="function_call"):
     call_id: str
     """Id of the call; the output of the call has the same ``call_id``."""
     name: str
-    arguments: str
+    arguments: JSONText
     id: str | None = None
     async_: bool | None = msgspec.field(default=None, name="async")
     """Whether the model continues without waiting for the output."""
@@ -84,6 +87,11 @@ class FunctionCall(Item, frozen=True, kw_only=True, tag="function_call"):
     status: str | None = None
     created_by: str | None = None
     """Creator of the item, if the server names one; also in the other items."""
+
+    @property
+    def qualified_name(self) -> str:
+        """The name with the namespace: ``crm.find``; ``find`` for a tool without a namespace."""
+        return qualified_name(self.name, self.namespace)
 
 
 class FunctionCallOutput(Item, frozen=True, kw_only=True, tag="function_call_output"):
@@ -107,7 +115,7 @@ class CustomToolCall(Item, frozen=True, kw_only=True, tag="custom_tool_call"):
     type: ClassVar[Literal["custom_tool_call"]] = "custom_tool_call"
     call_id: str
     name: str
-    input: str
+    input: JSONText
     id: str | None = None
     async_: bool | None = msgspec.field(default=None, name="async")
     """Whether the model continues without waiting for the output."""
@@ -115,6 +123,11 @@ class CustomToolCall(Item, frozen=True, kw_only=True, tag="custom_tool_call"):
     created_by: str | None = None
     namespace: str | None = None
     status: str | None = None
+
+    @property
+    def qualified_name(self) -> str:
+        """The name with the namespace: ``crm.find``; ``find`` for a tool without a namespace."""
+        return qualified_name(self.name, self.namespace)
 
 
 class CustomToolCallOutput(Item, frozen=True, kw_only=True, tag="custom_tool_call_output"):
@@ -387,7 +400,7 @@ class McpCall(Item, frozen=True, kw_only=True, tag="mcp_call"):
 
     type: ClassVar[Literal["mcp_call"]] = "mcp_call"
     name: str
-    arguments: str
+    arguments: JSONText
     """The arguments, as JSON text."""
     server_label: str | None = None
     id: str | None = None
@@ -416,7 +429,7 @@ class McpApprovalRequest(Item, frozen=True, kw_only=True, tag="mcp_approval_requ
     type: ClassVar[Literal["mcp_approval_request"]] = "mcp_approval_request"
     id: str
     name: str
-    arguments: str
+    arguments: JSONText
     """The arguments, as JSON text."""
     server_label: str | None = None
 
@@ -455,7 +468,7 @@ class MultiAgentCall(Item, frozen=True, kw_only=True, tag="multi_agent_call"):
     type: ClassVar[Literal["multi_agent_call"]] = "multi_agent_call"
     call_id: str
     action: str
-    arguments: str
+    arguments: JSONText
     """The arguments of the action, as JSON text."""
     id: str | None = None
 
@@ -515,7 +528,16 @@ else:
     OutputItem = _KnownOutputItem
     InputItem = _KnownInputItem
 
+JSON_TEXT_FIELDS: dict[str, str] = {
+    str(record.__struct_config__.tag): field.encode_name
+    for record in typing.get_args(_KnownOutputItem)
+    for field in msgspec.structs.fields(record)
+    if field.type == JSONText
+}
+"""The type of each item with a JSON text that the model wrote, and the field of the text."""
+
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_KnownOutputItem)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _message_decoder = msgspec.json.Decoder(Message)
 
 
@@ -532,3 +554,27 @@ def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
     if isinstance(item, Item):
         vars(item)["raw_json"] = msgspec.Raw(raw)
     return item
+
+
+def raw_for_input(item: Item) -> msgspec.Raw | None:
+    """Return the JSON of a received item for an input; `None` for an item made by a program."""
+    raw = item.raw
+    return raw if raw is None or item.type not in JSON_TEXT_FIELDS else with_json_text(raw)
+
+
+def with_json_text(raw: msgspec.Raw) -> msgspec.Raw:
+    """Return a received item with its JSON text as text, as an input requires.
+
+    Servers may send ``arguments`` as an object, or leave them out. Any other item, and JSON that is
+    no item, is returned as received.
+    """
+    try:
+        fields = _fields_decoder.decode(raw)
+        name = JSON_TEXT_FIELDS.get(msgspec.json.decode(fields["type"]))
+    except (*lenient.DECODE_ERRORS, KeyError, TypeError):
+        return raw
+    value = fields.get(name or "", msgspec.Raw(b"null"))
+    if name is None or bytes(value).startswith(b'"'):
+        return raw
+    text = msgspec.json.encode(lenient.decode(value, JSONText))
+    return msgspec.Raw(msgspec.json.encode({**fields, name: msgspec.Raw(text)}))

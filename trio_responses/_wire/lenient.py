@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from trio_responses._wire.base import Item, Part
+from trio_responses._wire.base import Item, JSONText, Part
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -54,6 +54,21 @@ def replace_lone_surrogates(frame: bytes) -> bytes:
     )
 
 
+def replace_surrogates(value: Any) -> Any:
+    """Return JSON data whose texts UTF-8 can encode: U+FFFD replaces lone surrogates in them.
+
+    The two halves of a pair become one character. Texts inside dicts and lists are replaced, too.
+    """
+    if isinstance(value, str):
+        units = value.encode("utf-16-le", "surrogatepass")
+        return units.decode("utf-16-le", "replace")
+    if issubclass(type(value), dict):
+        return {replace_surrogates(key): replace_surrogates(each) for key, each in value.items()}
+    if issubclass(type(value), list):
+        return list(map(replace_surrogates, value))
+    return value
+
+
 @functools.cache
 def _decoder_of(type_: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(type_, strict=False)
@@ -74,6 +89,8 @@ def decode(raw: bytes | msgspec.Raw, type_: Any) -> Any:
     try:
         return _decoder_of(type_).decode(raw)
     except DECODE_ERRORS:
+        if type_ == JSONText:
+            return "" if bytes(raw) == b"null" else bytes(raw).decode()
         origin = typing.get_origin(type_)
         if origin is list:
             (element,) = typing.get_args(type_)
@@ -102,6 +119,8 @@ def decode_struct(raw: bytes | msgspec.Raw, type_: type[StructT]) -> StructT:
             except DECODE_ERRORS:
                 if field.required:
                     raise
+        elif field.type == JSONText and issubclass(type_, Item):
+            values[field.name] = ""
         elif field.required:
             raise msgspec.ValidationError(f"Object missing required field `{field.encode_name}`")
     return type_(**values)

@@ -378,8 +378,13 @@ def _place_of_non_finite(value: Any) -> str | None:
     children: Any = ()
     if isinstance(value, Mapping):
         children = cast("Mapping[object, object]", value).items()
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         children = enumerate(cast("Sequence[object]", value))
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            place = _place_of_non_finite(getattr(value, name))
+            if place is not None:
+                return f".{name}{place}"
     for key, child in children:
         if child.__class__ is not str:
             place = _place_of_non_finite(child)

@@ -12,14 +12,14 @@ are no parameters. Fields that this version does not know go through ``extra_bod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, Required, TypeAlias, TypedDict
 
-from trio_responses._wire.tools import FunctionToolParam, Tool
+from trio_responses._wire.tools import Tool
 
 
 class HasToolDefinition(Protocol):
-    """A tool with a definition, such as a function tool."""
+    """A tool with a definition, such as a function tool or a namespace."""
 
     @property
-    def definition(self) -> FunctionToolParam:
+    def definition(self) -> Tool:
         """The definition that the model sees."""
         ...
 
@@ -95,6 +95,8 @@ class ToolChoiceFunction(TypedDict, total=False):
     type: Required[Literal["function"]]
     name: Required[str]
     """Name of the function."""
+    namespace: str
+    """Name of the function's namespace, if it has one."""
 
 
 class ToolChoiceCustom(TypedDict, total=False):
@@ -103,6 +105,8 @@ class ToolChoiceCustom(TypedDict, total=False):
     type: Required[Literal["custom"]]
     name: Required[str]
     """Name of the custom tool."""
+    namespace: str
+    """Name of the tool's namespace, if it has one."""
 
 
 class ToolChoiceMcp(TypedDict, total=False):

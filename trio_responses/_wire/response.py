@@ -1,6 +1,8 @@
 """The response object, which ``response.created``, the terminal events and others contain."""
 
 import functools
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -8,6 +10,27 @@ from trio_responses._wire import lenient
 from trio_responses._wire.base import JSON, Record
 from trio_responses._wire.items import FunctionCall, Message, OutputItem, decode_item
 from trio_responses._wire.retry_hints import parse_retry_hint
+
+COMMENTARY: Final = "commentary"
+FINAL_ANSWER: Final = "final_answer"
+
+
+class HasPhase(Protocol):
+    """A message, or a part of one, with the phase that the model gave it."""
+
+    @property
+    def phase(self) -> str | None:
+        """The phase: ``commentary``, ``final_answer``, another word, or `None`."""
+        ...
+
+
+Phased = TypeVar("Phased", bound=HasPhase)
+
+
+def select_answers(messages: Sequence[Phased]) -> list[Phased]:
+    """Return the messages that are the answer: final ones if there are any, else no commentary."""
+    final = [message for message in messages if message.phase == FINAL_ANSWER]
+    return final or [message for message in messages if message.phase != COMMENTARY]
 
 
 class ResponseError(Record, frozen=True, kw_only=True):
@@ -63,13 +86,38 @@ class OutputTokensDetails(Record, frozen=True, kw_only=True):
 
 
 class Usage(Record, frozen=True, kw_only=True):
-    """The token usage of a response."""
+    """The token usage of a response, or of several: ``usage + other`` is their sum."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
     input_tokens_details: InputTokensDetails = msgspec.field(default_factory=InputTokensDetails)
     output_tokens_details: OutputTokensDetails = msgspec.field(default_factory=OutputTokensDetails)
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Return the sum of two usages, without ``cache_write_tokens_details``."""
+        read, other_read = self.input_tokens_details, other.input_tokens_details
+        written, other_written = self.output_tokens_details, other.output_tokens_details
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            input_tokens_details=InputTokensDetails(
+                cached_tokens=read.cached_tokens + other_read.cached_tokens,
+                cache_write_tokens=read.cache_write_tokens + other_read.cache_write_tokens,
+            ),
+            output_tokens_details=OutputTokensDetails(
+                reasoning_tokens=written.reasoning_tokens + other_written.reasoning_tokens
+            ),
+        )
+
+
+def sum_usages(usages: Iterable[Usage]) -> Usage | None:
+    """Return the sum of usages; `None` if there are none."""
+    total = None
+    for usage in usages:
+        total = usage if total is None else total + usage
+    return total
 
 
 class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
@@ -169,8 +217,25 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
 
     @property
     def output_text(self) -> str:
-        """The text of all messages, concatenated."""
+        """The text of all messages, concatenated, commentary included.
+
+        `final_text` is the text of the answer alone.
+        """
         return "".join(item.output_text for item in self.output if isinstance(item, Message))
+
+    @property
+    def final_text(self) -> str:
+        """The text of the answer, without commentary: of all `answer_messages`, concatenated."""
+        return "".join(message.output_text for message in self.answer_messages)
+
+    @property
+    def answer_messages(self) -> tuple[Message, ...]:
+        """The messages that are the answer, in order.
+
+        They are the messages of the phase ``final_answer``. If the output has none of these, they
+        are all messages that are not of the phase ``commentary``.
+        """
+        return tuple(select_answers([item for item in self.output if isinstance(item, Message)]))
 
     @property
     def refusal(self) -> str:

@@ -4,11 +4,19 @@ A class is named after its ``type``, followed by ``Tool``. Settings that are obj
 A tool without a class here can be passed as a dict.
 """
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 
 from trio_responses._wire.base import JSON, Tagged
+
+DEFAULT_NAMESPACES: Final = frozenset({None, "", "functions"})
+"""Values of ``namespace`` of a call that all mean the tools outside of every namespace."""
+
+
+def qualified_name(name: str, namespace: str | None) -> str:
+    """Return the name of a tool with its namespace: ``crm.find``; ``find`` without a namespace."""
+    return name if namespace in DEFAULT_NAMESPACES else f"{namespace}.{name}"
 
 
 class ToolDefinition(Tagged, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ and faults, and reads the received requests.
 """
 
 from trio_responses.testing._frames import ERROR_SHAPES, ErrorShape, Frame, WireBytes
-from trio_responses.testing._records import Connection, Request, SteerRequest, SteerState
+from trio_responses.testing._records import Connection, Records, Request, SteerRequest, SteerState
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._scripts import (
     Answer,
@@ -33,6 +33,7 @@ __all__ = [
     "How",
     "MemoryStream",
     "OnSteer",
+    "Records",
     "Reply",
     "Request",
     "Responder",

@@ -12,6 +12,9 @@ not repeat a routing error of the client (docs/protocol.md 5.2, 5.7). For each l
 - A terminal event finishes the request, unless a steering input for the response is unsettled. Then
   the request awaits the successor of the response, and ends when the last input is settled without
   a successor.
+- If the socket has shown ``response.created`` before, the items, deltas and unknown events of a
+  response belong to no request from its end to the next ``response.created`` of the lane. Errors,
+  terminal events, and what may precede a response (`_BEFORE_CREATED`) have an owner there.
 - An error finishes the request, unless it refuses a steering input or announces the age limit. The
   frames that a running response sends after its error belong to no request.
 """
@@ -42,6 +45,9 @@ _TERMINAL: Final = (
 )
 _AGE_LIMIT: Final = "websocket_connection_limit_reached"
 _INVALID_LANE: Final = "invalid_stream_id"
+
+_BEFORE_CREATED: Final = re.compile(r"response\.(queued$|steer\.|inject\.)")
+"""The types that may precede the ``response.created`` of their request."""
 
 _FLAT_FIELD: Final = re.compile(r'"(type|stream_id)"\s*:\s*"([^"\\]*)"')
 
@@ -101,7 +107,7 @@ class RecordedRequest:
     extra_frames: list[tuple[int, Frame]] = field(default_factory=list[tuple[int, Frame]])
     """Frames that answer no request, each with the number of the request's frames before it."""
     close: RecordedClose | None = None
-    """The end of the socket, if this request got the last frame of the socket."""
+    """The end of the socket, or of its recording, if this request got the last frame."""
     phase: RecordedRequestPhase = RecordedRequestPhase.QUEUED
     response_id: str | None = None
     """The id of the latest response."""
@@ -140,6 +146,8 @@ def attribute(recording: Iterable[RecordingLine]) -> AttributedRecording:
             named = line.socket in names_lanes
             sockets[line.socket] = _SocketAttribution(result, names_lanes=named)
         sockets[line.socket].add(line)
+    for socket in sockets.values():
+        socket.end_where_cut()
     return result
 
 
@@ -173,12 +181,17 @@ class _SocketAttribution:
         self._lanes: dict[_Lane, deque[RecordedRequest]] = {}
         self._steers: list[_UnsettledSteer] = []
         self._last_ended: dict[_Lane, str | None] = {}
+        self._created_seen = False
+        self._awaits_created: set[_Lane] = set()
+        """Lanes where a response has ended, and no other one was created, if the server does so."""
         self._cut_off: set[_Lane] = set()
         """Lanes where an error has ended a running response, and no other one has started."""
         self._latest: RecordedRequest | None = None
         """The request that was sent or got a frame last."""
         self._early_frames: list[Frame] = []
         """Frames before the first request."""
+        self._has_end = False
+        """Whether the recording has the end of the socket."""
         self._unanswered_others = 0
         """Messages that are no requests, whose answer would be an error."""
 
@@ -188,8 +201,15 @@ class _SocketAttribution:
             self._add_sent(line)
         elif line.dir == "recv":
             self._add_received(line)
-        elif line.dir == "close" and line.by == "server" and self._latest is not None:
-            self._latest.close = self._close_of(line, self._latest)
+        elif line.dir == "close":
+            self._has_end = True
+            if line.by == "server" and self._latest is not None:
+                self._latest.close = self._close_of(line, self._latest)
+
+    def end_where_cut(self) -> None:
+        """End the socket after its last line if the recording was cut within an answer."""
+        if not self._has_end and self._latest is not None and any(self._lanes.values()):
+            self._latest.close = RecordedClose("fin", "", None)
 
     def _close_of(self, line: RecordingLine, latest: RecordedRequest) -> RecordedClose:
         how: How = NORMAL_CLOSURE if line.code == NO_CODE else line.code or "fin"
@@ -267,9 +287,12 @@ class _SocketAttribution:
             return self._on_steer_event(lane, kind, event)
         if lane is None and not kind.startswith("response."):
             return None
-        return None if lane in self._cut_off else self._oldest(lane)
+        precedes_response = _BEFORE_CREATED.match(kind) is not None
+        has_no_owner = self._cut_off if precedes_response else self._awaits_created
+        return None if lane in has_no_owner else self._oldest(lane)
 
     def _on_created(self, lane: _Lane, response_id: str | None) -> RecordedRequest | None:
+        self._created_seen = True
         request = self._oldest(lane)
         if request is None:
             return None
@@ -284,6 +307,7 @@ class _SocketAttribution:
         self._start(request, response_id)
         request.phase = RecordedRequestPhase.RUNNING
         self._cut_off.discard(lane)
+        self._awaits_created.discard(lane)
         return request
 
     def _on_terminal(self, lane: _Lane, event: Mapping[str, Any]) -> RecordedRequest | None:
@@ -304,7 +328,7 @@ class _SocketAttribution:
             return self._finish(request)
         request.phase = RecordedRequestPhase.AWAITING_SUCCESSOR
         request.has_calls = bool(required_input(_output(event)))
-        self._last_ended[lane] = response_id
+        self._end_response(lane, response_id)
         return request
 
     def _on_error(self, event: Mapping[str, Any]) -> RecordedRequest | None:
@@ -445,8 +469,13 @@ class _SocketAttribution:
         request.phase = RecordedRequestPhase.DONE
         self._lanes[lane].popleft()
         self._cut_off.discard(lane)
-        self._last_ended[lane] = request.response_id
+        self._end_response(lane, request.response_id)
         return request
+
+    def _end_response(self, lane: _Lane, response_id: str | None) -> None:
+        self._last_ended[lane] = response_id
+        if self._created_seen:
+            self._awaits_created.add(lane)
 
 
 # Fields of frames, which may be of any type

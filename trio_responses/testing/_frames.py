@@ -89,6 +89,8 @@ KNOWN_CODES: Final = frozenset(
         "websocket_stream_limit_reached",
         "invalid_stream_id",
         # invalid requests
+        "empty_string",
+        "integer_below_min_value",
         "invalid_request_error",
         "invalid_type",
         "invalid_value",
@@ -197,10 +199,20 @@ def error_frame(
     return frame
 
 
-def previous_response_not_found(response_id: str) -> RequestRefusal:
-    """Return the refusal of an unknown ``previous_response_id`` (docs/protocol.md 4)."""
+def previous_response_not_found(
+    response_id: str, *, may_be_dropped: bool = False
+) -> RequestRefusal:
+    """Return the refusal of an unknown ``previous_response_id`` (docs/protocol.md 4).
+
+    :param may_be_dropped: Whether the test server may have stored the response and dropped it.
+    """
+    hint = (
+        " The test server may have dropped it to save memory, see its option max_remembered."
+        if may_be_dropped
+        else ""
+    )
     return RequestRefusal(
-        message=f"Previous response with id '{response_id}' not found.",
+        message=f"Previous response with id '{response_id}' not found.{hint}",
         code="previous_response_not_found",
         param="previous_response_id",
     )
@@ -212,15 +224,6 @@ def connection_limit_reached(minutes: float) -> RequestRefusal:
         message=f"Responses websocket connection limit reached ({minutes:g} minutes). "
         "Create a new websocket connection to continue.",
         code="websocket_connection_limit_reached",
-    )
-
-
-def unknown_parameter(name: str) -> RequestRefusal:
-    """Return the refusal of a field that ``response.create`` does not have (docs/protocol.md 2)."""
-    return RequestRefusal(
-        message=f"Unknown parameter: '{name}'.",
-        code="unknown_parameter",
-        param=name,
     )
 
 

@@ -51,8 +51,7 @@ class ConnectionHandler:
 
     async def serve(self, stream: Stream) -> None:
         """Serve one stream until it ends; exceptions go to ``server.errors``."""
-        record = Connection(len(self._state.connections) + 1)
-        self._state.connections.append(record)
+        record = self._state.add_handshake()
         try:
             await self._serve_handshake(FaultyStream(stream), record)
         except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):

@@ -3,11 +3,15 @@
 A test reads them to check what its client sent. The server fills in the outcome as it goes on.
 """
 
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast, final, overload
 
 from trio_responses.testing._frames import Json
-from trio_responses.testing._history import count_turns, item_text, items_of
+from trio_responses.testing._history import EMPTY_HISTORY, History, item_text, items_of
+
+_T = TypeVar("_T")
 
 SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
 """The state of a steering input; see `SteerRequest.state`."""
@@ -81,10 +85,8 @@ class Request:
     lane: str | None = None
     """The ``stream_id``, or None for the default lane."""
 
-    history: list[Json] = field(default_factory=list[Json])
-    """The whole conversation as a model would see it, oldest item first: inputs and outputs of the
-    chain that ends with ``previous_response_id``, then the new input. Empty until the request
-    starts, and for a refused request."""
+    conversation: History = field(default=EMPTY_HISTORY, repr=False)
+    """The conversation behind :attr:`history`. It shares its items with other requests."""
 
     response_id: str | None = None
     """The id of the response, once the request has started."""
@@ -96,6 +98,15 @@ class Request:
     def __getitem__(self, name: str) -> Any:
         """Return a field of the frame."""
         return self.body[name]
+
+    @property
+    def history(self) -> list[Json]:
+        """The whole conversation as a model would see it, oldest item first.
+
+        It has the inputs and outputs of the chain that ends with ``previous_response_id``, then the
+        new input. Empty until the request starts, and for a refused request.
+        """
+        return self.conversation.to_list()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a field of the frame, or ``default``."""
@@ -137,15 +148,19 @@ class Request:
     @property
     def text(self) -> str:
         """The text of the newest user message in the history."""
-        for item in reversed(self.history or self.input_items):
-            if item.get("role") == "user":
-                return item_text(item)
-        return ""
+        items = self._items.newest_first()
+        return next((item_text(item) for item in items if item.get("role") == "user"), "")
 
     @property
     def turn(self) -> int:
         """The number of user messages in the history, those before a compaction included."""
-        return count_turns(self.history or self.input_items)
+        return self._items.turns
+
+    @property
+    def _items(self) -> History:
+        """The history, or the input of a request that has not started."""
+        has_started = self.conversation is not EMPTY_HISTORY
+        return self.conversation if has_started else History(self.input_items)
 
     @property
     def tools(self) -> list[Json]:
@@ -194,3 +209,84 @@ class Connection:
     end without a close frame."""
     close_reason: str | None = None
     """The reason of the close frame; None without a close frame."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server answered the upgrade with an HTTP error."""
+        return self.status not in {None, 101}
+
+
+@final
+class Records(Sequence[_T]):
+    """All records of one kind, in the order of arrival, of which the server keeps the latest.
+
+    The length and the indexes count every record. A record that was dropped raises an error, and so
+    does an iteration over all records if any was dropped. Take a slice of the latest ones then::
+
+        for request in server.requests[-100:]: ...
+    """
+
+    def __init__(self, name: str, limit: int | None) -> None:
+        self._name = name
+        self._limit = limit
+        self._kept: deque[_T] = deque(maxlen=limit)
+        self._dropped = 0
+
+    def __len__(self) -> int:
+        """Return the number of records, those that were dropped included."""
+        return self._dropped + len(self._kept)
+
+    @overload
+    def __getitem__(self, index: int) -> _T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[_T]: ...
+
+    def __getitem__(self, index: int | slice) -> _T | list[_T]:
+        """Return a record, or a list of records.
+
+        :raises IndexError: If the server has no such record, or has dropped it.
+        """
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        if at < self._dropped:
+            raise IndexError(
+                f"server.{self._name}[{at}] was dropped: the server keeps the latest {self._limit}"
+                f" of {len(self)}; pass open_test_server(max_remembered=...) to keep more, or take"
+                f" the latest ones, such as server.{self._name}[-{self._limit}:]"
+            )
+        return self._kept[at - self._dropped]
+
+    def __iter__(self) -> Iterator[_T]:
+        """Iterate over all records.
+
+        :raises IndexError: If the server has dropped any.
+        """
+        return iter(self[:])
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the records equal those of a sequence."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        others: list[Any] = list(cast("Any", other))
+        return self[:] == others
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the kept records."""
+        dropped = f"{self._dropped} dropped, " if self._dropped else ""
+        return f"<{self._name}: {dropped}{list(self._kept)!r}>"
+
+    def append(self, record: _T) -> _T | None:
+        """Add a record, and return the one that is dropped for it, or None."""
+        dropped = self._kept[0] if len(self._kept) == self._limit else None
+        self._dropped += dropped is not None
+        self._kept.append(record)
+        return dropped
+
+    def clear(self) -> None:
+        """Remove all records, and count from 0 again."""
+        self._kept.clear()
+        self._dropped = 0

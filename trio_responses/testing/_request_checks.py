@@ -14,9 +14,10 @@ from trio_responses.testing._frames import (
     Json,
     RequestRefusal,
     invalid_stream_id,
-    unknown_parameter,
     unsupported_stream_id,
 )
+from trio_responses.testing._item_checks import MAX_STRING, SentNames, check_items, check_strings
+from trio_responses.testing._refusals import refuse, refuse_type, refuse_value
 
 _LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
 _Types: TypeAlias = tuple[type, ...]
@@ -82,12 +83,17 @@ def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
     return invalid_stream_id()
 
 
-def check_create(body: Json, *, unknown_parameters: bool = False) -> RequestRefusal | None:
+def check_create(
+    body: Json, *, strict: bool, unknown_parameters: bool, names: SentNames
+) -> RequestRefusal | None:
     """Return a refusal of an invalid ``response.create``.
 
+    :param strict: Whether to refuse everything that OpenAI refuses; if not, only what the server
+        cannot process.
     :param unknown_parameters: Whether unknown fields are allowed.
+    :param names: The names in output items of scripts, which are allowed in input items.
     """
-    unknown = None if unknown_parameters else _check_names(body)
+    unknown = None if unknown_parameters or not strict else _check_names(body)
     refusal = unknown or _check_model(body.get("model")) or _check_types(body)
     if refusal is not None:
         return refusal
@@ -104,9 +110,10 @@ def check_create(body: Json, *, unknown_parameters: bool = False) -> RequestRefu
             param="previous_response_id",
         )
     return (
-        _check_input(body.get("input"))
+        _check_input(body.get("input"), names if strict else None)
         or _check_tools(body.get("tools"))
         or _check_context_management(body.get("context_management"))
+        or (_check_lengths(body) if strict else None)
     )
 
 
@@ -148,43 +155,52 @@ def _is_user_part(part: Any) -> bool:
 
 def _check_names(body: Json) -> RequestRefusal | None:
     unknown = next((name for name in body if name not in _KNOWN_FIELDS), None)
-    return None if unknown is None else unknown_parameter(unknown)
+    return None if unknown is None else refuse("unknown", unknown)
 
 
 def _check_model(model: Any) -> RequestRefusal | None:
     if model is None or model == "":
-        return _missing("model")
-    return None if isinstance(model, str) else _invalid_type("model", "a string")
+        return refuse("missing", "model")
+    return None if isinstance(model, str) else refuse_type("model", "a string", model)
 
 
 def _check_types(body: Json) -> RequestRefusal | None:
     for name, (types, expected) in _FIELD_TYPES.items():
         value = body.get(name)
         if value is not None and not _is_a(value, types):
-            return _invalid_type(name, expected)
+            return refuse_type(name, expected, value)
     return None
 
 
-def _check_input(value: Any) -> RequestRefusal | None:
+def _check_input(value: Any, names: SentNames | None) -> RequestRefusal | None:
     if value is None or isinstance(value, str):
         return None
     if not isinstance(value, list):
-        return _invalid_type("input", "a string or an array")
-    for index, item in enumerate(cast("Any", value)):
+        return refuse_type("input", "one of an array of input items or string", value)
+    items: list[Any] = cast("Any", value)
+    if names is not None:
+        return check_items(items, names)
+    for index, item in enumerate(items):
         if not isinstance(item, dict):
-            return _invalid_type(f"input[{index}]", "an object")
+            return refuse_type(f"input[{index}]", "an object", item)
     return None
+
+
+def _check_lengths(body: Json) -> RequestRefusal | None:
+    # Encoding is much faster than a walk, which only a large request needs.
+    is_large = len(msgspec.json.encode(body)) > MAX_STRING
+    return check_strings(body, "") if is_large else None
 
 
 def _check_tools(value: Any) -> RequestRefusal | None:
     for index, tool in enumerate(cast("list[Any]", value or [])):
         if not isinstance(tool, dict):
-            return _invalid_type(f"tools[{index}]", "an object")
+            return refuse_type(f"tools[{index}]", "an object", tool)
         fields = cast("Json", tool)
         if not isinstance(fields.get("type"), str):
-            return _missing(f"tools[{index}].type")
+            return refuse("missing", f"tools[{index}].type")
         if fields["type"] == "function" and not isinstance(fields.get("name"), str):
-            return _missing(f"tools[{index}].name")
+            return refuse("missing", f"tools[{index}].name")
     return None
 
 
@@ -192,44 +208,20 @@ def _check_context_management(value: Any) -> RequestRefusal | None:
     for index, rule in enumerate(cast("list[Any]", value or [])):
         at = f"context_management[{index}]"
         if not isinstance(rule, dict):
-            return _invalid_type(at, "an object")
+            return refuse_type(at, "an object", rule)
         fields = cast("Json", rule)
         if fields.get("type") is None:
-            return _missing(f"{at}.type")
+            return refuse("missing", f"{at}.type")
         if fields["type"] != "compaction":
-            return _invalid_value(f"{at}.type", "'compaction'")
+            return refuse_value(f"{at}.type", fields["type"], ["compaction"])
         threshold: Any = fields.get("compact_threshold")
         if threshold is not None and not _is_a(threshold, (int,)):
-            return _invalid_type(f"{at}.compact_threshold", "an integer")
+            return refuse_type(f"{at}.compact_threshold", "an integer", threshold)
         if threshold is not None and threshold < 1:
-            return _invalid_value(f"{at}.compact_threshold", "1 or more")
+            return refuse("minimum", f"{at}.compact_threshold", minimum=1, value=threshold)
     return None
 
 
 def _is_a(value: Any, types: _Types) -> bool:
     # A bool is an int in Python, but true is no number in JSON.
     return isinstance(value, types) and (bool in types or not isinstance(value, bool))
-
-
-def _missing(param: str) -> RequestRefusal:
-    return RequestRefusal(
-        message=f"Missing required parameter: '{param}'.",
-        code="missing_required_parameter",
-        param=param,
-    )
-
-
-def _invalid_type(param: str, expected: str) -> RequestRefusal:
-    return RequestRefusal(
-        message=f"Invalid type for '{param}': expected {expected}.",
-        code="invalid_type",
-        param=param,
-    )
-
-
-def _invalid_value(param: str, expected: str) -> RequestRefusal:
-    return RequestRefusal(
-        message=f"Invalid value for '{param}': expected {expected}.",
-        code="invalid_value",
-        param=param,
-    )

@@ -6,12 +6,13 @@ have the fields and messages of OpenAI's server: they are part of the wire forma
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
 from trio_responses.testing._frames import Frame, Json, RequestRefusal, default_message, error_frame
 from trio_responses.testing._history import count_words, is_compaction_due, make_compaction
+from trio_responses.testing._item_order_checks import seal
 from trio_responses.testing._records import Request
 from trio_responses.testing._scripts import Call, Fail, Reply
 
@@ -76,7 +77,7 @@ def plan_reply(
     """Return the plan of the frames for a `Reply`.
 
     :param now: The time of creation, in Unix seconds.
-    :param cached: The number of history items in the cache of the connection.
+    :param cached: The number of words of the history that are in the cache of the connection.
     """
     response = _initial_response(request, ids, now)
     body = list(_output_events(request, reply, ids))
@@ -161,6 +162,16 @@ def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
     return ResponsePlan(frames, stored=stored, is_raw=True, response_id=response_id)
 
 
+def iterate_output_items(frames: Sequence[Frame]) -> Iterator[Any]:
+    """Yield the output items in raw frames, valid or not."""
+    for frame in frames:
+        if isinstance(frame, Mapping):
+            yield frame.get("item")
+            response: Any = frame.get("response")
+            if isinstance(response, Mapping):
+                yield cast("Json", response).get("output")
+
+
 def _response_in(frame: Frame) -> _RawResponse | None:
     if not isinstance(frame, Mapping):
         return None
@@ -214,9 +225,9 @@ def _final_response(reply: Reply, response: Json, output: list[Json], now: float
 def _usage(request: Request, reply: Reply, output: list[Json], cached: int) -> Json:
     fixed = count_words(request.get("instructions")) + count_words(request.get("tools"))
     reasoning = reply.usage.get("reasoning_tokens", count_words(reply.reasoning))
-    tokens_in = reply.usage.get("input_tokens", fixed + count_words(request.history))
+    tokens_in = reply.usage.get("input_tokens", fixed + request.conversation.words)
     tokens_out = reply.usage.get("output_tokens", count_words(output))
-    tokens_cached = reply.usage.get("cached_tokens", count_words(request.history[:cached]))
+    tokens_cached = reply.usage.get("cached_tokens", cached)
     return {
         "input_tokens": tokens_in,
         "input_tokens_details": {"cached_tokens": tokens_cached, "cache_write_tokens": 0},
@@ -260,19 +271,19 @@ def _with_sequence_number(event: Json, number: int, request: Request) -> Json:
 
 def _output_events(request: Request, reply: Reply, ids: IdGenerator) -> Iterator[Json]:
     index = 0
-    if is_compaction_due(request.body, request.history) and not request.is_warm_up:
-        yield from _compaction_events(make_compaction(request.history, ids.new("cmp")), index)
+    if is_compaction_due(request.body, request.conversation) and not request.is_warm_up:
+        yield from _compaction_events(make_compaction(request.conversation, ids.new("cmp")), index)
         index += 1
     if reply.reasoning is not None:
         encrypted = None
         if request.wants_encrypted_reasoning:
-            encrypted = ids.new("encrypted")
+            encrypted = seal(request["model"], ids.new("enc"))
         yield from _reasoning_events(reply.reasoning, encrypted, index, ids.new("rs"))
         index += 1
-    texts = _message_deltas(reply)
-    for number, chunks in enumerate(texts, 1):
-        status = reply.status if number == len(texts) else "completed"
-        yield from _message_events(chunks, index, ids.new("msg"), status)
+    messages = _message_deltas(reply)
+    for number, (phase, chunks) in enumerate(messages, 1):
+        status = reply.status if number == len(messages) else "completed"
+        yield from _message_events(chunks, index, ids.new("msg"), status, phase)
         index += 1
     for call in reply.calls:
         call_id = call.call_id or ids.new("call")
@@ -303,9 +314,13 @@ def _reasoning_events(
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 
 
-def _message_events(chunks: Sequence[str], index: int, item_id: str, status: str) -> Iterator[Json]:
+def _message_events(
+    chunks: Sequence[str], index: int, item_id: str, status: str, phase: str | None
+) -> Iterator[Json]:
     text = "".join(chunks)
     item: Json = {"id": item_id, "type": "message", "role": "assistant", "content": []}
+    if phase is not None:
+        item["phase"] = phase
     at = {"item_id": item_id, "output_index": index, "content_index": 0}
     part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     yield {
@@ -328,6 +343,8 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
     if not isinstance(arguments, str):
         arguments = msgspec.json.encode(arguments).decode()
     item: Json = {"id": item_id, "type": "function_call", "name": call.name, "call_id": call_id}
+    if call.namespace is not None:
+        item["namespace"] = call.namespace
     at = {"item_id": item_id, "output_index": index}
     prefix = "response.function_call_arguments"
     yield {
@@ -342,14 +359,17 @@ def _call_events(call: Call, call_id: str, index: int, item_id: str) -> Iterator
     yield {"type": "response.output_item.done", "output_index": index, "item": done}
 
 
-def _message_deltas(reply: Reply) -> list[Sequence[str]]:
-    """Return the text deltas of each message of a reply."""
-    texts: list[Sequence[str]] = [_split_text(text, reply.chunk_size) for text in reply.more]
+def _message_deltas(reply: Reply) -> list[tuple[str | None, Sequence[str]]]:
+    """Return the phase and the text deltas of each message of a reply."""
+    size = reply.chunk_size
+    answers: list[Sequence[str]] = [_split_text(text, size) for text in reply.more]
     if reply.chunks is not None:
-        return [reply.chunks, *texts]
-    if reply.text is not None:
-        return [_split_text(reply.text, reply.chunk_size), *texts]
-    return texts
+        answers.insert(0, reply.chunks)
+    elif reply.text is not None:
+        answers.insert(0, _split_text(reply.text, size))
+    phase = reply.phase or ("final_answer" if reply.commentary else None)
+    commentary = [("commentary", _split_text(text, size)) for text in reply.commentary]
+    return [*commentary, *((phase, chunks) for chunks in answers)]
 
 
 def _split_text(text: str, size: int | None) -> list[str]:

@@ -12,16 +12,25 @@ from typing import Any, Final, cast
 
 import trio
 
+from trio_responses._wire import qualified_name
 from trio_responses.testing._frames import (
     Frame,
     RequestRefusal,
     error_frame,
     previous_response_not_found,
 )
-from trio_responses.testing._history import history_after
+from trio_responses.testing._history import EMPTY_HISTORY, History, history_after
+from trio_responses.testing._item_checks import learn_names
+from trio_responses.testing._item_order_checks import check_order
 from trio_responses.testing._records import Request
 from trio_responses.testing._request_checks import check_create
-from trio_responses.testing._response_plans import ResponsePlan, plan_failure, plan_raw, plan_reply
+from trio_responses.testing._response_plans import (
+    ResponsePlan,
+    iterate_output_items,
+    plan_failure,
+    plan_raw,
+    plan_reply,
+)
 from trio_responses.testing._script_checks import describe_unoffered_call
 from trio_responses.testing._scripts import (
     Answer,
@@ -67,7 +76,7 @@ class _StartedRequest:
     request: Request
     script: Script
     cached: int = 0
-    """The number of history items in the cache of the connection."""
+    """The number of words of the history that are in the cache of the connection."""
     refusal: RequestRefusal | None = None
     parent: SteerTarget | None = None
     """The response whose steering input this request commits or makes fail."""
@@ -107,21 +116,32 @@ class ResponseRunner:
             request.steers = request.steers or parent.take_steers()
         replayed = self._state.take_replay_script(request)
         if replayed is None:
-            lenient = self._state.options.unknown_parameters
-            started.refusal = check_create(request.body, unknown_parameters=lenient)
+            options = self._state.options
+            started.refusal = check_create(
+                request.body,
+                strict=options.strict,
+                unknown_parameters=options.unknown_parameters,
+                names=self._state.sent_names,
+            )
         if started.refusal is not None:
             return started
         stored = None if parent_id is None else self._lanes.find(parent_id)
         if parent_id is not None and stored is None and replayed is None:
-            started.refusal = previous_response_not_found(parent_id)
+            hint = self._state.stored.has_dropped
+            started.refusal = previous_response_not_found(parent_id, may_be_dropped=hint)
             return started
-        past = () if stored is None else stored.history
+        past = EMPTY_HISTORY if stored is None else stored.history
         steers = () if is_successor else request.steers
-        queued = (item for steer in steers for item in steer.input_items)
-        request.history = [*past, *queued, *request.input_items]
+        queued = [item for steer in steers for item in steer.input_items]
+        conversation = History([*queued, *request.input_items], past)
+        if replayed is None and self._state.options.strict:
+            started.refusal = check_order(request.body, past, conversation)
+            if started.refusal is not None:
+                return started
+        request.conversation = conversation
         request.response_id = self._state.ids.new("resp")
         started.script = replayed or self._state.take_script(request)
-        started.cached = len(past)
+        started.cached = past.words
         return started
 
     async def _run_lane(self, started: _StartedRequest, nursery: trio.Nursery) -> None:
@@ -180,9 +200,10 @@ class ResponseRunner:
         state, now, request = self._state, self._state.now(), started.request
         answer = started.script.answer
         if isinstance(answer, Recorded):
-            return plan_raw(answer.on(request.lane))
+            return self._plan_raw(answer.on(request.lane))
         if answer is not None:
-            names = [call.name for call in _calls_in(answer) if not call.unoffered]
+            calls = [call for call in _calls_in(answer) if not call.unoffered]
+            names = [qualified_name(call.name, call.namespace) for call in calls]
             mistake = describe_unoffered_call(names, request)
             if mistake is not None:
                 answer = self._record_crash(AssertionError(mistake), mistake)
@@ -200,7 +221,13 @@ class ResponseRunner:
             case Reply() as reply:
                 return plan_reply(request, reply, ids=state.ids, now=now, cached=started.cached)
             case frames:
-                return plan_raw(frames)
+                return self._plan_raw(frames)
+
+    def _plan_raw(self, frames: Sequence[Frame]) -> ResponsePlan:
+        """Return the plan that sends raw frames, and learn the names in their output items."""
+        for item in iterate_output_items(frames):
+            learn_names(item, self._state.sent_names)
+        return plan_raw(frames)
 
     def _record_crash(self, error: Exception, message: str) -> Fail:
         """Record a mistake of the test, and return the answer to its request: an error."""
@@ -271,7 +298,7 @@ class ResponseRunner:
             self._lanes.evict(request.lane, request.get("previous_response_id"))
             return
         response_id, output = plan.stored
-        response = StoredResponse(response_id, history_after(request.history, output))
+        response = StoredResponse(response_id, history_after(request.conversation, output))
         self._lanes.save(request.lane, response, store=request.stores)
 
     async def _settle_steers(

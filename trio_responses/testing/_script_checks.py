@@ -9,6 +9,7 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args, get_origin
 
+from trio_responses._wire import qualified_name
 from trio_responses.testing._frames import KNOWN_CODES
 from trio_responses.testing._records import Request
 
@@ -165,12 +166,13 @@ def _functions_of(request: Request) -> Iterator[str]:
             yield from _functions_in(item.get("tools"))
 
 
-def _functions_in(tools: Any) -> Iterator[str]:
+def _functions_in(tools: Any, namespace: str | None = None) -> Iterator[str]:
     if not isinstance(tools, list):
         return
     for tool in cast("Any", tools):
         if isinstance(tool, dict):
             fields_of_tool = cast("Json", tool)
+            name = str(fields_of_tool.get("name"))
             if fields_of_tool.get("type") == "function":
-                yield str(fields_of_tool.get("name"))
-            yield from _functions_in(fields_of_tool.get("tools"))
+                yield qualified_name(name, namespace)
+            yield from _functions_in(fields_of_tool.get("tools"), name)

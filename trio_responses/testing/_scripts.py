@@ -43,6 +43,8 @@ class Call:
     _: KW_ONLY
     call_id: str | None = None
     """The ``call_id``; None lets the server generate one."""
+    namespace: str | None = None
+    """The namespace of the function; None for a function outside of every namespace."""
     unoffered: bool = False
     """Whether the call may name a function that the request does not offer. By default, such a call
     is a mistake of the test."""
@@ -52,16 +54,22 @@ class Call:
     def __post_init__(self) -> None:
         """Raise on values that no model sends."""
         check_type("the name of a call", self.name, str)
+        check_type("the namespace of a call", self.namespace, str, type(None))
         check_arguments(self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response of the model: reasoning, then text, then calls, each only if given."""
+    """A response of the model: reasoning, commentary, text, then calls, each only if given."""
 
     text: str | None = None
     """The text of the message; None sends no message."""
     _: KW_ONLY
+    commentary: Sequence[str] = ()
+    """The texts of messages before the text, with the ``phase`` ``commentary``."""
+    phase: str | None = None
+    """The ``phase`` of the message and of those in ``more``; None is ``final_answer`` after
+    commentary, else no field."""
     more: Sequence[str] = ()
     """The texts of further messages, each an output item of its own."""
     calls: Sequence[Call] = ()
@@ -95,6 +103,8 @@ class Reply:
         """Raise on values of the wrong type, unknown choices and numbers that are too small."""
         check_type("the text of a reply", self.text, str, type(None))
         check_types("more", self.more, str)
+        check_types("commentary", self.commentary, str)
+        check_type("phase", self.phase, str, type(None))
         check_types("calls", self.calls, Call)
         check_types("chunks", self.chunks or (), str)
         check_at_least("chunk_size", self.chunk_size, 1)
@@ -105,6 +115,8 @@ class Reply:
 class ReplyOptions(TypedDict, total=False):
     """The fields of :class:`Reply` except its text, as keyword arguments."""
 
+    commentary: Sequence[str]
+    phase: str | None
     more: Sequence[str]
     calls: Sequence[Call]
     reasoning: str | None

@@ -20,7 +20,7 @@ from trio_responses._endpoint import Endpoint
 from trio_responses._instruments.recording import Recording
 from trio_responses.testing._frames import ErrorShape, Frame, default_message
 from trio_responses.testing._handshake import ConnectionHandler, json_refusal
-from trio_responses.testing._records import Connection, Request, SteerRequest
+from trio_responses.testing._records import Connection, Records, Request, SteerRequest
 from trio_responses.testing._replay import plan_replay
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._script_checks import check_at_least, check_connection_end
@@ -46,6 +46,9 @@ from trio_responses.testing._streams import MemoryStream, memory_connection
 MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024 - 1
 """The size of the largest accepted request; a larger one closes the connection with 1009
 (docs/protocol.md 5.9)."""
+
+MAX_REMEMBERED: Final = 1000
+"""The number of records of each kind, and of stored responses, that a server keeps by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,11 @@ class ResponsesServer:
     # Records
 
     @property
-    def requests(self) -> list[Request]:
-        """Received ``response.create`` frames and successors, in the order of arrival."""
+    def requests(self) -> Records[Request]:
+        """Received ``response.create`` frames and successors, in the order of arrival.
+
+        Of these records, and of the others, the server keeps the latest ``max_remembered``.
+        """
         return self._state.requests
 
     @property
@@ -113,12 +119,12 @@ class ResponsesServer:
         return self.requests[-1]
 
     @property
-    def steers(self) -> list[SteerRequest]:
+    def steers(self) -> Records[SteerRequest]:
         """Every received ``response.steer``, refused ones included, in the order of arrival."""
         return self._state.steers
 
     @property
-    def connections(self) -> list[Connection]:
+    def connections(self) -> Records[Connection]:
         """Client connections in the order of opening, with their handshakes and ends."""
         return self._state.connections
 
@@ -132,7 +138,7 @@ class ResponsesServer:
         state = self._state
         return ServerStatistics(
             handshakes=len(state.connections),
-            refused=sum(c.status not in {None, 101} for c in state.connections),
+            refused=state.refused,
             open=len(state.open_connections),
             max_open=state.max_open,
             requests=len(state.requests),
@@ -154,6 +160,7 @@ class ResponsesServer:
         arguments: Mapping[str, Any] | str = "{}",
         *,
         call_id: str | None = None,
+        namespace: str | None = None,
         unoffered: bool = False,
     ) -> Script:
         """Answer the next request with one function call; parameters as in :class:`Call`.
@@ -162,8 +169,9 @@ class ResponsesServer:
         ``AssertionError`` is added to :attr:`errors`. Pass ``unoffered=True`` to imitate a model
         that invents a name.
         """
-        call = Call(name, arguments, call_id=call_id, unoffered=unoffered)
-        return self.answer(call)
+        return self.answer(
+            Call(name, arguments, call_id=call_id, namespace=namespace, unoffered=unoffered)
+        )
 
     def calls(self, *calls: Call) -> Script:
         """Answer the next request with several function calls in one response."""
@@ -504,10 +512,12 @@ async def open_test_server(
     max_age: float | None = 3600,
     lanes: bool = True,
     steering: bool = True,
+    strict: bool = True,
     unknown_parameters: bool = False,
     ping_interval: float | None = None,
     ping_timeout: float = 20,
     max_message_size: int = MAX_MESSAGE_SIZE,
+    max_remembered: int | None = MAX_REMEMBERED,
     close_timeout: float = 5,
     wall_clock: Callable[[], float] | None = None,
 ) -> AsyncGenerator[ResponsesServer, None]:
@@ -530,16 +540,22 @@ async def open_test_server(
         as servers with one lane do.
     :param steering: Whether the server accepts ``response.steer``; if not, it refuses every input,
         as for models without steering.
+    :param strict: Whether the server refuses what OpenAI is known to refuse: items of another form,
+        calls without outputs, strings that are too long and so on. If not, the server refuses only
+        what it cannot process.
     :param unknown_parameters: Whether requests may have unknown fields; if not, the server refuses
         them, as OpenAI does, so that a test finds a typo.
     :param ping_interval: Seconds between pings of the server; None sends no pings.
     :param ping_timeout: Seconds without a pong before the server closes with 1011.
     :param max_message_size: Characters in the largest accepted frame; a larger frame closes the
         connection with 1009.
+    :param max_remembered: The number of requests, steering inputs, connections and stored responses
+        that the server keeps, of each the latest; None keeps all of them.
     :param close_timeout: Seconds that the server waits for the answer to its close frame.
     :param wall_clock: The source of ``created_at``, in Unix seconds; None counts from a fixed date,
         so that every run gives the same frames.
     """
+    check_at_least("max_remembered", max_remembered, 1)
     options = ServerOptions(
         api_key=api_key,
         max_age=max_age,
@@ -551,6 +567,8 @@ async def open_test_server(
         wall_clock=wall_clock,
         steering=steering,
         unknown_parameters=unknown_parameters,
+        strict=strict,
+        max_remembered=max_remembered,
     )
     async with open_collapsing_nursery() as nursery:
         yield ResponsesServer(ServerState(options=options), nursery)

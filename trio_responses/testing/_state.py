@@ -7,14 +7,16 @@ its latest response and no older one (docs/protocol.md 5.1, 5.2). Nothing in thi
 
 import inspect
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
-from trio_responses.testing._frames import Frame, Json
-from trio_responses.testing._records import Connection, Request, SteerRequest
+from trio_responses.testing._frames import Frame
+from trio_responses.testing._history import History
+from trio_responses.testing._item_checks import SentNames
+from trio_responses.testing._records import Connection, Records, Request, SteerRequest
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._response_plans import IdGenerator
 from trio_responses.testing._scripts import Answer, HandshakeFault, How, Responder, Script
@@ -34,7 +36,7 @@ class StoredResponse:
     """A finished response that a request can continue."""
 
     id: str
-    history: tuple[Json, ...]
+    history: History
     """Every input item and output item of the chain that ends with this response, oldest first;
     after a compaction, the items from the compaction item on."""
 
@@ -50,13 +52,44 @@ class _Lane(Generic[_RequestT]):
     queue: deque[_RequestT] = field(default_factory=deque[_RequestT])
 
 
+class ResponseStore:
+    """The responses with ``store`` set that a server keeps: the latest ones.
+
+    :param limit: The number of responses to keep; None is all.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._responses: dict[str, StoredResponse] = {}
+        self.has_dropped: bool = False
+        """Whether a response was dropped for a later one."""
+
+    def get(self, response_id: str) -> StoredResponse | None:
+        """Return a response, or None."""
+        return self._responses.get(response_id)
+
+    def save(self, response: StoredResponse) -> None:
+        """Keep a response, and drop the oldest one beyond the limit."""
+        self._responses[response.id] = response
+        if self._limit is not None and len(self._responses) > self._limit:
+            del self._responses[next(iter(self._responses))]
+            self.has_dropped = True
+
+    def forget(self, response_id: str | None) -> None:
+        """Remove a response, or all (None)."""
+        if response_id is None:
+            self._responses.clear()
+        else:
+            self._responses.pop(response_id, None)
+
+
 class ServerLanes(Generic[_RequestT]):
     """The lanes (``stream_id``) of one connection: queued requests, limits and cached responses.
 
-    :param stored: Responses with ``store`` set, by id: shared by all connections of a server.
+    :param stored: Responses with ``store`` set: shared by all connections of a server.
     """
 
-    def __init__(self, stored: MutableMapping[str, StoredResponse]) -> None:
+    def __init__(self, stored: ResponseStore) -> None:
         self._lanes: dict[str | None, _Lane[_RequestT]] = {None: _Lane(None)}
         self._stored = stored
         self._arrivals: deque[str | None] = deque()
@@ -108,7 +141,7 @@ class ServerLanes(Generic[_RequestT]):
         """Make a response the latest one of its lane (``stream_id``), and store it if ``store``."""
         self._lanes[name].latest = response
         if store:
-            self._stored[response.id] = response
+            self._stored.save(response)
 
     def evict(self, name: str | None, parent_id: object) -> None:
         """Remove the parent of a failed continuation if the parent is the latest of its lane."""
@@ -166,6 +199,8 @@ class ServerOptions:
     wall_clock: Callable[[], float] | None
     steering: bool
     unknown_parameters: bool
+    strict: bool
+    max_remembered: int | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,10 +219,10 @@ class ServerState:
     )
     """The error codes for the next steering inputs, each with its remaining uses; None is no
     limit."""
-    stored: dict[str, StoredResponse] = field(default_factory=dict[str, StoredResponse])
-    requests: list[Request] = field(default_factory=list[Request])
-    steers: list[SteerRequest] = field(default_factory=list[SteerRequest])
-    connections: list[Connection] = field(default_factory=list[Connection])
+    stored: ResponseStore = field(init=False)
+    requests: Records[Request] = field(init=False)
+    steers: Records[SteerRequest] = field(init=False)
+    connections: Records[Connection] = field(init=False)
     open_connections: list[OpenConnection] = field(default_factory=list[OpenConnection])
     """The open WebSockets, oldest first."""
     ids: IdGenerator = field(default_factory=IdGenerator)
@@ -200,14 +235,39 @@ class ServerState:
     """The scripts of a recording: one for each coming request, in the order of arrival."""
     replay_steers: deque[trio.Event] = field(default_factory=deque[trio.Event])
     """The events of a recording, to be set one by one when steering inputs arrive."""
+    sent_names: SentNames = field(default_factory=dict[str, set[str]])
+    """The names in the output items that scripts have sent."""
+    _refused_and_dropped: int = 0
+    """The number of refused upgrades without a record."""
     _assigned: dict[int, Script] = field(default_factory=dict[int, Script])
     _started_at: float = field(default_factory=trio.current_time)
+
+    def __post_init__(self) -> None:
+        """Set the limits of what the server remembers."""
+        limit = self.options.max_remembered
+        self.stored = ResponseStore(limit)
+        self.requests = Records("requests", limit)
+        self.steers = Records("steers", limit)
+        self.connections = Records("connections", limit)
 
     def now(self) -> float:
         """Return the time on the server's wall clock, in Unix seconds."""
         if self.options.wall_clock is not None:
             return self.options.wall_clock()
         return _EPOCH + trio.current_time() - self._started_at
+
+    def add_handshake(self) -> Connection:
+        """Return the record of a stream that is opened to the server."""
+        record = Connection(len(self.connections) + 1)
+        dropped = self.connections.append(record)
+        self._refused_and_dropped += dropped is not None and dropped.is_refused
+        return record
+
+    @property
+    def refused(self) -> int:
+        """The number of upgrades answered with an HTTP error."""
+        kept = self.connections[-(self.options.max_remembered or 0) :]
+        return self._refused_and_dropped + sum(each.is_refused for each in kept)
 
     def add_connection(self, connection: OpenConnection) -> None:
         """Record a WebSocket that opens."""
@@ -288,10 +348,7 @@ class ServerState:
 
     def forget(self, response_id: str | None) -> None:
         """Remove a response, or all (None), from the store and from all connections."""
-        if response_id is None:
-            self.stored.clear()
-        else:
-            self.stored.pop(response_id, None)
+        self.stored.forget(response_id)
         for connection in self.open_connections:
             connection.forget(response_id)
 

@@ -11,12 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from trio_responses.testing._frames import Frame, Json
+from trio_responses.testing._history import is_hosted
 from trio_responses.testing._records import Request, SteerRequest
 from trio_responses.testing._request_checks import check_steer
 from trio_responses.testing._state import ServerState
 
 MAX_PENDING_STEERS: Final = 8
 """The most inputs that can wait for one response's successor. The real limit is not documented."""
+
+MAX_ENDED_TARGETS: Final = 50
+"""The number of ended responses of a connection that are kept, at least; inputs to older ones are
+refused as inputs to unknown responses."""
 
 FAILED: Final = "successor_creation_failed"
 
@@ -141,8 +146,16 @@ class SteeringState:
 
     def add_target(self, response_id: str, request: Request) -> SteerTarget:
         """Return the target for a response that starts."""
+        self._forget_ended_targets()
         target = self._targets[response_id] = SteerTarget(response_id, request)
         return target
+
+    def _forget_ended_targets(self) -> None:
+        """Remove the oldest responses that take no input any more, if there are many."""
+        if len(self._targets) > 2 * MAX_ENDED_TARGETS:
+            ended = [key for key, target in self._targets.items() if target.phase == "closed"]
+            for key in ended[:-MAX_ENDED_TARGETS]:
+                del self._targets[key]
 
     def receive(self, body: Json) -> Iterator[Json]:
         """Accept or refuse one ``response.steer``, and yield the events to send, one by one."""
@@ -190,15 +203,9 @@ def required_input(output: Sequence[Json]) -> list[Json]:
         kind, fields = _STUBS.get(str(item.get("type")), ("", ()))
         if item.get("type") == "mcp_approval_request":
             stubs.append({"type": "mcp_approval_response", "approval_request_id": item.get("id")})
-        elif kind and not _is_hosted(item) and (kind, item.get("call_id")) not in answered:
+        elif kind and not is_hosted(item) and (kind, item.get("call_id")) not in answered:
             stubs.append({"type": kind, **{name: item.get(name) for name in fields}})
     return stubs
-
-
-def _is_hosted(call: Json) -> bool:
-    """Whether the server answers a call itself, with its own tool search or shell."""
-    environment: Any = call.get("environment") or {}
-    return call.get("execution") == "server" or environment.get("type") == "container_reference"
 
 
 def make_successor(target: SteerTarget, steers: list[SteerRequest]) -> Request:

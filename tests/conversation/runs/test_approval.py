@@ -7,7 +7,14 @@ import trio
 
 from tests.conversation.rig import history, open_conversation
 from tests.conversation.runs.rig import answers, is_paired, outputs, say_raw
-from trio_responses import CallNotRejectable, ToolFinished, ToolStarted, function_tool
+from trio_responses import (
+    CallNotRejectable,
+    SafetyChecksPending,
+    ToolFinished,
+    ToolStarted,
+    function_tool,
+)
+from trio_responses._wire import ComputerCallOutput, ComputerScreenshot
 from trio_responses.testing import Call, ResponsesServer
 
 if TYPE_CHECKING:
@@ -147,6 +154,128 @@ async def test_a_declined_computer_call_raises_and_can_be_answered_later(
         await conversation.run(handlers={"computer_call": look})
     [answer] = answers(narrow_server.requests[1])
     assert answer["output"]["type"] == "computer_screenshot"
+
+
+CHECK: "Json" = {"id": "sc_1", "code": "malicious_instructions", "message": "The page says so."}
+SCREEN = {"type": "computer_screenshot", "image_url": "data:,"}
+
+
+def click(*checks: "Json") -> "Json":
+    """Return a computer call with pending safety checks."""
+    action = {"type": "click", "x": 1, "y": 1, "button": "left"}
+    ids = {"id": "cu_1", "call_id": "1", "status": "completed"}
+    return {"type": "computer_call", **ids, "action": action, "pending_safety_checks": [*checks]}
+
+
+@pytest.mark.parametrize(
+    ("result", "acknowledged"),
+    [
+        (SCREEN, [CHECK]),
+        ({"type": "computer_call_output", "call_id": "1", "output": SCREEN}, [CHECK]),
+        (ComputerCallOutput(call_id="1", output=ComputerScreenshot(image_url="data:,")), [CHECK]),
+        (
+            {
+                "type": "computer_call_output",
+                "call_id": "1",
+                "output": SCREEN,
+                "acknowledged_safety_checks": [{"id": "sc_1"}],
+            },
+            [{"id": "sc_1"}],
+        ),
+    ],
+)
+async def test_an_approved_computer_call_acknowledges_its_safety_checks(
+    narrow_server: ResponsesServer, result: Any, acknowledged: Any
+) -> None:
+    """A whole output item of the handler may have its own acknowledgement."""
+    say_raw(narrow_server, click(CHECK))
+    asked: list[str | None] = []
+
+    async def act(_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return result
+
+    async def approve(call: Any) -> bool:
+        await trio.lowlevel.checkpoint()
+        asked.extend(check.message for check in call.pending_safety_checks)
+        return True
+
+    async with open_conversation(narrow_server) as conversation:
+        await conversation.run("Go.", handlers={"computer_call": act}, approve=approve)
+    assert asked == [CHECK["message"]]
+    [answer] = answers(narrow_server.requests[1])
+    assert answer["acknowledged_safety_checks"] == acknowledged
+    assert answer["output"] == SCREEN
+
+
+async def test_a_call_with_safety_checks_does_not_run_without_approval(
+    narrow_server: ResponsesServer,
+) -> None:
+    """The next run can approve it."""
+    say_raw(narrow_server, click(CHECK))
+    clicks: list[str] = []
+
+    async def act(call: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        clicks.append(call.call_id)
+        return SCREEN
+
+    async def decline(_: Any) -> str:
+        await trio.lowlevel.checkpoint()
+        return "Too risky."
+
+    async def agree(_: Any) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    handlers = {"computer_call": act}
+    async with open_conversation(narrow_server) as conversation:
+        with pytest.raises(SafetyChecksPending, match="malicious_instructions") as raised:
+            await conversation.run("Go.", handlers=handlers)
+        assert raised.value.call.call_id == "1"
+        with pytest.raises(CallNotRejectable, match="Too risky"):
+            await conversation.run(handlers=handlers, approve=decline)
+        assert clicks == []
+        assert len(narrow_server.requests) == 1
+        await conversation.run(handlers=handlers, approve=agree)
+    assert clicks == ["1"]
+    [answer] = answers(narrow_server.requests[1])
+    assert answer["acknowledged_safety_checks"] == [CHECK]
+
+
+@pytest.mark.parametrize("checks", [3, [{"code": "x"}], [7]])
+async def test_a_call_whose_safety_checks_cannot_be_read_does_not_run(
+    narrow_server: ResponsesServer, checks: Any
+) -> None:
+    say_raw(narrow_server, {**click(), "pending_safety_checks": checks})
+
+    async def refuse(call: Any) -> Any:
+        raise AssertionError(call)
+
+    async with open_conversation(narrow_server) as conversation:
+        with pytest.raises(CallNotRejectable, match="pending_safety_checks"):
+            await conversation.run("Go.", handlers={"computer_call": refuse}, approve=refuse)
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_a_call_without_safety_checks_acknowledges_none(
+    narrow_server: ResponsesServer, *, approved: bool
+) -> None:
+    say_raw(narrow_server, click())
+
+    async def act(_: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return SCREEN
+
+    async def agree(_: Any) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    options: Json = {"approve": agree} if approved else {}
+    async with open_conversation(narrow_server) as conversation:
+        await conversation.run("Go.", handlers={"computer_call": act}, **options)
+    [answer] = answers(narrow_server.requests[1])
+    assert "acknowledged_safety_checks" not in answer
 
 
 async def test_an_approval_that_is_neither_true_nor_text_declines(server: ResponsesServer) -> None:

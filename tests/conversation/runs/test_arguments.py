@@ -112,9 +112,82 @@ def test_no_arguments_of_a_call_end_the_run(given: list[tuple[str, str]]) -> Non
     trio.run(run_calls, given, clock=MockClock(autojump_threshold=0))
 
 
-@pytest.mark.parametrize("name", ["", "\x00", "a" * 10_000, "forecast ", "{}", "\u2028"])
+@pytest.mark.parametrize("name", ["\x00", "a" * 10_000, "forecast ", "{}", "\u2028"])
 async def test_no_name_of_a_call_ends_the_run(narrow_server: ResponsesServer, name: str) -> None:
     say(narrow_server, [(name, "{}")])
     async with open_conversation(narrow_server, tools=[forecast]) as conversation:
         await conversation.run("Go.")
     assert outputs(narrow_server.requests[1]) == [f"There is no tool named {name!r}."]
+
+
+async def test_an_empty_name_of_a_call_does_not_end_the_run() -> None:
+    """OpenAI sends no such call, and refuses it in an input."""
+    async with open_test_server(lanes=False, strict=False) as server:
+        say(server, [("", "{}")])
+        async with open_conversation(server, tools=[forecast]) as conversation:
+            await conversation.run("Go.")
+        assert outputs(server.requests[1]) == ["There is no tool named ''."]
+
+
+# --- Arguments that came in other events -----------------------------------------------------
+
+REAL = '{"path":"/tmp/x","force":false}'
+
+
+def events_with_arguments(*, finished: bool, terminal: str | None) -> list[Any]:
+    """Return a response with one call: its arguments are in events of their own alone."""
+    item = function_call("delete", "")
+    pieces = "response.function_call_arguments"
+    at = {"item_id": item["id"], "output_index": 0}
+    frames: list[Any] = [
+        created(),
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": f"{pieces}.delta", **at, "delta": REAL[:9]},
+        {"type": f"{pieces}.done", **at, "arguments": REAL},
+    ]
+    if finished:
+        frames.append(item_done(item))
+    end = ended([] if terminal is None else [{**item, "arguments": terminal}])
+    return [*frames, end]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("terminal", [None, ""])
+async def test_a_tool_never_runs_with_defaults_in_place_of_the_arguments(
+    narrow_server: "ResponsesServer",
+    finished: bool,  # noqa: FBT001
+    terminal: str | None,
+) -> None:
+    deleted: list[tuple[str, bool]] = []
+
+    @function_tool
+    async def delete(path: str = "/", force: bool = True) -> str:  # noqa: FBT001, FBT002
+        await trio.lowlevel.checkpoint()
+        deleted.append((path, force))
+        return "done"
+
+    narrow_server.answer(events_with_arguments(finished=finished, terminal=terminal))
+    narrow_server.reply("Deleted.")
+    async with open_conversation(narrow_server, tools=[delete]) as conversation:
+        await conversation.run("Go.")
+        call = next(item for item in history(conversation) if item["type"] == "function_call")
+    assert deleted == [("/tmp/x", False)]  # noqa: S108 - the model's words
+    assert call["arguments"] == REAL
+
+
+async def test_calls_with_one_index_all_run(narrow_server: "ResponsesServer") -> None:
+    ran: list[int] = []
+
+    @function_tool
+    async def count(number: int) -> str:
+        await trio.lowlevel.checkpoint()
+        ran.append(number)
+        return "done"
+
+    calls = [function_call("count", f'{{"number":{at}}}', f"call_{at}") for at in range(3)]
+    narrow_server.answer([created(), *(item_done(call, 0) for call in calls), ended()])
+    narrow_server.reply("Counted.")
+    async with open_conversation(narrow_server, tools=[count]) as conversation:
+        await conversation.run("Go.")
+        assert is_paired(history(conversation))
+    assert sorted(ran) == [0, 1, 2]

@@ -21,6 +21,7 @@ from tests.conversation.runs.rig import (
 )
 from tests.turn.rig import Crowd, ask, assert_at_rest, heard
 from trio_responses import (
+    CallNotRejectable,
     ConfigurationError,
     ResponseFailedError,
     ToolFinished,
@@ -28,11 +29,15 @@ from trio_responses import (
     function_tool,
 )
 from trio_responses.testing import Call, ResponsesServer
+from trio_responses.types import InputImage, InputText
 
 if TYPE_CHECKING:
     from trio_responses._tools.toolbox import OnToolError
 
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
+AMBIGUOUS = (
+    "The call was not run: several calls have this call_id. Call again, with an id for each."
+)
 NOT_RUN = "The call was cut off by a limit, and not run."
 
 
@@ -108,7 +113,13 @@ async def test_calls_that_had_not_started_are_run_by_the_next_run(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_rounds": 0}, {"max_concurrency": 0}, {"max_concurrency": float("nan")}]
+    "wrong",
+    [
+        {"max_rounds": 0},
+        {"max_concurrency": 0},
+        {"max_concurrency": float("nan")},
+        {"max_tool_output": 0},
+    ],
 )
 async def test_invalid_options_of_a_run_are_rejected(
     server: ResponsesServer, wrong: dict[str, Any]
@@ -334,8 +345,216 @@ async def test_an_error_text_with_lone_surrogates_is_sent_to_the_model(
     async with open_conversation(server, tools=[read, name]) as conversation:
         await conversation.run("Go.")
     text, returned = outputs(server.requests[1])
-    assert text == "Error: FileNotFoundError: caf?.txt"
-    assert "JSON cannot express" in returned
+    assert text == "Error: FileNotFoundError: caf\ufffd.txt"
+    assert returned == "caf\ufffd.txt"
+
+
+# --- Exceptions of a nursery -------------------------------------------------------------
+
+
+def noted(error: Exception, *notes: str) -> Exception:
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+async def raise_it(error: Exception) -> None:
+    await trio.lowlevel.checkpoint()
+    raise error
+
+
+GROUPS: dict[str, tuple[list[Exception], str]] = {
+    "one": ([ValueError("no such city")], "ValueError: no such city"),
+    "with a note": (
+        [noted(ValueError("no such city"), "Try Oslo.", "Or Rome.")],
+        "ValueError: no such city\nTry Oslo.\nOr Rome.",
+    ),
+    "nested": (
+        [ExceptionGroup("inner", [ExceptionGroup("innermost", [KeyError("x")])])],
+        "KeyError: 'x'",
+    ),
+    "several": ([ValueError("a"), KeyError("b")], "ValueError: a\nKeyError: 'b'"),
+    "equal": ([ValueError("a"), ValueError("a")], "ValueError: a"),
+    "with a note of the group": (
+        [noted(ExceptionGroup("inner", [ValueError("a")]), "In step 2.")],
+        "ValueError: a\nIn step 2.",
+    ),
+    "too slow": ([trio.TooSlowError()], "the tool took too long"),
+    "many": (
+        [ValueError(str(number)) for number in range(12)],
+        "\n".join([*(f"ValueError: {number}" for number in range(10)), "(and 2 more)"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+async def test_the_model_is_told_the_causes_in_a_group(name: str, server: ResponsesServer) -> None:
+    errors, text = GROUPS[name]
+
+    @function_tool
+    async def search() -> str:
+        await trio.lowlevel.checkpoint()
+        raise ExceptionGroup("Exceptions from Trio nursery", errors)
+
+    server.answer([Call("search", call_id="1")])
+    async with open_conversation(server, tools=[search]) as conversation:
+        await conversation.run("Go.")
+    assert outputs(server.requests[1]) == [f"Error: {text}"]
+
+
+async def test_the_model_is_told_the_cause_that_a_nursery_of_a_tool_raises(
+    server: ResponsesServer,
+) -> None:
+    """The sibling that the nursery cancels is no cause."""
+
+    @function_tool
+    async def search() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            nursery.start_soon(raise_it, noted(ValueError("no such city"), "Try Oslo."))
+        raise AssertionError
+
+    server.answer([Call("search", call_id="1")])
+    async with (
+        open_conversation(server, tools=[search]) as conversation,
+        conversation.run_stream("Go.") as run,
+    ):
+        events = [event async for event in run]
+    assert outputs(server.requests[1]) == ["Error: ValueError: no such city\nTry Oslo."]
+    (finished,) = [event for event in events if isinstance(event, ToolFinished)]
+    assert isinstance(finished.error, ExceptionGroup)
+    assert finished.output == "Error: ValueError: no such city\nTry Oslo."
+
+
+async def test_the_model_is_told_the_error_of_a_tool_that_its_time_limit_cancelled(
+    server: ResponsesServer,
+) -> None:
+    @function_tool(timeout=1)
+    async def search() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("the connection was not closed")
+        raise AssertionError
+
+    server.answer([Call("search", call_id="1")])
+    async with open_conversation(server, tools=[search]) as conversation:
+        await conversation.run("Go.")
+    assert outputs(server.requests[1]) == ["Error: ValueError: the connection was not closed"]
+
+
+async def test_the_model_is_told_the_cause_in_a_group_of_a_handler(
+    narrow_server: ResponsesServer,
+) -> None:
+    async def run_sql(call: Any) -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(raise_it, ValueError(f"{call.input} is no SQL"))
+        raise AssertionError
+
+    call = {"type": "custom_tool_call", "id": "a", "call_id": "1", "name": "sql", "input": "drop"}
+    say_raw(narrow_server, call)
+    async with open_conversation(narrow_server) as conversation:
+        await conversation.run("Go.", handlers={"sql": run_sql})
+    assert outputs(narrow_server.requests[1]) == ["Error: ValueError: drop is no SQL"]
+
+
+async def test_a_group_of_approve_ends_the_run_unchanged(server: ResponsesServer) -> None:
+    error = ValueError("no terminal")
+
+    async def approve(call: Any) -> bool:  # noqa: ARG001 - each call is asked for
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(raise_it, error)
+        raise AssertionError
+
+    server.answer([WEATHER])
+    async with open_conversation(server, tools=[weather]) as conversation:
+        with pytest.raises(ExceptionGroup) as raised:
+            await conversation.run("Go.", approve=approve)
+    assert raised.value.exceptions == (error,)
+
+
+# --- Arguments and results ---------------------------------------------------------------
+
+
+async def test_a_call_with_lost_arguments_is_answered_with_an_error(
+    narrow_server: ResponsesServer,
+) -> None:
+    deleted: list[str] = []
+
+    @function_tool(run_in_thread=False)
+    def delete(path: str = "/", *, force: bool = True) -> None:  # noqa: ARG001 - its default counts
+        deleted.append(path)
+
+    texts = ["", "{}", "null"]
+    say_raw(narrow_server, *(function_call("delete", text, str(n)) for n, text in enumerate(texts)))
+    async with open_conversation(narrow_server, tools=[delete]) as conversation:
+        await conversation.run("Go.")
+    assert not deleted
+    for output in outputs(narrow_server.requests[1]):
+        assert output.startswith("Error: The arguments are empty: write a JSON object with the")
+
+
+async def test_a_call_whose_arguments_are_an_object_runs(narrow_server: ResponsesServer) -> None:
+    call: Any = {**function_call("weather"), "arguments": {"city": "Oslo\ufffd"}}
+    custom = {"type": "custom_tool_call", "id": "b", "call_id": "2", "name": "sql", "input": [1]}
+
+    async def run_sql(call: Any) -> str:
+        await trio.lowlevel.checkpoint()
+        return f"ran {call.input}"
+
+    say_raw(narrow_server, call, custom)
+    async with open_conversation(narrow_server, tools=[weather]) as conversation:
+        await conversation.run("Go.", handlers={"sql": run_sql})
+    assert outputs(narrow_server.requests[1]) == ["21 degrees in Oslo\ufffd", "ran [1]"]
+
+
+async def test_half_a_surrogate_pair_in_arguments_runs_the_tool(
+    narrow_server: ResponsesServer,
+) -> None:
+    say_raw(narrow_server, function_call("weather", '{"city": "Oslo \\ud83d"}'))
+    async with open_conversation(narrow_server, tools=[weather]) as conversation:
+        await conversation.run("Go.")
+    assert outputs(narrow_server.requests[1]) == ["21 degrees in Oslo \ufffd"]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        (InputText(text="caption"), InputImage(file_id="f")),
+        ["caption", InputImage(file_id="f")],
+        ["caption", {"type": "input_image", "file_id": "f"}],
+        [["caption"], [InputImage(file_id="f")]],
+    ],
+    ids=range(4),
+)
+async def test_a_result_with_an_image_is_sent_as_content_parts(
+    result: Any, narrow_server: ResponsesServer
+) -> None:
+    parts = [InputText(text="caption"), InputImage(file_id="f")]
+    if isinstance(result[0], list):
+        parts[0] = InputText(text='["caption"]')
+
+    @function_tool
+    async def draw() -> Any:
+        await trio.lowlevel.checkpoint()
+        return result
+
+    async def paint(call: Any) -> Any:  # noqa: ARG001 - each call has the same result
+        await trio.lowlevel.checkpoint()
+        return result
+
+    custom = {"type": "custom_tool_call", "id": "b", "call_id": "2", "name": "paint", "input": ""}
+    say_raw(narrow_server, function_call("draw"), custom)
+    async with (
+        open_conversation(narrow_server, tools=[draw]) as conversation,
+        conversation.run_stream("Go.", handlers={"paint": paint}) as run,
+    ):
+        events = [event async for event in run]
+    finished = [event.output for event in events if isinstance(event, ToolFinished)]
+    assert finished == [parts, parts]
+    assert outputs(narrow_server.requests[1]) == [[part.to_dict() for part in parts]] * 2
 
 
 async def test_an_error_whose_text_raises_is_sent_by_its_class(server: ResponsesServer) -> None:
@@ -390,7 +609,10 @@ async def test_a_call_id_in_a_later_response_is_a_new_call(server: ResponsesServ
     ]
 
 
-async def test_a_call_id_twice_in_one_response_is_one_call(server: ResponsesServer) -> None:
+@pytest.mark.parametrize("again", ["Oslo", "Rome"])
+async def test_different_calls_with_one_id_do_not_run_and_equal_ones_run_once(
+    narrow_server: ResponsesServer, again: str
+) -> None:
     runs: list[str] = []
 
     @function_tool(name="weather")
@@ -399,11 +621,46 @@ async def test_a_call_id_twice_in_one_response_is_one_call(server: ResponsesServ
         runs.append(city)
         return city
 
-    server.calls(*(Call("weather", {"city": city}, call_id="1") for city in ("Oslo", "Rome")))
-    async with open_conversation(server, tools=[counting]) as conversation:
+    calls = [function_call("weather", f'{{"city": "{city}"}}') for city in ("Oslo", again)]
+    say_raw(narrow_server, *calls, function_call("weather", '{"city": "Bonn"}', "call_2"))
+    async with open_conversation(narrow_server, tools=[counting]) as conversation:
         await conversation.run("Go.")
-    assert runs == ["Rome"]
-    assert outputs(server.requests[1]) == ["Rome"]
+    one_call = again == "Oslo"
+    assert runs == (["Oslo", "Bonn"] if one_call else ["Bonn"])
+    assert outputs(narrow_server.requests[1]) == ["Oslo" if one_call else AMBIGUOUS, "Bonn"]
+
+
+async def test_two_computer_calls_with_one_id_end_the_run_and_do_not_run(
+    narrow_server: ResponsesServer,
+) -> None:
+    """Their outputs have no place for the reason; the caller sends an output."""
+
+    async def click(call: Any) -> Any:
+        raise AssertionError(call)
+
+    item = {"type": "computer_call", "call_id": "1", "status": "completed"}
+    actions = [{"type": "click", "x": x, "y": 1, "button": "left"} for x in (1, 2)]
+    say_raw(narrow_server, *({**item, "action": action} for action in actions))
+    screen = {"type": "computer_screenshot", "image_url": "data:,"}
+    async with open_conversation(narrow_server) as conversation:
+        with pytest.raises(CallNotRejectable, match="several calls have this call_id"):
+            await conversation.run("Go.", handlers={"computer_call": click})
+        await conversation.run([{"type": "computer_call_output", "call_id": "1", "output": screen}])
+    assert outputs(narrow_server.requests[1]) == [screen]
+
+
+async def test_calls_of_two_types_with_one_id_are_two_calls(narrow_server: ResponsesServer) -> None:
+    custom = {"type": "custom_tool_call", "call_id": "call_1", "name": "sql", "input": "select"}
+    say_raw(narrow_server, function_call("weather", '{"city": "Oslo"}'), custom)
+
+    async def query(_: Any) -> str:
+        await trio.lowlevel.checkpoint()
+        return "1 row"
+
+    tools = [weather, {"type": "custom", "name": "sql"}]
+    async with open_conversation(narrow_server, tools=tools) as conversation:
+        await conversation.run("Go.", handlers={"sql": query})
+    assert outputs(narrow_server.requests[1]) == ["21 degrees in Oslo", "1 row"]
 
 
 # --- Incomplete and failed responses -----------------------------------------------------

@@ -16,7 +16,6 @@ from trio_responses._wire import (
     CustomToolCallOutput,
     FunctionToolParam,
     InputText,
-    NamespaceTool,
 )
 
 if TYPE_CHECKING:
@@ -199,25 +198,6 @@ async def test_an_mcp_approval_is_answered_with_the_decision_and_its_reason(
     }
 
 
-@pytest.mark.parametrize("kind", FIELDS)
-async def test_an_interrupted_call_starts_again_only_if_its_output_cannot_state_this(
-    narrow_server: "ResponsesServer", kind: str
-) -> None:
-    starts: list[float] = []
-
-    async def hang(_: Any) -> Any:
-        starts.append(trio.current_time())
-        await trio.sleep_forever()
-
-    say_raw(narrow_server, call_of(kind))
-    tools = [{"type": "function", "name": "look_up"}]
-    async with open_conversation(narrow_server, tools=tools) as conversation:
-        for _ in range(2):
-            with trio.move_on_after(1):
-                await conversation.run("Go.", handlers={kind: hang})
-    assert len(starts) == (2 if kind in {"computer_call", "tool_search_call"} else 1)
-
-
 @pytest.mark.parametrize("kind", [kind for kind in FIELDS if kind != "local_shell_call"])
 async def test_the_exception_of_a_handler_is_sent_in_the_output(
     narrow_server: "ResponsesServer", kind: str
@@ -320,28 +300,6 @@ async def test_a_call_without_a_handler_ends_the_run_and_other_outputs_are_kept(
         "function_call_output",
     ]
     assert len(narrow_server.requests) == 2
-
-
-async def test_a_function_of_a_namespace_is_declared(narrow_server: "ResponsesServer") -> None:
-    """The caller answers its call; the model gets no error for an undeclared tool."""
-    space = NamespaceTool(
-        name="crm",
-        description="Customers.",
-        tools=[{"type": "function", "name": "find", "parameters": {}}],
-    )
-    item = function_call("find", namespace="crm")
-    say_raw(narrow_server, item)
-    async with open_conversation(narrow_server, tools=[space, count_up]) as conversation:
-        response = await conversation.run("Go.")
-        assert response.function_calls[0].namespace == "crm"
-        assert len(narrow_server.requests) == 1
-
-        async def find(_: Any) -> str:
-            await trio.lowlevel.checkpoint()
-            return "Ada"
-
-        await conversation.run(handlers={"find": find})
-    assert [item["output"] for item in answers(narrow_server.requests[1])] == ["Ada"]
 
 
 async def test_calls_that_the_server_runs_are_not_pending(narrow_server: "ResponsesServer") -> None:

@@ -10,6 +10,8 @@ import trio
 
 from tests.conversation.rig import history, open_conversation, open_steady
 from tests.conversation.runs.rig import WEATHER, is_paired, outputs, say_raw
+from tests.pool.rig import open_to
+from tests.turn.rig import message
 from trio_responses import (
     ConfigurationError,
     DeliveryStatus,
@@ -21,6 +23,7 @@ from trio_responses import (
     ResponseFailedError,
     function_tool,
 )
+from trio_responses.testing import Call
 from trio_responses.types import Response
 
 if TYPE_CHECKING:
@@ -58,6 +61,12 @@ async def weather(city: str) -> str:
 def refusal(text: str) -> "Json":
     part = {"type": "refusal", "refusal": text}
     return {"type": "message", "id": "msg_1", "role": "assistant", "content": [part]}
+
+
+def said(text: str, phase: str | None) -> "Json":
+    """Return a message of the model, with a phase if one is given."""
+    item = message(text)
+    return item if phase is None else {**item, "phase": phase}
 
 
 # --- Values ------------------------------------------------------------------------------
@@ -124,6 +133,154 @@ async def test_text_settings_of_parse_precede_those_of_the_conversation(
     async with open_conversation(server, text={"verbosity": "low"}) as conversation:
         await conversation.parse(Weather, "Go.", text={"verbosity": "high"})
     assert server.requests[0]["text"]["verbosity"] == "high"
+
+
+# --- Commentary ---------------------------------------------------------------------------
+
+PARSERS = pytest.mark.parametrize("turns", ["connection", "lane", "pool", "conversation"])
+
+
+async def parse(server: "ResponsesServer", turns: str, **params: Any) -> Any:
+    """Parse the answer to one turn, on a client of any kind."""
+    if turns == "pool":
+        async with open_to(server) as pool:
+            return (await pool.parse(Weather, model="m", input="Go.", **params)).parsed
+    async with open_steady(server) as connection:
+        if turns == "lane":
+            async with connection.lane() as lane:
+                return (await lane.parse(Weather, model="m", input="Go.", **params)).parsed
+        if turns == "connection":
+            return (await connection.parse(Weather, model="m", input="Go.", **params)).parsed
+        async with connection.conversation(model="m") as conversation:
+            return (await conversation.parse(Weather, "Go.", **params)).parsed
+
+
+@PARSERS
+async def test_the_final_answer_is_parsed_without_commentary(
+    server: "ResponsesServer", turns: str
+) -> None:
+    server.reply(OSLO, commentary=["I will check.", '{"city": "Rome", "degrees": 1}'])
+    assert await parse(server, turns) == Weather("Oslo", 21.5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("final_answer", "final_answer"),
+        (None, None),
+        ("commentary", None),
+        ("draft", "draft"),
+        ("draft", "final_answer"),
+        (None, "final_answer"),
+    ],
+)
+async def test_the_last_answer_counts(
+    narrow_server: "ResponsesServer", first: str | None, second: str | None
+) -> None:
+    say_raw(narrow_server, said("I will check.", first), said(OSLO, second))
+    assert await parse(narrow_server, "conversation") == Weather("Oslo", 21.5)
+
+
+async def test_a_final_answer_precedes_later_messages_without_phase(
+    narrow_server: "ResponsesServer",
+) -> None:
+    say_raw(narrow_server, said(OSLO, "final_answer"), said("Bye.", None))
+    assert await parse(narrow_server, "conversation") == Weather("Oslo", 21.5)
+
+
+async def test_a_refusal_in_commentary_is_no_refusal_of_the_answer(
+    narrow_server: "ResponsesServer",
+) -> None:
+    say_raw(
+        narrow_server,
+        {**refusal("I cannot look there."), "phase": "commentary"},
+        said(OSLO, "final_answer"),
+    )
+    assert await parse(narrow_server, "conversation") == Weather("Oslo", 21.5)
+
+
+async def test_a_refusal_after_commentary_is_the_answer(narrow_server: "ResponsesServer") -> None:
+    other = {**refusal("Not there."), "phase": "commentary"}
+    say_raw(narrow_server, other, {**refusal("No."), "phase": "final_answer"})
+    with pytest.raises(RefusalError) as raised:
+        await parse(narrow_server, "conversation")
+    assert raised.value.refusal == "No."
+
+
+async def test_a_refusal_in_commentary_alone_is_a_refusal(
+    narrow_server: "ResponsesServer",
+) -> None:
+    say_raw(narrow_server, {**refusal("No."), "phase": "commentary"})
+    with pytest.raises(RefusalError) as raised:
+        await parse(narrow_server, "conversation")
+    assert raised.value.refusal == "No."
+
+
+@PARSERS
+async def test_commentary_alone_is_no_answer(server: "ResponsesServer", turns: str) -> None:
+    server.reply(commentary=[OSLO])
+    with pytest.raises(ParseMismatchError, match="has no answer: its output has commentary alone"):
+        await parse(server, turns)
+
+
+async def test_an_output_without_messages_is_no_answer(server: "ResponsesServer") -> None:
+    server.reply(reasoning="Hm")
+    with pytest.raises(ParseMismatchError, match="has no answer: its output has no message"):
+        await parse(server, "connection")
+
+
+@PARSERS
+async def test_calls_that_nobody_answers_are_named(server: "ResponsesServer", turns: str) -> None:
+    """A tool that is offered as its definition alone has no function that a run could call."""
+    calls = [Call("look", call_id="call_1"), Call("dig", call_id="call_2")]
+    tools = [{"type": "function", "name": call.name} for call in calls]
+    server.reply(commentary=["I will check."], calls=calls)
+    words = r"the model called look \(call_1\), dig \(call_2\), which nobody has answered"
+    with pytest.raises(ParseMismatchError, match=words) as raised:
+        await parse(server, turns, tools=tools)
+    assert [getattr(call, "call_id", None) for call in raised.value.calls] == ["call_1", "call_2"]
+    assert raised.value.text == ""
+
+
+async def test_the_name_of_a_call_cannot_write_to_a_terminal(server: "ResponsesServer") -> None:
+    server.reply(calls=[Call("dig\x1b[2J", unoffered=True)])
+    with pytest.raises(ParseMismatchError, match=r"dig\\x1b\[2J"):
+        await parse(server, "connection")
+
+
+async def test_a_text_beside_calls_is_said_with_the_calls(server: "ResponsesServer") -> None:
+    server.reply("I will check.", calls=[Call("look", call_id="call_1", unoffered=True)])
+    with pytest.raises(ParseMismatchError) as raised:
+        await parse(server, "connection")
+    assert "does not fit the type that was asked for" in str(raised.value)
+    assert "the model called look (call_1)" in str(raised.value)
+    assert raised.value.text == "I will check."
+
+
+async def test_a_fitting_text_beside_calls_is_an_answer(server: "ResponsesServer") -> None:
+    server.reply(OSLO, calls=[Call("look", unoffered=True)])
+    assert await parse(server, "connection") == Weather("Oslo", 21.5)
+
+
+async def test_calls_that_a_tool_has_answered_are_not_named(server: "ResponsesServer") -> None:
+    look = {"type": "function", "name": "look"}
+    server.answer([WEATHER, Call("look", call_id="call_2")])
+    async with open_conversation(server, tools=[weather, look]) as conversation:
+        with pytest.raises(ParseMismatchError) as raised:
+            await conversation.parse(Weather, "Go.")
+    assert [getattr(call, "call_id", None) for call in raised.value.calls] == ["call_2"]
+
+
+async def test_other_kinds_of_calls_are_named_too(narrow_server: "ResponsesServer") -> None:
+    shell = {"type": "shell_call", "call_id": "call_1", "action": {"commands": ["ls"]}}
+    crm = {"type": "function_call", "call_id": "call_2", "name": "delete", "arguments": "{}"}
+    server_side = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+    hosted = {"type": "shell_call", "call_id": "call_3", "action": {"commands": ["ls"]}}
+    output: Json = {"type": "shell_call_output", "call_id": "call_3", "output": []}
+    say_raw(narrow_server, shell, {**crm, "namespace": "crm"}, server_side, hosted, output)
+    words = r"called shell_call \(call_1\), crm\.delete \(call_2\), which"
+    with pytest.raises(ParseMismatchError, match=words):
+        await parse(narrow_server, "connection")
 
 
 # --- Errors ------------------------------------------------------------------------------

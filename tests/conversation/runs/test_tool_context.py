@@ -137,7 +137,7 @@ async def test_a_tool_knows_its_call_and_its_conversation(server: ResponsesServe
         branch = await context.conversation.fork()
         seen.append((context.call, context.call_id, context.conversation, context.dependencies))
         assert repr(context) == "<ToolContext of call_1>"
-        return (await branch.create([*context.conversation.items, output("later")])).output_text
+        return (await branch.create([output("later")])).output_text
 
     def output(text: str) -> dict[str, Any]:
         return {"type": "function_call_output", "call_id": "call_1", "output": text}
