@@ -302,7 +302,7 @@ class HTTPExchange:
                 await client.back_off(error)
                 continue
             self._mark_written()
-            self.handshake_headers = _decode_headers(response)
+            self.handshake_headers = decode_headers(response)
             if response.status != UNAUTHORIZED or refreshed:
                 return response
             refreshed = True
@@ -335,19 +335,15 @@ class HTTPExchange:
     async def _read_body(self, response: httpcore2.Response, kind: str) -> None:
         """Read an answer that is no stream: an error, or a whole Response."""
         limit = self._config.limits.max_message_bytes if response.status == OK else MAX_ERROR_BYTES
-        body = bytearray()
-        async for data in _read(response):
-            body += data
-            if len(body) > limit:
-                break
+        body = await read_body(response, limit)
         message = None
         if response.status == OK:
-            message = _terminal_event(bytes(body)) if len(body) <= limit else None
+            message = _terminal_event(body) if len(body) <= limit else None
             if message is None:
                 reason = f"the answer is no event stream but {kind or 'of no content type'}"
                 raise ConnectionLost(None, reason, age=self.age)
         else:
-            message = error_message(response.status, self.handshake_headers, bytes(body[:limit]))
+            message = error_message(response.status, self.handshake_headers, body[:limit])
         await self._deliver([message])
 
     async def _deliver(self, messages: list[Message]) -> None:
@@ -409,7 +405,21 @@ def _terminal_event(body: bytes) -> bytes | None:
 TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 
 
-def _decode_headers(response: httpcore2.Response) -> dict[str, str]:
+async def read_body(response: httpcore2.Response, limit: int) -> bytes:
+    """Return the body of an answer; of a longer one, a beginning that is over the limit.
+
+    :raises ConnectionLost: when the HTTP connection was lost.
+    """
+    body = bytearray()
+    async for data in _read(response):
+        body += data
+        if len(body) > limit:
+            break
+    return bytes(body)
+
+
+def decode_headers(response: httpcore2.Response) -> dict[str, str]:
+    """Return the headers of an answer, with names in lower case."""
     return {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
     }
