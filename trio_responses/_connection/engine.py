@@ -103,6 +103,8 @@ class ConnectionEngine:
         self._http: HTTPClient | None = None
         self._http_retry_at = -math.inf
         """When the next attempt to open an HTTP connection begins, on Trio's clock."""
+        self._http_given_up: tuple[float, int] = (-math.inf, 0)
+        """When the attempts to open an HTTP connection were used up, and their number."""
         self._tasks = trio.CancelScope()
         self._started = False
         self.finished: trio.Event = trio.Event()
@@ -330,12 +332,9 @@ class ConnectionEngine:
         self.router.notify_channel(TransportChanged(transport=transport, error=copy))
         self.config.instruments.notify(Instrument.transport_changed, transport, error)
 
-    def _open_exchange(
-        self, nursery: trio.Nursery, client: HTTPClient, lane: str | None
-    ) -> Socket | None:
+    def _open_exchange(self, nursery: trio.Nursery, client: HTTPClient) -> Socket | None:
         """Open the socket of one request over HTTP, and start its receive task.
 
-        :param lane: the reserved lane of the request.
         :return: `None` while too many requests are active.
         """
         if self.sockets.count_exchanges() >= self.config.limits.http_connections:
@@ -346,7 +345,6 @@ class ConnectionEngine:
         if self.config.instruments.observes_frames:
             transport.frame_observer = observer
         socket.retire()
-        socket.lane_names.add(lane)
         self.sockets.add(socket)
         nursery.start_soon(self._run_exchange, socket)
         return socket
@@ -359,23 +357,29 @@ class ConnectionEngine:
         finally:
             await socket.transport.aclose()
 
-    async def _back_off_http(self, failure: ConnectError) -> None:
+    async def _back_off_http(self, failure: ConnectError, since: float) -> None:
         """Wait before the next attempt to open an HTTP connection.
 
-        Requests that fail while one waits have the same delay.
+        Requests that fail while one waits have the same delay, and the attempts are used up for
+        all of them at once.
 
+        :param since: the time of the first attempt, on Trio's clock.
         :raises ReconnectFailed: when the policy allows no other attempt.
         """
         now = trio.current_time()
-        if now >= self._http_retry_at:
+        if since > self._http_given_up[0] and now >= self._http_retry_at:
             attempts = self._backoff.attempts
             delay = self._backoff.next_delay(failure.retry_after)
             if delay is None:
                 self._backoff.reset()
-                raise ReconnectFailed(attempts, failure)
-            self._http_retry_at = now + delay
-            notify = self.config.instruments.notify
-            notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
+                self._http_given_up = now, attempts
+            else:
+                self._http_retry_at = now + delay
+                notify = self.config.instruments.notify
+                notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
+        given_up_at, attempts = self._http_given_up
+        if since <= given_up_at:
+            raise ReconnectFailed(attempts, failure, seconds=now - since)
         await trio.sleep_until(self._http_retry_at)
 
     # --- Rotation --------------------------------------------------------------------------
@@ -518,6 +522,8 @@ class ConnectionEngine:
                     await self._read(socket)
                 await self._read_arrived(socket)
                 socket.fail_overdue_turns()
+            if isinstance(socket.transport, HTTPExchange) and socket.requests.count():
+                socket.transport.abort()  # no reader waits for the rest of the response
         except ConnectionLost as lost:
             self._remove_socket(socket, lost)
         finally:

@@ -22,7 +22,7 @@ at any time. So a slow reader slows the server.
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -47,7 +47,7 @@ from trio_responses._transport.tls import TLSStream
 from trio_responses._wire.errors import error_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     import httpcore2
 
@@ -68,8 +68,14 @@ OK: Final = 200
 UNAUTHORIZED: Final = 401
 EVENT_STREAM: Final = "text/event-stream"
 JSON_TYPE: Final = "application/json"
+STREAM_OPENED: Final = frozenset(
+    {"connection.connect_tcp.complete", "connection.start_tls.complete"}
+)
 COMMAND: Final = b'{"type":"response.create",'
 STREAMED: Final = b'{"stream":true,'
+NOT_IN_BODY: Final = ("type", "stream", "stream_id", "generate")
+"""The fields of a command that are left out or replaced in the body of a ``POST``."""
+QUOTED: Final = tuple(b'"%b"' % name.encode() for name in NOT_IN_BODY[1:])
 
 
 def is_http_installed() -> bool:
@@ -96,8 +102,8 @@ class HTTPClient:
 
     :param get_headers: returns the headers of one request, with the key.
     :param refresh_key: whether a refused key may be replaced by calling ``get_headers`` again.
-    :param back_off: called when no HTTP connection could be opened; waits before the next attempt,
-        or raises the error that ends the attempts.
+    :param back_off: called when no HTTP connection could be opened, with the time of the first
+        attempt; waits before the next attempt, or raises the error that ends the attempts.
     :raises ConfigurationError: when httpcore2 is not installed, or h2 where HTTP/2 is asked for.
     """
 
@@ -107,7 +113,7 @@ class HTTPClient:
         get_headers: Callable[[], Awaitable[HeaderLines]],
         *,
         refresh_key: bool,
-        back_off: Callable[[ConnectError], Awaitable[None]],
+        back_off: Callable[[ConnectError, float], Awaitable[None]],
     ) -> None:
         check_http_installed(http2=config.http2)
         self.config = config
@@ -140,6 +146,15 @@ class HTTPClient:
         """
         import httpcore2  # noqa: PLC0415 - of an extra
 
+        scope = trio.CancelScope()
+
+        async def trace_step(step: str, info: Any) -> None:
+            # Between these steps and the next, httpcore2 waits for a lock. If cancelled there, it
+            # would keep an open byte stream that it neither uses nor closes.
+            scope.shield = step in STREAM_OPENED
+            if trace is not None:
+                await trace(step, info)
+
         own = {"accept": accept, "accept-encoding": "identity"}
         if body is not None:
             own |= {"content-type": JSON_TYPE, "content-length": str(len(body))}
@@ -151,10 +166,11 @@ class HTTPClient:
             self._root + target,
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in lines],
             content=body,
-            extensions={} if trace is None else {"trace": trace},
+            extensions={"trace": trace_step},
         )
-        with _errors_as_lost():
-            return await self._pool.handle_async_request(request)
+        with _errors_as_lost(trio.current_time()), scope:
+            response = await self._pool.handle_async_request(request)
+        return response  # noqa: RET504 - a scope may end its block, for a type checker
 
     async def aclose(self) -> None:
         """Close the idle HTTP connections."""
@@ -266,26 +282,37 @@ class HTTPExchange:
             self._ended.set()
 
     async def _run_request(self, body: bytes) -> None:
-        response = await self._send_request(body)
+        async with self._send_request(body) as response:
+            if response.status != UNAUTHORIZED or not self._client.refresh_key:
+                await self._read_answer(response)
+                return
+            refusal = await self._read_error(response)
         try:
-            headers = self.handshake_headers
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            encoding = headers.get("content-encoding", "identity").strip().lower()
-            if response.status == OK and encoding != "identity":
-                reason = f"the server compressed its answer ({encoding}), which was not asked for"
-                raise ConnectionLost(None, reason, age=self.age)
-            if response.status == OK and kind == EVENT_STREAM:
-                await self._read_events(response)
-            else:
-                await self._read_body(response, kind)
-        finally:
-            with trio.CancelScope(shield=True), suppress(Exception):
-                await response.aclose()
+            async with self._send_request(body) as response:
+                await self._read_answer(response)
+        except ConnectError:
+            await self._deliver([refusal])
 
-    async def _send_request(self, body: bytes) -> httpcore2.Response:
-        """Send the request, in as many attempts as needed to open an HTTP connection."""
+    async def _read_answer(self, response: httpcore2.Response) -> None:
+        kind = self.handshake_headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoding = self.handshake_headers.get("content-encoding", "identity").strip().lower()
+        if response.status != OK:
+            await self._deliver([await self._read_error(response)])
+        elif encoding != "identity":
+            reason = f"the server compressed its answer ({encoding}), which was not asked for"
+            raise ConnectionLost(None, reason, age=self.age)
+        elif kind == EVENT_STREAM:
+            await self._read_events(response)
+        else:
+            await self._read_response(response, kind)
+
+    @asynccontextmanager
+    async def _send_request(self, body: bytes) -> AsyncGenerator[httpcore2.Response, None]:
+        """Send the request, in as many attempts as needed to open an HTTP connection.
+
+        After the request was written once, only one attempt is made.
+        """
         client = self._client
-        refreshed = not client.refresh_key
         while True:
             try:
                 response = await client.request(
@@ -296,17 +323,18 @@ class HTTPExchange:
                     accept=EVENT_STREAM,
                     trace=self._trace,
                 )
+                break
             except ConnectError as error:
                 if self._is_written or not error.retryable:
                     raise
-                await client.back_off(error)
-                continue
-            self._mark_written()
-            self.handshake_headers = decode_headers(response)
-            if response.status != UNAUTHORIZED or refreshed:
-                return response
-            refreshed = True
-            await response.aclose()
+                await client.back_off(error, self.opened_at)
+        self._mark_written()
+        self.handshake_headers = decode_headers(response)
+        try:
+            yield response
+        finally:
+            with trio.CancelScope(shield=True), suppress(Exception):
+                await response.aclose()
 
     async def _trace(self, step: str, _: Any) -> None:
         if step.endswith("send_request_body.complete"):
@@ -319,32 +347,36 @@ class HTTPExchange:
     async def _read_events(self, response: httpcore2.Response) -> None:
         reader = EventReader(self._config.limits.max_message_bytes)
         rest = 0
-        async for data in _read(response):
-            if self._discards:
-                rest += len(data)
-                if rest > MAX_REST_BYTES:
-                    return
-                continue
-            messages: list[Message] = [*reader.feed(data)]
-            if messages:
-                await self._deliver(messages)
+        async with _pieces_of(response, self.opened_at) as pieces:
+            async for data in pieces:
+                if self._discards:
+                    rest += len(data)
+                    if rest > MAX_REST_BYTES:
+                        return
+                    continue
+                messages: list[Message] = [*reader.feed(data)]
+                if messages:
+                    await self._deliver(messages)
         if not reader.is_between_events:
             reason = "the answer was cut off in the middle of an event"
             raise ConnectionLost(None, reason, age=self.age)
 
-    async def _read_body(self, response: httpcore2.Response, kind: str) -> None:
-        """Read an answer that is no stream: an error, or a whole Response."""
-        limit = self._config.limits.max_message_bytes if response.status == OK else MAX_ERROR_BYTES
-        body = await read_body(response, limit)
-        message = None
-        if response.status == OK:
-            message = _terminal_event(body) if len(body) <= limit else None
-            if message is None:
-                reason = f"the answer is no event stream but {kind or 'of no content type'}"
-                raise ConnectionLost(None, reason, age=self.age)
-        else:
-            message = error_message(response.status, self.handshake_headers, body[:limit])
+    async def _read_response(self, response: httpcore2.Response, kind: str) -> None:
+        """Read a whole Response, from a server that does not stream."""
+        limit = self._config.limits.max_message_bytes
+        body = await read_body(response, limit, since=self.opened_at)
+        message = _terminal_event(body) if len(body) <= limit else None
+        if message is None:
+            reason = f"the answer is no event stream but {kind or 'of no content type'}"
+            raise ConnectionLost(None, reason, age=self.age)
         await self._deliver([message])
+
+    async def _read_error(self, response: httpcore2.Response) -> bytes:
+        """Return the ``error`` message for an answer with an error status."""
+        body = b""
+        with suppress(ConnectionLost):  # the status is known, and says more
+            body = await read_body(response, MAX_ERROR_BYTES, since=self.opened_at)
+        return error_message(response.status, self.handshake_headers, body[:MAX_ERROR_BYTES])
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.last_read_at = trio.current_time()
@@ -371,7 +403,7 @@ def body_of(command: bytes) -> bytes:
 
     :raises UnsupportedByTransport: for a command that HTTP does not have.
     """
-    if command.startswith(COMMAND):
+    if command.startswith(COMMAND) and not any(name in command for name in QUOTED):
         return STREAMED + command[len(COMMAND) :]
     fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
     if fields.get("type") != msgspec.Raw(b'"response.create"'):
@@ -379,8 +411,7 @@ def body_of(command: bytes) -> bytes:
         raise unsupported(f"the command {kind}")
     if fields.get("generate") == msgspec.Raw(b"false"):
         raise unsupported("a warm-up (generate=False)")
-    own = ("type", "stream", "stream_id", "generate")
-    rest = {name: value for name, value in fields.items() if name not in own}
+    rest = {name: value for name, value in fields.items() if name not in NOT_IN_BODY}
     return msgspec.json.encode({"stream": True, **rest})
 
 
@@ -405,16 +436,18 @@ def _terminal_event(body: bytes) -> bytes | None:
 TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 
 
-async def read_body(response: httpcore2.Response, limit: int) -> bytes:
+async def read_body(response: httpcore2.Response, limit: int, *, since: float) -> bytes:
     """Return the body of an answer; of a longer one, a beginning that is over the limit.
 
+    :param since: when the request began, on Trio's clock.
     :raises ConnectionLost: when the HTTP connection was lost.
     """
     body = bytearray()
-    async for data in _read(response):
-        body += data
-        if len(body) > limit:
-            break
+    async with _pieces_of(response, since) as pieces:
+        async for data in pieces:
+            body += data
+            if len(body) > limit:
+                break
     return bytes(body)
 
 
@@ -425,19 +458,27 @@ def decode_headers(response: httpcore2.Response) -> dict[str, str]:
     }
 
 
-async def _read(response: httpcore2.Response) -> AsyncIterator[bytes]:
-    """Yield the pieces of a body.
+@asynccontextmanager
+async def _pieces_of(
+    response: httpcore2.Response, since: float
+) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
+    """Yield an iterator over the pieces of a body.
 
     :raises ConnectionLost: when the HTTP connection was lost.
     """
-    stream = cast("AsyncIterator[bytes]", response.stream)
-    with _errors_as_lost():
-        async for data in stream:
-            yield data
+    with _errors_as_lost(since):
+        async with aclosing(aiter(cast("Any", response.stream))) as pieces:
+            yield pieces
 
 
 class _errors_as_lost:  # noqa: N801 - it is used like a function
-    """A context manager that raises `ConnectionLost` for the errors of httpcore2."""
+    """A context manager that raises `ConnectionLost` for the errors of httpcore2.
+
+    :param since: when the request began, on Trio's clock.
+    """
+
+    def __init__(self, since: float) -> None:
+        self._since = since
 
     def __enter__(self) -> None:
         pass
@@ -450,7 +491,8 @@ class _errors_as_lost:  # noqa: N801 - it is used like a function
         ):
             reason = str(error).rstrip(".") or "the network or the server ended it"
             cause = error.__cause__
-            raise ConnectionLost(None, reason) from cause or error
+            age = trio.current_time() - self._since
+            raise ConnectionLost(None, reason, age=age) from cause or error
 
 
 def _make_pool(config: ConnectionConfig) -> httpcore2.AsyncConnectionPool:
@@ -504,6 +546,7 @@ class _ByteStream:
         self._stream = stream
         self._config = config
         self._deadline = deadline
+        self._opened_at = trio.current_time()
         self._joiner: ChunkJoiner | None = ChunkJoiner()
         if isinstance(stream, TLSStream) and stream.ssl_object.selected_alpn_protocol() == "h2":
             self._joiner = None
@@ -535,7 +578,7 @@ class _ByteStream:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpcore2.WriteError(str(error.__cause__ or "")) from error
         if scope.cancelled_caught:
-            raise SendTimeout(len(buffer), age=0.0)
+            raise SendTimeout(len(buffer), age=trio.current_time() - self._opened_at)
 
     async def aclose(self) -> None:
         await trio.aclose_forcefully(self._stream)
