@@ -252,6 +252,10 @@ class HTTPPeer:
         self.servers: list[MemoryStream] = []
         self.writes: list[float] = []
         """After how many writes the next streams fail."""
+        self.greeting = b""
+        """What is sent on a new stream before a request is received."""
+        self.reads = True
+        """Whether requests are received."""
 
     async def dial(self, host: str, port: int) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
@@ -290,6 +294,10 @@ class HTTPPeer:
 
     async def _serve_requests(self, stream: trio.abc.Stream, number: int) -> None:
         received = bytearray()
+        if self.greeting:
+            await stream.send_all(self.greeting)
+        if not self.reads:
+            await trio.sleep_forever()
 
         async def read_more() -> None:
             data = await stream.receive_some(65536)

@@ -367,19 +367,19 @@ class ConnectionEngine:
         :raises ReconnectFailed: when the policy allows no other attempt.
         """
         now = trio.current_time()
-        if since > self._http_given_up[0] and now >= self._http_retry_at:
+        given_up_at, attempts = self._http_given_up
+        if since < given_up_at:
+            raise ReconnectFailed(attempts, failure, seconds=now - since)
+        if now >= self._http_retry_at:
             attempts = self._backoff.attempts
             delay = self._backoff.next_delay(failure.retry_after)
             if delay is None:
                 self._backoff.reset()
                 self._http_given_up = now, attempts
-            else:
-                self._http_retry_at = now + delay
-                notify = self.config.instruments.notify
-                notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
-        given_up_at, attempts = self._http_given_up
-        if since <= given_up_at:
-            raise ReconnectFailed(attempts, failure, seconds=now - since)
+                raise ReconnectFailed(attempts, failure, seconds=now - since)
+            self._http_retry_at = now + delay
+            notify = self.config.instruments.notify
+            notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep_until(self._http_retry_at)
 
     # --- Rotation --------------------------------------------------------------------------

@@ -21,6 +21,7 @@ at any time. So a slow reader slows the server.
 
 from __future__ import annotations
 
+import math
 import ssl
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.util import find_spec
@@ -40,7 +41,8 @@ from trio_responses._errors import (
     UnsupportedByTransport,
 )
 from trio_responses._protocol.chunks import ChunkJoiner
-from trio_responses._protocol.sse import EventReader
+from trio_responses._protocol.frames import OversizeMessage
+from trio_responses._protocol.sse import KEPT, EventReader
 from trio_responses._transport.dialing import dial_server, start_tls
 from trio_responses._transport.proxy import host_and_port
 from trio_responses._transport.tls import TLSStream
@@ -241,11 +243,15 @@ class HTTPExchange:
     async def receive(self) -> list[Message]:
         """Wait for the next messages: all that one read completed. Safe to cancel.
 
+        If the request could not be sent, `send` raises the reason, and this waits until cancelled.
+
         :raises ConnectionLost: when the answer has ended; the same exception each time.
         """
         try:
             return await self._messages.receive()
         except trio.EndOfChannel:
+            if not self._is_written:
+                await trio.sleep_forever()
             assert self._error is not None  # noqa: S101 - _run() sets it before the end
             raise self._error from self._error.__cause__
 
@@ -365,7 +371,11 @@ class HTTPExchange:
         """Read a whole Response, from a server that does not stream."""
         limit = self._config.limits.max_message_bytes
         body = await read_body(response, limit, since=self.opened_at)
-        message = _terminal_event(body) if len(body) <= limit else None
+        message: Message | None
+        if len(body) > limit:
+            message = OversizeMessage(len(body), TERMINAL_EVENT % (b"completed", body[:KEPT]), b"")
+        else:
+            message = _terminal_event(body)
         if message is None:
             reason = f"the answer is no event stream but {kind or 'of no content type'}"
             raise ConnectionLost(None, reason, age=self.age)
@@ -430,9 +440,10 @@ def _terminal_event(body: bytes) -> bytes | None:
         return None
     if fields.object != "response" or fields.status not in TERMINAL_STATUSES:
         return None
-    return b'{"type":"response.%b","response":%b}' % (fields.status.encode(), body.strip())
+    return TERMINAL_EVENT % (fields.status.encode(), body.strip())
 
 
+TERMINAL_EVENT: Final = b'{"type":"response.%b","response":%b}'
 TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 
 
@@ -547,6 +558,8 @@ class _ByteStream:
         self._config = config
         self._deadline = deadline
         self._opened_at = trio.current_time()
+        self._patience = math.inf
+        """How many seconds a read may take."""
         self._joiner: ChunkJoiner | None = ChunkJoiner()
         if isinstance(stream, TLSStream) and stream.ssl_object.selected_alpn_protocol() == "h2":
             self._joiner = None
@@ -555,15 +568,17 @@ class _ByteStream:
         import httpcore2  # noqa: PLC0415 - of an extra
 
         try:
-            while True:
-                data = bytes(await self._stream.receive_some(max_bytes))
-                if self._joiner is not None and data:
-                    data = self._joiner.feed(data)
-                    if not data:
-                        continue
-                return data
+            with trio.move_on_after(self._patience):
+                while True:
+                    data = bytes(await self._stream.receive_some(max_bytes))
+                    if self._joiner is not None and data:
+                        data = self._joiner.feed(data)
+                        if not data:
+                            continue
+                    return data
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpcore2.ReadError(str(error.__cause__ or "")) from error
+        raise httpcore2.ReadError("the request could not be written")
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - the interface of httpcore2
         import httpcore2  # noqa: PLC0415 - of an extra
@@ -576,6 +591,8 @@ class _ByteStream:
             with trio.move_on_after(self._config.timeouts.send) as scope:
                 await self._stream.send_all(buffer)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # httpcore2 reads what the server may have sent before, such as the reason.
+            self._patience = self._config.timeouts.close
             raise httpcore2.WriteError(str(error.__cause__ or "")) from error
         if scope.cancelled_caught:
             raise SendTimeout(len(buffer), age=trio.current_time() - self._opened_at)
