@@ -244,6 +244,8 @@ class HTTPPeer:
         """The times of the requests for an upgrade."""
         self.dials: list[float] = []
         """The times of the dials."""
+        self.serving = 0
+        """The number of the server's tasks."""
         self.dial_errors: list[BaseException | None] = []
         """What the next dials raise; `None` for one that succeeds."""
         self.down = False
@@ -277,6 +279,7 @@ class HTTPPeer:
         return sum(stream.closed_at is None for stream in self.streams)
 
     async def _serve(self, server: MemoryStream, client: ClientStream, number: int) -> None:
+        self.serving += 1
         stream: trio.abc.Stream = server
         if self.ssl_context is not None:
             stream = trio.SSLStream(
@@ -289,6 +292,7 @@ class HTTPPeer:
         except (Cut, *CLIENT_HAS_LEFT):
             pass
         finally:
+            self.serving -= 1
             client.peer_closed = True
             await trio.aclose_forcefully(server)
 

@@ -33,6 +33,7 @@ import trio
 from trio_responses._errors import (
     ConfigurationError,
     ConnectError,
+    ConnectionClosed,
     ConnectionLost,
     ConnectTimeout,
     DeliveryStatus,
@@ -226,6 +227,7 @@ class HTTPExchange:
         :raises UnsupportedByTransport: for a command that HTTP does not have.
         :raises ConnectError: when no HTTP connection can be opened.
         :raises ConnectionLost: when the HTTP connection was lost before.
+        :raises ConnectionClosed: when the connection was closed before.
         """
         body = body_of(payload)
         if self.frame_observer is not None:
@@ -281,7 +283,9 @@ class HTTPExchange:
         except ResponsesError as error:
             self._error = error
         finally:
-            if self._error is None:
+            if self._error is None and not self._is_written:
+                self._error = ConnectionClosed("the connection was closed")
+            elif self._error is None:
                 reason = "the answer ended before the response"
                 self._error = ConnectionLost(None, reason, age=self.age)
             self._written.set()
