@@ -152,10 +152,11 @@ async def test_a_turn_may_be_cancelled_at_any_time(*, capacity: int | None, tls:
 
 
 async def test_cancelled_requests_take_no_place_of_others() -> None:
-    """With one HTTP connection, a place that is not given back ends everything."""
+    """With one HTTP connection, a place that is not given back would block all later requests."""
     async with open_peer(answer_slowly) as peer:
         async with connect_http(peer, limits=Limits(http_connections=1)) as connection:
             for step in range(40):
+                peer.close_all()
                 with trio.CancelScope() as scope:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(lambda: connection.create(model="m", input="hi"))

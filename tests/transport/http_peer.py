@@ -266,12 +266,20 @@ class HTTPPeer:
         if failure is not None or self.down:
             raise failure or ConnectionRefusedError(111, "Connection refused")
         client, server = memory_connection(self.capacity)
-        self.streams.append(ClientStream(client))
-        self.servers.append(server)
+        stream = ClientStream(client)
         if self.writes:
-            self.streams[-1].writes_left = self.writes.pop(0)
-        self._nursery.start_soon(self._serve, server, self.streams[-1], len(self.streams) - 1)
-        return self.streams[-1]
+            stream.writes_left = self.writes.pop(0)
+        self._nursery.start_soon(self._serve, server, stream, len(self.streams))
+        self.streams.append(stream)
+        self.servers.append(server)
+        await trio.lowlevel.cancel_shielded_checkpoint()  # as the socket of Trio does
+        return stream
+
+    def close_all(self) -> None:
+        """Close the server's ends of all streams, so that the next request needs a new one."""
+        for server, stream in zip(self.servers, self.streams, strict=True):
+            server.close()
+            stream.peer_closed = True
 
     @property
     def open_streams(self) -> int:
