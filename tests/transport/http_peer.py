@@ -209,8 +209,11 @@ def refuse_with(*answer: bytes) -> Script:
     return refuse
 
 
-async def serve_websocket(exchange: Exchange) -> None:
-    """Answer every command on a WebSocket with a whole Response."""
+async def serve_websocket(exchange: Exchange, *, answers: bool = True) -> None:
+    """Answer every command on a WebSocket with a whole Response.
+
+    :param answers: whether commands are answered; otherwise this returns after the first one.
+    """
     key = exchange.request.headers["sec-websocket-key"]
     digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()  # noqa: S324
     accept = f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}"
@@ -222,6 +225,8 @@ async def serve_websocket(exchange: Exchange) -> None:
         frame = await peer.read_frame()
         if frame.opcode != 1:
             raise Cut
+        if not answers:
+            return
         number += 1
         lane = msgspec.json.decode(frame.payload).get("stream_id")
         for event in events_of("by websocket", f"resp_ws_{number}"):
