@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 import trio
 
-from tests.transport.peer import CLIENT_HAS_LEFT, KEY, Peer, text
+from tests.transport.peer import CLIENT_HAS_LEFT, CLOSE, KEY, PING, PONG, Peer, frame, text
 from trio_responses import ReconnectPolicy, ResponsesConnection, open_responses
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses.testing import MemoryStream, memory_connection
@@ -222,13 +222,17 @@ async def serve_websocket(exchange: Exchange, *, answers: bool = True) -> None:
     peer = Peer(exchange.stream)
     number = 0
     while True:
-        frame = await peer.read_frame()
-        if frame.opcode != 1:
+        received = await peer.read_frame()
+        if received.opcode == PING:
+            await exchange.send(frame(PONG, received.payload))
+            continue
+        if received.opcode == CLOSE:
+            await exchange.send(frame(CLOSE, received.payload))
             raise Cut
         if not answers:
             return
         number += 1
-        lane = msgspec.json.decode(frame.payload).get("stream_id")
+        lane = msgspec.json.decode(received.payload).get("stream_id")
         for event in events_of("by websocket", f"resp_ws_{number}"):
             place = {} if lane is None else {"stream_id": lane}
             await exchange.send(text(msgspec.json.encode(event | place)))

@@ -121,6 +121,12 @@ class ConnectionEngine:
         over_http = self.sockets.open_exchange is not None
         return (is_usable or over_http) and self.sockets.state is ConnectionState.OPEN
 
+    @property
+    def http_places(self) -> int:
+        """How many turns can run at the same time over HTTP; 0 where WebSockets are used."""
+        over_http = self.sockets.open_exchange is not None
+        return self.config.limits.http_connections if over_http else 0
+
     async def wait_open(self) -> Socket | None:
         """Wait until requests can be sent; return the socket that takes them, `None` over HTTP.
 
