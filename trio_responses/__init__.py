@@ -79,7 +79,8 @@ from trio_responses._tools.namespace import Namespace
 from trio_responses._tools.parsing import ParsedResponse
 from trio_responses._tools.schema import InvalidJSON, JSONType, Schema, strict_schema
 from trio_responses._tools.toolbox import ToolFinished, ToolProgress, ToolStarted
-from trio_responses._turn.methods import Lane, Responses
+from trio_responses._turn.methods import Lane
+from trio_responses._turn.responses import Responses
 from trio_responses._turn.steering import SteerReceipt
 from trio_responses._turn.stream import ResponseStream
 

@@ -35,7 +35,8 @@ from trio_responses._transport.dialing import ConnectionConfig, dial_tcp
 from trio_responses._transport.http import check_http_installed
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
-from trio_responses._turn.methods import Lane, Responses, TurnMethods
+from trio_responses._turn.methods import Lane, TurnMethods
+from trio_responses._turn.responses import Responses
 from trio_responses._wire.param_checks import check_params, merge_extra_body
 from trio_responses._wire.params import ConversationParams
 
@@ -91,8 +92,8 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     @property
     def responses(self) -> Responses:
-        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
-        return Responses(self)
+        """The methods of openai-python's ``client.responses``."""
+        return Responses(self, self._engine.calls)
 
     def _turn_sender(self) -> TurnSender:
         return self._engine.requests

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import trio
 
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ACTIVE", "LaneSender", "RequestQueue"]
 
+OpenExchange: TypeAlias = "Callable[[], Socket | None]"
+"""Opens the socket of one request over HTTP; `None` while too many are active."""
+
 MAX_ACTIVE: Final = 16
 """Responses that a server runs at the same time on one socket (docs/protocol.md, 5.2)."""
 
@@ -59,10 +62,17 @@ class RequestQueue:
     max_reroutes: int = 1
     """An unsent request is tried once more, on the next socket."""
 
-    def __init__(self, config: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        sockets: SocketSet,
+        budget: Budget,
+        open_exchange: OpenExchange,
+    ) -> None:
         self._config = config
         self._sockets = sockets
         self._budget = budget
+        self._open_exchange = open_exchange
         self._lock = FastLock()
         self.lanes: LaneRegistry = LaneRegistry(
             offered=config.endpoint.lanes, over_http=config.transport == "http"
@@ -119,7 +129,7 @@ class RequestQueue:
         """Send the request of a turn as soon as a socket has a free lane (``stream_id``)."""
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
-        over_http = self._sockets.open_exchange is not None
+        over_http = self._sockets.over_http or request.is_background
         if lane is None or (lane.name is None and not over_http):
             socket, turn = await self._admit(request, None)
         else:
@@ -192,6 +202,8 @@ class RequestQueue:
         """
         while True:
             socket = await self._sockets.wait_open()
+            if request.is_background:
+                socket = None  # over HTTP, whatever the other requests use
             if lane is not None and not self._sockets.is_idle(lane):
                 return None
             names: list[str | None] = []
@@ -207,11 +219,6 @@ class RequestQueue:
                 socket.admit(turn)
                 return socket, turn
             await self._sockets.wait_change()
-
-    def _open_exchange(self) -> Socket | None:
-        """Open the socket of one request over HTTP; return `None` while too many are active."""
-        assert self._sockets.open_exchange is not None  # noqa: S101 - wait_open() has returned None
-        return self._sockets.open_exchange()
 
     def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
         return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)

@@ -70,6 +70,7 @@ class ConversationRequest:
         self._instructions_with_parent = instructions_with_parent
         self._generate = generate
         self.is_warm_up: bool = generate is False
+        self.is_background: bool = settings.plain.get("background") is True
         self._plan: TurnPlan | None = None
         """The plan of the latest attempt."""
         self._earlier: list[RawItems] = []

@@ -25,7 +25,8 @@ import math
 import ssl
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from urllib.parse import quote, urlencode
 
 import msgspec
 import trio
@@ -50,7 +51,7 @@ from trio_responses._transport.tls import TLSStream
 from trio_responses._wire.errors import error_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     import httpcore2
 
@@ -59,7 +60,17 @@ if TYPE_CHECKING:
     from trio_responses._protocol.frames import Message
     from trio_responses._transport.dialing import ConnectionConfig
 
-__all__ = ["HTTPClient", "HTTPExchange", "check_http_installed", "is_http_installed", "unsupported"]
+__all__ = [
+    "HTTPClient",
+    "HTTPExchange",
+    "check_http_installed",
+    "decode_headers",
+    "is_http_installed",
+    "read_body",
+    "resume_command",
+    "target_of",
+    "unsupported",
+]
 
 KEEPALIVE_SECONDS: Final = 30.0
 """How long an idle HTTP connection is kept for the next request."""
@@ -78,7 +89,19 @@ COMMAND: Final = b'{"type":"response.create",'
 STREAMED: Final = b'{"stream":true,'
 NOT_IN_BODY: Final = ("type", "stream", "stream_id", "generate")
 """The fields of a command that are left out or replaced in the body of a ``POST``."""
-QUOTED: Final = tuple(b'"%b"' % name.encode() for name in NOT_IN_BODY[1:])
+QUOTED: Final = (b'"stream"', b'"stream_id"', b'"generate"', b'"background"')
+"""Text in a command for which its fields have to be decoded."""
+RESUME: Final = "trio_responses.resume"
+ENDING_TYPES: Final = frozenset(
+    {
+        "error",
+        "response.cancelled",
+        "response.completed",
+        "response.failed",
+        "response.incomplete",
+    }
+)
+"""The types of events after which a response has no other."""
 
 
 def is_http_installed() -> bool:
@@ -197,6 +220,8 @@ class HTTPExchange:
         self._is_written = False
         self._ended = trio.Event()
         self._error: ResponsesError | None = None
+        self._position: _Position | None = None
+        """How far a response was received whose stream can be resumed."""
         self._discards = False
         """Whether the rest of the answer is read for its end alone."""
         send, receive = trio.open_memory_channel[list["Message"]](0)
@@ -229,10 +254,11 @@ class HTTPExchange:
         :raises ConnectionLost: when the HTTP connection was lost before.
         :raises ConnectionClosed: when the connection was closed before.
         """
-        body = body_of(payload)
+        request = _request_of(payload, self._config.endpoint.resource)
         if self.frame_observer is not None:
             self.frame_observer.sent(payload)
-        self._nursery.start_soon(self._run, body)
+        self._position = _Position() if request.resumable else None
+        self._nursery.start_soon(self._run, request)
         try:
             await self._written.wait()
         except trio.Cancelled:
@@ -276,12 +302,15 @@ class HTTPExchange:
 
     # --- The task of the exchange --------------------------------------------------------
 
-    async def _run(self, body: bytes) -> None:
+    async def _run(self, request: _Request) -> None:
         try:
             with self._scope, self._send_messages:
-                await self._run_request(body)
+                await self._run_request(request)
         except ResponsesError as error:
             self._error = error
+            if self._is_written and not isinstance(error, ConnectionLost):
+                self._error = ConnectionLost(None, str(error), age=self.age)
+                self._error.__cause__ = error
         finally:
             if self._error is None and not self._is_written:
                 self._error = ConnectionClosed("the connection was closed")
@@ -291,14 +320,47 @@ class HTTPExchange:
             self._written.set()
             self._ended.set()
 
-    async def _run_request(self, body: bytes) -> None:
-        async with self._send_request(body) as response:
+    async def _run_request(self, request: _Request) -> None:
+        """Send a request, and read its answer; resume the stream of a background response."""
+        resumed_at = -1
+        since = trio.current_time()
+        while True:
+            lost: ConnectionLost | None = None
+            try:
+                await self._send_and_read(request)
+            except ConnectionLost as error:
+                lost = error
+            position = self._position
+            if self._discards or position is None or position.ended or position.number is None:
+                if lost is not None:
+                    raise lost
+                return
+            if position.number == resumed_at:  # nothing came since the last attempt
+                reason = str(lost) if lost is not None else "the stream ended before the response"
+                await self._client.back_off(ConnectError(reason), since)
+            else:
+                since = trio.current_time()
+            resumed_at = position.number
+            target = target_of(
+                self._config.endpoint.resource,
+                position.response_id,
+                query={"stream": True, "starting_after": position.number},
+            )
+            request = _Request("GET", target, None, resumable=True)
+
+    async def _send_and_read(self, request: _Request) -> None:
+        """Send a request, and read its answer.
+
+        If the server refuses the key, and a function returns the key, the request is sent once
+        more.
+        """
+        async with self._send_request(request) as response:
             if response.status != UNAUTHORIZED or not self._client.refresh_key:
                 await self._read_answer(response)
                 return
             refusal = await self._read_error(response)
         try:
-            async with self._send_request(body) as response:
+            async with self._send_request(request, once=True) as response:
                 await self._read_answer(response)
         except ConnectError:
             await self._deliver([refusal])
@@ -317,27 +379,30 @@ class HTTPExchange:
             await self._read_response(response, kind)
 
     @asynccontextmanager
-    async def _send_request(self, body: bytes) -> AsyncGenerator[httpcore2.Response, None]:
-        """Send the request, in as many attempts as needed to open an HTTP connection.
+    async def _send_request(
+        self, request: _Request, *, once: bool = False
+    ) -> AsyncGenerator[httpcore2.Response, None]:
+        """Send a request, in as many attempts as needed to open an HTTP connection.
 
-        After the request was written once, only one attempt is made.
+        :param once: whether only one attempt is made.
         """
+        since = trio.current_time()
         client = self._client
         while True:
             try:
                 response = await client.request(
-                    "POST",
-                    self._config.endpoint.resource,
+                    request.method,
+                    request.target,
                     await client.get_headers(),
-                    body,
+                    request.body,
                     accept=EVENT_STREAM,
                     trace=self._trace,
                 )
                 break
             except ConnectError as error:
-                if self._is_written or not error.retryable:
+                if once or not error.retryable:
                     raise
-                await client.back_off(error, self.opened_at)
+                await client.back_off(error, since)
         self._mark_written()
         self.handshake_headers = decode_headers(response)
         try:
@@ -394,6 +459,8 @@ class HTTPExchange:
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.last_read_at = trio.current_time()
+        if self._position is not None:
+            self._position.advance(messages)
         if self.frame_observer is not None:
             self.frame_observer.received(messages)
         with suppress(trio.BrokenResourceError):  # aclose() was called: the rest is discarded
@@ -412,21 +479,113 @@ def unsupported(what: str) -> UnsupportedByTransport:
     return error
 
 
-def body_of(command: bytes) -> bytes:
-    """Return the body of a ``POST`` for a command: without the fields of WebSocket mode.
+class _Request(NamedTuple):
+    """An HTTP request for the events of one response."""
+
+    method: str
+    target: str
+    """The path and query."""
+    body: bytes | None
+    resumable: bool
+    """Whether the server can send the rest of the events again: for a background response."""
+
+
+def _request_of(command: bytes, resource: str) -> _Request:
+    """Return the HTTP request for a command, without the fields of WebSocket mode.
 
     :raises UnsupportedByTransport: for a command that HTTP does not have.
     """
     if command.startswith(COMMAND) and not any(name in command for name in QUOTED):
-        return STREAMED + command[len(COMMAND) :]
+        return _Request("POST", resource, STREAMED + command[len(COMMAND) :], resumable=False)
     fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
-    if fields.get("type") != msgspec.Raw(b'"response.create"'):
-        kind = bytes(fields.get("type", b"null")).decode(errors="replace")
+    kind = bytes(fields.get("type", b"null")).decode(errors="replace").strip('"')
+    if kind == RESUME:
+        resume = msgspec.json.decode(command, type=_Resume)
+        query = {"stream": True, "starting_after": resume.starting_after}
+        target = target_of(resource, resume.response_id, query=query)
+        return _Request("GET", target, None, resumable=True)
+    if kind != "response.create":
         raise unsupported(f"the command {kind}")
     if fields.get("generate") == msgspec.Raw(b"false"):
         raise unsupported("a warm-up (generate=False)")
     rest = {name: value for name, value in fields.items() if name not in NOT_IN_BODY}
-    return msgspec.json.encode({"stream": True, **rest})
+    background = fields.get("background") == msgspec.Raw(b"true")
+    body = msgspec.json.encode({"stream": True, **rest})
+    return _Request("POST", resource, body, resumable=background)
+
+
+class _Resume(msgspec.Struct, tag_field="type", tag=RESUME):
+    """The command for the events of a response that runs already."""
+
+    response_id: str
+    starting_after: int | None = None
+
+
+def resume_command(response_id: str, starting_after: int | None) -> bytes:
+    """Return the command for the events of a response that runs already.
+
+    :param starting_after: the ``sequence_number`` of the last event that was received.
+    """
+    return msgspec.json.encode(_Resume(response_id, starting_after))
+
+
+def target_of(resource: str, *path: str, query: Mapping[str, Any] | None = None) -> str:
+    """Return the path and query of a call, with the query of the endpoint's own URL.
+
+    :param path: the segments of the path after ``/responses``.
+    :param query: the parameters of the query; those that are `None` are left out.
+    """
+    base, _, own = resource.partition("?")
+    pairs: list[tuple[str, str]] = []
+    for name, value in (query or {}).items():
+        if isinstance(value, list | tuple):
+            pairs += [(f"{name}[]", str(one)) for one in cast("list[Any]", value)]
+        elif value is not None:
+            pairs.append((name, str(value).lower() if isinstance(value, bool) else str(value)))
+    parts = [part for part in (own, urlencode(pairs)) if part]
+    whole = "/".join([base, *(quote(segment, safe="") for segment in path)])
+    return f"{whole}?{'&'.join(parts)}" if parts else whole
+
+
+class _ResponseId(msgspec.Struct):
+    """The id of a Response."""
+
+    id: str = ""
+
+
+class _EventPosition(msgspec.Struct):
+    """The fields of an event that state its place in a response."""
+
+    type: str = ""
+    sequence_number: int | None = None
+    response: _ResponseId | None = None
+
+
+_position_decoder: Final = msgspec.json.Decoder(_EventPosition)
+
+
+class _Position:
+    """How far the events of a background response were received."""
+
+    def __init__(self) -> None:
+        self.response_id: str = ""
+        self.number: int | None = None
+        """The ``sequence_number`` of the last event; `None` while the response is not known."""
+        self.ended: bool = False
+
+    def advance(self, messages: list[Message]) -> None:
+        for message in messages:
+            if not isinstance(message, bytes):
+                continue
+            try:
+                event = _position_decoder.decode(message)
+            except (msgspec.MsgspecError, ValueError):
+                continue
+            if event.response is not None and event.response.id:
+                self.response_id = event.response.id
+            if event.sequence_number is not None and self.response_id:
+                self.number = event.sequence_number
+            self.ended = self.ended or event.type in ENDING_TYPES
 
 
 class _TerminalResponse(msgspec.Struct):
