@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import socket
-import ssl
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from tests.connection.test_http_losses import failure
 from tests.transport.http_peer import (
     Cut,
-    Exchange,
     HTTPPeer,
     Reset,
-    Script,
     connect_http,
     error,
     open_peer,
     refuse_with,
     scripts,
     serve_websocket,
+    use_tls,
     whole,
 )
 from tests.transport.peer import assert_secret_kept
-from trio_responses.typing import Event
 from trio_responses import (
     APIError,
     ConfigurationError,
@@ -40,7 +35,6 @@ from trio_responses import (
     Instrument,
     ReconnectFailed,
     ReconnectPolicy,
-    ResponsesConnection,
     ResponsesError,
     Timeouts,
     TransportChanged,
@@ -48,6 +42,18 @@ from trio_responses import (
 )
 
 TWICE = ReconnectPolicy(attempts=2, jitter=0.0)
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from tests.transport.http_peer import (
+        Exchange,
+        Script,
+    )
+    from trio_responses import (
+        ResponsesConnection,
+    )
+    from trio_responses.typing import Event
 
 
 class Changes(Instrument):
@@ -195,12 +201,8 @@ async def test_a_server_that_cannot_be_reached_does_not_lead_to_http(problem: OS
 
 
 async def test_a_certificate_does_not_lead_to_http() -> None:
-    authority = trustme.CA()
     async with open_peer() as peer:
-        peer.ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(peer.ssl_context)
-        options = {"base_url": "https://localhost/v1", "ssl_context": ssl.create_default_context()}
-        caught = await refused(peer, **options)
+        caught = await refused(peer, **use_tls(peer, trusted=False))
         assert isinstance(caught, ConnectError)
         assert "certificate" in str(caught)
         assert len(peer.dials) == 1
@@ -210,7 +212,7 @@ async def test_a_certificate_does_not_lead_to_http() -> None:
 async def test_a_server_that_ends_the_stream_does_not_lead_to_http(ending: type[Exception]) -> None:
     """A restart looks like this; so does no firewall that this library knows of."""
 
-    async def end(exchange: Exchange) -> None:
+    async def end(_: Exchange) -> None:
         raise ending
 
     async with open_peer() as peer:
@@ -349,50 +351,49 @@ async def test_an_active_turn_delays_the_attempt() -> None:
         await trio.sleep(50)
         await exchange.answer()
 
-    async with open_peer(slow) as peer:
-        async with connect(peer, websocket_retry=20) as connection:
-            assert await text_of(connection) == "ok"
-            await trio.sleep(1)
-            assert peer.upgrades == [0, 50]
+    async with open_peer(slow) as peer, connect(peer, websocket_retry=20) as connection:
+        assert await text_of(connection) == "ok"
+        await trio.sleep(1)
+        assert peer.upgrades == [0, 50]
 
 
 async def test_turns_are_sent_over_http_while_a_websocket_is_tried() -> None:
     async def silent(exchange: Exchange) -> None:
         await exchange.client_left()
 
-    async with open_peer() as peer:
-        async with connect(peer, websocket_retry=100) as connection:
-            assert await text_of(connection) == "ok"
-            peer.upgrade = silent
-            await trio.sleep(102)
-            assert len(peer.upgrades) == 2
-            assert await text_of(connection) == "ok"
-            assert trio.current_time() == 102
+    async with open_peer() as peer, connect(peer, websocket_retry=100) as connection:
+        assert await text_of(connection) == "ok"
+        peer.upgrade = silent
+        await trio.sleep(102)
+        assert len(peer.upgrades) == 2
+        assert await text_of(connection) == "ok"
+        assert trio.current_time() == 102
 
 
 async def test_any_failure_of_the_later_attempt_leaves_http_in_use() -> None:
-    async with open_peer() as peer:
-        async with connect(peer, websocket_retry=100) as connection:
-            assert await text_of(connection) == "ok"
-            for answer in (whole(401), whole(403, error("No.")), whole(500), b"garbage\r\n\r\n"):
-                peer.upgrade = refuse_with(answer)
-                await trio.sleep(100)
-                assert await text_of(connection) == "ok"
-            peer.dial_errors = [OSError("unreachable")]
+    async with open_peer() as peer, connect(peer, websocket_retry=100) as connection:
+        assert await text_of(connection) == "ok"
+        for answer in (whole(401), whole(403, error("No.")), whole(500), b"garbage\r\n\r\n"):
+            peer.upgrade = refuse_with(answer)
             await trio.sleep(100)
             assert await text_of(connection) == "ok"
+        peer.dial_errors = [OSError("unreachable")]
+        await trio.sleep(100)
+        assert await text_of(connection) == "ok"
 
 
 async def test_turns_survive_the_changes_of_the_transport() -> None:
-    async with open_peer() as peer:
-        async with connect(peer, websocket_retry=10, reconnect=TWICE) as connection:
-            for number in range(6):
-                peer.upgrade = serve_websocket if number % 2 else refuse_with(whole(404))
-                if number % 2 == 0:
-                    peer.close_all()
-                await trio.sleep(40)
-                expected = "by websocket" if number % 2 else "ok"
-                assert (number, await text_of(connection)) == (number, expected)
+    async with (
+        open_peer() as peer,
+        connect(peer, websocket_retry=10, reconnect=TWICE) as connection,
+    ):
+        for number in range(6):
+            peer.upgrade = serve_websocket if number % 2 else refuse_with(whole(404))
+            if number % 2 == 0:
+                peer.close_all()
+            await trio.sleep(40)
+            expected = "by websocket" if number % 2 else "ok"
+            assert (number, await text_of(connection)) == (number, expected)
 
 
 # --- Options -----------------------------------------------------------------------------

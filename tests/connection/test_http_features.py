@@ -188,9 +188,12 @@ async def test_a_run_works_with_whole_responses() -> None:
     """A server that does not stream: its calls are answered as well."""
     first = reply(whole(200, response(output=[call("c1", '{"a":1,"b":2}')])))
     script = scripts(first, reply(whole(200, response("three"))))
-    async with open_peer(script) as peer, connect_http(peer) as connection:
-        async with connection.conversation(model="m", tools=[add], store=False) as conversation:
-            assert (await conversation.run("add")).output_text == "three"
+    async with (
+        open_peer(script) as peer,
+        connect_http(peer) as connection,
+        connection.conversation(model="m", tools=[add], store=False) as conversation,
+    ):
+        assert (await conversation.run("add")).output_text == "three"
 
 
 # --- The raw channel ---------------------------------------------------------------------
@@ -326,15 +329,15 @@ async def test_a_pool_works_over_http() -> None:
         await trio.sleep(1)
         await exchange.answer()
 
-    async with open_peer(script) as peer:
-        async with open_pool(
-            "http://127.0.0.1/v1", api_key=KEY, dial=peer.dial, transport="http"
-        ) as pool:
-            async with trio.open_nursery() as nursery:
-                for _ in range(20):
-                    nursery.start_soon(lambda: pool.create(model="m", input="hi"))
-            assert trio.current_time() == 1
-            assert pool.statistics().http_requests == 20
+    async with (
+        open_peer(script) as peer,
+        open_pool("http://127.0.0.1/v1", api_key=KEY, dial=peer.dial, transport="http") as pool,
+    ):
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(lambda: pool.create(model="m", input="hi"))
+        assert trio.current_time() == 1
+        assert pool.statistics().http_requests == 20
 
 
 # --- Instruments and secrets -------------------------------------------------------------
@@ -347,7 +350,7 @@ class Records(Instrument):
         self.calls: list[str] = []
         self.frames: list[bytes] = []
 
-    def turn_started(self, *args: Any) -> None:
+    def turn_started(self, turn: Any) -> None:  # noqa: ARG002 - the interface of Instrument
         self.calls.append("started")
 
     def frame_sent(self, socket: Any, payload: bytes) -> None:
@@ -358,7 +361,7 @@ class Records(Instrument):
         assert socket.transport == "http"
         self.frames += batch
 
-    def socket_opened(self, socket: Any) -> None:
+    def socket_opened(self, socket: Any) -> None:  # noqa: ARG002 - the interface of Instrument
         self.calls.append("socket")
 
     def connection_ended(self, error: Exception) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from tests.transport.http_peer import (
     CHUNKED,
@@ -21,16 +19,16 @@ from tests.transport.http_peer import (
     events_of,
     open_peer,
     sse,
+    use_tls,
 )
 from tests.turn.rig import Crowd, assert_at_rest
-from tests.turn.test_leaving import CancelAtStep, When
+from tests.turn.test_leaving import CancelAtStep
 from trio_responses import (
     BufferOverflow,
     ConnectionClosed,
     ConnectionState,
     DeliveryStatus,
     Limits,
-    ResponsesConnection,
     Timeouts,
 )
 
@@ -38,6 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tests.transport.http_peer import HTTPPeer
+    from tests.turn.test_leaving import When
+    from trio_responses import (
+        ResponsesConnection,
+    )
 
 
 # --- Cancellation ------------------------------------------------------------------------
@@ -67,16 +69,6 @@ async def answer_slowly(exchange: Exchange) -> None:
     await exchange.events(*events_of("a b"), every=0.01)
     await trio.sleep(0.01)
     await exchange.send(END)
-
-
-def use_tls(peer: HTTPPeer) -> dict[str, Any]:
-    """Let a server use TLS; return the options of a client that trusts it."""
-    authority = trustme.CA()
-    peer.ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(peer.ssl_context)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return {"base_url": "https://localhost/v1", "ssl_context": client}
 
 
 @pytest.mark.parametrize("when", ["arriving", "waiting"])
@@ -213,14 +205,17 @@ async def test_leaving_a_turn_closes_its_exchange(events: int) -> None:
 
 
 async def test_a_turn_that_is_left_on_a_lane_delays_the_next_one_by_nothing() -> None:
-    async with open_peer(answer_slowly) as peer, connect_http(peer) as connection:
-        async with connection.lane() as lane:
-            async with lane.stream(model="m", input="hi") as stream:
-                await stream.__anext__()
-            left_at = trio.current_time()
-            peer.script = Exchange.answer
-            assert (await lane.create(model="m", input="next")).output_text == "ok"
-            assert trio.current_time() == left_at
+    async with (
+        open_peer(answer_slowly) as peer,
+        connect_http(peer) as connection,
+        connection.lane() as lane,
+    ):
+        async with lane.stream(model="m", input="hi") as stream:
+            await stream.__anext__()
+        left_at = trio.current_time()
+        peer.script = Exchange.answer
+        assert (await lane.create(model="m", input="next")).output_text == "ok"
+        assert trio.current_time() == left_at
 
 
 async def test_closing_ends_active_turns() -> None:
@@ -257,41 +252,43 @@ async def test_closing_takes_no_time_in_any_phase(phase: str) -> None:
             await exchange.events(*events_of()[: None if phase == "end" else 2])
         await exchange.client_left()
 
-    async with open_peer(script) as peer:
-        async with Crowd():
-            async with trio.open_nursery() as nursery, connect_http(peer) as connection:
-                peer.down = phase == "dial"
+    async with open_peer(script) as peer, Crowd():
+        async with trio.open_nursery() as nursery, connect_http(peer) as connection:
+            peer.down = phase == "dial"
 
-                async def run() -> None:
-                    if phase == "end":
-                        await connection.create(model="m", input="hi")
-                        return
-                    with pytest.raises(ConnectionClosed):
-                        await connection.create(model="m", input="hi")
+            async def run() -> None:
+                if phase == "end":
+                    await connection.create(model="m", input="hi")
+                    return
+                with pytest.raises(ConnectionClosed):
+                    await connection.create(model="m", input="hi")
 
-                nursery.start_soon(run)
-                await trio.sleep(0.25)
-                await connection.aclose()
-            assert trio.current_time() == 0.25
+            nursery.start_soon(run)
+            await trio.sleep(0.25)
+            await connection.aclose()
+        assert trio.current_time() == 0.25
+
+
+async def _raise_in_a_turn(peer: HTTPPeer) -> None:
+    async with (
+        connect_http(peer) as connection,
+        connection.stream(model="m", input="hi") as stream,
+    ):
+        await stream.__anext__()
+        raise LookupError("mine")
 
 
 async def test_an_exception_of_the_block_leaves_it_unchanged() -> None:
     async with open_peer(answer_slowly) as peer:
         with pytest.raises(LookupError, match="mine"):
-            async with connect_http(peer) as connection:
-                async with connection.stream(model="m", input="hi") as stream:
-                    await stream.__anext__()
-                    raise LookupError("mine")
+            await _raise_in_a_turn(peer)
 
 
 # --- Slow readers ------------------------------------------------------------------------
 
 MANY = [
     events_of()[0],
-    *(
-        {**events_of("x" * 500)[1], "sequence_number": number}
-        for number in range(1, 400)
-    ),
+    *({**events_of("x" * 500)[1], "sequence_number": number} for number in range(1, 400)),
     *events_of("x" * 500)[2:],
 ]
 
@@ -332,13 +329,15 @@ async def test_a_slow_reader_slows_no_other_turn() -> None:
     limits = Limits(turn_buffer_bytes=10_000, connection_buffer_bytes=1_000_000)
     async with open_peer(script) as peer:
         peer.capacity = 4000
-        async with connect_http(peer, limits=limits) as connection:
-            async with connection.stream(model="m", input="slow") as stream:
-                await stream.__anext__()
-                await trio.sleep(1)
-                assert (await connection.create(model="m", input="quick")).output_text == "ok"
-                assert trio.current_time() == 1
-                assert len([event async for event in stream]) == len(MANY) - 1
+        async with (
+            connect_http(peer, limits=limits) as connection,
+            connection.stream(model="m", input="slow") as stream,
+        ):
+            await stream.__anext__()
+            await trio.sleep(1)
+            assert (await connection.create(model="m", input="quick")).output_text == "ok"
+            assert trio.current_time() == 1
+            assert len([event async for event in stream]) == len(MANY) - 1
 
 
 async def test_a_turn_that_nobody_reads_overflows_for_one_that_is_read() -> None:
@@ -353,14 +352,16 @@ async def test_a_turn_that_nobody_reads_overflows_for_one_that_is_read() -> None
     async with open_peer(script) as peer:
         peer.capacity = 4000
         options: dict[str, Any] = {"limits": limits, "timeouts": Timeouts(stall=30)}
-        async with connect_http(peer, **options) as connection:
-            async with connection.stream(model="m", input="never read") as stream:
-                await trio.sleep(1)
-                result = await connection.create(model="m", input="read")
-                assert result.status == "completed"
-                with pytest.raises(BufferOverflow):
-                    async for _ in stream:
-                        pass
+        async with (
+            connect_http(peer, **options) as connection,
+            connection.stream(model="m", input="never read") as stream,
+        ):
+            await trio.sleep(1)
+            result = await connection.create(model="m", input="read")
+            assert result.status == "completed"
+            with pytest.raises(BufferOverflow):
+                async for _ in stream:
+                    pass
 
 
 async def test_a_pause_of_the_reader_is_no_stall() -> None:
@@ -373,8 +374,10 @@ async def test_a_pause_of_the_reader_is_no_stall() -> None:
     async with open_peer(script) as peer:
         peer.capacity = 4000
         options: dict[str, Any] = {"limits": limits, "timeouts": Timeouts(stall=30)}
-        async with connect_http(peer, **options) as connection:
-            async with connection.stream(model="m", input="hi") as stream:
-                await stream.__anext__()
-                await trio.sleep(1000)
-                assert len([event async for event in stream]) == len(MANY) - 1
+        async with (
+            connect_http(peer, **options) as connection,
+            connection.stream(model="m", input="hi") as stream,
+        ):
+            await stream.__anext__()
+            await trio.sleep(1000)
+            assert len([event async for event in stream]) == len(MANY) - 1

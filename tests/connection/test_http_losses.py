@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from tests.transport.http_peer import (
     CHUNKED,
@@ -29,6 +28,7 @@ from tests.transport.http_peer import (
     response,
     scripts,
     sse,
+    use_tls,
     whole,
 )
 from tests.transport.peer import KEY, assert_secret_kept
@@ -44,20 +44,26 @@ from trio_responses import (
     RateLimitError,
     ReconnectFailed,
     ReconnectPolicy,
-    ResponsesConnection,
     ResponsesError,
     SendTimeout,
     StallTimeout,
     Timeouts,
+    open_responses,
 )
+
+if TYPE_CHECKING:
+    from trio_responses import (
+        ResponsesConnection,
+    )
 
 TWICE = ReconnectPolicy(attempts=2, jitter=0.0)
 
 
 async def failure(connection: ResponsesConnection, **params: Any) -> ResponsesError:
     """Run a turn that fails, and return its exception, which has no secret in it."""
+    options: dict[str, Any] = {"input": "hi", **params}
     with pytest.raises(ResponsesError) as caught:
-        await connection.create(**{"model": "m", "input": "hi", **params})
+        await connection.create(model="m", **options)
     assert_secret_kept(caught.value)
     return caught.value
 
@@ -260,11 +266,9 @@ async def test_the_policy_is_spent_once_for_all_turns() -> None:
 
 
 async def test_a_dial_that_takes_too_long_is_tried_again() -> None:
-    from trio_responses import open_responses
-
     times: list[float] = []
 
-    async def dial(host: str, port: int) -> trio.abc.Stream:
+    async def dial(_host: str, _port: int) -> trio.abc.Stream:
         times.append(trio.current_time())
         await trio.sleep_forever()
         raise AssertionError
@@ -284,56 +288,35 @@ async def test_a_dial_that_takes_too_long_is_tried_again() -> None:
 
 
 async def test_an_untrusted_certificate_is_not_tried_again() -> None:
-    import ssl
-
-    authority = trustme.CA()
-    async with open_peer() as peer:
-        peer.ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(peer.ssl_context)
-        client = ssl.create_default_context()
-        async with connect_http(
-            peer, base_url="https://localhost/v1", ssl_context=client
-        ) as connection:
-            caught = await failure(connection)
-            assert isinstance(caught, ConnectError)
-            assert "certificate" in str(caught)
-            assert caught.delivery is DeliveryStatus.NOT_SENT
-            assert len(peer.dials) == 1
+    async with open_peer() as peer, connect_http(peer, **use_tls(peer, trusted=False)) as c:
+        caught = await failure(c)
+        assert isinstance(caught, ConnectError)
+        assert "certificate" in str(caught)
+        assert caught.delivery is DeliveryStatus.NOT_SENT
+        assert len(peer.dials) == 1
 
 
 async def test_turns_work_over_tls() -> None:
-    import ssl
-
-    authority = trustme.CA()
-    async with open_peer() as peer:
-        peer.ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(peer.ssl_context)
-        client = ssl.create_default_context()
-        authority.configure_trust(client)
-        async with connect_http(
-            peer, base_url="https://localhost/v1", ssl_context=client
-        ) as connection:
-            for _ in range(3):
-                await assert_works(connection)
-            assert len(peer.streams) == 1
+    async with open_peer() as peer, connect_http(peer, **use_tls(peer)) as connection:
+        for _ in range(3):
+            await assert_works(connection)
+        assert len(peer.streams) == 1
 
 
 async def test_the_end_during_a_tls_handshake_is_tried_again() -> None:
-    import ssl
-
-    authority = trustme.CA()
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    async with (
-        open_peer() as peer,
-        connect_http(
-            peer, base_url="https://localhost/v1", ssl_context=client, reconnect=[1]
-        ) as connection,
-    ):
-        peer.writes = [0]
-        with trio.move_on_after(5):  # the peer speaks no TLS
-            await failure(connection)
-        assert len(peer.dials) == 2
+    async with open_peer() as peer:
+        options = use_tls(peer)
+        peer.ssl_context = None  # the server takes the handshake for a request
+        peer.greeting = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        async with connect_http(peer, reconnect=[1], **options) as connection:
+            caught = await failure(connection)
+            assert isinstance(caught, ReconnectFailed | ConnectError)
+            assert caught.delivery is DeliveryStatus.NOT_SENT
+            peer.greeting = b""
+            peer.writes = [0]
+            with trio.move_on_after(5):
+                await failure(connection)
+            assert len(peer.dials) > 2
 
 
 # --- Where an exchange is cut ------------------------------------------------------------
@@ -368,7 +351,7 @@ async def test_a_request_that_is_not_written_was_not_sent(writes: int) -> None:
 async def test_an_answer_before_the_end_of_the_request_is_read() -> None:
     """A server may refuse a request by its head, and close."""
 
-    async def script(exchange: Exchange) -> None:
+    async def script(_: Exchange) -> None:
         raise AssertionError
 
     async with open_peer(script) as peer, connect_http(peer) as connection:
@@ -540,14 +523,16 @@ async def silent(exchange: Exchange) -> None:
 
 
 async def test_no_answer_is_a_timeout() -> None:
-    async with open_peer(scripts(silent, Exchange.answer)) as peer:
-        async with connect_http(peer, timeouts=Timeouts(first_event=9)) as connection:
-            caught = await failure(connection)
-            assert isinstance(caught, FirstEventTimeout)
-            assert caught.delivery is DeliveryStatus.AMBIGUOUS
-            assert trio.current_time() == 9
-            await assert_works(connection)
-            assert peer.streams[0].closed_at == 9
+    async with (
+        open_peer(scripts(silent, Exchange.answer)) as peer,
+        connect_http(peer, timeouts=Timeouts(first_event=9)) as connection,
+    ):
+        caught = await failure(connection)
+        assert isinstance(caught, FirstEventTimeout)
+        assert caught.delivery is DeliveryStatus.AMBIGUOUS
+        assert trio.current_time() == 9
+        await assert_works(connection)
+        assert peer.streams[0].closed_at == 9
 
 
 async def test_comments_do_not_prevent_a_timeout() -> None:
@@ -555,10 +540,12 @@ async def test_comments_do_not_prevent_a_timeout() -> None:
         await exchange.send(CHUNKED)
         await exchange.send(*[chunk(b": ping\n\n")] * 100, every=1)
 
-    async with open_peer(script) as peer:
-        async with connect_http(peer, timeouts=Timeouts(first_event=9)) as connection:
-            assert isinstance(await failure(connection), FirstEventTimeout)
-            assert trio.current_time() == 9
+    async with (
+        open_peer(script) as peer,
+        connect_http(peer, timeouts=Timeouts(first_event=9)) as connection,
+    ):
+        assert isinstance(await failure(connection), FirstEventTimeout)
+        assert trio.current_time() == 9
 
 
 async def test_silence_after_an_event_is_a_timeout() -> None:
@@ -566,24 +553,26 @@ async def test_silence_after_an_event_is_a_timeout() -> None:
         await exchange.send(CHUNKED, chunk(FIRST))
         await exchange.client_left()
 
-    async with open_peer(scripts(script, Exchange.answer)) as peer:
-        async with connect_http(peer, timeouts=Timeouts(stall=20)) as connection:
-            caught = await failure(connection)
-            assert isinstance(caught, StallTimeout)
-            assert caught.delivery is DeliveryStatus.ACCEPTED
-            assert trio.current_time() == 20
-            await assert_works(connection)
-            assert peer.streams[0].closed_at == 20
+    async with (
+        open_peer(scripts(script, Exchange.answer)) as peer,
+        connect_http(peer, timeouts=Timeouts(stall=20)) as connection,
+    ):
+        caught = await failure(connection)
+        assert isinstance(caught, StallTimeout)
+        assert caught.delivery is DeliveryStatus.ACCEPTED
+        assert trio.current_time() == 20
+        await assert_works(connection)
+        assert peer.streams[0].closed_at == 20
 
 
 async def test_a_timeout_of_a_dial_is_no_timeout_of_the_turn() -> None:
     """The time of the first event begins with the last byte of the request."""
-    async with open_peer() as peer:
-        async with connect_http(
-            peer, timeouts=Timeouts(first_event=1), reconnect=[30, 30]
-        ) as connection:
-            peer.dial_errors = [OSError("x"), OSError("x")]
-            assert (await connection.create(model="m", input="hi")).output_text == "ok"
+    async with (
+        open_peer() as peer,
+        connect_http(peer, timeouts=Timeouts(first_event=1), reconnect=[30, 30]) as connection,
+    ):
+        peer.dial_errors = [OSError("x"), OSError("x")]
+        assert (await connection.create(model="m", input="hi")).output_text == "ok"
 
 
 # --- Sizes -------------------------------------------------------------------------------
@@ -603,17 +592,21 @@ async def test_an_event_above_the_limit_ends_its_turn() -> None:
 
 async def test_a_whole_response_above_the_limit_is_no_answer() -> None:
     script = scripts(reply(whole(200, response("x" * 5000))), Exchange.answer)
-    async with open_peer(script) as peer:
-        async with connect_http(peer, limits=Limits(max_message_bytes=2000)) as connection:
-            caught = await failure(connection)
-            assert isinstance(caught, MessageTooLarge)
-            await assert_works(connection)
+    async with (
+        open_peer(script) as peer,
+        connect_http(peer, limits=Limits(max_message_bytes=2000)) as connection,
+    ):
+        caught = await failure(connection)
+        assert isinstance(caught, MessageTooLarge)
+        await assert_works(connection)
 
 
 async def test_a_request_above_the_limit_is_not_sent() -> None:
-    async with open_peer() as peer:
-        async with connect_http(peer, limits=Limits(max_request_bytes=2000)) as connection:
-            caught = await failure(connection, input="x" * 5000)
-            assert caught.delivery is DeliveryStatus.NOT_SENT
-            assert peer.dials == []
-            await assert_works(connection)
+    async with (
+        open_peer() as peer,
+        connect_http(peer, limits=Limits(max_request_bytes=2000)) as connection,
+    ):
+        caught = await failure(connection, input="x" * 5000)
+        assert caught.delivery is DeliveryStatus.NOT_SENT
+        assert peer.dials == []
+        await assert_works(connection)

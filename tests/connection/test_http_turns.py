@@ -34,6 +34,7 @@ from trio_responses import (
     ConfigurationError,
     ConnectionState,
     DeliveryStatus,
+    Limits,
 )
 
 # --- Requests ----------------------------------------------------------------------------
@@ -154,7 +155,7 @@ async def test_informational_answers_are_ignored() -> None:
 
 @pytest.mark.parametrize("status", ["completed", "incomplete"])
 async def test_a_whole_response_is_an_answer(status: str) -> None:
-    details = {"incomplete_details": {"reason": "max_output_tokens"}}
+    details: dict[str, Any] = {"incomplete_details": {"reason": "max_output_tokens"}}
     body = response("all at once", status=status, **details)
     async with open_peer(reply(whole(200, body))) as peer, connect_http(peer) as connection:
         async with connection.stream(model="m", input="hi") as stream:
@@ -279,8 +280,6 @@ async def test_many_turns_run_at_once() -> None:
 
 
 async def test_no_more_turns_than_http_connections_run_at_once() -> None:
-    from trio_responses import Limits
-
     active: list[int] = [0, 0]
 
     async def script(exchange: Exchange) -> None:
@@ -311,14 +310,17 @@ async def test_turns_of_one_lane_run_one_after_the_other() -> None:
         await exchange.answer(exchange.request.json["input"])
 
     async with open_peer(script) as peer, connect_http(peer) as connection:
-        async with connection.lane() as first, connection.lane() as second:
-            async with trio.open_nursery() as nursery:
-                for number in range(3):
-                    for name, lane in (("a", first), ("b", second)):
-                        ask: Any = lane.create
-                        text = f"{name}{number}"
-                        nursery.start_soon(lambda a, t: a(model="m", input=t), ask, text)
-                        await trio.testing.wait_all_tasks_blocked()
+        async with (
+            connection.lane() as first,
+            connection.lane() as second,
+            trio.open_nursery() as nursery,
+        ):
+            for number in range(3):
+                for name, lane in (("a", first), ("b", second)):
+                    ask: Any = lane.create
+                    text = f"{name}{number}"
+                    nursery.start_soon(lambda a, t: a(model="m", input=t), ask, text)
+                    await trio.testing.wait_all_tasks_blocked()
         assert trio.current_time() == 3
         order = [request.json["input"] for request in peer.requests]
         assert [one for one in order if one[0] == "a"] == ["a0", "a1", "a2"]
@@ -331,12 +333,15 @@ async def test_one_slow_turn_delays_no_other() -> None:
         await trio.sleep(30)
         await exchange.answer()
 
-    async with open_peer(scripts(slow, Exchange.answer)) as peer, connect_http(peer) as connection:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: connection.create(model="m", input="slow"))
-            await trio.testing.wait_all_tasks_blocked()
-            await connection.create(model="m", input="quick")
-            assert trio.current_time() == 0
+    async with (
+        open_peer(scripts(slow, Exchange.answer)) as peer,
+        connect_http(peer) as connection,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(lambda: connection.create(model="m", input="slow"))
+        await trio.testing.wait_all_tasks_blocked()
+        await connection.create(model="m", input="quick")
+        assert trio.current_time() == 0
 
 
 async def test_any_number_of_lanes_can_be_reserved() -> None:

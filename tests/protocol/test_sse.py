@@ -49,6 +49,13 @@ def read_pieces(pieces: Iterable[bytes], *, limit: int = NO_LIMIT) -> list[bytes
     return [message for piece in pieces for message in reader.feed(piece)]
 
 
+def decoded(body: bytes) -> object:
+    """Return the JSON of the one message of a body."""
+    [message] = read(body)
+    assert isinstance(message, bytes)
+    return msgspec.json.decode(message)
+
+
 # --- The format --------------------------------------------------------------------------
 
 
@@ -150,10 +157,8 @@ def test_the_event_before_is_not_mixed_with_the_next() -> None:
     ],
 )
 def test_the_name_is_the_type_of_data_without_one(data: str, expected: object) -> None:
-    [message] = read(f"event: a.b\ndata: {data}\n\n".encode())
-    assert msgspec.json.decode(message) == expected
-    [message] = read(f"data: {data}\nevent: a.b\n\n".encode())
-    assert msgspec.json.decode(message) == expected
+    assert decoded(f"event: a.b\ndata: {data}\n\n".encode()) == expected
+    assert decoded(f"data: {data}\nevent: a.b\n\n".encode()) == expected
 
 
 def test_data_that_is_no_json_stays_unchanged() -> None:
@@ -161,10 +166,9 @@ def test_data_that_is_no_json_stays_unchanged() -> None:
 
 
 def test_a_name_is_written_as_json() -> None:
-    [message] = read('event: a"b\\c\td\u00e4\ndata: {}\n\n'.encode())
-    assert msgspec.json.decode(message) == {"type": 'a"b\\c\td\u00e4'}
-    [message] = read(b"event: \xff\ndata: {}\n\n")
-    assert msgspec.json.decode(message) == {"type": "\N{REPLACEMENT CHARACTER}"}
+    body = 'event: a"b\\c\td\u00e4\ndata: {}\n\n'
+    assert decoded(body.encode()) == {"type": 'a"b\\c\td\u00e4'}
+    assert decoded(b"event: \xff\ndata: {}\n\n") == {"type": "\N{REPLACEMENT CHARACTER}"}
 
 
 def test_an_empty_or_endless_name_is_no_type() -> None:

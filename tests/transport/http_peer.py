@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import trio
+import trustme
 
 from tests.transport.peer import CLIENT_HAS_LEFT, CLOSE, KEY, PING, PONG, Peer, frame, text
-from trio_responses import ReconnectPolicy, ResponsesConnection, open_responses
+from trio_responses import ReconnectPolicy, open_responses
 from trio_responses._concurrency import open_collapsing_nursery
-from trio_responses.testing import MemoryStream, memory_connection
+from trio_responses.testing import memory_connection
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncGenerator, Iterable
+
+    from trio_responses import ResponsesConnection
+    from trio_responses.testing import MemoryStream
 
 Json: TypeAlias = dict[str, Any]
 EVENTS: Final = "Content-Type: text/event-stream"
@@ -35,8 +39,8 @@ def response(
     text: str = "ok", response_id: str = "resp_1", status: str = "completed", **fields: Any
 ) -> Json:
     """Return a Response with one message."""
-    content = [{"type": "output_text", "text": text, "annotations": []}]
-    item = {"type": "message", "id": "msg_1", "role": "assistant", "content": content}
+    content: list[Json] = [{"type": "output_text", "text": text, "annotations": []}]
+    item: Json = {"type": "message", "id": "msg_1", "role": "assistant", "content": content}
     base: Json = {"id": response_id, "object": "response", "status": status, "model": "m"}
     return {**base, "output": [item] if status == "completed" else [], **fields}
 
@@ -95,11 +99,11 @@ def error(message: str = "No.", code: str | None = None, kind: str = "some_error
 # --- The server --------------------------------------------------------------------------
 
 
-class Cut(Exception):  # noqa: N818 - it is an order of a script
+class Cut(Exception):
     """The server closes its end."""
 
 
-class Reset(Exception):  # noqa: N818 - it is an order of a script
+class Reset(Exception):
     """The server resets the stream."""
 
 
@@ -268,7 +272,7 @@ class HTTPPeer:
         self.reads = True
         """Whether requests are received."""
 
-    async def dial(self, host: str, port: int) -> trio.abc.Stream:
+    async def dial(self, _host: str, _port: int) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         self.dials.append(trio.current_time())
         failure = self.dial_errors.pop(0) if self.dial_errors else None
@@ -369,6 +373,25 @@ async def connect_http(peer: HTTPPeer, **options: Any) -> AsyncGenerator[Respons
     options.setdefault("transport", "http")
     async with open_responses(dial=peer.dial, **options) as connection:
         yield connection
+
+
+def use_tls(peer: HTTPPeer, *protocols: str, trusted: bool = True) -> dict[str, Any]:
+    """Let a server use TLS; return the options of a client.
+
+    :param protocols: what client and server offer (ALPN).
+    :param trusted: whether the client trusts the server.
+    """
+    authority = trustme.CA()
+    peer.ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate = authority.issue_cert("localhost")
+    certificate.configure_cert(peer.ssl_context)  # pyright: ignore[reportUnknownMemberType]
+    client = ssl.create_default_context()
+    if trusted:
+        authority.configure_trust(client)  # pyright: ignore[reportUnknownMemberType]
+    if protocols:
+        peer.ssl_context.set_alpn_protocols(protocols)
+        client.set_alpn_protocols(protocols)
+    return {"base_url": "https://localhost/v1", "ssl_context": client}
 
 
 def scripts(*steps: Script) -> Script:
