@@ -68,7 +68,14 @@ from trio_responses._lifecycle import (
 from trio_responses._pool import PoolStatistics, ResponsesPool, open_pool
 from trio_responses._protocol.accumulator import ItemSnapshot, Snapshot
 from trio_responses._protocol.requests import SteerState
-from trio_responses._settings import Keepalive, Limits, ReconnectPolicy, RotationPolicy, Timeouts
+from trio_responses._settings import (
+    Keepalive,
+    Limits,
+    ReconnectPolicy,
+    ReplayPolicy,
+    RotationPolicy,
+    Timeouts,
+)
 from trio_responses._tools.function import (
     FunctionTool,
     InvalidArguments,
@@ -136,6 +143,7 @@ __all__ = [
     "Recording",
     "RecordingLine",
     "RefusalError",
+    "ReplayPolicy",
     "RequestTooLarge",
     "ResponseFailedError",
     "ResponseStream",

@@ -99,11 +99,11 @@ class ConnectionEngine:
         self._budget = Budget(config.limits)
         self.router: Router = Router(self._budget, config.limits)
         self.sockets: SocketSet = SocketSet()
-        self.requests: RequestQueue = RequestQueue(
-            config, self.sockets, self._budget, self._open_exchange
-        )
         self.calls: HTTPCalls = HTTPCalls(self.http_client)
         """The calls of the API that are no turns."""
+        self.requests: RequestQueue = RequestQueue(
+            config, self.sockets, self._budget, self._open_exchange, self.calls
+        )
         self._http: HTTPClient | None = None
         self._http_retry_at = -math.inf
         """When the next attempt to open an HTTP connection begins, on Trio's clock."""
@@ -563,7 +563,8 @@ class ConnectionEngine:
             socket.starved_since = math.inf
             messages = await socket.transport.receive()
             ended, responses = requests.requests_ended, requests.responses_ended
-            self.router.route(socket, messages)
+            for _ in self.router.route(socket, messages):
+                await trio.lowlevel.cancel_shielded_checkpoint()
             if requests.responses_ended != responses:
                 self._backoff.reset()
             if requests.requests_ended != ended:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Keepalive,
         Limits,
         OnAbandonedTurn,
+        RecoverOption,
         RotationPolicy,
         Timeouts,
         TransportOption,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import ResponseStream, TurnSender
-    from trio_responses._wire import Input
+    from trio_responses._wire import Input, Response
     from trio_responses._wire.params import ConversationParams, ResponseCreateParams
 
 __all__ = ["ResponsesPool", "open_pool"]
@@ -317,6 +318,12 @@ class PoolTurnSender:
             receipt.fail("response_already_completed", "the input was not sent: the turn has ended")
             await trio.lowlevel.checkpoint()
 
+    async def recover(self, turn: TurnAttempt) -> Response | None:
+        """Return the Response of a turn whose events were lost, if the server has it."""
+        if self._connection is None:
+            return None
+        return await self._connection.engine.requests.recover(turn)
+
 
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
@@ -341,6 +348,7 @@ async def open_pool(
     transport: TransportOption | None = None,
     websocket_retry: float | None = 600.0,
     http2: bool = False,
+    recover: RecoverOption | None = None,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
     allow_insecure: bool = False,
@@ -402,6 +410,7 @@ async def open_pool(
             transport=transport,
             websocket_retry=websocket_retry,
             http2=http2,
+            recover=recover,
             instruments=instruments,
             logging=logging,
             allow_insecure=allow_insecure,

@@ -264,7 +264,7 @@ def decode_response(raw: msgspec.Raw) -> Response:
     :raises msgspec.DecodeError: or another of ``DECODE_ERRORS``, if the JSON is no object.
     """
     try:
-        response = _decoder.decode(raw)
+        response: Response = lenient.decode_strictly(_decoder, raw)
     except lenient.DECODE_ERRORS:
         response = lenient.decode(raw, Response)
     vars(response)["raw_json"] = raw
