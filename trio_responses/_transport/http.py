@@ -47,7 +47,7 @@ from trio_responses._protocol.frames import OversizeMessage
 from trio_responses._protocol.sse import KEPT, EventReader
 from trio_responses._transport.dialing import dial_server, start_tls
 from trio_responses._transport.proxy import host_and_port
-from trio_responses._transport.tls import TLSStream
+from trio_responses._transport.tls import TLSStream, default_ssl_context
 from trio_responses._wire.errors import error_message
 
 if TYPE_CHECKING:
@@ -194,9 +194,23 @@ class HTTPClient:
             content=body,
             extensions={"trace": trace_step},
         )
-        with _errors_as_lost(trio.current_time()), scope:
-            return await self._pool.handle_async_request(request)
+        try:
+            with _errors_as_lost(trio.current_time()), scope:
+                return await self._pool.handle_async_request(request)
+        except BaseException:
+            await self._close_unusable()
+            raise
         raise AssertionError  # nothing cancels this scope itself
+
+    async def _close_unusable(self) -> None:
+        """Close the idle HTTP/2 connections that take no request, after a write was cancelled.
+
+        httpcore2 counts them as open until they expire.
+        """
+        with trio.CancelScope(shield=True):
+            for connection in self._pool.connections:
+                if connection.is_idle() and not connection.is_available():
+                    await connection.aclose()
 
     async def aclose(self) -> None:
         """Close the idle HTTP connections."""
@@ -687,6 +701,11 @@ class _Backend:
 
     def __init__(self, config: ConnectionConfig) -> None:
         self._config = config
+        self._ssl_context = config.ssl_context
+        if config.http2 and config.endpoint.secure:
+            default = default_ssl_context()  # a WebSocket must not offer HTTP/2
+            if config.ssl_context in {None, default}:
+                self._ssl_context = default_ssl_context(http2=True)
 
     async def connect_tcp(self, *_: Any, **__: Any) -> _ByteStream:
         """Dial the server.
@@ -695,7 +714,8 @@ class _Backend:
         """
         deadline = trio.current_time() + self._config.timeouts.connect
         with trio.move_on_at(deadline):
-            return _ByteStream(await dial_server(self._config), self._config, deadline)
+            stream = await dial_server(self._config)
+            return _ByteStream(stream, self._config, self._ssl_context, deadline)
         raise _timeout("dial", self._config)
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> _ByteStream:
@@ -716,8 +736,15 @@ class _ByteStream:
     :param deadline: when dial and TLS together must have ended, on Trio's clock.
     """
 
-    def __init__(self, stream: trio.abc.Stream, config: ConnectionConfig, deadline: float) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        config: ConnectionConfig,
+        ssl_context: ssl.SSLContext | None,
+        deadline: float,
+    ) -> None:
         self._stream = stream
+        self._ssl_context = ssl_context
         self._config = config
         self._deadline = deadline
         self._opened_at = trio.current_time()
@@ -770,8 +797,8 @@ class _ByteStream:
         """
         try:
             with trio.move_on_at(self._deadline):
-                secured = await start_tls(self._stream, self._config)
-                return _ByteStream(secured, self._config, self._deadline)
+                secured = await start_tls(self._stream, self._config, self._ssl_context)
+                return _ByteStream(secured, self._config, self._ssl_context, self._deadline)
             raise _timeout("tls", self._config)
         except BaseException:
             await trio.aclose_forcefully(self._stream)
