@@ -66,6 +66,8 @@ __all__ = ["ConnectionEngine"]
 UNAUTHORIZED: Final = 401
 UPGRADE_SECONDS: Final = 5.0
 """How long ``transport="auto"`` waits for the answer to an upgrade before it uses HTTP."""
+PASSES_FOR_A_READ: Final = 4
+"""Passes of Trio's scheduler in which the task of an exchange over HTTP reads what has arrived."""
 READS_BEFORE_TIMEOUT: Final = 128
 """Reads of up to 64 KiB: the receive buffer of an operating system is seldom larger than 8 MiB."""
 
@@ -584,6 +586,9 @@ class ConnectionEngine:
                 # Set on entry, it would cancel the first read; so it cancels the first wait.
                 scope.deadline = trio.current_time()
                 await self._read(socket)
+            if socket.is_exchange:  # another task reads the bytes
+                for _ in range(PASSES_FOR_A_READ):
+                    await trio.lowlevel.checkpoint()
             if socket.transport.last_read_at == last_read_at:
                 return
 

@@ -246,7 +246,7 @@ class HTTPExchange:
         self.opened_at: float = trio.current_time()
         """When the exchange began, on Trio's clock."""
         self.last_read_at: float = self.opened_at
-        """The time of the last message from the server, on Trio's clock."""
+        """The time of the last byte from the server, on Trio's clock."""
         self.handshake_headers: dict[str, str] = {}
         """The headers of the answer, names in lower case."""
 
@@ -438,6 +438,7 @@ class HTTPExchange:
         rest = 0
         async with _pieces_of(response, self.opened_at) as pieces:
             async for data in pieces:
+                self.last_read_at = trio.current_time()
                 if self._discards:
                     rest += len(data)
                     if rest > MAX_REST_BYTES:
