@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.transport.http_peer import CHUNKED, END, chunk, events_of, sse
-from trio_responses import FirstEventTimeout, Instrument, Timeouts, TurnRecord, open_responses
+from trio_responses import FirstEventTimeout, Instrument, Timeouts, open_responses
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from trio_responses import TurnRecord
 
 LIMITS = Timeouts(first_event=0.2, stall=0.2)
 SIZE = 250_000
