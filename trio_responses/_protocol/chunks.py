@@ -92,10 +92,9 @@ class ChunkJoiner:
         pieces: list[bytes] = []
         length = len(data)
         rest = b""
-        if self._state is _State.SIZE:
-            at = _split_whole(data, at, pieces)
         while at < length:
             if self._state is _State.SIZE:
+                at = _split_whole(data, at, pieces)
                 found = SIZE.match(data, at)
                 if found is None:
                     rest = self._incomplete(data[at:])
