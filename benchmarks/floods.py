@@ -80,7 +80,7 @@ async def open_flooded(
 
     A task reads the turn to its end, unless it is ``stalled``. The flood may fail the turn.
     """
-    stream = CannedStream(lambda: answers.streamed(1)[0])
+    stream = CannedStream(lambda: answers.streamed(1)[:1])
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         del host, port

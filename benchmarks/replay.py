@@ -1,12 +1,12 @@
-"""The replay server: blocking sockets, a thread for each connection, answers encoded in advance.
+"""The replay server: blocking sockets, a thread for each connection, prepared answers.
 
     python -m benchmarks.replay FOLDER
 
 The server is a process of its own, pinned to the first processor. It prints its ports as JSON, one
 of them for TLS, and writes the certificate that clients must trust into the folder. The first
 segment of the path selects the script: ``/burst-2000-whole/v1/responses``. A request to upgrade
-makes the connection a WebSocket. A ``POST`` is answered over HTTP: each event is a server-sent event
-in a chunk of its own, as servers send them.
+makes the connection a WebSocket. A ``POST`` is answered over HTTP: each event is a server-sent
+event in a chunk of its own, as servers send them.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ COMMON: Final = re.compile(
     rb'(?:event: ?.*+\n)?data: ?(\{(?:"type":.*+|.*, ?"type": ?"[a-z_.]*"\}))\n\n|(?s:(.+))'
 )
 GROUPS: Final = 3
-"""How many pieces each match adds to a split: what precedes it, which is nothing, and its groups."""
+"""How many pieces a match adds to a split: what precedes it, which is nothing, and its groups."""
 
 
 @final

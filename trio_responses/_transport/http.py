@@ -42,7 +42,7 @@ from trio_responses._errors import (
     SendTimeout,
     UnsupportedByTransport,
 )
-from trio_responses._protocol.chunks import ChunkJoiner
+from trio_responses._protocol.chunks import ChunkReader
 from trio_responses._protocol.frames import OversizeMessage
 from trio_responses._protocol.sse import KEPT, EventReader
 from trio_responses._transport.dialing import dial_server, start_tls
@@ -76,6 +76,8 @@ KEEPALIVE_SECONDS: Final = 30.0
 """How long an idle HTTP connection is kept for the next request."""
 MAX_ERROR_BYTES: Final = 64 * 1024
 """How much of the body of an error is read."""
+READ_BYTES: Final = 64 * 1024
+"""How much of a body is read at once."""
 MAX_REST_BYTES: Final = 64 * 1024
 """How much is read after the end of a response, so that the HTTP connection can be used again."""
 OK: Final = 200
@@ -656,8 +658,21 @@ async def _pieces_of(
     :raises ConnectionLost: when the HTTP connection was lost.
     """
     with _errors_as_lost(since):
-        async with aclosing(aiter(cast("Any", response.stream))) as pieces:
+        async with aclosing(_read_pieces(response)) as pieces:
             yield pieces
+
+
+async def _read_pieces(response: httpcore2.Response) -> AsyncGenerator[bytes, None]:
+    """Yield the pieces of a body: what the byte stream has read itself, then what httpcore2 reads.
+
+    httpcore2 reads the last chunk, so that it knows that the HTTP connection can be used again.
+    """
+    stream: _ByteStream = response.extensions["network_stream"]
+    while data := await stream.read_chunks():
+        yield data
+    async with aclosing(aiter(cast("Any", response.stream))) as pieces:
+        async for data in pieces:
+            yield data
 
 
 class _errors_as_lost:  # noqa: N801 - it is used like a function
@@ -751,22 +766,50 @@ class _ByteStream:
         self._opened_at = trio.current_time()
         self._patience = math.inf
         """How many seconds a read may take."""
-        self._joiner: ChunkJoiner | None = ChunkJoiner()
-        if isinstance(stream, TLSStream) and stream.ssl_object.selected_alpn_protocol() == "h2":
-            self._joiner = None
+        self._is_http2 = (
+            isinstance(stream, TLSStream) and stream.ssl_object.selected_alpn_protocol() == "h2"
+        )
+        self._chunks = ChunkReader()
+        """Of HTTP/1.1."""
+        self._data = b""
+        """The data of chunks that came with the head of their answer."""
+        self._passed = b""
+        """What httpcore2 reads next: it came with the data of chunks."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109 - the interface of httpcore2
+        """Read for httpcore2: everything but the data of chunks."""
+        if self._is_http2:
+            return await self._receive(max_bytes)
+        while not self._passed:
+            received = await self._receive(max_bytes)
+            if not received:
+                return b""
+            self._passed, self._data = self._chunks.feed(received)
+        passed, self._passed = self._passed, b""
+        return passed
+
+    async def read_chunks(self) -> bytes:
+        """Return the data of the chunks that the next read completes.
+
+        Nothing is returned after the last one, and where the answer is not in chunks of HTTP/1.1:
+        then httpcore2 reads.
+        """
+        while not self._data and self._chunks.in_chunks:
+            received = await self._receive(READ_BYTES)
+            if not received:
+                break
+            self._passed, self._data = self._chunks.feed(received)
+        data, self._data = self._data, b""
+        return data
+
+    async def _receive(self, max_bytes: int) -> bytes:
         import httpcore2  # noqa: PLC0415 - of an extra
 
         try:
+            if self._patience == math.inf:  # a scope costs 12 us
+                return bytes(await self._stream.receive_some(max_bytes))
             with trio.move_on_after(self._patience):
-                while True:
-                    data = bytes(await self._stream.receive_some(max_bytes))
-                    if self._joiner is not None and data:
-                        data = self._joiner.feed(data)
-                        if not data:
-                            continue
-                    return data
+                return bytes(await self._stream.receive_some(max_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpcore2.ReadError(str(error.__cause__ or "")) from error
         raise httpcore2.ReadError("the request could not be written")
@@ -776,8 +819,7 @@ class _ByteStream:
 
         if not buffer:
             return
-        if self._joiner is not None:
-            self._joiner.begin_answer()
+        self._chunks.begin_answer()
         try:
             with trio.move_on_after(self._config.timeouts.send) as scope:
                 await self._stream.send_all(buffer)
