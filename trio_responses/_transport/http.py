@@ -179,7 +179,8 @@ class HTTPClient:
         async def trace_step(step: str, info: Any) -> None:
             # Between these steps and the next, httpcore2 waits for a lock. If cancelled there, it
             # would keep an open byte stream that it neither uses nor closes.
-            scope.shield = step in STREAM_OPENED
+            if scope.shield != (step in STREAM_OPENED):
+                scope.shield = not scope.shield
             if trace is not None:
                 await trace(step, info)
 
