@@ -22,6 +22,7 @@ EVERYONE: Final = (
 OVER_HTTP: Final = ("http", "stream", "httpx2", "openai-http")
 CROWD: Final = ("stream", "openai", "websockets", "trio-websocket")
 BURST: Final = 2000
+LONG_BURST: Final = 10_000
 EVENTS_OF_A_TURN: Final = 7
 """The events of a streamed response without its deltas."""
 MB: Final = 1_000_000
@@ -79,6 +80,7 @@ def burst(
     title: str,
     how: str,
     *,
+    deltas: int = BURST,
     secure: bool = False,
     clients: tuple[str, ...] = EVERYONE,
     peer: str = "openai",
@@ -87,9 +89,9 @@ def burst(
     return Workload(
         name,
         title,
-        f"burst-{BURST}-{how}",
+        f"burst-{deltas}-{how}",
         {"measure": "turns", "warm": 1, "count": 3, "least": LEAST},
-        per_event(BURST + EVENTS_OF_A_TURN),
+        per_event(deltas + EVENTS_OF_A_TURN),
         clients=clients,
         secure=secure,
         rounds=5 if secure else 7,
@@ -165,8 +167,16 @@ COMPARED: Final = (
         peer="openai-http",
     ),
     burst(
+        "burst-http-long",
+        f"{LONG_BURST:,} deltas over HTTP, one chunk an event",
+        "whole",
+        deltas=LONG_BURST,
+        clients=OVER_HTTP,
+        peer="openai-http",
+    ),
+    burst(
         "burst-http-joined",
-        "The same over HTTP, 20 events a chunk",
+        f"{BURST:,} deltas over HTTP, 20 events a chunk",
         "joined",
         clients=OVER_HTTP,
         peer="openai-http",

@@ -668,7 +668,7 @@ async def _read_pieces(response: httpcore2.Response) -> AsyncGenerator[bytes, No
 
     httpcore2 reads the last chunk, so that it knows that the HTTP connection can be used again.
     """
-    stream: _ByteStream = response.extensions["network_stream"]
+    stream = cast("_ByteStream", cast("Any", response).extensions["network_stream"])
     while data := await stream.read_chunks():
         yield data
     async with aclosing(aiter(cast("Any", response.stream))) as pieces:
