@@ -88,6 +88,13 @@ class Instrument:
         :param error: why no WebSocket can be used; `None` when one is open again.
         """
 
+    def endpoint_changed(self, endpoint: str, error: ResponsesError | None) -> None:
+        """Called when the new turns of a pool go to another endpoint.
+
+        :param endpoint: the name of the endpoint that new turns go to from now on.
+        :param error: why the endpoint before was given up; `None` for the return to it.
+        """
+
     def connection_ended(self, error: ResponsesError) -> None:
         """Called when a connection has ended for good.
 
