@@ -70,7 +70,7 @@ def levels_of(value: Any) -> int:
     if isinstance(value, dict):
         inner = cast("dict[str, Any]", value).values()
     elif isinstance(value, list):
-        inner = value
+        inner = cast("Any", value)
     else:
         return 0
     return 1 + max(map(levels_of, inner), default=0)
