@@ -240,7 +240,7 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
             "answers": [],
             "interrupted": [],
             "unsent": [],
-            "origins": [[2, "m", True]],
+            "origins": [[2, "m", True, "localhost/v1/responses"]],
             "abandoned": [],
             "replay_policy": {
                 "images": "keep",

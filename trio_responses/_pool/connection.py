@@ -59,10 +59,7 @@ class PooledConnection:
     @property
     def places(self) -> int:
         """The largest number of turns of the pool on the connection: more over HTTP."""
-        config = self.engine.config
-        if self.engine.sockets.over_http:
-            return config.limits.http_connections
-        return places_of(config.endpoint)
+        return self.engine.http_places or places_of(self.engine.config.endpoint)
 
     @property
     def has_ended(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from trio_responses._endpoint import Endpoint, checked_headers
 from trio_responses._errors import (
@@ -77,13 +77,13 @@ class PoolEndpoint:
                 "PoolEndpoint.endpoint must be an Endpoint, not"
                 f" {type(self.endpoint).__name__}: for a URL, write Endpoint.of(url)"
             )
-        given: Any = self.models
-        if not isinstance(given, Mapping):
+        if not isinstance(cast("object", self.models), Mapping):
             raise ConfigurationError(
-                f"PoolEndpoint.models must be a mapping of model names, not {given!r}"
+                f"PoolEndpoint.models must be a mapping of model names, not {self.models!r}"
             )
-        models: dict[Any, Any] = dict(given)
-        for name in (*models, *models.values(), *([] if self.name is None else [self.name])):
+        models = dict(self.models)
+        names: list[object] = [*models, *models.values()]
+        for name in (*names, *([] if self.name is None else [self.name])):
             if not isinstance(name, str) or not name:
                 raise ConfigurationError(
                     f"a name in PoolEndpoint.models, or PoolEndpoint.name, is no text: {name!r}"

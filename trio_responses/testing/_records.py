@@ -69,6 +69,8 @@ class SteerRequest:
 class Request:
     """One ``response.create`` as the server received it, with the conversation that it continues.
 
+    Made by the test server.
+
     The successor of a steered response has a request, too: a copy of its parent's request with the
     steering input as ``input``.
 
