@@ -169,7 +169,9 @@ class RequestQueue:
             payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
         turn.observer = request.observer
         if turn.observer is not None:
-            turn.observer.sending(turn.lane, turn.parent, len(payload))
+            turn.observer.sending(
+                self._config.instruments.address, turn.lane, turn.parent, len(payload)
+            )
         try:
             await self._write(socket, payload)
         except ConnectionLost as lost:

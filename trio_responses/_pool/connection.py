@@ -15,6 +15,7 @@ import trio
 from trio_responses._client import ResponsesConnection
 from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._lifecycle import ConnectionState
+from trio_responses._transport.dialing import check_reachable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -60,6 +61,16 @@ class PooledConnection:
     def places(self) -> int:
         """The largest number of turns of the pool on the connection: more over HTTP."""
         return self.engine.http_places or places_of(self.engine.config.endpoint)
+
+    async def check_reachable(self) -> None:
+        """Check that the server can be reached, unless a socket to it is open.
+
+        :raises ConnectError: when it cannot.
+        """
+        if self.engine.sockets.over_http:
+            await check_reachable(self.engine.config)
+        else:
+            await trio.lowlevel.checkpoint()
 
     @property
     def has_ended(self) -> bool:

@@ -336,12 +336,9 @@ class Scheduler:
         self._restore(connection.endpoint)
         self.assign()
 
-    def try_return(self, endpoint: EndpointState) -> bool:
-        """Return to an endpoint if it has an open connection, or is used again already."""
-        if any(one.is_open for one in self._connections_to(endpoint)):
-            self._restore(endpoint)
-            self.assign()
-        return endpoint.given_up_with is None
+    def open_connection_to(self, endpoint: EndpointState) -> PooledConnection | None:
+        """Return an open connection to an endpoint, if there is one."""
+        return next((one for one in self._connections_to(endpoint) if one.is_open), None)
 
     def handle_lost_socket(self, connection: PooledConnection) -> None:
         """Called when a connection has lost its socket."""

@@ -111,10 +111,15 @@ class PoolSupervisor:
         try:
             while True:
                 await trio.sleep(endpoint.pause(self._scheduler.limits.retry_pause))
-                if self._scheduler.try_return(endpoint):
+                if endpoint.given_up_with is None:
                     return
-                endpoint.opening += 1
+                current = self._scheduler.open_connection_to(endpoint)
                 try:
+                    if current is not None:  # refused turns, or is over HTTP
+                        await current.check_reachable()
+                        self._scheduler.handle_open_socket(current)
+                        return
+                    endpoint.opening += 1
                     engine = await self._open(nursery, endpoint)
                 except ResponsesError as error:
                     self._scheduler.handle_failed_opening(endpoint, error)
