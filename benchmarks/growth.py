@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import worker
+from benchmarks import floods, worker
 from benchmarks.clients.session import KEY, MODEL
 from trio_responses import Endpoint, open_responses
 from trio_responses.types import OutputTextDelta
@@ -83,4 +83,5 @@ MEASURES: Final[dict[str, worker.Measure]] = {
     "idle-lanes": lanes,
     "idle-connections": connections,
     "events": events,
+    "floods": floods.measure,
 }

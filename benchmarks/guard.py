@@ -74,13 +74,14 @@ class CannedStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         if not self._upgraded:
             self._upgraded = True
-            self._put(_accept(bytes(data)))
+            self.put(_accept(bytes(data)))
         elif data[0] & 15 == 1:
-            self._put(self._answer())
+            self.put(self._answer())
         else:
-            self._put(b"\x88\x02\x03\xe8")
+            self.put(b"\x88\x02\x03\xe8")
 
-    def _put(self, data: bytes) -> None:
+    def put(self, data: bytes) -> None:
+        """Prepare bytes to be received."""
         self._unread += data
         self._arrived.set()
 

@@ -123,7 +123,7 @@ def draw_all(results: Results, folder: Path) -> None:
         ours = {entry.label for entry in catalog.CLIENTS.values() if entry.package == catalog.OURS}
         title = f"{burst.title}: {column.heading} (logarithmic)"
         _write(folder, burst.name, bars(title, values, ours))
-    for growth in GROWTHS:
+    for growth in (one for one in GROWTHS if one.drawn):
         places = [
             PlotPoint(float(step.order["width"]), *found) for step, found in points(growth, results)
         ]

@@ -133,7 +133,7 @@ def text_of(results: Results, *, markdown: bool) -> str:
         rows = rows_of_growth(growth, results)
         if len(rows) > 1:
             parts += [level + growth.title, table(rows)]
-            if markdown:
+            if markdown and growth.drawn:
                 parts.append(f"![{growth.title}](_static/benchmarks-{growth.name}.svg)")
     parts += [level + "The budget", table(budget_rows(results))]
     return "\n\n".join(parts)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
+from loop_probe import LoopProbe
 from soak_clients import TIMEOUTS, SoakLog, live
 
 SERVER: Final = Path(__file__).with_name("soak_server.py")
@@ -76,6 +77,8 @@ async def soak(log: SoakLog, seconds: float, connections: int, pause: float, see
     assert server.stdin is not None  # noqa: S101 - both are pipes
     assert server.stdout is not None  # noqa: S101 - likewise
     url = bytes(await server.stdout.receive_some()).decode().strip()
+    probe = LoopProbe()
+    trio.lowlevel.add_instrument(probe)
     tasks, files = trio.lowlevel.current_statistics().tasks_living, descriptors()
     until = trio.current_time() + seconds
     with trio.move_on_after(seconds + 30) as scope:
@@ -86,6 +89,8 @@ async def soak(log: SoakLog, seconds: float, connections: int, pause: float, see
                 for number in range(connections):
                     clients.start_soon(live, log, url, number, pause, until)
             nursery.cancel_scope.cancel()
+    trio.lowlevel.remove_instrument(probe)
+    log.longest_pass = probe.longest
     log.check(not scope.cancelled_caught, "the connections did not close in time")
     await trio.sleep(0.5)
     gc.collect()
@@ -129,6 +134,7 @@ def print_table(log: SoakLog, report: Any) -> None:
     print(f"\nmedian resident size of each quarter: {sizes} MiB; now {resident() / MIB:.1f}")
     print(f"slowest closing of a connection: {max(log.leaving, default=0.0):.2f} s;"
           f" the event loop was late by up to {log.lag:.2f} s")  # fmt: skip
+    print(f"longest pass of the loop: {log.longest_pass * 1000:.1f} ms of processor time")
     print(f"handshakes at the server: {report['handshakes']:,}; sockets at once: up to"
           f" {report['most sockets at once']}")  # fmt: skip
     print(f"exceptions in the server: {report['errors'] or 'none'}")

@@ -60,6 +60,7 @@ class SoakLog:
     samples: list[int] = field(default_factory=list[int])
     leaving: list[float] = field(default_factory=list[float])
     lag: float = 0.0
+    longest_pass: float = 0.0
     connections: Counter[str] = field(default_factory=Counter[str])
 
     def token(self) -> str:

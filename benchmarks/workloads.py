@@ -220,6 +220,8 @@ class Growth:
     axis: str
     unit: str
     steps: tuple[Workload, ...]
+    drawn: bool = True
+    """Whether there is a picture. There is none where the steps are no numbers."""
 
 
 def growing(
@@ -260,11 +262,53 @@ def events(*widths: int) -> Growth:
     return Growth("events", "An event, as a response grows", "deltas", "CPU, us an event", steps)
 
 
+FLOOD_KINDS: Final = (
+    "deltas",
+    "empty pongs",
+    "empty pings",
+    "pings of 4 bytes",
+    "messages of one byte",
+    "empty messages",
+    "binary messages of one byte",
+    "a message in fragments of one byte",
+    "empty objects",
+    "unknown events",
+    "deltas with a wrong type",
+    "deltas with half a surrogate pair",
+    "deltas of lanes that nobody uses",
+    "errors",
+    "steering reports",
+    "responses that begin",
+    "one event, all escapes",
+    "one event, all brackets",
+)
+
+
+def floods() -> Growth:
+    """Return the longest pass of Trio's loop for each kind of flood."""
+    steps = tuple(
+        Workload(
+            f"floods-{kind.replace(' ', '-').replace(',', '')}",
+            kind,
+            "turn",
+            {"measure": "floods", "kind": kind},
+            (Column("longest", "longest pass, us of CPU", digits=0),),
+            clients=("growth",),
+            group="floods",
+            rounds=15,
+        )
+        for kind in FLOOD_KINDS
+    )
+    title = "How long one read of 64 KiB keeps the loop"
+    return Growth("floods", title, "64 KiB of", "longest pass, us of CPU", steps, drawn=False)
+
+
 GROWTHS: Final = (
     growing("history", "A delta turn, as the history grows", "items", (10, 100, 1000, 10_000)),
     events(100, 1000, 10_000, 100_000),
     growing("idle-lanes", "A turn, as idle lanes grow", "other lanes", (1, 8, 16, 31), "lane"),
     growing("idle-connections", "A turn, as idle connections grow", "others", (1, 10, 100, 1000)),
+    floods(),
 )
 
 ALL: Final = (*COMPARED, IMPORT, *(step for growth in GROWTHS for step in growth.steps))

@@ -18,7 +18,13 @@ from trio_responses._settings import (
     check_option_values,
     checked_record,
 )
-from trio_responses.typing import DeliveryMode, OnAbandonedTurn, OnToolError
+from trio_responses.typing import (
+    DeliveryMode,
+    OnAbandonedTurn,
+    OnToolError,
+    RecoverOption,
+    TransportOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +43,8 @@ KEY = "sk-secret-0pT1"
 
 def test_the_option_values_match_the_types() -> None:
     assert {
+        "transport": get_args(TransportOption),
+        "recover": get_args(RecoverOption),
         "delivery": get_args(DeliveryMode),
         "on_abandoned_turn": get_args(OnAbandonedTurn),
         "on_tool_error": get_args(OnToolError),

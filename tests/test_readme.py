@@ -28,9 +28,8 @@ def examples(page: str, language: str = "python") -> list[str]:
 
 
 FIRST, CONVERSATION, TOOLS, TEST = examples("README.md")
-DELTA, LOSS, AGAIN, FORK, STEERING, COMPACTION, TRIMMING, CHECKPOINT, ROTATION = examples(
-    "docs/conversations.md"
-)
+DELTA, LOSS, AGAIN, WITHOUT_REASONING, WITHOUT_FILES, *REST = examples("docs/conversations.md")
+FORK, STEERING, COMPACTION, TRIMMING, CHECKPOINT, ROTATION = REST
 RUN, _, RUN_STREAM, CONTEXT, APPROVAL, HANDLERS, ERRORS, _, ANSWERS = examples("docs/tools.md")
 
 
@@ -196,6 +195,21 @@ async def test_a_lost_turn_is_sent_again_with_at_least_once(
         await run(AGAIN, connection)
         assert len(server.requests) == 2
     assert capsys.readouterr().out == 'Turn 1: you said "What is a nursery?".\n'
+
+
+@NO_WAITING
+async def test_refused_reasoning_is_left_out_for_good() -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        server.fail("invalid_encrypted_content", status=400)
+        await run(WITHOUT_REASONING, connection)
+        assert len(server.requests) == 2
+
+
+@NO_WAITING
+async def test_a_history_is_replaced_without_its_files() -> None:
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(WITHOUT_FILES, connection)
+        assert len(server.requests) == 1
 
 
 @NO_WAITING

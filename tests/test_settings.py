@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import FrozenInstanceError, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
 from trio_responses._errors import ConfigurationError
-from trio_responses._settings import Keepalive, Limits, Timeouts
+from trio_responses._protocol.replay import Origin
+from trio_responses._settings import Keepalive, Limits, ReplayPolicy, Timeouts
 
 Record: TypeAlias = "type[Timeouts | Keepalive | Limits]"
 
@@ -44,3 +45,29 @@ def test_the_defaults_are_as_documented() -> None:
     assert Keepalive().interval == 20.0
     assert Limits().max_message_bytes == 64 * 1024 * 1024
     assert Limits().max_request_bytes < 16 * 1024 * 1024
+
+
+POLICIES: dict[str, list[Any]] = {
+    "images": ["keep", "omit"],
+    "reasoning": ["keep", "same_model", "omit"],
+    "statuses": ["keep", "omit"],
+    "max_output": [None, 1, 10**9],
+    "max_items": [None, 1, 10**9],
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "some", "", [], math.inf])
+def test_a_value_that_a_replay_policy_does_not_know_is_refused_by_name(
+    name: str, value: object
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"ReplayPolicy.{name} must be"):
+        ReplayPolicy(**{name: value})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_values_of_a_replay_policy_are_rules_of_full_input(name: str) -> None:
+    for value in POLICIES[name]:
+        policy = ReplayPolicy(**{name: value})
+        rules = policy.rules(Origin("m", stored=False))
+        assert (getattr(rules, name), rules.model, rules.stored) == (value, "m", False)

@@ -68,7 +68,14 @@ from trio_responses._lifecycle import (
 from trio_responses._pool import PoolStatistics, ResponsesPool, open_pool
 from trio_responses._protocol.accumulator import ItemSnapshot, Snapshot
 from trio_responses._protocol.requests import SteerState
-from trio_responses._settings import Keepalive, Limits, ReconnectPolicy, RotationPolicy, Timeouts
+from trio_responses._settings import (
+    Keepalive,
+    Limits,
+    ReconnectPolicy,
+    ReplayPolicy,
+    RotationPolicy,
+    Timeouts,
+)
 from trio_responses._tools.function import (
     FunctionTool,
     InvalidArguments,
@@ -79,7 +86,8 @@ from trio_responses._tools.namespace import Namespace
 from trio_responses._tools.parsing import ParsedResponse
 from trio_responses._tools.schema import InvalidJSON, JSONType, Schema, strict_schema
 from trio_responses._tools.toolbox import ToolFinished, ToolProgress, ToolStarted
-from trio_responses._turn.methods import Lane, Responses
+from trio_responses._turn.methods import Lane
+from trio_responses._turn.responses import Responses
 from trio_responses._turn.steering import SteerReceipt
 from trio_responses._turn.stream import ResponseStream
 
@@ -135,6 +143,7 @@ __all__ = [
     "Recording",
     "RecordingLine",
     "RefusalError",
+    "ReplayPolicy",
     "RequestTooLarge",
     "ResponseFailedError",
     "ResponseStream",

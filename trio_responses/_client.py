@@ -35,7 +35,8 @@ from trio_responses._transport.dialing import ConnectionConfig, dial_tcp
 from trio_responses._transport.http import check_http_installed
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
-from trio_responses._turn.methods import Lane, Responses, TurnMethods
+from trio_responses._turn.methods import Lane, TurnMethods
+from trio_responses._turn.responses import Responses
 from trio_responses._wire.param_checks import check_params, merge_extra_body
 from trio_responses._wire.params import ConversationParams
 
@@ -48,7 +49,12 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryMode
-    from trio_responses._settings import OnAbandonedTurn, ReconnectPolicy, TransportOption
+    from trio_responses._settings import (
+        OnAbandonedTurn,
+        ReconnectPolicy,
+        RecoverOption,
+        TransportOption,
+    )
     from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._turn.stream import ResponseStream, TurnSender
@@ -91,8 +97,8 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
 
     @property
     def responses(self) -> Responses:
-        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
-        return Responses(self)
+        """The methods of openai-python's ``client.responses``."""
+        return Responses(self, self._engine.calls)
 
     def _turn_sender(self) -> TurnSender:
         return self._engine.requests
@@ -319,6 +325,7 @@ class ConnectionOptions(TypedDict, total=False):
     transport: TransportOption | None
     websocket_retry: float | None
     http2: bool
+    recover: RecoverOption | None
     allow_insecure: bool
     instruments: Iterable[Instrument]
     logging: bool
@@ -346,6 +353,7 @@ async def open_responses(
     transport: TransportOption | None = None,
     websocket_retry: float | None = 600.0,
     http2: bool = False,
+    recover: RecoverOption | None = None,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -404,6 +412,11 @@ async def open_responses(
     :param http2: whether HTTP/2 is used where the server speaks it over TLS. A context that is
         passed as ``ssl_context`` has to offer ``h2`` itself. Needs the extra
         ``trio-responses[http2]``.
+    :param recover: experimental. With ``"retrieve"`` a turn that was lost after its first event
+        asks the server for its Response over HTTP, again and again for ``timeouts.stall`` seconds,
+        and ends with this Response. The turn raises its error as before if the server does not have
+        the Response: with ``store=False``, and where a response ends with its socket. Needs the
+        extra ``trio-responses[http]``.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
     :param instruments: observers of sockets, turns and tools, besides the log
@@ -435,6 +448,7 @@ async def open_responses(
         transport=transport,
         websocket_retry=websocket_retry,
         http2=http2,
+        recover=recover,
         allow_insecure=allow_insecure,
         instruments=instruments,
         logging=logging,
@@ -468,6 +482,7 @@ async def connect_responses(
     transport: TransportOption | None = None,
     websocket_retry: float | None = 600.0,
     http2: bool = False,
+    recover: RecoverOption | None = None,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -498,6 +513,7 @@ async def connect_responses(
         transport=transport,
         websocket_retry=websocket_retry,
         http2=http2,
+        recover=recover,
         allow_insecure=allow_insecure,
         instruments=instruments,
         logging=logging,
@@ -558,6 +574,7 @@ def make_engine(
     transport: TransportOption | None,
     websocket_retry: float | None,
     http2: bool,
+    recover: RecoverOption | None,
     allow_insecure: bool,
     instruments: Iterable[Instrument],
     logging: bool,
@@ -568,7 +585,9 @@ def make_engine(
     transport = endpoint.transport if transport is None else transport
     check_option_values(on_abandoned_turn=on_abandoned_turn, transport=transport)
     check_websocket_retry(websocket_retry)
-    if transport == "http":
+    if recover is not None:
+        check_option_values(recover=recover)
+    if transport == "http" or recover is not None:
         check_http_installed(http2=http2)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
@@ -589,6 +608,7 @@ def make_engine(
         transport=transport,
         websocket_retry=websocket_retry,
         http2=http2,
+        recover=recover,
         instruments=Instruments(
             with_logging(instruments, enabled=logging),
             ServerAddress(endpoint.host, endpoint.port),

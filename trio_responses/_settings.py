@@ -13,10 +13,13 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from trio_responses._errors import ConfigurationError
+from trio_responses._protocol.replay import ReplayRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Self
+
+    from trio_responses._protocol.replay import Origin
 
 __all__ = [
     "OPTION_VALUES",
@@ -24,6 +27,8 @@ __all__ = [
     "Limits",
     "OnAbandonedTurn",
     "ReconnectPolicy",
+    "RecoverOption",
+    "ReplayPolicy",
     "RetryPolicy",
     "RotationPolicy",
     "Timeouts",
@@ -275,6 +280,77 @@ class RetryPolicy:
         return self if max_retries is None else replace(self, max_retries=max_retries)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayPolicy:
+    """The filters of a conversation: what full input leaves out of the history.
+
+    For example::
+
+        conversation.replay_policy = ReplayPolicy(images="omit", max_output=20_000)
+
+    A server that lost the history gets it again, as full input. Without any filter the library
+    already leaves out what the API refuses (docs/conversations.md). The history itself is not
+    changed. New input is sent as it is, but for ``max_output``.
+    """
+
+    images: Literal["keep", "omit"] = "keep"
+    """``"omit"`` replaces images by a short text, and screenshots by an image of one pixel."""
+    reasoning: Literal["keep", "same_model", "omit"] = "same_model"
+    """``"same_model"`` leaves out reasoning that another model than that of the turn made, because
+    the API refuses it (``invalid_encrypted_content``); ``"omit"`` leaves out all reasoning."""
+    statuses: Literal["keep", "omit"] = "keep"
+    """``"omit"`` removes ``status`` from messages, and from other items that do not need it."""
+    max_output: int | None = None
+    """The largest number of characters of each text in the output of a tool. A longer one is
+    shortened, with a notice in its middle. `None` for the limit of the API, 10,485,760."""
+    max_items: int | None = None
+    """The number of items to send, the latest ones: from a message of the user on, if there is one
+    among them. The reasoning before the first one stays, and the latest compaction item. A call
+    and its output stay together."""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        :raises ConfigurationError: for an unknown word, and for a number below 1.
+        """
+        for name, words in REPLAY_WORDS.items():
+            if getattr(self, name) not in words:
+                accepted = " or ".join(f'"{word}"' for word in words)
+                raise ConfigurationError(
+                    f"ReplayPolicy.{name} must be {accepted}, not {getattr(self, name)!r}"
+                )
+        for name in ("max_output", "max_items"):
+            number = getattr(self, name)
+            if number is not None and not (_is_count(number) and number > 0):
+                raise ConfigurationError(
+                    f"ReplayPolicy.{name} must be a whole number from 1, or None for no limit,"
+                    f" not {number!r}"
+                )
+
+    def rules(self, origin: Origin) -> ReplayRules:
+        """Return the rules of the input form of a history.
+
+        :param origin: the settings of the turn that sends the history.
+        """
+        return ReplayRules(
+            model=origin.model,
+            stored=origin.stored,
+            images=self.images,
+            reasoning=self.reasoning,
+            statuses=self.statuses,
+            max_output=self.max_output,
+            max_items=self.max_items,
+        )
+
+
+REPLAY_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "images": ("keep", "omit"),
+    "reasoning": ("keep", "same_model", "omit"),
+    "statuses": ("keep", "omit"),
+}
+"""The words that each filter of a `ReplayPolicy` accepts."""
+
+
 def reconnect_delays(
     reconnect: ReconnectPolicy | Iterable[float] | None,
 ) -> tuple[ReconnectPolicy, Iterator[float]]:
@@ -313,12 +389,16 @@ TransportOption: TypeAlias = Literal["auto", "websocket", "http"]
 """How requests are sent: ``"websocket"``, ``"http"`` with server-sent events, or ``"auto"``: by a
 WebSocket, and over HTTP where the server or the network has no WebSocket mode."""
 
+RecoverOption: TypeAlias = Literal["retrieve"]
+"""How the Response of a turn is found whose events were lost: ``"retrieve"`` asks the server."""
+
 OPTION_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "transport": ("auto", "websocket", "http"),
     "delivery": ("at_most_once", "at_least_once"),
     "on_abandoned_turn": ("drain", "replace_socket"),
     "on_tool_error": ("return", "raise"),
     "after_error": ("reuse", "replace"),
+    "recover": ("retrieve",),
 }
 """The values that each option with named values accepts, by the option's name."""
 

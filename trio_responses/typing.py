@@ -6,7 +6,7 @@ from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import Redact
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
-from trio_responses._settings import OnAbandonedTurn, TransportOption
+from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
 from trio_responses._tools.namespace import ToolLike
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError
 from trio_responses._transport.dialing import Dial
@@ -65,6 +65,7 @@ __all__ = [
     "PromptParam",
     "ProxyOption",
     "ReasoningParam",
+    "RecoverOption",
     "Redact",
     "ResponseCreateParams",
     "RunEvent",

@@ -233,7 +233,7 @@ def test_ask_prints_the_answer_without_commentary(
     commentary = ["I will check.", "\x1b[2JI see."]
     prepare_server(lambda server: server.reply("Warm.", commentary=commentary, events=events))
     assert main(["ask", "--embedded", "Hello"]) == 0
-    shown = "commentary: I will check.\ncommentary: [2JI see.\n"
+    shown = "commentary: I will check.\ncommentary: \\x1b[2JI see.\n"
     assert capsys.readouterr() == ("Warm.\n", "" if events == "terminal" else shown)
 
 

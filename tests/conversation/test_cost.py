@@ -13,6 +13,7 @@ from trio_responses._conversation.history import History
 from trio_responses._conversation.settings import TurnSettings
 from trio_responses._conversation.turn import ConversationRequest
 from trio_responses._protocol.continuation import Placement
+from trio_responses._protocol.replay import Origin, Piece
 from trio_responses._turn.request_builder import raw_input
 from trio_responses._wire import Response
 from trio_responses.testing import ResponsesServer
@@ -38,8 +39,8 @@ def counted(work: Callable[[], object]) -> int:
     return calls
 
 
-def call(number: int) -> msgspec.Raw:
-    item = {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": ""}
+def message(number: int) -> msgspec.Raw:
+    item = {"type": "message", "role": "assistant", "content": f"Answer {number}"}
     return msgspec.Raw(msgspec.json.encode(item))
 
 
@@ -48,7 +49,7 @@ def calls_of_a_turn(items: int) -> int:
     history = History()
     settings = TurnSettings({"model": "m"})
     new = raw_input([{"role": "user", "content": "hi"}] * items)
-    response = Response(id="r", status="completed", raw_output=[call(n) for n in range(items)])
+    response = Response(id="r", status="completed", raw_output=[message(n) for n in range(items)])
 
     def turn() -> None:
         request = ConversationRequest(history, new, settings, instructions_with_parent=True)
@@ -57,7 +58,6 @@ def calls_of_a_turn(items: int) -> int:
 
     calls = counted(turn)
     assert history.item_count == 2 * items
-    assert len(history.track_calls().pending_calls()) == items
     return calls
 
 
@@ -66,7 +66,8 @@ def test_a_turn_of_many_items_calls_no_more_functions_than_a_turn_of_few() -> No
 
 
 def test_a_history_is_scanned_for_calls_once() -> None:
-    history = History(raw_input([{"role": "user", "content": "hi"}] * 1000))
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": ""}
+    history = History([Piece(raw_input([call] * 1000), Origin())])
     first = counted(history.track_calls)
     assert counted(lambda: history.track_calls().has_pending_calls) < 10 < first
 
@@ -102,3 +103,14 @@ async def test_items_that_contain_separators_of_json_stay_separate(server: Respo
             == len(conversation.items)
             == 4
         )
+
+
+def test_a_history_is_converted_for_full_input_once() -> None:
+    """The items that a turn adds are converted alone, and equal items stay the same objects."""
+    history = History([Piece(raw_input([{"role": "user", "content": "hi"}] * 1000), Origin())])
+    rules = history.policy.rules(Origin("m"))
+    first = counted(lambda: history.input_items(rules))
+    assert counted(lambda: history.input_items(rules)) < 20 < first
+    assert history.input_items(rules)[0] is history.pieces[0]
+    fork = history.fork()
+    assert counted(lambda: fork.input_items(rules)) < 20

@@ -240,6 +240,15 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
             "answers": [],
             "interrupted": [],
             "unsent": [],
+            "origins": [[2, "m", True]],
+            "abandoned": [],
+            "replay_policy": {
+                "images": "keep",
+                "reasoning": "same_model",
+                "statuses": "keep",
+                "max_output": None,
+                "max_items": None,
+            },
         }
 
 
@@ -287,6 +296,14 @@ def checkpoint(**changes: Any) -> bytes:
     return msgspec.json.encode({**saved, **changes})
 
 
+def nested(levels: int, place: str) -> bytes:
+    """Return a checkpoint with a value of so many levels in an item, or in a setting."""
+    deep = b'{"a":' + b"[" * levels + b"]" * levels + b"}"
+    value = deep if place == "settings" else b"[" + deep + b"]"
+    saved = checkpoint(**{place: "~"})
+    return saved.replace(b'"~"', value)
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "nothing": (b"", "not a checkpoint"),
     "no JSON": (b"nonsense", "not a checkpoint"),
@@ -308,7 +325,31 @@ WRONG: dict[str, tuple[Any, str]] = {
         checkpoint(items=[{"a": "~"}]).replace(b"~", b"\xff"),
         "not a checkpoint",
     ),
-    "what is no setting": (checkpoint(settings={"input": "x"}), "not a setting"),
+    **{
+        f"{name} as a setting": (checkpoint(settings={name: "x"}), f"settings: .*'{name}'")
+        for name in (
+            "background",
+            "conversation",
+            "extra",
+            "generate",
+            "input",
+            "previous_response_id",
+            "stream",
+            "stream_id",
+            "type",
+        )
+    },
+    "tools of another kind": (checkpoint(settings={"tools": 5}), "settings: "),
+    "include of another kind": (
+        checkpoint(settings={"store": False, "include": 5}),
+        "settings: ",
+    ),
+    "an unknown policy": (checkpoint(replay_policy={"images": "?"}), "replay_policy.images"),
+    **{
+        f"{levels} levels in {place}": (nested(levels, place), "nests too deeply")
+        for levels in (900, 5000, 100_000)
+        for place in ("items", "answers", "unsent", "settings")
+    },
 }
 
 
@@ -322,6 +363,32 @@ async def test_bytes_that_are_not_a_checkpoint_are_rejected_with_the_reason(
             async with connection.restore_conversation(saved):
                 pass
         await reserve_all_lanes(connection)
+
+
+async def test_a_checkpoint_with_nested_values_is_restored_and_sent(
+    server: ResponsesServer,
+) -> None:
+    deep = b'{"type":"configuration_update","text":{"a":' + b"[" * 400 + b"]" * 400 + b"}}"
+    saved = checkpoint(items="~").replace(b'"~"', b"[" + deep + b"]")
+    async with (
+        open_steady(server) as connection,
+        connection.restore_conversation(saved) as conversation,
+    ):
+        await conversation.create("Hi")
+    assert bytes(conversation.raw_items[0]) == deep
+
+
+async def test_origins_that_do_not_fit_the_items_of_a_checkpoint_are_ignored(
+    server: ResponsesServer,
+) -> None:
+    for counts in ([1], [3], [3, -1], []):
+        origins = [[count, "m", False] for count in counts]
+        saved = checkpoint(items=[user("One"), user("Two")], origins=origins)
+        async with (
+            open_steady(server) as connection,
+            connection.restore_conversation(saved) as conversation,
+        ):
+            assert history(conversation) == [user("One"), user("Two")]
 
 
 # --- Statistics and repr -----------------------------------------------------------------

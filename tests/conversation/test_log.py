@@ -15,11 +15,22 @@ SETTINGS = b'{"model":"m"}'
 
 
 def raw(*items: str) -> RawItems:
-    return RawItems.join([Raw(item.encode()) for item in items])
+    """Return items: JSON objects as they are, other texts as the type of an item."""
+    return RawItems.join(
+        [
+            Raw(item.encode() if item.startswith("{") else msgspec.json.encode({"type": item}))
+            for item in items
+        ]
+    )
 
 
 def texts(pieces: list[RawItems]) -> list[str]:
-    return [bytes(item).decode() for items in pieces for item in items]
+    return [text_of(item) for items in pieces for item in items]
+
+
+def text_of(item: Raw) -> str:
+    fields = msgspec.json.decode(item)
+    return fields["type"] if fields.keys() == {"type"} else bytes(item).decode()
 
 
 def commit(

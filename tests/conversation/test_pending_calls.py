@@ -8,6 +8,7 @@ import pytest
 
 from trio_responses._conversation.history import CallTracker, CommittedTurn, History
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._protocol.replay import Origin, Piece
 from trio_responses._turn.request_builder import raw_input
 
 Json = dict[str, Any]
@@ -40,8 +41,12 @@ def commit(history: History, items: Iterable[Json]) -> None:
     )
 
 
+def pieces_of(*items: Json) -> list[Piece]:
+    return [Piece(raw_input(items), Origin())]
+
+
 def history_of(*items: Json) -> History:
-    return History(raw_input(items))
+    return History(pieces_of(*items))
 
 
 def call_ids(calls: CallTracker) -> list[str]:
@@ -125,7 +130,7 @@ def test_a_fork_has_the_same_calls_and_stores_its_own_outputs(*, tracked: bool) 
 
 def test_outputs_of_a_checkpoint_are_matched_to_the_calls_of_the_history() -> None:
     saved = raw(output("a"))
-    history = History(raw_input([call("a")]), unsent_outputs=[saved, raw(MESSAGE)])
+    history = History(pieces_of(call("a")), unsent_outputs=[saved, raw(MESSAGE)])
     calls = history.track_calls()
     assert calls.outputs_for(calls.pending_calls()) == history.unsent_outputs == [saved]
 

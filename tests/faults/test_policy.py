@@ -128,7 +128,7 @@ async def test_pongs_that_cannot_be_written_do_not_fill_the_memory() -> None:
             await ask(connection, "before")
             before = held_bytes(connection)
             await trio.sleep(50)
-            assert 64 * 1024 < held_bytes(connection) - before < 256 * 1024  # of 6 MB
+            assert held_bytes(connection) - before < 256 * 1024  # of 6 MB
             began = trio.current_time()
             await ask_strictly(connection, "next")
             assert trio.current_time() - began == SEND.seconds + DELAYS[0]

@@ -24,7 +24,14 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
 from trio_responses._protocol import frames
-from trio_responses._protocol.frames import BinaryMessage, FrameError, FrameReader, OversizeMessage
+from trio_responses._protocol.frames import (
+    MESSAGES_PER_FEED,
+    OTHER_FRAMES_PER_FEED,
+    BinaryMessage,
+    FrameError,
+    FrameReader,
+    OversizeMessage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -108,6 +115,10 @@ class Ours:
         memory.clear()  # raises BufferError if a view of it is held
         self.messages += messages
         self.raw_control += control
+        while self.reader.backlog:
+            messages, control = self.reader.feed(b"")
+            self.messages += messages
+            self.raw_control += control
         discarding = BOTH_ENDS + min(self._limit, 4096)  # and a small incomplete frame
         assert self.reader.buffered <= max(self._limit, discarding) + HELD_FOR_A_HEADER
 
@@ -125,6 +136,14 @@ def read(pieces: Iterable[bytes], limit: int = NO_LIMIT) -> Ours:
     for number, piece in enumerate(pieces):
         ours.feed(piece, KINDS[number % 3])
     return ours
+
+
+def feed_all(reader: FrameReader, data: bytes) -> list[Message]:
+    """Feed bytes, and read on until no whole frame is left."""
+    messages = reader.feed(data)[0]
+    while reader.backlog:
+        messages += reader.feed(b"")[0]
+    return messages
 
 
 def read_by_wsproto(stream: bytes) -> Result:
@@ -650,7 +669,7 @@ def test_a_message_of_a_hundred_times_the_limit_is_not_kept(fragment: int | None
     tracemalloc.start()
     try:
         for piece in pieces:
-            messages += reader.feed(piece)[0]
+            messages += feed_all(reader, piece)
             assert reader.buffered <= limit + 4096
             assert sys.getsizeof(reader._message) <= 1.25 * limit + 4096
         peak = tracemalloc.get_traced_memory()[1]
@@ -665,7 +684,7 @@ def test_fragments_without_content_take_no_memory() -> None:
     reader.feed(frame(TEXT, b"x"))
     tracemalloc.start()
     try:
-        reader.feed(frame(0) * 10_000)
+        feed_all(reader, frame(0) * 10_000)
         kept = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
@@ -719,14 +738,58 @@ def test_only_small_incomplete_frames_are_parsed_again(max_reparsed: int) -> Non
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 220, 5000])
 def test_a_burst_of_whole_text_messages_stays_in_the_hot_path(size: int) -> None:
-    burst = frame(FIN | TEXT, b"x" * size) * 290
+    burst = frame(FIN | TEXT, b"x" * size) * 190
     reader = FrameReader(5000)
     read_frame = FrameReader._read_frame
     with mock.patch.object(
         FrameReader, "_read_frame", autospec=True, side_effect=read_frame
     ) as calls:
-        assert reader.feed(burst)[0] == [b"x" * size] * 290
+        assert reader.feed(burst)[0] == [b"x" * size] * 190
     assert calls.call_count <= 2  # the last header may lack four bytes; and the end of the data
+
+
+FLOODS: dict[str, bytes] = {
+    "pongs": frame(FIN | PONG),
+    "pings": frame(FIN | PING, b"abcd"),
+    "one byte": frame(FIN | TEXT, b"x"),
+    "empty texts": frame(FIN | TEXT),
+    "binary": frame(FIN | BINARY, b"x"),
+    "fragmented": frame(TEXT, b"x") + frame(0, b"x") + frame(FIN, b"x"),
+    "texts and pongs": frame(FIN | TEXT, b"x") + frame(FIN | PONG),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_feed_reads_a_limited_number_of_frames_and_says_that_more_are_left(kind: str) -> None:
+    stream = FLOODS[kind] * 3000
+    reader = FrameReader(NO_LIMIT)
+    read_frame = FrameReader._read_frame
+    messages: list[Message] = []
+    control = b""
+    data = stream
+    with mock.patch.object(
+        FrameReader, "_read_frame", autospec=True, side_effect=read_frame
+    ) as calls:
+        while data or reader.backlog:
+            calls.reset_mock()
+            found, answers = reader.feed(data)
+            data = b""
+            assert len(found) <= MESSAGES_PER_FEED
+            assert calls.call_count <= OTHER_FRAMES_PER_FEED
+            messages += found
+            control += answers
+    expected = read_by_wsproto(stream)
+    assert messages == expected.messages
+    assert control.count(b"\x8a\x00") + control.count(b"abcd") == len(expected.control)
+    assert reader.buffered == 0
+
+
+def test_a_violation_and_a_close_frame_end_the_backlog() -> None:
+    for end in (frame(0x83), frame(FIN | CLOSE)):
+        reader = FrameReader(NO_LIMIT)
+        assert len(feed_all(reader, frame(FIN | TEXT, b"x") * 1000 + end + end)) == 1000
+        assert reader.closed or reader.error is not None
+        assert not reader.backlog
 
 
 # Records.

@@ -7,7 +7,7 @@ import trio.testing
 
 from tests.testing.driver import NO_WAITING
 from tests.transport.peer import PING, PONG, close, frame
-from trio_responses._transport.control_stream import ControlStream
+from trio_responses._transport.control_stream import MAX_PENDING_FRAMES, ControlStream
 from trio_responses._transport.state import TransportTrigger
 from trio_responses.testing import memory_connection
 
@@ -30,6 +30,17 @@ async def test_control_frames_are_read_one_by_one_and_then_the_end() -> None:
     control_stream.feed(frames[3])
     control_stream.feed_end()
     assert [await control_stream.receive_some(4096) for _ in frames] == frames
+    assert await control_stream.receive_some() == b""
+
+
+async def test_of_many_pings_in_one_read_the_latest_are_answered_with_checkpoints_between() -> None:
+    """RFC 6455, 5.5.3: an answer to the latest ping is enough."""
+    control_stream, _ = open_control_stream()
+    control_stream.feed(b"".join(frame(PING, b"%03d" % number) for number in range(128)))
+    control_stream.feed_end()
+    for number in range(128 - MAX_PENDING_FRAMES, 128):
+        with trio.testing.assert_checkpoints():
+            assert await control_stream.receive_some() == frame(PING, b"%03d" % number)
     assert await control_stream.receive_some() == b""
 
 

@@ -324,7 +324,14 @@ async def test_a_large_body_is_kept_up_to_16_kib(length: str) -> None:
         ([b"A;x=y\r\n0123456789\r\n", b"2\r\nab\r", b"\n0\r\n", b"\r\n"], b"0123456789ab", 0.0),
         ([b"0\r\n\r\n"], b"", 0.0),
         ([b"A\r\nhalf"], b"half", 1.0),
-        ([b"4\r\ndown\r\n-1\r\nx"], b"down", 1.0),
+        ([b"4\r\ndown\r\n0\r\nX-Trace: 1\r\nX-Cost: 2\r\n\r\n"], b"down", 0.0),
+        ([b"4\r\ndown\r\n0\r\nX-Tra", b"ce: 1\r\n", b"\r\n"], b"down", 0.0),
+        ([b"4\r\ndown\r\n0;last=yes\r\n\r\n"], b"down", 0.0),
+        ([b"00000004 \r\ndown\r\n000\r\n\r\n"], b"down", 0.0),
+        ([b"7\r\n0\r\n\r\nab\r\n", b"0\r\n\r\n"], b"0\r\n\r\nab", 0.0),
+        ([b"4\r\ndown\r\n-1\r\nx"], b"down", 0.0),
+        ([b"4\r\ndown\r\n", b"x" * 1024], b"down", 0.0),
+        ([b"4\r\ndown\r\n0\r\nX-Trace: 1\r\n"], b"down", 1.0),
     ],
 )
 async def test_a_body_in_chunks_is_joined_and_ends_with_the_last_one(
@@ -335,6 +342,35 @@ async def test_a_body_in_chunks_is_joined_and_ends_with_the_last_one(
         error = await refused(answer(head, *chunks))
     assert isinstance(error, HandshakeRejected)
     assert error.body == body
+
+
+@pytest.mark.parametrize("coding", ["chunked", "gzip, chunked", "gzip,CHUNKED"])
+async def test_a_body_in_chunks_ends_at_once_whatever_its_coding_and_length(coding: str) -> None:
+    head = f"HTTP/1.1 503 Down\r\nTransfer-Encoding: {coding}\r\nContent-Length: 9999\r\n\r\n"
+    async with takes(0.0):
+        error = await refused(answer(head.encode(), b"4\r\ndown\r\n0\r\nA: b\r\n\r\n"))
+    assert isinstance(error, HandshakeRejected)
+    assert error.body == b"down"
+
+
+@pytest.mark.parametrize(
+    ("status", "header"),
+    [
+        (204, "X-Empty: yes"),
+        (205, "X-Empty: yes"),
+        (304, "Content-Length: 5000"),
+        (304, "Transfer-Encoding: chunked"),
+        (503, "Content-Length: 0"),
+        (404, "Content-Length: 0\r\nConnection: close"),
+    ],
+)
+async def test_a_refusal_without_a_body_is_raised_at_once(status: int, header: str) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    head = f"HTTP/1.1 {status} No\r\n{header}\r\n\r\n".encode()
+    async with takes(0.0):
+        error = await refused(answer(early + head))
+    assert isinstance(error, HandshakeRejected)
+    assert (error.status, error.body) == (status, b"")
 
 
 async def test_a_body_without_end_is_read_for_one_second() -> None:

@@ -23,7 +23,7 @@ from tests.transport.tls_by_hand import (
     fail,
     open_pair,
 )
-from trio_responses._transport.tls import TLSStream
+from trio_responses._transport.tls import RECORDS_PER_READ, TLSStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,20 @@ async def test_all_records_of_one_read_are_returned_together(version: ssl.TLSVer
         server.put(server.records(*EVENTS))
         assert await client.stream.receive_some() == b"".join(EVENTS)
         assert client.cut.reads == 1
+
+
+@both_versions
+async def test_a_limited_number_of_tiny_records_is_decrypted_between_two_checkpoints(
+    version: ssl.TLSVersion,
+) -> None:
+    async with open_pair(version) as (client, server):
+        server.put(server.records(*[b"x"] * (2 * RECORDS_PER_READ)))
+        received = b""
+        while len(received) < 2 * RECORDS_PER_READ:
+            with trio.testing.assert_checkpoints():
+                part = await client.stream.receive_some()
+            assert 0 < len(part) <= RECORDS_PER_READ
+            received += part
 
 
 @both_versions

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from trio_responses import Conversation, ResponsesConnection, open_pool
-from trio_responses._turn.methods import Responses, TurnMethods
+from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.responses import Responses
 from trio_responses.testing import ResponsesServer, open_test_server
 
 MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {

@@ -1,8 +1,12 @@
 """Decoding of frames: ``decode`` returns an event for every frame (promise P8)."""
 
 import json
+import re
+import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hypothesis.strategies as st
 import msgspec
@@ -17,6 +21,7 @@ from trio_responses._wire import (
     UndecodableFrame,
     UnknownEvent,
     decode,
+    lenient,
 )
 from trio_responses._wire.events import EVENTS
 
@@ -183,6 +188,72 @@ def test_a_lone_surrogate_becomes_a_replacement_character(escaped: bytes, text: 
     assert event == OutputTextDelta(delta=text)
 
 
+@given(
+    st.lists(
+        st.sampled_from(
+            [rb"\ud83d", rb"\uDe00", rb"\\", rb"\n", rb"\"", rb"\u00e9", b"ud83d", b"a"]
+        )
+    ),
+    st.sampled_from([12, 13, 17, 64]),
+)
+def test_only_surrogates_without_a_partner_are_replaced(parts: list[bytes], chunk: int) -> None:
+    escaped = b"".join(parts)
+    received = json.loads(b'"' + escaped + b'"')
+    expected = re.sub("[\ud800-\udfff]", "\ufffd", received)
+    with mock.patch.object(lenient, "_CHUNK", chunk):
+        event = decode(b'{"type":"response.output_text.delta","delta":"%s"}' % escaped)
+    assert event == OutputTextDelta(delta=expected)
+
+
+@pytest.mark.parametrize(
+    "escapes", [rb"\n", rb"\\", rb"\ud800", rb"\ud800ab", rb"\ud83d\ude00", rb"\ud800\""]
+)
+def test_a_lone_surrogate_among_many_escapes_takes_a_small_multiple_of_the_frame(
+    escapes: bytes,
+) -> None:
+    """Frames are linear in memory, whatever escapes they have."""
+    text = escapes * (500_000 // len(escapes))
+    frame = b'{"type":"response.output_text.delta","delta":"%s\\udc00\\udc00"}' % text
+    decode(frame)
+    tracemalloc.start()
+    try:
+        event = decode(frame)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(event, OutputTextDelta)
+    assert peak < 7 * len(frame)
+
+
+def test_replacing_lone_surrogates_calls_no_function_for_each_escape() -> None:
+    """Frames are linear in time, and the work for an escape is not done in Python."""
+    calls = 0
+
+    def profile(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    frame = b'{"type":"x","a":"' + rb"\n\ud800" * 10_000 + b'"}'
+    sys.setprofile(profile)
+    try:
+        decode(frame)
+    finally:
+        sys.setprofile(None)
+    assert calls < 200
+
+
+def test_an_escaped_backslash_before_the_digits_of_a_surrogate_stays() -> None:
+    frame = b'{"type":"x","a":"\\\\ud800"}'
+    event = decode(frame)
+    assert isinstance(event, UnknownEvent)
+    assert event.raw is frame
+
+
+def test_a_frame_that_is_not_utf8_keeps_its_bytes() -> None:
+    frame = b'{"type":"x","a":"\xff\xff\\ud800"}'
+    assert lenient.replace_lone_surrogates(frame) is frame
+
+
 def test_a_lone_surrogate_does_not_reject_a_terminal_event() -> None:
     event = decode(
         b'{"type":"response.completed","response":{"output":[{"type":"message",'
@@ -193,7 +264,7 @@ def test_a_lone_surrogate_does_not_reject_a_terminal_event() -> None:
 
 
 def test_deeply_nested_json_in_a_field_that_echoes_a_setting_does_not_reject_the_event() -> None:
-    deep = b'{"a":' * 900 + b"1" + b"}" * 900
+    deep = b'{"a":' * 450 + b"1" + b"}" * 450
     event = decode(b'{"type":"response.completed","response":{"id":"r","tools":' + deep + b"}}")
     assert isinstance(event, ResponseCompleted)
     assert event.response.id == "r"
@@ -344,3 +415,11 @@ def test_a_cancelled_response_is_an_incomplete_one() -> None:
     event = wire.decode(frame)
     assert isinstance(event, wire.ResponseIncomplete)
     assert (event.response.id, event.response.status) == ("resp_1", "cancelled")
+
+
+def test_decoding_stops_after_a_number_of_odd_frames_so_that_other_tasks_can_run() -> None:
+    plain = b'{"type":"response.output_text.delta","delta":"a"}'
+    frames = [plain, b"?", plain, b"{}", plain, b"?"]
+    events = wire.decode_all(frames, 2)
+    assert events == wire.decode_all(frames)[:4]
+    assert len(wire.decode_all(frames, 4)) == len(frames)

@@ -214,7 +214,7 @@ def test_no_received_field_is_typed_as_a_closed_set_of_values() -> None:
 PRIVATE_NAMES = {
     *("EVENTS", "JSON", "Event", "Item", "Part", "Record", "Tagged", "ToolDefinition", "Unknown"),
     *("decode", "decode_all", "decode_item", "encode", "parse_retry_after"),
-    *("COMMENTARY", "DECODE_ERRORS", "select_answers", "sum_usages"),
+    *("COMMENTARY", "DECODE_ERRORS", "decode_response", "select_answers", "sum_usages"),
     *("DEFAULT_NAMESPACES", "qualified_name"),
 }
 """The names of the wire package that users do not get: base classes, tables and functions."""

@@ -15,12 +15,12 @@ main task.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, final
 
 import trio
 
 from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._connection.http_calls import HTTPCalls
 from trio_responses._connection.request_queue import RequestQueue
 from trio_responses._connection.router import Router
 from trio_responses._connection.socket import Socket
@@ -99,10 +99,15 @@ class ConnectionEngine:
         self._budget = Budget(config.limits)
         self.router: Router = Router(self._budget, config.limits)
         self.sockets: SocketSet = SocketSet()
-        self.requests: RequestQueue = RequestQueue(config, self.sockets, self._budget)
+        self.calls: HTTPCalls = HTTPCalls(self.http_client)
+        """The calls of the API that are no turns."""
+        self.requests: RequestQueue = RequestQueue(
+            config, self.sockets, self._budget, self._open_exchange, self.calls
+        )
         self._http: HTTPClient | None = None
         self._http_retry_at = -math.inf
         """When the next attempt to open an HTTP connection begins, on Trio's clock."""
+        self._nursery: trio.Nursery | None = None
         self._tasks = trio.CancelScope()
         self._started = False
         self.finished: trio.Event = trio.Event()
@@ -116,7 +121,7 @@ class ConnectionEngine:
         """Whether a socket is open, so that a request can be sent at once."""
         current = self.sockets.current
         is_usable = current is not None and current.takes_requests
-        over_http = self.sockets.open_exchange is not None
+        over_http = self.sockets.over_http
         return (is_usable or over_http) and self.sockets.state is ConnectionState.OPEN
 
     async def wait_open(self) -> Socket | None:
@@ -130,7 +135,7 @@ class ConnectionEngine:
         """Wait while the socket that is open takes new requests, or while HTTP is used."""
         if self.sockets.current is not None:
             await self.sockets.current.retired.wait()
-        while self.sockets.open_exchange is not None and self.sockets.closed_with is None:
+        while self.sockets.over_http and self.sockets.closed_with is None:
             await self.sockets.wait_change()
 
     def is_active(self, turn: TurnAttempt) -> bool:
@@ -146,7 +151,7 @@ class ConnectionEngine:
         router = self.router
         return ConnectionStatistics(
             state=self.sockets.state,
-            transport="websocket" if self.sockets.open_exchange is None else "http",
+            transport="http" if self.sockets.over_http else "websocket",
             http_requests=self.requests.http_requests,
             sockets_opened=self._sockets_opened,
             attempts=self._backoff.attempts,
@@ -191,6 +196,7 @@ class ConnectionEngine:
         del task_status  # frees the frames that nursery.start() holds
         try:
             async with open_collapsing_nursery() as nursery:
+                self._nursery = nursery
                 self._tasks = nursery.cancel_scope
                 self._tasks.shield = shielded
                 try:
@@ -198,6 +204,7 @@ class ConnectionEngine:
                 except ResponsesError as error:
                     self._close(error)
         finally:
+            self._nursery = None
             if self._http is not None:
                 await self._http.aclose()
             self._close(ConnectionClosed("the connection's nursery has ended"))
@@ -297,14 +304,7 @@ class ConnectionEngine:
         :param error: why no WebSocket can be used; `None` where none is wanted.
         :return: the WebSocket.
         """
-        if self._http is None:
-            self._http = HTTPClient(
-                self.config,
-                self._request_headers,
-                refresh_key=callable(self._api_key),
-                back_off=self._back_off_http,
-            )
-        self.sockets.open_exchange = partial(self._open_exchange, nursery, self._http)
+        self.sockets.over_http = True
         self.sockets.set_state(ConnectionState.OPEN)
         if error is not None:
             self._notify_transport("http", error)
@@ -317,7 +317,7 @@ class ConnectionEngine:
             while self.sockets.count_exchanges():
                 await self.sockets.wait_change()
             opened = await nursery.start(self._run_socket, nursery)
-        self.sockets.open_exchange = None
+        self.sockets.over_http = False
         self.sockets.current = opened
         self.sockets.set_state(ConnectionState.OPEN)
         self._notify_transport("websocket", None)
@@ -330,9 +330,24 @@ class ConnectionEngine:
         self.router.notify_channel(TransportChanged(transport=transport, error=copy))
         self.config.instruments.notify(Instrument.transport_changed, transport, error)
 
-    def _open_exchange(
-        self, nursery: trio.Nursery, client: HTTPClient, lane: str | None
-    ) -> Socket | None:
+    def http_client(self) -> HTTPClient:
+        """Return the HTTP client of the connection, which the first use makes.
+
+        :raises ConfigurationError: when the extra for HTTP is not installed.
+        :raises ResponsesError: when the connection has ended: why.
+        """
+        if self.sockets.closed_with is not None:
+            raise self.sockets.closed_error()
+        if self._http is None:
+            self._http = HTTPClient(
+                self.config,
+                self._request_headers,
+                refresh_key=callable(self._api_key),
+                back_off=self._back_off_http,
+            )
+        return self._http
+
+    def _open_exchange(self, lane: str | None) -> Socket | None:
         """Open the socket of one request over HTTP, and start its receive task.
 
         :param lane: the reserved lane of the request.
@@ -340,7 +355,9 @@ class ConnectionEngine:
         """
         if self.sockets.count_exchanges() >= self.config.limits.http_connections:
             return None
-        transport = HTTPExchange(client, nursery)
+        nursery = self._nursery
+        assert nursery is not None  # noqa: S101 - requests are admitted while run() runs
+        transport = HTTPExchange(self.http_client(), nursery)
         observer = self.config.instruments.observe_exchange()
         socket = Socket(transport, observer, replace_after_error=False, is_exchange=True)
         if self.config.instruments.observes_frames:
@@ -533,7 +550,8 @@ class ConnectionEngine:
             socket.starved_since = math.inf
             messages = await socket.transport.receive()
             ended, responses = requests.requests_ended, requests.responses_ended
-            self.router.route(socket, messages)
+            for _ in self.router.route(socket, messages):
+                await trio.lowlevel.cancel_shielded_checkpoint()
             if requests.responses_ended != responses:
                 self._backoff.reset()
             if requests.requests_ended != ended:

@@ -6,8 +6,7 @@ They go over HTTP whatever the transport of turns is (docs/protocol.md, section 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, cast, final
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 import trio
@@ -26,7 +25,7 @@ from trio_responses._errors import (
 )
 from trio_responses._protocol.backoff import retry_delay
 from trio_responses._protocol.delivery import delivery_of_error
-from trio_responses._transport.http import decode_headers, read_body
+from trio_responses._transport.http import decode_headers, read_body, target_of
 from trio_responses._wire.errors import decode_error, error_message
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class HTTPCalls:
         """
         client = self._get_client()
         policy = client.config.retry_policy
-        target = _target_of(client.config.endpoint.resource, path, query or {})
+        target = target_of(client.config.endpoint.resource, *path, query=query)
         retries = 0
         while True:
             try:
@@ -132,20 +131,6 @@ class HTTPCalls:
             too_large.delivery = DeliveryStatus.ACCEPTED
             raise too_large
         return msgspec.Raw(data)
-
-
-def _target_of(resource: str, path: tuple[str, ...], query: Mapping[str, Any]) -> str:
-    """Return the path and query of a call, with the query of the endpoint's own URL."""
-    base, _, own = resource.partition("?")
-    pairs: list[tuple[str, str]] = []
-    for name, value in query.items():
-        if isinstance(value, list | tuple):
-            pairs += [(f"{name}[]", str(one)) for one in cast("list[Any]", value)]
-        elif value is not None:
-            pairs.append((name, str(value).lower() if isinstance(value, bool) else str(value)))
-    parts = [part for part in (own, urlencode(pairs)) if part]
-    whole = "/".join([base, *(quote(segment, safe="") for segment in path)])
-    return f"{whole}?{'&'.join(parts)}" if parts else whole
 
 
 def _may_repeat(method: str, error: ResponsesError) -> bool:

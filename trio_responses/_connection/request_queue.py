@@ -10,9 +10,10 @@ is written, so that no answer can be received too early, and is taken back if it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import trio
 
@@ -26,6 +27,7 @@ from trio_responses._errors import (
     RequestTooLarge,
     ResponsesError,
 )
+from trio_responses._protocol.backoff import retry_delay
 from trio_responses._protocol.continuation import Placement
 from trio_responses._protocol.requests import ActiveRequest, SteerInput
 from trio_responses._transport.http import unsupported
@@ -36,6 +38,7 @@ from trio_responses._turn.request_builder import raw_items
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from trio_responses._connection.http_calls import HTTPCalls
     from trio_responses._connection.socket import Socket
     from trio_responses._connection.socket_set import SocketSet
     from trio_responses._settings import RetryPolicy
@@ -44,10 +47,15 @@ if TYPE_CHECKING:
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import TurnSender
-    from trio_responses._wire import ClientEvent, ServerEvent
+    from trio_responses._wire import ClientEvent, Response, ServerEvent
 
 __all__ = ["MAX_ACTIVE", "LaneSender", "RequestQueue"]
 
+OpenExchange: TypeAlias = "Callable[[str | None], Socket | None]"
+"""Opens the socket of one request over HTTP, for a lane; `None` while too many are active."""
+
+UNFINISHED: Final = frozenset({"queued", "in_progress"})
+FINISHED: Final = frozenset({"completed", "failed", "incomplete"})
 MAX_ACTIVE: Final = 16
 """Responses that a server runs at the same time on one socket (docs/protocol.md, 5.2)."""
 
@@ -59,10 +67,19 @@ class RequestQueue:
     max_reroutes: int = 1
     """An unsent request is tried once more, on the next socket."""
 
-    def __init__(self, config: ConnectionConfig, sockets: SocketSet, budget: Budget) -> None:
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        sockets: SocketSet,
+        budget: Budget,
+        open_exchange: OpenExchange,
+        calls: HTTPCalls,
+    ) -> None:
         self._config = config
         self._sockets = sockets
         self._budget = budget
+        self._open_exchange = open_exchange
+        self._calls = calls
         self._lock = FastLock()
         self.lanes: LaneRegistry = LaneRegistry(offered=config.endpoint.lanes)
         """The names of lanes, and which of them are reserved."""
@@ -186,6 +203,8 @@ class RequestQueue:
         """
         while True:
             socket = await self._sockets.wait_open()
+            if request.is_background:
+                socket = None  # over HTTP, whatever the other requests use
             if lane is not None and not self._sockets.is_idle(lane):
                 return None
             names: list[str | None] = []
@@ -201,11 +220,6 @@ class RequestQueue:
                 socket.admit(turn)
                 return socket, turn
             await self._sockets.wait_change()
-
-    def _open_exchange(self, lane: str | None) -> Socket | None:
-        """Open the socket of one request over HTTP; return `None` while too many are active."""
-        assert self._sockets.open_exchange is not None  # noqa: S101 - wait_open() has returned None
-        return self._sockets.open_exchange(lane)
 
     def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
         return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)
@@ -261,6 +275,33 @@ class RequestQueue:
         except BaseException:
             socket.requests.withdraw_steer(steer)
             raise
+
+    # --- Lost responses ------------------------------------------------------------------
+
+    async def recover(self, turn: TurnAttempt) -> Response | None:
+        """Return the Response of a turn whose events were lost, as soon as it has ended.
+
+        The server is asked again and again, for at most ``timeouts.stall`` seconds.
+
+        :return: `None` if the option ``recover`` is off, if the server does not have the Response,
+            and if the Response was cancelled or has not ended in time.
+        """
+        if self._config.recover is None or turn.response_id is None:
+            return None
+        attempts = 0
+        with trio.move_on_after(self._config.timeouts.stall):
+            while True:
+                try:
+                    raw = await self._calls.call("GET", turn.response_id)
+                    response = wire.decode_response(raw)
+                except (ResponsesError, *wire.DECODE_ERRORS):
+                    return None
+                if response.status not in UNFINISHED:
+                    return response if response.status in FINISHED else None
+                delay = retry_delay(attempts, retry_after=None, max_wait=math.inf)
+                attempts += 1
+                await trio.sleep(delay or 0.0)
+        return None
 
     # --- Raw requests --------------------------------------------------------------------
 
@@ -387,6 +428,10 @@ class LaneSender:
     async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
         """Send input for a response that is active on this lane (``stream_id``)."""
         await self._queue.steer(turn, receipt)
+
+    async def recover(self, turn: TurnAttempt) -> Response | None:
+        """Return the Response of a turn whose events were lost, if the server has it."""
+        return await self._queue.recover(turn)
 
 
 def _field(command: ClientEvent | Mapping[str, Any], name: str) -> Any:

@@ -5,23 +5,20 @@ The supervisor and the receive tasks change the set; requests wait for its chang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from trio_responses._concurrency import Notifier
 from trio_responses._errors import ConnectionClosed
 from trio_responses._lifecycle import ConnectionState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from trio_responses._connection.socket import Socket
     from trio_responses._errors import ResponsesError
     from trio_responses._turn.attempt import TurnAttempt
 
-__all__ = ["OpenExchange", "SocketSet"]
-
-OpenExchange: TypeAlias = "Callable[[str | None], Socket | None]"
-"""Opens the socket of one request over HTTP, for a lane; `None` while too many are active."""
+__all__ = ["SocketSet"]
 
 
 class SocketSet:
@@ -37,8 +34,8 @@ class SocketSet:
         """The socket that takes new requests."""
         self.closed_with: ResponsesError | None = None
         """Why no other socket will be opened; `None` while one may be."""
-        self.open_exchange: OpenExchange | None = None
-        """Opens the socket of one request over HTTP; `None` where WebSockets are used."""
+        self.over_http: bool = False
+        """Whether each request is sent over HTTP, on a socket of its own."""
         self._sockets: set[Socket] = set()
         self._changed = Notifier()
 
@@ -71,13 +68,13 @@ class SocketSet:
     async def wait_open(self) -> Socket | None:
         """Wait until requests can be sent; return the socket that takes new requests.
 
-        :return: `None` over HTTP, where `open_exchange` opens a socket for each request.
+        :return: `None` over HTTP, where each request has a socket of its own.
         :raises ResponsesError: when no other socket will be opened.
         """
         while self.current is None or not self.current.takes_requests:
             if self.closed_with is not None:
                 raise self.closed_error()
-            if self.open_exchange is not None:
+            if self.over_http:
                 return None
             await self._changed.wait()
         return self.current

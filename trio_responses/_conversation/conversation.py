@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 
-import msgspec
 import trio
 
 from trio_responses import _wire as wire
@@ -23,7 +22,12 @@ from trio_responses._conversation.turn import ConversationRequest, TurnLock, Tur
 from trio_responses._errors import ConfigurationError
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._settings import check_option_values, check_turn_timeouts
+from trio_responses._settings import (
+    ReplayPolicy,
+    check_option_values,
+    check_turn_timeouts,
+    checked_record,
+)
 from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
+
+    import msgspec
 
     from trio_responses._conversation.history import History
     from trio_responses._conversation.run import Report, RunStream
@@ -108,6 +114,9 @@ class Conversation:
     asked for. A turn that fails, is cancelled, or is left before its end does not change the
     history. The settings are copied when the conversation begins: later changes to the objects
     that were passed have no effect.
+
+    The model reads a call only together with its output. So a turn first sends the outputs that an
+    interrupted run has kept; calls that have none, and none in the input, count as interrupted.
     """
 
     def __init__(
@@ -611,13 +620,40 @@ class Conversation:
 
     @property
     def raw_items(self) -> tuple[msgspec.Raw, ...]:
-        """The history, oldest item first, as raw JSON: what a request with full input sends.
+        """The history, oldest item first, as raw JSON: each item as it was sent or received.
 
         An item keeps fields that this version does not know, and the spelling of its numbers and
         texts. ``bytes(raw)`` is the JSON of one item. `replace_history` and every input accept raw
         items.
         """
         return tuple(self._history.raw_items)
+
+    @property
+    def input_items(self) -> tuple[msgspec.Raw, ...]:
+        """The history as raw JSON in the form in which a request with full input sends it.
+
+        These are the `raw_items` without what the API refuses, and without what the `replay_policy`
+        leaves out. To make that permanent, for example to shrink checkpoints::
+
+            await conversation.replace_history(conversation.input_items)
+        """
+        rules = self._history.policy.rules(self._settings.origin)
+        return tuple(raw for items in self._history.input_items(rules) for raw in items)
+
+    @property
+    def replay_policy(self) -> ReplayPolicy:
+        """What full input leaves out of the history. Forks and checkpoints have the same policy.
+
+        Another policy may be set at any time. The next turn is sent with full input then, since
+        the server may hold what the new policy leaves out.
+
+        :raises ConfigurationError: when a value that is not a `ReplayPolicy` is set.
+        """
+        return self._history.policy
+
+    @replay_policy.setter
+    def replay_policy(self, policy: ReplayPolicy) -> None:
+        self._history.policy = checked_record("replay_policy", policy, ReplayPolicy)
 
     @property
     def last_response_id(self) -> str | None:
@@ -629,6 +665,7 @@ class Conversation:
     ) -> None:
         """Replace the history, for example by a window from ``/responses/compact``.
 
+        The items are output items or input items; full input sends them as `input_items` shows.
         The next turn begins a new chain. An active turn continues with the old history, and is not
         added to the new one. The window is the whole output of the compaction; its id is not a
         parent of a response (guide, "Compaction").
@@ -686,15 +723,7 @@ class Conversation:
         The checkpoint has the settings and the history; it has neither the API key nor the headers
         of the connection. Secrets in the settings are in it, such as the headers of an MCP tool.
         """
-        history = self._history
-        return Checkpoint(
-            settings=self._settings.plain,
-            items=[msgspec.Raw(items.json) for items in history.pieces],
-            last_response_id=history.last_response_id,
-            answers=history.unsent_outputs,
-            interrupted=history.interrupted_calls,
-            unsent=list(history.unsent),
-        ).encode()
+        return Checkpoint.of(self._settings.plain, self._history).encode()
 
     def statistics(self) -> ConversationStatistics:
         """Return the counters of the conversation."""

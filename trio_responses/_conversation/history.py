@@ -7,7 +7,10 @@
   the turn is not appended.
 * The calls in the log are looked for only once a run asks for them (`History.track_calls`), and
   then incrementally: conversations without runs do not pay for it.
-* Items are kept as the raw JSON of the wire, so that unknown fields are sent back unchanged.
+* Items are kept as the raw JSON of the wire, so that unknown fields are sent back unchanged. Full
+  input sends them in the form that the API accepts (`_protocol/replay.py`).
+* Each call has an output before the model reads on: a turn sends the outputs that were kept, and a
+  text for each call that was interrupted (`TurnPlan.new`).
 """
 
 from __future__ import annotations
@@ -21,13 +24,26 @@ from trio_responses import _wire as wire
 from trio_responses._protocol.calls import call_key, find_calls_and_outputs
 from trio_responses._protocol.continuation import parent_of_delta
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._protocol.replay import (
+    InputForm,
+    Origin,
+    Piece,
+    can_wait,
+    error_output_for,
+    prepare_new_items,
+    without_outputs,
+)
 from trio_responses._protocol.requests import SteerState
+from trio_responses._settings import ReplayPolicy
+from trio_responses._tools.toolbox import INTERRUPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from trio_responses._protocol.calls import CallKey
     from trio_responses._protocol.continuation import ContinuationPoint, Placement
+    from trio_responses._protocol.replay import ReplayRules
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
     from trio_responses._wire import OutputItem, Usage
@@ -56,6 +72,8 @@ class LogEntry(msgspec.Struct, frozen=True):
     """The revision number of the history after them."""
     items: tuple[RawItems, ...]
     """The items, in the pieces in which they arrived; a piece may be empty."""
+    origin: Origin = Origin()
+    """The settings of the turn that added the items."""
 
 
 class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +85,10 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Where the attempt is sent."""
     items: list[RawItems]
     """The input of the request: the new items, or the whole history and the new items."""
+    new: RawItems
+    """The new items: the outputs of earlier calls, and the input of the turn."""
+    left_out: Collection[CallKey]
+    """The calls without output that full input does not have."""
     parent: str | None
     """The ``previous_response_id``; `None` for full input."""
     pending_steers: Sequence[SteerInput]
@@ -86,44 +108,58 @@ class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """The steering inputs that the server applies to the next turn."""
     clears_unsent: bool
     """Whether the turn replaces the unsent input of a run. A warm-up does not."""
+    origin: Origin = Origin()
+    """The settings of the turn."""
+    left_out: Collection[CallKey] = ()
+    """The calls without output that the server does not have."""
 
 
 class History:
     """The history of one conversation, and the response that the server is known to hold.
 
-    :param items: the items to begin with.
+    :param items: the items to begin with, and their origins.
     :param server: what the server holds of these items.
     :param last_response_id: the response of the last turn.
     :param unsent_outputs: outputs of tools that have not been sent.
     :param interrupted_calls: calls that have started and not ended.
     :param unsent: the input of a run whose first turn has not ended well.
+    :param abandoned: calls without output that the server does not have.
+    :param policy: the filters of full input.
     """
 
     def __init__(
         self,
-        items: RawItems | None = None,
+        items: Sequence[Piece] = (),
         *,
         server: ContinuationPoint | None = None,
         last_response_id: str | None = None,
         unsent_outputs: Sequence[msgspec.Raw] = (),
         interrupted_calls: Sequence[CallKey] = (),
         unsent: RawItems | None = None,
+        abandoned: Collection[CallKey] = (),
+        policy: ReplayPolicy | None = None,
     ) -> None:
         self.revision: int = 0
         """The number of the latest revision."""
         self._first_revision = 0
         """The revision with which the present log began: older ones are of replaced logs."""
-        self._log = [LogEntry(0, (items,))] if items else []
+        self._log = [LogEntry(0, (piece.items,), piece.origin) for piece in items]
+        self._form: InputForm | None = None
+        """The input form of the first `_converted` entries of the log."""
+        self._converted = 0
+        self._policy: ReplayPolicy = policy or ReplayPolicy()
         self._server = server
         self._pending_steers: Sequence[SteerInput] = ()
         self._calls: CallTracker | None = None
-        self.item_count: int = items.count if items else 0
+        self.item_count: int = sum(piece.items.count for piece in items)
         """The number of items."""
         self.last_response_id: str | None = last_response_id
         """The response of the last turn that ended well, whether or not a server has it."""
         self.unsent: RawItems = unsent or RawItems()
         """The input of a run whose first turn has not ended well, for a run without input."""
         self.counters: Counters = Counters()
+        self.abandoned: set[CallKey] = set(abandoned)
+        """The calls without output that the server does not have."""
         if unsent_outputs or interrupted_calls:
             self.track_calls().restore_outputs(unsent_outputs, interrupted_calls)
 
@@ -136,6 +172,16 @@ class History:
     def pieces(self) -> list[RawItems]:
         """All items of the history, oldest first, in the non-empty pieces that were appended."""
         return [items for revision in self._log for items in revision.items if items.count]
+
+    @property
+    def sources(self) -> list[Piece]:
+        """All items of the history, oldest first, with the origin of each piece."""
+        return [
+            Piece(items, entry.origin)
+            for entry in self._log
+            for items in entry.items
+            if items.count
+        ]
 
     @property
     def raw_items(self) -> list[msgspec.Raw]:
@@ -158,33 +204,104 @@ class History:
         other.revision, other._first_revision = self.revision, self._first_revision
         other._log = self._log.copy()
         other._calls = self._calls.copy() if self._calls is not None else None
+        other._form = self._form.copy() if self._form is not None else None
+        other._converted, other._policy = self._converted, self._policy
+        other.abandoned = self.abandoned.copy()
         other.item_count = self.item_count
         other.unsent = self.unsent
         return other
 
     # --- Turns ---------------------------------------------------------------------------
 
+    @property
+    def policy(self) -> ReplayPolicy:
+        """The filters of full input."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: ReplayPolicy) -> None:
+        if policy != self._policy:  # the server has what the new filters may leave out
+            self._policy, self._server = policy, None
+
     def plan(
-        self, new: RawItems, settings: bytes, placement: Placement, latest: Latest
+        self,
+        given: RawItems,
+        settings: bytes,
+        placement: Placement,
+        latest: Latest,
+        origin: Origin = Origin(),  # noqa: B008 - immutable
     ) -> TurnPlan:
         """Return the plan of a turn's request for one lane (``stream_id``) of one socket.
 
-        :param new: the new items.
+        :param given: the input of the turn.
         :param settings: all settings of the turn, in the form of `canonical_settings`.
         :param latest: returns the latest response of a lane, on the socket of the placement.
+        :param origin: the settings of the turn that the input form of items depends on.
         """
+        rules = self._policy.rules(origin)
+        outputs, left_out = self._outputs_before(given)
+        new = prepare_new_items(RawItems.join(outputs) + given if outputs else given, rules)
         server = self._server
         steers = [one for one in self._pending_steers if one.state is SteerState.PENDING]
         held = latest(server.placement.lane) if server is not None else None
         # Pending steering inputs wait for this very parent, whatever the settings of the turn are.
         parent = parent_of_delta(server, None if steers else settings, placement, held)
+        if left_out:  # the server has the calls, and would refuse a delta without their outputs
+            parent = None
+        items = [new]
+        if parent is None:
+            form = self._convert(rules)
+            lost = set(self.track_calls().keys).difference(form.open_calls)
+            if lost:  # calls that have no input form, so that no output may follow
+                left_out = {*left_out, *lost}
+                new = without_outputs(new, lost)
+            items = [*form.items(_keys(new) if form.open_calls else ()), new]
         return TurnPlan(
             base_revision=self.revision,
             placement=placement,
-            items=[new] if parent is not None else [*self.pieces, new],
+            items=items,
+            new=new,
+            left_out=left_out,
             parent=parent,
             pending_steers=steers,
         )
+
+    def _outputs_before(self, new: RawItems) -> tuple[list[msgspec.Raw], Collection[CallKey]]:
+        """Return the outputs to be sent before new items, and the calls to be left out.
+
+        The model reads on, so each call without an output among the new items needs one: the
+        output that was kept, or else a text that says that the call was interrupted.
+        """
+        calls = self.track_calls()
+        if not calls.has_pending_calls:
+            return [], ()
+        outputs: list[msgspec.Raw] = []
+        left_out: set[CallKey] = set()
+        for key, call, kept in calls.unanswered(new):
+            output = kept
+            if output is None:
+                if can_wait(call):
+                    continue
+                output = error_output_for(call, INTERRUPTED)
+            if output is None:
+                left_out.add(key)
+            else:
+                outputs.append(output)
+        return outputs, left_out
+
+    def input_items(self, rules: ReplayRules) -> list[RawItems]:
+        """Return the history as full input has it, without the calls that have no output yet."""
+        return self._convert(rules).items()
+
+    def _convert(self, rules: ReplayRules) -> InputForm:
+        """Return the input form of the history; only what was added is converted."""
+        if self._form is None or self._form.rules != rules:
+            self._form, self._converted = InputForm(rules), 0
+        for entry in self._log[self._converted :]:
+            for items in entry.items:
+                self._form.append(Piece(items, entry.origin))
+        self._converted = len(self._log)
+        return self._form
 
     def count_request(self, plan: TurnPlan, size: int) -> None:
         """Count a sent request, as a delta or as full input, and its bytes.
@@ -201,11 +318,14 @@ class History:
         """Append a turn to the log under the next revision, unless the log was replaced."""
         if turn.base_revision >= self._first_revision:
             self.revision += 1
-            self._log.append(LogEntry(self.revision, turn.items))
+            self._log.append(LogEntry(self.revision, turn.items, turn.origin))
             for items in turn.items:
                 self.item_count += items.count
                 if self._calls is not None:
                     self._calls.scan(items)
+            if turn.left_out:
+                self.abandoned |= {*turn.left_out}
+                self.track_calls().discard(turn.left_out)
             self._server = turn.server
             self.last_response_id = turn.server.response_id if turn.server is not None else None
             self._pending_steers = turn.pending_steers
@@ -233,11 +353,13 @@ class History:
         self.revision += 1
         self._first_revision = self.revision
         self._log = [LogEntry(self.revision, (items,))] if items else []
+        self._form = None
         self._server = None
         self._pending_steers = ()
         self.item_count = items.count
         self.last_response_id = None
         self.unsent = RawItems()
+        self.abandoned.clear()
         if self._calls is not None:
             self._calls.replace(items)
 
@@ -252,7 +374,13 @@ class History:
             self._calls = CallTracker()
             for items in self.pieces:
                 self._calls.scan(items)
+            self._calls.discard(self.abandoned)
         return self._calls
+
+
+def _keys(items: RawItems) -> set[CallKey]:
+    """Return the keys of the tool calls and outputs among items."""
+    return {found.key for found in find_calls_and_outputs(items)} if items else set()
 
 
 class CallTracker:
@@ -268,6 +396,11 @@ class CallTracker:
         self._outputs: dict[CallKey, msgspec.Raw] = {}
         self._started: dict[CallKey, None] = {}
         self._ambiguous: set[CallKey] = set()
+
+    @property
+    def keys(self) -> AbstractSet[CallKey]:
+        """The tool calls without output."""
+        return self._pending.keys()
 
     @property
     def has_pending_calls(self) -> bool:
@@ -301,6 +434,21 @@ class CallTracker:
     def is_ambiguous(self, key: CallKey) -> bool:
         """Whether several calls that differ have this id."""
         return key in self._ambiguous
+
+    def unanswered(
+        self, new: RawItems
+    ) -> Iterator[tuple[CallKey, msgspec.Raw, msgspec.Raw | None]]:
+        """Yield each tool call that new items do not answer, and its unsent output, if any."""
+        answered = _keys(new)
+        for key, raw in self._pending.items():
+            if key not in answered:
+                yield key, raw, self._outputs.get(key)
+
+    def discard(self, calls: Iterable[CallKey]) -> None:
+        """Forget tool calls that will never have an output."""
+        for key in calls:
+            self._pending.pop(key, None)
+            self._forget(key)
 
     def has_unsent_output(self, key: CallKey) -> bool:
         """Whether a tool call has an output that has not been sent."""
@@ -346,7 +494,10 @@ class CallTracker:
 
     def scan(self, items: RawItems) -> None:
         """Find tool calls and outputs in items that were appended to the history."""
-        for key, is_call, raw in find_calls_and_outputs(items) if items else ():
+        text = items.json
+        if not (b"_call" in text or b"mcp_approval_re" in text or b"tool_search_out" in text):
+            return  # like most turns, found out without decoding the items
+        for key, is_call, raw in find_calls_and_outputs(items):
             earlier = self._pending.get(key) if is_call else None
             if earlier is not None and bytes(earlier) == bytes(raw):
                 continue

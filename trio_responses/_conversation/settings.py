@@ -12,6 +12,7 @@ import msgspec
 
 from trio_responses import _wire as wire
 from trio_responses._protocol.continuation import canonical_settings, with_encrypted_reasoning
+from trio_responses._protocol.replay import Origin
 from trio_responses._tools.namespace import tool_definitions
 from trio_responses._turn.request_builder import command_of
 
@@ -42,6 +43,8 @@ class TurnSettings:
         """The model."""
         self.stored: bool = plain.get("store") is True
         """Whether the server stores the response, so that every socket can continue it."""
+        self.origin: Origin = Origin(self.model, stored=plain.get("store") is not False)
+        """The settings that items of the turn are kept with."""
         self._head = _encode(plain)
         self.canonical: bytes = canonical_settings(self._head)
         """All settings in a form in which equal settings are equal bytes."""

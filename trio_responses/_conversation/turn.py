@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from trio_responses import _wire as wire
 from trio_responses._conversation.history import CommittedTurn
 from trio_responses._errors import DeliveryStatus, PreviousResponseNotFound
 from trio_responses._protocol.continuation import ContinuationPoint
@@ -70,6 +69,7 @@ class ConversationRequest:
         self._instructions_with_parent = instructions_with_parent
         self._generate = generate
         self.is_warm_up: bool = generate is False
+        self.is_background: bool = settings.plain.get("background") is True
         self._plan: TurnPlan | None = None
         """The plan of the latest attempt."""
         self._earlier: list[RawItems] = []
@@ -85,7 +85,7 @@ class ConversationRequest:
         """Return the encoded request for one lane (``stream_id``) of one socket."""
         self._earlier.clear()
         self._plan = plan = self._history.plan(
-            self._new, self._settings.canonical, placement, latest
+            self._new, self._settings.canonical, placement, latest, self._settings.origin
         )
         self.parent = plan.parent
         payload = self._settings.encode_request(
@@ -138,13 +138,15 @@ class ConversationRequest:
                 # The server has put pending steering inputs before the new items.
                 items=(
                     RawItems.join(applied),
-                    self._new,
+                    plan.new,
                     *self._earlier,
                     _items_to_keep(response),
                 ),
                 server=server,
                 pending_steers=pending,
                 clears_unsent=self._generate is None,
+                origin=self._settings.origin,
+                left_out=plan.left_out,
             )
         )
 
@@ -159,21 +161,9 @@ class ConversationRequest:
 
 
 def _items_to_keep(response: Response) -> RawItems:
-    """Return a copy of the output items of a response, as the history stores them.
-
-    Reasoning at the end is left out: the API refuses reasoning without the item that it led to.
-    """
+    """Return a copy of the output items of a response, as the history stores them."""
     output = response.raw_output or []
-    if NULL in output:
-        output = [raw for raw in output if raw != NULL]
-    end = len(output)
-    while end and _is_reasoning(output[end - 1]):
-        end -= 1
-    return RawItems.join(output[:end])
-
-
-def _is_reasoning(raw: msgspec.Raw) -> bool:
-    return b'"reasoning"' in bytes(raw) and isinstance(wire.decode_item(raw), wire.Reasoning)
+    return RawItems.join([raw for raw in output if raw != NULL] if NULL in output else output)
 
 
 class TurnLock:

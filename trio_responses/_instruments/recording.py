@@ -20,6 +20,7 @@ import trio
 from trio_responses._errors import ConfigurationError, ConnectionLost, HandshakeRejected
 from trio_responses._instruments.instrument import Instrument
 from trio_responses._protocol.frames import BinaryMessage
+from trio_responses._wire.nesting import MAX_SKIPPED_LEVELS, check_nesting, decode_checked
 
 if sys.platform != "win32":
     import fcntl
@@ -100,7 +101,7 @@ class RecordingLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     @property
     def json(self) -> Any:
         """The frame as plain JSON; `None` for a line without one."""
-        return None if self.frame is msgspec.UNSET else msgspec.json.decode(self.frame)
+        return None if self.frame is msgspec.UNSET else decode_checked(self.frame)
 
 
 @final
@@ -233,7 +234,7 @@ class Recorder(Instrument):
         :raises msgspec.DecodeError: when the message is not JSON.
         :raises RecursionError: when the message is nested too deeply to search it for secrets.
         """
-        frame: Any = msgspec.json.decode(message)
+        frame: Any = decode_checked(message)
         hidden = any(mark in message for mark in MARKS) and _hide_secrets(frame)
         if self._redact is not None:
             frame = self._redact(frame)
@@ -405,8 +406,9 @@ class Recording:
 
 def _is_whole(row: bytes) -> bool:
     try:
-        msgspec.json.decode(row)
-    except msgspec.DecodeError:
+        check_nesting(row, MAX_SKIPPED_LEVELS)
+        msgspec.json.decode(row, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
 
@@ -414,8 +416,9 @@ def _is_whole(row: bytes) -> bool:
 def _is_header(row: bytes) -> bool:
     """Whether a line is the first line of a recording; a frame may have a ``format``, too."""
     try:
+        check_nesting(row, MAX_SKIPPED_LEVELS)
         names = msgspec.json.decode(row, type=dict[str, msgspec.Raw]).keys()
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return "format" in names and "dir" not in names
 
@@ -439,6 +442,7 @@ def _decode_row(decoder: msgspec.json.Decoder[T], number: int, row: bytes) -> T:
     :raises ConfigurationError: with the number of the line.
     """
     try:
+        check_nesting(row, MAX_SKIPPED_LEVELS)
         return decoder.decode(row)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigurationError(f"not a recording: line {number}: {error}; {HINT}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from itertools import tee
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -26,12 +26,15 @@ from trio_responses._pool.supervisor import PoolSupervisor
 from trio_responses._settings import ReconnectPolicy, RetryPolicy
 from trio_responses._transport.dialing import dial_tcp
 from trio_responses._transport.tls import default_ssl_context
-from trio_responses._turn.methods import Responses, TurnMethods
+from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.responses import Responses
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Mapping
     from typing import Unpack
+
+    import msgspec
 
     from trio_responses._client import ResponsesConnection
     from trio_responses._connection.engine import ConnectionEngine
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
         Keepalive,
         Limits,
         OnAbandonedTurn,
+        RecoverOption,
         RotationPolicy,
         Timeouts,
         TransportOption,
@@ -56,7 +60,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import ResponseStream, TurnSender
-    from trio_responses._wire import Input
+    from trio_responses._wire import Input, Response
     from trio_responses._wire.params import ConversationParams, ResponseCreateParams
 
 __all__ = ["ResponsesPool", "open_pool"]
@@ -91,8 +95,8 @@ class ResponsesPool(TurnMethods):
 
     @property
     def responses(self) -> Responses:
-        """The methods `create`, `stream` and `parse`, as openai-python's ``client.responses``."""
-        return Responses(self)
+        """The methods of openai-python's ``client.responses``."""
+        return Responses(self, PoolCalls(self._scheduler))
 
     def _turn_sender(self) -> TurnSender:
         return PoolTurnSender(self._scheduler, self._retry_policy)
@@ -207,6 +211,30 @@ class ResponsesPool(TurnMethods):
         )
 
 
+class PoolCalls:
+    """The calls of a pool that are no turns: stored responses do not depend on a connection."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    async def call(
+        self,
+        method: str,
+        *path: str,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+    ) -> msgspec.Raw:
+        """Send a request on any connection, and return the JSON of the answer."""
+        usable = [one for one in self._scheduler.connections if not one.has_ended]
+        if usable:
+            engine = usable[0].engine
+        else:  # another connection is opened
+            connection = await self._scheduler.acquire(None, self._scheduler.next_arrival())
+            self._scheduler.release(connection, None)
+            engine = connection.engine
+        return await engine.calls.call(method, *path, query=query, body=body)
+
+
 class PoolTurnSender:
     """A `TurnSender` for one turn of a pool, on the connection that the scheduler assigns.
 
@@ -290,6 +318,12 @@ class PoolTurnSender:
             receipt.fail("response_already_completed", "the input was not sent: the turn has ended")
             await trio.lowlevel.checkpoint()
 
+    async def recover(self, turn: TurnAttempt) -> Response | None:
+        """Return the Response of a turn whose events were lost, if the server has it."""
+        if self._connection is None:
+            return None
+        return await self._connection.engine.requests.recover(turn)
+
 
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
@@ -314,6 +348,7 @@ async def open_pool(
     transport: TransportOption | None = None,
     websocket_retry: float | None = 600.0,
     http2: bool = False,
+    recover: RecoverOption | None = None,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
     allow_insecure: bool = False,
@@ -375,6 +410,7 @@ async def open_pool(
             transport=transport,
             websocket_retry=websocket_retry,
             http2=http2,
+            recover=recover,
             instruments=instruments,
             logging=logging,
             allow_insecure=allow_insecure,

@@ -48,7 +48,7 @@ class ChunkJoiner:
 
     def __init__(self) -> None:
         self._state = _State.HEAD
-        self._kept = b""
+        self._kept: bytes = b""
         """The beginning of a head, of a line with a size, or of the CR LF after data."""
         self._missing = 0
         """How many bytes of the present chunk were not received."""

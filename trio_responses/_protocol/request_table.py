@@ -21,6 +21,7 @@ error means for the inputs, is decided here as well.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trio_responses._protocol.calls import find_calls_and_outputs
@@ -86,7 +87,7 @@ class RequestTable:
 
     def __init__(self) -> None:
         self._queues: dict[str | None, deque[ActiveRequest]] = {}
-        """The requests of each lane that have not ended, oldest first."""
+        """The requests of each busy lane that have not ended, oldest first."""
         self._cut_off: dict[str | None, ActiveRequest] = {}
         """The request in state CUT_OFF of each lane that has one."""
         self._sends_created = False
@@ -119,6 +120,8 @@ class RequestTable:
         queue = self._queues.get(request.lane)
         if queue is not None and request in queue:
             queue.remove(request)
+            if not queue:
+                del self._queues[request.lane]
             request.advance(RequestTrigger.LOSE)
 
     def is_idle(self, lane: str | None) -> bool:
@@ -342,19 +345,23 @@ class RequestTable:
         oldest = self._oldest(event.stream_id)
         if event.stream_id is not None or (oldest is not None and code != INVALID_LANE):
             return oldest
-        candidates = [queue[0] for queue in self._queues.values() if queue]
+        candidates: Iterator[ActiveRequest] = (queue[0] for queue in self._queues.values())
         if code == INVALID_LANE:
-            candidates = [
+            candidates = (
                 one for one in candidates if one.lane is not None and one.response_id is None
-            ]
-        return candidates[0] if len(candidates) == 1 else None
+            )
+        found = list(islice(candidates, 2))  # there may be many busy lanes
+        return found[0] if len(found) == 1 else None
 
     # --- Ends of requests ----------------------------------------------------------------
 
     def _end(self, request: ActiveRequest, event: RequestTrigger) -> ActiveRequest:
         """End the oldest request of a lane (``stream_id``)."""
         lane = request.lane
-        self._queues[lane].popleft()
+        queue = self._queues[lane]
+        queue.popleft()
+        if not queue:
+            del self._queues[lane]
         if self._cut_off:
             self._end_cut_off(lane)
         self._end_response(lane, request.response_id)

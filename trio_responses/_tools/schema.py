@@ -46,6 +46,7 @@ import msgspec
 
 from trio_responses._errors import ResponsesError
 from trio_responses._wire.lenient import replace_lone_surrogates, replace_surrogates
+from trio_responses._wire.nesting import check_nesting
 
 __all__ = ["InvalidJSON", "JSONType", "Schema", "strict_schema", "text_format"]
 
@@ -134,6 +135,7 @@ class JSONType(Generic[T]):
             type's own ``__post_init__`` propagates unchanged, except `TypeError` and `ValueError`.
         """
         try:
+            check_nesting(json)
             value: T = self._compiled.decode(json)
         except (ValueError, ArithmeticError, RecursionError) as error:
             mended = _replace_lone_surrogates(json)

@@ -36,16 +36,19 @@ MAX_BODY_BYTES: Final = 16 * 1024
 BODY_TIMEOUT: Final = 1.0
 """Seconds in which the body of a refusal may arrive; the upgrade has failed either way."""
 MAX_LENGTH_DIGITS: Final = 18
-MAX_PENDING_BYTES: Final = 128 * 1024
+MAX_PENDING_FRAMES: Final = 16
 """Control frames that trio-websocket has not read yet."""
-FINAL_READ_CHECKPOINTS: Final = 16
-"""Checkpoints in which a reader may process the last bytes of a broken socket; two are enough."""
+FINAL_READ_CHECKPOINTS: Final = 16 + 2 * MAX_PENDING_FRAMES
+"""Checkpoints in which a reader may process the last bytes of a broken socket: two for the reader,
+and two for each control frame."""
 SWITCHING_PROTOCOLS: Final = 101
 FIRST_FINAL_STATUS: Final = 200
 HEADER_BYTES: Final = 2
 CLOSE_FRAME: Final = 0x88
-CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n")
-LAST_CHUNK: Final = b"0\r\n\r\n"
+CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t;][^\r\n]*)?\r\n")
+MAX_CHUNK_LINE: Final = 1024
+"""The longest line with the size of a chunk that is waited for."""
+STATUSES_WITHOUT_BODY: Final = frozenset({204, 205, 304})
 NOT_HTTP: Final = (
     "the server did not answer in HTTP: check the port, and whether it needs https:// for TLS"
 )
@@ -83,11 +86,11 @@ class ControlStream(trio.abc.Stream):
         :param control: whole frames, as raw bytes.
         """
         self._pending += control
-        if len(self._pending) > MAX_PENDING_BYTES:
-            surplus = 0
-            while len(self._pending) - surplus > MAX_PENDING_BYTES // 2:
-                surplus += HEADER_BYTES + self._pending[surplus + 1]
-            del self._pending[:surplus]
+        starts = [0]
+        while starts[-1] < len(self._pending):
+            starts.append(starts[-1] + HEADER_BYTES + self._pending[starts[-1] + 1])
+        surplus = max(len(starts) - 1 - MAX_PENDING_FRAMES, 0)
+        del self._pending[: starts[surplus]]
         self._arrived.notify()
 
     def drop_pending(self) -> None:
@@ -108,6 +111,8 @@ class ControlStream(trio.abc.Stream):
         del max_bytes  # handshakes and control frames are small
         if self.states.life is TransportState.OPENING:
             return await self._receive_upgrade()
+        if self._pending:  # trio-websocket reads them without a checkpoint
+            await trio.lowlevel.checkpoint()
         while not self._pending and not self._ended:
             await self._arrived.wait()
         size = HEADER_BYTES + self._pending[1] if self._pending else 0
@@ -217,6 +222,7 @@ class ControlStream(trio.abc.Stream):
                 return bytes(received[:end])
             if SWITCHING_PROTOCOLS < status < FIRST_FINAL_STATUS or status == 100:  # noqa: PLR2004
                 del received[:end]  # an interim response: the final one follows (RFC 9110, 15.2)
+                await trio.lowlevel.checkpoint()
                 continue
             if status == 0:
                 self._set_upgrade_error(ConnectError(NOT_HTTP, retryable=False))
@@ -248,15 +254,18 @@ class ControlStream(trio.abc.Stream):
     async def _read_rejection(self, status: int, headers: dict[str, str], body: bytearray) -> None:
         """Read the body of a rejected upgrade, and set the upgrade error for its HTTP status.
 
-        The body ends by its length or its last chunk, at the end of the stream, at
-        `MAX_BODY_BYTES`, or after `BODY_TIMEOUT`.
+        The body ends by its length or its last chunk with trailers, at the end of the stream, at
+        `MAX_BODY_BYTES`, or after `BODY_TIMEOUT`. Some statuses have none (RFC 9112, 6.3).
         """
-        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        codings = headers.get("transfer-encoding", "").lower().split(",")
+        chunked = codings[-1].strip() == "chunked"
         length = headers.get("content-length", "")
-        has_length = length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
+        has_length = not chunked and length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
         wanted = min(int(length) if has_length else MAX_BODY_BYTES, MAX_BODY_BYTES)
+        if status in STATUSES_WITHOUT_BODY:
+            wanted = 0
         with trio.move_on_after(BODY_TIMEOUT):
-            while len(body) < wanted and not (chunked and body.endswith(LAST_CHUNK)):
+            while len(body) < wanted and not (chunked and _read_chunks(body)[1]):
                 try:
                     data = await self._stream.receive_some()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -265,19 +274,27 @@ class ControlStream(trio.abc.Stream):
                     break
                 body += data
         if chunked:
-            body = _join_chunks(body)
+            body = _read_chunks(body)[0]
         self._set_upgrade_error(handshake_error(status, headers, bytes(body[:wanted])))
 
 
-def _join_chunks(raw: bytearray) -> bytearray:
-    """Return a body without the framing of its chunks, as far as it arrived (RFC 9112, 7.1)."""
+def _read_chunks(raw: bytearray) -> tuple[bytearray, bool]:
+    """Return a body without the framing of its chunks, as far as it arrived (RFC 9112, 7.1).
+
+    :return: the body, and whether it has ended: the trailers have arrived, or the framing is wrong.
+    """
     body = bytearray()
     position = 0
     while size := CHUNK_SIZE.match(raw, position):
-        position = size.end() + int(size[1], 16)
+        length = int(size[1], 16)
+        if length == 0:
+            no_trailers = raw.startswith(b"\r\n", size.end())
+            return body, no_trailers or b"\r\n\r\n" in raw[size.end() :]
+        position = size.end() + length
         body += raw[size.end() : position]
         position += len(b"\r\n")
-    return body
+    rest = raw[position : position + MAX_CHUNK_LINE]
+    return body, b"\n" in rest or len(rest) == MAX_CHUNK_LINE
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Keepalive,
         Limits,
         OnAbandonedTurn,
+        RecoverOption,
         Timeouts,
         TransportOption,
     )
@@ -52,6 +53,7 @@ class ConnectionConfig:
     transport: TransportOption = "websocket"
     websocket_retry: float | None = None
     http2: bool = False
+    recover: RecoverOption | None = None
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 

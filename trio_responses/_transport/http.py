@@ -24,7 +24,8 @@ from __future__ import annotations
 import ssl
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from urllib.parse import quote, urlencode
 
 import msgspec
 import trio
@@ -47,7 +48,7 @@ from trio_responses._transport.tls import TLSStream
 from trio_responses._wire.errors import error_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     import httpcore2
 
@@ -56,7 +57,17 @@ if TYPE_CHECKING:
     from trio_responses._protocol.frames import Message
     from trio_responses._transport.dialing import ConnectionConfig
 
-__all__ = ["HTTPClient", "HTTPExchange", "check_http_installed", "is_http_installed", "unsupported"]
+__all__ = [
+    "HTTPClient",
+    "HTTPExchange",
+    "check_http_installed",
+    "decode_headers",
+    "is_http_installed",
+    "read_body",
+    "resume_command",
+    "target_of",
+    "unsupported",
+]
 
 KEEPALIVE_SECONDS: Final = 30.0
 """How long an idle HTTP connection is kept for the next request."""
@@ -70,6 +81,17 @@ EVENT_STREAM: Final = "text/event-stream"
 JSON_TYPE: Final = "application/json"
 COMMAND: Final = b'{"type":"response.create",'
 STREAMED: Final = b'{"stream":true,'
+RESUME: Final = "trio_responses.resume"
+ENDING_TYPES: Final = frozenset(
+    {
+        "error",
+        "response.cancelled",
+        "response.completed",
+        "response.failed",
+        "response.incomplete",
+    }
+)
+"""The types of events after which a response has no other."""
 
 
 def is_http_installed() -> bool:
@@ -178,6 +200,8 @@ class HTTPExchange:
         self._is_written = False
         self._ended = trio.Event()
         self._error: ResponsesError | None = None
+        self._position: _Position | None = None
+        """How far a response was received whose stream can be resumed."""
         self._discards = False
         """Whether the rest of the answer is read for its end alone."""
         send, receive = trio.open_memory_channel[list["Message"]](0)
@@ -209,10 +233,11 @@ class HTTPExchange:
         :raises ConnectError: when no HTTP connection can be opened.
         :raises ConnectionLost: when the HTTP connection was lost before.
         """
-        body = body_of(payload)
+        request = _request_of(payload, self._config.endpoint.resource)
         if self.frame_observer is not None:
             self.frame_observer.sent(payload)
-        self._nursery.start_soon(self._run, body)
+        self._position = _Position() if request.resumable else None
+        self._nursery.start_soon(self._run, request)
         try:
             await self._written.wait()
         except trio.Cancelled:
@@ -252,10 +277,10 @@ class HTTPExchange:
 
     # --- The task of the exchange --------------------------------------------------------
 
-    async def _run(self, body: bytes) -> None:
+    async def _run(self, request: _Request) -> None:
         try:
             with self._scope, self._send_messages:
-                await self._run_request(body)
+                await self._run_request(request)
         except ResponsesError as error:
             self._error = error
         finally:
@@ -265,8 +290,33 @@ class HTTPExchange:
             self._written.set()
             self._ended.set()
 
-    async def _run_request(self, body: bytes) -> None:
-        response = await self._send_request(body)
+    async def _run_request(self, request: _Request) -> None:
+        """Send a request, and read its answer; resume the stream of a background response."""
+        response = await self._send_request(request)
+        resumed_at = -1
+        while True:
+            lost: ConnectionLost | None = None
+            try:
+                await self._read_answer(response)
+            except ConnectionLost as error:
+                lost = error
+            position = self._position
+            if self._discards or position is None or position.ended or position.number is None:
+                if lost is not None:
+                    raise lost
+                return
+            if position.number == resumed_at:  # nothing came since the last attempt
+                reason = str(lost) if lost is not None else "the stream ended before the response"
+                await self._client.back_off(ConnectError(reason))
+            resumed_at = position.number
+            target = target_of(
+                self._config.endpoint.resource,
+                position.response_id,
+                query={"stream": True, "starting_after": position.number},
+            )
+            response = await self._send_request(_Request("GET", target, None, resumable=True))
+
+    async def _read_answer(self, response: httpcore2.Response) -> None:
         try:
             headers = self.handshake_headers
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -282,27 +332,27 @@ class HTTPExchange:
             with trio.CancelScope(shield=True), suppress(Exception):
                 await response.aclose()
 
-    async def _send_request(self, body: bytes) -> httpcore2.Response:
+    async def _send_request(self, request: _Request) -> httpcore2.Response:
         """Send the request, in as many attempts as needed to open an HTTP connection."""
         client = self._client
         refreshed = not client.refresh_key
         while True:
             try:
                 response = await client.request(
-                    "POST",
-                    self._config.endpoint.resource,
+                    request.method,
+                    request.target,
                     await client.get_headers(),
-                    body,
+                    request.body,
                     accept=EVENT_STREAM,
                     trace=self._trace,
                 )
             except ConnectError as error:
-                if self._is_written or not error.retryable:
+                if not error.retryable:
                     raise
                 await client.back_off(error)
                 continue
             self._mark_written()
-            self.handshake_headers = _decode_headers(response)
+            self.handshake_headers = decode_headers(response)
             if response.status != UNAUTHORIZED or refreshed:
                 return response
             refreshed = True
@@ -335,23 +385,21 @@ class HTTPExchange:
     async def _read_body(self, response: httpcore2.Response, kind: str) -> None:
         """Read an answer that is no stream: an error, or a whole Response."""
         limit = self._config.limits.max_message_bytes if response.status == OK else MAX_ERROR_BYTES
-        body = bytearray()
-        async for data in _read(response):
-            body += data
-            if len(body) > limit:
-                break
+        body = await read_body(response, limit)
         message = None
         if response.status == OK:
-            message = _terminal_event(bytes(body)) if len(body) <= limit else None
+            message = _terminal_event(body) if len(body) <= limit else None
             if message is None:
                 reason = f"the answer is no event stream but {kind or 'of no content type'}"
                 raise ConnectionLost(None, reason, age=self.age)
         else:
-            message = error_message(response.status, self.handshake_headers, bytes(body[:limit]))
+            message = error_message(response.status, self.handshake_headers, body[:limit])
         await self._deliver([message])
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.last_read_at = trio.current_time()
+        if self._position is not None:
+            self._position.advance(messages)
         if self.frame_observer is not None:
             self.frame_observer.received(messages)
         with suppress(trio.BrokenResourceError):  # aclose() was called: the rest is discarded
@@ -370,22 +418,114 @@ def unsupported(what: str) -> UnsupportedByTransport:
     return error
 
 
-def body_of(command: bytes) -> bytes:
-    """Return the body of a ``POST`` for a command: without the fields of WebSocket mode.
+class _Request(NamedTuple):
+    """An HTTP request for the events of one response."""
+
+    method: str
+    target: str
+    """The path and query."""
+    body: bytes | None
+    resumable: bool
+    """Whether the server can send the rest of the events again: for a background response."""
+
+
+def _request_of(command: bytes, resource: str) -> _Request:
+    """Return the HTTP request for a command, without the fields of WebSocket mode.
 
     :raises UnsupportedByTransport: for a command that HTTP does not have.
     """
-    if command.startswith(COMMAND):
-        return STREAMED + command[len(COMMAND) :]
+    if command.startswith(COMMAND) and b'"background":true' not in command:
+        return _Request("POST", resource, STREAMED + command[len(COMMAND) :], resumable=False)
     fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
-    if fields.get("type") != msgspec.Raw(b'"response.create"'):
-        kind = bytes(fields.get("type", b"null")).decode(errors="replace")
+    kind = bytes(fields.get("type", b"null")).decode(errors="replace").strip('"')
+    if kind == RESUME:
+        resume = msgspec.json.decode(command, type=_Resume)
+        query = {"stream": True, "starting_after": resume.starting_after}
+        target = target_of(resource, resume.response_id, query=query)
+        return _Request("GET", target, None, resumable=True)
+    if kind != "response.create":
         raise unsupported(f"the command {kind}")
     if fields.get("generate") == msgspec.Raw(b"false"):
         raise unsupported("a warm-up (generate=False)")
     own = ("type", "stream", "stream_id", "generate")
     rest = {name: value for name, value in fields.items() if name not in own}
-    return msgspec.json.encode({"stream": True, **rest})
+    background = fields.get("background") == msgspec.Raw(b"true")
+    body = msgspec.json.encode({"stream": True, **rest})
+    return _Request("POST", resource, body, resumable=background)
+
+
+class _Resume(msgspec.Struct, tag_field="type", tag=RESUME):
+    """The command for the events of a response that runs already."""
+
+    response_id: str
+    starting_after: int | None = None
+
+
+def resume_command(response_id: str, starting_after: int | None) -> bytes:
+    """Return the command for the events of a response that runs already.
+
+    :param starting_after: the ``sequence_number`` of the last event that was received.
+    """
+    return msgspec.json.encode(_Resume(response_id, starting_after))
+
+
+def target_of(resource: str, *path: str, query: Mapping[str, Any] | None = None) -> str:
+    """Return the path and query of a call, with the query of the endpoint's own URL.
+
+    :param path: the segments of the path after ``/responses``.
+    :param query: the parameters of the query; those that are `None` are left out.
+    """
+    base, _, own = resource.partition("?")
+    pairs: list[tuple[str, str]] = []
+    for name, value in (query or {}).items():
+        if isinstance(value, list | tuple):
+            pairs += [(f"{name}[]", str(one)) for one in cast("list[Any]", value)]
+        elif value is not None:
+            pairs.append((name, str(value).lower() if isinstance(value, bool) else str(value)))
+    parts = [part for part in (own, urlencode(pairs)) if part]
+    whole = "/".join([base, *(quote(segment, safe="") for segment in path)])
+    return f"{whole}?{'&'.join(parts)}" if parts else whole
+
+
+class _ResponseId(msgspec.Struct):
+    """The id of a Response."""
+
+    id: str = ""
+
+
+class _EventPosition(msgspec.Struct):
+    """The fields of an event that state its place in a response."""
+
+    type: str = ""
+    sequence_number: int | None = None
+    response: _ResponseId | None = None
+
+
+_position_decoder: Final = msgspec.json.Decoder(_EventPosition)
+
+
+class _Position:
+    """How far the events of a background response were received."""
+
+    def __init__(self) -> None:
+        self.response_id: str = ""
+        self.number: int | None = None
+        """The ``sequence_number`` of the last event; `None` while the response is not known."""
+        self.ended: bool = False
+
+    def advance(self, messages: list[Message]) -> None:
+        for message in messages:
+            if not isinstance(message, bytes):
+                continue
+            try:
+                event = _position_decoder.decode(message)
+            except (msgspec.MsgspecError, ValueError):
+                continue
+            if event.response is not None and event.response.id:
+                self.response_id = event.response.id
+            if event.sequence_number is not None and self.response_id:
+                self.number = event.sequence_number
+            self.ended = self.ended or event.type in ENDING_TYPES
 
 
 class _TerminalResponse(msgspec.Struct):
@@ -409,7 +549,21 @@ def _terminal_event(body: bytes) -> bytes | None:
 TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 
 
-def _decode_headers(response: httpcore2.Response) -> dict[str, str]:
+async def read_body(response: httpcore2.Response, limit: int) -> bytes:
+    """Return the body of an answer; of a longer one, a beginning that is over the limit.
+
+    :raises ConnectionLost: when the HTTP connection was lost.
+    """
+    body = bytearray()
+    async for data in _read(response):
+        body += data
+        if len(body) > limit:
+            break
+    return bytes(body)
+
+
+def decode_headers(response: httpcore2.Response) -> dict[str, str]:
+    """Return the headers of an answer, with names in lower case."""
     return {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
     }

@@ -186,7 +186,10 @@ class WebSocketTransport:
     # --- Receiving -----------------------------------------------------------------------
 
     async def receive(self) -> list[Message]:
-        """Wait for the next batch: all messages that one read of the socket completed.
+        """Wait for the next batch: the messages that one read of the socket completed.
+
+        A read with very many messages is returned in several batches, with a checkpoint before
+        each, and so is one of many control frames.
 
         Safe to cancel: no byte is lost. Only one task may call it at a time.
 
@@ -194,12 +197,16 @@ class WebSocketTransport:
             was returned; the same exception each time.
         """
         while self._lost is None:
-            data, self._unread = self._unread, b""
-            if not data:
-                data = await self._read()
-            if not data:
-                await self._handle_end_of_stream()
-                break
+            if self._frames.backlog:
+                # Not cancellable: what has arrived is delivered before a deadline is enforced.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                data = b""
+            else:
+                data, self._unread = self._unread, b""
+                data = data or await self._read()
+                if not data:
+                    await self._handle_end_of_stream()
+                    break
             messages, control = self._frames.feed(data)
             if control:
                 self._control_stream.feed(control)
@@ -387,6 +394,10 @@ class WebSocketTransport:
         """
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             while not self._frames.closed:
+                if self._frames.backlog:
+                    await trio.lowlevel.checkpoint()
+                    self._frames.feed(b"")
+                    continue
                 data = await self._stream.receive_some(READ_BYTES)
                 if not data:
                     break

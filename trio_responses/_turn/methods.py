@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio_responses._wire import Input, Response
     from trio_responses._wire.params import ResponseCreateParams
 
-__all__ = ["STREAM_OPTIONS", "TURN_OPTIONS", "Lane", "Responses", "TurnMethods", "without_output"]
+__all__ = ["STREAM_OPTIONS", "TURN_OPTIONS", "Lane", "TurnMethods", "without_output"]
 
 T = TypeVar("T")
 
@@ -260,104 +260,6 @@ def without_output(response: Response) -> Response:
         error.delivery = DeliveryStatus.ACCEPTED
         raise error
     return response
-
-
-@final
-class Responses:
-    """The methods of a connection or pool by the names of openai-python.
-
-    Made by ``connection.responses`` and ``pool.responses``. So code that was written for
-    ``client.responses`` of openai-python runs on a connection::
-
-        client = connection
-        response = await client.responses.create(model=MODEL, input="Hello")
-    """
-
-    def __init__(self, turns: TurnMethods) -> None:
-        self._turns = turns
-
-    def __repr__(self) -> str:
-        """Return the connection or pool."""
-        return f"<Responses of {self._turns!r}>"
-
-    async def create(
-        self,
-        input: Input | None = None,  # noqa: A002 - the protocol's field name
-        *,
-        delivery: DeliveryMode = "at_most_once",
-        max_retries: int | None = None,
-        timeouts: Timeouts | None = None,
-        **params: Unpack[ResponseCreateParams],
-    ) -> Response:
-        """Run one turn and return its Response, as ``connection.create`` does."""
-        return await self._turns.create(
-            input, delivery=delivery, max_retries=max_retries, timeouts=timeouts, **params
-        )
-
-    def stream(
-        self,
-        input: Input | None = None,  # noqa: A002 - the protocol's field name
-        *,
-        delivery: DeliveryMode = "at_most_once",
-        max_retries: int | None = None,
-        timeouts: Timeouts | None = None,
-        snapshot: bool = True,
-        **params: Unpack[ResponseCreateParams],
-    ) -> ResponseStream:
-        """Run one turn as a scope, event by event, as ``connection.stream`` does."""
-        return self._turns.stream(
-            input,
-            delivery=delivery,
-            snapshot=snapshot,
-            max_retries=max_retries,
-            timeouts=timeouts,
-            **params,
-        )
-
-    @overload
-    async def parse(
-        self,
-        text_format: type[T],
-        input: Input | None = None,
-        *,
-        delivery: DeliveryMode = "at_most_once",
-        max_retries: int | None = None,
-        timeouts: Timeouts | None = None,
-        **params: Unpack[ResponseCreateParams],
-    ) -> ParsedResponse[T]: ...
-    @overload
-    async def parse(
-        self,
-        text_format: Any,
-        input: Input | None = None,
-        *,
-        delivery: DeliveryMode = "at_most_once",
-        max_retries: int | None = None,
-        timeouts: Timeouts | None = None,
-        **params: Unpack[ResponseCreateParams],
-    ) -> ParsedResponse[Any]: ...
-    async def parse(
-        self,
-        text_format: Any,
-        input: Input | None = None,  # noqa: A002 - the protocol's field name
-        *,
-        delivery: DeliveryMode = "at_most_once",
-        max_retries: int | None = None,
-        timeouts: Timeouts | None = None,
-        **params: Unpack[ResponseCreateParams],
-    ) -> ParsedResponse[Any]:
-        """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
-
-        :param text_format: a Struct, a dataclass, or any other type that msgspec decodes.
-        """
-        return await self._turns.parse(
-            text_format,
-            input,
-            delivery=delivery,
-            max_retries=max_retries,
-            timeouts=timeouts,
-            **params,
-        )
 
 
 @final

@@ -57,6 +57,11 @@ class RequestBuilder(Protocol):
         ...
 
     @property
+    def is_background(self) -> bool:
+        """Whether the response goes on at the server when its events are not read."""
+        ...
+
+    @property
     def model(self) -> str | None:
         """The model of the request."""
         ...
@@ -103,6 +108,7 @@ class StaticRequest:
         self.observer: TurnObserver | None = None
         self.timeouts: Timeouts | None = timeouts
         self.is_warm_up: bool = command.generate is False
+        self.is_background: bool = command.background is True
         self._payload = wire.encode(command)
 
     def write(self, placement: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the Protocol

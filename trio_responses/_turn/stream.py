@@ -20,8 +20,9 @@ from __future__ import annotations
 import math
 from enum import Enum, auto
 from operator import length_hint
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+import msgspec
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
@@ -38,6 +39,7 @@ from trio_responses._lifecycle import TurnRestarted
 from trio_responses._protocol.accumulator import Accumulator
 from trio_responses._protocol.backoff import retry_delay
 from trio_responses._protocol.delivery import (
+    Failure,
     delivery_of_error,
     furthest,
     may_resend,
@@ -71,9 +73,13 @@ if TYPE_CHECKING:
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._wire import Input, Response, ServerEvent, Usage
 
+    EndEvent: TypeAlias = ResponseCompleted | ResponseFailed | ResponseIncomplete
+
 __all__ = ["ResponseStream", "TurnSender", "raise_if_failed"]
 
 TERMINAL: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
+LOST_EVENTS: Final = frozenset({Failure.CONNECTION_LOST, Failure.TIMED_OUT})
+"""Failures after which the response may have finished at the server."""
 OUTSIDE: Final = "a stream is iterated over inside its async with block"
 
 
@@ -110,6 +116,13 @@ class TurnSender(Protocol):
 
     async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
         """Send steering input for a response that is active."""
+        ...
+
+    async def recover(self, turn: TurnAttempt) -> Response | None:
+        """Return the Response of a turn whose events were lost, from the server's store.
+
+        :return: `None` if the server does not have the Response, or the option is off.
+        """
         ...
 
 
@@ -504,16 +517,37 @@ class ResponseStream:
                         return restarted
                     await self._send_again()
                     continue
-                try:
-                    await self._turn.inbox.wait()
-                except ResponsesError as error:
-                    self._handle_failure(error)
-                    continue
-                event = self._take(self._turn)
+                event = await self._next_event(self._turn)
                 if event is not None:
                     return event
         finally:
             self._reading = False
+
+    async def _next_event(self, turn: TurnAttempt) -> ServerEvent | None:
+        """Wait for the next event of an attempt; return `None` if the attempt has failed.
+
+        Where the caller chose so, the Response of a turn whose events were lost is retrieved. If
+        that is cancelled, the next read tries again.
+        """
+        try:
+            await turn.inbox.wait()
+        except ResponsesError as error:
+            response = await self._recover(error)
+            if response is None:
+                self._handle_failure(error)
+                return None
+            event = terminal_event(response)
+            self._conclude(event)
+            return event
+        return self._take(turn)
+
+    async def _recover(self, error: ResponsesError) -> Response | None:
+        """Return the finished Response of a turn whose events were lost, if there is one."""
+        lost = failure_of(error) in LOST_EVENTS and error.delivery is DeliveryStatus.ACCEPTED
+        turn = self._turn
+        if not lost or turn is None or turn.response_id is None or turn.steers:
+            return None
+        return await self._sender.recover(turn)
 
     def _take(self, turn: TurnAttempt) -> ServerEvent | None:
         """Take the next event from the inbox; return `None` for an event that restarts the turn."""
@@ -639,3 +673,15 @@ class _TextDeltas:
 
     def _is_left_out(self, delta: OutputTextDelta) -> bool:
         return self._final_only and self._stream.phase_of(delta) == COMMENTARY
+
+
+def terminal_event(response: Response) -> EndEvent:
+    """Return the event that ends a Response, made of a Response that has ended."""
+    raw = response.raw or msgspec.Raw(msgspec.json.encode(response))
+    match response.status:
+        case "failed":
+            return ResponseFailed(raw_response=raw)
+        case "incomplete":
+            return ResponseIncomplete(raw_response=raw)
+        case _:
+            return ResponseCompleted(raw_response=raw)

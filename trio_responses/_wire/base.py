@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from trio_responses._wire.nesting import decode_checked
+
 __all__ = []
 
 JSON: TypeAlias = Any
@@ -54,7 +56,7 @@ class Tagged(
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the object as a dict, with the content of `to_json`."""
-        value: dict[str, JSON] = msgspec.json.decode(self.to_json())
+        value: dict[str, JSON] = decode_checked(self.to_json())
         return value
 
 
@@ -67,7 +69,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the object as a dict, with the content of `to_json`."""
-        value: dict[str, JSON] = msgspec.json.decode(self.to_json())
+        value: dict[str, JSON] = decode_checked(self.to_json())
         return value
 
 
@@ -103,7 +105,7 @@ class Unknown:
         :raises ValueError: if the JSON is malformed or not UTF-8.
         :raises RecursionError: if the JSON nests too deeply.
         """
-        return msgspec.json.decode(self._raw)
+        return decode_checked(self._raw)
 
     def to_json(self) -> str:
         """Return the JSON text as received.
@@ -116,8 +118,10 @@ class Unknown:
         """Return the object as a dict, every field included.
 
         :raises ValueError: if the JSON is no object.
+        :raises RecursionError: if the JSON nests too deeply.
         """
-        return msgspec.json.decode(self._raw, type=dict[str, JSON])
+        value: dict[str, JSON] = decode_checked(self._raw, dict[str, JSON])
+        return value
 
     def __eq__(self, other: object) -> bool:
         """Whether both objects have the same class and the same JSON, byte by byte."""

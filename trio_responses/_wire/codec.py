@@ -7,6 +7,7 @@ never raises.
 """
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, cast
@@ -27,6 +28,13 @@ from trio_responses._wire.events import (
     UnknownEvent,
 )
 from trio_responses._wire.items import raw_for_input
+from trio_responses._wire.nesting import (
+    MAX_DECODED_LEVELS,
+    MAX_SKIPPED_LEVELS,
+    SHALLOW_BYTES,
+    check_nesting,
+    nests_deeper,
+)
 from trio_responses._wire.param_checks import check_numbers
 
 # Without errors: servers send them in many shapes, all of which `decode_error` reads.
@@ -36,17 +44,35 @@ _event_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
 )
 
 
-def decode_all(frames: Sequence[bytes]) -> list[ServerEvent]:
-    """Decode frames into events, as :func:`decode` decodes one."""
+def decode_all(frames: Sequence[bytes], most_odd: int = sys.maxsize) -> list[ServerEvent]:
+    """Decode frames into events, as :func:`decode` decodes one.
+
+    :param most_odd: the number of frames that are decoded leniently, which takes ten times as long.
+        The last of them is the last frame that is decoded.
+    """
     events: list[ServerEvent] = []
     remaining = iter(frames)
+    sizes = list(map(len, frames))
+    deep: set[int] = set()
+    if max(sizes, default=0) > SHALLOW_BYTES:
+        large = [number for number, size in enumerate(sizes) if size > SHALLOW_BYTES]
+        deep = {number for number in large if nests_deeper(frames[number], MAX_DECODED_LEVELS)}
+    if deep:  # the decoder rejects an empty frame
+        checked = list(frames)
+        for number in deep:
+            checked[number] = b""
+        remaining = iter(checked)
     while len(events) < len(frames):
         try:
             events.extend(map(_event_decoder.decode, remaining))
         except (
             lenient.DECODE_ERRORS
         ):  # raised for the frame after those that `events` already holds
-            events.append(_decode_leniently(frames[len(events)]))
+            number = len(events)
+            events.append(_decode_leniently(frames[number], deep=number in deep))
+            most_odd -= 1
+            if most_odd == 0:
+                break
     return events
 
 
@@ -87,18 +113,20 @@ _DONE_EVENTS: dict[str, type[Event]] = {
 _OPENING = re.compile(rb"[\[{]")
 
 
-def _decode_leniently(frame: bytes) -> ServerEvent:
+def _decode_leniently(frame: bytes, *, deep: bool) -> ServerEvent:
     replaced = lenient.replace_lone_surrogates(frame)
     if replaced != frame:
         return decode(replaced)
     envelope = _Envelope()
     try:
-        envelope = lenient.decode(frame, _Envelope)
+        if deep:
+            check_nesting(frame, MAX_SKIPPED_LEVELS)
+        envelope = lenient.decode(frame, _Envelope, shallow=not deep)
         event_class = _event_class(envelope)
         if event_class is ErrorEvent:
             return decode_error(frame)
         if event_class is not None:
-            return cast("ServerEvent", lenient.decode_struct(frame, event_class))
+            return cast("ServerEvent", lenient.decode_struct(frame, event_class, shallow=not deep))
     except lenient.DECODE_ERRORS as error:
         if isinstance(error, RecursionError) and envelope.type is None:
             envelope = _decode_beginning(frame)
@@ -155,8 +183,6 @@ def _describe_decode_error(error: Exception) -> str:
     """Return the reason without content of the frame, which UnicodeDecodeError includes."""
     if isinstance(error, UnicodeDecodeError):
         return f"Invalid UTF-8 at byte {error.start}"
-    if isinstance(error, RecursionError):
-        return "The JSON nests too deeply"
     return str(error)
 
 

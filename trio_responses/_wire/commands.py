@@ -34,8 +34,8 @@ class ResponseCreate(
     mode has: ``stream_id``, the lane, and ``generate``, which is false for a warm-up. Settings are
     not inherited through ``previous_response_id``; each request needs its own.
 
-    ``stream`` and ``background`` are fields because the official SDK types them. Do not send them:
-    WebSocket mode always streams, and has no background mode (guide, WebSocket mode).
+    ``stream`` and ``background`` are fields because the official SDK types them. Do not send them
+    on a WebSocket: it always streams, and has no background mode (guide, WebSocket mode).
 
     ``extra`` holds fields that this version does not know. They are sent at the top level::
 

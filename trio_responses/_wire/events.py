@@ -14,6 +14,7 @@ from trio_responses._wire.actions import ShellOutput
 from trio_responses._wire.base import JSON, Event, JSONText, Record
 from trio_responses._wire.errors import ErrorEvent
 from trio_responses._wire.items import OutputItem, decode_item
+from trio_responses._wire.nesting import decode_checked
 from trio_responses._wire.parts import Annotation, ContentPart, Logprob
 from trio_responses._wire.response import Response, decode_response
 
@@ -801,7 +802,7 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         :raises ValueError: if the frame is malformed JSON or not UTF-8.
         :raises RecursionError: if the JSON nests too deeply.
         """
-        return msgspec.json.decode(self.raw)
+        return decode_checked(self.raw)
 
     def to_json(self) -> str:
         """Return the frame as text.
@@ -815,7 +816,8 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
         :raises ValueError: if the frame is malformed JSON or not UTF-8.
         """
-        return msgspec.json.decode(self.raw, type=dict[str, JSON])
+        value: dict[str, JSON] = decode_checked(self.raw, dict[str, JSON])
+        return value
 
     def __repr__(self) -> str:
         """Return the fields and the size of the frame; its content may be private."""
@@ -850,7 +852,8 @@ class UndecodableFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
         :raises ValueError: if the frame is no JSON object, which it rarely is.
         """
-        return msgspec.json.decode(self.raw, type=dict[str, JSON])
+        value: dict[str, JSON] = decode_checked(self.raw, dict[str, JSON])
+        return value
 
     def __repr__(self) -> str:
         """Return the fields and the size of the frame; its content may be private."""

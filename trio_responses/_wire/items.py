@@ -545,12 +545,12 @@ def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
     """Decode one output item. Never raises: JSON of no known item is an :class:`UnknownItem`."""
     item: OutputItem
     try:
-        item = _decoder.decode(raw)
+        item = lenient.decode_strictly(_decoder, raw)
     except lenient.DECODE_ERRORS:
         item = lenient.decode(raw, _KnownOutputItem)
         if not item.wire_type:  # servers may omit the type of a message
             with suppress(*lenient.DECODE_ERRORS):
-                item = _message_decoder.decode(raw)
+                item = lenient.decode_strictly(_message_decoder, raw)
     if isinstance(item, Item):
         vars(item)["raw_json"] = msgspec.Raw(raw)
     return item

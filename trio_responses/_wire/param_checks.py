@@ -28,7 +28,7 @@ Check: TypeAlias = Callable[[Any], None]
 """Raises TypeError or ValueError for a wrong value of one field."""
 
 DECIDED_BY_LIBRARY: Final = frozenset(
-    {"type", "stream_id", "generate", "stream", "background", "background_options"}
+    {"type", "stream_id", "generate", "stream", "background_options"}
 )
 """Fields of ``response.create`` that are no parameters."""
 
@@ -41,8 +41,7 @@ _NO_SUCH_PARAMETER: Final = {
     "base_url": "use the URL of the connection",
     "http_client": "use dial= or proxy= of the connection",
     "stream": "use stream() for events, create() for the response alone",
-    "background": "WebSocket mode has no background responses",
-    "background_options": "WebSocket mode has no background responses",
+    "background_options": "the library sets it",
     "stream_id": "use connection.lane(name) to reserve a lane",
     "generate": "use warm_up() to prepare a response without output",
     "type": "the library sets it",

@@ -5,7 +5,7 @@
 and conversations take them as keyword arguments; ``param_checks`` checks them at run time. `WORDS`
 says which fields take a fixed set of words.
 
-The fields that the library sets itself (``stream_id``, ``generate``, ``stream``, ``background``)
+The fields that the library sets itself (``stream_id``, ``generate``, ``stream``)
 are no parameters. Fields that this version does not know go through ``extra_body``.
 """
 
@@ -273,6 +273,10 @@ class ConversationParams(TypedDict, total=False):
     ``message.input_image.image_url`` and ``computer_call_output.output.image_url``."""
     metadata: Mapping[str, str] | None
     """At most 16 keys and values of the caller, which the server stores with the response."""
+    background: bool | None
+    """Whether the response goes on at the server when its events are not read. Such a turn is sent
+    over HTTP, and its stream is resumed when it is lost. Needs the extra ``trio-responses[http]``.
+    """
     store: bool | None
     """Whether the server stores the response; the server's default is true."""
     truncation: Literal["auto", "disabled"] | None

@@ -264,8 +264,43 @@ def decode_response(raw: msgspec.Raw) -> Response:
     :raises msgspec.DecodeError: or another of ``DECODE_ERRORS``, if the JSON is no object.
     """
     try:
-        response = _decoder.decode(raw)
+        response: Response = lenient.decode_strictly(_decoder, raw)
     except lenient.DECODE_ERRORS:
         response = lenient.decode(raw, Response)
     vars(response)["raw_json"] = raw
     return response
+
+
+class CompactedResponse(Record, frozen=True, kw_only=True, gc=True, dict=True):
+    """The answer to ``compact``: the items with which a conversation goes on."""
+
+    id: str = ""
+    object: str = "response.compaction"
+    created_at: int | float | None = None
+    """Seconds since 1970."""
+    raw_output: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw], name="output")
+    """The items as received, so that they can be sent unchanged."""
+    usage: Usage | None = None
+
+    @functools.cached_property
+    def output(self) -> tuple[OutputItem, ...]:
+        """The items, decoded on first access."""
+        return tuple(decode_item(raw) for raw in self.raw_output)
+
+
+class InputItemsPage(Record, frozen=True, kw_only=True, gc=True, dict=True):
+    """One page of the input items of a stored response."""
+
+    object: str = "list"
+    raw_data: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw], name="data")
+    """The items as received."""
+    has_more: bool = False
+    """Whether another page follows."""
+    first_id: str | None = None
+    last_id: str | None = None
+    """The id of the last item, for ``after`` of the next page."""
+
+    @functools.cached_property
+    def data(self) -> tuple[OutputItem, ...]:
+        """The items, decoded on first access."""
+        return tuple(decode_item(raw) for raw in self.raw_data)

@@ -90,9 +90,9 @@ def _iterate_texts(value: Any) -> Iterator[str]:
 
 
 def call_key(item: Json) -> CallKey | None:
-    """Return the key of a call that the client must answer; None for every other item."""
+    """Return the key of a call that the client may answer; None for every other item."""
     kind = str(item.get("type"))
-    if kind not in OUTPUT_TYPES or is_hosted(item) or item.get("async"):
+    if kind not in OUTPUT_TYPES or is_hosted(item):
         return None
     return _key(kind, item.get("call_id"))
 
@@ -150,7 +150,8 @@ class History:
         calls = dict(_NO_CALLS if before is None else before.open_calls)
         for item in self._new:
             if (call := call_key(item)) is not None:
-                calls[call] = item
+                if not item.get("async"):  # the next turn need not have the output
+                    calls[call] = item
             elif (answered := output_key(item)) is not None:
                 calls.pop(answered, None)
         self.open_calls: Mapping[CallKey, Json] = calls or _NO_CALLS

@@ -176,7 +176,7 @@ def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
     stored: tuple[str, Sequence[Json]] | None = None
     if isinstance(last, Mapping) and last.get("type") == "response.completed":
         final = responses[-1]
-        stored = None if final is None else (final.id, final.output or [])
+        stored = None if final is None else (final.id, final.output or _finished_items(frames))
     return ResponsePlan(frames, stored=stored, is_raw=True, response_id=response_id)
 
 
@@ -188,6 +188,23 @@ def iterate_output_items(frames: Sequence[Frame]) -> Iterator[Any]:
             response: Any = frame.get("response")
             if isinstance(response, Mapping):
                 yield cast("Json", response).get("output")
+
+
+def _finished_items(frames: Sequence[Frame]) -> list[Json]:
+    """Return the items that raw frames announce in events of their own, as far as they came."""
+    done = _items_in(frames, "response.output_item.done")
+    known = [item.get("id") for item in done]
+    added = _items_in(frames, "response.output_item.added")
+    return [*(item for item in added if item.get("id") not in known), *done]
+
+
+def _items_in(frames: Sequence[Frame], kind: str) -> list[Json]:
+    found = (
+        frame.get("item")
+        for frame in frames
+        if isinstance(frame, Mapping) and frame.get("type") == kind
+    )
+    return [cast("Json", item) for item in found if isinstance(item, Mapping)]
 
 
 def _response_in(frame: Frame) -> _RawResponse | None:

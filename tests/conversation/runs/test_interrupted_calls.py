@@ -17,7 +17,7 @@ INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
 SCREEN = {"type": "computer_screenshot", "image_url": "data:image/png;base64,"}
 RESULTS: dict[str, Any] = {"computer_call": SCREEN, "tool_search_call": []}
 CALLS: "dict[str, Json]" = {
-    "computer_call": {"action": {"type": "screenshot"}},
+    "computer_call": {"action": {"type": "screenshot"}, "pending_safety_checks": []},
     "tool_search_call": {"arguments": {"query": "x"}, "execution": "client"},
 }
 
