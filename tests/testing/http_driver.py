@@ -1,6 +1,6 @@
 """A raw HTTP client over any stream, to drive the test server with."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,24 +77,22 @@ class HTTPClient:
             assert isinstance(event, h11.InformationalResponse), event
             extra.append(event)
 
-    async def pieces(self, answer: Answer) -> AsyncIterator[bytes]:
-        """Receive the body, piece by piece."""
-        while True:
-            event = await self._next()
-            if isinstance(event, h11.Data):
-                answer.body += bytes(event.data)
-                yield bytes(event.data)
-            else:
-                assert isinstance(event, h11.EndOfMessage)
-                answer.is_whole = True
-                if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-                    self._http.start_next_cycle()
-                return
+    async def piece(self, answer: Answer) -> bool:
+        """Receive the next piece of the body; return whether there is any."""
+        event = await self._next()
+        if isinstance(event, h11.Data):
+            answer.body += bytes(event.data)
+            return True
+        assert isinstance(event, h11.EndOfMessage)
+        answer.is_whole = True
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+        return False
 
     async def answer(self) -> Answer:
         """Receive the whole answer."""
         answer = await self.head()
-        async for _ in self.pieces(answer):
+        while await self.piece(answer):
             pass
         return answer
 
@@ -102,7 +100,7 @@ class HTTPClient:
         """Receive an answer that ends with the connection."""
         answer = await self.head()
         try:
-            async for _ in self.pieces(answer):
+            while await self.piece(answer):
                 pass
         except (h11.RemoteProtocolError, trio.BrokenResourceError):
             return answer

@@ -118,8 +118,12 @@ class Endpoints:
         if not kept.keeps_events:
             return refusal_answer(event_stream_not_kept())
         await exchange.start(200, STREAM_HEADERS)
-        async for event in kept.follow(after):
-            await exchange.send_body(event_bytes(event))
+        place = 0
+        while events := await kept.next_events(place):
+            place += len(events)
+            for event in events:
+                if after is None or event.get("sequence_number", 0) > after:
+                    await exchange.send_body(event_bytes(event))
         await exchange.end()
         return None
 

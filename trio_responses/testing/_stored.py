@@ -4,7 +4,7 @@ A response can be retrieved from its first event on, and continued once it has e
 in this module does I/O.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
@@ -83,21 +83,14 @@ class RetrievableResponse:
             self.scope.cancel()
             self.end(cancelled=True)
 
-    async def follow(self, after: int | None) -> AsyncIterator[Json]:
-        """Yield the events, as they come, up to the end of the response.
+    async def next_events(self, place: int) -> list[Json]:
+        """Wait for the events from a place on; return no events at the end of the response.
 
-        :param after: A sequence number: events up to it are left out. None starts with the first.
+        :param place: The number of events that came before.
         """
-        place = 0
-        while True:
-            while place < len(self._events):
-                event = self._events[place]
-                place += 1
-                if after is None or event.get("sequence_number", 0) > after:
-                    yield event
-            if self.has_ended:
-                return
+        while place >= len(self._events) and not self.has_ended:
             await self._changed.wait()
+        return self._events[place:]
 
     def _wake(self) -> None:
         self._changed.set()
