@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import h11
+import httpx
 import httpx_sse
 import msgspec
 import trio
@@ -43,9 +44,9 @@ class Answer:
 
     @property
     def sse(self) -> list[httpx_sse.ServerSentEvent]:
-        decoder = httpx_sse._decoders.SSEDecoder()  # noqa: SLF001 - it has no public parser of bytes
-        lines = self.body.decode().split("\n")
-        return [event for line in lines if (event := decoder.decode(line)) is not None]
+        headers = {"content-type": "text/event-stream"}
+        response = httpx.Response(200, headers=headers, content=self.body)
+        return list(httpx_sse.EventSource(response).iter_sse())
 
 
 class HTTPClient:
@@ -141,7 +142,7 @@ class HTTPClient:
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
-                self._http.receive_data(await self.stream.receive_some())
+                self._http.receive_data(bytes(await self.stream.receive_some()))
             else:
                 assert isinstance(event, h11.Event), event
                 return event

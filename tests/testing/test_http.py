@@ -9,7 +9,7 @@ import trio.testing
 
 from tests.testing.driver import NO_WAITING, connect, http, kinds
 from tests.testing.http_driver import RESPONSES, http_client
-from trio_responses.testing import Call, ErrorShape, Reply, ResponsesServer, open_test_server
+from trio_responses.testing import Call, ErrorShape, Frame, Reply, ResponsesServer, open_test_server
 
 pytestmark = NO_WAITING
 
@@ -58,7 +58,7 @@ async def test_events_are_sent_one_by_one(server: ResponsesServer) -> None:
         start = trio.current_time()
         await client.start(input="hi", stream=True)
         answer = await client.head()
-        times = []
+        times: list[float] = []
         while await client.piece(answer):
             times.append(trio.current_time() - start)
     assert times[:2] == [0, 0]
@@ -389,7 +389,9 @@ async def test_idle_connections_can_be_ended_by_the_server(server: ResponsesServ
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_leaving_early_cancels_the_response(server: ResponsesServer, streamed: bool) -> None:
+async def test_leaving_early_cancels_the_response(
+    server: ResponsesServer, *, streamed: bool
+) -> None:
     script = server.reply("one two three").stall(after_events=4, seconds=1000)
     async with http_client(server) as client:
         await client.start(input="hi", stream=streamed)
@@ -440,7 +442,7 @@ async def test_a_background_response_runs_on_after_the_answer(server: ResponsesS
         queued = await client.create(input="hi", background=True)
         assert (queued["status"], queued["background"], queued["output"]) == ("queued", True, [])
         path = f"/{queued['id']}"
-        statuses = []
+        statuses: list[str] = []
         for seconds in (5, 10, 10):
             await trio.sleep(seconds)
             statuses.append((await client.get(path)).json["status"])
@@ -535,7 +537,8 @@ async def test_a_script_without_a_response_is_status_500_unless_streamed(
     server: ResponsesServer,
 ) -> None:
     server.answer([{"type": "response.output_text.delta", "delta": "x"}])
-    server.answer([])
+    no_events: list[Frame] = []
+    server.answer(no_events)
     async with http_client(server) as client:
         assert (await client.post(input="hi")).status == 500
         answer = await client.post(input="hi", stream=True)

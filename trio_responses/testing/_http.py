@@ -5,6 +5,7 @@ or in pieces. When the client leaves in the middle, the exchange is cancelled.
 """
 
 import contextlib
+import gzip
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias, final
@@ -56,23 +57,23 @@ class Exchange:
         self.has_ended: bool = False
         """Whether nothing can be written any more."""
         self._http = connection.http
-        self._write_lock = trio.StrictFIFOLock()
         self._zip: Any = None
 
     async def respond(self, answer: HTTPAnswer) -> None:
         """Write a whole answer."""
-        body = answer.body
         headers = self._all_headers(answer.headers)
-        if headers.get("content-encoding") == "gzip":
-            body = self._compress(body) + self._finish_compression()
-            self._zip = None
+        is_compressed = headers.get("content-encoding") == "gzip"
+        body = gzip.compress(answer.body, mtime=0) if is_compressed else answer.body
         headers.setdefault("content-length", str(len(body)))
         await self._start(answer.status, headers, body)
         await self.end()
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Write the head of an answer whose body follows in pieces."""
-        await self._start(status, self._all_headers(headers))
+        headers = self._all_headers(headers)
+        if headers.get("content-encoding") == "gzip":
+            self._zip = zlib.compressobj(wbits=_GZIP_BITS)
+        await self._start(status, headers)
 
     async def send_body(self, data: bytes) -> None:
         """Write a piece of the body."""
@@ -105,8 +106,6 @@ class Exchange:
         return own | given
 
     async def _start(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
-        if headers.get("content-encoding") == "gzip" and "content-length" not in headers:
-            self._zip = zlib.compressobj(wbits=_GZIP_BITS)
         self.request.status = self.connection.status = status
         self.has_started = True
         head = h11.Response(status_code=status, headers=list(headers.items()))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -97,5 +97,5 @@ def number_in(query: Mapping[str, list[str]], name: str) -> int | RequestRefusal
 
 
 def _last(query: Mapping[str, list[str]], name: str) -> str | None:
-    values = cast("list[str]", query.get(name) or [])
+    values = query.get(name)
     return values[-1] if values else None
