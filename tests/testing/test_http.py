@@ -1,6 +1,6 @@
 """Responses over HTTP: streamed and not, errors, background, and connections that are kept."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -9,7 +9,10 @@ import trio.testing
 
 from tests.testing.driver import NO_WAITING, connect, http, kinds
 from tests.testing.http_driver import RESPONSES, http_client
-from trio_responses.testing import Call, ErrorShape, Frame, Reply, ResponsesServer, open_test_server
+from trio_responses.testing import Call, ErrorShape, Reply, ResponsesServer, open_test_server
+
+if TYPE_CHECKING:
+    from tests.testing.driver import Json
 
 pytestmark = NO_WAITING
 
@@ -520,14 +523,15 @@ async def test_a_background_request_that_is_refused_is_an_http_status(
 
 
 async def test_answers_of_every_kind(server: ResponsesServer) -> None:
-    server.answer([{"type": "response.created"}, {"type": "custom.event", "x": 1}])
+    frames: list[Json] = [{"type": "response.created"}, {"type": "custom.event", "x": 1}]
+    server.answer(frames)
     server.calls(Call("get_weather"), Call("get_weather"))
     server.answer(Reply("later", reasoning="hm", more=["and more"]))
     async with http_client(server) as client:
         raw = await client.stream_events(input="hi")
         calls = await client.create(input="hi", tools=[TOOL])
         reply = await client.create(input="hi")
-    assert raw == [{"type": "response.created"}, {"type": "custom.event", "x": 1}]
+    assert raw == frames
     assert [item["type"] for item in calls["output"]] == ["function_call"] * 2
     assert [item["type"] for item in reply["output"]] == ["reasoning", "message", "message"]
     server.assert_all_scripts_used()
@@ -537,8 +541,7 @@ async def test_a_script_without_a_response_is_status_500_unless_streamed(
     server: ResponsesServer,
 ) -> None:
     server.answer([{"type": "response.output_text.delta", "delta": "x"}])
-    no_events: list[Frame] = []
-    server.answer(no_events)
+    server.answer([])
     async with http_client(server) as client:
         assert (await client.post(input="hi")).status == 500
         answer = await client.post(input="hi", stream=True)

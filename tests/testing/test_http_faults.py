@@ -258,7 +258,7 @@ async def test_unused_faults_are_reported(server: ResponsesServer) -> None:
         server.assert_all_scripts_used()
     server.clear_scripts()
     server.assert_all_scripts_used()
-    with pytest.raises(ValueError, match="over must be 'websocket' or 'http' or 'both'"):
+    with pytest.raises(ValueError, match="over must be 'both' or 'websocket' or 'http'"):
         server.refuse(503, over="htpp")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

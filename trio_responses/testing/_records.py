@@ -16,6 +16,9 @@ _T = TypeVar("_T")
 Transport: TypeAlias = Literal["websocket", "http"]
 """The transport of a request or connection."""
 
+ServerTransport: TypeAlias = Literal["both", "websocket", "http"]
+"""The transports of a server, or those of its clients that a fault is for."""
+
 SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
 """The state of a steering input; see `SteerRequest.state`."""
 

@@ -33,9 +33,6 @@ HTTP has no close codes: a code ends an HTTP connection with a FIN."""
 CutEnd: TypeAlias = Literal["reset", "fin"]
 """How a connection ends in the middle of a write: with a TCP reset or a TCP FIN."""
 
-Over: TypeAlias = Literal["websocket", "http", "both"]
-"""The requests that a handshake fault is for: upgrades, HTTP requests, or as many of each."""
-
 
 # Answers
 

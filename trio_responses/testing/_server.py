@@ -26,6 +26,7 @@ from trio_responses.testing._records import (
     HTTPRequest,
     Records,
     Request,
+    ServerTransport,
     SteerRequest,
 )
 from trio_responses.testing._replay import plan_replay
@@ -46,13 +47,12 @@ from trio_responses.testing._scripts import (
     HandshakeHang,
     How,
     HTTPAnswer,
-    Over,
     Reply,
     ReplyOptions,
     Responder,
     Script,
 )
-from trio_responses.testing._state import ServerOptions, ServerState, ServerTransport
+from trio_responses.testing._state import ServerOptions, ServerState
 from trio_responses.testing._streams import MemoryStream, memory_connection
 
 MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024 - 1
@@ -333,7 +333,7 @@ class ResponsesServer:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         times: int | None = 1,
-        over: Over = "websocket",
+        over: ServerTransport = "websocket",
     ) -> None:
         """Answer the next upgrades with an HTTP status, without a WebSocket.
 
@@ -354,7 +354,7 @@ class ResponsesServer:
             refusal = HTTPAnswer(status=status, headers=headers or {}, body=body)
         self._add_fault(refusal, times, over)
 
-    def hang_handshake(self, *, times: int | None = 1, over: Over = "websocket") -> None:
+    def hang_handshake(self, *, times: int | None = 1, over: ServerTransport = "websocket") -> None:
         """Read the next upgrades, or HTTP requests, and never answer them."""
         self._add_fault(HandshakeHang(), times, over)
 
@@ -363,7 +363,7 @@ class ResponsesServer:
         how: Literal["fin", "reset"] = "fin",
         *,
         times: int | None = 1,
-        over: Over = "websocket",
+        over: ServerTransport = "websocket",
     ) -> None:
         """End the connection in place of an answer to the next upgrades, or HTTP requests."""
         self._add_fault(HandshakeDrop(how), times, over)
@@ -373,7 +373,7 @@ class ResponsesServer:
         data: bytes = b"\x00\xffnot http\r\n\r\n",
         *,
         times: int | None = 1,
-        over: Over = "websocket",
+        over: ServerTransport = "websocket",
     ) -> None:
         """Answer the next upgrades, or HTTP requests, with these bytes; then end the connection."""
         self._add_fault(HandshakeGarbage(data), times, over)
@@ -383,9 +383,9 @@ class ResponsesServer:
         self._add_fault(HandshakeAcceptThenDrop(how, reason), times)
 
     def _add_fault(
-        self, fault: HandshakeFault, times: int | None, over: Over = "websocket"
+        self, fault: HandshakeFault, times: int | None, over: ServerTransport = "websocket"
     ) -> None:
-        check_choice("over", over, get_args(Over))
+        check_choice("over", over, get_args(ServerTransport))
         if _is_positive(times):
             self._state.add_handshake_fault(fault, times, over)
 

@@ -9,7 +9,7 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
@@ -20,6 +20,7 @@ from trio_responses.testing._records import (
     HTTPRequest,
     Records,
     Request,
+    ServerTransport,
     SteerRequest,
     Transport,
 )
@@ -30,14 +31,10 @@ from trio_responses.testing._scripts import (
     CutEnd,
     HandshakeFault,
     How,
-    Over,
     Responder,
     Script,
 )
 from trio_responses.testing._stored import ResponseStore, StoredResponse
-
-ServerTransport: TypeAlias = Literal["both", "websocket", "http"]
-"""The transports that a server speaks."""
 
 MAX_ACTIVE: Final = 16
 MAX_NAMES: Final = 32
@@ -311,7 +308,9 @@ class ServerState:
                 return script
         return Script()
 
-    def add_handshake_fault(self, fault: HandshakeFault, times: int | None, over: Over) -> None:
+    def add_handshake_fault(
+        self, fault: HandshakeFault, times: int | None, over: ServerTransport
+    ) -> None:
         """Add a fault for the next upgrades, HTTP requests, or both, each with its own count."""
         for transport, faults in self.handshake_faults.items():
             if over in {transport, "both"}:
