@@ -288,7 +288,7 @@ FAULTS: list[tuple[Prepare, str, str]] = [
         "connection was lost.*was sent, and the server may have",
     ),
     (lambda s: s.refuse(401), "", "401.*OPENAI_API_KEY"),
-    (lambda s: s.refuse(404, times=2, over="both"), "", "404"),
+    (lambda s: s.refuse(404, times=2, over="both"), "", "request failed.*404"),
 ]
 
 

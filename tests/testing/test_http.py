@@ -408,6 +408,16 @@ async def test_leaving_early_cancels_the_response(
     assert kept.json["status"] == "cancelled"
 
 
+async def test_a_lost_websocket_cancels_its_responses(server: ResponsesServer) -> None:
+    server.reply("one two three").drop(after_events=4)
+    async with connect(server) as other:
+        await other.send(input="hi")
+        await other.close_code()
+    async with http_client(server) as client:
+        kept = await client.get(f"/{server.last_request.response_id}")
+    assert kept.json["status"] == "cancelled"
+
+
 async def test_a_lost_response_goes_on_where_the_server_finishes_it() -> None:
     async with open_test_server(finish_lost=True) as server:
         for over_http in (True, False):
