@@ -620,6 +620,12 @@ def test_the_input_form_of_any_history_is_accepted_and_has_itself_as_its_form(
     assert decoded(again) == items
 
 
+def test_a_call_whose_id_comes_again_in_a_later_turn_keeps_its_output() -> None:
+    pieces = [joined(call("a"), call("b")), joined(output("a"), call("a"))]
+    sent = to_input_items([Piece(items, Origin()) for items in pieces], ReplayRules())
+    assert decoded(sent) == [call("a"), output("a")]
+
+
 @given(pieces=PIECES, rules=RULES)
 def test_a_history_that_grows_has_the_same_form_as_one_that_is_there_at_once(
     pieces: list[tuple[list[Any], Origin]], rules: ReplayRules

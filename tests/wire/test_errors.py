@@ -13,7 +13,7 @@ from trio_responses._wire import (
     decode,
     parse_retry_after,
 )
-from trio_responses._wire.errors import decode_error_body
+from trio_responses._wire.errors import decode_error_body, error_message
 from trio_responses._wire.retry_hints import parse_retry_message
 
 SHAPES: dict[str, Any] = json.loads(
@@ -233,3 +233,45 @@ def test_an_error_gives_back_the_frame_as_json() -> None:
     assert isinstance(event, ErrorEvent)
     assert event.to_json() == frame.decode()
     assert json.loads(ErrorEvent(code="c").to_json())["code"] == "c"
+
+
+def test_the_error_of_an_http_answer_is_decoded_as_over_a_websocket() -> None:
+    body = b'{"error":{"message":"Slow down.","code":"rate_limit_exceeded","type":"requests"}}'
+    event = decode(error_message(429, {"retry-after": "7", "x-request-id": "req_1"}, body))
+    assert isinstance(event, ErrorEvent)
+    assert (event.status, event.code, event.message) == (429, "rate_limit_exceeded", "Slow down.")
+    assert event.error_type == "requests"
+    assert event.retry_after == 7
+    assert event.headers["x-request-id"] == "req_1"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>gone</html>", b"[1]", b'"text"', b'{"error":', b'{"a":"\xff"', b"{]"]
+)
+def test_an_http_answer_that_is_no_json_object_has_status_and_headers(body: bytes) -> None:
+    event = decode(error_message(502, {"via": "proxy"}, body))
+    assert isinstance(event, ErrorEvent)
+    assert (event.status, event.code, event.message) == (502, None, "")
+    assert event.headers == {"via": "proxy"}
+
+
+def test_the_status_and_headers_of_an_http_answer_replace_those_of_its_body() -> None:
+    body = b' {"type":"x","status":200,"headers":{"retry-after":"1"},"detail":"Not Found"}'
+    event = decode(error_message(404, {"retry-after": "5"}, body))
+    assert isinstance(event, ErrorEvent)
+    assert (event.status, event.message) == (404, "Not Found")
+    assert event.headers == {"retry-after": "5"}
+
+
+def test_headers_that_say_nothing_about_an_error_are_left_out() -> None:
+    headers = {
+        "set-cookie": "session=secret",
+        "date": "now",
+        "server": "x",
+        "connection": "close",
+        "transfer-encoding": "chunked",
+        "x-request-id": "req_1",
+    }
+    event = decode(error_message(500, headers, b"{}"))
+    assert isinstance(event, ErrorEvent)
+    assert event.headers == {"x-request-id": "req_1"}

@@ -66,6 +66,8 @@ __all__ = ["ConnectionEngine"]
 UNAUTHORIZED: Final = 401
 UPGRADE_SECONDS: Final = 5.0
 """How long ``transport="auto"`` waits for the answer to an upgrade before it uses HTTP."""
+PASSES_FOR_A_READ: Final = 4
+"""Passes of Trio's scheduler in which the task of an exchange over HTTP reads what has arrived."""
 READS_BEFORE_TIMEOUT: Final = 128
 """Reads of up to 64 KiB: the receive buffer of an operating system is seldom larger than 8 MiB."""
 
@@ -107,6 +109,8 @@ class ConnectionEngine:
         self._http: HTTPClient | None = None
         self._http_retry_at = -math.inf
         """When the next attempt to open an HTTP connection begins, on Trio's clock."""
+        self._http_given_up: tuple[float, int] = (-math.inf, 0)
+        """When the attempts to open an HTTP connection were used up, and their number."""
         self._nursery: trio.Nursery | None = None
         self._tasks = trio.CancelScope()
         self._started = False
@@ -123,6 +127,11 @@ class ConnectionEngine:
         is_usable = current is not None and current.takes_requests
         over_http = self.sockets.over_http
         return (is_usable or over_http) and self.sockets.state is ConnectionState.OPEN
+
+    @property
+    def http_places(self) -> int:
+        """How many turns can run at the same time over HTTP; 0 where WebSockets are used."""
+        return self.config.limits.http_connections if self.sockets.over_http else 0
 
     async def wait_open(self) -> Socket | None:
         """Wait until requests can be sent; return the socket that takes them, `None` over HTTP.
@@ -347,10 +356,9 @@ class ConnectionEngine:
             )
         return self._http
 
-    def _open_exchange(self, lane: str | None) -> Socket | None:
+    def _open_exchange(self) -> Socket | None:
         """Open the socket of one request over HTTP, and start its receive task.
 
-        :param lane: the reserved lane of the request.
         :return: `None` while too many requests are active.
         """
         if self.sockets.count_exchanges() >= self.config.limits.http_connections:
@@ -363,7 +371,6 @@ class ConnectionEngine:
         if self.config.instruments.observes_frames:
             transport.frame_observer = observer
         socket.retire()
-        socket.lane_names.add(lane)
         self.sockets.add(socket)
         nursery.start_soon(self._run_exchange, socket)
         return socket
@@ -376,20 +383,26 @@ class ConnectionEngine:
         finally:
             await socket.transport.aclose()
 
-    async def _back_off_http(self, failure: ConnectError) -> None:
+    async def _back_off_http(self, failure: ConnectError, since: float) -> None:
         """Wait before the next attempt to open an HTTP connection.
 
-        Requests that fail while one waits have the same delay.
+        Requests that fail while one waits have the same delay, and the attempts are used up for
+        all of them at once.
 
+        :param since: the time of the first attempt, on Trio's clock.
         :raises ReconnectFailed: when the policy allows no other attempt.
         """
         now = trio.current_time()
+        given_up_at, attempts = self._http_given_up
+        if since < given_up_at:
+            raise ReconnectFailed(attempts, failure, seconds=now - since)
         if now >= self._http_retry_at:
             attempts = self._backoff.attempts
             delay = self._backoff.next_delay(failure.retry_after)
             if delay is None:
                 self._backoff.reset()
-                raise ReconnectFailed(attempts, failure)
+                self._http_given_up = now, attempts
+                raise ReconnectFailed(attempts, failure, seconds=now - since)
             self._http_retry_at = now + delay
             notify = self.config.instruments.notify
             notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
@@ -535,6 +548,8 @@ class ConnectionEngine:
                     await self._read(socket)
                 await self._read_arrived(socket)
                 socket.fail_overdue_turns()
+            if isinstance(socket.transport, HTTPExchange) and socket.requests.count():
+                socket.transport.abort()  # no reader waits for the rest of the response
         except ConnectionLost as lost:
             self._remove_socket(socket, lost)
         finally:
@@ -571,6 +586,9 @@ class ConnectionEngine:
                 # Set on entry, it would cancel the first read; so it cancels the first wait.
                 scope.deadline = trio.current_time()
                 await self._read(socket)
+            if socket.is_exchange:  # another task reads the bytes
+                for _ in range(PASSES_FOR_A_READ):
+                    await trio.lowlevel.checkpoint()
             if socket.transport.last_read_at == last_read_at:
                 return
 

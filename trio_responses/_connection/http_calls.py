@@ -79,13 +79,14 @@ class HTTPCalls:
         policy = client.config.retry_policy
         target = target_of(client.config.endpoint.resource, *path, query=query)
         retries = 0
+        since = trio.current_time()
         while True:
             try:
                 return await self._call_once(client, method, target, body)
             except ConnectError as error:
                 if not error.retryable:
                     raise
-                await client.back_off(error)
+                await client.back_off(error, since)
             except ResponsesError as error:
                 if retries >= policy.max_retries or not _may_repeat(method, error):
                     raise
@@ -109,17 +110,20 @@ class HTTPCalls:
     async def _exchange(
         self, client: HTTPClient, method: str, target: str, body: bytes | None
     ) -> msgspec.Raw:
-        response = await client.request(method, target, await client.get_headers(), body)
+        since = trio.current_time()
+        headers = await client.get_headers()
         try:
-            succeeded = response.status in SUCCESS
-            limit = client.config.limits.max_message_bytes if succeeded else MAX_ERROR_BYTES
-            data = await read_body(response, limit)
+            response = await client.request(method, target, headers, body)
+            try:
+                succeeded = response.status in SUCCESS
+                limit = client.config.limits.max_message_bytes if succeeded else MAX_ERROR_BYTES
+                data = await read_body(response, limit, since=since)
+            finally:
+                with trio.CancelScope(shield=True), suppress(Exception):
+                    await response.aclose()
         except ConnectionLost as lost:
             lost.delivery = DeliveryStatus.AMBIGUOUS
             raise
-        finally:
-            with trio.CancelScope(shield=True), suppress(Exception):
-                await response.aclose()
         if not succeeded:
             frame = error_message(response.status, decode_headers(response), data[:limit])
             event = decode_error(frame)

@@ -25,10 +25,13 @@ class LaneRegistry:
     """The lanes (``stream_id`` values) of one connection, and which of them are reserved.
 
     :param offered: whether the endpoint has lanes.
+    :param over_http: whether all requests are sent over HTTP, where any number of them may run at
+        once: a lane only orders its requests, and needs no name.
     """
 
-    def __init__(self, *, offered: bool) -> None:
-        self._offered = offered
+    def __init__(self, *, offered: bool, over_http: bool = False) -> None:
+        self._offered = offered and not over_http
+        self._over_http = over_http
         self._reserved: frozenset[str] = frozenset()
 
     @property
@@ -39,23 +42,24 @@ class LaneRegistry:
     @property
     def exhausted(self) -> bool:
         """Whether all lanes are reserved."""
-        return self.count >= len(LANE_NAMES)
+        return self.count >= len(LANE_NAMES) and not self._over_http
 
     def reserve(self, name: str | None) -> str | None:
         """Reserve the lane with a name (``stream_id``), or any free lane.
 
         :return: the reserved name; `None` where the endpoint has no lanes and all turns share
-            the default lane.
+            the default lane, and over HTTP.
         :raises ConfigurationError: for a malformed or reserved name; for any name where the
             endpoint has no lanes; and when all lanes are reserved.
         """
         if not self._offered:
-            if name is not None:
+            if name is None:
+                return None
+            if not self._over_http:
                 raise ConfigurationError(
                     f"cannot reserve lane {name!r}: this endpoint has no lanes (Endpoint.lanes is"
                     " False)"
                 )
-            return None
         if name is not None and not LANE_NAME.fullmatch(name):
             raise ConfigurationError(
                 f"not a lane name: {name!r} (1 to 256 letters, digits, '_', '-' and '.')"

@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ACTIVE", "LaneSender", "RequestQueue"]
 
-OpenExchange: TypeAlias = "Callable[[str | None], Socket | None]"
-"""Opens the socket of one request over HTTP, for a lane; `None` while too many are active."""
+OpenExchange: TypeAlias = "Callable[[], Socket | None]"
+"""Opens the socket of one request over HTTP; `None` while too many are active."""
 
 UNFINISHED: Final = frozenset({"queued", "in_progress"})
 FINISHED: Final = frozenset({"completed", "failed", "incomplete"})
@@ -81,7 +81,9 @@ class RequestQueue:
         self._open_exchange = open_exchange
         self._calls = calls
         self._lock = FastLock()
-        self.lanes: LaneRegistry = LaneRegistry(offered=config.endpoint.lanes)
+        self.lanes: LaneRegistry = LaneRegistry(
+            offered=config.endpoint.lanes, over_http=config.transport == "http"
+        )
         """The names of lanes, and which of them are reserved."""
         self.waiting: int = 0
         """The number of turns that wait for a socket or for a place on it."""
@@ -134,11 +136,15 @@ class RequestQueue:
         """Send the request of a turn as soon as a socket has a free lane (``stream_id``)."""
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
-        if lane is None or lane.name is None:
+        over_http = self._sockets.over_http or request.is_background
+        if lane is None or (lane.name is None and not over_http):
             socket, turn = await self._admit(request, None)
         else:
             async with lane.lock:
+                while lane.exchange is not None and lane.exchange in self._sockets:
+                    await self._sockets.wait_change()
                 socket, turn = await self._admit(request, lane.name)
+                lane.exchange = socket if socket.is_exchange else None
         with self._withdrawn_unless_sent(socket, turn):
             await self._write_turn(request, socket, turn)
         turn.sent_at = trio.current_time()
@@ -209,7 +215,7 @@ class RequestQueue:
                 return None
             names: list[str | None] = []
             if socket is None:
-                socket = self._open_exchange(lane)
+                socket = self._open_exchange()
                 names = [None]
             elif socket.requests.count() < MAX_ACTIVE:
                 names = [lane] if lane is not None else self._free_lanes(socket, request.parent)
@@ -327,7 +333,7 @@ class RequestQueue:
         while socket is None:
             if kind != wire.ResponseCreate.type:
                 raise unsupported(f"a command {kind!r}")
-            socket = self._open_exchange(None)
+            socket = self._open_exchange()
             if socket is None:
                 await self._sockets.wait_change()
                 socket = await self._sockets.wait_open()
@@ -402,6 +408,8 @@ class LaneSender:
         """The ``stream_id``; `None` where the endpoint has no lanes."""
         self.lock: FastLock = FastLock()
         """Held by the turn that is the next one on this lane."""
+        self.exchange: Socket | None = None
+        """The latest request over HTTP. The next one waits until it has ended."""
 
     @property
     def retry_policy(self) -> RetryPolicy:

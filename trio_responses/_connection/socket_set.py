@@ -85,9 +85,7 @@ class SocketSet:
 
     def is_idle(self, lane: str) -> bool:
         """Whether every request of a reserved lane has ended, where a new one would be sent."""
-        if self.current is not None:
-            return self.current.requests.is_idle(lane)
-        return not any(socket.is_exchange and lane in socket.lane_names for socket in self)
+        return self.current is None or self.current.requests.is_idle(lane)
 
     def socket_of(self, turn: TurnAttempt) -> Socket | None:
         """Return the socket on which a turn is active."""

@@ -48,6 +48,13 @@ class PooledConnection:
         """Whether a socket is open, so that a request can be sent at once."""
         return self.engine.is_open
 
+    def has_place(self, places: int) -> bool:
+        """Whether one more turn can run.
+
+        :param places: the largest number of turns on a WebSocket.
+        """
+        return self.turns < max(places, self.engine.http_places)
+
     @property
     def has_ended(self) -> bool:
         """Whether the connection has ended and will open no other socket."""

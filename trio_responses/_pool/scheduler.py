@@ -261,7 +261,8 @@ class Scheduler:
         Otherwise the one with the lowest load.
         """
         candidates = self.connections if waiter.bound_to is None else [waiter.bound_to]
-        free = [one for one in candidates if one.is_open and one.turns < self.limits.places]
+        places = self.limits.places
+        free = [one for one in candidates if one.is_open and one.has_place(places)]
         if waiter.preferred in free:
             return waiter.preferred
         return min(free, key=LOAD, default=None)

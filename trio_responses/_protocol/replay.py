@@ -354,7 +354,8 @@ class InputForm:
         if unanswered:
             pieces = pieces.copy()
             for number in set(unanswered.values()):
-                pieces[number] = _without_calls(pieces[number], unanswered)
+                keys = [key for key, place in unanswered.items() if place == number]
+                pieces[number] = _without_calls(pieces[number], keys)
         pieces = [items for items in pieces if items.count]
         limit = self.rules.max_items
         if limit is not None and sum(items.count for items in pieces) > limit:

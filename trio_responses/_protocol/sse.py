@@ -22,6 +22,8 @@ from __future__ import annotations
 import re
 from typing import Final, final
 
+import msgspec
+
 from trio_responses._protocol.frames import OversizeMessage
 
 __all__ = ["EventReader"]
@@ -38,7 +40,6 @@ MAX_NAME: Final = 256
 _COMMON: Final = rb'(?:event: ?.*+\n)?data: ?(\{"type":.*+)\n\n'
 COMMON: Final = re.compile(_COMMON)
 ALL_COMMON: Final = re.compile(rb"(?:" + _COMMON + rb")*+")
-TYPE: Final = re.compile(rb'[{,]\s*"type"\s*:')
 LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 
 
@@ -68,7 +69,7 @@ class EventReader:
     @property
     def is_between_events(self) -> bool:
         """Whether nothing of an event was received after the last complete one."""
-        return not (self._line or self._data or self._oversize)
+        return not (self._line or self._data or self._oversize or self._name)
 
     def feed(self, data: bytes) -> list[bytes | OversizeMessage]:
         """Return the messages that the next piece of the body completes, in order."""
@@ -81,7 +82,7 @@ class EventReader:
         messages: list[bytes | OversizeMessage] = []
         may_be_common = b"\r" not in data
         while start < len(data):
-            if may_be_common and self.is_between_events and not (self._skips_line or self._name):
+            if may_be_common and self.is_between_events and not self._skips_line:
                 start = self._read_common(data, start, messages)
             start = self._read_event(data, start, messages)
         return messages
@@ -98,12 +99,11 @@ class EventReader:
 
     def _read_common(self, data: bytes, start: int, messages: list[bytes | OversizeMessage]) -> int:
         """Read the events from an index on that have the common form; return their end."""
-        found = ALL_COMMON.match(data, start)
-        end = found.end() if found is not None else start
-        if end - start > self._limit:
-            return start
-        messages += COMMON.findall(data, start, end)
-        return end
+        # So bounded, no event is above the limit, and no byte is matched for each event anew.
+        found = ALL_COMMON.match(data, start, start + self._limit)
+        assert found is not None  # noqa: S101 - the pattern matches no event as well
+        messages += COMMON.findall(data, start, found.end())
+        return found.end()
 
     def _read_event(self, data: bytes, start: int, messages: list[bytes | OversizeMessage]) -> int:
         """Read line by line from an index on, until an event ends; return the end."""
@@ -200,7 +200,8 @@ class _OversizeEvent:
 
     def as_message(self) -> OversizeMessage:
         """Return the message in place of the event, without the line feed at its end."""
-        return OversizeMessage(self._size - 1, bytes(self._head), bytes(self._tail[:-1][-KEPT:]))
+        size = self._size - 1
+        return OversizeMessage(size, bytes(self._head[:size]), bytes(self._tail[:-1][-KEPT:]))
 
 
 def _value_of(line: bytearray) -> bytes:
@@ -208,10 +209,21 @@ def _value_of(line: bytearray) -> bytes:
     return bytes(line.partition(b":")[2]).removeprefix(b" ")
 
 
+class _Typed(msgspec.Struct):
+    """The one field of an event that decides how it is read."""
+
+    type: msgspec.Raw = msgspec.Raw()
+
+
 def _with_type(data: bytes, name: bytes) -> bytes:
     """Return the data of an event with the event's name as ``type``, if the data has no type."""
-    if not name or not data.startswith(b"{") or TYPE.search(data) is not None:
+    if not name or not data.startswith(b"{"):
         return data
-    quoted = b'{"type":"%b"' % name.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    try:
+        if msgspec.json.decode(data, type=_Typed).type:
+            return data
+    except msgspec.DecodeError:
+        return data
+    kind = msgspec.json.encode(name.decode(errors="replace"))
     rest = data[1:].lstrip()
-    return quoted + (b"" if rest.startswith(b"}") else b",") + rest
+    return b'{"type":%b%b%b' % (kind, b"" if rest.startswith(b"}") else b",", rest)

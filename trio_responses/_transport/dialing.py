@@ -69,14 +69,17 @@ async def dial_server(config: ConnectionConfig) -> trio.abc.Stream:
         raise ConnectError(describe_dial_error(error, host, port)) from error
 
 
-async def start_tls(stream: trio.abc.Stream, config: ConnectionConfig) -> trio.abc.Stream:
+async def start_tls(
+    stream: trio.abc.Stream, config: ConnectionConfig, context: ssl.SSLContext | None = None
+) -> trio.abc.Stream:
     """Start TLS on a byte stream, with the certificates of a connection.
 
+    :param context: the trusted certificates and the TLS settings; by default the connection's.
     :raises ConnectError: when the handshake fails.
     """
     secured = TLSStream(
         stream,
-        config.ssl_context or default_ssl_context(),
+        context or config.ssl_context or default_ssl_context(),
         server_hostname=config.endpoint.tls_name,
     )
     try:

@@ -21,8 +21,9 @@ at any time. So a slow reader slows the server.
 
 from __future__ import annotations
 
+import math
 import ssl
-from contextlib import suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import quote, urlencode
@@ -33,6 +34,7 @@ import trio
 from trio_responses._errors import (
     ConfigurationError,
     ConnectError,
+    ConnectionClosed,
     ConnectionLost,
     ConnectTimeout,
     DeliveryStatus,
@@ -41,14 +43,15 @@ from trio_responses._errors import (
     UnsupportedByTransport,
 )
 from trio_responses._protocol.chunks import ChunkJoiner
-from trio_responses._protocol.sse import EventReader
+from trio_responses._protocol.frames import OversizeMessage
+from trio_responses._protocol.sse import KEPT, EventReader
 from trio_responses._transport.dialing import dial_server, start_tls
 from trio_responses._transport.proxy import host_and_port
-from trio_responses._transport.tls import TLSStream
+from trio_responses._transport.tls import TLSStream, default_ssl_context
 from trio_responses._wire.errors import error_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     import httpcore2
 
@@ -79,8 +82,15 @@ OK: Final = 200
 UNAUTHORIZED: Final = 401
 EVENT_STREAM: Final = "text/event-stream"
 JSON_TYPE: Final = "application/json"
+STREAM_OPENED: Final = frozenset(
+    {"connection.connect_tcp.complete", "connection.start_tls.complete"}
+)
 COMMAND: Final = b'{"type":"response.create",'
 STREAMED: Final = b'{"stream":true,'
+NOT_IN_BODY: Final = ("type", "stream", "stream_id", "generate")
+"""The fields of a command that are left out or replaced in the body of a ``POST``."""
+QUOTED: Final = (b'"stream"', b'"stream_id"', b'"generate"', b'"background"')
+"""Text in a command for which its fields have to be decoded."""
 RESUME: Final = "trio_responses.resume"
 ENDING_TYPES: Final = frozenset(
     {
@@ -118,8 +128,8 @@ class HTTPClient:
 
     :param get_headers: returns the headers of one request, with the key.
     :param refresh_key: whether a refused key may be replaced by calling ``get_headers`` again.
-    :param back_off: called when no HTTP connection could be opened; waits before the next attempt,
-        or raises the error that ends the attempts.
+    :param back_off: called when no HTTP connection could be opened, with the time of the first
+        attempt; waits before the next attempt, or raises the error that ends the attempts.
     :raises ConfigurationError: when httpcore2 is not installed, or h2 where HTTP/2 is asked for.
     """
 
@@ -129,7 +139,7 @@ class HTTPClient:
         get_headers: Callable[[], Awaitable[HeaderLines]],
         *,
         refresh_key: bool,
-        back_off: Callable[[ConnectError], Awaitable[None]],
+        back_off: Callable[[ConnectError, float], Awaitable[None]],
     ) -> None:
         check_http_installed(http2=config.http2)
         self.config = config
@@ -162,6 +172,15 @@ class HTTPClient:
         """
         import httpcore2  # noqa: PLC0415 - of an extra
 
+        scope = trio.CancelScope()
+
+        async def trace_step(step: str, info: Any) -> None:
+            # Between these steps and the next, httpcore2 waits for a lock. If cancelled there, it
+            # would keep an open byte stream that it neither uses nor closes.
+            scope.shield = step in STREAM_OPENED
+            if trace is not None:
+                await trace(step, info)
+
         own = {"accept": accept, "accept-encoding": "identity"}
         if body is not None:
             own |= {"content-type": JSON_TYPE, "content-length": str(len(body))}
@@ -173,10 +192,25 @@ class HTTPClient:
             self._root + target,
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in lines],
             content=body,
-            extensions={} if trace is None else {"trace": trace},
+            extensions={"trace": trace_step},
         )
-        with _errors_as_lost():
-            return await self._pool.handle_async_request(request)
+        try:
+            with _errors_as_lost(trio.current_time()), scope:
+                return await self._pool.handle_async_request(request)
+        except BaseException:
+            await self._close_unusable()
+            raise
+        raise AssertionError  # nothing cancels this scope itself
+
+    async def _close_unusable(self) -> None:
+        """Close the idle HTTP/2 connections that take no request, after a write was cancelled.
+
+        httpcore2 counts them as open until they expire.
+        """
+        with trio.CancelScope(shield=True):
+            for connection in self._pool.connections:
+                if connection.is_idle() and not connection.is_available():
+                    await connection.aclose()
 
     async def aclose(self) -> None:
         """Close the idle HTTP connections."""
@@ -212,7 +246,7 @@ class HTTPExchange:
         self.opened_at: float = trio.current_time()
         """When the exchange began, on Trio's clock."""
         self.last_read_at: float = self.opened_at
-        """The time of the last message from the server, on Trio's clock."""
+        """The time of the last byte from the server, on Trio's clock."""
         self.handshake_headers: dict[str, str] = {}
         """The headers of the answer, names in lower case."""
 
@@ -232,6 +266,7 @@ class HTTPExchange:
         :raises UnsupportedByTransport: for a command that HTTP does not have.
         :raises ConnectError: when no HTTP connection can be opened.
         :raises ConnectionLost: when the HTTP connection was lost before.
+        :raises ConnectionClosed: when the connection was closed before.
         """
         request = _request_of(payload, self._config.endpoint.resource)
         if self.frame_observer is not None:
@@ -250,11 +285,15 @@ class HTTPExchange:
     async def receive(self) -> list[Message]:
         """Wait for the next messages: all that one read completed. Safe to cancel.
 
+        If the request could not be sent, `send` raises the reason, and this waits until cancelled.
+
         :raises ConnectionLost: when the answer has ended; the same exception each time.
         """
         try:
             return await self._messages.receive()
         except trio.EndOfChannel:
+            if not self._is_written:
+                await trio.sleep_forever()
             assert self._error is not None  # noqa: S101 - _run() sets it before the end
             raise self._error from self._error.__cause__
 
@@ -283,8 +322,13 @@ class HTTPExchange:
                 await self._run_request(request)
         except ResponsesError as error:
             self._error = error
+            if self._is_written and not isinstance(error, ConnectionLost):
+                self._error = ConnectionLost(None, str(error), age=self.age)
+                self._error.__cause__ = error
         finally:
-            if self._error is None:
+            if self._error is None and not self._is_written:
+                self._error = ConnectionClosed("the connection was closed")
+            elif self._error is None:
                 reason = "the answer ended before the response"
                 self._error = ConnectionLost(None, reason, age=self.age)
             self._written.set()
@@ -292,50 +336,72 @@ class HTTPExchange:
 
     async def _run_request(self, request: _Request) -> None:
         """Send a request, and read its answer; resume the stream of a background response."""
-        response = await self._send_request(request)
-        resumed_at = -1
+        resumed_at: int | None = -1
+        since = trio.current_time()
         while True:
             lost: ConnectionLost | None = None
             try:
-                await self._read_answer(response)
+                await self._send_and_read(request)
             except ConnectionLost as error:
                 lost = error
             position = self._position
-            if self._discards or position is None or position.ended or position.number is None:
+            if self._discards or position is None or position.ended or not position.response_id:
                 if lost is not None:
                     raise lost
                 return
             if position.number == resumed_at:  # nothing came since the last attempt
                 reason = str(lost) if lost is not None else "the stream ended before the response"
-                await self._client.back_off(ConnectError(reason))
+                await self._client.back_off(ConnectError(reason), since)
+            else:
+                since = trio.current_time()
             resumed_at = position.number
             target = target_of(
                 self._config.endpoint.resource,
                 position.response_id,
                 query={"stream": True, "starting_after": position.number},
             )
-            response = await self._send_request(_Request("GET", target, None, resumable=True))
+            request = _Request("GET", target, None, resumable=True)
+
+    async def _send_and_read(self, request: _Request) -> None:
+        """Send a request, and read its answer.
+
+        If the server refuses the key, and a function returns the key, the request is sent once
+        more.
+        """
+        async with self._send_request(request) as response:
+            if response.status != UNAUTHORIZED or not self._client.refresh_key:
+                await self._read_answer(response)
+                return
+            refusal = await self._read_error(response)
+        try:
+            async with self._send_request(request, once=True) as response:
+                await self._read_answer(response)
+        except ConnectError:
+            await self._deliver([refusal])
 
     async def _read_answer(self, response: httpcore2.Response) -> None:
-        try:
-            headers = self.handshake_headers
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            encoding = headers.get("content-encoding", "identity").strip().lower()
-            if response.status == OK and encoding != "identity":
-                reason = f"the server compressed its answer ({encoding}), which was not asked for"
-                raise ConnectionLost(None, reason, age=self.age)
-            if response.status == OK and kind == EVENT_STREAM:
-                await self._read_events(response)
-            else:
-                await self._read_body(response, kind)
-        finally:
-            with trio.CancelScope(shield=True), suppress(Exception):
-                await response.aclose()
+        kind = self.handshake_headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoding = self.handshake_headers.get("content-encoding", "identity").strip().lower()
+        if response.status != OK:
+            await self._deliver([await self._read_error(response)])
+        elif encoding != "identity":
+            reason = f"the server compressed its answer ({encoding}), which was not asked for"
+            raise ConnectionLost(None, reason, age=self.age)
+        elif kind == EVENT_STREAM:
+            await self._read_events(response)
+        else:
+            await self._read_response(response, kind)
 
-    async def _send_request(self, request: _Request) -> httpcore2.Response:
-        """Send the request, in as many attempts as needed to open an HTTP connection."""
+    @asynccontextmanager
+    async def _send_request(
+        self, request: _Request, *, once: bool = False
+    ) -> AsyncGenerator[httpcore2.Response, None]:
+        """Send a request, in as many attempts as needed to open an HTTP connection.
+
+        :param once: whether only one attempt is made.
+        """
+        since = trio.current_time()
         client = self._client
-        refreshed = not client.refresh_key
         while True:
             try:
                 response = await client.request(
@@ -346,17 +412,18 @@ class HTTPExchange:
                     accept=EVENT_STREAM,
                     trace=self._trace,
                 )
+                break
             except ConnectError as error:
-                if not error.retryable:
+                if once or not error.retryable:
                     raise
-                await client.back_off(error)
-                continue
-            self._mark_written()
-            self.handshake_headers = decode_headers(response)
-            if response.status != UNAUTHORIZED or refreshed:
-                return response
-            refreshed = True
-            await response.aclose()
+                await client.back_off(error, since)
+        self._mark_written()
+        self.handshake_headers = decode_headers(response)
+        try:
+            yield response
+        finally:
+            with trio.CancelScope(shield=True), suppress(Exception):
+                await response.aclose()
 
     async def _trace(self, step: str, _: Any) -> None:
         if step.endswith("send_request_body.complete"):
@@ -369,32 +436,41 @@ class HTTPExchange:
     async def _read_events(self, response: httpcore2.Response) -> None:
         reader = EventReader(self._config.limits.max_message_bytes)
         rest = 0
-        async for data in _read(response):
-            if self._discards:
-                rest += len(data)
-                if rest > MAX_REST_BYTES:
-                    return
-                continue
-            messages: list[Message] = [*reader.feed(data)]
-            if messages:
-                await self._deliver(messages)
+        async with _pieces_of(response, self.opened_at) as pieces:
+            async for data in pieces:
+                self.last_read_at = trio.current_time()
+                if self._discards:
+                    rest += len(data)
+                    if rest > MAX_REST_BYTES:
+                        return
+                    continue
+                messages: list[Message] = [*reader.feed(data)]
+                if messages:
+                    await self._deliver(messages)
         if not reader.is_between_events:
             reason = "the answer was cut off in the middle of an event"
             raise ConnectionLost(None, reason, age=self.age)
 
-    async def _read_body(self, response: httpcore2.Response, kind: str) -> None:
-        """Read an answer that is no stream: an error, or a whole Response."""
-        limit = self._config.limits.max_message_bytes if response.status == OK else MAX_ERROR_BYTES
-        body = await read_body(response, limit)
-        message = None
-        if response.status == OK:
-            message = _terminal_event(body) if len(body) <= limit else None
-            if message is None:
-                reason = f"the answer is no event stream but {kind or 'of no content type'}"
-                raise ConnectionLost(None, reason, age=self.age)
+    async def _read_response(self, response: httpcore2.Response, kind: str) -> None:
+        """Read a whole Response, from a server that does not stream."""
+        limit = self._config.limits.max_message_bytes
+        body = await read_body(response, limit, since=self.opened_at)
+        message: Message | None
+        if len(body) > limit:
+            message = OversizeMessage(len(body), RESPONSE_EVENT % (b"completed", body[:KEPT]), b"")
         else:
-            message = error_message(response.status, self.handshake_headers, body[:limit])
+            message = _event_of(body)
+        if message is None:
+            reason = f"the answer is no event stream but {kind or 'of no content type'}"
+            raise ConnectionLost(None, reason, age=self.age)
         await self._deliver([message])
+
+    async def _read_error(self, response: httpcore2.Response) -> bytes:
+        """Return the ``error`` message for an answer with an error status."""
+        body = b""
+        with suppress(ConnectionLost):  # the status is known, and says more
+            body = await read_body(response, MAX_ERROR_BYTES, since=self.opened_at)
+        return error_message(response.status, self.handshake_headers, body[:MAX_ERROR_BYTES])
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.last_read_at = trio.current_time()
@@ -434,7 +510,7 @@ def _request_of(command: bytes, resource: str) -> _Request:
 
     :raises UnsupportedByTransport: for a command that HTTP does not have.
     """
-    if command.startswith(COMMAND) and b'"background":true' not in command:
+    if command.startswith(COMMAND) and not any(name in command for name in QUOTED):
         return _Request("POST", resource, STREAMED + command[len(COMMAND) :], resumable=False)
     fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
     kind = bytes(fields.get("type", b"null")).decode(errors="replace").strip('"')
@@ -447,8 +523,7 @@ def _request_of(command: bytes, resource: str) -> _Request:
         raise unsupported(f"the command {kind}")
     if fields.get("generate") == msgspec.Raw(b"false"):
         raise unsupported("a warm-up (generate=False)")
-    own = ("type", "stream", "stream_id", "generate")
-    rest = {name: value for name, value in fields.items() if name not in own}
+    rest = {name: value for name, value in fields.items() if name not in NOT_IN_BODY}
     background = fields.get("background") == msgspec.Raw(b"true")
     body = msgspec.json.encode({"stream": True, **rest})
     return _Request("POST", resource, body, resumable=background)
@@ -510,7 +585,7 @@ class _Position:
     def __init__(self) -> None:
         self.response_id: str = ""
         self.number: int | None = None
-        """The ``sequence_number`` of the last event; `None` while the response is not known."""
+        """The ``sequence_number`` of the last event, if it has one."""
         self.ended: bool = False
 
     def advance(self, messages: list[Message]) -> None:
@@ -523,42 +598,51 @@ class _Position:
                 continue
             if event.response is not None and event.response.id:
                 self.response_id = event.response.id
-            if event.sequence_number is not None and self.response_id:
+            if event.sequence_number is not None:
                 self.number = event.sequence_number
             self.ended = self.ended or event.type in ENDING_TYPES
 
 
-class _TerminalResponse(msgspec.Struct):
-    """The fields of a Response that decide which event would end it."""
+class _Answer(msgspec.Struct):
+    """The fields of a JSON answer that decide which event it stands for."""
 
     status: str = ""
     object: str = ""
+    error: Any = None
 
 
-def _terminal_event(body: bytes) -> bytes | None:
-    """Return the event that would end a Response; `None` unless the body is a finished Response."""
+def _event_of(body: bytes) -> bytes | None:
+    """Return the event that a JSON answer stands for: of a Response, or of an error.
+
+    :return: `None` for an answer of another kind.
+    """
     try:
-        fields = msgspec.json.decode(body, type=_TerminalResponse)
+        answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.MsgspecError, ValueError):
         return None
-    if fields.object != "response" or fields.status not in TERMINAL_STATUSES:
-        return None
-    return b'{"type":"response.%b","response":%b}' % (fields.status.encode(), body.strip())
+    if answer.object == "response" and answer.status in STATUSES:
+        return RESPONSE_EVENT % (answer.status.encode(), body.strip())
+    return error_message(None, {}, body) if answer.error is not None else None
 
 
-TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
+RESPONSE_EVENT: Final = b'{"type":"response.%b","response":%b}'
+STATUSES: Final = frozenset(
+    {"completed", "failed", "incomplete", "cancelled", "queued", "in_progress"}
+)
 
 
-async def read_body(response: httpcore2.Response, limit: int) -> bytes:
+async def read_body(response: httpcore2.Response, limit: int, *, since: float) -> bytes:
     """Return the body of an answer; of a longer one, a beginning that is over the limit.
 
+    :param since: when the request began, on Trio's clock.
     :raises ConnectionLost: when the HTTP connection was lost.
     """
     body = bytearray()
-    async for data in _read(response):
-        body += data
-        if len(body) > limit:
-            break
+    async with _pieces_of(response, since) as pieces:
+        async for data in pieces:
+            body += data
+            if len(body) > limit:
+                break
     return bytes(body)
 
 
@@ -569,19 +653,27 @@ def decode_headers(response: httpcore2.Response) -> dict[str, str]:
     }
 
 
-async def _read(response: httpcore2.Response) -> AsyncIterator[bytes]:
-    """Yield the pieces of a body.
+@asynccontextmanager
+async def _pieces_of(
+    response: httpcore2.Response, since: float
+) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
+    """Yield an iterator over the pieces of a body.
 
     :raises ConnectionLost: when the HTTP connection was lost.
     """
-    stream = cast("AsyncIterator[bytes]", response.stream)
-    with _errors_as_lost():
-        async for data in stream:
-            yield data
+    with _errors_as_lost(since):
+        async with aclosing(aiter(cast("Any", response.stream))) as pieces:
+            yield pieces
 
 
 class _errors_as_lost:  # noqa: N801 - it is used like a function
-    """A context manager that raises `ConnectionLost` for the errors of httpcore2."""
+    """A context manager that raises `ConnectionLost` for the errors of httpcore2.
+
+    :param since: when the request began, on Trio's clock.
+    """
+
+    def __init__(self, since: float) -> None:
+        self._since = since
 
     def __enter__(self) -> None:
         pass
@@ -594,7 +686,8 @@ class _errors_as_lost:  # noqa: N801 - it is used like a function
         ):
             reason = str(error).rstrip(".") or "the network or the server ended it"
             cause = error.__cause__
-            raise ConnectionLost(None, reason) from cause or error
+            age = trio.current_time() - self._since
+            raise ConnectionLost(None, reason, age=age) from cause or error
 
 
 def _make_pool(config: ConnectionConfig) -> httpcore2.AsyncConnectionPool:
@@ -615,6 +708,11 @@ class _Backend:
 
     def __init__(self, config: ConnectionConfig) -> None:
         self._config = config
+        self._ssl_context = config.ssl_context
+        if config.http2 and config.endpoint.secure:
+            default = default_ssl_context()  # a WebSocket must not offer HTTP/2
+            if config.ssl_context in {None, default}:
+                self._ssl_context = default_ssl_context(http2=True)
 
     async def connect_tcp(self, *_: Any, **__: Any) -> _ByteStream:
         """Dial the server.
@@ -623,7 +721,8 @@ class _Backend:
         """
         deadline = trio.current_time() + self._config.timeouts.connect
         with trio.move_on_at(deadline):
-            return _ByteStream(await dial_server(self._config), self._config, deadline)
+            stream = await dial_server(self._config)
+            return _ByteStream(stream, self._config, self._ssl_context, deadline)
         raise _timeout("dial", self._config)
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> _ByteStream:
@@ -644,10 +743,20 @@ class _ByteStream:
     :param deadline: when dial and TLS together must have ended, on Trio's clock.
     """
 
-    def __init__(self, stream: trio.abc.Stream, config: ConnectionConfig, deadline: float) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        config: ConnectionConfig,
+        ssl_context: ssl.SSLContext | None,
+        deadline: float,
+    ) -> None:
         self._stream = stream
+        self._ssl_context = ssl_context
         self._config = config
         self._deadline = deadline
+        self._opened_at = trio.current_time()
+        self._patience = math.inf
+        """How many seconds a read may take."""
         self._joiner: ChunkJoiner | None = ChunkJoiner()
         if isinstance(stream, TLSStream) and stream.ssl_object.selected_alpn_protocol() == "h2":
             self._joiner = None
@@ -656,15 +765,17 @@ class _ByteStream:
         import httpcore2  # noqa: PLC0415 - of an extra
 
         try:
-            while True:
-                data = bytes(await self._stream.receive_some(max_bytes))
-                if self._joiner is not None and data:
-                    data = self._joiner.feed(data)
-                    if not data:
-                        continue
-                return data
+            with trio.move_on_after(self._patience):
+                while True:
+                    data = bytes(await self._stream.receive_some(max_bytes))
+                    if self._joiner is not None and data:
+                        data = self._joiner.feed(data)
+                        if not data:
+                            continue
+                    return data
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpcore2.ReadError(str(error.__cause__ or "")) from error
+        raise httpcore2.ReadError("the request could not be written")
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - the interface of httpcore2
         import httpcore2  # noqa: PLC0415 - of an extra
@@ -677,9 +788,11 @@ class _ByteStream:
             with trio.move_on_after(self._config.timeouts.send) as scope:
                 await self._stream.send_all(buffer)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # httpcore2 reads what the server may have sent before, such as the reason.
+            self._patience = self._config.timeouts.close
             raise httpcore2.WriteError(str(error.__cause__ or "")) from error
         if scope.cancelled_caught:
-            raise SendTimeout(len(buffer), age=0.0)
+            raise SendTimeout(len(buffer), age=trio.current_time() - self._opened_at)
 
     async def aclose(self) -> None:
         await trio.aclose_forcefully(self._stream)
@@ -691,8 +804,8 @@ class _ByteStream:
         """
         try:
             with trio.move_on_at(self._deadline):
-                secured = await start_tls(self._stream, self._config)
-                return _ByteStream(secured, self._config, self._deadline)
+                secured = await start_tls(self._stream, self._config, self._ssl_context)
+                return _ByteStream(secured, self._config, self._ssl_context, self._deadline)
             raise _timeout("tls", self._config)
         except BaseException:
             await trio.aclose_forcefully(self._stream)

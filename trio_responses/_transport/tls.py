@@ -238,18 +238,22 @@ class TLSStream(trio.abc.Stream):
 VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The environment variables from which OpenSSL takes the place of trusted certificates."""
 
-_shared: WeakValueDictionary[tuple[str | None, ...], ssl.SSLContext] = WeakValueDictionary()
+_shared: WeakValueDictionary[tuple[str | bool | None, ...], ssl.SSLContext] = WeakValueDictionary()
 
 
-def default_ssl_context() -> ssl.SSLContext:
+def default_ssl_context(*, http2: bool = False) -> ssl.SSLContext:
     """Return an SSL context with the certificates that the system trusts.
 
     All connections share the context while one of them uses it, so that the certificates are
     loaded once: do not change it. They are loaded again after the last user has dropped it, and
     when `VARIABLES` have changed.
+
+    :param http2: whether HTTP/2 is offered to the server (ALPN).
     """
-    place = tuple(os.environ.get(name) for name in VARIABLES)
+    place = (http2, *(os.environ.get(name) for name in VARIABLES))
     context = _shared.get(place)
     if context is None:
         context = _shared[place] = ssl.create_default_context()
+        if http2:
+            context.set_alpn_protocols(["h2", "http/1.1"])
     return context

@@ -77,6 +77,8 @@ class Request:
 
     It has the conversation that the request continues.
 
+    Made by the test server.
+
     The successor of a steered response has a request, too: a copy of its parent's request with the
     steering input as ``input``.
 
