@@ -519,6 +519,31 @@ async def test_a_background_response_that_fails_is_retrieved_as_failed(
     assert kept["error"]["code"] == "server_error"
 
 
+@pytest.mark.parametrize("fault", ["drop", "half_open", "slow_writes"])
+async def test_a_fault_after_the_answer_does_not_touch_the_connection(
+    server: ResponsesServer, fault: str
+) -> None:
+    script = server.reply("one two").stall(after_events=3, seconds=10)
+    getattr(script, fault)(after_events=3)
+    async with http_client(server) as client:
+        queued = await client.create(input="hi", background=True)
+        await trio.sleep(20)
+        start = trio.current_time()
+        assert (await client.get(f"/{queued['id']}")).json["status"] == "completed"
+        assert trio.current_time() == start
+
+
+async def test_a_background_response_outlives_a_half_open_connection(
+    server: ResponsesServer,
+) -> None:
+    server.reply("one two").half_open(after_events=3)
+    async with http_client(server) as client, http_client(server) as other:
+        await client.start(input="hi", background=True, stream=True)
+        await trio.testing.wait_all_tasks_blocked()
+        kept = await other.get(f"/{server.last_request.response_id}")
+    assert kept.json["status"] == "completed"
+
+
 async def test_a_background_request_that_is_refused_is_an_http_status(
     server: ResponsesServer,
 ) -> None:

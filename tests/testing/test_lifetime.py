@@ -8,6 +8,7 @@ import trio.testing
 import trustme
 
 from tests.testing.driver import connect, http, text_of
+from tests.testing.http_driver import http_client
 from trio_responses.testing import ResponsesServer, open_test_server
 
 
@@ -84,6 +85,22 @@ async def test_the_server_serves_over_tcp() -> None:
             b'{"model":"m"}',
         )
         assert status == 200
+
+
+async def test_the_server_serves_http_over_tls() -> None:
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+    async with open_test_server() as server:
+        await server.serve_tcp(host="localhost", ssl_context=server_side)
+        port = int(server.url.split(":")[2].split("/")[0])
+        stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=client_side)
+        async with http_client(server, stream) as client:
+            await client.create(input="hi")
+            events = await client.stream_events(input="hi")
+    assert events[-1]["type"] == "response.completed"
 
 
 async def test_a_reset_over_tcp_is_a_reset() -> None:

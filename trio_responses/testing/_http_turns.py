@@ -46,6 +46,7 @@ class HTTPTurn:
         self._state = state
         self._exchange = exchange
         self._request = request
+        self._outlives_connection = state.outlives_connection(request)
         self._answered = trio.Event()
         self._response: Json | None = None
         """The Response of the latest event, for an answer that is not streamed."""
@@ -58,7 +59,7 @@ class HTTPTurn:
         If cancelled, the response is cancelled, unless it goes on without its connection.
         """
         self.record.requests += 1
-        if self._state.outlives_connection(self._request):
+        if self._outlives_connection:
             self._state.nursery.start_soon(self._run_and_record_errors)
             await self._answered.wait()
         else:
@@ -80,6 +81,11 @@ class HTTPTurn:
     # The sink
 
     @property
+    def _is_detached(self) -> bool:
+        """Whether the response goes on after its exchange, whose connection may be used again."""
+        return self._outlives_connection and self._exchange.has_ended
+
+    @property
     def is_closed(self) -> bool:
         """Whether the client has left, or has the whole answer."""
         return self._exchange.has_ended
@@ -88,7 +94,8 @@ class HTTPTurn:
         """Send a frame as an event, or keep its Response for an answer that is not streamed."""
         exchange = self._exchange
         if isinstance(frame, WireBytes):
-            await exchange.send_raw(frame.data)
+            if not self._is_detached:
+                await exchange.send_raw(frame.data)
             return
         if _is_error(frame) and not exchange.has_started:
             await self._respond(error_answer(cast("Json", frame)))
@@ -106,6 +113,8 @@ class HTTPTurn:
 
     async def drop(self, how: How, reason: str = "") -> None:  # noqa: ARG002 - HTTP has no reasons
         """End the connection with a reset, or with a FIN for everything else."""
+        if self._is_detached:
+            return
         self._exchange.leave()
         if how == "reset":
             self._exchange.stream.reset()
@@ -116,15 +125,21 @@ class HTTPTurn:
 
     def freeze(self) -> None:
         """Make the connection half-open."""
+        if self._is_detached:
+            return
         self._exchange.stream.freeze()
+        if self._outlives_connection:
+            self._exchange.leave()
 
     def slow_down(self, piece: int | None, delay: float) -> None:
         """Write a few bytes at a time from now on."""
-        self._exchange.stream.slow_down(piece, delay)
+        if not self._is_detached:
+            self._exchange.stream.slow_down(piece, delay)
 
     def cut_after(self, size: int, how: CutEnd) -> None:
         """End the connection after some more bytes."""
-        self._exchange.stream.cut_after(size, how)
+        if not self._is_detached:
+            self._exchange.stream.cut_after(size, how)
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Add headers to the answer, or replace those of the answer."""

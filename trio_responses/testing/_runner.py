@@ -377,7 +377,8 @@ class ResponseRunner:
                     await trio.sleep(float("inf") if step.seconds is None else step.seconds)
                 case Freeze():
                     self._connection.freeze()
-                    await trio.sleep_forever()
+                    if not self._state.outlives_connection(request):
+                        await trio.sleep_forever()
                 case Inject():
                     await self._connection.send(step.frame)
                 case Hold():

@@ -42,13 +42,10 @@ class RetrievableResponse:
         """Cancels the response."""
         self.has_ended: bool = False
         """Whether no more events will come."""
+        self.keeps_events: bool = request.is_background and bool(request.get("stream"))
+        """Whether the events can be streamed again: those of a streamed background response."""
         self._events: list[Json] = []
         self._changed = trio.Event()
-
-    @property
-    def keeps_events(self) -> bool:
-        """Whether the events can be streamed again: those of a streamed background response."""
-        return bool(self.request.get("background") and self.request.get("stream"))
 
     def add(self, frame: Frame) -> None:
         """Record an event that the server sends."""
@@ -63,7 +60,7 @@ class RetrievableResponse:
             self.response |= {"status": "failed", "error": fields}
         if self.keeps_events:
             self._events.append(dict(frame))
-        self._wake()
+            self._wake()
 
     def end(self, *, cancelled: bool) -> None:
         """Record that no more events will come.
