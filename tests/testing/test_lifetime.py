@@ -90,9 +90,9 @@ async def test_the_server_serves_over_tcp() -> None:
 async def test_the_server_serves_http_over_tls() -> None:
     authority = trustme.CA()
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_side)
+    authority.issue_cert("localhost").configure_cert(server_side)  # pyright: ignore[reportUnknownMemberType]
     client_side = ssl.create_default_context()
-    authority.configure_trust(client_side)
+    authority.configure_trust(client_side)  # pyright: ignore[reportUnknownMemberType]
     async with open_test_server() as server:
         await server.serve_tcp(host="localhost", ssl_context=server_side)
         port = int(server.url.split(":")[2].split("/")[0])

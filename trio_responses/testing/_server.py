@@ -588,7 +588,7 @@ async def open_test_server(
     :param ping_interval: Seconds between pings of the server; None sends no pings.
     :param ping_timeout: Seconds without a pong before the server closes with 1011.
     :param max_message_size: Characters in the largest accepted frame; a larger frame closes the
-        connection with 1009.
+        connection with 1009. Over HTTP the limit is 64 MiB, and the answer status 413.
     :param max_remembered: The number of requests, steering inputs, connections and stored responses
         that the server keeps, of each the latest; None keeps all of them.
     :param close_timeout: Seconds that the server waits for the answer to its close frame.
