@@ -108,12 +108,13 @@ def test_serve_speaks_the_chosen_transports(
     options: tuple[str, ...], http: bytes, upgrade: bytes
 ) -> None:
     body = b'{"model":"m","input":"hi"}'
-    heads = (
-        b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: 26\r\n\r\n" + body,
+    post = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    get = (
         b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
         b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
+    heads = (post % len(body) + body, get)
     with serving(*options) as (_, url):
         port = int(url.split(":")[2].removesuffix("/v1"))
         for head, status in zip(heads, (http, upgrade), strict=True):

@@ -1,7 +1,8 @@
 """The calls of the API over HTTP: a table from method and path to the function that answers.
 
-Errors have the status and the JSON of the API (docs/protocol.md 8). The messages of the refusals
-are part of the wire format: do not reword them.
+Errors have the status and the JSON of the API (docs/protocol.md 8). Clients must rely on the status
+and the code: OpenAI's messages for these calls are not known, and neither is whether its input
+items are those of the request alone. Here they are all items that the model has read.
 """
 
 from collections.abc import Callable
