@@ -84,7 +84,9 @@ def test_some_codes_prove_that_nothing_started_with_any_status(
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("code", UNDECIDED)
-def test_with_any_other_code_only_a_3xx_or_4xx_proves_it(code: str | None, status: int | None) -> None:
+def test_with_any_other_code_only_a_3xx_or_4xx_proves_it(
+    code: str | None, status: int | None
+) -> None:
     assert delivery_of_error(frame(code, status), started=False) is STATUSES[status]
 
 
