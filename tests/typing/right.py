@@ -20,6 +20,7 @@ from trio_responses import (
     ToolFinished,
     ToolProgress,
     ToolStarted,
+    TransportChanged,
     TurnRestarted,
     connect_responses,
     function_tool,
@@ -122,6 +123,9 @@ def narrow_channel_event(event: Event) -> str | None:
     if event.type == "trio_responses.connection_rotated":
         assert_type(event, ConnectionRotated)
         return None
+    if event.type == "trio_responses.transport_changed":
+        assert_type(event, TransportChanged)
+        return event.transport
     if event.type == "trio_responses.buffer_overflow":
         assert_type(event, BufferOverflow)
         return str(event.buffered)
