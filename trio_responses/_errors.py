@@ -417,7 +417,8 @@ def _hint_for(error: APIError) -> str:
         if error.retry_after is None:
             return "try again later"
         return f"try again after {error.retry_after:g} s"
-    no_such_path = error.status == NOT_FOUND and not (error.code or error.message)
+    no_reason = not error.code and error.message.casefold() in {"", "not found"}
+    no_such_path = error.status == NOT_FOUND and no_reason
     if no_such_path and not isinstance(error, HandshakeRejected):
         return "is the base URL right? /v1 may be missing in it"
     return error.hint or HINT_OF_CODE.get(error.code or "", "")
