@@ -328,7 +328,6 @@ WRONG: dict[str, tuple[Any, str]] = {
     **{
         f"{name} as a setting": (checkpoint(settings={name: "x"}), f"settings: .*'{name}'")
         for name in (
-            "background",
             "conversation",
             "extra",
             "generate",
