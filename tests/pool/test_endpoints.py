@@ -30,9 +30,10 @@ from trio_responses import (
     open_pool,
 )
 from trio_responses.testing import Call, Fail, Request, ResponsesServer, open_test_server
+from trio_responses.types import FunctionCall, FunctionCallOutput
 
 Dial = Callable[[str, int], Any]
-TEXT = {"model": "m", "store": False}
+TEXT: dict[str, Any] = {"model": "m", "store": False}
 
 
 class Changes(Instrument):
@@ -249,6 +250,20 @@ async def test_a_turn_moves_at_once_when_the_quota_of_its_endpoint_is_used_up(
         await ask(pool, "again")
         assert len(first.requests) == 1
         assert pool.statistics().failovers == 1
+
+
+async def test_a_new_socket_does_not_return_to_an_endpoint_whose_quota_is_used_up(
+    first: ResponsesServer, second: ResponsesServer
+) -> None:
+    """Where the endpoint says so, an error frame is a reason for a new socket."""
+    first.fail("insufficient_quota", status=429)
+    endpoints = [member(1, profile={"after_error": "replace"}), member(2)]
+    async with open_to_all(first, second, endpoints=endpoints) as pool:
+        for text in ("one", "two"):
+            await ask(pool, text)
+            await trio.sleep(5)
+        assert first.statistics().handshakes == 2
+        assert texts(second) == ["one", "two"]
 
 
 async def test_a_turn_tries_each_endpoint_once(
@@ -581,8 +596,8 @@ async def test_a_conversation_stays_while_a_steering_input_waits_for_its_next_tu
         first.accept_again()
         await trio.sleep(17)
         call = response.output[0]
-        output = {"type": "function_call_output", "call_id": call.call_id, "output": "5"}  # type: ignore[union-attr]
-        await conversation.create([output])
+        assert isinstance(call, FunctionCall)
+        await conversation.create([FunctionCallOutput(call_id=call.call_id, output="5")])
         assert first.requests == []
         assert receipt.state == "committed"
         await conversation.create("Thanks.")
@@ -730,29 +745,35 @@ async def test_a_rejected_key_over_http_gives_up_the_endpoint(second: ResponsesS
 
 
 async def test_calls_about_a_response_go_to_its_endpoint_with_the_names_of_models() -> None:
+    asked: list[str] = []
+
     async def script(exchange: Exchange) -> None:
+        asked.append(exchange.request.method)
         if exchange.request.target.endswith("/input_tokens"):
             await exchange.send(whole(200, {"object": "n", "input_tokens": 3}))
         elif exchange.request.method == "GET":
             await exchange.send(whole(200, response(response_id="resp_1")))
-        elif len(first.requests) > 1:
+        elif len(asked) > 2:
             await exchange.send(whole(401, error("No such key.", "invalid_api_key")))
         else:
             await exchange.answer()
 
-    async with (
-        open_peer(script) as first,
-        open_peer(script) as second,
-        open_pool(
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(response_id="resp_2")
+
+    async with open_peer(script) as main, open_peer(answer) as spare:
+        async with open_pool(
             endpoints=[over_http(1, models={"m": "own"}), over_http(2)],
-            dial=dial_by_port(first.dial, second.dial),
-        ) as pool,
-    ):
-        made = await pool.create(model="m", input="hi")
-        assert await pool.responses.input_tokens("hi", model="m") == 3
-        await pool.responses.retrieve(made.id)
-    assert [one.json["model"] for one in first.requests[:2]] == ["own", "own"]
-    assert second.requests == []
+            dial=dial_by_port(main.dial, spare.dial),
+        ) as pool:
+            made = await pool.create(model="m", input="hi")
+            assert await pool.responses.input_tokens("hi", model="m") == 3
+            await pool.create(model="m", input="moves")
+            assert pool.statistics().endpoint == "e2"
+            assert (await pool.responses.retrieve(made.id)).id == made.id
+        assert asked == ["POST", "POST", "POST", "GET"]
+        assert [one.json["model"] for one in main.requests[:2]] == ["own", "own"]
+        assert [one.json["model"] for one in spare.requests] == ["m"]
 
 
 # --- Options -----------------------------------------------------------------------------
@@ -800,8 +821,9 @@ async def test_the_options_of_all_endpoints_are_checked_when_the_pool_is_opened(
     ],
 )
 def test_an_invalid_endpoint_of_a_pool_is_refused(options: dict[str, Any], words: str) -> None:
+    settings: dict[str, Any] = {"endpoint": Endpoint.of("https://a/v1"), **options}
     with pytest.raises(ConfigurationError, match=words):
-        PoolEndpoint(**{"endpoint": Endpoint.of("https://a/v1"), **options})
+        PoolEndpoint(**settings)
 
 
 async def test_the_names_of_endpoints_are_their_addresses_with_a_number_if_they_repeat(

@@ -40,9 +40,10 @@ Connections fail.
     server rejects the key. So it is when its last connection with a socket could not reconnect,
     and when a turn fails for a reason that holds for all (`is_endpoint_failure`).
 11. An endpoint that is given up gets no turns. Its requests that are not sent yet move; the others
-    stay. The pool tries to return to it after a pause, again and again. Once one of its
-    connections is open, the endpoint is used as before; connections to later endpoints are closed
-    as soon as nothing uses them.
+    stay. The pool tries to return to it after a pause, again and again. It is used as before once
+    such an attempt has succeeded, or one of its connections has opened a socket, unless it was
+    given up because of a turn. Connections to later endpoints are closed as soon as nothing uses
+    them.
 12. When all endpoints are given up, all waiters fail, except the turns that wait for one open
     connection, and the next turn tries all endpoints again.
 13. When the pool is closed, all waiters and all later ones fail.
@@ -63,6 +64,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import trio
 
 from trio_responses._errors import (
+    ConnectError,
     DeliveryStatus,
     PreviousResponseNotFound,
     ReconnectFailed,
@@ -315,8 +317,7 @@ class Scheduler:
         """Add a connection that was opened."""
         connection = PooledConnection(engine, endpoint)
         self.connections.append(connection)
-        self._restore(endpoint)
-        self.assign()
+        self.handle_open_socket(connection)
         return connection
 
     def handle_failed_opening(self, endpoint: EndpointState, error: ResponsesError) -> None:
@@ -332,8 +333,9 @@ class Scheduler:
         self.assign()
 
     def handle_open_socket(self, connection: PooledConnection) -> None:
-        """Called when a connection has opened a socket."""
-        self._restore(connection.endpoint)
+        """Called when a connection has opened a socket, which may use its endpoint again."""
+        if isinstance(connection.endpoint.given_up_with, ConnectError | ReconnectFailed):
+            self.restore(connection.endpoint)
         self.assign()
 
     def open_connection_to(self, endpoint: EndpointState) -> PooledConnection | None:
@@ -401,7 +403,7 @@ class Scheduler:
             self._on_change(self.active.name, error)
         return True
 
-    def _restore(self, endpoint: EndpointState) -> None:
+    def restore(self, endpoint: EndpointState) -> None:
         """Use an endpoint again that was given up."""
         if endpoint.given_up_with is not None:
             before = self.active

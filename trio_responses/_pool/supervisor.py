@@ -117,7 +117,8 @@ class PoolSupervisor:
                 try:
                     if current is not None:  # refused turns, or is over HTTP
                         await current.check_reachable()
-                        self._scheduler.handle_open_socket(current)
+                        self._scheduler.restore(endpoint)
+                        self._scheduler.assign()
                         return
                     endpoint.opening += 1
                     engine = await self._open(nursery, endpoint)
@@ -127,6 +128,7 @@ class PoolSupervisor:
                     break
         finally:
             endpoint.returning = False
+        self._scheduler.restore(endpoint)
         await self._watch(self._scheduler.add(engine, endpoint))
 
     async def _watch(self, connection: PooledConnection) -> None:
