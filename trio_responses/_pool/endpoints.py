@@ -127,7 +127,8 @@ class EndpointState:
         error = self.given_up_with
         pause = shortest
         if error is not None and not isinstance(error, ReconnectFailed):
-            pause = min(shortest * 2.0 ** min(self.failures - 1, 16), max(LONGEST_PAUSE, shortest))
+            doublings = min(max(self.failures - 1, 0), 16)
+            pause = min(shortest * 2.0**doublings, max(LONGEST_PAUSE, shortest))
         cause = error.__cause__ if isinstance(error, ReconnectFailed) else error
         return max(pause, getattr(cause, "retry_after", None) or 0.0)
 

@@ -303,9 +303,10 @@ class Scheduler:
         :return: whether another endpoint takes the turns.
         """
         endpoint = connection.endpoint
-        if len(self.endpoints) == 1 or self.closed_with is not None:
+        is_only = len(self.endpoints) == 1 or self.closed_with is not None
+        if is_only or not is_endpoint_failure(error):
             return False
-        if not is_endpoint_failure(error) or connection.has_ended:  # then its task gives it up
+        if connection.has_ended:  # the supervisor's task gives the endpoint up
             return endpoint.given_up_with is not None
         moves = self._give_up(endpoint, error)
         self.assign()
