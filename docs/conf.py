@@ -45,6 +45,7 @@ nitpick_ignore = [  # type variables, and names in signatures that are not publi
             "trio_responses._tools.schema.",
             "trio_responses._tools.function.",
             "trio_responses._turn.methods.",
+            "trio_responses._turn.responses.",
         )
         for name in ("T", "P", "R", "Deps")
     ),

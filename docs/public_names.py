@@ -31,6 +31,7 @@ import trio_responses.otel
 import trio_responses.testing
 import trio_responses.types
 import trio_responses.typing
+from trio_responses._wire.base import JSONText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +133,11 @@ def alias_docstrings() -> dict[str, list[str]]:
 INTERNAL = {
     "Item.unknown",
     "Part.unknown",
+    "Records.append",
+    "Records.count",
+    "Records.index",
+    "ReplayPolicy.rules",
+    "Request.conversation",
     "Response.with_output",
     "ResponsesError.copy_as_unsent",
     "ResponsesError.copy_for_raise",
@@ -232,9 +238,19 @@ def mark_scopes() -> None:
                     function.__returns_acontextmanager__ = True
 
 
+def show_json_text_as_str() -> None:
+    """Replace the annotation of fields with JSON text by `str`, which is their type for users."""
+    for thing in vars(trio_responses.types).values():
+        hints: dict[str, Any] = (
+            vars(thing).get("__annotations__", {}) if isinstance(thing, type) else {}
+        )
+        hints.update({name: str for name, hint in hints.items() if hint == JSONText})
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive and the event handlers with Sphinx."""
     mark_scopes()
+    show_json_text_as_str()
     app.add_directive("names", Names)
     app.connect("autodoc-process-signature", write_signature)
     app.connect("autodoc-process-docstring", write_docstring)

@@ -44,6 +44,7 @@ def fields_in_source(record: type) -> dict[str, tuple[str, str | None]]:
             if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
                 default = default_in_source(each.value)
                 annotation = ast.unparse(each.annotation).replace(" | UnsetType", "")
+                annotation = re.sub(r"\bJSONText\b", "str", annotation)
                 found[each.target.id] = (annotation, default)
     return found
 

@@ -28,7 +28,7 @@ def test_the_app_passes_its_tests(tmp_path: Path) -> None:
     (tmp_path / "weather.py").write_text(APP)
     (tmp_path / "test_weather.py").write_text(IMPORTS + "\n".join(TESTS))
     names = re.findall(r"async def (test_\w+)", "".join(TESTS))
-    assert len(names) == 6
+    assert len(names) == 7
     report = run(tmp_path, "--strict-markers")
     for name in names:
         assert re.search(rf"::{name} PASSED", report)

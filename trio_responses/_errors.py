@@ -109,6 +109,7 @@ class ConfigurationError(ResponsesError, ValueError):
 
 SERVER_ERRORS: Final = range(500, 600)
 RETRYABLE_CLIENT_ERRORS: Final = frozenset({408, 425, 429})
+NOT_FOUND: Final = 404
 TOO_MANY_REQUESTS: Final = 429
 NOT_IMPLEMENTED: Final = 501
 SERVER_ERROR_CODE: Final = "server_error"
@@ -416,6 +417,10 @@ def _hint_for(error: APIError) -> str:
         if error.retry_after is None:
             return "try again later"
         return f"try again after {error.retry_after:g} s"
+    no_reason = not error.code and error.message.casefold() in {"", "not found"}
+    no_such_path = error.status == NOT_FOUND and no_reason
+    if no_such_path and not isinstance(error, HandshakeRejected):
+        return "is the base URL right? /v1 may be missing in it"
     return error.hint or HINT_OF_CODE.get(error.code or "", "")
 
 

@@ -114,7 +114,7 @@ def test_a_symbolic_link_stays_and_its_target_is_written(keep: str, tmp_path: Pa
         ("folder", "Is a directory"),
         ("pipe", "not a regular file"),
         ("loop", "not a regular file"),
-        ("a\0b", "embedded null byte"),
+        ("a\0b", "embedded null"),
         ("x" * 300, "File name too long"),
     ],
 )

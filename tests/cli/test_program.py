@@ -96,6 +96,33 @@ def test_serve_rejects_unknown_parameters_without_the_option(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("options", "http", "upgrade"),
+    [
+        ((), b"200", b"101"),
+        (("--transport", "http"), b"200", b"405"),
+        (("--transport", "websocket"), b"426", b"101"),
+    ],
+)
+def test_serve_speaks_the_chosen_transports(
+    options: tuple[str, ...], http: bytes, upgrade: bytes
+) -> None:
+    body = b'{"model":"m","input":"hi"}'
+    post = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    get = (
+        b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    heads = (post % len(body) + body, get)
+    with serving(*options) as (_, url):
+        port = int(url.split(":")[2].removesuffix("/v1"))
+        for head, status in zip(heads, (http, upgrade), strict=True):
+            with socket.create_connection(("127.0.0.1", port), timeout=HANG_GUARD) as stream:
+                stream.sendall(head)
+                assert stream.recv(4096).startswith(b"HTTP/1.1 " + status)
+
+
 def test_serve_with_a_maximum_age_closes_old_sockets(capsys: Capture) -> None:
     with serving("--max-age", "0.2") as (_, url):
         port = int(url.split(":")[2].removesuffix("/v1"))
@@ -288,7 +315,7 @@ FAULTS: list[tuple[Prepare, str, str]] = [
         "connection was lost.*was sent, and the server may have",
     ),
     (lambda s: s.refuse(401), "", "401.*OPENAI_API_KEY"),
-    (lambda s: s.refuse(404, times=2), "", "404.*/v1/responses"),
+    (lambda s: s.refuse(404, times=2, over="both"), "", "request failed.*404"),
 ]
 
 

@@ -228,7 +228,7 @@ async def test_a_dial_that_takes_too_long_does_not_lead_to_http() -> None:
             await trio.sleep(100)
             return await HTTPPeer.dial(peer, host, port)
 
-        peer.dial = dial  # type: ignore[method-assign]
+        peer.dial = dial  # type: ignore[assignment]
         caught = await refused(peer, reconnect=[1], timeouts=Timeouts(connect=10))
         assert isinstance(caught, ReconnectFailed)
         assert trio.current_time() == 21

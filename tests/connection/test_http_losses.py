@@ -82,8 +82,8 @@ async def assert_works(connection: ResponsesConnection) -> None:
 @pytest.mark.parametrize(
     ("status", "delivery", "retryable"),
     [
-        (301, DeliveryStatus.AMBIGUOUS, False),
-        (307, DeliveryStatus.AMBIGUOUS, False),
+        (301, DeliveryStatus.REJECTED, False),
+        (307, DeliveryStatus.REJECTED, False),
         (400, DeliveryStatus.REJECTED, False),
         (401, DeliveryStatus.REJECTED, False),
         (403, DeliveryStatus.REJECTED, False),

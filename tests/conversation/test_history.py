@@ -240,7 +240,7 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
             "answers": [],
             "interrupted": [],
             "unsent": [],
-            "origins": [[2, "m", True]],
+            "origins": [[2, "m", True, "localhost/v1/responses"]],
             "abandoned": [],
             "replay_policy": {
                 "images": "keep",
@@ -328,7 +328,6 @@ WRONG: dict[str, tuple[Any, str]] = {
     **{
         f"{name} as a setting": (checkpoint(settings={name: "x"}), f"settings: .*'{name}'")
         for name in (
-            "background",
             "conversation",
             "extra",
             "generate",

@@ -18,7 +18,7 @@ def chunk(data: bytes, extension: bytes = b"") -> bytes:
 
 def pieces_of(body: bytes, cuts: list[int]) -> list[bytes]:
     """Return a body in pieces of the given sizes; the last one is the rest."""
-    pieces = []
+    pieces: list[bytes] = []
     for size in cuts:
         pieces.append(body[:size])
         body = body[size:]

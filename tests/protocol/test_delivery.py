@@ -58,7 +58,9 @@ UNDECIDED = (
 STATUSES: dict[int | None, DeliveryStatus] = {
     None: AMBIGUOUS,
     200: AMBIGUOUS,
-    399: AMBIGUOUS,
+    299: AMBIGUOUS,
+    300: REJECTED,
+    399: REJECTED,
     400: REJECTED,
     404: REJECTED,
     429: REJECTED,
@@ -82,7 +84,9 @@ def test_some_codes_prove_that_nothing_started_with_any_status(
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("code", UNDECIDED)
-def test_with_any_other_code_only_a_4xx_proves_it(code: str | None, status: int | None) -> None:
+def test_with_any_other_code_only_a_3xx_or_4xx_proves_it(
+    code: str | None, status: int | None
+) -> None:
     assert delivery_of_error(frame(code, status), started=False) is STATUSES[status]
 
 

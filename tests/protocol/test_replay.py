@@ -620,6 +620,12 @@ def test_the_input_form_of_any_history_is_accepted_and_has_itself_as_its_form(
     assert decoded(again) == items
 
 
+def test_a_call_whose_id_comes_again_in_a_later_turn_keeps_its_output() -> None:
+    pieces = [joined(call("a"), call("b")), joined(output("a"), call("a"))]
+    sent = to_input_items([Piece(items, Origin()) for items in pieces], ReplayRules())
+    assert decoded(sent) == [call("a"), output("a")]
+
+
 @given(pieces=PIECES, rules=RULES)
 def test_a_history_that_grows_has_the_same_form_as_one_that_is_there_at_once(
     pieces: list[tuple[list[Any], Origin]], rules: ReplayRules
@@ -629,3 +635,64 @@ def test_a_history_that_grows_has_the_same_form_as_one_that_is_there_at_once(
     for number, piece in enumerate(history):
         form.append(piece)
         assert form.items() == to_input_items(history[: number + 1], rules)
+
+
+# --- Other endpoints -----------------------------------------------------------------------
+
+
+def at_two(*items: Any, **rules: Any) -> Any:
+    """Return what endpoint ``two`` gets of items that endpoint ``one`` made."""
+    return converted(*items, origin=Origin("m", endpoint="one"), endpoint="two", **rules)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        THOUGHT,
+        {"type": "compaction", "id": "cmp_1", "encrypted_content": "g"},
+        {"type": "item_reference", "id": "msg_0"},
+    ],
+)
+def test_what_one_endpoint_has_encrypted_or_stored_is_not_sent_to_another(item: Json) -> None:
+    without_id = {name: value for name, value in ANSWER.items() if name != "id"}
+    assert at_two(ASK, item, ANSWER) == [ASK, without_id]
+    assert converted(ASK, item, ANSWER, origin=Origin("m", endpoint="two"), endpoint="two") == [
+        ASK,
+        item,
+        ANSWER,
+    ]
+    assert converted(ASK, item, ANSWER, endpoint="two") == [ASK, item, ANSWER]
+
+
+def test_a_call_that_is_encrypted_is_left_out_with_its_output() -> None:
+    secret = call(kind="custom_tool_call", encrypted_content="g")
+    assert at_two(ASK, secret, output(kind="custom_tool_call_output")) == [ASK]
+
+
+def test_a_user_can_keep_what_is_encrypted_but_not_what_is_only_stored() -> None:
+    thought, answer = at_two(THOUGHT, ANSWER, reasoning="keep")
+    assert (thought, "id" in answer) == (THOUGHT, False)
+    assert len(at_two(PLAIN_THOUGHT, ANSWER, reasoning="keep")) == 1
+    assert len(at_two({"type": "item_reference", "id": "m"}, ANSWER, reasoning="keep")) == 1
+
+
+def test_files_at_one_endpoint_are_replaced_by_texts_for_another() -> None:
+    parts: list[Json] = [
+        {"type": "input_file", "file_id": "file_1"},
+        {"type": "input_image", "file_id": "file_2", "detail": "auto"},
+        {"type": "input_image", "file_id": None, "image_url": "data:,"},
+        {"type": "input_text", "text": 'the words "file_id"'},
+    ]
+    (sent,) = at_two({"type": "message", "role": "user", "content": parts})
+    assert sent["content"] == [
+        {"type": "input_text", "text": "[file left out]"},
+        {"type": "input_text", "text": "[image left out]"},
+        *parts[2:],
+    ]
+
+
+def test_ids_that_an_item_needs_stay() -> None:
+    search: Json = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+    assert at_two(search, ANSWER)[0] == search
+    named = call(id="fc_1")
+    assert at_two(named, output()) == [call(), output()]

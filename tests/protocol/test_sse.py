@@ -366,7 +366,7 @@ def expected_messages(body: bytes, limit: int) -> list[bytes | OversizeMessage]:
             messages.append(oversize(data))
         elif data.strip() == b"[DONE]":
             pass
-        elif data == b'{"n":1}' and one.event:
+        elif data == b'{"n":1}' and one.event == "foo":
             messages.append(b'{"type":"foo","n":1}')
         else:
             messages.append(data)

@@ -19,6 +19,19 @@ async def test_the_client_gets_the_key_and_the_endpoint_of_the_server() -> None:
     assert server.connections[0].close_code == 1000
 
 
+async def test_the_client_can_use_http() -> None:
+    async with (
+        open_test_server(api_key="sesame") as server,
+        server.open_client(transport="http") as connection,
+        connection.conversation(model="m") as conversation,
+    ):
+        await conversation.create("Hello")
+        response = await conversation.create("And more")
+    assert response.output_text == 'Turn 2: you said "And more".'
+    assert [request.transport for request in server.requests] == ["http", "http"]
+    assert {connection.transport for connection in server.connections} == {"http"}
+
+
 async def test_the_client_can_use_a_wrong_key() -> None:
     async with open_test_server(api_key="sesame") as server:
         with pytest.raises(AuthenticationError):

@@ -79,15 +79,17 @@ async def test_other_paths_are_not_found(server: ResponsesServer, path: str) -> 
     ("method", "path", "expected"),
     [("GET", "/v1/responses", 426), ("POST", "/v1/responses", 426), ("GET", "/v1/models", 404)],
 )
-async def test_a_plain_http_request_gets_a_plain_http_response(
-    server: ResponsesServer, method: str, path: str, expected: int
+async def test_a_server_without_http_answers_plain_http_requests_with_426(
+    method: str, path: str, expected: int
 ) -> None:
     body = b'{"model": "m"}'
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    status, error = await ask(server, head.encode() + body)
-    assert status == expected
-    assert error["type"] == "invalid_request_error"
-    assert server.connections[0].method == method
+    async with open_test_server(transport="websocket") as server:
+        status, error = await ask(server, head.encode() + body)
+        assert status == expected
+        assert error["type"] == "invalid_request_error"
+        assert server.connections[0].method == method
+        assert server.requests == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import trio.testing
 import trustme
 
 from tests.testing.driver import connect, http, text_of
+from tests.testing.http_driver import http_client
 from trio_responses.testing import ResponsesServer, open_test_server
 
 
@@ -78,9 +79,28 @@ async def test_the_server_serves_over_tcp() -> None:
             assert text_of(await client.response(input="hi")) == 'Turn 1: you said "hi".'
         plain = await trio.open_tcp_stream("127.0.0.1", port)
         status, _, _ = await http(
-            plain, b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+            plain,
+            b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Content-Length: 13\r\n\r\n"
+            b'{"model":"m"}',
         )
-        assert status == 426
+        assert status == 200
+
+
+async def test_the_server_serves_http_over_tls() -> None:
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_side)  # pyright: ignore[reportUnknownMemberType]
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)  # pyright: ignore[reportUnknownMemberType]
+    async with open_test_server() as server:
+        await server.serve_tcp(host="localhost", ssl_context=server_side)
+        port = int(server.url.split(":")[2].split("/")[0])
+        stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=client_side)
+        async with http_client(server, stream) as client:
+            await client.create(input="hi")
+            events = await client.stream_events(input="hi")
+    assert events[-1]["type"] == "response.completed"
 
 
 async def test_a_reset_over_tcp_is_a_reset() -> None:
@@ -88,7 +108,7 @@ async def test_a_reset_over_tcp_is_a_reset() -> None:
         server.drop_handshake("reset")
         url = await server.serve_tcp()
         stream = await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[2].split("/")[0]))
-        await stream.send_all(b"GET /v1/responses HTTP/1.1\r\n\r\n")
+        await stream.send_all(b"GET /v1/responses HTTP/1.1\r\nUpgrade: websocket\r\n\r\n")
         with pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
         await stream.aclose()

@@ -10,7 +10,7 @@ from trio_responses.testing import Request, ResponsesServer, open_test_server
 
 pytestmark = NO_WAITING
 
-UPGRADE_TO_AN_UNKNOWN_PATH = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
+UPGRADE_TO_AN_UNKNOWN_PATH = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n"
 
 
 async def send_many(server: ResponsesServer, count: int, **fields: Any) -> None:

@@ -66,13 +66,14 @@ thread.join()
 
 
 def levels_of(value: Any) -> int:
-    match value:
-        case dict():
-            return 1 + max(map(levels_of, cast("dict[str, Any]", value).values()), default=0)
-        case list():
-            return 1 + max(map(levels_of, cast("list[Any]", value)), default=0)
-        case _:
-            return 0
+    inner: Any = ()
+    if isinstance(value, dict):
+        inner = cast("dict[str, Any]", value).values()
+    elif isinstance(value, list):
+        inner = cast("Any", value)
+    else:
+        return 0
+    return 1 + max(map(levels_of, inner), default=0)
 
 
 def test_deep_json_does_not_end_the_process_on_a_small_stack() -> None:

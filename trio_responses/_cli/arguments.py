@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import math
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final, get_args
 
 from trio_responses._cli.ask import ask, record
 from trio_responses._cli.chat import chat
@@ -15,6 +15,7 @@ from trio_responses._cli.probe import MODELS, probe
 from trio_responses._cli.running import FAILED, PROG, print_error
 from trio_responses._cli.serve import replay, serve
 from trio_responses._cli.server_choice import DEFAULT_MODEL
+from trio_responses.testing import ServerTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +125,7 @@ examples:
 SERVE_HELP: Final = f"""\
 The server needs no model and answers the same way every time: it repeats the
 question, calls a function tool whose name shares a word with the question, and
-reports what the function returned. Any client of the WebSocket mode can connect:
+reports what the function returned. Clients connect by WebSocket or use HTTP:
 
   {PROG} serve --port 8765
   OPENAI_BASE_URL=http://127.0.0.1:8765/v1 OPENAI_API_KEY=any python your_program.py
@@ -336,6 +337,9 @@ def _add_serve(commands: Any) -> None:
     _add_listener(parser)
     about = "close every socket after S seconds (default: %(default)g, as OpenAI does)"
     parser.add_argument("--max-age", metavar="S", type=_seconds, default=3600.0, help=about)
+    about = "the transports to speak (default: both, on one port)"
+    choices = get_args(ServerTransport)
+    parser.add_argument("--transport", choices=choices, default="both", help=about)
     about = "accept requests with parameters that the API does not have"
     parser.add_argument("--unknown-parameters", action="store_true", help=about)
 

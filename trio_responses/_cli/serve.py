@@ -32,6 +32,7 @@ def serve(arguments: argparse.Namespace) -> int:
         api_key=arguments.api_key,
         max_age=arguments.max_age,
         unknown_parameters=arguments.unknown_parameters,
+        transport=arguments.transport,
     )
     return _run_server(server, lambda _: None, host=arguments.host, port=arguments.port)
 

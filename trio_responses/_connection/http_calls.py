@@ -111,17 +111,19 @@ class HTTPCalls:
         self, client: HTTPClient, method: str, target: str, body: bytes | None
     ) -> msgspec.Raw:
         since = trio.current_time()
-        response = await client.request(method, target, await client.get_headers(), body)
+        headers = await client.get_headers()
         try:
-            succeeded = response.status in SUCCESS
-            limit = client.config.limits.max_message_bytes if succeeded else MAX_ERROR_BYTES
-            data = await read_body(response, limit, since=since)
+            response = await client.request(method, target, headers, body)
+            try:
+                succeeded = response.status in SUCCESS
+                limit = client.config.limits.max_message_bytes if succeeded else MAX_ERROR_BYTES
+                data = await read_body(response, limit, since=since)
+            finally:
+                with trio.CancelScope(shield=True), suppress(Exception):
+                    await response.aclose()
         except ConnectionLost as lost:
             lost.delivery = DeliveryStatus.AMBIGUOUS
             raise
-        finally:
-            with trio.CancelScope(shield=True), suppress(Exception):
-                await response.aclose()
         if not succeeded:
             frame = error_message(response.status, decode_headers(response), data[:limit])
             event = decode_error(frame)

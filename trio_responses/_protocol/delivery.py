@@ -77,6 +77,8 @@ DeliveryMode: TypeAlias = Literal["at_most_once", "at_least_once"]
 """What to do with a request whose outcome is unknown."""
 
 CLIENT_ERRORS: Final = range(400, 500)
+REFUSING_STATUSES: Final = range(300, 500)
+"""The statuses that are sent in place of a start; a redirect is not followed."""
 REFUSALS: Final = frozenset(
     {
         "invalid_stream_id",
@@ -122,7 +124,7 @@ def delivery_of_error(event: ErrorEvent, *, started: bool) -> DeliveryStatus:
     """
     if started:
         return DeliveryStatus.ACCEPTED
-    if event.code in REFUSALS or event.status in CLIENT_ERRORS:
+    if event.code in REFUSALS or event.status in REFUSING_STATUSES:
         return DeliveryStatus.REJECTED
     return DeliveryStatus.AMBIGUOUS
 

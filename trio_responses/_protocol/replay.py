@@ -8,6 +8,8 @@ keeps its exact bytes:
   added (`REMOVED`, `ADDED`, `ACCEPTED`, `TEXTS`).
 * **Reasoning** needs its encrypted content, unless the server has stored the item; its model; and
   an item of the model after it.
+* **Other endpoints** cannot read what one endpoint has encrypted or stored: encrypted items,
+  references to items, and uploaded files are left out, and ids are removed.
 * **Calls** have one output each, and outputs have a call. A call that has no output yet is left
   out, unless the caller names it as answered.
 * **Sizes.** A longer text than `MAX_STRING` is shortened; a larger image or file than `MAX_MEDIA`
@@ -163,6 +165,8 @@ class Origin(NamedTuple):
     """The model that made them; `None` if it is not known."""
     stored: bool = True
     """Whether the server may have stored the items."""
+    endpoint: str | None = None
+    """The name of the endpoint that made them; `None` if it is not known."""
 
 
 class Piece(NamedTuple):
@@ -179,6 +183,8 @@ class ReplayRules(msgspec.Struct, frozen=True, kw_only=True):
     """The model of the turn."""
     stored: bool = True
     """Whether the server stores responses."""
+    endpoint: str | None = None
+    """The name of the endpoint of the turn; `None` if it is not known."""
     images: str = "keep"
     """``"keep"`` or ``"omit"``."""
     reasoning: str = "same_model"
@@ -196,6 +202,7 @@ class _Fields(msgspec.Struct, gc=False):
 
     type: Any = None
     id: Any = None
+    file_id: Any = None
     role: msgspec.Raw = msgspec.Raw()
     status: msgspec.Raw = msgspec.Raw()
     created_by: msgspec.Raw = msgspec.Raw()
@@ -354,7 +361,8 @@ class InputForm:
         if unanswered:
             pieces = pieces.copy()
             for number in set(unanswered.values()):
-                pieces[number] = _without_calls(pieces[number], unanswered)
+                keys = [key for key, place in unanswered.items() if place == number]
+                pieces[number] = _without_calls(pieces[number], keys)
         pieces = [items for items in pieces if items.count]
         limit = self.rules.max_items
         if limit is not None and sum(items.count for items in pieces) > limit:
@@ -374,13 +382,16 @@ def _convert(
     kind = fields.kind
     if kind == "" and not _starts_with(raw, b"{"):  # null, or another value that is no item
         return None
-    if kind == "reasoning" and _is_lost(fields, rules, origin):
+    elsewhere = _differ(origin.endpoint, rules.endpoint)
+    if _is_unreadable(fields, rules, origin):
         return None
     if kind in TEXTS and bytes(fields.name) in NO_NAMES:
         return None
     if kind in CHECKED or len(fields.created_by) or rules.statuses == "omit":
         changes = _field_changes(kind, fields, rules)
         raw = _with_changes(raw, changes) if changes else raw
+    if elsewhere:
+        raw = _without_foreign_ids(fields, raw)
     if rules.images == "omit":
         raw = _without_media(kind, raw, IMAGES)
     if rules.max_output is not None and kind in TOOL_OUTPUTS:
@@ -395,17 +406,46 @@ def _convert(
     return raw
 
 
+def _is_unreadable(fields: _Fields, rules: ReplayRules, origin: Origin) -> bool:
+    """Whether the server of the next turn cannot read an item.
+
+    With ``reasoning="keep"`` the user says that endpoints can read each other's encrypted items.
+    """
+    if _differ(origin.endpoint, rules.endpoint):
+        encrypted = rules.reasoning != "keep" and _is_encrypted(fields)
+        if encrypted or fields.kind == "item_reference":
+            return True
+    return fields.kind == "reasoning" and _is_lost(fields, rules, origin)
+
+
 def _is_lost(fields: _Fields, rules: ReplayRules, origin: Origin) -> bool:
     """Whether the server of the next turn cannot read a reasoning item."""
     if rules.reasoning == "omit":
         return True
-    other_model = None not in {origin.model, rules.model} and origin.model != rules.model
-    if rules.reasoning == "same_model" and other_model:
+    if rules.reasoning == "same_model" and _differ(origin.model, rules.model):
         return True
-    size = len(fields.encrypted_content)
-    if _starts_with(fields.encrypted_content, b'"') and len('""') < size <= MAX_STRING:
+    if _is_encrypted(fields) and len(fields.encrypted_content) <= MAX_STRING:
         return False
-    return not (rules.stored and origin.stored)
+    stored = rules.stored and origin.stored
+    return not stored or _differ(origin.endpoint, rules.endpoint)
+
+
+def _is_encrypted(fields: _Fields) -> bool:
+    """Whether an item has encrypted content."""
+    content = fields.encrypted_content
+    return _starts_with(content, b'"') and len(content) > len('""')
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    """Whether two names of models or endpoints are known, and are not the same."""
+    return one is not None and other is not None and one != other
+
+
+def _without_foreign_ids(fields: _Fields, raw: msgspec.Raw) -> msgspec.Raw:
+    """Return an item of another endpoint without the ids that mean nothing elsewhere."""
+    if isinstance(fields.id, str) and fields.kind in OPTIONAL_ID:
+        raw = _with_changes(raw, {"id": None})
+    return _without_media(fields.kind, raw, {}, files=True) if b'"file_id"' in bytes(raw) else raw
 
 
 def _field_changes(
@@ -439,26 +479,30 @@ def _with_changes(raw: msgspec.Raw, changes: Mapping[str, msgspec.Raw | None]) -
     return _encode({name: value for name, value in changed.items() if value is not None})
 
 
-def _without_media(kind: str, raw: msgspec.Raw, limits: Mapping[str, int]) -> msgspec.Raw:
+def _without_media(
+    kind: str, raw: msgspec.Raw, limits: Mapping[str, int], *, files: bool = False
+) -> msgspec.Raw:
     """Return an item, or a part, with placeholders for images and files.
 
     :param limits: the types of the parts and items to be left out, and the number of bytes up to
         which they stay.
+    :param files: whether those are left out that only name a file at the server.
     """
-    if len(raw) > limits.get(kind, len(raw)):
+    is_file = files and kind in PLACEHOLDERS and isinstance(_read_one(raw).file_id, str)
+    if is_file or len(raw) > limits.get(kind, len(raw)):
         return _encode(PLACEHOLDERS[kind])
     changes: dict[str, msgspec.Raw | None] = {}
     item = _object_decoder.decode(raw)
     for name in ("content", "output"):
         value = item.get(name, msgspec.Raw())
         if _starts_with(value, b"{"):
-            part = _without_media(_read_one(value).kind, value, limits)
+            part = _without_media(_read_one(value).kind, value, limits, files=files)
             if part is not value:
                 changes[name] = part
         elif _starts_with(value, b"["):
             old = _array_decoder.decode(value)
             new = [
-                _without_media(_read_one(part).kind, part, limits)
+                _without_media(_read_one(part).kind, part, limits, files=files)
                 if _starts_with(part, b"{")
                 else part
                 for part in old

@@ -339,7 +339,7 @@ class HTTPExchange:
 
     async def _run_request(self, request: _Request) -> None:
         """Send a request, and read its answer; resume the stream of a background response."""
-        resumed_at = -1
+        resumed_at: int | None = -1
         since = trio.current_time()
         while True:
             lost: ConnectionLost | None = None
@@ -348,7 +348,7 @@ class HTTPExchange:
             except ConnectionLost as error:
                 lost = error
             position = self._position
-            if self._discards or position is None or position.ended or position.number is None:
+            if self._discards or position is None or position.ended or not position.response_id:
                 if lost is not None:
                     raise lost
                 return
@@ -460,9 +460,9 @@ class HTTPExchange:
         body = await read_body(response, limit, since=self.opened_at)
         message: Message | None
         if len(body) > limit:
-            message = OversizeMessage(len(body), TERMINAL_EVENT % (b"completed", body[:KEPT]), b"")
+            message = OversizeMessage(len(body), RESPONSE_EVENT % (b"completed", body[:KEPT]), b"")
         else:
-            message = _terminal_event(body)
+            message = _event_of(body)
         if message is None:
             reason = f"the answer is no event stream but {kind or 'of no content type'}"
             raise ConnectionLost(None, reason, age=self.age)
@@ -588,7 +588,7 @@ class _Position:
     def __init__(self) -> None:
         self.response_id: str = ""
         self.number: int | None = None
-        """The ``sequence_number`` of the last event; `None` while the response is not known."""
+        """The ``sequence_number`` of the last event, if it has one."""
         self.ended: bool = False
 
     def advance(self, messages: list[Message]) -> None:
@@ -601,31 +601,37 @@ class _Position:
                 continue
             if event.response is not None and event.response.id:
                 self.response_id = event.response.id
-            if event.sequence_number is not None and self.response_id:
+            if event.sequence_number is not None:
                 self.number = event.sequence_number
             self.ended = self.ended or event.type in ENDING_TYPES
 
 
-class _TerminalResponse(msgspec.Struct):
-    """The fields of a Response that decide which event would end it."""
+class _Answer(msgspec.Struct):
+    """The fields of a JSON answer that decide which event it stands for."""
 
     status: str = ""
     object: str = ""
+    error: Any = None
 
 
-def _terminal_event(body: bytes) -> bytes | None:
-    """Return the event that would end a Response; `None` unless the body is a finished Response."""
+def _event_of(body: bytes) -> bytes | None:
+    """Return the event that a JSON answer stands for: of a Response, or of an error.
+
+    :return: `None` for an answer of another kind.
+    """
     try:
-        fields = msgspec.json.decode(body, type=_TerminalResponse)
+        answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.MsgspecError, ValueError):
         return None
-    if fields.object != "response" or fields.status not in TERMINAL_STATUSES:
-        return None
-    return TERMINAL_EVENT % (fields.status.encode(), body.strip())
+    if answer.object == "response" and answer.status in STATUSES:
+        return RESPONSE_EVENT % (answer.status.encode(), body.strip())
+    return error_message(None, {}, body) if answer.error is not None else None
 
 
-TERMINAL_EVENT: Final = b'{"type":"response.%b","response":%b}'
-TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
+RESPONSE_EVENT: Final = b'{"type":"response.%b","response":%b}'
+STATUSES: Final = frozenset(
+    {"completed", "failed", "incomplete", "cancelled", "queued", "in_progress"}
+)
 
 
 async def read_body(response: httpcore2.Response, limit: int, *, since: float) -> bytes:

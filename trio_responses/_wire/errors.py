@@ -128,9 +128,10 @@ NO_DETAIL: Final = frozenset({"set-cookie", "date", "server", "connection", "tra
 """Headers of an answer that say nothing about an error."""
 
 
-def error_message(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
+def error_message(status: int | None, headers: Mapping[str, str], body: bytes) -> bytes:
     """Return the ``error`` message of WebSocket mode for the HTTP answer to a request.
 
+    :param status: the status; `None` where the status says nothing about the error.
     :param headers: the headers of the answer, names in lower case.
     :param body: the body. One that is no JSON object, such as a page, is left out.
     """
@@ -139,7 +140,8 @@ def error_message(status: int, headers: Mapping[str, str], body: bytes) -> bytes
         with suppress(*lenient.DECODE_ERRORS):
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     told = {name: value for name, value in headers.items() if name not in NO_DETAIL}
-    return msgspec.json.encode({**fields, "type": "error", "status": status, "headers": told})
+    own = {"type": "error", "headers": told} | ({} if status is None else {"status": status})
+    return msgspec.json.encode({**fields, **own})
 
 
 def _first(convert: Callable[[JSON], ValueT | None], *values: JSON) -> ValueT | None:

@@ -1,15 +1,25 @@
 """A Responses server for tests, examples and the command line.
 
-The server speaks the WebSocket mode of the API, in memory or over TCP. A test scripts the answers
-and faults, and reads the received requests.
+The server speaks the WebSocket mode of the API and HTTP, in memory or over TCP. A test scripts the
+answers and faults, and reads the received requests.
 """
 
 from trio_responses.testing._frames import ERROR_SHAPES, ErrorShape, Frame, WireBytes
-from trio_responses.testing._records import Connection, Records, Request, SteerRequest, SteerState
+from trio_responses.testing._records import (
+    Connection,
+    HTTPRequest,
+    Records,
+    Request,
+    ServerTransport,
+    SteerRequest,
+    SteerState,
+    Transport,
+)
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._scripts import (
     Answer,
     Call,
+    CutEnd,
     Fail,
     How,
     OnSteer,
@@ -27,9 +37,11 @@ __all__ = [
     "Answer",
     "Call",
     "Connection",
+    "CutEnd",
     "ErrorShape",
     "Fail",
     "Frame",
+    "HTTPRequest",
     "How",
     "MemoryStream",
     "OnSteer",
@@ -40,8 +52,10 @@ __all__ = [
     "ResponsesServer",
     "Script",
     "ServerStatistics",
+    "ServerTransport",
     "SteerRequest",
     "SteerState",
+    "Transport",
     "WireBytes",
     "default_answer",
     "memory_connection",

@@ -218,6 +218,29 @@ def previous_response_not_found(
     )
 
 
+def response_not_found(response_id: str) -> RequestRefusal:
+    """Return the refusal of a call for an unknown response (docs/protocol.md 8).
+
+    OpenAI's message is not known.
+    """
+    return RequestRefusal(
+        message=f"Response with id '{response_id}' not found.", code=None, status=404
+    )
+
+
+def event_stream_not_kept() -> RequestRefusal:
+    """Return the refusal of the events of a response that was not streamed in the background.
+
+    OpenAI's message is not known.
+    """
+    return RequestRefusal(
+        message="Only a response that was created with 'background' and 'stream' can be streamed"
+        " again.",
+        code="invalid_value",
+        param="stream",
+    )
+
+
 def connection_limit_reached(minutes: float) -> RequestRefusal:
     """Return the refusal of requests on a connection at its maximum age (docs/protocol.md 4)."""
     return RequestRefusal(

@@ -1,39 +1,37 @@
-"""The handshake of a client connection to the test server: request head, then upgrade or refusal.
+"""The start of a client connection to the test server: an upgrade, its refusal, or plain HTTP.
 
-The server reads the request head itself and pushes it back before trio-websocket does the upgrade,
-so that a plain HTTP request gets a plain HTTP answer. A failure of one stream ends that stream
-only. The messages of `check_head` are part of the wire format: do not reword them.
+The server reads the first request head itself and pushes it back, before trio-websocket does the
+upgrade or h11 reads the request. A failure of one stream ends that stream only. The messages of
+`check_head` are part of the wire format: do not reword them.
 """
 
 import http
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
-import msgspec
 import trio
 from trio.abc import Stream
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
-from trio_responses.testing._frames import RequestRefusal
+from trio_responses.testing._endpoints import Endpoints
+from trio_responses.testing._http import HTTPConnection
+from trio_responses.testing._http_answers import json_refusal
 from trio_responses.testing._records import Connection
+from trio_responses.testing._request_checks import is_authorized
 from trio_responses.testing._scripts import (
     HandshakeAcceptThenDrop,
     HandshakeDrop,
+    HandshakeFault,
     HandshakeGarbage,
     HandshakeHang,
-    HttpRefusal,
+    HTTPAnswer,
 )
 from trio_responses.testing._session import Session
 from trio_responses.testing._state import ServerState
 from trio_responses.testing._streams import FaultyStream
-
-if TYPE_CHECKING:
-    from trio_responses.testing._scripts import (
-        HandshakeFault,
-    )
 
 _log: Final = logging.getLogger(__name__)
 
@@ -48,6 +46,7 @@ class ConnectionHandler:
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
+        self._endpoints = Endpoints(state)
 
     async def serve(self, stream: Stream) -> None:
         """Serve one stream until it ends; exceptions go to ``server.errors``."""
@@ -69,17 +68,26 @@ class ConnectionHandler:
         try:
             head = await read_head(stream)
         except ValueError as error:
-            head, fault = None, _refuse(400, "bad_request", str(error))
+            fault = _refuse(400, "bad_request", str(error))
         else:
             if head is None:
                 return
             record.method, record.path = head.method, head.target
             record.headers = dict(head.headers)
-            fault = self._state.take_handshake_fault() or check_head(
+            if self._is_plain_http(head):
+                await HTTPConnection(self._state, record, stream, self._endpoints.answer).serve()
+                return
+            fault = self._state.take_handshake_fault("websocket") or check_head(
                 head, self._state.options.api_key
             )
+        await self._answer(stream, record, fault)
+
+    async def _answer(
+        self, stream: FaultyStream, record: Connection, fault: HandshakeFault | None
+    ) -> None:
+        """Do the upgrade, or what a fault wants instead."""
         match fault:
-            case HttpRefusal():
+            case HTTPAnswer():
                 record.status = fault.status
                 await write_refusal(stream, fault)
             case HandshakeHang():
@@ -95,6 +103,10 @@ class ConnectionHandler:
             case _:
                 await self._upgrade(stream, record, fault)
 
+    def _is_plain_http(self, head: "RequestHead") -> bool:
+        transport = self._state.options.transport
+        return transport == "http" or (transport == "both" and not head.wants_websocket)
+
     async def _upgrade(
         self, stream: FaultyStream, record: Connection, fault: HandshakeAcceptThenDrop | None
     ) -> None:
@@ -102,6 +114,7 @@ class ConnectionHandler:
             websocket = await self._accept(stream, nursery)
             record.status = 400 if websocket is None else 101
             if websocket is not None:
+                record.transport = "websocket"
                 session = Session(self._state, record, websocket, stream)
                 if fault is not None:
                     nursery.start_soon(session.drop, fault.how, fault.reason)
@@ -160,12 +173,17 @@ class RequestHead:
         return self.target.partition("?")[0]
 
     @property
+    def wants_websocket(self) -> bool:
+        """Whether the request asks for a WebSocket, in a valid way or not."""
+        return self.headers.get("upgrade", "").lower() == "websocket"
+
+    @property
     def is_upgrade(self) -> bool:
         """Whether the request asks for a WebSocket as in RFC 6455, section 4.2.1."""
         connection = self.headers.get("connection", "").lower()
         return (
             self.method == "GET"
-            and self.headers.get("upgrade", "").lower() == "websocket"
+            and self.wants_websocket
             and "upgrade" in connection
             and "sec-websocket-key" in self.headers
             and "host" in self.headers
@@ -200,7 +218,7 @@ async def read_head(stream: FaultyStream) -> RequestHead | None:
     return RequestHead(method, target, headers)
 
 
-def check_head(head: RequestHead, api_key: str | None) -> HttpRefusal | None:
+def check_head(head: RequestHead, api_key: str | None) -> HTTPAnswer | None:
     """Return the refusal of an upgrade, or None if the server accepts it.
 
     :param api_key: The key that the client must send as a bearer token or in ``api-key``; None
@@ -208,7 +226,7 @@ def check_head(head: RequestHead, api_key: str | None) -> HttpRefusal | None:
     """
     if not head.path.endswith("/v1/responses"):
         return _refuse(404, "not_found", f"Unknown path: {head.path}")
-    if not _is_authorized(head.headers, api_key):
+    if not is_authorized(head.headers, api_key):
         return _refuse(401, "invalid_api_key", "Incorrect API key provided.")
     if not head.is_upgrade:
         message = "This server speaks the Responses API over WebSocket only."
@@ -216,18 +234,7 @@ def check_head(head: RequestHead, api_key: str | None) -> HttpRefusal | None:
     return None
 
 
-def json_refusal(
-    status: int, *, code: str | None, message: str, headers: Mapping[str, str]
-) -> HttpRefusal:
-    """Return an HTTP response with the JSON error of the API in its body."""
-    error = RequestRefusal(message=message, code=code, status=status).error_object()
-    body = msgspec.json.encode({"error": error})
-    return HttpRefusal(
-        status=status, headers={"Content-Type": "application/json", **headers}, body=body
-    )
-
-
-async def write_refusal(stream: FaultyStream, refusal: HttpRefusal) -> None:
+async def write_refusal(stream: FaultyStream, refusal: HTTPAnswer) -> None:
     """Write an HTTP response and end the connection, without a reset that could lose bytes."""
     try:
         phrase = http.HTTPStatus(refusal.status).phrase
@@ -240,15 +247,5 @@ async def write_refusal(stream: FaultyStream, refusal: HttpRefusal) -> None:
     await stream.close_after_drain()
 
 
-def _is_authorized(headers: Mapping[str, str], api_key: str | None) -> bool:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if api_key is not None:
-        bearer = scheme.lower() == "bearer" and token.strip() == api_key
-        return bearer or headers.get("api-key") == api_key
-    if "authorization" in headers:
-        return scheme.lower() == "bearer" and bool(token.strip())
-    return True
-
-
-def _refuse(status: int, code: str, message: str, **headers: str) -> HttpRefusal:
+def _refuse(status: int, code: str, message: str, **headers: str) -> HTTPAnswer:
     return json_refusal(status, code=code, message=message, headers=headers)

@@ -13,6 +13,12 @@ from trio_responses.testing._history import EMPTY_HISTORY, History, item_text, i
 
 _T = TypeVar("_T")
 
+Transport: TypeAlias = Literal["websocket", "http"]
+"""The transport of a request or connection."""
+
+ServerTransport: TypeAlias = Literal["both", "websocket", "http"]
+"""The transports of a server, or those of its clients that a fault is for."""
+
 SteerState: TypeAlias = Literal["accepted", "pending", "committed", "failed"]
 """The state of a steering input; see `SteerRequest.state`."""
 
@@ -67,7 +73,11 @@ class SteerRequest:
 
 @dataclass(slots=True)
 class Request:
-    """One ``response.create`` as the server received it, with the conversation that it continues.
+    """One ``response.create``, or ``POST /responses``, as the server received it.
+
+    It has the conversation that the request continues.
+
+    Made by the test server.
 
     The successor of a steered response has a request, too: a copy of its parent's request with the
     steering input as ``input``.
@@ -77,7 +87,8 @@ class Request:
     """
 
     body: Json
-    """The frame as received, ``type`` and ``stream_id`` included."""
+    """The frame, or the body of the HTTP request, as received; ``type`` and ``stream_id`` are
+    included."""
 
     connection: int
     """The number of the connection, counted from 1 in the order of accepted streams."""
@@ -94,6 +105,9 @@ class Request:
     steers: list[SteerRequest] = field(default_factory=list[SteerRequest])
     """The steering inputs that the request answers: the whole input of a successor, or the pending
     inputs that the server puts before the tool outputs of this request."""
+
+    transport: Transport = "websocket"
+    """The transport by which the request came."""
 
     def __getitem__(self, name: str) -> Any:
         """Return a field of the frame."""
@@ -183,10 +197,18 @@ class Request:
         """Whether the server stores the response beyond this connection; by default yes."""
         return self.body.get("store") is not False
 
+    @property
+    def is_background(self) -> bool:
+        """Whether the response runs in the background, without a connection."""
+        return self.body.get("background") is True
+
 
 @dataclass(slots=True)
 class Connection:
-    """One connection that a client opened to the server, with its handshake and its end."""
+    """One connection that a client opened to the server, with its handshake and its end.
+
+    The request fields are those of the upgrade, or of the first HTTP request.
+    """
 
     number: int
     """Counted from 1, in the order of accepted streams."""
@@ -198,6 +220,8 @@ class Connection:
     """Request headers by lower-case name. They contain the client's key: no repr shows them."""
     status: int | None = None
     """The HTTP status of the answer: 101 for an accepted upgrade, None for no answer."""
+    transport: Transport | None = None
+    """The transport that the connection is used for; None for a refused upgrade."""
     is_open: bool = False
     """Whether the connection is an open WebSocket now."""
     requests: int = 0
@@ -213,7 +237,29 @@ class Connection:
     @property
     def is_refused(self) -> bool:
         """Whether the server answered the upgrade with an HTTP error."""
-        return self.status not in {None, 101}
+        return self.transport is None and self.status is not None
+
+
+@dataclass(slots=True)
+class HTTPRequest:
+    """One HTTP request that is no upgrade, and the status of its answer."""
+
+    number: int
+    """Counted from 1, in the order of arrival."""
+    method: str
+    """The HTTP method, such as ``POST``."""
+    path: str
+    """The path without the query, such as ``/v1/responses/resp_1``."""
+    query: dict[str, list[str]]
+    """The values of each parameter; the brackets of ``include[]`` are left out."""
+    headers: dict[str, str] = field(repr=False)
+    """By lower-case name. They contain the client's key: no repr shows them."""
+    connection: int
+    """The number of the connection."""
+    body: bytes = field(default=b"", repr=False)
+    """The body as received."""
+    status: int | None = None
+    """The status of the answer; None for no answer."""
 
 
 @final

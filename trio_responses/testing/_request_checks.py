@@ -4,7 +4,7 @@ The messages are those of OpenAI's server and part of the wire format: do not re
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
@@ -17,6 +17,7 @@ from trio_responses.testing._frames import (
     unsupported_stream_id,
 )
 from trio_responses.testing._item_checks import MAX_STRING, SentNames, check_items, check_strings
+from trio_responses.testing._records import Transport
 from trio_responses.testing._refusals import refuse, refuse_type, refuse_value
 
 _LANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
@@ -29,6 +30,7 @@ _FIELD_TYPES: Final[Mapping[str, tuple[_Types, str]]] = {
     "store": ((bool,), "a boolean"),
     "generate": ((bool,), "a boolean"),
     "background": ((bool,), "a boolean"),
+    "stream": ((bool,), "a boolean"),
     "parallel_tool_calls": ((bool,), "a boolean"),
     "temperature": (_NUMBER, "a number"),
     "top_p": (_NUMBER, "a number"),
@@ -51,8 +53,11 @@ _KNOWN_FIELDS: Final = frozenset(
         "type",
         "multi_agent",  # in the beta API
         "client_metadata",  # sent by Codex
+        "background_options",
     }
 )
+_WEBSOCKET_FIELDS: Final = frozenset({"type", "stream_id", "generate"})
+"""Fields that only WebSocket mode has."""
 _USER_PARTS: Final = ("input_text", "input_image", "input_file")
 
 
@@ -60,15 +65,38 @@ def parse_frame(frame: str | bytes) -> Json | RequestRefusal:
     """Return the JSON object in ``frame``, or a refusal if the frame is none."""
     if isinstance(frame, bytes):
         return RequestRefusal(message="Expected a text frame, got a binary one.")
+    return parse_json(frame, "frame")
+
+
+def parse_json(text: str | bytes, what: str = "body") -> Json | RequestRefusal:
+    """Return the JSON object in a frame or body, or a refusal if it is none.
+
+    :param what: ``frame`` or ``body``.
+    """
     try:
-        value = msgspec.json.decode(frame)
-    except msgspec.DecodeError:
-        return RequestRefusal(message="The frame is not valid JSON.")
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return RequestRefusal(message=f"The {what} is not valid JSON.")
     except RecursionError:
-        return RequestRefusal(message="The frame is nested too deeply.")
+        return RequestRefusal(message=f"The {what} is nested too deeply.")
     if not isinstance(value, dict):
-        return RequestRefusal(message="The frame must be a JSON object.")
+        return RequestRefusal(message=f"The {what} must be a JSON object.")
     return cast("Json", value)
+
+
+def is_authorized(headers: Mapping[str, str], api_key: str | None) -> bool:
+    """Whether the headers of a request have the key of the server.
+
+    :param api_key: The key that the client must send as a bearer token or in ``api-key``; None
+        accepts any key, and requests without a key.
+    """
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if api_key is not None:
+        bearer = scheme.lower() == "bearer" and token.strip() == api_key
+        return bearer or headers.get("api-key") == api_key
+    if "authorization" in headers:
+        return scheme.lower() == "bearer" and bool(token.strip())
+    return True
 
 
 def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
@@ -84,20 +112,33 @@ def check_lane(body: Json, *, lanes: bool) -> RequestRefusal | None:
 
 
 def check_create(
-    body: Json, *, strict: bool, unknown_parameters: bool, names: SentNames
+    body: Json,
+    *,
+    strict: bool,
+    unknown_parameters: bool,
+    names: SentNames,
+    transport: Transport = "websocket",
 ) -> RequestRefusal | None:
-    """Return a refusal of an invalid ``response.create``.
+    """Return a refusal of an invalid ``response.create``, or of a body of ``POST /responses``.
 
     :param strict: Whether to refuse everything that OpenAI refuses; if not, only what the server
         cannot process.
     :param unknown_parameters: Whether unknown fields are allowed.
     :param names: The names in output items of scripts, which are allowed in input items.
     """
-    unknown = None if unknown_parameters or not strict else _check_names(body)
+    over_http = transport == "http"
+    known = _KNOWN_FIELDS - _WEBSOCKET_FIELDS if over_http else _KNOWN_FIELDS
+    unknown = None if unknown_parameters or not strict else _check_names(body, known)
     refusal = unknown or _check_model(body.get("model")) or _check_types(body)
     if refusal is not None:
         return refusal
-    if body.get("background"):
+    if body.get("background") and body.get("store") is False:
+        return RequestRefusal(
+            message="Background mode requires 'store' to be true.",
+            code="invalid_value",
+            param="store",
+        )
+    if body.get("background") and not over_http:
         return RequestRefusal(
             message="Background mode is not supported over WebSocket.",
             code="unsupported_parameter",
@@ -114,6 +155,65 @@ def check_create(
         or _check_tools(body.get("tools"))
         or _check_context_management(body.get("context_management"))
         or (_check_lengths(body) if strict else None)
+    )
+
+
+_COMPACT_FIELDS: Final = frozenset(
+    {
+        "model",
+        "input",
+        "instructions",
+        "previous_response_id",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "service_tier",
+        "image",
+    }
+)
+_COUNT_FIELDS: Final = frozenset(
+    {
+        "model",
+        "input",
+        "instructions",
+        "previous_response_id",
+        "conversation",
+        "parallel_tool_calls",
+        "personality",
+        "reasoning",
+        "text",
+        "tool_choice",
+        "tools",
+        "truncation",
+    }
+)
+
+
+def check_compact(
+    body: Json, *, strict: bool, unknown_parameters: bool, names: SentNames
+) -> RequestRefusal | None:
+    """Return a refusal of a body of ``POST /responses/compact``."""
+    known = None if unknown_parameters or not strict else _COMPACT_FIELDS
+    return _check_model(body.get("model")) or _check_call(body, known, names if strict else None)
+
+
+def check_count(
+    body: Json, *, strict: bool, unknown_parameters: bool, names: SentNames
+) -> RequestRefusal | None:
+    """Return a refusal of a body of ``POST /responses/input_tokens``."""
+    known = None if unknown_parameters or not strict else _COUNT_FIELDS
+    return _check_call(body, known, names if strict else None)
+
+
+def _check_call(
+    body: Json, known: Collection[str] | None, names: SentNames | None
+) -> RequestRefusal | None:
+    unknown = None if known is None else _check_names(body, known)
+    return (
+        unknown
+        or _check_types(body)
+        or _check_input(body.get("input"), names)
+        or _check_tools(body.get("tools"))
     )
 
 
@@ -153,8 +253,8 @@ def _is_user_part(part: Any) -> bool:
     return isinstance(part, dict) and cast("Json", part).get("type") in _USER_PARTS
 
 
-def _check_names(body: Json) -> RequestRefusal | None:
-    unknown = next((name for name in body if name not in _KNOWN_FIELDS), None)
+def _check_names(body: Json, known: Collection[str]) -> RequestRefusal | None:
+    unknown = next((name for name in body if name not in known), None)
     return None if unknown is None else refuse("unknown", unknown)
 
 

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from trio_responses.testing._frames import Frame, Json, RequestRefusal, default_message, error_frame
-from trio_responses.testing._history import count_words, is_compaction_due, make_compaction
+from trio_responses.testing._history import (
+    History,
+    count_words,
+    is_compaction_due,
+    make_compaction,
+)
 from trio_responses.testing._item_order_checks import seal
 from trio_responses.testing._records import Request
 from trio_responses.testing._scripts import Call, Fail, Reply
@@ -39,7 +44,14 @@ _ECHOED: Final[Mapping[str, Any]] = {
     "truncation": "disabled",
     "user": None,
 }
-_NOT_ESSENTIAL: Final = (".added", "in_progress", "_text.done", "_part.done", "arguments.done")
+_NOT_ESSENTIAL: Final = (
+    ".added",
+    "queued",
+    "in_progress",
+    "_text.done",
+    "_part.done",
+    "arguments.done",
+)
 
 
 class IdGenerator:
@@ -97,8 +109,14 @@ def plan_reply(
             [_with_sequence_number(steered, 0, request)], stored=(response["id"], output[:items])
         )
 
+    created = response
+    queued: list[Json] = []
+    if request.is_background:
+        created = response | {"status": "queued"}
+        queued = [{"type": "response.queued", "response": created}]
     events = [
-        {"type": "response.created", "response": response},
+        {"type": "response.created", "response": created},
+        *queued,
         {"type": "response.in_progress", "response": response},
         *body,
         end(reply, output),
@@ -240,14 +258,24 @@ def _final_response(reply: Reply, response: Json, output: list[Json], now: float
 
 
 def _usage(request: Request, reply: Reply, output: list[Json], cached: int) -> Json:
-    fixed = count_words(request.get("instructions")) + count_words(request.get("tools"))
     reasoning = reply.usage.get("reasoning_tokens", count_words(reply.reasoning))
-    tokens_in = reply.usage.get("input_tokens", fixed + request.conversation.words)
+    tokens_in = reply.usage.get("input_tokens", count_input(request.body, request.conversation))
     tokens_out = reply.usage.get("output_tokens", count_words(output))
     tokens_cached = reply.usage.get("cached_tokens", cached)
+    return make_usage(tokens_in, tokens_out, cached=tokens_cached, reasoning=reasoning)
+
+
+def count_input(body: Json, conversation: History) -> int:
+    """Return the number of input tokens of a request: the words of all that the model reads."""
+    fixed = count_words(body.get("instructions")) + count_words(body.get("tools"))
+    return fixed + conversation.words
+
+
+def make_usage(tokens_in: int, tokens_out: int, *, cached: int = 0, reasoning: int = 0) -> Json:
+    """Return a ``usage`` object."""
     return {
         "input_tokens": tokens_in,
-        "input_tokens_details": {"cached_tokens": tokens_cached, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": tokens_out,
         "output_tokens_details": {"reasoning_tokens": reasoning},
         "total_tokens": tokens_in + tokens_out,

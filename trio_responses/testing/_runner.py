@@ -7,7 +7,7 @@ stored before its last frame goes out, since the next request may arrive right a
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import trio
@@ -33,8 +33,10 @@ from trio_responses.testing._response_plans import (
 )
 from trio_responses.testing._script_checks import describe_unoffered_call
 from trio_responses.testing._scripts import (
+    AddHeaders,
     Answer,
     Call,
+    Cut,
     DelayedClose,
     Drop,
     Fail,
@@ -49,12 +51,7 @@ from trio_responses.testing._scripts import (
     Step,
     check_answer,
 )
-from trio_responses.testing._state import (
-    OpenConnection,
-    ServerLanes,
-    ServerState,
-    StoredResponse,
-)
+from trio_responses.testing._state import ResponseSink, ServerLanes, ServerState
 from trio_responses.testing._steering import (
     FAILED,
     SteeringState,
@@ -62,6 +59,7 @@ from trio_responses.testing._steering import (
     make_successor,
     required_input,
 )
+from trio_responses.testing._stored import RetrievableResponse, StoredResponse
 
 _log: Final = logging.getLogger(__name__)
 
@@ -82,6 +80,11 @@ class _StartedRequest:
     """The response whose steering input this request commits or makes fail."""
     is_successor: bool = False
     """Whether steering created the request, without a ``response.create`` by the client."""
+    kept: RetrievableResponse = field(init=False)
+    """The response, to be retrieved if the request stores it."""
+
+    def __post_init__(self) -> None:
+        self.kept = RetrievableResponse(self.request)
 
 
 class ResponseRunner:
@@ -89,7 +92,7 @@ class ResponseRunner:
 
     def __init__(
         self,
-        connection: OpenConnection,
+        connection: ResponseSink,
         state: ServerState,
         lanes: ServerLanes[Request],
         steering: SteeringState,
@@ -104,7 +107,15 @@ class ResponseRunner:
         while (request := self._lanes.start_next()) is not None:
             self._connection.record.max_active = self._lanes.max_active
             parent = self._steering.waiting.pop(request.lane, None)
-            nursery.start_soon(self._run_lane, self._start(request, parent), nursery)
+            outlives = self._state.outlives_connection(request)
+            home = self._state.nursery if outlives else nursery
+            home.start_soon(self._run_lane, self._start(request, parent), nursery)
+
+    async def run_alone(self, request: Request) -> None:
+        """Answer a request that shares no connection with others, as over HTTP."""
+        self._lanes.enqueue(request.lane, request)
+        self._lanes.start_next()
+        await self._respond(self._start(request, None))
 
     def _start(
         self, request: Request, parent: SteerTarget | None, *, is_successor: bool = False
@@ -122,6 +133,7 @@ class ResponseRunner:
                 strict=options.strict,
                 unknown_parameters=options.unknown_parameters,
                 names=self._state.sent_names,
+                transport=request.transport,
             )
         if started.refusal is not None:
             return started
@@ -153,6 +165,8 @@ class ResponseRunner:
                 current = await self._respond(current)
         finally:
             self._lanes.finish(lane)
+        if self._connection.is_closed:
+            return
         self.start_queued_requests(nursery)
         if started.script.delayed_close is not None:
             nursery.start_soon(self._close_later, started.script.delayed_close)
@@ -168,6 +182,17 @@ class ResponseRunner:
 
     async def _respond(self, started: _StartedRequest) -> _StartedRequest | None:
         """Answer one request, and return the successor that steering creates, or None."""
+        is_cancelled = True
+        try:
+            with started.kept.scope:
+                successor = await self._send_response(started)
+                is_cancelled = False
+                return successor
+        finally:
+            started.kept.end(cancelled=is_cancelled)
+        return None
+
+    async def _send_response(self, started: _StartedRequest) -> _StartedRequest | None:
         sent = None
         try:
             if started.parent is not None and started.parent.steers:
@@ -241,10 +266,10 @@ class ResponseRunner:
         """Send the frames of a plan, and return the plan as sent, or None if cut off."""
         total, item = len(plan.frames), -1
         for sent, frame in enumerate(plan.frames):
-            await self._run_steps(started.script.steps_at(sent, total))
+            await self._run_steps(started.request, started.script.steps_at(sent, total))
             if plan.delay and sent:
                 await trio.sleep(plan.delay)
-            if self._connection.is_closed or (
+            if self._is_lost(started.request) or (
                 sent == 0 and not await self._commit_steers(started, frame, target)
             ):
                 return None
@@ -254,8 +279,12 @@ class ResponseRunner:
                 await self._send_planned(started, plan, plan.frames[-1], target)
                 break
             await self._send_planned(started, plan, frame, target, last=sent == total - 1)
-        await self._run_steps(started.script.steps_at(total, total))
+        await self._run_steps(started.request, started.script.steps_at(total, total))
         return plan
+
+    def _is_lost(self, request: Request) -> bool:
+        """Whether a response ends here because its connection has ended."""
+        return self._connection.is_closed and not self._state.outlives_connection(request)
 
     async def _send_planned(
         self,
@@ -273,7 +302,16 @@ class ResponseRunner:
             target.continue_numbers_after(frame)
         else:
             frame = target.number_frame(frame)
+        self._keep(started, frame)
         await self._connection.send(frame)
+
+    def _keep(self, started: _StartedRequest, frame: Frame) -> None:
+        """Record an event of a response; from the first one on, the response can be retrieved."""
+        kept = started.kept
+        is_new = kept.response is None
+        kept.add(frame)
+        if is_new and kept.response is not None and started.request.stores:
+            self._state.stored.keep(str(kept.response.get("id")), kept)
 
     async def _commit_steers(
         self, started: _StartedRequest, frame: Frame, target: SteerTarget
@@ -328,23 +366,36 @@ class ResponseRunner:
         for frame in frames:
             await self._connection.send(frame)
 
-    async def _run_steps(self, steps: Sequence[Step]) -> None:
+    async def _run_steps(self, request: Request, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
                 case Drop():
                     await self._connection.drop(step.how, step.reason)
-                    await trio.sleep_forever()
+                    if not self._state.outlives_connection(request):
+                        await trio.sleep_forever()
                 case Stall():
                     await trio.sleep(float("inf") if step.seconds is None else step.seconds)
                 case Freeze():
                     self._connection.freeze()
-                    await trio.sleep_forever()
-                case SlowDown():
-                    self._connection.slow_down(step.piece, step.delay)
+                    if not self._state.outlives_connection(request):
+                        await trio.sleep_forever()
                 case Inject():
                     await self._connection.send(step.frame)
                 case Hold():
                     await step.until.wait()
+                case _:
+                    _change(self._connection, step)
+
+
+def _change(connection: ResponseSink, step: Cut | AddHeaders | SlowDown) -> None:
+    """Take a step that changes how the next events are written."""
+    match step:
+        case Cut():
+            connection.cut_after(step.size, step.how)
+        case AddHeaders():
+            connection.add_headers(step.headers)
+        case SlowDown():
+            connection.slow_down(step.piece, step.delay)
 
 
 def _output_index(frame: Frame, before: int) -> int:

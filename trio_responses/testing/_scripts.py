@@ -26,7 +26,12 @@ from trio_responses.testing._script_checks import (
 )
 
 How: TypeAlias = Literal["reset", "fin"] | int
-"""How a connection ends: with a TCP reset, a TCP FIN without a close frame, or a close code."""
+"""How a connection ends: with a TCP reset, a TCP FIN without a close frame, or a close code.
+
+HTTP has no close codes: a code ends an HTTP connection with a FIN."""
+
+CutEnd: TypeAlias = Literal["reset", "fin"]
+"""How a connection ends in the middle of a write: with a TCP reset or a TCP FIN."""
 
 
 # Answers
@@ -269,7 +274,27 @@ class Hold:
     until: trio.Event
 
 
-Step: TypeAlias = Drop | Stall | Freeze | Inject | SlowDown | Hold
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A step that ends the connection after some more bytes."""
+
+    size: int
+    how: CutEnd
+
+    def __post_init__(self) -> None:
+        """Raise on a negative size and on an unknown way to end."""
+        check_at_least("after_bytes", self.size, 0)
+        check_choice("how", self.how, get_args(CutEnd))
+
+
+@dataclass(frozen=True, slots=True)
+class AddHeaders:
+    """A step that adds headers to an HTTP answer."""
+
+    headers: Mapping[str, str]
+
+
+Step: TypeAlias = Cut | AddHeaders | Drop | Stall | Freeze | Inject | SlowDown | Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +312,8 @@ class DelayedClose:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRefusal:
-    """A handshake fault: an HTTP response in place of the upgrade."""
+class HTTPAnswer:
+    """An HTTP answer; as a handshake fault, in place of the upgrade or of the usual answer."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -331,7 +356,7 @@ class HandshakeAcceptThenDrop:
 
 
 HandshakeFault: TypeAlias = (
-    HttpRefusal | HandshakeHang | HandshakeDrop | HandshakeGarbage | HandshakeAcceptThenDrop
+    HTTPAnswer | HandshakeHang | HandshakeDrop | HandshakeGarbage | HandshakeAcceptThenDrop
 )
 
 
@@ -408,6 +433,23 @@ class Script:
         Pings get no answer.
         """
         return self._add_step(after_events, Freeze())
+
+    def cut(self, *, after_bytes: int, how: CutEnd = "reset", after_events: int | None = 0) -> Self:
+        """End the connection after some more bytes, which may be in the middle of an event.
+
+        :param after_bytes: The number of bytes that the server writes to the connection before its
+            end. Over HTTP, the head of the answer and the framing count as well.
+        :param after_events: The number of events before the count of bytes begins.
+        """
+        return self._add_step(after_events, Cut(after_bytes, how))
+
+    def with_headers(self, headers: Mapping[str, str]) -> Self:
+        """Add headers to the HTTP answer, or replace them; over WebSocket, nothing happens.
+
+        For example ``x-ratelimit-remaining-requests``, or a wrong ``content-type``. With
+        ``content-encoding: gzip``, the body is compressed.
+        """
+        return self._add_step(0, AddHeaders(headers))
 
     def inject(self, frame: Frame, *, after_events: int | None = 0) -> Self:
         """Send an extra frame after some events: a keepalive, invalid JSON or a binary frame."""

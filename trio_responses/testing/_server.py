@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, Unpack, final
+from typing import Any, Final, Literal, Unpack, final, get_args
 
 import trio
 
@@ -19,11 +19,23 @@ from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._endpoint import Endpoint
 from trio_responses._instruments.recording import Recording
 from trio_responses.testing._frames import ErrorShape, Frame, default_message
-from trio_responses.testing._handshake import ConnectionHandler, json_refusal
-from trio_responses.testing._records import Connection, Records, Request, SteerRequest
+from trio_responses.testing._handshake import ConnectionHandler
+from trio_responses.testing._http_answers import json_refusal
+from trio_responses.testing._records import (
+    Connection,
+    HTTPRequest,
+    Records,
+    Request,
+    ServerTransport,
+    SteerRequest,
+)
 from trio_responses.testing._replay import plan_replay
 from trio_responses.testing._responder import default_answer
-from trio_responses.testing._script_checks import check_at_least, check_connection_end
+from trio_responses.testing._script_checks import (
+    check_at_least,
+    check_choice,
+    check_connection_end,
+)
 from trio_responses.testing._scripts import (
     Answer,
     Call,
@@ -34,7 +46,7 @@ from trio_responses.testing._scripts import (
     HandshakeGarbage,
     HandshakeHang,
     How,
-    HttpRefusal,
+    HTTPAnswer,
     Reply,
     ReplyOptions,
     Responder,
@@ -64,8 +76,10 @@ class ServerStatistics:
     max_open: int
     """The highest number of WebSockets open at once."""
     requests: int
-    """Requests in ``server.requests``: received ``response.create`` frames, and successors that
-    steering created."""
+    """Requests in ``server.requests``: received ``response.create`` frames and ``POST /responses``,
+    and successors that steering created."""
+    http_requests: int
+    """HTTP requests in ``server.http_requests``; upgrades are none."""
     responses: int
     """Responses sent in full: warm-ups included, failures excluded."""
     active: int
@@ -102,7 +116,7 @@ class ResponsesServer:
 
     @property
     def requests(self) -> Records[Request]:
-        """Received ``response.create`` frames and successors, in the order of arrival.
+        """Received creations of responses, by frame or by POST, and successors, in order.
 
         Of these records, and of the others, the server keeps the latest ``max_remembered``.
         """
@@ -129,6 +143,11 @@ class ResponsesServer:
         return self._state.connections
 
     @property
+    def http_requests(self) -> Records[HTTPRequest]:
+        """Received HTTP requests of every kind except upgrades, in the order of arrival."""
+        return self._state.http_requests
+
+    @property
     def errors(self) -> list[Exception]:
         """Exceptions of responders, of connections, and of calls of unoffered functions."""
         return self._state.errors
@@ -142,6 +161,7 @@ class ResponsesServer:
             open=len(state.open_connections),
             max_open=state.max_open,
             requests=len(state.requests),
+            http_requests=len(state.http_requests),
             responses=state.responses,
             active=state.active,
             max_active=state.max_active,
@@ -313,50 +333,66 @@ class ResponsesServer:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         times: int | None = 1,
+        over: ServerTransport = "websocket",
     ) -> None:
-        """Answer the next upgrades with an HTTP status.
+        """Answer the next upgrades with an HTTP status, without a WebSocket.
+
+        HTTP requests are answered meanwhile, as by a proxy that breaks WebSockets only.
 
         :param code: ``error.code`` in the JSON body.
         :param message: ``error.message`` in the JSON body; None takes the default of the code.
         :param headers: More response headers, such as ``Retry-After``.
         :param body: A body in place of the JSON error.
         :param times: The number of handshakes; None is all.
+        :param over: ``http`` answers the next HTTP requests in this way instead, ``both`` as many
+            upgrades and HTTP requests.
         """
         refusal = json_refusal(
             status, code=code, message=message or default_message(code), headers=headers or {}
         )
         if body is not None:
-            refusal = HttpRefusal(status=status, headers=headers or {}, body=body)
-        self._add_fault(refusal, times)
+            refusal = HTTPAnswer(status=status, headers=headers or {}, body=body)
+        self._add_fault(refusal, times, over)
 
-    def hang_handshake(self, *, times: int | None = 1) -> None:
-        """Read the next upgrade requests and never answer them."""
-        self._add_fault(HandshakeHang(), times)
+    def hang_handshake(self, *, times: int | None = 1, over: ServerTransport = "websocket") -> None:
+        """Read the next upgrades, or HTTP requests, and never answer them."""
+        self._add_fault(HandshakeHang(), times, over)
 
     def drop_handshake(
-        self, how: Literal["fin", "reset"] = "fin", *, times: int | None = 1
+        self,
+        how: Literal["fin", "reset"] = "fin",
+        *,
+        times: int | None = 1,
+        over: ServerTransport = "websocket",
     ) -> None:
-        """End the connection in place of an answer to the next upgrades."""
-        self._add_fault(HandshakeDrop(how), times)
+        """End the connection in place of an answer to the next upgrades, or HTTP requests."""
+        self._add_fault(HandshakeDrop(how), times, over)
 
     def garble_handshake(
-        self, data: bytes = b"\x00\xffnot http\r\n\r\n", *, times: int | None = 1
+        self,
+        data: bytes = b"\x00\xffnot http\r\n\r\n",
+        *,
+        times: int | None = 1,
+        over: ServerTransport = "websocket",
     ) -> None:
-        """Answer the next upgrades with these bytes, then end the connection."""
-        self._add_fault(HandshakeGarbage(data), times)
+        """Answer the next upgrades, or HTTP requests, with these bytes; then end the connection."""
+        self._add_fault(HandshakeGarbage(data), times, over)
 
     def drop_on_accept(self, how: How = "fin", *, reason: str = "", times: int | None = 1) -> None:
         """Accept the next upgrades and end the connections at once."""
         self._add_fault(HandshakeAcceptThenDrop(how, reason), times)
 
-    def _add_fault(self, fault: HandshakeFault, times: int | None) -> None:
+    def _add_fault(
+        self, fault: HandshakeFault, times: int | None, over: ServerTransport = "websocket"
+    ) -> None:
+        check_choice("over", over, get_args(ServerTransport))
         if _is_positive(times):
-            self._state.handshake_faults.append((fault, times))
+            self._state.add_handshake_fault(fault, times, over)
 
     # Open connections
 
     async def send_raw(self, frame: Frame, *, connection: int | None = None) -> None:
-        """Send an extra frame now, on one open connection or on all of them.
+        """Send an extra frame now, on one open WebSocket or on all of them.
 
         Waits if a client does not read. A checkpoint if a connection is open. If cancelled, some
         connections may not have received the frame, and one may be unusable.
@@ -370,6 +406,8 @@ class ResponsesServer:
 
     async def close_all(self, code: int = 1001, reason: str = "") -> None:
         """Close every open connection with a close code, and wait for the close handshakes.
+
+        HTTP connections have no close codes and are just closed.
 
         Takes at most the server's ``close_timeout`` seconds. A checkpoint.
 
@@ -388,12 +426,12 @@ class ResponsesServer:
 
     def freeze_all(self) -> None:
         """Make every open connection half-open: it neither reads nor writes, and stays open."""
-        for each in self._state.open_connections:
+        for each in (*self._state.open_connections, *self._state.http_connections):
             each.freeze()
 
     async def _drop_all(self, how: How, reason: str) -> None:
         async with trio.open_nursery() as nursery:
-            for each in tuple(self._state.open_connections):
+            for each in (*self._state.open_connections, *self._state.http_connections):
                 nursery.start_soon(each.drop, how, reason)
 
     # Ways to connect
@@ -520,6 +558,8 @@ async def open_test_server(
     max_remembered: int | None = MAX_REMEMBERED,
     close_timeout: float = 5,
     wall_clock: Callable[[], float] | None = None,
+    transport: ServerTransport = "both",
+    finish_lost: bool = False,
 ) -> AsyncGenerator[ResponsesServer, None]:
     """Run a Responses server for the length of an ``async with`` block.
 
@@ -548,13 +588,18 @@ async def open_test_server(
     :param ping_interval: Seconds between pings of the server; None sends no pings.
     :param ping_timeout: Seconds without a pong before the server closes with 1011.
     :param max_message_size: Characters in the largest accepted frame; a larger frame closes the
-        connection with 1009.
+        connection with 1009. Over HTTP the limit is 64 MiB, and the answer status 413.
     :param max_remembered: The number of requests, steering inputs, connections and stored responses
         that the server keeps, of each the latest; None keeps all of them.
     :param close_timeout: Seconds that the server waits for the answer to its close frame.
     :param wall_clock: The source of ``created_at``, in Unix seconds; None counts from a fixed date,
         so that every run gives the same frames.
+    :param transport: The transports that the server speaks. With ``websocket``, HTTP requests get
+        status 426; with ``http``, upgrades get status 405.
+    :param finish_lost: Whether a response with ``store`` goes on when its connection is lost, and
+        can be retrieved; if not, the server cancels it. Background responses always go on.
     """
+    check_choice("transport", transport, get_args(ServerTransport))
     check_at_least("max_remembered", max_remembered, 1)
     options = ServerOptions(
         api_key=api_key,
@@ -569,7 +614,9 @@ async def open_test_server(
         unknown_parameters=unknown_parameters,
         strict=strict,
         max_remembered=max_remembered,
+        transport=transport,
+        finish_lost=finish_lost,
     )
     async with open_collapsing_nursery() as nursery:
-        yield ResponsesServer(ServerState(options=options), nursery)
+        yield ResponsesServer(ServerState(options=options, nursery=nursery), nursery)
         nursery.cancel_scope.cancel()

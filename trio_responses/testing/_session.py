@@ -5,6 +5,7 @@ cancelled then; a close handshake that the server has started finishes first.
 """
 
 import contextlib
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -23,7 +24,7 @@ from trio_responses.testing._frames import (
 from trio_responses.testing._records import Connection, Request, SteerRequest
 from trio_responses.testing._request_checks import check_lane, parse_frame
 from trio_responses.testing._runner import ResponseRunner
-from trio_responses.testing._scripts import How
+from trio_responses.testing._scripts import CutEnd, How
 from trio_responses.testing._state import MAX_NAMES, ServerLanes, ServerState
 from trio_responses.testing._steering import SteeringState
 from trio_responses.testing._streams import FaultyStream
@@ -93,6 +94,13 @@ class Session:
     def slow_down(self, piece: int | None, delay: float) -> None:
         """Write a few bytes at a time from now on, see :meth:`FaultyStream.slow_down`."""
         self._stream.slow_down(piece, delay)
+
+    def cut_after(self, size: int, how: CutEnd) -> None:
+        """End the connection after some more bytes, see :meth:`FaultyStream.cut_after`."""
+        self._stream.cut_after(size, how)
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Do nothing: only an HTTP answer has headers of its own."""
 
     def forget(self, response_id: str | None) -> None:
         """Remove a response, or all (None), from the cache of every lane (``stream_id``)."""

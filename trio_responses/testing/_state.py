@@ -7,19 +7,34 @@ its latest response and no older one (docs/protocol.md 5.1, 5.2). Nothing in thi
 
 import inspect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
 from trio_responses.testing._frames import Frame
-from trio_responses.testing._history import History
 from trio_responses.testing._item_checks import SentNames
-from trio_responses.testing._records import Connection, Records, Request, SteerRequest
+from trio_responses.testing._records import (
+    Connection,
+    HTTPRequest,
+    Records,
+    Request,
+    ServerTransport,
+    SteerRequest,
+    Transport,
+)
 from trio_responses.testing._responder import default_answer
 from trio_responses.testing._response_plans import IdGenerator
-from trio_responses.testing._scripts import Answer, HandshakeFault, How, Responder, Script
+from trio_responses.testing._scripts import (
+    Answer,
+    CutEnd,
+    HandshakeFault,
+    How,
+    Responder,
+    Script,
+)
+from trio_responses.testing._stored import ResponseStore, StoredResponse
 
 MAX_ACTIVE: Final = 16
 MAX_NAMES: Final = 32
@@ -31,16 +46,6 @@ _T = TypeVar("_T")
 _RequestT = TypeVar("_RequestT")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResponse:
-    """A finished response that a request can continue."""
-
-    id: str
-    history: History
-    """Every input item and output item of the chain that ends with this response, oldest first;
-    after a compaction, the items from the compaction item on."""
-
-
 # One connection
 
 
@@ -50,37 +55,6 @@ class _Lane(Generic[_RequestT]):
     latest: StoredResponse | None = None
     running: bool = False
     queue: deque[_RequestT] = field(default_factory=deque[_RequestT])
-
-
-class ResponseStore:
-    """The responses with ``store`` set that a server keeps: the latest ones.
-
-    :param limit: The number of responses to keep; None is all.
-    """
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._responses: dict[str, StoredResponse] = {}
-        self.has_dropped: bool = False
-        """Whether a response was dropped for a later one."""
-
-    def get(self, response_id: str) -> StoredResponse | None:
-        """Return a response, or None."""
-        return self._responses.get(response_id)
-
-    def save(self, response: StoredResponse) -> None:
-        """Keep a response, and drop the oldest one beyond the limit."""
-        self._responses[response.id] = response
-        if self._limit is not None and len(self._responses) > self._limit:
-            del self._responses[next(iter(self._responses))]
-            self.has_dropped = True
-
-    def forget(self, response_id: str | None) -> None:
-        """Remove a response, or all (None)."""
-        if response_id is None:
-            self._responses.clear()
-        else:
-            self._responses.pop(response_id, None)
 
 
 class ServerLanes(Generic[_RequestT]):
@@ -156,18 +130,21 @@ class ServerLanes(Generic[_RequestT]):
                 lane.latest = None
 
 
-class OpenConnection(Protocol):
-    """The interface through which the server and the running responses control a WebSocket."""
+class ResponseSink(Protocol):
+    """The interface through which a running response sends its events.
+
+    It is a WebSocket, or the answer to one HTTP request.
+    """
 
     record: Connection
 
     @property
     def is_closed(self) -> bool:
-        """Whether the WebSocket has ended."""
+        """Whether the connection has ended."""
         ...
 
     async def send(self, frame: Frame) -> None:
-        """Send one frame; do nothing on a WebSocket that has ended."""
+        """Send one frame; do nothing on a connection that has ended."""
 
     async def drop(self, how: How, reason: str = "") -> None:
         """End the connection with a close code, a FIN or a reset."""
@@ -178,8 +155,28 @@ class OpenConnection(Protocol):
     def slow_down(self, piece: int | None, delay: float) -> None:
         """Write ``piece`` bytes every ``delay`` seconds from now on; None ends the slow writing."""
 
+    def cut_after(self, size: int, how: CutEnd) -> None:
+        """End the connection after ``size`` more bytes."""
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Add headers to the HTTP answer; do nothing on a WebSocket."""
+
+
+class OpenWebSocket(ResponseSink, Protocol):
+    """The interface through which the server controls an open WebSocket."""
+
     def forget(self, response_id: str | None) -> None:
         """Remove a response, or all (None), from all lanes of the connection."""
+
+
+class OpenHTTPConnection(Protocol):
+    """The interface through which the server controls an open HTTP connection."""
+
+    async def drop(self, how: How, reason: str = "") -> None:
+        """End the connection with a FIN or a reset."""
+
+    def freeze(self) -> None:
+        """Make the connection half-open."""
 
 
 # The whole server
@@ -201,6 +198,8 @@ class ServerOptions:
     unknown_parameters: bool
     strict: bool
     max_remembered: int | None
+    transport: ServerTransport
+    finish_lost: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -208,12 +207,15 @@ class ServerState:
     """The state that all connections of a server share: scripts, records and stored responses."""
 
     options: ServerOptions
+    nursery: trio.Nursery
+    """Runs the responses that go on without their connection."""
     responder: Responder = default_answer
     scripts: deque[Script] = field(default_factory=deque[Script])
-    handshake_faults: deque[tuple[HandshakeFault, int | None]] = field(
-        default_factory=deque[tuple[HandshakeFault, int | None]]
+    handshake_faults: dict[Transport, deque[tuple[HandshakeFault, int | None]]] = field(
+        default_factory=lambda: {"websocket": deque(), "http": deque()}
     )
-    """The faults of the next handshakes, each with its remaining uses; None is no limit."""
+    """The faults of the next upgrades and of the next HTTP requests, each with its remaining uses;
+    None is no limit."""
     steer_refusals: deque[tuple[str, int | None]] = field(
         default_factory=deque[tuple[str, int | None]]
     )
@@ -223,8 +225,11 @@ class ServerState:
     requests: Records[Request] = field(init=False)
     steers: Records[SteerRequest] = field(init=False)
     connections: Records[Connection] = field(init=False)
-    open_connections: list[OpenConnection] = field(default_factory=list[OpenConnection])
+    http_requests: Records[HTTPRequest] = field(init=False)
+    open_connections: list[OpenWebSocket] = field(default_factory=list[OpenWebSocket])
     """The open WebSockets, oldest first."""
+    http_connections: list[OpenHTTPConnection] = field(default_factory=list[OpenHTTPConnection])
+    """The open HTTP connections, oldest first."""
     ids: IdGenerator = field(default_factory=IdGenerator)
     errors: list[Exception] = field(default_factory=list[Exception])
     max_open: int = 0
@@ -249,6 +254,7 @@ class ServerState:
         self.requests = Records("requests", limit)
         self.steers = Records("steers", limit)
         self.connections = Records("connections", limit)
+        self.http_requests = Records("http_requests", limit)
 
     def now(self) -> float:
         """Return the time on the server's wall clock, in Unix seconds."""
@@ -269,13 +275,13 @@ class ServerState:
         kept = self.connections[-(self.options.max_remembered or 0) :]
         return self._refused_and_dropped + sum(each.is_refused for each in kept)
 
-    def add_connection(self, connection: OpenConnection) -> None:
+    def add_connection(self, connection: OpenWebSocket) -> None:
         """Record a WebSocket that opens."""
         self.open_connections.append(connection)
         self.max_open = max(self.max_open, len(self.open_connections))
         connection.record.is_open = True
 
-    def remove_connection(self, connection: OpenConnection) -> None:
+    def remove_connection(self, connection: OpenWebSocket) -> None:
         """Record a WebSocket that has ended."""
         connection.record.is_open = False
         self.open_connections.remove(connection)
@@ -302,9 +308,21 @@ class ServerState:
                 return script
         return Script()
 
-    def take_handshake_fault(self) -> HandshakeFault | None:
-        """Return the fault for the handshake that arrives, or None."""
-        return _take_next_use(self.handshake_faults)
+    def add_handshake_fault(
+        self, fault: HandshakeFault, times: int | None, over: ServerTransport
+    ) -> None:
+        """Add a fault for the next upgrades, HTTP requests, or both, each with its own count."""
+        for transport, faults in self.handshake_faults.items():
+            if over in {transport, "both"}:
+                faults.append((fault, times))
+
+    def take_handshake_fault(self, transport: Transport) -> HandshakeFault | None:
+        """Return the fault for the upgrade or HTTP request that arrives, or None."""
+        return _take_next_use(self.handshake_faults[transport])
+
+    def outlives_connection(self, request: Request) -> bool:
+        """Whether the response to ``request`` goes on when its connection has ended."""
+        return request.is_background or (self.options.finish_lost and request.stores)
 
     def take_steer_refusal(self) -> str | None:
         """Return the error code for the steering input that arrives, or None."""
@@ -316,7 +334,8 @@ class ServerState:
         self.replay_scripts.clear()
         self.replay_steers.clear()
         self.steer_refusals.clear()
-        self.handshake_faults.clear()
+        for faults in self.handshake_faults.values():
+            faults.clear()
 
     def unused_scripts(self) -> list[str]:
         """Return a description of each unused script, except those without a limit of uses."""
@@ -324,9 +343,11 @@ class ServerState:
         for code, times in self.steer_refusals:
             if times is not None:
                 unused.append(f"refuse_steers({code!r}, times={times})")
-        for fault, times in self.handshake_faults:
-            if times is not None:
-                unused.append(f"{fault!r} for {times} handshakes")
+        for transport, faults in self.handshake_faults.items():
+            what = "handshakes" if transport == "websocket" else "HTTP requests"
+            unused += [
+                f"{fault!r} for {times} {what}" for fault, times in faults if times is not None
+            ]
         return unused
 
     async def respond(self, request: Request) -> Answer:

@@ -7,7 +7,7 @@ import contextlib
 import operator
 import socket
 import struct
-from typing import Final, cast
+from typing import Final, Literal, cast
 
 import trio
 from trio.abc import HalfCloseableStream, Stream
@@ -197,6 +197,8 @@ class FaultyStream(Stream):
         self._frozen = False
         self._piece: int | None = None
         self._delay = 0.0
+        self._rest: int | None = None
+        self._end: Literal["reset", "fin"] = "reset"
         self.closed: trio.Event = trio.Event()
 
     def push_back(self, data: bytes) -> None:
@@ -207,6 +209,10 @@ class FaultyStream(Stream):
         """Write ``piece`` bytes every ``delay`` seconds from now on; None ends the slow writing."""
         self._piece, self._delay = piece, delay
 
+    def cut_after(self, size: int, how: Literal["reset", "fin"]) -> None:
+        """End the stream after ``size`` more bytes: with a reset, or with a FIN."""
+        self._rest, self._end = size, how
+
     def freeze(self) -> None:
         """Make the stream half-open: from now on, it neither reads nor writes, and stays open."""
         self._frozen = True
@@ -214,12 +220,24 @@ class FaultyStream(Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; concurrent callers wait for each other."""
         async with self._send_lock:
-            if self._piece is None:
-                await self._send_piece(data)
-                return
-            for start in range(0, len(data), self._piece):
-                await self._send_piece(bytes(data[start : start + self._piece]))
-                await trio.sleep(self._delay)
+            is_cut = self._rest is not None and len(data) >= self._rest
+            if self._rest is not None:
+                data = data[: self._rest]
+                self._rest -= len(data)
+            size = self._piece or max(len(data), 1)
+            for start in range(0, len(data), size):
+                await self._send_piece(data[start : start + size])
+                if self._piece is not None:
+                    await trio.sleep(self._delay)
+        if is_cut:
+            await self._end_cut_stream()
+
+    async def _end_cut_stream(self) -> None:
+        if self._end == "reset":
+            self.reset()
+        else:
+            await self.close_without_close_frame()
+        raise trio.BrokenResourceError("the script has cut the connection")
 
     async def _send_piece(self, data: bytes | bytearray | memoryview) -> None:
         if self._frozen:

@@ -13,6 +13,8 @@ from trio_responses import ConnectionLost, MaxRoundsExceeded
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trio_responses.testing import How, Request, ResponsesServer
 
 ROUNDS = 20
@@ -36,7 +38,7 @@ async def run_through(server: "ResponsesServer", **options: Any) -> tuple[Worker
     return worker, items
 
 
-def grows(requests: "list[Request]") -> bool:
+def grows(requests: "Sequence[Request]") -> bool:
     """Whether each history begins with the one before."""
     return all(
         after.history[: len(before.history)] == before.history

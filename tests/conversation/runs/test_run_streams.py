@@ -32,6 +32,8 @@ from trio_responses._wire import decode_item
 from trio_responses.types import FunctionCallOutput, OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trio_responses.testing import Request, ResponsesServer
 
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
@@ -340,7 +342,7 @@ async def test_a_cleared_history_during_a_run_ends_the_run(server: "ResponsesSer
 # --- Settings ----------------------------------------------------------------------------
 
 
-def choices(requests: "list[Request]") -> list[Any]:
+def choices(requests: "Sequence[Request]") -> list[Any]:
     return [request.get("tool_choice") for request in requests]
 
 
