@@ -18,7 +18,8 @@ from trio_responses import Endpoint
 from trio_responses._cli import main, probe_features
 from trio_responses._cli.probe import JSONReport, TableReport, run_probe
 from trio_responses._cli.probe_features import FEATURES, Feature, Prober, Verdict, answer_slowly
-from trio_responses.testing import Fail, Reply, Request, default_answer
+from trio_responses._transport import http
+from trio_responses.testing import Fail, Reply, Request, default_answer, open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ async def test_every_feature_of_the_embedded_server_works(server: ResponsesServe
     assert (code, report["basics"], report["model"]) == (0, True, "m")
     assert report["profile"] == {"lanes": True, "after_error": "reuse"}
     assert report["details"]["lanes"] == "side by side"
+    assert report["transports"] == ["websocket", "http"]
 
 
 @NO_WAITING
@@ -134,15 +136,17 @@ async def test_without_a_model_that_answers_the_other_features_are_skipped(
         "handshake": "works",
         "text turn": "fails",
         "pings": "works",
+        "HTTP streamed": "fails",
     }
 
 
 @NO_WAITING
 async def test_without_a_server_every_feature_is_skipped(server: ResponsesServer) -> None:
     server.stop_accepting()
+    unreachable = {"handshake": "fails", "HTTP streamed": "fails"}
     code, report = await probe(server)
     assert code == 1
-    assert report["verdicts"] == {**dict.fromkeys(NAMES, "skipped"), "handshake": "fails"}
+    assert report["verdicts"] == {**dict.fromkeys(NAMES, "skipped"), **unreachable}
     assert "attempts" not in report["details"]["handshake"]
 
 
@@ -219,6 +223,90 @@ async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
     assert re.search(r"^lanes +works +\d\.\d\d s  side by side$", out.getvalue(), re.MULTILINE)
     assert "Endpoint.compatible('ws://localhost/v1/responses', lanes=True" in out.getvalue()
 
+
+# --- HTTP --------------------------------------------------------------------------------
+
+
+HTTP_NAMES = [feature.name for feature in FEATURES if feature.over_http]
+WEBSOCKET_NAMES = [name for name in NAMES if name not in HTTP_NAMES]
+
+
+@NO_WAITING
+async def test_a_server_without_websocket_mode_is_probed_over_http() -> None:
+    async with open_test_server(transport="http") as server:
+        code, report = await probe(server, "old", "m")
+    assert code == 0
+    assert report["verdicts"] == {
+        **dict.fromkeys(WEBSOCKET_NAMES, "skipped"),
+        **dict.fromkeys(HTTP_NAMES, "works"),
+        "handshake": "no",
+    }
+    assert report["details"]["handshake"].startswith("the server has no WebSocket mode: ")
+    assert "status 405" in report["details"]["handshake"]
+    assert (report["transports"], report["profile"]) == (["http"], {"transport": "http"})
+
+
+@NO_WAITING
+async def test_the_profile_of_a_server_without_websocket_mode_uses_http() -> None:
+    out = io.StringIO()
+    async with open_test_server(transport="http") as server:
+        endpoint = Endpoint.compatible(server.url)
+        prober = Prober(endpoint, api_key="", models=("m",), timeout=30, dial=server.dial)
+        assert await run_probe(prober, TableReport(out, colour=False)) == 0
+    shown = out.getvalue().splitlines()[-1]
+    profile = "Endpoint.compatible('ws://localhost/v1/responses', transport='http')"
+    assert shown == f"the basics work over HTTP; its profile: {profile}"
+    assert Endpoint.compatible("ws://localhost/v1/responses", transport="http")
+
+
+@NO_WAITING
+async def test_a_server_without_http_has_its_websocket_profile() -> None:
+    async with open_test_server(transport="websocket") as server:
+        code, report = await probe(server)
+    assert (code, report["transports"]) == (0, ["websocket"])
+    assert report["verdicts"]["HTTP streamed"] in {"no", "fails"}
+    assert report["verdicts"]["HTTP retrieve"] == "skipped"
+
+
+@NO_WAITING
+async def test_without_the_extra_http_is_skipped_and_the_extra_named(
+    server: ResponsesServer, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(http, "find_spec", lambda _: None)
+    code, report = await probe(server)
+    assert (code, report["transports"]) == (0, ["websocket"])
+    for name in HTTP_NAMES:
+        assert report["verdicts"][name] == "skipped"
+        assert report["details"][name] == 'needs httpcore2: pip install "trio-responses[http]"'
+
+
+def answer_http(
+    monkeypatch: Patch, server: ResponsesServer, change: Callable[[Exchange], HTTPAnswer | None]
+) -> None:
+    """Let the server answer some HTTP requests in another way."""
+    answer = ConnectionHandler._answer_http
+
+    async def answer_changed(self: ConnectionHandler, exchange: Exchange) -> None:
+        changed = change(exchange)
+        await (answer(self, exchange) if changed is None else exchange.respond(changed))
+
+    monkeypatch.setattr(ConnectionHandler, "_answer_http", answer_changed)
+
+
+WHOLE: dict[str, Any] = {
+    "id": "r",
+    "object": "response",
+    "status": "completed",
+    "model": "m",
+    "output": [
+        {
+            "type": "message",
+            "id": "x",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "pong", "annotations": []}],
+        }
+    ],
+}
 
 # --- As a command ------------------------------------------------------------------------
 
