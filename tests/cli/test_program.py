@@ -26,6 +26,7 @@ from tests.cli.cli_driver import (
     Prepare,
     PrepareServer,
     clear_environment,
+    hide_http_packages,
     prepare_next_server,
     running,
     serving,
@@ -37,7 +38,6 @@ from trio_responses._cli import running as cli_running
 from trio_responses._cli.arguments import make_parser
 from trio_responses._cli.demo import Screen
 from trio_responses._cli.server_choice import DEFAULT_MODEL
-from trio_responses._transport import http
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
 
 
@@ -422,7 +422,7 @@ def test_without_the_extra_the_demo_skips_http_and_names_the_extra(
     capsys: Capture, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(trio, "run", run_over_sockets)
-    monkeypatch.setattr(http, "find_spec", lambda _: None)
+    hide_http_packages(monkeypatch)
     assert main(["demo"]) == 0
     out, _ = capsys.readouterr()
     assert ' - skipped: this step needs httpcore2: pip install "trio-responses[http]"\n' in out
@@ -433,7 +433,7 @@ def test_without_the_extra_the_demo_skips_http_and_names_the_extra(
 def test_http_without_the_extra_is_an_error_that_names_it(
     command: list[str], capsys: Capture, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(http, "find_spec", lambda _: None)
+    hide_http_packages(monkeypatch)
     assert main([*command, "--transport", "http"]) == 1
     assert capsys.readouterr() == (
         "",
@@ -467,7 +467,7 @@ def test_ask_uses_http_where_a_server_has_no_websocket_mode(capsys: Capture) -> 
 def test_without_the_extra_a_server_without_websocket_mode_is_an_error_that_names_it(
     capsys: Capture, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(http, "find_spec", lambda _: None)
+    hide_http_packages(monkeypatch)
     with serving("--transport", "http") as (_, url):
         assert main(["ask", "--base-url", url, "Hi"]) == 1
         assert "install the extra trio-responses[http]" in capsys.readouterr().err
@@ -522,7 +522,9 @@ def refuse_nothing(*_: object, **__: object) -> None:
 
 
 class Sabotage(NamedTuple):
-    """A replaced part of the demo, the steps to run (in hexadecimal), those that must fail, and the reason shown.
+    """A replaced part of the demo, the steps to run, those that must fail, and the reason shown.
+
+    The numbers of the steps are hexadecimal digits.
 
     The demo has no options, so that a test replaces its private functions.
     """

@@ -392,7 +392,7 @@ def _describe_event(event: Event) -> str | None:
             return f"reconnected after {outage:.1f} s, at attempt {attempts}"
         case ConnectionRotated():
             return "the socket was replaced before it reached its maximum age"
-        case TransportChanged(transport="http", error=error):
+        case TransportChanged(error=ResponsesError() as error):
             return f"requests go over HTTP from now on: {describe_error(error)}"
         case TransportChanged():
             return "a WebSocket is open again: requests go over it from now on"

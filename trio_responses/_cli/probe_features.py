@@ -240,6 +240,8 @@ TERMINAL_EVENTS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 STEER_STALL: Final = 20.0
 """Seconds without an event after which steering input counts as ignored."""
 PINGS: Final = Keepalive(interval=0.5, timeout=2.0)
+REST_SECONDS: Final = 0.5
+"""Seconds that the end of an HTTP answer may take after the end of its response."""
 PING_SECONDS: Final = PINGS.interval + PINGS.timeout + 0.5
 """Seconds to wait on an idle connection: long enough for an unanswered ping to be noticed."""
 
@@ -473,10 +475,11 @@ async def _http_keepalive(prober: Prober) -> Judgement:
     dialled: list[str] = []
     dial = prober.count_dials(dialled)
     async with prober.connect(transport="http", dial=dial) as connection:
-        for _ in range(2):
-            await connection.create(PONG, model=prober.model)
+        await connection.create(PONG, model=prober.model)
+        await trio.sleep(REST_SECONDS)
+        await connection.create(PONG, model=prober.model)
     if len(dialled) == 1:
-        return Verdict.WORKS, "two requests used one HTTP connection"
+        return Verdict.WORKS, f"two requests used one HTTP connection, {REST_SECONDS:g} s apart"
     return Verdict.NO, "each request needed an HTTP connection of its own"
 
 
