@@ -327,7 +327,7 @@ def store_something_else(request: HTTPRequest) -> HTTPAnswer | None:
 
 def store_half(request: HTTPRequest) -> HTTPAnswer | None:
     name = request.path.rpartition("/")[2]
-    stored = {**WHOLE, "id": name, "output": [], "status": "in_progress"}
+    stored: dict[str, Any] = {**WHOLE, "id": name, "output": [], "status": "in_progress"}
     return json_answer(200, stored) if request.method == "GET" else None
 
 
