@@ -710,7 +710,8 @@ class IncompleteError(ParseError):
     def __init__(self, response: Response) -> None:
         details = response.incomplete_details
         self.reason: str | None = details.reason if details is not None else None
-        super().__init__(f"is incomplete: {printable(str(self.reason), SHORT)}", response)
+        reason = self.reason or response.status
+        super().__init__(f"is incomplete: {printable(str(reason), SHORT)}", response)
 
 
 class ParseMismatchError(ParseError, ValueError):

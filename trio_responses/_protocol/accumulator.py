@@ -426,6 +426,8 @@ def _make_append_rule(kind: str, part: str | None) -> Rule:
 def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
     """Return a rule for events that contain the whole text of a part, which replaces its pieces.
 
+    An empty text replaces none: some servers leave it out there.
+
     :param part: the field with the number of the part, if the text has several.
     :param source: the field with the text.
     """
@@ -434,7 +436,9 @@ def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
         for event in events:
             item = accumulator._item_at(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
-            item.pieces[place] = [getattr(event, source)]
+            text = getattr(event, source)
+            if text:
+                item.pieces[place] = [text]
 
     return rule
 

@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.calls import CALL_TYPES, OUTPUT_TYPES, call_key, make_error_output
+from trio_responses._protocol.calls import (
+    CALL_TYPES,
+    OUTPUT_TYPES,
+    call_key,
+    hosted_call_key,
+    make_error_output,
+)
+from trio_responses._protocol.input_forms import is_well_formed, repair
 from trio_responses._protocol.raw_items import RawItems
 
 if TYPE_CHECKING:
@@ -110,6 +117,13 @@ OPTIONAL_ID: Final = frozenset(
     }
 )
 """The types of items whose ``id`` can be left out, which is needed if two items have the same."""
+ID_PREFIXES: Final[Mapping[str, str]] = {
+    "custom_tool_call": "ctc",
+    "function_call": "fc",
+    "message": "msg",
+    "reasoning": "rs",
+}
+"""How the ids of some types of items have to begin. Messages of others may have other ids."""
 SHARED_ID: Final = "local_shell_call_output"
 """The type of an item whose ``id`` is that of another item."""
 
@@ -124,6 +138,7 @@ OUTPUT_TEXTS: Final = frozenset({"text", "stdout", "stderr"})
 
 NOT_OF_THE_MODEL: Final = (*CALL_TYPES, "configuration_update", "compaction_trigger")
 """The types of items that do not end the search for the item to which reasoning led."""
+ROLE_OF_MODEL: Final = b'"assistant"'
 ROLES_OF_OTHERS: Final = (b'"user"', b'"system"', b'"developer"')
 """The roles of messages that the model did not write."""
 
@@ -305,8 +320,13 @@ class InputForm:
         """Convert the next piece of the history."""
         entries = _read(piece.items)
         kept: list[tuple[_Fields, msgspec.Raw]] = []
-        for fields, raw in entries:
+        well_formed = is_well_formed(piece.items)
+        for given, raw in entries:
+            fields = given
             new = _convert(fields, raw, self.rules, piece.origin)
+            if new is not None and not well_formed:
+                new, old = repair(new), new
+                fields = fields if new is None or new is old else _read_one(new)
             if new is not None:
                 new = self._with_unique_id(fields, new)
             if new is not None and self._matches(fields, new):
@@ -315,9 +335,16 @@ class InputForm:
         self._pieces.append(_join(piece.items, new_items, [raw for _, raw in entries]))
 
     def _with_unique_id(self, fields: _Fields, raw: msgspec.Raw) -> msgspec.Raw | None:
-        """Return an item without an id that an earlier item has; `None` if it needs the id."""
-        if not isinstance(fields.id, str) or not fields.id or fields.kind == SHARED_ID:
+        """Return an item without an id that an earlier item has; `None` if it needs the id.
+
+        An id that the API does not take, because of how it begins, is left out, too.
+        """
+        if not isinstance(fields.id, str) or fields.kind == SHARED_ID:
             return raw
+        prefix = ID_PREFIXES.get(fields.kind)
+        if prefix is not None and not fields.id.startswith(prefix):
+            other = fields.kind == "message" and bytes(fields.role) != ROLE_OF_MODEL
+            return raw if other else _with_changes(raw, {"id": None})
         if fields.id not in self._ids:
             self._ids.add(fields.id)
             return raw
@@ -330,7 +357,10 @@ class InputForm:
             return True
         key = call_key(raw)
         if key is None:  # the server runs the call, or nothing can answer it
-            return bool(fields.execution == "server")
+            hosted = hosted_call_key(raw)
+            if hosted is not None:
+                self._open.setdefault(hosted, None)
+            return hosted is not None or bool(fields.execution == "server")
         was_open = key in self._open
         if kind in CALL_TYPES:
             self._open.pop(key, None)

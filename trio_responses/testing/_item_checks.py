@@ -166,7 +166,7 @@ ITEMS: Final[Mapping[str, Fields]] = {
         {"tools": _ARRAY}, {**_ID_AND_STATUS, "call_id": _TEXT, "execution": _TOOL_SIDE}
     ),
     "reasoning": Fields(
-        {"id": _TEXT, "summary": _ARRAY}, {"content": _ARRAY, "encrypted_content": _TEXT}
+        {"summary": _ARRAY}, {**_ID, "content": _ARRAY, "encrypted_content": _TEXT}
     ),
     "compaction": Fields({"encrypted_content": _TEXT}, _ID),
     "compaction_trigger": Fields({}, _ID),

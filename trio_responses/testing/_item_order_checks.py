@@ -129,7 +129,7 @@ def _check_reasoning(given: _Input) -> Iterator[RequestRefusal]:
         if item.get("type") == "reasoning" and (
             not following or following.get("role") in _CLIENT_ROLES or output_key(following)
         ):
-            yield refuse("reasoning_alone", id=item["id"])
+            yield refuse("reasoning_alone", id=item.get("id"))
 
 
 def _check_persistence(given: _Input) -> Iterator[RequestRefusal]:
@@ -138,7 +138,7 @@ def _check_persistence(given: _Input) -> Iterator[RequestRefusal]:
     for item in given.items:
         is_open = item.get("type") == "reasoning" and not item.get("encrypted_content")
         if is_open or item.get("type") == "item_reference":
-            yield refuse("not_persisted", id=item["id"])
+            yield refuse("not_persisted", id=item.get("id"))
 
 
 def _check_encrypted_content(given: _Input) -> Iterator[RequestRefusal]:
