@@ -218,14 +218,14 @@ class Play:
         replaced = await conversation.fork()
         await replaced.replace_history(conversation.raw_items)
         async with connection.restore_conversation(saved) as restored:
+            await self.server.reset_all()
+            if self.shape.store:
+                self.server.forget_all()
             for each in (conversation, fork, restored, replaced):
-                await self.server.reset_all()
-                before = self.server.forget_all() if self.shape.store else None
-                assert before is None
                 await each.create("And now?")
                 assert self.server.requests[-1].get("previous_response_id") is None
-                await each.create("And then?")
-                assert self.server.requests[-1].get("previous_response_id") is not None
+            await conversation.create("And then?")
+            assert self.server.requests[-1].get("previous_response_id") is not None
 
 
 def decoded(items: tuple[msgspec.Raw, ...]) -> list[Json]:

@@ -559,7 +559,8 @@ def _tell_apart(shape: ResponseShape) -> ResponseShape:
     for one in shape.items:
         added = one.item if one.added is None else one.added
         done = one.item if one.done is None else one.done
-        items.append(replace(one, added=added, done=done, repeated=False))
+        final = one.final if unique else one.item  # there, the position says nothing
+        items.append(replace(one, added=added, done=done, final=final, repeated=False))
     return replace(shape, items=tuple(items), named=shape.named and unique)
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from trio_responses import _wire as wire
+from trio_responses._wire import lenient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -133,8 +134,17 @@ _decoder: Final = msgspec.json.Decoder(_ItemFields)
 
 def _fields_of(raw: msgspec.Raw) -> _ItemFields:
     try:
-        return _decoder.decode(raw)
-    except wire.DECODE_ERRORS:  # of another shape: never filled
+        fields: _ItemFields = lenient.decode_strictly(_decoder, raw)
+    except wire.DECODE_ERRORS:
+        fields = _read_leniently(raw)
+    return fields
+
+
+def _read_leniently(raw: msgspec.Raw) -> _ItemFields:
+    """Return the fields of an item of another shape; a field of a wrong type counts as missing."""
+    try:
+        return lenient.decode_struct(raw, _ItemFields)
+    except wire.DECODE_ERRORS:  # no object
         return _ItemFields()
 
 

@@ -207,9 +207,14 @@ def since_compaction(items: Sequence[Json]) -> Sequence[Json]:
 
 
 def history_after(history: History, output: Sequence[Json]) -> History:
-    """Return the history after a response: input and output, from a compaction in the output on."""
+    """Return the history after a response: input and output, from a compaction in the output on.
+
+    Calls that have no output yet stay.
+    """
     if any(item.get("type") == _COMPACTION for item in output):
-        return History(since_compaction(output))
+        recent = since_compaction(output)
+        before = History(output[: len(output) - len(recent)], history)
+        return History([*before.open_calls.values(), *recent])
     return History(output, history)
 
 

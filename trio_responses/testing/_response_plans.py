@@ -40,7 +40,8 @@ _ECHOED: Final[Mapping[str, Any]] = {
     "user": None,
 }
 _CREATED: Final = "response.created"
-_ENDS: Final = ("response.completed", "response.incomplete", "response.done")
+_INCOMPLETE: Final = "response.incomplete"
+_ENDS: Final = ("response.completed", _INCOMPLETE, "response.done")
 """The terminal events of responses that a later request can continue."""
 _FAILURES: Final = ("failed", "cancelled")
 """The statuses of responses that no request can continue."""
@@ -165,7 +166,9 @@ def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
     if isinstance(last, Mapping) and last.get("type") in _ENDS:
         final = responses[-1]
         if final is not None and final.status not in _FAILURES:
-            stored = (final.id, _objects(final.output or ()) or _finished_items(frames))
+            is_cut_off = _INCOMPLETE in {last["type"], f"response.{final.status}"}
+            finished = _finished_items(frames, with_added=not is_cut_off)
+            stored = (final.id, _objects(final.output or ()) or finished)
     return ResponsePlan(frames, stored=stored, is_raw=True, response_id=response_id)
 
 
@@ -179,17 +182,19 @@ def iterate_output_items(frames: Sequence[Frame]) -> Iterator[Any]:
                 yield cast("Json", response).get("output")
 
 
-def _finished_items(frames: Sequence[Frame]) -> list[Json]:
-    """Return the items that raw frames announce in events of their own, as far as they came.
+def _finished_items(frames: Sequence[Frame], *, with_added: bool) -> list[Json]:
+    """Return the items that raw frames announce in events of their own.
 
     Events before ``response.created`` are late ones of another response.
+
+    :param with_added: Whether items count that were added and not finished.
     """
     kinds = [frame.get("type") if isinstance(frame, Mapping) else None for frame in frames]
     if _CREATED in kinds:
         frames = frames[kinds.index(_CREATED) :]
     done = _items_in(frames, "response.output_item.done")
     known = [item.get("id") for item in done]
-    added = _items_in(frames, "response.output_item.added")
+    added = _items_in(frames, "response.output_item.added") if with_added else []
     return [*(item for item in added if item.get("id") not in known), *done]
 
 
