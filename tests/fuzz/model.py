@@ -100,7 +100,11 @@ def is_call(item: Json) -> bool:
 def is_unanswerable(output: Sequence[Json]) -> bool:
     """Whether an output has a call that nobody can answer."""
     last = max((n for n, item in enumerate(output) if is_message(item)), default=-1)
-    outputs = {(kind_of(item), item.get("call_id")) for item in output if isinstance(item, dict)}
+    outputs = {
+        (kind_of(item), item.get("call_id"))
+        for item in output
+        if isinstance(item, dict) and isinstance(item.get("call_id"), str)
+    }
     for number, item in enumerate(output):
         kind = kind_of(item)
         if is_call(item) and key_of(item) is None and not is_hosted(item):
@@ -110,9 +114,9 @@ def is_unanswerable(output: Sequence[Json]) -> bool:
             if not kind:
                 return True
             call_id = item.get("call_id")
-            answered = (f"{kind}_output", call_id) in outputs
-            if kind.endswith("_call") and isinstance(call_id, str) and not answered:
-                return True
+            if kind.endswith("_call") and isinstance(call_id, str):
+                if (f"{kind}_output", call_id) not in outputs:
+                    return True
     return False
 
 
@@ -173,7 +177,7 @@ FORMS["custom_tool_call_output"]["id"] = ("string", False)
 for _kind in ("tool_search_call", "local_shell_call"):
     FORMS[_kind].setdefault("id", ("string", False))
 FORMS["reasoning"]["id"] = ("string", False)
-DEFAULTS: Final = {"status": "completed", "pending_safety_checks": []}
+DEFAULTS: Final = {"status": "completed", "pending_safety_checks": [], "summary": []}
 TEXTS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
 ID_PREFIXES: Final = {
     "function_call": "fc",
@@ -210,9 +214,7 @@ def in_input_form(item: Json) -> Json:
     """Return the input form of one item by itself; `None` if it has none."""
     if not isinstance(item, dict):
         return None
-    kind = "message" if is_message(item) else kind_of(item)
-    if not kind:
-        return None
+    kind = "message" if "role" in item and "type" not in item else kind_of(item)
     item = {name: value for name, value in item.items() if name != "created_by"}
     if kind in TEXTS:
         if not isinstance(item.get("name"), str) or not item["name"]:

@@ -303,10 +303,18 @@ def _function_call(draw: DrawFn, numbers: Numbers) -> Json:
         "call_id": numbers.next("call"),
         "name": draw(st.sampled_from(["delete", "delete", "add", "unheard_of"])),
         **draw(
-            st.sampled_from([
-                {}, {}, {"namespace": None}, {"namespace": "functions"}, {"namespace": "crm"},
-                {"namespace": "crm"}, {"namespace": "hr"}, {"namespace": ""},
-            ])  # fmt: skip
+            st.sampled_from(
+                [
+                    {},
+                    {},
+                    {"namespace": None},
+                    {"namespace": "functions"},
+                    {"namespace": "crm"},
+                    {"namespace": "crm"},
+                    {"namespace": "hr"},
+                    {"namespace": ""},
+                ]
+            )  # fmt: skip
         ),
         "arguments": draw(ARGUMENTS),
         **draw(st.sampled_from([{}, {"status": "completed"}, {"status": "incomplete"}])),
@@ -528,6 +536,9 @@ def response_shapes(
         noise=tuple(draw(st.lists(NOISE, max_size=2))) if rarely(draw, 3) else (),
         extra={"vendor": {"a": [1]}} if rarely(draw) else {},
     )
+    ids = [one.item["id"] for one in items if isinstance(one.item, dict) and "id" in one.item]
+    if shape.zero and any(ids.count(one) > 1 for one in ids):
+        shape = replace(shape, zero=False)
     if shape.zero:
         shape = _tell_apart(shape)
     elif shape.ids_differ:

@@ -2,7 +2,8 @@
 
 A model or a server may send items of another form. The API refuses them as input, and with them
 every later request of the conversation. `repair` removes from an item what the API does not take.
-Items and content parts of types that are not listed here pass as they are.
+Items and content parts of types that are not listed here pass as they are, and so do items without
+a type.
 """
 
 from __future__ import annotations
@@ -250,8 +251,6 @@ def repair(raw: msgspec.Raw) -> msgspec.Raw | None:
     except DECODE_ERRORS:
         return None
     kind = _text(fields.get("type", b'"message"' if "role" in fields else b""))
-    if not kind:
-        return None
     return _repair(raw, fields, ITEMS.get(kind))
 
 

@@ -345,6 +345,8 @@ class InputForm:
         if prefix is not None and not fields.id.startswith(prefix):
             other = fields.kind == "message" and bytes(fields.role) != ROLE_OF_MODEL
             return raw if other else _with_changes(raw, {"id": None})
+        if not fields.id:
+            return raw
         if fields.id not in self._ids:
             self._ids.add(fields.id)
             return raw

@@ -94,7 +94,10 @@ def call_key(item: Json) -> CallKey | None:
     kind = str(item.get("type"))
     if kind not in OUTPUT_TYPES or is_hosted(item):
         return None
-    return _key(kind, item.get("call_id"))
+    call_id: Any = item.get("call_id")
+    if kind == "local_shell_call":
+        call_id = call_id or item.get("id")
+    return _key(kind, call_id)
 
 
 def output_key(item: Json) -> CallKey | None:

@@ -265,7 +265,7 @@ def learn_names(item: Any, names: SentNames) -> None:
     """Add the types and fields of an output item and of the objects in it to ``names``."""
     if isinstance(item, dict):
         fields = cast("Json", item)
-        kind = str(fields.get("type", "message"))
+        kind = str(fields.get("type", "message" if "role" in fields else ""))
         output_only = {_OUTPUT_ONLY_EVERYWHERE, _OUTPUT_ONLY.get(kind)}
         names.setdefault(kind, set()).update(fields.keys() - output_only)
         for value in fields.values():
