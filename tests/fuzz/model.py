@@ -286,7 +286,7 @@ def full_input(
         if isinstance(item_id, str) and item_id and kind != "local_shell_call_output":
             if item_id in ids:
                 form = FORMS.get(kind, {}).get("id", ("", True))
-                if form[1]:
+                if form[1] or kind == "reasoning":
                     continue
                 del item["id"]
             ids.add(item_id)
@@ -489,7 +489,7 @@ class Model:
         kind, _ = key
         stopped = (
             self.reason(key, call) is not None
-            or call.get("status") == "incomplete"
+            or (call.get("status") == "incomplete" and kind != "mcp_approval_request")
             or key in self.ambiguous
         )
         if kind in {"function_call", "custom_tool_call"} and not stopped:

@@ -346,6 +346,14 @@ def test_a_call_stays_if_the_new_items_answer_it() -> None:
     assert converted(call("b"), call(), answered={A}) == [call()]
 
 
+def test_an_answered_call_stays_if_a_later_one_with_its_id_has_no_output() -> None:
+    pieces = [
+        Piece(joined(call(), call("b")), Origin()),
+        Piece(joined(output(), call()), Origin()),
+    ]
+    assert decoded(to_input_items(pieces, ReplayRules())) == [call(), output()]
+
+
 def test_a_call_and_its_output_may_be_in_different_pieces() -> None:
     form = InputForm(ReplayRules())
     form.append(Piece(joined(ASK, THOUGHT, call()), Origin()))

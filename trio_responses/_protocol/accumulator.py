@@ -392,13 +392,21 @@ class Accumulator:
 
     def _on_item_added(self, events: Iterable[wire.OutputItemAdded]) -> None:
         for event in events:
-            item = self._item_at(event.output_index, getattr(event.item, "id", None), event)
+            item = self._item_at(event.output_index, _id_of(event), event)
             item.added = event
 
     def _on_item_done(self, events: Iterable[wire.OutputItemDone]) -> None:
         for event in events:
-            item = self._item_at(event.output_index, getattr(event.item, "id", None), event)
+            item = self._item_at(event.output_index, _id_of(event), event)
             item.finish(event)
+
+
+def _id_of(event: OutputItemEvent) -> str | None:
+    """Return the id of the item of an event, also if nothing else of the item can be read."""
+    item = event.item
+    if isinstance(item, wire.UnknownItem):
+        return _fields_of(event.raw_item).id
+    return item.id
 
 
 def _is_next(latest: _PartialItem, item_id: str | None, event: OutputItemEvent | None) -> bool:
@@ -447,7 +455,7 @@ def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
             item = accumulator._item_at(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
             text = getattr(event, source)
-            if text:
+            if text or place not in item.pieces:
                 item.pieces[place] = [text]
 
     return rule

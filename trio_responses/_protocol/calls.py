@@ -27,10 +27,10 @@ __all__ = [
     "CallItem",
     "CallKey",
     "call_key",
+    "container_call_key",
     "describe_undecodable_call",
     "find_calls_and_outputs",
     "find_unanswerable_call",
-    "hosted_call_key",
     "is_output_item",
     "limit_output",
     "make_error_output",
@@ -73,11 +73,15 @@ class _ItemFields(msgspec.Struct):
     caller: msgspec.Raw = msgspec.Raw()
 
     @property
+    def is_in_container(self) -> bool:
+        """Whether the call is of a shell in a container of the server."""
+        place: Any = self.environment
+        return isinstance(place, dict) and place.get("type") == "container_reference"
+
+    @property
     def is_hosted(self) -> bool:
         """Whether the server itself runs the call: a tool search, or a shell in a container."""
-        place = self.environment
-        in_container = isinstance(place, dict) and place.get("type") == "container_reference"  # pyright: ignore[reportUnknownMemberType]
-        return self.execution == "server" or in_container
+        return self.execution == "server" or self.is_in_container
 
 
 _UNREADABLE: Final = lenient.DECODE_ERRORS
@@ -119,13 +123,13 @@ def call_key(raw: msgspec.Raw) -> CallKey | None:
     return _make_key(_read_fields(raw))
 
 
-def hosted_call_key(raw: msgspec.Raw) -> CallKey | None:
-    """Return the key of a call that the server itself runs; `None` for every other item.
+def container_call_key(raw: msgspec.Raw) -> CallKey | None:
+    """Return the key of a call of a shell in a container; `None` for every other item.
 
-    The output, which the server made as well, has the same key if it does not name its maker.
+    The server runs the call and makes the output, which has the same key.
     """
     item = _read_fields(raw)
-    is_call = item.type in OUTPUT_TYPES and item.is_hosted
+    is_call = item.type in OUTPUT_TYPES and item.is_in_container
     return _make_key_of(item.type, item) if is_call else None
 
 

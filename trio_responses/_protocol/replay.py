@@ -29,7 +29,7 @@ from trio_responses._protocol.calls import (
     CALL_TYPES,
     OUTPUT_TYPES,
     call_key,
-    hosted_call_key,
+    container_call_key,
     make_error_output,
 )
 from trio_responses._protocol.input_forms import is_well_formed, repair
@@ -359,7 +359,7 @@ class InputForm:
             return True
         key = call_key(raw)
         if key is None:  # the server runs the call, or nothing can answer it
-            hosted = hosted_call_key(raw)
+            hosted = container_call_key(raw)
             if hosted is not None:
                 self._open.setdefault(hosted, None)
             return hosted is not None or bool(fields.execution == "server")
@@ -386,7 +386,9 @@ class InputForm:
         if unanswered:
             pieces = pieces.copy()
             for number in set(unanswered.values()):
-                pieces[number] = _without_calls(pieces[number], unanswered)
+                # Another piece may have an answered call with the same id.
+                own = {key for key, place in unanswered.items() if place == number}
+                pieces[number] = _without_calls(pieces[number], own)
         pieces = [items for items in pieces if items.count]
         limit = self.rules.max_items
         if limit is not None and sum(items.count for items in pieces) > limit:

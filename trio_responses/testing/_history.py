@@ -100,6 +100,13 @@ def call_key(item: Json) -> CallKey | None:
     return _key(kind, call_id)
 
 
+def hosted_key(item: Json) -> CallKey | None:
+    """Return the key of a call that the server itself runs; None for every other item."""
+    kind = str(item.get("type"))
+    is_call = kind in OUTPUT_TYPES and is_hosted(item)
+    return _key(kind, item.get("call_id")) if is_call else None
+
+
 def output_key(item: Json) -> CallKey | None:
     """Return the key of the call that an output answers; None for every other item."""
     kind = CALL_TYPES.get(str(item.get("type")))
@@ -110,7 +117,7 @@ def output_key(item: Json) -> CallKey | None:
 
 
 def _key(kind: str, call_id: Any) -> CallKey | None:
-    return (kind, call_id) if isinstance(call_id, str) else None
+    return (kind, call_id) if isinstance(call_id, str) and call_id else None
 
 
 def is_hosted(item: Json) -> bool:
