@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.fuzz import model as book
-from tests.fuzz.shapes import ItemShape, ResponseShape
+from tests.fuzz.shapes import ItemShape, ResponseShape, text_part
 from tests.turn.rig import STEADY
 from trio_responses import Namespace, ResponsesError, function_tool
 from trio_responses.testing import open_test_server
@@ -49,12 +49,11 @@ class Plain:
     def __call__(self) -> ResponseShape:
         """Return the next response."""
         self.number += 1
-        part = {"type": "output_text", "text": '{"n":3}', "annotations": []}
         item: Json = {
             "type": "message",
             "id": f"msg_plain_{self.number}",
             "role": "assistant",
-            "content": [part],
+            "content": [text_part('{"n":3}')],
             "status": "completed",
         }
         shape = ItemShape(item, done=item, final=item)
@@ -90,7 +89,12 @@ class Play:
             self.ran.append(("crm.delete", {"number": number}))
             return "ran crm.delete"
 
-        self.tools = [delete, add, Namespace("crm", [delete_customer]), CustomTool(name="sql")]
+        self.tools: list[Any] = [
+            delete,
+            add,
+            Namespace("crm", [delete_customer]),
+            CustomTool(name="sql"),
+        ]
         self.handlers = {
             "sql": self.handler("sql", "ran sql"),
             "shell_call": self.handler("shell_call", book.SHELL),

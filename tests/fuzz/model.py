@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.fuzz.inputs import SCHEMA
+from tests.fuzz.shapes import is_array, is_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -66,14 +67,14 @@ NEEDED: Final[Mapping[str, Mapping[str, type]]] = {
 
 def kind_of(item: Json) -> str:
     """Return the type of an item; an empty text if it has none."""
-    kind = item.get("type") if isinstance(item, dict) else None
+    kind = item.get("type") if is_object(item) else None
     return kind if isinstance(kind, str) else ""
 
 
 def is_hosted(item: Json) -> bool:
     """Whether the server itself runs a call, or has made an output."""
     place = item.get("environment")
-    hosted = isinstance(place, dict) and place.get("type") == "container_reference"
+    hosted = is_object(place) and place.get("type") == "container_reference"
     return bool(item.get("execution") == "server" or hosted)
 
 
@@ -103,28 +104,30 @@ def is_unanswerable(output: Sequence[Json]) -> bool:
     outputs = {
         (kind_of(item), item.get("call_id"))
         for item in output
-        if isinstance(item, dict) and isinstance(item.get("call_id"), str)
+        if is_object(item) and isinstance(item.get("call_id"), str)
     }
     for number, item in enumerate(output):
         kind = kind_of(item)
-        if is_call(item) and key_of(item) is None and not is_hosted(item):
-            if kind != "tool_search_call" or item.get("execution") == "client":
-                return True
-        elif kind not in SCHEMA["output_items"] and number > last:
+        lacks_id = is_call(item) and key_of(item) is None and not is_hosted(item)
+        if lacks_id and (kind != "tool_search_call" or item.get("execution") == "client"):
+            return True
+        if lacks_id:
+            continue
+        if kind not in SCHEMA["output_items"] and number > last:
             if not kind:
                 return True
             call_id = item.get("call_id")
-            if kind.endswith("_call") and isinstance(call_id, str):
-                if (f"{kind}_output", call_id) not in outputs:
-                    return True
+            waits = kind.endswith("_call") and isinstance(call_id, str)
+            if waits and (f"{kind}_output", call_id) not in outputs:
+                return True
     return False
 
 
 def is_message(item: Json) -> bool:
     """Whether an item is a message; some servers leave out the type."""
-    if not isinstance(item, dict) or not isinstance(item.get("role"), str):
+    if not is_object(item) or not isinstance(item.get("role"), str):
         return False
-    return item.get("type", "message") == "message"
+    return bool(item.get("type", "message") == "message")
 
 
 # --- Texts --------------------------------------------------------------------------------
@@ -135,11 +138,11 @@ def text_of(message: Json, kind: str = "output_text", name: str = "text") -> str
     content = message.get("content")
     if isinstance(content, str):
         return content if kind == "output_text" else ""
-    parts = content if isinstance(content, list) else []
+    parts = content if is_array(content) else []
     return "".join(
         part[name]
         for part in parts
-        if isinstance(part, dict) and part.get("type") == kind and isinstance(part.get(name), str)
+        if is_object(part) and part.get("type") == kind and isinstance(part.get(name), str)
     )
 
 
@@ -177,7 +180,11 @@ FORMS["custom_tool_call_output"]["id"] = ("string", False)
 for _kind in ("tool_search_call", "local_shell_call"):
     FORMS[_kind].setdefault("id", ("string", False))
 FORMS["reasoning"]["id"] = ("string", False)
-DEFAULTS: Final = {"status": "completed", "pending_safety_checks": [], "summary": []}
+DEFAULTS: Final[Mapping[str, Json]] = {
+    "status": "completed",
+    "pending_safety_checks": [],
+    "summary": [],
+}
 TEXTS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
 ID_PREFIXES: Final = {
     "function_call": "fc",
@@ -200,19 +207,19 @@ def fits(value: Json, kind: str) -> bool:
             case "integer":
                 found = isinstance(value, int) and not isinstance(value, bool)
             case "object":
-                found = isinstance(value, dict)
+                found = is_object(value)
             case "any":
                 found = True
             case _:
-                found = isinstance(value, list)
+                found = is_array(value)
         if found:
             return True
     return False
 
 
-def in_input_form(item: Json) -> Json:
+def in_input_form(item: Json) -> Json:  # noqa: C901, PLR0912 - rule by rule
     """Return the input form of one item by itself; `None` if it has none."""
-    if not isinstance(item, dict):
+    if not is_object(item):
         return None
     kind = "message" if "role" in item and "type" not in item else kind_of(item)
     item = {name: value for name, value in item.items() if name != "created_by"}
@@ -246,7 +253,7 @@ def in_input_form(item: Json) -> Json:
             return None
         elif not good:
             del item[name]
-    if kind == "message" and isinstance(item["content"], list):
+    if kind == "message" and is_array(item["content"]):
         item["content"] = [part for part in item["content"] if is_part(part)]
     return item
 
@@ -266,7 +273,7 @@ class Entry:
     stored: bool
 
 
-def full_input(
+def full_input(  # noqa: C901 - rule by rule
     history: Sequence[Entry], answered: Iterable[Key], *, model: str, stored: bool
 ) -> list[Json]:
     """Return a history as a request sends it, before the new items."""
@@ -331,7 +338,7 @@ def without_loose_reasoning(items: Sequence[Json]) -> list[Json]:
 # --- The conversation ---------------------------------------------------------------------
 
 
-class Failed(Exception):  # noqa: N818 - not an error of the model
+class Failed(Exception):
     """A turn or a run ends with an exception of the library.
 
     :ivar kind: the name of its class.
@@ -387,7 +394,9 @@ class Model:
 
     # --- Turns ------------------------------------------------------------------------------
 
-    def turn(self, given: list[Json], served: Served, model: str) -> list[Json]:
+    def turn(  # noqa: C901 - rule by rule
+        self, given: list[Json], served: Served, model: str
+    ) -> list[Json]:
         """Take one turn, and return the output of its response."""
         shape, is_delta = served
         given_keys = {key_of(item) for item in given}
@@ -405,7 +414,7 @@ class Model:
             else:
                 before.append(error_for(key, call))
         new = before + given
-        keys = [key for item in new if (key := key_of(item)) is not None]
+        keys = [one for one in map(key_of, new) if one is not None]
         full = full_input(self.history, keys, model=model, stored=self.stored)
         if not is_delta:  # the server never has the calls that have no input form
             known = {key_of(item) for item in full if is_call(item)}
@@ -416,9 +425,9 @@ class Model:
         output = shape.expected
         if shape.outcome == "failed":
             raise Failed("ResponseFailedError")
-        usable = shape.outcome == "incomplete" and shape.reason in {"max_output_tokens"}
+        usable = shape.outcome == "incomplete" and shape.reason == "max_output_tokens"
         if shape.outcome == "completed" or usable:
-            for item in [*new, *(item for item in output if isinstance(item, dict))]:
+            for item in [*new, *(item for item in output if is_object(item))]:
                 self.history.append(Entry(item, model, self.stored))
                 self.track(item)
             for key in left_out:
@@ -445,19 +454,20 @@ class Model:
     ) -> tuple[list[Json], ResponseShape]:
         """Take turns and run the tools between them, until the model answers."""
         new: list[Json] = [user(text)]
-        rounds = 0
+        output: list[Json] = []
+        shape: ResponseShape | None = None
         while True:
             pending = dict(self.pending)
             for key, call in pending.items():
                 if key not in self.outputs and self.handles(key, call):
                     self.outputs[key] = self.answer(key, call)
             outputs = [self.outputs[key] for key in pending if key in self.outputs]
-            if rounds and len(outputs) < len(pending):
+            if shape is not None and len(outputs) < len(pending):
                 return output, shape
             served = take()
             shape = served[0]
             output = self.turn(outputs + new, served, model)
-            rounds, new = rounds + 1, []
+            new = []
             if shape.outcome == "completed" and is_unanswerable(output):
                 raise Failed("UndecodableCall")
             if shape.outcome != "completed" or not self.pending:
@@ -478,8 +488,8 @@ class Model:
             return "namespace"
         checks = call.get("pending_safety_checks")
         if checks is not None and not (
-            isinstance(checks, list)
-            and all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in checks)
+            is_array(checks)
+            and all(is_object(one) and isinstance(one.get("id"), str) for one in checks)
         ):
             return "pending_safety_checks"
         return None
@@ -537,7 +547,7 @@ def read_object(text: str) -> Json:
         value = json.loads(text)
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return value if is_object(value) else {}
 
 
 def read_path(text: str) -> Json:

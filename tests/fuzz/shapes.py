@@ -9,8 +9,9 @@ of them. Shapes from which nobody could tell the truth are not drawn.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from hypothesis import strategies as st
 
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
 Json = Any
+
+
+def is_object(value: Json) -> TypeGuard[dict[str, Json]]:
+    """Whether a JSON value is an object."""
+    return isinstance(value, dict)
+
+
+def is_array(value: Json) -> TypeGuard[list[Json]]:
+    """Whether a JSON value is an array."""
+    return isinstance(value, list)
+
 
 FILLED: Final[Mapping[str, str]] = {
     "function_call": "arguments",
@@ -42,16 +54,17 @@ PREFIXES: Final[Mapping[str, str]] = {
     "function_call": "fc",
     "custom_tool_call": "ctc",
 }
-EMPTY: Final = ("", None, [])
+EMPTY: Final[Sequence[Json]] = ("", None, [])
 
 
 ENDS_OF: Final[Mapping[str, Sequence[str]]] = {
     "completed": ("completed", "incomplete", "failed", "cancelled"),
+    "done": ("completed", "incomplete", "failed", "cancelled"),  # an old name
     "incomplete": ("incomplete", "failed", "cancelled"),
     "failed": ("failed",),
     "cancelled": ("incomplete", "failed", "cancelled"),
 }
-"""How a response may have ended by its status, for each terminal event. The first is the default."""
+"""The statuses with which a response may end, for each terminal event. The first is the default."""
 
 
 # --- Items --------------------------------------------------------------------------------
@@ -79,13 +92,13 @@ class ItemShape:
     @property
     def kind(self) -> str:
         """The type of the item; empty for what is no item."""
-        return str(self.item.get("type", "")) if isinstance(self.item, dict) else ""
+        return str(self.item.get("type", "")) if is_object(self.item) else ""
 
     def with_ids(self, make_id: Callable[[], str]) -> ItemShape:
         """Return the shape with a new id in each event."""
 
         def changed(item: Json) -> Json:
-            return {**item, "id": make_id()} if isinstance(item, dict) and "id" in item else item
+            return {**item, "id": make_id()} if is_object(item) and "id" in item else item
 
         return replace(
             self, added=changed(self.added), done=changed(self.done), final=changed(self.final)
@@ -93,14 +106,14 @@ class ItemShape:
 
     def fill(self, item: Json, *sources: Json) -> Json:
         """Return an item with the field that is empty in it, if another event had the field."""
-        kind = item.get("type") if isinstance(item, dict) else None
+        kind = item.get("type") if is_object(item) else None
         name = FILLED.get(kind) if isinstance(kind, str) else None
         if name is None or item.get(name) not in EMPTY:
             return item
         found: list[Json] = [
             source[name]
             for source in sources
-            if isinstance(source, dict) and source.get("type") == kind and name in source
+            if is_object(source) and source.get("type") == kind and name in source
         ]
         if kind in DELTAS:
             found.insert(len(sources) - 1, self.text or "".join(self.deltas))
@@ -115,7 +128,7 @@ class ItemShape:
     @property
     def cut_off(self) -> Json:
         """A call of a completed response that no event finished; `None` for other items."""
-        if self.done is not None or not isinstance(self.added, dict):
+        if self.done is not None or not is_object(self.added):
             return None
         if self.added.get("type") not in CALLS_OF_MODEL:
             return None
@@ -167,10 +180,7 @@ class ResponseShape:
     @property
     def outcome(self) -> str:
         """How the response ended: the type of the event says it, whatever the status in it is."""
-        if self.terminal == "done":  # an old name, which says it by its status
-            allowed = ENDS_OF["completed"]
-        else:
-            allowed = ENDS_OF[self.terminal]
+        allowed = ENDS_OF[self.terminal]
         return self.status if self.status in allowed else allowed[0]
 
     @property
@@ -187,10 +197,10 @@ class ResponseShape:
     def _filled(self, shape: ItemShape) -> Json:
         """Return an item of the terminal event, filled from the events about it."""
         item = shape.final
-        if not isinstance(item, dict):
+        if not is_object(item):
             return item
         own, event = item.get("id"), shape.done or shape.added
-        other = event.get("id") if isinstance(event, dict) else None
+        other = event.get("id") if is_object(event) else None
         if self.ids_differ and own and other and not isinstance(item.get("call_id"), str):
             return item  # nothing says that it is the same item
         return shape.fill(item, shape.finished, shape.added)
@@ -243,7 +253,7 @@ class ResponseShape:
         if shape.added is not None:
             yield {"type": "response.output_item.added", "item": shape.added, **place}
         named = dict(place)
-        whole = shape.item if isinstance(shape.item, dict) else {}
+        whole = shape.item if is_object(shape.item) else {}
         if self.named and isinstance(whole.get("id"), str):
             named["item_id"] = whole["id"]
         if shape.kind in DELTAS:
@@ -314,7 +324,7 @@ def _function_call(draw: DrawFn, numbers: Numbers) -> Json:
                     {"namespace": "hr"},
                     {"namespace": ""},
                 ]
-            )  # fmt: skip
+            )
         ),
         "arguments": draw(ARGUMENTS),
         **draw(st.sampled_from([{}, {"status": "completed"}, {"status": "incomplete"}])),
@@ -332,11 +342,20 @@ def _custom_call(draw: DrawFn, numbers: Numbers) -> Json:
     }
 
 
+OTHER_PARTS: Final[Sequence[Json]] = (
+    {"type": "refusal", "refusal": "No."},
+    {"type": "hologram", "x": 1},
+)
+
+
+def text_part(text: str) -> Json:
+    """Return a content part with a text of the model."""
+    return {"type": "output_text", "text": text, "annotations": []}
+
+
 def _message(draw: DrawFn, numbers: Numbers) -> Json:
-    part = st.builds(
-        lambda text: {"type": "output_text", "text": text, "annotations": []}, TEXTS
-    ) | st.sampled_from([{"type": "refusal", "refusal": "No."}, {"type": "hologram", "x": 1}])
-    content: Json = draw(st.lists(part, min_size=1, max_size=2))
+    part: SearchStrategy[Json] = TEXTS.map(text_part) | st.sampled_from(OTHER_PARTS)
+    content = draw(st.lists(part, min_size=1, max_size=2))
     item: Json = {
         "type": "message",
         "id": numbers.next("msg"),
@@ -351,10 +370,11 @@ def _message(draw: DrawFn, numbers: Numbers) -> Json:
 
 
 def _reasoning(draw: DrawFn, numbers: Numbers) -> Json:
+    summaries: list[Json] = [{"summary": []}, {}, {"summary": None}]
     return {
         "type": "reasoning",
         "id": numbers.next("rs"),
-        **draw(st.sampled_from([{"summary": []}, {}, {"summary": None}])),
+        **draw(st.sampled_from(summaries)),
         **draw(
             st.sampled_from([{"encrypted_content": "g"}] * 3 + [{}, {"encrypted_content": None}])
         ),
@@ -364,7 +384,7 @@ def _reasoning(draw: DrawFn, numbers: Numbers) -> Json:
 
 def hosted_before(numbers: Numbers) -> Json:
     """Return the call id of the latest shell call that the server runs."""
-    found = [one for one in numbers.items if isinstance(one.get("environment"), dict)]
+    found = [one for one in numbers.items if is_object(one.get("environment"))]
     return {"call_id": found[-1]["call_id"]} if found and "call_id" in found[-1] else None
 
 
@@ -420,7 +440,7 @@ ITEMS: Final = (
 )
 
 
-def _with_faults(draw: DrawFn, item: Json, numbers: Numbers) -> Json:
+def _with_faults(draw: DrawFn, item: Json, numbers: Numbers) -> Json:  # noqa: PLR0911 - one by one
     """Return an item of which some field is missing, surplus, of a wrong type, or not unique."""
     names = list(item)
     name = draw(st.sampled_from(names))
@@ -448,9 +468,9 @@ def item_shapes(draw: DrawFn, numbers: Numbers, *, faulty: bool) -> ItemShape:
     item = draw(st.sampled_from(ITEMS))(draw, numbers)
     if faulty and rarely(draw, 4):
         item = _with_faults(draw, item, numbers)
-    if isinstance(item, dict):
+    if is_object(item):
         numbers.items.append(item)
-    kind = item.get("type") if isinstance(item, dict) else None
+    kind = item.get("type") if is_object(item) else None
     name = FILLED.get(kind) if isinstance(kind, str) else None
     shape = ItemShape(item, added=item, done=item, final=item)
     if name is None:
@@ -536,13 +556,18 @@ def response_shapes(
         noise=tuple(draw(st.lists(NOISE, max_size=2))) if rarely(draw, 3) else (),
         extra={"vendor": {"a": [1]}} if rarely(draw) else {},
     )
-    ids = [one.item["id"] for one in items if isinstance(one.item, dict) and "id" in one.item]
+    ids = [one.item["id"] for one in items if is_object(one.item) and "id" in one.item]
     if shape.zero and any(ids.count(one) > 1 for one in ids):
         shape = replace(shape, zero=False)
     if shape.zero:
         shape = _tell_apart(shape)
     elif shape.ids_differ:
-        fresh = (one.with_ids(lambda: numbers.next(_prefix(one))) for one in shape.items)
+        # Nothing but the id says that a piece of a text belongs to an item of the terminal event.
+        known = (
+            replace(one, final=one.item) if one.added is None and one.done is None else one
+            for one in shape.items
+        )
+        fresh = (one.with_ids(partial(numbers.next, _prefix(one))) for one in known)
         shape = replace(shape, items=tuple(fresh))
     if before is not None and before.created and rarely(draw, 3):
         late: list[Json] = [
@@ -564,7 +589,7 @@ def _tell_apart(shape: ResponseShape) -> ResponseShape:
 
     Items without ids are told apart by the events that add and finish them, so each one has both.
     """
-    ids = [one.item.get("id") if isinstance(one.item, dict) else None for one in shape.items]
+    ids = [one.item.get("id") if is_object(one.item) else None for one in shape.items]
     unique = all(isinstance(one, str) and one for one in ids) and len({*ids}) == len(ids)
     items: list[ItemShape] = []
     for one in shape.items:

@@ -75,8 +75,10 @@ class _ItemFields(msgspec.Struct):
     @property
     def is_in_container(self) -> bool:
         """Whether the call is of a shell in a container of the server."""
-        place: Any = self.environment
-        return isinstance(place, dict) and place.get("type") == "container_reference"
+        place: object = self.environment
+        if not isinstance(place, dict):
+            return False
+        return bool(cast("dict[str, Any]", place).get("type") == "container_reference")
 
     @property
     def is_hosted(self) -> bool:

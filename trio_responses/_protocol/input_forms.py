@@ -74,7 +74,7 @@ PARTS: Final = _forms(
 )
 """The forms of the content parts of messages."""
 
-_Parts = list[Union[tuple(form.record for form in PARTS.values())]]  # type: ignore[misc]  # noqa: UP007
+_Parts: Any = list[Union[tuple(form.record for form in PARTS.values())]]  # type: ignore[misc]  # noqa: UP007
 _ID: Final[Mapping[str, Any]] = {"id": str}
 _ID_AND_STATUS: Final[Mapping[str, Any]] = {"id": str, "status": _Status}
 _CALL: Final[Mapping[str, Any]] = {"caller": _Object, "namespace": str, "async_": bool}

@@ -224,6 +224,9 @@ class _Fields(msgspec.Struct, gc=False):
 
     @property
     def kind(self) -> str:
+        """The type; a message may lack it."""
+        if self.type is None and len(self.role):
+            return "message"
         return self.type if isinstance(self.type, str) else ""
 
 

@@ -193,9 +193,13 @@ def _finished_items(frames: Sequence[Frame], *, with_added: bool) -> list[Json]:
     if _CREATED in kinds:
         frames = frames[kinds.index(_CREATED) :]
     done = _items_in(frames, "response.output_item.done")
-    known = [item.get("id") for item in done]
+    known = [_identity(item) for item in done]
     added = _items_in(frames, "response.output_item.added") if with_added else []
-    return [*(item for item in added if item.get("id") not in known), *done]
+    return [*(item for item in added if _identity(item) not in known), *done]
+
+
+def _identity(item: Json) -> tuple[Any, ...]:
+    return (item.get("type"), item.get("id"), item.get("call_id"))
 
 
 def _items_in(frames: Sequence[Frame], kind: str) -> list[Json]:
