@@ -34,6 +34,35 @@ def completed(output: Any) -> wire.Response:
     return event.response
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "status"),
+    [
+        ("completed", None, "completed"),
+        ("completed", "in_progress", "completed"),
+        ("completed", "incomplete", "incomplete"),
+        ("done", None, "completed"),
+        ("failed", None, "failed"),
+        ("failed", "completed", "failed"),
+        ("incomplete", "completed", "incomplete"),
+        ("incomplete", "failed", "failed"),
+        ("cancelled", "cancelled", "cancelled"),
+    ],
+)
+def test_a_terminal_event_gives_its_response_a_status_that_fits(
+    kind: str, given: str | None, status: str
+) -> None:
+    sent = {"id": "resp_1", "status": given, "vendor": 1}
+    event: Any = decode(json.dumps({"type": f"response.{kind}", "response": sent}).encode())
+    assert event.response.status == status
+    assert event.response.to_dict() == sent  # as received
+
+
+def test_a_message_without_type_may_have_parts_of_unknown_types() -> None:
+    parts = [{"type": "output_text", "text": "Hi"}, {"type": "hologram"}]
+    assert item(role="assistant", content=parts).output_text == "Hi"
+    assert isinstance(item(type=5, role="assistant", content=parts), UnknownItem)
+
+
 def test_raw_output_keeps_unknown_fields_and_unknown_items() -> None:
     sent: list[Any] = [
         {"type": "message", "role": "assistant", "content": [], "brand_new": {"a": [1, None]}},

@@ -242,14 +242,11 @@ def is_well_formed(items: RawItems) -> bool:
 
 
 def repair(raw: msgspec.Raw) -> msgspec.Raw | None:
-    """Return an item as the API takes it; `None` if a field that it needs is missing.
+    """Return an item, which is an object, as the API takes it; `None` if it lacks a needed field.
 
     An item of a good form is returned as it is.
     """
-    try:
-        fields = _object_decoder.decode(raw)
-    except DECODE_ERRORS:
-        return None
+    fields = _object_decoder.decode(raw)
     kind = _text(fields.get("type", b'"message"' if "role" in fields else b""))
     return _repair(raw, fields, ITEMS.get(kind))
 
