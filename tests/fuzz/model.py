@@ -73,9 +73,13 @@ def kind_of(item: Json) -> str:
 
 def is_hosted(item: Json) -> bool:
     """Whether the server itself runs a call, or has made an output."""
+    return bool(item.get("execution") == "server" or in_container(item))
+
+
+def in_container(item: Json) -> bool:
+    """Whether a call is of a shell that runs at the server."""
     place = item.get("environment")
-    hosted = is_object(place) and place.get("type") == "container_reference"
-    return bool(item.get("execution") == "server" or hosted)
+    return bool(is_object(place) and place.get("type") == "container_reference")
 
 
 def key_of(item: Json) -> Key | None:
@@ -273,13 +277,14 @@ class Entry:
     stored: bool
 
 
-def full_input(  # noqa: C901 - rule by rule
+def full_input(  # noqa: C901, PLR0912 - rule by rule
     history: Sequence[Entry], answered: Iterable[Key], *, model: str, stored: bool
 ) -> list[Json]:
     """Return a history as a request sends it, before the new items."""
     kept: list[Json] = []
     open_calls: dict[Key, Json] = {}
     ids: set[str] = set()
+    hosted: set[Key | None] = set()
     for entry in history:
         item = in_input_form(entry.item)
         if item is None:
@@ -303,9 +308,12 @@ def full_input(  # noqa: C901 - rule by rule
                 continue
             open_calls[key] = item
         elif kind in CALL_OF and not is_hosted(item):
-            if key is None or key not in open_calls:
+            if key in hosted:  # the server made both
+                hosted.discard(key)
+            elif key is None or open_calls.pop(key, None) is None:
                 continue
-            del open_calls[key]
+        elif is_call(item) and in_container(item):
+            hosted.add((kind, item["call_id"]))
         kept.append(item)
     answered = set(answered)
     unanswered = [

@@ -171,14 +171,14 @@ def test_values_that_are_no_items_are_left_out(item: Any) -> None:
 def test_two_items_with_the_same_id_do_not_both_have_it() -> None:
     """A message stays without its id; an item that needs its id is left out."""
     again = {**ANSWER, "content": "Again"}
-    search = {"type": "web_search_call", "id": "ws_1", "action": {}, "status": "completed"}
+    search: Json = {"type": "web_search_call", "id": "ws_1", "action": {}, "status": "completed"}
     sent = converted(THOUGHT, ANSWER, THOUGHT, again, search, search)
     del again["id"]
     assert sent == [THOUGHT, ANSWER, again, search]
 
 
 def test_an_id_may_be_that_of_a_call_or_odd() -> None:
-    pair = [
+    pair: list[Json] = [
         {
             "type": "local_shell_call",
             "id": "a",

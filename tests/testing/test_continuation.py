@@ -51,7 +51,7 @@ async def test_raw_frames_are_stored_if_they_end_well(
         {"type": "response.output_item.added", "item": {**call, "arguments": "{}"}},
         {"type": f"response.{kind}", "response": response},
     ])  # fmt: skip
-    output = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
+    output: Json = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
     given = [output] if kind != "incomplete" else "on"
     async with connect(server) as client:
         await client.send(input="hi")

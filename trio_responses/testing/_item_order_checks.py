@@ -127,9 +127,13 @@ def _ids(checks: Any) -> list[Any]:
 
 
 def _check_reasoning(given: _Input) -> Iterator[RequestRefusal]:
-    for item, following in pairwise([*given.items, {}]):
-        if item.get("type") == "reasoning" and (
-            not following or following.get("role") in _CLIENT_ROLES or output_key(following)
+    for item, following in pairwise([*given.items, None]):
+        if (
+            item is not None
+            and item.get("type") == "reasoning"
+            and (
+                following is None or following.get("role") in _CLIENT_ROLES or output_key(following)
+            )
         ):
             yield refuse("reasoning_alone", id=item.get("id"))
 

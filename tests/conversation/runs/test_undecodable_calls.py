@@ -198,10 +198,12 @@ async def test_values_that_are_no_items_do_not_break_a_checkpoint(
     async with open_conversation(narrow_server) as conversation:
         await conversation.create("Go.")
         assert len(conversation.items) == 2
-        restored = narrow_server.open_client()
-        async with restored as connection:
-            async with connection.restore_conversation(conversation.checkpoint()) as other:
-                assert other.raw_items == conversation.raw_items
+        saved = conversation.checkpoint()
+        async with (
+            narrow_server.open_client() as connection,
+            connection.restore_conversation(saved) as other,
+        ):
+            assert other.raw_items == conversation.raw_items
 
 
 @pytest.mark.parametrize(
