@@ -313,7 +313,7 @@ FLOOD_KINDS: Final = (
     "unknown events",
     "deltas with a wrong type",
     "deltas with half a surrogate pair",
-    "deltas of lanes that nobody uses",
+    "deltas of unused lanes",
     "errors",
     "steering reports",
     "responses that begin",

@@ -726,7 +726,8 @@ class IncompleteError(ParseError):
     def __init__(self, response: Response) -> None:
         details = response.incomplete_details
         self.reason: str | None = details.reason if details is not None else None
-        super().__init__(f"is incomplete: {printable(str(self.reason), SHORT)}", response)
+        reason = self.reason or response.status
+        super().__init__(f"is incomplete: {printable(str(reason), SHORT)}", response)
 
 
 class ParseMismatchError(ParseError, ValueError):
@@ -736,7 +737,7 @@ class ParseMismatchError(ParseError, ValueError):
     :ivar message: the reason why the text does not fit, or why there is no answer. The reason may
         quote the text, so it is not in ``str()`` when there is a text.
     :ivar place: the path of the value that does not fit, such as ``$.city``; `None` when unknown.
-    :ivar calls: the calls of tools in the response that nobody has answered.
+    :ivar calls: the calls of tools in the response that have no output.
     """
 
     def __init__(
@@ -768,7 +769,7 @@ def _missing_answer(response: Response, calls: Sequence[OutputItem]) -> str:
     """Return the reason why a response has no answer."""
     if calls:
         return (
-            f"the model called {', '.join(map(_describe_call, calls))}, which nobody has answered:"
+            f"the model called {', '.join(map(_describe_call, calls))}, which have no output:"
             " pass the tools to conversation.parse(), or send the outputs in the next turn"
         )
     if response.output_text:
@@ -841,7 +842,7 @@ class CallInterrupted(ResponsesError):
 
 
 class SafetyChecksPending(ResponsesError):
-    """A computer call has safety checks that nobody has acknowledged, so the call did not run.
+    """A computer call has safety checks that were not acknowledged, so the call did not run.
 
     Pass ``approve=`` to the run: a call that it approves runs, and its output acknowledges the
     checks.

@@ -258,7 +258,8 @@ async def test_the_profile_of_a_server_without_websocket_mode_uses_http() -> Non
     shown = out.getvalue().splitlines()[-1]
     profile = "Endpoint.compatible('ws://localhost/v1/responses', transport='http')"
     assert shown == f"the basics work over HTTP; its profile: {profile}"
-    assert Endpoint.compatible("ws://localhost/v1/responses", transport="http")
+    endpoint = Endpoint.compatible("ws://localhost/v1/responses", transport="http")
+    assert endpoint.transport == "http"
 
 
 @NO_WAITING

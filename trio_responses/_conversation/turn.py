@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import trio
 
 from trio_responses._conversation.history import CommittedTurn
@@ -40,7 +39,6 @@ __all__ = ["ConversationRequest", "TurnLock", "TurnStream"]
 
 USABLE_REASONS: Final = frozenset({"max_output_tokens", "max_messages", "steered"})
 """Reasons for an incomplete response that the next turn can continue."""
-NULL: Final = msgspec.Raw(b"null")
 
 
 class ConversationRequest:
@@ -158,9 +156,12 @@ class ConversationRequest:
 
 
 def _items_to_keep(response: Response) -> RawItems:
-    """Return a copy of the output items of a response, as the history stores them."""
+    """Return a copy of the output items of a response, as the history stores them.
+
+    ``null`` and other values that are no objects are no items, and no checkpoint has them.
+    """
     output = response.raw_output or []
-    return RawItems.join([raw for raw in output if raw != NULL] if NULL in output else output)
+    return RawItems.join([raw for raw in output if bytes(memoryview(raw)[:1]) == b"{"])
 
 
 class TurnLock:

@@ -27,7 +27,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.calls import CALL_TYPES, OUTPUT_TYPES, call_key, make_error_output
+from trio_responses._protocol.calls import (
+    CALL_TYPES,
+    OUTPUT_TYPES,
+    call_key,
+    container_call_key,
+    make_error_output,
+)
+from trio_responses._protocol.input_forms import is_well_formed, repair
 from trio_responses._protocol.raw_items import RawItems
 
 if TYPE_CHECKING:
@@ -112,6 +119,13 @@ OPTIONAL_ID: Final = frozenset(
     }
 )
 """The types of items whose ``id`` can be left out, which is needed if two items have the same."""
+ID_PREFIXES: Final[Mapping[str, str]] = {
+    "custom_tool_call": "ctc",
+    "function_call": "fc",
+    "message": "msg",
+    "reasoning": "rs",
+}
+"""How the ids of some types of items have to begin. Messages of others may have other ids."""
 SHARED_ID: Final = "local_shell_call_output"
 """The type of an item whose ``id`` is that of another item."""
 
@@ -126,6 +140,7 @@ OUTPUT_TEXTS: Final = frozenset({"text", "stdout", "stderr"})
 
 NOT_OF_THE_MODEL: Final = (*CALL_TYPES, "configuration_update", "compaction_trigger")
 """The types of items that do not end the search for the item to which reasoning led."""
+ROLE_OF_MODEL: Final = b'"assistant"'
 ROLES_OF_OTHERS: Final = (b'"user"', b'"system"', b'"developer"')
 """The roles of messages that the model did not write."""
 
@@ -216,6 +231,9 @@ class _Fields(msgspec.Struct, gc=False):
 
     @property
     def kind(self) -> str:
+        """The type; a message may lack it."""
+        if self.type is None and len(self.role):
+            return "message"
         return self.type if isinstance(self.type, str) else ""
 
 
@@ -312,8 +330,13 @@ class InputForm:
         """Convert the next piece of the history."""
         entries = _read(piece.items)
         kept: list[tuple[_Fields, msgspec.Raw]] = []
-        for fields, raw in entries:
+        well_formed = is_well_formed(piece.items)
+        for given, raw in entries:
+            fields = given
             new = _convert(fields, raw, self.rules, piece.origin)
+            if new is not None and not well_formed:
+                new, old = repair(new), new
+                fields = fields if new is None or new is old else _read_one(new)
             if new is not None:
                 new = self._with_unique_id(fields, new)
             if new is not None and self._matches(fields, new):
@@ -322,8 +345,17 @@ class InputForm:
         self._pieces.append(_join(piece.items, new_items, [raw for _, raw in entries]))
 
     def _with_unique_id(self, fields: _Fields, raw: msgspec.Raw) -> msgspec.Raw | None:
-        """Return an item without an id that an earlier item has; `None` if it needs the id."""
-        if not isinstance(fields.id, str) or not fields.id or fields.kind == SHARED_ID:
+        """Return an item without an id that an earlier item has; `None` if it needs the id.
+
+        An id that the API does not take, because of how it begins, is left out, too.
+        """
+        if not isinstance(fields.id, str) or fields.kind == SHARED_ID:
+            return raw
+        prefix = ID_PREFIXES.get(fields.kind)
+        if prefix is not None and not fields.id.startswith(prefix):
+            other = fields.kind == "message" and bytes(fields.role) != ROLE_OF_MODEL
+            return raw if other else _with_changes(raw, {"id": None})
+        if not fields.id:
             return raw
         if fields.id not in self._ids:
             self._ids.add(fields.id)
@@ -337,7 +369,10 @@ class InputForm:
             return True
         key = call_key(raw)
         if key is None:  # the server runs the call, or nothing can answer it
-            return bool(fields.execution == "server")
+            hosted = container_call_key(raw)
+            if hosted is not None:
+                self._open.setdefault(hosted, None)
+            return hosted is not None or bool(fields.execution == "server")
         was_open = key in self._open
         if kind in CALL_TYPES:
             self._open.pop(key, None)
@@ -361,8 +396,9 @@ class InputForm:
         if unanswered:
             pieces = pieces.copy()
             for number in set(unanswered.values()):
-                keys = [key for key, place in unanswered.items() if place == number]
-                pieces[number] = _without_calls(pieces[number], keys)
+                # Another piece may have an answered call with the same id.
+                own = {key for key, place in unanswered.items() if place == number}
+                pieces[number] = _without_calls(pieces[number], own)
         pieces = [items for items in pieces if items.count]
         limit = self.rules.max_items
         if limit is not None and sum(items.count for items in pieces) > limit:
