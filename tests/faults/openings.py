@@ -101,8 +101,7 @@ async def slow_proxy(peer: ServerPeer) -> None:
     for place in range(len(answer)):
         await trio.sleep(2 / len(answer))
         await peer.send(answer[place : place + 1])
-    await peer.accept()
-    await peer.serve()
+    await peer.net.serve(peer)
 
 
 async def accept_wrongly(peer: ServerPeer) -> None:
