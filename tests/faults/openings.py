@@ -321,3 +321,9 @@ UPGRADE: Final = [
 ]
 
 OPENINGS: Final = [*RESOLVE, *DIAL, *PROXY, *TLS, *UPGRADE]
+HTTP_OPENINGS: Final = [
+    cell
+    for cell in (*RESOLVE, *DIAL, *PROXY, *TLS)
+    if cell.name != "dial: reset" and "behind" not in cell.fault
+]
+"""The cells that a request over HTTP meets in the same way."""

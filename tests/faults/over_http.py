@@ -10,7 +10,6 @@ import msgspec
 import trio
 
 from tests.faults.cells import (
-    AT_ONCE,
     BEFORE,
     CLOSE,
     FIRST_EVENT,
@@ -20,9 +19,10 @@ from tests.faults.cells import (
     TERMINAL,
     THE_TURN,
     HTTPCell,
-    HTTPConnectionKind,
+    HTTPClosing,
     Span,
 )
+from tests.faults.openings import GRACE
 from tests.faults.refusals import FIRST_RETRY, KINDS, wrapped
 from tests.faults.servers import answer_to
 from tests.transport.http_peer import (
@@ -31,10 +31,7 @@ from tests.transport.http_peer import (
     EVENTS,
     JSON_BODY,
     Cut,
-    Exchange,
-    HTTPPeer,
     Reset,
-    Script,
     chunk,
     error,
     events_of,
@@ -53,7 +50,6 @@ from trio_responses import (
     MessageTooLarge,
     PreviousResponseNotFound,
     RateLimitError,
-    ResponsesError,
     SendTimeout,
     ServerOverloaded,
     StallTimeout,
@@ -63,7 +59,10 @@ from trio_responses import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.faults.cells import HTTPConnectionKind
     from tests.faults.servers import Json
+    from tests.transport.http_peer import Exchange, HTTPPeer, Script
+    from trio_responses import ResponsesError
 
 REQUEST: Final = "request"
 HEAD: Final = "head"
@@ -126,7 +125,9 @@ def lost(
     """Return the cells of an answer that is cut after these bytes, by a FIN and by a reset."""
     both = {"FIN": Cut, "reset": Reset}
     return [
-        broken(phase, f"{fault}{', then ' if fault else ''}{name}", delivery, *data, then=end, **more)
+        broken(
+            phase, f"{fault}{', then ' if fault else ''}{name}", delivery, *data, then=end, **more
+        )
         for name, end in both.items()
     ]
 
@@ -168,7 +169,7 @@ def well(phase: str, fault: str, *data: bytes, **more: Any) -> HTTPCell:
 
 
 def write_fails(*writes: int) -> Callable[[HTTPPeer], None]:
-    """Return a function that lets writes on the next streams fail: 0 for the head, 1 for the body."""
+    """Return a function that lets writes on the next streams fail: 0 for the head."""
 
     def arrange(peer: HTTPPeer) -> None:
         if peer.streams:
@@ -240,15 +241,20 @@ HEADS: Final = [
         phase=HEAD,
         fault="slow bytes",
         script=slowly(CHUNKED + chunk(BODY) + END, 30.0),
-        after=Span(30.0, "as long as they take"),
+        after=Span(30.0, "as long as they take", at_most=True),
+        streams=2,
     ),
     broken(HEAD, "not HTTP", AMBIGUOUS, b"\x00\x01\x02garbage\r\n\r\n"),
     broken(HEAD, "a line that is no header", AMBIGUOUS, b"HTTP/1.1 200 OK\r\nno header\r\n\r\n"),
     broken(HEAD, "a head without end", AMBIGUOUS, b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 30_000),
     broken(HEAD, "101 that was not asked for", AMBIGUOUS, head(101, "Upgrade: x"), then=Cut),
-    broken(HEAD, "two lengths", AMBIGUOUS, head(200, EVENTS, "Content-Length: 1", "Content-Length: 2")),
+    broken(
+        HEAD, "two lengths", AMBIGUOUS, head(200, EVENTS, "Content-Length: 1", "Content-Length: 2")
+    ),
     broken(HEAD, "a length that is no number", AMBIGUOUS, head(200, EVENTS, "Content-Length: x")),
-    broken(HEAD, "an unknown transfer encoding", AMBIGUOUS, head(200, EVENTS, "Transfer-Encoding: x")),
+    broken(
+        HEAD, "an unknown transfer encoding", AMBIGUOUS, head(200, EVENTS, "Transfer-Encoding: x")
+    ),
     well(
         HEAD,
         "HTTP/1.0",
@@ -293,7 +299,7 @@ STATUSES: Final = [
     refused(400, APIError, REJECTED, body=b"<html>no</html>", fault="HTTP 400, a page"),
     refused(400, APIError, REJECTED, body=b'{"error": ', fault="HTTP 400, truncated JSON"),
     refused(401, AuthenticationError, REJECTED),
-    refused(403, APIError, REJECTED),
+    refused(403, AuthenticationError, REJECTED),
     refused(404, APIError, REJECTED),
     refused(
         404,
@@ -304,11 +310,11 @@ STATUSES: Final = [
     ),
     refused(405, APIError, REJECTED),
     refused(407, APIError, REJECTED),
-    refused(408, APIError, REJECTED, **RETRIED),
-    refused(409, APIError, REJECTED, **RETRIED),
+    refused(408, APIError, REJECTED),
+    refused(409, APIError, REJECTED),
     refused(413, APIError, REJECTED),
     refused(422, APIError, REJECTED),
-    refused(425, APIError, REJECTED, **RETRIED),
+    refused(425, APIError, REJECTED),
     refused(426, APIError, REJECTED),
     limited("HTTP 429", body=error("Slow down.")),
     limited("HTTP 429, a page", body=b"<html>no</html>"),
@@ -336,7 +342,7 @@ STATUSES: Final = [
     refused(502, APIError, AMBIGUOUS, **RETRIED),
     refused(503, ServerOverloaded, AMBIGUOUS, **RETRIED),
     refused(504, APIError, AMBIGUOUS, **RETRIED),
-    refused(529, APIError, AMBIGUOUS, **RETRIED),
+    refused(529, ServerOverloaded, AMBIGUOUS, **RETRIED),
     replace(
         refused(500, APIError, AMBIGUOUS, fault="HTTP 500, a body that is cut", **RETRIED),
         script=reply(head(500, JSON_BODY, "Content-Length: 99") + b'{"er', then=Cut),
@@ -344,19 +350,19 @@ STATUSES: Final = [
     ),
     replace(
         refused(500, APIError, AMBIGUOUS, fault="HTTP 500, a body without end", **RETRIED),
-        script=without_end(
-            head(500, JSON_BODY, "Transfer-Encoding: chunked"), chunk(b" " * 70_000), every=0.01
+        script=then_silence(
+            head(500, JSON_BODY, "Transfer-Encoding: chunked"), chunk(b" " * 70_000)
         ),
         streams=2,
     ),
     replace(
-        refused(500, APIError, AMBIGUOUS, fault="HTTP 500, a body that stalls", **RETRIED),
+        refused(
+            500, APIError, AMBIGUOUS, fault="HTTP 500, a body that stalls", after=GRACE, **RETRIED
+        ),
         script=then_silence(head(500, JSON_BODY, "Content-Length: 99")),
         streams=2,
     ),
-    replace(
-        refused(400, APIError, REJECTED, "Connection: close"), streams=2
-    ),
+    replace(refused(400, APIError, REJECTED, "Connection: close"), streams=2),
 ]
 
 
@@ -387,7 +393,9 @@ JUNK: Final[dict[str, bytes]] = {
     "an event that is not UTF-8": b'data: {"type": "\xff"}\n\n',
     "a line that is no field": b"hello\n\n",
 }
-SAME_WAY: Final = [passed(phase, fault, junk) for phase in (BEFORE, MID_STREAM) for fault, junk in JUNK.items()]
+SAME_WAY: Final = [
+    passed(phase, fault, junk) for phase in (BEFORE, MID_STREAM) for fault, junk in JUNK.items()
+]
 
 
 def error_events() -> list[HTTPCell]:
@@ -432,21 +440,29 @@ BODIES: Final = [
     before("an answer of no content type", whole(200, BODY), streams=1),
     before("a page", whole(200, b"<html>hi</html>", "Content-Type: text/html"), streams=1),
     before("JSON of something else", whole(200, {"object": "list"}), streams=1),
-    before("a Response of truncated JSON", whole(200, msgspec.json.encode(response())[:-5], JSON_BODY), streams=1),
+    before(
+        "a Response of truncated JSON",
+        whole(200, msgspec.json.encode(response())[:-5], JSON_BODY),
+        streams=1,
+    ),
     before("a Response that is cut", whole(200, response())[:-5], then=Cut),
     before(
         "a compressed answer",
         whole(200, gzip.compress(BODY), EVENTS, "Content-Encoding: gzip"),
     ),
     well(BEFORE, "a whole Response, not streamed", whole(200, response(ANSWER))),
-    well(BEFORE, "a whole Response that failed", whole(200, response(status="failed")), status="failed"),
+    well(
+        BEFORE,
+        "a whole Response that failed",
+        whole(200, response(status="failed")),
+        status="failed",
+    ),
     HTTPCell(
         phase=BEFORE,
         fault="a whole error with status 200",
         script=reply(whole(200, error("No."))),
         raises=APIError,
         delivery=AMBIGUOUS,
-        **RETRIED,
     ),
     silent(BEFORE, "comments without end", without_end(CHUNKED, chunk(b": ping\n\n"), every=7.0)),
     silent(BEFORE, "half an event, then stall", then_silence(CHUNKED, chunk(FIRST[:20]))),
@@ -465,49 +481,103 @@ STREAMS: Final = [
     within("the last chunk", END, streams=1),
     within("garbage for the size of a chunk", b"zz\r\n"),
     within("a negative size of a chunk", b"-5\r\nhello\r\n"),
-    within("a size of a chunk without end", b"1" * 70_000),
+    within("a size of a chunk without end", b"1" * 200_000),
     within("a chunk without its end", chunk(REST[:50])[:-2] + b"XX"),
     within("garbage after half an event", chunk(REST[:20]), b"zz\r\n"),
-    broken(MID_STREAM, "a body that is shorter than its length", ACCEPTED, head(200, EVENTS, "Content-Length: 9999") + FIRST, then=Cut),
-    broken(MID_STREAM, "FIN, in a body without length", ACCEPTED, head(200, EVENTS) + FIRST, then=Cut),
+    broken(
+        MID_STREAM,
+        "a body that is shorter than its length",
+        ACCEPTED,
+        head(200, EVENTS, "Content-Length: 9999") + FIRST,
+        then=Cut,
+    ),
+    broken(
+        MID_STREAM, "FIN, in a body without length", ACCEPTED, head(200, EVENTS) + FIRST, then=Cut
+    ),
     within("`[DONE]` in place of the rest", chunk(b"data: [DONE]\n\n"), END, streams=1),
     silent(MID_STREAM, "stall", then_silence(BEGUN)),
     silent(MID_STREAM, "half an event, then stall", then_silence(BEGUN, chunk(REST[:20]))),
-    silent(MID_STREAM, "comments without end", without_end(BEGUN, chunk(b": ping\n\n"), every=70.0)),
-    silent(MID_STREAM, "an event of which a byte comes every minute", without_end(BEGUN + chunk(b"data: "), chunk(b"x"), every=60.0)),
-    HTTPCell(
-        phase=MID_STREAM,
-        fault="an oversize event",
-        script=reply(BEGUN, chunk(sse(LONG)), chunk(REST), END),
-        raises=MessageTooLarge,
-        delivery=ACCEPTED,
+    silent(
+        MID_STREAM, "comments without end", without_end(BEGUN, chunk(b": ping\n\n"), every=70.0)
+    ),
+    silent(
+        MID_STREAM,
+        "an event of which a byte comes every minute",
+        without_end(BEGUN + chunk(b"data: "), chunk(b"x"), every=60.0),
     ),
     HTTPCell(
         phase=MID_STREAM,
-        fault="a line without end",
-        script=without_end(BEGUN, chunk(b"x" * 10_000), every=0.01),
+        fault="an oversize event",
+        script=then_silence(BEGUN, chunk(sse(LONG))),
         raises=MessageTooLarge,
         delivery=ACCEPTED,
         streams=2,
+    ),
+    silent(
+        MID_STREAM, "a line without end that is no data", then_silence(BEGUN, chunk(b"x" * 60_000))
+    ),
+    silent(
+        MID_STREAM,
+        "a line of data without end",
+        then_silence(BEGUN, chunk(b"data: " + b"x" * 60_000)),
     ),
     HTTPCell(
         phase=MID_STREAM,
         fault="slow bytes",
         script=slowly(CHUNKED + chunk(BODY) + END, 300.0),
-        after=Span(300.0, "as long as they take"),
+        after=Span(300.0, "as long as they take", at_most=True),
+        streams=2,
     ),
-    well(MID_STREAM, "chunks of one byte", CHUNKED, *[chunk(BODY[n : n + 1]) for n in range(len(BODY))], END),
-    well(MID_STREAM, "CRLF for the ends of lines", CHUNKED, chunk(BODY.replace(b"\n", b"\r\n")), END),
+    well(
+        MID_STREAM,
+        "chunks of one byte",
+        CHUNKED,
+        *[chunk(BODY[n : n + 1]) for n in range(len(BODY))],
+        END,
+    ),
+    well(
+        MID_STREAM, "CRLF for the ends of lines", CHUNKED, chunk(BODY.replace(b"\n", b"\r\n")), END
+    ),
 ]
-FAILED: Final = {"type": "response.failed", "response": response(status="failed", response_id="resp_fault")}
-PARTIAL: Final = {"type": "response.incomplete", "response": response(status="incomplete", response_id="resp_fault")}
+FAILED: Final = {
+    "type": "response.failed",
+    "response": response(status="failed", response_id="resp_fault"),
+}
+PARTIAL: Final = {
+    "type": "response.incomplete",
+    "response": response(status="incomplete", response_id="resp_fault"),
+}
 TERMINALS: Final = [
     *lost(TERMINAL, "half of it", ACCEPTED, TO_THE_END, chunk(sse(LAST)[:60])),
-    broken(TERMINAL, "half of it, then the last chunk", ACCEPTED, TO_THE_END, chunk(sse(LAST)[:-3]), END, streams=1),
-    broken(TERMINAL, "it has no empty line after it", ACCEPTED, TO_THE_END, chunk(sse(LAST)[:-1]), END, streams=1),
+    broken(
+        TERMINAL,
+        "half of it, then the last chunk",
+        ACCEPTED,
+        TO_THE_END,
+        chunk(sse(LAST)[:-3]),
+        END,
+        streams=1,
+    ),
+    broken(
+        TERMINAL,
+        "it has no empty line after it",
+        ACCEPTED,
+        TO_THE_END,
+        chunk(sse(LAST)[:-1]),
+        END,
+        streams=1,
+    ),
     broken(TERMINAL, "it never comes", ACCEPTED, TO_THE_END, END, streams=1),
     silent(TERMINAL, "stall in its place", then_silence(TO_THE_END)),
-    broken(TERMINAL, "it is truncated JSON", ACCEPTED, TO_THE_END, chunk(sse(LAST)[:-9] + b"\n\n"), END, streams=1),
+    broken(
+        TERMINAL,
+        "it is truncated JSON",
+        ACCEPTED,
+        TO_THE_END,
+        chunk(sse(LAST)[:-9] + b"\n\n"),
+        END,
+        streams=1,
+    ),
     HTTPCell(
         phase=TERMINAL,
         fault="it has the wrong shape",
@@ -529,12 +599,26 @@ TERMINALS: Final = [
     well(TERMINAL, "trailers after it", CHUNKED, chunk(BODY), b"0\r\nx-a: b\r\nx-c: d\r\n\r\n"),
     well(TERMINAL, "garbage for trailers", CHUNKED, chunk(BODY), b"0\r\n\x00\r\n\r\n", streams=2),
     well(TERMINAL, "garbage for a chunk after it", CHUNKED, chunk(BODY), b"zz\r\n", streams=2),
-    well(TERMINAL, "another answer after it", CHUNKED, chunk(BODY), END, whole(408), streams=2),
-    well(TERMINAL, "FIN after it, without the last chunk", CHUNKED, chunk(BODY), then=Cut, streams=2),
-    well(TERMINAL, "reset after it, without the last chunk", CHUNKED, chunk(BODY), then=Reset, streams=2),
+    well(
+        TERMINAL, "FIN after it, without the last chunk", CHUNKED, chunk(BODY), then=Cut, streams=2
+    ),
+    well(
+        TERMINAL,
+        "reset after it, without the last chunk",
+        CHUNKED,
+        chunk(BODY),
+        then=Reset,
+        streams=2,
+    ),
     well(TERMINAL, "FIN after the last chunk", CHUNKED, chunk(BODY), END, then=Cut, streams=2),
     well(TERMINAL, "reset after the last chunk", CHUNKED, chunk(BODY), END, then=Reset, streams=2),
-    well(TERMINAL, "FIN after it, in a body without length", head(200, EVENTS) + BODY, then=Cut, streams=2),
+    well(
+        TERMINAL,
+        "FIN after it, in a body without length",
+        head(200, EVENTS) + BODY,
+        then=Cut,
+        streams=2,
+    ),
     HTTPCell(
         phase=TERMINAL,
         fault="stall after it, without the last chunk",
@@ -562,8 +646,6 @@ def reset_all(peer: HTTPPeer) -> None:
         stream.peer_closed = True
 
 
-
-
 def unseen_reset(peer: HTTPPeer) -> None:
     """Reset the connection while the next request is under way."""
     peer.servers[-1].reset()
@@ -585,5 +667,79 @@ IDLES: Final = [
     silent(IDLE, "half-open", then_silence(), kinds=KEPT),
 ]
 EXCHANGES: Final = [
-    *IDLES, *UNWRITTEN, *HEADS, *STATUSES, *BODIES, *SAME_WAY, *ERROR_EVENTS, *STREAMS, *TERMINALS
+    *IDLES,
+    *UNWRITTEN,
+    *HEADS,
+    *STATUSES,
+    *BODIES,
+    *SAME_WAY,
+    *ERROR_EVENTS,
+    *STREAMS,
+    *TERMINALS,
+]
+
+
+# --- Closing ----------------------------------------------------------------------------------
+
+
+def go_down(peer: HTTPPeer) -> None:
+    peer.down = True
+
+
+async def no_key() -> str:
+    """Return no key: the function that asks for it hangs."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+BACKGROUND: Final[dict[str, Any]] = {"background": True, "store": True}
+NOT_SENT: Final = DeliveryStatus.NOT_SENT
+HTTP_CLOSINGS: Final = [
+    HTTPClosing(state="no request was made", asked=False),
+    HTTPClosing(state="kept-alive HTTP connection"),
+    HTTPClosing(state="key that is waited for", options={"api_key": no_key}, delivery=NOT_SENT),
+    HTTPClosing(state="wait between two dials", arrange=go_down, delivery=NOT_SENT),
+    HTTPClosing(
+        state="request that is not read", arrange=stop_reading, capacity=10, delivery=NOT_SENT
+    ),
+    HTTPClosing(state="no answer", script=then_silence(), delivery=AMBIGUOUS),
+    HTTPClosing(state="100", script=then_silence(head(100)), delivery=AMBIGUOUS),
+    HTTPClosing(state="half a head", script=then_silence(CHUNKED[:20]), delivery=AMBIGUOUS),
+    HTTPClosing(state="a head", script=then_silence(CHUNKED), delivery=AMBIGUOUS),
+    HTTPClosing(
+        state="body of an error that stalls",
+        script=then_silence(head(500, JSON_BODY, "Content-Length: 99")),
+        delivery=AMBIGUOUS,
+    ),
+    HTTPClosing(
+        state="half an event", script=then_silence(CHUNKED, chunk(FIRST[:20])), delivery=AMBIGUOUS
+    ),
+    HTTPClosing(
+        state="wait after a rate limit",
+        script=reply(whole(429, error("Slow."), "Retry-After: 7")),
+        delivery=REJECTED,
+    ),
+    HTTPClosing(state="after an event", script=then_silence(BEGUN), delivery=ACCEPTED),
+    HTTPClosing(
+        state="half a chunk", script=then_silence(BEGUN, chunk(REST)[:20]), delivery=ACCEPTED
+    ),
+    HTTPClosing(
+        state="comments without end",
+        script=without_end(BEGUN, chunk(b": ping\n\n"), every=0.1),
+        delivery=ACCEPTED,
+    ),
+    HTTPClosing(
+        state="background response that is resumed",
+        script=reply(BEGUN, then=Cut),
+        params=BACKGROUND,
+        delivery=ACCEPTED,
+    ),
+    HTTPClosing(
+        state="after the last event, without the last chunk",
+        script=then_silence(CHUNKED, chunk(BODY)),
+    ),
+    HTTPClosing(
+        state="comments without end after the last event",
+        script=without_end(CHUNKED + chunk(BODY), chunk(b": ping\n\n"), every=0.1),
+    ),
 ]

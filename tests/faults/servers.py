@@ -15,6 +15,7 @@ from tests.faults.cells import KEEPALIVE, STEADY, THE_TURN, TIMEOUTS
 from tests.transport.http_peer import (
     CHUNKED,
     END,
+    ClientStream,
     Cut,
     HTTPPeer,
     chunk,
@@ -222,6 +223,8 @@ class FakeNet:
         self._ids = 0
         self.peers: list[ServerPeer] = []
         self.clients: list[MemoryStream] = []
+        self.streams: list[ClientStream] = []
+        """The streams of the client over HTTP."""
         self.dialled: list[float] = []
         """The times of the dials."""
         self.commands: list[tuple[int, Json]] = []
@@ -258,7 +261,13 @@ class FakeNet:
         self.clients.append(client)
         self.peers.append(peer)
         self._nursery.start_soon(self._run, peer)
-        return client
+        self.streams.append(ClientStream(client))
+        return client if self.transport == "websocket" else self.streams[-1]
+
+    def end_idle(self) -> None:
+        """Close the latest stream, so that the client sees it before it sends a request."""
+        self.peers[-1].reset()
+        self.streams[-1].peer_closed = True
 
     async def _run(self, peer: ServerPeer) -> None:
         with suppress(*CLIENT_HAS_LEFT):
