@@ -8,13 +8,20 @@ Each phase has a module that lists its cells. `servers.py` and `faults.py` are t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from trio_responses import ConnectionLost, Keepalive, ReconnectPolicy, Timeouts
+from trio_responses import (
+    ConnectionLost,
+    Keepalive,
+    ReconnectPolicy,
+    Timeouts,
+    UpgradeUnsupported,
+)
 
 if TYPE_CHECKING:
     from tests.faults.servers import ServerPeer
+    from tests.transport.http_peer import HTTPPeer, Script
     from trio_responses import DeliveryStatus, ResponsesError, SteerState
 
 TIMEOUTS: Final = Timeouts(connect=15.0, send=30.0, first_event=60.0, stall=600.0, close=5.0)
@@ -49,6 +56,7 @@ STALL: Final = Span(TIMEOUTS.stall, "`timeouts.stall`")
 PING: Final = Span(KEEPALIVE.interval, "`keepalive.interval`")
 DEAD: Final = Span(KEEPALIVE.interval + KEEPALIVE.timeout, "`keepalive`: interval and timeout")
 CLOSE: Final = Span(TIMEOUTS.close, "`timeouts.close`")
+UNANSWERED: Final = Span(5.0, "after 5 s")
 WITHIN_CLOSE: Final = Span(TIMEOUTS.close, "within `timeouts.close`", at_most=True)
 
 
@@ -83,6 +91,14 @@ class Opening:
     def passes(self) -> bool:
         """Whether a second attempt is made, or none is needed."""
         return self.retried and (self.retry_after or 0.0) <= STEADY.max_retry_after
+
+    @property
+    def over(self) -> Span | None:
+        """When the first connect of ``transport="auto"`` uses HTTP instead; `None` for never."""
+        if self.error is UpgradeUnsupported:
+            return AT_ONCE
+        slow = self.phase == "upgrade" and self.takes.seconds > UNANSWERED.seconds
+        return UNANSWERED if slow else None
 
 
 # --- While a socket is open -------------------------------------------------------------------
@@ -191,3 +207,67 @@ class Closing:
     @property
     def name(self) -> str:
         return f"{self.phase}: {self.fault}"
+
+
+# --- Over HTTP --------------------------------------------------------------------------------
+
+HTTPConnectionKind: TypeAlias = Literal["new", "kept alive"]
+"""Whether the request that meets the fault is the first one on its HTTP connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPCell:
+    """A fault of one exchange over HTTP, and its results for the turn and the HTTP connection."""
+
+    phase: str
+    fault: str
+    script: Script | None = None
+    """The fault: when the turn's request was received; `None` for the normal answer."""
+    arrange: Callable[[HTTPPeer], object] | None = None
+    """The fault: before the turn's request is sent."""
+    raises: type[ResponsesError] | None = None
+    """The exception of the turn; `None` where it ends with its Response."""
+    delivery: DeliveryStatus | None = None
+    after: Span = AT_ONCE
+    """From the request to the turn's end."""
+    streams: int = 1
+    """The number of HTTP connections opened, up to the next turn."""
+    repeated: bool = False
+    """Whether the request is sent again by default, because it cannot have run."""
+    at_least_once: bool = False
+    """Whether the request is sent again with ``"at_least_once"``."""
+    delayed: float = 0.0
+    """The longest delay before it is sent again; the delay is up to a quarter shorter."""
+    received: bool = True
+    """Whether the server receives the request whole before the fault."""
+    status: str = "completed"
+    """The status of the Response, where there is one."""
+    kinds: tuple[HTTPConnectionKind, ...] = ("new", "kept alive")
+    capacity: int | None = None
+    """Bytes that the network holds before a writer has to wait."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.phase}: {self.fault}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPClosing:
+    """The state of an exchange in which the connection is closed."""
+
+    state: str
+    script: Script | None = None
+    """What the server does with the request; `None` for the normal answer."""
+    arrange: Callable[[HTTPPeer], object] | None = None
+    """What is done before the request is sent."""
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Options of the connection."""
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Parameters of the turn."""
+    delivery: DeliveryStatus | None = None
+    """The delivery of the turn that is ended; `None` where it has its Response."""
+    after: Span = AT_ONCE
+    """The time that closing takes."""
+    capacity: int | None = None
+    asked: bool = True
+    """Whether a turn is started."""

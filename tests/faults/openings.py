@@ -101,8 +101,7 @@ async def slow_proxy(peer: ServerPeer) -> None:
     for place in range(len(answer)):
         await trio.sleep(2 / len(answer))
         await peer.send(answer[place : place + 1])
-    await peer.accept()
-    await peer.serve()
+    await peer.net.serve(peer)
 
 
 async def accept_wrongly(peer: ServerPeer) -> None:
@@ -322,3 +321,9 @@ UPGRADE: Final = [
 ]
 
 OPENINGS: Final = [*RESOLVE, *DIAL, *PROXY, *TLS, *UPGRADE]
+HTTP_OPENINGS: Final = [
+    cell
+    for cell in (*RESOLVE, *DIAL, *PROXY, *TLS)
+    if cell.name != "dial: reset" and "behind" not in cell.fault
+]
+"""The cells that a request over HTTP meets in the same way."""

@@ -107,29 +107,21 @@ def refused(
     return [before, within]
 
 
-ERRORS: Final = [
-    cell
-    for cells in (
-        *(
-            refused(name, error, APIError, DeliveryStatus.REJECTED)
-            for name, error in SHAPES.items()
-        ),
-        *(
-            refused(name, error, APIError, DeliveryStatus.AMBIGUOUS)
-            for name, error in UNSAID.items()
-        ),
-        *(
-            refused(
-                f"`{code}`, {f'status {status}' if status else 'no status'}",
-                wrapped(code, status),
-                kind,
-                delivery,
-            )
-            for code, status, kind, delivery in CODES
-        ),
-    )
-    for cell in cells
+KINDS: Final[list[tuple[str, Json, type[APIError], DeliveryStatus]]] = [
+    *((name, error, APIError, DeliveryStatus.REJECTED) for name, error in SHAPES.items()),
+    *((name, error, APIError, DeliveryStatus.AMBIGUOUS) for name, error in UNSAID.items()),
+    *(
+        (
+            f"`{code}`, {f'status {status}' if status else 'no status'}",
+            wrapped(code, status),
+            kind,
+            delivery,
+        )
+        for code, status, kind, delivery in CODES
+    ),
 ]
+"""All error frames, with the exception and its delivery before the first event."""
+ERRORS: Final = [cell for kind in KINDS for cell in refused(*kind)]
 NO_PARENT: Final = wrapped("previous_response_not_found", 400)
 LIMIT: Final = wrapped("websocket_connection_limit_reached", 400)
 SPECIAL: Final = [

@@ -12,6 +12,16 @@ import trio
 import trustme
 
 from tests.faults.cells import KEEPALIVE, STEADY, THE_TURN, TIMEOUTS
+from tests.transport.http_peer import (
+    CHUNKED,
+    END,
+    ClientStream,
+    Cut,
+    HTTPPeer,
+    chunk,
+    serve_websocket,
+    sse,
+)
 from tests.transport.peer import CLIENT_HAS_LEFT, CLOSE, PING, PONG, TEXT, Peer, close, frame, text
 from tests.transport.proxies import ESTABLISHED, secured, server_context, trusting
 from tests.turn.rig import created, delta, ended, item_done, message
@@ -26,10 +36,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from tests.faults.cells import Action
+    from tests.transport.http_peer import Exchange
     from trio_responses import ResponsesConnection
 
 Json = dict[str, Any]
 Route = Literal["plain", "proxy", "tls"]
+Transport = Literal["websocket", "http", "auto"]
 
 AUTHORITY: Final = trustme.CA()
 HOST: Final = "models.test"
@@ -201,13 +213,18 @@ class ServerPeer(Peer):
 class FakeNet:
     """A network of one server: all sockets of one test, in the order of the dials."""
 
-    def __init__(self, nursery: trio.Nursery, route: Route, capacity: int | None) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, route: Route, capacity: int | None, transport: Transport
+    ) -> None:
         self._nursery = nursery
+        self.transport: Transport = transport
         self._route: Route = route
         self._capacity = capacity
         self._ids = 0
         self.peers: list[ServerPeer] = []
         self.clients: list[MemoryStream] = []
+        self.streams: list[ClientStream] = []
+        """The streams of the client over HTTP."""
         self.dialled: list[float] = []
         """The times of the dials."""
         self.commands: list[tuple[int, Json]] = []
@@ -244,16 +261,38 @@ class FakeNet:
         self.clients.append(client)
         self.peers.append(peer)
         self._nursery.start_soon(self._run, peer)
-        return client
+        self.streams.append(ClientStream(client))
+        return client if self.transport == "websocket" else self.streams[-1]
+
+    def end_idle(self) -> None:
+        """Close the latest stream, so that the client sees it before it sends a request."""
+        self.peers[-1].reset()
+        self.streams[-1].peer_closed = True
 
     async def _run(self, peer: ServerPeer) -> None:
         with suppress(*CLIENT_HAS_LEFT):
             if self.faults:
                 await self.faults.popleft()(peer)
             await self.greet(peer)
+            await self.serve(peer)
+        await trio.aclose_forcefully(peer.wire)
+
+    async def serve(self, peer: ServerPeer) -> None:
+        """Serve a stream to its end, once a proxy and TLS were passed."""
+        if self.transport == "websocket":
             await peer.accept()
             await peer.serve(self.actions.popleft() if self.actions else None)
-        await trio.aclose_forcefully(peer.wire)
+            return
+
+        async def answer(exchange: Exchange) -> None:
+            peer.command = exchange.request.json
+            self.commands.append((peer.number, {"type": "response.create", **peer.command}))
+            await exchange.send(CHUNKED, chunk(sse(*peer.events())), END)
+
+        http = HTTPPeer(self._nursery, answer)
+        http.upgrade = serve_websocket
+        with suppress(Cut):
+            await http.serve_requests(peer.stream, peer.number)
 
     async def greet(self, peer: ServerPeer) -> None:
         """Answer CONNECT or do the TLS handshake, before the upgrade."""
@@ -283,16 +322,16 @@ class FakeNet:
             "timeouts": TIMEOUTS,
             "keepalive": KEEPALIVE,
             "limits": LIMITS,
-            "transport": "websocket",
+            "transport": self.transport,
         }
         return open_responses(endpoint=endpoint, **{**settings, **options})
 
 
 @asynccontextmanager
 async def open_fake_net(
-    route: Route = "plain", *, capacity: int | None = None
+    route: Route = "plain", *, capacity: int | None = None, transport: Transport = "websocket"
 ) -> AsyncGenerator[FakeNet, None]:
     """Open a network for the length of a block."""
     async with trio.open_nursery() as nursery:
-        yield FakeNet(nursery, route, capacity)
+        yield FakeNet(nursery, route, capacity, transport)
         nursery.cancel_scope.cancel()

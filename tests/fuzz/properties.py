@@ -229,7 +229,12 @@ def check_turn(frames: Sequence[bytes]) -> None:
         failure: ResponsesError | None = None
         async with open_net(script) as net:
             async with open_responses(
-                "ws://127.0.0.1/v1", api_key=KEY, dial=net.dial, reconnect=[], timeouts=TIMEOUTS
+                "ws://127.0.0.1/v1",
+                api_key=KEY,
+                dial=net.dial,
+                reconnect=[],
+                max_retries=0,
+                timeouts=TIMEOUTS,
             ) as connection:
                 try:
                     async with connection.stream(model="m", input="hi") as stream:

@@ -307,7 +307,7 @@ class HTTPPeer:
                 server, self.ssl_context, server_side=True, https_compatible=True
             )
         try:
-            await self._serve_requests(stream, number)
+            await self.serve_requests(stream, number)
         except Reset:
             server.reset()
         except (Cut, *CLIENT_HAS_LEFT):
@@ -317,7 +317,11 @@ class HTTPPeer:
             client.peer_closed = True
             await trio.aclose_forcefully(server)
 
-    async def _serve_requests(self, stream: trio.abc.Stream, number: int) -> None:
+    async def serve_requests(self, stream: trio.abc.Stream, number: int) -> None:
+        """Receive requests on a stream, and run a script for each.
+
+        :raises Cut: when a script ends the stream; `Reset` when it resets the stream.
+        """
         received = bytearray()
         if self.greeting:
             await stream.send_all(self.greeting)

@@ -86,6 +86,8 @@ ODD_BYTES: Final = 1024
 
 A line end costs up to 5 us, and a read of 64 KiB of deltas some 700 us.
 """
+ERROR_BODY_SECONDS: Final = 1.0
+"""How long the body of an error is waited for, as for a refused upgrade."""
 OK: Final = 200
 UNAUTHORIZED: Final = 401
 EVENT_STREAM: Final = "text/event-stream"
@@ -486,10 +488,11 @@ class HTTPExchange:
 
     async def _read_error(self, response: httpcore2.Response) -> bytes:
         """Return the ``error`` message for an answer with an error status."""
-        body = b""
-        with suppress(ConnectionLost):  # the status is known, and says more
-            body = await read_body(response, MAX_ERROR_BYTES, since=self.opened_at)
-        return error_message(response.status, self.handshake_headers, body[:MAX_ERROR_BYTES])
+        body = bytearray()
+        with suppress(ConnectionLost), trio.move_on_after(ERROR_BODY_SECONDS):
+            # The status is known, and says more than the reason why the body is cut.
+            await read_body(response, MAX_ERROR_BYTES, since=self.opened_at, into=body)
+        return error_message(response.status, self.handshake_headers, bytes(body[:MAX_ERROR_BYTES]))
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.last_read_at = trio.current_time()
@@ -660,13 +663,16 @@ STATUSES: Final = frozenset(
 )
 
 
-async def read_body(response: httpcore2.Response, limit: int, *, since: float) -> bytes:
+async def read_body(
+    response: httpcore2.Response, limit: int, *, since: float, into: bytearray | None = None
+) -> bytes:
     """Return the body of an answer; of a longer one, a beginning that is over the limit.
 
     :param since: when the request began, on Trio's clock.
+    :param into: where the body is put, of which a part is left if this raises or is cancelled.
     :raises ConnectionLost: when the HTTP connection was lost.
     """
-    body = bytearray()
+    body = bytearray() if into is None else into
     async with _pieces_of(response, since) as pieces:
         async for data in pieces:
             body += data
