@@ -340,7 +340,7 @@ def ratio(full: SentTraffic, other: SentTraffic) -> str:
 def rows_of_one(size: ConversationSize, sent: dict[str, SentTraffic]) -> Iterable[Row]:
     """Yield the rows of a table for one size."""
     title = f"{size.turns} turns, outputs of {size.output / 1000:g} KB"
-    yield [title, "requests", "full", "deltas", "bytes sent", "times fewer"]
+    yield [title, "requests", "full", "deltas", "bytes sent", "ratio"]
     for name, one in sent.items():
         counts = [str(one.requests), str(one.full), str(one.deltas)]
         yield [name, *counts, kilobytes(one.size), ratio(sent[FULL], one)]
@@ -348,7 +348,7 @@ def rows_of_one(size: ConversationSize, sent: dict[str, SentTraffic]) -> Iterabl
 
 def rows_of_all(measured: dict[ConversationSize, dict[str, SentTraffic]]) -> Iterable[Row]:
     """Yield the rows of a table with one row for each size."""
-    yield ("tool outputs", "turns", FULL, DELTAS, "times fewer", "times fewer, socket lost once")
+    yield ("tool outputs", "turns", FULL, DELTAS, "ratio", "ratio, socket lost once")
     for size, sent in measured.items():
         full, deltas, lost = (sent[name] for name in STRATEGIES)
         yield (

@@ -522,7 +522,7 @@ class CallTracker:
         self._ambiguous.discard(key)
 
     def replace(self, items: RawItems) -> None:
-        """Scan the items of a new log; keep what is known of calls that are in the new log."""
+        """Scan the items of a new history; keep the state of calls that are still in it."""
         outputs, started = self._outputs, self._started
         self._outputs, self._started = {}, {}
         self._pending.clear()

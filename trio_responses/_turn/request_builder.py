@@ -59,7 +59,7 @@ class RequestBuilder(Protocol):
 
     @property
     def is_background(self) -> bool:
-        """Whether the response goes on at the server when its events are not read."""
+        """Whether the server continues the response even if no client reads its events."""
         ...
 
     @property

@@ -367,7 +367,7 @@ class ResponseStream:
         return self._accumulator.snapshot()
 
     async def steer(self, input: Input) -> SteerReceipt:  # noqa: A002 - the protocol's field name
-        """Send input for the response that is active (guide, "Steering").
+        """Send steering input for the active response.
 
         The server applies the input at the next safe boundary and continues with a successor,
         whose events follow in the same iteration. If the response ends with calls of client

@@ -116,7 +116,7 @@ class ResponsesServer:
 
     @property
     def requests(self) -> Records[Request]:
-        """Received creations of responses, by frame or by POST, and successors, in order.
+        """The received requests for responses, over both transports, and successors, in order.
 
         Of these records, and of the others, the server keeps the latest ``max_remembered``.
         """
