@@ -303,11 +303,13 @@ async def test_a_conversation_continues_whose_responses_the_server_has_lost(
         async with connection.conversation(model=model, store=True) as conversation:
             first = await conversation.create("ping-text")
             saved = conversation.checkpoint().replace(first.id.encode(), b"resp_unknown")
+            # agentic-api refuses an item that it has stored, and here it still has this one.
+            saved = saved.replace(b'"msg_', b'"msg_other_')
         async with connection.restore_conversation(saved) as conversation:
             assert (await conversation.create("ping-text")).output_text
             statistics = conversation.statistics()
-    assert (statistics.full_turns, statistics.delta_turns) == (1, 1)
             roles = [getattr(item, "role", None) for item in conversation.items]
+    assert (statistics.full_turns, statistics.delta_turns) == (1, 1)
     assert roles == ["user", "assistant"] * 2
 
 
