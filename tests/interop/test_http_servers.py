@@ -34,6 +34,7 @@ from trio_responses import (
 )
 from trio_responses.types import (
     FunctionCall,
+    Message,
     OutputTextDelta,
     Reasoning,
     ResponseCompleted,
@@ -304,7 +305,9 @@ async def test_a_conversation_continues_whose_responses_the_server_has_lost(
             first = await conversation.create("ping-text")
             saved = conversation.checkpoint().replace(first.id.encode(), b"resp_unknown")
             # agentic-api refuses an item that it has stored, and here it still has this one.
-            saved = saved.replace(b'"msg_', b'"msg_other_')
+            [item] = first.output
+            assert isinstance(item, Message)
+            saved = saved.replace(str(item.id).encode(), b"msg_unknown")
         async with connection.restore_conversation(saved) as conversation:
             assert (await conversation.create("ping-text")).output_text
             statistics = conversation.statistics()
