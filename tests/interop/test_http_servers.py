@@ -19,15 +19,16 @@ import trio
 
 from tests.interop.programs import HANG_GUARD, free_port
 from tests.interop.test_client import PONG, SLOW, WEATHER, events_of
+from tests.interop.test_uvicorn import Watcher
 from trio_responses import (
     APIError,
     ConnectionLost,
     DeliveryStatus,
     PreviousResponseNotFound,
     RateLimitError,
+    ReconnectFailed,
     ReconnectPolicy,
     SteerState,
-    TransportChanged,
     UnsupportedByTransport,
     function_tool,
     open_responses,
@@ -43,7 +44,6 @@ from trio_responses.types import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-    from pathlib import Path
 
     from tests.interop.programs import Program
     from trio_responses import ResponsesConnection
@@ -332,28 +332,21 @@ async def test_auto_uses_the_websocket_of_a_server_that_has_one(
 
 async def test_auto_goes_over_where_litellm_closes_each_websocket(litellm: Server) -> None:
     """litellm accepts the upgrade, and closes with 1011 if its own server has no WebSocket mode."""
-    changes: list[TransportChanged] = []
-
-    async def listen(connection: ResponsesConnection) -> None:
-        async for event in connection:
-            if isinstance(event, TransportChanged):
-                changes.append(event)
-
-    async with (
-        opened(litellm, transport="auto", reconnect=QUICK) as connection,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(listen, connection)
-        losses = 0
-        text = ""
+    watcher, text = Watcher(), ""
+    codes: list[tuple[int | None, DeliveryStatus | None]] = []
+    async with opened(
+        litellm, transport="auto", reconnect=QUICK, instruments=[watcher]
+    ) as connection:
         while not text:
             try:
                 text = (await connection.create(model=MODEL, input="ping-text")).output_text
             except ConnectionLost as lost:
-                assert (lost.code, lost.delivery) == (1011, DeliveryStatus.AMBIGUOUS)
-                losses += 1
+                codes.append((lost.code, lost.delivery))
         assert text == PONG
         assert connection.statistics().transport == "http"
-        nursery.cancel_scope.cancel()
-    assert losses == QUICK.attempts + 1
-    assert [(change.transport, change.error is not None) for change in changes] == [("http", True)]
+    assert codes == [(1011, DeliveryStatus.AMBIGUOUS)] * (QUICK.attempts + 1)
+    [(transport, error)] = watcher.changes
+    assert transport == "http"
+    assert isinstance(error, ReconnectFailed)
+    assert isinstance(error.__cause__, ConnectionLost)
+    assert error.__cause__.code == 1011

@@ -33,7 +33,7 @@ LATE = ReconnectPolicy(initial=HANG_GUARD * 2, cap=HANG_GUARD * 2, jitter=0.0)
 """A policy whose first delay is longer than a test may take."""
 PROTOCOLS = {"websockets": "websockets", "websockets-sansio": "websockets", "wsproto": "wsproto"}
 """uvicorn's implementations of WebSockets, and the packages that they need."""
-APPS = {"plain": "asgi_apps:plain", "fastapi": "asgi_apps:fastapi"}
+APPS = {"plain": "asgi_apps:plain", "fastapi": "asgi_apps:with_fastapi"}
 
 
 class Watcher(Instrument):
@@ -42,17 +42,20 @@ class Watcher(Instrument):
     def __init__(self) -> None:
         self.changes: list[tuple[str, ResponsesError | None]] = []
         self.delays: list[float] = []
+        self.changed = trio.Event()
+        self.delayed = trio.Event()
 
     def transport_changed(self, transport: str, error: ResponsesError | None) -> None:
         self.changes.append((transport, error))
+        self.changed.set()
 
     def reconnecting(self, attempt: int, delay: float, error: ResponsesError) -> None:
+        del attempt, error
         self.delays.append(delay)
+        self.delayed.set()
 
 
-def start_uvicorn(
-    start: Callable[..., Program], app: str, *options: str
-) -> tuple[Program, str]:
+def start_uvicorn(start: Callable[..., Program], app: str, *options: str) -> tuple[Program, str]:
     """Start uvicorn with an application; return the program and the base URL."""
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     port = free_port()
