@@ -1,7 +1,7 @@
 """Tests of the client over HTTP with servers of other projects: agentic-api, aimock and litellm.
 
-agentic-api and litellm are in front of aimock. litellm conflicts with other packages of these
-tests, so it needs an environment of its own: ``TRIO_RESPONSES_LITELLM`` is the path of its command.
+agentic-api and litellm are in front of aimock. litellm brings many packages and may have an
+environment of its own: ``TRIO_RESPONSES_LITELLM`` is the path of its command.
 """
 
 from __future__ import annotations
