@@ -121,7 +121,7 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Send arbitrary bytes to the decoder, the frame reader and the socket: --seconds 120."""
+    """Send arbitrary bytes, and responses of arbitrary shapes: --seconds 120."""
     session.install("-e", ".[tests]")
     session.run("python", "-m", "tests.fuzz.campaign", *session.posargs)
 

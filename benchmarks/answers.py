@@ -1,11 +1,17 @@
-"""The responses of the replay server: WebSocket frames that are encoded in advance."""
+"""The responses of the replay server: WebSocket frames or chunks, encoded in advance."""
 
 from __future__ import annotations
 
 import json
 import struct
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    Encode: TypeAlias = Callable[[dict[str, Any]], bytes]
 
 MODEL: Final = "gpt-5.5"
 RESPONSE_DIGITS: Final = b"0123456789abcdef0123456789abcdef"
@@ -21,14 +27,34 @@ ITEM: Final[dict[str, Any]] = {
 }
 
 
+def as_json(event: dict[str, Any]) -> bytes:
+    """Return one event as JSON."""
+    return json.dumps(event, separators=(",", ":")).encode()
+
+
 def frame(event: dict[str, Any]) -> bytes:
     """Return one event as an unmasked text frame."""
-    payload = json.dumps(event, separators=(",", ":")).encode()
+    payload = as_json(event)
     if len(payload) < 126:
         return struct.pack("!BB", 0x81, len(payload)) + payload
     if len(payload) < 65536:
         return struct.pack("!BBH", 0x81, 126, len(payload)) + payload
     return struct.pack("!BBQ", 0x81, 127, len(payload)) + payload
+
+
+def sent_event(event: dict[str, Any]) -> bytes:
+    """Return one event as a server-sent event."""
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), as_json(event))
+
+
+def chunk(data: bytes) -> bytes:
+    """Return data as one chunk of a body over HTTP/1.1; no data ends the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event_chunk(event: dict[str, Any]) -> bytes:
+    """Return one event as a server-sent event in a chunk of its own."""
+    return chunk(sent_event(event))
 
 
 def response(status: str, output: list[Any]) -> dict[str, Any]:
@@ -52,15 +78,22 @@ def delta(text: str) -> dict[str, Any]:
     return {"type": "response.output_text.delta", **place, "delta": text, "logprobs": []}
 
 
-def numbered(events: list[dict[str, Any]], lane: str | None) -> tuple[bytes, ...]:
-    """Return the frames of the events of one response, with sequence numbers and the lane."""
+def numbered(
+    events: list[dict[str, Any]], lane: str | None, encode: Encode = frame
+) -> tuple[bytes, ...]:
+    """Return the encoded events of one response, with sequence numbers and the lane."""
     where = {} if lane is None else {"stream_id": lane}
-    return tuple(frame({**event, **where, "sequence_number": n}) for n, event in enumerate(events))
+    return tuple(encode({**event, **where, "sequence_number": n}) for n, event in enumerate(events))
 
 
 @cache
-def streamed(deltas: int, piece: str = "token ", lane: str | None = None) -> tuple[bytes, ...]:
-    """Return the frames of a streamed text: three events, the deltas, four more events."""
+def streamed(
+    deltas: int, piece: str = "token ", lane: str | None = None, encode: Encode = frame
+) -> tuple[bytes, ...]:
+    """Return a streamed text, event by event: three events, the deltas, four more events.
+
+    :param encode: returns the bytes of one event, by default a WebSocket frame.
+    """
     text = piece * deltas
     part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": []}
     done = {**ITEM, "status": "completed", "content": [part]}
@@ -75,7 +108,15 @@ def streamed(deltas: int, piece: str = "token ", lane: str | None = None) -> tup
         {"type": "response.output_item.done", "output_index": 0, "item": done},
         {"type": "response.completed", "response": response("completed", [done])},
     ]
-    return numbered(events, lane)
+    return numbered(events, lane, encode)
+
+
+@cache
+def streamed_in_chunks(deltas: int, count: int) -> bytes:
+    """Return a streamed text as server-sent events, ``count`` of them in each chunk."""
+    events = streamed(deltas, encode=sent_event)
+    starts = range(0, len(events), count)
+    return b"".join(chunk(b"".join(events[start : start + count])) for start in starts)
 
 
 @cache
@@ -123,12 +164,14 @@ def side_by_side(lanes: tuple[str | None, ...], deltas: int) -> bytes:
     return b"".join(frame for frames in zip(*streams, strict=True) for frame in frames)
 
 
-def paced(deltas: int) -> tuple[tuple[bytes, ...], tuple[bytes, bytes], tuple[bytes, ...]]:
-    """Return the frames of a response whose deltas carry the time of sending.
+def paced(
+    deltas: int, encode: Encode = frame
+) -> tuple[tuple[bytes, ...], tuple[bytes, bytes], tuple[bytes, ...]]:
+    """Return the events of a response whose deltas carry the time of sending.
 
-    :returns: the frames before the deltas; the bytes before and after the time in each delta; the
-        frames after the deltas.
+    :returns: the events before the deltas; the bytes before and after the time in each delta; the
+        events after the deltas.
     """
-    frames = streamed(1, STAMP)
-    before, after = frame({**delta(STAMP), "sequence_number": deltas}).split(STAMP.encode())
-    return frames[:3], (before, after), frames[4:]
+    sent = streamed(1, STAMP, encode=encode)
+    before, after = encode({**delta(STAMP), "sequence_number": deltas}).split(STAMP.encode())
+    return sent[:3], (before, after), sent[4:]

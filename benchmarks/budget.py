@@ -35,6 +35,10 @@ class BudgetLimit:
 BUDGET: Final = (
     BudgetLimit("burst, CPU an event", "burst", "stream", "openai", "cpu", 1 / 40),
     BudgetLimit("burst, CPU an event", "burst", "stream", "baseline", "cpu", 1.5),
+    BudgetLimit(
+        "burst over HTTP, CPU an event", "burst-http", "http", "openai-http", "cpu", 1 / 20
+    ),
+    BudgetLimit("burst over HTTP, CPU an event", "burst-http", "http", "stream", "cpu", 1.5),
     BudgetLimit("8 lanes, CPU an event", "lanes", "lanes", "openai-lanes", "cpu", 1 / 30),
     BudgetLimit("round trip, wall", "rtt", "stream", "openai", "wall", 1 / 8),
     BudgetLimit("round trip, CPU", "rtt", "stream", "openai", "cpu", 1 / 8),

@@ -38,10 +38,14 @@ OURS: Final = "trio-responses"
 CLIENTS: Final[dict[str, ClientEntry]] = {
     "stream": ClientEntry("trio-responses, stream", "ours.StreamClient", OURS),
     "channel": ClientEntry("trio-responses, channel", "ours.ChannelClient", OURS),
+    "http": ClientEntry("trio-responses over HTTP, stream", "ours.HTTPClient", OURS),
     "conversation": ClientEntry("trio-responses, conversation", "ours.ConversationClient", OURS),
     "lanes": ClientEntry("trio-responses, streams", "ours.LanesClient", OURS),
     "growth": ClientEntry("trio-responses", "ours.StreamClient", OURS),
     "openai": ClientEntry("openai-python, typed", "openai_sdk.TypedSdkClient", "openai"),
+    "openai-http": ClientEntry(
+        "openai-python over HTTP, typed", "openai_sdk.HTTPSdkClient", "openai"
+    ),
     "openai-raw": ClientEntry("openai-python, raw + json", "openai_sdk.RawSdkClient", "openai"),
     "openai-lanes": ClientEntry(
         "openai-python, a queue a lane", "openai_sdk.LanesSdkClient", "openai"
@@ -55,6 +59,7 @@ CLIENTS: Final[dict[str, ClientEntry]] = {
         "trio-websocket + msgspec + channel", "trio_peers.TrioWebsocketClient", "trio-websocket"
     ),
     "httpx-ws": ClientEntry("httpx-ws on Trio + msgspec", "trio_peers.HttpxWsClient", "httpx-ws"),
+    "httpx2": ClientEntry("httpx2 on Trio + msgspec", "trio_peers.Httpx2Client", "httpx2"),
     "node": ClientEntry("ws (Node.js) + JSON.parse", "", "ws"),
     "baseline": ClientEntry(
         "baseline: socket, frames, msgspec", "baseline.BaselineClient", "msgspec"

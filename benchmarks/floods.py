@@ -54,7 +54,7 @@ FLOODS: Final[dict[str, bytes]] = {
         answers.frame({"type": "response.output_text.delta", "delta": 3})
     ),
     "deltas with half a surrogate pair": fill(answers.frame(answers.delta("\ud83d"))),
-    "deltas of lanes that nobody uses": _lanes(),
+    "deltas of unused lanes": _lanes(),
     "errors": fill(answers.frame({"type": "error", "error": {"code": "x"}})),
     "steering reports": fill(
         answers.frame({"type": "response.steer.accepted", "steer": {"id": "x"}})
@@ -80,7 +80,7 @@ async def open_flooded(
 
     A task reads the turn to its end, unless it is ``stalled``. The flood may fail the turn.
     """
-    stream = CannedStream(lambda: answers.streamed(1)[0])
+    stream = CannedStream(lambda: answers.streamed(1)[:1])
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         del host, port

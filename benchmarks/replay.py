@@ -1,10 +1,12 @@
-"""The replay server: blocking sockets, a thread for each connection, frames encoded in advance.
+"""The replay server: blocking sockets, a thread for each connection, prepared answers.
 
     python -m benchmarks.replay FOLDER
 
 The server is a process of its own, pinned to the first processor. It prints its ports as JSON, one
 of them for TLS, and writes the certificate that clients must trust into the folder. The first
-segment of the path selects the script: ``/burst-2000-whole/v1/responses``.
+segment of the path selects the script: ``/burst-2000-whole/v1/responses``. A request to upgrade
+makes the connection a WebSocket. A ``POST`` is answered over HTTP: each event is a server-sent
+event in a chunk of its own, as servers send them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmarks import answers
 from benchmarks.processors import SERVER, pin
@@ -32,25 +34,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
+    from benchmarks.answers import Encode
+
 ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 LANE: Final = re.compile(rb'"stream_id"\s*:\s*"([^"]+)"')
 CERTIFICATE: Final = "ca.pem"
 STACK_BYTES: Final = 256 * 1024
+EVENTS_IN_A_CHUNK: Final = 20
 
 
-def upgrade(peer: socket.socket, stream: BinaryIO) -> list[str]:
-    """Answer the upgrade request and return the words of the script in its path."""
-    path, key = "", b""
+class RequestHead(NamedTuple):
+    """The head of an HTTP request."""
+
+    method: str
+    words: list[str]
+    """The words of the script in the path."""
+    headers: dict[str, bytes]
+    """The headers, names in lower case."""
+
+
+def read_head(stream: BinaryIO) -> RequestHead | None:
+    """Read the head of the next HTTP request; return `None` at the end of the connection."""
+    method, _, path = stream.readline().decode().partition(" ")
+    headers: dict[str, bytes] = {}
     while (line := stream.readline()) not in {b"\r\n", b""}:
-        path = path or line.split(b" ")[1].decode()
-        if line.lower().startswith(b"sec-websocket-key:"):
-            key = line.split(b":", 1)[1].strip()
+        name, _, value = line.partition(b":")
+        headers[name.decode().lower()] = value.strip()
+    return RequestHead(method, path.split("/")[1].split("-"), headers) if path else None
+
+
+def upgrade(peer: socket.socket, head: RequestHead) -> None:
+    """Answer the upgrade request."""
+    key = head.headers["sec-websocket-key"]
     accept = base64.b64encode(hashlib.sha1(key + ACCEPT_SALT).digest())  # noqa: S324 - RFC 6455
     peer.sendall(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
         b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
     )
-    return path.split("/")[1].split("-") if path else []
 
 
 def requests(peer: socket.socket, stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
@@ -82,24 +102,33 @@ def lane_of(mask: bytes, payload: bytes) -> str | None:
 
 
 class ScriptedAnswers:
-    """The answers to the requests of one connection, as its script selects them."""
+    """The answers to the requests of one connection, as its script selects them.
 
-    def __init__(self, peer: socket.socket, words: list[str]) -> None:
+    :param encode: returns the bytes of one event: a WebSocket frame or a chunk.
+    """
+
+    def __init__(self, peer: socket.socket, words: list[str], encode: Encode) -> None:
         self._send = peer.sendall
+        self._encode = encode
         self._words = words[1:]
         self._numbers = itertools.count()
         self._waiting: list[str | None] = []
         self.answer: Callable[[bytes, bytes], None] = getattr(self, f"_{words[0]}")
 
     def _burst(self, mask: bytes, payload: bytes) -> None:
-        """``burst-2000-whole``: send all events in one write; ``-single``: in one write each."""
+        """``burst-2000-whole``: send all events in one write; ``-single``: in one write each.
+
+        ``-joined``: in one write, with several events in each chunk.
+        """
         del mask, payload
-        frames = answers.streamed(int(self._words[0]))
-        if self._words[1] == "whole":
-            self._send(b"".join(frames))
+        deltas, how = int(self._words[0]), self._words[1]
+        events = answers.streamed(deltas, encode=self._encode)
+        if how == "single":
+            self._send_all(events)
+        elif how == "joined" and self._encode is answers.event_chunk:
+            self._send(answers.streamed_in_chunks(deltas, EVENTS_IN_A_CHUNK))
         else:
-            for frame in frames:
-                self._send(frame)
+            self._send(b"".join(events))
 
     def _turn(self, mask: bytes, payload: bytes) -> None:
         """``turn``: send nine events with a new response id."""
@@ -112,7 +141,7 @@ class ScriptedAnswers:
 
     def _send_turn(self, lane: str | None) -> None:
         number = b"%032x" % next(self._numbers)
-        answer = b"".join(answers.streamed(2, lane=lane))
+        answer = b"".join(answers.streamed(2, lane=lane, encode=self._encode))
         self._send(answer.replace(answers.RESPONSE_DIGITS, number))
 
     def _text(self, mask: bytes, payload: bytes) -> None:
@@ -146,7 +175,7 @@ class ScriptedAnswers:
         self._send_stamped(int(self._words[0]), 1.0, start)
 
     def _send_stamped(self, count: int, interval: float, start: float) -> None:
-        first, (before, after), last = answers.paced(count)
+        first, (before, after), last = answers.paced(count, self._encode)
         self._send_all(first)
         for number in range(count):
             pause = start + number * interval - time.perf_counter()
@@ -155,9 +184,30 @@ class ScriptedAnswers:
             self._send(before + b"%017.6f" % time.perf_counter() + after)
         self._send_all(last)
 
-    def _send_all(self, frames: tuple[bytes, ...]) -> None:
-        for frame in frames:
-            self._send(frame)
+    def _send_all(self, events: tuple[bytes, ...]) -> None:
+        for event in events:
+            self._send(event)
+
+
+def serve_websocket(peer: socket.socket, stream: BinaryIO, head: RequestHead) -> None:
+    """Serve a WebSocket until it ends."""
+    upgrade(peer, head)
+    script = ScriptedAnswers(peer, head.words, answers.frame)
+    for mask, payload in requests(peer, stream):
+        script.answer(mask, payload)
+
+
+def serve_http(peer: socket.socket, stream: BinaryIO, head: RequestHead | None) -> None:
+    """Answer HTTP requests until the connection ends."""
+    while head is not None:
+        payload = stream.read(int(head.headers["content-length"]))
+        peer.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        ScriptedAnswers(peer, head.words, answers.event_chunk).answer(b"", payload)
+        peer.sendall(answers.chunk(b""))
+        head = read_head(stream)
 
 
 def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
@@ -167,11 +217,11 @@ def serve(peer: socket.socket, context: ssl.SSLContext | None) -> None:
         if context is not None:
             peer = context.wrap_socket(peer, server_side=True)
         with peer, peer.makefile("rb") as stream:
-            words = upgrade(peer, stream)
-            if words:
-                script = ScriptedAnswers(peer, words)
-                for mask, payload in requests(peer, stream):
-                    script.answer(mask, payload)
+            head = read_head(stream)
+            if head is not None and head.method == "GET":
+                serve_websocket(peer, stream, head)
+            else:
+                serve_http(peer, stream, head)
 
 
 def accept(listener: socket.socket, context: ssl.SSLContext | None) -> None:

@@ -19,8 +19,10 @@ EVERYONE: Final = (
     "node",
     "baseline",
 )
+OVER_HTTP: Final = ("http", "stream", "httpx2", "openai-http")
 CROWD: Final = ("stream", "openai", "websockets", "trio-websocket")
 BURST: Final = 2000
+LONG_BURST: Final = 10_000
 EVENTS_OF_A_TURN: Final = 7
 """The events of a streamed response without its deltas."""
 MB: Final = 1_000_000
@@ -73,24 +75,35 @@ def per_event(events: int) -> tuple[Column, ...]:
     )
 
 
-def burst(name: str, title: str, how: str, *, secure: bool) -> Workload:
+def burst(
+    name: str,
+    title: str,
+    how: str,
+    *,
+    deltas: int = BURST,
+    secure: bool = False,
+    clients: tuple[str, ...] = EVERYONE,
+    peer: str = "openai",
+) -> Workload:
     """Return a workload with a burst of deltas."""
     return Workload(
         name,
         title,
-        f"burst-{BURST}-{how}",
+        f"burst-{deltas}-{how}",
         {"measure": "turns", "warm": 1, "count": 3, "least": LEAST},
-        per_event(BURST + EVENTS_OF_A_TURN),
+        per_event(deltas + EVENTS_OF_A_TURN),
+        clients=clients,
         secure=secure,
         rounds=5 if secure else 7,
+        peer=peer,
     )
 
 
-def paced(rate: int) -> Workload:
+def paced(rate: int, *, http: bool = False) -> Workload:
     """Return a workload of two seconds with ``rate`` events a second."""
     return Workload(
-        f"paced-{rate}",
-        f"Paced: {rate:,} events a second",
+        f"paced-{rate}{'-http' if http else ''}",
+        f"Paced: {rate:,} events a second{' over HTTP' if http else ''}",
         f"paced-{rate}-{2 * rate}",
         {"measure": "paced", "count": 2 * rate},
         (
@@ -98,6 +111,8 @@ def paced(rate: int) -> Workload:
             Column("p99", "latency p99, us", digits=0),
             Column("cpu", "CPU, us an event"),
         ),
+        clients=OVER_HTTP if http else EVERYONE,
+        peer="openai-http" if http else "openai",
     )
 
 
@@ -141,9 +156,31 @@ def crowd(width: int, *, secure: bool = False, rounds: int = 3) -> Workload:
 
 
 COMPARED: Final = (
-    burst("burst", f"A burst of {BURST:,} deltas", "whole", secure=False),
+    burst("burst", f"A burst of {BURST:,} deltas", "whole"),
     burst("burst-tls", "The same over TLS, in full records", "whole", secure=True),
     burst("burst-records", "The same over TLS, one record an event", "single", secure=True),
+    burst(
+        "burst-http",
+        "The same over HTTP, one chunk an event",
+        "whole",
+        clients=OVER_HTTP,
+        peer="openai-http",
+    ),
+    burst(
+        "burst-http-long",
+        f"{LONG_BURST:,} deltas over HTTP, one chunk an event",
+        "whole",
+        deltas=LONG_BURST,
+        clients=OVER_HTTP,
+        peer="openai-http",
+    ),
+    burst(
+        "burst-http-joined",
+        f"{BURST:,} deltas over HTTP, 20 events a chunk",
+        "joined",
+        clients=OVER_HTTP,
+        peer="openai-http",
+    ),
     Workload(
         "lanes",
         "Eight lanes at once, 250 deltas each",
@@ -164,6 +201,7 @@ COMPARED: Final = (
     ),
     paced(200),
     paced(1000),
+    paced(1000, http=True),
     large("text-1mb", "A response of 1 MB: one text", f"text-{MB}"),
     large("items-1mb", "A response of 1 MB: function calls", f"items-{MB}"),
     large("text-16mb", "A response of 16 MB: one text", f"text-{16 * MB}"),
@@ -275,7 +313,7 @@ FLOOD_KINDS: Final = (
     "unknown events",
     "deltas with a wrong type",
     "deltas with half a surrogate pair",
-    "deltas of lanes that nobody uses",
+    "deltas of unused lanes",
     "errors",
     "steering reports",
     "responses that begin",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import socket
+import threading
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from benchmarks import answers, plots, report, workloads
+from benchmarks import answers, plots, replay, report, workloads
 from benchmarks.budget import BUDGET, budget_rows, times
 from benchmarks.guard import verdict
 from benchmarks.replay import lane_of
 from benchmarks.results import Results, WorkloadSamples
 from trio_responses import _wire as wire
+from trio_responses._protocol.chunks import ChunkReader
 from trio_responses._protocol.frames import FrameReader
+from trio_responses._protocol.sse import EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +73,42 @@ def test_the_events_of_lanes_alternate() -> None:
     said = events([answers.side_by_side((None, "b"), 3)])
     assert [one.stream_id for one in said[:4]] == [None, "b", None, "b"]
     assert len(said) == 2 * (3 + workloads.EVENTS_OF_A_TURN)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"".join(answers.streamed(100, encode=answers.event_chunk)),
+        answers.streamed_in_chunks(100, 20),
+    ],
+)
+def test_the_replay_server_sends_the_same_events_over_http(body: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    passed, data = ChunkReader().feed(head + body + answers.chunk(b""))
+    assert passed == head + answers.chunk(b"")
+    said = [wire.decode(cast("bytes", one)) for one in EventReader(1 << 26).feed(data)]
+    assert said == events(answers.streamed(100))
+
+
+def test_the_replay_server_answers_requests_over_http() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    thread = threading.Thread(target=replay.serve, args=(there, None))
+    thread.start()
+    with here, here.makefile("rb") as stream:
+        for number in range(2):  # on one connection
+            here.sendall(
+                b"POST /turn/v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+            )
+            assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+            body = b""
+            while not body.endswith(b"\r\n0\r\n\r\n"):
+                body += stream.readline()
+            assert body.count(b"event: ") == 9, number
+        here.shutdown(socket.SHUT_WR)
+        assert stream.read() == b""
+    thread.join()
 
 
 @pytest.mark.parametrize("mask", [bytes(4), b"\1\2\3\4"])

@@ -25,7 +25,7 @@ def titles(path: str) -> set[str]:
         return rows | {cell.name for cell in STEERED} | {cell.name for cell in CLOSINGS}
     module = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     classes = [one for one in module.body if isinstance(one, ast.ClassDef)]
-    body = [one for scope in (module, *classes) for one in scope.body]
+    body = [*module.body, *(one for scope in classes for one in scope.body)]
     functions = (one for one in body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
     return {one.name.removeprefix("test_").replace("_", " ") for one in functions}
 

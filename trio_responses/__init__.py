@@ -65,7 +65,7 @@ from trio_responses._lifecycle import (
     TransportChanged,
     TurnRestarted,
 )
-from trio_responses._pool import PoolStatistics, ResponsesPool, open_pool
+from trio_responses._pool import PoolEndpoint, PoolStatistics, ResponsesPool, open_pool
 from trio_responses._protocol.accumulator import ItemSnapshot, Snapshot
 from trio_responses._protocol.requests import SteerState
 from trio_responses._settings import (
@@ -133,6 +133,7 @@ __all__ = [
     "ParseError",
     "ParseMismatchError",
     "ParsedResponse",
+    "PoolEndpoint",
     "PoolStatistics",
     "PreviousResponseNotFound",
     "ProxyError",

@@ -529,11 +529,8 @@ def open_conversation(
     history: History,
 ) -> Generator[Conversation, None, None]:
     """Open a conversation that may have a history, for the length of a block."""
-    config = engine.config
     with engine.requests.lane_reservations() as reserve:
-        yield Conversation(
-            reserve, config.endpoint, settings, history, instruments=config.instruments
-        )
+        yield Conversation(reserve, settings, history, instruments=engine.config.instruments)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -579,8 +576,14 @@ def make_engine(
     instruments: Iterable[Instrument],
     logging: bool,
     dial: Dial,
+    name: str | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> ConnectionEngine:
-    """Return an engine for the options of a connection, with defaults for those not given."""
+    """Return an engine for the options of a connection, with defaults for those not given.
+
+    :param name: the name of the endpoint; by default its address.
+    :param models: the names of models at the server, by the names in requests.
+    """
     endpoint = choose_endpoint(base_url, endpoint)
     transport = endpoint.transport if transport is None else transport
     check_option_values(on_abandoned_turn=on_abandoned_turn, transport=transport)
@@ -598,6 +601,8 @@ def make_engine(
         ssl_context = default_ssl_context()
     config = ConnectionConfig(
         endpoint=endpoint,
+        name=endpoint.address if name is None else name,
+        models=models or {},
         dial=choose_dial(endpoint, proxy, dial, allow_insecure=allow_insecure),
         ssl_context=ssl_context,
         timeouts=checked_record("timeouts", timeouts, Timeouts),

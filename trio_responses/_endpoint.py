@@ -221,6 +221,11 @@ class Endpoint:
         return urlsplit(self.url).netloc
 
     @property
+    def address(self) -> str:
+        """The host, the port and the path: the name of the endpoint in statistics and logs."""
+        return f"{self.authority}{self.path}"
+
+    @property
     def path(self) -> str:
         """The path of the upgrade request."""
         return urlsplit(self.url).path

@@ -109,6 +109,7 @@ class ConfigurationError(ResponsesError, ValueError):
 
 SERVER_ERRORS: Final = range(500, 600)
 RETRYABLE_CLIENT_ERRORS: Final = frozenset({408, 425, 429})
+NOT_FOUND: Final = 404
 TOO_MANY_REQUESTS: Final = 429
 NOT_IMPLEMENTED: Final = 501
 SERVER_ERROR_CODE: Final = "server_error"
@@ -418,6 +419,10 @@ def _hint_for(error: APIError) -> str:
         if error.retry_after is None:
             return "try again later"
         return f"try again after {error.retry_after:g} s"
+    no_reason = not error.code and error.message.casefold() in {"", "not found"}
+    no_such_path = error.status == NOT_FOUND and no_reason
+    if no_such_path and not isinstance(error, HandshakeRejected):
+        return "is the base URL right? /v1 may be missing in it"
     return error.hint or HINT_OF_CODE.get(error.code or "", "")
 
 
@@ -723,7 +728,8 @@ class IncompleteError(ParseError):
     def __init__(self, response: Response) -> None:
         details = response.incomplete_details
         self.reason: str | None = details.reason if details is not None else None
-        super().__init__(f"is incomplete: {printable(str(self.reason), SHORT)}", response)
+        reason = self.reason or response.status
+        super().__init__(f"is incomplete: {printable(str(reason), SHORT)}", response)
 
 
 class ParseMismatchError(ParseError, ValueError):
@@ -733,7 +739,7 @@ class ParseMismatchError(ParseError, ValueError):
     :ivar message: the reason why the text does not fit, or why there is no answer. The reason may
         quote the text, so it is not in ``str()`` when there is a text.
     :ivar place: the path of the value that does not fit, such as ``$.city``; `None` when unknown.
-    :ivar calls: the calls of tools in the response that nobody has answered.
+    :ivar calls: the calls of tools in the response that have no output.
     """
 
     def __init__(
@@ -765,7 +771,7 @@ def _missing_answer(response: Response, calls: Sequence[OutputItem]) -> str:
     """Return the reason why a response has no answer."""
     if calls:
         return (
-            f"the model called {', '.join(map(_describe_call, calls))}, which nobody has answered:"
+            f"the model called {', '.join(map(_describe_call, calls))}, which have no output:"
             " pass the tools to conversation.parse(), or send the outputs in the next turn"
         )
     if response.output_text:
@@ -838,7 +844,7 @@ class CallInterrupted(ResponsesError):
 
 
 class SafetyChecksPending(ResponsesError):
-    """A computer call has safety checks that nobody has acknowledged, so the call did not run.
+    """A computer call has safety checks that were not acknowledged, so the call did not run.
 
     Pass ``approve=`` to the run: a call that it approves runs, and its output acknowledges the
     checks.

@@ -109,6 +109,8 @@ class ConnectionStatistics:
     """The state of the connection."""
     transport: Literal["websocket", "http"]
     """How requests are sent."""
+    endpoint: str
+    """The endpoint: its name in a pool with several endpoints, else its host, port and path."""
     http_requests: int
     """Requests that were sent over HTTP."""
     sockets_opened: int

@@ -81,9 +81,10 @@ def printable(text: str, limit: int = MAX_CHARACTERS) -> str:
     for form, mask in SECRET_FORMS:
         text = form.sub(mask, text)
     text = " ".join(text.split())[: limit + 1]
-    text = "".join(
-        character if character.isprintable() else _escape(character) for character in text
-    )
+    if not text.isprintable():
+        text = "".join(
+            character if character.isprintable() else _escape(character) for character in text
+        )
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

@@ -297,7 +297,9 @@ class ReplayPolicy:
     """``"omit"`` replaces images by a short text, and screenshots by an image of one pixel."""
     reasoning: Literal["keep", "same_model", "omit"] = "same_model"
     """``"same_model"`` leaves out reasoning that another model than that of the turn made, because
-    the API refuses it (``invalid_encrypted_content``); ``"omit"`` leaves out all reasoning."""
+    the API refuses it (``invalid_encrypted_content``), and what another endpoint of a pool has
+    encrypted; ``"omit"`` leaves out all reasoning; ``"keep"`` sends what is encrypted in any case,
+    which suits endpoints of one account."""
     statuses: Literal["keep", "omit"] = "keep"
     """``"omit"`` removes ``status`` from messages, and from other items that do not need it."""
     max_output: int | None = None
@@ -335,6 +337,7 @@ class ReplayPolicy:
         return ReplayRules(
             model=origin.model,
             stored=origin.stored,
+            endpoint=origin.endpoint,
             images=self.images,
             reasoning=self.reasoning,
             statuses=self.statuses,

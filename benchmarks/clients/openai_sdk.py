@@ -34,6 +34,20 @@ class TypedSdkSession:
                 return
 
 
+class HTTPSdkSession:
+    """Turns over HTTP."""
+
+    def __init__(self, client: AsyncOpenAI) -> None:
+        self._client = client
+
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response, which ends the iteration."""
+        create: Any = self._client.responses.create
+        async for event in await create(model=MODEL, input=given, stream=True):
+            if event.type == "response.output_text.delta":
+                on_text(event.delta)
+
+
 class RawSdkSession:
     """Turns with ``recv_bytes()`` and the json module."""
 
@@ -124,6 +138,16 @@ class TypedSdkClient(SdkClient):
         """Open a connection for the block."""
         async with self._client_for(url).responses.connect() as connection:
             yield TypedSdkSession(connection)
+
+
+class HTTPSdkClient(SdkClient):
+    """A client over HTTP, whose first turn opens the connection."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[HTTPSdkSession, None]:
+        """Create a client for the block."""
+        async with AsyncOpenAI(base_url=url, api_key=KEY) as client:
+            yield HTTPSdkSession(client)
 
 
 class RawSdkClient(SdkClient):

@@ -70,6 +70,16 @@ class StreamClient(TrioLoop):
             yield StreamSession(connection)
 
 
+class HTTPClient(TrioLoop):
+    """A client with streams over HTTP."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[StreamSession, None]:
+        """Open a connection for the block."""
+        async with open_responses(url, api_key=KEY, transport="http") as connection:
+            yield StreamSession(connection)
+
+
 class LanesClient(TrioLoop):
     """A client with streams on an endpoint with lanes, so that turns run at the same time."""
 

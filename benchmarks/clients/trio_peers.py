@@ -1,4 +1,4 @@
-"""WebSocket libraries for Trio with this project's decoder: trio-websocket and httpx-ws."""
+"""Libraries for Trio with this project's decoder: trio-websocket, httpx-ws and httpx2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.clients.decoding import decode, request
-from benchmarks.clients.session import LARGEST_MESSAGE, TrioLoop, socket_url
+from benchmarks.clients.session import LARGEST_MESSAGE, MODEL, TrioLoop, socket_url
 from trio_responses.types import OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
@@ -93,3 +93,34 @@ class HttpxWsClient(TrioLoop):
             ) as websocket,
         ):
             yield HttpxWsSession(websocket)
+
+
+class Httpx2Session:
+    """Turns over HTTP with ``aiter_lines()`` of httpx2."""
+
+    def __init__(self, client: Any, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response to the end."""
+        body = {"model": MODEL, "input": given, "stream": True}
+        async with self._client.stream("POST", self._url, json=body) as response:
+            async for line in response.aiter_lines():
+                if not line.startswith("data: "):
+                    continue
+                event = decode(line[6:])
+                if type(event) is OutputTextDelta:
+                    on_text(event.delta)
+
+
+class Httpx2Client(TrioLoop):
+    """The httpx2 library on Trio, whose first turn opens the connection."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[Httpx2Session, None]:
+        """Create a client for the block."""
+        import httpx2
+
+        async with httpx2.AsyncClient() as client:
+            yield Httpx2Session(client, f"{url}/responses")

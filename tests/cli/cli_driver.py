@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from trio_responses._cli import server_choice
+from trio_responses._transport import http
 from trio_responses.testing import ResponsesServer, open_test_server
 
 Prepare: TypeAlias = Callable[[ResponsesServer], object]
@@ -28,6 +29,15 @@ def clear_environment(monkeypatch: Patch) -> None:
     """Remove the variables that name a server and an API key."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.delenv(name, raising=False)
+
+
+def hide_http_packages(monkeypatch: Patch) -> None:
+    """Let the library find none of the packages of its extra for HTTP."""
+
+    def find_nothing(_: str) -> None:
+        return None
+
+    monkeypatch.setattr(http, "find_spec", find_nothing)
 
 
 def prepare_next_server(monkeypatch: Patch, prepare: Prepare) -> list[ResponsesServer]:

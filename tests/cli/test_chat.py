@@ -220,6 +220,29 @@ async def test_a_lost_connection_is_shown_and_the_conversation_continues(
 
 
 @NO_WAITING
+async def test_a_change_of_the_transport_is_shown_both_ways(server: ResponsesServer) -> None:
+    async def break_websockets() -> None:
+        server.refuse(403, body=b"<p>blocked</p>", times=None)
+        await server.reset_all()
+        await trio.sleep(60)
+
+    async def repair_websockets() -> None:
+        server.clear_scripts()
+        await trio.sleep(600)
+
+    renderer = await talk(
+        server, "Hello", break_websockets, "And you?", repair_websockets, "And now?"
+    )
+    _, over_http, by_websocket = renderer.lines_of("notification")
+    assert over_http.startswith("requests go over HTTP from now on: ")
+    assert "status 403" in over_http
+    assert by_websocket == "a WebSocket is open again: requests go over it from now on"
+    assert renderer.lines_of("text")[-1] == 'Turn 3: you said "And now?".'
+    ways = [request.transport for request in server.requests]
+    assert ways == ["websocket", "http", "websocket"]
+
+
+@NO_WAITING
 async def test_a_socket_replaced_before_its_maximum_age_is_shown() -> None:
     async def wait() -> None:
         await trio.sleep(3000)
@@ -594,3 +617,16 @@ def test_a_signal_ends_a_chat_in_a_pipe() -> None:
         process.stderr.readline()  # it is connected
         process.send_signal(signal.SIGTERM)
         assert process.wait(HANG_GUARD) == 143
+
+
+@pytest.mark.parametrize(
+    ("options", "way"), [([], ""), (["--transport", "http"], " over HTTP")], ids=str
+)
+def test_the_first_note_names_http(
+    options: list[str], way: str, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
+    assert main(["chat", "--embedded", *options]) == 0
+    out, err = capsys.readouterr()
+    assert out == 'Turn 1: you said "Hello".\n'
+    assert f"note: connected to 127.0.0.1{way}; /help lists the commands\n" in err

@@ -6,25 +6,28 @@ import io
 import json
 import re
 import socket
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import trio
 
-from tests.cli.cli_driver import clear_environment, prepare_next_server
+from tests.cli.cli_driver import clear_environment, hide_http_packages, prepare_next_server
 from tests.testing.driver import NO_WAITING, run_over_sockets
 from trio_responses import Endpoint
 from trio_responses._cli import main, probe_features
 from trio_responses._cli.probe import JSONReport, TableReport, run_probe
 from trio_responses._cli.probe_features import FEATURES, Feature, Prober, Verdict, answer_slowly
-from trio_responses.testing import Fail, Reply, Request, default_answer
+from trio_responses.testing import Fail, Reply, Request, default_answer, open_test_server
+from trio_responses.testing._endpoints import Endpoints
+from trio_responses.testing._records import HTTPRequest
+from trio_responses.testing._scripts import HTTPAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.cli.cli_driver import Capture, Patch, PrepareServer
     from trio_responses.testing import ResponsesServer
+    from trio_responses.testing._http import Exchange
 
 NAMES = [feature.name for feature in FEATURES]
 
@@ -62,6 +65,7 @@ async def test_every_feature_of_the_embedded_server_works(server: ResponsesServe
     assert (code, report["basics"], report["model"]) == (0, True, "m")
     assert report["profile"] == {"lanes": True, "after_error": "reuse"}
     assert report["details"]["lanes"] == "side by side"
+    assert report["transports"] == ["websocket", "http"]
 
 
 @NO_WAITING
@@ -134,15 +138,17 @@ async def test_without_a_model_that_answers_the_other_features_are_skipped(
         "handshake": "works",
         "text turn": "fails",
         "pings": "works",
+        "HTTP streamed": "fails",
     }
 
 
 @NO_WAITING
 async def test_without_a_server_every_feature_is_skipped(server: ResponsesServer) -> None:
     server.stop_accepting()
+    unreachable = {"handshake": "fails", "HTTP streamed": "fails"}
     code, report = await probe(server)
     assert code == 1
-    assert report["verdicts"] == {**dict.fromkeys(NAMES, "skipped"), "handshake": "fails"}
+    assert report["verdicts"] == {**dict.fromkeys(NAMES, "skipped"), **unreachable}
     assert "attempts" not in report["details"]["handshake"]
 
 
@@ -218,6 +224,162 @@ async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
     assert "secret" not in out.getvalue()
     assert re.search(r"^lanes +works +\d\.\d\d s  side by side$", out.getvalue(), re.MULTILINE)
     assert "Endpoint.compatible('ws://localhost/v1/responses', lanes=True" in out.getvalue()
+
+
+# --- HTTP --------------------------------------------------------------------------------
+
+
+HTTP_NAMES = [feature.name for feature in FEATURES if feature.over_http]
+WEBSOCKET_NAMES = [name for name in NAMES if name not in HTTP_NAMES]
+
+
+@NO_WAITING
+async def test_a_server_without_websocket_mode_is_probed_over_http() -> None:
+    async with open_test_server(transport="http") as server:
+        code, report = await probe(server, "old", "m")
+    assert code == 0
+    assert report["verdicts"] == {
+        **dict.fromkeys(WEBSOCKET_NAMES, "skipped"),
+        **dict.fromkeys(HTTP_NAMES, "works"),
+        "handshake": "no",
+    }
+    assert report["details"]["handshake"].startswith("the server has no WebSocket mode: ")
+    assert "status 405" in report["details"]["handshake"]
+    assert (report["transports"], report["profile"]) == (["http"], {"transport": "http"})
+
+
+@NO_WAITING
+async def test_the_profile_of_a_server_without_websocket_mode_uses_http() -> None:
+    out = io.StringIO()
+    async with open_test_server(transport="http") as server:
+        endpoint = Endpoint.compatible(server.url)
+        prober = Prober(endpoint, api_key="", models=("m",), timeout=30, dial=server.dial)
+        assert await run_probe(prober, TableReport(out, colour=False)) == 0
+    shown = out.getvalue().splitlines()[-1]
+    profile = "Endpoint.compatible('ws://localhost/v1/responses', transport='http')"
+    assert shown == f"the basics work over HTTP; its profile: {profile}"
+    endpoint = Endpoint.compatible("ws://localhost/v1/responses", transport="http")
+    assert endpoint.transport == "http"
+
+
+@NO_WAITING
+async def test_a_server_without_http_has_its_websocket_profile() -> None:
+    async with open_test_server(transport="websocket") as server:
+        code, report = await probe(server)
+    assert (code, report["transports"]) == (0, ["websocket"])
+    assert report["verdicts"]["HTTP streamed"] in {"no", "fails"}
+    assert report["verdicts"]["HTTP retrieve"] == "skipped"
+
+
+@NO_WAITING
+async def test_without_the_extra_http_is_skipped_and_the_extra_named(
+    server: ResponsesServer, monkeypatch: Patch
+) -> None:
+    hide_http_packages(monkeypatch)
+    code, report = await probe(server)
+    assert (code, report["transports"]) == (0, ["websocket"])
+    for name in HTTP_NAMES:
+        assert report["verdicts"][name] == "skipped"
+        assert report["details"][name] == 'needs httpcore2: pip install "trio-responses[http]"'
+
+
+Change: TypeAlias = Callable[[HTTPRequest], HTTPAnswer | None]
+
+
+def json_answer(status: int, body: Any, **headers: str) -> HTTPAnswer:
+    headers = {"content-type": "application/json", **headers}
+    return HTTPAnswer(status=status, headers=headers, body=json.dumps(body).encode())
+
+
+WHOLE: dict[str, Any] = {
+    "id": "r",
+    "object": "response",
+    "status": "completed",
+    "model": "m",
+    "output": [
+        {
+            "type": "message",
+            "id": "x",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "pong", "annotations": []}],
+        }
+    ],
+}
+
+
+def answer_whole(request: HTTPRequest) -> HTTPAnswer | None:
+    return json_answer(200, WHOLE) if request.method == "POST" else None
+
+
+def stream_always(request: HTTPRequest) -> HTTPAnswer | None:
+    body = b'data: {"type":"response.created"}\n\n'
+    headers = {"content-type": "text/event-stream"}
+    whole = HTTPAnswer(status=200, headers=headers, body=body)
+    return whole if b'"stream":false' in request.body else None
+
+
+def forget_stored(request: HTTPRequest) -> HTTPAnswer | None:
+    return json_answer(404, {"error": {"code": "x"}}) if request.method == "GET" else None
+
+
+def store_something_else(request: HTTPRequest) -> HTTPAnswer | None:
+    return json_answer(200, WHOLE) if request.method == "GET" else None
+
+
+def store_half(request: HTTPRequest) -> HTTPAnswer | None:
+    name = request.path.rpartition("/")[2]
+    stored: dict[str, Any] = {**WHOLE, "id": name, "output": [], "status": "in_progress"}
+    return json_answer(200, stored) if request.method == "GET" else None
+
+
+def hide_errors(request: HTTPRequest) -> HTTPAnswer | None:
+    page = HTTPAnswer(status=400, headers={"content-type": "text/html"}, body=b"<p>Oh.</p>")
+    return page if b'"input":17' in request.body else None
+
+
+def accept_anything(request: HTTPRequest) -> HTTPAnswer | None:
+    return json_answer(200, WHOLE) if b'"input":17' in request.body else None
+
+
+def hang_up(request: HTTPRequest) -> HTTPAnswer | None:
+    if request.method != "POST" or b'"stream":true' not in request.body:
+        return None
+    return json_answer(200, WHOLE, connection="close")
+
+
+@NO_WAITING
+@pytest.mark.parametrize(
+    ("change", "verdicts", "detail"),
+    [
+        (answer_whole, {"HTTP streamed": "unclear", "HTTP error form": "unclear"}, "in one piece"),
+        (stream_always, {"HTTP not streamed": "no"}, "no Response in JSON"),
+        (forget_stored, {"HTTP retrieve": "no"}, "status 404"),
+        (store_something_else, {"HTTP retrieve": "no"}, "returned 'r' in place of"),
+        (store_half, {"HTTP retrieve": "unclear"}, "another text: in_progress"),
+        (hide_errors, {"HTTP error form": "unclear"}, "status 400 without an error object"),
+        (accept_anything, {"HTTP error form": "unclear"}, "accepted an input that is a number"),
+        (hang_up, {"HTTP keep-alive": "no"}, "an HTTP connection of its own"),
+    ],
+)
+async def test_what_a_server_does_differently_over_http_is_seen(
+    change: Change,
+    verdicts: dict[str, str],
+    detail: str,
+    server: ResponsesServer,
+    monkeypatch: Patch,
+) -> None:
+    answer = Endpoints._answer
+
+    async def answer_changed(self: Endpoints, exchange: Exchange) -> HTTPAnswer | None:
+        return change(exchange.request) or await answer(self, exchange)
+
+    monkeypatch.setattr(Endpoints, "_answer", answer_changed)
+    code, report = await probe(server)
+    assert code == 0
+    assert report["transports"] == ["websocket", "http"]
+    assert report["verdicts"].items() >= verdicts.items()
+    assert detail in report["details"][next(iter(verdicts))]
+    assert {report["verdicts"][name] for name in WEBSOCKET_NAMES} == {"works"}
 
 
 # --- As a command ------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tests.cli.cli_driver import (
     Prepare,
     PrepareServer,
     clear_environment,
+    hide_http_packages,
     prepare_next_server,
     running,
     serving,
@@ -97,7 +98,7 @@ def test_serve_rejects_unknown_parameters_without_the_option(
 
 
 @pytest.mark.parametrize(
-    ("options", "http", "upgrade"),
+    ("options", "over_http", "upgrade"),
     [
         ((), b"200", b"101"),
         (("--transport", "http"), b"200", b"405"),
@@ -105,7 +106,7 @@ def test_serve_rejects_unknown_parameters_without_the_option(
     ],
 )
 def test_serve_speaks_the_chosen_transports(
-    options: tuple[str, ...], http: bytes, upgrade: bytes
+    options: tuple[str, ...], over_http: bytes, upgrade: bytes
 ) -> None:
     body = b'{"model":"m","input":"hi"}'
     post = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
@@ -117,7 +118,7 @@ def test_serve_speaks_the_chosen_transports(
     heads = (post % len(body) + body, get)
     with serving(*options) as (_, url):
         port = int(url.split(":")[2].removesuffix("/v1"))
-        for head, status in zip(heads, (http, upgrade), strict=True):
+        for head, status in zip(heads, (over_http, upgrade), strict=True):
             with socket.create_connection(("127.0.0.1", port), timeout=HANG_GUARD) as stream:
                 stream.sendall(head)
                 assert stream.recv(4096).startswith(b"HTTP/1.1 " + status)
@@ -387,6 +388,91 @@ def test_every_step_of_the_demo_passes(capsys: Capture, monkeypatch: Patch) -> N
     assert "\x1b" not in out
 
 
+@pytest.mark.parametrize(
+    ("transport", "skipped", "summary"),
+    [("http", "26789", "5 of 10"), ("websocket", "9", "9 of 10")],
+)
+def test_the_demo_skips_the_steps_that_a_transport_does_not_have(
+    transport: str, skipped: str, summary: str, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(trio, "run", run_over_sockets)
+    assert main(["demo", "--transport", transport]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    reason = f" - skipped: this step does not run with --transport {transport}\n"
+    numbers = re.findall(rf"^(\d+)\. .*\n{reason}", out, re.MULTILINE)
+    assert numbers == list(skipped)
+    assert f"\ndemo: {summary} steps passed, {len(numbers)} skipped\n" in out
+
+
+def test_the_demo_continues_a_conversation_over_http_with_its_whole_history(
+    capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(trio, "run", run_over_sockets)
+    [step] = [step for step in demo.STEPS if step.run is demo.go_over_to_http]
+    monkeypatch.setattr(demo, "STEPS", [step])
+    assert main(["demo"]) == 0
+    out, _ = capsys.readouterr()
+    answers = re.findall(r"^ +(websocket|http): Turn (\d)", out, re.MULTILINE)
+    assert answers == [("websocket", "1"), ("websocket", "2"), ("http", "3"), ("http", "4")]
+    assert re.search(r"~ .*TransportChanged to http: .*status 403", out)
+
+
+def test_without_the_extra_the_demo_skips_http_and_names_the_extra(
+    capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(trio, "run", run_over_sockets)
+    hide_http_packages(monkeypatch)
+    assert main(["demo"]) == 0
+    out, _ = capsys.readouterr()
+    assert ' - skipped: this step needs httpcore2: pip install "trio-responses[http]"\n' in out
+    assert out.endswith("\ndemo: 9 of 10 steps passed, 1 skipped\n")
+
+
+@pytest.mark.parametrize("command", [["demo"], ["ask", "--embedded", "Hi"]])
+def test_http_without_the_extra_is_an_error_that_names_it(
+    command: list[str], capsys: Capture, monkeypatch: Patch
+) -> None:
+    hide_http_packages(monkeypatch)
+    assert main([*command, "--transport", "http"]) == 1
+    assert capsys.readouterr() == (
+        "",
+        "error: --transport http needs httpcore2: install the extra trio-responses[http]\n",
+    )
+
+
+# --- Transports --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("transport", "used"), [("auto", "websocket"), ("websocket", "websocket"), ("http", "http")]
+)
+def test_ask_sends_its_request_by_the_transport_asked_for(
+    transport: str, used: str, prepare_server: PrepareServer, capsys: Capture
+) -> None:
+    servers = prepare_server(lambda _: None)
+    assert main(["ask", "--embedded", "--transport", transport, "Hi"]) == 0
+    assert capsys.readouterr() == ('Turn 1: you said "Hi".\n', "")
+    assert [request.transport for request in servers[0].requests] == [used]
+
+
+def test_ask_uses_http_where_a_server_has_no_websocket_mode(capsys: Capture) -> None:
+    with serving("--transport", "http") as (_, url):
+        assert main(["ask", "--base-url", url, "Hi"]) == 0
+        assert capsys.readouterr() == ('Turn 1: you said "Hi".\n', "")
+        assert main(["ask", "--base-url", url, "--transport", "websocket", "Hi"]) == 1
+        assert "the server speaks only HTTP" in capsys.readouterr().err
+
+
+def test_without_the_extra_a_server_without_websocket_mode_is_an_error_that_names_it(
+    capsys: Capture, monkeypatch: Patch
+) -> None:
+    hide_http_packages(monkeypatch)
+    with serving("--transport", "http") as (_, url):
+        assert main(["ask", "--base-url", url, "Hi"]) == 1
+        assert "install the extra trio-responses[http]" in capsys.readouterr().err
+
+
 def test_a_closed_output_ends_the_demo_with_141_and_no_message() -> None:
     with running("demo") as process:
         assert process.stdout is not None
@@ -431,8 +517,14 @@ def never_grow_old(**_: float) -> AbstractAsyncContextManager[ResponsesServer]:
     return open_test_server(max_age=None)
 
 
+def refuse_nothing(*_: object, **__: object) -> None:
+    pass
+
+
 class Sabotage(NamedTuple):
     """A replaced part of the demo, the steps to run, those that must fail, and the reason shown.
+
+    The numbers of the steps are hexadecimal digits.
 
     The demo has no options, so that a test replaces its private functions.
     """
@@ -447,7 +539,7 @@ class Sabotage(NamedTuple):
 
 SABOTAGES = [
     Sabotage(
-        demo, "_endpoint", lose_the_way, "123456789", "123456789", "gave up after 2 more attempts"
+        demo, "_endpoint", lose_the_way, "12345678", "12345678", "gave up after 2 more attempts"
     ),
     Sabotage(demo, "get_weather", lie_about_the_weather, "1234", "4", "the answer: 'Turn 1: the"),
     Sabotage(demo, "get_weather", know_no_weather, "1234", "4", "KeyError: 'Oslo'"),
@@ -459,7 +551,9 @@ SABOTAGES = [
     Sabotage(ResponsesServer, "drop", stall_instead, "16", "6", "did not end within 60 s"),
     Sabotage(demo, "open_test_server", never_grow_old, "8", "8", "did not end within 60 s"),
     # Nothing is replaced here: without steps 6 and 7 no socket is cut.
-    Sabotage(demo, "INSTRUCTIONS", demo.INSTRUCTIONS, "19", "9", "close codes: "),
+    Sabotage(demo, "INSTRUCTIONS", demo.INSTRUCTIONS, "1A", "A", "close codes: "),
+    Sabotage(demo, "_endpoint", lose_the_way, "9", "9", "gave up after 2 more attempts"),
+    Sabotage(ResponsesServer, "refuse", refuse_nothing, "9", "9", "did not end within 60 s"),
 ]
 
 
@@ -467,8 +561,8 @@ SABOTAGES = [
 def test_a_sabotaged_demo_names_the_steps_that_failed(
     sabotage: Sabotage, capsys: Capture, monkeypatch: Patch
 ) -> None:
-    tried = [demo.STEPS[int(step) - 1] for step in sabotage.steps]
-    titles = [demo.STEPS[int(step) - 1][0] for step in sabotage.broken]
+    tried = [demo.STEPS[int(step, 16) - 1] for step in sabotage.steps]
+    titles = [demo.STEPS[int(step, 16) - 1].title for step in sabotage.broken]
     monkeypatch.setattr(demo, "STEPS", tried)
     monkeypatch.setattr(trio, "run", run_over_sockets)
     monkeypatch.setattr(demo, "RECONNECT", [0, 0])
@@ -479,7 +573,7 @@ def test_a_sabotaged_demo_names_the_steps_that_failed(
     assert sabotage.reason in out
     last = out.splitlines()[-1]
     assert last.startswith(f"demo: {len(titles)} of {len(tried)} steps failed: ")
-    assert [title for title, _ in tried if f". {title}" in last] == titles
+    assert [step.title for step in tried if f". {step.title}" in last] == titles
 
 
 # --- All of them -------------------------------------------------------------------------

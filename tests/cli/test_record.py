@@ -358,3 +358,15 @@ def test_a_signal_ends_record_and_leaves_the_messages_so_far(
             out, err = process.communicate(timeout=HANG_GUARD)
     assert (out, err) == ("", note_on("cut.jsonl"))
     assert process.returncode == code
+
+
+@pytest.mark.parametrize("transport", ["auto", "websocket", "http"])
+def test_a_recording_has_the_same_messages_over_each_transport(
+    transport: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "hello.jsonl"
+    assert main(["record", "--embedded", "--transport", transport, str(path), "Hi", "Ho"]) == 0
+    out, err = capsys.readouterr()
+    assert out == 'Turn 1: you said "Hi".\nTurn 2: you said "Ho".\n'
+    assert "2 sent, " in err
+    assert path.read_text().count("response.completed") == 2

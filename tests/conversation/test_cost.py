@@ -52,7 +52,7 @@ def calls_of_a_turn(items: int) -> int:
     response = Response(id="r", status="completed", raw_output=[message(n) for n in range(items)])
 
     def turn() -> None:
-        request = ConversationRequest(history, new, settings, instructions_with_parent=True)
+        request = ConversationRequest(history, new, settings)
         request.write(PLACE, lambda _: None)
         request.commit(response, ())
 

@@ -310,9 +310,7 @@ def test_an_output_is_not_sent_without_its_call(*, full: bool) -> None:
         history = held_by(history, place, settings)
     key = ("function_call", "call_1")
     history.track_calls().store_output(key, Raw(msgspec.json.encode(OUTPUT)))
-    request = ConversationRequest(
-        history, raw_input("Go on"), settings, instructions_with_parent=True
-    )
+    request = ConversationRequest(history, raw_input("Go on"), settings)
     sent = msgspec.json.decode(request.write(place, lambda _: "resp_1"))["input"]
     assert sent == ([user("Hi")] if full else [OUTPUT]) + [user("Go on")]
     request.commit(Response(id="resp_2", status="completed"), ())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import inputs, properties
+from tests.fuzz import conversing, inputs, properties, shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +43,7 @@ TARGETS: Final[Mapping[str, tuple[Callable[..., None], tuple[st.SearchStrategy[A
     "transport": (properties.check_transport, (inputs.pieces(),)),
     "upgrade": (properties.check_upgrade, (inputs.upgrade_responses(),)),
     "turn": (properties.check_turn, (st.lists(inputs.frames(), max_size=8),)),
+    "conversation": (conversing.check_conversation, (shapes.conversations(),)),
 }
 
 
@@ -94,7 +95,7 @@ def print_line(line: str) -> None:
 def main() -> int:
     """Read the command line and run the campaign."""
     parser = argparse.ArgumentParser(
-        description="Fuzz the decoder, the frame reader, the transport and a turn."
+        description="Fuzz the decoder, the frame reader, the transport, turns and conversations."
     )
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument(

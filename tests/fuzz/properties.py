@@ -184,6 +184,7 @@ def check_transport(pieces: Sequence[bytes]) -> None:
                         messages += await transport.receive()
                 except ConnectionLost as error:
                     closed_with = error
+        assert closed_with.code is not None
         assert 1000 <= closed_with.code <= 4999
         assert messages == read_all(pieces, LIMIT)[0]
 

@@ -22,7 +22,7 @@ from trio_responses import (
     connect_responses,
     function_tool,
 )
-from trio_responses._instruments.instrument import Instruments
+from trio_responses._instruments.instrument import Instruments, ServerAddress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +91,7 @@ async def test_a_first_event_before_the_end_of_sending_is_notified_after_it() ->
     observer = Instruments([notes]).observe_turn("m")
     assert observer is not None
     for _ in range(2):
-        observer.sending(lane=None, parent=None, size=1)
+        observer.sending(ServerAddress("host", 1), lane=None, parent=None, size=1)
         observer.first_event("resp_1")
         observer.sent()
     assert notes.of_turns() == [A_TURN[0], *A_TURN[1:3] * 2]

@@ -211,7 +211,7 @@ async def test_a_turn_fails_when_no_connection_can_be_opened_and_the_next_turn_t
         assert await ask(pool, "hi") == 'Turn 1: you said "hi".'
 
 
-async def test_a_conversation_raises_the_error_that_its_connection_ended_with(
+async def test_a_conversation_whose_connection_has_ended_uses_another_one(
     server: ResponsesServer,
 ) -> None:
     async with (
@@ -220,9 +220,10 @@ async def test_a_conversation_raises_the_error_that_its_connection_ended_with(
     ):
         await conversation.create("hi")
         await server.close_all(4000)
-        with pytest.raises(ConnectionLost):
-            await conversation.create("on")
-        assert await ask(pool, "unaffected") == 'Turn 1: you said "unaffected".'
+        response = await conversation.create("on")
+        assert response.output_text == 'Turn 2: you said "on".'
+        assert "previous_response_id" not in server.last_request.body
+        assert len(pool.connections) == 1
 
 
 async def test_a_turn_cancelled_while_it_is_sent_again_releases_its_place_once(

@@ -276,7 +276,7 @@ async def test_sums_do_not_decrease_when_connections_end(server: ResponsesServer
         assert (after.connections, after.connections_ended) == ((), 2)
         assert after.requests_sent == 3
         assert after.bytes_received >= counted.bytes_received > 0
-        assert repr(pool) == "<ResponsesPool of 0 connections>"
+        assert repr(pool) == "<ResponsesPool of 0 connections to localhost/v1/responses>"
 
 
 async def test_turns_on_an_older_socket_of_an_ended_connection_are_counted(
@@ -323,7 +323,7 @@ async def test_an_insecure_url_is_refused() -> None:
 
 
 def test_open_pool_has_the_options_of_open_responses() -> None:
-    own = {"size", "per_connection"}
+    own = {"size", "per_connection", "endpoints"}
     pool, single = (inspect.signature(one).parameters for one in (open_pool, open_responses))
     assert {name: pool[name] for name in pool if name not in own} == dict(single)
     assert own < set(pool)

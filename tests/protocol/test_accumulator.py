@@ -395,6 +395,31 @@ class TestSnapshots:
         feed(accumulator, delta("a"), {"type": "response.output_text.done", "text": "A"})
         assert accumulator.snapshot().text == "A"
 
+    def test_an_empty_whole_text_does_not_replace_pieces(self, accumulator: Accumulator) -> None:
+        """Some servers leave the text out of the event that finishes it."""
+        feed(accumulator, delta("a"), {"type": "response.output_text.done", "text": ""})
+        assert accumulator.snapshot().text == "a"
+
+    @pytest.mark.parametrize(
+        ("kind", "event", "name"),
+        [
+            ("function_call", "response.function_call_arguments", "arguments"),
+            ("mcp_call", "response.mcp_call_arguments", "arguments"),
+            ("custom_tool_call", "response.custom_tool_call_input", "input"),
+        ],
+    )
+    def test_an_empty_whole_text_does_not_replace_the_arguments_of_a_call(
+        self, kind: str, event: str, name: str, accumulator: Accumulator
+    ) -> None:
+        call: JSONObject = {"type": kind, "id": 5, "call_id": "c", "name": "f", name: ""}
+        feed(
+            accumulator,
+            {"type": f"{event}.delta", "delta": "{}"},
+            {"type": f"{event}.done", name: ""},
+            item_done(call),
+        )
+        assert output_of(finish(accumulator, [call])) == [{**call, name: "{}"}]
+
     def test_a_finished_item_replaces_its_pieces(self, accumulator: Accumulator) -> None:
         feed(accumulator, delta("a"), item_done(message("A")))
         assert accumulator.snapshot().text == "A"

@@ -1,4 +1,4 @@
-"""`ChunkJoiner`: h11 reads the same answer with the joiner and without, from fewer chunks."""
+"""`ChunkReader`: with it or without, an answer is the same, and h11 refuses the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_responses._protocol.chunks import MAX_HEAD_BYTES, MAX_SIZE_BYTES, ChunkJoiner
+from trio_responses._protocol.chunks import MAX_HEAD_BYTES, MAX_SIZE_BYTES, ChunkReader, Separated
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -18,26 +18,30 @@ def chunk(data: bytes, extension: bytes = b"") -> bytes:
 
 def pieces_of(body: bytes, cuts: list[int]) -> list[bytes]:
     """Return a body in pieces of the given sizes; the last one is the rest."""
-    pieces = []
+    pieces: list[bytes] = []
     for size in cuts:
         pieces.append(body[:size])
         body = body[size:]
     return [piece for piece in (*pieces, body) if piece]
 
 
-def read(pieces: list[bytes], *, joined: bool) -> tuple[list[object], int]:
-    """Return what h11 reads from an answer, and from how many data events."""
+def read(pieces: list[bytes], *, separated: bool) -> tuple[list[object], int]:
+    """Return what is read from an answer, and how many data events of h11 that took.
+
+    :param separated: whether a `ChunkReader` takes the data of chunks.
+    """
     client = h11.Connection(h11.CLIENT, max_incomplete_event_size=200_000)
     client.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
-    joiner = ChunkJoiner()
-    joiner.begin_answer()
+    reader = ChunkReader()
+    reader.begin_answer()
     seen: list[object] = []
     data, events = b"", 0
     for piece in (*pieces, b""):
-        sent = joiner.feed(piece) if joined and piece else piece
-        if sent or not piece:
-            client.receive_data(sent)
+        passed, found = reader.feed(piece) if separated and piece else Separated(piece)
+        data += found
+        if passed or not piece:
+            client.receive_data(passed)
         while True:
             try:
                 event = client.next_event()
@@ -57,9 +61,9 @@ def read(pieces: list[bytes], *, joined: bool) -> tuple[list[object], int]:
 
 def same_with_and_without(answer: bytes, cuts: list[int]) -> None:
     pieces = pieces_of(answer, cuts)
-    plain, _ = read(pieces, joined=False)
-    joined, _ = read(pieces, joined=True)
-    assert joined == plain
+    plain, _ = read(pieces, separated=False)
+    separated, _ = read(pieces, separated=True)
+    assert separated == plain
 
 
 cuts = st.lists(st.integers(1, 60), max_size=20)
@@ -84,21 +88,41 @@ def test_h11_reads_the_same_answer(
     cuts,
 )
 def test_h11_refuses_the_same_answers(parts: list[bytes], sizes: list[int]) -> None:
-    plain, _ = read(pieces_of(HEAD + b"".join(parts), sizes), joined=False)
-    joined, _ = read(pieces_of(HEAD + b"".join(parts), sizes), joined=True)
-    assert (plain[-1] == "error") == (joined[-1] == "error") or "incomplete" in {
+    pieces = pieces_of(HEAD + b"".join(parts), sizes)
+    plain, _ = read(pieces, separated=False)
+    separated, _ = read(pieces, separated=True)
+    assert (plain[-1] == "error") == (separated[-1] == "error") or "incomplete" in {
         plain[-1],
-        joined[-1],
+        separated[-1],
     }
-    assert not isinstance(plain[-1], bytes) or joined == plain
+    assert not isinstance(plain[-1], bytes) or separated == plain
 
 
-def test_all_chunks_of_one_read_become_one() -> None:
-    answer = HEAD + b"".join(chunk(b"data: %d\n\n" % number) for number in range(100))
-    plain, many = read([answer + b"0\r\n\r\n"], joined=False)
-    joined, few = read([answer + b"0\r\n\r\n"], joined=True)
-    assert joined == plain
-    assert (many, few) == (100, 1)
+lines = st.lists(
+    st.sampled_from([b"a", b"5", b"data: x", b"\r\n", b"\n", b"\r\n5\r\n", b"\r\n0\r\n\r\n"]),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(st.lists(lines, max_size=6), cuts, st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b"]))
+def test_data_that_looks_like_sizes_is_data(
+    data: list[list[bytes]], sizes: list[int], form: bytes
+) -> None:
+    joined = [b"".join(one) for one in data]
+    body = b"".join(form % len(one) + b"\r\n" + one + b"\r\n" for one in joined)
+    same_with_and_without(HEAD + body + b"0\r\n\r\n", sizes)
+    same_with_and_without(HEAD + body + b"0\r\n\r\n", [])
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_h11_reads_no_chunk_with_data(end: bytes) -> None:
+    one = b"data: %d" + end + end
+    answer = HEAD + b"".join(chunk(one % number) for number in range(100)) + b"0\r\n\r\n"
+    plain, many = read([answer], separated=False)
+    separated, few = read([answer], separated=True)
+    assert separated == plain
+    assert (many, few) == (100, 0)
 
 
 @pytest.mark.parametrize(
@@ -120,20 +144,23 @@ def test_other_answers_pass_unchanged(answer: bytes) -> None:
     same_with_and_without(answer, [1] * len(answer))
 
 
-def test_a_second_answer_is_joined_as_well() -> None:
-    joiner = ChunkJoiner()
+def test_a_second_answer_is_read_as_well() -> None:
+    reader = ChunkReader()
     for _ in range(2):
-        joiner.begin_answer()
-        answer = HEAD + chunk(b"ab") + chunk(b"cd") + b"0\r\n\r\n"
-        assert joiner.feed(answer) == HEAD + chunk(b"abcd") + b"0\r\n\r\n"
+        reader.begin_answer()
+        assert not reader.in_chunks
+        assert reader.feed(HEAD + chunk(b"ab")) == (HEAD, b"ab")
+        assert reader.in_chunks
+        assert reader.feed(chunk(b"cd") + b"0\r\n\r\n") == (b"0\r\n\r\n", b"cd")
+        assert not reader.in_chunks
 
 
 def test_what_is_kept_is_bounded() -> None:
-    joiner = ChunkJoiner()
+    reader = ChunkReader()
     head = b"x" * (MAX_HEAD_BYTES + 1)
-    assert joiner.feed(head) == head
-    joiner.begin_answer()
-    assert joiner.feed(HEAD) == HEAD
+    assert reader.feed(head) == (head, b"")
+    reader.begin_answer()
+    assert reader.feed(HEAD) == (HEAD, b"")
     size = b"5;" + b"x" * MAX_SIZE_BYTES
-    assert joiner.feed(size) == size
-    assert joiner.feed(b"anything") == b"anything"
+    assert reader.feed(size) == (size, b"")
+    assert reader.feed(b"anything") == (b"anything", b"")

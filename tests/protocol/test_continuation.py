@@ -11,6 +11,7 @@ from msgspec import Raw
 from trio_responses._protocol.continuation import (
     ContinuationPoint,
     Placement,
+    ServerTraits,
     canonical_settings,
     parent_of_delta,
     with_encrypted_reasoning,
@@ -69,6 +70,25 @@ def test_a_stored_response_can_be_continued_everywhere(socket: object, latest: s
     place = Placement(socket=socket, lane="lane-2")
     assert parent_of_delta(held(stored=True), SETTINGS, place, latest) == "resp_1"
     assert parent_of_delta(held(stored=True), b"other", place, latest) is None
+
+
+@pytest.mark.parametrize(
+    ("made_by", "sent_to", "parent"),
+    [
+        ("one", "one", "resp_1"),
+        ("one", "two", None),
+        (None, "two", "resp_1"),
+        ("one", None, "resp_1"),
+    ],
+)
+def test_a_stored_response_is_continued_at_its_endpoint_alone(
+    made_by: str | None, sent_to: str | None, parent: str | None
+) -> None:
+    first = held(
+        Placement(socket=object(), lane=None, server=ServerTraits(name=made_by)), stored=True
+    )
+    second = Placement(socket=object(), lane=None, server=ServerTraits(name=sent_to))
+    assert parent_of_delta(first, SETTINGS, second, None) == parent
 
 
 def test_settings_that_need_not_be_equal_are_not_compared() -> None:

@@ -40,16 +40,24 @@ ANSWER: Json = {
 }
 THOUGHT: Json = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "g"}
 PLAIN_THOUGHT: Json = {"type": "reasoning", "id": "rs_1", "summary": []}
+NEEDED: dict[str, Json] = {
+    "function_call": {"name": "f", "arguments": "{}"},
+    "custom_tool_call": {"name": "f", "input": ""},
+    "computer_call": {"id": "cu_1", "pending_safety_checks": [], "status": "completed"},
+    "computer_call_output": {"output": {"type": "computer_screenshot"}},
+    "shell_call": {"action": {"commands": []}},
+    "apply_patch_call": {"operation": {"type": "delete_file"}, "status": "completed"},
+    "tool_search_call": {"arguments": {}},
+}
+"""Fields that the items of a type need."""
 
 
 def call(name: str = "a", kind: str = "function_call", **fields: Any) -> Json:
-    texts = {"function_call": {"name": "f", "arguments": "{}"}}
-    texts["custom_tool_call"] = {"name": "f", "input": ""}
-    return {"type": kind, "call_id": name, **texts.get(kind, {}), **fields}
+    return {"type": kind, "call_id": name, **NEEDED.get(kind, {}), **fields}
 
 
 def output(name: str = "a", kind: str = "function_call_output", **fields: Any) -> Json:
-    return {"type": kind, "call_id": name, "output": "done", **fields}
+    return {"type": kind, "call_id": name, **NEEDED.get(kind, {"output": "done"}), **fields}
 
 
 def raw(item: Any) -> Raw:
@@ -69,7 +77,7 @@ def converted(*items: Any, origin: Origin = Origin(), answered: Any = (), **rule
 
 
 def test_items_that_need_no_change_are_the_same_object() -> None:
-    piece = Piece(joined(ASK, THOUGHT, ANSWER, call(), output(), {"no": "type"}), Origin())
+    piece = Piece(joined(ASK, THOUGHT, ANSWER, call(), output(), {"type": "new"}), Origin())
     (items,) = to_input_items([piece], ReplayRules(stored=False))
     assert items is piece.items
 
@@ -78,8 +86,8 @@ def test_items_that_need_no_change_are_the_same_object() -> None:
     "item",
     [
         b'{ "type" : "from_the_future", "status":"x", "n": 1.50 }',
-        b'{"type":5,"role":{"a":1}}',
-        b'{"type":"message","content":"\\u00e4","a":1e2}',
+        b'{"role":"user","content":"\\u00e4","a":1e2}',
+        b'{"type":"message", "role":"user","content":[{"type":"new", "a":1e2}]}',
     ],
 )
 def test_an_item_that_no_rule_names_keeps_its_bytes(item: bytes) -> None:
@@ -163,19 +171,81 @@ def test_values_that_are_no_items_are_left_out(item: Any) -> None:
 def test_two_items_with_the_same_id_do_not_both_have_it() -> None:
     """A message stays without its id; an item that needs its id is left out."""
     again = {**ANSWER, "content": "Again"}
-    search = {"type": "web_search_call", "id": "ws_1"}
+    search: Json = {"type": "web_search_call", "id": "ws_1", "action": {}, "status": "completed"}
     sent = converted(THOUGHT, ANSWER, THOUGHT, again, search, search)
     del again["id"]
     assert sent == [THOUGHT, ANSWER, again, search]
 
 
 def test_an_id_may_be_that_of_a_call_or_odd() -> None:
-    pair = [
-        {"type": "local_shell_call", "id": "a", "call_id": "a"},
+    pair: list[Json] = [
+        {
+            "type": "local_shell_call",
+            "id": "a",
+            "call_id": "a",
+            "action": {},
+            "status": "completed",
+        },
         {"type": "local_shell_call_output", "id": "a", "output": ""},
     ]
     odd: list[Json] = [{"type": "new", "id": value} for value in ("", "", None, None, 1, 1)]
     assert converted(*pair, *odd) == [*pair, *odd]
+
+
+@pytest.mark.parametrize(
+    ("item", "wanted"),
+    [
+        ({**ANSWER, "id": "x"}, {**ANSWER, "id": ...}),
+        ({**ASK, "id": "x"}, {**ASK, "id": "x"}),
+        ({**THOUGHT, "id": 5}, {**THOUGHT, "id": ...}),
+        ({**THOUGHT, "summary": "x"}, THOUGHT),
+        ({**ANSWER, "status": "odd", "phase": 5}, {**ANSWER, "status": ...}),
+        ({**ANSWER, "role": "oracle"}, None),
+        ({"type": "message", "content": "x"}, None),
+        ({**ANSWER, "content": None}, None),
+        (
+            {**ANSWER, "content": [None, *ANSWER["content"], {"type": "output_text"}, {"a": 1}]},
+            ANSWER,
+        ),
+        ({**ANSWER, "content": [{"type": "new"}]}, {**ANSWER, "content": [{"type": "new"}]}),
+        (
+            {**ANSWER, "content": [{**ANSWER["content"][0], "annotations": 5}]},
+            {**ANSWER, "content": [{"type": "output_text", "text": "Yes"}]},
+        ),
+        ({"no": "type"}, {"no": "type"}),
+        ({"type": 5, "role": "user"}, {"type": 5, "role": "user"}),
+        ({"type": "web_search_call", "id": "ws_1", "status": "completed"}, None),
+        (
+            {"type": "image_generation_call", "id": "ig_1"},
+            {"type": "image_generation_call", "id": "ig_1", "status": "completed"},
+        ),
+    ],
+)
+def test_items_of_another_form_are_repaired_or_left_out(item: Json, wanted: Json | None) -> None:
+    end = {"type": "new"}
+    if wanted is not None:
+        wanted = {name: value for name, value in wanted.items() if value != ...}
+        if item.get("phase") == 5:
+            wanted.pop("phase", None)
+    assert converted(item, end) == ([end] if wanted is None else [wanted, end])
+
+
+def test_calls_of_another_form_are_repaired_or_left_out_with_their_outputs() -> None:
+    odd = call(namespace=5, status="odd", id="call_1")
+    assert converted(odd, output()) == [call(), output()]
+    assert converted(call() | {"call_id": ""}, output() | {"call_id": ""}, ASK) == [ASK]
+    assert converted(
+        {**call("a", "shell_call"), "action": 5}, output("a", "shell_call_output"), ASK
+    ) == [ASK]
+
+
+def test_a_shell_that_the_server_runs_needs_no_output() -> None:
+    place = {"environment": {"type": "container_reference", "container_id": "c"}}
+    hosted = {**call("a", "shell_call"), **place}
+    result = output("a", "shell_call_output", output=[])
+    assert converted(hosted, ASK) == [hosted, ASK]
+    assert converted(hosted, result, result) == [hosted, result]
+    assert converted(result) == []
 
 
 # --- Reasoning ---------------------------------------------------------------------------
@@ -192,7 +262,8 @@ def test_reasoning_that_is_not_encrypted_needs_a_server_that_has_stored_it(
     item = PLAIN_THOUGHT if encrypted is ... else {**PLAIN_THOUGHT, "encrypted_content": encrypted}
     origin = Origin("m", stored=made_with_store)
     sent = converted(item, ANSWER, origin=origin, stored=sent_with_store)
-    assert sent == ([item, ANSWER] if kept else [ANSWER])
+    wanted = PLAIN_THOUGHT if encrypted == 5 else item
+    assert sent == ([wanted, ANSWER] if kept else [ANSWER])
 
 
 @pytest.mark.parametrize(
@@ -273,6 +344,14 @@ def test_each_call_has_one_output_and_each_output_a_call(
 def test_a_call_stays_if_the_new_items_answer_it() -> None:
     assert converted(THOUGHT, call(), answered={A}) == [THOUGHT, call()]
     assert converted(call("b"), call(), answered={A}) == [call()]
+
+
+def test_an_answered_call_stays_if_a_later_one_with_its_id_has_no_output() -> None:
+    pieces = [
+        Piece(joined(call(), call("b")), Origin()),
+        Piece(joined(output(), call()), Origin()),
+    ]
+    assert decoded(to_input_items(pieces, ReplayRules())) == [call(), output()]
 
 
 def test_a_call_and_its_output_may_be_in_different_pieces() -> None:
@@ -375,15 +454,9 @@ def test_a_large_image_or_file_is_left_out_instead_of_shortened(
         {"type": "input_image", "image_url": "x" * 301},
         {"type": "input_image", "image_url": "y" * 201},
         {"type": "input_file", "file_data": "x" * 301},
-        "odd",
     ]
     sent = converted({**ASK, "content": parts})[0]["content"]
-    assert [part if part == "odd" else part.get("text") for part in sent] == [
-        "[image left out]",
-        None,
-        "[file left out]",
-        "odd",
-    ]
+    assert [part.get("text") for part in sent] == ["[image left out]", None, "[file left out]"]
     image = {"type": "image_generation_call", "id": "ig_1", "result": "x" * 301}
     assert converted(image)[0]["content"] == "[image left out]"
 
@@ -417,11 +490,11 @@ BLANK = {"type": "computer_screenshot", "image_url": BLANK_SCREENSHOT}
             output("a", "computer_call_output", output=BLANK),
         ),
         (
-            {"type": "image_generation_call", "id": "ig_1", "result": "AAAA"},
+            {"type": "image_generation_call", "id": "ig_1", "result": "AA", "status": "completed"},
             {"type": "message", "role": "assistant", "content": "[image left out]"},
         ),
         (ANSWER, ANSWER),
-        ({**ASK, "content": {"type": "new"}}, {**ASK, "content": {"type": "new"}}),
+        ({"type": "new", "content": {"type": "x"}}, {"type": "new", "content": {"type": "x"}}),
     ],
 )
 def test_images_are_replaced_by_a_short_text(item: Json, wanted: Json) -> None:
@@ -434,10 +507,23 @@ def test_statuses_are_removed_where_they_are_optional() -> None:
     patch = output("p", "apply_patch_call_output", status="failed")
     items = [call(status="completed"), output(status=None), call("p", "apply_patch_call"), patch]
     sent = converted(*items, ANSWER, statuses="omit")
-    assert ["status" in item for item in sent] == [False, False, False, True, False]
+    assert ["status" in item for item in sent] == [False, False, True, True, False]
     assert converted(*items, ANSWER)[0] == items[0]
 
 
+MCP_CALL: Json = {
+    "type": "mcp_call",
+    "id": "mcp_1",
+    "name": "f",
+    "arguments": "{}",
+    "server_label": "s",
+}
+PROGRAM_OUTPUT: Json = {
+    "type": "program_output",
+    "id": "po_1",
+    "call_id": "p",
+    "status": "completed",
+}
 LongOutput = tuple[Json, Json, Callable[[Json], list[str]]]
 LONG_OUTPUTS: list[LongOutput] = [
     (call(), output(output="x" * 100), lambda item: [item["output"]]),
@@ -451,8 +537,8 @@ LONG_OUTPUTS: list[LongOutput] = [
         output("a", "shell_call_output", output=[{"stdout": "x" * 100, "stderr": "x" * 99}]),
         lambda item: list(item["output"][0].values()),
     ),
-    (ASK, {"type": "mcp_call", "output": "x" * 100}, lambda item: [item["output"]]),
-    (ASK, {"type": "program_output", "result": "x" * 100}, lambda item: [item["result"]]),
+    (ASK, {**MCP_CALL, "output": "x" * 100}, lambda item: [item["output"]]),
+    (ASK, {**PROGRAM_OUTPUT, "result": "x" * 100}, lambda item: [item["result"]]),
 ]
 
 
@@ -468,7 +554,7 @@ def test_long_texts_of_tool_outputs_are_shortened(
 def test_images_and_other_items_are_not_shortened() -> None:
     image = {**IMAGE_PART, "image_url": "x" * 100}
     items = [{**ASK, "content": "x" * 100}, call(), output(output=[image])]
-    items += [{"type": "mcp_call", "error": "x" * 100}]
+    items += [{**MCP_CALL, "error": {"message": "x" * 100}}]
     assert converted(*items, max_output=10) == items
 
 
@@ -635,3 +721,70 @@ def test_a_history_that_grows_has_the_same_form_as_one_that_is_there_at_once(
     for number, piece in enumerate(history):
         form.append(piece)
         assert form.items() == to_input_items(history[: number + 1], rules)
+
+
+# --- Other endpoints -----------------------------------------------------------------------
+
+
+def at_two(*items: Any, **rules: Any) -> Any:
+    """Return what endpoint ``two`` gets of items that endpoint ``one`` made."""
+    return converted(*items, origin=Origin("m", endpoint="one"), endpoint="two", **rules)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        THOUGHT,
+        {"type": "compaction", "id": "cmp_1", "encrypted_content": "g"},
+        {"type": "item_reference", "id": "msg_0"},
+    ],
+)
+def test_what_one_endpoint_has_encrypted_or_stored_is_not_sent_to_another(item: Json) -> None:
+    without_id = {name: value for name, value in ANSWER.items() if name != "id"}
+    assert at_two(ASK, item, ANSWER) == [ASK, without_id]
+    assert converted(ASK, item, ANSWER, origin=Origin("m", endpoint="two"), endpoint="two") == [
+        ASK,
+        item,
+        ANSWER,
+    ]
+    assert converted(ASK, item, ANSWER, endpoint="two") == [ASK, item, ANSWER]
+
+
+def test_a_call_that_is_encrypted_is_left_out_with_its_output() -> None:
+    secret = call(kind="custom_tool_call", encrypted_content="g")
+    assert at_two(ASK, secret, output(kind="custom_tool_call_output")) == [ASK]
+
+
+def test_a_user_can_keep_what_is_encrypted_but_not_what_is_only_stored() -> None:
+    thought, answer = at_two(THOUGHT, ANSWER, reasoning="keep")
+    assert (thought, "id" in answer) == (THOUGHT, False)
+    assert len(at_two(PLAIN_THOUGHT, ANSWER, reasoning="keep")) == 1
+    assert len(at_two({"type": "item_reference", "id": "m"}, ANSWER, reasoning="keep")) == 1
+
+
+def test_files_at_one_endpoint_are_replaced_by_texts_for_another() -> None:
+    parts: list[Json] = [
+        {"type": "input_file", "file_id": "file_1"},
+        {"type": "input_image", "file_id": "file_2", "detail": "auto"},
+        {"type": "input_image", "file_id": None, "image_url": "data:,"},
+        {"type": "input_text", "text": 'the words "file_id"'},
+    ]
+    (sent,) = at_two({"type": "message", "role": "user", "content": parts})
+    assert sent["content"] == [
+        {"type": "input_text", "text": "[file left out]"},
+        {"type": "input_text", "text": "[image left out]"},
+        *parts[2:],
+    ]
+
+
+def test_ids_that_an_item_needs_stay() -> None:
+    action: Json = {"type": "search", "query": "x"}
+    search: Json = {
+        "type": "web_search_call",
+        "id": "ws_1",
+        "status": "completed",
+        "action": action,
+    }
+    assert at_two(search, ANSWER)[0] == search
+    named = call(id="fc_1")
+    assert at_two(named, output()) == [call(), output()]

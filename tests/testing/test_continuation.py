@@ -1,5 +1,6 @@
 """Responses that the server stores: who can continue them, and when they are evicted."""
 
+import pytest
 import trio
 
 from tests.testing.driver import NO_WAITING, Json, connect, text_of
@@ -25,6 +26,53 @@ async def test_an_unknown_id_is_not_found(server: ResponsesServer) -> None:
         assert_not_found(frame, "resp_nowhere")
         assert "stream_id" not in frame
         await client.response(input="the socket stays open")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "is_stored"),
+    [
+        ("completed", "completed", True),
+        ("done", None, True),
+        ("incomplete", "incomplete", True),
+        ("completed", "failed", False),
+        ("failed", "failed", False),
+        ("done", "cancelled", False),
+    ],
+)
+async def test_raw_frames_are_stored_if_they_end_well(
+    server: ResponsesServer, kind: str, status: str | None, *, is_stored: bool
+) -> None:
+    """Values that are no items, and late events of another response, are not in its output."""
+    call: Json = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f"}
+    response: Json = {"id": "resp_raw", "status": status, "output": [None, 5]}
+    server.answer([
+        {"type": "response.output_item.done", "item": {**call, "call_id": "late"}},
+        {"type": "response.created", "response": {"id": "resp_raw", "output": []}},
+        {"type": "response.output_item.added", "item": {**call, "arguments": "{}"}},
+        {"type": f"response.{kind}", "response": response},
+    ])  # fmt: skip
+    output: Json = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
+    given = [output] if kind != "incomplete" else "on"
+    async with connect(server) as client:
+        await client.send(input="hi")
+        await client.until(kind)
+        if is_stored:
+            await client.response(input=given, previous_response_id="resp_raw")
+        else:
+            frame = await client.error(input=given, previous_response_id="resp_raw")
+            assert_not_found(frame, "resp_raw")
+
+
+async def test_a_call_before_a_compaction_can_still_be_answered(server: ResponsesServer) -> None:
+    call: Json = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"}
+    compaction: Json = {"type": "compaction", "encrypted_content": "c"}
+    response: Json = {"id": "resp_raw", "status": "completed", "output": [call, compaction]}
+    server.answer([{"type": "response.completed", "response": response}])
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
+    async with connect(server) as client:
+        await client.send(input="hi")
+        await client.until("completed")
+        await client.response(input=[output], previous_response_id="resp_raw")
 
 
 async def test_a_stored_response_is_found_from_every_connection(server: ResponsesServer) -> None:

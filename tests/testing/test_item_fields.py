@@ -14,6 +14,7 @@ SCHEMA: Final[dict[str, Any]] = json.loads(
 
 NOT_AS_IN_THE_SCHEMA: Final = {
     ("reasoning", "status"),  # the API refuses it
+    ("reasoning", "id"),  # clients leave it out
     ("function_call_output", "call_id"),  # required by the API
     ("custom_tool_call", "status"),  # output items have it, and clients send them back
     ("custom_tool_call_output", "status"),

@@ -48,7 +48,7 @@ def response(
 def events_of(text: str = "ok", response_id: str = "resp_1") -> list[Json]:
     """Return the events of a Response with one message: created, a delta a word, item, end."""
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-    pieces = [text] if not text else [one + " " for one in text.split(" ")]
+    pieces: list[str] = [text] if not text else [one + " " for one in text.split(" ")]
     pieces[-1] = pieces[-1].removesuffix(" ")
     whole = response(text, response_id)
     events: list[Json] = [

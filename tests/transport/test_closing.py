@@ -213,7 +213,7 @@ async def test_closing_a_second_time_does_nothing() -> None:
 async def test_closing_ends_a_receive_in_another_task() -> None:
     server = Listener()
     async with takes(0.0), open_pair(script=server) as (transport, _):
-        codes: list[int] = []
+        codes: list[int | None] = []
 
         async def receive() -> None:
             codes.append((await lost(transport)).code)

@@ -20,6 +20,7 @@ from trio_responses import (
     ToolFinished,
     ToolProgress,
     ToolStarted,
+    TransportChanged,
     TurnRestarted,
     connect_responses,
     function_tool,
@@ -113,6 +114,13 @@ def narrow_channel_event(event: Event) -> str | None:
     if event.type == "response.output_text.delta":
         assert_type(event, OutputTextDelta)
         return event.delta
+    if event.type == "trio_responses.buffer_overflow":
+        assert_type(event, BufferOverflow)
+        return str(event.buffered)
+    return narrow_event_of_the_library(event)
+
+
+def narrow_event_of_the_library(event: Event) -> str | None:
     if event.type == "trio_responses.connection_lost":
         assert_type(event, ConnectionLost)
         return event.reason
@@ -122,10 +130,10 @@ def narrow_channel_event(event: Event) -> str | None:
     if event.type == "trio_responses.connection_rotated":
         assert_type(event, ConnectionRotated)
         return None
-    if event.type == "trio_responses.buffer_overflow":
-        assert_type(event, BufferOverflow)
-        return str(event.buffered)
-    return event.wire_type
+    if event.type == "trio_responses.transport_changed":
+        assert_type(event, TransportChanged)
+        return event.transport
+    return str(event)
 
 
 def narrow_output_item(item: OutputItem) -> str:

@@ -21,6 +21,7 @@ from trio_responses._wire import (
     decode_item,
 )
 from trio_responses._wire.items import raw_for_input, with_json_text
+from trio_responses._wire.response import decode_response
 
 
 def item(**fields: Any) -> Any:
@@ -31,6 +32,35 @@ def completed(output: Any) -> wire.Response:
     event = decode(json.dumps({"type": "response.completed", "response": output}).encode())
     assert isinstance(event, ResponseCompleted)
     return event.response
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "status"),
+    [
+        ("completed", None, "completed"),
+        ("completed", "in_progress", "completed"),
+        ("completed", "incomplete", "incomplete"),
+        ("done", None, "completed"),
+        ("failed", None, "failed"),
+        ("failed", "completed", "failed"),
+        ("incomplete", "completed", "incomplete"),
+        ("incomplete", "failed", "failed"),
+        ("cancelled", "cancelled", "cancelled"),
+    ],
+)
+def test_a_terminal_event_gives_its_response_a_status_that_fits(
+    kind: str, given: str | None, status: str
+) -> None:
+    sent = {"id": "resp_1", "status": given, "vendor": 1}
+    event: Any = decode(json.dumps({"type": f"response.{kind}", "response": sent}).encode())
+    assert event.response.status == status
+    assert event.response.to_dict() == sent  # as received
+
+
+def test_a_message_without_type_may_have_parts_of_unknown_types() -> None:
+    parts = [{"type": "output_text", "text": "Hi"}, {"type": "hologram"}]
+    assert item(role="assistant", content=parts).output_text == "Hi"
+    assert isinstance(item(type=5, role="assistant", content=parts), UnknownItem)
 
 
 def test_raw_output_keeps_unknown_fields_and_unknown_items() -> None:
@@ -111,7 +141,8 @@ def test_a_field_that_echoes_a_setting_may_have_any_shape() -> None:
 
 
 def test_new_values_of_an_enumeration_are_accepted() -> None:
-    assert completed({"status": "pondering"}).status == "pondering"
+    pondering = msgspec.Raw(b'{"status":"pondering"}')
+    assert decode_response(pondering).status == "pondering"
     assert item(type="message", role="oracle", status="?", phase="?").role == "oracle"
 
 

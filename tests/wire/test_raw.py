@@ -44,9 +44,9 @@ def test_a_response_that_only_lenient_decoding_accepts_gives_back_its_json(statu
 
 
 def test_a_lone_surrogate_is_replaced_in_the_json_too() -> None:
-    response = completed(r'{"id": "resp_1", "status": "\ud83d", "output": []}')
-    assert response.status == "\ufffd"
-    assert response.to_dict()["status"] == "\ufffd"
+    response = completed(r'{"id": "resp_1", "model": "\ud83d", "output": []}')
+    assert response.model == "\ufffd"
+    assert response.to_dict()["model"] == "\ufffd"
 
 
 def test_a_response_that_a_program_made_gives_its_fields() -> None:
@@ -84,7 +84,7 @@ def test_an_event_whose_response_is_no_object_is_undecodable(value: bytes) -> No
 
 def test_bytes_that_are_no_text_are_left_out_of_a_response() -> None:
     response = completed_bytes(b'{"id": "resp_1", "status": "\xff"}')
-    assert (response.id, response.status) == ("resp_1", None)
+    assert (response.id, response.status) == ("resp_1", "completed")
 
 
 def test_an_item_without_a_json_form_is_a_type_error() -> None:
@@ -171,6 +171,6 @@ def test_unknown_objects_give_back_their_json() -> None:
 def test_the_repr_of_an_event_has_no_content_of_the_response() -> None:
     frame = b'{"type":"response.completed","response":{"id":"r","instructions":"secret"}}'
     assert repr(wire.decode(frame)) == (
-        "ResponseCompleted(response=Response(id='r', status=None, model='', items=None),"
+        "ResponseCompleted(response=Response(id='r', status='completed', model='', items=None),"
         " stream_id=None, sequence_number=None)"
     )

@@ -16,6 +16,7 @@ from trio_responses._cli.running import FAILED, PROG, print_error
 from trio_responses._cli.serve import replay, serve
 from trio_responses._cli.server_choice import DEFAULT_MODEL
 from trio_responses.testing import ServerTransport
+from trio_responses.typing import TransportOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,16 +103,18 @@ examples:
 
 PROBE_HELP: Final = f"""\
 Each feature is tried on a connection of its own. This sends about a dozen small
-requests, which a commercial server charges for. The verdicts:
+requests, which a commercial server charges for. The features of HTTP are tried last;
+they need the extra http. The verdicts:
   works      the feature was observed to work
   unclear    the server accepted the request, but no event shows an effect
   no         the server rejected or did not understand the request
   fails      an error occurred
-  skipped    a feature that this one depends on does not work
+  skipped    a feature that this one depends on does not work, or the extra http is
+             not installed
 
-Exit codes: 0 when the basics work (handshake and text turn), with or without the
-other features; 1 when they do not, or for an error; 2 for wrong usage; 130 after
-Ctrl-C.
+Exit codes: 0 when the basics work (handshake and text turn, or a text turn over HTTP),
+with or without the other features; 1 when they do not, or for an error; 2 for wrong
+usage; 130 after Ctrl-C.
 
 {ENVIRONMENT_HELP}
 examples:
@@ -169,9 +172,11 @@ for an address that the server cannot listen on.
 DEMO_HELP: Final = """\
 It needs no key and no network: it runs the embedded server and connects to it over a
 real socket on the loopback address. The server cuts that socket during an answer, and
-closes another one at its maximum age. Every step is checked against the requests that
-the server received. The exit code is 0 only if every step passes. It takes about five
-seconds. The source, trio_responses/_cli/demo.py, is written to be read.
+closes another one at its maximum age; then WebSockets fail in the middle of a
+conversation, which continues over HTTP. Every step is checked against the requests that
+the server received. Steps that need what is not there, such as the extra http or a
+WebSocket, are skipped, with the reason. The exit code is 0 only if no step fails. It
+takes about five seconds. The source, trio_responses/_cli/demo.py, is written to be read.
 
 example:
   trio-responses demo
@@ -272,6 +277,7 @@ def _add_turn_settings(parser: argparse.ArgumentParser) -> None:
     about = "the model's name (default: %(default)s)"
     parser.add_argument("--model", default=DEFAULT_MODEL, help=about)
     parser.add_argument("--instructions", metavar="TEXT", help="instructions for the model")
+    _add_transport(parser)
 
 
 def _add_recording(parser: argparse.ArgumentParser) -> None:
@@ -283,6 +289,12 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
 def _add_force(parser: argparse.ArgumentParser) -> None:
     about = "overwrite the recording if the file exists"
     parser.add_argument("--force", action="store_true", help=about)
+
+
+def _add_transport(parser: argparse.ArgumentParser) -> None:
+    about = "how requests are sent (default: %(default)s: over HTTP where no WebSocket can be used)"
+    choices = get_args(TransportOption)
+    parser.add_argument("--transport", choices=choices, default="auto", help=about)
 
 
 def _add_listener(parser: argparse.ArgumentParser) -> None:
@@ -365,7 +377,8 @@ def _add_replay(commands: Any) -> None:
 
 
 def _add_demo(commands: Any) -> None:
-    _add_command(commands, demo, "show what the library does, step by step", DEMO_HELP)
+    about = "show what the library does, step by step"
+    _add_transport(_add_command(commands, demo, about, DEMO_HELP))
 
 
 def _add_completion(commands: Any) -> None:

@@ -22,8 +22,10 @@ from trio_responses.types import Message, OutputItemDone, OutputTextDelta
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from trio_responses import Endpoint, Instrument, ResponseStream
+    from trio_responses import ResponseStream
+    from trio_responses._cli.server_choice import ServerChoice
     from trio_responses.types import Response
 
 __all__ = ["ask", "record", "replace_surrogates", "response_notes"]
@@ -39,7 +41,8 @@ def ask(arguments: argparse.Namespace) -> int:
     params = {**_turn_settings(arguments), "input": question}
     print_answer = _print_json if arguments.json else _print_text
     with record_into(arguments.record, force=arguments.force) as instruments:
-        return run(partial(_ask, endpoint, params, print_answer, instruments))
+        server = open_server(endpoint, transport=arguments.transport, instruments=instruments)
+        return run(partial(_ask, server, params, print_answer))
 
 
 def record(arguments: argparse.Namespace) -> int:
@@ -51,7 +54,8 @@ def record(arguments: argparse.Namespace) -> int:
         return WRONG_USAGE
     settings = _turn_settings(arguments)
     with record_into(arguments.file, force=arguments.force) as instruments:
-        return run(partial(_record, endpoint, questions, settings, instruments))
+        server = open_server(endpoint, transport=arguments.transport, instruments=instruments)
+        return run(partial(_record, server, questions, settings))
 
 
 def _read_question(text: str) -> str:
@@ -83,13 +87,12 @@ def replace_surrogates(text: str) -> str:
 
 
 async def _ask(
-    endpoint: Endpoint | None,
+    opening: AbstractAsyncContextManager[ServerChoice],
     params: dict[str, Any],
     print_answer: Callable[[ResponseStream], Awaitable[Response]],
-    instruments: Sequence[Instrument],
 ) -> int:
     async with (
-        open_server(endpoint, instruments=instruments) as server,
+        opening as server,
         server.connect() as connection,
     ):
         response = await print_answer(connection.stream(snapshot=False, **params))
@@ -98,13 +101,12 @@ async def _ask(
 
 
 async def _record(
-    endpoint: Endpoint | None,
+    opening: AbstractAsyncContextManager[ServerChoice],
     questions: Sequence[str],
     settings: dict[str, Any],
-    instruments: Sequence[Instrument],
 ) -> int:
     async with (
-        open_server(endpoint, instruments=instruments) as server,
+        opening as server,
         server.connect() as connection,
         connection.conversation(**settings) as conversation,
     ):

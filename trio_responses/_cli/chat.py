@@ -22,6 +22,7 @@ from trio_responses import (
     ConnectionRotated,
     ConnectionState,
     ResponsesError,
+    TransportChanged,
 )
 from trio_responses._cli.ask import replace_surrogates, response_notes
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
@@ -43,15 +44,15 @@ from trio_responses.types import Message, OutputItemDone, OutputTextDelta, Usage
 if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from typing import TextIO
 
     from trio_responses import (
         Conversation,
-        Endpoint,
-        Instrument,
         ResponsesConnection,
     )
     from trio_responses._cli.renderer import Renderer
+    from trio_responses._cli.server_choice import ServerChoice
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.namespace import ToolLike
     from trio_responses.typing import ConversationParams, Event
@@ -89,15 +90,20 @@ def chat(arguments: argparse.Namespace) -> int:
     if arguments.instructions is not None:
         settings["instructions"] = replace_surrogates(arguments.instructions)
     with record_into(arguments.record, force=arguments.force) as instruments:
+        server = open_server(
+            endpoint,
+            transport=arguments.transport,
+            max_age=arguments.max_age,
+            responder=answer_with_tools if arguments.tools else None,
+            instruments=instruments,
+        )
         command = partial(
             _chat,
-            endpoint,
+            server,
             renderer,
             settings,
             tools=CHAT_TOOLS if arguments.tools else (),
-            max_age=arguments.max_age,
             checkpoint=arguments.load,
-            instruments=instruments,
         )
         return run(command)
 
@@ -123,26 +129,23 @@ def choose_renderer(out: TextIO, err: TextIO, *, interactive: bool, plain: bool)
 
 
 async def _chat(
-    endpoint: Endpoint | None,
+    opening: AbstractAsyncContextManager[ServerChoice],
     renderer: Renderer,
     settings: dict[str, Any],
     *,
     tools: Sequence[ToolLike],
-    max_age: float | None,
     checkpoint: str | None,
-    instruments: Sequence[Instrument],
 ) -> int:
-    responder = answer_with_tools if tools else None
     async with (
-        open_server(
-            endpoint, max_age=max_age, responder=responder, instruments=instruments
-        ) as server,
+        opening as server,
         server.connect() as connection,
         AsyncExitStack() as stack,
     ):
         session = Chat(connection, renderer, settings, tools=tools, stack=stack)
         await session.start(checkpoint)
-        renderer.show_line("note", f"connected to {server.endpoint.host}; /help lists the commands")
+        way = " over HTTP" if connection.statistics().transport == "http" else ""
+        note = f"connected to {server.endpoint.host}{way}; /help lists the commands"
+        renderer.show_line("note", note)
         with trio.open_signal_receiver(signal.SIGINT) as interrupts:
             return await session.run(TextLineReader(sys.stdin), interrupts)
 
@@ -389,6 +392,10 @@ def _describe_event(event: Event) -> str | None:
             return f"reconnected after {outage:.1f} s, at attempt {attempts}"
         case ConnectionRotated():
             return "the socket was replaced before it reached its maximum age"
+        case TransportChanged(error=ResponsesError() as error):
+            return f"requests go over HTTP from now on: {describe_error(error)}"
+        case TransportChanged():
+            return "a WebSocket is open again: requests go over it from now on"
         case _:
             return None
 

@@ -12,7 +12,7 @@ import math
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final, get_args
 
 import trio
 
@@ -25,17 +25,19 @@ from trio_responses import (
     PreviousResponseNotFound,
     ReconnectPolicy,
     ResponsesError,
+    TransportChanged,
     connect_responses,
     open_responses,
 )
-from trio_responses._cli.running import run
+from trio_responses._cli.running import PROG, run
 from trio_responses._cli.server_choice import DEFAULT_MODEL
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._safe_text import escape_controls
+from trio_responses._transport.http import check_http_installed, is_http_installed
 from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import Reply, open_test_server
 from trio_responses.types import ErrorEvent, FunctionCallOutput
-from trio_responses.typing import Event
+from trio_responses.typing import Event, TransportOption
 
 if TYPE_CHECKING:
     import argparse
@@ -47,11 +49,13 @@ if TYPE_CHECKING:
     from trio_responses.types import Response
     from trio_responses.typing import ResponseCreateParams
 
-__all__ = ["STEPS", "Demo", "Screen", "UnexpectedResult", "demo", "run_demo"]
+__all__ = ["STEPS", "Demo", "Screen", "Step", "UnexpectedResult", "demo", "run_demo"]
 
 INSTRUCTIONS: Final = "Answer in one sentence."
 RECONNECT: Final = ReconnectPolicy(initial=0.1)
 """A first delay shorter than the default second, because a person is watching."""
+RECONNECT_SOON: Final = ReconnectPolicy(initial=0.1, attempts=2)
+"""Fewer attempts: after the last one the connection uses HTTP."""
 MAX_AGE: Final = 2.0
 """Seconds after which the server closes a socket; OpenAI does after an hour."""
 STEP_SECONDS: Final = 60.0
@@ -100,9 +104,16 @@ def get_weather(city: str) -> dict[str, Any]:
 class Demo:
     """The state that the steps of the demonstration share: server, connection and screen."""
 
-    def __init__(self, server: ResponsesServer, nursery: trio.Nursery, screen: Screen) -> None:
+    def __init__(
+        self,
+        server: ResponsesServer,
+        nursery: trio.Nursery,
+        screen: Screen,
+        transport: TransportOption,
+    ) -> None:
         self.server = server
         self.screen = screen
+        self.transport: TransportOption = transport
         self._nursery = nursery
         self._connection: ResponsesConnection | None = None
         self._send_event, self._receive_event = trio.open_memory_channel[Event](math.inf)
@@ -114,6 +125,11 @@ class Demo:
             raise UnexpectedResult("the first step opened no connection")
         return self._connection
 
+    @property
+    def over_http(self) -> bool:
+        """Whether all requests go over HTTP."""
+        return self.transport == "http"
+
     async def connect(self) -> None:
         """Open the connection, and start a task that reads its events.
 
@@ -121,7 +137,11 @@ class Demo:
         `connect_responses` is for a connection that outlives the function that opens it.
         """
         self._connection = await connect_responses(
-            self._nursery, endpoint=_endpoint(self.server), api_key="", reconnect=RECONNECT
+            self._nursery,
+            endpoint=_endpoint(self.server),
+            api_key="",
+            reconnect=RECONNECT,
+            transport=self.transport,
         )
         self._nursery.start_soon(self._read_events, self._connection)
 
@@ -167,8 +187,10 @@ async def open_connection(demo: Demo) -> str:
     check(
         "paths of the handshakes",
         [seen.path for seen in demo.server.connections],
-        ["/v1/responses"],
+        [] if demo.over_http else ["/v1/responses"],
     )
+    if demo.over_http:
+        return "the connection is open, and the first request will dial the server"
     return f"the connection is {demo.connection.state}, and the server received one handshake"
 
 
@@ -186,17 +208,17 @@ async def warm_up(demo: Demo) -> str:
 
 async def hold_conversation(demo: Demo) -> str:
     """Run three turns of a conversation: each sends only its own message."""
-    parents = [demo.connection.previous_response_id]
+    parents = [demo.connection.previous_response_id]  # the warm-up; over HTTP there is none
     for turn, text in enumerate(("Hello!", "How are you?", "What have I said so far?"), 1):
         response = await demo.converse(
             text,
             instructions=INSTRUCTIONS,
-            previous_response_id=demo.connection.previous_response_id,
+            previous_response_id=parents[-1],
         )
         check("the answer", response.output_text, f'Turn {turn}: you said "{text}".')
         parents.append(response.id)
     requests = demo.server.requests[-3:]
-    check("parents", [request["previous_response_id"] for request in requests], parents[:3])
+    check("parents", [request.get("previous_response_id") for request in requests], parents[:3])
     check("items sent", [len(request.input_items) for request in requests], [1, 1, 1])
     check("items known", [len(request.history) for request in requests], [1, 3, 5])
     return "three turns, one message sent for each, and the server knew the whole history"
@@ -251,6 +273,8 @@ async def run_side_by_side(demo: Demo) -> str:
         demo.screen.line(f"{language}: {texts[language]}")
     check("the texts", texts, NUMBERS)
     check("turns among the first five pieces", set(order[:5]), set(NUMBERS))
+    if demo.over_http:
+        return "three turns at once, each on an HTTP connection of its own"
     lanes = {request.lane for request in demo.server.requests[-3:]}
     check("lanes", len(lanes), 3)
     check("turns at once", demo.server.connections[-1].max_active, 3)
@@ -364,55 +388,130 @@ async def outlive_sockets(demo: Demo) -> str:
     return "one connection used three sockets, and no turn failed"
 
 
+async def go_over_to_http(demo: Demo) -> str:
+    """Continue a conversation over HTTP when the network begins to break WebSockets."""
+    screen = demo.screen
+    async with open_test_server() as server:
+        await server.serve_tcp()
+        async with (
+            open_responses(
+                endpoint=_endpoint(server), api_key="", reconnect=RECONNECT_SOON
+            ) as connection,
+            connection.conversation(model=DEFAULT_MODEL, store=False) as conversation,
+        ):
+
+            async def say(text: str) -> None:
+                response = await conversation.create(text)
+                way = server.requests[-1].transport
+                screen.line(f"{way}: {response.output_text}")
+                turn = len(server.requests)
+                check("the answer", response.output_text, f'Turn {turn}: you said "{text}".')
+
+            await say("Good morning!")
+            await say("Good day!")
+            screen.line("a proxy cuts the socket, and answers every upgrade with a page")
+            server.refuse(403, body=b"<p>WebSockets are blocked.</p>", times=None)
+            await server.reset_all()
+            async for event in connection:
+                screen.notification(_describe_event(event))
+                if isinstance(event, TransportChanged):
+                    break
+            await say("Good evening!")
+            await say("Good night!")
+            check("http_requests", connection.statistics().http_requests, 2)
+        requests = server.requests
+        ways = [request.transport for request in requests]
+        check("transports", ways, ["websocket", "websocket", "http", "http"])
+        check("items sent", [len(request.input_items) for request in requests], [1, 1, 5, 7])
+        check("items known", [len(request.history) for request in requests], [1, 3, 5, 7])
+    return "two turns by WebSocket, two over HTTP, and the server knew the whole history each time"
+
+
 async def close(demo: Demo) -> str:
     """Close the connection: no task, no socket and no timer remains."""
     await demo.connection.aclose()
     check("the state", demo.connection.state, ConnectionState.CLOSED)
     while demo.server.statistics().open:  # noqa: ASYNC110 - a server has no event for it
         await trio.sleep(0.01)
+    check("errors of the server", demo.server.errors, [])
+    if demo.over_http:
+        check("upgrades", demo.server.statistics().max_open, 0)
+        return "closed, and the server has seen no WebSocket"
     codes = [connection.close_code for connection in demo.server.connections]
     check("close codes", codes, [1006, 1006, 1000])
-    check("errors of the server", demo.server.errors, [])
     return "closed with code 1000, and the server has no open socket"
 
 
-STEPS: Final[tuple[tuple[str, Callable[[Demo], Awaitable[str]]], ...]] = (
-    ("Open a connection", open_connection),
-    ("Warm up the connection", warm_up),
-    ("Hold a conversation, chained by previous_response_id", hold_conversation),
-    ("Let the model call a function", call_function),
-    ("Run three turns side by side", run_side_by_side),
-    ("Lose the socket during an answer", lose_socket),
-    ("Lose the socket again, with delivery at_least_once", choose_at_least_once),
-    (f"Outlive sockets that the server closes after {MAX_AGE:g} seconds", outlive_sockets),
-    ("Close the connection", close),
+class Step(NamedTuple):
+    """A step of the demonstration, and the values of ``--transport`` for which it runs."""
+
+    title: str
+    run: Callable[[Demo], Awaitable[str]]
+    transports: tuple[TransportOption, ...] = ("auto", "websocket")
+
+
+EVERY: Final = get_args(TransportOption)
+STEPS: Final[tuple[Step, ...]] = (
+    Step("Open a connection", open_connection, EVERY),
+    Step("Warm up the connection", warm_up),
+    Step("Hold a conversation, chained by previous_response_id", hold_conversation, EVERY),
+    Step("Let the model call a function", call_function, EVERY),
+    Step("Run three turns side by side", run_side_by_side, EVERY),
+    Step("Lose the socket during an answer", lose_socket),
+    Step("Lose the socket again, with delivery at_least_once", choose_at_least_once),
+    Step(f"Outlive sockets that the server closes after {MAX_AGE:g} seconds", outlive_sockets),
+    Step("Go over to HTTP in the middle of a conversation", go_over_to_http, ("auto",)),
+    Step("Close the connection", close, EVERY),
 )
 
 
-def demo(_: argparse.Namespace) -> int:
-    """Run the demonstration and return the exit code."""
+def demo(arguments: argparse.Namespace) -> int:
+    """Run the demonstration and return the exit code.
+
+    :raises ConfigurationError: for HTTP alone, when the extra for HTTP is not installed.
+    """
+    if arguments.transport == "http":
+        check_http_installed(http2=False)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return run(partial(run_demo, Screen(sys.stdout, colour=colour)))
+    return run(partial(run_demo, Screen(sys.stdout, colour=colour), arguments.transport))
 
 
-async def run_demo(screen: Screen) -> int:
-    """Run all steps and return the exit code: 0 only if every step passed."""
+async def run_demo(screen: Screen, transport: TransportOption) -> int:
+    """Run all steps and return the exit code: 0 only if no step failed."""
     failed: list[str] = []
+    skipped = 0
     async with open_test_server() as server:
         url = await server.serve_tcp()
         screen.line(f"the embedded server listens on {url}")
         async with open_collapsing_nursery() as nursery:
-            demo = Demo(server, nursery, screen)
-            for number, (title, step) in enumerate(STEPS, 1):
-                screen.start_step(f"{number}. {title}")
-                if not await _passes(demo, step):
-                    failed.append(f"{number}. {title}")
+            demo = Demo(server, nursery, screen, transport)
+            for number, step in enumerate(STEPS, 1):
+                title = f"{number}. {step.title}"
+                screen.start_step(title)
+                if reason := _why_skipped(step, transport):
+                    screen.skipped(reason)
+                    skipped += 1
+                elif not await _passes(demo, step.run):
+                    failed.append(title)
             nursery.cancel_scope.cancel()
     if failed:
         screen.summary(f"demo: {len(failed)} of {len(STEPS)} steps failed: {'; '.join(failed)}")
         return 1
-    screen.summary(f"demo: all {len(STEPS)} steps passed")
+    if skipped:
+        passed = len(STEPS) - skipped
+        screen.summary(f"demo: {passed} of {len(STEPS)} steps passed, {skipped} skipped")
+    else:
+        screen.summary(f"demo: all {len(STEPS)} steps passed")
     return 0
+
+
+def _why_skipped(step: Step, transport: TransportOption) -> str | None:
+    """Return why a step cannot run; `None` when it can."""
+    if transport not in step.transports:
+        return f"this step does not run with --transport {transport}"
+    if step.run is go_over_to_http and not is_http_installed():
+        return f'this step needs httpcore2: pip install "{PROG}[http]"'
+    return None
 
 
 async def _passes(demo: Demo, step: Callable[[Demo], Awaitable[str]]) -> bool:
@@ -459,6 +558,8 @@ def _describe_event(event: Event) -> str:
         case ConnectionRestored(attempts=attempts, outage=outage):
             outage_text = f"attempt {attempts}, {outage:.2f} s without a socket"
             return f"event of the connection: ConnectionRestored: {outage_text}"
+        case TransportChanged(transport=transport, error=error):
+            return f"event of the connection: TransportChanged to {transport}: {error}"
         case ErrorEvent(code=code):
             return f"the server sent an error: {code}"
         case _:
@@ -516,6 +617,10 @@ class Screen:
     def passed(self, text: str) -> None:
         """Show the result of a step that passed."""
         self._write_line(f" {self._coloured(GREEN, self._passed_mark)} {text}")
+
+    def skipped(self, text: str) -> None:
+        """Show why a step was skipped."""
+        self._write_line(f" {self._coloured(YELLOW, '-')} skipped: {escape_controls(text)}")
 
     def failed(self, text: str) -> None:
         """Show why a step failed."""

@@ -14,7 +14,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from trio_responses._cli.probe_features import BASICS, FEATURES, Prober, Verdict, answer_slowly
+from trio_responses._cli.probe_features import (
+    BASICS,
+    FEATURES,
+    Prober,
+    Verdict,
+    answer_slowly,
+    has_basics,
+)
 from trio_responses._cli.running import FAILED, WRONG_USAGE, run
 from trio_responses._cli.server_choice import DEFAULT_MODEL, endpoint_from_arguments, open_server
 from trio_responses._safe_text import escape_controls, escape_json_controls
@@ -76,7 +83,7 @@ async def run_probe(prober: Prober, report: Report) -> int:
         finding = await prober.examine(feature, findings)
         findings.append(finding)
         report.add(finding)
-    basics = all(it.verdict is Verdict.WORKS for it in findings if it.name in BASICS)
+    basics = any(has_basics(findings, transport) for transport in BASICS)
     report.finish(prober, findings, basics=basics)
     return 0 if basics else FAILED
 
@@ -131,7 +138,8 @@ class TableReport:
         options = [f"{name}={value!r}" for name, value in prober.profile(findings).items()]
         url = repr(_without_query(prober.endpoint.url))
         profile = f"Endpoint.compatible({', '.join([url, *options])})"
-        self._write_line(f"\nthe basics work; its profile: {profile}")
+        over_http = "" if has_basics(findings) else " over HTTP"
+        self._write_line(f"\nthe basics work{over_http}; its profile: {profile}")
 
     def _write_line(self, text: str) -> None:
         self._out.write(f"{text}\n")
@@ -156,6 +164,7 @@ class JSONReport:
         report: dict[str, Any] = {
             "url": _without_query(prober.endpoint.url),
             "basics": basics,
+            "transports": [name for name in BASICS if has_basics(findings, name)],
             "model": prober.model if prober.has_answer else None,
             "profile": prober.profile(findings) if basics else None,
             "features": findings,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
+import msgspec
 import trio
 
 from trio_responses import (
@@ -24,17 +25,21 @@ from trio_responses import (
     StallTimeout,
     SteerState,
     UnexpectedOutput,
+    UpgradeUnsupported,
     open_responses,
 )
-from trio_responses._cli.running import describe_error
+from trio_responses._cli.running import PROG, describe_error
 from trio_responses._settings import Keepalive, Timeouts
 from trio_responses._transport.dialing import dial_tcp
+from trio_responses._transport.http import is_http_installed
+from trio_responses._transport.tunnel import choose_dial
 from trio_responses._wire import FunctionToolParam
 from trio_responses.testing import Reply, default_answer
 from trio_responses.types import (
     ErrorEvent,
     FunctionCallOutput,
     OutputTextDelta,
+    Response,
     ResponseCompleted,
     ResponseCreate,
     ResponseCreated,
@@ -49,8 +54,7 @@ if TYPE_CHECKING:
     from trio_responses import Endpoint, ResponsesConnection
     from trio_responses._transport.dialing import Dial
     from trio_responses.testing import Answer, Request
-    from trio_responses.types import Response
-    from trio_responses.typing import Event
+    from trio_responses.typing import Event, TransportOption
 
 __all__ = [
     "BASICS",
@@ -61,6 +65,7 @@ __all__ = [
     "Prober",
     "Verdict",
     "answer_slowly",
+    "has_basics",
 ]
 
 
@@ -74,6 +79,10 @@ class Verdict(StrEnum):
     """The server rejected or did not understand the request."""
     FAILS = "fails"
     SKIPPED = "skipped"
+
+
+BROKEN: Final = (Verdict.NO, Verdict.FAILS, Verdict.SKIPPED)
+NO_HTTP: Final = f'needs httpcore2: pip install "{PROG}[http]"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +106,8 @@ class Feature:
     name: str
     attempt: Callable[[Prober], Awaitable[Judgement]]
     needs: tuple[str, ...] = ("handshake", "text turn")
+    over_http: bool = False
+    """Whether the attempt needs the extra for HTTP."""
 
 
 @final
@@ -133,6 +144,8 @@ class Prober:
         after_error: Literal["reuse", "replace"] = "replace",
         stall: float | None = None,
         keepalive: Keepalive | None = None,
+        transport: TransportOption = "websocket",
+        dial: Dial | None = None,
     ) -> AbstractAsyncContextManager[ResponsesConnection]:
         """Open a connection for one attempt; a lost connection is not reopened."""
         endpoint = dataclasses.replace(self.endpoint, lanes=False, after_error=after_error)
@@ -145,7 +158,8 @@ class Prober:
             reconnect=(),
             timeouts=timeouts,
             keepalive=keepalive,
-            dial=self._dial,
+            transport=transport,
+            dial=dial or self._dial,
         )
 
     async def examine(self, feature: Feature, before: list[Finding]) -> Finding:
@@ -154,10 +168,12 @@ class Prober:
         :param before: the findings so far. A feature is skipped when one that it depends on does
             not work.
         """
-        broken = {it.name for it in before if it.verdict is not Verdict.WORKS}
+        broken = {it.name for it in before if it.verdict in BROKEN}
         missing = [name for name in feature.needs if name in broken]
         since = trio.current_time()
-        if missing:
+        if feature.over_http and not is_http_installed():
+            verdict, detail = Verdict.SKIPPED, NO_HTTP
+        elif missing:
             verdict, detail = Verdict.SKIPPED, f"needs: {missing[0]}"
         else:
             verdict, detail = await self._try(feature)
@@ -168,6 +184,8 @@ class Prober:
         try:
             with trio.fail_after(self.timeout):
                 return await feature.attempt(self)
+        except UpgradeUnsupported as error:
+            return Verdict.NO, f"the server has no WebSocket mode: {describe_error(error)}"
         except APIError as error:
             return Verdict.NO, describe_error(error)
         except ReconnectFailed as error:
@@ -182,7 +200,18 @@ class Prober:
         """Return the options of ``Endpoint.compatible`` that describe the server."""
         working = {it.name for it in findings if it.verdict is Verdict.WORKS}
         after_error = "reuse" if "turn after an error" in working else "replace"
-        return {"lanes": "lanes" in working, "after_error": after_error}
+        profile: dict[str, Any] = {"lanes": "lanes" in working, "after_error": after_error}
+        return profile if has_basics(findings) else {"transport": "http"}
+
+    def count_dials(self, dialled: list[str]) -> Dial:
+        """Return a dial function that adds the host to a list each time it is called."""
+        inner = choose_dial(self.endpoint, None, self._dial, allow_insecure=False)
+
+        async def dial(host: str, port: int) -> trio.abc.Stream:
+            dialled.append(host)
+            return await inner(host, port)
+
+        return dial
 
 
 # --- The attempts ------------------------------------------------------------------------
@@ -211,6 +240,8 @@ TERMINAL_EVENTS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 STEER_STALL: Final = 20.0
 """Seconds without an event after which steering input counts as ignored."""
 PINGS: Final = Keepalive(interval=0.5, timeout=2.0)
+REST_SECONDS: Final = 0.5
+"""Seconds that the end of an HTTP answer may take after the end of its response."""
 PING_SECONDS: Final = PINGS.interval + PINGS.timeout + 0.5
 """Seconds to wait on an idle connection: long enough for an unanswered ping to be noticed."""
 
@@ -221,11 +252,12 @@ async def _handshake(prober: Prober) -> Judgement:
     return Verdict.WORKS, f"server: {server}" if server else ""
 
 
-async def _text_turn(prober: Prober) -> Judgement:
+async def _text_turn(prober: Prober, *, transport: TransportOption = "websocket") -> Judgement:
     """Run a turn with one model after the other until a model answers."""
     rejected: list[str] = []
-    async with prober.connect(after_error="replace") as connection:
-        for model in prober.models:
+    models = (prober.model,) if prober.has_answer else prober.models
+    async with prober.connect(after_error="replace", transport=transport) as connection:
+        for model in models:
             pieces = 0
             try:
                 async with connection.stream(PONG, model=model) as stream:
@@ -235,7 +267,10 @@ async def _text_turn(prober: Prober) -> Judgement:
                 rejected.append(f"{model}: {describe_error(error)}")
                 continue
             prober.model, prober.has_answer = model, True
-            return _judge_text(stream.response, pieces, model, rejected)
+            verdict, detail = _judge_text(stream.response, pieces, model, rejected)
+            if verdict is Verdict.WORKS and not pieces and transport == "http":
+                return Verdict.UNCLEAR, f"{model} answered in one piece, which shows no stream"
+            return verdict, detail
     return Verdict.FAILS, "; ".join(rejected)
 
 
@@ -394,6 +429,66 @@ async def _pings(prober: Prober) -> Judgement:
     return Verdict.WORKS, f"answered: {PING_SECONDS:g} s idle"
 
 
+async def _http_streamed(prober: Prober) -> Judgement:
+    return await _text_turn(prober, transport="http")
+
+
+async def _http_whole(prober: Prober) -> Judgement:
+    """Ask for an answer that is one JSON object, which turns of the library never do."""
+    body = msgspec.json.encode({"model": prober.model, "input": PONG, "stream": False})
+    async with prober.connect(transport="http") as connection:
+        answer = await _post(connection, body)
+    try:
+        response = msgspec.json.decode(answer, type=Response)
+    except msgspec.DecodeError as error:
+        return Verdict.NO, f"the answer is no Response in JSON: {error}"
+    if not response.output_text:
+        return Verdict.UNCLEAR, f"a Response without text: {response.status}"
+    return Verdict.WORKS, "one JSON object"
+
+
+async def _http_retrieve(prober: Prober) -> Judgement:
+    async with prober.connect(transport="http") as connection:
+        response = await connection.create(PONG, model=prober.model, store=True)
+        stored = await connection.responses.retrieve(response.id)
+    if stored.id != response.id:
+        return Verdict.NO, f"the server returned {stored.id!r} in place of {response.id!r}"
+    if stored.output_text != response.output_text:
+        return Verdict.UNCLEAR, f"the stored Response has another text: {stored.status}"
+    return Verdict.WORKS, "the stored Response is the one that was streamed"
+
+
+async def _http_error(prober: Prober) -> Judgement:
+    body = msgspec.json.encode({"model": prober.model, "input": 17})
+    async with prober.connect(transport="http") as connection:
+        try:
+            await _post(connection, body)
+        except APIError as error:
+            form = f"status {error.status}"
+            if not (error.code or error.message):
+                return Verdict.UNCLEAR, f"{form} without an error object"
+            return Verdict.WORKS, f"{form} with an error object: {error.code or error.message}"
+    return Verdict.UNCLEAR, "the server accepted an input that is a number"
+
+
+async def _http_keepalive(prober: Prober) -> Judgement:
+    dialled: list[str] = []
+    dial = prober.count_dials(dialled)
+    async with prober.connect(transport="http", dial=dial) as connection:
+        await connection.create(PONG, model=prober.model)
+        await trio.sleep(REST_SECONDS)
+        await connection.create(PONG, model=prober.model)
+    if len(dialled) == 1:
+        return Verdict.WORKS, f"two requests used one HTTP connection, {REST_SECONDS:g} s apart"
+    return Verdict.NO, "each request needed an HTTP connection of its own"
+
+
+async def _post(connection: ResponsesConnection, body: bytes) -> bytes:
+    """Send a body to the path of the API, and return the JSON of the answer."""
+    calls = connection.responses._calls  # noqa: SLF001 - no public method sends such a body
+    return bytes(await calls.call("POST", body=body))
+
+
 FEATURES: Final = (
     Feature("handshake", _handshake, needs=()),
     Feature("text turn", _text_turn, needs=("handshake",)),
@@ -406,8 +501,25 @@ FEATURES: Final = (
     Feature("steering", _steering),
     Feature("lanes", _lanes),
     Feature("pings", _pings, needs=("handshake",)),
+    Feature("HTTP streamed", _http_streamed, needs=(), over_http=True),
+    Feature("HTTP not streamed", _http_whole, needs=("HTTP streamed",), over_http=True),
+    Feature("HTTP retrieve", _http_retrieve, needs=("HTTP streamed",), over_http=True),
+    Feature("HTTP error form", _http_error, needs=("HTTP streamed",), over_http=True),
+    Feature("HTTP keep-alive", _http_keepalive, needs=("HTTP streamed",), over_http=True),
 )
-BASICS: Final = ("handshake", "text turn")
+BASICS: Final[dict[Literal["websocket", "http"], tuple[str, ...]]] = {
+    "websocket": ("handshake", "text turn"),
+    "http": ("HTTP streamed",),
+}
+"""The features that have to work before a transport can be used."""
+
+
+def has_basics(
+    findings: list[Finding], transport: Literal["websocket", "http"] = "websocket"
+) -> bool:
+    """Whether the basic features of a transport work."""
+    broken = {it.name for it in findings if it.verdict in BROKEN}
+    return broken.isdisjoint(BASICS[transport])
 
 
 def answer_slowly(request: Request) -> Answer:

@@ -58,6 +58,7 @@ OPTIONS: Final = {
     "use https://, or pass allow_insecure=True": "use https://",
     "with proxy=False or NO_PROXY, or pass allow_insecure=True": "with NO_PROXY",
     " or pass api_key": "",
+    'transport="http" needs': "--transport http needs",
     "the base URL is wrong": "--base-url is wrong",
     "pass the return value of conversation.checkpoint()": "choose a file that /save has written",
     "choose a file that Recorder has written": "choose a file that record or --record has written",

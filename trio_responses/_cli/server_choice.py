@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from trio_responses import Instrument, ResponsesConnection
     from trio_responses.testing import Responder
+    from trio_responses.typing import TransportOption
 
 __all__ = ["DEFAULT_MODEL", "ServerChoice", "endpoint_from_arguments", "open_server"]
 
@@ -43,11 +44,13 @@ class ServerChoice:
     """A server to connect to, and the options of the connection.
 
     :param api_key: the API key: `None` for that of the environment, empty for none.
+    :param transport: how requests are sent.
     :param instruments: the instruments of the connection, besides the log.
     """
 
     endpoint: Endpoint
     api_key: str | None = None
+    transport: TransportOption = "auto"
     instruments: Sequence[Instrument] = ()
 
     def connect(self) -> AbstractAsyncContextManager[ResponsesConnection]:
@@ -55,6 +58,7 @@ class ServerChoice:
         return open_responses(
             endpoint=self.endpoint,
             api_key=self.api_key,
+            transport=self.transport,
             reconnect=running.RECONNECT,
             instruments=self.instruments,
         )
@@ -84,6 +88,7 @@ def endpoint_from_arguments(arguments: argparse.Namespace, *, example: str = "")
 async def open_server(
     endpoint: Endpoint | None,
     *,
+    transport: TransportOption = "auto",
     max_age: float | None = None,
     responder: Responder | None = None,
     instruments: Sequence[Instrument] = (),
@@ -91,16 +96,19 @@ async def open_server(
     """Yield the server at an endpoint, or run the embedded server for the length of the block.
 
     :param endpoint: the endpoint; `None` for the embedded server.
+    :param transport: how requests are sent.
     :param max_age: seconds after which the embedded server closes a socket; by default an hour.
     :param responder: returns the answers of the embedded server.
     :param instruments: the instruments of the connection, besides the log.
     """
     if endpoint is not None:
-        yield ServerChoice(endpoint=endpoint, instruments=instruments)
+        yield ServerChoice(endpoint=endpoint, transport=transport, instruments=instruments)
         return
     async with open_test_server(max_age=max_age or HOUR) as server:
         server.respond_with(responder)
         profile = Endpoint.compatible(
             await server.serve_tcp(), lanes=True, max_age=max_age, after_error="reuse"
         )
-        yield ServerChoice(endpoint=profile, api_key="", instruments=instruments)
+        yield ServerChoice(
+            endpoint=profile, api_key="", transport=transport, instruments=instruments
+        )

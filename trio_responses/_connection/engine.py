@@ -161,6 +161,7 @@ class ConnectionEngine:
         return ConnectionStatistics(
             state=self.sockets.state,
             transport="http" if self.sockets.over_http else "websocket",
+            endpoint=self.config.name,
             http_requests=self.requests.http_requests,
             sockets_opened=self._sockets_opened,
             attempts=self._backoff.attempts,

@@ -28,7 +28,7 @@ from trio_responses._errors import (
     ResponsesError,
 )
 from trio_responses._protocol.backoff import retry_delay
-from trio_responses._protocol.continuation import Placement
+from trio_responses._protocol.continuation import Placement, ServerTraits
 from trio_responses._protocol.requests import ActiveRequest, SteerInput
 from trio_responses._transport.http import unsupported
 from trio_responses._turn.attempt import TurnAttempt
@@ -80,6 +80,11 @@ class RequestQueue:
         self._budget = budget
         self._open_exchange = open_exchange
         self._calls = calls
+        self._traits = ServerTraits(
+            name=config.name,
+            models=config.models,
+            instructions_with_parent=config.endpoint.instructions_with_parent,
+        )
         self._lock = FastLock()
         self.lanes: LaneRegistry = LaneRegistry(
             offered=config.endpoint.lanes, over_http=config.transport == "http"
@@ -157,14 +162,16 @@ class RequestQueue:
     async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: TurnAttempt) -> None:
         if socket.is_exchange and request.is_warm_up:
             raise unsupported("warm_up()")
-        placement = Placement(socket=socket, lane=turn.lane)
+        placement = Placement(socket=socket, lane=turn.lane, server=self._traits)
         payload = request.write(placement, socket.requests.latest_response)
         turn.parent, turn.size = request.parent, len(payload)
         if turn.lane is not None:
             payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
         turn.observer = request.observer
         if turn.observer is not None:
-            turn.observer.sending(turn.lane, turn.parent, len(payload))
+            turn.observer.sending(
+                self._config.instruments.address, turn.lane, turn.parent, len(payload)
+            )
         try:
             await self._write(socket, payload)
         except ConnectionLost as lost:
@@ -176,6 +183,10 @@ class RequestQueue:
     def may_reroute(self, error: ResponsesError) -> bool:
         """Whether an unsent request may be sent on the next socket of this connection."""
         return isinstance(error, ConnectionLost) and self._sockets.closed_with is None
+
+    def may_move(self, error: ResponsesError) -> bool:  # noqa: ARG002 - the Protocol
+        """Return `False`: a connection has one endpoint."""
+        return False
 
     async def _admit(self, request: RequestBuilder, lane: str | None) -> tuple[Socket, TurnAttempt]:
         """Wait for an open socket that can take one more turn, and add the turn to the socket.
@@ -423,6 +434,10 @@ class LaneSender:
     def may_reroute(self, error: ResponsesError) -> bool:
         """Whether an unsent request may be sent on the next socket of the connection."""
         return self._queue.may_reroute(error)
+
+    def may_move(self, error: ResponsesError) -> bool:
+        """Return `False`: a connection has one endpoint."""
+        return self._queue.may_move(error)
 
     def abandon_turn(self, turn: TurnAttempt, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn."""

@@ -12,7 +12,7 @@ from trio_responses._conversation.history import History
 from trio_responses._conversation.settings import TurnSettings, copy_settings
 from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.calls import CallKey
-from trio_responses._protocol.continuation import ContinuationPoint, Placement
+from trio_responses._protocol.continuation import ContinuationPoint, Placement, ServerTraits
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.replay import Origin, Piece
 from trio_responses._settings import ReplayPolicy
@@ -38,6 +38,7 @@ class _SavedOrigin(msgspec.Struct, frozen=True, array_like=True):
     count: int
     model: str | None
     stored: bool
+    endpoint: str | None = None
 
 
 class _CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
         """Return the checkpoint of a conversation."""
         sources = history.sources
         origins = [
-            _SavedOrigin(sum(piece.items.count for piece in pieces), origin.model, origin.stored)
+            _SavedOrigin(sum(piece.items.count for piece in pieces), *origin)
             for origin, pieces in groupby(sources, key=attrgetter("origin"))
         ]
         return cls(
@@ -102,8 +103,10 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
         settings = self._read_settings()
         server = None
         if self.last_response_id:
+            made_by = ServerTraits(name=self.origins[-1].endpoint if self.origins else None)
             server = ContinuationPoint(
-                placement=Placement(socket=None, lane=None),  # no socket holds it in memory
+                # No socket holds it in memory.
+                placement=Placement(socket=None, lane=None, server=made_by),
                 response_id=self.last_response_id,
                 settings=settings.canonical,
                 stored=settings.stored,
@@ -157,7 +160,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
         return [
             Piece(
                 RawItems.join(list(islice(items, one.count))),
-                Origin(one.model, one.stored),
+                Origin(one.model, one.stored, one.endpoint),
             )
             for one in origins
             if one.count

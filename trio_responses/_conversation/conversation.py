@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from trio_responses._conversation.history import History
     from trio_responses._conversation.run import Report, RunStream
-    from trio_responses._endpoint import Endpoint
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
     from trio_responses._tools.namespace import ToolLike
@@ -122,7 +121,6 @@ class Conversation:
     def __init__(
         self,
         reserve_lane: Callable[[], TurnSender],
-        endpoint: Endpoint,
         settings: Mapping[str, Any],
         history: History,
         source: TurnLock | None = None,
@@ -134,7 +132,6 @@ class Conversation:
         self._settings = TurnSettings(copy_settings(given.plain))
         self._reserve_lane = reserve_lane
         self._sender = reserve_lane()
-        self._endpoint = endpoint
         self._history = history
         self._lock = TurnLock(source)
         self._instruments = instruments or Instruments()
@@ -231,7 +228,6 @@ class Conversation:
             self._history,
             new,
             settings,
-            instructions_with_parent=self._endpoint.instructions_with_parent,
             generate=generate,
             timeouts=timeouts,
         )
@@ -637,7 +633,8 @@ class Conversation:
 
             await conversation.replace_history(conversation.input_items)
         """
-        rules = self._history.policy.rules(self._settings.origin)
+        origin = self._settings.origin._replace(endpoint=self._history.endpoint)
+        rules = self._history.policy.rules(origin)
         return tuple(raw for items in self._history.input_items(rules) for raw in items)
 
     @property
@@ -708,7 +705,6 @@ class Conversation:
             settings = {**settings, "tools": self._tools}
         return Conversation(
             self._reserve_lane,
-            self._endpoint,
             settings,
             self._history.fork(),
             source,

@@ -184,6 +184,11 @@ class History:
         ]
 
     @property
+    def endpoint(self) -> str | None:
+        """The name of the endpoint that the latest turn was sent to; `None` if it is not known."""
+        return self._log[-1].origin.endpoint if self._log else None
+
+    @property
     def raw_items(self) -> list[msgspec.Raw]:
         """All items of the history, oldest first, one by one."""
         return [raw for items in self.pieces for raw in items]
@@ -352,7 +357,9 @@ class History:
         """Begin a new log with other items. An active turn continues with the old one."""
         self.revision += 1
         self._first_revision = self.revision
-        self._log = [LogEntry(self.revision, (items,))] if items else []
+        # The items are most likely from `input_items`, or compacted by the server of the last turn.
+        origin = Origin(endpoint=self.endpoint)
+        self._log = [LogEntry(self.revision, (items,), origin)] if items else []
         self._form = None
         self._server = None
         self._pending_steers = ()

@@ -19,6 +19,7 @@ from trio_responses._turn.request_builder import command_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trio_responses._protocol.continuation import ServerTraits
     from trio_responses._protocol.raw_items import RawItems
 
 __all__ = ["TurnSettings", "copy_settings"]
@@ -55,22 +56,24 @@ class TurnSettings:
         previous_response_id: str | None,
         *,
         generate: bool | None,
-        instructions_with_parent: bool,
+        server: ServerTraits,
     ) -> bytes:
         """Return an encoded request with these settings.
 
         :param items: the input.
         :param previous_response_id: the parent; `None` for full input.
         :param generate: `False` for a warm-up; `None` leaves the field out.
-        :param instructions_with_parent: whether the server accepts instructions together with a
-            ``previous_response_id``.
+        :param server: the server that the request is sent to.
         """
-        head = self._head
         rest: dict[str, Any] = {}
+        changes: dict[str, Any] = {}
         if previous_response_id is not None:
             rest["previous_response_id"] = previous_response_id
-            if not instructions_with_parent and "instructions" in self.plain:
-                head = _encode({**self.plain, "instructions": msgspec.UNSET})
+            if not server.instructions_with_parent and "instructions" in self.plain:
+                changes["instructions"] = msgspec.UNSET
+        if self.model is not None and self.model in server.models:
+            changes["model"] = server.models[self.model]
+        head = _encode({**self.plain, **changes}) if changes else self._head
         if generate is not None:
             rest["generate"] = generate
         joined = b",".join([some.json for some in items if some.count])

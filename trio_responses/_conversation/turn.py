@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import trio
 
 from trio_responses._conversation.history import CommittedTurn
@@ -41,15 +40,12 @@ __all__ = ["ConversationRequest", "TurnLock", "TurnStream"]
 USABLE_REASONS: Final = frozenset({"max_output_tokens", "max_messages", "steered"})
 """Reasons for an incomplete response that the next turn can continue."""
 NOT_FOUND: Final = 404
-NULL: Final = msgspec.Raw(b"null")
 
 
 class ConversationRequest:
     """A request builder for one turn of a conversation: encodes a delta or full input.
 
     :param new: the new items.
-    :param instructions_with_parent: whether the server accepts instructions together with a
-        ``previous_response_id``.
     :param generate: `False` for a warm-up; `None` for other turns.
     :param timeouts: the deadlines of each attempt; `None` for those of the connection.
     """
@@ -60,14 +56,12 @@ class ConversationRequest:
         new: RawItems,
         settings: TurnSettings,
         *,
-        instructions_with_parent: bool,
         generate: bool | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
         self._history = history
         self._new = new
         self._settings = settings
-        self._instructions_with_parent = instructions_with_parent
         self._generate = generate
         self.is_warm_up: bool = generate is False
         self.is_background: bool = settings.plain.get("background") is True
@@ -85,15 +79,16 @@ class ConversationRequest:
     def write(self, placement: Placement, latest: Latest) -> bytes:
         """Return the encoded request for one lane (``stream_id``) of one socket."""
         self._earlier.clear()
+        origin = self._settings.origin._replace(endpoint=placement.server.name)
         self._plan = plan = self._history.plan(
-            self._new, self._settings.canonical, placement, latest, self._settings.origin
+            self._new, self._settings.canonical, placement, latest, origin
         )
         self.parent = plan.parent
         payload = self._settings.encode_request(
             plan.items,
             plan.parent,
             generate=self._generate,
-            instructions_with_parent=self._instructions_with_parent,
+            server=placement.server,
         )
         self._history.count_request(plan, len(payload))
         return payload
@@ -146,7 +141,7 @@ class ConversationRequest:
                 server=server,
                 pending_steers=pending,
                 clears_unsent=self._generate is None,
-                origin=self._settings.origin,
+                origin=self._settings.origin._replace(endpoint=plan.placement.server.name),
                 left_out=plan.left_out,
             )
         )
@@ -172,9 +167,12 @@ def _is_lost(parent: str, error: ResponsesError) -> bool:
 
 
 def _items_to_keep(response: Response) -> RawItems:
-    """Return a copy of the output items of a response, as the history stores them."""
+    """Return a copy of the output items of a response, as the history stores them.
+
+    ``null`` and other values that are no objects are no items, and no checkpoint has them.
+    """
     output = response.raw_output or []
-    return RawItems.join([raw for raw in output if raw != NULL] if NULL in output else output)
+    return RawItems.join([raw for raw in output if bytes(memoryview(raw)[:1]) == b"{"])
 
 
 class TurnLock:

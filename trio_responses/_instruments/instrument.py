@@ -88,6 +88,13 @@ class Instrument:
         :param error: why no WebSocket can be used; `None` when one is open again.
         """
 
+    def endpoint_changed(self, endpoint: str, error: ResponsesError | None) -> None:
+        """Called when the new turns of a pool go to another endpoint.
+
+        :param endpoint: the name of the endpoint that new turns go to from now on.
+        :param error: why the endpoint before was given up; `None` for the return to it.
+        """
+
     def connection_ended(self, error: ResponsesError) -> None:
         """Called when a connection has ended for good.
 
@@ -164,17 +171,18 @@ class Instruments:
     """
 
     __slots__ = (
-        "_address",
         "_instruments",
         "_observes_tools",
         "_observes_turns",
+        "address",
         "observes_frames",
     )
 
     def __init__(
         self, instruments: Iterable[Instrument] = (), address: ServerAddress | None = None
     ) -> None:
-        self._address = address or ServerAddress("", 0)
+        self.address: ServerAddress = address or ServerAddress("", 0)
+        """The server."""
         self._instruments = list(instruments)
         hooks = {hook for one in self._instruments for hook in _overridden_hooks(one)}
         self._observes_turns = any(hook.startswith("turn_") for hook in hooks)
@@ -213,14 +221,14 @@ class Instruments:
     def observe_socket(self, attempt: int, *, rotation: bool) -> SocketObserver:
         """Notify the instruments that a socket starts to open, and return its observer."""
         socket = SocketRecord(
-            host=self._address.host, port=self._address.port, attempt=attempt, rotation=rotation
+            host=self.address.host, port=self.address.port, attempt=attempt, rotation=rotation
         )
         self.notify(Instrument.socket_opening, socket)
         return SocketObserver(self, socket)
 
     def observe_exchange(self) -> SocketObserver:
         """Return the observer of a request over HTTP, which has hooks for its messages alone."""
-        record = SocketRecord(host=self._address.host, port=self._address.port, transport="http")
+        record = SocketRecord(host=self.address.host, port=self.address.port, transport="http")
         return SocketObserver(self, record)
 
     def observe_turn(self, model: str | None) -> TurnObserver | None:
@@ -230,7 +238,7 @@ class Instruments:
         """
         if not self._observes_turns:
             return None
-        turn = TurnRecord(host=self._address.host, port=self._address.port, model=model)
+        turn = TurnRecord(host=self.address.host, port=self.address.port, model=model)
         self.notify(Instrument.turn_started, turn)
         return TurnObserver(self, turn)
 
@@ -341,13 +349,17 @@ class TurnObserver:
         self._has_first_event = False
         self.turn: TurnRecord = turn
 
-    def sending(self, lane: str | None, parent: str | None, size: int) -> None:
+    def sending(
+        self, address: ServerAddress, lane: str | None, parent: str | None, size: int
+    ) -> None:
         """Start the record of an attempt, whose request is about to be written.
 
+        :param address: the server, which may be another one than that of the attempt before.
         :param parent: the ``previous_response_id``.
         :param size: the size of the request, in bytes.
         """
         turn = self.turn
+        turn.host, turn.port = address.host, address.port
         turn.lane, turn.previous_response_id, turn.request_bytes = lane, parent, size
         turn.first_event_at = turn.response_id = None
         self._written = self._has_first_event = False

@@ -147,6 +147,17 @@ class LoggingInstrument(Instrument):
             extra={"transport": transport, "error_type": kind},
         )
 
+    def endpoint_changed(self, endpoint: str, error: ResponsesError | None) -> None:
+        """Log that turns go to another endpoint: at WARNING, the return to one at INFO."""
+        kind = _type_name(error)
+        self._log.log(
+            logging.INFO if error is None else logging.WARNING,
+            "turns go to the endpoint %s, after %s",
+            endpoint,
+            kind,
+            extra={"endpoint": endpoint, "error_type": kind},
+        )
+
     def connection_ended(self, error: ResponsesError) -> None:
         """Log a connection that this side closed at INFO, one that failed at ERROR."""
         level = logging.INFO if isinstance(error, ConnectionClosed) else logging.ERROR

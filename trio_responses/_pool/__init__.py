@@ -1,6 +1,7 @@
-"""Several connections to one server that are used like a single one."""
+"""Several connections that are used like a single one, to one endpoint or to several."""
 
+from trio_responses._pool.endpoints import PoolEndpoint
 from trio_responses._pool.pool import ResponsesPool, open_pool
 from trio_responses._pool.statistics import PoolStatistics
 
-__all__ = ["PoolStatistics", "ResponsesPool", "open_pool"]
+__all__ = ["PoolEndpoint", "PoolStatistics", "ResponsesPool", "open_pool"]

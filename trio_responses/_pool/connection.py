@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_responses._client import ResponsesConnection
+from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._lifecycle import ConnectionState
+from trio_responses._transport.dialing import check_reachable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from trio_responses._connection.engine import ConnectionEngine
+    from trio_responses._endpoint import Endpoint
+    from trio_responses._pool.endpoints import EndpointState
     from trio_responses._turn.attempt import TurnAttempt
 
-__all__ = ["PooledConnection"]
+__all__ = ["PooledConnection", "places_of"]
 
 MAX_KNOWN_RESPONSES: Final = 64
 """Response ids kept for a connection. A server caches one response for each of 33 lanes."""
@@ -31,8 +35,12 @@ ENDED_STATES: Final = frozenset({ConnectionState.DRAINING, ConnectionState.CLOSE
 class PooledConnection:
     """A connection of a pool, with the number of turns, lanes and conversations that use it."""
 
-    def __init__(self, engine: ConnectionEngine) -> None:
+    def __init__(self, engine: ConnectionEngine, endpoint: EndpointState) -> None:
         self.engine: ConnectionEngine = engine
+        self.endpoint: EndpointState = endpoint
+        """The endpoint that the connection goes to."""
+        self.closing: bool = False
+        """Whether the pool closes the connection, because it uses another endpoint."""
         self.facade: ResponsesConnection = ResponsesConnection(engine)
         """The connection as users see it."""
         self.turns: int = 0
@@ -42,23 +50,32 @@ class PooledConnection:
         self._responses: deque[tuple[str, bool]] = deque(maxlen=MAX_KNOWN_RESPONSES)
         self._abandoned: list[TurnAttempt] = []
         self._sending: set[trio.CancelScope] = set()
+        self._waiting: set[trio.CancelScope] = set()
 
     @property
     def is_open(self) -> bool:
         """Whether a socket is open, so that a request can be sent at once."""
-        return self.engine.is_open
+        return self.engine.is_open and not self.closing
 
-    def has_place(self, places: int) -> bool:
-        """Whether one more turn can run.
+    @property
+    def places(self) -> int:
+        """The largest number of turns of the pool on the connection: more over HTTP."""
+        return self.engine.http_places or places_of(self.engine.config.endpoint)
 
-        :param places: the largest number of turns on a WebSocket.
+    async def check_reachable(self) -> None:
+        """Check that the server can be reached, unless a socket to it is open.
+
+        :raises ConnectError: when it cannot.
         """
-        return self.turns < max(places, self.engine.http_places)
+        if self.engine.sockets.over_http:
+            await check_reachable(self.engine.config)
+        else:
+            await trio.lowlevel.checkpoint()
 
     @property
     def has_ended(self) -> bool:
         """Whether the connection has ended and will open no other socket."""
-        return self.engine.sockets.state in ENDED_STATES
+        return self.closing or self.engine.sockets.state in ENDED_STATES
 
     @property
     def lanes_exhausted(self) -> bool:
@@ -115,3 +132,28 @@ class PooledConnection:
         """Cancel all `sending` blocks. Called when the connection has lost its socket."""
         for scope in self._sending:
             scope.cancel()
+
+    @contextmanager
+    def waiting(self) -> Generator[None, None, None]:
+        """Cancel the block if the endpoint of the connection is given up.
+
+        The block sends a request of a conversation, which stays on a connection without a socket.
+        As for `sending`, the block ends by itself once its request is being written.
+        """
+        with trio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                yield
+            finally:
+                self._waiting.discard(scope)
+
+    def leave(self) -> None:
+        """Cancel all blocks that send. Called when the endpoint of the connection is given up."""
+        self.cancel_sending()
+        for scope in self._waiting:
+            scope.cancel()
+
+
+def places_of(endpoint: Endpoint) -> int:
+    """Return the number of responses that a server runs at the same time on a WebSocket."""
+    return MAX_ACTIVE if endpoint.lanes else 1

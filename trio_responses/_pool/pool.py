@@ -8,45 +8,60 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import tee
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from trio_responses._client import make_engine, open_conversation, start_engine
+from trio_responses._client import make_engine, start_engine
 from trio_responses._concurrency import open_closing_nursery
-from trio_responses._connection.request_queue import MAX_ACTIVE
 from trio_responses._conversation.checkpoint import Checkpoint
+from trio_responses._conversation.conversation import Conversation
+from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
-from trio_responses._instruments.instrument import checked_instruments
-from trio_responses._pool.scheduler import PoolLimits, Scheduler, is_permanent
+from trio_responses._instruments.instrument import (
+    Instrument,
+    Instruments,
+    checked_instruments,
+)
+from trio_responses._instruments.log import with_logging
+from trio_responses._pool.connection import places_of
+from trio_responses._pool.endpoints import (
+    EndpointState,
+    PoolEndpoint,
+    checked_endpoints,
+    unique_names,
+)
+from trio_responses._pool.scheduler import PoolLimits, Scheduler
+from trio_responses._pool.senders import ConversationSenders, PoolTurnSender
 from trio_responses._pool.statistics import SUMS, PoolStatistics
 from trio_responses._pool.supervisor import PoolSupervisor
-from trio_responses._settings import ReconnectPolicy, RetryPolicy
-from trio_responses._transport.dialing import dial_tcp
+from trio_responses._settings import Limits, ReconnectPolicy, RetryPolicy, checked_record
+from trio_responses._transport.dialing import check_reachable, dial_tcp
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._turn.methods import TurnMethods
+from trio_responses._turn.request_builder import map_model
 from trio_responses._turn.responses import Responses
+from trio_responses._wire.param_checks import check_params, merge_extra_body
+from trio_responses._wire.params import ConversationParams
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from typing import Unpack
 
     import msgspec
 
     from trio_responses._client import ResponsesConnection
     from trio_responses._connection.engine import ConnectionEngine
-    from trio_responses._conversation.conversation import Conversation
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._errors import ResponsesError
-    from trio_responses._instruments.instrument import Instrument
     from trio_responses._pool.connection import PooledConnection
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import (
         Keepalive,
-        Limits,
         OnAbandonedTurn,
         RecoverOption,
         RotationPolicy,
@@ -55,29 +70,24 @@ if TYPE_CHECKING:
     )
     from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
-    from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.methods import Lane
-    from trio_responses._turn.request_builder import RequestBuilder
-    from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import ResponseStream, TurnSender
-    from trio_responses._wire import Input, Response
-    from trio_responses._wire.params import ConversationParams, ResponseCreateParams
+    from trio_responses._wire import Input
+    from trio_responses._wire.params import ResponseCreateParams
 
 __all__ = ["ResponsesPool", "open_pool"]
-
-TARGET_LOAD: Final = MAX_ACTIVE // 2
-"""The load of a connection with lanes above which another connection is opened. The other half of
-its places is for the turns that arrive while the next connection is being opened."""
 
 
 @final
 class ResponsesPool(TurnMethods):
-    """Several connections to one server, used like a single one. Made by `open_pool` only.
+    """Several connections that are used like a single one. Made by `open_pool` only.
 
     A turn is sent on the connection with the lowest load, and a turn with
     ``previous_response_id`` on the connection whose server cache has that response. If this
     connection has no free place and the response is stored, the turn is sent on another one. A
-    lane or a conversation stays on one connection, and so do the forks of the conversation.
+    lane stays on one connection. A conversation stays on its connection until this has ended.
+
+    With several endpoints, turns go to the first one that can be used.
     """
 
     def __init__(
@@ -88,8 +98,12 @@ class ResponsesPool(TurnMethods):
         self._retry_policy = retry_policy
 
     def __repr__(self) -> str:
-        """Return the number of connections; nothing secret."""
-        return f"<ResponsesPool of {len(self.connections)} connections>"
+        """Return the number of connections and the endpoint of new turns; nothing secret."""
+        return f"<ResponsesPool of {len(self.connections)} connections to {self._endpoint}>"
+
+    @property
+    def _endpoint(self) -> str:
+        return self._scheduler.active.name
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -145,15 +159,13 @@ class ResponsesPool(TurnMethods):
     ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation for the length of a block, as ``connection.conversation`` does.
 
-        The conversation and its forks stay on one connection. When this connection has ended,
-        their turns raise the error that the connection ended with; a checkpoint of the
-        conversation can be restored on another connection. If cancelled while waiting for a
+        The conversation stays on one connection, and so do its forks, until this connection has
+        ended or another endpoint is used. The next turn is sent on another connection then, with
+        full input, without what another endpoint cannot read. If cancelled while waiting for a
         connection, no conversation is opened.
         """
-        async with (
-            self._pinned_connection() as connection,
-            connection.facade.conversation(**params) as conversation,
-        ):
+        check_params(params, of="conversation()", allowed=ConversationParams)
+        async with self._open_conversation(merge_extra_body(params), History()) as conversation:
             yield conversation
 
     @asynccontextmanager
@@ -167,9 +179,17 @@ class ResponsesPool(TurnMethods):
         """
         saved = Checkpoint.decode(checkpoint)
         history = saved.history()
-        async with self._pinned_connection() as connection:
-            with open_conversation(connection.engine, saved.settings, history) as conversation:
-                yield conversation
+        async with self._open_conversation(saved.settings, history) as conversation:
+            yield conversation
+
+    @asynccontextmanager
+    async def _open_conversation(
+        self, settings: Mapping[str, Any], history: History
+    ) -> AsyncGenerator[Conversation, None]:
+        senders = ConversationSenders(self._scheduler, self._retry_policy)
+        await senders.start()
+        with senders:
+            yield Conversation(senders.reserve, settings, history, instruments=senders.instruments)
 
     @asynccontextmanager
     async def _pinned_connection(self) -> AsyncGenerator[PooledConnection, None]:
@@ -203,6 +223,8 @@ class ResponsesPool(TurnMethods):
         ended = scheduler.ended.sums()
         return PoolStatistics(
             connections=current,
+            endpoint=self._endpoint,
+            failovers=scheduler.failovers,
             connections_opening=scheduler.opening,
             connections_ended=scheduler.ended.count,
             connections_failed=scheduler.failures,
@@ -212,7 +234,10 @@ class ResponsesPool(TurnMethods):
 
 
 class PoolCalls:
-    """The calls of a pool that are no turns: stored responses do not depend on a connection."""
+    """The calls of a pool that are no turns.
+
+    A stored response depends on its endpoint, but not on its connection.
+    """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -224,105 +249,20 @@ class PoolCalls:
         query: Mapping[str, Any] | None = None,
         body: bytes | None = None,
     ) -> msgspec.Raw:
-        """Send a request on any connection, and return the JSON of the answer."""
-        usable = [one for one in self._scheduler.connections if not one.has_ended]
+        """Send a request to the endpoint of a response, and return the JSON of the answer."""
+        scheduler = self._scheduler
+        endpoint = (scheduler.home_of(path[0]) if path else None) or scheduler.active
+        usable = [one for one in scheduler.connections if not one.has_ended]
+        usable.sort(key=lambda one: one.endpoint is not endpoint)
         if usable:
             engine = usable[0].engine
         else:  # another connection is opened
-            connection = await self._scheduler.acquire(None, self._scheduler.next_arrival())
-            self._scheduler.release(connection, None)
+            connection = await scheduler.acquire(None, scheduler.next_arrival())
+            scheduler.release(connection, None)
             engine = connection.engine
+        if body is not None:
+            body = map_model(body, engine.config.models)
         return await engine.calls.call(method, *path, query=query, body=body)
-
-
-class PoolTurnSender:
-    """A `TurnSender` for one turn of a pool, on the connection that the scheduler assigns.
-
-    No request is sent twice here: a turn moves to another connection only while its request is
-    not sent. Then the turn keeps its position in the order of arrival.
-    """
-
-    def __init__(self, scheduler: Scheduler, retry_policy: RetryPolicy) -> None:
-        self._scheduler = scheduler
-        self.retry_policy: RetryPolicy = retry_policy
-        """How often a turn is sent again, and how long it may wait."""
-        self._connection: PooledConnection | None = None
-        """The connection of the latest attempt; `None` while none is assigned."""
-        self._has_place = False
-        """Whether the turn has a place on this connection."""
-        self._arrival: int | None = None
-        """The arrival number of the turn, until its request is sent."""
-
-    @property
-    def max_reroutes(self) -> int:
-        """How many times an unsent request may move to another connection: the size of the pool."""
-        return self._scheduler.limits.size
-
-    def may_reroute(self, error: ResponsesError) -> bool:
-        """Whether a request that was not sent may be sent on another connection.
-
-        Not if no connection was assigned, nor after a permanent error.
-        """
-        connection = self._connection
-        if connection is None or is_permanent(error):
-            return False
-        return connection.has_ended or connection.engine.requests.may_reroute(error)
-
-    async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> TurnAttempt:
-        """Send a request on the connection that the scheduler assigns.
-
-        If the connection loses its socket while the request waits there for its lane, the turn
-        moves to another connection, at most once for each connection that the pool may have.
-        After that the request waits until its connection has another socket.
-        """
-        if self._arrival is None:
-            self._arrival = self._scheduler.next_arrival()
-        for _ in range(self._scheduler.limits.size):
-            connection = await self._acquire(request)
-            with connection.sending():
-                return await self._send(request, connection, retry=retry)
-        return await self._send(request, await self._acquire(request), retry=retry)
-
-    async def _acquire(self, request: RequestBuilder) -> PooledConnection:
-        self._connection = None
-        self._connection = await self._scheduler.acquire(request.parent, self._arrival)
-        self._has_place = True
-        return self._connection
-
-    async def _send(
-        self, request: RequestBuilder, connection: PooledConnection, *, retry: bool
-    ) -> TurnAttempt:
-        try:
-            turn = await connection.engine.requests.start_turn(request, retry=retry)
-        except BaseException:
-            self._release(connection)
-            raise
-        self._arrival = None
-        return turn
-
-    def abandon_turn(self, turn: TurnAttempt, *, restarts: bool = False) -> None:
-        """Discard the remaining events of a turn, and release its place on the connection."""
-        if self._connection is not None and self._has_place:
-            self._connection.engine.requests.abandon_turn(turn, restarts=restarts)
-            self._release(self._connection, turn)
-
-    def _release(self, connection: PooledConnection, turn: TurnAttempt | None = None) -> None:
-        self._has_place = False
-        self._scheduler.release(connection, turn)
-
-    async def steer(self, turn: TurnAttempt, receipt: SteerReceipt) -> None:
-        """Send steering input for a response; the receipt fails if the response has ended."""
-        if self._connection is not None and self._has_place:
-            await self._connection.engine.requests.steer(turn, receipt)
-        else:
-            receipt.fail("response_already_completed", "the input was not sent: the turn has ended")
-            await trio.lowlevel.checkpoint()
-
-    async def recover(self, turn: TurnAttempt) -> Response | None:
-        """Return the Response of a turn whose events were lost, if the server has it."""
-        if self._connection is None:
-            return None
-        return await self._connection.engine.requests.recover(turn)
 
 
 @asynccontextmanager
@@ -334,6 +274,7 @@ async def open_pool(
     per_connection: int | None = None,
     api_key: ApiKey | None = None,
     endpoint: Endpoint | None = None,
+    endpoints: Iterable[PoolEndpoint] | None = None,
     headers: Headers = (),
     ssl_context: ssl.SSLContext | None = None,
     proxy: ProxyOption = None,
@@ -371,32 +312,45 @@ async def open_pool(
     The other options are those of `open_responses`. They hold for each connection: each one
     reconnects by itself, and has its own ``limits`` and its own, staggered, ``rotation``.
 
-    :param size: the largest number of connections.
+    :param size: the largest number of connections to one endpoint.
     :param per_connection: the number of turns, lanes and conversations on each connection above
-        which another connection is opened. By default 8 where the endpoint has lanes, half of the
-        16 responses that a server runs at the same time on a connection; else 1.
+        which another connection is opened. By default half of the turns that a connection can run:
+        8 where the endpoint has lanes, half of ``limits.http_connections`` over HTTP, else 1.
+    :param endpoints: several endpoints, each with its key, in the order of preference, instead of
+        ``base_url``, ``endpoint``, ``api_key`` and ``headers``. The next one is used when one is
+        given up, as ``reconnect`` says, or at once when it refuses the key, its quota is used up,
+        or another attempt cannot help. The pool returns to the preferred one when a connection to
+        it can be opened again (docs/pool.md).
     :raises ConfigurationError: for arguments that cannot work.
     :raises ConnectError: as `open_responses` does.
     :raises ReconnectFailed: as `open_responses` does.
     """
-    endpoint = choose_endpoint(base_url, endpoint)
-    places = MAX_ACTIVE if endpoint.lanes else 1
-    if per_connection is None:
-        per_connection = TARGET_LOAD if endpoint.lanes else 1
-    _check_numbers(size=size, per_connection=per_connection)
-    if endpoint.secure and ssl_context is None:
+    if endpoints is None:
+        headers = checked_headers(headers)
+        only = PoolEndpoint(endpoint=choose_endpoint(base_url, endpoint), api_key=api_key)
+        chosen: Sequence[PoolEndpoint] = [replace(only, headers=headers)]
+    else:
+        chosen = checked_endpoints(endpoints)
+        _check_not_given(base_url=base_url, endpoint=endpoint, api_key=api_key)
+        _check_not_given(headers=headers or None)
+    _check_numbers(size=size)
+    if per_connection is not None:
+        _check_numbers(per_connection=per_connection)
+    if ssl_context is None and any(one.endpoint.secure for one in chosen):
         ssl_context = default_ssl_context()  # one context for connections opened later, too
     retry_policy = RetryPolicy(max_retries=max_retries, max_retry_wait=max_retry_wait)
-    headers = checked_headers(headers)
+    limits = checked_record("limits", limits, Limits)
     instruments = checked_instruments(instruments)  # an iterator is for all connections
+    observers = Instruments(with_logging(instruments, enabled=logging))
     reconnect_options = _ReconnectOptions(reconnect)
 
-    async def connect(nursery: trio.Nursery) -> ConnectionEngine:
-        engine = make_engine(
+    def make(state: EndpointState) -> ConnectionEngine:
+        options = state.options
+        return make_engine(
             None,
-            api_key=api_key,
-            endpoint=endpoint,
-            headers=headers,
+            api_key=options.api_key,
+            endpoint=options.endpoint,
+            headers=options.headers,
             ssl_context=ssl_context,
             proxy=proxy,
             reconnect=reconnect_options.next(),
@@ -415,18 +369,45 @@ async def open_pool(
             logging=logging,
             allow_insecure=allow_insecure,
             dial=dial,
+            name=state.name,
+            models=options.models,
         )
+
+    async def connect(nursery: trio.Nursery, state: EndpointState) -> ConnectionEngine:
+        engine = make(state)
+        if state.given_up_with is not None and engine.config.transport == "http":
+            await check_reachable(engine.config)  # the opening sends nothing
         return await start_engine(nursery, engine)
 
+    def expected_places(one: Endpoint) -> int:
+        over_http = "http" in {transport, None if transport else one.transport}
+        return limits.http_connections if over_http else places_of(one)
+
+    states = [
+        EndpointState(rank, one, name, expected_places(one.endpoint))
+        for rank, (one, name) in enumerate(zip(chosen, unique_names(chosen), strict=True))
+    ]
+    for state in states:
+        make(state)  # raises for options that cannot work, also for an endpoint that is used later
     policy = reconnect if isinstance(reconnect, ReconnectPolicy) else ReconnectPolicy()
-    pool_limits = PoolLimits(
-        size=size, target_load=per_connection, places=places, retry_pause=policy.cap
-    )
-    scheduler = Scheduler(pool_limits)
+    pool_limits = PoolLimits(size=size, target_load=per_connection, retry_pause=policy.cap)
+
+    def notify_change(name: str, error: ResponsesError | None) -> None:
+        observers.notify(Instrument.endpoint_changed, name, error)
+
+    scheduler = Scheduler(pool_limits, states, notify_change)
     supervisor = PoolSupervisor(scheduler, connect)
     async with open_closing_nursery(supervisor.aclose) as nursery:
         await supervisor.start(nursery)
         yield ResponsesPool(scheduler, supervisor, retry_policy)
+
+
+def _check_not_given(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigurationError(
+                f"pass {name} or endpoints, not both: each PoolEndpoint has its own"
+            )
 
 
 def _check_numbers(**numbers: object) -> None:

@@ -17,23 +17,36 @@ A lane or a conversation takes no place, but is *pinned* to one connection.
 5. While the lowest load is the target load or more, and another connection is being opened, lanes
    and conversations wait in the order of arrival.
 
+The endpoints of a pool have an order. The *active* endpoint is the first one that is not given up
+(rule 10). In rules 1, 4 and 5, "the open connections" are those to the first endpoint that has any
+and is not given up. A turn that continues a response goes to the endpoint of this response only.
+
 Connections are opened as the pool needs them.
 
-6. The pool needs as many connections as distribute its load at the target load, up to its size.
-   The load of a pool is the load of its connections plus the number of waiters.
+6. The pool needs as many connections to the active endpoint as distribute its load at the target
+   load, up to its size. The load of a pool is the load of these connections plus the number of
+   waiters.
 7. No connection is opened while the server may be unreachable: while all connections are without
    a socket (each reconnects by itself), and for some seconds after a connection could not be
-   opened. A pool without connections opens one in any case.
+   opened. An endpoint without connections gets one in any case.
 
 Connections fail.
 
 8. When a connection loses its socket, its requests that are not sent yet and the turns that wait
    for a place on this connection may use any connection. They keep their order of arrival.
 9. When a connection ends, rule 8 applies, and the connection leaves the pool.
-10. When a connection cannot be opened, and no other one exists or is being opened, all waiters
-    fail. When no other attempt can succeed, for example because the server rejects the key, all
-    waiters fail at once, except the turns that wait for one open connection.
-11. When the pool is closed, all waiters and all later ones fail.
+10. When a connection cannot be opened, and no other one to its endpoint exists or is being opened,
+    the endpoint is *given up*; at once when no other attempt can succeed, for example because the
+    server rejects the key. So it is when its last connection with a socket could not reconnect,
+    and when a turn fails for a reason that holds for all (`is_endpoint_failure`).
+11. An endpoint that is given up gets no turns. Its requests that are not sent yet move; the others
+    stay. The pool tries to return to it after a pause, again and again. It is used as before once
+    such an attempt has succeeded, or one of its connections has opened a socket, unless it was
+    given up because of a turn. Connections to later endpoints are closed as soon as nothing uses
+    them.
+12. When all endpoints are given up, all waiters fail, except the turns that wait for one open
+    connection, and the next turn tries all endpoints again.
+13. When the pool is closed, all waiters and all later ones fail.
 
 `Scheduler.assign` applies rules 1 to 7 after each change. Only `acquire` and `pin` wait; all other
 methods end before another task runs.
@@ -46,26 +59,62 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from itertools import count
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
 
-from trio_responses._errors import ConnectError
+from trio_responses._errors import (
+    ConnectError,
+    DeliveryStatus,
+    PreviousResponseNotFound,
+    ReconnectFailed,
+)
 from trio_responses._pool.connection import PooledConnection
+from trio_responses._pool.endpoints import EndpointState, is_endpoint_failure, is_permanent
 from trio_responses._pool.statistics import EndedConnections
+from trio_responses._wire import ErrorEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._errors import ResponsesError
     from trio_responses._turn.attempt import TurnAttempt
 
-__all__ = ["PoolLimits", "Scheduler", "is_permanent"]
+__all__ = [
+    "CloseConnection",
+    "OpenConnection",
+    "PoolLimits",
+    "ReturnToEndpoint",
+    "Scheduler",
+]
 
 ARRIVAL: Final = attrgetter("arrival")
 LOAD: Final = attrgetter("load")
 LANES_AND_LOAD: Final = attrgetter("lanes_exhausted", "load")
+MAX_KNOWN_HOMES: Final = 4096
+"""Response ids of which a pool with several endpoints remembers the endpoint."""
+
+
+class OpenConnection(NamedTuple):
+    """A request to the supervisor: open a connection to an endpoint."""
+
+    endpoint: EndpointState
+
+
+class ReturnToEndpoint(NamedTuple):
+    """A request to the supervisor: try to return to an endpoint that was given up."""
+
+    endpoint: EndpointState
+
+
+class CloseConnection(NamedTuple):
+    """A request to the supervisor: close a connection that nothing uses."""
+
+    connection: PooledConnection
+
+
+SupervisorRequest: TypeAlias = OpenConnection | ReturnToEndpoint | CloseConnection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,27 +122,43 @@ class PoolLimits:
     """The limits by which a scheduler assigns and opens connections."""
 
     size: int
-    """The largest number of connections."""
-    target_load: int
-    """The load of each connection above which another connection is opened."""
-    places: int
-    """The largest number of turns on a connection."""
+    """The largest number of connections to one endpoint."""
+    target_load: int | None
+    """The load of each connection above which another connection is opened; `None` for half of the
+    turns that a connection can run. The other half is for the turns that arrive meanwhile."""
     retry_pause: float
-    """Seconds for which no connection is opened after a failure, unless the pool has none."""
+    """Seconds for which no connection is opened after a failure, unless the endpoint has none."""
+
+    def target(self, places: int) -> int:
+        """Return the target load of a connection with a number of places."""
+        return max(1, places // 2) if self.target_load is None else self.target_load
 
 
 class Scheduler:
     """The scheduler of one pool, which assigns a connection to each turn, lane and conversation.
 
-    The supervisor of the pool opens a connection for each item of `opening_requests`.
+    The supervisor of the pool does what the items of `requests` ask for.
+
+    :param endpoints: the endpoints in the order of preference.
+    :param on_change: called with the name of the endpoint when turns go to another one, and with
+        the error for which the one before was given up.
     """
 
-    def __init__(self, limits: PoolLimits) -> None:
+    def __init__(
+        self,
+        limits: PoolLimits,
+        endpoints: Sequence[EndpointState],
+        on_change: Callable[[str, ResponsesError | None], None],
+    ) -> None:
         self.limits = limits
+        self.endpoints = endpoints
+        self._on_change = on_change
+        self.failovers: int = 0
+        """How many times turns went to another endpoint because one was given up."""
+        self._homes: dict[str, EndpointState] = {}
+        """The endpoint of each of the latest responses, where there are several endpoints."""
         self.connections: list[PooledConnection] = []
         """The connections of the pool, oldest first."""
-        self.opening: int = 0
-        """The number of connections that are being opened."""
         self.failures: int = 0
         """The number of connections that could not be opened."""
         self.ended: EndedConnections = EndedConnections()
@@ -103,9 +168,23 @@ class Scheduler:
         self._turns = WaitQueue()
         self._pins = WaitQueue()
         self._arrivals = count()
-        self._paused_until = -math.inf
-        self.opening_requests: trio.MemoryReceiveChannel[None]
-        self._request_opening, self.opening_requests = trio.open_memory_channel[None](math.inf)
+        self.requests: trio.MemoryReceiveChannel[SupervisorRequest]
+        self._request, self.requests = trio.open_memory_channel[SupervisorRequest](math.inf)
+
+    @property
+    def opening(self) -> int:
+        """The number of connections that are being opened."""
+        return sum(endpoint.opening for endpoint in self.endpoints)
+
+    @property
+    def active(self) -> EndpointState:
+        """The endpoint to which connections are opened."""
+        return next(one for one in self.endpoints if one.given_up_with is None)
+
+    @property
+    def max_moves(self) -> int:
+        """How many times a request that was not sent may move to another connection."""
+        return self.limits.size + len(self.endpoints) - 1
 
     @property
     def waiting(self) -> int:
@@ -127,11 +206,14 @@ class Scheduler:
 
         :param parent: the id of the response that the turn continues.
         :param arrival: the arrival number of a turn that has had a place before.
+        :raises PreviousResponseNotFound: when the response is from an endpoint that is not used.
         :raises ResponsesError: when the pool has no connection and none can be opened.
         """
         waiter = Waiter(self.next_arrival() if arrival is None else arrival)
         if parent is not None:
+            waiter.home = self._homes.get(parent)
             waiter.preferred = self._connection_of(parent)
+            waiter.bound_to = waiter.home
             if waiter.preferred is not None and not waiter.preferred.has_stored_response(parent):
                 waiter.bound_to = waiter.preferred
         return await self._wait(waiter, self._turns, self.release)
@@ -144,7 +226,21 @@ class Scheduler:
         connection.turns -= 1
         if turn is not None:
             connection.record(turn)
+            self.record(connection, turn)
         self.assign()
+
+    def record(self, connection: PooledConnection, turn: TurnAttempt) -> None:
+        """Record that an endpoint answered a turn, where there are several endpoints."""
+        if turn.response_id is None or len(self.endpoints) == 1:
+            return
+        connection.endpoint.failures = 0
+        self._homes[turn.response_id] = connection.endpoint
+        if len(self._homes) > MAX_KNOWN_HOMES:
+            del self._homes[next(iter(self._homes))]
+
+    def home_of(self, response_id: str) -> EndpointState | None:
+        """Return the endpoint that is known to have made a response."""
+        return self._homes.get(response_id)
 
     async def pin(self) -> PooledConnection:
         """Wait for a connection for a lane or a conversation.
@@ -154,6 +250,10 @@ class Scheduler:
         :raises ResponsesError: when the pool has no connection and none can be opened.
         """
         return await self._wait(Waiter(self.next_arrival()), self._pins, self.unpin)
+
+    def pin_to(self, connection: PooledConnection) -> None:
+        """Pin another conversation to a connection: a fork of one that is there."""
+        connection.pinned += 1
 
     def unpin(self, connection: PooledConnection) -> None:
         """Release the connection of a lane or a conversation that has ended."""
@@ -180,23 +280,68 @@ class Scheduler:
         candidates = (one for one in self.connections if one.is_open)
         return next((one for one in candidates if one.has_response(response_id)), None)
 
+    def should_move(self, connection: PooledConnection) -> bool:
+        """Whether the next turn of a conversation is sent on another connection."""
+        if connection.has_ended or connection.endpoint.given_up_with is not None:
+            return True
+        return any(one.endpoint.rank < connection.endpoint.rank for one in self._usable())
+
+    def may_move(self, connection: PooledConnection, error: ResponsesError) -> bool:
+        """Whether a request that was not sent may be sent on another connection.
+
+        Not after a permanent error, unless there is another endpoint.
+        """
+        if connection.endpoint.given_up_with is not None:
+            return True
+        if is_permanent(error):
+            return False
+        return connection.has_ended or connection.engine.requests.may_reroute(error)
+
+    def handle_turn_error(self, connection: PooledConnection, error: ResponsesError) -> bool:
+        """Give up an endpoint if a turn failed for a reason that holds for all turns.
+
+        :return: whether another endpoint takes the turns.
+        """
+        endpoint = connection.endpoint
+        is_only = len(self.endpoints) == 1 or self.closed_with is not None
+        if is_only or not is_endpoint_failure(error):
+            return False
+        if connection.has_ended:  # the supervisor's task gives the endpoint up
+            return endpoint.given_up_with is not None
+        moves = self._give_up(endpoint, error)
+        self.assign()
+        return moves
+
     # --- For the supervisor ----------------------------------------------------------------
 
-    def add(self, engine: ConnectionEngine) -> PooledConnection:
+    def add(self, engine: ConnectionEngine, endpoint: EndpointState) -> PooledConnection:
         """Add a connection that was opened."""
-        connection = PooledConnection(engine)
+        connection = PooledConnection(engine, endpoint)
         self.connections.append(connection)
-        self.assign()
+        self.handle_open_socket(connection)
         return connection
 
-    def handle_failed_opening(self, error: ResponsesError) -> None:
+    def handle_failed_opening(self, endpoint: EndpointState, error: ResponsesError) -> None:
         """Called when a connection could not be opened."""
         self.failures += 1
-        self._paused_until = trio.current_time() + self.limits.retry_pause
+        endpoint.paused_until = trio.current_time() + self.limits.retry_pause
         self.update_connections()
-        if is_permanent(error) or not (self.connections or self.opening):
-            self._fail_unbound_waiters(error)
+        if endpoint.given_up_with is not None:
+            endpoint.given_up_with = error
+            endpoint.failures += 1
+        elif is_permanent(error) or not (self._connections_to(endpoint) or endpoint.opening):
+            self._give_up(endpoint, error)
         self.assign()
+
+    def handle_open_socket(self, connection: PooledConnection) -> None:
+        """Called when a connection has opened a socket, which may use its endpoint again."""
+        if isinstance(connection.endpoint.given_up_with, ConnectError | ReconnectFailed):
+            self.restore(connection.endpoint)
+        self.assign()
+
+    def open_connection_to(self, endpoint: EndpointState) -> PooledConnection | None:
+        """Return an open connection to an endpoint, if there is one."""
+        return next((one for one in self._connections_to(endpoint) if one.is_open), None)
 
     def handle_lost_socket(self, connection: PooledConnection) -> None:
         """Called when a connection has lost its socket."""
@@ -207,8 +352,13 @@ class Scheduler:
         """Called when a connection has ended, with its error."""
         connection.cancel_sending()
         self.update_connections()
-        if is_permanent(error):
-            self._fail_unbound_waiters(error)
+        endpoint = connection.endpoint
+        several = len(self.endpoints) > 1
+        unreachable = isinstance(error, ReconnectFailed) and not any(
+            one.is_open for one in self._connections_to(endpoint)
+        )
+        if is_permanent(error) or (several and unreachable):
+            self._give_up(endpoint, error)
         self.assign()
 
     def close(self, reason: ResponsesError) -> None:
@@ -218,18 +368,95 @@ class Scheduler:
             for connection in self.connections:
                 self._turns.unbind(connection)
             self._fail_unbound_waiters(reason)
-            self._request_opening.close()
+            self._request.close()
 
     def _fail_unbound_waiters(self, error: ResponsesError) -> None:
-        """Fail all waiters that may use any connection."""
-        for waiter in (*self._turns.pop_all_unbound(), *self._pins.pop_all_unbound()):
-            waiter.fail(error.copy_as_unsent())
+        """Fail all waiters that may use any connection, or any to their endpoint."""
+        for key in (None, *self.endpoints):
+            for waiter in (*self._turns.pop_all(key), *self._pins.pop_all(key)):
+                waiter.fail(error.copy_as_unsent())
+
+    # --- Endpoints -------------------------------------------------------------------------
+
+    def _give_up(self, endpoint: EndpointState, error: ResponsesError) -> bool:
+        """Use an endpoint no more, until the pool returns to it.
+
+        :return: whether another endpoint takes the turns. If not, all waiters fail, and all
+            endpoints may be used again.
+        """
+        if endpoint.given_up_with is not None:
+            return True
+        before = self.active
+        endpoint.given_up_with = error
+        endpoint.failures += 1
+        if all(one.given_up_with is not None for one in self.endpoints):
+            self._fail_unbound_waiters(error)
+            for one in self.endpoints:
+                one.given_up_with = None
+            return False
+        for connection in self._connections_to(endpoint):
+            connection.leave()
+        if not endpoint.returning:
+            endpoint.returning = True
+            self._send_request(ReturnToEndpoint(endpoint))
+        if self.active is not before:
+            self.failovers += 1
+            self._on_change(self.active.name, error)
+        return True
+
+    def restore(self, endpoint: EndpointState) -> None:
+        """Use an endpoint again that was given up."""
+        if endpoint.given_up_with is not None:
+            before = self.active
+            endpoint.given_up_with = None
+            if self.active is not before:
+                self._on_change(endpoint.name, None)
+
+    def _send_request(self, request: SupervisorRequest) -> None:
+        if self.closed_with is None:
+            self._request.send_nowait(request)
+
+    def _connections_to(self, endpoint: EndpointState) -> list[PooledConnection]:
+        """Return the connections of the pool to an endpoint."""
+        return [one for one in self.connections if one.endpoint is endpoint]
+
+    def _usable(self) -> list[PooledConnection]:
+        """Return the open connections to the first endpoint that has any, and is not given up."""
+        usable = [
+            one for one in self.connections if one.is_open and one.endpoint.given_up_with is None
+        ]
+        if len(self.endpoints) == 1 or not usable:
+            return usable
+        rank = min(one.endpoint.rank for one in usable)
+        return [one for one in usable if one.endpoint.rank == rank]
+
+    def _fail_stranded_turns(self) -> None:
+        """Fail the turns that continue a response of an endpoint that is not used."""
+        for endpoint in self.endpoints:
+            is_used = endpoint is self.active or any(
+                one.is_open for one in self._connections_to(endpoint)
+            )
+            if not is_used:
+                for waiter in self._turns.pop_all(endpoint):
+                    waiter.fail(_not_found(endpoint))
+
+    def _close_unused(self) -> None:
+        """Close the connections to later endpoints than the one in use that nothing uses."""
+        rank = min((one.endpoint.rank for one in self._usable()), default=math.inf)
+        for connection in self.connections:
+            later = connection.endpoint.rank > rank
+            if later and connection.load == 0 and not connection.has_ended:
+                connection.closing = True
+                self._send_request(CloseConnection(connection))
 
     # --- The rules -------------------------------------------------------------------------
 
     def assign(self) -> None:
         """Assign connections to waiters, and request the connections that the pool needs."""
         self.update_connections()
+        if len(self.endpoints) > 1:
+            self._fail_stranded_turns()
+            self._close_unused()
         while self._assign_turn():
             pass
         self._open_connections()
@@ -260,9 +487,14 @@ class Scheduler:
 
         Otherwise the one with the lowest load.
         """
-        candidates = self.connections if waiter.bound_to is None else [waiter.bound_to]
-        places = self.limits.places
-        free = [one for one in candidates if one.is_open and one.has_place(places)]
+        match waiter.bound_to:
+            case None:
+                candidates = self._usable()
+            case EndpointState() as endpoint:
+                candidates = self._connections_to(endpoint)
+            case connection:
+                candidates = [connection]
+        free = [one for one in candidates if one.is_open and one.turns < one.places]
         if waiter.preferred in free:
             return waiter.preferred
         return min(free, key=LOAD, default=None)
@@ -280,27 +512,36 @@ class Scheduler:
 
     def _choose_for_pin(self) -> PooledConnection | None:
         """Return the connection for a lane or a conversation, or `None` if a wait is better."""
-        candidates = (one for one in self.connections if one.is_open)
-        best = min(candidates, key=LANES_AND_LOAD, default=None)
-        if best is not None and best.load >= self.limits.target_load and self.opening:
+        best = min(self._usable(), key=LANES_AND_LOAD, default=None)
+        if best is not None and best.endpoint.opening and best.load >= self._target(best):
             return None
         return best
 
+    def _target(self, connection: PooledConnection) -> int:
+        return self.limits.target(connection.places)
+
     def _open_connections(self) -> None:
         """Request the connections that the load of the pool needs."""
-        if self.closed_with is not None or self._is_opening_paused():
+        endpoint = self.active
+        own = self._connections_to(endpoint)
+        if self.closed_with is not None or self._is_opening_paused(endpoint, own):
             return
-        load = self.waiting + sum(map(LOAD, self.connections))
-        needed = min(self.limits.size, math.ceil(load / self.limits.target_load))
-        for _ in range(needed - len(self.connections) - self.opening):
-            self.opening += 1
-            self._request_opening.send_nowait(None)
+        load = self.waiting + sum(map(LOAD, own))
+        each = self.limits.target(endpoint.places)
+        capacity = sum(map(self._target, own)) + endpoint.opening * each
+        while load > capacity and len(own) + endpoint.opening < self.limits.size:
+            capacity += each
+            endpoint.opening += 1
+            self._request.send_nowait(OpenConnection(endpoint))
 
-    def _is_opening_paused(self) -> bool:
-        """Whether no connection is opened now, because the server may be unreachable."""
-        recently_failed = trio.current_time() < self._paused_until
-        any_open = any(one.is_open for one in self.connections)
-        return bool(self.connections) and (recently_failed or not any_open)
+    def _is_opening_paused(self, endpoint: EndpointState, own: Sequence[PooledConnection]) -> bool:
+        """Whether no connection is opened now, because the server may be unreachable.
+
+        :param own: the connections to the endpoint.
+        """
+        recently_failed = trio.current_time() < endpoint.paused_until
+        any_open = any(one.is_open for one in own)
+        return bool(own) and (recently_failed or not any_open)
 
 
 class Waiter:
@@ -311,8 +552,11 @@ class Waiter:
         """The position in the order of arrival."""
         self.preferred: PooledConnection | None = None
         """The connection of the response that the turn continues, if there is one."""
-        self.bound_to: PooledConnection | None = None
-        """The only connection that the waiter may use; `None` if it may use any."""
+        self.home: EndpointState | None = None
+        """The endpoint of this response, if it is known."""
+        self.bound_to: PooledConnection | EndpointState | None = None
+        """The only connection that the waiter may use, or the endpoint; `None` if it may use any
+        connection."""
         self.connection: PooledConnection | None = None
         """The assigned connection."""
         self._error: ResponsesError | None = None
@@ -349,7 +593,7 @@ class WaitQueue:
     """
 
     def __init__(self) -> None:
-        self._queues: dict[PooledConnection | None, list[Waiter]] = {}
+        self._queues: dict[PooledConnection | EndpointState | None, list[Waiter]] = {}
 
     def __len__(self) -> int:
         """Return the number of waiters."""
@@ -373,16 +617,21 @@ class WaitQueue:
         return sorted((queue[0] for queue in self._queues.values()), key=ARRIVAL)
 
     def unbind(self, connection: PooledConnection) -> None:
-        """Let all waiters that are bound to a connection use any connection."""
+        """Let all waiters that are bound to a connection use any one to their endpoint."""
         for waiter in self._queues.pop(connection, ()):
-            waiter.bound_to = None
+            waiter.bound_to = waiter.home
             self.add(waiter)
 
-    def pop_all_unbound(self) -> list[Waiter]:
-        """Remove and return all waiters that may use any connection."""
-        return self._queues.pop(None, [])
+    def pop_all(self, endpoint: EndpointState | None) -> list[Waiter]:
+        """Remove and return all waiters that may use any connection, or any to an endpoint."""
+        return self._queues.pop(endpoint, [])
 
 
-def is_permanent(error: ResponsesError) -> bool:
-    """Whether an error means that no other attempt to open a connection can succeed."""
-    return isinstance(error, ConnectError) and not error.retryable
+def _not_found(endpoint: EndpointState) -> PreviousResponseNotFound:
+    """Return the error of a turn that continues a response which no endpoint in use has."""
+    message = f"the response is from the endpoint {endpoint.name}, which the pool does not use now"
+    error = PreviousResponseNotFound(
+        ErrorEvent(code="previous_response_not_found", message=message)
+    )
+    error.delivery = DeliveryStatus.NOT_SENT
+    return error

@@ -47,6 +47,10 @@ class PoolStatistics:
 
     connections: tuple[ConnectionStatistics, ...]
     """The counters of each connection of the pool, oldest connection first."""
+    endpoint: str
+    """The endpoint that new turns are sent to: its name, or its host, port and path."""
+    failovers: int
+    """How many times turns went to another endpoint because one was given up."""
     connections_opening: int
     """The number of connections that are being opened."""
     connections_ended: int

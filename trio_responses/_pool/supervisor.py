@@ -13,15 +13,17 @@ import trio
 
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._errors import ConnectionClosed, ResponsesError
+from trio_responses._pool.scheduler import CloseConnection, OpenConnection, ReturnToEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_responses._connection.engine import ConnectionEngine
     from trio_responses._pool.connection import PooledConnection
+    from trio_responses._pool.endpoints import EndpointState
     from trio_responses._pool.scheduler import Scheduler
 
-    Connect: TypeAlias = Callable[[trio.Nursery], Awaitable[ConnectionEngine]]
+    Connect: TypeAlias = Callable[[trio.Nursery, EndpointState], Awaitable[ConnectionEngine]]
 
 __all__ = ["PoolSupervisor"]
 
@@ -31,7 +33,7 @@ class PoolSupervisor:
     """The supervisor of one pool, which opens, watches and closes connections for its scheduler.
 
     :param scheduler: requests connections, and is notified of each change of their sockets.
-    :param connect: opens a connection whose tasks run in a nursery.
+    :param connect: opens a connection to an endpoint, whose tasks run in a nursery.
     """
 
     def __init__(self, scheduler: Scheduler, connect: Connect) -> None:
@@ -60,7 +62,7 @@ class PoolSupervisor:
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Open a connection for each request of the scheduler, until the scheduler is closed."""
+        """Do what the scheduler requests, until the scheduler is closed."""
         await trio.lowlevel.checkpoint_if_cancelled()  # the shield would hide a cancellation
         self._started = True
         try:
@@ -69,8 +71,14 @@ class PoolSupervisor:
                     async with open_collapsing_nursery() as tasks:
                         task_status.started()
                         # Started here, a task has the context of `open_pool`, not of a turn.
-                        async for _ in self._scheduler.opening_requests:
-                            tasks.start_soon(self._run_connection, connections)
+                        async for request in self._scheduler.requests:
+                            match request:
+                                case OpenConnection(endpoint):
+                                    tasks.start_soon(self._run_connection, connections, endpoint)
+                                case ReturnToEndpoint(endpoint):
+                                    tasks.start_soon(self._return, connections, endpoint)
+                                case CloseConnection(connection):
+                                    connections.start_soon(connection.engine.aclose)
                         tasks.cancel_scope.cancel()
                     for connection in self._scheduler.connections:
                         connections.start_soon(connection.engine.aclose)
@@ -80,27 +88,55 @@ class PoolSupervisor:
             )
             self._finished.set()
 
-    async def _run_connection(self, nursery: trio.Nursery) -> None:
+    async def _run_connection(self, nursery: trio.Nursery, endpoint: EndpointState) -> None:
         """Open a connection of the pool, and watch the connection until its end."""
         try:
-            engine = await self._open(nursery)
+            engine = await self._open(nursery, endpoint)
         except ResponsesError as error:
-            self._scheduler.handle_failed_opening(error)
+            self._scheduler.handle_failed_opening(endpoint, error)
         else:
-            await self._watch(self._scheduler.add(engine))
+            await self._watch(self._scheduler.add(engine, endpoint))
 
-    async def _open(self, nursery: trio.Nursery) -> ConnectionEngine:
+    async def _open(self, nursery: trio.Nursery, endpoint: EndpointState) -> ConnectionEngine:
         try:
-            return await self._connect(nursery)
+            return await self._connect(nursery, endpoint)
         finally:
-            self._scheduler.opening -= 1
+            endpoint.opening -= 1
+
+    async def _return(self, nursery: trio.Nursery, endpoint: EndpointState) -> None:
+        """Open a connection to an endpoint that was given up, as soon as that succeeds.
+
+        Each attempt is as long as the reconnect policy goes on, and a pause precedes it.
+        """
+        try:
+            while True:
+                await trio.sleep(endpoint.pause(self._scheduler.limits.retry_pause))
+                if endpoint.given_up_with is None:
+                    return
+                current = self._scheduler.open_connection_to(endpoint)
+                try:
+                    if current is not None:  # refused turns, or is over HTTP
+                        await current.check_reachable()
+                        self._scheduler.restore(endpoint)
+                        self._scheduler.assign()
+                        return
+                    endpoint.opening += 1
+                    engine = await self._open(nursery, endpoint)
+                except ResponsesError as error:
+                    self._scheduler.handle_failed_opening(endpoint, error)
+                else:
+                    break
+        finally:
+            endpoint.returning = False
+        self._scheduler.restore(endpoint)
+        await self._watch(self._scheduler.add(engine, endpoint))
 
     async def _watch(self, connection: PooledConnection) -> None:
         """Notify the scheduler of each socket that a connection opens and loses."""
         try:
             while True:
                 await connection.engine.wait_open()
-                self._scheduler.assign()
+                self._scheduler.handle_open_socket(connection)
                 await connection.engine.wait_retired()
                 if not connection.is_open:  # open after a rotation
                     self._scheduler.handle_lost_socket(connection)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from trio_responses import _wire as wire
+from trio_responses._wire import lenient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -133,8 +134,17 @@ _decoder: Final = msgspec.json.Decoder(_ItemFields)
 
 def _fields_of(raw: msgspec.Raw) -> _ItemFields:
     try:
-        return _decoder.decode(raw)
-    except wire.DECODE_ERRORS:  # of another shape: never filled
+        fields: _ItemFields = lenient.decode_strictly(_decoder, raw)
+    except wire.DECODE_ERRORS:
+        fields = _read_leniently(raw)
+    return fields
+
+
+def _read_leniently(raw: msgspec.Raw) -> _ItemFields:
+    """Return the fields of an item of another shape; a field of a wrong type counts as missing."""
+    try:
+        return lenient.decode_struct(raw, _ItemFields)
+    except wire.DECODE_ERRORS:  # no object
         return _ItemFields()
 
 
@@ -382,13 +392,21 @@ class Accumulator:
 
     def _on_item_added(self, events: Iterable[wire.OutputItemAdded]) -> None:
         for event in events:
-            item = self._item_at(event.output_index, getattr(event.item, "id", None), event)
+            item = self._item_at(event.output_index, _id_of(event), event)
             item.added = event
 
     def _on_item_done(self, events: Iterable[wire.OutputItemDone]) -> None:
         for event in events:
-            item = self._item_at(event.output_index, getattr(event.item, "id", None), event)
+            item = self._item_at(event.output_index, _id_of(event), event)
             item.finish(event)
+
+
+def _id_of(event: OutputItemEvent) -> str | None:
+    """Return the id of the item of an event, also if nothing else of the item can be read."""
+    item = event.item
+    if isinstance(item, wire.UnknownItem):
+        return _fields_of(event.raw_item).id
+    return item.id
 
 
 def _is_next(latest: _PartialItem, item_id: str | None, event: OutputItemEvent | None) -> bool:
@@ -426,6 +444,8 @@ def _make_append_rule(kind: str, part: str | None) -> Rule:
 def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
     """Return a rule for events that contain the whole text of a part, which replaces its pieces.
 
+    An empty text replaces none: some servers leave it out there.
+
     :param part: the field with the number of the part, if the text has several.
     :param source: the field with the text.
     """
@@ -434,7 +454,9 @@ def _make_replace_rule(kind: str, part: str | None, source: str) -> Rule:
         for event in events:
             item = accumulator._item_at(event.output_index, event.item_id)  # noqa: SLF001 - a rule of the class
             place = (kind, getattr(event, part) if part is not None else 0)
-            item.pieces[place] = [getattr(event, source)]
+            text = getattr(event, source)
+            if text or place not in item.pieces:
+                item.pieces[place] = [text]
 
     return rule
 

@@ -27,6 +27,7 @@ __all__ = [
     "CallItem",
     "CallKey",
     "call_key",
+    "container_call_key",
     "describe_undecodable_call",
     "find_calls_and_outputs",
     "find_unanswerable_call",
@@ -68,7 +69,21 @@ class _ItemFields(msgspec.Struct):
     call_id: str | None = None
     approval_request_id: str | None = None
     execution: str | None = None
+    environment: Any = None
     caller: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_in_container(self) -> bool:
+        """Whether the call is of a shell in a container of the server."""
+        place: object = self.environment
+        if not isinstance(place, dict):
+            return False
+        return bool(cast("dict[str, Any]", place).get("type") == "container_reference")
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether the server itself runs the call: a tool search, or a shell in a container."""
+        return self.execution == "server" or self.is_in_container
 
 
 _UNREADABLE: Final = lenient.DECODE_ERRORS
@@ -110,17 +125,31 @@ def call_key(raw: msgspec.Raw) -> CallKey | None:
     return _make_key(_read_fields(raw))
 
 
+def container_call_key(raw: msgspec.Raw) -> CallKey | None:
+    """Return the key of a call of a shell in a container; `None` for every other item.
+
+    The server runs the call and makes the output, which has the same key.
+    """
+    item = _read_fields(raw)
+    is_call = item.type in OUTPUT_TYPES and item.is_in_container
+    return _make_key_of(item.type, item) if is_call else None
+
+
 def _make_key(item: _ItemFields) -> CallKey | None:
     kind = CALL_TYPES.get(item.type, item.type)
-    if kind not in OUTPUT_TYPES or item.execution == "server":
+    if kind not in OUTPUT_TYPES or item.is_hosted:
         return None
+    return _make_key_of(kind, item)
+
+
+def _make_key_of(kind: str, item: _ItemFields) -> CallKey | None:
     if kind == "mcp_approval_request":
         name = item.approval_request_id or item.id
     elif kind == "local_shell_call":  # the output has the id of the call as its own
         name = item.call_id or item.id
     else:
         name = item.call_id
-    return (kind, name) if name is not None else None
+    return (kind, name) if name else None
 
 
 def _read_fields(raw: msgspec.Raw) -> _ItemFields:
@@ -140,6 +169,7 @@ def _fields_of(item: wire.OutputItem) -> _ItemFields:
         call_id=getattr(item, "call_id", None),
         approval_request_id=getattr(item, "approval_request_id", None),
         execution=getattr(item, "execution", None),
+        environment=getattr(item, "environment", None),
     )
 
 
@@ -221,10 +251,10 @@ def _describe_missing_id(item: _ItemFields) -> str | None:
     """Return what a call of the client lacks so that an output can name it; `None` if nothing."""
     if item.type not in OUTPUT_TYPES or _make_key(item) is not None:
         return None
-    if item.type == "tool_search_call" and item.execution != "client":
+    if item.is_hosted or (item.type == "tool_search_call" and item.execution != "client"):
         return None
     name = "id" if item.type == "mcp_approval_request" else "call_id"
-    return f"it has no {name!r}, or one that is not text"
+    return f"it has no {name!r}, or one that is empty or not text"
 
 
 # --- Outputs -----------------------------------------------------------------------------

@@ -6,7 +6,8 @@ socket (guide, "WebSocket mode"). So the next turn is sent in one of two ways:
 * **Delta**: the new items alone, with ``previous_response_id``. Every setting has to equal that of
   the request before, because settings are not inherited. And the server has to be known to hold
   the response: it is the latest one of its lane on this very socket, or it was stored for every
-  socket (``store=True`` in the request; the default of the server is not relied on).
+  socket to this endpoint (``store=True`` in the request; the default of the server is not relied
+  on). Another endpoint never has it.
 * **Full input**: the whole history and the new items, without a parent. In every other case.
 
 This module decides; the state that it decides about is kept by `History`
@@ -15,16 +16,15 @@ This module decides; the state that it decides about is kept by `History`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations
+from typing import Any, Final
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "ContinuationPoint",
     "Placement",
+    "ServerTraits",
     "canonical_settings",
     "parent_of_delta",
     "with_encrypted_reasoning",
@@ -34,6 +34,21 @@ ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
+class ServerTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What requests depend on at the server that they are sent to."""
+
+    name: str | None = None
+    """The name of the endpoint, whose responses no other endpoint has; `None` if not known."""
+    models: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+    """The names of models at this server, by the names in requests; others are the same."""
+    instructions_with_parent: bool = True
+    """Whether the server accepts instructions together with a ``previous_response_id``."""
+
+    def may_have(self, other: str | None) -> bool:
+        """Whether the server may know what the endpoint with another name made."""
+        return other is None or self.name is None or other == self.name
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """The place where a request is sent: one lane (``stream_id``) of one socket."""
 
@@ -41,6 +56,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """The socket; sockets are compared by identity."""
     lane: str | None
     """The ``stream_id``; `None` for the default lane."""
+    server: ServerTraits = ServerTraits()
+    """The server of the socket."""
 
 
 class ContinuationPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +70,7 @@ class ContinuationPoint(msgspec.Struct, frozen=True, kw_only=True):
     settings: bytes
     """All settings of the request, in the form of `canonical_settings`."""
     stored: bool = False
-    """Whether the response can be continued on every socket."""
+    """Whether the response can be continued on every socket to its server."""
 
 
 def parent_of_delta(
@@ -74,7 +91,8 @@ def parent_of_delta(
     if server is None or settings not in {None, server.settings}:
         return None
     same_socket = server.placement.socket is placement.socket
-    held = server.stored or (same_socket and server.response_id == latest)
+    stored = server.stored and placement.server.may_have(server.placement.server.name)
+    held = stored or (same_socket and server.response_id == latest)
     return server.response_id if held else None
 
 

@@ -8,6 +8,8 @@ keeps its exact bytes:
   added (`REMOVED`, `ADDED`, `ACCEPTED`, `TEXTS`).
 * **Reasoning** needs its encrypted content, unless the server has stored the item; its model; and
   an item of the model after it.
+* **Other endpoints** cannot read what one endpoint has encrypted or stored: encrypted items,
+  references to items, and uploaded files are left out, and ids are removed.
 * **Calls** have one output each, and outputs have a call. A call that has no output yet is left
   out, unless the caller names it as answered.
 * **Sizes.** A longer text than `MAX_STRING` is shortened; a larger image or file than `MAX_MEDIA`
@@ -25,7 +27,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from trio_responses import _wire as wire
-from trio_responses._protocol.calls import CALL_TYPES, OUTPUT_TYPES, call_key, make_error_output
+from trio_responses._protocol.calls import (
+    CALL_TYPES,
+    OUTPUT_TYPES,
+    call_key,
+    container_call_key,
+    make_error_output,
+)
+from trio_responses._protocol.input_forms import is_well_formed, repair
 from trio_responses._protocol.raw_items import RawItems
 
 if TYPE_CHECKING:
@@ -110,6 +119,13 @@ OPTIONAL_ID: Final = frozenset(
     }
 )
 """The types of items whose ``id`` can be left out, which is needed if two items have the same."""
+ID_PREFIXES: Final[Mapping[str, str]] = {
+    "custom_tool_call": "ctc",
+    "function_call": "fc",
+    "message": "msg",
+    "reasoning": "rs",
+}
+"""How the ids of some types of items have to begin. Messages of others may have other ids."""
 SHARED_ID: Final = "local_shell_call_output"
 """The type of an item whose ``id`` is that of another item."""
 
@@ -124,6 +140,7 @@ OUTPUT_TEXTS: Final = frozenset({"text", "stdout", "stderr"})
 
 NOT_OF_THE_MODEL: Final = (*CALL_TYPES, "configuration_update", "compaction_trigger")
 """The types of items that do not end the search for the item to which reasoning led."""
+ROLE_OF_MODEL: Final = b'"assistant"'
 ROLES_OF_OTHERS: Final = (b'"user"', b'"system"', b'"developer"')
 """The roles of messages that the model did not write."""
 
@@ -163,6 +180,8 @@ class Origin(NamedTuple):
     """The model that made them; `None` if it is not known."""
     stored: bool = True
     """Whether the server may have stored the items."""
+    endpoint: str | None = None
+    """The name of the endpoint that made them; `None` if it is not known."""
 
 
 class Piece(NamedTuple):
@@ -179,6 +198,8 @@ class ReplayRules(msgspec.Struct, frozen=True, kw_only=True):
     """The model of the turn."""
     stored: bool = True
     """Whether the server stores responses."""
+    endpoint: str | None = None
+    """The name of the endpoint of the turn; `None` if it is not known."""
     images: str = "keep"
     """``"keep"`` or ``"omit"``."""
     reasoning: str = "same_model"
@@ -196,6 +217,7 @@ class _Fields(msgspec.Struct, gc=False):
 
     type: Any = None
     id: Any = None
+    file_id: Any = None
     role: msgspec.Raw = msgspec.Raw()
     status: msgspec.Raw = msgspec.Raw()
     created_by: msgspec.Raw = msgspec.Raw()
@@ -209,6 +231,9 @@ class _Fields(msgspec.Struct, gc=False):
 
     @property
     def kind(self) -> str:
+        """The type; a message may lack it."""
+        if self.type is None and len(self.role):
+            return "message"
         return self.type if isinstance(self.type, str) else ""
 
 
@@ -305,8 +330,13 @@ class InputForm:
         """Convert the next piece of the history."""
         entries = _read(piece.items)
         kept: list[tuple[_Fields, msgspec.Raw]] = []
-        for fields, raw in entries:
+        well_formed = is_well_formed(piece.items)
+        for given, raw in entries:
+            fields = given
             new = _convert(fields, raw, self.rules, piece.origin)
+            if new is not None and not well_formed:
+                new, old = repair(new), new
+                fields = fields if new is None or new is old else _read_one(new)
             if new is not None:
                 new = self._with_unique_id(fields, new)
             if new is not None and self._matches(fields, new):
@@ -315,8 +345,17 @@ class InputForm:
         self._pieces.append(_join(piece.items, new_items, [raw for _, raw in entries]))
 
     def _with_unique_id(self, fields: _Fields, raw: msgspec.Raw) -> msgspec.Raw | None:
-        """Return an item without an id that an earlier item has; `None` if it needs the id."""
-        if not isinstance(fields.id, str) or not fields.id or fields.kind == SHARED_ID:
+        """Return an item without an id that an earlier item has; `None` if it needs the id.
+
+        An id that the API does not take, because of how it begins, is left out, too.
+        """
+        if not isinstance(fields.id, str) or fields.kind == SHARED_ID:
+            return raw
+        prefix = ID_PREFIXES.get(fields.kind)
+        if prefix is not None and not fields.id.startswith(prefix):
+            other = fields.kind == "message" and bytes(fields.role) != ROLE_OF_MODEL
+            return raw if other else _with_changes(raw, {"id": None})
+        if not fields.id:
             return raw
         if fields.id not in self._ids:
             self._ids.add(fields.id)
@@ -330,7 +369,10 @@ class InputForm:
             return True
         key = call_key(raw)
         if key is None:  # the server runs the call, or nothing can answer it
-            return bool(fields.execution == "server")
+            hosted = container_call_key(raw)
+            if hosted is not None:
+                self._open.setdefault(hosted, None)
+            return hosted is not None or bool(fields.execution == "server")
         was_open = key in self._open
         if kind in CALL_TYPES:
             self._open.pop(key, None)
@@ -354,8 +396,9 @@ class InputForm:
         if unanswered:
             pieces = pieces.copy()
             for number in set(unanswered.values()):
-                keys = [key for key, place in unanswered.items() if place == number]
-                pieces[number] = _without_calls(pieces[number], keys)
+                # Another piece may have an answered call with the same id.
+                own = {key for key, place in unanswered.items() if place == number}
+                pieces[number] = _without_calls(pieces[number], own)
         pieces = [items for items in pieces if items.count]
         limit = self.rules.max_items
         if limit is not None and sum(items.count for items in pieces) > limit:
@@ -375,13 +418,16 @@ def _convert(
     kind = fields.kind
     if kind == "" and not _starts_with(raw, b"{"):  # null, or another value that is no item
         return None
-    if kind == "reasoning" and _is_lost(fields, rules, origin):
+    elsewhere = _differ(origin.endpoint, rules.endpoint)
+    if _is_unreadable(fields, rules, origin):
         return None
     if kind in TEXTS and bytes(fields.name) in NO_NAMES:
         return None
     if kind in CHECKED or len(fields.created_by) or rules.statuses == "omit":
         changes = _field_changes(kind, fields, rules)
         raw = _with_changes(raw, changes) if changes else raw
+    if elsewhere:
+        raw = _without_foreign_ids(fields, raw)
     if rules.images == "omit":
         raw = _without_media(kind, raw, IMAGES)
     if rules.max_output is not None and kind in TOOL_OUTPUTS:
@@ -396,17 +442,46 @@ def _convert(
     return raw
 
 
+def _is_unreadable(fields: _Fields, rules: ReplayRules, origin: Origin) -> bool:
+    """Whether the server of the next turn cannot read an item.
+
+    With ``reasoning="keep"`` the user says that endpoints can read each other's encrypted items.
+    """
+    if _differ(origin.endpoint, rules.endpoint):
+        encrypted = rules.reasoning != "keep" and _is_encrypted(fields)
+        if encrypted or fields.kind == "item_reference":
+            return True
+    return fields.kind == "reasoning" and _is_lost(fields, rules, origin)
+
+
 def _is_lost(fields: _Fields, rules: ReplayRules, origin: Origin) -> bool:
     """Whether the server of the next turn cannot read a reasoning item."""
     if rules.reasoning == "omit":
         return True
-    other_model = None not in {origin.model, rules.model} and origin.model != rules.model
-    if rules.reasoning == "same_model" and other_model:
+    if rules.reasoning == "same_model" and _differ(origin.model, rules.model):
         return True
-    size = len(fields.encrypted_content)
-    if _starts_with(fields.encrypted_content, b'"') and len('""') < size <= MAX_STRING:
+    if _is_encrypted(fields) and len(fields.encrypted_content) <= MAX_STRING:
         return False
-    return not (rules.stored and origin.stored)
+    stored = rules.stored and origin.stored
+    return not stored or _differ(origin.endpoint, rules.endpoint)
+
+
+def _is_encrypted(fields: _Fields) -> bool:
+    """Whether an item has encrypted content."""
+    content = fields.encrypted_content
+    return _starts_with(content, b'"') and len(content) > len('""')
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    """Whether two names of models or endpoints are known, and are not the same."""
+    return one is not None and other is not None and one != other
+
+
+def _without_foreign_ids(fields: _Fields, raw: msgspec.Raw) -> msgspec.Raw:
+    """Return an item of another endpoint without the ids that mean nothing elsewhere."""
+    if isinstance(fields.id, str) and fields.kind in OPTIONAL_ID:
+        raw = _with_changes(raw, {"id": None})
+    return _without_media(fields.kind, raw, {}, files=True) if b'"file_id"' in bytes(raw) else raw
 
 
 def _field_changes(
@@ -440,26 +515,30 @@ def _with_changes(raw: msgspec.Raw, changes: Mapping[str, msgspec.Raw | None]) -
     return _encode({name: value for name, value in changed.items() if value is not None})
 
 
-def _without_media(kind: str, raw: msgspec.Raw, limits: Mapping[str, int]) -> msgspec.Raw:
+def _without_media(
+    kind: str, raw: msgspec.Raw, limits: Mapping[str, int], *, files: bool = False
+) -> msgspec.Raw:
     """Return an item, or a part, with placeholders for images and files.
 
     :param limits: the types of the parts and items to be left out, and the number of bytes up to
         which they stay.
+    :param files: whether those are left out that only name a file at the server.
     """
-    if len(raw) > limits.get(kind, len(raw)):
+    is_file = files and kind in PLACEHOLDERS and isinstance(_read_one(raw).file_id, str)
+    if is_file or len(raw) > limits.get(kind, len(raw)):
         return _encode(PLACEHOLDERS[kind])
     changes: dict[str, msgspec.Raw | None] = {}
     item = _object_decoder.decode(raw)
     for name in ("content", "output"):
         value = item.get(name, msgspec.Raw())
         if _starts_with(value, b"{"):
-            part = _without_media(_read_one(value).kind, value, limits)
+            part = _without_media(_read_one(value).kind, value, limits, files=files)
             if part is not value:
                 changes[name] = part
         elif _starts_with(value, b"["):
             old = _array_decoder.decode(value)
             new = [
-                _without_media(_read_one(part).kind, part, limits)
+                _without_media(_read_one(part).kind, part, limits, files=files)
                 if _starts_with(part, b"{")
                 else part
                 for part in old

@@ -76,7 +76,7 @@ def parse_response(
 
     :param is_answered: whether a call of the response has an output that was not sent.
     :raises RefusalError: if the model refused to answer.
-    :raises IncompleteError: if a limit cut the response off.
+    :raises IncompleteError: if the response was cut off, by a limit or otherwise.
     :raises ParseMismatchError: if the answer does not match the type, or there is none.
     """
     try:
@@ -93,7 +93,7 @@ def _decode_answer(
     answer = answers[-1] if answers else None
     if answer.refusal if answer is not None else response.refusal:
         raise RefusalError(response)
-    if response.status == "incomplete":
+    if response.status != "completed":
         raise IncompleteError(response)
     if answer is None:
         raise ParseMismatchError(response, calls=_unanswered_calls(response, is_answered))

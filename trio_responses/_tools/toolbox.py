@@ -243,7 +243,7 @@ class Toolbox:
     def _reason_not_to_run(self, call: OutputItem, *, ambiguous: bool) -> str | None:
         """Return the reason for the model why a call cannot run; `None` if it may, once approved.
 
-        :raises SafetyChecksPending: if a computer call has safety checks that nobody can approve.
+        :raises SafetyChecksPending: for a computer call with safety checks that cannot be approved.
         """
         undecodable = describe_undecodable_call(call)
         if undecodable is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from trio_responses._errors import ConnectError
+from trio_responses._errors import ConnectError, ConnectTimeout
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._settings import RetryPolicy
 from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
@@ -16,6 +16,7 @@ from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Mapping
 
     from trio_responses._endpoint import Endpoint
     from trio_responses._settings import (
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
         TransportOption,
     )
 
-__all__ = ["ConnectionConfig", "Dial", "dial_server", "dial_tcp", "start_tls"]
+__all__ = ["ConnectionConfig", "Dial", "check_reachable", "dial_server", "dial_tcp", "start_tls"]
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """An async function that opens a byte stream to a host and port."""
@@ -43,6 +44,10 @@ class ConnectionConfig:
     """The configuration that every socket of a connection shares."""
 
     endpoint: Endpoint
+    name: str = ""
+    """The name of the endpoint, in statistics and for what the server keeps; nothing secret."""
+    models: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The names of models at the server, by the names in requests."""
     dial: Dial
     ssl_context: ssl.SSLContext | None
     timeouts: Timeouts
@@ -89,3 +94,20 @@ async def start_tls(
         reason, retryable = describe_tls_error(error, host, port)
         raise ConnectError(reason, retryable=retryable) from error.__cause__ or error
     return secured
+
+
+async def check_reachable(config: ConnectionConfig) -> None:
+    """Open a byte stream to the server of a connection, and close it again.
+
+    :raises ConnectError: when that is not possible, or takes longer than ``timeouts.connect``.
+    """
+    limit = config.timeouts.connect
+    with trio.move_on_after(limit) as scope:
+        stream = await dial_server(config)
+        try:
+            if config.endpoint.secure:
+                stream = await start_tls(stream, config)
+        finally:
+            await trio.aclose_forcefully(stream)
+    if scope.cancelled_caught:
+        raise ConnectTimeout("dial", limit)

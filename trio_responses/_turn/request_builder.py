@@ -33,6 +33,7 @@ __all__ = [
     "StaticRequest",
     "command_of",
     "create_command",
+    "map_model",
     "raw_input",
     "raw_items",
 ]
@@ -99,7 +100,10 @@ class RequestBuilder(Protocol):
 
 
 class StaticRequest:
-    """A request builder whose request is the same on every socket and lane (``stream_id``)."""
+    """A request builder whose request is the same on every socket and lane (``stream_id``).
+
+    Only the name of the model depends on the server.
+    """
 
     def __init__(self, command: ResponseCreate, timeouts: Timeouts | None = None) -> None:
         parent = command.previous_response_id
@@ -112,8 +116,8 @@ class StaticRequest:
         self._payload = wire.encode(command)
 
     def write(self, placement: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the Protocol
-        """Return the encoded request."""
-        return self._payload
+        """Return the encoded request, with the name that its model has at the server."""
+        return map_model(self._payload, placement.server.models)
 
     def prepare_retry(self, error: ResponsesError) -> bool:  # noqa: ARG002 - the Protocol
         """Return `False`: the same request would fail again."""
@@ -185,6 +189,23 @@ def raw_input(given: Input | None) -> RawItems:
     return RawItems(bytes(_decoder.decode(command).input)[1:-1], len(items))
 
 
+def map_model(payload: bytes, models: Mapping[str, str]) -> bytes:
+    """Return an encoded request with the name that its model has at a server.
+
+    All other values keep their bytes.
+
+    :param models: the names at the server, by the names in requests; mostly empty.
+    """
+    if not models:
+        return payload
+    fields = _object_decoder.decode(payload)
+    model = msgspec.json.decode(fields.get("model", b"null"))
+    if not isinstance(model, str) or model not in models:
+        return payload
+    fields["model"] = msgspec.Raw(msgspec.json.encode(models[model]))
+    return msgspec.json.encode(fields)
+
+
 class _EncodedInput(msgspec.Struct):
     """The field ``input`` of an encoded ``response.create``, as raw JSON."""
 
@@ -192,3 +213,4 @@ class _EncodedInput(msgspec.Struct):
 
 
 _decoder: Final = msgspec.json.Decoder(_EncodedInput)
+_object_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])

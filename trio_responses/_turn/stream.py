@@ -107,6 +107,13 @@ class TurnSender(Protocol):
         """Whether a request that was not sent because of an error may reach another socket."""
         ...
 
+    def may_move(self, error: ResponsesError) -> bool:
+        """Whether a turn that failed may be sent again, at once and to another endpoint.
+
+        Called for a failure after which the turn is not sent again to the same endpoint.
+        """
+        ...
+
     def abandon_turn(self, turn: TurnAttempt, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn.
 
@@ -400,13 +407,15 @@ class ResponseStream:
           at most `TurnSender.max_reroutes` times;
         * the request can be built differently so that the error does not occur again
           (`RequestBuilder.prepare_retry`), at most once for each type of error;
+        * it did not run, for a reason that does not hold for another endpoint of the pool
+          (`TurnSender.may_move`);
         * it provably did not run, or the caller chose ``at_least_once`` (`may_resend`). After a
           rate limit or an error of the server the turn waits first, for the delay that the server
           asked for or else a growing one, at most ``max_retries`` times; a delay over
           ``max_retry_wait`` lets the turn fail. After any other failure it is sent again at once,
           at most once for each type of error.
 
-        `_delay_after` decides the last two, for an attempt that was sent.
+        `_delay_after` decides the last three, for an attempt that was sent.
         """
         reroutes = 0
         retry = bool(self._restart_causes)
@@ -478,6 +487,8 @@ class ResponseStream:
         """Return the seconds until the request is sent again; `None` if it is not sent again."""
         failure = failure_of(error)
         if not may_resend(error.delivery, failure, self._choice):
+            if self._sender.may_move(error):
+                return 0.0
             if not self._request.prepare_retry(error):
                 return None
         elif needs_delay(failure):

@@ -42,6 +42,19 @@ class _ResponseEvent(Event, frozen=True, kw_only=True, gc=True, dict=True):
         )
 
 
+class _TerminalEvent(_ResponseEvent, frozen=True, kw_only=True, gc=True, dict=True):
+    statuses: ClassVar[tuple[str, ...]]
+    """The statuses that the response may have. The first one replaces every other status: the type
+    of the event says how the response ended."""
+
+    def __post_init__(self) -> None:
+        """Decode the response, and give it a status that fits the event if it has none."""
+        response = decode_response(self.raw_response)
+        if response.status not in self.statuses:
+            response = response.with_status(self.statuses[0])
+        vars(self)["response"] = response
+
+
 class ResponseCreated(_ResponseEvent, frozen=True, kw_only=True, tag="response.created"):
     """An event sent when the response is created; ``response.id`` is its id."""
 
@@ -60,22 +73,25 @@ class ResponseInProgress(_ResponseEvent, frozen=True, kw_only=True, tag="respons
     type: ClassVar[Literal["response.in_progress"]] = "response.in_progress"
 
 
-class ResponseCompleted(_ResponseEvent, frozen=True, kw_only=True, tag="response.completed"):
+class ResponseCompleted(_TerminalEvent, frozen=True, kw_only=True, tag="response.completed"):
     """The terminal event of a response that completed."""
 
     type: ClassVar[Literal["response.completed"]] = "response.completed"
+    statuses = ("completed", "incomplete", "failed", "cancelled")
 
 
-class ResponseFailed(_ResponseEvent, frozen=True, kw_only=True, tag="response.failed"):
+class ResponseFailed(_TerminalEvent, frozen=True, kw_only=True, tag="response.failed"):
     """The terminal event of a response that failed; ``response.error`` has the reason."""
 
     type: ClassVar[Literal["response.failed"]] = "response.failed"
+    statuses = ("failed",)
 
 
-class ResponseIncomplete(_ResponseEvent, frozen=True, kw_only=True, tag="response.incomplete"):
+class ResponseIncomplete(_TerminalEvent, frozen=True, kw_only=True, tag="response.incomplete"):
     """The terminal event of an incomplete response; ``incomplete_details`` has the reason."""
 
     type: ClassVar[Literal["response.incomplete"]] = "response.incomplete"
+    statuses = ("incomplete", "failed", "cancelled")
 
 
 class OutputItemAdded(

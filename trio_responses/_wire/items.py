@@ -538,7 +538,6 @@ JSON_TEXT_FIELDS: dict[str, str] = {
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_KnownOutputItem)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_message_decoder = msgspec.json.Decoder(Message)
 
 
 def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
@@ -550,7 +549,8 @@ def decode_item(raw: bytes | msgspec.Raw) -> OutputItem:
         item = lenient.decode(raw, _KnownOutputItem)
         if not item.wire_type:  # servers may omit the type of a message
             with suppress(*lenient.DECODE_ERRORS):
-                item = lenient.decode_strictly(_message_decoder, raw)
+                if "type" not in _fields_decoder.decode(raw):
+                    item = lenient.decode_struct(raw, Message)
     if isinstance(item, Item):
         vars(item)["raw_json"] = msgspec.Raw(raw)
     return item

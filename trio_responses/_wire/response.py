@@ -196,6 +196,12 @@ class Response(Record, frozen=True, kw_only=True, gc=True, dict=True):
             vars(other)["raw_json"] = msgspec.Raw(raw)
         return other
 
+    def with_status(self, status: str) -> "Response":
+        """Return the Response with another status, and with its JSON as received."""
+        other = msgspec.structs.replace(self, status=status)
+        vars(other).update(vars(self))
+        return other
+
     def to_json(self) -> str:
         """Return the Response as JSON text: as received, fields of later API versions included.
 

@@ -94,7 +94,17 @@ def call_key(item: Json) -> CallKey | None:
     kind = str(item.get("type"))
     if kind not in OUTPUT_TYPES or is_hosted(item):
         return None
-    return _key(kind, item.get("call_id"))
+    call_id: Any = item.get("call_id")
+    if kind == "local_shell_call":
+        call_id = call_id or item.get("id")
+    return _key(kind, call_id)
+
+
+def hosted_key(item: Json) -> CallKey | None:
+    """Return the key of a call that the server itself runs; None for every other item."""
+    kind = str(item.get("type"))
+    is_call = kind in OUTPUT_TYPES and is_hosted(item)
+    return _key(kind, item.get("call_id")) if is_call else None
 
 
 def output_key(item: Json) -> CallKey | None:
@@ -107,7 +117,7 @@ def output_key(item: Json) -> CallKey | None:
 
 
 def _key(kind: str, call_id: Any) -> CallKey | None:
-    return (kind, call_id) if isinstance(call_id, str) else None
+    return (kind, call_id) if isinstance(call_id, str) and call_id else None
 
 
 def is_hosted(item: Json) -> bool:
@@ -207,9 +217,14 @@ def since_compaction(items: Sequence[Json]) -> Sequence[Json]:
 
 
 def history_after(history: History, output: Sequence[Json]) -> History:
-    """Return the history after a response: input and output, from a compaction in the output on."""
+    """Return the history after a response: input and output, from a compaction in the output on.
+
+    Calls that have no output yet stay.
+    """
     if any(item.get("type") == _COMPACTION for item in output):
-        return History(since_compaction(output))
+        recent = since_compaction(output)
+        before = History(output[: len(output) - len(recent)], history)
+        return History([*before.open_calls.values(), *recent])
     return History(output, history)
 
 

@@ -166,7 +166,7 @@ ITEMS: Final[Mapping[str, Fields]] = {
         {"tools": _ARRAY}, {**_ID_AND_STATUS, "call_id": _TEXT, "execution": _TOOL_SIDE}
     ),
     "reasoning": Fields(
-        {"id": _TEXT, "summary": _ARRAY}, {"content": _ARRAY, "encrypted_content": _TEXT}
+        {"summary": _ARRAY}, {**_ID, "content": _ARRAY, "encrypted_content": _TEXT}
     ),
     "compaction": Fields({"encrypted_content": _TEXT}, _ID),
     "compaction_trigger": Fields({}, _ID),
@@ -265,7 +265,7 @@ def learn_names(item: Any, names: SentNames) -> None:
     """Add the types and fields of an output item and of the objects in it to ``names``."""
     if isinstance(item, dict):
         fields = cast("Json", item)
-        kind = str(fields.get("type", "message"))
+        kind = str(fields.get("type", "message" if "role" in fields else ""))
         output_only = {_OUTPUT_ONLY_EVERYWHERE, _OUTPUT_ONLY.get(kind)}
         names.setdefault(kind, set()).update(fields.keys() - output_only)
         for value in fields.values():

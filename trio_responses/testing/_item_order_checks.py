@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Final, TypeAlias, cast
 
 from trio_responses.testing._frames import Json, RequestRefusal
-from trio_responses.testing._history import CALL_TYPES, History, call_key, output_key
+from trio_responses.testing._history import CALL_TYPES, History, call_key, hosted_key, output_key
 from trio_responses.testing._refusals import refuse
 
 _SEAL: Final = "encrypted"
@@ -97,7 +97,7 @@ def _check_outputs(given: _Input) -> Iterator[RequestRefusal]:
         return
     calls = dict(given.past.open_calls)
     for item in given.items:
-        if (key := call_key(item)) is not None:
+        if (key := call_key(item) or hosted_key(item)) is not None:
             calls[key] = item
         elif (key := output_key(item)) is not None:
             call = calls.get(key) or _find_call(given.past, key)
@@ -109,7 +109,9 @@ def _check_outputs(given: _Input) -> Iterator[RequestRefusal]:
 
 
 def _find_call(past: History, key: tuple[str, str]) -> Json | None:
-    return next((item for item in past.newest_first() if call_key(item) == key), None)
+    return next(
+        (item for item in past.newest_first() if (call_key(item) or hosted_key(item)) == key), None
+    )
 
 
 def _check_acknowledged(call: Json, output: Json) -> Iterator[RequestRefusal]:
@@ -125,11 +127,15 @@ def _ids(checks: Any) -> list[Any]:
 
 
 def _check_reasoning(given: _Input) -> Iterator[RequestRefusal]:
-    for item, following in pairwise([*given.items, {}]):
-        if item.get("type") == "reasoning" and (
-            not following or following.get("role") in _CLIENT_ROLES or output_key(following)
+    for item, following in pairwise([*given.items, None]):
+        if (
+            item is not None
+            and item.get("type") == "reasoning"
+            and (
+                following is None or following.get("role") in _CLIENT_ROLES or output_key(following)
+            )
         ):
-            yield refuse("reasoning_alone", id=item["id"])
+            yield refuse("reasoning_alone", id=item.get("id"))
 
 
 def _check_persistence(given: _Input) -> Iterator[RequestRefusal]:
@@ -138,7 +144,7 @@ def _check_persistence(given: _Input) -> Iterator[RequestRefusal]:
     for item in given.items:
         is_open = item.get("type") == "reasoning" and not item.get("encrypted_content")
         if is_open or item.get("type") == "item_reference":
-            yield refuse("not_persisted", id=item["id"])
+            yield refuse("not_persisted", id=item.get("id"))
 
 
 def _check_encrypted_content(given: _Input) -> Iterator[RequestRefusal]:

@@ -4,7 +4,7 @@ The same requests in the same order give the same ids and the same frames in eve
 have the fields and messages of OpenAI's server: they are part of the wire format.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -44,6 +44,12 @@ _ECHOED: Final[Mapping[str, Any]] = {
     "truncation": "disabled",
     "user": None,
 }
+_CREATED: Final = "response.created"
+_INCOMPLETE: Final = "response.incomplete"
+_ENDS: Final = ("response.completed", _INCOMPLETE, "response.done")
+"""The terminal events of responses that a later request can continue."""
+_FAILURES: Final = ("failed", "cancelled")
+"""The statuses of responses that no request can continue."""
 _NOT_ESSENTIAL: Final = (
     ".added",
     "queued",
@@ -162,21 +168,25 @@ def _refusal_of(fail: Fail) -> RequestRefusal:
 
 
 class _RawResponse(msgspec.Struct):
-    """The id and the output of a response object inside raw frames."""
+    """The id, the output and the status of a response object inside raw frames."""
 
     id: str
-    output: list[dict[str, Any]] | None = None
+    output: list[Any] | None = None
+    status: Any = None
 
 
 def plan_raw(frames: Sequence[Frame]) -> ResponsePlan:
-    """Return the plan that sends raw frames unchanged; a response that they complete is stored."""
+    """Return the plan that sends raw frames unchanged; a response that they end well is stored."""
     responses = [_response_in(frame) for frame in frames]
     response_id = next((found.id for found in responses if found is not None), None)
     last = frames[-1] if frames else None
     stored: tuple[str, Sequence[Json]] | None = None
-    if isinstance(last, Mapping) and last.get("type") == "response.completed":
+    if isinstance(last, Mapping) and last.get("type") in _ENDS:
         final = responses[-1]
-        stored = None if final is None else (final.id, final.output or _finished_items(frames))
+        if final is not None and final.status not in _FAILURES:
+            is_cut_off = _INCOMPLETE in {last["type"], f"response.{final.status}"}
+            finished = _finished_items(frames, with_added=not is_cut_off)
+            stored = (final.id, _objects(final.output or ()) or finished)
     return ResponsePlan(frames, stored=stored, is_raw=True, response_id=response_id)
 
 
@@ -190,12 +200,24 @@ def iterate_output_items(frames: Sequence[Frame]) -> Iterator[Any]:
                 yield cast("Json", response).get("output")
 
 
-def _finished_items(frames: Sequence[Frame]) -> list[Json]:
-    """Return the items that raw frames announce in events of their own, as far as they came."""
+def _finished_items(frames: Sequence[Frame], *, with_added: bool) -> list[Json]:
+    """Return the items that raw frames announce in events of their own.
+
+    Events before ``response.created`` are late ones of another response.
+
+    :param with_added: Whether items count that were added and not finished.
+    """
+    kinds = [frame.get("type") if isinstance(frame, Mapping) else None for frame in frames]
+    if _CREATED in kinds:
+        frames = frames[kinds.index(_CREATED) :]
     done = _items_in(frames, "response.output_item.done")
-    known = [item.get("id") for item in done]
-    added = _items_in(frames, "response.output_item.added")
-    return [*(item for item in added if item.get("id") not in known), *done]
+    known = [_identity(item) for item in done]
+    added = _items_in(frames, "response.output_item.added") if with_added else []
+    return [*(item for item in added if _identity(item) not in known), *done]
+
+
+def _identity(item: Json) -> tuple[Any, ...]:
+    return (item.get("type"), item.get("id"), item.get("call_id"))
 
 
 def _items_in(frames: Sequence[Frame], kind: str) -> list[Json]:
@@ -204,7 +226,12 @@ def _items_in(frames: Sequence[Frame], kind: str) -> list[Json]:
         for frame in frames
         if isinstance(frame, Mapping) and frame.get("type") == kind
     )
-    return [cast("Json", item) for item in found if isinstance(item, Mapping)]
+    return _objects(found)
+
+
+def _objects(items: Iterable[Any]) -> list[Json]:
+    """Return the items that are objects."""
+    return [cast("Json", item) for item in items if isinstance(item, Mapping)]
 
 
 def _response_in(frame: Frame) -> _RawResponse | None:

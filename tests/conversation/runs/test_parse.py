@@ -235,7 +235,7 @@ async def test_calls_that_nobody_answers_are_named(server: "ResponsesServer", tu
     calls = [Call("look", call_id="call_1"), Call("dig", call_id="call_2")]
     tools = [{"type": "function", "name": call.name} for call in calls]
     server.reply(commentary=["I will check."], calls=calls)
-    words = r"the model called look \(call_1\), dig \(call_2\), which nobody has answered"
+    words = r"the model called look \(call_1\), dig \(call_2\), which have no output"
     with pytest.raises(ParseMismatchError, match=words) as raised:
         await parse(server, turns, tools=tools)
     assert [getattr(call, "call_id", None) for call in raised.value.calls] == ["call_1", "call_2"]

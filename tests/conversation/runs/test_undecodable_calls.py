@@ -7,7 +7,13 @@ import trio
 
 from tests.conversation.rig import open_conversation
 from tests.conversation.runs.rig import answers, function_call, say_raw
-from trio_responses import CallNotRejectable, UndecodableCall, function_tool
+from tests.turn.rig import created, ended
+from trio_responses import (
+    CallNotRejectable,
+    ResponseFailedError,
+    UndecodableCall,
+    function_tool,
+)
 
 if TYPE_CHECKING:
     from tests.turn.rig import Json
@@ -137,3 +143,88 @@ async def test_a_computer_call_that_was_cut_off_does_not_run(
     async with open_conversation(narrow_server) as conversation:
         with pytest.raises(CallNotRejectable, match="cut off"):
             await conversation.run("Go.", handlers={"computer_call": never})
+
+
+async def test_a_shell_call_that_the_server_runs_is_not_run_here(
+    narrow_server: "ResponsesServer",
+) -> None:
+    hosted: Json = {
+        "type": "shell_call",
+        "id": "sh_1",
+        "call_id": "call_1",
+        "action": {"commands": ["rm -r /"]},
+        "status": "completed",
+        "environment": {"type": "container_reference", "container_id": "c"},
+    }
+    result: Json = {"type": "shell_call_output", "id": "sho_1", "call_id": "call_1", "output": []}
+    say_raw(narrow_server, hosted, result, MESSAGE)
+    async with open_conversation(narrow_server) as conversation:
+        response = await conversation.run("Go.", handlers={"shell_call": never})
+        assert response.output_text == "Done."
+        await narrow_server.reset_all()
+        await conversation.create("On.")
+    sent = narrow_server.requests[1].input_items
+    assert [item["type"] for item in sent] == [
+        "message",
+        "shell_call",
+        "shell_call_output",
+        "message",
+        "message",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["completed", "failed"])
+async def test_a_run_follows_the_terminal_event_if_its_response_has_no_status(
+    narrow_server: "ResponsesServer", kind: str
+) -> None:
+    """A call runs, and a failed response raises: neither ends as a quiet success."""
+    last = ended([CALL], "resp_1", kind)
+    del last["response"]["status"]
+    narrow_server.answer([created("resp_1"), last])
+    async with open_conversation(narrow_server, tools=[weather]) as conversation:
+        if kind == "failed":
+            with pytest.raises(ResponseFailedError):
+                await conversation.run("Go.")
+            assert conversation.items == ()
+        else:
+            await conversation.run("Go.")
+            assert [answers(narrow_server.requests[1])[0]["output"]] == ["Oslo"]
+
+
+async def test_values_that_are_no_items_do_not_break_a_checkpoint(
+    narrow_server: "ResponsesServer",
+) -> None:
+    narrow_server.answer([created(), ended([5, "text", [], MESSAGE])])  # type: ignore[list-item]
+    async with open_conversation(narrow_server) as conversation:
+        await conversation.create("Go.")
+        assert len(conversation.items) == 2
+        saved = conversation.checkpoint()
+        async with (
+            narrow_server.open_client() as connection,
+            connection.restore_conversation(saved) as other,
+        ):
+            assert other.raw_items == conversation.raw_items
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {**MESSAGE, "content": None},
+        {**MESSAGE, "role": 5},
+        {**MESSAGE, "id": "x_1", "status": "odd", "phase": 5},
+        {**MESSAGE, "content": [None, {"type": "output_text"}]},
+        {"type": "web_search_call", "status": "completed"},
+        {"type": "reasoning", "summary": "x", "encrypted_content": "g", "content": 5},
+        {**CALL, "status": "odd", "id": 5, "arguments": [1]},
+        {**CALL, "call_id": ""},
+    ],
+)
+async def test_the_history_is_accepted_on_a_new_socket_whatever_form_an_item_has(
+    narrow_server: "ResponsesServer", item: "Json"
+) -> None:
+    say_raw(narrow_server, item, {**MESSAGE, "id": "msg_2"})
+    async with open_conversation(narrow_server) as conversation:
+        await conversation.create("Go.")
+        await narrow_server.reset_all()
+        await conversation.create("On.")
+    assert narrow_server.requests[-1].get("previous_response_id") is None
