@@ -233,8 +233,8 @@ class ServerOverloaded(APIError):
 class PreviousResponseNotFound(APIError):
     """The server does not have the response in ``previous_response_id``.
 
-    The code is ``previous_response_not_found``. Send the full input instead; a conversation does so
-    by itself.
+    The code is ``previous_response_not_found``, or a gateway quotes this code in its message. Send
+    the full input instead; a conversation does so by itself.
     """
 
     hint: ClassVar[str] = (
@@ -366,11 +366,13 @@ def _error_of_response(response: Response) -> ErrorEvent:
 
 
 def _class_of(error: ErrorEvent) -> type[APIError]:
-    """Return the class of an error: by its code, else by its type, else by its status."""
+    """Return the class of an error: by its code, its type, a quoted code or its status."""
     for word in (error.code, error.error_type):
         kind = CLASS_OF_CODE.get(word or "")
         if kind is not None:
             return kind
+    if "previous_response_not_found" in error.message:  # gateways quote the error of their server
+        return PreviousResponseNotFound
     return CLASS_OF_STATUS.get(error.status or 0, APIError)
 
 

@@ -29,11 +29,13 @@ from tests.transport.http_peer import (
 )
 from tests.transport.peer import KEY
 from trio_responses import (
+    APIError,
     ConfigurationError,
     ConnectionClosed,
     ConnectionLost,
     Instrument,
     Limits,
+    PreviousResponseNotFound,
     UnsupportedByTransport,
     function_tool,
     open_pool,
@@ -83,9 +85,22 @@ async def test_a_stored_conversation_refers_to_the_response_before() -> None:
         assert "q0" not in str(peer.requests[2].json["input"])
 
 
-async def test_a_stored_response_that_is_gone_is_replaced_by_the_history() -> None:
+GONE = {
+    "OpenAI": whole(400, error("Not found.", "previous_response_not_found")),
+    "agentic-api": whole(
+        404, error("storage error: not found: Response with id 'resp_1'", "not_found")
+    ),
+    "vLLM": whole(404, error("Response with id 'resp_1' not found.", "404")),
+    "litellm": whole(
+        400, error('OpenAIException - {"code": "previous_response_not_found"}', "400")
+    ),
+}
+"""How servers and gateways say that they do not have the response before."""
+
+
+@pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
+async def test_a_stored_response_that_is_gone_is_replaced_by_the_history(gone: bytes) -> None:
     script = answer_in_turn()
-    gone = whole(400, error("Not found.", "previous_response_not_found"))
 
     async def forget(exchange: Exchange) -> None:
         if "previous_response_id" in exchange.request.json:
@@ -99,6 +114,26 @@ async def test_a_stored_response_that_is_gone_is_replaced_by_the_history() -> No
             assert (await conversation.create("q1")).output_text == "answer 2"
         assert len(peer.requests) == 3
         assert "q0" in str(peer.requests[2].json["input"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        whole(404, error("The model m does not exist.", "model_not_found")),
+        whole(400, error("resp_1 is too long.", "context_length_exceeded")),
+    ],
+    ids=["another 404", "another status"],
+)
+async def test_another_refusal_does_not_send_the_history(answer: bytes) -> None:
+    script = answer_in_turn()
+    async with open_peer(script) as peer, connect_http(peer) as connection:
+        async with connection.conversation(model="m", store=True) as conversation:
+            await conversation.create("q0")
+            peer.script = reply(answer)
+            with pytest.raises(APIError) as caught:
+                await conversation.create("q1")
+        assert not isinstance(caught.value, PreviousResponseNotFound)
+        assert len(peer.requests) == 2
 
 
 async def test_a_conversation_goes_on_after_a_cut() -> None:

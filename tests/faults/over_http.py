@@ -141,7 +141,12 @@ def broken(
     **more: Any,
 ) -> HTTPCell:
     """Return the cell of an answer that ends an exchange with `ConnectionLost`."""
-    expected = {"raises": ConnectionLost, "at_least_once": True, "streams": 2, **more}
+    expected: dict[str, Any] = {
+        "raises": ConnectionLost,
+        "at_least_once": True,
+        "streams": 2,
+        **more,
+    }
     script = reply(*data, then=then)
     return HTTPCell(phase=phase, fault=fault, script=script, delivery=delivery, **expected)
 

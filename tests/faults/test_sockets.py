@@ -95,7 +95,7 @@ async def open_local_server(
     play: Callable[[ServerPeer], Awaitable[object]] = rest, context: ssl.SSLContext | None = None
 ) -> AsyncGenerator[LocalServer, None]:
     async with trio.open_nursery() as nursery:
-        local = LocalServer(FakeNet(nursery, "plain", None), play)
+        local = LocalServer(FakeNet(nursery, "plain", None, "websocket"), play)
 
         async def run(stream: trio.SocketStream) -> None:
             if context is None:

@@ -16,6 +16,7 @@ from trio_responses.testing import open_test_server
 if TYPE_CHECKING:
     from tests.instruments.test_otel import Telemetry
     from trio_responses.testing import ResponsesServer
+    from trio_responses.typing import TransportOption
 
 __all__ = ["telemetry"]
 pytestmark = NO_WAITING
@@ -23,7 +24,7 @@ pytestmark = NO_WAITING
 
 @pytest.mark.parametrize("then", ["http", "websocket"])
 async def test_a_recording_over_http_is_replayed_on_either_transport(
-    server: ResponsesServer, then: str
+    server: ResponsesServer, then: TransportOption
 ) -> None:
     server.reply("Good morning")
     server.fail("server_error", status=400)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_responses._conversation.history import CommittedTurn
-from trio_responses._errors import DeliveryStatus, PreviousResponseNotFound
+from trio_responses._errors import APIError, DeliveryStatus, PreviousResponseNotFound
 from trio_responses._protocol.continuation import ContinuationPoint
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._turn.stream import ResponseStream
@@ -39,6 +39,7 @@ __all__ = ["ConversationRequest", "TurnLock", "TurnStream"]
 
 USABLE_REASONS: Final = frozenset({"max_output_tokens", "max_messages", "steered"})
 """Reasons for an incomplete response that the next turn can continue."""
+NOT_FOUND: Final = 404
 
 
 class ConversationRequest:
@@ -94,9 +95,9 @@ class ConversationRequest:
 
     def prepare_retry(self, error: ResponsesError) -> bool:
         """Prepare a retry with full input, and return `True`, if the server has lost the parent."""
-        if not isinstance(error, PreviousResponseNotFound) or self._plan is None:
+        if self.parent is None or self._plan is None:
             return False
-        if error.delivery is not DeliveryStatus.REJECTED or self.parent is None:
+        if error.delivery is not DeliveryStatus.REJECTED or not _is_lost(self.parent, error):
             return False
         self._history.forget_continuation_point(self._plan.base_revision)
         return True
@@ -153,6 +154,16 @@ class ConversationRequest:
         reason = details.reason if details is not None else None
         usable = response.status == "incomplete" and reason in USABLE_REASONS
         return response.status == "completed" or usable
+
+
+def _is_lost(parent: str, error: ResponsesError) -> bool:
+    """Whether a refusal says that the server does not have the parent of a turn.
+
+    Servers other than OpenAI's answer 404 and name the id, without the code for it.
+    """
+    if isinstance(error, PreviousResponseNotFound):
+        return True
+    return isinstance(error, APIError) and error.status == NOT_FOUND and parent in error.message
 
 
 def _items_to_keep(response: Response) -> RawItems:
