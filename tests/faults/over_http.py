@@ -598,6 +598,7 @@ TERMINALS: Final = [
         delivery=ACCEPTED,
     ),
     well(TERMINAL, "it comes without any event before", CHUNKED, chunk(sse(LAST)), END),
+    well(TERMINAL, "another answer after it", CHUNKED, chunk(BODY) + END + whole(408), streams=2),
     well(TERMINAL, "it comes twice", CHUNKED, chunk(BODY + sse(LAST)), END),
     well(TERMINAL, "a delta after it", CHUNKED, chunk(BODY + sse(ALL[1])), END),
     well(TERMINAL, "`[DONE]` after it", CHUNKED, chunk(BODY + b"data: [DONE]\n\n"), END),

@@ -164,3 +164,33 @@ def test_what_is_kept_is_bounded() -> None:
     size = b"5;" + b"x" * MAX_SIZE_BYTES
     assert reader.feed(size) == (size, b"")
     assert reader.feed(b"anything") == (b"anything", b"")
+
+
+@pytest.mark.parametrize(
+    ("answer", "stray"),
+    [
+        (HEAD + chunk(b"a") + b"0\r\n\r\n", False),
+        (HEAD + chunk(b"a") + b"0\r\n\r\nHTTP/1.1 408 Late\r\n\r\n", True),
+        (HEAD + chunk(b"a") + b"0\r\nt: 1\r\n\r\n", False),
+        (HEAD + chunk(b"a") + b"0\r\nt: 1\r\n\r\nx", True),
+        (HEAD + chunk(b"a") + b"0\r\nt: 1\r\n", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcd", True),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", False),
+    ],
+)
+def test_bytes_after_the_end_of_an_answer_are_noticed(answer: bytes, *, stray: bool) -> None:
+    reader = ChunkReader()
+    reader.begin_answer()
+    reader.feed(answer)
+    assert reader.has_stray_bytes is stray
+
+
+def test_the_bytes_of_a_body_are_counted_over_several_reads() -> None:
+    reader = ChunkReader()
+    reader.begin_answer()
+    for piece in (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", b"ab", b"c"):
+        reader.feed(piece)
+        assert not reader.has_stray_bytes
+    reader.feed(b"d")
+    assert reader.has_stray_bytes

@@ -32,6 +32,7 @@ CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", r
 SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\r\n]*)?\r\n")
 SIZES: Final = re.compile(rb"\r\n([1-9A-Fa-f][0-9A-Fa-f]{0,14})\r\n")
 """What separates the data of chunks: a size, in the form that nearly all servers send."""
+LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 LINE_END: Final = b"\r\n"
 
 
@@ -63,6 +64,10 @@ class ChunkReader:
         """The beginning of a head, of a line with a size, or of the CR LF after data."""
         self._missing = 0
         """How many bytes of the present chunk were not received."""
+        self._length: int | None = None
+        """How many bytes are left of a body whose length the head states."""
+        self.has_stray_bytes: bool = False
+        """Whether bytes came after the end of the answer, which no later answer may begin with."""
 
     @property
     def in_chunks(self) -> bool:
@@ -73,6 +78,7 @@ class ChunkReader:
         """Expect the head of another answer. Called when a request is written."""
         self._state = _State.HEAD
         self._kept = b""
+        self._length = None
 
     def feed(self, data: bytes) -> Separated:
         """Separate the bytes of one read; both parts are empty while a head or size is incomplete.
@@ -80,6 +86,7 @@ class ChunkReader:
         :param data: at least one byte.
         """
         if self._state is _State.PASS:
+            self._count(len(data))
             return Separated(data)
         data, self._kept = self._kept + data, b""
         if self._state is not _State.HEAD:
@@ -99,6 +106,9 @@ class ChunkReader:
                 break
         if CHUNKED.search(head) is None:
             self._state = _State.PASS
+            stated = LENGTH.search(head)
+            self._length = int(stated[1]) if stated is not None else None
+            self._count(len(data) - start)
             return Separated(data)
         self._state = _State.SIZE
         rest, found = self._read_chunks(data[start:])
@@ -120,6 +130,7 @@ class ChunkReader:
                 if not self._missing:  # the last chunk
                     self._state = _State.PASS
                     rest = data[at:]
+                    self._check_end(data[found.end() :])
                     break
                 at = found.end()
                 self._state = _State.DATA
@@ -140,6 +151,22 @@ class ChunkReader:
             at = end + 2
             self._state = _State.SIZE
         return Separated(rest, b"".join(pieces))
+
+    def _count(self, size: int) -> None:
+        """Count bytes of a body whose length the head states."""
+        if self._length is not None:
+            self._length -= size
+            self.has_stray_bytes = self.has_stray_bytes or self._length < 0
+
+    def _check_end(self, trailers: bytes) -> None:
+        """Find out whether bytes follow the trailers, which an empty line ends."""
+        if trailers.startswith(LINE_END):
+            end = len(LINE_END)
+        elif (found := trailers.find(HEAD_END)) >= 0:
+            end = found + len(HEAD_END)
+        else:
+            return
+        self.has_stray_bytes = len(trailers) > end
 
     def _incomplete(self, line: bytes) -> bytes:
         """Keep the beginning of a line with a size; return a line that is none."""

@@ -896,6 +896,8 @@ class _ByteStream:
         if info == "ssl_object" and isinstance(self._stream, TLSStream):
             return self._stream.ssl_object
         if info == "is_readable":
+            if self._chunks.has_stray_bytes:
+                return True  # so httpcore2 closes the stream
             socket = getattr(_lowest(self._stream), "socket", None)
             return socket is not None and socket.is_readable()
         return None
