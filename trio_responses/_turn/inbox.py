@@ -95,7 +95,7 @@ class Inbox(Generic[T]):
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._batches: deque[tuple[Sequence[T], int]] = deque()
-        self._batch: Sequence[T] = ()  # the batch that is being read
+        self._batch: Sequence[T] = ()  # the batch that is being read, until its last event is taken
         self._next = 0
         self._batch_bytes = 0
         self._ready: Iterator[T] = iter(())
@@ -111,7 +111,7 @@ class Inbox(Generic[T]):
     @property
     def empty(self) -> bool:
         """Whether every received event was taken."""
-        return self._next == len(self._batch) and not self._batches
+        return not (self._batch or self._batches)
 
     def put(self, events: Sequence[T], size: int) -> None:
         """Add the events of one batch, at least one, and wake the reader.
@@ -137,8 +137,8 @@ class Inbox(Generic[T]):
 
     def take(self) -> T:
         """Return and remove the next event. Called directly after `wait`."""
-        if self._next == len(self._batch):
-            (self._batch, self._batch_bytes), self._next = self._batches.popleft(), 0
+        if not self._batch:
+            self._batch, self._batch_bytes = self._batches.popleft()
         event = self._batch[self._next]
         self._next += 1
         if self._next == len(self._batch):
@@ -154,8 +154,9 @@ class Inbox(Generic[T]):
         allowed = EVENTS_PER_CHECKPOINT - 1 - self._since_checkpoint
         end = min(self._next + allowed, len(self._batch) - 1)
         ready = self._batch[self._next : end]
-        self._next += len(ready)
-        self._since_checkpoint += len(ready)
+        taken = len(ready)
+        self._next += taken
+        self._since_checkpoint += taken
         return ready
 
     async def wait(self) -> None:
