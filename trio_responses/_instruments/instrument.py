@@ -364,24 +364,24 @@ class TurnObserver:
         turn.first_event_at = turn.response_id = None
         self._written = self._has_first_event = False
 
-    def sent(self) -> None:
+    def sent(self, now: float) -> None:
         """Notify the instruments that the request was written.
 
         The first event may have come before this call: its notification follows the request's.
         """
         self.turn.attempts += 1
-        self.turn.sent_at = trio.current_time()
+        self.turn.sent_at = now
         self._written = True
         self._instruments.notify(Instrument.turn_sent, self.turn)
         if self._has_first_event:
-            self.first_event(self.turn.response_id)
+            self.first_event(self.turn.response_id, now)
 
-    def first_event(self, response_id: str | None) -> None:
+    def first_event(self, response_id: str | None, now: float) -> None:
         """Notify the instruments that the first event of the attempt came."""
         self._has_first_event = True
         self.turn.response_id = response_id
         if self._written:
-            self.turn.first_event_at = trio.current_time()
+            self.turn.first_event_at = now
             self._instruments.notify(Instrument.turn_first_event, self.turn)
 
     def retrying(self, delay: float, error: ResponsesError) -> None:

@@ -36,9 +36,10 @@ class Budget:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._changed = Notifier()
         self._unread: set[Inbox[Any]] = set()
         self._overfull: set[Inbox[Any]] = set()
+        self.changed: Notifier = Notifier()
+        """Notifies that an event was read, or that a task has begun to wait for events."""
         self.unread_bytes: int = 0
         """The sum over all inboxes."""
 
@@ -68,18 +69,7 @@ class Budget:
         elif self._overfull:
             self._overfull.discard(inbox)
         if size < 0:
-            self.notify()
-
-    def notify(self) -> None:
-        """Wake the tasks in `wait_for_change`."""
-        self._changed.notify()
-
-    async def wait_for_change(self) -> None:
-        """Wait until an event was read, or until another task waits for events.
-
-        Several tasks may wait. A checkpoint; if cancelled, nothing is changed.
-        """
-        await self._changed.wait()
+            self.changed.notify()
 
     def fullest(self) -> Inbox[Any] | None:
         """Return the inbox with the most unread bytes; `None` if all are empty."""
@@ -206,7 +196,7 @@ class Inbox(Generic[T]):
         A full inbox of another turn does not stop reading while a task waits here.
         """
         self.tasks_waiting += 1
-        self._budget.notify()
+        self._budget.changed.notify()
         try:
             await event.wait()
         finally:
