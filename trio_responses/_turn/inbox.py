@@ -15,7 +15,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from trio_responses._concurrency import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import trio
 
@@ -87,6 +87,7 @@ class Inbox(Generic[T]):
         self._batches: deque[tuple[Sequence[T], int]] = deque()
         self._batch: Sequence[T] = ()  # the batch that is being read, until its last event is taken
         self._next = 0
+        self._last = 0  # the index of the last event of the batch
         self._batch_bytes = 0
         self._ready: Iterator[T] = iter(())
         self._since_checkpoint: int = 0
@@ -129,11 +130,13 @@ class Inbox(Generic[T]):
         """Return and remove the next event. Called directly after `wait`."""
         if not self._batch:
             self._batch, self._batch_bytes = self._batches.popleft()
+            self._last = len(self._batch) - 1
         event = self._batch[self._next]
-        self._next += 1
-        if self._next == len(self._batch):
+        if self._next == self._last:
             self._budget.add_bytes(self, -self._batch_bytes)
             self._batch, self._next = (), 0
+        else:
+            self._next += 1
         return event
 
     def take_ready(self) -> Sequence[T]:
@@ -142,7 +145,7 @@ class Inbox(Generic[T]):
         Never the last event of a batch, and no event after the next full checkpoint.
         """
         allowed = EVENTS_PER_CHECKPOINT - 1 - self._since_checkpoint
-        end = min(self._next + allowed, len(self._batch) - 1)
+        end = min(self._next + allowed, self._last)
         ready = self._batch[self._next : end]
         taken = len(ready)
         self._next += taken
@@ -156,7 +159,12 @@ class Inbox(Generic[T]):
         """
         while True:
             if not self.empty:
-                await self._checkpoint()
+                self._since_checkpoint += 1
+                if self._since_checkpoint < EVENTS_PER_CHECKPOINT:
+                    await checkpoint_if_cancelled()
+                else:
+                    self._since_checkpoint = 0
+                    await checkpoint()
                 if not self.empty:  # another reader may have taken it
                     return
             elif self.end is not None:
@@ -182,13 +190,6 @@ class Inbox(Generic[T]):
         event = self.take()
         self._ready = iter(self.take_ready())
         return event
-
-    def _checkpoint(self) -> Awaitable[None]:
-        self._since_checkpoint += 1
-        if self._since_checkpoint < EVENTS_PER_CHECKPOINT:
-            return checkpoint_if_cancelled()  # noqa: ASYNC105 - the caller awaits it
-        self._since_checkpoint = 0
-        return checkpoint()  # noqa: ASYNC105 - likewise
 
     async def wait_for(self, event: trio.Event | Notifier) -> None:
         """Wait for a Trio event that a server event will set, while the socket is read.
