@@ -263,7 +263,8 @@ class ResponseStream:
             self._sender.abandon_turn(self._turn)
             if self._reading:  # another task, which would wait for ever
                 self._turn.inbox.close(RuntimeError(OUTSIDE))
-        self._notify_end()
+        if self._response is None and self._failure is None:
+            self._notify_end()
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""
