@@ -59,12 +59,12 @@ class OperationCount:
 LIMITS: Final = {
     "burst, stream, an event": OperationCount(10.4, 167),
     "burst, channel, an event": OperationCount(11.4, 172),
-    "sparse, stream, an event": OperationCount(175, 2180),
+    "sparse, stream, an event": OperationCount(165, 2140),
     "small, stream, a turn": OperationCount(655, 8510),
     "small, conversation, a turn": OperationCount(696, 9180),
-    "HTTP burst, stream, an event": OperationCount(9.4, 135),
-    "HTTP sparse, stream, an event": OperationCount(307, 3550),
-    "HTTP small, stream, a turn": OperationCount(3280, 38_700),
+    "HTTP burst, stream, an event": OperationCount(8.9, 132),
+    "HTTP sparse, stream, an event": OperationCount(295, 3500),
+    "HTTP small, stream, a turn": OperationCount(3060, 37_400),
 }
 """The counts that a run is compared with."""
 

@@ -214,8 +214,8 @@ class Notifier:
             self._event.set()
             self._event = None
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[None]:
         """Wait for the next call of `notify`. A checkpoint."""
         if self._event is None:
             self._event = trio.Event()
-        await self._event.wait()
+        return self._event.wait()

@@ -611,7 +611,7 @@ class ConnectionEngine:
             patience = trio.CancelScope(deadline=socket.starved_since + self.config.timeouts.stall)
             try:
                 with patience:
-                    await self._budget.wait_for_change()
+                    await self._budget.changed.wait()
             finally:
                 socket.exclude_pause(trio.current_time() - paused_at)
             if patience.cancelled_caught:

@@ -150,13 +150,16 @@ class RequestQueue:
                     await self._sockets.wait_change()
                 socket, turn = await self._admit(request, lane.name)
                 lane.exchange = socket if socket.is_exchange else None
-        with self._withdrawn_unless_sent(socket, turn):
+        try:
             await self._write_turn(request, socket, turn)
-        turn.sent_at = trio.current_time()
+        except BaseException:
+            self._withdraw(socket, turn)
+            raise
+        turn.sent_at = now = trio.current_time()
         self.retries += retry
         if turn.observer is not None:
-            turn.observer.sent()
-        socket.shorten_read(turn)
+            turn.observer.sent(now)
+        socket.shorten_read(turn, now)
         return turn
 
     async def _write_turn(self, request: RequestBuilder, socket: Socket, turn: TurnAttempt) -> None:
@@ -195,7 +198,7 @@ class RequestQueue:
         reserved and busy waits outside the lock.
         """
         self.waiting += 1
-        self._budget.notify()
+        self._budget.changed.notify()
         try:
             while True:
                 await self._sockets.wait_open()
@@ -250,7 +253,7 @@ class RequestQueue:
         replace = restarts or self._config.on_abandoned_turn == "replace_socket"
         replace = replace and not self._config.endpoint.lanes
         turn.inbox.discard()
-        socket = self._sockets.socket_of(turn)
+        socket = None if turn.ended else self._sockets.socket_of(turn)
         if socket is not None:
             socket.abandon(turn, replace=replace)
 
@@ -360,8 +363,11 @@ class RequestQueue:
     ) -> None:
         request = ActiveRequest(None if socket.is_exchange else lane, parent)
         socket.admit(request)
-        with self._withdrawn_unless_sent(socket, request):
+        try:
             await self._write(socket, payload)
+        except BaseException:
+            self._withdraw(socket, request)
+            raise
 
     async def _send_raw_steer(
         self, given: Any, parent: str | None, socket: Socket, payload: bytes
@@ -374,18 +380,11 @@ class RequestQueue:
 
     # --- Writing -------------------------------------------------------------------------
 
-    @contextmanager
-    def _withdrawn_unless_sent(
-        self, socket: Socket, request: ActiveRequest
-    ) -> Generator[None, None, None]:
-        """Remove a request from its socket if the block, which writes the request, fails."""
-        try:
-            yield
-        except BaseException:
-            socket.requests.withdraw(request)
-            socket.interrupt_read()  # the receive task of an exchange has nothing more to read
-            self._sockets.notify()
-            raise
+    def _withdraw(self, socket: Socket, request: ActiveRequest) -> None:
+        """Remove a request from its socket, because it was not written whole."""
+        socket.requests.withdraw(request)
+        socket.interrupt_read()  # the receive task of an exchange has nothing more to read
+        self._sockets.notify()
 
     async def _write(self, socket: Socket, payload: bytes) -> None:
         try:

@@ -158,10 +158,11 @@ class Socket:
         self._read_scope = trio.CancelScope(deadline=deadline)
         return self._read_scope
 
-    def shorten_read(self, turn: TurnAttempt) -> None:
+    def shorten_read(self, turn: TurnAttempt, now: float) -> None:
         """End the current read before a deadline of a turn that was just sent can pass."""
-        deadline = turn.next_check(trio.current_time())
-        self._read_scope.deadline = min(self._read_scope.deadline, deadline)
+        deadline = turn.next_check(now)
+        if deadline < self._read_scope.deadline:  # noqa: PLR1730 - a change costs 20 calls in Trio
+            self._read_scope.deadline = deadline
 
     def interrupt_read(self) -> None:
         """End the current read of the receive task, which then checks the state of the socket."""
@@ -212,8 +213,7 @@ class Socket:
 
         :param replace: whether to retire the socket.
         """
-        turn.inbox.discard()
-        if turn.ended or self.state is SocketState.CLOSED:
+        if self.state is SocketState.CLOSED:
             return
         turn.abandon()
         if replace:

@@ -67,6 +67,8 @@ class ConversationRequest:
         self.is_background: bool = settings.plain.get("background") is True
         self._plan: TurnPlan | None = None
         """The plan of the latest attempt."""
+        self._origin = settings.origin
+        """The settings of the latest attempt."""
         self._earlier: list[RawItems] = []
         """If the turn was steered: the output before the last response, and the steering inputs."""
         self.parent: str | None = None
@@ -79,9 +81,9 @@ class ConversationRequest:
     def write(self, placement: Placement, latest: Latest) -> bytes:
         """Return the encoded request for one lane (``stream_id``) of one socket."""
         self._earlier.clear()
-        origin = self._settings.origin._replace(endpoint=placement.server.name)
+        self._origin = self._settings.origin._replace(endpoint=placement.server.name)
         self._plan = plan = self._history.plan(
-            self._new, self._settings.canonical, placement, latest, origin
+            self._new, self._settings.canonical, placement, latest, self._origin
         )
         self.parent = plan.parent
         payload = self._settings.encode_request(
@@ -141,7 +143,7 @@ class ConversationRequest:
                 server=server,
                 pending_steers=pending,
                 clears_unsent=self._generate is None,
-                origin=self._settings.origin._replace(endpoint=plan.placement.server.name),
+                origin=self._origin,
                 left_out=plan.left_out,
             )
         )

@@ -171,7 +171,7 @@ class Instruments:
     """
 
     __slots__ = (
-        "_instruments",
+        "_by_hook",
         "_observes_tools",
         "_observes_turns",
         "address",
@@ -183,8 +183,11 @@ class Instruments:
     ) -> None:
         self.address: ServerAddress = address or ServerAddress("", 0)
         """The server."""
-        self._instruments = list(instruments)
-        hooks = {hook for one in self._instruments for hook in _overridden_hooks(one)}
+        self._by_hook: dict[str, list[Instrument]] = {hook: [] for hook in HOOKS}
+        for one in instruments:
+            for hook in _overridden_hooks(one):
+                self._by_hook[hook].append(one)
+        hooks = {hook for hook, overriding in self._by_hook.items() if overriding}
         self._observes_turns = any(hook.startswith("turn_") for hook in hooks)
         self._observes_tools = any(hook.startswith("tool_") for hook in hooks)
         self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
@@ -193,11 +196,11 @@ class Instruments:
     def notify(
         self, hook: Callable[Concatenate[Instrument, P], None], *facts: P.args, **named: P.kwargs
     ) -> None:
-        """Call one hook of every instrument.
+        """Call one hook of every instrument that overrides the hook.
 
         :param hook: the hook, as a function of `Instrument`.
         """
-        for one in tuple(self._instruments):
+        for one in tuple(self._by_hook[hook.__name__]):
             try:
                 getattr(one, hook.__name__)(*facts, **named)
             except Exception as error:  # noqa: BLE001 - an instrument of the user may raise anything
@@ -205,7 +208,9 @@ class Instruments:
 
     def _remove(self, instrument: Instrument, hook: str, error: Exception) -> None:
         """Remove an instrument that raised, and log where; an error's message may hold content."""
-        self._instruments.remove(instrument)
+        for overriding in self._by_hook.values():
+            if instrument in overriding:
+                overriding.remove(instrument)
         last = traceback.extract_tb(error.__traceback__)[-1]
         logger.error(
             "instrument %s raised %s in %s (%s:%s) and was removed",
@@ -364,24 +369,24 @@ class TurnObserver:
         turn.first_event_at = turn.response_id = None
         self._written = self._has_first_event = False
 
-    def sent(self) -> None:
+    def sent(self, now: float) -> None:
         """Notify the instruments that the request was written.
 
         The first event may have come before this call: its notification follows the request's.
         """
         self.turn.attempts += 1
-        self.turn.sent_at = trio.current_time()
+        self.turn.sent_at = now
         self._written = True
         self._instruments.notify(Instrument.turn_sent, self.turn)
         if self._has_first_event:
-            self.first_event(self.turn.response_id)
+            self.first_event(self.turn.response_id, now)
 
-    def first_event(self, response_id: str | None) -> None:
+    def first_event(self, response_id: str | None, now: float) -> None:
         """Notify the instruments that the first event of the attempt came."""
         self._has_first_event = True
         self.turn.response_id = response_id
         if self._written:
-            self.turn.first_event_at = trio.current_time()
+            self.turn.first_event_at = now
             self._instruments.notify(Instrument.turn_first_event, self.turn)
 
     def retrying(self, delay: float, error: ResponsesError) -> None:

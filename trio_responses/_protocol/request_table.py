@@ -142,7 +142,8 @@ class RequestTable:
             is_cached = parent is not None and self._latest.get(name) == parent
             return (awaited not in {None, parent}, not is_cached)
 
-        return sorted((name for name in names if self.is_idle(name)), key=rank)
+        idle = [name for name in names if self.is_idle(name)]
+        return sorted(idle, key=rank) if len(idle) > 1 else idle
 
     def latest_response(self, lane: str | None) -> str | None:
         """Return the id of the latest response of a lane (``stream_id``), cached by the server."""

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TurnAttempt"]
 
-BEFORE_WORK: Final = (ResponseCreated, ResponseQueued, UnknownEvent)
+BEFORE_WORK: Final = frozenset({ResponseCreated, ResponseQueued, UnknownEvent})
 """Events that a server may send before it works on a response."""
-NO_PROOF_OF_START: Final = (ErrorEvent, UnknownEvent)
+NO_PROOF_OF_START: Final = frozenset({ErrorEvent, UnknownEvent})
 """Events that do not prove that a response has started: some servers send events of their own."""
 
 
@@ -110,11 +110,11 @@ class TurnAttempt(ActiveRequest):
         """
         self.last_event_at = now
         self.last_event_type = events[-1].wire_type
-        if not self.started and not all(isinstance(event, NO_PROOF_OF_START) for event in events):
+        if not self.started and not NO_PROOF_OF_START.issuperset(map(type, events)):
             self.started = True
             if self.observer is not None:
-                self.observer.first_event(self.response_id)
-        if not self._running and not all(isinstance(event, BEFORE_WORK) for event in events):
+                self.observer.first_event(self.response_id, now)
+        if not self._running and not BEFORE_WORK.issuperset(map(type, events)):
             self.set_running()
         self.inbox.put(events, size)
 

@@ -15,7 +15,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from trio_responses._concurrency import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import trio
 
@@ -36,9 +36,10 @@ class Budget:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._changed = Notifier()
         self._unread: set[Inbox[Any]] = set()
         self._overfull: set[Inbox[Any]] = set()
+        self.changed: Notifier = Notifier()
+        """Notifies that an event was read, or that a task has begun to wait for events."""
         self.unread_bytes: int = 0
         """The sum over all inboxes."""
 
@@ -68,18 +69,7 @@ class Budget:
         elif self._overfull:
             self._overfull.discard(inbox)
         if size < 0:
-            self.notify()
-
-    def notify(self) -> None:
-        """Wake the tasks in `wait_for_change`."""
-        self._changed.notify()
-
-    async def wait_for_change(self) -> None:
-        """Wait until an event was read, or until another task waits for events.
-
-        Several tasks may wait. A checkpoint; if cancelled, nothing is changed.
-        """
-        await self._changed.wait()
+            self.changed.notify()
 
     def fullest(self) -> Inbox[Any] | None:
         """Return the inbox with the most unread bytes; `None` if all are empty."""
@@ -95,8 +85,9 @@ class Inbox(Generic[T]):
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._batches: deque[tuple[Sequence[T], int]] = deque()
-        self._batch: Sequence[T] = ()  # the batch that is being read
+        self._batch: Sequence[T] = ()  # the batch that is being read, until its last event is taken
         self._next = 0
+        self._last = 0  # the index of the last event of the batch
         self._batch_bytes = 0
         self._ready: Iterator[T] = iter(())
         self._since_checkpoint: int = 0
@@ -111,7 +102,7 @@ class Inbox(Generic[T]):
     @property
     def empty(self) -> bool:
         """Whether every received event was taken."""
-        return self._next == len(self._batch) and not self._batches
+        return not (self._batch or self._batches)
 
     def put(self, events: Sequence[T], size: int) -> None:
         """Add the events of one batch, at least one, and wake the reader.
@@ -137,13 +128,15 @@ class Inbox(Generic[T]):
 
     def take(self) -> T:
         """Return and remove the next event. Called directly after `wait`."""
-        if self._next == len(self._batch):
-            (self._batch, self._batch_bytes), self._next = self._batches.popleft(), 0
+        if not self._batch:
+            self._batch, self._batch_bytes = self._batches.popleft()
+            self._last = len(self._batch) - 1
         event = self._batch[self._next]
-        self._next += 1
-        if self._next == len(self._batch):
+        if self._next == self._last:
             self._budget.add_bytes(self, -self._batch_bytes)
             self._batch, self._next = (), 0
+        else:
+            self._next += 1
         return event
 
     def take_ready(self) -> Sequence[T]:
@@ -152,10 +145,11 @@ class Inbox(Generic[T]):
         Never the last event of a batch, and no event after the next full checkpoint.
         """
         allowed = EVENTS_PER_CHECKPOINT - 1 - self._since_checkpoint
-        end = min(self._next + allowed, len(self._batch) - 1)
+        end = min(self._next + allowed, self._last)
         ready = self._batch[self._next : end]
-        self._next += len(ready)
-        self._since_checkpoint += len(ready)
+        taken = len(ready)
+        self._next += taken
+        self._since_checkpoint += taken
         return ready
 
     async def wait(self) -> None:
@@ -165,7 +159,12 @@ class Inbox(Generic[T]):
         """
         while True:
             if not self.empty:
-                await self._checkpoint()
+                self._since_checkpoint += 1
+                if self._since_checkpoint < EVENTS_PER_CHECKPOINT:
+                    await checkpoint_if_cancelled()
+                else:
+                    self._since_checkpoint = 0
+                    await checkpoint()
                 if not self.empty:  # another reader may have taken it
                     return
             elif self.end is not None:
@@ -192,20 +191,13 @@ class Inbox(Generic[T]):
         self._ready = iter(self.take_ready())
         return event
 
-    def _checkpoint(self) -> Awaitable[None]:
-        self._since_checkpoint += 1
-        if self._since_checkpoint < EVENTS_PER_CHECKPOINT:
-            return checkpoint_if_cancelled()  # noqa: ASYNC105 - the caller awaits it
-        self._since_checkpoint = 0
-        return checkpoint()  # noqa: ASYNC105 - likewise
-
     async def wait_for(self, event: trio.Event | Notifier) -> None:
         """Wait for a Trio event that a server event will set, while the socket is read.
 
         A full inbox of another turn does not stop reading while a task waits here.
         """
         self.tasks_waiting += 1
-        self._budget.notify()
+        self._budget.changed.notify()
         try:
             await event.wait()
         finally:

@@ -18,7 +18,7 @@ of one attempt at the turn. A stream goes through these states:
 from __future__ import annotations
 
 import math
-from enum import Enum, auto
+from enum import StrEnum, auto
 from operator import length_hint
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
@@ -133,7 +133,7 @@ class TurnSender(Protocol):
         ...
 
 
-class StreamState(Enum):
+class StreamState(StrEnum):
     """The state of a stream, from its creation to the end of its block."""
 
     NEW = auto()
@@ -144,7 +144,7 @@ class StreamState(Enum):
     LEFT = auto()
 
 
-class StreamTrigger(Enum):
+class StreamTrigger(StrEnum):
     """A trigger of the stream state machine: an input that changes the state of a stream."""
 
     SEND = auto()
@@ -255,7 +255,7 @@ class ResponseStream:
         restarting = self._state is StreamState.RESTARTING  # the failed attempt is abandoned
         self._advance(StreamTrigger.LEAVE)
         self._accumulate()
-        self._hold(())
+        self._hold_nothing()
         if self._sending_again is not None:
             self._sending_again.cancel()
         if self._turn is not None and not restarting:
@@ -263,7 +263,8 @@ class ResponseStream:
             self._sender.abandon_turn(self._turn)
             if self._reading:  # another task, which would wait for ever
                 self._turn.inbox.close(RuntimeError(OUTSIDE))
-        self._notify_end()
+        if self._response is None and self._failure is None:
+            self._notify_end()
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""
@@ -522,35 +523,41 @@ class ResponseStream:
                     raise self._failure
                 if self._turn is None or self._state is StreamState.LEFT:
                     raise RuntimeError(OUTSIDE)
+                event: StreamEvent | None
                 if self._state is StreamState.RESTARTING:
-                    restarted, self._restart = self._restart, None
-                    if restarted is not None:
-                        return restarted
-                    await self._send_again()
-                    continue
-                event = await self._next_event(self._turn)
+                    event = await self._continue_restart()
+                else:
+                    try:
+                        await self._turn.inbox.wait()
+                    except ResponsesError as error:
+                        event = await self._conclude_lost(error)
+                    else:
+                        event = self._take(self._turn)
                 if event is not None:
                     return event
         finally:
             self._reading = False
 
-    async def _next_event(self, turn: TurnAttempt) -> ServerEvent | None:
-        """Wait for the next event of an attempt; return `None` if the attempt has failed.
+    async def _continue_restart(self) -> TurnRestarted | None:
+        """Return the event for a restart, if it was not read; else send the request again."""
+        restarted, self._restart = self._restart, None
+        if restarted is None:
+            await self._send_again()
+        return restarted
+
+    async def _conclude_lost(self, error: ResponsesError) -> ServerEvent | None:
+        """Return the last event of an attempt whose events were lost; `None` if it has failed.
 
         Where the caller chose so, the Response of a turn whose events were lost is retrieved. If
         that is cancelled, the next read tries again.
         """
-        try:
-            await turn.inbox.wait()
-        except ResponsesError as error:
-            response = await self._recover(error)
-            if response is None:
-                self._handle_failure(error)
-                return None
-            event = terminal_event(response)
-            self._conclude(event)
-            return event
-        return self._take(turn)
+        response = await self._recover(error)
+        if response is None:
+            self._handle_failure(error)
+            return None
+        event = terminal_event(response)
+        self._conclude(event)
+        return event
 
     async def _recover(self, error: ResponsesError) -> Response | None:
         """Return the finished Response of a turn whose events were lost, if there is one."""
@@ -566,11 +573,11 @@ class ResponseStream:
         event = turn.inbox.take()
         if turn.steers:
             self._follow_successor(turn, event)
-        self._accumulator.feed((event,))
-        if turn.state in ENDED and turn.inbox.empty:
-            self._conclude(event)
         # No ready event is the last one of the turn, nor belongs to a steering input to come.
-        self._hold(() if turn.steers else turn.inbox.take_ready())
+        self._hold(event, () if turn.steers else turn.inbox.take_ready())
+        if turn.state in ENDED and turn.inbox.empty:
+            self._accumulate()
+            self._conclude(event)
         return event if self._state is not StreamState.RESTARTING else None
 
     def _follow_successor(self, turn: TurnAttempt, event: ServerEvent) -> None:
@@ -627,12 +634,17 @@ class ResponseStream:
     def _start_new_response(self) -> None:
         """Discard the held events, and start to accumulate a new response."""
         self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
-        self._hold(())
+        self._hold_nothing()
 
-    def _hold(self, events: Sequence[ServerEvent]) -> None:
-        """Hold events that were taken out of the inbox, for the next reads."""
-        self._held = events
-        self._ready: Iterator[ServerEvent] = iter(events)
+    def _hold_nothing(self) -> None:
+        self._held: tuple[ServerEvent, ...] = ()
+        self._ready: Iterator[ServerEvent] = iter(())
+        self._accumulated = 0
+
+    def _hold(self, read: ServerEvent, ready: Sequence[ServerEvent]) -> None:
+        """Hold events that were taken out of the inbox: one that is read now, and the next ones."""
+        self._held = (read, *ready)
+        self._ready = iter(ready)
         self._accumulated = 0
 
     def _accumulate(self) -> None:

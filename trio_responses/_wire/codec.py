@@ -194,13 +194,13 @@ def encode(command: ClientEvent | Mapping[str, Any]) -> bytes:
     :raises ValueError: if ``extra`` contains a field that the client event has itself, and for a
         number that JSON lacks (NaN, infinities). The message names the field.
     """
-    if isinstance(command, Mapping):
+    if not isinstance(command, ClientEvent):
         given = command.get("input")
-        if isinstance(given, Sequence) and not isinstance(given, str):
+        if not isinstance(given, str) and isinstance(given, Sequence):
             command = {**command, "input": _as_received(cast("Sequence[Any]", given))}  # type: ignore[redundant-cast]
         return _encode_json(command, "event")
     given = command.input
-    if isinstance(given, Sequence) and not isinstance(given, str):
+    if not isinstance(given, str) and isinstance(given, Sequence):
         command = msgspec.structs.replace(command, input=_as_received(given))
     extra: Mapping[str, Any] = {}
     if isinstance(command, ResponseCreate) and command.extra is not msgspec.UNSET:

@@ -148,8 +148,9 @@ def merge_extra_body(params: Mapping[str, Any]) -> dict[str, Any]:
     Objects are merged key by key, at every depth. Any other value of ``extra_body`` replaces the
     value of the parameter.
     """
-    fields = {name: value for name, value in params.items() if name != "extra_body"}
-    return _merge(fields, params.get("extra_body") or {})
+    fields = dict(params)
+    extra_body = fields.pop("extra_body", None)
+    return _merge(fields, extra_body) if extra_body else fields
 
 
 def _merge(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
