@@ -84,7 +84,7 @@ class H2Peer(HTTPPeer):
             async with self._sending:
                 await stream.send_all(connection.data_to_send())
 
-    async def _serve_requests(self, stream: trio.abc.Stream, number: int) -> None:  # noqa: ARG002
+    async def serve_requests(self, stream: trio.abc.Stream, number: int) -> None:  # noqa: ARG002
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         connection = h2.connection.H2Connection(config)
         connection.initiate_connection()

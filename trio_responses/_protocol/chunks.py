@@ -144,9 +144,9 @@ class ChunkReader:
             if after != LINE_END:
                 if LINE_END.startswith(after):
                     self._kept = after
-                else:  # no size begins so: h11 refuses it
+                else:  # an empty line is no size: h11 refuses it at once
                     self._state = _State.PASS
-                    rest = b"\r" + data[end:]
+                    rest = LINE_END + data[end:]
                 break
             at = end + 2
             self._state = _State.SIZE
