@@ -85,9 +85,10 @@ async def test_each_turn_ends_and_each_place_is_released(
     server: ResponsesServer, seed: int, *, lanes: bool
 ) -> None:
     chaos = Chaos(seed, server)
-    options = {
+    options: dict[str, Any] = {
         "reconnect": ReconnectPolicy(initial=0.2, attempts=3),
         "rotation": RotationPolicy(max_age=5),
+        "transport": "websocket",
     }
     async with Crowd(), open_to(server, lanes=lanes, size=4, **options) as pool:
         async with trio.open_nursery() as nursery:
