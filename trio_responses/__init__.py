@@ -55,7 +55,7 @@ from trio_responses._errors import (
 )
 from trio_responses._instruments.instrument import Instrument
 from trio_responses._instruments.log import LoggingInstrument
-from trio_responses._instruments.recording import Recorder, Recording, RecordingLine
+from trio_responses._instruments.recording import Recorder, Recording
 from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
 from trio_responses._lifecycle import (
     ConnectionRestored,
@@ -84,7 +84,7 @@ from trio_responses._tools.function import (
 )
 from trio_responses._tools.namespace import Namespace
 from trio_responses._tools.parsing import ParsedResponse
-from trio_responses._tools.schema import InvalidJSON, JSONType, Schema, strict_schema
+from trio_responses._tools.schema import InvalidJSON, JSONType, strict_schema
 from trio_responses._tools.toolbox import ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.methods import Lane
 from trio_responses._turn.responses import Responses
@@ -142,7 +142,6 @@ __all__ = [
     "ReconnectPolicy",
     "Recorder",
     "Recording",
-    "RecordingLine",
     "RefusalError",
     "ReplayPolicy",
     "RequestTooLarge",
@@ -155,7 +154,6 @@ __all__ = [
     "RotationPolicy",
     "RunStream",
     "SafetyChecksPending",
-    "Schema",
     "SendTimeout",
     "ServerOverloaded",
     "Snapshot",

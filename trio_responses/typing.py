@@ -1,13 +1,14 @@
-"""Names for annotations: aliases, and the parameters of a request as typed dicts."""
+"""Names for annotations: aliases, records, and the parameters of a request as typed dicts."""
 
 from trio_responses._client import ConnectionOptions
 from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
-from trio_responses._instruments.recording import Redact
+from trio_responses._instruments.recording import RecordingLine, Redact
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
 from trio_responses._tools.namespace import ToolLike
+from trio_responses._tools.schema import Schema
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError
 from trio_responses._transport.dialing import Dial
 from trio_responses._transport.proxy import ProxyOption
@@ -65,10 +66,12 @@ __all__ = [
     "PromptParam",
     "ProxyOption",
     "ReasoningParam",
+    "RecordingLine",
     "RecoverOption",
     "Redact",
     "ResponseCreateParams",
     "RunEvent",
+    "Schema",
     "StreamEvent",
     "StreamOptionsParam",
     "TextFormatJsonObject",

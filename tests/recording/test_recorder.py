@@ -24,8 +24,8 @@ from trio_responses.testing import WireBytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_responses import RecordingLine
     from trio_responses.testing import ResponsesServer
+    from trio_responses.typing import RecordingLine
 
 pytestmark = NO_WAITING
 KEY = "sk-secret-of-the-recorder"

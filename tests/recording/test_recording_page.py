@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs_pages import Page
-from trio_responses import Instrument, RecordingLine
+from trio_responses import Instrument
+from trio_responses.typing import RecordingLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
