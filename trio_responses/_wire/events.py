@@ -77,21 +77,21 @@ class ResponseCompleted(_TerminalEvent, frozen=True, kw_only=True, tag="response
     """The terminal event of a response that completed."""
 
     type: ClassVar[Literal["response.completed"]] = "response.completed"
-    statuses = ("completed", "incomplete", "failed", "cancelled")
+    statuses: ClassVar[tuple[str, ...]] = ("completed", "incomplete", "failed", "cancelled")
 
 
 class ResponseFailed(_TerminalEvent, frozen=True, kw_only=True, tag="response.failed"):
     """The terminal event of a response that failed; ``response.error`` has the reason."""
 
     type: ClassVar[Literal["response.failed"]] = "response.failed"
-    statuses = ("failed",)
+    statuses: ClassVar[tuple[str, ...]] = ("failed",)
 
 
 class ResponseIncomplete(_TerminalEvent, frozen=True, kw_only=True, tag="response.incomplete"):
     """The terminal event of an incomplete response; ``incomplete_details`` has the reason."""
 
     type: ClassVar[Literal["response.incomplete"]] = "response.incomplete"
-    statuses = ("incomplete", "failed", "cancelled")
+    statuses: ClassVar[tuple[str, ...]] = ("incomplete", "failed", "cancelled")
 
 
 class OutputItemAdded(
