@@ -228,7 +228,8 @@ class CountingDialer:
 
 def open_through(url: str, **options: Any) -> AbstractAsyncContextManager[ResponsesConnection]:
     """Open a connection that reconnects almost without delay."""
-    return open_responses(url, **{"api_key": KEY, "reconnect": FAST_RECONNECT, **options})
+    own: dict[str, Any] = {"api_key": KEY, "reconnect": FAST_RECONNECT, "transport": "websocket"}
+    return open_responses(url, **{**own, **options})
 
 
 async def run_turn(connection: ResponsesConnection, **params: Any) -> str:

@@ -106,6 +106,7 @@ async def opened(
             reconnect=FAST_RECONNECT,
             timeouts=Timeouts(close=CLOSE_GUARD),
             on_abandoned_turn=on_abandoned_turn,
+            transport="websocket",
         ) as connection:
             yield connection
             statistics = connection.statistics()

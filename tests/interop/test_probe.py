@@ -66,6 +66,11 @@ def test_probe_finds_only_the_basic_features_in_aimock(upstream: str) -> None:
         "steering": "no",
         "lanes": "no",
         "pings": "works",
+        "HTTP streamed": "works",
+        "HTTP not streamed": "works",
+        "HTTP retrieve": "no",
+        "HTTP error form": "works",
+        "HTTP keep-alive": "works",
     }, details
 
 

@@ -193,9 +193,14 @@ ITEMS = cases(
 TOOLS = cases("responses.tool.Tool", "beta.beta_tool.BetaTool")
 
 
+ENDS = ("response.completed", "response.failed", "response.incomplete")
+
+
 @pytest.mark.parametrize("model", EVENTS)
 def test_an_event_is_typed(model: Any) -> None:
     for sent in objects(model, 0):
+        if sent["type"] in ENDS:  # another status would be replaced
+            sent["response"]["status"] = sent["type"].removeprefix("response.")
         event = wire.decode(json.dumps(sent).encode())
         if isinstance(event, wire.ErrorEvent):
             assert event.to_dict() == sent
