@@ -263,7 +263,7 @@ class HTTPRequest:
 
 
 @final
-class Records(Sequence[_T]):
+class Records(Sequence[_T]):  # noqa: PLW1641 - a mutable sequence has no hash
     """All records of one kind, in the order of arrival, of which the server keeps the latest.
 
     The length and the indexes count every record. A record that was dropped raises an error, and so
@@ -317,8 +317,6 @@ class Records(Sequence[_T]):
             return NotImplemented
         others: list[Any] = list(cast("Any", other))
         return self[:] == others
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         """Return the kept records."""
