@@ -23,6 +23,7 @@ from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._connection.http_calls import HTTPCalls
 from trio_responses._connection.request_queue import RequestQueue
 from trio_responses._connection.router import Router
+from trio_responses._connection.shared_backoff import SharedBackoff
 from trio_responses._connection.socket import Socket
 from trio_responses._connection.socket_set import SocketSet
 from trio_responses._endpoint import api_key_for, handshake_headers, key_hint
@@ -107,10 +108,7 @@ class ConnectionEngine:
             config, self.sockets, self._budget, self._open_exchange, self.calls
         )
         self._http: HTTPClient | None = None
-        self._http_retry_at = -math.inf
-        """When the next attempt to open an HTTP connection begins, on Trio's clock."""
-        self._http_given_up: tuple[float, int] = (-math.inf, 0)
-        """When the attempts to open an HTTP connection were used up, and their number."""
+        self._http_backoff = SharedBackoff(self._backoff, config.instruments)
         self._nursery: trio.Nursery | None = None
         self._tasks = trio.CancelScope()
         self._started = False
@@ -353,7 +351,7 @@ class ConnectionEngine:
                 self.config,
                 self._request_headers,
                 refresh_key=callable(self._api_key),
-                back_off=self._back_off_http,
+                back_off=self._http_backoff.wait,
             )
         return self._http
 
@@ -383,31 +381,6 @@ class ConnectionEngine:
             await self._read_until_drained(socket)
         finally:
             await socket.transport.aclose()
-
-    async def _back_off_http(self, failure: ConnectError, since: float) -> None:
-        """Wait before the next attempt to open an HTTP connection.
-
-        Requests that fail while one waits have the same delay, and the attempts are used up for
-        all of them at once.
-
-        :param since: the time of the first attempt, on Trio's clock.
-        :raises ReconnectFailed: when the policy allows no other attempt.
-        """
-        now = trio.current_time()
-        given_up_at, attempts = self._http_given_up
-        if since < given_up_at:
-            raise ReconnectFailed(attempts, failure, seconds=now - since)
-        if now >= self._http_retry_at:
-            attempts = self._backoff.attempts
-            delay = self._backoff.next_delay(failure.retry_after)
-            if delay is None:
-                self._backoff.reset()
-                self._http_given_up = now, attempts
-                raise ReconnectFailed(attempts, failure, seconds=now - since)
-            self._http_retry_at = now + delay
-            notify = self.config.instruments.notify
-            notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
-        await trio.sleep_until(self._http_retry_at)
 
     # --- Rotation --------------------------------------------------------------------------
 
