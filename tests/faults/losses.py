@@ -171,10 +171,10 @@ HARMLESS: Final[dict[str, Action]] = {
     "JSON without a type": faults.untyped,
     "empty message": faults.empty,
     "binary frame": faults.binary,
-    "unknown event of nobody": faults.unknown_event,
+    "unknown event without an owner": faults.unknown_event,
     "`codex.rate_limits`": faults.rate_limits,
     "ping flood": faults.ping_flood,
-    "pong that nobody asked for": faults.unasked_pong,
+    "unsolicited pong": faults.unasked_pong,
     "pings within a fragmented message": faults.pings_within_a_message,
 }
 
@@ -210,7 +210,9 @@ SLOW_EVENT: Final = text('{"type": "response.output_text.delta", "delta": "' + "
 SILENCE: Final[dict[str, Action]] = {
     "stall, pings are answered": faults.stall,
     "stall, with pings of its own": faults.without_end(frame(PING_FRAME), every=1.0),
-    "stall, with events of nobody": faults.without_end(text('{"type": "keepalive"}'), every=1.0),
+    "stall, with events without an owner": faults.without_end(
+        text('{"type": "keepalive"}'), every=1.0
+    ),
     "an event of which a byte comes every ten seconds": faults.without_end(
         *(SLOW_EVENT[n : n + 1] for n in range(len(SLOW_EVENT))), every=10.0
     ),
@@ -266,7 +268,11 @@ async def too_large_alone(peer: ServerPeer) -> None:
 
 OTHERS: Final = [
     Cell(phase=IDLE, fault="oversize message", action=too_large_alone),
-    Cell(phase=IDLE, fault="error of nobody", action=faults.say_raw(wrapped("server_error", 500))),
+    Cell(
+        phase=IDLE,
+        fault="error without an owner",
+        action=faults.say_raw(wrapped("server_error", 500)),
+    ),
     Cell(
         phase=IDLE,
         fault="`websocket_connection_limit_reached`",

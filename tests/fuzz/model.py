@@ -103,7 +103,7 @@ def is_call(item: Json) -> bool:
 
 
 def is_unanswerable(output: Sequence[Json]) -> bool:
-    """Whether an output has a call that nobody can answer."""
+    """Whether an output has a call that no output can answer."""
     last = max((n for n, item in enumerate(output) if is_message(item)), default=-1)
     outputs = {
         (kind_of(item), item.get("call_id"))

@@ -3,7 +3,7 @@
 A `ResponseShape` knows the truth, which items the response has, and how the server shows each of
 them: in events that start, extend and finish the item, in the terminal event, or in some of these
 only. `ResponseShape.frames` are the frames, and `ResponseShape.output` is what a reader must make
-of them. Shapes from which nobody could tell the truth are not drawn.
+of them. Shapes that have no single right outcome are not drawn.
 """
 
 from __future__ import annotations

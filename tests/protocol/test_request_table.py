@@ -746,7 +746,7 @@ class TestCutOffResponses:
 
 
 class TestLateSteps:
-    """P5: a step between the end of a response and the next ``response.created`` is nobody's."""
+    """P5: a step between the end of a response and the next ``response.created`` has no owner."""
 
     @pytest.mark.parametrize("lane", [None, "lane-1"])
     @pytest.mark.parametrize("type_", LATE)

@@ -139,8 +139,8 @@ def error_message(status: int | None, headers: Mapping[str, str], body: bytes) -
     if body.lstrip().startswith(b"{"):
         with suppress(*lenient.DECODE_ERRORS):
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    told = {name: value for name, value in headers.items() if name not in NO_DETAIL}
-    own = {"type": "error", "headers": told} | ({} if status is None else {"status": status})
+    kept = {name: value for name, value in headers.items() if name not in NO_DETAIL}
+    own = {"type": "error", "headers": kept} | ({} if status is None else {"status": status})
     return msgspec.json.encode({**fields, **own})
 
 

@@ -52,7 +52,7 @@ class Message(Item, frozen=True, kw_only=True, tag="message"):
     """``in_progress``, ``completed`` or ``incomplete``; also in most other items."""
     phase: str | None = None
     """``commentary`` before or between tool calls, or ``final_answer``; `None` if the model does
-    not tell them apart. Servers may send other words. A message that is sent again keeps it."""
+    not distinguish them. Servers may send other words. A message that is sent again keeps it."""
 
     @property
     def output_text(self) -> str:

@@ -230,7 +230,7 @@ async def test_an_output_without_messages_is_no_answer(server: "ResponsesServer"
 
 
 @PARSERS
-async def test_calls_that_nobody_answers_are_named(server: "ResponsesServer", turns: str) -> None:
+async def test_calls_without_an_output_are_named(server: "ResponsesServer", turns: str) -> None:
     """A tool that is offered as its definition alone has no function that a run could call."""
     calls = [Call("look", call_id="call_1"), Call("dig", call_id="call_2")]
     tools = [{"type": "function", "name": call.name} for call in calls]
@@ -248,7 +248,9 @@ async def test_the_name_of_a_call_cannot_write_to_a_terminal(server: "ResponsesS
         await parse(server, "connection")
 
 
-async def test_a_text_beside_calls_is_said_with_the_calls(server: "ResponsesServer") -> None:
+async def test_a_text_beside_calls_is_in_the_error_with_the_calls(
+    server: "ResponsesServer",
+) -> None:
     server.reply("I will check.", calls=[Call("look", call_id="call_1", unoffered=True)])
     with pytest.raises(ParseMismatchError) as raised:
         await parse(server, "connection")

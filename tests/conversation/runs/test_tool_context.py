@@ -102,7 +102,7 @@ async def test_a_tool_with_a_context_can_be_called_directly() -> None:
     context = ToolContext(SHOP)
     assert await find_order(context, "7") == "paid"
     assert await find_order.invoke('{"number": "7"}', context=context) == "paid"
-    await context.progress("nobody reads this")
+    await context.progress("unread")
     with pytest.raises(RuntimeError, match="no call"):
         _ = context.call_id
     with pytest.raises(RuntimeError, match="no conversation"):
