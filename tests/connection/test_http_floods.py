@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.transport.http_peer import CHUNKED, END, chunk, connect_http, events_of, open_peer, reply
-from tests.transport.http_peer import sse as events
+from tests.transport.http_peer import (
+    CHUNKED,
+    END,
+    chunk,
+    connect_http,
+    events_of,
+    open_peer,
+    reply,
+    sse,
+)
 from trio_responses._transport.http import MAX_LINE_ENDS, ODD_BYTES, bounded_pieces
 
 SIZE = 64 * 1024
@@ -31,7 +39,7 @@ async def test_other_tasks_run_while_a_flood_is_parsed(kind: str) -> None:
             passes += 1
 
     async def answer_without_a_pause() -> int:
-        script = reply(CHUNKED, chunk(events(first)), FLOODS[kind], chunk(events(*rest)), END)
+        script = reply(CHUNKED, chunk(sse(first)), FLOODS[kind], chunk(sse(*rest)), END)
         async with (
             open_peer(script) as peer,
             connect_http(peer) as connection,
@@ -55,7 +63,7 @@ def test_pieces_with_many_line_ends_are_small(flood: bytes) -> None:
 
 
 def test_other_bytes_are_one_piece() -> None:
-    usual = events(*events_of("word " * 500))
+    usual = sse(*events_of("word " * 500))
     assert usual.count(b"\n") < MAX_LINE_ENDS
     assert bounded_pieces(usual) == [usual]
     assert bounded_pieces(b"") == []

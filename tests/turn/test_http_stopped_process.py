@@ -7,43 +7,22 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.transport.http_peer import CHUNKED, END, chunk, events_of, sse
-from trio_responses import FirstEventTimeout, Instrument, Timeouts, open_responses
+from tests.turn.stopping import LIMITS, Stop, answered, answers
+from trio_responses import FirstEventTimeout, open_responses
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from trio_responses import TurnRecord
 
-LIMITS = Timeouts(first_event=0.2, stall=0.2)
+__all__ = ["answered", "answers"]
+
 SIZE = 250_000
 """The size of the first event: several reads, and less than the buffer of a socket."""
-
-
-class Stop(Instrument):
-    """An instrument that stops the whole process, once a request was written."""
-
-    def __init__(self, answered: threading.Event) -> None:
-        self._answered = answered
-
-    def turn_sent(self, turn: TurnRecord) -> None:  # noqa: ARG002 - a hook
-        assert self._answered.wait(60)
-        time.sleep(1)  # the rest of the answer arrives, and the deadline passes
-
-
-@pytest.fixture(params=[True, False], ids=["answering", "silent"])
-def answers(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture
-def answered() -> threading.Event:
-    return threading.Event()
 
 
 @pytest.fixture

@@ -5,40 +5,20 @@ client is stopped by a hook that does not return.
 """
 
 import threading
-import time
 from collections.abc import Generator
 
 import pytest
 import trio
 
 from tests.turn.rig import created, delta, encoded, ended
-from trio_responses import FirstEventTimeout, Instrument, Timeouts, TurnRecord, open_responses
+from tests.turn.stopping import LIMITS, Stop, answered, answers
+from trio_responses import FirstEventTimeout, open_responses
 from trio_responses.testing import open_test_server
 
-LIMITS = Timeouts(first_event=0.2, stall=0.2)
+__all__ = ["answered", "answers"]
+
 SIZE = 90_000
 """The size of the first event: more than one read, and less than the buffer of a socket."""
-
-
-class Stop(Instrument):
-    """An instrument that stops the whole process, once a request was written."""
-
-    def __init__(self, answered: threading.Event) -> None:
-        self._answered = answered
-
-    def turn_sent(self, turn: TurnRecord) -> None:  # noqa: ARG002 - a hook
-        assert self._answered.wait(60)
-        time.sleep(1)  # the rest of the answer arrives, and the deadline passes
-
-
-@pytest.fixture(params=[True, False], ids=["answering", "silent"])
-def answers(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture
-def answered() -> threading.Event:
-    return threading.Event()
 
 
 @pytest.fixture
