@@ -39,6 +39,7 @@ from trio_responses import (
 from trio_responses._errors import api_error, failed_response_error, handshake_error
 from trio_responses._safe_text import Secrets, printable
 from trio_responses._transport.reasons import describe_dial_error
+from trio_responses._wire.errors import decode_error, error_message
 from trio_responses.testing import open_test_server
 
 SECRET: Final = "a-key-of-this-module-0123"
@@ -462,3 +463,19 @@ async def open_a_server() -> None:
 def test_under_asyncio_the_error_names_trio(program: Callable[[], Any]) -> None:
     with pytest.raises(RuntimeError, match=r"needs Trio.*trio\.run\(main\), not with asyncio"):
         asyncio.run(program())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "asks"),
+    [
+        (404, b"<html>", True),
+        (404, b'{"detail":"Not Found"}', True),
+        (404, b'{"error":{"message":"No response resp_1.","code":"not_found"}}', False),
+        (400, b"<html>", False),
+    ],
+)
+def test_a_404_without_a_reason_asks_about_the_base_url(
+    status: int, body: bytes, *, asks: bool
+) -> None:
+    error = api_error(decode_error(error_message(status, {}, body)))
+    assert ("is the base URL right? /v1 may be missing in it" in str(error)) is asks
