@@ -15,7 +15,7 @@ from tests.transport.http_peer import (
     reply,
     sse,
 )
-from trio_responses._transport.http import MAX_LINE_ENDS, ODD_BYTES, bounded_pieces
+from trio_responses._transport.http_stream import MAX_LINE_ENDS, ODD_BYTES, bounded_pieces
 
 SIZE = 64 * 1024
 FLOODS = {

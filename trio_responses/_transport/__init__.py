@@ -1,1 +1,1 @@
-"""The WebSocket transport: dial, proxy, TLS, upgrade, receiving and sending of messages."""
+"""The transports, WebSocket and HTTP: dial, proxy, TLS, and messages in both directions."""

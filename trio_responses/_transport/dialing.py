@@ -11,6 +11,7 @@ import trio
 from trio_responses._errors import ConnectError, ConnectTimeout
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._settings import RetryPolicy
+from trio_responses._transport.proxy import host_and_port
 from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
 from trio_responses._transport.tls import TLSStream, default_ssl_context
 
@@ -111,3 +112,16 @@ async def check_reachable(config: ConnectionConfig) -> None:
             await trio.aclose_forcefully(stream)
     if scope.cancelled_caught:
         raise ConnectTimeout("dial", limit)
+
+
+def connect_timeout(
+    phase: str, config: ConnectionConfig, seconds: float | None = None
+) -> ConnectTimeout:
+    """Return the exception for a step of opening a byte stream that did not finish in time.
+
+    :param phase: the step: ``dial``, ``tls`` or ``upgrade``.
+    :param seconds: the limit; by default ``timeouts.connect``.
+    """
+    address = host_and_port(config.endpoint.host, config.endpoint.port)
+    limit = config.timeouts.connect if seconds is None else seconds
+    return ConnectTimeout(phase, limit, address=address)

@@ -21,14 +21,12 @@ from trio_responses._errors import (
     ConnectError,
     ConnectionClosed,
     ConnectionLost,
-    ConnectTimeout,
     KeepaliveTimeout,
     SendTimeout,
 )
 from trio_responses._protocol.frames import FrameReader, encode_text_frame
 from trio_responses._transport.control_stream import ControlStream
-from trio_responses._transport.dialing import dial_server, start_tls
-from trio_responses._transport.proxy import host_and_port
+from trio_responses._transport.dialing import connect_timeout, dial_server, start_tls
 from trio_responses._transport.state import TransportState, TransportTrigger, WriteState
 
 if TYPE_CHECKING:
@@ -84,23 +82,19 @@ async def connect_transport(
                     _run_websocket, stream, control_stream, config, headers
                 )
             if transport is None:
-                raise ConnectTimeout(phase, upgrade_limit, address=_address(config))
+                raise connect_timeout(phase, config, upgrade_limit)
             if isinstance(transport, ConnectError):
                 raise transport
             # The closing handshake needs these tasks, also when the nursery is cancelled.
             control_stream.scope.shield = True
             return transport
-        raise ConnectTimeout(phase, config.timeouts.connect, address=_address(config))
+        raise connect_timeout(phase, config)
     except BaseException:
         if control_stream is not None:
             control_stream.scope.cancel()
         if stream is not None:
             await trio.aclose_forcefully(stream)
         raise
-
-
-def _address(config: ConnectionConfig) -> str:
-    return host_and_port(config.endpoint.host, config.endpoint.port)
 
 
 @trio.lowlevel.enable_ki_protection
