@@ -62,7 +62,6 @@ __all__ = [
     "decode_headers",
     "is_http_installed",
     "read_body",
-    "resume_command",
     "target_of",
     "unsupported",
 ]
@@ -88,7 +87,6 @@ NOT_IN_BODY: Final = ("type", "stream", "stream_id", "generate")
 """The fields of a command that are left out or replaced in the body of a ``POST``."""
 QUOTED: Final = (b'"stream"', b'"stream_id"', b'"generate"', b'"background"')
 """Text in a command for which its fields have to be decoded."""
-RESUME: Final = "trio_responses.resume"
 ENDING_TYPES: Final = frozenset(
     {
         "error",
@@ -523,11 +521,6 @@ def _request_of(command: bytes, resource: str) -> _Request:
         return _Request("POST", resource, STREAMED + command[len(COMMAND) :], resumable=False)
     fields = msgspec.json.decode(command, type=dict[str, msgspec.Raw])
     kind = bytes(fields.get("type", b"null")).decode(errors="replace").strip('"')
-    if kind == RESUME:
-        resume = msgspec.json.decode(command, type=_Resume)
-        query = {"stream": True, "starting_after": resume.starting_after}
-        target = target_of(resource, resume.response_id, query=query)
-        return _Request("GET", target, None, resumable=True)
     if kind != "response.create":
         raise unsupported(f"the command {kind}")
     if fields.get("generate") == msgspec.Raw(b"false"):
@@ -536,21 +529,6 @@ def _request_of(command: bytes, resource: str) -> _Request:
     background = fields.get("background") == msgspec.Raw(b"true")
     body = msgspec.json.encode({"stream": True, **rest})
     return _Request("POST", resource, body, resumable=background)
-
-
-class _Resume(msgspec.Struct, tag_field="type", tag=RESUME):
-    """The command for the events of a response that runs already."""
-
-    response_id: str
-    starting_after: int | None = None
-
-
-def resume_command(response_id: str, starting_after: int | None) -> bytes:
-    """Return the command for the events of a response that runs already.
-
-    :param starting_after: the ``sequence_number`` of the last event that was received.
-    """
-    return msgspec.json.encode(_Resume(response_id, starting_after))
 
 
 def target_of(resource: str, *path: str, query: Mapping[str, Any] | None = None) -> str:
