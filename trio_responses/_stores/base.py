@@ -152,6 +152,9 @@ class StoreBase(ABC):
         """Return conversations in the order of their ids: see `ConversationStore.list`."""
         if limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit!r}")
+        for name, value in (("prefix", prefix), ("after", after)):
+            if value:
+                check_id(name, value)
         return await self._call("list", partial(self._list, prefix, after, limit))
 
     async def delete(self, conversation_id: str) -> bool:
@@ -187,13 +190,20 @@ class StoreBase(ABC):
     async def _delete(self, conversation_id: str) -> bool: ...
 
     async def _call(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Make attempts at an operation until one succeeds, within the timeout.
+        """Make attempts at an operation of the open store.
 
-        :raises StoreUnavailable: when none does.
+        :raises StoreUnavailable: when none succeeds within the timeout.
         """
         if not self._is_open:
             name = type(self).__name__
             raise RuntimeError(f"a {name} is used inside its block: async with {name}(...)")
+        return await self._retry(operation, attempt)
+
+    async def _retry(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make attempts at an operation until one succeeds, within the timeout.
+
+        :raises StoreUnavailable: when none does.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         reason, pause = "", FIRST_PAUSE
         with trio.move_on_after(self.timeout):
