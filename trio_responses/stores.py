@@ -25,6 +25,7 @@ from trio_responses._stores.interface import (
     StoredConversation,
 )
 from trio_responses._stores.memory import MemoryStore
+from trio_responses._stores.postgres import PostgresStore
 from trio_responses._stores.sqlite import SQLiteStore
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Lease",
     "LeaseLost",
     "MemoryStore",
+    "PostgresStore",
     "Record",
     "SQLiteStore",
     "StoreError",
