@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-PASSWORD = "sesame-0pen"
+PASSWORD = "sk-secret-and-wrong"
 
 
 def find_programs() -> Path | None:
@@ -114,7 +114,7 @@ def run_postgres() -> Generator[PostgresServer]:
     programs = find_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: initdb was not found")
-    pytest.importorskip("psycopg", reason="psycopg is not installed: the extra postgres")
+    psycopg = pytest.importorskip("psycopg", reason="the extra postgres is not installed")
     # The path of a Unix socket has at most 107 bytes, so not in the folder of the test.
     folder = Path(tempfile.mkdtemp(prefix="tr-pg-"))
     server = PostgresServer(programs, folder)
@@ -122,6 +122,8 @@ def run_postgres() -> Generator[PostgresServer]:
         server.create()
         server.start()
         try:
+            with psycopg.connect(server.dsn()) as connection:
+                connection.execute("CREATE ROLE guest LOGIN PASSWORD 'another one'")
             yield server
         finally:
             server.stop()

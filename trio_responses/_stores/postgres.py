@@ -118,10 +118,11 @@ class PostgresStore(SQLStore):
 
     def _connect(self) -> PostgresDatabase:
         database = self._database(self._target)
-        if database.encoding != "UTF8":
+        encoding = database.encoding
+        if encoding != "UTF8":
             database.close()
             raise StoreError(
-                f"the encoding of the PostgreSQL database is {database.encoding}: create one with"
-                " the encoding UTF8, which can store all ids"
+                f"the encoding of the PostgreSQL database is {encoding}: create one with the"
+                " encoding UTF8, which can store all ids"
             )
         return database

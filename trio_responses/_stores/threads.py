@@ -72,9 +72,14 @@ class WorkerThreads(Generic[C]):
             self._is_closed = True
             for connection in self._busy:
                 connection.stop()
+        waiting: list[object] = []
         with trio.move_on_after(seconds):
-            for _ in range(self._size):
-                await self._limiter.acquire_on_behalf_of(object())
+            while len(waiting) < self._size:
+                borrower = object()
+                await self._limiter.acquire_on_behalf_of(borrower)
+                waiting.append(borrower)
+        for borrower in waiting:
+            self._limiter.release_on_behalf_of(borrower)
         with trio.move_on_after(seconds):
             await trio.to_thread.run_sync(
                 self._close_idle, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
