@@ -25,6 +25,7 @@ from trio_responses._stores.interface import (
     StoredConversation,
 )
 from trio_responses._stores.memory import MemoryStore
+from trio_responses._stores.redis import RedisStore
 
 __all__ = [
     "ConversationBusy",
@@ -34,6 +35,7 @@ __all__ = [
     "LeaseLost",
     "MemoryStore",
     "Record",
+    "RedisStore",
     "StoreError",
     "StoreUnavailable",
     "StoredConversation",

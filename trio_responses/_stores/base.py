@@ -194,6 +194,10 @@ class StoreBase(ABC):
         if not self._is_open:
             name = type(self).__name__
             raise RuntimeError(f"a {name} is used inside its block: async with {name}(...)")
+        return await self._repeat(operation, attempt)
+
+    async def _repeat(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make attempts as `_call` does, also while the store is being opened."""
         await trio.lowlevel.checkpoint_if_cancelled()
         reason, pause = "", FIRST_PAUSE
         with trio.move_on_after(self.timeout):
