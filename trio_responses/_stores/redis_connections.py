@@ -15,12 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import trio
-from coredis.connection import (
-    TCPConnection,
-    TCPLocation,
-    UnixDomainSocketConnection,
-    UnixDomainSocketLocation,
-)
+from anyio import aclose_forcefully, connect_tcp, connect_unix
+from coredis.connection import BaseConnection, TCPLocation, UnixDomainSocketLocation
 from coredis.exceptions import (
     AskError,
     AuthenticationError,
@@ -42,7 +38,8 @@ from trio_responses._stores.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from coredis.connection import BaseConnection
+    from anyio.abc import ByteStream
+    from coredis.connection import Location
 
     from trio_responses._stores.redis_scripts import Script
 
@@ -78,19 +75,47 @@ class RedisAddress:
             raise ConfigurationError(f"url must be like {FORMS}; the given one is not")
         self._secrets = Secrets()
         self._secrets.add_headers([("password", options.get("password", ""))])
-        self._location = options.pop("location")
-        self._options = options
+        self._location: TCPLocation | UnixDomainSocketLocation = options.pop("location")
+        self._ssl_context = None
         if options.pop("is_secure"):
-            options["ssl_context"] = ssl_context or ssl.create_default_context()
+            self._ssl_context = ssl_context or ssl.create_default_context()
+        self._options = options
 
     def __repr__(self) -> str:
         return f"RedisAddress({str(self._location)!r})"
 
-    def make_connection(self) -> BaseConnection:
-        """Return a connection that is not open yet."""
+    async def open_stream(self) -> ByteStream:
+        """Open a stream to the server, with TLS for ``rediss://``."""
         if isinstance(self._location, UnixDomainSocketLocation):
-            return UnixDomainSocketConnection(self._location, **self._options)
-        return TCPConnection(self._location, socket_keepalive=True, **self._options)
+            return await connect_unix(self._location.path)
+        host, port, context = self._location.host, self._location.port, self._ssl_context
+        if context is None:
+            return await connect_tcp(host, port)
+        return await connect_tcp(
+            host, port, tls=True, ssl_context=context, tls_standard_compatible=False
+        )
+
+    def make_connection(self, stream: ByteStream) -> Connection:
+        """Return a connection that will use an open stream."""
+        return Connection(stream, self._location, **self._options)
+
+
+class Connection(BaseConnection):
+    """A connection of coredis over a stream that is open already.
+
+    Coredis would open the stream itself, but would leave unclosed buffers behind when that fails.
+    """
+
+    def __init__(self, stream: ByteStream, location: Location, **options: Any) -> None:
+        super().__init__(location, **options)
+        self._open_stream = stream
+
+    async def _connect(self) -> ByteStream:
+        return self._open_stream
+
+    def describe(self) -> str:
+        """Return the address, without the credentials."""
+        return f"<Connection to {self.location}>"
 
 
 def _parse_options(url: str) -> dict[str, Any] | None:
@@ -132,7 +157,7 @@ class RedisConnections:
         self._nursery = nursery
         self._address = address
         self._slots = trio.Semaphore(limit)
-        self._idle: list[BaseConnection] = []
+        self._idle: list[Connection] = []
 
     async def run_script(self, script: Script, keys: list[bytes], *arguments: Argument) -> Any:
         """Run a script, and send its text where Redis does not know it: after a restart."""
@@ -189,7 +214,7 @@ class RedisConnections:
                 raise answer
         return answers
 
-    def _take_idle(self) -> BaseConnection | None:
+    def _take_idle(self) -> Connection | None:
         """Return the connection that was used last, and forget those that were lost."""
         while self._idle:
             connection = self._idle.pop()
@@ -197,19 +222,21 @@ class RedisConnections:
                 return connection
         return None
 
-    async def _connect(self) -> BaseConnection:
-        connection = self._address.make_connection()
+    async def _connect(self) -> Connection:
+        stream = await self._address.open_stream()
+        connection = self._address.make_connection(stream)
         try:
             error: Exception | None = await self._nursery.start(self._serve, connection)
         except BaseException:
             connection.invalidate()
+            await aclose_forcefully(stream)
             raise
         if error is not None:
             raise error
         return connection
 
     async def _serve(
-        self, connection: BaseConnection, *, task_status: trio.TaskStatus[Exception | None]
+        self, connection: Connection, *, task_status: trio.TaskStatus[Exception | None]
     ) -> None:
         """Run a connection, and pass its failure to the task that opens it."""
         try:
@@ -245,8 +272,9 @@ def _translate(error: Exception) -> Exception:
     cause = error.__cause__
     if cause is not None:
         text += f": {printable(str(cause))}"
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return StoreError(f"the certificate of Redis is not accepted: {cause.verify_message}")
+    for each in error, cause:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return StoreError(f"the certificate of Redis is not accepted: {each.verify_message}")
     if not isinstance(error, TRANSIENT) and not TRANSIENT_TEXT.search(str(error)):
         for kind, refusal, message in REFUSALS:
             if isinstance(error, kind):
