@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncGenerator
 
-__all__ = ["RedisServer", "needs_redis", "open_redis_server", "open_redis_store"]
+__all__ = [
+    "Proxy",
+    "RedisServer",
+    "needs_redis",
+    "open_proxy",
+    "open_redis_server",
+    "open_redis_store",
+]
 
 SERVER = shutil.which("redis-server")
 CLIENT = shutil.which("redis-cli")
@@ -102,3 +109,58 @@ async def open_redis_store(**options: Any) -> AsyncGenerator[RedisStore, None]:
     """
     async with open_redis_server() as server, RedisStore(server.url, **options) as store:
         yield store
+
+
+class Proxy:
+    """A proxy before a server, which can stop to forward without closing a connection."""
+
+    def __init__(self, path: Path, nursery: trio.Nursery, target: RedisServer) -> None:
+        self.url = f"unix://{path}"
+        self.target = target
+        self._path = path
+        self._nursery = nursery
+        self._scopes: list[trio.CancelScope] = []
+
+    def stall(self) -> None:
+        """Stop to forward what goes over the connections that are open now."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Accept connections."""
+        with trio.socket.socket(trio.socket.AF_UNIX) as listener:
+            await listener.bind(str(self._path))
+            listener.listen()
+            task_status.started()
+            while True:
+                accepted, _ = await listener.accept()
+                self._nursery.start_soon(self._forward, trio.SocketStream(accepted))
+
+    async def _forward(self, client: trio.SocketStream) -> None:
+        async with client, await trio.open_unix_socket(str(self.target.path)) as server:
+            with trio.CancelScope() as scope:
+                self._scopes.append(scope)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._copy, client, server, nursery.cancel_scope)
+                    nursery.start_soon(self._copy, server, client, nursery.cancel_scope)
+            if scope.cancelled_caught:
+                await trio.sleep_forever()
+
+    async def _copy(
+        self, source: trio.SocketStream, target: trio.SocketStream, ended: trio.CancelScope
+    ) -> None:
+        with suppress(trio.BrokenResourceError):
+            async for data in source:
+                await target.send_all(data)
+        ended.cancel()
+
+
+@asynccontextmanager
+async def open_proxy(target: RedisServer) -> AsyncGenerator[Proxy, None]:
+    """Run a proxy for the length of the block."""
+    with TemporaryDirectory() as folder:
+        async with trio.open_nursery() as nursery:
+            proxy = Proxy(Path(folder) / "proxy", nursery, target)
+            await nursery.start(proxy.run)
+            yield proxy
+            nursery.cancel_scope.cancel()

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 import trustme
 
-from tests.stores.redis_server import needs_redis, open_redis_server
+from tests.stores.redis_server import needs_redis, open_proxy, open_redis_server
 from trio_responses import ConfigurationError
 from trio_responses._stores import redis as redis_module
 from trio_responses.stores import (
@@ -510,6 +510,44 @@ def replace_answers(monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None
     monkeypatch.setattr(BaseConnection, "create_request", create_request)
 
 
+async def test_a_connection_that_does_not_answer_is_replaced(server: RedisServer) -> None:
+    async with open_proxy(server) as proxy, RedisStore(proxy.url, timeout=6) as store:
+        await save(store, "work", b"1")
+        proxy.stall()
+        assert await store.read("work", 0) == [Record(b"1")]
+
+
+async def test_after_a_failover_no_connection_to_the_old_primary_is_left(
+    server: RedisServer,
+) -> None:
+    async with (
+        open_redis_server() as successor,
+        open_proxy(server) as proxy,
+        RedisStore(proxy.url, timeout=60) as store,
+    ):
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(save, store, f"{number}", b"1")
+        await server.command("replicaof", "127.0.0.1", 1)
+        proxy.target = successor
+        await save(store, "work", b"1")
+        assert await successor.command("exists", HEAD) == "1"
+        with trio.fail_after(300):
+            while len((await server.command("client", "list")).splitlines()) > 1:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+
+
+async def test_a_call_that_outlives_the_block_fails(server: RedisServer) -> None:
+    async def call(store: RedisStore) -> None:
+        with pytest.raises(RuntimeError, match="the block of the store ended"):
+            await store.get("work")
+
+    async with trio.open_nursery() as nursery, RedisStore(server.url, timeout=60) as store:
+        server.send_signal(signal.SIGSTOP)
+        nursery.start_soon(call, store)
+        await trio.testing.wait_all_tasks_blocked()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -636,26 +674,36 @@ async def test_opening_can_be_cancelled_at_any_point(server: RedisServer, checkp
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("part", ["_reader_task", "_writer_task", "run"])
 async def test_a_crash_of_a_connection_does_not_end_the_block(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     from coredis.connection import BaseConnection  # noqa: PLC0415 - an extra
 
-    await save(store, "work", b"1")
-    store.timeout = 0.3
+    work = getattr(BaseConnection, part)
 
-    async def crash(_self: BaseConnection) -> None:
-        await trio.lowlevel.checkpoint()
-        raise ZeroDivisionError
+    async def crash(self: BaseConnection, **options: Any) -> None:
+        try:
+            if options:
+                await work(self, **options)
+        finally:
+            raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(BaseConnection, "_writer_task", crash)
+        patch.setattr(BaseConnection, part, crash)
         for connection in store._redis._idle:
             connection.invalidate()
-        with pytest.raises(StoreUnavailable):
-            await store.get("work")
+        if part == "run":  # it crashes when it has ended
+            await save(store, "work", b"1")
+            for connection in store._redis._idle:
+                connection.invalidate()
+            await trio.testing.wait_all_tasks_blocked()
+        else:
+            store.timeout = 0.3
+            with pytest.raises(StoreUnavailable):
+                await store.get("work")
     store.timeout = 60
-    assert await store.get("work") is not None
+    await save(store, "work", b"2")
 
 
 async def test_a_store_is_opened_again_after_its_block(server: RedisServer) -> None:

@@ -185,6 +185,8 @@ class RedisConnections:
         :raises StoreError: when the server refuses a command.
         """
         async with self._slots:
+            if self._nursery.cancel_scope.cancel_called:
+                raise RuntimeError("the block of the store ended during a call")
             try:
                 return await self._exchange(commands)
             except Exception as error:  # noqa: BLE001 - coredis raises what it met in its tasks
