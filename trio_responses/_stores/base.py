@@ -187,17 +187,20 @@ class StoreBase(ABC):
     async def _delete(self, conversation_id: str) -> bool: ...
 
     async def _call(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Make attempts at an operation until one succeeds, within the timeout.
+        """Make attempts at an operation of the open store.
 
-        :raises StoreUnavailable: when none does.
+        :raises StoreUnavailable: when none succeeds within the timeout.
         """
         if not self._is_open:
             name = type(self).__name__
             raise RuntimeError(f"a {name} is used inside its block: async with {name}(...)")
-        return await self._repeat(operation, attempt)
+        return await self._retry(operation, attempt)
 
-    async def _repeat(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Make attempts as `_call` does, also while the store is being opened."""
+    async def _retry(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make attempts at an operation until one succeeds, within the timeout.
+
+        :raises StoreUnavailable: when none does.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         reason, pause = "", FIRST_PAUSE
         with trio.move_on_after(self.timeout):

@@ -70,7 +70,7 @@ FIELDS: Final = (
 )
 LOST: Final = {
     b"gone": "the conversation was deleted, or has expired",
-    b"taken": "another owner took over",
+    b"taken": "it was released, or another owner took over",
 }
 
 
@@ -144,7 +144,7 @@ class RedisStore(StoreBase):
         nursery = await manager.__aenter__()
         try:
             self._redis = RedisConnections(nursery, self._address, self._max_connections)
-            await self._repeat("open", self._check_server)
+            await self._retry("open", self._check_server)
         except BaseException as error:
             nursery.cancel_scope.cancel()
             await manager.__aexit__(type(error), error, error.__traceback__)

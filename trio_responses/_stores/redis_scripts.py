@@ -36,6 +36,8 @@ local function now()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
+-- Larger than the token before, and larger than all tokens before a deletion or an expiry.
+local function next_token(token) return whole(math.max(token + 1, now())) end
 """
 
 
@@ -64,16 +66,15 @@ ACQUIRE: Final = Script(
     + """
 -- ARGV: owner, microseconds -> 'leased', token | 'busy', microseconds left
 local known = redis.call('HMGET', head, 'token', 'owner', 'until', 'length')
-local token, time = tonumber(known[1] or '0'), now()
+local token, time = known[1] or '0', now()
 if known[2] ~= ARGV[1] then
   local left = tonumber(known[3] or '0') - time
   if left > 0 then return {'busy', whole(left)} end
-  -- Larger than the token before, and larger than all tokens before a deletion or an expiry.
-  token = math.max(token + 1, time)
+  token = next_token(token)
 end
-redis.call('HSET', head, 'token', whole(token), 'owner', ARGV[1])
+redis.call('HSET', head, 'token', token, 'owner', ARGV[1])
 lease_until(time + tonumber(ARGV[2]), known[4])
-return {'leased', whole(token)}
+return {'leased', token}
 """
 )
 
@@ -90,13 +91,13 @@ return {'renewed'}
 )
 
 RELEASE: Final = Script("""
--- ARGV: token -> nothing
+-- ARGV: token -> 'released' | 'lost'. From then on the token is not the latest one.
 local known = redis.call('HMGET', head, 'token', 'length')
 if known[1] ~= ARGV[1] then return {'lost'} end
 if tonumber(known[2] or '0') == 0 then
   redis.call('UNLINK', unpack(KEYS))
 else
-  redis.call('HSET', head, 'owner', '', 'until', '0')
+  redis.call('HSET', head, 'token', next_token(known[1]), 'owner', '', 'until', '0')
 end
 return {'released'}
 """)
