@@ -82,12 +82,11 @@ class RedisStore(StoreBase):
     conversation would be as it was minutes ago, or be gone. The store checks this as it opens, and
     raises `ConfigurationError` otherwise.
 
-    With ``appendfsync everysec``, the default of Redis, a power failure loses the changes of the
-    last second, and with them turns that were saved; a crash of Redis alone loses nothing. With
-    ``appendfsync always`` a power failure loses nothing that was saved. A failover to a replica
-    loses the changes that the replica did not have yet. In all these cases an owner that is ahead
-    of the store gets an error with its next save, and a later lease still has a larger token,
-    unless the clock of the server was set back.
+    With ``appendfsync everysec``, the default of Redis, a power failure loses the changes of about
+    the last second, and with them turns that were saved. With ``appendfsync always`` it loses
+    nothing that was saved. A failover to a replica loses the changes that the replica did not have
+    yet. In all these cases an owner that is ahead of the store gets an error with its next save,
+    and a later lease has a larger token, unless the clock of the server was set back.
 
     :param url: ``redis://user:password@host:6379/0``, ``rediss://`` for TLS, or
         ``unix:///path/to/socket?db=0``. User and password are percent-encoded.
