@@ -26,6 +26,7 @@ from trio_responses._stores.interface import (
 )
 from trio_responses._stores.memory import MemoryStore
 from trio_responses._stores.postgres import PostgresStore
+from trio_responses._stores.redis import RedisStore
 from trio_responses._stores.sqlite import SQLiteStore
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "MemoryStore",
     "PostgresStore",
     "Record",
+    "RedisStore",
     "SQLiteStore",
     "StoreError",
     "StoreUnavailable",
