@@ -153,7 +153,7 @@ async def test_a_lease_that_was_released_is_not_renewed(open_store: OpenStore) -
     async with open_store() as store:
         lease = await save(store, "a", "x")
         await store.release(lease)
-        with pytest.raises(LeaseLost, match="it was released"):
+        with pytest.raises(LeaseLost, match="released"):
             await store.renew(lease, seconds=1000)
         assert (await store.acquire("a", "next", seconds=10)).token > lease.token
 
@@ -228,8 +228,8 @@ async def test_a_refused_append_changes_nothing(open_store: OpenStore) -> None:
         before = await store.get("a")
         with pytest.raises(ConversationTooLarge):
             await store.append(lease, 2, records("x" * 5, "y" * 6), base=2)
-        with pytest.raises(StoreError, match="number 3"):
-            await store.append(lease, 3, records("3"))
+        with pytest.raises(StoreError, match="do not continue the log"):
+            await store.append(lease, 3, records("3"))  # the next one is 2
         assert await store.get("a") == before
         assert await data(store, "a") == [b"0", b"1"]
 

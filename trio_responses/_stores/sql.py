@@ -294,25 +294,19 @@ class SQLStore(StoreBase):
 
     async def _renew(self, lease: Lease, seconds: float) -> None:
         def work(sql: Statements) -> None:
-            # The owner is compared as well: a renewal that takes effect after the release would
-            # make the next owner wait.
-            renewed = sql.execute(
+            self._lock_row(sql, lease)
+            sql.execute(
                 """
                 UPDATE {conversations} SET
                     leased_until = {now} + :seconds,
                     expires_at = CASE WHEN length = 0
                         THEN {now} + :seconds + :empty ELSE expires_at END
-                WHERE id = :id AND token = :token AND owner = :owner AND {alive}
+                WHERE id = :id
                 """,
                 id=lease.conversation_id,
-                token=lease.token,
-                owner=lease.owner,
                 seconds=seconds,
                 empty=EMPTY_SECONDS,
             )
-            if not renewed:
-                self._lock_row(sql, lease)
-                raise LeaseLost(lease, "it was released")
 
         await self._transact(work)
 
@@ -323,9 +317,10 @@ class SQLStore(StoreBase):
                 "DELETE FROM {conversations} WHERE id = :id AND token = :token AND length = 0",
                 **known,
             )
+            # No lease has the token 0.
             sql.execute(
-                "UPDATE {conversations}"
-                " SET owner = '', leased_until = {now} WHERE id = :id AND token = :token",
+                "UPDATE {conversations} SET owner = '', token = 0, leased_until = 0"
+                " WHERE id = :id AND token = :token",
                 **known,
             )
 
@@ -344,7 +339,7 @@ class SQLStore(StoreBase):
         if found is None:
             raise LeaseLost(lease, "the conversation was deleted, or has expired")
         if found[0] != lease.token:
-            raise LeaseLost(lease, "another owner took over")
+            raise LeaseLost(lease, "it was released, or another owner took over")
         return found[1:]
 
     # --- The log -------------------------------------------------------------------------
@@ -360,7 +355,8 @@ class SQLStore(StoreBase):
             known = length - position
             if not 0 <= known <= len(records):
                 raise StoreError(
-                    f"the records begin with number {position}, and the log ends before {length}"
+                    f"the records {position} to {position + len(records) - 1} do not continue the"
+                    f" log, which ends before {length}"
                 )
             # An attempt that was abandoned may run last: it does not move the base back.
             new_base = old_base if base is None else max(old_base, base)

@@ -129,8 +129,9 @@ class SQLiteStore(SQLStore):
         await self._open_tables()
 
     async def _close(self) -> None:
-        await self._readers.close(self._attempt_seconds)
-        await self._writers.close(self._attempt_seconds)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._readers.close, self._attempt_seconds)
+            nursery.start_soon(self._writers.close, self._attempt_seconds)
 
     async def _transact(self, work: Work[T], *, write: bool = True) -> T:
         threads = self._writers if write else self._readers
