@@ -223,15 +223,13 @@ class RunStream:
 
     async def _run(self) -> AsyncGenerator[RunEvent, None]:
         """Alternate turns and tool calls, until a response has no call that a tool answers."""
-        history, calls, config = self._history, self._calls, self._config
+        calls, config = self._calls, self._config
         settings = config.settings
         request = await self._begin_request()
         if request is not None and request.ended:
             self._response = self.responses[-1]
             return
         new = self._new
-        if request is None or request.latest is None:
-            history.unsent = new = new or history.unsent
         if not new and calls.has_pending_calls:  # the turn with the forced call was an earlier one
             settings = _without_forced_call(settings)
         if config.repeat_interrupted:
@@ -250,8 +248,7 @@ class RunStream:
             outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
             # Calls without output are left to the caller, or the history was replaced meanwhile.
             if self.responses and len(outputs) < len(pending):
-                if all(calls.has_ended(key) for key in handled):
-                    await self._end_request(request)
+                await self._end_request(request, handled)
                 break
             input_items, new = RawItems.join(outputs) + new, RawItems()
             self._check_has_input(input_items, settings)
@@ -274,20 +271,23 @@ class RunStream:
         :raises ConfigurationError: for an unsuitable id, and one that was used with another input.
         :raises RequestInterrupted: if it was interrupted, and other turns have followed.
         """
-        journal, request_id = self._config.journal, self._config.request_id
-        if journal is None or request_id is None:
-            return None
-        request = await journal.begin_request(request_id, self._new)
-        request.ends_with = self._is_answer
-        if request.latest is not None:
+        journal, request_id, request = self._config.journal, self._config.request_id, None
+        if journal is not None and request_id is not None:
+            request = await journal.begin_request(request_id, self._new)
+            request.ends_with = self._is_answer
+        if request is not None and request.latest is not None:
             self._new = RawItems()  # the history has the input
             self.responses.append(request.latest)
             _check_answerable(self.responses)
+        else:
+            self._history.unsent = self._new = self._new or self._history.unsent
         return request
 
-    async def _end_request(self, request: ActiveRequest | None) -> None:
-        """Save that the last Response is the answer of the request."""
-        if request is not None and self._config.journal is not None:
+    async def _end_request(self, request: ActiveRequest | None, handled: Iterable[CallKey]) -> None:
+        """Save that the last Response is the answer, if the calls that tools answer have ended."""
+        if request is None or self._config.journal is None:
+            return
+        if all(self._calls.has_ended(key) for key in handled):
             self._config.journal.record_answer(request)
             await self._history.save()
 

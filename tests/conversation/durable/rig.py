@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import trio
@@ -19,9 +19,9 @@ class FaultyStore(MemoryStore):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.before: dict[str, Callable[[], Awaitable[None]]] = {}
+        self.before: dict[str, Callable[[], Awaitable[object]]] = {}
         """Called before the effect of an operation."""
-        self.after: dict[str, Callable[[], Awaitable[None]]] = {}
+        self.after: dict[str, Callable[[], Awaitable[object]]] = {}
         """Called after the effect of an operation."""
         self.appended: list[bytes] = []
         """The data of all records, in the order in which they were appended."""
@@ -38,45 +38,6 @@ class FaultyStore(MemoryStore):
         """Append records, and note them."""
         await super().append(lease, position, records, base=base)
         self.appended += [record.data for record in records]
-
-
-async def unavailable() -> None:
-    """Fail as a store whose engine is away."""
-    await trio.lowlevel.checkpoint()
-    raise StoreUnavailable("append", 10.0)
-
-
-@asynccontextmanager
-async def open_owner(
-    server: ResponsesServer,
-    backend: ConversationStore,
-    conversation_id: str = "work",
-    /,
-    **options: Any,
-) -> AsyncGenerator[Conversation, None]:
-    """Open a durable conversation on a connection of its own, as another process would."""
-    async with (
-        open_steady(server) as connection,
-        connection.durable_conversation(
-            backend, conversation_id, **{"model": "m", **options}
-        ) as conversation,
-    ):
-        yield conversation
-
-
-async def records(store: ConversationStore, conversation_id: str = "work") -> list[dict[str, Any]]:
-    """Return the records of a conversation from its base on, decoded."""
-    stored = await store.get(conversation_id)
-    assert stored is not None
-    found: list[Record] = []
-    while stored.base + len(found) < stored.length:
-        found += await store.read(conversation_id, stored.base + len(found))
-    return [msgspec.json.decode(record.data) for record in found]
-
-
-async def record_types(store: ConversationStore, conversation_id: str = "work") -> list[str]:
-    """Return the types of the records of a conversation from its base on."""
-    return [record["type"] for record in await records(store, conversation_id)]
 
 
 class Killed(BaseException):
@@ -128,3 +89,43 @@ class ProcessStore:
         }:
             raise AttributeError(name)
         return partial(self._call, name)
+
+
+async def unavailable() -> None:
+    """Fail as a store whose engine is away."""
+    await trio.lowlevel.checkpoint()
+    raise StoreUnavailable("append", 10.0)
+
+
+@asynccontextmanager
+async def open_owner(
+    server: ResponsesServer,
+    backend: ConversationStore | ProcessStore,
+    conversation_id: str = "work",
+    /,
+    **options: Any,
+) -> AsyncGenerator[Conversation, None]:
+    """Open a durable conversation on a connection of its own, as another process would."""
+    options.setdefault("model", "m")
+    async with (
+        open_steady(server) as connection,
+        connection.durable_conversation(
+            cast("ConversationStore", backend), conversation_id, **options
+        ) as conversation,
+    ):
+        yield conversation
+
+
+async def records(store: ConversationStore, conversation_id: str = "work") -> list[dict[str, Any]]:
+    """Return the records of a conversation from its base on, decoded."""
+    stored = await store.get(conversation_id)
+    assert stored is not None
+    found: list[Record] = []
+    while stored.base + len(found) < stored.length:
+        found += await store.read(conversation_id, stored.base + len(found))
+    return [msgspec.json.decode(record.data) for record in found]
+
+
+async def record_types(store: ConversationStore, conversation_id: str = "work") -> list[str]:
+    """Return the types of the records of a conversation from its base on."""
+    return [record["type"] for record in await records(store, conversation_id)]

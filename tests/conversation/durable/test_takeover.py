@@ -27,28 +27,31 @@ def no_runs() -> None:
     runs.clear()
 
 
-async def kill_in_call(server: ResponsesServer, store: MemoryStore, **options: Any) -> None:
+async def kill_in_call(
+    server: ResponsesServer, store: MemoryStore, request_id: str | None = None
+) -> None:
     """Run a turn with a call, and kill the process before the output is saved."""
     server.answer([WEATHER])
     # acquire, get, base, [find,] turn, start; the output is the call after them.
-    process = ProcessStore(store, 5 if "request_id" not in options else 6)
+    process = ProcessStore(store, 5 if request_id is None else 6)
     with pytest.raises(Killed):
         async with open_owner(server, process, tools=[weather]) as conversation:
-            await conversation.run("Oslo?", **options)
+            await conversation.run("Oslo?", request_id=request_id)
     assert (await record_types(store))[-1] == "start"
     assert runs == ["Oslo"]
     server.answer(DONE)
 
 
-@pytest.mark.parametrize("options", [{}, {"request_id": "job"}])
+@pytest.mark.parametrize("request_id", [None, "job"])
 async def test_an_interrupted_call_is_reported_by_default(
-    server: ResponsesServer, options: dict[str, Any]
+    server: ResponsesServer, request_id: str | None
 ) -> None:
     async with MemoryStore() as store:
-        await kill_in_call(server, store, **options)
+        await kill_in_call(server, store, request_id)
         async with open_owner(server, store, tools=[weather], wait=60) as conversation:
-            again = {"input": "Oslo?", **options} if options else {}
-            assert (await conversation.run(**again)).output_text == DONE
+            text = "Oslo?" if request_id is not None else None
+            response = await conversation.run(text, request_id=request_id)
+            assert response.output_text == DONE
         [output] = outputs(server.requests[-1])
         assert "interrupted" in output
         assert runs == ["Oslo"]
