@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -37,7 +37,6 @@ class _Conversation(msgspec.Struct):
     updated_at: float = 0.0
 
 
-@final
 class MemoryStore(StoreBase):
     """Conversations in the memory of the process, which end with it.
 
