@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from tests.stores.sql_stores import open_sqlite_store, other_process, read_line
 from trio_responses import ConfigurationError
+from trio_responses._stores.sqlite import SQLiteDatabase
 from trio_responses.stores import Record, SQLiteStore, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from trio_responses._stores.sqlite import SQLiteDatabase
 
 
 def files(folder: Path) -> list[Path]:
@@ -148,3 +149,49 @@ async def test_a_store_is_opened_again(tmp_path: Path) -> None:
     for _ in range(2):
         async with store:
             assert await store.list() == []
+
+
+async def test_no_call_reads_a_table_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So its cost does not grow with the number of conversations, or of records of one."""
+    seen: dict[str, Mapping[str, Any]] = {}
+    execute, query = SQLiteDatabase.execute, SQLiteDatabase.query
+
+    def see_execute(self: SQLiteDatabase, sql: str, parameters: Mapping[str, Any]) -> int:
+        seen[sql] = parameters
+        return execute(self, sql, parameters)
+
+    def see_query(
+        self: SQLiteDatabase, sql: str, parameters: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]]:
+        seen[sql] = parameters
+        return query(self, sql, parameters)
+
+    async with open_sqlite_store(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(SQLiteDatabase, "execute", see_execute)
+            patch.setattr(SQLiteDatabase, "query", see_query)
+            store._next_sweep = 0
+            lease = await store.acquire("a", "owner", seconds=10)
+            await store.append(lease, 0, [Record(b"0"), Record(b"1", "key")])
+            await store.append(lease, 2, [Record(b"2")], base=2)
+            await store.renew(lease, seconds=10)
+            await store.read("a", 2)
+            await store.find("a", "key")
+            await store.list(prefix="a", after="a")
+            await store.get("a")
+            await store.release(lease)
+            await store.delete("a")
+
+        def explain(database: SQLiteDatabase) -> list[str]:
+            return [
+                f"{row[3]}: {sql}"
+                for sql, parameters in seen.items()
+                if "trio_responses_conversations" in sql or "trio_responses_records" in sql
+                for row in database.query(f"EXPLAIN QUERY PLAN {sql}", parameters)
+            ]
+
+        steps = await store._readers.run(explain)
+    assert len(steps) > 10
+    assert [step for step in steps if re.match(r"SCAN (?!\d+ CONSTANT)", step)] == []

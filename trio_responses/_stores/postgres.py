@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
+import trio
+
 from trio_responses._errors import ConfigurationError
 from trio_responses._stores.errors import StoreError
 from trio_responses._stores.sql import Dialect, SQLStore
@@ -99,7 +101,8 @@ class PostgresStore(SQLStore):
         try:
             await self._retry("open", self._open_database)
         except BaseException:
-            await self._close()
+            with trio.CancelScope(shield=True):
+                await self._close()
             raise
 
     async def _open_database(self) -> None:

@@ -32,7 +32,7 @@ REFUSED: Final = re.compile(
 )
 """What servers and libpq say when another attempt would fail alike. An error of connecting has no
 code. Where a server speaks another language, the attempts are bounded by the timeout."""
-PERMANENT: Final = ("22", "23", "28", "3D", "3F", "42", "0A")
+PERMANENT: Final = ("22", "23", "28", "3D", "3F", "42", "54", "0A")
 """The classes of SQLSTATE after which another attempt would fail alike."""
 
 

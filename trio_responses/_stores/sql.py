@@ -122,10 +122,12 @@ Work = Callable[["Statements"], T]
 
 SCHEMA: Final = (
     "CREATE TABLE {schema} (version bigint NOT NULL)",
+    # `number` is the token of the first lease: an index of PostgreSQL has no room for two ids.
     # `written` counts the bytes of all records that the log ever had.
     """
     CREATE TABLE {conversations} (
         id {text} PRIMARY KEY,
+        number bigint NOT NULL UNIQUE,
         owner text NOT NULL,
         token bigint NOT NULL,
         leased_until double precision NOT NULL,
@@ -145,8 +147,7 @@ SCHEMA: Final = (
     # `ends_at` is the value of `written` after the record: a page ends by it.
     """
     CREATE TABLE {records} (
-        conversation {text} NOT NULL
-            REFERENCES {conversations} (id) ON DELETE CASCADE,
+        conversation bigint NOT NULL REFERENCES {conversations} (number) ON DELETE CASCADE,
         position bigint NOT NULL,
         ends_at bigint NOT NULL,
         key {text},
@@ -261,10 +262,10 @@ class SQLStore(StoreBase):
             sql.execute(
                 """
                 INSERT INTO {conversations} AS known
-                    (id, owner, token, leased_until, base, length, size, written, created_at,
-                    updated_at, expires_at)
-                VALUES (:id, :owner, :token, {now} + :seconds, 0, 0, 0, 0, 0, 0,
-                    {now} + :seconds + :empty)
+                    (id, number, owner, token, leased_until, base, length, size, written,
+                    created_at, updated_at, expires_at)
+                VALUES (:id, :token, :owner, :token, {now} + :seconds, 0, 0, 0, 0,
+                    0, 0, {now} + :seconds + :empty)
                 ON CONFLICT (id) DO UPDATE SET
                     token = CASE WHEN known.owner = excluded.owner
                         THEN known.token ELSE excluded.token END,
@@ -327,12 +328,12 @@ class SQLStore(StoreBase):
         await self._transact(work)
 
     def _lock_row(self, sql: Statements, lease: Lease) -> Sequence[Any]:
-        """Lock the row of a lease, and return its base, length, size, written and the time.
+        """Lock the row of a lease, and return what `_append` needs.
 
         :raises LeaseLost: if the lease is not the latest one.
         """
         found = sql.query_row(
-            "SELECT token, base, length, size, written, {now}"
+            "SELECT token, number, base, length, size, written, {now}"
             " FROM {conversations} WHERE id = :id AND {alive} {lock}",
             id=lease.conversation_id,
         )
@@ -351,7 +352,7 @@ class SQLStore(StoreBase):
             await self._transact(self._sweep)
 
         def work(sql: Statements) -> None:
-            old_base, length, size, written, now = self._lock_row(sql, lease)
+            number, old_base, length, size, written, now = self._lock_row(sql, lease)
             known = length - position
             if not 0 <= known <= len(records):
                 raise StoreError(
@@ -361,15 +362,15 @@ class SQLStore(StoreBase):
             # An attempt that was abandoned may run last: it does not move the base back.
             new_base = old_base if base is None else max(old_base, base)
             if new_base > old_base:
-                size -= self._remove(sql, lease.conversation_id, old_base, new_base)
+                size -= self._remove(sql, number, old_base, new_base)
             rows: list[dict[str, Any]] = []
-            for number, record in enumerate(records[known:], length):
+            for place, record in enumerate(records[known:], length):
                 written += len(record.data)
-                if number >= new_base or record.key is not None:
+                if place >= new_base or record.key is not None:
                     size += len(record.data)
                     rows.append(
                         {
-                            "position": number,
+                            "position": place,
                             "ends_at": written,
                             "key": record.key,
                             "data": record.data,
@@ -379,7 +380,7 @@ class SQLStore(StoreBase):
                 raise ConversationTooLarge(
                     "conversation", size, self._max_conversation_bytes, "max_conversation_bytes"
                 )
-            insert(sql, lease.conversation_id, rows)
+            insert(sql, number, rows)
             sql.execute(
                 """
                 UPDATE {conversations} SET
@@ -400,20 +401,20 @@ class SQLStore(StoreBase):
         await self._transact(work)
 
     @staticmethod
-    def _remove(sql: Statements, conversation_id: str, start: int, end: int) -> int:
+    def _remove(sql: Statements, number: int, start: int, end: int) -> int:
         """Remove the records without a key before a new base, and return their bytes."""
-        which = {"id": conversation_id, "start": start, "end": end}
+        which = {"number": number, "start": start, "end": end}
         [[size]] = sql.query(
             """
             SELECT CAST(coalesce(sum(length(data)), 0) AS bigint) FROM {records}
-            WHERE conversation = :id AND position >= :start AND position < :end AND key IS NULL
+            WHERE conversation = :number AND position >= :start AND position < :end AND key IS NULL
             """,
             **which,
         )
         sql.execute(
             """
             DELETE FROM {records}
-            WHERE conversation = :id AND position >= :start AND position < :end AND key IS NULL
+            WHERE conversation = :number AND position >= :start AND position < :end AND key IS NULL
             """,
             **which,
         )
@@ -428,12 +429,13 @@ class SQLStore(StoreBase):
                     record.data
                 FROM {conversations} AS conversation
                 LEFT JOIN {records} AS record
-                    ON record.conversation = conversation.id
+                    ON record.conversation = conversation.number
                     AND record.position >= :position
                     AND (record.position = :position OR record.ends_at <= (
                         SELECT first.ends_at - length(first.data) + :bytes
                         FROM {records} AS first
-                        WHERE first.conversation = :id AND first.position = :position
+                        WHERE first.conversation = conversation.number
+                            AND first.position = :position
                     ))
                 WHERE conversation.id = :id AND {alive}
                 ORDER BY record.position
@@ -456,8 +458,8 @@ class SQLStore(StoreBase):
                 """
                 SELECT record.data FROM {records} AS record
                 JOIN {conversations} AS conversation
-                    ON conversation.id = record.conversation
-                WHERE record.conversation = :id AND record.key = :key AND {alive}
+                    ON conversation.number = record.conversation
+                WHERE conversation.id = :id AND record.key = :key AND {alive}
                 ORDER BY record.position DESC
                 LIMIT 1
                 """,
@@ -528,15 +530,18 @@ def transaction(database: Database, *, write: bool) -> Generator[None]:
     database.execute("COMMIT", {})
 
 
-def insert(sql: Statements, conversation_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert(sql: Statements, conversation: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert records, many with one statement."""
     left = iter(rows)
     while some := list(islice(left, ROWS)):
-        values = [f"(:id, :position{n}, :ends_at{n}, :key{n}, :data{n})" for n in range(len(some))]
+        values = [
+            f"(:conversation, :position{n}, :ends_at{n}, :key{n}, :data{n})"
+            for n in range(len(some))
+        ]
         sql.execute(
             "INSERT INTO {records} (conversation, position, ends_at, key, data) VALUES "  # noqa: S608
             + ", ".join(values),  # numbered parameters
-            id=conversation_id,
+            conversation=conversation,
             **{f"{name}{n}": value for n, row in enumerate(some) for name, value in row.items()},
         )
 

@@ -118,7 +118,8 @@ class SQLiteStore(SQLStore):
         try:
             await self._retry("open", self._open_file)
         except BaseException:
-            await self._close()
+            with trio.CancelScope(shield=True):
+                await self._close()
             raise
 
     async def _open_file(self) -> None:

@@ -101,16 +101,16 @@ class WorkerThreads(Generic[C]):
     def _take(self) -> C:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
-            if connection is not None:
-                self._busy.add(connection)
-        if connection is None:
+            is_closed = self._is_closed
+        if connection is None and not is_closed:
             connection = self._connect()
-            with self._lock:
+        with self._lock:
+            if connection is not None and not self._is_closed:
                 self._busy.add(connection)
-        if self._is_closed:
-            self._give_back(connection, is_usable=False)
-            raise EngineError("the store was closed")
-        return connection
+                return connection
+        if connection is not None:
+            connection.close()
+        raise EngineError("the store was closed")
 
     def _give_back(self, connection: C, *, is_usable: bool) -> None:
         with self._lock:
