@@ -167,7 +167,7 @@ class WebSocketTransport:
         self.opened_at: float = trio.current_time()
         """The time of the upgrade, on Trio's clock."""
         self.last_read_at: float = self.opened_at
-        """The time of the last byte from the server, on Trio's clock."""
+        """When `receive` last got bytes, on Trio's clock."""
         self.handshake_headers: dict[str, str] = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in websocket.handshake_headers
@@ -197,6 +197,7 @@ class WebSocketTransport:
             if frames.backlog:
                 # Not cancellable: what has arrived is delivered before a deadline is enforced.
                 await trio.lowlevel.cancel_shielded_checkpoint()
+                self.last_read_at = self._now()
                 data: bytes | bytearray | memoryview = b""
             elif self._unread:
                 data, self._unread = self._unread, b""
