@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -97,7 +98,7 @@ def message(kind: str, lane: str | None, number: int) -> bytes:
     return json.dumps(fields).encode()
 
 
-def route(batches: list[list[Message]], turns: list[str | None]) -> object:
+async def route(batches: list[list[Message]], turns: list[str | None]) -> object:
     """Route batches to turns on lanes; return all that the readers and the counters get."""
     budget = Budget(Limits())
     router = Router(budget, Limits())
@@ -129,14 +130,16 @@ def route(batches: list[list[Message]], turns: list[str | None]) -> object:
     for request in requests:
         states += [request.state, request.response_id, getattr(request, "last_event_at", None)]
         if isinstance(request, TurnAttempt):
-            states += [request.started, request.last_event_type, drain(request.inbox)]
-    return counters, states, sorted(drain(router.channel), key=repr)
+            states += [request.started, await drain(request.inbox)]
+    return counters, states, sorted(await drain(router.channel), key=repr)
 
 
-def drain(inbox: Inbox[Any]) -> list[object]:
+async def drain(inbox: Inbox[Any]) -> list[object]:
     events: list[object] = []
-    while not inbox.empty:
-        events.append(inbox.take())
+    inbox.close(trio.EndOfChannel())
+    with suppress(trio.EndOfChannel):
+        while True:
+            events.append(await inbox.receive())
     return events
 
 
@@ -148,7 +151,7 @@ def a_batch(kinds: tuple[str, ...]) -> st.SearchStrategy[list[tuple[str, str | N
     st.lists(a_batch(STEPS_OF_A_RESPONSE) | a_batch(KINDS)),
     st.lists(st.sampled_from(LANES), min_size=2, max_size=6),
 )
-def test_messages_are_routed_alike_in_one_batch_and_one_by_one(
+async def test_messages_are_routed_alike_in_one_batch_and_one_by_one(
     batches: list[list[tuple[str, str | None]]], turns: list[str | None]
 ) -> None:
     """P5: most batches take a short path, which looks up one owner for all events."""
@@ -158,4 +161,4 @@ def test_messages_are_routed_alike_in_one_batch_and_one_by_one(
         if batch
     ]
     one_by_one: list[list[Message]] = [[each] for batch in numbered for each in batch]
-    assert route(numbered, turns) == route(one_by_one, turns)
+    assert await route(numbered, turns) == await route(one_by_one, turns)
