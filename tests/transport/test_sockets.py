@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 import trustme
 from trio.testing import MockClock
 
@@ -19,8 +20,10 @@ from tests.testing.driver import OVER_SOCKETS
 from tests.transport.opened import open_transport
 from tests.transport.peer import (
     CLIENT_HAS_LEFT,
+    CLOSE,
     HEADERS,
     PING,
+    TEXT,
     Peer,
     assert_secret_kept,
     close,
@@ -29,6 +32,7 @@ from tests.transport.peer import (
     lost,
     text,
 )
+from tests.transport.steps import CancelledAtStep
 from trio_responses._errors import ConnectError, HandshakeRejected
 from trio_responses._settings import Keepalive, Timeouts
 from trio_responses._transport.dialing import dial_tcp
@@ -36,9 +40,10 @@ from trio_responses._transport.dialing import dial_tcp
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from tests.transport.peer import (
-        Script,
-    )
+    from tests.transport.peer import Script
+    from tests.transport.steps import Moment
+    from trio_responses._protocol.frames import Message
+    from trio_responses._transport.websocket import WebSocketTransport
 
 pytestmark = OVER_SOCKETS
 
@@ -60,6 +65,17 @@ async def serve(script: Script, tls: ssl.SSLContext | None = None) -> AsyncGener
         (listener,) = await nursery.start(open_port)
         yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
+
+
+class Passes(trio.abc.Instrument):
+    """Counts the passes of Trio's loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        del timeout
+        self.count += 1
 
 
 async def polite(peer: Peer) -> None:
@@ -200,6 +216,92 @@ async def test_a_rejection_over_tls_is_a_rejection(authority: trustme.CA) -> Non
         error = await fails(f"wss://127.0.0.1:{port}/v1", trusting(authority))
         assert isinstance(error, HandshakeRejected)
         assert error.body == b"{}"
+
+
+@pytest.mark.parametrize("step", range(1, 14))
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_receive_that_is_cancelled_at_any_step_loses_no_message(
+    authority: trustme.CA, step: int, moment: Moment, *, secure: bool
+) -> None:
+    """Whole messages, parts of messages and control frames, each in a segment of its own."""
+    messages = [b"one", b"two", b"three", b"four", b"x" * 5000, b"last"]
+    pieces = [text("one"), text("two") + text("three")[:3], text("three")[3:], frame(PING, b"p")]
+    pieces += [text("four") + text(b"x" * 5000)[:700], text(b"x" * 5000)[700:] + text("last")]
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        for piece in pieces:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+            await peer.send(piece)
+        while (received := await peer.read_frame()).opcode != CLOSE:
+            pass
+        await peer.send(close(received.code))
+
+    received: list[Message] = []
+    async with serve(script, server_context(authority, "127.0.0.1") if secure else None) as port:
+        options = connection_config(
+            dial_tcp,
+            url=f"{'wss' if secure else 'ws'}://127.0.0.1:{port}/v1",
+            ssl_context=trusting(authority),
+            timeouts=PROMPT,
+        )
+        async with open_transport(options, HEADERS) as transport:
+            with trio.fail_after(30.0), CancelledAtStep(step, moment) as scopes:
+                while len(received) < len(messages):
+                    with scopes.open():
+                        received += await transport.receive()
+    assert received == messages
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_flooded_socket_does_not_hold_up_another_one(
+    authority: trustme.CA, *, secure: bool
+) -> None:
+    """P6: each pass of Trio's loop takes one batch of the flood, and then the others run."""
+    flood = text(b"x" * 200) * 4000
+    batches = 0
+    flooding = True
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (received := await peer.read_frame()).opcode == TEXT:
+            if received.payload == b"flood":
+                while flooding:
+                    await peer.send(flood)
+            await peer.send(text("answer"))
+        await peer.send(close(received.code))
+
+    async def read_all(transport: WebSocketTransport) -> None:
+        nonlocal batches
+        while True:
+            await transport.receive()
+            batches += 1
+
+    async with serve(script, server_context(authority, "127.0.0.1") if secure else None) as port:
+        options = connection_config(
+            dial_tcp,
+            url=f"{'wss' if secure else 'ws'}://127.0.0.1:{port}/v1",
+            ssl_context=trusting(authority),
+            timeouts=PROMPT,
+        )
+        async with (
+            open_transport(options, HEADERS) as flooded,
+            open_transport(options, HEADERS) as healthy,
+            trio.open_nursery() as nursery,
+        ):
+            await flooded.send(b"flood")
+            nursery.start_soon(read_all, flooded)
+            trio.lowlevel.add_instrument(passes := Passes())
+            try:
+                for _ in range(10):
+                    await healthy.send(b"request")
+                    batches = passes.count = 0
+                    assert await healthy.receive() == [b"answer"]
+                    assert batches <= passes.count + 1
+            finally:
+                flooding = False  # the closing handshake reads to its end
+                nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("at", [5.0, 25.0])

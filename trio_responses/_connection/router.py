@@ -10,9 +10,7 @@ import re
 from collections import defaultdict
 from itertools import compress, count
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, cast
-
-import trio
+from typing import TYPE_CHECKING, Final
 
 from trio_responses import _wire as wire
 from trio_responses._errors import BufferOverflow, DeliveryStatus, MessageTooLarge
@@ -73,24 +71,32 @@ class Router:
     def route(self, socket: Socket, messages: list[Message]) -> Iterator[None]:
         """Decode and deliver a batch of messages, and yield whenever other tasks should run."""
         if TEXT.issuperset(map(type, messages)):
-            texts = cast("list[bytes]", messages)
+            texts: list[bytes] = messages  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
             while True:
                 events = wire.decode_all(texts, ODD_FRAMES_PER_STEP)
-                texts, decoded = texts[len(events) :], texts[: len(events)]
-                self.route_batch(socket, events, list(map(len, decoded)))
-                if not texts:
+                sizes = list(map(len, texts[: len(events)]))
+                lanes = list(map(LANE, events))
+                if lanes.count(lanes[0]) == len(lanes) and OWNERSHIP_EVENTS.isdisjoint(
+                    map(type, events)
+                ):  # most batches: all events have the owner of the first one
+                    owner = socket.requests.route(events[0])
+                    self._deliver_to_owner(socket, owner, events, sum(sizes))
+                else:
+                    self._route_to_owners(socket, events, sizes)
+                if len(events) == len(texts):
                     return
+                texts = texts[len(events) :]
                 yield
         for number, message in enumerate(messages, 1):  # a nontext message may fail turns
             if isinstance(message, bytes):
-                self.route_batch(socket, [wire.decode(message)], [len(message)])
+                self._route_to_owners(socket, [wire.decode(message)], [len(message)])
             else:
                 event = self._decode_nontext(socket, message)
-                self.route_batch(socket, [event], [len(event.raw)])
+                self._route_to_owners(socket, [event], [len(event.raw)])
             if number % ODD_FRAMES_PER_STEP == 0:
                 yield
 
-    def route_batch(self, socket: Socket, events: list[ServerEvent], sizes: list[int]) -> None:
+    def _route_to_owners(self, socket: Socket, events: list[ServerEvent], sizes: list[int]) -> None:
         """Deliver a batch of events: to each owner all of its events at once.
 
         Only an event of `OWNERSHIP_EVENTS` can change which request the events of a lane belong to.
@@ -109,7 +115,7 @@ class Router:
             batches[owner].add([event], sizes[index])
         self._route_between(socket, batches, events[start:], sizes[start:])
         for owner, batch in batches.items():
-            self._deliver_to_owner(owner, batch.events, batch.size)
+            self._deliver_to_owner(socket, owner, batch.events, batch.size)
 
     def _route_between(
         self,
@@ -155,7 +161,7 @@ class Router:
                     turn.abandon()
 
     def _deliver_to_owner(
-        self, owner: ActiveRequest | None, events: list[ServerEvent], size: int
+        self, socket: Socket, owner: ActiveRequest | None, events: list[ServerEvent], size: int
     ) -> None:
         self.events_received += len(events)
         self.bytes_received += size
@@ -165,10 +171,10 @@ class Router:
         elif not isinstance(owner, TurnAttempt):
             self._put_on_channel(events, size)
         elif owner.reader is ReaderState.ABANDONED:
-            owner.last_event_at = trio.current_time()
+            owner.last_event_at = socket.transport.last_read_at
             self.dropped_events += len(events)
         else:
-            owner.deliver(events, size, trio.current_time())
+            owner.deliver(events, size, socket.transport.last_read_at)
 
     def deliver_unsolicited(self, events: Sequence[ServerEvent], size: int) -> None:
         """Put events without an owner on the raw channel, if the program uses the channel."""

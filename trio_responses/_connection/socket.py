@@ -126,9 +126,12 @@ class Socket:
     @property
     def drained(self) -> bool:
         """Whether the socket is retired and no turn waits for the rest of its response."""
-        return not self.takes_requests and all(
-            request.abandoned for request in self.requests.unfinished()
-        )
+        if self.state is SocketState.OPEN:
+            return False
+        for request in self.requests.unfinished():  # noqa: SIM110 - all() takes a call for each
+            if not request.abandoned:
+                return False
+        return True
 
     def admit(self, request: ActiveRequest) -> None:
         """Add a request to its lane (``stream_id``), before its first byte is written."""

@@ -72,7 +72,7 @@ class ChunkReader:
     @property
     def in_chunks(self) -> bool:
         """Whether the next bytes belong to the chunks of an answer."""
-        return self._state in {_State.SIZE, _State.DATA}
+        return self._state is _State.DATA or self._state is _State.SIZE
 
     def begin_answer(self) -> None:
         """Expect the head of another answer. Called when a request is written."""
@@ -122,6 +122,8 @@ class ChunkReader:
         while at < length:
             if self._state is _State.SIZE:
                 at = _read_whole(data, at, pieces)
+                if at == length:
+                    break
                 found = SIZE.match(data, at)
                 if found is None:
                     rest = self._incomplete(data[at:])

@@ -261,8 +261,10 @@ class FrameReader:
                         payload.decode()
                     append(payload)
                     position = body_end
+            if position == end:
+                break
             if len(messages) >= MESSAGES_PER_FEED:
-                self.backlog = position < end
+                self.backlog = True
                 break
             before = position
             position = self._read_frame(data, position, messages, control)

@@ -13,6 +13,7 @@ from trio_responses._instruments.instrument import Instruments
 from trio_responses._settings import RetryPolicy
 from trio_responses._transport.proxy import host_and_port
 from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
+from trio_responses._transport.socket_stream import wait_first
 from trio_responses._transport.tls import TLSStream, default_ssl_context
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
 async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
     """Open a TCP connection, trying all of the host's addresses (RFC 8305)."""
-    return await trio.open_tcp_stream(host, port)
+    return wait_first(await trio.open_tcp_stream(host, port))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

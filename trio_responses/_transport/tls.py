@@ -10,7 +10,7 @@ import operator
 import os
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 import trio
@@ -85,7 +85,7 @@ class TLSStream(trio.abc.Stream):
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._send_records()
-                await self._receive_records()
+                self._feed(await self._stream.receive_some(READ_BYTES))
             except ssl.SSLError as error:
                 with suppress(trio.BrokenResourceError):
                     await self._send_records()  # an alert with the reason, for the server
@@ -106,34 +106,49 @@ class TLSStream(trio.abc.Stream):
         if not self._drained:
             await trio.lowlevel.checkpoint()
         while True:
-            self._check_not_ended()
+            if self._closed or self._fault is not None:
+                self._check_not_ended()
             if self._ended:
                 return b""
             if self._outgoing.pending and not self._write_lock.locked():
                 with suppress(trio.BrokenResourceError):  # there may still be content to receive
                     await self._send_records()
             if self._drained:
-                await self._receive_records()
+                try:
+                    data = await self._stream.receive_some(READ_BYTES)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._feed(b"")
+                    raise
+                self._feed(data)
             content = self._decrypt(most)
             if content:
                 return content
 
     def _decrypt(self, most: int) -> bytes:
-        """Return at most ``most`` bytes of content, from the records that have arrived."""
+        """Return at most ``most`` bytes of content, from the records that have arrived.
+
+        A record that came alone takes one call of OpenSSL, which consumes no bytes beyond the
+        record that it is asked for: when its content and its input are used up, nothing is left.
+        """
         # With a buffer, read() returns a number of bytes; its annotation does not have that form.
-        read_into: Callable[[int, memoryview], int] = cast("Any", self._tls.read)
-        buffer = memoryview(bytearray(min(self._incoming.pending + RECORD_BYTES, most)))
+        read_into: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        incoming = self._incoming
+        buffer = memoryview(bytearray(min(incoming.pending + RECORD_BYTES, most)))
         end = 0
         self._drained = False
         try:
             for _ in range(RECORDS_PER_READ):
-                if end == len(buffer):
+                room = len(buffer) - end
+                if not room:
                     break
-                size = read_into(len(buffer) - end, buffer[end:])
+                size = read_into(room, buffer[end:])
                 if size == 0:  # the closing alert
                     self._ended = True
                     break
                 end += size
+                if size < room and not incoming.pending:
+                    self._drained = True
+                    break
         except ssl.SSLWantReadError:
             self._drained = True
         except ssl.SSLEOFError:
@@ -189,18 +204,13 @@ class TLSStream(trio.abc.Stream):
         self._fed.notify()
         await self._stream.aclose()
 
-    async def _receive_records(self) -> None:
-        """Read encrypted bytes from the underlying stream once, into the TLS input buffer."""
-        try:
-            data = await self._stream.receive_some(READ_BYTES)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._incoming.write_eof()
-            raise
-        else:
+    def _feed(self, data: bytes | bytearray) -> None:
+        """Put encrypted bytes into the TLS input buffer; nothing is the end of the stream."""
+        if data:
             self._incoming.write(data)
-            if not data:
-                self._incoming.write_eof()
-        finally:
+        else:
+            self._incoming.write_eof()
+        if self._sending:
             self._fed.notify()
 
     async def _send_records(self) -> None:

@@ -19,7 +19,7 @@ class Transport(Protocol):
     opened_at: float
     """When the transport was opened, on Trio's clock."""
     last_read_at: float
-    """The time of the last byte from the server, on Trio's clock."""
+    """When `receive` last got bytes, on Trio's clock: the time of the messages that it returned."""
     handshake_headers: dict[str, str]
     """The headers of the server's answer, names in lower case."""
 

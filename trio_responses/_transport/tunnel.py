@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -19,6 +19,7 @@ from trio_responses._safe_text import printable
 from trio_responses._transport.dialing import dial_tcp
 from trio_responses._transport.proxy import choose_proxy, host_and_port
 from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
+from trio_responses._transport.socket_stream import wait_first
 from trio_responses._transport.tls import TLSStream, default_ssl_context
 from trio_responses._wire import parse_retry_after
 
@@ -243,7 +244,8 @@ class Tunnel:
         except ValueError as error:  # a bound name that is not UTF-8
             raise self._error("its SOCKS5 answer was not valid", retryable=False) from error
         # python-socks annotates SSLStream without its type parameter.
-        return opened.trio_stream  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        stream = cast("trio.abc.Stream", opened.trio_stream)  # pyright: ignore[reportUnknownMemberType]
+        return wait_first(stream)
 
 
 def _socks_proxy(proxy: Proxy) -> SocksProxy:

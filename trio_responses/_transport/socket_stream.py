@@ -1,0 +1,110 @@
+"""A byte stream over a TCP socket that waits before it reads.
+
+`trio.SocketStream` reads first, and waits when there was nothing to read. Between two events of a
+response there is nothing to read, so each event would cost a read that fails.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+import trio
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, wait_readable
+
+__all__ = ["SocketStream", "wait_first"]
+
+READ_BYTES: Final = 64 * 1024
+CAN_WAIT_FIRST: Final = sys.platform != "win32"
+"""Whether a socket can be read by its file descriptor."""
+
+
+def wait_first(stream: trio.abc.Stream) -> trio.abc.Stream:
+    """Return a `SocketStream` over a `trio.SocketStream`, and every other stream as it is.
+
+    :param stream: the stream, which the returned one owns.
+    """
+    if not CAN_WAIT_FIRST or not isinstance(stream, trio.SocketStream):
+        return stream
+    try:
+        return SocketStream(stream, stream.socket.fileno())
+    except NotImplementedError:  # a socket of trio.testing has no descriptor
+        return stream
+
+
+class SocketStream(trio.abc.Stream):
+    """A TCP connection that is read as soon as the operating system has bytes, and not before.
+
+    Invariants:
+
+    * Bytes are taken from the socket in a step after which nothing is awaited that can be
+      cancelled: a cancelled read has taken none.
+    * The descriptor is used only while it is open: `aclose` notes the end before it closes the
+      socket, and a reader looks for the end after each wait. The system may give the number to
+      another file at once. There is no second socket object, which could close that file.
+    * The descriptor belongs to the `trio.SocketStream`, whose end wakes a waiting reader.
+    * Each read lets other tasks run, also where bytes never cease to arrive.
+
+    :param stream: the stream of Trio, which sends.
+    :param descriptor: the descriptor of its socket.
+    """
+
+    __slots__ = ("_closed", "_descriptor", "_filled", "_stream")
+
+    def __init__(self, stream: trio.SocketStream, descriptor: int) -> None:
+        self._stream = stream
+        self._descriptor = descriptor
+        self._closed = False
+        self._filled = False
+        """Whether the last read has filled its buffer, so that there are probably more bytes."""
+
+    @property
+    def transport_stream(self) -> trio.SocketStream:
+        """The underlying stream."""
+        return self._stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the bytes that have arrived; nothing at the end of the stream.
+
+        :raises trio.BrokenResourceError: when the connection is broken.
+        :raises trio.ClosedResourceError: when this side has closed it, also while this waits.
+        :raises trio.BusyResourceError: while another task waits for bytes.
+        """
+        most = READ_BYTES if max_bytes is None else max_bytes
+        if most < 1:
+            raise ValueError("max_bytes must be at least 1")
+        reads_first = self._filled
+        try:
+            if reads_first:
+                await checkpoint_if_cancelled()
+            while not self._closed:
+                if not reads_first:
+                    await wait_readable(self._descriptor)
+                    if self._closed:
+                        break
+                try:
+                    data = os.read(self._descriptor, most)
+                except BlockingIOError:
+                    reads_first = self._filled = False
+                    continue
+                self._filled = len(data) == most
+                if reads_first:
+                    await cancel_shielded_checkpoint()
+                return data
+        except OSError as error:
+            raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+        raise trio.ClosedResourceError("this socket was already closed")
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of ``data``."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket accepts bytes."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the socket, and wake the task that waits for bytes."""
+        self._closed = True
+        await self._stream.aclose()
