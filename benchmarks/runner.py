@@ -150,7 +150,9 @@ def describe(clients: Sequence[str]) -> Results:
     for entry in entries:
         if entry.version is not None and entry.package != "msgspec":
             name = "ws (npm)" if entry.package == "ws" else entry.package
-            run.versions[name] = entry.version
+            known = run.versions.get(name, entry.version)
+            both = known if entry.version in known else f"{known} and {entry.version}"
+            run.versions[name] = both
     return run
 
 
