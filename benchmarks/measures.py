@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 KEPT: Final = 16
 """The number of texts that a consumer keeps."""
 MICROSECONDS: Final = 1e6
+SETTLING: Final = 0.5
+"""Seconds until many streams that began at the same time have caught up."""
 
 
 class Stopwatch:
@@ -156,7 +158,7 @@ async def streams(
 ) -> dict[str, float]:
     """Measure ``width`` streams at once, each with ``rate`` deltas a second at its own times.
 
-    The clock starts when every stream has brought its first text, and stops before any has ended.
+    The clock starts soon after every stream has brought its first text, and stops before any has ended.
     ``streams`` is the number of such streams that one processor can hold.
     """
     ages: list[float] = []
@@ -174,6 +176,7 @@ async def streams(
     async def watch() -> None:
         while len(begun) < width:
             await client.sleep(0.02)
+        await client.sleep(SETTLING)
         ages.clear()
         watch = Stopwatch()
         await client.sleep(seconds)
