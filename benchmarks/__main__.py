@@ -19,7 +19,7 @@ from benchmarks import catalog, workloads
 from benchmarks.plots import draw_all
 from benchmarks.report import put_into, text_of
 from benchmarks.results import Results
-from benchmarks.runner import describe, run_all
+from benchmarks.runner import counted_calls, describe, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,8 @@ def measure(arguments: argparse.Namespace) -> Results:
     now = dt.datetime.now(tz=dt.UTC)
     path = arguments.json or RESULTS / f"{now:%Y-%m-%d-%H%M%S}.json"
     try:
+        if not arguments.only or workloads.CALLS in arguments.only:
+            results.workloads[workloads.CALLS] = counted_calls()
         run_all(chosen, rounds=arguments.rounds, clients=arguments.clients, into=results)
     finally:
         results.write(path)
@@ -93,7 +95,7 @@ def main() -> None:
     """Run the benchmarks, or show the numbers of an earlier run."""
     arguments = parse(sys.argv[1:])
     if arguments.list:
-        print("workloads:", ", ".join(one.name for one in workloads.ALL))
+        print("workloads:", ", ".join((workloads.CALLS, *(one.name for one in workloads.ALL))))
         print("clients:", ", ".join(catalog.CLIENTS))
         return
     results = Results.read(*arguments.sources) if arguments.sources else measure(arguments)

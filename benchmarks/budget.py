@@ -51,7 +51,9 @@ def times(ratio: float) -> str:
     return f"1/{1 / ratio:.3g}" if ratio < 0.5 else f"{ratio:.2f}"
 
 
-def ratio(work: str, workload: str, client: str, key: str = "cpu", **most: float) -> list[BudgetLimit]:
+def ratio(
+    work: str, workload: str, client: str, key: str = "cpu", **most: float
+) -> list[BudgetLimit]:
     """Return the limits of a client against several peers, named with ``-`` written as ``_``."""
     return [
         BudgetLimit(work, workload, client, peer.replace("_", "-"), key, limit)
@@ -79,7 +81,9 @@ BUDGET: Final = (
         websockets_trio=0.75,
         websockets=1.0,
     ),
-    *ratio("1,000 events/s, latency p50", "paced-1000", "stream", "p50", floor_2026=1.35, openai=0.7),
+    *ratio(
+        "1,000 events/s, latency p50", "paced-1000", "stream", "p50", floor_2026=1.35, openai=0.7
+    ),
     *ratio(f"200 events/s, {EVENT}", "paced-200", "stream", floor_2026=1.0),
     *ratio(f"1,000 connections paced, {EVENT}", "connections-1000", "stream", websockets=1.1),
     *ratio("round trip, CPU", "rtt", "stream", floor_2026=1.7, openai=1 / 9),
@@ -95,7 +99,9 @@ BUDGET: Final = (
     *ratio("300 over TLS, memory", "connections-300-tls", "stream", "bytes", openai=1 / 4),
     *ratio("opening, CPU", "connect", "stream", floor_2026=2.3),
     *ratio("1 MB of function calls, CPU", "items-1mb", "stream", openai=1 / 150),
-    *ratio("1 MB of function calls in a conversation, CPU", "items-1mb", "conversation", stream=1.5),
+    *ratio(
+        "1 MB of function calls in a conversation, CPU", "items-1mb", "conversation", stream=1.5
+    ),
     *ratio("request of 1,000 items, CPU", "input-1000", "stream", openai=1 / 300),
     calls("Python calls an event", "paced, stream, an event", 90),
     calls("Python calls a turn", "small, stream, a turn", 230),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NODE_MODULES: Final = "TRIO_RESPONSES_NODE_MODULES"
 WEBSOCKETS_17: Final = Path(sys.prefix) / "websockets-17"
-"""The folder with websockets 17: the environment has the version that openai-python is tested with."""
+"""The folder with websockets 17; the environment has websockets 16, another peer."""
 GROWTH: Final = "growth"
 NODE_SCRIPT: Final = Path(__file__).parent / "clients" / "node_ws.cjs"
 

@@ -5,8 +5,8 @@
 The guard counts the calls of Python functions, and the steps of coroutines and generators, in the
 client: for an event of a burst, for an event that comes alone, for a small turn, and for opening
 a connection. The client uses real sockets, with and without TLS, over WebSocket and over HTTP. The
-server is part of Trio's loop and works only while the client waits, so every run counts the same. An
-event is counted as the difference between a long and a short response.
+server is part of Trio's loop and works only while the client waits, so every run counts the same.
+An event is counted as the difference between a long and a short response.
 
 The counts are compared with those in ``benchmarks/limits.json``. A count that is more than
 a twentieth over its limit is a failure; one that is as far below asks for a lower limit.
@@ -19,7 +19,6 @@ import argparse
 import gc
 import json
 import os
-import ssl
 import sys
 from collections import deque
 from contextlib import asynccontextmanager
@@ -43,6 +42,7 @@ from benchmarks.replay import CERTIFICATE, secured
 from trio_responses import open_responses
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from types import FrameType
 

@@ -1,8 +1,8 @@
 """A server that works only while the client waits, so that every run of the client is the same.
 
 The server is an instrument of Trio's loop, in the thread of the client. Just before the loop waits
-for its sockets, when no task has anything to do, the server reads what the client sent, or sends one
-more piece of its answer. So each piece is one wake of the client, over real sockets.
+for its sockets, when no task has anything to do, the server reads what the client sent, or sends
+one more piece of its answer. So each piece is one wake of the client, over real sockets.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -41,8 +40,7 @@ class IdlePeer:
         answer: Callable[[], Sequence[bytes]],
         context: ssl.SSLContext | None,
     ) -> None:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self.socket = sock
         self.pieces = deque[bytes]()
@@ -118,11 +116,12 @@ class IdlePeer:
         data = self._received
         if len(data) < 2:
             return False
-        length, start = data[1] & 127, 2
-        if length == 126:
-            (length,), start = struct.unpack("!H", data[2:4]), 4
-        elif length == 127:
-            (length,), start = struct.unpack("!Q", data[2:10]), 10
+        length = data[1] & 127
+        start = {126: 4, 127: 10}.get(length, 2)
+        if len(data) < start:
+            return False
+        if length > 125:
+            length = int.from_bytes(data[2:start], "big")
         if len(data) < start + 4 + length:
             return False
         self._received = data[start + 4 + length :]
@@ -177,6 +176,7 @@ class IdleServer(trio.abc.Instrument):
             for sock in ready:
                 if sock is self._listener:
                     accepted, _ = sock.accept()
+                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     self._peers[accepted] = IdlePeer(accepted, self._answer, self._context)
                 else:
                     sent |= self._peers[sock].read()

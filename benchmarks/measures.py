@@ -158,8 +158,8 @@ async def streams(
 ) -> dict[str, float]:
     """Measure ``width`` streams at once, each with ``rate`` deltas a second at its own times.
 
-    The clock starts soon after every stream has brought its first text, and stops before any has ended.
-    ``streams`` is the number of such streams that one processor can hold.
+    The clock starts soon after every stream has brought its first text, and stops before any of
+    them ends. ``streams`` is the number of such streams that one processor can hold.
     """
     ages: list[float] = []
     begun: set[int] = set()

@@ -323,7 +323,9 @@ COMPARED: Final = (
     opening("connect", "tls", clients=LIVE),
     opening("first", clients=OPENED),
     opening("first", "tls", clients=LIVE),
-    opening("first", "http", clients=tuple(name for name in OVER_HTTP if name != "stream"), count=5),
+    opening(
+        "first", "http", clients=tuple(name for name in OVER_HTTP if name != "stream"), count=5
+    ),
 )
 
 IMPORT: Final = Workload(
@@ -475,7 +477,8 @@ def chosen(names: set[str]) -> list[Workload]:
 
     :raises ValueError: for an unknown name.
     """
-    unknown = names - {workload.name for workload in ALL} - {growth.name for growth in GROWTHS}
+    known = {CALLS} | {workload.name for workload in ALL} | {growth.name for growth in GROWTHS}
+    unknown = names - known
     if unknown:
         raise ValueError(f"no such workload: {', '.join(sorted(unknown))}")
     return [one for one in ALL if not names or one.name in names or one.group in names - {""}]

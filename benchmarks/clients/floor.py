@@ -1,11 +1,11 @@
 """Floors: a bare Trio socket, this project's frame reader and its decoder, in two forms.
 
 A floor has no background task, no checkpoint between the events of one read and no deadline, and
-does not check what it sends. The mask of its frames is zero. The cost of a client above the floor is
-the cost of its features.
+does not check what it sends. The mask of its frames is zero. The cost of a client above the floor
+is the cost of its features.
 
-- ``floor`` waits until the socket is readable and then reads, without a pass of Trio's loop behind a
-  send that the socket takes at once.
+- ``floor`` waits until the socket is readable and then reads, without a pass of Trio's loop after
+  a send that the socket takes at once.
 - ``floor-2026`` uses Trio's own stream, which tries to read before it waits. It does not change, so
   that limits of the budget keep their meaning.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
@@ -59,10 +59,8 @@ class WaitFirstStream(trio.abc.Stream):
         with memoryview(data) as view:
             sent = 0
             while True:
-                try:
+                with suppress(BlockingIOError):
                     sent += self._socket.send(view[sent:])
-                except BlockingIOError:
-                    pass
                 if sent == len(view):
                     return
                 await trio.lowlevel.wait_writable(self._socket)
@@ -148,5 +146,5 @@ class FloorClient(Floor2026Client):
         """Return a stream to the server that waits first."""
         opened = await trio.open_tcp_stream(host, port)
         sock = socket.socket(fileno=opened.socket.detach())
-        sock.setblocking(False)
+        sock.settimeout(0)
         return WaitFirstStream(sock)
