@@ -297,13 +297,13 @@ def test_the_guard_has_a_margin_of_a_twentieth(number: float, said: str) -> None
 
 def test_the_guard_sends_a_burst_in_pieces_and_paced_events_alone() -> None:
     answer = ScriptedAnswer()
-    answer.deltas = 200
+    answer.deltas = 180
     together = answer()
     assert len(together) > 1
     assert max(map(len, together)) <= 32 * 1024
-    assert len(events(together)) == 207
+    assert len(events(together)) == 187
     answer.alone = True
-    assert len(answer()) == 207
+    assert len(answer()) == 187
     first, second = (wire.decode(one) for one in (answer()[0][4:], answer()[0][4:]))
     assert isinstance(first, wire.ResponseCreated)
     assert isinstance(second, wire.ResponseCreated)
