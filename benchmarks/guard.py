@@ -3,10 +3,11 @@
     python -m benchmarks.guard
 
 The guard counts the calls of Python functions, and the steps of coroutines and generators, in the
-client: for an event of a burst, for an event that comes alone, for a small turn, and for opening
-a connection. The client uses real sockets, with and without TLS, over WebSocket and over HTTP. The
-server is part of Trio's loop and works only while the client waits, so every run counts the same.
-An event is counted as the difference between a long and a short response.
+client: for an event of a burst, for an event that comes alone, for a small turn, for the first
+turn of the process, and for opening a connection. The client uses real sockets, with and without
+TLS, over WebSocket and over HTTP. The server is part of Trio's loop and works only while the client
+waits, so every run counts the same. An event is counted as the difference between a long and
+a short response.
 
 The counts are compared with those in ``benchmarks/limits.json``. A count that is more than
 a twentieth over its limit is a failure; one that is as far below asks for a lower limit.
@@ -159,6 +160,15 @@ class CountedClient:
         """Count a turn of nine events that come at once."""
         self._add(f"small, {label}, a turn", await self.count_turns(session, TURNS))
 
+    async def add_first_turn(self, label: str, session: BenchmarkSession) -> None:
+        """Count the first turn of the process, without a turn before it."""
+        on_text = deque[str](maxlen=1).append
+
+        async def work() -> None:
+            await session.turn("go", on_text)
+
+        self._add(f"first, {label}, a turn", await self._counter.count(work))
+
     async def add_opening(self, label: str, opening: Callable[[], Awaitable[object]]) -> None:
         """Count the opening and closing of a connection."""
 
@@ -198,6 +208,8 @@ async def count_websocket(name: str, context: ssl.SSLContext | None = None) -> d
                 pass
 
         async with open_responses(url, api_key=KEY, proxy=None, ssl_context=trust) as connection:
+            if not name:
+                await counted.add_first_turn("stream", StreamSession(connection))
             for label, session in sessions(connection).items():
                 await counted.add_events("burst", label, session)
                 await counted.add_events("paced", label, session)
