@@ -10,9 +10,11 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, cast
 
 import pytest
+import trio.testing
 
 from benchmarks import answers, plots, replay, report, workloads
 from benchmarks.budget import BUDGET, BudgetLimit, budget_rows, times
+from benchmarks.clients.floor import FloorSession
 from benchmarks.guard import LIMITS, ScriptedAnswer, verdict
 from benchmarks.idle_server import IdlePeer
 from benchmarks.replay import lane_of
@@ -61,6 +63,14 @@ def test_the_replay_server_sends_known_events(frames: Sequence[bytes], size: int
     said = events(frames)
     assert len(said) == size
     assert not [one for one in said if isinstance(one, wire.UnknownEvent | wire.UndecodableFrame)]
+
+
+async def test_a_floor_reads_a_burst_of_more_frames_than_the_reader_takes_at_once() -> None:
+    here, there = trio.testing.memory_stream_pair()
+    await there.send_all(b"".join(answers.streamed(400)))
+    texts: list[str] = []
+    await FloorSession(here).turn("go", texts.append)
+    assert len(texts) == 400
 
 
 def test_a_large_response_has_the_given_size() -> None:

@@ -103,13 +103,16 @@ class FloorSession:
         await self._stream.send_all(header(len(payload)) + payload)
         done = False
         while not done:
-            messages, _ = self._reader.feed(await self._stream.receive_some(READ_BYTES))
-            for message in messages:
-                event = decode(cast("bytes", message))
-                if type(event) is OutputTextDelta:
-                    on_text(event.delta)
-                elif type(event) is ResponseCompleted:
-                    done = True
+            data = await self._stream.receive_some(READ_BYTES)
+            while data or self._reader.backlog:
+                messages, _ = self._reader.feed(data)
+                data = b""
+                for message in messages:
+                    event = decode(cast("bytes", message))
+                    if type(event) is OutputTextDelta:
+                        on_text(event.delta)
+                    elif type(event) is ResponseCompleted:
+                        done = True
 
 
 class Floor2026Client(TrioLoop):
