@@ -99,9 +99,8 @@ BUDGET: Final = (
     *ratio("300 over TLS, memory", "connections-300-tls", "stream", "bytes", openai=1 / 4),
     *ratio("opening, CPU", "connect", "stream", floor_2026=2.3),
     *ratio("1 MB of function calls, CPU", "items-1mb", "stream", openai=1 / 150),
-    *ratio(
-        "1 MB of function calls in a conversation, CPU", "items-1mb", "conversation", stream=1.5
-    ),
+    *ratio("conversation, 1 MB of text, CPU", "text-1mb", "conversation", stream=1.5),
+    *ratio("conversation, 1 MB of function calls, CPU", "items-1mb", "conversation", stream=1.5),
     *ratio("request of 1,000 items, CPU", "input-1000", "stream", openai=1 / 300),
     calls("Python calls an event", "paced, stream, an event", 90),
     calls("Python calls a turn", "small, stream, a turn", 230),

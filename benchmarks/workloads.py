@@ -304,7 +304,7 @@ COMPARED: Final = (
     streams(1000),
     streams(300, "tls"),
     streams(100, "http", clients=OVER_HTTP),
-    large("text-1mb", "A response of 1 MB: one text", f"text-{MB}"),
+    large("text-1mb", "A response of 1 MB: one text", f"text-{MB}", rounds=7),
     large("items-1mb", "A response of 1 MB: function calls", f"items-{MB}", rounds=7),
     large("text-16mb", "A response of 16 MB: one text", f"text-{16 * MB}"),
     Workload(
