@@ -1,9 +1,10 @@
 """The command line of the benchmarks: ``python -m benchmarks``.
 
 Every run measures this library and its peers, prints tables, and keeps the numbers as JSON in
-``benchmarks/runs/``. To write the tables and pictures into the documentation as well::
+``benchmarks/runs/``. ``--docs docs`` writes the tables and pictures into the documentation as well,
+also from the numbers of an earlier run::
 
-    python -m benchmarks --markdown docs/benchmarks.md --plot docs/_static
+    python -m benchmarks --from benchmarks/runs/2026-11-28-201500.json --docs docs
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from benchmarks import catalog, workloads
 from benchmarks.plots import draw_all
 from benchmarks.report import put_into, text_of
 from benchmarks.results import Results
-from benchmarks.runner import describe, run_all
+from benchmarks.runner import counted_calls, describe, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "--clients", type=names, default=set(), help="clients, such as stream,openai"
     )
     parser.add_argument("--rounds", type=int, help="samples of each client, by default 3 to 7")
-    parser.add_argument("--markdown", type=Path, help="write the tables into this page")
-    parser.add_argument("--plot", type=Path, help="write the pictures into this folder")
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        help="write tables into benchmarks.md of this folder, and pictures into its _static",
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     parser.add_argument(
         "--from",
@@ -70,6 +74,8 @@ def measure(arguments: argparse.Namespace) -> Results:
     now = dt.datetime.now(tz=dt.UTC)
     path = arguments.json or RESULTS / f"{now:%Y-%m-%d-%H%M%S}.json"
     try:
+        if not arguments.only or workloads.CALLS in arguments.only:
+            results.workloads[workloads.CALLS] = counted_calls()
         run_all(chosen, rounds=arguments.rounds, clients=arguments.clients, into=results)
     finally:
         results.write(path)
@@ -77,21 +83,25 @@ def measure(arguments: argparse.Namespace) -> Results:
     return results
 
 
+def write_docs(results: Results, folder: Path) -> None:
+    """Write the tables and the pictures of a run into the documentation."""
+    page = folder / "benchmarks.md"
+    text = put_into(page.read_text(encoding="utf-8"), text_of(results, markdown=True))
+    page.write_text(text, encoding="utf-8")
+    draw_all(results, folder / "_static")
+
+
 def main() -> None:
     """Run the benchmarks, or show the numbers of an earlier run."""
     arguments = parse(sys.argv[1:])
     if arguments.list:
-        print("workloads:", ", ".join(one.name for one in workloads.ALL))
+        print("workloads:", ", ".join((workloads.CALLS, *(one.name for one in workloads.ALL))))
         print("clients:", ", ".join(catalog.CLIENTS))
         return
     results = Results.read(*arguments.sources) if arguments.sources else measure(arguments)
     print(text_of(results, markdown=False))
-    if arguments.plot is not None:
-        draw_all(results, arguments.plot)
-    if arguments.markdown is not None:
-        page = arguments.markdown.read_text(encoding="utf-8")
-        text = put_into(page, text_of(results, markdown=True))
-        arguments.markdown.write_text(text, encoding="utf-8")
+    if arguments.docs is not None:
+        write_docs(results, arguments.docs)
 
 
 if __name__ == "__main__":

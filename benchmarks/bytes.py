@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import trio
+import trio.testing
 
 from trio_responses.testing import Call, Reply, open_test_server
 from trio_responses.types import FunctionCallOutput

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from benchmarks.clients.session import BenchmarkClient
 
 NODE_MODULES: Final = "TRIO_RESPONSES_NODE_MODULES"
+WEBSOCKETS_17: Final = Path(sys.prefix) / "websockets-17"
+"""The folder with websockets 17; the environment has websockets 16, another peer."""
+GROWTH: Final = "growth"
 NODE_SCRIPT: Final = Path(__file__).parent / "clients" / "node_ws.cjs"
 
 
@@ -27,21 +30,24 @@ class ClientEntry:
     label: str
     place: str
     package: str
+    folder: Path | None = None
+    """A folder with the package, where the environment has another version of it."""
 
     @property
     def version(self) -> str | None:
         """The installed version, or `None`."""
-        return node_version() if self.package == "ws" else installed(self.package)
+        return node_version() if self.package == "ws" else installed(self.package, self.folder)
 
 
 OURS: Final = "trio-responses"
 CLIENTS: Final[dict[str, ClientEntry]] = {
     "stream": ClientEntry("trio-responses, stream", "ours.StreamClient", OURS),
+    "batches": ClientEntry("trio-responses, batches", "ours.BatchesClient", OURS),
     "channel": ClientEntry("trio-responses, channel", "ours.ChannelClient", OURS),
     "http": ClientEntry("trio-responses over HTTP, stream", "ours.HTTPClient", OURS),
     "conversation": ClientEntry("trio-responses, conversation", "ours.ConversationClient", OURS),
     "lanes": ClientEntry("trio-responses, streams", "ours.LanesClient", OURS),
-    "growth": ClientEntry("trio-responses", "ours.StreamClient", OURS),
+    GROWTH: ClientEntry("trio-responses", "ours.StreamClient", OURS),
     "openai": ClientEntry("openai-python, typed", "openai_sdk.TypedSdkClient", "openai"),
     "openai-http": ClientEntry(
         "openai-python over HTTP, typed", "openai_sdk.HTTPSdkClient", "openai"
@@ -52,23 +58,32 @@ CLIENTS: Final[dict[str, ClientEntry]] = {
     ),
     "agents": ClientEntry("openai-agents", "openai_sdk.AgentsSdkClient", "openai-agents"),
     "websockets": ClientEntry(
-        "websockets + msgspec", "asyncio_peers.WebsocketsClient", "websockets"
+        "websockets + msgspec", "websockets_peer.WebsocketsClient", "websockets"
     ),
-    "picows": ClientEntry("picows + msgspec", "asyncio_peers.PicowsClient", "picows"),
+    "websockets-trio": ClientEntry(
+        "websockets 17 on Trio + msgspec",
+        "websockets_trio.WebsocketsTrioClient",
+        "websockets",
+        WEBSOCKETS_17,
+    ),
+    "picows": ClientEntry("picows + msgspec", "picows_peer.PicowsClient", "picows"),
     "trio-websocket": ClientEntry(
         "trio-websocket + msgspec + channel", "trio_peers.TrioWebsocketClient", "trio-websocket"
     ),
     "httpx-ws": ClientEntry("httpx-ws on Trio + msgspec", "trio_peers.HttpxWsClient", "httpx-ws"),
+    "httpx": ClientEntry("httpx on Trio + msgspec", "trio_peers.HttpxClient", "httpx"),
     "httpx2": ClientEntry("httpx2 on Trio + msgspec", "trio_peers.Httpx2Client", "httpx2"),
     "node": ClientEntry("ws (Node.js) + JSON.parse", "", "ws"),
-    "baseline": ClientEntry(
-        "baseline: socket, frames, msgspec", "baseline.BaselineClient", "msgspec"
-    ),
+    "floor": ClientEntry("floor: socket, frames, msgspec", "floor.FloorClient", "msgspec"),
+    "floor-2026": ClientEntry("floor-2026: reads first", "floor.Floor2026Client", "msgspec"),
 }
 
 
 def load(name: str) -> BenchmarkClient:
-    """Return a new client."""
+    """Return a new client; its package comes from the folder of the entry, if there is one."""
+    folder = CLIENTS[name].folder
+    if folder is not None:
+        sys.path.insert(0, str(folder))
     module, kind = CLIENTS[name].place.split(".")
     client: BenchmarkClient = getattr(import_module(f"benchmarks.clients.{module}"), kind)()
     return client
@@ -81,12 +96,11 @@ def command(name: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks.worker", name]
 
 
-def installed(package: str) -> str | None:
-    """Return the version of an installed package, or `None`."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def installed(package: str, folder: Path | None = None) -> str | None:
+    """Return the version of a package in a folder or in the environment, or `None`."""
+    places = sys.path if folder is None else [str(folder)]
+    found = next(iter(distributions(name=package, path=places)), None)
+    return None if found is None else found.version
 
 
 def node_version() -> str | None:

@@ -16,8 +16,8 @@ import trio
 import trio.testing
 
 from benchmarks import answers
-from benchmarks.guard import READ_BYTES, CannedStream
 from benchmarks.loop_probe import LoopProbe
+from benchmarks.memory_stream import READ_BYTES, CannedStream
 from trio_responses import Limits, ResponsesError, open_responses
 
 if TYPE_CHECKING:

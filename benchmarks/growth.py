@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import floods, worker
+from benchmarks import floods, measures
 from benchmarks.clients.session import KEY, MODEL
 from trio_responses import Endpoint, open_responses
 from trio_responses.types import OutputTextDelta
@@ -22,11 +22,11 @@ async def _measure(
     source: Conversation | ResponsesConnection | Lane, count: int, **params: Any
 ) -> dict[str, float]:
     """Run turns and return the time of each, without the warm-up turns."""
-    texts = deque[str](maxlen=worker.KEPT)
-    watch = worker.Stopwatch()
+    texts = deque[str](maxlen=measures.KEPT)
+    watch = measures.Stopwatch()
     for number in range(WARM + count):
         if number == WARM:
-            watch = worker.Stopwatch()
+            watch = measures.Stopwatch()
         async with source.stream("go", **params) as stream:
             async for event in stream:
                 if type(event) is OutputTextDelta:
@@ -41,7 +41,7 @@ async def history(client: BenchmarkClient, url: str, *, width: int, count: int) 
         open_responses(url, api_key=KEY) as connection,
         connection.conversation(model=MODEL) as conversation,
     ):
-        await conversation.create(worker.input_of(0, width))
+        await conversation.create(measures.input_of(0, width))
         found = await _measure(conversation, count)
         if conversation.statistics().full_turns != 1:
             raise RuntimeError("a turn was sent with full input")
@@ -72,16 +72,22 @@ async def connections(
         return await _measure(connection, count, model=MODEL)
 
 
+async def wakes(client: BenchmarkClient, url: str, *, width: int, total: int) -> dict[str, float]:
+    """Measure the time of an event while ``width`` connections share ``total`` events a second."""
+    return await measures.streams(client, url, width=width, rate=total / width, seconds=2.0)
+
+
 async def events(client: BenchmarkClient, url: str, *, width: int, count: int) -> dict[str, float]:
     """Measure the time of each event in turns with many events."""
     del width
-    return await worker.turns(client, url, warm=1, count=count)
+    return await measures.turns(client, url, warm=1, count=count)
 
 
-MEASURES: Final[dict[str, worker.Measure]] = {
+MEASURES: Final[dict[str, measures.Measure]] = {
     "history": history,
     "idle-lanes": lanes,
     "idle-connections": connections,
     "events": events,
+    "wakes": wakes,
     "floods": floods.measure,
 }

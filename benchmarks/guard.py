@@ -1,248 +1,270 @@
-"""A guard against slower code: it counts operations, so that a busy machine has no effect.
+"""A guard against slower code: it counts Python calls, so that a busy machine has no effect.
 
     python -m benchmarks.guard
 
-The guard counts the calls (of Python and C functions) and the bytecodes that the client runs, over
-WebSocket and over HTTP: for a fixed burst, for the same events with one event a read, and for small
-turns. A stream in memory replaces the server. It accepts the upgrade and answers each request with
-the same bytes, in reads of at most 64 KiB, so that every run counts the same. A number that is a
-quarter over its limit is a failure. A number that is a quarter under its limit asks for a lower
-limit. Bytecodes depend on the version of Python: other versions check calls only.
+The guard counts the calls of Python functions, and the steps of coroutines and generators, in the
+client: for an event of a burst, for an event that comes alone, for a small turn, for the first
+turn of the process, and for opening a connection. The client uses real sockets, with and without
+TLS, over WebSocket and over HTTP. The server is part of Trio's loop and works only while the client
+waits, so every run counts the same. An event is counted as the difference between a long and
+a short response.
+
+The counts are compared with those in ``benchmarks/limits.json``. A count that is more than
+a twentieth over its limit is a failure; one that is as far below asks for a lower limit.
+``--update`` writes the counts as the new limits. TLS is left out where trustme is not installed.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import argparse
+import gc
+import json
+import os
 import sys
 from collections import deque
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from benchmarks import answers
-from benchmarks.clients.ours import ChannelSession, ConversationSession, StreamSession
+from benchmarks import answers, idle_server
+from benchmarks.clients.floor import Floor2026Client, FloorClient
+from benchmarks.clients.ours import (
+    BatchesSession,
+    ChannelSession,
+    ConversationSession,
+    StreamSession,
+)
+from benchmarks.clients.session import KEY, tls_context
+from benchmarks.idle_server import IdleServer
+from benchmarks.replay import CERTIFICATE, secured
 from trio_responses import open_responses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
+    import ssl
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from types import FrameType
 
     from benchmarks.answers import Encode
     from benchmarks.clients.session import BenchmarkSession
     from trio_responses import ResponsesConnection
 
-ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-KEY_HEADER: Final = b"sec-websocket-key:"
-HTTP_HEAD: Final = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-)
-READ_BYTES: Final = 64 * 1024
-MARGIN: Final = 1.25
-INTERPRETER: Final = (3, 11)
-"""The version of Python that the limits for bytecodes belong to."""
-DELTAS: Final = 2000
-TURNS: Final = 20
+LIMITS: Final = Path(__file__).parent / "limits.json"
+MARGIN: Final = 1.05
+PIECE_BYTES: Final = 32 * 1024
+"""The bytes of a burst that come at once: they fit into the buffers of every socket."""
+BURST: Final = 2000
+PACED: Final = 100
+TURNS: Final = 10
+OPENINGS: Final = 3
+INSTRUMENTATION: Final = str(Path(trio.__file__).parent / "_core" / "_instrumentation.py")
+NOT_CLIENT: Final = frozenset({idle_server.__file__, INSTRUMENTATION})
+"""The files whose functions are part of the server."""
 
 
-@dataclass(frozen=True)
-class OperationCount:
-    """Calls and bytecodes of one event or of one turn."""
+class ScriptedAnswer:
+    """The answer of the server, in pieces that come one after another.
 
-    calls: float
-    bytecodes: float
-
-
-LIMITS: Final = {
-    "burst, stream, an event": OperationCount(10.4, 167),
-    "burst, channel, an event": OperationCount(11.4, 172),
-    "sparse, stream, an event": OperationCount(165, 2140),
-    "small, stream, a turn": OperationCount(655, 8510),
-    "small, conversation, a turn": OperationCount(696, 9180),
-    "HTTP burst, stream, an event": OperationCount(8.9, 132),
-    "HTTP sparse, stream, an event": OperationCount(295, 3500),
-    "HTTP small, stream, a turn": OperationCount(3060, 37_400),
-}
-"""The counts that a run is compared with."""
-
-
-class CannedStream(trio.abc.Stream):
-    """A stream in memory that answers each request with prepared bytes.
-
-    :param answer: returns what each read brings; a longer piece takes several reads.
+    :param encode: returns the bytes of one event: a WebSocket frame or a chunk.
     """
 
-    def __init__(self, answer: Callable[[], Sequence[bytes]]) -> None:
-        self._answer = answer
-        self._upgraded = False
-        self._unread = deque[bytes]()
-        self._arrived = trio.Event()
-        self._closed = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Prepare the answer to an upgrade request, a request or a close frame."""
-        await trio.lowlevel.checkpoint()
-        if data[:5] == b"POST ":
-            pass  # the body follows
-        elif data[:1] == b"{":
-            self.put(HTTP_HEAD, *self._answer(), answers.chunk(b""))
-        elif not self._upgraded:
-            self._upgraded = True
-            self.put(_accept(bytes(data)))
-        elif data[0] & 15 == 1:
-            self.put(*self._answer())
-        else:
-            self.put(b"\x88\x02\x03\xe8")
-
-    def put(self, *pieces: bytes) -> None:
-        """Prepare bytes to be received."""
-        for piece in pieces:
-            starts = range(0, len(piece), READ_BYTES)
-            self._unread.extend(piece[start : start + READ_BYTES] for start in starts)
-        self._arrived.set()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Return at once, since the stream always has room."""
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return the next piece of the prepared bytes."""
-        del max_bytes
-        while not self._unread and not self._closed:
-            self._arrived = trio.Event()
-            await self._arrived.wait()
-        await trio.lowlevel.checkpoint()
-        return self._unread.popleft() if self._unread else b""
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        self._closed = True
-        self._arrived.set()
-        await trio.lowlevel.checkpoint()
-
-
-def _accept(head: bytes) -> bytes:
-    """Return the answer to an upgrade request."""
-    lines = head.split(b"\r\n")
-    key = next(line for line in lines if line.lower().startswith(KEY_HEADER))[18:].strip()
-    digest = hashlib.sha1(key + ACCEPT_SALT).digest()  # noqa: S324 - RFC 6455
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-        b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
-    )
-
-
-async def count(work: Callable[[], Awaitable[object]], per: int) -> OperationCount:
-    """Run the work twice and return its calls and bytecodes, divided by ``per``."""
-    calls = [0]
-    bytecodes = [0]
-
-    def on_call(frame: FrameType, kind: str, argument: Any) -> None:
-        del frame, argument
-        if kind in {"call", "c_call"}:
-            calls[0] += 1
-
-    def on_trace(frame: FrameType, kind: str, argument: Any) -> Any:
-        del argument
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if kind == "opcode":
-            bytecodes[0] += 1
-        return on_trace
-
-    sys.setprofile(on_call)
-    try:
-        await work()
-    finally:
-        sys.setprofile(None)
-    sys.settrace(on_trace)
-    try:
-        await work()
-    finally:
-        sys.settrace(None)
-    return OperationCount(calls[0] / per, bytecodes[0] / per)
-
-
-def burst(encode: Encode = answers.frame) -> Sequence[bytes]:
-    """Return the response of a burst."""
-    return [b"".join(answers.streamed(DELTAS, encode=encode))]
-
-
-def sparse(encode: Encode = answers.frame) -> Sequence[bytes]:
-    """Return the same response, one event a read."""
-    return answers.streamed(DELTAS, encode=encode)
-
-
-class SmallResponses:
-    """Small responses, each with its own id."""
-
     def __init__(self, encode: Encode = answers.frame) -> None:
+        self.deltas = 2
+        self.alone = False
+        """Whether each event is a piece of its own."""
         self._encode = encode
         self._number = 0
 
     def __call__(self) -> Sequence[bytes]:
-        """Return the next response."""
+        """Return the pieces of the next answer, whose id is new."""
         self._number += 1
         number = b"%032x" % self._number
-        events = answers.streamed(2, encode=self._encode)
-        return [b"".join(events).replace(answers.RESPONSE_DIGITS, number)]
+        events = [
+            event.replace(answers.RESPONSE_DIGITS, number)
+            for event in answers.streamed(self.deltas, encode=self._encode)
+        ]
+        if self.alone:
+            return events
+        data = b"".join(events)
+        return [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
 
 
-async def count_turns(session: BenchmarkSession, turns: int, per: int) -> OperationCount:
-    """Return the operations of turns, after a warm-up turn."""
-    on_text = deque[str](maxlen=1).append
+class CallCounter:
+    """A counter of the Python calls of a client."""
 
-    async def work() -> None:
-        for _ in range(turns):
+    def __init__(self, server: IdleServer) -> None:
+        self._server = server
+
+    async def count(self, work: Callable[[], Awaitable[object]]) -> int:
+        """Run the work and return its calls."""
+        calls = 0
+
+        def on_call(frame: FrameType, kind: str, argument: Any) -> None:
+            del argument
+            nonlocal calls
+            if (
+                kind == "call"
+                and not self._server.working
+                and frame.f_code.co_filename not in NOT_CLIENT
+            ):
+                calls += 1
+
+        gc.collect()
+        gc.disable()  # finalizers would run at any time
+        sys.setprofile(on_call)
+        try:
+            await work()
+        finally:
+            sys.setprofile(None)
+            gc.enable()
+        return calls
+
+
+class CountedClient:
+    """A client and its server, whose work is counted.
+
+    :param name: what is put before the names of the counts, such as ``HTTP``.
+    """
+
+    def __init__(self, name: str, answer: ScriptedAnswer, server: IdleServer) -> None:
+        self.found: dict[str, float] = {}
+        self._name = name
+        self._answer = answer
+        self._counter = CallCounter(server)
+
+    async def count_turns(self, session: BenchmarkSession, turns: int) -> float:
+        """Return the calls of a turn."""
+        on_text = deque[str](maxlen=1).append
+
+        async def work() -> None:
+            for _ in range(turns):
+                await session.turn("go", on_text)
+
+        await work()
+        return await self._counter.count(work) / turns
+
+    async def add_events(self, kind: str, label: str, session: BenchmarkSession) -> None:
+        """Count an event: ``kind`` is ``burst``, or ``paced`` for events that come alone."""
+        events = BURST if kind == "burst" else PACED
+        self._answer.alone = kind == "paced"
+        counts: list[float] = []
+        for deltas in (events, 2 * events):
+            self._answer.deltas = deltas
+            counts.append(await self.count_turns(session, 1))
+        self._answer.deltas, self._answer.alone = 2, False
+        self._add(f"{kind}, {label}, an event", (counts[1] - counts[0]) / events)
+
+    async def add_turn(self, label: str, session: BenchmarkSession) -> None:
+        """Count a turn of nine events that come at once."""
+        self._add(f"small, {label}, a turn", await self.count_turns(session, TURNS))
+
+    async def add_first_turn(self, label: str, session: BenchmarkSession) -> None:
+        """Count the first turn of the process, without a turn before it."""
+        on_text = deque[str](maxlen=1).append
+
+        async def work() -> None:
             await session.turn("go", on_text)
 
-    await session.turn("go", on_text)
-    return await count(work, per)
+        self._add(f"first, {label}, a turn", await self._counter.count(work))
+
+    async def add_opening(self, label: str, opening: Callable[[], Awaitable[object]]) -> None:
+        """Count the opening and closing of a connection."""
+
+        async def work() -> None:
+            for _ in range(OPENINGS):
+                await opening()
+
+        await work()
+        self._add(f"opening, {label}", await self._counter.count(work) / OPENINGS)
+
+    def _add(self, name: str, calls: float) -> None:
+        self.found[f"{self._name} {name}".strip()] = round(calls, 2)
 
 
-async def count_all() -> dict[str, OperationCount]:
-    """Return the operations of all measured work."""
-    found: dict[str, OperationCount] = {}
-    events = DELTAS + len(answers.streamed(0))
-    async with _open(burst) as connection:
-        found["burst, stream, an event"] = await count_turns(StreamSession(connection), 1, events)
-        found["burst, channel, an event"] = await count_turns(ChannelSession(connection), 1, events)
-    async with _open(sparse) as connection:
-        found["sparse, stream, an event"] = await count_turns(StreamSession(connection), 1, events)
-    async with _open(SmallResponses()) as connection:
-        found["small, stream, a turn"] = await count_turns(StreamSession(connection), TURNS, TURNS)
-        async with connection.conversation(model=answers.MODEL) as conversation:
-            found["small, conversation, a turn"] = await count_turns(
-                ConversationSession(conversation), TURNS, TURNS
-            )
-    for name, answer, turns, per, unit in (
-        ("burst", partial(burst, answers.event_chunk), 1, events, "an event"),
-        ("sparse", partial(sparse, answers.event_chunk), 1, events, "an event"),
-        ("small", SmallResponses(answers.event_chunk), TURNS, TURNS, "a turn"),
-    ):
-        async with _open(answer, transport="http") as connection:
-            counted = await count_turns(StreamSession(connection), turns, per)
-            found[f"HTTP {name}, stream, {unit}"] = counted
+@asynccontextmanager
+async def open_counted(
+    name: str, *, encode: Encode = answers.frame, context: ssl.SSLContext | None = None
+) -> AsyncGenerator[tuple[CountedClient, str], None]:
+    """Run a server for the block, which gets what counts and the base URL."""
+    answer = ScriptedAnswer(encode)
+    server = IdleServer(answer, context)
+    trio.lowlevel.add_instrument(server)
+    try:
+        yield CountedClient(name, answer, server), server.url
+    finally:
+        trio.lowlevel.remove_instrument(server)
+        server.close()
+
+
+async def count_websocket(name: str, context: ssl.SSLContext | None = None) -> dict[str, float]:
+    """Return the calls over WebSocket: of this library, and of the floors."""
+    trust = None if context is None else tls_context()
+    async with open_counted(name, context=context) as (counted, url):
+
+        async def opening() -> None:
+            async with open_responses(url, api_key=KEY, proxy=None, ssl_context=trust):
+                pass
+
+        async with open_responses(url, api_key=KEY, proxy=None, ssl_context=trust) as connection:
+            if not name:
+                await counted.add_first_turn("stream", StreamSession(connection))
+            for label, session in sessions(connection).items():
+                await counted.add_events("burst", label, session)
+                await counted.add_events("paced", label, session)
+                await counted.add_turn(label, session)
+            async with connection.conversation(model=answers.MODEL) as conversation:
+                await counted.add_turn("conversation", ConversationSession(conversation))
+        await counted.add_opening("connection", opening)
+        for label, client in (("floor", FloorClient()), ("floor-2026", Floor2026Client())):
+            async with client.connect(url) as floor:
+                await counted.add_events("paced", label, floor)
+                await counted.add_turn(label, floor)
+    return counted.found
+
+
+def sessions(connection: ResponsesConnection) -> dict[str, BenchmarkSession]:
+    """Return the ways of reading a turn that are counted."""
+    return {
+        "stream": StreamSession(connection),
+        "batches": BatchesSession(connection),
+        "channel": ChannelSession(connection),
+    }
+
+
+async def count_http() -> dict[str, float]:
+    """Return the calls over HTTP."""
+    async with open_counted("HTTP", encode=answers.event_chunk) as (counted, url):
+
+        async def opening() -> None:
+            async with open_responses(url, api_key=KEY, proxy=None, transport="http") as connection:
+                await StreamSession(connection).turn("go", deque[str](maxlen=1).append)
+
+        async with open_responses(url, api_key=KEY, proxy=None, transport="http") as connection:
+            session = StreamSession(connection)
+            await counted.add_events("burst", "stream", session)
+            await counted.add_events("paced", "stream", session)
+            await counted.add_turn("stream", session)
+        await counted.add_opening("connection and a turn", opening)
+    return counted.found
+
+
+def count_all() -> dict[str, float]:
+    """Return the calls of all measured work."""
+    found = {**trio.run(count_websocket, ""), **trio.run(count_http)}
+    with TemporaryDirectory() as folder:
+        context = secured(Path(folder))
+        if context is not None:
+            os.environ["SSL_CERT_FILE"] = str(Path(folder) / CERTIFICATE)
+            found |= trio.run(count_websocket, "TLS", context)
     return found
 
 
-def _open(
-    answer: Callable[[], Sequence[bytes]], transport: Literal["websocket", "http"] = "websocket"
-) -> AbstractAsyncContextManager[ResponsesConnection]:
-    async def dial(host: str, port: int) -> trio.abc.Stream:
-        del host, port
-        await trio.lowlevel.checkpoint()
-        return CannedStream(answer)
-
-    return open_responses(
-        "http://127.0.0.1:1/v1", api_key="key", dial=dial, proxy=None, transport=transport
-    )
-
-
-def verdict(counted: float, limit: float) -> str:
+def verdict(counted: float, limit: float | None) -> str:
     """Return the result of a comparison with a limit as text."""
+    if limit is None:
+        return "no limit"
     if counted > limit * MARGIN:
         return "TOO MANY"
     return "fewer: lower the limit" if counted * MARGIN < limit else "as before"
@@ -250,18 +272,23 @@ def verdict(counted: float, limit: float) -> str:
 
 def main() -> None:
     """Count, compare with the limits, and fail for a number that is too large."""
-    same_bytecodes = sys.version_info[:2] == INTERPRETER
-    failed = False
-    for name, counted in trio.run(count_all).items():
-        limit = LIMITS[name]
-        pairs = [("calls", counted.calls, limit.calls)]
-        if same_bytecodes:
-            pairs.append(("bytecodes", counted.bytecodes, limit.bytecodes))
-        for kind, number, most in pairs:
-            said = verdict(number, most)
-            failed = failed or said == "TOO MANY"
-            print(f"{name:30} {kind:10} {number:9.2f}, was {most:9.2f}: {said}")
-    sys.exit(failed)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__)
+    parser.add_argument("--update", action="store_true", help="write the counts as new limits")
+    parser.add_argument("--json", action="store_true", help="print the counts only, as JSON")
+    arguments = parser.parse_args()
+    found = count_all()
+    if arguments.json:
+        print(json.dumps(found))
+        return
+    if arguments.update:
+        LIMITS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    limits: dict[str, float] = json.loads(LIMITS.read_text(encoding="utf-8"))
+    said = {name: verdict(counted, limits.get(name)) for name, counted in found.items()}
+    for name, counted in found.items():
+        print(f"{name:36} {counted:9.2f}, limit {limits.get(name, 0):9.2f}: {said[name]}")
+    for name in limits.keys() - found.keys():
+        print(f"{name:36} was not counted")
+    sys.exit("TOO MANY" in said.values())
 
 
 if __name__ == "__main__":

@@ -111,18 +111,21 @@ def bars(title: str, values: Sequence[tuple[str, float]], ours: set[str]) -> str
 
 
 def draw_all(results: Results, folder: Path) -> None:
-    """Write pictures of the burst and of every measured growth."""
+    """Write a picture of every measured workload and growth that has one."""
     folder.mkdir(parents=True, exist_ok=True)
-    burst = COMPARED[0]
-    measured, column = results.of(burst), burst.columns[0]
-    if measured is not None and measured.samples:
-        values = [
-            (catalog.CLIENTS[name].label, (measured.median(name, column.key) or 0) * column.scale)
-            for name in measured.samples
-        ]
-        ours = {entry.label for entry in catalog.CLIENTS.values() if entry.package == catalog.OURS}
-        title = f"{burst.title}: {column.heading} (logarithmic)"
-        _write(folder, burst.name, bars(title, values, ours))
+    ours = {entry.label for entry in catalog.CLIENTS.values() if entry.package == catalog.OURS}
+    for workload in (one for one in COMPARED if one.drawn):
+        measured, column = results.of(workload), workload.columns[0]
+        if measured is not None and measured.samples:
+            values = [
+                (
+                    catalog.CLIENTS[name].label,
+                    (measured.median(name, column.key) or 0) * column.scale,
+                )
+                for name in measured.samples
+            ]
+            title = f"{workload.title}: {column.heading} (logarithmic)"
+            _write(folder, workload.name, bars(title, values, ours))
     for growth in (one for one in GROWTHS if one.drawn):
         places = [
             PlotPoint(float(step.order["width"]), *found) for step, found in points(growth, results)

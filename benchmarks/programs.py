@@ -52,6 +52,11 @@ class JsonProcess:
             bufsize=1,
         )
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def ask(self, order: Mapping[str, Any], seconds: float) -> dict[str, float]:
         """Send an order and wait for the answer.
 

@@ -17,6 +17,7 @@ import itertools
 import json
 import random
 import re
+import select
 import socket
 import ssl
 import struct
@@ -41,6 +42,7 @@ LANE: Final = re.compile(rb'"stream_id"\s*:\s*"([^"]+)"')
 CERTIFICATE: Final = "ca.pem"
 STACK_BYTES: Final = 256 * 1024
 EVENTS_IN_A_CHUNK: Final = 20
+MILLISECONDS: Final = 1e3
 
 
 class RequestHead(NamedTuple):
@@ -101,6 +103,12 @@ def lane_of(mask: bytes, payload: bytes) -> str | None:
     return found[1].decode() if found else None
 
 
+def wait_always(seconds: float) -> bool:
+    """Wait, and return that the answer goes on."""
+    time.sleep(seconds)
+    return True
+
+
 class ScriptedAnswers:
     """The answers to the requests of one connection, as its script selects them.
 
@@ -108,6 +116,7 @@ class ScriptedAnswers:
     """
 
     def __init__(self, peer: socket.socket, words: list[str], encode: Encode) -> None:
+        self._peer = peer
         self._send = peer.sendall
         self._encode = encode
         self._words = words[1:]
@@ -168,19 +177,45 @@ class ScriptedAnswers:
         rate, count = map(int, self._words)
         self._send_stamped(count, 1 / rate, time.perf_counter())
 
+    def _steady(self, mask: bytes, payload: bytes) -> None:
+        """``steady-5-60``: send 5 deltas a second, 60 in all, after a random delay.
+
+        Stop when the client sends something, which is the end of its measurement.
+        """
+        del mask, payload
+        rate, count = int(self._words[0]), int(self._words[1])
+        start = time.perf_counter() + random.random() / rate  # noqa: S311 - no secret depends on it
+        incoming = select.poll()
+        incoming.register(self._peer, select.POLLIN)
+
+        def wait(seconds: float) -> bool:
+            end = time.perf_counter() + seconds
+            if incoming.poll(int(seconds * MILLISECONDS)):  # whole milliseconds
+                return False
+            time.sleep(max(0.0, end - time.perf_counter()))
+            return True
+
+        self._send_stamped(count, 1 / rate, start, wait)
+
     def _idle(self, mask: bytes, payload: bytes) -> None:
         """``idle-5``: send one delta a second for 5 seconds, after a random delay."""
         del mask, payload
         start = time.perf_counter() + random.random()  # noqa: S311 - no secret depends on it
         self._send_stamped(int(self._words[0]), 1.0, start)
 
-    def _send_stamped(self, count: int, interval: float, start: float) -> None:
+    def _send_stamped(
+        self,
+        count: int,
+        interval: float,
+        start: float,
+        wait: Callable[[float], bool] = wait_always,
+    ) -> None:
         first, (before, after), last = answers.paced(count, self._encode)
         self._send_all(first)
         for number in range(count):
             pause = start + number * interval - time.perf_counter()
-            if pause > 0:
-                time.sleep(pause)
+            if pause > 0 and not wait(pause):
+                return
             self._send(before + b"%017.6f" % time.perf_counter() + after)
         self._send_all(last)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import catalog
 from benchmarks.budget import budget_rows
-from benchmarks.workloads import COMPARED, GROWTHS, IMPORT
+from benchmarks.workloads import CALLS, COMPARED, GROWTHS, IMPORT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BEGIN: Final = "<!-- measured: begin -->"
 END: Final = "<!-- measured: end -->"
-BASELINE: Final = "baseline"
+FLOOR: Final = "floor"
 
 
 def number(value: float, digits: int) -> str:
@@ -32,13 +32,13 @@ def multiple(ratio: float | None) -> str:
 
 
 def rows_of(workload: Workload, measured: WorkloadSamples) -> list[list[str]]:
-    """Return the table of a workload: the best client first, with ratios to peer and baseline."""
+    """Return the table of a workload: the best client first, with ratios to peer and floor."""
     first, *others = workload.columns
-    with_baseline = BASELINE in measured.samples
+    with_floor = FLOOR in measured.samples
     peer = catalog.CLIENTS[workload.peer].label.partition(",")[0]
     heading = ["client", first.heading, "min to max", f"{peer} / it"]
-    if with_baseline:
-        heading.append("it / baseline")
+    if with_floor:
+        heading.append("it / floor")
     rows = [[*heading, *(column.heading for column in others)]]
 
     def order(client: str) -> float:
@@ -56,8 +56,8 @@ def rows_of(workload: Workload, measured: WorkloadSamples) -> list[list[str]]:
             else f"{number(low, first.digits)} to {number(high, first.digits)}",
             multiple(measured.ratio(workload.peer, client, first.key)),
         ]
-        if with_baseline:
-            row.append(multiple(measured.ratio(client, BASELINE, first.key)))
+        if with_floor:
+            row.append(multiple(measured.ratio(client, FLOOR, first.key)))
         for column in others:
             median = measured.median(client, column.key)
             shown = "-" if median is None else number(median * column.scale, column.digits)
@@ -129,14 +129,33 @@ def text_of(results: Results, *, markdown: bool) -> str:
         if measured is not None and measured.samples:
             parts += [level + workload.title, table(rows_of(workload, measured))]
             parts.append(notes_on(measured))
+            if markdown and workload.drawn:
+                parts.append(picture_of(workload.name, workload.title))
     for growth in GROWTHS:
         rows = rows_of_growth(growth, results)
         if len(rows) > 1:
             parts += [level + growth.title, table(rows)]
             if markdown and growth.drawn:
-                parts.append(f"![{growth.title}](_static/benchmarks-{growth.name}.svg)")
+                parts.append(picture_of(growth.name, growth.title))
+    counted = results.workloads.get(CALLS)
+    if counted is not None:
+        parts += [level + "Python calls", table(rows_of_calls(counted))]
     parts += [level + "The budget", table(budget_rows(results))]
     return "\n\n".join(parts)
+
+
+def picture_of(name: str, title: str) -> str:
+    """Return a picture in Markdown."""
+    return f"![{title}](_static/benchmarks-{name}.svg)"
+
+
+def rows_of_calls(counted: WorkloadSamples) -> list[list[str]]:
+    """Return the table of the guard's counts."""
+    rows = [["work", "Python calls"]]
+    for work in counted.samples:
+        calls = counted.median(work, CALLS)
+        rows.append([work, "-" if calls is None else number(calls, 1)])
+    return rows
 
 
 def preamble(results: Results) -> str:

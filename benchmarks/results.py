@@ -45,9 +45,19 @@ class WorkloadSamples:
         return min(values), max(values)
 
     def ratio(self, above: str, below: str, key: str) -> float | None:
-        """Return the median of one client divided by that of another, or `None` without samples."""
-        first, second = self.median(above, key), self.median(below, key)
-        return first / second if first is not None and second else None
+        """Return the median ratio of two clients, or `None` without samples.
+
+        The samples of a round are divided by each other, so that a machine whose speed changes from
+        round to round has little effect. Where a client was left out of later rounds, the
+        medians are divided instead.
+        """
+        first = self.samples.get(above, {}).get(key, [])
+        second = self.samples.get(below, {}).get(key, [])
+        if not first or not second or not all(second):
+            return None
+        if len(first) != len(second):
+            return statistics.median(first) / statistics.median(second)
+        return statistics.median(one / other for one, other in zip(first, second, strict=True))
 
 
 @dataclass

@@ -6,6 +6,7 @@ The process of a client serves all workloads, except those that ask for a fresh 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import platform
 import random
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import catalog
 from benchmarks.programs import ROOT, ProcessFailure, clean_environment, open_benchmark_server
 from benchmarks.results import Results, WorkloadSamples
-from benchmarks.workloads import IMPORT, IMPORTS
+from benchmarks.workloads import CALLS, IMPORT, IMPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,7 +71,7 @@ class Runner:
                 took = time.perf_counter() - start
                 if workload.order.get("measure") == "turns" and took > SLOW_SECONDS:
                     slow.add(client)
-        measured.when = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        measured.when = now()
         measured.load = os.getloadavg()[0]
         return measured
 
@@ -112,6 +113,30 @@ def import_time(client: str) -> float:
     return float(finished.stdout) * MICROSECONDS
 
 
+def counted_calls() -> WorkloadSamples:
+    """Return the counts of the guard, which runs in a process of its own."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "benchmarks.guard", "--json"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    counted = WorkloadSamples(when=now(), load=os.getloadavg()[0])
+    if finished.returncode == 0:
+        for work, calls in json.loads(finished.stdout).items():
+            counted.add(work, {CALLS: calls})
+    else:
+        print(f"{CALLS}: {finished.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+    return counted
+
+
+def now() -> str:
+    """Return the time as text."""
+    return dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def run_all(
     workloads: Iterable[Workload], *, rounds: int | None, clients: set[str], into: Results
 ) -> None:
@@ -150,7 +175,9 @@ def describe(clients: Sequence[str]) -> Results:
     for entry in entries:
         if entry.version is not None and entry.package != "msgspec":
             name = "ws (npm)" if entry.package == "ws" else entry.package
-            run.versions[name] = entry.version
+            known = run.versions.get(name, entry.version)
+            both = known if entry.version in known else f"{known} and {entry.version}"
+            run.versions[name] = both
     return run
 
 

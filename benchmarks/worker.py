@@ -2,8 +2,7 @@
 
     python -m benchmarks.worker CLIENT
 
-Orders and measurements are JSON, one object a line. Each measurement opens its own connections, and
-runs some turns before the clock starts. All times are in microseconds.
+Orders and measurements are JSON, one object a line.
 """
 
 from __future__ import annotations
@@ -11,160 +10,20 @@ from __future__ import annotations
 import gc
 import json
 import sys
-import time
-from collections import deque
-from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from benchmarks import catalog
-from benchmarks.processors import CLIENT, pin, resident_bytes
+from benchmarks import catalog, measures
+from benchmarks.processors import CLIENT, pin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from benchmarks.clients.session import BenchmarkClient, Input
-
-    Measure = Callable[..., Coroutine[Any, Any, dict[str, float]]]
-
-KEPT: Final = 16
-"""The number of texts that a consumer keeps."""
-MICROSECONDS: Final = 1e6
+    from benchmarks.measures import Measure
 
 
-class Stopwatch:
-    """The wall time and the processor time since the creation of the object."""
-
-    def __init__(self) -> None:
-        self._wall = time.perf_counter()
-        self._processor = time.process_time()
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of wall time."""
-        return time.perf_counter() - self._wall
-
-    def per(self, count: int) -> dict[str, float]:
-        """Return both times in microseconds, divided by a count."""
-        return {
-            "cpu": (time.process_time() - self._processor) / count * MICROSECONDS,
-            "wall": self.elapsed / count * MICROSECONDS,
-        }
-
-
-def input_of(size: int, items: int) -> Input:
-    """Return the input of a request: a text of ``size`` bytes, or ``items`` short messages."""
-    if items:
-        return [{"role": "user", "content": f"message number {n}"} for n in range(items)]
-    return "x" * size
-
-
-async def turns(
-    client: BenchmarkClient,
-    url: str,
-    *,
-    warm: int,
-    count: int,
-    least: float = 0.0,
-    size: int = 2,
-    items: int = 0,
-) -> dict[str, float]:
-    """Measure turns, one after another.
-
-    :param count: the smallest number of turns.
-    :param least: the shortest duration in seconds, for fast clients.
-    """
-    given = input_of(size, items)
-    on_text = deque[str](maxlen=KEPT).append
-    async with client.connect(url) as session:
-        for _ in range(warm):
-            await session.turn(given, on_text)
-        watch = Stopwatch()
-        taken = 0
-        while taken < count or watch.elapsed < least:
-            await session.turn(given, on_text)
-            taken += 1
-        return watch.per(taken)
-
-
-async def lanes(
-    client: BenchmarkClient, url: str, *, warm: int, count: int, width: int
-) -> dict[str, float]:
-    """Measure rounds of ``width`` turns at once on one connection."""
-    on_text = deque[str](maxlen=KEPT).append
-    async with client.connect(url) as session:
-        turn = partial(session.turn, "go", on_text)
-        for _ in range(warm):
-            await client.gather([turn] * width)
-        watch = Stopwatch()
-        for _ in range(count):
-            await client.gather([turn] * width)
-        return watch.per(count)
-
-
-async def paced(client: BenchmarkClient, url: str, *, count: int) -> dict[str, float]:
-    """Measure the age of each delta when it arrives."""
-    ages: list[float] = []
-
-    def on_text(text: str) -> None:
-        ages.append(time.perf_counter() - float(text))
-
-    async with client.connect(url) as session:
-        watch = Stopwatch()
-        await session.turn("go", on_text)
-        found = watch.per(count)
-    ages.sort()
-    found["p50"] = ages[len(ages) // 2] * MICROSECONDS
-    found["p99"] = ages[len(ages) * 99 // 100] * MICROSECONDS
-    return found
-
-
-async def connect(client: BenchmarkClient, url: str, *, count: int) -> dict[str, float]:
-    """Measure how long opening a connection takes."""
-    total = {"cpu": 0.0, "wall": 0.0}
-    for _ in range(count):
-        watch = Stopwatch()
-        async with client.connect(url):
-            for name, one in watch.per(count).items():
-                total[name] += one
-    return total
-
-
-async def crowd(client: BenchmarkClient, url: str, *, width: int, quiet: float) -> dict[str, float]:
-    """Measure the memory and the processor time of many connections, idle and with few events.
-
-    The first connection is not measured, so that imports and caches are not part of the numbers.
-    """
-    on_text = deque[str](maxlen=KEPT).append
-    async with client.connect(url), AsyncExitStack() as stack:
-        gc.collect()
-        before = resident_bytes()
-        watch = Stopwatch()
-        sessions = [await stack.enter_async_context(client.connect(url)) for _ in range(width)]
-        found = {"connect": watch.per(width)["cpu"]}
-        gc.collect()
-        found["bytes"] = (resident_bytes() - before) / width
-        watch = Stopwatch()
-        await client.sleep(quiet)
-        found["idle"] = watch.per(1)["cpu"] / quiet
-        watch = Stopwatch()
-        await client.gather([partial(session.turn, "go", on_text) for session in sessions])
-        return {**found, **watch.per(width)}
-
-
-MEASURES: Final[dict[str, Measure]] = {
-    "turns": turns,
-    "lanes": lanes,
-    "paced": paced,
-    "connect": connect,
-    "crowd": crowd,
-}
-
-
-def measures(name: str) -> dict[str, Measure]:
+def measures_of(name: str) -> dict[str, Measure]:
     """Return the measurements of a client by name."""
-    if name != "growth":
-        return MEASURES
+    if name != catalog.GROWTH:
+        return measures.MEASURES
     from benchmarks import growth
 
     return growth.MEASURES
@@ -175,7 +34,7 @@ def main() -> None:
     pin(CLIENT)
     name = sys.argv[1]
     client = catalog.load(name)
-    known = measures(name)
+    known = measures_of(name)
     for line in sys.stdin:
         order: dict[str, Any] = json.loads(line)
         measure, url = known[order.pop("measure")], order.pop("url")

@@ -7,22 +7,50 @@ from typing import Any, Final
 
 EVERYONE: Final = (
     "stream",
+    "batches",
     "channel",
     "conversation",
     "openai",
     "openai-raw",
     "agents",
     "websockets",
+    "websockets-trio",
     "picows",
     "trio-websocket",
     "httpx-ws",
     "node",
-    "baseline",
+    "floor",
+    "floor-2026",
 )
-OVER_HTTP: Final = ("http", "stream", "httpx2", "openai-http")
-CROWD: Final = ("stream", "openai", "websockets", "trio-websocket")
+LIVE: Final = (
+    "stream",
+    "batches",
+    "openai",
+    "websockets",
+    "websockets-trio",
+    "picows",
+    "trio-websocket",
+    "node",
+    "floor",
+    "floor-2026",
+)
+"""The clients of work with sparse events."""
+OVER_HTTP: Final = ("http", "stream", "httpx", "httpx2", "openai-http")
+CROWD: Final = (
+    "stream",
+    "openai",
+    "websockets",
+    "websockets-trio",
+    "picows",
+    "trio-websocket",
+    "floor-2026",
+)
 BURST: Final = 2000
 LONG_BURST: Final = 10_000
+RATE: Final = 5
+"""The deltas a second of each stream, where many streams run at once."""
+WAKES: Final = 1000
+"""The deltas a second of all connections together, as the connections grow."""
 EVENTS_OF_A_TURN: Final = 7
 """The events of a streamed response without its deltas."""
 MB: Final = 1_000_000
@@ -60,6 +88,8 @@ class Workload:
     rounds: int = 3
     peer: str = "openai"
     group: str = ""
+    drawn: bool = False
+    """Whether there is a picture of the first column."""
 
     @property
     def seconds(self) -> float:
@@ -84,6 +114,7 @@ def burst(
     secure: bool = False,
     clients: tuple[str, ...] = EVERYONE,
     peer: str = "openai",
+    drawn: bool = False,
 ) -> Workload:
     """Return a workload with a burst of deltas."""
     return Workload(
@@ -94,25 +125,95 @@ def burst(
         per_event(deltas + EVENTS_OF_A_TURN),
         clients=clients,
         secure=secure,
-        rounds=5 if secure else 7,
+        rounds=7,
         peer=peer,
+        drawn=drawn,
     )
 
 
-def paced(rate: int, *, http: bool = False) -> Workload:
+def over(transport: str) -> tuple[str, str]:
+    """Return what a transport adds to the name and to the title of a workload."""
+    title = {"": "", "tls": " over TLS", "http": " over HTTP"}[transport]
+    return (f"-{transport}" if transport else ""), title
+
+
+LATENCY: Final = (
+    Column("p50", "latency p50, us", digits=0),
+    Column("p99", "latency p99, us", digits=0),
+)
+
+
+def paced(rate: int, transport: str = "", *, clients: tuple[str, ...] = EVERYONE) -> Workload:
     """Return a workload of two seconds with ``rate`` events a second."""
+    suffix, title = over(transport)
     return Workload(
-        f"paced-{rate}{'-http' if http else ''}",
-        f"Paced: {rate:,} events a second{' over HTTP' if http else ''}",
+        f"paced-{rate}{suffix}",
+        f"Paced: {rate:,} events a second{title}",
         f"paced-{rate}-{2 * rate}",
         {"measure": "paced", "count": 2 * rate},
+        (Column("cpu", "CPU, us an event"), *LATENCY),
+        clients=clients,
+        secure=transport == "tls",
+        rounds=7,
+        peer="openai-http" if transport == "http" else "openai",
+        drawn=transport == "",
+    )
+
+
+def streams(width: int, transport: str = "", *, clients: tuple[str, ...] = LIVE) -> Workload:
+    """Return a workload with ``width`` streams at once, each with few events."""
+    suffix, title = over(transport)
+    return Workload(
+        f"streams-{width}{suffix}",
+        f"{width:,} streams, {RATE} events a second each{title}",
+        f"steady-{RATE}-{60 * RATE}",
+        {"measure": "streams", "width": width, "rate": RATE, "seconds": 2.0},
         (
-            Column("p50", "latency p50, us", digits=0),
-            Column("p99", "latency p99, us", digits=0),
             Column("cpu", "CPU, us an event"),
+            Column("streams", "streams a processor", digits=0),
+            *LATENCY,
         ),
-        clients=OVER_HTTP if http else EVERYONE,
-        peer="openai-http" if http else "openai",
+        clients=tuple(name for name in clients if name != "node"),
+        secure=transport == "tls",
+        fresh=True,
+        rounds=7,
+        peer="openai-http" if transport == "http" else "openai",
+        drawn=transport == "",
+    )
+
+
+def round_trip(transport: str = "", *, clients: tuple[str, ...] = EVERYONE) -> Workload:
+    """Return a workload with small turns, one after another."""
+    suffix, title = over(transport)
+    return Workload(
+        f"rtt{suffix}",
+        f"Round trip: a turn of nine events{title}",
+        "turn",
+        {"measure": "turns", "warm": 20, "count": 100, "least": LEAST},
+        (Column("cpu", "CPU, us a turn", digits=0), Column("wall", "wall, us a turn", digits=0)),
+        clients=clients,
+        secure=transport == "tls",
+        rounds=7,
+        peer="openai-http" if transport == "http" else "openai",
+    )
+
+
+def opening(
+    measure: str, transport: str = "", *, clients: tuple[str, ...] = EVERYONE, count: int = 30
+) -> Workload:
+    """Return a workload that opens connections, until they are open or until the first text."""
+    suffix, title = over(transport)
+    until = "Opening a connection" if measure == "connect" else "From opening to the first text"
+    return Workload(
+        f"{measure}{suffix}",
+        f"{until}{title}",
+        "turn",
+        {"measure": measure, "count": count},
+        (Column("cpu", "CPU, ms", MILLISECOND, 2), Column("wall", "wall, ms", MILLISECOND, 2)),
+        clients=clients,
+        secure=transport == "tls",
+        rounds=7,
+        peer="openai-http" if transport == "http" else "openai",
     )
 
 
@@ -122,10 +223,10 @@ LARGE: Final = (
 )
 
 
-def large(name: str, title: str, script: str) -> Workload:
+def large(name: str, title: str, script: str, *, rounds: int = 3) -> Workload:
     """Return a workload with a large response."""
     order = {"measure": "turns", "warm": 1, "count": 1, "least": LEAST}
-    return Workload(name, title, script, order, LARGE)
+    return Workload(name, title, script, order, LARGE, rounds=rounds)
 
 
 def sent(name: str, title: str, **given: int) -> Workload:
@@ -155,8 +256,10 @@ def crowd(width: int, *, secure: bool = False, rounds: int = 3) -> Workload:
     )
 
 
+OPENED: Final = tuple(name for name in EVERYONE if name not in {"agents", "conversation"})
+
 COMPARED: Final = (
-    burst("burst", f"A burst of {BURST:,} deltas", "whole"),
+    burst("burst", f"A burst of {BURST:,} deltas", "whole", drawn=True),
     burst("burst-tls", "The same over TLS, in full records", "whole", secure=True),
     burst("burst-records", "The same over TLS, one record an event", "single", secure=True),
     burst(
@@ -191,19 +294,18 @@ COMPARED: Final = (
         rounds=7,
         peer="openai-lanes",
     ),
-    Workload(
-        "rtt",
-        "Round trip: a turn of nine events",
-        "turn",
-        {"measure": "turns", "warm": 20, "count": 100, "least": LEAST},
-        (Column("wall", "wall, us a turn", digits=0), Column("cpu", "CPU, us a turn", digits=0)),
-        rounds=7,
-    ),
+    round_trip(),
+    round_trip("tls", clients=LIVE),
+    round_trip("http", clients=OVER_HTTP),
     paced(200),
     paced(1000),
-    paced(1000, http=True),
-    large("text-1mb", "A response of 1 MB: one text", f"text-{MB}"),
-    large("items-1mb", "A response of 1 MB: function calls", f"items-{MB}"),
+    paced(1000, "tls", clients=LIVE),
+    paced(1000, "http", clients=OVER_HTTP),
+    streams(1000),
+    streams(300, "tls"),
+    streams(100, "http", clients=OVER_HTTP),
+    large("text-1mb", "A response of 1 MB: one text", f"text-{MB}", rounds=7),
+    large("items-1mb", "A response of 1 MB: function calls", f"items-{MB}", rounds=7),
     large("text-16mb", "A response of 16 MB: one text", f"text-{16 * MB}"),
     Workload(
         "items-16mb",
@@ -215,18 +317,14 @@ COMPARED: Final = (
     sent("input-1mb", "A request of 1 MB: one string", size=MB),
     sent("input-1000", "A request of 1,000 items", items=1000),
     crowd(100),
-    crowd(1000),
+    crowd(1000, rounds=5),
     crowd(300, secure=True),
-    Workload(
-        "connect",
-        "Opening a connection",
-        "turn",
-        {"measure": "connect", "count": 30},
-        (
-            Column("cpu", "CPU, ms", MILLISECOND, 2),
-            Column("wall", "wall, ms", MILLISECOND, 2),
-        ),
-        clients=tuple(name for name in EVERYONE if name not in {"agents", "conversation"}),
+    opening("connect", clients=OPENED),
+    opening("connect", "tls", clients=LIVE),
+    opening("first", clients=OPENED),
+    opening("first", "tls", clients=LIVE),
+    opening(
+        "first", "http", clients=tuple(name for name in OVER_HTTP if name != "stream"), count=5
     ),
 )
 
@@ -239,6 +337,8 @@ IMPORT: Final = Workload(
     clients=("stream", "openai", "agents", "websockets", "trio-websocket"),
     rounds=7,
 )
+CALLS: Final = "calls"
+"""The name of the counts of the guard among the results."""
 IMPORTS: Final = {
     "stream": ("import trio", "import trio_responses"),
     "openai": ("pass", "import openai; openai.AsyncOpenAI(api_key='key').responses"),
@@ -300,6 +400,25 @@ def events(*widths: int) -> Growth:
     return Growth("events", "An event, as a response grows", "deltas", "CPU, us an event", steps)
 
 
+def wakes(*widths: int) -> Growth:
+    """Return a growth with the same events a second over more and more connections."""
+    steps = tuple(
+        Workload(
+            f"wakes-{width}",
+            f"{width:,}",
+            f"steady-{WAKES // width}-{60 * WAKES // width}",
+            {"measure": "wakes", "width": width, "total": WAKES},
+            (Column("cpu", "CPU, us an event", digits=1),),
+            clients=("growth",),
+            group="wakes",
+            rounds=5,
+        )
+        for width in widths
+    )
+    title = f"An event, as {WAKES:,} events a second come over more connections"
+    return Growth("wakes", title, "connections", "CPU, us an event", steps)
+
+
 FLOOD_KINDS: Final = (
     "deltas",
     "empty pongs",
@@ -346,6 +465,7 @@ GROWTHS: Final = (
     events(100, 1000, 10_000, 100_000),
     growing("idle-lanes", "A turn, as idle lanes grow", "other lanes", (1, 8, 16, 31), "lane"),
     growing("idle-connections", "A turn, as idle connections grow", "others", (1, 10, 100, 1000)),
+    wakes(1, 10, 100, 1000),
     floods(),
 )
 
@@ -357,7 +477,8 @@ def chosen(names: set[str]) -> list[Workload]:
 
     :raises ValueError: for an unknown name.
     """
-    unknown = names - {workload.name for workload in ALL} - {growth.name for growth in GROWTHS}
+    known = {CALLS} | {workload.name for workload in ALL} | {growth.name for growth in GROWTHS}
+    unknown = names - known
     if unknown:
         raise ValueError(f"no such workload: {', '.join(sorted(unknown))}")
     return [one for one in ALL if not names or one.name in names or one.group in names - {""}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import socket
 import threading
@@ -9,10 +10,13 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, cast
 
 import pytest
+import trio.testing
 
 from benchmarks import answers, plots, replay, report, workloads
-from benchmarks.budget import BUDGET, budget_rows, times
-from benchmarks.guard import verdict
+from benchmarks.budget import BUDGET, BudgetLimit, budget_rows, times
+from benchmarks.clients.floor import FloorSession
+from benchmarks.guard import LIMITS, ScriptedAnswer, verdict
+from benchmarks.idle_server import IdlePeer
 from benchmarks.replay import lane_of
 from benchmarks.results import Results, WorkloadSamples
 from trio_responses import _wire as wire
@@ -59,6 +63,14 @@ def test_the_replay_server_sends_known_events(frames: Sequence[bytes], size: int
     said = events(frames)
     assert len(said) == size
     assert not [one for one in said if isinstance(one, wire.UnknownEvent | wire.UndecodableFrame)]
+
+
+async def test_a_floor_reads_a_burst_of_more_frames_than_the_reader_takes_at_once() -> None:
+    here, there = trio.testing.memory_stream_pair()
+    await there.send_all(b"".join(answers.streamed(400)))
+    texts: list[str] = []
+    await FloorSession(here).turn("go", texts.append)
+    assert len(texts) == 400
 
 
 def test_a_large_response_has_the_given_size() -> None:
@@ -124,7 +136,8 @@ def test_medians_spreads_and_ratios() -> None:
     found = measured(stream=[3, 1, 2], openai=[90, 100, 200])
     assert found.median("stream", "cpu") == 2
     assert found.spread("stream", "wall") == (2, 6)
-    assert found.ratio("openai", "stream", "cpu") == 50
+    assert found.ratio("openai", "stream", "cpu") == 100, "of 30, 100 and 100"
+    assert found.ratio("stream", "stream", "wall") == 1
     assert found.ratio("openai", "nobody", "cpu") is None
     assert found.ratio("stream", "stream", "p50") is None
 
@@ -142,20 +155,20 @@ def test_a_later_run_replaces_an_earlier_one(tmp_path: Path) -> None:
 def test_a_table_has_the_best_first_and_its_ratios() -> None:
     each = 1.0 * (workloads.BURST + workloads.EVENTS_OF_A_TURN)
     found = measured(
-        openai=[80 * each], stream=[each, 2 * each, 3 * each], baseline=[each, each, each]
+        openai=[80 * each], stream=[each, 2 * each, 3 * each], floor=[each, each, each]
     )
     heading, *rows = report.rows_of(BURST, found)
-    assert heading[3:5] == ["openai-python / it", "it / baseline"]
+    assert heading[3:5] == ["openai-python / it", "it / floor"]
     assert rows == [
-        ["baseline: socket, frames, msgspec", "1.00", "1.00 to 1.00", "80.0", "1.00", "2.00"],
+        ["floor: socket, frames, msgspec", "1.00", "1.00 to 1.00", "80.0", "1.00", "2.00"],
         ["trio-responses, stream", "2.00", "1.00 to 3.00", "40.0", "2.00", "4.00"],
         ["openai-python, typed", "80.00", "one sample", "1.00", "80.0", "160.00"],
     ]
 
 
-def test_without_baseline_and_peer_there_is_no_ratio() -> None:
+def test_without_floor_and_peer_there_is_no_ratio() -> None:
     heading, row = report.rows_of(BURST, measured(stream=[1]))
-    assert "it / baseline" not in heading
+    assert "it / floor" not in heading
     assert row[3] == "-"
 
 
@@ -194,21 +207,42 @@ def test_numbers_have_no_digits_without_a_meaning() -> None:
     ]
 
 
-def test_the_budget_shows_which_limits_are_met() -> None:
-    run = Results(workloads={"burst": measured(stream=[2], openai=[100], baseline=[1])})
-    first, second, *others = budget_rows(run)[1:]
-    assert first[2:] == ["1/40", "1/50", "yes"]
-    assert second[2:] == ["1.50", "2.00", "**no**"]
-    assert {row[-1] for row in others} == {"-"}
+def test_a_client_that_was_left_out_of_rounds_is_compared_by_its_median() -> None:
+    found = measured(stream=[1, 2, 4], openai=[100])
+    assert found.ratio("openai", "stream", "cpu") == 50
+
+
+def test_the_budget_shows_which_limits_are_met_and_by_how_much_not() -> None:
+    found = measured(stream=[2], openai=[100])
+    for value in (2, 4):
+        found.add("floor-2026", {"cpu": 1 / value})
+    run = Results(workloads={"burst": found})
+    said = {tuple(row[:2]): row[2:] for row in budget_rows(run)[1:]}
+    burst = "burst, CPU an event"
+    assert said.pop((burst, "openai-python, typed")) == ["1/40", "1/50", "yes"]
+    assert said.pop((burst, "floor-2026: reads first")) == ["1.90", "5.33", "**no**, by 181 %"]
+    assert {row[-1] for row in said.values()} == {"-"}
     assert times(0.7) == "0.70"
+
+
+def test_memory_and_calls_have_limits_of_their_own() -> None:
+    found = WorkloadSamples()
+    found.add("stream", {"bytes": 34 * 1024})
+    limit = BudgetLimit("idle", "crowd", "stream", "", "bytes", 33, workloads.KIB, "KiB")
+    assert limit.measured(Results(workloads={"crowd": found})) == 34
+    assert limit.shown(limit.most) == "33.0 KiB"
 
 
 def test_the_budget_has_existing_workloads_and_clients() -> None:
     known = {workload.name: workload for workload in workloads.ALL}
     for limit in BUDGET:
+        if limit.workload == workloads.CALLS:
+            assert limit.client in json.loads(LIMITS.read_text())
+            continue
         workload = known[limit.workload]
-        assert {limit.client, limit.peer} <= set(workload.clients)
-        assert limit.key in {column.key for column in workload.columns}
+        assert {limit.client, limit.peer} - {""} <= set(workload.clients)
+        keys = {column.key for column in workload.columns}
+        assert limit.key in keys
 
 
 def test_workloads_are_chosen_by_name_or_growth() -> None:
@@ -242,7 +276,7 @@ def test_tables_replace_only_the_text_between_the_markers() -> None:
 def test_there_is_a_picture_of_each_measured_growth(tmp_path: Path) -> None:
     run = Results(
         workloads={
-            "burst": measured(stream=[2, 3], openai=[90], baseline=[1]),
+            "burst": measured(stream=[2, 3], openai=[90], floor=[1]),
             **{step.name: measured(growth=[100, 110]) for step in HISTORY.steps},
         }
     )
@@ -264,7 +298,43 @@ def test_the_x_axis_of_a_line_is_logarithmic() -> None:
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(100, "as before"), (124, "as before"), (126, "TOO MANY"), (79, "fewer: lower the limit")],
+    [(100, "as before"), (104, "as before"), (106, "TOO MANY"), (94, "fewer: lower the limit")],
 )
-def test_the_guard_has_a_margin_of_a_quarter(number: float, said: str) -> None:
+def test_the_guard_has_a_margin_of_a_twentieth(number: float, said: str) -> None:
     assert verdict(number, 100) == said
+    assert verdict(number, None) == "no limit"
+
+
+def test_the_guard_sends_a_burst_in_pieces_and_paced_events_alone() -> None:
+    answer = ScriptedAnswer()
+    answer.deltas = 180
+    together = answer()
+    assert len(together) > 1
+    assert max(map(len, together)) <= 32 * 1024
+    assert len(events(together)) == 187
+    answer.alone = True
+    assert len(answer()) == 187
+    first, second = (wire.decode(one) for one in (answer()[0][4:], answer()[0][4:]))
+    assert isinstance(first, wire.ResponseCreated)
+    assert isinstance(second, wire.ResponseCreated)
+    assert first.response.id != second.response.id
+
+
+@pytest.mark.parametrize("size", [5, 200, 70_000])
+def test_the_server_of_the_guard_answers_each_request_once(size: int) -> None:
+    frame = bytearray(answers.frame({"input": "x" * size}))
+    frame[1] |= 0x80  # masked
+    body = len(json.dumps({"input": "x" * size}, separators=(",", ":")))
+    masked = bytes(frame[:-body]) + bytes(4) + bytes(frame[-body:])
+    here, there = socket.socketpair()
+    with here, there:
+        peer = IdlePeer(there, lambda: [b"answer"], None)
+        here.sendall(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: a\r\n\r\n")
+        peer.read()
+        for part in (masked[: size // 2], masked[size // 2 :] + masked[:3], masked[3:]):
+            here.sendall(part)
+            peer.read()
+        assert [piece[:8] for piece in peer.pieces] == [b"HTTP/1.1", b"answer", b"answer"]
+        here.close()
+        peer.read()
+        assert peer.ended

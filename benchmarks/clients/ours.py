@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.clients.session import KEY, MODEL, TrioLoop
 from trio_responses import Endpoint, open_responses
 from trio_responses.types import OutputTextDelta, ResponseCompleted, ResponseCreate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
     from benchmarks.clients.session import Input, OnText
-    from trio_responses import Conversation, ResponsesConnection
+    from trio_responses import Conversation, ResponsesConnection, ResponseStream
 
 
 class StreamSession:
@@ -28,6 +29,34 @@ class StreamSession:
             async for event in stream:
                 if type(event) is OutputTextDelta:
                     on_text(event.delta)
+
+
+class BatchesSession:
+    """Turns with ``stream.batches()``, or with single events where the method is missing."""
+
+    def __init__(self, connection: ResponsesConnection) -> None:
+        self._connection = connection
+
+    async def turn(self, given: Input, on_text: OnText) -> None:
+        """Send one request and read its response."""
+        async with self._connection.stream(given, model=MODEL) as stream:
+            async for batch in batches_of(stream):
+                for event in batch:
+                    if type(event) is OutputTextDelta:
+                        on_text(event.delta)
+
+
+async def single(stream: ResponseStream) -> AsyncGenerator[Sequence[Any], None]:
+    """Yield each event in a sequence of its own."""
+    async for event in stream:
+        yield (event,)
+
+
+def batches_of(stream: ResponseStream) -> AsyncIterable[Sequence[Any]]:
+    """Return the batches of a stream."""
+    batches: Any = getattr(stream, "batches", partial(single, stream))
+    found: AsyncIterable[Sequence[Any]] = batches()
+    return found
 
 
 class ChannelSession:
@@ -68,6 +97,16 @@ class StreamClient(TrioLoop):
         """Open a connection for the block."""
         async with open_responses(url, api_key=KEY) as connection:
             yield StreamSession(connection)
+
+
+class BatchesClient(TrioLoop):
+    """A client with batches of events."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[BatchesSession, None]:
+        """Open a connection for the block."""
+        async with open_responses(url, api_key=KEY) as connection:
+            yield BatchesSession(connection)
 
 
 class HTTPClient(TrioLoop):

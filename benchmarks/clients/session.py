@@ -6,6 +6,8 @@ passes the text of each delta to ``on_text``, and stops at the end of the respon
 
 from __future__ import annotations
 
+import ssl
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -44,6 +46,12 @@ class BenchmarkClient(Protocol):
         """Run calls at the same time and wait for all."""
         ...
 
+    async def run_beside(
+        self, calls: Sequence[Callable[[], Awaitable[object]]], main: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Run calls at the same time as ``main``, and cancel them at its end."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait for a number of seconds."""
         ...
@@ -65,6 +73,18 @@ class TrioLoop:
         async with trio.open_nursery() as nursery:
             for call in calls:
                 nursery.start_soon(call)
+
+    async def run_beside(
+        self, calls: Sequence[Callable[[], Awaitable[object]]], main: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Run calls in a nursery and cancel them at the end of ``main``."""
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            for call in calls:
+                nursery.start_soon(call)
+            await main()
+            nursery.cancel_scope.cancel()
 
     async def sleep(self, seconds: float) -> None:
         """Wait for a number of seconds on Trio's clock."""
@@ -88,11 +108,32 @@ class AsyncioLoop:
 
         await asyncio.gather(*(call() for call in calls))
 
+    async def run_beside(
+        self, calls: Sequence[Callable[[], Awaitable[object]]], main: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Run calls in tasks and cancel them at the end of ``main``."""
+        import asyncio
+
+        tasks = [asyncio.ensure_future(call()) for call in calls]
+        await main()
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        failed = [end for end in ends if isinstance(end, Exception)]
+        if failed:
+            raise failed[0]
+
     async def sleep(self, seconds: float) -> None:
         """Wait for a number of seconds on the clock of the event loop."""
         import asyncio
 
         await asyncio.sleep(seconds)
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return the TLS context that all connections of a peer share."""
+    return ssl.create_default_context()
 
 
 def socket_url(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Libraries for Trio with this project's decoder: trio-websocket, httpx-ws and httpx2."""
+"""Libraries for Trio with this project's decoder: trio-websocket, httpx-ws, httpx and httpx2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.clients.decoding import decode, request
-from benchmarks.clients.session import LARGEST_MESSAGE, MODEL, TrioLoop, socket_url
+from benchmarks.clients.session import (
+    LARGEST_MESSAGE,
+    MODEL,
+    TrioLoop,
+    socket_url,
+    tls_context,
+)
 from trio_responses.types import OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
@@ -52,7 +58,11 @@ class TrioWebsocketClient(TrioLoop):
 
         send, receive = trio.open_memory_channel[Any](QUEUE)
         async with (
-            open_websocket_url(socket_url(url), max_message_size=LARGEST_MESSAGE) as websocket,
+            open_websocket_url(
+                socket_url(url),
+                ssl_context=tls_context() if url.startswith("https") else None,
+                max_message_size=LARGEST_MESSAGE,
+            ) as websocket,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(_decode_all, websocket, send)
@@ -87,7 +97,7 @@ class HttpxWsClient(TrioLoop):
         from httpx_ws import aconnect_ws
 
         async with (
-            httpx.AsyncClient() as client,
+            httpx.AsyncClient(verify=tls_context()) as client,
             aconnect_ws(
                 f"{url}/responses", client, max_message_size_bytes=LARGEST_MESSAGE
             ) as websocket,
@@ -95,8 +105,8 @@ class HttpxWsClient(TrioLoop):
             yield HttpxWsSession(websocket)
 
 
-class Httpx2Session:
-    """Turns over HTTP with ``aiter_lines()`` of httpx2."""
+class ServerSentSession:
+    """Turns over HTTP with ``aiter_lines()`` of httpx or httpx2."""
 
     def __init__(self, client: Any, url: str) -> None:
         self._client = client
@@ -114,13 +124,25 @@ class Httpx2Session:
                     on_text(event.delta)
 
 
+class HttpxClient(TrioLoop):
+    """The httpx library on Trio, whose first turn opens the connection."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncGenerator[ServerSentSession, None]:
+        """Create a client for the block."""
+        import httpx
+
+        async with httpx.AsyncClient(verify=tls_context()) as client:
+            yield ServerSentSession(client, f"{url}/responses")
+
+
 class Httpx2Client(TrioLoop):
     """The httpx2 library on Trio, whose first turn opens the connection."""
 
     @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[Httpx2Session, None]:
+    async def connect(self, url: str) -> AsyncGenerator[ServerSentSession, None]:
         """Create a client for the block."""
         import httpx2
 
-        async with httpx2.AsyncClient() as client:
-            yield Httpx2Session(client, f"{url}/responses")
+        async with httpx2.AsyncClient(verify=tls_context()) as client:
+            yield ServerSentSession(client, f"{url}/responses")

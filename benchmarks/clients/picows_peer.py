@@ -1,52 +1,22 @@
-"""WebSocket libraries for asyncio with this project's decoder: websockets and picows."""
+"""The picows library for asyncio, written in Cython, with this project's decoder."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import picows
+
 from benchmarks.clients.decoding import decode, request
-from benchmarks.clients.session import LARGEST_MESSAGE, AsyncioLoop, socket_url
+from benchmarks.clients.session import LARGEST_MESSAGE, AsyncioLoop, socket_url, tls_context
 from trio_responses.types import OutputTextDelta, ResponseCompleted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from benchmarks.clients.session import Input, OnText
-
-
-class WebsocketsSession:
-    """Turns with ``recv()`` of websockets."""
-
-    def __init__(self, websocket: Any) -> None:
-        self._websocket = websocket
-
-    async def turn(self, given: Input, on_text: OnText) -> None:
-        """Send one request and read its response."""
-        await self._websocket.send(request(given), text=True)
-        while True:
-            event = decode(await self._websocket.recv(decode=False))
-            if type(event) is OutputTextDelta:
-                on_text(event.delta)
-            elif type(event) is ResponseCompleted:
-                return
-
-
-class WebsocketsClient(AsyncioLoop):
-    """The websockets library without compression, as the OpenAI SDK uses it."""
-
-    @asynccontextmanager
-    async def connect(self, url: str) -> AsyncGenerator[WebsocketsSession, None]:
-        """Open a connection for the block."""
-        from websockets.asyncio.client import connect
-
-        async with connect(
-            socket_url(url), max_size=None, compression=None, proxy=None
-        ) as websocket:
-            yield WebsocketsSession(websocket)
 
 
 class PicowsSession:
@@ -65,9 +35,7 @@ class PicowsSession:
 
     async def turn(self, given: Input, on_text: OnText) -> None:
         """Send one request and read its response."""
-        from picows import WSMsgType
-
-        self.transport.send(WSMsgType.TEXT, request(given))
+        self.transport.send(picows.WSMsgType.TEXT, request(given))
         while True:
             while self._events:
                 event = self._events.popleft()
@@ -85,8 +53,6 @@ class PicowsClient(AsyncioLoop):
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncGenerator[PicowsSession, None]:
         """Open a connection for the block."""
-        import picows
-
         session = PicowsSession()
 
         class PicowsListener(picows.WSListener):  # type: ignore[misc]
@@ -95,7 +61,7 @@ class PicowsClient(AsyncioLoop):
                 if frame.msg_type == picows.WSMsgType.TEXT:
                     session.put(frame.get_payload_as_bytes())
 
-        secure = ssl.create_default_context() if url.startswith("https") else None
+        secure = tls_context() if url.startswith("https") else None
         session.transport, _ = await picows.ws_connect(
             PicowsListener, socket_url(url), ssl_context=secure, max_frame_size=LARGEST_MESSAGE
         )
