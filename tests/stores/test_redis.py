@@ -665,6 +665,26 @@ async def test_cancelling_the_block_ends_the_connections(server: RedisServer) ->
         await store.get("work")
 
 
+@pytest.mark.parametrize("is_connected", [True, False])
+async def test_a_cancelled_block_can_still_save(server: RedisServer, *, is_connected: bool) -> None:
+    with trio.CancelScope() as scope:
+        async with RedisStore(server.url, timeout=60) as store:
+            lease = await store.acquire("work", "one", seconds=60)
+            scope.cancel()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    for connection in store._redis._idle if not is_connected else ():
+                        connection.invalidate()
+                    await trio.testing.wait_all_tasks_blocked()
+                    await store.append(lease, 0, [Record(b"1")])
+                    await store.release(lease)
+    async with RedisStore(server.url) as store:
+        assert await store.read("work", 0) == [Record(b"1")]
+        await store.acquire("work", "two", seconds=60)
+
+
 @pytest.mark.parametrize("checkpoints", range(0, 30, 3))
 async def test_opening_can_be_cancelled_at_any_point(server: RedisServer, checkpoints: int) -> None:
     async with trio.open_nursery() as nursery:

@@ -14,6 +14,8 @@ __all__ = [
     "ConversationBusy",
     "ConversationTooLarge",
     "LeaseLost",
+    "OutdatedCheckpoint",
+    "RequestInterrupted",
     "StoreError",
     "StoreUnavailable",
     "UnsupportedRecord",
@@ -116,3 +118,36 @@ class UnsupportedRecord(StoreError):
             f" versions up to {supported}: upgrade trio-responses"
         )
         self.version = version
+
+
+class RequestInterrupted(StoreError):
+    """A request was interrupted, and other turns followed before it was repeated.
+
+    Its input is in the history, and perhaps some of its calls have run, but it has no answer. So it
+    is not begun again. Ask the model anew, with a request id of its own, if an answer is needed.
+
+    :ivar request_id: the request.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"the request {printable(request_id, SHORT)!r} was interrupted, and other turns have"
+            " followed: its input is in the history, and it has no answer; ask again with another"
+            " request_id if one is needed"
+        )
+        self.request_id = request_id
+
+
+class OutdatedCheckpoint(StoreError):
+    """A checkpoint is older than what a store has, or of another conversation.
+
+    :ivar conversation_id: the conversation in the store.
+    """
+
+    def __init__(self, conversation_id: str, reason: str) -> None:
+        super().__init__(
+            f"the checkpoint does not replace the conversation"
+            f" {printable(conversation_id, SHORT)!r} in the store: {reason}; leave out checkpoint="
+            " to continue from the store, or delete the conversation from it first"
+        )
+        self.conversation_id = conversation_id

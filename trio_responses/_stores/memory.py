@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -39,7 +39,6 @@ class _Conversation(msgspec.Struct):
     updated_at: float = 0.0
 
 
-@final
 class MemoryStore(StoreBase):
     """Conversations in the memory of the process, which end with it.
 

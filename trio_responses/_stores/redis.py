@@ -141,17 +141,17 @@ class RedisStore(StoreBase):
 
         manager = open_collapsing_nursery()
         nursery = await manager.__aenter__()
+        self._redis = RedisConnections(nursery, self._address, self._max_connections)
         try:
-            self._redis = RedisConnections(nursery, self._address, self._max_connections)
             await self._retry("open", self._check_server)
         except BaseException as error:
-            nursery.cancel_scope.cancel()
+            self._redis.close()
             await manager.__aexit__(type(error), error, error.__traceback__)
             raise
-        self._nursery, self._manager = nursery, manager
+        self._manager = manager
 
     async def _close(self) -> None:
-        self._nursery.cancel_scope.cancel()
+        self._redis.close()
 
     async def __aexit__(
         self,

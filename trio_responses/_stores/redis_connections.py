@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import ssl
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -148,8 +147,10 @@ def _parse_options(url: str) -> dict[str, Any] | None:
 class RedisConnections:
     """Connections that are opened when calls need them, and kept for later calls.
 
-    :param nursery: has the tasks of the connections. They end when it is cancelled, and never
-        raise an exception into it.
+    The tasks of the connections are shielded until `close`: when the block of the store is
+    cancelled, a conversation inside still has to be saved and released.
+
+    :param nursery: has the tasks of the connections, which never raise an exception into it.
     :param limit: the greatest number of connections; more calls than that wait.
     """
 
@@ -158,6 +159,14 @@ class RedisConnections:
         self._address = address
         self._slots = trio.Semaphore(limit)
         self._idle: list[Connection] = []
+        self._scopes: set[trio.CancelScope] = set()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Close all connections, so that the nursery can end. Calls fail from then on."""
+        self._is_closed = True
+        for scope in self._scopes:
+            scope.cancel()
 
     async def run_script(self, script: Script, keys: list[bytes], *arguments: Argument) -> Any:
         """Run a script, and send its text where Redis does not know it: after a restart."""
@@ -185,7 +194,7 @@ class RedisConnections:
         :raises StoreError: when the server refuses a command.
         """
         async with self._slots:
-            if self._nursery.cancel_scope.cancel_called:
+            if self._is_closed:
                 raise RuntimeError("the block of the store ended during a call")
             try:
                 return await self._exchange(commands)
@@ -225,27 +234,46 @@ class RedisConnections:
         return None
 
     async def _connect(self) -> Connection:
-        stream = await self._address.open_stream()
-        connection = self._address.make_connection(stream)
+        opening = _Opening(await self._address.open_stream())
         try:
-            error: Exception | None = await self._nursery.start(self._serve, connection)
+            self._nursery.start_soon(self._serve, opening)
+            await opening.done.wait()
         except BaseException:
-            connection.invalidate()
-            await aclose_forcefully(stream)
+            opening.scope.cancel()
+            await aclose_forcefully(opening.stream)
             raise
-        if error is not None:
-            raise error
-        return connection
+        if opening.error is not None:
+            raise opening.error
+        return opening.connection
 
-    async def _serve(
-        self, connection: Connection, *, task_status: trio.TaskStatus[Exception | None]
-    ) -> None:
-        """Run a connection, and pass its failure to the task that opens it."""
+    async def _serve(self, opening: _Opening) -> None:
+        """Run a connection, and report its failure to the task that opens it."""
+        opening.connection = self._address.make_connection(opening.stream)
+        self._scopes.add(opening.scope)
         try:
-            await connection.run(task_status=task_status)
+            with opening.scope:
+                await opening.connection.run(task_status=opening)
         except Exception as error:  # noqa: BLE001 - no failure of a connection may end the block
-            with suppress(RuntimeError):  # raised for a connection that had been opened
-                task_status.started(error)
+            opening.error = error
+        finally:
+            self._scopes.discard(opening.scope)
+            opening.done.set()
+
+
+class _Opening:
+    """A connection that is being opened, and the task status for coredis."""
+
+    connection: Connection
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.stream = stream
+        self.scope = trio.CancelScope(shield=True)
+        self.done = trio.Event()
+        self.error: Exception | None = None
+
+    def started(self, value: None = None) -> None:  # noqa: ARG002 - the signature of anyio
+        """Called when the connection is open."""
+        self.done.set()
 
 
 class _UnknownScript(StoreError):
