@@ -80,25 +80,26 @@ class FakeStore(StoreBase):
         return Lease(conversation_id, owner, 1)
 
     async def _renew(self, lease: Lease, seconds: float) -> None:
-        assert lease
+        assert lease is LEASE
         assert seconds
         await self.run()
 
     async def _release(self, lease: Lease) -> None:
-        assert lease
+        assert lease is LEASE
         await self.run()
 
     async def _append(
         self, lease: Lease, position: int, records: Sequence[Record], base: int | None
     ) -> None:
         assert isinstance(records, tuple)
-        assert lease
+        assert lease is LEASE
         assert base is None or base >= position
         await self.run()
 
     async def _get(self, conversation_id: str) -> StoredConversation | None:
         assert conversation_id
         await self.run()
+        return None
 
     async def _read(self, conversation_id: str, position: int) -> Sequence[Record]:
         assert conversation_id
@@ -289,12 +290,12 @@ async def test_closing_keeps_the_exception_of_the_block() -> None:
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, None])
 async def test_an_option_must_be_greater_than_0(option: str, value: float | None) -> None:
     if option == "ttl" and value is None:
-        assert FakeStore(ttl=None)
+        FakeStore(ttl=None)
         return
     with pytest.raises(
         ConfigurationError, match=rf"^{option} must be greater than 0, not {value!r}$"
     ):
-        FakeStore(**{option: value})
+        FakeStore(succeed, **{option: value})
 
 
 async def test_a_store_states_its_limits() -> None:
