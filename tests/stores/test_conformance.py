@@ -5,12 +5,14 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import pytest
 import trio
 
+from tests.stores.sql_stores import open_postgres_store, open_sqlite_store
 from tests.testing.driver import NO_WAITING
 from trio_responses._stores.memory import _Conversation
 from trio_responses.stores import (
@@ -27,20 +29,22 @@ from trio_responses.testing import check_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
+    from pathlib import Path
 
-    from trio_responses.stores import (
-        StoredConversation,
-    )
+    from tests.stores.postgres_server import PostgresServer
+    from trio_responses.stores import StoredConversation
 
 StoreMaker: TypeAlias = Callable[[], AbstractAsyncContextManager[ConversationStore]]
 Methods: TypeAlias = Mapping[str, Any]
+
+LIMITS: dict[str, Any] = {"max_record_bytes": 1 << 20, "max_conversation_bytes": 4 << 20}
 
 
 @asynccontextmanager
 async def open_memory_store(
     _request: pytest.FixtureRequest | None = None, kind: type[MemoryStore] = MemoryStore
 ) -> AsyncGenerator[StoreMaker]:
-    async with kind(max_record_bytes=1 << 20, max_conversation_bytes=4 << 20) as store:
+    async with kind(**LIMITS) as store:
 
         @asynccontextmanager
         async def make() -> AsyncGenerator[ConversationStore]:
@@ -49,8 +53,23 @@ async def open_memory_store(
         yield make
 
 
+@asynccontextmanager
+async def use_sqlite(request: pytest.FixtureRequest) -> AsyncGenerator[StoreMaker]:
+    folder: Path = request.getfixturevalue("tmp_path")
+    yield partial(open_sqlite_store, folder, **LIMITS)
+
+
+@asynccontextmanager
+async def use_postgres(request: pytest.FixtureRequest) -> AsyncGenerator[StoreMaker]:
+    server: PostgresServer = request.getfixturevalue("postgres")
+    schema = open_postgres_store(server)._schema
+    yield partial(open_postgres_store, server, schema=schema, **LIMITS)
+
+
 STORES = [
     pytest.param(open_memory_store, id="MemoryStore", marks=NO_WAITING),
+    pytest.param(use_sqlite, id="SQLiteStore"),
+    pytest.param(use_postgres, id="PostgresStore"),
 ]
 """For each store, a function that takes the fixture ``request`` and opens the engine."""
 
