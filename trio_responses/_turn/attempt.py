@@ -39,8 +39,8 @@ class TurnAttempt(ActiveRequest):
         "_started_events",
         "_timeouts",
         "inbox",
+        "last_event",
         "last_event_at",
-        "last_event_type",
         "observer",
         "sent_at",
         "size",
@@ -66,8 +66,8 @@ class TurnAttempt(ActiveRequest):
         """When the last byte of the request was written, on Trio's clock."""
         self.last_event_at: float | None = None
         """When the latest event was received, on Trio's clock."""
-        self.last_event_type: str | None = None
-        """The type of the latest event."""
+        self.last_event: ServerEvent | None = None
+        """The latest event."""
         self.started: bool = False
         """Whether an event was received that proves the start of the response."""
         self.observer: TurnObserver | None = None
@@ -109,7 +109,7 @@ class TurnAttempt(ActiveRequest):
         :param size: bytes of their messages.
         """
         self.last_event_at = now
-        self.last_event_type = events[-1].wire_type
+        self.last_event = events[-1]
         if not self.started and not NO_PROOF_OF_START.issuperset(map(type, events)):
             self.started = True
             if self.observer is not None:
@@ -132,10 +132,11 @@ class TurnAttempt(ActiveRequest):
 
     def timeout_error(self, now: float) -> ResponsesError:
         """Return the exception for a deadline that has passed."""
-        if self.last_event_at is not None and self.last_event_type is not None:
+        last_type = self.last_event.wire_type if self.last_event is not None else None
+        if self.last_event_at is not None and last_type is not None:
             return StallTimeout(
                 self._timeouts.stall,
-                last_event=self.last_event_type,
+                last_event=last_type,
                 silence=now - self.last_event_at,
             )
         sent_at = now if self.sent_at is None else self.sent_at

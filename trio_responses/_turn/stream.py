@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum, auto
-from operator import length_hint
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import trio
@@ -61,9 +60,9 @@ from trio_responses._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
@@ -75,7 +74,9 @@ if TYPE_CHECKING:
 
     EndEvent: TypeAlias = ResponseCompleted | ResponseFailed | ResponseIncomplete
 
-__all__ = ["ResponseStream", "TurnSender", "raise_if_failed"]
+__all__ = ["CallIterator", "ResponseStream", "TurnSender", "raise_if_failed"]
+
+T = TypeVar("T")
 
 TERMINAL: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 LOST_EVENTS: Final = frozenset({Failure.CONNECTION_LOST, Failure.TIMED_OUT})
@@ -202,8 +203,11 @@ class ResponseStream:
         snapshot: bool,
         max_retries: int | None = None,
     ) -> None:
-        self._retry_policy = sender.retry_policy.with_max_retries(max_retries)
         self._sender = sender
+        self._retry_policy = (
+            None if max_retries is None else sender.retry_policy.with_max_retries(max_retries)
+        )
+        """The policy of this turn; `None` for the one of the sender."""
         self._request = request
         self._choice: DeliveryMode = delivery
         self._keeps_snapshot = snapshot
@@ -284,10 +288,40 @@ class ResponseStream:
         :raises ResponsesError: when the turn has failed.
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
-        await checkpoint_if_cancelled()
-        for event in self._ready:  # most events take this short path
-            return event
-        return await self._wait_for_next()
+        if self._ready:  # most events of a burst take this short path
+            await checkpoint_if_cancelled()
+            return self._ready.pop()
+        (event,) = await self._read(self._take_next)
+        return event
+
+    def batches(self) -> AsyncIterator[Sequence[StreamEvent]]:
+        """Iterate over the events in batches: each is all events that are there, at least one.
+
+        For example, with one write for all the text that one read of the socket brought::
+
+            async for events in stream.batches():
+                pieces = [e.delta for e in events if e.type == "response.output_text.delta"]
+                print("".join(pieces), end="", flush=True)
+
+        The batches together have the events that the iteration over events has, in the same order,
+        and end with the same exceptions. Both may be used in turns. How many events a batch has
+        depends on the network. These are never in the middle of a batch: the end of a response is
+        the last event of its batch, and a `TurnRestarted` is a batch alone.
+
+        Each batch is one checkpoint. If it is cancelled, no event is lost. A program that leaves
+        its loop in the middle of a batch has got the whole batch: ``snapshot``, ``phase_of`` and
+        a later iteration count all of its events as read.
+
+        :raises ResponsesError: as the iteration over events does, after the last batch.
+        """
+        return CallIterator(self._next_batch)
+
+    async def _next_batch(self) -> Sequence[StreamEvent]:
+        if self._ready:  # `__anext__` has taken them and not yielded them
+            await checkpoint_if_cancelled()
+            ready, self._ready = self._ready, []
+            return ready[::-1]
+        return await self._read(self._take_batch)
 
     async def get_final_response(self) -> Response:
         """Read to the end, and return the `Response`: completed, or incomplete.
@@ -297,7 +331,7 @@ class ResponseStream:
         :raises ResponseFailedError: when the response failed; ``stream.response`` returns it.
         :raises ResponsesError: when the turn ended without a Response.
         """
-        async for _ in self:
+        async for _ in self.batches():
             pass
         return raise_if_failed(self.response)
 
@@ -493,9 +527,10 @@ class ResponseStream:
             if not self._request.prepare_retry(error):
                 return None
         elif needs_delay(failure):
-            if self._retries == self._retry_policy.max_retries:
+            policy = self._retry_policy or self._sender.retry_policy
+            if self._retries == policy.max_retries:
                 return None
-            max_wait = self._retry_policy.max_retry_wait
+            max_wait = policy.max_retry_wait
             delay = retry_delay(self._retries, retry_after=retry_hint(error), max_wait=max_wait)
             self._retries += 1
             return delay
@@ -510,43 +545,51 @@ class ResponseStream:
 
     # --- Reading -------------------------------------------------------------------------
 
-    async def _wait_for_next(self) -> StreamEvent:
-        """Wait for the next event of the current attempt, or of the next one after a restart."""
+    async def _read(
+        self, take: Callable[[TurnAttempt], Sequence[StreamEvent]]
+    ) -> Sequence[StreamEvent]:
+        """Wait for the next events of the current attempt, or of the next one after a restart.
+
+        :param take: takes events out of the inbox, and returns those that are yielded.
+        """
         if self._reading:
             raise trio.BusyResourceError("another task is reading this stream")
         self._reading = True
         try:
             while True:
-                if self._response is not None:
-                    raise StopAsyncIteration
-                if self._failure is not None:
-                    raise self._failure
-                if self._turn is None or self._state is StreamState.LEFT:
-                    raise RuntimeError(OUTSIDE)
-                event: StreamEvent | None
-                if self._state is StreamState.RESTARTING:
-                    event = await self._continue_restart()
-                else:
+                events: Sequence[StreamEvent]
+                if self._state is StreamState.READING and self._turn is not None:
                     try:
                         await self._turn.inbox.wait()
                     except ResponsesError as error:
-                        event = await self._conclude_lost(error)
+                        events = await self._conclude_lost(error)
                     else:
-                        event = self._take(self._turn)
-                if event is not None:
-                    return event
+                        events = take(self._turn)
+                elif self._state is StreamState.RESTARTING:
+                    events = await self._continue_restart()
+                else:
+                    self._raise_end()
+                if events:
+                    return events
         finally:
             self._reading = False
 
-    async def _continue_restart(self) -> TurnRestarted | None:
+    def _raise_end(self) -> NoReturn:
+        """Raise what ends the iteration."""
+        if self._response is not None:
+            raise StopAsyncIteration
+        raise self._failure or RuntimeError(OUTSIDE)
+
+    async def _continue_restart(self) -> Sequence[TurnRestarted]:
         """Return the event for a restart, if it was not read; else send the request again."""
         restarted, self._restart = self._restart, None
-        if restarted is None:
-            await self._send_again()
-        return restarted
+        if restarted is not None:
+            return (restarted,)
+        await self._send_again()
+        return ()
 
-    async def _conclude_lost(self, error: ResponsesError) -> ServerEvent | None:
-        """Return the last event of an attempt whose events were lost; `None` if it has failed.
+    async def _conclude_lost(self, error: ResponsesError) -> Sequence[ServerEvent]:
+        """Return the last event of an attempt whose events were lost; none if it has failed.
 
         Where the caller chose so, the Response of a turn whose events were lost is retrieved. If
         that is cancelled, the next read tries again.
@@ -554,10 +597,10 @@ class ResponseStream:
         response = await self._recover(error)
         if response is None:
             self._handle_failure(error)
-            return None
+            return ()
         event = terminal_event(response)
         self._conclude(event)
-        return event
+        return (event,)
 
     async def _recover(self, error: ResponsesError) -> Response | None:
         """Return the finished Response of a turn whose events were lost, if there is one."""
@@ -567,18 +610,43 @@ class ResponseStream:
             return None
         return await self._sender.recover(turn)
 
-    def _take(self, turn: TurnAttempt) -> ServerEvent | None:
-        """Take the next event from the inbox; return `None` for an event that restarts the turn."""
-        self._accumulate()
-        event = turn.inbox.take()
+    def _take_next(self, turn: TurnAttempt) -> Sequence[ServerEvent]:
+        """Take the next event, and hold those that may be read without a full checkpoint."""
+        if self._held:
+            self._accumulate()
+        # No ready event is the last one of the turn, nor belongs to a steering input to come.
+        event, ready = turn.inbox.take(ready=not turn.steers)
         if turn.steers:
             self._follow_successor(turn, event)
-        # No ready event is the last one of the turn, nor belongs to a steering input to come.
-        self._hold(event, () if turn.steers else turn.inbox.take_ready())
-        if turn.state in ENDED and turn.inbox.empty:
+        if ready:
+            self._hold(event, ready)
+        else:
+            self._accumulator.feed((event,))
+        return self._check_end(turn, (event,)) if turn.state in ENDED else (event,)
+
+    def _take_batch(self, turn: TurnAttempt) -> Sequence[ServerEvent]:
+        """Take all events; of a steered turn, those up to the end of a response."""
+        if self._held:
             self._accumulate()
-            self._conclude(event)
-        return event if self._state is not StreamState.RESTARTING else None
+        if not turn.steers:
+            events = turn.inbox.take_batch()
+            self._accumulator.feed(events)
+            return self._check_end(turn, events) if turn.state in ENDED else events
+        steered: list[ServerEvent] = []
+        while not turn.inbox.empty and not (steered and isinstance(steered[-1], TERMINAL)):
+            event, _ = turn.inbox.take(ready=False)
+            self._follow_successor(turn, event)
+            self._accumulator.feed((event,))
+            steered.append(event)
+        return self._check_end(turn, steered)
+
+    def _check_end(self, turn: TurnAttempt, events: Sequence[ServerEvent]) -> Sequence[ServerEvent]:
+        """End the turn after its last event; return the events without one that restarts it."""
+        if turn.state in ENDED and turn.inbox.empty:
+            self._conclude(events[-1])
+            if self._state is StreamState.RESTARTING:
+                return events[:-1]
+        return events
 
     def _follow_successor(self, turn: TurnAttempt, event: ServerEvent) -> None:
         """Follow a steered turn from one response to its successor."""
@@ -637,22 +705,26 @@ class ResponseStream:
         self._hold_nothing()
 
     def _hold_nothing(self) -> None:
-        self._held: tuple[ServerEvent, ...] = ()
-        self._ready: Iterator[ServerEvent] = iter(())
+        self._held: Sequence[ServerEvent] = ()
+        """Events that were taken, the read ones included until they are accumulated."""
+        self._ready: list[ServerEvent] = []
+        """The held events that were not read, the next one at the end."""
         self._accumulated = 0
 
-    def _hold(self, read: ServerEvent, ready: Sequence[ServerEvent]) -> None:
-        """Hold events that were taken out of the inbox: one that is read now, and the next ones."""
-        self._held = (read, *ready)
-        self._ready = iter(ready)
+    def _hold(self, read: ServerEvent, ready: list[ServerEvent]) -> None:
+        """Hold events that were taken: one that is read now, and the ready ones."""
+        self._held = [read, *reversed(ready)]
+        self._ready = ready
         self._accumulated = 0
 
     def _accumulate(self) -> None:
         """Accumulate the held events that were read since the last call."""
-        read = len(self._held) - length_hint(self._ready)
+        read = len(self._held) - len(self._ready)
         if read > self._accumulated:
             self._accumulator.feed(self._held[self._accumulated : read])
             self._accumulated = read
+        if not self._ready:
+            self._held, self._accumulated = (), 0
 
     def _advance(self, trigger: StreamTrigger) -> None:
         self._state = TRANSITIONS[self._state][trigger]
@@ -673,6 +745,26 @@ def raise_if_failed(response: Response) -> Response:
     if response.status == "failed":
         raise failed_response_error(response)
     return response
+
+
+class CallIterator(Generic[T]):
+    """An iterator that calls an async function for each value.
+
+    Not a generator, so that the iteration may be left by ``break``.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._call = call
+
+    def __aiter__(self) -> Self:
+        """Return the iterator itself."""
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        """Return the coroutine of the next call."""
+        return self._call()
 
 
 class _TextDeltas:
