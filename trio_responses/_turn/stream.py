@@ -319,8 +319,9 @@ class ResponseStream:
     async def _next_batch(self) -> Sequence[StreamEvent]:
         if self._ready:  # `__anext__` has taken them and not yielded them
             await checkpoint_if_cancelled()
-            ready, self._ready = self._ready, []
-            return ready[::-1]
+            ready = self._ready[::-1]
+            self._ready.clear()
+            return ready
         return await self._read(self._take_batch)
 
     async def get_final_response(self) -> Response:
