@@ -167,7 +167,7 @@ class RunStream:
         return event
 
     def batches(self) -> AsyncIterator[Sequence[RunEvent]]:
-        """Iterate over the events in batches, as ``stream.batches()`` does.
+        """Iterate over the events in batches, as `ResponseStream.batches` does.
 
         A notification of a call is a batch alone. A cancellation ends the run.
 
@@ -224,7 +224,7 @@ class RunStream:
     def phase_of(self, event: RunEvent) -> str | None:
         """Return the phase of the message that an event is about, as ``stream.phase_of`` does.
 
-        :param event: the event that was read last.
+        :param event: the event that was read last, or any event of the last batch.
         """
         if self.stream is None or isinstance(event, ToolStarted | ToolProgress | ToolFinished):
             return None

@@ -295,7 +295,7 @@ class ResponseStream:
         return event
 
     def batches(self) -> AsyncIterator[Sequence[StreamEvent]]:
-        """Iterate over the events in batches: each is all events that are there, at least one.
+        """Iterate over the events in batches: all events that are there at once, at least one.
 
         For example, with one write for all the text that one read of the socket brought::
 
@@ -303,16 +303,17 @@ class ResponseStream:
                 pieces = [e.delta for e in events if e.type == "response.output_text.delta"]
                 print("".join(pieces), end="", flush=True)
 
-        The batches together have the events that the iteration over events has, in the same order,
-        and end with the same exceptions. Both may be used in turns. How many events a batch has
-        depends on the network. These are never in the middle of a batch: the end of a response is
-        the last event of its batch, and a `TurnRestarted` is a batch alone.
+        The batches have the events of the iteration over events, in the same order, and end with
+        the same exceptions. A program may use both in turns. How many events a batch has depends
+        on the network, up to about a thousand. The end of a response is the last event of its
+        batch, and a `TurnRestarted` is a batch alone.
 
-        Each batch is one checkpoint. If it is cancelled, no event is lost. A program that leaves
-        its loop in the middle of a batch has got the whole batch: ``snapshot``, ``phase_of`` and
-        a later iteration count all of its events as read.
+        To wait for a batch is a checkpoint; if cancelled, no event is lost. There is no other
+        checkpoint until the next batch. All events of a batch count as read: ``snapshot``
+        includes them, and an iteration after a ``break`` continues after them.
 
-        :raises ResponsesError: as the iteration over events does, after the last batch.
+        :raises ResponsesError: when the turn has failed, after the last batch.
+        :raises trio.BusyResourceError: while another task waits for the next event.
         """
         return CallIterator(self._next_batch)
 
@@ -353,7 +354,8 @@ class ResponseStream:
         The phase is ``commentary``, ``final_answer`` or another word. It is `None` if the event is
         about no message, or no event has stated the phase so far.
 
-        :param event: the event that was read last, such as a delta of the text.
+        :param event: the event that was read last, such as a delta of the text, or any event of
+            the last batch. The other events of the batch may have stated the phase.
         """
         index = getattr(event, "output_index", None)
         if index is None:
