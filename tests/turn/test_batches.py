@@ -170,7 +170,7 @@ async def test_a_stream_that_has_ended_has_no_batch(server: "ResponsesServer") -
 
 async def test_a_snapshot_has_the_whole_batch(server: "ResponsesServer") -> None:
     """Leaving the block in the middle of a batch leaves it there."""
-    server.answer([WireBytes(b"".join(ENCODED[:-2])), *FRAMES[-2:]])
+    server.answer([WireBytes(b"".join(ENCODED[:-2])), WireBytes(b"".join(ENCODED[-2:]))])
     async with (
         server.open_client() as connection,
         connection.stream(model="m", input="hi") as stream,
@@ -212,7 +212,7 @@ async def test_a_batch_ends_with_the_response_that_a_successor_follows(
         assert len(stream.responses) == 2
         assert stream.response.output_text == "steered"
         ends = [
-            [event.type for event in batch].index(f"response.{response.status}") == len(batch) - 1
+            types(batch).index(f"response.{response.status}") == len(batch) - 1
             for batch, response in zip(batches[-2:], stream.responses, strict=True)
         ]
         assert ends == [True, True]
