@@ -46,6 +46,8 @@ EVENTS_PER_BATCH: Final = 1024
 """The number of events from which on `Inbox.take_batch` adds no further batch, so that a reader
 which takes batches is busy for a limited time."""
 
+NO_BATCH: Final = ((), 0)
+
 
 class Budget:
     """The count of unread bytes in all inboxes of one connection, and its limits."""
@@ -230,7 +232,9 @@ class Inbox(Generic[T]):
         batch, start = self._batch, self._next + 1
         event, last = batch[self._next], len(batch) - 1
         if start > last:
-            self._take_next_batch(self._batch_bytes)
+            size, self._next = self._batch_bytes, 0
+            self._batch, self._batch_bytes = self._later.popleft() if self._later else NO_BATCH
+            self._budget.add_bytes(self, -size)
             return event, []
         allowed = EVENTS_PER_CHECKPOINT - 1 - self._since_checkpoint if ready else 0
         self._next = end = min(last, start + allowed)
@@ -251,20 +255,10 @@ class Inbox(Generic[T]):
                 events += more
                 size += more_bytes
         self._since_checkpoint += len(events) - 1  # `wait` has counted one
-        self._take_next_batch(size)
-        return events
-
-    def _take_next_batch(self, size: int) -> None:
-        """Continue with the next batch, if there is one.
-
-        :param size: the bytes of the batches that were read.
-        """
         self._next = 0
-        if self._later:
-            self._batch, self._batch_bytes = self._later.popleft()
-        else:
-            self._batch = ()
+        self._batch, self._batch_bytes = self._later.popleft() if self._later else NO_BATCH
         self._budget.add_bytes(self, -size)
+        return events
 
     async def receive(self) -> T:
         """Wait for the next event and return it. A checkpoint; if cancelled, no event is lost.

@@ -245,7 +245,7 @@ class ResponseStream:
         try:
             await self._send()
         except BaseException as error:
-            self._notify_end(error=error)
+            self._notify_end(error)
             raise
         return self
 
@@ -544,7 +544,7 @@ class ResponseStream:
         error.delivery = furthest(one.delivery for one in (*self._restart_causes, error))
         self._failure = error
         self._advance(StreamTrigger.FAIL)
-        self._notify_end(error=error)
+        self._notify_end(error)
 
     # --- Reading -------------------------------------------------------------------------
 
@@ -625,30 +625,32 @@ class ResponseStream:
             self._hold(event, ready)
         else:
             self._accumulator.feed((event,))
-        return self._check_end(turn, (event,)) if turn.state in ENDED else (event,)
+        if turn.state in ENDED and turn.inbox.empty:
+            return self._conclude_with((event,))
+        return (event,)
 
     def _take_batch(self, turn: TurnAttempt) -> Sequence[ServerEvent]:
         """Take all events; of a steered turn, those up to the end of a response."""
         if self._held:
             self._accumulate()
-        if not turn.steers:
+        events: Sequence[ServerEvent]
+        if turn.steers:
+            events = self._take_response(turn)
+        else:
             events = turn.inbox.take_batch()
             self._accumulator.feed(events)
-            return self._check_end(turn, events) if turn.state in ENDED else events
-        steered: list[ServerEvent] = []
-        while not turn.inbox.empty and not (steered and isinstance(steered[-1], TERMINAL)):
+        if turn.state in ENDED and turn.inbox.empty:
+            return self._conclude_with(events)
+        return events
+
+    def _take_response(self, turn: TurnAttempt) -> Sequence[ServerEvent]:
+        """Take the events of a steered turn up to the end of a response."""
+        events: list[ServerEvent] = []
+        while not turn.inbox.empty and not (events and isinstance(events[-1], TERMINAL)):
             event, _ = turn.inbox.take(ready=False)
             self._follow_successor(turn, event)
             self._accumulator.feed((event,))
-            steered.append(event)
-        return self._check_end(turn, steered)
-
-    def _check_end(self, turn: TurnAttempt, events: Sequence[ServerEvent]) -> Sequence[ServerEvent]:
-        """End the turn after its last event; return the events without one that restarts it."""
-        if turn.state in ENDED and turn.inbox.empty:
-            self._conclude(events[-1])
-            if self._state is StreamState.RESTARTING:
-                return events[:-1]
+            events.append(event)
         return events
 
     def _follow_successor(self, turn: TurnAttempt, event: ServerEvent) -> None:
@@ -661,6 +663,11 @@ class ResponseStream:
             self._earlier.append(self._unfollowed)
             self._unfollowed = None
             self._start_new_response()
+
+    def _conclude_with(self, events: Sequence[ServerEvent]) -> Sequence[ServerEvent]:
+        """End the turn after its last events; return them without one that restarts the turn."""
+        self._conclude(events[-1])
+        return events[:-1] if self._state is StreamState.RESTARTING else events
 
     def _conclude(self, event: ServerEvent) -> None:
         """End the turn after its last event, with a Response or an error."""
@@ -696,9 +703,10 @@ class ResponseStream:
         assert self._turn is not None  # noqa: S101 - an event was received
         self._response, self._unfollowed = response, None
         self._advance(StreamTrigger.FINISH)
-        pending = [one for one in self._turn.steers if one.state is SteerState.PENDING]
+        steers = self._turn.steers
+        pending = [one for one in steers if one.state is SteerState.PENDING] if steers else []
         self._request.commit(response, pending)
-        self._notify_end(responses=self.responses)
+        self._notify_end()
 
     # --- Events that were taken out of the inbox -------------------------------------------
 
@@ -732,12 +740,12 @@ class ResponseStream:
     def _advance(self, trigger: StreamTrigger) -> None:
         self._state = TRANSITIONS[self._state][trigger]
 
-    def _notify_end(
-        self, *, responses: tuple[Response, ...] = (), error: BaseException | None = None
-    ) -> None:
+    def _notify_end(self, error: BaseException | None = None) -> None:
         """Notify the instruments that the turn has ended or was left early."""
-        if self._request.observer is not None:
-            self._request.observer.ended(responses, error, self.response_id, self._usages)
+        observer = self._request.observer
+        if observer is not None:
+            responses = self.responses if self._response is not None else ()
+            observer.ended(responses, error, self.response_id, self._usages)
 
 
 def raise_if_failed(response: Response) -> Response:
