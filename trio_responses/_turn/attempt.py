@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import trio
 
     from trio_responses._errors import ResponsesError
-    from trio_responses._instruments.instrument import TurnObserver
+    from trio_responses._instruments.instrument import Instruments, TurnObserver
     from trio_responses._settings import Timeouts
     from trio_responses._turn.inbox import Inbox
     from trio_responses._wire import ServerEvent
@@ -39,6 +39,7 @@ class TurnAttempt(ActiveRequest):
         "_started_events",
         "_timeouts",
         "inbox",
+        "instruments",
         "last_event",
         "last_event_at",
         "observer",
@@ -71,7 +72,9 @@ class TurnAttempt(ActiveRequest):
         self.started: bool = False
         """Whether an event was received that proves the start of the response."""
         self.observer: TurnObserver | None = None
-        """Notifies the instruments about this turn; `None` if no instrument observes turns."""
+        """Notifies the instruments about this turn; `None` if no instrument observes it."""
+        self.instruments: Instruments | None = None
+        """The instruments of the connection that the request was sent on."""
 
     @property
     def delivery(self) -> DeliveryStatus:

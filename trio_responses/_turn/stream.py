@@ -517,8 +517,7 @@ class ResponseStream:
         self._unfollowed = None
         self._sender.abandon_turn(self._turn, restarts=True)
         self._advance(StreamTrigger.RESTART)
-        if self._request.observer is not None:
-            self._request.observer.retrying(delay, error)
+        self._notify_retry(delay, error)
         return True
 
     def _delay_after(self, error: ResponsesError) -> float | None:
@@ -739,6 +738,15 @@ class ResponseStream:
 
     def _advance(self, trigger: StreamTrigger) -> None:
         self._state = TRANSITIONS[self._state][trigger]
+
+    def _notify_retry(self, delay: float, error: ResponsesError) -> None:
+        """Notify the instruments of a restart, also those that had no interest in the turn."""
+        request, turn = self._request, self._turn
+        if request.observer is None and turn is not None and turn.instruments is not None:
+            attempts = len(self._restart_causes)
+            request.observer = turn.instruments.observe_retried_turn(request.model, attempts)
+        if request.observer is not None:
+            request.observer.retrying(delay, error)
 
     def _notify_end(self, error: BaseException | None = None) -> None:
         """Notify the instruments that the turn has ended or was left early."""
