@@ -230,6 +230,8 @@ class ResponseStream:
         self._earlier: list[Response] = []
         self._unfollowed: Response | None = None
         """A Response that has ended and whose successor has not begun."""
+        self._unsaved: Sequence[StreamEvent] = ()
+        """The last events, until the turn is saved."""
         self._response: Response | None = None
         self._failure: ResponsesError | None = None
 
@@ -291,8 +293,8 @@ class ResponseStream:
         if self._ready:  # most events of a burst take this short path
             await checkpoint_if_cancelled()
             return self._ready.pop()
-        (event,) = await self._read(self._take_next)
-        return event
+        events = await self._read(self._take_next)
+        return events[0] if len(events) == 1 else self._read_first(events)
 
     def batches(self) -> AsyncIterator[Sequence[StreamEvent]]:
         """Iterate over the events in batches: all events that are there at once, at least one.
@@ -552,14 +554,17 @@ class ResponseStream:
     ) -> Sequence[StreamEvent]:
         """Wait for the next events of the current attempt, or of the next one after a restart.
 
+        The turn is saved before its last events are returned. If that is cancelled or fails, the
+        next read tries again, so that no event is lost.
+
         :param take: takes events out of the inbox, and returns those that are yielded.
         """
         if self._reading:
             raise trio.BusyResourceError("another task is reading this stream")
         self._reading = True
         try:
-            while True:
-                events: Sequence[StreamEvent]
+            events = self._unsaved
+            while not events:
                 if self._state is StreamState.READING and self._turn is not None:
                     try:
                         await self._turn.inbox.wait()
@@ -571,8 +576,11 @@ class ResponseStream:
                     events = await self._continue_restart()
                 else:
                     self._raise_end()
-                if events:
-                    return events
+            if self._response is not None:
+                self._unsaved = events
+                await self._request.save()
+                self._unsaved = ()
+            return events
         finally:
             self._reading = False
 
@@ -717,15 +725,20 @@ class ResponseStream:
     def _hold_nothing(self) -> None:
         self._held: Sequence[ServerEvent] = ()
         """Events that were taken, the read ones included until they are accumulated."""
-        self._ready: list[ServerEvent] = []
+        self._ready: list[StreamEvent] = []
         """The held events that were not read, the next one at the end."""
         self._accumulated = 0
 
     def _hold(self, read: ServerEvent, ready: list[ServerEvent]) -> None:
         """Hold events that were taken: one that is read now, and the ready ones."""
         self._held = [read, *reversed(ready)]
-        self._ready = ready
+        self._ready = [*ready]
         self._accumulated = 0
+
+    def _read_first(self, events: Sequence[StreamEvent]) -> StreamEvent:
+        """Return the first event of a batch whose turn was saved late; the others are ready."""
+        self._ready = [*reversed(events[1:])]
+        return events[0]
 
     def _accumulate(self) -> None:
         """Accumulate the held events that were read since the last call."""
