@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from trio_responses import (
     ConnectionClosed,
     ConnectionLost,
     Instrument,
+    LoggingInstrument,
     ReconnectFailed,
     ResponsesConnection,
     RotationPolicy,
@@ -432,6 +434,40 @@ async def test_an_async_hook_is_refused(server: ResponsesServer) -> None:
     with pytest.raises(ConfigurationError, match=r"Waits\.turn_ended must be a plain function"):
         async with server.open_client(instruments=[Waits()]):
             raise AssertionError
+
+
+class DerivedLog(LoggingInstrument):
+    """A log with a hook of its own, which gets the turns at every level."""
+
+    def turn_started(self, turn: TurnRecord) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("instruments", "level", "recorded"),
+    [
+        ([], logging.WARNING, False),
+        ([], logging.DEBUG, True),
+        ([Notes()], logging.WARNING, True),
+        ([LoggingInstrument(), Notes()], logging.WARNING, True),
+        ([DerivedLog()], logging.WARNING, True),
+    ],
+)
+async def test_a_turn_has_a_record_where_an_instrument_uses_it(
+    server: ResponsesServer,
+    caplog: pytest.LogCaptureFixture,
+    instruments: list[Instrument],
+    level: int,
+    *,
+    recorded: bool,
+) -> None:
+    caplog.set_level(level, "trio_responses")
+    async with server.open_client(instruments=instruments) as connection:
+        stream = connection.stream(model="m", input="Hello")
+        async with stream:
+            await stream.get_final_response()
+        # As below.
+        assert (stream._request.observer is not None) is recorded
 
 
 async def test_without_instruments_there_are_no_records(server: ResponsesServer) -> None:

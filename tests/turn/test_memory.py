@@ -526,12 +526,12 @@ async def test_a_budget_is_full_at_its_limit() -> None:
     """P6: the exact limit, which the sizes of real messages hit by accident only."""
     budget = Budget(Limits(turn_buffer_bytes=10, connection_buffer_bytes=20))
     inboxes: list[Inbox[str]] = [Inbox(budget), Inbox(budget)]
-    budget.add_bytes(inboxes[0], 9)
+    inboxes[0].put(["a"], 9)
     assert not budget.any_limit_reached
-    budget.add_bytes(inboxes[0], 1)
+    inboxes[0].put(["b"], 1)
     assert budget.any_limit_reached
     assert not budget.full
-    budget.add_bytes(inboxes[1], 10)
+    inboxes[1].put(["c"], 10)
     assert budget.full
     inboxes[0].discard()
     assert not budget.full

@@ -812,3 +812,17 @@ async def test_a_retry_is_logged_without_content(
     )
     assert vars(record)["seconds"] == 2
     assert "rivate" not in "".join(str(vars(one)) for one in caplog.records)
+
+
+async def test_each_retry_is_logged_with_its_number(
+    server: ResponsesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A turn has no record before its first retry, unless the log is at DEBUG."""
+    caplog.set_level(logging.INFO, "trio_responses")
+    for _ in range(2):
+        server.fail("rate_limit_exceeded", status=429, message=AGAIN)
+    async with server.open_client() as connection:
+        await ask(connection, "hi")
+    retries = [one for one in caplog.records if "attempt" in vars(one) and "turn" in vars(one)]
+    assert [vars(one)["attempt"] for one in retries] == [2, 3]
+    assert len({vars(one)["turn"] for one in retries}) == 1

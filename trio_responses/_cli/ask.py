@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trio_responses._cli.recording import record_into
+from trio_responses._cli.renderer import join_text
 from trio_responses._cli.running import WRONG_USAGE, for_terminal, print_error, print_note, run
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._errors import failed_response_error
 from trio_responses._safe_text import escape_json_controls
-from trio_responses.types import Message, OutputItemDone, OutputTextDelta
+from trio_responses.types import Message, OutputItemDone
 
 if TYPE_CHECKING:
     import argparse
@@ -139,22 +140,23 @@ def response_notes(response: Response) -> list[str]:
 
 
 async def _print_text(stream: ResponseStream) -> Response:
-    """Print the answer of a response piece by piece, and return the response.
+    """Print the answer of a response as it arrives, and return the response.
 
     Commentary is no part of the answer: it goes to stderr.
     """
     printed = ""
     try:
         async with stream as events:
-            async for event in events:
-                match event:
-                    case OutputTextDelta() if events.phase_of(event) != "commentary":
-                        _print_piece(event.delta)
-                        printed = event.delta or printed
-                    case OutputItemDone(item=Message(phase="commentary") as message):
-                        print_note(message.output_text, kind="commentary")
-                    case _:
-                        pass
+            async for batch in events.batches():
+                for part in join_text(batch, events.phase_of):
+                    match part:
+                        case str():
+                            _print_piece(part)
+                            printed = part
+                        case OutputItemDone(item=Message(phase="commentary") as message):
+                            print_note(message.output_text, kind="commentary")
+                        case _:
+                            pass
         if not printed and events.response.final_text:  # the server sent no deltas
             printed = events.response.final_text
             _print_piece(printed)
@@ -171,7 +173,7 @@ def _print_piece(text: str) -> None:
 async def _print_json(stream: ResponseStream) -> Response:
     """Wait for a response, print it as one line of JSON, and return it."""
     async with stream as events:
-        async for _ in events:
+        async for _ in events.batches():
             pass
     response = events.response
     print(escape_json_controls(msgspec.json.encode(response).decode()), flush=True)

@@ -29,7 +29,7 @@ from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
 from trio_responses._cli.conversations import open_store
 from trio_responses._cli.files import decoding, read_file, write_file
 from trio_responses._cli.recording import record_into
-from trio_responses._cli.renderer import PlainRenderer
+from trio_responses._cli.renderer import PlainRenderer, join_text
 from trio_responses._cli.running import (
     INTERRUPTED,
     WRONG_USAGE,
@@ -40,7 +40,7 @@ from trio_responses._cli.running import (
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.toolbox import ToolFinished, ToolStarted
-from trio_responses.types import Message, OutputItemDone, OutputTextDelta, Usage
+from trio_responses.types import Message, OutputItemDone, Usage
 
 if TYPE_CHECKING:
     import argparse
@@ -319,8 +319,9 @@ class Chat:
         with trio.CancelScope() as self._turn_scope:
             try:
                 async with self.conversation.run_stream(text, **params) as stream:
-                    async for event in stream:
-                        self._show_event(event, stream.phase_of(event))
+                    async for batch in stream.batches():
+                        for part in join_text(batch, stream.phase_of):
+                            self._show_part(part)
                     self._renderer.end_text()
                     self._show_summary(stream, full_turns_before=full_turns)
             except (ResponsesError, ValueError, TypeError) as error:  # of a setting that was loaded
@@ -331,19 +332,17 @@ class Chat:
             self._renderer.show_line("note", "cancelled: the conversation is as it was before")
         self._turn_scope = None
 
-    def _show_event(self, event: RunEvent, phase: str | None) -> None:
-        match event:
-            case OutputTextDelta() if phase == "commentary":
-                pass
+    def _show_part(self, part: RunEvent | str) -> None:
+        match part:
+            case str():
+                self._renderer.append_text(part)
             case OutputItemDone(item=Message(phase="commentary") as message):
                 self._renderer.show_line("commentary", message.output_text)
-            case OutputTextDelta(delta=piece):
-                self._renderer.append_text(piece)
             case ToolStarted(call=call):
                 arguments = getattr(call, "arguments", "")
-                self._renderer.show_line("tool", f"{event.name}({_shorten(arguments)})")
+                self._renderer.show_line("tool", f"{part.name}({_shorten(arguments)})")
             case ToolFinished(output=output):
-                self._renderer.show_line("tool", f"{event.name} -> {_shorten(str(output))}")
+                self._renderer.show_line("tool", f"{part.name} -> {_shorten(str(output))}")
             case _:
                 pass
 

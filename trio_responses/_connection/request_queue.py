@@ -170,7 +170,7 @@ class RequestQueue:
         turn.parent, turn.size = request.parent, len(payload)
         if turn.lane is not None:
             payload = payload[:-1] + b',"stream_id":"' + turn.lane.encode() + b'"}'
-        turn.observer = request.observer
+        turn.instruments, turn.observer = self._config.instruments, request.observer
         if turn.observer is not None:
             turn.observer.sending(
                 self._config.instruments.address, turn.lane, turn.parent, len(payload)

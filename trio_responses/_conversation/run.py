@@ -29,11 +29,18 @@ from trio_responses._lifecycle import StreamEvent
 from trio_responses._protocol.calls import find_unanswerable_call, make_error_output
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolProgress, ToolStarted
-from trio_responses._turn.stream import raise_if_failed
+from trio_responses._turn.stream import CallIterator, raise_if_failed
 from trio_responses._wire import sum_usages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Sequence,
+    )
     from typing import Self
 
     import msgspec
@@ -130,6 +137,8 @@ class RunStream:
         self._limiter = trio.CapacityLimiter(config.max_concurrency)
         self._events = self._run()
         self._reading = False
+        self._in_batches = False
+        """Whether the active read returns all events that are there, and not one."""
         self._scope = trio.CancelScope()
         """The scope of the active read, which `aclose` cancels."""
         self._idle = Notifier()
@@ -159,11 +168,24 @@ class RunStream:
         :raises Exception: the exception of a tool, with ``on_tool_error="raise"``.
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
+        (event,) = await self._read(in_batches=False)
+        return event
+
+    def batches(self) -> AsyncIterator[Sequence[RunEvent]]:
+        """Iterate over the events in batches, as `ResponseStream.batches` does.
+
+        A notification of a call is a batch alone. A cancellation ends the run.
+
+        :raises Exception: as the iteration over events does, after the last batch.
+        """
+        return CallIterator(partial(self._read, in_batches=True))
+
+    async def _read(self, *, in_batches: bool) -> Sequence[RunEvent]:
         if self._reading:
             raise trio.BusyResourceError(
                 "another task is already reading this run: read it in one task"
             )
-        self._reading = True
+        self._reading, self._in_batches = True, in_batches
         try:
             with self._scope:
                 return await self._events.__anext__()
@@ -178,7 +200,7 @@ class RunStream:
 
         :raises Exception: as the iteration over events does.
         """
-        async for _ in self:
+        async for _ in self.batches():
             pass
         return self.response
 
@@ -207,7 +229,7 @@ class RunStream:
     def phase_of(self, event: RunEvent) -> str | None:
         """Return the phase of the message that an event is about, as ``stream.phase_of`` does.
 
-        :param event: the event that was read last.
+        :param event: the event that was read last, or any event of the last batch.
         """
         if self.stream is None or isinstance(event, ToolStarted | ToolProgress | ToolFinished):
             return None
@@ -221,7 +243,7 @@ class RunStream:
                 await self._idle.wait()
         await self._events.aclose()
 
-    async def _run(self) -> AsyncGenerator[RunEvent, None]:
+    async def _run(self) -> AsyncGenerator[Sequence[RunEvent], None]:
         """Alternate turns and tool calls, until a response has no call that a tool answers."""
         calls, config = self._calls, self._config
         settings = config.settings
@@ -242,7 +264,7 @@ class RunStream:
             scope = trio.CancelScope()
             try:
                 async for notification in self._start_calls(handled, scope):
-                    yield _event_of(notification)
+                    yield (_event_of(notification),)
             finally:
                 scope.cancel()
             outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
@@ -255,8 +277,8 @@ class RunStream:
             async with self._make_turn(input_items, settings, request) as stream:
                 self.stream = stream
                 self._streams.append(stream)
-                async for event in stream:
-                    yield event
+                while events := await self._read_turn(stream):
+                    yield events
             self.stream = None
             self.responses.append(raise_if_failed(stream.response))
             _check_answerable(stream.responses)
@@ -264,6 +286,13 @@ class RunStream:
             if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
         self._response = self.responses[-1]
+
+    async def _read_turn(self, stream: ResponseStream) -> Sequence[RunEvent]:
+        """Return the next event of a turn, or all that are there; none at its end."""
+        try:
+            return await anext(stream.batches()) if self._in_batches else (await anext(stream),)
+        except StopAsyncIteration:
+            return ()
 
     async def _begin_request(self) -> ActiveRequest | None:
         """Return the request of the run, with what an earlier attempt has brought.

@@ -103,6 +103,10 @@ class Instrument:
 
     # --- Turns ---------------------------------------------------------------------------
 
+    def _ignores_turns(self) -> bool:
+        """Whether no hook for turns but `turn_retrying` would do anything at the moment."""
+        return False
+
     def turn_started(self, turn: TurnRecord) -> None:
         """Called when a turn starts to wait for a socket and a lane, in its reader's task."""
 
@@ -173,7 +177,7 @@ class Instruments:
     __slots__ = (
         "_by_hook",
         "_observes_tools",
-        "_observes_turns",
+        "_turn_instruments",
         "address",
         "observes_frames",
     )
@@ -184,11 +188,15 @@ class Instruments:
         self.address: ServerAddress = address or ServerAddress("", 0)
         """The server."""
         self._by_hook: dict[str, list[Instrument]] = {hook: [] for hook in HOOKS}
+        self._turn_instruments: list[Instrument] = []
+        """The instruments with a hook for turns."""
         for one in instruments:
-            for hook in _overridden_hooks(one):
+            own = _overridden_hooks(one)
+            for hook in own:
                 self._by_hook[hook].append(one)
+            if any(hook.startswith("turn_") for hook in own):
+                self._turn_instruments.append(one)
         hooks = {hook for hook, overriding in self._by_hook.items() if overriding}
-        self._observes_turns = any(hook.startswith("turn_") for hook in hooks)
         self._observes_tools = any(hook.startswith("tool_") for hook in hooks)
         self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
         """Whether an instrument has a hook for frames."""
@@ -239,12 +247,26 @@ class Instruments:
     def observe_turn(self, model: str | None) -> TurnObserver | None:
         """Notify the instruments of a new turn, and return its observer.
 
+        :return: `None` when no instrument has a hook for turns that would do anything. Most turns
+            have no other instrument than the log, at a level above DEBUG.
+        """
+        for one in self._turn_instruments:
+            if not one._ignores_turns():  # noqa: SLF001 - of this module, and no hook
+                turn = TurnRecord(host=self.address.host, port=self.address.port, model=model)
+                self.notify(Instrument.turn_started, turn)
+                return TurnObserver(self, turn)
+        return None
+
+    def observe_retried_turn(self, model: str | None, attempts: int) -> TurnObserver | None:
+        """Return an observer for a turn that has none and will be sent again.
+
+        :param attempts: the number of requests that were written.
         :return: `None` when no instrument has a hook for turns.
         """
-        if not self._observes_turns:
+        if not self._turn_instruments:
             return None
         turn = TurnRecord(host=self.address.host, port=self.address.port, model=model)
-        self.notify(Instrument.turn_started, turn)
+        turn.attempts = attempts
         return TurnObserver(self, turn)
 
     @contextmanager

@@ -170,6 +170,10 @@ class LoggingInstrument(Instrument):
 
     # --- Turns and tools -----------------------------------------------------------------
 
+    def _ignores_turns(self) -> bool:
+        """Whether DEBUG is disabled; a derived class may have other hooks than these."""
+        return type(self) is LoggingInstrument and not self._log.isEnabledFor(logging.DEBUG)
+
     def turn_sent(self, turn: TurnRecord) -> None:
         """Log a sent request at DEBUG."""
         if not self._log.isEnabledFor(logging.DEBUG):

@@ -57,7 +57,7 @@ class TurnRecord:
     """The facts about one turn: of a connection, a conversation or a run."""
 
     number: int = field(default_factory=lambda: next(_turns))
-    """The number of the turn: turns of this process are counted from 1."""
+    """The number of the turn: turns of this process that have a record are counted from 1."""
     host: str
     """The server's host."""
     port: int

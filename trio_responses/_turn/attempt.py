@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import trio
 
     from trio_responses._errors import ResponsesError
-    from trio_responses._instruments.instrument import TurnObserver
+    from trio_responses._instruments.instrument import Instruments, TurnObserver
     from trio_responses._settings import Timeouts
     from trio_responses._turn.inbox import Inbox
     from trio_responses._wire import ServerEvent
@@ -39,8 +39,9 @@ class TurnAttempt(ActiveRequest):
         "_started_events",
         "_timeouts",
         "inbox",
+        "instruments",
+        "last_event",
         "last_event_at",
-        "last_event_type",
         "observer",
         "sent_at",
         "size",
@@ -66,12 +67,14 @@ class TurnAttempt(ActiveRequest):
         """When the last byte of the request was written, on Trio's clock."""
         self.last_event_at: float | None = None
         """When the latest event was received, on Trio's clock."""
-        self.last_event_type: str | None = None
-        """The type of the latest event."""
+        self.last_event: ServerEvent | None = None
+        """The latest event."""
         self.started: bool = False
         """Whether an event was received that proves the start of the response."""
         self.observer: TurnObserver | None = None
-        """Notifies the instruments about this turn; `None` if no instrument observes turns."""
+        """Notifies the instruments about this turn; `None` if no instrument observes it."""
+        self.instruments: Instruments | None = None
+        """The instruments of the connection that the request was sent on."""
 
     @property
     def delivery(self) -> DeliveryStatus:
@@ -109,7 +112,7 @@ class TurnAttempt(ActiveRequest):
         :param size: bytes of their messages.
         """
         self.last_event_at = now
-        self.last_event_type = events[-1].wire_type
+        self.last_event = events[-1]
         if not self.started and not NO_PROOF_OF_START.issuperset(map(type, events)):
             self.started = True
             if self.observer is not None:
@@ -132,10 +135,11 @@ class TurnAttempt(ActiveRequest):
 
     def timeout_error(self, now: float) -> ResponsesError:
         """Return the exception for a deadline that has passed."""
-        if self.last_event_at is not None and self.last_event_type is not None:
+        last_type = self.last_event.wire_type if self.last_event is not None else None
+        if self.last_event_at is not None and last_type is not None:
             return StallTimeout(
                 self._timeouts.stall,
-                last_event=self.last_event_type,
+                last_event=last_type,
                 silence=now - self.last_event_at,
             )
         sent_at = now if self.sent_at is None else self.sent_at

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum, auto
-from operator import length_hint
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import trio
@@ -61,9 +60,9 @@ from trio_responses._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
@@ -75,7 +74,9 @@ if TYPE_CHECKING:
 
     EndEvent: TypeAlias = ResponseCompleted | ResponseFailed | ResponseIncomplete
 
-__all__ = ["ResponseStream", "TurnSender", "raise_if_failed"]
+__all__ = ["CallIterator", "ResponseStream", "TurnSender", "raise_if_failed"]
+
+T = TypeVar("T")
 
 TERMINAL: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 LOST_EVENTS: Final = frozenset({Failure.CONNECTION_LOST, Failure.TIMED_OUT})
@@ -202,8 +203,11 @@ class ResponseStream:
         snapshot: bool,
         max_retries: int | None = None,
     ) -> None:
-        self._retry_policy = sender.retry_policy.with_max_retries(max_retries)
         self._sender = sender
+        self._retry_policy = (
+            None if max_retries is None else sender.retry_policy.with_max_retries(max_retries)
+        )
+        """The policy of this turn; `None` for the one of the sender."""
         self._request = request
         self._choice: DeliveryMode = delivery
         self._keeps_snapshot = snapshot
@@ -226,6 +230,8 @@ class ResponseStream:
         self._earlier: list[Response] = []
         self._unfollowed: Response | None = None
         """A Response that has ended and whose successor has not begun."""
+        self._unsaved: Sequence[StreamEvent] = ()
+        """The last events, until the turn is saved."""
         self._response: Response | None = None
         self._failure: ResponsesError | None = None
 
@@ -241,7 +247,7 @@ class ResponseStream:
         try:
             await self._send()
         except BaseException as error:
-            self._notify_end(error=error)
+            self._notify_end(error)
             raise
         return self
 
@@ -284,10 +290,42 @@ class ResponseStream:
         :raises ResponsesError: when the turn has failed.
         :raises trio.BusyResourceError: while another task waits for the next event.
         """
-        await checkpoint_if_cancelled()
-        for event in self._ready:  # most events take this short path
-            return event
-        return await self._wait_for_next()
+        if self._ready:  # most events of a burst take this short path
+            await checkpoint_if_cancelled()
+            return self._ready.pop()
+        events = await self._read(self._take_next)
+        return events[0] if len(events) == 1 else self._read_first(events)
+
+    def batches(self) -> AsyncIterator[Sequence[StreamEvent]]:
+        """Iterate over the events in batches: all events that are there at once, at least one.
+
+        For example, with one write for all the text that one read of the socket brought::
+
+            async for events in stream.batches():
+                pieces = [e.delta for e in events if e.type == "response.output_text.delta"]
+                print("".join(pieces), end="", flush=True)
+
+        The batches have the events of the iteration over events, in the same order, and end with
+        the same exceptions. A program may use both in turns. How many events a batch has depends
+        on the network, up to about a thousand. The end of a response is the last event of its
+        batch, and a `TurnRestarted` is a batch alone.
+
+        To wait for a batch is a checkpoint; if cancelled, no event is lost. There is no other
+        checkpoint until the next batch. All events of a batch count as read: ``snapshot``
+        includes them, and an iteration after a ``break`` continues after them.
+
+        :raises ResponsesError: when the turn has failed, after the last batch.
+        :raises trio.BusyResourceError: while another task waits for the next event.
+        """
+        return CallIterator(self._next_batch)
+
+    async def _next_batch(self) -> Sequence[StreamEvent]:
+        if self._ready:  # `__anext__` has taken them and not yielded them
+            await checkpoint_if_cancelled()
+            ready = self._ready[::-1]
+            self._ready.clear()
+            return ready
+        return await self._read(self._take_batch)
 
     async def get_final_response(self) -> Response:
         """Read to the end, and return the `Response`: completed, or incomplete.
@@ -297,7 +335,7 @@ class ResponseStream:
         :raises ResponseFailedError: when the response failed; ``stream.response`` returns it.
         :raises ResponsesError: when the turn ended without a Response.
         """
-        async for _ in self:
+        async for _ in self.batches():
             pass
         return raise_if_failed(self.response)
 
@@ -318,7 +356,8 @@ class ResponseStream:
         The phase is ``commentary``, ``final_answer`` or another word. It is `None` if the event is
         about no message, or no event has stated the phase so far.
 
-        :param event: the event that was read last, such as a delta of the text.
+        :param event: the event that was read last, such as a delta of the text, or any event of
+            the last batch. The other events of the batch may have stated the phase.
         """
         index = getattr(event, "output_index", None)
         if index is None:
@@ -480,8 +519,7 @@ class ResponseStream:
         self._unfollowed = None
         self._sender.abandon_turn(self._turn, restarts=True)
         self._advance(StreamTrigger.RESTART)
-        if self._request.observer is not None:
-            self._request.observer.retrying(delay, error)
+        self._notify_retry(delay, error)
         return True
 
     def _delay_after(self, error: ResponsesError) -> float | None:
@@ -493,9 +531,10 @@ class ResponseStream:
             if not self._request.prepare_retry(error):
                 return None
         elif needs_delay(failure):
-            if self._retries == self._retry_policy.max_retries:
+            policy = self._retry_policy or self._sender.retry_policy
+            if self._retries == policy.max_retries:
                 return None
-            max_wait = self._retry_policy.max_retry_wait
+            max_wait = policy.max_retry_wait
             delay = retry_delay(self._retries, retry_after=retry_hint(error), max_wait=max_wait)
             self._retries += 1
             return delay
@@ -506,58 +545,61 @@ class ResponseStream:
         error.delivery = furthest(one.delivery for one in (*self._restart_causes, error))
         self._failure = error
         self._advance(StreamTrigger.FAIL)
-        self._notify_end(error=error)
+        self._notify_end(error)
 
     # --- Reading -------------------------------------------------------------------------
 
-    async def _wait_for_next(self) -> StreamEvent:
-        """Wait for the next event, and save the turn before its last event is returned."""
+    async def _read(
+        self, take: Callable[[TurnAttempt], Sequence[StreamEvent]]
+    ) -> Sequence[StreamEvent]:
+        """Wait for the next events of the current attempt, or of the next one after a restart.
+
+        The turn is saved before its last events are returned. If that is cancelled or fails, the
+        next read tries again, so that no event is lost.
+
+        :param take: takes events out of the inbox, and returns those that are yielded.
+        """
         if self._reading:
             raise trio.BusyResourceError("another task is reading this stream")
         self._reading = True
         try:
-            event = await self._read_next()
+            events = self._unsaved
+            while not events:
+                if self._state is StreamState.READING and self._turn is not None:
+                    try:
+                        await self._turn.inbox.wait()
+                    except ResponsesError as error:
+                        events = await self._conclude_lost(error)
+                    else:
+                        events = take(self._turn)
+                elif self._state is StreamState.RESTARTING:
+                    events = await self._continue_restart()
+                else:
+                    self._raise_end()
             if self._response is not None:
+                self._unsaved = events
                 await self._request.save()
+                self._unsaved = ()
+            return events
         finally:
             self._reading = False
-        if event is None:
+
+    def _raise_end(self) -> NoReturn:
+        """Raise what ends the iteration."""
+        if self._response is not None:
             raise StopAsyncIteration
-        return event
+        raise self._failure or RuntimeError(OUTSIDE)
 
-    async def _read_next(self) -> StreamEvent | None:
-        """Return the next event of the current attempt, or of the next one after a restart.
-
-        :return: `None` after the last event of the turn.
-        """
-        while self._response is None:
-            if self._failure is not None:
-                raise self._failure
-            if self._turn is None or self._state is StreamState.LEFT:
-                raise RuntimeError(OUTSIDE)
-            event: StreamEvent | None
-            if self._state is StreamState.RESTARTING:
-                event = await self._continue_restart()
-            else:
-                try:
-                    await self._turn.inbox.wait()
-                except ResponsesError as error:
-                    event = await self._conclude_lost(error)
-                else:
-                    event = self._take(self._turn)
-            if event is not None:
-                return event
-        return None
-
-    async def _continue_restart(self) -> TurnRestarted | None:
+    async def _continue_restart(self) -> Sequence[TurnRestarted]:
         """Return the event for a restart, if it was not read; else send the request again."""
         restarted, self._restart = self._restart, None
-        if restarted is None:
-            await self._send_again()
-        return restarted
+        if restarted is not None:
+            return (restarted,)
+        await self._send_again()
+        return ()
 
-    async def _conclude_lost(self, error: ResponsesError) -> ServerEvent | None:
-        """Return the last event of an attempt whose events were lost; `None` if it has failed.
+    async def _conclude_lost(self, error: ResponsesError) -> Sequence[ServerEvent]:
+        """Return the last event of an attempt whose events were lost; none if it has failed.
 
         Where the caller chose so, the Response of a turn whose events were lost is retrieved. If
         that is cancelled, the next read tries again.
@@ -565,10 +607,10 @@ class ResponseStream:
         response = await self._recover(error)
         if response is None:
             self._handle_failure(error)
-            return None
+            return ()
         event = terminal_event(response)
         self._conclude(event)
-        return event
+        return (event,)
 
     async def _recover(self, error: ResponsesError) -> Response | None:
         """Return the finished Response of a turn whose events were lost, if there is one."""
@@ -578,18 +620,45 @@ class ResponseStream:
             return None
         return await self._sender.recover(turn)
 
-    def _take(self, turn: TurnAttempt) -> ServerEvent | None:
-        """Take the next event from the inbox; return `None` for an event that restarts the turn."""
-        self._accumulate()
-        event = turn.inbox.take()
+    def _take_next(self, turn: TurnAttempt) -> Sequence[ServerEvent]:
+        """Take the next event, and hold those that may be read without a full checkpoint."""
+        if self._held:
+            self._accumulate()
+        # No ready event is the last one of the turn, nor belongs to a steering input to come.
+        event, ready = turn.inbox.take(ready=not turn.steers)
         if turn.steers:
             self._follow_successor(turn, event)
-        # No ready event is the last one of the turn, nor belongs to a steering input to come.
-        self._hold(event, () if turn.steers else turn.inbox.take_ready())
+        if ready:
+            self._hold(event, ready)
+        else:
+            self._accumulator.feed((event,))
         if turn.state in ENDED and turn.inbox.empty:
+            return self._conclude_with((event,))
+        return (event,)
+
+    def _take_batch(self, turn: TurnAttempt) -> Sequence[ServerEvent]:
+        """Take all events; of a steered turn, those up to the end of a response."""
+        if self._held:
             self._accumulate()
-            self._conclude(event)
-        return event if self._state is not StreamState.RESTARTING else None
+        events: Sequence[ServerEvent]
+        if turn.steers:
+            events = self._take_response(turn)
+        else:
+            events = turn.inbox.take_batch()
+            self._accumulator.feed(events)
+        if turn.state in ENDED and turn.inbox.empty:
+            return self._conclude_with(events)
+        return events
+
+    def _take_response(self, turn: TurnAttempt) -> Sequence[ServerEvent]:
+        """Take the events of a steered turn up to the end of a response."""
+        events: list[ServerEvent] = []
+        while not turn.inbox.empty and not (events and isinstance(events[-1], TERMINAL)):
+            event, _ = turn.inbox.take(ready=False)
+            self._follow_successor(turn, event)
+            self._accumulator.feed((event,))
+            events.append(event)
+        return events
 
     def _follow_successor(self, turn: TurnAttempt, event: ServerEvent) -> None:
         """Follow a steered turn from one response to its successor."""
@@ -601,6 +670,11 @@ class ResponseStream:
             self._earlier.append(self._unfollowed)
             self._unfollowed = None
             self._start_new_response()
+
+    def _conclude_with(self, events: Sequence[ServerEvent]) -> Sequence[ServerEvent]:
+        """End the turn after its last events; return them without one that restarts the turn."""
+        self._conclude(events[-1])
+        return events[:-1] if self._state is StreamState.RESTARTING else events
 
     def _conclude(self, event: ServerEvent) -> None:
         """End the turn after its last event, with a Response or an error."""
@@ -636,9 +710,10 @@ class ResponseStream:
         assert self._turn is not None  # noqa: S101 - an event was received
         self._response, self._unfollowed = response, None
         self._advance(StreamTrigger.FINISH)
-        pending = [one for one in self._turn.steers if one.state is SteerState.PENDING]
+        steers = self._turn.steers
+        pending = [one for one in steers if one.state is SteerState.PENDING] if steers else []
         self._request.commit(response, pending)
-        self._notify_end(responses=self.responses)
+        self._notify_end()
 
     # --- Events that were taken out of the inbox -------------------------------------------
 
@@ -648,32 +723,50 @@ class ResponseStream:
         self._hold_nothing()
 
     def _hold_nothing(self) -> None:
-        self._held: tuple[ServerEvent, ...] = ()
-        self._ready: Iterator[ServerEvent] = iter(())
+        self._held: Sequence[ServerEvent] = ()
+        """Events that were taken, the read ones included until they are accumulated."""
+        self._ready: list[StreamEvent] = []
+        """The held events that were not read, the next one at the end."""
         self._accumulated = 0
 
-    def _hold(self, read: ServerEvent, ready: Sequence[ServerEvent]) -> None:
-        """Hold events that were taken out of the inbox: one that is read now, and the next ones."""
-        self._held = (read, *ready)
-        self._ready = iter(ready)
+    def _hold(self, read: ServerEvent, ready: list[ServerEvent]) -> None:
+        """Hold events that were taken: one that is read now, and the ready ones."""
+        self._held = [read, *reversed(ready)]
+        self._ready = [*ready]
         self._accumulated = 0
+
+    def _read_first(self, events: Sequence[StreamEvent]) -> StreamEvent:
+        """Return the first event of a batch whose turn was saved late; the others are ready."""
+        self._ready = [*reversed(events[1:])]
+        return events[0]
 
     def _accumulate(self) -> None:
         """Accumulate the held events that were read since the last call."""
-        read = len(self._held) - length_hint(self._ready)
+        read = len(self._held) - len(self._ready)
         if read > self._accumulated:
             self._accumulator.feed(self._held[self._accumulated : read])
             self._accumulated = read
+        if not self._ready:
+            self._held, self._accumulated = (), 0
 
     def _advance(self, trigger: StreamTrigger) -> None:
         self._state = TRANSITIONS[self._state][trigger]
 
-    def _notify_end(
-        self, *, responses: tuple[Response, ...] = (), error: BaseException | None = None
-    ) -> None:
+    def _notify_retry(self, delay: float, error: ResponsesError) -> None:
+        """Notify the instruments of a restart, also those that had no interest in the turn."""
+        request, turn = self._request, self._turn
+        if request.observer is None and turn is not None and turn.instruments is not None:
+            attempts = len(self._restart_causes)
+            request.observer = turn.instruments.observe_retried_turn(request.model, attempts)
+        if request.observer is not None:
+            request.observer.retrying(delay, error)
+
+    def _notify_end(self, error: BaseException | None = None) -> None:
         """Notify the instruments that the turn has ended or was left early."""
-        if self._request.observer is not None:
-            self._request.observer.ended(responses, error, self.response_id, self._usages)
+        observer = self._request.observer
+        if observer is not None:
+            responses = self.responses if self._response is not None else ()
+            observer.ended(responses, error, self.response_id, self._usages)
 
 
 def raise_if_failed(response: Response) -> Response:
@@ -684,6 +777,26 @@ def raise_if_failed(response: Response) -> Response:
     if response.status == "failed":
         raise failed_response_error(response)
     return response
+
+
+class CallIterator(Generic[T]):
+    """An iterator that calls an async function for each value.
+
+    Not a generator, so that the iteration may be left by ``break``.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._call = call
+
+    def __aiter__(self) -> Self:
+        """Return the iterator itself."""
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        """Return the coroutine of the next call."""
+        return self._call()
 
 
 class _TextDeltas:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from tests.conversation.durable.rig import (
     FaultyStore,
@@ -80,6 +81,30 @@ async def test_a_turn_is_saved_before_its_last_event_is_returned(server: Respons
         async for event in stream:
             saved = ["base", "turn"] if event.type == "response.completed" else ["base"]
             assert await record_types(store) == saved
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_failed_save_loses_no_event_of_a_batch(server: ResponsesServer, first: int) -> None:
+    """The next read saves the turn and returns the events, one by one or together."""
+    server.reply(chunks=["one", "two", "three"])
+    async with FaultyStore() as store, open_owner(server, store) as conversation:
+        async with conversation.stream("hi") as stream:
+            await trio.testing.wait_all_tasks_blocked()
+            store.before["append"] = unavailable
+            with pytest.raises(StoreUnavailable):
+                await anext(stream.batches())
+            store.before["append"] = trio.sleep_forever
+            with trio.move_on_after(1):
+                await anext(stream)
+            assert await record_types(store) == ["base"]
+            del store.before["append"]
+            numbers = [getattr(await anext(stream), "sequence_number", None) for _ in range(first)]
+            assert first == 0 or await record_types(store) == ["base", "turn"]
+            async for batch in stream.batches():
+                numbers += [getattr(event, "sequence_number", None) for event in batch]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) > 10
+        assert await record_types(store) == ["base", "turn"]
 
 
 async def test_a_turn_that_fails_is_not_saved(server: ResponsesServer) -> None:
