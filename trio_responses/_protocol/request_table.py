@@ -128,6 +128,14 @@ class RequestTable:
         """Whether every request of a lane (``stream_id``) has ended, abandoned ones included."""
         return not self._queues.get(lane)
 
+    def suits(self, lane: str | None, parent: str | None) -> bool:
+        """Whether a lane (``stream_id``) is idle, and `idle_lanes` would rank no other before it.
+
+        While the server may wait for a continuation on some lane, this is not known.
+        """
+        is_cached = parent is None or self._latest.get(lane) == parent
+        return is_cached and not self._steers and not self._queues.get(lane)
+
     def idle_lanes(self, names: Iterable[str | None], parent: str | None) -> list[str | None]:
         """Return the idle lanes (``stream_id``) of those named, the best one for a request first.
 
